@@ -1,0 +1,48 @@
+"""The arrays that pass between the data pipeline, the systems and the loops.
+
+Axes: B clips, T frames, M true instances, N predictions, H W pixels of the padded
+frame (the canvas), h w pixels of a system's mask resolution.
+"""
+
+from typing import NamedTuple
+
+from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+
+
+class Batch(NamedTuple):
+    """Clips with their truth, as `data_pipeline.schema` describes them."""
+
+    images: UInt8[Array, "B T H W 3"]
+    frame_valid: Bool[Array, "B T"]
+    sizes: Int32[Array, "B 2"]  # height, width of the content, at the top left
+    masks: Bool[Array, "B M T H W"]
+    boxes: Float32[Array, "B M T 4"]  # x1 y1 x2 y2 in canvas pixels; 0 if not present
+    present: Bool[Array, "B M T"]  # the instance has at least one pixel in the frame
+    labels: Int32[Array, "B M"]  # 0 .. K - 1
+    track_ids: Int32[Array, "B M"]  # 1, 2, .. within the video; 0 = padding
+    instance_valid: Bool[Array, "B M"]
+
+
+class Clip(NamedTuple):
+    """Frames of one video without truth; what a system sees at test time."""
+
+    images: UInt8[Array, "T H W 3"]
+    frame_valid: Bool[Array, "T"]
+    size: Int32[Array, "2"]  # height, width of the content, at the top left
+
+
+class Predictions(NamedTuple):
+    """What a system says about the frames of one clip, best score first."""
+
+    labels: Int32[Array, "N"]
+    scores: Float32[Array, "N"]
+    track_ids: Int32[Array, "N"]  # 1, 2, .. within one video; 0 = none
+    valid: Bool[Array, "N"]
+    mask_logits: Float32[Array, "N T h w"]  # over the whole canvas
+
+
+class LossAux(NamedTuple):
+    """What a loss reports beside its value."""
+
+    terms: dict[str, Float32[Array, ""]]  # weighted: they sum to the loss
+    batch_stats: dict  # updated statistics of normalisation layers, {} if none
