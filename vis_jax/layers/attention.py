@@ -1,0 +1,88 @@
+"""Multi-head attention with keys and values that may be projected ahead of time."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Bool, Float
+
+# Large enough to vanish in a softmax in float32, and finite: no NaN for any mask.
+_BLOCKED = -1e9
+
+
+class KeysValues(NamedTuple):
+    """Projected keys and values, split in heads."""
+
+    keys: Float[Array, "*lead K heads d"]
+    values: Float[Array, "*lead K heads d"]
+
+
+def _fused_xavier(key, shape, dtype=jnp.float32):
+    """Xavier uniform over query, key and value as one [C, 3 C] matrix, as PyTorch."""
+    dim = shape[0]
+    bound = math.sqrt(6.0 / (dim + 3 * dim))
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class MultiHeadAttention(nn.Module):
+    """Vaswani et al., "Attention is all you need", section 3.2; softmax in float32."""
+
+    dim: int
+    heads: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        shape = (self.heads, self.dim // self.heads)
+
+        def project():
+            return nn.DenseGeneral(
+                shape, dtype=self.dtype, kernel_init=_fused_xavier
+            )
+
+        self.query, self.key, self.value = project(), project(), project()
+        self.out = nn.DenseGeneral(
+            self.dim,
+            axis=(-2, -1),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+        )
+
+    def __call__(
+        self,
+        query: Float[Array, "*lead Q C"],
+        key: Float[Array, "*lead K C"],
+        value: Float[Array, "*lead K C"],
+        attend: Bool[Array, "*lead Q K"] | None = None,
+    ) -> Float[Array, "*lead Q C"]:
+        """Attention of queries over keys.
+
+        Args:
+          query, key, value: tokens before projection.
+          attend: True where a query may look at a key; None = everywhere.
+        """
+        return self.look(query, self.project(key, value), attend)
+
+    def project(
+        self, key: Float[Array, "*lead K C"], value: Float[Array, "*lead K C"]
+    ) -> KeysValues:
+        """Keys and values for `look`."""
+        return KeysValues(self.key(key), self.value(value))
+
+    def look(
+        self,
+        query: Float[Array, "*lead Q C"],
+        memory: KeysValues,
+        attend: Bool[Array, "*lead Q K"] | None = None,
+    ) -> Float[Array, "*lead Q C"]:
+        """Attention over keys and values that are already projected."""
+        q = self.query(query) * (self.dim // self.heads) ** -0.5
+        logits = jnp.einsum("...qhd,...khd->...hqk", q, memory.keys)
+        logits = logits.astype(jnp.float32)
+        if attend is not None:
+            logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
+        weights = jax.nn.softmax(logits, axis=-1).astype(memory.values.dtype)
+        return self.out(jnp.einsum("...hqk,...khd->...qhd", weights, memory.values))
+

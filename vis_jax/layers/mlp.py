@@ -1,0 +1,67 @@
+"""Feed-forward layers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Float
+
+
+def torch_uniform(fan_in: int) -> jax.nn.initializers.Initializer:
+    """Uniform in +-1 / sqrt(fan_in): the default of PyTorch's linear layers."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Mlp(nn.Module):
+    """`layers` linear layers with ReLU between; PyTorch's default initialisation."""
+
+    hidden: int
+    out: int
+    layers: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead D"]:
+        for index in range(self.layers):
+            last = index == self.layers - 1
+            init = torch_uniform(x.shape[-1])
+            x = nn.Dense(
+                self.out if last else self.hidden,
+                dtype=self.dtype,
+                kernel_init=init,
+                bias_init=init,
+                name=f"layers_{index}",
+            )(x)
+            x = x if last else nn.relu(x)
+        return x
+
+
+class FeedForward(nn.Module):
+    """x -> W2 relu(W1 x), the feed-forward part of a transformer layer."""
+
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
+        init = nn.initializers.xavier_uniform()
+        dim = x.shape[-1]
+        h = nn.Dense(
+            self.hidden,
+            dtype=self.dtype,
+            kernel_init=init,
+            bias_init=torch_uniform(dim),
+            name="linear1",
+        )(x)
+        return nn.Dense(
+            dim,
+            dtype=self.dtype,
+            kernel_init=init,
+            bias_init=torch_uniform(self.hidden),
+            name="linear2",
+        )(nn.relu(h))

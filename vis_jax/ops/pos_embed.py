@@ -1,0 +1,33 @@
+"""Sine position embeddings over space and time (Mask2Former, DETR)."""
+
+import math
+
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Float32, typed
+
+_EPSILON = 1e-6  # of the normalisation, as in DETR
+_TEMPERATURE = 10_000.0
+
+
+@typed
+def sine_1d(length: int, dim: int) -> Float32[Array, "length dim"]:
+    """Sine of even and cosine of odd channels of positions scaled to (0, 2 pi].
+
+    Channel j of position i has the angle
+    2 pi (i + 1) / (length + 1e-6) / 10000^(2 floor(j / 2) / dim).
+    """
+    position = jnp.arange(1, length + 1, dtype=jnp.float32)
+    position = position / (length + _EPSILON) * 2 * math.pi
+    channel = jnp.arange(dim)
+    angle = position[:, None] / _TEMPERATURE ** (2 * (channel // 2) / dim)
+    return jnp.where(channel % 2 == 0, jnp.sin(angle), jnp.cos(angle))
+
+
+@typed
+def sine_2d(height: int, width: int, dim: int) -> Float32[Array, "height width dim"]:
+    """First half of the channels from the row, second half from the column."""
+    shape = (height, width, dim // 2)
+    rows = jnp.broadcast_to(sine_1d(height, dim // 2)[:, None], shape)
+    columns = jnp.broadcast_to(sine_1d(width, dim // 2)[None], shape)
+    return jnp.concatenate([rows, columns], axis=-1)
