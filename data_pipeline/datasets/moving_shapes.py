@@ -1,0 +1,149 @@
+"""Moving shapes: an endless data set drawn on demand, with exact truth.
+
+Textured shapes of eight categories move over textured backgrounds, cross, hide each
+other, leave and return. Every video follows from (split, seed, index) alone and every
+frame can be drawn on its own. Drawing needs NumPy only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipeline.datasets.dataset import Category, Truth, Video
+from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
+from data_pipeline.datasets.moving_shapes_render import (
+    Rendered,
+    Scene,
+    draw_scene,
+    render_scene,
+)
+from data_pipeline.datasets.moving_shapes_silhouettes import SILHOUETTES
+
+SPLITS = ("train", "val", "test")
+_MIN_SIDE = 32  # pixels; below it the shapes cannot be told apart
+
+
+class MovingShapes:
+    """Implements `Dataset`, and `render` for frames with their truth at once.
+
+    Args:
+      split: "train", "val" or "test"; their videos have nothing in common.
+      seed: another seed gives other videos.
+      num_videos: size of the split.
+      height, width: of every frame, pixels.
+      length: frames per video, or (least, most), drawn for each video.
+      difficulty: "easy", "medium" or "hard".
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        seed: int = 0,
+        num_videos: int = 200,
+        height: int = 96,
+        width: int = 160,
+        length: int | tuple[int, int] = (20, 30),
+        difficulty: str = "easy",
+    ):
+        shortest, longest = (length, length) if isinstance(length, int) else length
+        _check_choice("split", split, SPLITS)
+        _check_choice("difficulty", difficulty, DIFFICULTIES)
+        _check_least("seed", seed, 0)
+        _check_least("num_videos", num_videos, 1)
+        _check_least("height", height, _MIN_SIDE)
+        _check_least("width", width, _MIN_SIDE)
+        _check_least("length", shortest, 1)
+        _check_least("length", longest, shortest)
+        self._key = (SPLITS.index(split), seed)
+        self._level = DIFFICULTIES[difficulty]
+        self.categories = tuple(
+            Category(i, name) for i, name in enumerate(SILHOUETTES, start=1)
+        )
+        lengths = np.random.default_rng((*self._key, 1)).integers(
+            shortest, longest + 1, num_videos
+        )
+        prefix = f"{difficulty}_{split}_{seed}"
+        self.videos = tuple(
+            _video(i, f"{prefix}_{i:05d}", height, width, int(n))
+            for i, n in enumerate(lengths)
+        )
+
+    def render(self, index: int, frame_ids: Sequence[int] | np.ndarray) -> Rendered:
+        """Frames `frame_ids` of video `index` with masks, boxes and identities.
+
+        The tracks are those of the whole video, so M and the order of the tracks do not
+        depend on `frame_ids`.
+
+        Raises:
+          ValueError: a frame that the video does not have.
+        """
+        video = self.videos[index]
+        frame_ids = np.asarray(frame_ids, np.int64).reshape(-1)
+        if ((frame_ids < 0) | (frame_ids >= video.length)).any():
+            raise ValueError(
+                f"frame_ids of {video.name}: expected 0 .. {video.length - 1},"
+                f" got {frame_ids.tolist()}"
+            )
+        return render_scene(self.scene(index), frame_ids)
+
+    def scene(self, index: int) -> Scene:
+        """All that is drawn at random for video `index`."""
+        video = self.videos[index]
+        return draw_scene(
+            np.random.default_rng((*self._key, 0, video.video_id - 1)),
+            self._level,
+            length=video.length,
+            height=video.height,
+            width=video.width,
+        )
+
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
+        return self.render(index, frame_ids).images
+
+    def truth(self, index: int) -> Truth:
+        """The tracks of video `index` over all its frames."""
+        video = self.render(index, np.arange(self.videos[index].length))
+        return Truth(
+            labels=video.labels,
+            track_ids=video.track_ids,
+            crowd=np.zeros(len(video.labels), bool),
+            boxes=video.boxes,
+            present=video.present,
+            occlusion=video.occlusion,
+            segmentations=_run_lengths(video.masks, video.present),
+        )
+
+
+def _video(index: int, name: str, height: int, width: int, length: int) -> Video:
+    files = tuple(f"{name}/{t:05d}.jpg" for t in range(length))
+    return Video(index + 1, name, height, width, length, files)
+
+
+def _run_lengths(
+    masks: np.ndarray, present: np.ndarray
+) -> tuple[tuple[dict | None, ...], ...]:
+    """Run lengths [M][T] of masks [M, T, H, W]; None where absent."""
+    from pycocotools import mask as coco_mask
+
+    return tuple(
+        tuple(
+            coco_mask.encode(np.asfortranarray(mask, np.uint8)) if seen else None
+            for mask, seen in zip(track, seen_track, strict=True)
+        )
+        for track, seen_track in zip(masks, present, strict=True)
+    )
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")

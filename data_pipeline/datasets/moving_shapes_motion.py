@@ -1,0 +1,252 @@
+"""Difficulty and motion of the moving shapes: where every instance is, at any time.
+
+Everything is a closed form in time, so that any frame can be drawn on its own.
+M instances, T times; lengths in pixels, time in frames, angles in radians.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Difficulty(NamedTuple):
+    """Ranges (low, high) that a video is drawn from; `height` is the frame's."""
+
+    instances: tuple[int, int]
+    diameter: tuple[float, float]  # share of height
+    stretch: float  # largest change of the aspect ratio
+    lookalike: float  # probability to repeat category and texture of another instance
+    crossing: float  # probability that the path meets that of another instance
+    overlap: float  # largest share of frames close to an instance in front
+    inside: float  # least share of frames with the centre in the frame
+    speed: tuple[float, float]  # peak, height per frame
+    travel: tuple[float, float]  # amplitude, share of the frame's sides
+    camera: tuple[float, float]  # amplitude, share of height
+    growth: float  # largest change of the logarithm of the radius
+    spin: float  # largest rotation per frame
+    contrast: float  # least RGB distance from the mean background
+    clutter: float  # 0 .. 1
+    noise: float  # largest standard deviation of sensor noise
+    light: float  # largest relative change of brightness
+    shutter: float  # largest share of a frame's time that blurs motion
+    defocus: float  # largest strength of blur; 1 is one binomial pass of height / 96
+
+
+DIFFICULTIES = {
+    "easy": Difficulty(
+        instances=(2, 4),
+        diameter=(0.24, 0.45),
+        stretch=0.08,
+        lookalike=0.25,
+        crossing=0.25,
+        overlap=0.25,
+        inside=0.6,
+        speed=(0.004, 0.02),
+        travel=(0.1, 0.3),
+        camera=(0.0, 0.05),
+        growth=0.12,
+        spin=0.03,
+        contrast=85.0,
+        clutter=0.3,
+        noise=2.0,
+        light=0.0,
+        shutter=0.0,
+        defocus=0.0,
+    ),
+    "medium": Difficulty(
+        instances=(3, 7),
+        diameter=(0.18, 0.40),
+        stretch=0.15,
+        lookalike=0.5,
+        crossing=0.5,
+        overlap=0.6,
+        inside=0.45,
+        speed=(0.01, 0.045),
+        travel=(0.2, 0.45),
+        camera=(0.03, 0.15),
+        growth=0.25,
+        spin=0.08,
+        contrast=60.0,
+        clutter=0.6,
+        noise=5.0,
+        light=0.15,
+        shutter=0.3,
+        defocus=0.6,
+    ),
+    "hard": Difficulty(
+        instances=(5, 10),
+        diameter=(0.14, 0.34),
+        stretch=0.2,
+        lookalike=0.7,
+        crossing=0.75,
+        overlap=1.0,
+        inside=0.35,
+        speed=(0.02, 0.09),
+        travel=(0.25, 0.6),
+        camera=(0.08, 0.3),
+        growth=0.4,
+        spin=0.15,
+        contrast=40.0,
+        clutter=1.0,
+        noise=9.0,
+        light=0.35,
+        shutter=0.8,
+        defocus=1.5,
+    ),
+}
+
+_TRIES = 40  # per instance; later tries drop the wish to cross, then shrink
+
+
+class Wave(NamedTuple):
+    """`amplitude * (sin(rate * t + phase) - sin(rate * zero + phase))`, 0 at `zero`."""
+
+    amplitude: np.ndarray  # float64 [D], one per axis
+    rate: np.ndarray  # [D], per frame
+    phase: np.ndarray  # [D]
+    zero: float
+
+    def __call__(self, times: np.ndarray) -> np.ndarray:
+        """Values [T, D]."""
+        offset = np.sin(self.rate * self.zero + self.phase)
+        angle = self.rate * np.asarray(times, np.float64)[:, None] + self.phase
+        return self.amplitude * (np.sin(angle) - offset)
+
+
+class Motion(NamedTuple):
+    """Position, size and rotation of one instance on the screen."""
+
+    anchor: np.ndarray  # float64 [2], x y at the anchor time
+    path: Wave  # through the scene, from the anchor
+    camera: Wave  # of the camera, shared by the instances of a video
+    log_radius: float
+    growth: Wave
+    angle: float
+    spin: float  # per frame
+
+    def centres(self, times: np.ndarray) -> np.ndarray:
+        """x y on the screen, [T, 2]."""
+        start = self.camera(np.array([self.path.zero]))
+        return self.anchor + self.path(times) - (self.camera(times) - start)
+
+    def radii(self, times: np.ndarray) -> np.ndarray:
+        """Radius of the silhouette, [T]."""
+        return np.exp(self.log_radius + self.growth(times)[:, 0])
+
+    def angles(self, times: np.ndarray) -> np.ndarray:
+        """Rotation, [T]."""
+        return self.angle + self.spin * np.asarray(times, np.float64)
+
+
+def draw_wave(
+    rng: np.random.Generator, amplitude: np.ndarray, speed: float, zero: float
+) -> Wave:
+    """A wave of these amplitudes [D] whose peak speed per axis is near `speed`."""
+    rate = speed * rng.uniform(0.6, 1.0, len(amplitude)) / np.maximum(amplitude, 1e-6)
+    return Wave(
+        amplitude, np.minimum(rate, 0.6), rng.uniform(0, 2 * np.pi, len(rate)), zero
+    )
+
+
+def draw_camera(rng: np.random.Generator, level: Difficulty, height: int) -> Wave:
+    """Pan of the camera, a few pixels per frame at most."""
+    amplitude = height * rng.uniform(*level.camera, 2)
+    speed = 0.5 * height * rng.uniform(*level.speed)
+    return draw_wave(rng, amplitude, speed, 0.0)
+
+
+def draw_motions(
+    rng: np.random.Generator,
+    level: Difficulty,
+    camera: Wave,
+    *,
+    length: int,
+    height: int,
+    width: int,
+    twins: list[int],
+) -> list[Motion | None]:
+    """Motions from the nearest instance to the farthest.
+
+    Each instance is wholly visible in at least one frame: entirely within the frame,
+    and clear of all those in front.
+
+    Args:
+      rng: source of every choice.
+      level: the ranges to draw from.
+      camera: shared motion of the camera.
+      length: frames of the video.
+      height, width: of the frame.
+      twins: per instance the earlier one that it copies, or -1.
+
+    Returns:
+      One motion per instance; None where no place was found.
+    """
+    times = np.arange(length)
+    motions: list[Motion | None] = []
+    for twin in twins:
+        front = [motion for motion in motions if motion is not None]
+        partner = motions[twin] if twin >= 0 else None
+        if partner is None and front:
+            partner = front[rng.integers(len(front))]
+        wish = partner if rng.random() < level.crossing else None
+        found = None
+        for attempt in range(_TRIES):
+            shrink = 0.97 ** max(attempt - _TRIES // 2, 0)
+            meet = wish if attempt < _TRIES // 2 else None
+            motion = _propose(rng, level, camera, length, (width, height), shrink, meet)
+            if _acceptable(motion, front, level, times, (width, height), meet):
+                found = motion
+                break
+        motions.append(found)
+    return motions
+
+
+def _propose(
+    rng: np.random.Generator,
+    level: Difficulty,
+    camera: Wave,
+    length: int,
+    sides: tuple[int, int],
+    shrink: float,
+    meet: Motion | None,
+) -> Motion:
+    """One random motion; with `meet`, its anchor is close to that of `meet` then."""
+    height = sides[1]
+    radius = shrink * 0.5 * height * rng.uniform(*level.diameter)
+    when = float(rng.integers(length))
+    if meet is None:
+        room = np.maximum(np.array(sides) / 2 - radius - 1.0, 0.0)
+        anchor = np.array(sides) / 2 + room * rng.uniform(-1, 1, 2)
+    else:
+        anchor = meet.centres(np.array([when]))[0] + rng.normal(0, 0.3 * radius, 2)
+    amplitude = np.array(sides) * rng.uniform(*level.travel, 2)
+    path = draw_wave(rng, amplitude, height * rng.uniform(*level.speed), when)
+    growth = draw_wave(rng, rng.uniform(0, level.growth, 1), 0.02, when)
+    turn = rng.uniform(0, 2 * np.pi)
+    spin = rng.uniform(-level.spin, level.spin)
+    return Motion(anchor, path, camera, float(np.log(radius)), growth, turn, spin)
+
+
+def _acceptable(
+    motion: Motion,
+    front: list[Motion],
+    level: Difficulty,
+    times: np.ndarray,
+    sides: tuple[int, int],
+    meet: Motion | None,
+) -> bool:
+    """Whether it is seen whole once, is in view for long, and overlaps little."""
+    centres, radii = motion.centres(times), motion.radii(times)[:, None]
+    lowest, highest = np.zeros(2), np.array(sides)
+    whole = ((centres - radii >= lowest) & (centres + radii <= highest)).all(1)
+    inside = ((centres >= lowest) & (centres <= highest)).all(1)
+    close = np.zeros(len(times), bool)
+    for other in front:
+        distance = np.linalg.norm(centres - other.centres(times), axis=1)
+        reach = radii[:, 0] + other.radii(times)
+        whole &= distance > reach
+        close |= distance < 0.75 * reach
+    overlap = level.overlap if meet is not None else 0.6 * level.overlap
+    return bool(
+        whole.any() and inside.mean() >= level.inside and close.mean() <= overlap
+    )

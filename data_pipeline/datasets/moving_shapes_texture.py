@@ -1,0 +1,171 @@
+"""Generated textures of the moving shapes: noise, backgrounds, surfaces.
+
+Colours are float32 RGB in 0 .. 255.
+"""
+
+import numpy as np
+
+
+def value_noise(
+    rng: np.random.Generator, height: int, width: int, cell: float
+) -> np.ndarray:
+    """Random values on a grid of `cell` pixels, blended smoothly: [H, W] in [0, 1]."""
+    rows, columns = _blend_matrix(rng, height, cell), _blend_matrix(rng, width, cell)
+    grid = rng.random((rows.shape[1], columns.shape[1]), dtype=np.float32)
+    return rows @ grid @ columns.T
+
+
+def _blend_matrix(rng: np.random.Generator, length: int, cell: float) -> np.ndarray:
+    """Weights [length, nodes] that read a 1-d grid at every pixel."""
+    position = np.arange(length, dtype=np.float32) / cell + rng.random()
+    node = position.astype(np.int32)
+    share = position - node
+    share = share * share * (3.0 - 2.0 * share)  # smoothstep hides the grid
+    weights = np.zeros((length, int(node[-1]) + 2), np.float32)
+    pixel = np.arange(length)
+    weights[pixel, node] = 1.0 - share
+    weights[pixel, node + 1] = share
+    return weights
+
+
+def octave_noise(
+    rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 4
+) -> np.ndarray:
+    """Sum of value noise at halved cells and strengths, stretched to [0, 1]."""
+    total = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        size = max(cell / 2**octave, 1.0)
+        total += 0.5**octave * value_noise(rng, height, width, size)
+    low, high = total.min(), total.max()
+    return (total - low) / max(high - low, np.float32(1e-6))
+
+
+def background(
+    rng: np.random.Generator, height: int, width: int, unit: float, clutter: float
+) -> np.ndarray:
+    """A landscape of noise, gradients, bands and patches, [H, W, 3].
+
+    Args:
+      rng: source of every choice.
+      height, width: size in pixels.
+      unit: pixels that count as one frame height, so that detail scales with it.
+      clutter: in [0, 1], number and contrast of bands and patches.
+    """
+    palette = _muted_palette(rng)
+    first = octave_noise(rng, height, width, unit * rng.uniform(0.3, 0.7), 5)[..., None]
+    second = octave_noise(rng, height, width, unit * rng.uniform(0.2, 0.5))[..., None]
+    image = palette[0] + first * (palette[1] - palette[0])
+    image += 0.6 * second * (palette[2] - image)
+    image += _ramp(rng, height, width)[..., None] * rng.uniform(10, 45)
+    for _ in range(rng.poisson(5 * clutter)):
+        band = _band(rng, height, width, unit)[..., None]
+        image += band * rng.uniform(0.3, 0.9) * (_near(rng, palette, 45) - image)
+    for _ in range(rng.poisson(3 * clutter)):
+        spots = octave_noise(rng, height, width, unit * rng.uniform(0.08, 0.3), 2)
+        cover = np.clip((spots - rng.uniform(0.55, 0.75)) * 12, 0, 1)[..., None]
+        image += cover * rng.uniform(0.4, 0.9) * (_near(rng, palette, 55) - image)
+    grain = rng.standard_normal((height, width, 1), dtype=np.float32)
+    image += grain * np.float32(rng.uniform(1.0, 5.0))
+    return np.clip(image, 0, 255, out=image)
+
+
+def _muted_palette(rng: np.random.Generator) -> np.ndarray:
+    """Three related colours of low saturation, [3, 3]."""
+    base = rng.uniform(50, 205) + rng.uniform(-30, 30, 3)
+    return np.clip(base + rng.uniform(-45, 45, (3, 3)), 0, 255).astype(np.float32)
+
+
+def _near(rng: np.random.Generator, palette: np.ndarray, spread: float) -> np.ndarray:
+    """A colour close to one of the palette."""
+    colour = palette[rng.integers(len(palette))] + rng.uniform(-spread, spread, 3)
+    return np.clip(colour, 0, 255).astype(np.float32)
+
+
+def _plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Pixels along a random direction, 0 at a random point inside: [H, W]."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y = (np.arange(height, dtype=np.float32) - rng.uniform(0, height)) * np.sin(angle)
+    x = (np.arange(width, dtype=np.float32) - rng.uniform(0, width)) * np.cos(angle)
+    return (y[:, None] + x).astype(np.float32)
+
+
+def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Linear change of light across the image, about -1 .. 1."""
+    return _plane(rng, height, width) / np.float32(0.5 * np.hypot(height, width))
+
+
+def _band(rng: np.random.Generator, height: int, width: int, unit: float) -> np.ndarray:
+    """One straight strip, or a field of parallel ones, as coverage in [0, 1]."""
+    distance = _plane(rng, height, width)
+    half = unit * rng.uniform(0.01, 0.06)
+    if rng.random() < 0.4:
+        period = half * rng.uniform(3, 6)
+        distance = (distance + period / 2) % period - period / 2
+        return 0.5 * np.clip(half - np.abs(distance) + 0.5, 0, 1)
+    return np.clip(half - np.abs(distance) + 0.5, 0, 1)
+
+
+def surface(
+    rng: np.random.Generator, size: int, avoid: np.ndarray, contrast: float
+) -> np.ndarray:
+    """The texture of one instance over the square around it, [size, size, 3].
+
+    Args:
+      rng: source of every choice.
+      size: side in pixels.
+      avoid: colour [3] that the surface keeps away from.
+      contrast: least RGB distance from `avoid`.
+    """
+    first, second = _two_colours(rng, avoid, contrast)
+    pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, size)[..., None]
+    image = first + pattern * (second - first)
+    image *= 0.85 + 0.3 * octave_noise(rng, size, size, size / 3, 3)[..., None]
+    image *= 1.0 + 0.25 * _ramp(rng, size, size)[..., None]
+    return np.clip(image, 0, 255, out=image).astype(np.float32)
+
+
+def _two_colours(
+    rng: np.random.Generator, avoid: np.ndarray, contrast: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two colours on the same side of `avoid`; the farthest of a few draws if none."""
+    draws = rng.uniform(10, 250, (16, 3))
+    distance = np.linalg.norm(draws - avoid, axis=1)
+    far = np.flatnonzero(distance >= contrast)
+    first = draws[far[0] if far.size else distance.argmax()]
+    second = first * rng.uniform(0.45, 0.8) + rng.uniform(-25, 25, 3)
+    if first.mean() < 110:
+        second = 255 - (255 - first) * rng.uniform(0.6, 0.85) + rng.uniform(-25, 25, 3)
+    second = np.clip(second, 0, 255)
+    if np.linalg.norm(second - avoid) < contrast:
+        second = first + 0.35 * (second - first)
+    return first.astype(np.float32), second.astype(np.float32)
+
+
+def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
+    period = size * rng.uniform(0.15, 0.35)
+    wave = np.sin(_plane(rng, size, size) * np.float32(2 * np.pi / period))
+    return np.clip(wave * 3 + 0.5, 0, 1)
+
+
+def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
+    turn, period = rng.uniform(0, np.pi / 2), size * rng.uniform(0.25, 0.45)
+    axis = np.arange(size, dtype=np.float32) * (2 * np.pi / period)
+    x = np.cos(turn) * axis - np.sin(turn) * axis[:, None]
+    y = np.sin(turn) * axis + np.cos(turn) * axis[:, None]
+    return np.clip(np.sin(x) * np.sin(y) * 6 + 0.5, 0, 1).astype(np.float32)
+
+
+def _spots(rng: np.random.Generator, size: int) -> np.ndarray:
+    noise = octave_noise(rng, size, size, size * rng.uniform(0.1, 0.2), 2)
+    return np.clip((noise - 0.5) * 10 + 0.5, 0, 1)
+
+
+def _marble(rng: np.random.Generator, size: int) -> np.ndarray:
+    return octave_noise(rng, size, size, size * rng.uniform(0.2, 0.4))
+
+
+def _shade(rng: np.random.Generator, size: int) -> np.ndarray:
+    return np.clip(0.5 + _ramp(rng, size, size), 0, 1)
+
+
+PATTERNS = (_stripes, _checks, _spots, _marble, _shade)
