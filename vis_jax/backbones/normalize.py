@@ -1,0 +1,38 @@
+"""From uint8 frames to what a backbone was trained on: the one place that does so."""
+
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Float, Float32, Int32, UInt8, typed
+
+_MEAN = (123.675, 116.280, 103.530)  # red, green, blue, in 0 .. 255
+_STD = (58.395, 57.120, 57.375)
+
+
+@typed
+def normalize(
+    images: UInt8[Array, "T H W 3"] | Float[Array, "T H W 3"],
+    size: Int32[Array, "2"],
+    *,
+    style: str,
+) -> Float32[Array, "T H W 3"]:
+    """Subtracts the mean colour and divides by the spread; zero outside the content.
+
+    Zero after normalisation means that the padding has the mean colour, as in
+    detectron2, whatever the pipeline put there.
+
+    Args:
+      images: RGB in 0 .. 255.
+      size: height, width of the content at the top left, in pixels.
+      style: 'torch', or 'caffe' for weights trained by Caffe2 (BGR, no division).
+
+    Raises:
+      ValueError: on another style.
+    """
+    if style not in ("torch", "caffe"):
+        raise ValueError(f"style: expected 'torch' or 'caffe', got {style!r}")
+    x = images.astype(jnp.float32) - jnp.asarray(_MEAN).reshape(1, 1, 1, 3)
+    x = x / jnp.asarray(_STD).reshape(1, 1, 1, 3) if style == "torch" else x[..., ::-1]
+    rows = jnp.arange(x.shape[1]) < size[0]
+    columns = jnp.arange(x.shape[2]) < size[1]
+    inside = rows[:, None] & columns[None]
+    return jnp.where(inside[None, :, :, None], x, 0.0)

@@ -1,0 +1,146 @@
+"""ResNet in the layout of detectron2: images to maps of strides 4, 8, 16, 32.
+
+He et al., "Deep residual learning for image recognition", CVPR 2016.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.conv import Conv
+from vis_jax.typing import Array, Float
+
+
+class Variant(NamedTuple):
+    """Blocks of each stage, channels of the first stage, kind of block."""
+
+    stage_sizes: tuple[int, ...]
+    width: int
+    block: str
+
+
+VARIANTS = {
+    "thin": Variant((1, 1, 1, 1), 16, "basic"),
+    "18": Variant((2, 2, 2, 2), 64, "basic"),
+    "34": Variant((3, 4, 6, 3), 64, "basic"),
+    "50": Variant((3, 4, 6, 3), 64, "bottleneck"),
+    "101": Variant((3, 4, 23, 3), 64, "bottleneck"),
+    "152": Variant((3, 8, 36, 3), 64, "bottleneck"),
+}
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    width: int
+    stride: int
+    norm: str
+    style: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        shared = dict(norm=self.norm, dtype=self.dtype)
+        y = Conv(self.width, 3, self.stride, name="conv1", **shared)(x)
+        y = Conv(self.width, 3, name="conv2", **shared)(nn.relu(y))
+        if x.shape != y.shape:
+            x = Conv(self.width, 1, self.stride, name="shortcut", **shared)(x)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; four times `width` channels.
+
+    The stride sits in the 3x3 convolution, with style 'caffe' in the first 1x1.
+    """
+
+    width: int
+    stride: int
+    norm: str
+    style: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        shared = dict(norm=self.norm, dtype=self.dtype)
+        first, second = self.stride, 1
+        if self.style == "torch":
+            first, second = second, first
+        y = Conv(self.width, 1, first, name="conv1", **shared)(x)
+        y = Conv(self.width, 3, second, name="conv2", **shared)(nn.relu(y))
+        y = Conv(4 * self.width, 1, name="conv3", **shared)(nn.relu(y))
+        if x.shape != y.shape:
+            x = Conv(4 * self.width, 1, self.stride, name="shortcut", **shared)(x)
+        return nn.relu(x + y)
+
+
+class Stem(nn.Module):
+    """7x7 convolution and 3x3 maximum, each of stride 2."""
+
+    width: int
+    norm: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w D"]:
+        conv = Conv(self.width, 7, 2, self.norm, dtype=self.dtype, name="conv1")
+        x = nn.relu(conv(x))
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
+class ResNet(nn.Module):
+    """Stages 'res2' to 'res5' of a ResNet, after their last ReLU.
+
+    Attributes:
+      variant: a key of VARIANTS.
+      norm: 'frozen_batch' for pretrained weights, 'group' to train from scratch.
+      style: 'torch' or 'caffe', where the weights come from; see `Bottleneck` and
+        `normalize`.
+      remat: recompute each block in the backward pass instead of storing it.
+    """
+
+    variant: str
+    norm: str = "frozen_batch"
+    style: str = "torch"
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "N H W 3"], train: bool = False
+    ) -> dict[str, Float[Array, "N h w D"]]:
+        """Features by name; `train` changes nothing, frozen statistics stay frozen.
+
+        Args:
+          images: normalised; height and width are multiples of 32 pixels.
+        """
+        check_canvas(images)
+        stage_sizes, width, block = VARIANTS[self.variant]
+        kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
+        kind = nn.remat(kind) if self.remat else kind
+        x = Stem(width, self.norm, self.dtype, name="stem")(images)
+        features = {}
+        for stage, blocks in enumerate(stage_sizes):
+            for index in range(blocks):
+                x = kind(
+                    width=width * 2**stage,
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    norm=self.norm,
+                    style=self.style,
+                    dtype=self.dtype,
+                    name=f"res{stage + 2}_{index}",
+                )(x)
+            features[f"res{stage + 2}"] = x
+        return features
+
+
+def check_canvas(images: jax.Array) -> None:
+    """Raises ValueError unless height and width are multiples of 32."""
+    height, width = images.shape[1:3]
+    if height % 32 or width % 32:
+        raise ValueError(
+            f"canvas: expected height and width in multiples of 32 pixels,"
+            f" got {height} x {width}"
+        )

@@ -1,0 +1,219 @@
+"""Swin transformer in the layout of Mask2Former: images to strides 4, 8, 16, 32.
+
+Liu et al., "Swin transformer: hierarchical vision transformer using shifted windows",
+ICCV 2021.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.layers.drop_path import DropPath
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
+from vis_jax.typing import Array, Float
+
+_INIT = nn.initializers.truncated_normal(0.02)
+_BLOCKED = -100.0  # added to logits across the seam of a rolled map, as in the source
+
+
+class Variant(NamedTuple):
+    """Channels of the first stage, blocks and heads of each stage, usual window."""
+
+    dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+
+
+VARIANTS = {
+    "thin": Variant(16, (1, 2, 2, 1), (1, 2, 4, 8), 4),
+    "tiny": Variant(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
+    "small": Variant(96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
+    "base": Variant(128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
+    "large": Variant(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
+}
+
+
+class WindowAttention(nn.Module):
+    """Self-attention within windows, biased by relative position."""
+
+    heads: int
+    window: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "N W K C"], attend: np.ndarray | None
+    ) -> Float[Array, "N W K C"]:
+        dim = x.shape[-1]
+        table = self.param(
+            "relative_position_bias_table",
+            _INIT,
+            ((2 * self.window - 1) ** 2, self.heads),
+            jnp.float32,
+        )
+        bias = table[relative_index(self.window)].transpose(2, 0, 1)
+        qkv = nn.DenseGeneral(
+            (3, self.heads, dim // self.heads),
+            dtype=self.dtype,
+            kernel_init=_INIT,
+            name="qkv",
+        )(x)
+        q, k, v = jnp.moveaxis(qkv, -3, 0)
+        q = q * (dim // self.heads) ** -0.5
+        logits = jnp.einsum("nwqhd,nwkhd->nwhqk", q, k).astype(jnp.float32)
+        logits = logits + bias[None, None]
+        if attend is not None:
+            seam = np.where(attend, 0.0, _BLOCKED).astype(np.float32)
+            logits = logits + seam[None, :, None]
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        y = jnp.einsum("nwhqk,nwkhd->nwqhd", weights, v)
+        y = y.reshape(*x.shape[:3], dim)
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=_INIT, name="proj")(y)
+
+
+class Mlp(nn.Module):
+    """fc2(gelu(fc1(x))), four times as wide inside; exact GELU."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+        dim = x.shape[-1]
+        dense = dict(dtype=self.dtype, kernel_init=_INIT)
+        x = nn.Dense(4 * dim, name="fc1", **dense)(x)
+        return nn.Dense(dim, name="fc2", **dense)(nn.gelu(x, approximate=False))
+
+
+class Block(nn.Module):
+    """Window attention and MLP with their norms before them (pre-norm)."""
+
+    heads: int
+    window: int
+    shift: int
+    drop_path: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "N H W C"], train: bool
+    ) -> Float[Array, "N H W C"]:
+        drop = DropPath(self.drop_path)
+        y = self._attend(LayerNorm(dtype=self.dtype, name="norm1")(x))
+        x = x + drop(y, train)
+        y = Mlp(self.dtype, name="mlp")(LayerNorm(dtype=self.dtype, name="norm2")(x))
+        return x + drop(y, train)
+
+    def _attend(self, x: jax.Array) -> jax.Array:
+        """Attention in windows of the padded map, rolled in shifted blocks.
+
+        The padding comes after the norm: its tokens are zero, and they take part.
+        """
+        _, height, width, _ = x.shape
+        x = pad_map(x, self.window)
+        padded = x.shape[1:3]
+        attend = None
+        if self.shift:
+            x = jnp.roll(x, (-self.shift, -self.shift), axis=(1, 2))
+            attend = shift_attend(*padded, self.window, self.shift)
+        windows = jax.vmap(lambda one: partition(one, self.window))(x)
+        attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
+        windows = attention(windows, attend)
+        sizes = dict(height=padded[0], width=padded[1], window=self.window)
+        x = jax.vmap(lambda one: merge(one, **sizes))(windows)
+        if self.shift:
+            x = jnp.roll(x, (self.shift, self.shift), axis=(1, 2))
+        return x[:, :height, :width]
+
+
+class PatchMerging(nn.Module):
+    """Half the resolution, twice the channels."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        dim = x.shape[-1]
+        x = pad_map(x, 2)
+        # Row parity runs fastest: (0, 0), (1, 0), (0, 1), (1, 1).
+        phases = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        x = jnp.concatenate(phases, axis=-1)
+        x = LayerNorm(dtype=self.dtype, name="norm")(x)
+        dense = dict(use_bias=False, dtype=self.dtype, kernel_init=_INIT)
+        return nn.Dense(2 * dim, name="reduction", **dense)(x)
+
+
+class PatchEmbed(nn.Module):
+    """One token for every 4 x 4 pixels."""
+
+    dim: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "N H W 3"]) -> Float[Array, "N h w C"]:
+        x = pad_map(images, 4)
+        n, height, width, _ = x.shape
+        # A convolution of stride 4 whose windows do not overlap is a matrix product.
+        x = x.reshape(n, height // 4, 4, width // 4, 4, 3)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        x = nn.DenseGeneral(self.dim, axis=(-3, -2, -1), dtype=self.dtype, name="proj")(
+            x
+        )
+        return LayerNorm(dtype=self.dtype, name="norm")(x)
+
+
+class Swin(nn.Module):
+    """Stages 'res2' to 'res5' of a Swin transformer, each after a norm of its own.
+
+    Attributes:
+      variant: a key of VARIANTS.
+      window: side of the windows in tokens; None = the variant's.
+      drop_path: rate of the last block, rising linearly from 0 at the first; drawn for
+        every frame from the rng stream 'drop_path'.
+      remat: recompute each block in the backward pass instead of storing it.
+    """
+
+    variant: str
+    window: int | None = None
+    drop_path: float = 0.3
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "N H W 3"], train: bool = False
+    ) -> dict[str, Float[Array, "N h w D"]]:
+        """Features by name.
+
+        Args:
+          images: normalised; any size (a map of odd size is padded as it is halved).
+          train: draw drop path.
+        """
+        spec = VARIANTS[self.variant]
+        window = self.window or spec.window
+        rates = np.linspace(0.0, self.drop_path, sum(spec.depths)).tolist()
+        kind = nn.remat(Block, static_argnums=2) if self.remat else Block
+        x = PatchEmbed(spec.dim, self.dtype, name="patch_embed")(images)
+        features = {}
+        for stage, (depth, heads) in enumerate(
+            zip(spec.depths, spec.heads, strict=True)
+        ):
+            if stage > 0:
+                name = f"downsample_{stage - 1}"
+                x = PatchMerging(self.dtype, name=name)(x)
+            for index in range(depth):
+                x = kind(
+                    heads=heads,
+                    window=window,
+                    shift=window // 2 if index % 2 else 0,
+                    drop_path=rates.pop(0),
+                    dtype=self.dtype,
+                    name=f"layers_{stage}_{index}",
+                )(x, train)
+            norm = LayerNorm(dtype=self.dtype, name=f"norm{stage}")
+            features[f"res{stage + 2}"] = norm(x)
+        return features

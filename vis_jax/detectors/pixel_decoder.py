@@ -1,0 +1,143 @@
+"""Pixel decoder of Mask2Former: deformable attention over strides 32, 16, 8, then one
+step of a feature pyramid to stride 4.
+
+Cheng et al., "Masked-attention mask transformer", CVPR 2022, section 3.2.1. Every frame
+on its own; N is the number of frames.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.layers.conv import Conv
+from vis_jax.layers.deform import MSDeformAttention
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.ops.bilinear import resize
+from vis_jax.ops.pos_embed import sine_2d
+from vis_jax.typing import Array, Float, Float32
+
+_XAVIER = nn.initializers.xavier_uniform()
+# detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
+_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class PixelFeatures(NamedTuple):
+    """What the query decoder looks at."""
+
+    levels: tuple[Float[Array, "N h w C"], ...]  # strides 32, 16, 8
+    mask_features: Float[Array, "N H4 W4 C"]  # stride 4
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and feed-forward, each followed by its norm."""
+
+    dim: int
+    heads: int
+    points: int
+    mlp_dim: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "N S C"],
+        positions: Float[Array, "S C"],
+        shapes: tuple[tuple[int, int], ...],
+    ) -> Float[Array, "N S C"]:
+        attention = MSDeformAttention(
+            self.dim, self.heads, len(shapes), self.points, self.dtype, name="self_attn"
+        )
+        queries = x + positions[None]
+        y = attention(queries, x, reference_points(shapes), shapes=shapes)
+        x = LayerNorm(dtype=self.dtype, name="norm1")(x + y)
+        dense = dict(dtype=self.dtype, kernel_init=_XAVIER)
+        y = nn.relu(nn.Dense(self.mlp_dim, name="linear1", **dense)(x))
+        y = nn.Dense(self.dim, name="linear2", **dense)(y)
+        return LayerNorm(dtype=self.dtype, name="norm2")(x + y)
+
+
+class PixelDecoder(nn.Module):
+    """Backbone features to three levels and mask features of `dim` channels.
+
+    Attributes:
+      layers: encoder layers.
+      points: readings of every head on every level.
+      mlp_dim: width of the feed-forward part.
+      remat: recompute each encoder layer in the backward pass instead of storing it.
+      dtype: of the computation; the source stays in float32 under mixed precision.
+    """
+
+    dim: int
+    layers: int
+    heads: int
+    points: int
+    mlp_dim: int
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: dict[str, Float[Array, "N h w _"]]) -> PixelFeatures:
+        """Enriches the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
+        maps = [self._project(features[f"res{5 - i}"], i) for i in range(3)]
+        shapes = tuple(x.shape[1:3] for x in maps)
+        level_embed = self.param(
+            "level_embed", nn.initializers.normal(1.0), (3, self.dim), jnp.float32
+        )
+        positions = [
+            sine_2d(h, w, self.dim).reshape(h * w, self.dim) + level_embed[i][None]
+            for i, (h, w) in enumerate(shapes)
+        ]
+        positions = jnp.concatenate(positions).astype(self.dtype)
+        n = maps[0].shape[0]
+        x = jnp.concatenate([x.reshape(n, -1, self.dim) for x in maps], axis=1)
+        kind = nn.remat(EncoderLayer, static_argnums=3) if self.remat else EncoderLayer
+        for index in range(self.layers):
+            layer = kind(
+                dim=self.dim,
+                heads=self.heads,
+                points=self.points,
+                mlp_dim=self.mlp_dim,
+                dtype=self.dtype,
+                name=f"encoder_{index}",
+            )
+            x = layer(x, positions, shapes)
+        ends = np.cumsum([h * w for h, w in shapes])[:-1]
+        levels = tuple(
+            part.reshape(n, h, w, self.dim)
+            for part, (h, w) in zip(jnp.split(x, ends, axis=1), shapes, strict=True)
+        )
+        return PixelFeatures(levels, self._pyramid(features["res2"], levels[2]))
+
+    def _project(self, x: jax.Array, level: int) -> jax.Array:
+        conv = Conv(
+            self.dim,
+            1,
+            norm="group",
+            use_bias=True,
+            kernel_init=_XAVIER,
+            dtype=self.dtype,
+            name=f"input_proj_{level}",
+        )
+        return conv(x)
+
+    def _pyramid(self, res2: jax.Array, level: jax.Array) -> jax.Array:
+        """Mask features: the finest level enlarged, and the backbone's stride 4."""
+        shared = dict(kernel_init=_FAN_IN, dtype=self.dtype)
+        lateral = Conv(self.dim, 1, norm="group", name="adapter_1", **shared)(res2)
+        y = lateral + resize(level, res2.shape[1:3]).astype(self.dtype)
+        y = nn.relu(Conv(self.dim, 3, norm="group", name="layer_1", **shared)(y))
+        return Conv(self.dim, 1, use_bias=True, name="mask_features", **shared)(y)
+
+
+def reference_points(
+    shapes: tuple[tuple[int, int], ...],
+) -> Float32[Array, "S 2"]:
+    """Centre of every pixel of every level: x, y in [0, 1]."""
+    points = []
+    for height, width in shapes:
+        y, x = np.mgrid[:height, :width] + 0.5
+        points.append(np.stack([x / width, y / height], axis=-1).reshape(-1, 2))
+    return jnp.asarray(np.concatenate(points), jnp.float32)

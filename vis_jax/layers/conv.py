@@ -1,0 +1,52 @@
+"""Convolution followed by a normalisation, with explicit symmetric padding."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.norm import FrozenBatchNorm, GroupNorm
+from vis_jax.typing import Array, Float
+
+NORMS = {"frozen_batch": FrozenBatchNorm, "group": GroupNorm}
+
+# He et al. 2015, by the outputs: what ResNets are trained from ("MSRA").
+MSRA = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution, bias if asked for, normalisation if asked for.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the square kernel; the padding is kernel // 2 on all four sides,
+        as PyTorch models have it ("SAME" pads strided maps on one side only).
+      norm: a key of NORMS, or None.
+    """
+
+    features: int
+    kernel: int
+    stride: int = 1
+    norm: str | None = None
+    use_bias: bool = False
+    kernel_init: jax.nn.initializers.Initializer = MSRA
+    bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        pad = self.kernel // 2
+        x = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        if self.norm is not None:
+            x = NORMS[self.norm](dtype=self.dtype, name="norm")(x)
+        return x

@@ -1,0 +1,85 @@
+"""Layers that predict where to read."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.ops.deform_attn import deform_attn
+from vis_jax.typing import Array, Float, Float32
+
+_XAVIER = nn.initializers.xavier_uniform()
+
+
+class MSDeformAttention(nn.Module):
+    """Multi-scale deformable attention; Deformable DETR, Eq. 3 and section A.3.
+
+    Offsets are in pixels of the level that is read. Locations, their weights and the
+    readings are float32.
+    """
+
+    dim: int
+    heads: int
+    levels: int
+    points: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "N Q C"],
+        tokens: Float[Array, "N S C"],
+        references: Float32[Array, "Q 2"],
+        *,
+        shapes: tuple[tuple[int, int], ...],
+    ) -> Float[Array, "N Q C"]:
+        """Each query reads the tokens around its reference.
+
+        Args:
+          queries: with their position added.
+          tokens: of all levels, row by row, one level after the other.
+          references: x, y in [0, 1], the same for all levels.
+          shapes: height and width of each level in pixels.
+        """
+        n, q = queries.shape[:2]
+        split = (n, q, self.heads, self.levels, self.points)
+        dense = dict(dtype=self.dtype, kernel_init=_XAVIER)
+        value = nn.Dense(self.dim, name="value_proj", **dense)(tokens)
+        offsets = self._linear(math.prod(split[2:]) * 2, "sampling_offsets")(queries)
+        logits = self._linear(math.prod(split[2:]), "attention_weights")(queries)
+        weights = jax.nn.softmax(logits.reshape(n, q, self.heads, -1)).reshape(split)
+        extents = jnp.asarray([(w, h) for h, w in shapes], jnp.float32)
+        offsets = offsets.reshape(*split, 2) / extents.reshape(1, 1, 1, -1, 1, 2)
+        locations = references.reshape(1, q, 1, 1, 1, 2) + offsets
+        value = value.reshape(n, -1, self.heads, self.dim // self.heads)
+        read = jax.vmap(lambda v, x, w: deform_attn(v, x, w, shapes=shapes))
+        output = read(value, locations, weights).reshape(n, q, self.dim)
+        return nn.Dense(self.dim, name="output_proj", **dense)(output)
+
+    def _linear(self, features: int, name: str) -> nn.Dense:
+        bias = nn.initializers.zeros
+        if name == "sampling_offsets":
+            bias = _direction_bias(self.heads, self.levels, self.points)
+        zeros = nn.initializers.zeros
+        return nn.Dense(
+            features, name=name, dtype=jnp.float32, kernel_init=zeros, bias_init=bias
+        )
+
+
+def _direction_bias(heads: int, levels: int, points: int):
+    """Head k looks along angle 2 pi k / heads, point p at p + 1 pixels (max norm)."""
+    angle = np.arange(heads) * (2 * math.pi / heads)
+    direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    direction /= np.abs(direction).max(axis=-1, keepdims=True)
+    steps = np.arange(1, points + 1)[None, None, :, None]
+    bias = np.broadcast_to(
+        direction[:, None, None] * steps, (heads, levels, points, 2)
+    ).reshape(-1)
+
+    def init(key, shape, dtype=jnp.float32):
+        del key
+        return jnp.asarray(bias, dtype).reshape(shape)
+
+    return init

@@ -1,0 +1,75 @@
+"""Windows of a map, as Swin transformers attend in them.
+
+Liu et al., "Swin transformer", ICCV 2021, section 3.2. Letters: W windows, w their side
+in pixels, K = w * w their pixels.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.typing import Array, Float, typed
+
+
+@typed
+def partition(x: Float[Array, "H W C"], window: int) -> Float[Array, "_ _ C"]:
+    """Non-overlapping windows, row by row: [W, K, C].
+
+    Height and width must be multiples of the window's side.
+    """
+    height, width, channels = x.shape
+    x = x.reshape(height // window, window, width // window, window, channels)
+    return x.transpose(0, 2, 1, 3, 4).reshape(-1, window * window, channels)
+
+
+@typed
+def merge(
+    windows: Float[Array, "_ _ C"], *, height: int, width: int, window: int
+) -> Float[Array, "{height} {width} C"]:
+    """The map that `partition` cut; its inverse."""
+    channels = windows.shape[-1]
+    x = windows.reshape(height // window, width // window, window, window, channels)
+    return x.transpose(0, 2, 1, 3, 4).reshape(height, width, channels)
+
+
+def shift_attend(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """Which tokens of a window were neighbours before the map was rolled by -shift.
+
+    Args:
+      height, width: of the padded map, in tokens.
+
+    Returns:
+      bool[W, K, K], True where the query (first) may look at the key.
+    """
+
+    def regions(length: int) -> np.ndarray:
+        index = np.arange(length)
+        return (index >= length - window).astype(int) + (index >= length - shift)
+
+    label = 3 * regions(height)[:, None] + regions(width)[None]
+    label = label.reshape(height // window, window, width // window, window)
+    label = label.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    return label[:, :, None] == label[:, None, :]
+
+
+def relative_index(window: int) -> np.ndarray:
+    """Row of the relative position table for every query and key of a window.
+
+    Returns:
+      int[K, K]: (dy + w - 1) * (2 w - 1) + dx + w - 1, with dy, dx = query - key.
+    """
+    y, x = (axis.reshape(-1) for axis in np.mgrid[:window, :window])
+    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+def padded(length: int, window: int) -> int:
+    """The smallest multiple of the window that holds `length` tokens."""
+    return -(-length // window) * window
+
+
+def pad_map(x: Float[Array, "N H W C"], window: int) -> Float[Array, "N Hp Wp C"]:
+    """Zeros below and to the right, up to multiples of the window."""
+    height, width = x.shape[1:3]
+    bottom = padded(height, window) - height
+    right = padded(width, window) - width
+    return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))

@@ -1,0 +1,68 @@
+"""Trees of parameters by path, and regex rules that must cover every one of them."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+Tree = Mapping  # nested: name -> Tree or leaf
+
+Rules = Sequence[tuple[str, object]]
+
+
+def flatten(tree: Tree) -> dict[str, object]:
+    """Leaves by path, names joined by '/'; empty branches vanish."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{rest}": leaf for rest, leaf in flatten(value).items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, object]) -> dict:
+    """The nested dict with these leaves; inverse of `flatten`.
+
+    Raises:
+      ValueError: if one path is a leaf and also the start of another path.
+    """
+    tree: dict = {}
+    for path, leaf in flat.items():
+        *branches, name = path.split("/")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"path {path!r}: {branch!r} is a leaf of another path")
+        if name in node:
+            raise ValueError(f"path {path!r} is given twice or starts another path")
+        node[name] = leaf
+    return tree
+
+
+def match_rules(tree: Tree, rules: Rules) -> dict:
+    """A tree like `tree` in which each leaf is the value of the first matching rule.
+
+    Args:
+      tree: nested dict of parameters.
+      rules: pairs (regex, value); a regex must match a whole path, such as
+        'backbone/res2_0/conv1/kernel'.
+
+    Raises:
+      ValueError: if a parameter matches no rule.
+    """
+    compiled = [(re.compile(pattern), value) for pattern, value in rules]
+    values, missed = {}, []
+    for path in flatten(tree):
+        for pattern, value in compiled:
+            if pattern.fullmatch(path):
+                values[path] = value
+                break
+        else:
+            missed.append(path)
+    if missed:
+        patterns = [pattern for pattern, _ in rules]
+        raise ValueError(
+            f"{len(missed)} parameters match no rule, such as {missed[:5]};"
+            f" rules: {patterns}"
+        )
+    return unflatten(values)
