@@ -1,0 +1,136 @@
+"""YouTube-VIS 2019, 2021, 2022, OVIS, and any folder in their format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data_pipeline.datasets.dataset import Truth
+from data_pipeline.datasets.ytvis_json import Track, read_annotations
+from data_pipeline.datasets.ytvis_layout import find_layout
+from data_pipeline.errors import DataError
+from data_pipeline.rle import boxes_of_runs, compress_mask, take_runs
+
+PARTS = ("train", "held_out", "all")
+
+
+class YouTubeVis:
+    """Videos as folders of JPEGs with one annotation file.
+
+    Yang et al., "Video Instance Segmentation", ICCV 2019; Qi et al., "Occluded Video
+    Instance Segmentation", IJCV 2022. The layouts are those of `ytvis_layout`.
+
+    Args:
+      root: folder of the data set.
+      split: for example "train" or "valid".
+      held_out: names or ids of videos kept apart, as the test server alone has the
+        truth of the official validation sets.
+      part: "train" leaves the held-out videos out, "held_out" has only them, "all"
+        has every video.
+
+    Raises:
+      DataError: a defect of the files, with its place; a held-out video not there.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        held_out: Sequence[str | int] = (),
+        part: str = "train",
+    ):
+        if part not in PARTS:
+            raise ValueError(f"part: expected one of {PARTS}, got {part!r}")
+        self.annotations_file, self.images = find_layout(root, split)
+        content = read_annotations(self.annotations_file)
+        apart = _held_out_ids(content.videos, held_out, self.annotations_file)
+        keep = [
+            k
+            for k, video in enumerate(content.videos)
+            if part == "all" or (video.video_id in apart) == (part == "held_out")
+        ]
+        if not keep:
+            expected = f"videos in part {part!r}"
+            raise DataError(self.annotations_file, expected=expected, got="none")
+        self.categories = content.categories
+        self.videos = tuple(content.videos[k] for k in keep)
+        self.tracks: tuple[tuple[Track, ...], ...] = tuple(
+            content.tracks[k] for k in keep
+        )
+        self.runs = content.runs
+
+    def path(self, index: int, frame: int) -> Path:
+        """The image file of a frame."""
+        return self.images / self.videos[index].file_names[frame]
+
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB.
+
+        Raises:
+          DataError: a file that is missing, cut off, no image, or of another size.
+        """
+        video = self.videos[index]
+        frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
+        for frame, number in zip(frames, frame_ids, strict=True):
+            path = self.path(index, int(number))
+            try:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                got = f"{type(error).__name__}: {error}"
+                raise DataError(
+                    path, video=video.name, expected="a whole image", got=got
+                ) from error
+            if pixels.shape != frame.shape:
+                raise DataError(
+                    path,
+                    video=video.name,
+                    field="height, width",
+                    expected=f"({video.height}, {video.width}), as in the annotations",
+                    got=pixels.shape[:2],
+                )
+            frame[:] = pixels
+        return frames
+
+    def truth(self, index: int) -> Truth:
+        """The tracks of video `index` over all its frames."""
+        video, tracks = self.videos[index], self.tracks[index]
+        shape = (len(tracks), video.length)
+        masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
+        present = masks >= 0
+        boxes = np.zeros((*shape, 4), np.float32)
+        seen = take_runs(self.runs, masks[present])
+        boxes[present] = boxes_of_runs(seen, video.height)
+        size = dict(height=video.height, width=video.width)
+        occlusion = np.array([t.occlusion for t in tracks], np.float32).reshape(shape)
+        return Truth(
+            labels=np.array([t.label for t in tracks], np.int32),
+            track_ids=np.arange(1, len(tracks) + 1, dtype=np.int32),
+            crowd=np.array([t.crowd for t in tracks], bool),
+            boxes=boxes,
+            present=present,
+            occlusion=np.where(present, occlusion, np.float32(np.nan)),
+            segmentations=tuple(
+                tuple(
+                    None if k < 0 else compress_mask(self.runs, int(k), **size)
+                    for k in track
+                )
+                for track in masks
+            ),
+        )
+
+
+def _held_out_ids(videos: Sequence, held_out: Sequence, file: Path) -> set[int]:
+    """Ids of the videos that are named by id or by name."""
+    if isinstance(held_out, str):
+        raise ValueError(f"held_out: expected a sequence, got the text {held_out!r}")
+    apart = set()
+    for wanted in held_out:
+        found = {v.video_id for v in videos if wanted in (v.video_id, v.name)}
+        if not found:
+            expected = "names or ids of videos"
+            raise DataError(file, field="held_out", expected=expected, got=wanted)
+        apart |= found
+    return apart

@@ -1,0 +1,58 @@
+"""Where the annotations and the images of a YouTube-VIS or OVIS folder lie."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipeline.errors import DataError
+
+# (annotation file, image folders in the order they are tried), relative to the root.
+# YouTube-VIS 2021 and 2022; 2019; OVIS, twice; one set without splits.
+LAYOUTS = (
+    ("{split}/instances.json", ("{split}/JPEGImages",)),
+    ("{split}.json", ("{split}/JPEGImages", "JPEGImages")),
+    ("annotations_{split}.json", ("{split}/JPEGImages", "{split}", "JPEGImages")),
+    (
+        "annotations/annotations_{split}.json",
+        ("{split}/JPEGImages", "{split}", "JPEGImages"),
+    ),
+    ("instances.json", ("JPEGImages",)),
+)
+
+
+class Layout(NamedTuple):
+    """The two places of a data set."""
+
+    annotations: Path
+    images: Path
+
+
+def find_layout(root: str | Path, split: str) -> Layout:
+    """Finds the annotation file and the image folder of a split.
+
+    Args:
+      root: folder of the data set.
+      split: for example "train"; of no effect where the set has no splits.
+
+    Raises:
+      DataError: none of the known layouts is there; lists what was looked for.
+    """
+    root = Path(root)
+    if not isinstance(split, str) or not split or Path(split).name != split:
+        raise DataError(root, field="split", expected="the name of a folder", got=split)
+    if not root.is_dir():
+        raise DataError(root, expected="a folder", got="no such folder")
+    looked_for = []
+    for annotations, folders in LAYOUTS:
+        file = root / annotations.format(split=split)
+        images = [root / folder.format(split=split) for folder in folders]
+        found = next((folder for folder in images if folder.is_dir()), None)
+        if file.is_file() and found is not None:
+            return Layout(file, found)
+        names = " or ".join(f"{folder.relative_to(root)}/" for folder in images)
+        state = "" if not file.is_file() else " (this file is there, no such folder)"
+        looked_for.append(f"{file.relative_to(root)} with {names}{state}")
+    raise DataError(
+        root,
+        expected=f"split {split!r} as one of: {'; '.join(looked_for)}",
+        got="none of them",
+    )
