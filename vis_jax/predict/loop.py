@@ -1,0 +1,290 @@
+"""From a video to results on disk: one pass for the model, one for drawing."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vis_jax.predict.sinks import VideoSink, id_map, write_ids, write_json
+from vis_jax.predict.sources import PredictError, Source
+from vis_jax.visualize.draw import draw_frame
+
+IDS, VIDEO, INFO, RESULTS = "ids", "video.mp4", "video.json", "results.json"
+VIDEO_ID = 1  # of the only video in the results
+
+
+class Prediction(Protocol):
+    """The tracks of one video; N tracks over T frames."""
+
+    labels: np.ndarray  # int32 [N], 0 .. K - 1
+    scores: np.ndarray  # float32 [N], in [0, 1]
+    track_ids: np.ndarray  # int32 [N], 1, 2, ..
+    # [N][T] compressed run lengths {"size": [H, W], "counts": bytes}; None if absent.
+    segmentations: Sequence[Sequence[dict | None]]
+
+
+class Outputs(NamedTuple):
+    """What `predict` wrote; None for what was not asked for."""
+
+    results: Path
+    info: Path
+    video: Path | None
+    ids: Path | None  # a folder
+
+
+def predict(
+    source: Source,
+    output: str | Path,
+    infer: Callable[..., Prediction],
+    *,
+    categories: Sequence[tuple[int, str]],
+    score_threshold: float = 0.3,
+    draw_video: bool = True,
+    write_pngs: bool = False,
+    fps: Fraction | float | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Outputs:
+    """Writes the tracks of a video into a folder, or nothing if anything fails.
+
+    `results.json` has every track, in the layout of the YouTube-VIS results;
+    `video.json` has the video, the categories and the track ids that it refers to.
+
+    Args:
+      source: the frames.
+      output: folder to write; made with its parents if missing.
+      infer: `infer(frames, height=, width=, num_frames=)`, with `frames` an iterator
+        over uint8 [H, W, 3] and sizes in pixels.
+      categories: (category id, name) of labels 0 .. K - 1.
+      score_threshold: tracks below it are neither drawn nor in the id images.
+      draw_video: whether to write `video.mp4` with masks and labels.
+      write_pngs: whether to write `ids/00000.png` ..: one track id per pixel.
+      fps: frames a second of the drawn video; None for those of the source.
+      overwrite: replaces these files in a folder that has some already; what else is
+        in the folder stays.
+      progress: whether to show progress bars.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      PredictError: the output is not empty, or a frame cannot be read.
+      ValueError: an argument or a prediction that is out of range.
+    """
+    output = Path(output)
+    rate = _check_arguments(source, output, score_threshold, fps, overwrite)
+    with _staging(output) as folder:
+        prediction = infer(
+            _with_bar(source, "model", progress),
+            height=source.height,
+            width=source.width,
+            num_frames=source.num_frames,
+        )
+        _check_prediction(prediction, source, len(categories))
+        write_json(folder / RESULTS, _results(prediction, categories))
+        write_json(folder / INFO, _info(source, prediction, categories))
+        shown = np.flatnonzero(np.asarray(prediction.scores) >= score_threshold)
+        if write_pngs:
+            _write_ids(folder / IDS, source, prediction, shown)
+        if draw_video:
+            names = [name for _, name in categories]
+            size = {"height": source.height, "width": source.width}
+            with VideoSink(folder / VIDEO, fps=rate, **size) as video:
+                for frame in _drawn(source, prediction, shown, names, progress):
+                    video.write(frame)
+        _publish(folder, output)
+    return Outputs(
+        results=output / RESULTS,
+        info=output / INFO,
+        video=output / VIDEO if draw_video else None,
+        ids=output / IDS if write_pngs else None,
+    )
+
+
+def _check_arguments(
+    source: Source,
+    output: Path,
+    score_threshold: float,
+    fps: Fraction | float | None,
+    overwrite: bool,
+) -> Fraction:
+    """Frames a second of the drawn video, once all arguments are known to be good."""
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold: expected 0 .. 1, got {score_threshold}")
+    rate = source.fps if fps is None else Fraction(fps)
+    if not 0 < rate <= 1000:
+        raise ValueError(f"fps: expected more than 0, at most 1000, got {fps}")
+    if output.exists() and not output.is_dir():
+        raise PredictError(f"{output}: expected a folder, found a file")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
+    return rate
+
+
+@contextmanager
+def _staging(output: Path) -> Iterator[Path]:
+    """A new folder on the file system of `output`, gone afterwards."""
+    ancestor = output.absolute().parent
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    prefix = f".{output.name}.partial-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
+        folder = Path(temporary) / "output"
+        folder.mkdir()  # unlike the temporary folder, with the user's permissions
+        yield folder
+
+
+def _publish(folder: Path, output: Path) -> None:
+    """Moves what was written to its place; earlier results there go."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        os.replace(folder, output)
+        return
+    # The results come last: where they are, the rest is complete.
+    for name in (IDS, VIDEO, INFO, RESULTS):
+        made, old = folder / name, output / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        if made.exists():
+            os.replace(made, old)
+        else:
+            old.unlink(missing_ok=True)
+
+
+def _with_bar(source: Source, text: str, progress: bool) -> Iterator[np.ndarray]:
+    from tqdm import tqdm
+
+    bar = tqdm(source, text, source.num_frames, unit="frame", disable=not progress)
+    return iter(bar)
+
+
+def _check_prediction(prediction: Prediction, source: Source, classes: int) -> None:
+    """Raises ValueError unless the prediction is one of this video."""
+    N = len(prediction.scores)
+    for name in ("labels", "track_ids", "segmentations"):
+        if len(getattr(prediction, name)) != N:
+            raise ValueError(
+                f"prediction: expected {N} {name}, got {len(getattr(prediction, name))}"
+            )
+    labels, scores = np.asarray(prediction.labels), np.asarray(prediction.scores)
+    if N and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(
+            f"prediction: expected labels 0 .. {classes - 1}, got {labels}"
+        )
+    if not ((scores >= 0) & (scores <= 1)).all():  # also false for NaN
+        raise ValueError(f"prediction: expected scores in 0 .. 1, got {scores}")
+    if N and np.min(prediction.track_ids) < 1:
+        raise ValueError(
+            f"prediction: expected track ids 1, 2, .., got {prediction.track_ids}"
+        )
+    size = [source.height, source.width]
+    for i, frames in enumerate(prediction.segmentations):
+        if len(frames) != source.num_frames:
+            raise ValueError(
+                f"prediction: expected {source.num_frames} segmentations of track {i},"
+                f" got {len(frames)}"
+            )
+        for rle in frames:
+            if rle is not None and list(rle["size"]) != size:
+                raise ValueError(
+                    f"prediction: expected masks of size {size}, got {rle['size']}"
+                )
+
+
+def _results(
+    prediction: Prediction, categories: Sequence[tuple[int, str]]
+) -> list[dict]:
+    """Every track in the layout of the YouTube-VIS results."""
+    return [
+        {
+            "video_id": VIDEO_ID,
+            "category_id": int(categories[label][0]),
+            "score": float(score),
+            "segmentations": [_as_text(rle) for rle in frames],
+        }
+        for label, score, frames in zip(
+            prediction.labels, prediction.scores, prediction.segmentations, strict=True
+        )
+    ]
+
+
+def _as_text(rle: dict | None) -> dict | None:
+    """Run lengths as JSON can hold them."""
+    if rle is None:
+        return None
+    counts = rle["counts"]
+    return {
+        "size": [int(n) for n in rle["size"]],
+        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+    }
+
+
+def _info(
+    source: Source, prediction: Prediction, categories: Sequence[tuple[int, str]]
+) -> dict:
+    """What `results.json` refers to, named as in the YouTube-VIS annotations."""
+    video = {
+        "id": VIDEO_ID,
+        "name": source.name,
+        "height": source.height,
+        "width": source.width,
+        "length": source.num_frames,
+        "file_names": list(source.file_names),
+        "fps": float(source.fps),
+    }
+    return {
+        "videos": [video],
+        "categories": [{"id": int(i), "name": name} for i, name in categories],
+        # One per entry of the results, in the same order.
+        "track_ids": [int(i) for i in prediction.track_ids],
+    }
+
+
+def _masks(
+    prediction: Prediction, tracks: np.ndarray, t: int, source: Source
+) -> np.ndarray:
+    """The masks of some tracks in frame `t`: bool [N, H, W], empty where absent."""
+    from pycocotools.mask import decode
+
+    masks = np.zeros((len(tracks), source.height, source.width), bool)
+    for mask, i in zip(masks, tracks, strict=True):
+        rle = prediction.segmentations[i][t]
+        if rle is not None:
+            mask[:] = decode(rle)
+    return masks
+
+
+def _write_ids(
+    folder: Path, source: Source, prediction: Prediction, shown: np.ndarray
+) -> None:
+    folder.mkdir()
+    track_ids = np.asarray(prediction.track_ids)[shown]
+    scores = np.asarray(prediction.scores)[shown]
+    largest = int(track_ids.max(initial=0))
+    for t in range(source.num_frames):
+        ids = id_map(_masks(prediction, shown, t, source), track_ids, scores)
+        write_ids(folder / f"{t:05d}.png", ids, largest=largest)
+
+
+def _drawn(
+    source: Source,
+    prediction: Prediction,
+    shown: np.ndarray,
+    names: Sequence[str],
+    progress: bool,
+) -> Iterator[np.ndarray]:
+    for t, frame in enumerate(_with_bar(source, "draw", progress)):
+        yield draw_frame(
+            frame,
+            _masks(prediction, shown, t, source),
+            np.asarray(prediction.track_ids)[shown],
+            labels=np.asarray(prediction.labels)[shown],
+            names=names,
+            scores=np.asarray(prediction.scores)[shown],
+        )

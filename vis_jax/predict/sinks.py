@@ -1,0 +1,136 @@
+"""Where results go: a video file, images of track ids, JSON."""
+
+import json
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from vis_jax.visualize.colours import palette
+
+CODECS = ("libx264", "mpeg4")  # the first one that PyAV was built with
+CODEC_OPTIONS = {
+    "libx264": {"crf": "18", "preset": "veryfast"},
+    "mpeg4": {"qscale": "3"},
+}
+ITU_BT_709 = 1  # matrix, primaries and transfer alike have this number (H.273)
+LIMITED_RANGE = 1
+
+
+class VideoSink:
+    """Encodes frames into an mp4 file, one at a time. A context manager."""
+
+    def __init__(self, path: Path, *, fps: Fraction, height: int, width: int) -> None:
+        """Opens the file.
+
+        Args:
+          path: ends in .mp4.
+          fps: frames a second.
+          height, width: of the frames, in pixels. An odd size gains a row or column
+            on the lower or right side, as 4:2:0 video has even sizes.
+        """
+        import av
+
+        self._size = (height, width)
+        codec = next(name for name in CODECS if name in av.codecs_available)
+        self._container = av.open(str(path), "w", format="mp4")
+        try:
+            # MPEG-4 has 16 bits for the time base.
+            self._stream = self._container.add_stream(
+                codec,
+                rate=fps.limit_denominator(1001),
+                options=CODEC_OPTIONS[codec],
+            )
+            self._stream.height = height + height % 2
+            self._stream.width = width + width % 2
+            self._stream.pix_fmt = "yuv420p"
+            # Untagged video is read as BT.601 by some players and BT.709 by others.
+            context = self._stream.codec_context
+            context.colorspace = context.color_primaries = ITU_BT_709
+            context.color_trc = ITU_BT_709
+            context.color_range = LIMITED_RANGE
+        except BaseException:
+            self._container.close()
+            raise
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends uint8 [H, W, 3], RGB."""
+        import av
+        from av.video.reformatter import ColorRange, Colorspace
+
+        height, width = self._size
+        padding = ((0, height % 2), (0, width % 2), (0, 0))
+        padded = np.pad(frame, padding, mode="edge")
+        image = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        self._container.mux(self._stream.encode(image))
+
+    def __enter__(self) -> "VideoSink":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+def id_map(
+    masks: np.ndarray, track_ids: Sequence[int], scores: Sequence[float]
+) -> np.ndarray:
+    """One track id per pixel; where masks overlap, that of the higher score.
+
+    Args:
+      masks: bool [N, H, W].
+      track_ids: N numbers, 1, 2, ..
+      scores: N numbers.
+
+    Returns:
+      uint16 [H, W], 0 = background.
+    """
+    ids = np.zeros(masks.shape[1:], np.uint16)
+    for i in np.argsort(np.asarray(scores), kind="stable"):
+        ids[masks[i]] = track_ids[i]
+    return ids
+
+
+def write_ids(path: Path, ids: np.ndarray, *, largest: int) -> None:
+    """Writes track ids as a PNG that keeps the numbers.
+
+    Args:
+      path: ends in .png.
+      ids: uint16 [H, W], 0 = background.
+      largest: the largest id in any frame of the video: up to 255 the image has 8 bits
+        and a palette with the colours of the drawn video, else 16 bits of grey.
+
+    Raises:
+      ValueError: an id over 65535.
+    """
+    if largest > 65_535:
+        raise ValueError(f"{path}: expected track ids up to 65535, got {largest}")
+    if largest > 255:
+        image = Image.fromarray(ids.astype(np.uint16))
+    else:
+        image = Image.fromarray(ids.astype(np.uint8))
+        image.putpalette(palette(256).tobytes())
+    image.save(path)
+
+
+def write_json(path: Path, content: list | dict) -> None:
+    """Writes JSON under a temporary name, then renames it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    os.replace(partial, path)
