@@ -11,12 +11,8 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Category, Truth, Video
 from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
-from data_pipeline.datasets.moving_shapes_render import (
-    Rendered,
-    Scene,
-    draw_scene,
-    render_scene,
-)
+from data_pipeline.datasets.moving_shapes_render import Rendered, render_scene
+from data_pipeline.datasets.moving_shapes_scene import Scene, draw_scene
 from data_pipeline.datasets.moving_shapes_silhouettes import SILHOUETTES
 
 SPLITS = ("train", "val", "test")
@@ -51,7 +47,7 @@ class MovingShapes:
     ):
         shortest, longest = (length, length) if isinstance(length, int) else length
         _check_choice("split", split, SPLITS)
-        _check_choice("difficulty", difficulty, DIFFICULTIES)
+        _check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
         _check_least("seed", seed, 0)
         _check_least("num_videos", num_videos, 1)
         _check_least("height", height, _MIN_SIDE)
@@ -60,6 +56,7 @@ class MovingShapes:
         _check_least("length", longest, shortest)
         self._key = (SPLITS.index(split), seed)
         self._level = DIFFICULTIES[difficulty]
+        self._last: tuple[int, Scene | None] = (0, None)
         self.categories = tuple(
             Category(i, name) for i, name in enumerate(SILHOUETTES, start=1)
         )
@@ -93,6 +90,15 @@ class MovingShapes:
     def scene(self, index: int) -> Scene:
         """All that is drawn at random for video `index`."""
         video = self.videos[index]
+        # A video is often read clip by clip; the last scene saves drawing it anew. One
+        # assignment of a pair, so that threads never see half of it.
+        last_id, scene = self._last
+        if scene is None or last_id != video.video_id:
+            scene = self._draw(video)
+            self._last = (video.video_id, scene)
+        return scene
+
+    def _draw(self, video: Video) -> Scene:
         return draw_scene(
             np.random.default_rng((*self._key, 0, video.video_id - 1)),
             self._level,

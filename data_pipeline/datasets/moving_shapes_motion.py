@@ -38,11 +38,11 @@ DIFFICULTIES = {
         diameter=(0.24, 0.45),
         stretch=0.08,
         lookalike=0.25,
-        crossing=0.25,
-        overlap=0.25,
+        crossing=0.4,
+        overlap=0.5,
         inside=0.6,
-        speed=(0.004, 0.02),
-        travel=(0.1, 0.3),
+        speed=(0.01, 0.04),
+        travel=(0.15, 0.35),
         camera=(0.0, 0.05),
         growth=0.12,
         spin=0.03,
@@ -59,9 +59,9 @@ DIFFICULTIES = {
         stretch=0.15,
         lookalike=0.5,
         crossing=0.5,
-        overlap=0.6,
+        overlap=0.75,
         inside=0.45,
-        speed=(0.01, 0.045),
+        speed=(0.02, 0.06),
         travel=(0.2, 0.45),
         camera=(0.03, 0.15),
         growth=0.25,
@@ -75,14 +75,14 @@ DIFFICULTIES = {
     ),
     "hard": Difficulty(
         instances=(5, 10),
-        diameter=(0.14, 0.34),
+        diameter=(0.14, 0.40),
         stretch=0.2,
         lookalike=0.7,
-        crossing=0.75,
+        crossing=0.85,
         overlap=1.0,
-        inside=0.35,
-        speed=(0.02, 0.09),
-        travel=(0.25, 0.6),
+        inside=0.45,
+        speed=(0.03, 0.11),
+        travel=(0.2, 0.5),
         camera=(0.08, 0.3),
         growth=0.4,
         spin=0.15,
@@ -182,23 +182,35 @@ def draw_motions(
       One motion per instance; None where no place was found.
     """
     times = np.arange(length)
+    sides = np.array([width, height])
     motions: list[Motion | None] = []
+    front: list[_Track] = []
     for twin in twins:
-        front = [motion for motion in motions if motion is not None]
         partner = motions[twin] if twin >= 0 else None
         if partner is None and front:
-            partner = front[rng.integers(len(front))]
+            partner = front[rng.integers(len(front))].motion
         wish = partner if rng.random() < level.crossing else None
         found = None
         for attempt in range(_TRIES):
             shrink = 0.97 ** max(attempt - _TRIES // 2, 0)
             meet = wish if attempt < _TRIES // 2 else None
-            motion = _propose(rng, level, camera, length, (width, height), shrink, meet)
-            if _acceptable(motion, front, level, times, (width, height), meet):
+            motion = _propose(rng, level, camera, length, sides, shrink, meet)
+            track = _Track(motion, motion.centres(times), motion.radii(times))
+            overlap = level.overlap if meet is not None else 0.6 * level.overlap
+            if _acceptable(track, front, level.inside, overlap, sides):
                 found = motion
+                front.append(track)
                 break
         motions.append(found)
     return motions
+
+
+class _Track(NamedTuple):
+    """A motion read at every frame."""
+
+    motion: Motion
+    centres: np.ndarray  # [T, 2]
+    radii: np.ndarray  # [T]
 
 
 def _propose(
@@ -206,7 +218,7 @@ def _propose(
     level: Difficulty,
     camera: Wave,
     length: int,
-    sides: tuple[int, int],
+    sides: np.ndarray,
     shrink: float,
     meet: Motion | None,
 ) -> Motion:
@@ -215,11 +227,11 @@ def _propose(
     radius = shrink * 0.5 * height * rng.uniform(*level.diameter)
     when = float(rng.integers(length))
     if meet is None:
-        room = np.maximum(np.array(sides) / 2 - radius - 1.0, 0.0)
-        anchor = np.array(sides) / 2 + room * rng.uniform(-1, 1, 2)
+        room = np.maximum(sides / 2 - radius - 1.0, 0.0)
+        anchor = sides / 2 + room * rng.uniform(-1, 1, 2)
     else:
         anchor = meet.centres(np.array([when]))[0] + rng.normal(0, 0.3 * radius, 2)
-    amplitude = np.array(sides) * rng.uniform(*level.travel, 2)
+    amplitude = sides * rng.uniform(*level.travel, 2)
     path = draw_wave(rng, amplitude, height * rng.uniform(*level.speed), when)
     growth = draw_wave(rng, rng.uniform(0, level.growth, 1), 0.02, when)
     turn = rng.uniform(0, 2 * np.pi)
@@ -228,25 +240,22 @@ def _propose(
 
 
 def _acceptable(
-    motion: Motion,
-    front: list[Motion],
-    level: Difficulty,
-    times: np.ndarray,
-    sides: tuple[int, int],
-    meet: Motion | None,
+    track: _Track,
+    front: list[_Track],
+    inside: float,
+    overlap: float,
+    sides: np.ndarray,
 ) -> bool:
     """Whether it is seen whole once, is in view for long, and overlaps little."""
-    centres, radii = motion.centres(times), motion.radii(times)[:, None]
-    lowest, highest = np.zeros(2), np.array(sides)
-    whole = ((centres - radii >= lowest) & (centres + radii <= highest)).all(1)
-    inside = ((centres >= lowest) & (centres <= highest)).all(1)
-    close = np.zeros(len(times), bool)
+    centres, radii = track.centres, track.radii[:, None]
+    whole = ((centres >= radii) & (centres <= sides - radii)).all(1)
+    view = ((centres >= 0) & (centres <= sides)).all(1)
+    if not whole.any() or view.mean() < inside:
+        return False
+    close = np.zeros(len(centres), bool)
     for other in front:
-        distance = np.linalg.norm(centres - other.centres(times), axis=1)
-        reach = radii[:, 0] + other.radii(times)
+        x, y = (centres - other.centres).T
+        distance, reach = np.hypot(x, y), track.radii + other.radii
         whole &= distance > reach
         close |= distance < 0.75 * reach
-    overlap = level.overlap if meet is not None else 0.6 * level.overlap
-    return bool(
-        whole.any() and inside.mean() >= level.inside and close.mean() <= overlap
-    )
+    return bool(whole.any() and close.mean() <= overlap)

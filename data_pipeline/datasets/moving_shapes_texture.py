@@ -10,22 +10,24 @@ def value_noise(
     rng: np.random.Generator, height: int, width: int, cell: float
 ) -> np.ndarray:
     """Random values on a grid of `cell` pixels, blended smoothly: [H, W] in [0, 1]."""
-    rows, columns = _blend_matrix(rng, height, cell), _blend_matrix(rng, width, cell)
-    grid = rng.random((rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return rows @ grid @ columns.T
+    # Plain arithmetic, not a matrix product: the result must not depend on how many
+    # threads share the work.
+    row, down = _nodes(rng, height, cell)
+    column, right = _nodes(rng, width, cell)
+    grid = rng.random((int(row[-1]) + 2, int(column[-1]) + 2), dtype=np.float32)
+    lines = grid[row] + down[:, None] * (grid[row + 1] - grid[row])
+    left = np.take(lines, column, 1)
+    return left + right * (np.take(lines, column + 1, 1) - left)
 
 
-def _blend_matrix(rng: np.random.Generator, length: int, cell: float) -> np.ndarray:
-    """Weights [length, nodes] that read a 1-d grid at every pixel."""
-    position = np.arange(length, dtype=np.float32) / cell + rng.random()
-    node = position.astype(np.int32)
-    share = position - node
-    share = share * share * (3.0 - 2.0 * share)  # smoothstep hides the grid
-    weights = np.zeros((length, int(node[-1]) + 2), np.float32)
-    pixel = np.arange(length)
-    weights[pixel, node] = 1.0 - share
-    weights[pixel, node + 1] = share
-    return weights
+def _nodes(
+    rng: np.random.Generator, length: int, cell: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every pixel the node before it and the weight of the node after it."""
+    position = np.arange(length, dtype=np.float32) / cell + rng.random(dtype=np.float32)
+    node = position.astype(np.intp)
+    share = position - node.astype(np.float32)
+    return node, share * share * (3.0 - 2.0 * share)  # smoothstep hides the grid
 
 
 def octave_noise(
@@ -71,8 +73,9 @@ def background(
 
 def _muted_palette(rng: np.random.Generator) -> np.ndarray:
     """Three related colours of low saturation, [3, 3]."""
-    base = rng.uniform(50, 205) + rng.uniform(-30, 30, 3)
-    return np.clip(base + rng.uniform(-45, 45, (3, 3)), 0, 255).astype(np.float32)
+    base = rng.uniform(50, 205) + rng.uniform(-25, 25, 3)
+    light, tint = rng.uniform(-50, 50, (3, 1)), rng.uniform(-22, 22, (3, 3))
+    return np.clip(base + light + tint, 0, 255).astype(np.float32)
 
 
 def _near(rng: np.random.Generator, palette: np.ndarray, spread: float) -> np.ndarray:
