@@ -1,0 +1,197 @@
+"""Results files in the style of YouTube-VIS: read, checked, written."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from vis_jax.metrics.json_checks import (
+    Checker,
+    FormatError,
+    is_finite,
+    read_json,
+    write_json,
+)
+from vis_jax.metrics.rle import RleError, checked_areas
+from vis_jax.metrics.tracks import (
+    Results,
+    ResultTrack,
+    Truth,
+    Video,
+    mean_nonzero,
+)
+from vis_jax.metrics.truth_json import load_truth
+
+__all__ = ["FormatError", "load_results", "load_truth", "parse_results"]
+__all__ += ["write_results"]
+
+# Characters of run lengths checked at once: a few hundred megabytes of arrays at most.
+_CHUNK = 1 << 21
+
+
+def load_results(
+    path: str | os.PathLike, truth: Truth, *, official_quirks: bool = True
+) -> Results:
+    """Reads a results file: a list of {video_id, category_id, score, segmentations}.
+
+    Args:
+      path: results.json.
+      truth: the file it is scored against.
+      official_quirks: accept (and count) what the official tool accepts: lists and
+        sizes that disagree with the video, and unknown categories.
+
+    Raises:
+      FormatError: one line with file, place, field, what was expected and what came.
+    """
+    content = read_json(path)
+    videos = truth.videos
+    checker = Checker(str(path), not official_quirks, Counter())
+    return _parse(content, videos, set(truth.categories), checker)
+
+
+def parse_results(
+    content: list[dict],
+    truth: Truth,
+    *,
+    name: str = "results",
+    official_quirks: bool = True,
+) -> Results:
+    """As `load_results`, from the content of such a file; it is left as it was."""
+    checker = Checker(name, not official_quirks, Counter())
+    copied = list(content) if isinstance(content, list | tuple) else content
+    return _parse(copied, truth.videos, set(truth.categories), checker)
+
+
+def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
+    """Writes a results file; under its name there is never half a file.
+
+    Args:
+      path: results.json.
+      entries: {video_id, category_id, score, segmentations}, the last one a list with
+        {"size": [h, w], "counts": str or bytes} or None for every frame.
+
+    Raises:
+      FormatError: an entry lacks a field, or its score is not finite.
+    """
+    content = [_plain(entry, f"entry {i}") for i, entry in enumerate(entries)]
+    write_json(path, content, indent=None)
+
+
+def _plain(entry: dict, where: str) -> dict:
+    """The four fields of an entry, as Python numbers and strings."""
+    checker = Checker("results to write", True, Counter())
+    score = checker.field(entry, "score", where)
+    if not is_finite(score):
+        checker.fail(f"{where}: score", "a finite number", score)
+    frames = []
+    for rle in checker.items(entry, "segmentations", where):
+        if rle is not None:
+            counts = rle["counts"]
+            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+            rle = {"size": [int(side) for side in rle["size"]], "counts": text}
+        frames.append(rle)
+    return {
+        "video_id": checker.integer(entry, "video_id", where, low=0),
+        "category_id": checker.integer(entry, "category_id", where, low=0),
+        "score": float(score),
+        "segmentations": frames,
+    }
+
+
+def _parse(
+    content: list, videos: dict[int, Video], categories: set[int], checker: Checker
+) -> Results:
+    """Takes `content` apart as it goes, so that memory is freed early."""
+    if not isinstance(content, list):
+        checker.fail("top level", "a list", content)
+    tracks: list[ResultTrack] = []
+    waiting: list[ResultTrack] = []
+    characters = 0
+    for index in range(len(content)):
+        entry, content[index] = content[index], None
+        track = _track(entry, index, videos, checker)
+        if track.category_id not in categories:
+            where, kind = f"entry {index}: category_id", "results: category unknown"
+            known = "a category of the truth"
+            checker.tolerate(kind, where, known, track.category_id)
+        waiting.append(track)
+        characters += sum(len(rle["counts"]) for rle in track.segmentations if rle)
+        if characters > _CHUNK:
+            tracks += _with_areas(waiting, checker)
+            waiting, characters = [], 0
+    tracks += _with_areas(waiting, checker)
+    return Results(checker.file, tracks, checker.tolerated)
+
+
+def _track(
+    entry: object, index: int, videos: dict[int, Video], checker: Checker
+) -> ResultTrack:
+    where = f"entry {index}"
+    entry = checker.record(entry, where)
+    video_id = checker.integer(entry, "video_id", where, low=0)
+    if video_id not in videos:
+        checker.fail(f"{where}: video_id", "a video of the truth", video_id)
+    video = videos[video_id]
+    score = checker.field(entry, "score", where)
+    if not is_finite(score):
+        checker.fail(f"{where}: score", "a finite number", score)
+    frames = checker.items(entry, "segmentations", where)
+    if len(frames) != video.length:
+        relation = "shorter" if len(frames) < video.length else "longer"
+        kind = f"results: list {relation} than the video"
+        expected = f"{video.length} entries"
+        checker.tolerate(kind, f"{where}: segmentations", expected, len(frames))
+    size = [video.height, video.width]
+    for t, rle in enumerate(frames):
+        if rle is not None:
+            frames[t] = _run_lengths(rle, f"{where}: segmentations[{t}]", size, checker)
+    category_id = checker.integer(entry, "category_id", where, low=0)
+    areas = np.zeros(len(frames), np.int64)
+    return ResultTrack(index, video_id, category_id, float(score), frames, areas, 0.0)
+
+
+def _run_lengths(
+    rle: object, where: str, video_size: list[int], checker: Checker
+) -> dict:
+    """The mask with its counts as bytes; `video_size` is shared to save memory."""
+    rle = checker.record(rle, where)
+    size = checker.field(rle, "size", where)
+    if type(size) is list and size == video_size:
+        size = video_size
+    else:
+        size = list(checker.size(size, f"{where}: size"))
+        if size != video_size:
+            expected = f"{video_size} as the video"
+            kind = "results: mask size differs from the video"
+            checker.tolerate(kind, f"{where}: size", expected, size)
+    counts = checker.field(rle, "counts", where)
+    if isinstance(counts, str) and counts.isascii():
+        counts = counts.encode("ascii")
+    elif not isinstance(counts, bytes):
+        checker.fail(f"{where}: counts", "compressed run lengths (a string)", counts)
+    return {"size": size, "counts": counts}
+
+
+def _with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
+    """Fills in the areas of some tracks, after a check of their masks."""
+    places = [
+        (i, t)
+        for i, track in enumerate(tracks)
+        for t, rle in enumerate(track.segmentations)
+        if rle is not None
+    ]
+    masks = [tracks[i].segmentations[t] for i, t in places]
+    pixels = [mask["size"][0] * mask["size"][1] for mask in masks]
+    try:
+        strings = [mask["counts"] for mask in masks]
+        areas = checked_areas(strings, np.array(pixels, np.int64))
+    except RleError as error:
+        i, t = places[error.index]
+        raise FormatError(
+            f"{checker.file}: entry {tracks[i].index}: segmentations[{t}]: counts: "
+            f"expected counts that add up to {pixels[error.index]}, got {error}"
+        ) from error
+    for (i, t), area in zip(places, areas, strict=True):
+        tracks[i].areas[t] = area
+    return [track._replace(mean_area=mean_nonzero(track.areas)) for track in tracks]

@@ -1,0 +1,222 @@
+"""Tracking metrics of video instances: HOTA, CLEAR and identity, by TrackEval.
+
+Luiten et al., "HOTA", IJCV 2021; Bernardin and Stiefelhagen, "CLEAR MOT", 2008; Ristani
+et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking",
+2016. Crowd tracks are left out; a mask without pixels counts as absent. Letters: D
+predicted tracks, G annotated tracks, T frames, of one video.
+"""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
+from trackeval.metrics import CLEAR, HOTA, Identity
+
+from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
+from vis_jax.metrics.tube_overlap import frame_intersection
+
+IOU_THRESHOLD = 0.5  # of CLEAR and identity
+SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
+
+
+class VideoOverlaps(NamedTuple):
+    """How the tracks of one video overlap in each frame; all predictions."""
+
+    truth_ids: list[np.ndarray]  # T times int64, 0 .. G - 1, present in the frame
+    result_ids: list[np.ndarray]  # T times int64, 0 .. D - 1
+    ious: list[np.ndarray]  # T times float64[present G, present D]
+    scores: np.ndarray  # float64[D]
+    num_truths: int  # G
+
+
+def tracking_scores(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    sweep: bool = False,
+    progress: bool = False,
+) -> dict:
+    """Tracking metrics, pooled by adding the counts of all videos.
+
+    Args:
+      truth, results: as read by `results_json`.
+      kind: "mask", or "box" for the tight boxes around the masks.
+      class_aware: tracks of different categories never match.
+      score_threshold: predictions below it are left out.
+      sweep: also find the score threshold with the best IDF1.
+      progress: show a bar if it takes more than some seconds.
+
+    Returns:
+      HOTA, DetA, AssA, LocA (means over 19 thresholds), MOTA, MOTP, IDF1, IDP, IDR as
+      fractions; IDSW, Frag and the counts TP, FN, FP, IDTP, IDFN, IDFP; `videos`: the
+      same by video id; with `sweep`, `best`: {score_threshold, IDF1}.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    if kind not in ("mask", "box"):
+        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
+    truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
+    metrics = _metrics()
+    found: dict[int, list[dict]] = {}
+    curve = np.zeros((len(SWEEP), 3))
+    videos = sorted(truth.videos)
+    for video_id in tqdm(videos, "tracking", delay=5, disable=not progress):
+        overlaps = video_overlaps(
+            [track for track in truths[video_id] if not track.crowd],
+            predictions[video_id],
+            kind=kind,
+            class_aware=class_aware,
+        )
+        data = _trackeval_data(overlaps, overlaps.scores >= score_threshold)
+        found[video_id] = [metric.eval_sequence(data) for metric in metrics]
+        if sweep:
+            curve += _identity_counts(overlaps)
+    pooled = [
+        metric.combine_sequences({v: found[v][m] for v in found})
+        for m, metric in enumerate(metrics)
+    ]
+    scores = _summary(*pooled)
+    scores["videos"] = {video_id: _summary(*one) for video_id, one in found.items()}
+    if sweep:
+        scores["best"] = _best_threshold(curve)
+    return scores
+
+
+def video_overlaps(
+    truths: list[TruthTrack],
+    predictions: list[ResultTrack],
+    *,
+    kind: str,
+    class_aware: bool,
+) -> VideoOverlaps:
+    """IoU of all tracks of one video, frame by frame.
+
+    Args:
+      truths, predictions: G and D tracks.
+      kind: "mask" or "box".
+      class_aware: IoU between different categories is 0.
+    """
+    frames = max((len(x.areas) for x in [*truths, *predictions]), default=0)
+    same = np.array(
+        [[g.category_id == d.category_id for d in predictions] for g in truths], bool
+    ).reshape(len(truths), -1)
+    truth_ids, result_ids, ious = [], [], []
+    for t in range(frames):
+        rows, columns = _present(truths, t), _present(predictions, t)
+        iou = np.zeros((len(rows), len(columns)))
+        if len(rows) and len(columns):
+            measure = _mask_iou if kind == "mask" else _box_iou
+            iou = measure(
+                [truths[g] for g in rows], [predictions[d] for d in columns], t
+            )
+        if class_aware:
+            iou = np.where(same[np.ix_(rows, columns)], iou, 0.0)
+        truth_ids.append(rows)
+        result_ids.append(columns)
+        ious.append(iou)
+    scores = np.array([track.score for track in predictions])
+    return VideoOverlaps(truth_ids, result_ids, ious, scores, len(truths))
+
+
+def _metrics() -> tuple[HOTA, CLEAR, Identity]:
+    config = {"THRESHOLD": IOU_THRESHOLD, "PRINT_CONFIG": False}
+    return HOTA(), CLEAR(config), Identity(config)
+
+
+def _by_video(tracks: list) -> defaultdict:
+    groups = defaultdict(list)
+    for track in tracks:
+        groups[track.video_id].append(track)
+    return groups
+
+
+def _present(tracks: list, t: int) -> np.ndarray:
+    there = [i for i, x in enumerate(tracks) if t < len(x.areas) and x.areas[t] > 0]
+    return np.array(there, np.int64)
+
+
+def _mask_iou(truths: list, predictions: list, t: int) -> np.ndarray:
+    areas = [np.array([x.areas[t] for x in tracks]) for tracks in (truths, predictions)]
+    shared = frame_intersection(
+        [x.segmentations[t] for x in truths],
+        [x.segmentations[t] for x in predictions],
+        areas[0],
+    )
+    return shared / (areas[0][:, None] + areas[1] - shared)
+
+
+def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
+    """IoU of boxes x, y, w, h that end after the last pixel."""
+    a = coco_mask.toBbox([x.segmentations[t] for x in truths])
+    b = coco_mask.toBbox([x.segmentations[t] for x in predictions])
+    low = np.maximum(a[:, None, :2], b[:, :2])
+    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
+    return shared / (np.prod(a[:, 2:], 1)[:, None] + np.prod(b[:, 2:], 1) - shared)
+
+
+def _trackeval_data(overlaps: VideoOverlaps, kept: np.ndarray) -> dict:
+    """What TrackEval's metrics take, of the predictions with `kept`: bool[D]."""
+    renumber = np.cumsum(kept) - 1
+    keep = [kept[ids] for ids in overlaps.result_ids]
+    pairs = list(zip(overlaps.result_ids, keep, strict=True))
+    tracker_ids = [renumber[ids[k]] for ids, k in pairs]
+    seen = np.unique(np.concatenate([*overlaps.truth_ids, np.zeros(0, np.int64)]))
+    return {
+        "num_timesteps": len(overlaps.ious),
+        "num_gt_ids": len(seen),  # tracks that are never visible do not exist here
+        "num_tracker_ids": int(kept.sum()),
+        "num_gt_dets": sum(map(len, overlaps.truth_ids)),
+        "num_tracker_dets": sum(map(len, tracker_ids)),
+        "gt_ids": [np.searchsorted(seen, ids) for ids in overlaps.truth_ids],
+        "tracker_ids": tracker_ids,
+        "similarity_scores": [
+            iou[:, k] for iou, k in zip(overlaps.ious, keep, strict=True)
+        ],
+    }
+
+
+def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
+    """IDTP, annotated boxes, predicted boxes at each threshold: float64[S, 3].
+
+    The fewest IDFP + IDFN is the most IDTP: one assignment of the frames shared.
+    """
+    D = len(overlaps.scores)
+    shared, boxes = np.zeros((overlaps.num_truths, D)), np.zeros(D)
+    for rows, columns, iou in zip(*overlaps[:3], strict=True):
+        shared[np.ix_(rows, columns)] += iou >= IOU_THRESHOLD
+        boxes[columns] += 1
+    counts = np.zeros((len(SWEEP), 3))
+    for s, threshold in enumerate(SWEEP):
+        kept = overlaps.scores >= threshold
+        part = shared[:, kept]
+        idtp = part[linear_sum_assignment(part, maximize=True)].sum()
+        counts[s] = idtp, sum(map(len, overlaps.truth_ids)), boxes[kept].sum()
+    return counts
+
+
+def _best_threshold(counts: np.ndarray) -> dict[str, float]:
+    idf1 = 2 * counts[:, 0] / np.maximum(counts[:, 1] + counts[:, 2], 1.0)
+    best = int(idf1.argmax())
+    return {"score_threshold": float(SWEEP[best]), "IDF1": float(idf1[best])}
+
+
+def _summary(hota: dict, clear: dict, identity: dict) -> dict[str, float | int]:
+    means = {key: hota[key] for key in ("HOTA", "DetA", "AssA", "LocA")}
+    ratios = {key: clear[key] for key in ("MOTA", "MOTP")}
+    ratios |= {key: identity[key] for key in ("IDF1", "IDP", "IDR")}
+    counts = {key: clear[key] for key in ("IDSW", "Frag")}
+    counts |= {key: clear[f"CLR_{key}"] for key in ("TP", "FN", "FP")}
+    counts |= {key: identity[key] for key in ("IDTP", "IDFN", "IDFP")}
+    return {
+        **{key: float(np.mean(value)) for key, value in means.items()},
+        **{key: float(value) for key, value in ratios.items()},
+        **{key: int(value) for key, value in counts.items()},
+    }

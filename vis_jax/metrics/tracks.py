@@ -1,0 +1,69 @@
+"""What the metrics work on: videos, annotated tracks, predicted tracks.
+
+A segmentation is a list with one entry for each frame: compressed run lengths
+{"size": [H, W], "counts": bytes} as pycocotools takes them, or None if absent.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Video(NamedTuple):
+    """A video of the truth file."""
+
+    video_id: int
+    name: str
+    height: int  # pixels
+    width: int
+    length: int  # frames
+
+
+class TruthTrack(NamedTuple):
+    """One annotated object over the frames of a video."""
+
+    track_id: int
+    video_id: int
+    category_id: int
+    crowd: bool
+    segmentations: list[dict | None]
+    areas: np.ndarray  # int64[T], pixels, counted from the masks; 0 where absent
+    mean_area: float  # pixels, of the `areas` given in the file that are not zero
+    occlusion: float | None  # share of the worse half of its frames; OVIS only
+
+
+class ResultTrack(NamedTuple):
+    """One predicted object over the frames of a video."""
+
+    index: int  # place in the file, from 0
+    video_id: int
+    category_id: int
+    score: float
+    segmentations: list[dict | None]
+    areas: np.ndarray  # int64[T], pixels; 0 where absent
+    mean_area: float  # pixels, over the frames with any
+
+
+class Truth(NamedTuple):
+    """A truth file. `tracks` in file order."""
+
+    name: str
+    videos: dict[int, Video]
+    categories: dict[int, str]
+    tracks: list[TruthTrack]
+    tolerated: Counter  # defects let pass, by kind
+
+
+class Results(NamedTuple):
+    """A results file. `tracks` in file order."""
+
+    name: str
+    tracks: list[ResultTrack]
+    tolerated: Counter  # defects let pass, by kind
+
+
+def mean_nonzero(areas: np.ndarray) -> float:
+    """Mean over the frames with an area; 0 if there are none."""
+    present = areas[areas != 0]
+    return float(present.mean()) if len(present) else 0.0

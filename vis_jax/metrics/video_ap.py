@@ -1,0 +1,328 @@
+"""Video average precision, equal to the official YouTube-VIS evaluator.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019. Letters: D predictions, G
+annotated tracks, A ranges (of area and occlusion), T thresholds of IoU, R recall
+points, K categories, M limits on predictions.
+"""
+
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
+from vis_jax.metrics.tube_overlap import tube_overlap
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+MAX_PREDICTIONS = (1, 10, 100)  # of each video and category
+
+
+class Range(NamedTuple):
+    """Which annotated tracks count; both ends belong to it."""
+
+    name: str
+    area: tuple[float, float]  # mean pixels over the frames with a mask
+    occlusion: tuple[float, float] | None  # OVIS only
+
+
+AREAS = (
+    Range("all", (0, 1e10), None),
+    Range("small", (0, 128**2), None),
+    Range("medium", (128**2, 256**2), None),
+    Range("large", (256**2, 1e10), None),
+)
+OCCLUSIONS = (
+    Range("light", (0, 1e10), (0.0, 0.25)),
+    Range("moderate", (0, 1e10), (0.25, 0.5)),
+    Range("heavy", (0, 1e10), (0.5, 1.0)),
+)
+
+
+class Matches(NamedTuple):
+    """Which predictions of one video and category found a track."""
+
+    predictions: list[ResultTrack]  # best score first, at most 100
+    matched: np.ndarray  # bool[A, T, D]
+    ignored: np.ndarray  # bool[A, T, D]: counts neither for nor against
+    num_truths: np.ndarray  # int64[A], tracks to be found
+
+
+class Curves(NamedTuple):
+    """Arrays as in the official evaluator; -1 where there is nothing to find."""
+
+    precision: np.ndarray  # float64[T, R, K, A, M]
+    recall: np.ndarray  # float64[T, K, A, M]
+    scores: np.ndarray  # float64[T, R, K, A, M], score at each recall point
+
+
+class Scores(NamedTuple):
+    """Everything that `evaluate` finds. Values in [0, 1]; None: nothing to find."""
+
+    stats: dict[str, float | None]  # AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ..
+    per_category: dict[int, dict[str, float | None]]
+    per_video: dict[int, dict[str, float | None]]
+    curves: Curves
+    category_ids: list[int]
+    warnings: dict[str, int]  # oddities of the files, with how often each occurs
+
+
+def evaluate(
+    truth: Truth,
+    results: Results,
+    *,
+    official_quirks: bool = True,
+    occlusion: bool = False,
+    class_agnostic: bool = False,
+    progress: bool = False,
+) -> Scores:
+    """Average precision and recall of tracks.
+
+    Args:
+      truth, results: as read by `results_json`.
+      official_quirks: treat odd input exactly as the official tool does; otherwise
+        missing frames count as absent, masks of another size share nothing, and ids
+        have no meaning.
+      occlusion: add AP and AR for light, moderate and heavy occlusion (OVIS).
+      class_agnostic: take all categories as one.
+      progress: show a bar if it takes more than some seconds.
+
+    Raises:
+      ValueError: occlusion asked for, but a track has none.
+    """
+    ranges = AREAS + OCCLUSIONS if occlusion else AREAS
+    truths = _truth_tracks(truth, official_quirks)
+    if occlusion and any(track.occlusion is None for track in truths):
+        raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
+    categories = [0] if class_agnostic else sorted(truth.categories)
+    groups_d = _group(results.tracks, truth, class_agnostic)
+    groups_g = _group(truths, truth, class_agnostic)
+    matches: dict[int, dict[int, Matches]] = defaultdict(dict)  # by category, video
+    keys = sorted(groups_d.keys() | groups_g.keys())
+    for video_id, category in tqdm(keys, "AP", delay=5, disable=not progress):
+        key = (video_id, category)
+        matches[category][video_id] = match(
+            groups_d[key], groups_g[key], ranges, official_quirks=official_quirks
+        )
+    found = [list(matches[category].values()) for category in categories]
+    curves = accumulate(found, len(ranges))
+    return Scores(
+        stats=summarise(curves, ranges),
+        per_category={
+            category: summarise(_one_category(curves, k), ranges)
+            for k, category in enumerate(categories)
+        },
+        per_video=_per_video(matches),
+        curves=curves,
+        category_ids=categories,
+        warnings=dict(_warnings(truth, results)),
+    )
+
+
+def match(
+    predictions: list[ResultTrack],
+    truths: list[TruthTrack],
+    ranges: tuple[Range, ...],
+    *,
+    official_quirks: bool,
+) -> Matches:
+    """Greedy matching of the tracks of one video and category, best score first.
+
+    A track goes to the best prediction that still finds it free; at equal IoU the
+    later track is taken; tracks out of range only if no other is left.
+
+    Args:
+      predictions, truths: in file order.
+      ranges: which tracks count, A of them.
+      official_quirks: a track with id 0 is never found.
+    """
+    order = np.argsort([-x.score for x in predictions], kind="stable")
+    best = [predictions[i] for i in order[: MAX_PREDICTIONS[-1]]]
+    out = _out_of_range(truths, ranges)
+    matched = np.zeros((len(ranges), len(IOU_THRESHOLDS), len(best)), bool)
+    area = np.array([x.mean_area for x in best])
+    outside = np.array([(area < r.area[0]) | (area > r.area[1]) for r in ranges])
+    ignored = np.repeat(outside.reshape(len(ranges), 1, -1), len(IOU_THRESHOLDS), 1)
+    if best and truths:
+        iou = tube_overlap(best, truths, official_quirks=official_quirks).iou()
+        partner = _assign(iou, out, np.array([x.crowd for x in truths]))
+        has = partner >= 0
+        ids = np.array([x.track_id for x in truths])
+        matched = has & (ids[partner] != 0) if official_quirks else has
+        partner_out = np.take_along_axis(
+            np.broadcast_to(out[:, None, :], (*has.shape[:2], len(truths))), partner, 2
+        )
+        ignored = (has & partner_out) | (~matched & ignored)
+    return Matches(best, matched, ignored, (~out).sum(1))
+
+
+def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:
+    """Precision at 101 points of recall.
+
+    Args:
+      found: for each of K categories the matches of its videos, by video id.
+      num_ranges: A.
+    """
+    T, R, M = len(IOU_THRESHOLDS), len(RECALL_POINTS), len(MAX_PREDICTIONS)
+    precision = np.full((T, R, len(found), num_ranges, M), -1.0)
+    scores = precision.copy()
+    recall = np.full((T, len(found), num_ranges, M), -1.0)
+    for k, matches in enumerate(found):
+        if not matches:
+            continue
+        needed = sum(x.num_truths for x in matches)
+        rank = np.concatenate([np.arange(len(x.predictions)) for x in matches])
+        score = np.array([p.score for x in matches for p in x.predictions])
+        matched = np.concatenate([x.matched for x in matches], axis=2)
+        ignored = np.concatenate([x.ignored for x in matches], axis=2)
+        for m, limit in enumerate(MAX_PREDICTIONS):
+            kept = np.flatnonzero(rank < limit)
+            kept = kept[np.argsort(-score[kept], kind="stable")]
+            for a in np.flatnonzero(needed):
+                curve = _curve(matched[a][:, kept], ignored[a][:, kept], needed[a])
+                precision[:, :, k, a, m], recall[:, k, a, m], at = curve
+                padded = np.append(score[kept], 0.0)
+                scores[:, :, k, a, m] = padded[at]
+    return Curves(precision, recall, scores)
+
+
+def summarise(curves: Curves, ranges: tuple[Range, ...]) -> dict[str, float | None]:
+    """The official numbers: means over what is defined, None if nothing is.
+
+    Args:
+      curves: as `accumulate` gives them.
+      ranges: those of the axis A; small, medium and large area follow "all".
+    """
+    suffix = {"small": "s", "medium": "m", "large": "l"}
+    suffix |= {"light": "_SO", "moderate": "_MO", "heavy": "_HO"}
+    precision, recall = curves.precision, curves.recall
+    stats = {
+        "AP": _mean(precision[..., 0, -1]),
+        "AP50": _mean(precision[0, ..., 0, -1]),
+        "AP75": _mean(precision[5, ..., 0, -1]),
+    }
+    for a, r in enumerate(ranges[1:], 1):
+        stats[f"AP{suffix[r.name]}"] = _mean(precision[..., a, -1])
+    for m, limit in enumerate(MAX_PREDICTIONS):
+        stats[f"AR{limit}"] = _mean(recall[..., 0, m])
+    for a, r in enumerate(ranges[1:], 1):
+        stats[f"AR{suffix[r.name]}"] = _mean(recall[..., a, -1])
+    return stats
+
+
+def _mean(values: np.ndarray) -> float | None:
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else None
+
+
+def _one_category(curves: Curves, k: int) -> Curves:
+    precision, recall, scores = curves
+    k = [k]
+    return Curves(precision[:, :, k], recall[:, k], scores[:, :, k])
+
+
+def _truth_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
+    """In the order of the official index, in which the last of equal ids stands."""
+    ordered = sorted(truth.tracks, key=lambda track: track.video_id)
+    if not official_quirks:
+        return ordered
+    by_id = {track.track_id: track for track in truth.tracks}
+    return [by_id[track.track_id] for track in ordered]
+
+
+def _group(tracks: list, truth: Truth, class_agnostic: bool) -> defaultdict:
+    """Tracks by (video, category), without those of unknown categories."""
+    groups = defaultdict(list)
+    for track in tracks:
+        if track.category_id in truth.categories:
+            category = 0 if class_agnostic else track.category_id
+            groups[track.video_id, category].append(track)
+    return groups
+
+
+def _out_of_range(truths: list[TruthTrack], ranges: tuple[Range, ...]) -> np.ndarray:
+    """Which tracks need not be found: bool[A, G]."""
+    out = np.zeros((len(ranges), len(truths)), bool)
+    for a, (_, (low, high), occlusion) in enumerate(ranges):
+        for g, track in enumerate(truths):
+            out[a, g] = track.crowd or not low <= track.mean_area <= high
+            if occlusion is not None:
+                out[a, g] |= not occlusion[0] <= track.occlusion <= occlusion[1]
+    return out
+
+
+def _assign(iou: np.ndarray, out: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """The track each prediction gets: int64[A, T, D], -1 for none.
+
+    Args:
+      iou: float64[D, G], best score first.
+      out: bool[A, G], tracks that need not be found.
+      crowd: bool[G], tracks that may be found again and again.
+    """
+    A, T, G = len(out), len(IOU_THRESHOLDS), iou.shape[1]
+    partner = np.full((A, T, len(iou)), -1)
+    taken = np.zeros((A, T, G), bool)
+    for d in np.flatnonzero(iou.max(1) >= IOU_THRESHOLDS[0]):
+        free = (iou[d] >= IOU_THRESHOLDS[:, None]) & (~taken | crowd)
+        inside = free & ~out[:, None, :]
+        choice = np.where(inside.any(2, keepdims=True), inside, free)
+        # Read from the end, so that the last of equal IoUs is the maximum.
+        value = np.where(choice, iou[d], -1.0)[..., ::-1]
+        best = G - 1 - value.argmax(2)
+        partner[:, :, d] = np.where(choice.any(2), best, -1)
+        a, t = np.nonzero(choice.any(2))
+        taken[a, t, best[a, t]] = True
+    return partner
+
+
+def _curve(
+    matched: np.ndarray, ignored: np.ndarray, needed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision at the recall points, final recall, and the place of each point.
+
+    Args:
+      matched, ignored: bool[T, n], best score first.
+      needed: number of tracks to find.
+    """
+    true = np.cumsum(matched & ~ignored, axis=1).astype(np.float64)
+    false = np.cumsum(~matched & ~ignored, axis=1).astype(np.float64)
+    n = true.shape[1]
+    at = np.full((len(true), len(RECALL_POINTS)), n)
+    if n == 0:
+        return np.zeros(at.shape), np.zeros(len(true)), at
+    recall = true / needed
+    precision = true / (false + true + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    for t, row in enumerate(recall):
+        at[t] = np.searchsorted(row, RECALL_POINTS, side="left")
+    padded = np.pad(envelope, ((0, 0), (0, 1)))  # 0 where recall is never reached
+    return np.take_along_axis(padded, at, 1), recall[:, -1], at
+
+
+def _per_video(
+    matches: dict[int, dict[int, Matches]],
+) -> dict[int, dict[str, float | None]]:
+    """AP and AR of each video alone, over the categories it holds."""
+    by_video = defaultdict(list)
+    for found in matches.values():
+        for video_id, one in found.items():
+            if one.num_truths[0]:
+                first = [array[:1] for array in one[1:]]
+                by_video[video_id].append([Matches(one.predictions, *first)])
+    return {
+        video_id: summarise(accumulate(by_video[video_id], 1), AREAS[:1])
+        for video_id in sorted(by_video)
+    }
+
+
+def _warnings(truth: Truth, results: Results) -> Counter:
+    counts = truth.tolerated + results.tolerated
+    counts["truth: crowd tracks"] += sum(track.crowd for track in truth.tracks)
+    counts["truth: tracks without a visible frame"] += sum(
+        not track.areas.any() for track in truth.tracks
+    )
+    counts["results: tracks without a pixel"] += sum(
+        not track.areas.any() for track in results.tracks
+    )
+    return +counts
