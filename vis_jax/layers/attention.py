@@ -38,9 +38,7 @@ class MultiHeadAttention(nn.Module):
         shape = (self.heads, self.dim // self.heads)
 
         def project():
-            return nn.DenseGeneral(
-                shape, dtype=self.dtype, kernel_init=_fused_xavier
-            )
+            return nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=_fused_xavier)
 
         self.query, self.key, self.value = project(), project(), project()
         self.out = nn.DenseGeneral(
@@ -85,4 +83,3 @@ class MultiHeadAttention(nn.Module):
             logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
         weights = jax.nn.softmax(logits, axis=-1).astype(memory.values.dtype)
         return self.out(jnp.einsum("...hqk,...khd->...qhd", weights, memory.values))
-

@@ -4,33 +4,33 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.bilinear import sample
-from vis_jax.typing import Array, Float32, PRNGKeyArray, typed
+from vis_jax.typing import Array, Float32, typed
 
 OVERSAMPLE = 3  # candidates for each point
 IMPORTANCE = 0.75  # share of the points chosen by uncertainty
 
 
+def draw_sizes(num_points: int) -> tuple[int, int]:
+    """Uniform draws `uncertain_points` needs for P points: candidates, rest."""
+    return OVERSAMPLE * num_points, num_points - int(IMPORTANCE * num_points)
+
+
 @typed
 def uncertain_points(
-    key: PRNGKeyArray, logits: Float32[Array, "H W"], num_points: int
+    logits: Float32[Array, "H W"],
+    candidates: Float32[Array, "N 2"],
+    rest: Float32[Array, "R 2"],
 ) -> Float32[Array, "P 2"]:
     """Points of one map, three quarters of them where its logit is nearest to 0.
 
-    Kirillov et al., "PointRend", CVPR 2020; as in Mask2Former, 3 P uniform candidates,
-    of which the 0.75 P most uncertain are kept, and 0.25 P new uniform points.
+    Kirillov et al., "PointRend", CVPR 2020; as in Mask2Former, of 3 P uniform
+    candidates the 0.75 P most uncertain are kept, then 0.25 P uniform points follow.
 
     Args:
-      key: random key of this map.
       logits: the predicted map; no gradient goes through the choice.
-      num_points: P.
-
-    Returns:
-      x, y in [0, 1].
+      candidates, rest: uniform draws, x and y in [0, 1]; see `draw_sizes`.
     """
-    keep = int(IMPORTANCE * num_points)
-    key_candidates, key_rest = jax.random.split(key)
-    candidates = jax.random.uniform(key_candidates, (OVERSAMPLE * num_points, 2))
+    keep = candidates.shape[0] // OVERSAMPLE - rest.shape[0]
     uncertainty = -jnp.abs(sample(jax.lax.stop_gradient(logits), candidates))
     _, chosen = jax.lax.top_k(uncertainty, keep)
-    rest = jax.random.uniform(key_rest, (num_points - keep, 2))
     return jnp.concatenate([candidates[chosen], rest])

@@ -11,16 +11,24 @@ _TEMPERATURE = 10_000.0
 
 
 @typed
-def sine_1d(length: int, dim: int) -> Float32[Array, "length dim"]:
+def sine_1d(
+    length: int, dim: int, extent: Float32[Array, "*B"] | float | None = None
+) -> Float32[Array, "*B length dim"]:
     """Sine of even and cosine of odd channels of positions scaled to (0, 2 pi].
 
     Channel j of position i has the angle
-    2 pi (i + 1) / (length + 1e-6) / 10000^(2 floor(j / 2) / dim).
+    2 pi (i + 1) / (extent + 1e-6) / 10000^(2 floor(j / 2) / dim).
+
+    Args:
+      length: number of positions.
+      dim: number of channels.
+      extent: positions that count, where some at the end are padding; None = all.
     """
+    extent = jnp.asarray(length if extent is None else extent, jnp.float32)
     position = jnp.arange(1, length + 1, dtype=jnp.float32)
-    position = position / (length + _EPSILON) * 2 * math.pi
+    position = position / (extent[..., None] + _EPSILON) * 2 * math.pi
     channel = jnp.arange(dim)
-    angle = position[:, None] / _TEMPERATURE ** (2 * (channel // 2) / dim)
+    angle = position[..., None] / _TEMPERATURE ** (2 * (channel // 2) / dim)
     return jnp.where(channel % 2 == 0, jnp.sin(angle), jnp.cos(angle))
 
 

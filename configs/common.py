@@ -1,0 +1,111 @@
+"""What several configs share: string arguments, the clip settings, shrinking."""
+
+from ml_collections import ConfigDict
+
+
+def parse_arg(arg: str | None, **defaults: str | int | float | bool) -> ConfigDict:
+    """Reads `--config file.py:name=value,flag` into a ConfigDict of `defaults`.
+
+    Args:
+      arg: what follows the colon: comma-separated `name=value`; a bare name means True.
+      **defaults: the names allowed, with a value that gives the type.
+
+    Raises:
+      ValueError: a name is unknown or a value has another type.
+    """
+    out = ConfigDict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        name, _, text = item.partition("=")
+        if name not in defaults:
+            raise ValueError(
+                f"config argument {name!r}: expected one of {sorted(defaults)}"
+            )
+        out[name] = _parse_value(name, text, defaults[name])
+    return out
+
+
+def _parse_value(name: str, text: str, default: str | int | float | bool):
+    if isinstance(default, bool):
+        if text.lower() not in ("", "true", "false"):
+            raise ValueError(f"config argument {name}: expected true or false: {text!r}")
+        return text.lower() != "false"
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        kind = type(default).__name__
+        raise ValueError(
+            f"config argument {name}: expected {kind}, got {text!r}"
+        ) from error
+
+
+# Classes of the data sets with a fixed list; a folder of the user's sets
+# model.num_classes itself.
+NUM_CLASSES = {
+    "ytvis2019": 40,
+    "ytvis2021": 40,
+    "ytvis2022": 40,
+    "ovis": 25,
+    "moving_shapes": 8,
+    "folder": 0,
+}
+
+
+def clips(
+    arg: ConfigDict, *, frame_range: int, short_side: tuple[int, ...]
+) -> ConfigDict:
+    """Clip settings for training on a data set of videos with large frames.
+
+    Args:
+      arg: `dataset` and `frames` of the config's string argument.
+      frame_range: frames of a clip lie at most this far from its key frame.
+      short_side: pixels; one is drawn for each clip.
+    """
+    tall = max(short_side)
+    return ConfigDict(
+        dict(
+            name=arg.dataset,
+            root=f"data/{arg.dataset}",
+            split="train",
+            held_out=(),  # names of videos kept for evaluation
+            loader="tf",  # "numpy" needs no TensorFlow; moving shapes only
+            frames=arg.frames,
+            frame_range=frame_range,
+            short_side=short_side,
+            long_side=1333,
+            # Room for 16:9 at the largest short side, in multiples of 32 pixels.
+            canvas=(-(-tall // 32) * 32, -(-tall * 16 // 9 // 32) * 32),
+            instances=20,  # slots; OVIS has up to this many in a clip
+            crop=None,
+            flip=0.5,
+            colour=0.0,
+            batch_size=16,  # clips, over all devices
+            shapes=dict(height=360, width=640, length=24, difficulty="hard", num_videos=2_000),
+        )
+    )
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The same system at the least size that still trains, on moving shapes.
+
+    Every part of the model stays, thin and shallow; a run takes about a minute on any
+    CPU. It replaces what the config says of data, sizes and steps, nothing else.
+    """
+    config.num_steps = 4
+    config.compute_dtype = "float32"
+    config.init_from = ""
+    config.data.update(
+        name="moving_shapes", root="", held_out=(), frames=2, frame_range=3,
+        short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
+        batch_size=2,
+        shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
+    )  # fmt: skip
+    config.test.update(short_side=64, split="val", frame_buckets=(4, 8), chunk=4)
+    config.train.update(log_every=1, checkpoint_every=2, image_every=0)
+    config.optimizer.update(warmup_steps=0, decay_at=(3,))
+    model = config.model
+    model.num_classes = NUM_CLASSES["moving_shapes"]
+    model.backbone.update(variant="thin")
+    model.pixel_decoder.update(dim=32, layers=1, heads=4, mlp_dim=64)
+    model.mask_decoder.update(dim=32, layers=2, heads=4, queries=8, mlp_dim=64)
+    config.loss.points = 64
+    return config

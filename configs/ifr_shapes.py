@@ -1,0 +1,61 @@
+"""IFR, small, from scratch on moving shapes. Results: docs/results.md#moving-shapes.
+
+Run:   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
+Long:  the same with --config configs/ifr_shapes.py:steps=12000
+Smoke: the same with --config configs/ifr_shapes.py:debug (any CPU, about a minute)
+
+`decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium or hard.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    arg = common.parse_arg(
+        arg, decoder="ifr", difficulty="easy", steps=1_200, debug=False
+    )
+    config = ConfigDict(dict(system="ifr", seed=0, num_steps=arg.steps))
+    config.compute_dtype = "float32"
+    config.init_from = ""
+    config.data = dict(
+        name="moving_shapes", root="", split="train", held_out=(), loader="tf",
+        frames=2, frame_range=4, short_side=(96,), long_side=1333, canvas=(96, 160),
+        instances=8, crop=None, flip=0.5, colour=0.1, batch_size=8,
+        shapes=dict(
+            height=96, width=160, length=12, difficulty=arg.difficulty, num_videos=1_000
+        ),
+    )  # fmt: skip
+    config.test = dict(
+        split="val", short_side=96, long_side=1333, top=10, chunk=12,
+        frame_buckets=(12, 24, 36),
+    )  # fmt: skip
+    config.model = dict(
+        num_classes=common.NUM_CLASSES["moving_shapes"],
+        backbone=dict(name="resnet", variant="thin", norm="group"),
+        pixel_decoder=dict(dim=64, layers=1, heads=4, points=4, mlp_dim=128),
+        mask_decoder=dict(
+            kind=arg.decoder, dim=64, layers=3, heads=4, queries=16, mlp_dim=128
+        ),
+        frame_queries=dict(
+            frame_ffn=True, type_embed=False, mask_clip_group=True,
+            temporal_position=False, remat=False,
+        ),
+    )  # fmt: skip
+    cross = 0.3 if arg.decoder == "ifr" else 0.0
+    config.loss = dict(
+        kind="focal", label=2.0, mask=5.0, dice=5.0, points=256, cross_frame=cross,
+        no_object=0.1,
+    )  # fmt: skip
+    config.optimizer = dict(
+        learning_rate=1e-3, weight_decay=0.05, clip_norm=0.1, betas=(0.9, 0.999),
+        eps=1e-8, warmup_steps=50, schedule="cosine", decay_at=(),
+        rates=((".*", 1.0),),
+        decays=((".*(norm|tables).*", 0.0), (".*", 1.0)),
+    )  # fmt: skip
+    config.train = dict(
+        log_every=20, checkpoint_every=400, keep=2, image_every=400, eval_every=0
+    )
+    return common.shrink(config) if arg.debug else config

@@ -1,0 +1,249 @@
+"""Inter-frame recurrent attention: queries of a frame come from those before it.
+
+You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
+Attention", 2022, section 3. Clip-level queries carry the class; frame-level queries,
+rebuilt in every layer by a recurrence over frames, carry the mask of their frame.
+Letters: S tokens of one level in one frame.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vis_jax.detectors.mask_decoder import (
+    EPSILON,
+    ClipFeatures,
+    DecoderOutput,
+    QueryHeads,
+    QueryTables,
+    foreground,
+    resized_features,
+)
+from vis_jax.layers.attention import KeysValues, MultiHeadAttention
+from vis_jax.layers.mlp import FeedForward
+from vis_jax.ops.pos_embed import sine_1d, sine_2d
+from vis_jax.typing import Array, Bool, Float
+
+
+class FrameRecurrence(nn.Module):
+    """Frame-level queries of one layer (Eq. 2 and 3 of the paper).
+
+    Attributes:
+      frame_ffn: a feed-forward layer closes each step of the recurrence.
+      type_embed: keys of the two groups of queries get a learned vector each.
+      mask_clip_group: clip-level queries, too, look only inside their mask.
+      remat: recompute each step in the backward pass; saves memory in long clips.
+    """
+
+    dim: int
+    heads: int
+    mlp_dim: int
+    frame_ffn: bool
+    type_embed: bool
+    mask_clip_group: bool
+    remat: bool
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.cross_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
+        self.self_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
+        self.cross_norm = nn.LayerNorm(EPSILON, self.dtype)
+        self.self_norm = nn.LayerNorm(EPSILON, self.dtype)
+        if self.frame_ffn:
+            self.ffn = FeedForward(self.mlp_dim, self.dtype)
+            self.ffn_norm = nn.LayerNorm(EPSILON, self.dtype)
+        if self.type_embed:
+            self.group = self.param("group", nn.initializers.zeros, (2, self.dim))
+
+    def __call__(
+        self,
+        queries: Float[Array, "B Q C"],
+        position: Float[Array, "Q C"],
+        keys: Float[Array, "B T S C"],
+        values: Float[Array, "B T S C"],
+        attend: Bool[Array, "B T Q S"],
+    ) -> Float[Array, "B T Q C"]:
+        """Frame-level queries of all frames, first to last.
+
+        Args:
+          queries: clip-level queries of this layer.
+          position: embedding of the query slots.
+          keys, values: pixel tokens of every frame, with and without position.
+          attend: where a query of a frame may look.
+        """
+        batch, frames = keys.shape[:2]
+        memory = self.cross_attention.project(keys, values)
+        # The clip-level group does not depend on the recurrence: all frames at once.
+        clip = jnp.broadcast_to(queries[:, None], (batch, frames, *queries.shape[1:]))
+        inside = attend if self.mask_clip_group else None
+        clip = self._cross(clip, position, memory, inside)
+        clip_memory = self.self_attention.project(
+            clip + position + self._group(1), clip
+        )
+        xs = (*memory, *clip_memory, attend)
+        xs = tuple(jnp.moveaxis(x, 1, 0) for x in xs)
+        step = FrameRecurrence.step
+        step = nn.remat(step, prevent_cse=False) if self.remat else step
+        scan = nn.scan(
+            step, variable_broadcast="params", split_rngs={"params": False}
+        )
+        _, out = scan(self, (queries, position), xs)
+        return jnp.moveaxis(out, 0, 1)
+
+    def step(self, carry, x):
+        """Frame-level queries of the next frame; only the kept group is computed."""
+        before, position = carry
+        keys, values, clip_keys, clip_values, attend = x
+        memory = KeysValues(keys, values)
+        own = self._cross(before, position, memory, attend)
+        own_keys, own_values = self.self_attention.project(
+            own + position + self._group(0), own
+        )
+        both = KeysValues(
+            jnp.concatenate([own_keys, clip_keys], axis=1),
+            jnp.concatenate([own_values, clip_values], axis=1),
+        )
+        out = self.self_norm(own + self.self_attention.look(own + position, both))
+        if self.frame_ffn:
+            out = self.ffn_norm(out + self.ffn(out))
+        return (out, position), out
+
+    def _cross(self, queries, position, memory, attend):
+        """Queries look at pixels; both groups share the weights."""
+        seen = self.cross_attention.look(queries + position, memory, attend)
+        return self.cross_norm(queries + seen)
+
+    def _group(self, index: int):
+        """Vector that tells the two groups apart."""
+        if not self.type_embed:
+            return jnp.zeros((self.dim,), self.dtype)
+        return self.group[index].astype(self.dtype)
+
+
+class ClipUpdate(nn.Module):
+    """Clip-level queries gather from the frame-level queries of all frames.
+
+    Attributes:
+      temporal_position: keys get the sine embedding of their frame.
+    """
+
+    dim: int
+    heads: int
+    mlp_dim: int
+    temporal_position: bool
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "B Q C"],
+        position: Float[Array, "Q C"],
+        frame_queries: Float[Array, "B T Q C"],
+        frame_valid: Bool[Array, "B T"],
+    ) -> Float[Array, "B Q C"]:
+        """Clip-level queries of the next layer."""
+        batch, frames, count, dim = frame_queries.shape
+        keys = frame_queries + position
+        if self.temporal_position:
+            extent = frame_valid.sum(axis=1).astype(jnp.float32)
+            time = sine_1d(frames, dim, extent)[:, :, None]
+            keys = keys + time.astype(keys.dtype)
+        attend = jnp.repeat(frame_valid, count, axis=1)[:, None]
+        attend = jnp.broadcast_to(attend, (batch, count, frames * count))
+
+        def attention(name):
+            return MultiHeadAttention(self.dim, self.heads, self.dtype, name=name)
+
+        def norm(name, x):
+            return nn.LayerNorm(EPSILON, self.dtype, name=name)(x)
+
+        seen = attention("temporal_attention")(
+            queries + position,
+            keys.reshape(batch, -1, dim),
+            frame_queries.reshape(batch, -1, dim),
+            attend,
+        )
+        u = norm("temporal_norm", queries + seen)
+        u = norm("self_norm", u + attention("self_attention")(u + position, u + position, u))
+        feed = FeedForward(self.mlp_dim, self.dtype, name="ffn")
+        return norm("ffn_norm", u + feed(u))
+
+
+class FrameDecoder(nn.Module):
+    """The IFR decoder: `layers` times recurrence over frames, then clip update."""
+
+    dim: int
+    heads: int
+    layers: int
+    queries: int
+    mlp_dim: int
+    outputs: int
+    prior: float | None
+    frame_ffn: bool
+    type_embed: bool
+    mask_clip_group: bool
+    temporal_position: bool
+    remat: bool
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: ClipFeatures, frame_valid: Bool[Array, "B T"]
+    ) -> DecoderOutput:
+        """Predictions of every layer.
+
+        Args:
+          features: of all frames of each clip.
+          frame_valid: False marks padding, which must follow the real frames.
+        """
+        levels = len(features.levels)
+        tables = QueryTables(self.queries, self.dim, levels, name="tables")
+        query_feat, query_embed, level_embed = tables()
+        heads = QueryHeads(
+            self.dim, self.outputs, self.prior, self.dtype, name="heads"
+        )
+        batch, frames = frame_valid.shape
+        fine = resized_features(features)
+        position = query_embed.astype(self.dtype)
+        x = jnp.broadcast_to(query_feat, (batch, *query_feat.shape)).astype(self.dtype)
+        # Before the first layer no query belongs to a frame: one mask embedding for all.
+        classes = [heads.classify(x)]
+        embeds = [jnp.repeat(heads.embed(x)[:, None], frames, axis=1)]
+        for index in range(self.layers):
+            level = index % levels
+            tokens = features.levels[level] + level_embed[level].astype(self.dtype)
+            where = sine_2d(*tokens.shape[2:4], self.dim).astype(self.dtype)
+            inside = foreground(embeds[-1], fine[level])
+            frame_queries = self._recurrence(index)(
+                x,
+                position,
+                (tokens + where).reshape(batch, frames, -1, self.dim),
+                tokens.reshape(batch, frames, -1, self.dim),
+                inside | ~inside.any(axis=-1, keepdims=True),
+            )
+            x = self._clip_update(index)(x, position, frame_queries, frame_valid)
+            classes.append(heads.classify(x))
+            embeds.append(heads.embed(frame_queries))
+        return DecoderOutput(jnp.stack(classes), jnp.stack(embeds))
+
+    def _recurrence(self, index: int) -> FrameRecurrence:
+        return FrameRecurrence(
+            self.dim,
+            self.heads,
+            self.mlp_dim,
+            self.frame_ffn,
+            self.type_embed,
+            self.mask_clip_group,
+            self.remat,
+            self.dtype,
+            name=f"frame_{index}",
+        )
+
+    def _clip_update(self, index: int) -> ClipUpdate:
+        return ClipUpdate(
+            self.dim,
+            self.heads,
+            self.mlp_dim,
+            self.temporal_position,
+            self.dtype,
+            name=f"clip_{index}",
+        )

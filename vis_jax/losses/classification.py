@@ -1,0 +1,47 @@
+"""Losses on class logits."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vis_jax.typing import Array, Float32, Int32, typed
+
+FOCAL_ALPHA = 0.25
+FOCAL_GAMMA = 2.0
+
+
+@typed
+def sigmoid_focal(
+    logits: Float32[Array, "*N K"], labels: Int32[Array, "*N"]
+) -> Float32[Array, "*N"]:
+    """Focal loss of K independent classes, summed over them.
+
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, alpha 0.25, gamma 2.
+
+    Args:
+      logits: one for each class.
+      labels: 0 .. K - 1, or K for no object.
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    losses = optax.losses.sigmoid_focal_loss(
+        logits, targets, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA
+    )
+    return losses.sum(axis=-1)
+
+
+@typed
+def weighted_cross_entropy(
+    logits: Float32[Array, "*N K1"],
+    labels: Int32[Array, "*N"],
+    no_object_weight: float,
+) -> Float32[Array, ""]:
+    """Mean cross-entropy over K + 1 classes, no-object counting less (DETR).
+
+    Args:
+      logits: the last one is no object.
+      labels: 0 .. K, K = no object.
+      no_object_weight: weight of entries whose label is K; others have 1.
+    """
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    weights = jnp.where(labels == logits.shape[-1] - 1, no_object_weight, 1.0)
+    return (losses * weights).sum() / weights.sum()

@@ -1,0 +1,47 @@
+"""Losses between mask logits and binary masks, taken at points.
+
+Letters: P points. Milletari et al., "V-Net", 2016, in the form of Mask2Former: sums,
+not squared sums, in the denominator, and 1 added above and below.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Float32, typed
+
+
+@typed
+def point_bce(
+    logits: Float32[Array, "*N P"], targets: Float32[Array, "*N P"]
+) -> Float32[Array, "*N"]:
+    """Logistic loss, mean over points."""
+    return jnp.mean(jax.nn.softplus(logits) - logits * targets, axis=-1)
+
+
+@typed
+def point_dice(
+    logits: Float32[Array, "*N P"], targets: Float32[Array, "*N P"]
+) -> Float32[Array, "*N"]:
+    """1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)."""
+    probs = jax.nn.sigmoid(logits)
+    overlap = 2 * jnp.sum(probs * targets, axis=-1) + 1
+    return 1 - overlap / (probs.sum(axis=-1) + targets.sum(axis=-1) + 1)
+
+
+@typed
+def pairwise_bce(
+    logits: Float32[Array, "Q P"], targets: Float32[Array, "M P"]
+) -> Float32[Array, "Q M"]:
+    """`point_bce` of every prediction with every target, as one matrix product."""
+    total = jax.nn.softplus(logits).sum(axis=-1)[:, None] - logits @ targets.T
+    return total / logits.shape[-1]
+
+
+@typed
+def pairwise_dice(
+    logits: Float32[Array, "Q P"], targets: Float32[Array, "M P"]
+) -> Float32[Array, "Q M"]:
+    """`point_dice` of every prediction with every target, as one matrix product."""
+    probs = jax.nn.sigmoid(logits)
+    overlap = 2 * probs @ targets.T + 1
+    return 1 - overlap / (probs.sum(-1)[:, None] + targets.sum(-1)[None] + 1)

@@ -1,0 +1,236 @@
+"""Set prediction: match every prediction set to the truth, then take losses.
+
+Cheng et al., "Mask2Former for Video Instance Segmentation", 2021; the cross-frame terms
+are Eq. 6 and 7 of You et al., "Consistent Video Instance Segmentation with Inter-Frame
+Recurrent Attention", 2022. Letters: L prediction sets, P points.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.losses.classification import sigmoid_focal, weighted_cross_entropy
+from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
+from vis_jax.ops.assignment import hungarian
+from vis_jax.ops.bilinear import sample, sample_gather
+from vis_jax.ops.point_sample import draw_sizes, uncertain_points
+from vis_jax.structures import Batch
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
+
+
+class Weights(NamedTuple):
+    """Settings of the loss.
+
+    `kind` is "focal" (K sigmoid outputs) or "ce" (K + 1 softmax outputs); `cross_frame`
+    is lambda_e, the weight of a frame's query predicting the mask of another frame.
+    """
+
+    kind: str
+    label: float
+    mask: float
+    dice: float
+    points: int
+    cross_frame: float
+    no_object: float
+
+
+class Truth(NamedTuple):
+    """What the loss needs of one clip."""
+
+    labels: Int32[Array, "M"]
+    masks: Bool[Array, "M T H W"]
+    valid: Bool[Array, "M"]  # instances with a pixel in at least one frame
+    frame_valid: Bool[Array, "T"]
+
+
+def truth_of(batch: Batch) -> Truth:
+    """The targets of every clip, with a leading batch axis."""
+    real = batch.instance_valid & batch.present.any(axis=-1)
+    return Truth(batch.labels, batch.masks, real, batch.frame_valid)
+
+
+def set_loss(
+    class_logits: Float32[Array, "L B Q K"],
+    mask_embeds: Float32[Array, "L B T Q C"],
+    features: Float[Array, "B T h w C"],
+    truth: Truth,
+    key: PRNGKeyArray,
+    weights: Weights,
+) -> dict[str, Float32[Array, ""]]:
+    """Weighted loss terms, each summed over all prediction sets.
+
+    Every set is matched on its own. The cross-frame terms leave out set 0, whose
+    queries do not belong to a frame.
+
+    Args:
+      class_logits: K outputs, or K + 1 with no object last, by `weights.kind`.
+      mask_embeds: of every query in every frame.
+      features: mask features, in the compute dtype.
+      truth: targets with a leading batch axis.
+      key: random key of the step; clips and sets get keys of their own.
+      weights: settings.
+
+    Returns:
+      "label", "mask" and "dice", normalised by the instances of the global batch.
+    """
+    sets, batch = class_logits.shape[:2]
+    keys = jax.random.split(key, (sets, batch, 2))
+    matched = jax.lax.stop_gradient(
+        _match(class_logits, mask_embeds, features, truth, keys[..., 0], weights)
+    )
+    count = jnp.maximum(truth.valid.sum(), 1).astype(jnp.float32)
+    label = _label_loss(class_logits, matched, truth, count, weights)
+    cross = jnp.full((sets,), weights.cross_frame).at[0].set(0.0)
+
+    def masks_of_set(embeds, matched, keys, cross):
+        per_clip = jax.vmap(_mask_terms, (0, 0, 0, 0, 0, None, None))
+        terms = per_clip(embeds, matched, features, truth, keys, cross, weights)
+        return terms.sum(axis=0)  # over clips: [2]
+
+    terms = jax.vmap(masks_of_set)(mask_embeds, matched, keys[..., 1], cross)
+    mask, dice = terms.sum(axis=0) / count
+    return {
+        "label": weights.label * label,
+        "mask": weights.mask * mask,
+        "dice": weights.dice * dice,
+    }
+
+
+def _match(class_logits, mask_embeds, features, truth, keys, weights):
+    """Query of every instance: int32 [L, B, M]."""
+
+    def costs_of_set(args):  # one set at a time: features at P points are large
+        logits, embeds, keys = args
+        per_clip = jax.vmap(match_cost, (0, 0, 0, 0, 0, None))
+        return per_clip(logits, embeds, features, truth, keys, weights)
+
+    costs = jax.lax.map(costs_of_set, (class_logits, mask_embeds, keys))
+    by_clip = jax.vmap(hungarian)
+    return jax.vmap(by_clip, (0, None))(costs, truth.valid)
+
+
+def match_cost(
+    class_logits: Float32[Array, "Q K"],
+    mask_embeds: Float32[Array, "T Q C"],
+    features: Float[Array, "T h w C"],
+    truth: Truth,
+    key: PRNGKeyArray,
+    weights: Weights,
+) -> Float32[Array, "Q M"]:
+    """Cost of giving a query to an instance (Eq. 4), from random points.
+
+    All queries, instances and frames of the clip share the points. Features are read
+    at the points first and multiplied with the embeddings after, which is exact.
+    """
+    points = jax.random.uniform(key, (weights.points, 2))
+    return match_cost_at(
+        class_logits, mask_embeds, features, truth, points, weights
+    )
+
+
+def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
+    """`match_cost` at given points [P, 2]."""
+    probs = jax.nn.softmax(class_logits, axis=-1)
+    if weights.kind == "focal":
+        probs = jax.nn.sigmoid(class_logits)
+    labels = jnp.minimum(truth.labels, probs.shape[-1] - 1)
+    at_points = jax.vmap(sample_gather, (0, None))(features, points)
+    logits = jnp.einsum(
+        "tqc,tpc->qtp",
+        mask_embeds.astype(features.dtype),
+        at_points,
+        preferred_element_type=jnp.float32,
+    )
+    targets = _read_masks(truth.masks, points)
+    # Padded frames: a logit of -inf would do, a large finite one keeps products finite.
+    real = truth.frame_valid[None, :, None]
+    logits = jnp.where(real, logits, -1e4).reshape(logits.shape[0], -1)
+    targets = jnp.where(real, targets, 0.0).reshape(targets.shape[0], -1)
+    return (
+        -weights.label * probs[:, labels]
+        + weights.mask * pairwise_bce(logits, targets)
+        + weights.dice * pairwise_dice(logits, targets)
+    )
+
+
+def _read_masks(masks, points):
+    """Bilinear values of bool masks [M, T, H, W] at points shared by all."""
+    count, frames, height, width = masks.shape
+    stacked = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
+    values = sample_gather(stacked.astype(jnp.float32), points)
+    return jnp.moveaxis(values, -1, 0).reshape(count, frames, -1)
+
+
+def _label_loss(class_logits, matched, truth, count, weights):
+    """Class loss summed over sets; unmatched queries are no object."""
+    background = class_logits.shape[-1] - (weights.kind == "ce")
+
+    def assign(matched, labels, valid):
+        # Padded instances write outside the array, which JAX drops.
+        index = jnp.where(valid, matched, class_logits.shape[2])
+        empty = jnp.full((class_logits.shape[2],), background, jnp.int32)
+        return empty.at[index].set(labels, mode="drop")
+
+    by_clip = jax.vmap(assign)
+    targets = jax.vmap(by_clip, (0, None, None))(matched, truth.labels, truth.valid)
+    if weights.kind == "focal":
+        return sigmoid_focal(class_logits, targets).sum() / count
+    per_set = jax.vmap(weighted_cross_entropy, (0, 0, None))
+    return per_set(class_logits, targets, weights.no_object).sum()
+
+
+def _mask_terms(embeds, matched, features, truth, key, cross, weights):
+    """Mask and dice loss of one set of one clip at random points: [2]."""
+    count, frames = truth.masks.shape[:2]
+    sources = frames if weights.cross_frame else 1
+    candidates, rest = draw_sizes(weights.points)
+    shape = (count, sources, frames, candidates + rest, 2)
+    draws = jax.random.uniform(key, shape)
+    draws = (draws[..., :candidates, :], draws[..., candidates:, :])
+    return mask_terms_at(embeds, matched, features, truth, draws, cross)
+
+
+def mask_terms_at(
+    embeds: Float32[Array, "T Q C"],
+    matched: Int32[Array, "M"],
+    features: Float[Array, "T h w C"],
+    truth: Truth,
+    draws: tuple[Float32[Array, "M S T N 2"], Float32[Array, "M S T R 2"]],
+    cross: Float32[Array, ""] | float,
+) -> Float32[Array, "2"]:
+    """Mask and dice loss of matched queries, summed over instances and frames.
+
+    Args:
+      embeds: mask embeddings of every query in every frame.
+      matched: query of each instance.
+      features: mask features of every frame.
+      truth: targets of the clip; an absent instance has an empty target that counts.
+      draws: uniform points for `uncertain_points`. S = 1: a frame's mask comes from
+        its own queries. S = T: also from the queries of every other frame.
+      cross: weight of masks that come from another frame's queries.
+    """
+    frames, sources = truth.masks.shape[1], draws[0].shape[1]
+    chosen = embeds[:, matched]
+    fine = features.astype(jnp.float32)
+    if sources == 1:
+        logits = jnp.einsum("tmc,thwc->mthw", chosen, fine)[:, None]
+        weight = jnp.ones((1, frames))
+    else:
+        logits = jnp.einsum("smc,thwc->msthw", chosen, fine)
+        same = jnp.eye(frames)
+        weight = (same + cross * (1 - same)) * truth.frame_valid[:, None]
+    weight = weight * truth.frame_valid * truth.valid[:, None, None]
+    per_frame = jax.vmap(_map_terms)  # of one source
+    per_source = jax.vmap(per_frame, (0, None, 0, 0))
+    per_instance = jax.vmap(per_source)
+    masks = truth.masks.astype(jnp.float32)
+    losses = per_instance(logits, masks, *draws)
+    return jnp.sum(losses * weight[..., None], axis=(0, 1, 2))
+
+
+def _map_terms(logits, mask, candidates, rest):
+    """Logistic and dice loss of one map: [2]."""
+    points = uncertain_points(logits, candidates, rest)
+    values, targets = sample(logits, points), sample(mask, points)
+    return jnp.stack([point_bce(values, targets), point_dice(values, targets)])
