@@ -1,0 +1,203 @@
+"""Checkpoints: written whole or not at all, and restored only into the same model.
+
+A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
+`optimizer` (with the step and the random key) and `metrics`, a JSON file.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vis_jax.train.state import TrainState
+from vis_jax.train.tree_check import check_same_tree
+
+FOLDER = "checkpoints"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, found or read."""
+
+
+class Checkpoints:
+    """The newest checkpoints of one run; a context that waits for the last write."""
+
+    def __init__(self, workdir: str, *, keep: int):
+        if keep < 1:
+            raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
+        self._manager = ocp.CheckpointManager(
+            _absolute(workdir) / FOLDER,
+            item_handlers=_handlers(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                cleanup_tmp_directories=True,  # left by a run that was killed
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, metrics: dict[str, float]) -> None:
+        """Writes the state in the background, once the write before it is done.
+
+        Raises:
+          CheckpointError: if this write or the one before it fails.
+        """
+        step = int(state.step)
+        optimizer = _optimizer_item(state, jax.random.key_data(state.rng))
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardSave(state.variables),
+            optimizer=ocp.args.StandardSave(optimizer),
+            metrics=ocp.args.JsonSave(metrics),
+        )
+        with self._writing(step):
+            self._manager.save(step, args=items)
+
+    def wait(self) -> None:
+        """Returns when nothing is left to write.
+
+        Raises:
+          CheckpointError: if the last write failed.
+        """
+        with self._writing(self.latest_step()):
+            self._manager.wait_until_finished()
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state of a step.
+
+        Args:
+          step: of a complete checkpoint.
+          like: shapes, dtypes and shardings of the state.
+
+        Raises:
+          ValueError: if the checkpoint holds other parameters than `like`.
+        """
+        path = self._manager.directory / str(step)
+        found = self._manager.item_metadata(step)["variables"].tree
+        check_same_tree(found, like.variables, name=f"checkpoint {path}")
+        key = jax.eval_shape(jax.random.key_data, like.rng)
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.rng.sharding)
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardRestore(like.variables),
+            optimizer=ocp.args.StandardRestore(_optimizer_item(like, key)),
+        )
+        items = self._manager.restore(step, args=items)
+        return TrainState(
+            step=items.optimizer["step"],
+            variables=items.variables,
+            opt_state=items.optimizer["opt_state"],
+            rng=jax.random.wrap_key_data(items.optimizer["rng"]),
+        )
+
+    def preempted(self, step: int) -> bool:
+        """True in every process at the same step, after one of them had a SIGTERM."""
+        return self._manager.reached_preemption(step)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._writing(self.latest_step()):
+                self._manager.close()
+        except CheckpointError:
+            if error is None:  # otherwise the error on its way says why the run ended
+                raise
+
+    @contextmanager
+    def _writing(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax passes on what the file system raised
+            raise CheckpointError(
+                f"step {step}: cannot write checkpoint: {_reason(error)};"
+                f" complete ones in {self._manager.directory}: {self._complete()}"
+            ) from error
+
+    def _complete(self) -> list[int]:
+        return sorted(self._manager.all_steps(read=True))
+
+
+def load_variables(path: str) -> dict[str, dict]:
+    """The variables of a checkpoint, in host memory, without the optimiser's state.
+
+    Args:
+      path: a run's workdir or its folder of checkpoints (the newest one is read), or
+        the folder of one step or of `save_variables`.
+
+    Raises:
+      CheckpointError: if there is no checkpoint.
+    """
+    folder = _find(_absolute(path))
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(**_handlers())
+    ) as checkpointer:
+        tree = checkpointer.metadata(folder).item_metadata["variables"].tree
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+        item = ocp.args.StandardRestore(like)
+        items = checkpointer.restore(folder, args=ocp.args.Composite(variables=item))
+    return items.variables
+
+
+def save_variables(path: str, variables: dict[str, dict]) -> None:
+    """Writes variables for `load_variables` and `config.init_from`.
+
+    Raises:
+      CheckpointError: if the folder exists.
+    """
+    folder = _absolute(path)
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists")
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(**_handlers())
+    ) as checkpointer:
+        item = ocp.args.StandardSave(variables)
+        checkpointer.save(folder, args=ocp.args.Composite(variables=item))
+
+
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    return {
+        "variables": ocp.StandardCheckpointHandler(),
+        "optimizer": ocp.StandardCheckpointHandler(),
+        "metrics": ocp.JsonCheckpointHandler(),
+    }
+
+
+def _find(path: epath.Path) -> epath.Path:
+    if (path / "variables").exists():
+        return path
+    folder = path / FOLDER if (path / FOLDER).exists() else path
+    steps = ocp.utils.checkpoint_steps(folder)
+    if not steps:
+        raise CheckpointError(
+            f"{path}: no checkpoint; expected a workdir, its folder {FOLDER!r} or the"
+            " folder of one step"
+        )
+    return folder / str(max(steps))
+
+
+def _optimizer_item(state: TrainState, key: object) -> dict[str, object]:
+    return {"step": state.step, "opt_state": state.opt_state, "rng": key}
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
+        return "no space left on the disk"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _absolute(path: str) -> epath.Path:
+    """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(path).resolve()

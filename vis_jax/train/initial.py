@@ -1,0 +1,108 @@
+"""The state a run begins with: random, from other weights, or from a checkpoint."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vis_jax.params import flatten, unflatten
+from vis_jax.structures import Batch
+from vis_jax.systems.system import System
+from vis_jax.train import optimizer as optimizers
+from vis_jax.train.checkpoint import Checkpoints, load_variables
+from vis_jax.train.sharding import param_sharding
+from vis_jax.train.state import TrainState
+from vis_jax.train.step import make_update
+from vis_jax.train.tree_check import check_same_tree
+
+
+def prepare(
+    config: ConfigDict,
+    system: System,
+    batch: Batch,
+    *,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+) -> tuple[TrainState, Callable]:
+    """The state to begin with and the compiled update.
+
+    The newest checkpoint wins over `config.init_from`, and that over random values.
+
+    Raises:
+      ValueError: if the checkpoint or the weights do not fit the model.
+    """
+
+    def init(batch: Batch) -> dict[str, dict]:
+        return dict(system.init(jax.random.key(config.seed), batch))
+
+    variables = _placed(jax.eval_shape(init, batch), mesh)
+    optimizer = optimizers.build(
+        config.optimizer, num_steps=config.num_steps, params=variables["params"]
+    )
+
+    def new(variables: dict[str, dict]) -> TrainState:
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=optimizer.transform.init(variables["params"]),
+            rng=jax.random.fold_in(jax.random.key(config.seed), 1),
+        )
+
+    like = _placed(jax.eval_shape(new, variables), mesh)
+    update = make_update(system, optimizer, state=like, mesh=mesh)
+    step = checkpoints.latest_step()
+    if step is not None:
+        return checkpoints.restore(step, like), update
+    shardings = param_sharding(like, mesh)
+    variables = jax.jit(init, out_shardings=shardings.variables)(batch)
+    if config.get("init_from"):
+        fresh = config.get("init_fresh", ())
+        variables = load_initial(config.init_from, variables, fresh=fresh)
+    return jax.jit(new, out_shardings=shardings)(variables), update
+
+
+def load_initial(
+    path: str, variables: dict[str, dict], *, fresh: Sequence[str]
+) -> dict[str, dict]:
+    """The variables with their values replaced by those of a checkpoint.
+
+    Args:
+      path: see `load_variables`.
+      variables: random values, in their places on the devices.
+      fresh: regexes over whole paths within a collection, such as 'class_head/.*'.
+        What matches keeps its random value; all else must be the same tree.
+
+    Raises:
+      ValueError: if a variable that is not fresh is missing, unknown or misshapen.
+    """
+    patterns = [re.compile(pattern) for pattern in fresh]
+
+    def kept(flat: dict) -> dict:
+        return {name: leaf for name, leaf in flat.items() if not is_fresh(name)}
+
+    def is_fresh(name: str) -> bool:
+        inside = name.partition("/")[2]
+        return any(pattern.fullmatch(inside) for pattern in patterns)
+
+    flat = flatten(variables)
+    loaded = kept(flatten(load_variables(path)))
+    check_same_tree(loaded, kept(flat), name=f"init_from {path}")
+    for name, array in loaded.items():
+        flat[name] = jax.make_array_from_callback(
+            array.shape, flat[name].sharding, array.__getitem__
+        )
+    return {key: {} for key in variables} | unflatten(flat)
+
+
+def _placed(shapes: object, mesh: Mesh) -> object:
+    """Shapes with the sharding that `param_sharding` gives them."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        param_sharding(shapes, mesh),
+    )

@@ -1,0 +1,112 @@
+"""What a run shows: a line of progress, and scalars and images for TensorBoard."""
+
+import datetime
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+    from tqdm import tqdm
+
+FOLDER = "tensorboard"
+SPEEDS = ("steps_per_second", "clips_per_second")
+NOT_SHOWN = (*SPEEDS, "gradient_norm", "learning_rate")
+
+
+class Writer:
+    """Writes nothing; what every process but the first one has."""
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """Shows how far the run is, and writes the values as scalars of "train"."""
+
+    def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
+        """Writes values under `group/name`."""
+
+    def images(self, step: int, images: dict[str, np.ndarray]) -> None:
+        """Writes uint8 images [H, W, 3] by name."""
+
+    def message(self, text: str) -> None:
+        """Prints a line."""
+
+    def close(self) -> None:
+        """Ends the line of progress and the files."""
+
+
+class TensorBoardWriter(Writer):
+    """Writes to `workdir/tensorboard` and to the standard error.
+
+    On a terminal, progress is a bar; elsewhere, one line for each call.
+    """
+
+    def __init__(self, workdir: str, *, num_steps: int):
+        self._workdir, self._num_steps = workdir, num_steps
+        self._events: "SummaryWriter | None" = None
+        self._bar: "tqdm | None" = None
+
+    def _open(self, step: int) -> None:
+        """On the first event. TensorBoard then drops those of a run that was killed."""
+        from tensorboardX import SummaryWriter
+        from tqdm import tqdm
+
+        if self._events is None:
+            folder = os.path.join(self._workdir, FOLDER)
+            self._events = SummaryWriter(folder, purge_step=step)
+            if sys.stderr.isatty():
+                total = self._num_steps
+                self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        self.scalars(step, values, group="train")
+        if self._bar is None:
+            self.message(progress_line(step, values, num_steps=self._num_steps))
+        else:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(_terms(values))
+
+    def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
+        self._open(step)
+        for name, value in values.items():
+            self._events.add_scalar(f"{group}/{name}", value, step)
+
+    def images(self, step: int, images: dict[str, np.ndarray]) -> None:
+        self._open(step)
+        for name, image in images.items():
+            self._events.add_image(name, image, step, dataformats="HWC")
+
+    def message(self, text: str) -> None:
+        if self._bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def open_writer(workdir: str, *, num_steps: int) -> Writer:
+    """A writer that writes in the first process only."""
+    if jax.process_index() == 0:
+        return TensorBoardWriter(workdir, num_steps=num_steps)
+    return Writer()
+
+
+def progress_line(step: int, values: dict[str, float], *, num_steps: int) -> str:
+    """`step 20/90  loss 1.5  mask 1.2  dice 0.3  9.1 clips/s  ETA 0:01:10`."""
+    speed = values["steps_per_second"]
+    left = round((num_steps - step) / speed) if speed else None
+    eta = "-" if left is None else datetime.timedelta(seconds=left)
+    clips = f"{values['clips_per_second']:.1f} clips/s"
+    return f"step {step}/{num_steps}  {_terms(values)}  {clips}  ETA {eta}"
+
+
+def _terms(values: dict[str, float]) -> str:
+    terms = {name: values[name] for name in values if name not in NOT_SHOWN}
+    shown = {"loss": terms.pop("loss"), **terms}
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
