@@ -45,7 +45,7 @@ class MovingShapes:
         length: int | tuple[int, int] = (20, 30),
         difficulty: str = "easy",
     ):
-        shortest, longest = (length, length) if isinstance(length, int) else length
+        shortest, longest = _bounds(length)
         _check_choice("split", split, SPLITS)
         _check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
         _check_least("seed", seed, 0)
@@ -143,6 +143,14 @@ def _run_lengths(
         )
         for track, seen_track in zip(masks, present, strict=True)
     )
+
+
+def _bounds(length: int | tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(length, Sequence):
+        return length, length
+    if len(length) != 2:
+        raise ValueError(f"length: expected frames or (least, most), got {length!r}")
+    return length[0], length[1]
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

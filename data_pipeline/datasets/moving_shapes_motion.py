@@ -195,7 +195,8 @@ def draw_motions(
             shrink = 0.97 ** max(attempt - _TRIES // 2, 0)
             meet = wish if attempt < _TRIES // 2 else None
             motion = _propose(rng, level, camera, length, sides, shrink, meet)
-            track = _Track(motion, motion.centres(times), motion.radii(times))
+            radii = motion.radii(times) * np.exp(level.stretch)
+            track = _Track(motion, motion.centres(times), radii)
             overlap = level.overlap if meet is not None else 0.6 * level.overlap
             if _acceptable(track, front, level.inside, overlap, sides):
                 found = motion
@@ -210,7 +211,7 @@ class _Track(NamedTuple):
 
     motion: Motion
     centres: np.ndarray  # [T, 2]
-    radii: np.ndarray  # [T]
+    radii: np.ndarray  # [T], of a circle around it however it is stretched
 
 
 def _propose(
@@ -227,7 +228,7 @@ def _propose(
     radius = shrink * 0.5 * height * rng.uniform(*level.diameter)
     when = float(rng.integers(length))
     if meet is None:
-        room = np.maximum(sides / 2 - radius - 1.0, 0.0)
+        room = np.maximum(sides / 2 - radius * np.exp(level.stretch), 0.0)
         anchor = sides / 2 + room * rng.uniform(-1, 1, 2)
     else:
         anchor = meet.centres(np.array([when]))[0] + rng.normal(0, 0.3 * radius, 2)

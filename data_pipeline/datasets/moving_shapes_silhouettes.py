@@ -65,9 +65,9 @@ def crescent(u: np.ndarray, v: np.ndarray, p: float) -> np.ndarray:
 
 def heart(u: np.ndarray, v: np.ndarray, p: float) -> np.ndarray:
     """Heart, after I. Quilez, "2D distance functions"; `p` flattens it a little."""
-    scale = 0.61
+    scale = 0.69
     x = np.abs(u) * scale
-    y = 0.52 - v * (scale * (1.0 + 0.15 * p))
+    y = 0.57 - v * (scale * (1.0 + 0.15 * p))
     lobe = np.hypot(x - 0.25, y - 0.75) - np.float32(np.sqrt(2.0) / 4.0)
     slope = 0.5 * np.maximum(x + y, 0.0)
     tip = np.minimum(np.hypot(x, y - 1.0), np.hypot(x - slope, y - slope))
