@@ -11,7 +11,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from vis_jax.predict.sinks import VideoSink, id_map, write_ids, write_json
+from vis_jax.metrics.json_checks import write_json
+from vis_jax.metrics.results_json import write_results
+from vis_jax.predict.sinks import VideoSink, id_map, write_ids
 from vis_jax.predict.sources import PredictError, Source
 from vis_jax.visualize.draw import draw_frame
 
@@ -87,17 +89,15 @@ def predict(
             num_frames=source.num_frames,
         )
         _check_prediction(prediction, source, len(categories))
-        write_json(folder / RESULTS, _results(prediction, categories))
-        write_json(folder / INFO, _info(source, prediction, categories))
+        write_results(folder / RESULTS, _results(prediction, categories))
+        write_json(folder / INFO, _info(source, prediction, categories), indent=2)
         shown = np.flatnonzero(np.asarray(prediction.scores) >= score_threshold)
         if write_pngs:
             _write_ids(folder / IDS, source, prediction, shown)
         if draw_video:
             names = [name for _, name in categories]
-            size = {"height": source.height, "width": source.width}
-            with VideoSink(folder / VIDEO, fps=rate, **size) as video:
-                for frame in _drawn(source, prediction, shown, names, progress):
-                    video.write(frame)
+            frames = _drawn(source, prediction, shown, names, progress)
+            _write_video(folder / VIDEO, frames, source, rate)
         _publish(folder, output)
     return Outputs(
         results=output / RESULTS,
@@ -117,14 +117,14 @@ def _check_arguments(
     """Frames a second of the drawn video, once all arguments are known to be good."""
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"score_threshold: expected 0 .. 1, got {score_threshold}")
-    rate = source.fps if fps is None else Fraction(fps)
-    if not 0 < rate <= 1000:
-        raise ValueError(f"fps: expected more than 0, at most 1000, got {fps}")
+    rate = source.fps if fps is None else fps
+    if not 0.01 <= rate <= 1000:
+        raise ValueError(f"fps: expected 0.01 .. 1000, got {rate}")
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise PredictError(f"{output}: not empty; pass overwrite to replace results")
-    return rate
+    return Fraction(rate)
 
 
 @contextmanager
@@ -206,23 +206,12 @@ def _results(
             "video_id": VIDEO_ID,
             "category_id": int(categories[label][0]),
             "score": float(score),
-            "segmentations": [_as_text(rle) for rle in frames],
+            "segmentations": frames,
         }
         for label, score, frames in zip(
             prediction.labels, prediction.scores, prediction.segmentations, strict=True
         )
     ]
-
-
-def _as_text(rle: dict | None) -> dict | None:
-    """Run lengths as JSON can hold them."""
-    if rle is None:
-        return None
-    counts = rle["counts"]
-    return {
-        "size": [int(n) for n in rle["size"]],
-        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-    }
 
 
 def _info(
@@ -288,3 +277,11 @@ def _drawn(
             names=names,
             scores=np.asarray(prediction.scores)[shown],
         )
+
+
+def _write_video(
+    path: Path, frames: Iterator[np.ndarray], source: Source, fps: Fraction
+) -> None:
+    with VideoSink(path, fps=fps, height=source.height, width=source.width) as video:
+        for frame in frames:
+            video.write(frame)

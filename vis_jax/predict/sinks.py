@@ -1,7 +1,5 @@
-"""Where results go: a video file, images of track ids, JSON."""
+"""Where results go: a video file, images of track ids."""
 
-import json
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -127,10 +125,3 @@ def write_ids(path: Path, ids: np.ndarray, *, largest: int) -> None:
         image = Image.fromarray(ids.astype(np.uint8))
         image.putpalette(palette(256).tobytes())
     image.save(path)
-
-
-def write_json(path: Path, content: list | dict) -> None:
-    """Writes JSON under a temporary name, then renames it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-    os.replace(partial, path)

@@ -1,0 +1,57 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vis_jax.predict import sinks
+from vis_jax.predict.sources import open_source
+from vis_jax.visualize.colours import track_colour
+
+
+@pytest.mark.parametrize("codec", sinks.CODECS)
+def test_odd_sizes_are_padded(tmp_path, monkeypatch, codec):
+    monkeypatch.setattr(sinks, "CODECS", (codec,))
+    path = tmp_path / "video.mp4"
+    fps = Fraction(30_000, 1001)
+    with sinks.VideoSink(path, fps=fps, height=33, width=47) as video:
+        for level in (50, 100, 150):
+            video.write(np.full((33, 47, 3), level, np.uint8))
+    source = open_source(path)
+    assert (source.height, source.width, source.num_frames) == (34, 48, 3)
+    assert source.fps == fps
+    levels = [frame[33, 47].mean() for frame in source]
+    np.testing.assert_allclose(levels, [50, 100, 150], atol=4)
+
+
+def test_overlaps_go_to_the_higher_score():
+    masks = np.zeros((2, 1, 4), bool)
+    masks[0, 0, :3] = masks[1, 0, 1:] = True
+    ids = sinks.id_map(masks, [5, 300], [0.9, 0.4])
+    np.testing.assert_array_equal(ids, [[5, 5, 5, 300]])
+    ids = sinks.id_map(masks, [5, 300], [0.4, 0.9])
+    np.testing.assert_array_equal(ids, [[5, 300, 300, 300]])
+    assert ids.dtype == np.uint16
+    none = sinks.id_map(masks[:0], [], [])
+    np.testing.assert_array_equal(none, np.zeros((1, 4)))
+
+
+def test_id_images_keep_the_numbers_and_show_the_colours(tmp_path):
+    path = tmp_path / "0.png"
+    ids = np.array([[0, 1, 255]], np.uint16)
+    sinks.write_ids(path, ids, largest=255)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), ids)
+        assert image.convert("RGB").getpixel((1, 0)) == track_colour(1)
+
+
+def test_id_images_have_16_bits_where_the_video_needs_them(tmp_path):
+    path = tmp_path / "0.png"
+    ids = np.array([[0, 1, 2]], np.uint16)
+    sinks.write_ids(path, ids, largest=40_000)
+    with Image.open(path) as image:
+        assert image.mode == "I;16"
+        np.testing.assert_array_equal(np.asarray(image), ids)
+    with pytest.raises(ValueError, match="expected track ids up to 65535, got 65536"):
+        sinks.write_ids(path, ids, largest=65_536)
