@@ -7,29 +7,16 @@ predicted tracks, G annotated tracks, T frames, of one video.
 """
 
 from collections import defaultdict
-from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
-from trackeval.metrics import CLEAR, HOTA, Identity
 
-from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
-from vis_jax.metrics.tube_overlap import frame_intersection
+from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
+from vis_jax.metrics.tracks import Results, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
-
-
-class VideoOverlaps(NamedTuple):
-    """How the tracks of one video overlap in each frame; all predictions."""
-
-    truth_ids: list[np.ndarray]  # T times int64, 0 .. G - 1, present in the frame
-    result_ids: list[np.ndarray]  # T times int64, 0 .. D - 1
-    ious: list[np.ndarray]  # T times float64[present G, present D]
-    scores: np.ndarray  # float64[D]
-    num_truths: int  # G
 
 
 def tracking_scores(
@@ -89,43 +76,10 @@ def tracking_scores(
     return scores
 
 
-def video_overlaps(
-    truths: list[TruthTrack],
-    predictions: list[ResultTrack],
-    *,
-    kind: str,
-    class_aware: bool,
-) -> VideoOverlaps:
-    """IoU of all tracks of one video, frame by frame.
+def _metrics() -> tuple:
+    # Imported here: scoring without tracking metrics does without TrackEval.
+    from trackeval.metrics import CLEAR, HOTA, Identity
 
-    Args:
-      truths, predictions: G and D tracks.
-      kind: "mask" or "box".
-      class_aware: IoU between different categories is 0.
-    """
-    frames = max((len(x.areas) for x in [*truths, *predictions]), default=0)
-    same = np.array(
-        [[g.category_id == d.category_id for d in predictions] for g in truths], bool
-    ).reshape(len(truths), -1)
-    truth_ids, result_ids, ious = [], [], []
-    for t in range(frames):
-        rows, columns = _present(truths, t), _present(predictions, t)
-        iou = np.zeros((len(rows), len(columns)))
-        if len(rows) and len(columns):
-            measure = _mask_iou if kind == "mask" else _box_iou
-            iou = measure(
-                [truths[g] for g in rows], [predictions[d] for d in columns], t
-            )
-        if class_aware:
-            iou = np.where(same[np.ix_(rows, columns)], iou, 0.0)
-        truth_ids.append(rows)
-        result_ids.append(columns)
-        ious.append(iou)
-    scores = np.array([track.score for track in predictions])
-    return VideoOverlaps(truth_ids, result_ids, ious, scores, len(truths))
-
-
-def _metrics() -> tuple[HOTA, CLEAR, Identity]:
     config = {"THRESHOLD": IOU_THRESHOLD, "PRINT_CONFIG": False}
     return HOTA(), CLEAR(config), Identity(config)
 
@@ -135,31 +89,6 @@ def _by_video(tracks: list) -> defaultdict:
     for track in tracks:
         groups[track.video_id].append(track)
     return groups
-
-
-def _present(tracks: list, t: int) -> np.ndarray:
-    there = [i for i, x in enumerate(tracks) if t < len(x.areas) and x.areas[t] > 0]
-    return np.array(there, np.int64)
-
-
-def _mask_iou(truths: list, predictions: list, t: int) -> np.ndarray:
-    areas = [np.array([x.areas[t] for x in tracks]) for tracks in (truths, predictions)]
-    shared = frame_intersection(
-        [x.segmentations[t] for x in truths],
-        [x.segmentations[t] for x in predictions],
-        areas[0],
-    )
-    return shared / (areas[0][:, None] + areas[1] - shared)
-
-
-def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
-    """IoU of boxes x, y, w, h that end after the last pixel."""
-    a = coco_mask.toBbox([x.segmentations[t] for x in truths])
-    b = coco_mask.toBbox([x.segmentations[t] for x in predictions])
-    low = np.maximum(a[:, None, :2], b[:, :2])
-    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    return shared / (np.prod(a[:, 2:], 1)[:, None] + np.prod(b[:, 2:], 1) - shared)
 
 
 def _trackeval_data(overlaps: VideoOverlaps, kept: np.ndarray) -> dict:

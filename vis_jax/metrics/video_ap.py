@@ -46,6 +46,7 @@ class Matches(NamedTuple):
     predictions: list[ResultTrack]  # best score first, at most 100
     matched: np.ndarray  # bool[A, T, D]
     ignored: np.ndarray  # bool[A, T, D]: counts neither for nor against
+    partner: np.ndarray  # int64[A, T, D], place of the track taken, -1 for none
     num_truths: np.ndarray  # int64[A], tracks to be found
 
 
@@ -143,6 +144,7 @@ def match(
     matched = np.zeros((len(ranges), len(IOU_THRESHOLDS), len(best)), bool)
     area = np.array([x.mean_area for x in best])
     outside = np.array([(area < r.area[0]) | (area > r.area[1]) for r in ranges])
+    partner = np.full(matched.shape, -1)
     ignored = np.repeat(outside.reshape(len(ranges), 1, -1), len(IOU_THRESHOLDS), 1)
     if best and truths:
         iou = tube_overlap(best, truths, official_quirks=official_quirks).iou()
@@ -154,7 +156,7 @@ def match(
             np.broadcast_to(out[:, None, :], (*has.shape[:2], len(truths))), partner, 2
         )
         ignored = (has & partner_out) | (~matched & ignored)
-    return Matches(best, matched, ignored, (~out).sum(1))
+    return Matches(best, matched, ignored, partner, (~out).sum(1))
 
 
 def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:

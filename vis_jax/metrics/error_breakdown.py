@@ -1,0 +1,246 @@
+"""What the average precision is lost to: errors of tracks by kind.
+
+After Bolya et al., "TIDE", ECCV 2020, Sections 2.2 and 2.3, with tubes in place of
+boxes and two kinds added for what goes wrong over time. Each kind is mended alone; the
+gain in AP50 is what it costs. The kinds are defined in docs/scoring.md.
+"""
+
+from collections import Counter, defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from vis_jax.metrics.frame_overlaps import video_overlaps
+from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
+from vis_jax.metrics.tube_overlap import tube_overlap
+from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, match
+
+FOUND = 0.5  # IoU from which a track is found
+NEAR = 0.1  # IoU from which a prediction is about a track at all
+SECOND = 0.1  # share of frames on another track that makes a switch
+MENDED = ("classification", "localisation", "switch", "fragment")  # become correct
+REMOVED = ("both", "duplicate", "background")
+KINDS = (*MENDED, *REMOVED, "miss")
+
+
+class Finding(NamedTuple):
+    """What one prediction turned out to be."""
+
+    track: ResultTrack
+    kind: str  # "correct", "ignored" or one of KINDS
+    target: int | None  # number of the track it is about
+
+
+class Account(NamedTuple):
+    """The predictions, in the order of evaluation, and the tracks to be found."""
+
+    findings: list[Finding]
+    targets: dict[int, int]  # category by number of the track
+    missed: set[int]  # numbers of tracks that nothing is about
+
+
+def error_breakdown(
+    truth: Truth,
+    results: Results,
+    *,
+    official_quirks: bool = True,
+    progress: bool = False,
+) -> dict:
+    """AP50 lost to each kind of error.
+
+    Args:
+      truth, results: as read by `results_json`.
+      official_quirks: as in `video_ap.evaluate`.
+      progress: show a bar if it takes more than some seconds.
+
+    Returns:
+      AP50; `lost`: gain in AP50 if all errors of a kind were mended; `counts`: errors
+      of each kind; `videos`: the counts by video id.
+    """
+    account = Account([], {}, set())
+    predictions, truths = defaultdict(list), defaultdict(list)
+    for track in results.tracks:
+        if track.category_id in truth.categories:
+            predictions[track.video_id].append(track)
+    for number, track in enumerate(truth.tracks):
+        if track.category_id in truth.categories:
+            truths[track.video_id].append((number, track))
+    videos: dict[int, Counter] = {}
+    for video_id in tqdm(sorted(truth.videos), "errors", delay=5, disable=not progress):
+        videos[video_id] = _account_video(
+            predictions[video_id], truths[video_id], account, official_quirks
+        )
+    base = _mean_ap(account, None)
+    total = sum(videos.values(), Counter())
+    return {
+        "AP50": base,
+        "lost": {kind: _gain(account, kind, base) for kind in KINDS},
+        "counts": {kind: total[kind] for kind in KINDS},
+        "videos": {v: {k: c[k] for k in KINDS} for v, c in videos.items() if c},
+    }
+
+
+def _gain(account: Account, kind: str, base: float | None) -> float | None:
+    return None if base is None else _mean_ap(account, kind) - base
+
+
+def _account_video(
+    predictions: list[ResultTrack],
+    numbered: list[tuple[int, TruthTrack]],
+    account: Account,
+    official_quirks: bool,
+) -> Counter:
+    """Adds the predictions and tracks of one video to the account."""
+    findings = _match(predictions, numbered, official_quirks)
+    wanted = [(number, track) for number, track in numbered if not track.crowd]
+    account.targets.update({number: track.category_id for number, track in wanted})
+    wrong = [i for i, finding in enumerate(findings) if finding.kind == "wrong"]
+    reasons = _explain([findings[i].track for i in wrong], wanted, official_quirks)
+    for i, (kind, target) in zip(wrong, reasons, strict=True):
+        findings[i] = findings[i]._replace(kind=kind, target=target)
+    account.findings.extend(findings)
+    about = {f.target for f in findings if f.kind in (*MENDED, "correct")}
+    missed = {number for number, _ in wanted if number not in about}
+    account.missed.update(missed)
+    return Counter(findings[i].kind for i in wrong) + Counter(miss=len(missed))
+
+
+def _match(
+    predictions: list[ResultTrack],
+    numbered: list[tuple[int, TruthTrack]],
+    official_quirks: bool,
+) -> list[Finding]:
+    """Each prediction of a video as "correct", "ignored" or "wrong"."""
+    findings = []
+    for category in sorted({track.category_id for track in predictions}):
+        candidates = [track for track in predictions if track.category_id == category]
+        tracks = [(n, track) for n, track in numbered if track.category_id == category]
+        one = match(
+            candidates,
+            [track for _, track in tracks],
+            AREAS[:1],
+            official_quirks=official_quirks,
+        )
+        for d, prediction in enumerate(one.predictions):
+            if one.ignored[0, 0, d]:
+                findings.append(Finding(prediction, "ignored", None))
+            elif one.matched[0, 0, d]:
+                number = tracks[one.partner[0, 0, d]][0]
+                findings.append(Finding(prediction, "correct", number))
+            else:
+                findings.append(Finding(prediction, "wrong", None))
+    return findings
+
+
+def _explain(
+    predictions: list[ResultTrack],
+    wanted: list[tuple[int, TruthTrack]],
+    official_quirks: bool,
+) -> list[tuple[str, int | None]]:
+    """The kind of each wrong prediction of a video, and the track it is about."""
+    if not wanted or not predictions:
+        return [("background", None)] * len(predictions)
+    tracks = [track for _, track in wanted]
+    iou = tube_overlap(predictions, tracks, official_quirks=official_quirks).iou()
+    same = np.array(
+        [[g.category_id == d.category_id for g in tracks] for d in predictions], bool
+    ).reshape(iou.shape)
+    follows = _frames_followed(predictions, tracks)
+    reasons = []
+    for d, prediction in enumerate(predictions):
+        visible = int((prediction.areas > 0).sum())
+        kind, g = _kind(iou[d], same[d], np.where(same[d], follows[d], 0), visible)
+        reasons.append((kind, None if g is None else wanted[g][0]))
+    return reasons
+
+
+def _kind(
+    iou: np.ndarray, same: np.ndarray, follows: np.ndarray, visible: int
+) -> tuple[str, int | None]:
+    """The kind of a wrong prediction and the track it is about.
+
+    Args:
+      iou: float64[G], of tubes.
+      same: bool[G], tracks of the same category.
+      follows: int64[G], frames in which it is on a track of its category.
+      visible: frames in which the prediction has pixels.
+    """
+    own, other = np.where(same, iou, -1.0), np.where(same, -1.0, iou)
+    if own.max() >= FOUND:
+        return "duplicate", int(own.argmax())
+    if other.max() >= FOUND:
+        return "classification", int(other.argmax())
+    if visible and 2 * follows.sum() >= visible:
+        second = np.sort(follows)[-2] if len(follows) > 1 else 0
+        switched = second > 0 and second >= SECOND * visible
+        return "switch" if switched else "fragment", int(follows.argmax())
+    if own.max() >= NEAR:
+        return "localisation", int(own.argmax())
+    if other.max() >= NEAR:
+        return "both", None
+    return "background", None
+
+
+def _frames_followed(
+    predictions: list[ResultTrack], tracks: list[TruthTrack]
+) -> np.ndarray:
+    """Frames in which each prediction is on each track: int64[D, G].
+
+    In a frame it is on the track of its category with the highest IoU, from 0.5.
+    """
+    frames = np.zeros((len(predictions), len(tracks)), np.int64)
+    overlaps = video_overlaps(tracks, predictions, kind="mask", class_aware=True)
+    for rows, columns, iou in zip(*overlaps[:3], strict=True):
+        if iou.size:
+            best, value = iou.argmax(0), iou.max(0)
+            there = value >= FOUND
+            frames[columns[there], rows[best[there]]] += 1
+    return frames
+
+
+def _mean_ap(account: Account, mended: str | None) -> float | None:
+    """AP50 over the categories with tracks, with one kind of error mended."""
+    removed = account.missed if mended == "miss" else set()
+    needed, flags = Counter(account.targets.values()), defaultdict(list)
+    needed.subtract(Counter(account.targets[number] for number in removed))
+    for category, score, true in _judged(account, mended):
+        flags[category].append((score, true))
+    if not needed:
+        return None
+    values = [_ap(flags[c], needed[c]) for c in sorted(needed)]
+    return float(np.mean(values))
+
+
+def _judged(account: Account, mended: str | None) -> list[tuple[int, float, bool]]:
+    """Category, score, right or wrong of the predictions that count."""
+    taken = {f.target for f in account.findings if f.kind == "correct"}
+    judged = []
+    best_first = sorted(account.findings, key=lambda f: -f.track.score)
+    for finding in best_first:
+        kind, category, right = finding.kind, finding.track.category_id, False
+        if kind == "ignored":
+            continue
+        if kind == "correct":
+            right = True
+        elif kind == mended:
+            if kind in REMOVED or finding.target in taken:
+                continue
+            taken.add(finding.target)
+            category, right = account.targets[finding.target], True
+        judged.append((category, finding.track.score, right))
+    return judged
+
+
+def _ap(flags: list[tuple[float, bool]], needed: int) -> float:
+    """Area under precision over 101 points of recall; 1 if nothing is left to find."""
+    if needed == 0:
+        return 1.0
+    if not flags:
+        return 0.0
+    right = np.array([flag for _, flag in flags])
+    true = np.cumsum(right).astype(np.float64)
+    precision = true / (np.arange(1, len(right) + 1) + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(true / needed, RECALL_POINTS, side="left")
+    return float(np.append(envelope, 0.0)[at].mean())
