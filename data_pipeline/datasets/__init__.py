@@ -1,0 +1,52 @@
+"""The data sets by name."""
+
+from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
+from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
+
+
+def make_dataset(config: object, part_or_split: str = "train") -> Dataset:
+    """Makes the data set that a config names.
+
+    Args:
+      config: has `name`; for folders `root`, `split` and `held_out`, for moving shapes
+        `shapes`, a mapping with the arguments of `MovingShapes`.
+      part_or_split: "train" is `config.split` without the held-out videos, "held_out"
+        is those, "all" is both; any other is the name of a split, taken whole. For
+        moving shapes "train" and "all" are `config.split`, "held_out" is "val".
+
+    Raises:
+      ValueError: an unknown name, or arguments that cannot be.
+      DataError: a defect of the files.
+    """
+    if config.name not in DATASETS:
+        raise ValueError(
+            f"data.name: expected one of {sorted(DATASETS)}, got {config.name!r}"
+        )
+    return DATASETS[config.name](config, part_or_split)
+
+
+def _folder(config: object, part_or_split: str) -> YouTubeVis:
+    if part_or_split in PARTS:
+        return YouTubeVis(
+            config.root, config.split, held_out=config.held_out, part=part_or_split
+        )
+    return YouTubeVis(config.root, part_or_split, part="all")
+
+
+def _moving_shapes(config: object, part_or_split: str) -> MovingShapes:
+    splits = {"train": config.split, "all": config.split, "held_out": "val"}
+    split = splits.get(part_or_split, part_or_split)
+    if split not in SPLITS:
+        raise ValueError(f"data.split: expected one of {SPLITS}, got {split!r}")
+    return MovingShapes(split, **config.shapes)
+
+
+DATASETS = {
+    "moving_shapes": _moving_shapes,
+    "ytvis2019": _folder,
+    "ytvis2021": _folder,
+    "ytvis2022": _folder,
+    "ovis": _folder,
+    "folder": _folder,
+}

@@ -1,0 +1,51 @@
+"""Brightness, contrast and saturation, changed alike in all frames of a clip.
+
+Each exists in NumPy and as TensorFlow ops; both give the same numbers.
+"""
+
+import numpy as np
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as detectron2's RandomSaturation
+
+
+def jitter(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Changes brightness, then contrast, then saturation.
+
+    detectron2 `RandomBrightness`, `RandomContrast`, `RandomSaturation`: each mixes the
+    image with black, with its mean, with its grey version.
+
+    Deviation: detectron2 rounds to uint8 after each of the three; here once.
+
+    Args:
+      images: uint8 [T, H, W, 3], without padding.
+      factors: float32 [3]; 1 leaves the image as it is.
+
+    Returns:
+      uint8 [T, H, W, 3].
+    """
+    # Summed in whole numbers: exact, whatever the order.
+    mean = np.float32(images.sum(dtype=np.int64) / images.size)
+    mixed = _mix(images.astype(np.float32), mean, factors.astype(np.float32))
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def jitter_graph(images, factors):
+    """The same for tensors: uint8 [T, H, W, 3], float32 [3]."""
+    import tensorflow as tf
+
+    total = tf.reduce_sum(tf.cast(images, tf.int64))
+    count = tf.size(images, out_type=tf.int64)
+    mean = tf.cast(total / count, tf.float32)
+    mixed = _mix(tf.cast(images, tf.float32), mean, factors)
+    return tf.cast(tf.clip_by_value(tf.round(mixed), 0, 255), tf.uint8)
+
+
+def _mix(pixels, mean, factors):
+    """Arithmetic on float32 arrays of either kind."""
+    brightness, contrast, saturation = factors[0], factors[1], factors[2]
+    pixels = pixels * brightness
+    mean = mean * brightness
+    pixels = (pixels - mean) * contrast + mean
+    red, green, blue = (np.float32(share) for share in GREY)
+    grey = pixels[..., 0:1] * red + pixels[..., 1:2] * green + pixels[..., 2:3] * blue
+    return (pixels - grey) * saturation + grey

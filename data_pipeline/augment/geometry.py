@@ -1,0 +1,59 @@
+"""Crop, resize and flip as TensorFlow ops: pixels, masks and boxes move as one.
+
+Letters: h w pixels of the source video, H W pixels of the content after resizing.
+"""
+
+import tensorflow as tf
+
+
+def source_positions(start: tf.Tensor, extent: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Source rows or columns that nearest-neighbour resizing reads: int32 [size].
+
+    Target pixel i has its centre over source position (i + 0.5) * extent / size, as in
+    Pillow; in whole numbers, so that no rounding is left to the machine.
+
+    Args:
+      start, extent: the cropped part of the source, in pixels.
+      size: pixels after resizing.
+    """
+    target = tf.range(size, dtype=tf.int64)
+    start, extent, size = (tf.cast(x, tf.int64) for x in (start, extent, size))
+    return tf.cast(start + (2 * target + 1) * extent // (2 * size), tf.int32)
+
+
+def crop_and_resize(frame: tf.Tensor, crop: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Cuts a frame out and resizes it, bilinear, smoothed when it shrinks.
+
+    Pillow's bilinear filter up to one grey level: Pillow rounds between its two passes.
+
+    Args:
+      frame: uint8 [h, w, 3].
+      crop: int32 [4], top, left, height, width in source pixels.
+      size: int32 [2], height and width of the result.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    frame = tf.slice(frame, [crop[0], crop[1], 0], [crop[2], crop[3], 3])
+
+    def resized() -> tf.Tensor:
+        smooth = tf.image.resize(frame, size, "bilinear", antialias=True)
+        return tf.cast(tf.clip_by_value(smooth + 0.5, 0.0, 255.0), tf.uint8)
+
+    return tf.cond(tf.reduce_all(crop[2:] == size), lambda: frame, resized)
+
+
+def resize_masks(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Reads masks [M, T, h, w] at source rows and columns: [M, T, H, W]."""
+    return tf.gather(tf.gather(masks, rows, axis=2), columns, axis=3)
+
+
+def flip_clip(
+    images: tf.Tensor, masks: tf.Tensor, flip: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mirrors left and right if `flip`: images [T, H, W, 3], masks [M, T, H, W]."""
+    return tf.cond(
+        flip,
+        lambda: (tf.reverse(images, [2]), tf.reverse(masks, [3])),
+        lambda: (images, masks),
+    )

@@ -1,0 +1,104 @@
+"""The settings of the training clips, read once and checked."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+NAMES = ("frames", "frame_range", "short_side", "long_side", "canvas", "instances")
+NAMES += ("crop", "flip", "colour", "batch_size")
+
+
+class ClipConfig(NamedTuple):
+    """What a training clip is; see `read_clip_config` for the bounds."""
+
+    frames: int  # T
+    frame_range: int  # frames on either side of the key frame
+    short_side: tuple[int, ...]  # pixels; one is drawn for each clip
+    long_side: int  # pixels, at most
+    canvas: tuple[int, int]  # height, width in pixels of every batch
+    instances: int  # M, instance slots
+    crop: tuple[int, int] | None  # smallest and largest side in source pixels
+    flip: float  # probability
+    colour: float  # largest relative change; 0 = off
+    batch_size: int  # clips over all hosts
+
+
+def read_clip_config(config: object) -> ClipConfig:
+    """Reads the settings from the attributes of `config`.
+
+    Args:
+      config: an ml_collections ConfigDict, or anything with the attributes of
+        `ClipConfig`; further attributes are left alone.
+
+    Raises:
+      ValueError: a setting that is missing or cannot be; names it.
+    """
+    if isinstance(config, ClipConfig):
+        return config
+    for name in NAMES:
+        try:
+            getattr(config, name)
+        except AttributeError:
+            raise ValueError(f"data.{name}: expected a value, got none") from None
+    crop = config.crop
+    result = ClipConfig(
+        frames=_whole("frames", config.frames, 1),
+        frame_range=_whole("frame_range", config.frame_range, 0),
+        short_side=_wholes("short_side", config.short_side, None, 1),
+        long_side=_whole("long_side", config.long_side, 1),
+        canvas=_wholes("canvas", config.canvas, 2, 1),
+        instances=_whole("instances", config.instances, 1),
+        crop=None if crop is None else _wholes("crop", crop, 2, 1),
+        flip=_share("flip", config.flip),
+        colour=_share("colour", config.colour),
+        batch_size=_whole("batch_size", config.batch_size, 1),
+    )
+    if result.crop is not None and result.crop[0] > result.crop[1]:
+        raise ValueError(f"data.crop: expected (smallest, largest), got {result.crop}")
+    if result.frames > 2 * result.frame_range + 1:
+        raise ValueError(
+            f"data.frames: expected at most 2 * frame_range + 1 ="
+            f" {2 * result.frame_range + 1} frames, got {result.frames}"
+        )
+    return result
+
+
+def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> int:
+    """Clips of one batch that a host makes.
+
+    Raises:
+      ValueError: the batch does not divide over the hosts.
+    """
+    if host_count < 1 or not 0 <= host_index < host_count:
+        raise ValueError(
+            f"host_index: expected 0 .. host_count - 1 = {host_count - 1},"
+            f" got {host_index}"
+        )
+    if batch_size % host_count:
+        raise ValueError(
+            f"data.batch_size: expected a multiple of the {host_count} hosts,"
+            f" got {batch_size}"
+        )
+    return batch_size // host_count
+
+
+def _whole(name: str, value: object, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        expected = f"a whole number of at least {low}"
+        raise ValueError(f"data.{name}: expected {expected}, got {value!r}")
+    return value
+
+
+def _wholes(name: str, values: object, count: int | None, low: int) -> tuple:
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    if not several or not values or (count is not None and len(values) != count):
+        number = "one or more" if count is None else str(count)
+        expected = f"{number} whole numbers"
+        raise ValueError(f"data.{name}: expected {expected}, got {values!r}")
+    return tuple(_whole(name, value, low) for value in values)
+
+
+def _share(name: str, value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(f"data.{name}: expected a number from 0 to 1, got {value!r}")
+    return float(value)

@@ -1,0 +1,175 @@
+"""Which frames make a training clip, and how it is changed: one draw for each clip.
+
+A clip depends on the seed and its position in the endless stream of clips, and on
+nothing else. Any position can therefore be taken up again, by any host.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from data_pipeline.clip_config import ClipConfig, local_batch_size, read_clip_config
+from data_pipeline.datasets.dataset import Video
+
+_EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
+
+
+class HasVideos(Protocol):
+    """Anything with a list of videos."""
+
+    videos: tuple[Video, ...]
+
+
+class ClipPlan(NamedTuple):
+    """What is done to make one clip of T frames."""
+
+    video: int  # index in the data set
+    frame_ids: np.ndarray  # int32 [T], ascending
+    crop: tuple[int, int, int, int]  # top, left, height, width in source pixels
+    short_side: int  # pixels; what was drawn
+    size: tuple[int, int]  # height, width of the content after resizing
+    flip: bool
+    colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
+
+
+def video_extents(dataset: HasVideos) -> np.ndarray:
+    """Frames, height and width of each video: int64 [V, 3]."""
+    rows = [(video.length, video.height, video.width) for video in dataset.videos]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def plan_clip(
+    seed: int, position: int, extents: np.ndarray, config: ClipConfig
+) -> ClipPlan:
+    """Draws the clip at one position of the stream.
+
+    Every epoch goes through all videos once, in an order of its own. Frames, crop and
+    short side as Mask2Former's video data mapper (Cheng et al., 2021), with one crop
+    for all frames.
+
+    Args:
+      seed: of the run.
+      position: 0, 1, ..: clips before this one, over all hosts.
+      extents: int64 [V, 3] of `video_extents`.
+      config: of the clips.
+    """
+    epoch, index = divmod(position, len(extents))
+    video = int(_generator(_EPOCH, seed, epoch).permutation(len(extents))[index])
+    length, height, width = (int(value) for value in extents[video])
+    rng = _generator(_CLIP, seed, position)
+    # All is drawn for any config, so that switching one thing leaves the others.
+    frame_ids = draw_frames(rng, length, config.frames, config.frame_range)
+    short_side = int(config.short_side[rng.integers(len(config.short_side))])
+    flip = bool(rng.random() < config.flip)
+    colour = 1.0 + config.colour * rng.uniform(-1.0, 1.0, 3)
+    crop = _draw_crop(rng, height, width, config.crop)
+    size = resized_size(
+        *crop[2:], short_side, long_side=config.long_side, canvas=config.canvas
+    )
+    return ClipPlan(
+        video, frame_ids, crop, short_side, size, flip, tuple(colour.tolist())
+    )
+
+
+def plan_batches(
+    dataset: HasVideos,
+    config: object,
+    *,
+    seed: int,
+    start_step: int,
+    host_index: int,
+    host_count: int,
+) -> Iterator[list[ClipPlan]]:
+    """Yields the plans of this host's share of each batch, from `start_step` on.
+
+    Joined in the order of the hosts, the shares are the batch that one host would make.
+    """
+    clips = read_clip_config(config)
+    local = local_batch_size(
+        clips.batch_size, host_index=host_index, host_count=host_count
+    )
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    if not isinstance(start_step, int) or start_step < 0:
+        raise ValueError(f"start_step: expected 0, 1, .., got {start_step!r}")
+    extents = video_extents(dataset)
+    if not len(extents):
+        raise ValueError("dataset: expected at least one video, got none")
+
+    def batches():
+        step = start_step
+        while True:
+            first = step * clips.batch_size + host_index * local
+            positions = range(first, first + local)
+            yield [plan_clip(seed, position, extents, clips) for position in positions]
+            step += 1
+
+    return batches()
+
+
+def draw_frames(
+    rng: np.random.Generator, length: int, frames: int, frame_range: int
+) -> np.ndarray:
+    """A uniform key frame and others near it: int32 [T], ascending.
+
+    The others differ if the video has enough frames within `frame_range` of the key
+    frame; otherwise all of these are taken and some repeat.
+
+    Deviation: Mask2Former draws the others with replacement; the same for T = 2.
+    """
+    key = int(rng.integers(length))
+    low, high = max(0, key - frame_range), min(length - 1, key + frame_range)
+    near = np.delete(np.arange(low, high + 1), key - low)
+    others = rng.permutation(near)[: frames - 1]
+    missing = frames - 1 - len(others)
+    repeats = rng.integers(low, high + 1, missing)
+    return np.sort(np.concatenate([[key], others, repeats])).astype(np.int32)
+
+
+def resized_size(
+    height: int,
+    width: int,
+    short_side: int,
+    *,
+    long_side: int,
+    canvas: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """Height and width after resizing, in pixels.
+
+    As detectron2's `ResizeShortestEdge`: scale to the short side, then down to the
+    largest long side, then round.
+
+    Deviation: what still exceeds the canvas is scaled down to fit, as static sizes
+    need; portrait videos on a landscape canvas become smaller than in the source.
+    """
+    scale = short_side / min(height, width)
+    new = [height * scale, width * scale]
+    if max(new) > long_side:
+        new = [side * (long_side / max(new)) for side in new]
+    if canvas is not None:
+        fit = min(canvas[0] / new[0], canvas[1] / new[1])
+        new = [side * min(1.0, fit) for side in new]
+        new = [min(side, limit) for side, limit in zip(new, canvas, strict=True)]
+    return max(1, int(new[0] + 0.5)), max(1, int(new[1] + 0.5))
+
+
+def _draw_crop(
+    rng: np.random.Generator, height: int, width: int, crop: tuple[int, int] | None
+) -> tuple[int, int, int, int]:
+    """Top, left, height, width; both sides are drawn on their own."""
+    if crop is None:
+        return 0, 0, height, width
+    sides = [
+        int(rng.integers(min(side, crop[0]), min(side, crop[1]) + 1))
+        for side in (height, width)
+    ]
+    top = int(rng.integers(height - sides[0] + 1))
+    left = int(rng.integers(width - sides[1] + 1))
+    return top, left, sides[0], sides[1]
+
+
+def _generator(kind: int, seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([kind, seed, number]))
+    )

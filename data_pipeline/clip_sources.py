@@ -1,0 +1,166 @@
+"""From the plan of a clip to its tensors: out of JPEG folders, or drawn on demand.
+
+A source turns a plan into small features, in Python, and features into images and
+masks at their final size, in the graph. Letters: h w source pixels, H W after resizing.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import tensorflow as tf
+
+from data_pipeline.augment.geometry import (
+    crop_and_resize,
+    resize_masks,
+    source_positions,
+)
+from data_pipeline.clip_sampling import ClipPlan
+from data_pipeline.datasets.dataset import Video
+from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.rle_graph import decode_masks, run_tensors
+
+Features = dict[str, tf.Tensor]
+
+
+class ClipTensors(NamedTuple):
+    """A clip before padding."""
+
+    images: tf.Tensor  # uint8 [T, H, W, 3]
+    masks: tf.Tensor  # bool [N, T, H, W]
+    labels: tf.Tensor  # int32 [N]
+    track_ids: tf.Tensor  # int32 [N]
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """A data set that draws frames with their masks at once, in NumPy."""
+
+    videos: tuple[Video, ...]
+
+    def render(self, index: int, frame_ids: np.ndarray):
+        """Has images [T, h, w, 3], masks [N, T, h, w], labels and track_ids [N]."""
+        ...
+
+
+def plan_features(plan: ClipPlan) -> dict[str, object]:
+    """What every source needs of a plan."""
+    return {
+        "video": plan.video,
+        "frame_ids": plan.frame_ids,
+        "crop": np.array(plan.crop, np.int32),
+        "size": np.array(plan.size, np.int32),
+        "flip": plan.flip,
+        "colour": np.array(plan.colour, np.float32),
+    }
+
+
+def plan_signature(frames: int) -> dict[str, tf.TensorSpec]:
+    """Types of `plan_features`."""
+    return {
+        "video": tf.TensorSpec([], tf.int64),
+        "frame_ids": tf.TensorSpec([frames], tf.int32),
+        "crop": tf.TensorSpec([4], tf.int32),
+        "size": tf.TensorSpec([2], tf.int32),
+        "flip": tf.TensorSpec([], tf.bool),
+        "colour": tf.TensorSpec([3], tf.float32),
+    }
+
+
+class FolderSource:
+    """Reads JPEGs and run lengths; all work on pixels is in the graph.
+
+    Args:
+      dataset: the videos.
+      frames: T.
+    """
+
+    def __init__(self, dataset: YouTubeVis, frames: int):
+        self._dataset = dataset
+        self._runs = run_tensors(dataset.runs)
+        self.signature = {
+            **plan_signature(frames),
+            "paths": tf.TensorSpec([frames], tf.string),
+            "extent": tf.TensorSpec([2], tf.int32),
+            "mask_index": tf.TensorSpec([None, frames], tf.int32),
+            "labels": tf.TensorSpec([None], tf.int32),
+            "track_ids": tf.TensorSpec([None], tf.int32),
+        }
+
+    def features(self, plan: ClipPlan) -> dict[str, object]:
+        """Paths, and the tracks that are seen in the frames; crowds are left out."""
+        dataset, ids = self._dataset, plan.frame_ids
+        video = dataset.videos[plan.video]
+        seen = [
+            (number, track)
+            for number, track in enumerate(dataset.tracks[plan.video], start=1)
+            if not track.crowd and (track.mask_index[ids] >= 0).any()
+        ]
+        masks = [track.mask_index[ids] for _, track in seen]
+        return {
+            **plan_features(plan),
+            "paths": [str(dataset.path(plan.video, int(frame))) for frame in ids],
+            "extent": np.array([video.height, video.width], np.int32),
+            "mask_index": np.array(masks, np.int32).reshape(-1, len(ids)),
+            "labels": np.array([track.label for _, track in seen], np.int32),
+            "track_ids": np.array([number for number, _ in seen], np.int32),
+        }
+
+    def read(self, features: Features) -> ClipTensors:
+        """Decodes, cuts out and resizes."""
+        crop, size, extent = features["crop"], features["size"], features["extent"]
+        frames = []
+        for path in tf.unstack(features["paths"]):
+            frame = tf.io.decode_jpeg(
+                tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
+            )
+            same = tf.debugging.assert_equal(tf.shape(frame)[:2], extent)
+            with tf.control_dependencies([same]):
+                frames.append(crop_and_resize(frame, crop, size))
+        masks = decode_masks(
+            self._runs,
+            features["mask_index"],
+            height=extent[0],
+            rows=source_positions(crop[0], crop[2], size[0]),
+            columns=source_positions(crop[1], crop[3], size[1]),
+        )
+        return ClipTensors(
+            tf.stack(frames), masks, features["labels"], features["track_ids"]
+        )
+
+
+class RenderSource:
+    """Calls `render` of a data set from the graph.
+
+    Args:
+      dataset: draws frames in NumPy.
+      frames: T.
+    """
+
+    def __init__(self, dataset: Renders, frames: int):
+        self._dataset, self._frames = dataset, frames
+        self.signature = plan_signature(frames)
+
+    def features(self, plan: ClipPlan) -> dict[str, object]:
+        """Nothing but the plan."""
+        return plan_features(plan)
+
+    def read(self, features: Features) -> ClipTensors:
+        """Draws, cuts out and resizes."""
+        images, masks, labels, track_ids = tf.numpy_function(
+            self._render,
+            [features["video"], features["frame_ids"]],
+            [tf.uint8, tf.bool, tf.int32, tf.int32],
+        )
+        images = tf.ensure_shape(images, [self._frames, None, None, 3])
+        masks = tf.ensure_shape(masks, [None, self._frames, None, None])
+        labels, track_ids = (tf.ensure_shape(x, [None]) for x in (labels, track_ids))
+        crop, size = features["crop"], features["size"]
+        frames = [crop_and_resize(frame, crop, size) for frame in tf.unstack(images)]
+        rows = source_positions(crop[0], crop[2], size[0])
+        columns = source_positions(crop[1], crop[3], size[1])
+        masks = resize_masks(masks, rows, columns)
+        return ClipTensors(tf.stack(frames), masks, labels, track_ids)
+
+    def _render(self, video: np.ndarray, frame_ids: np.ndarray) -> tuple:
+        drawn = self._dataset.render(int(video), frame_ids)
+        return drawn.images, drawn.masks, drawn.labels, drawn.track_ids

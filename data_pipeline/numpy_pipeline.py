@@ -1,0 +1,107 @@
+"""Batches of training clips without TensorFlow, for data sets that are drawn."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from data_pipeline.augment.colour import jitter
+from data_pipeline.clip_config import ClipConfig, read_clip_config
+from data_pipeline.clip_sampling import ClipPlan, plan_batches
+from data_pipeline.pad import pad_clip
+
+_BATCHES_AHEAD = 2
+
+
+def train_batches(
+    dataset,
+    config: object,
+    *,
+    seed: int,
+    start_step: int,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """`pipeline.train_batches` for drawn data sets at their own size.
+
+    The same clips and, as nothing is resized, the same numbers.
+
+    Args:
+      dataset: draws frames with their masks: has `videos` and `render`.
+      config: see `clip_config.ClipConfig`; `short_side` must be that of the videos.
+      seed, start_step, host_index, host_count: see `pipeline.train_batches`.
+
+    Raises:
+      ValueError: a setting that cannot be, or that asks for resizing.
+    """
+    clips = read_clip_config(config)
+    plans = plan_batches(
+        dataset,
+        clips,
+        seed=seed,
+        start_step=start_step,
+        host_index=host_index,
+        host_count=host_count,
+    )
+    _check_native_size(dataset, clips)
+    return _batches(dataset, clips, plans)
+
+
+def _batches(dataset, clips: ClipConfig, plans: Iterator[list[ClipPlan]]):
+    """Makes clips in threads, some batches ahead, and yields them in order."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        waiting = deque()
+        try:
+            while True:
+                missing = _BATCHES_AHEAD - len(waiting)
+                for batch in islice(plans, missing):
+                    waiting.append(
+                        [pool.submit(_make_clip, dataset, clips, p) for p in batch]
+                    )
+                made = [future.result() for future in waiting.popleft()]
+                yield {key: np.stack([clip[key] for clip in made]) for key in made[0]}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _make_clip(dataset, clips: ClipConfig, plan: ClipPlan) -> dict[str, np.ndarray]:
+    drawn = dataset.render(plan.video, plan.frame_ids)
+    images, masks = drawn.images, drawn.masks
+    if clips.colour > 0:
+        images = jitter(images, np.array(plan.colour, np.float32))
+    if plan.flip:
+        images, masks = images[:, :, ::-1], masks[..., ::-1]
+    return pad_clip(
+        images,
+        masks,
+        labels=drawn.labels,
+        track_ids=drawn.track_ids,
+        canvas=clips.canvas,
+        instances=clips.instances,
+    )
+
+
+def _check_native_size(dataset, clips: ClipConfig) -> None:
+    if clips.crop is not None:
+        raise ValueError(
+            f"data.crop: expected None without TensorFlow, got {clips.crop}"
+        )
+    for video in dataset.videos:
+        short, long = sorted((video.height, video.width))
+        if set(clips.short_side) != {short}:
+            raise ValueError(
+                f"data.short_side: expected ({short},), the size of the videos, as"
+                f" nothing is resized without TensorFlow; got {clips.short_side}"
+            )
+        if long > clips.long_side:
+            raise ValueError(
+                f"data.long_side: expected at least {long}, got {clips.long_side}"
+            )
+        if video.height > clips.canvas[0] or video.width > clips.canvas[1]:
+            raise ValueError(
+                f"data.canvas: expected at least {(video.height, video.width)},"
+                f" got {clips.canvas}"
+            )

@@ -1,0 +1,119 @@
+"""Static sizes: clips on a canvas, instances in slots, with what is real beside them.
+
+Each step exists in NumPy and as TensorFlow ops; both give the same arrays. Letters:
+N instances before, M slots after; h w pixels of the content, H W of the canvas.
+"""
+
+import numpy as np
+
+
+def pad_clip(
+    images: np.ndarray,
+    masks: np.ndarray,
+    *,
+    labels: np.ndarray,
+    track_ids: np.ndarray,
+    canvas: tuple[int, int],
+    instances: int,
+) -> dict[str, np.ndarray]:
+    """One clip in the form of `schema.BATCH`, without the batch axis.
+
+    Instances without a pixel in the clip are dropped. If more than M are left, the
+    largest stay, counted in pixels over all frames; the first of equals. Slots are
+    filled in the order of the tracks.
+
+    Args:
+      images: uint8 [T, h, w, 3], at most as large as the canvas.
+      masks: bool [N, T, h, w].
+      labels, track_ids: int32 [N].
+      canvas: H and W in pixels.
+      instances: M.
+    """
+    areas = masks.sum((1, 2, 3))
+    largest = np.argsort(-areas, kind="stable")[:instances]
+    keep = np.sort(largest[areas[largest] > 0])
+    masks = masks[keep]
+    boxes, present = _boxes(masks)
+    frames, height, width = images.shape[:3]
+    bottom, right = canvas[0] - height, canvas[1] - width
+    empty = instances - len(keep)
+
+    def fill(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, empty)] + [(0, 0)] * (array.ndim - 1))
+
+    return {
+        "images": np.pad(images, [(0, 0), (0, bottom), (0, right), (0, 0)]),
+        "frame_valid": np.ones(frames, bool),
+        "sizes": np.array([height, width], np.int32),
+        "masks": np.pad(masks, [(0, empty), (0, 0), (0, bottom), (0, right)]),
+        "boxes": fill(boxes),
+        "present": fill(present),
+        "labels": fill(labels[keep].astype(np.int32)),
+        "track_ids": fill(track_ids[keep].astype(np.int32)),
+        "instance_valid": np.arange(instances) < len(keep),
+    }
+
+
+def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tight boxes [N, T, 4] of masks [N, T, h, w], and where there are pixels."""
+    bounds = []
+    for along in (masks.any(-2), masks.any(-1)):  # columns, rows
+        size = along.shape[-1]
+        place = np.arange(size, dtype=np.int32)
+        low = np.where(along, place, size).min(-1)
+        high = np.where(along, place + 1, 0).max(-1)
+        bounds.append((low, high))
+    (x1, x2), (y1, y2) = bounds
+    present = x2 > x1
+    boxes = np.stack([x1, y1, x2, y2], -1) * present[..., None]
+    return boxes.astype(np.float32), present
+
+
+def pad_clip_graph(images, masks, *, labels, track_ids, canvas, instances):
+    """`pad_clip` for tensors."""
+    import tensorflow as tf
+
+    areas = tf.reduce_sum(tf.cast(masks, tf.int32), [1, 2, 3])
+    largest = tf.argsort(-areas, stable=True)[:instances]
+    keep = tf.sort(tf.boolean_mask(largest, tf.gather(areas, largest) > 0))
+    masks = tf.gather(masks, keep)
+    boxes, present = _boxes_graph(masks)
+    frames, size = images.shape[0], tf.shape(images)[1:3]
+    bottom, right = canvas[0] - size[0], canvas[1] - size[1]
+    empty = instances - tf.size(keep)
+
+    def fill(tensor, *axes: int):
+        paddings = [[0, empty]] + [[0, 0]] * len(axes)
+        return tf.ensure_shape(tf.pad(tensor, paddings), [instances, *axes])
+
+    pixels = tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
+    tubes = tf.pad(masks, [[0, empty], [0, 0], [0, bottom], [0, right]])
+    return {
+        "images": tf.ensure_shape(pixels, [frames, *canvas, 3]),
+        "frame_valid": tf.ones([frames], tf.bool),
+        "sizes": size,
+        "masks": tf.ensure_shape(tubes, [instances, frames, *canvas]),
+        "boxes": fill(boxes, frames, 4),
+        "present": fill(present, frames),
+        "labels": fill(tf.gather(labels, keep)),
+        "track_ids": fill(tf.gather(track_ids, keep)),
+        "instance_valid": tf.range(instances) < tf.size(keep),
+    }
+
+
+def _boxes_graph(masks):
+    """`_boxes` for tensors."""
+    import tensorflow as tf
+
+    bounds = []
+    for axis in (-2, -1):
+        along = tf.reduce_any(masks, axis)
+        size = tf.shape(along)[-1]
+        place = tf.range(size)
+        low = tf.reduce_min(tf.where(along, place, size), -1)
+        high = tf.reduce_max(tf.where(along, place + 1, 0), -1)
+        bounds.append((low, high))
+    (x1, x2), (y1, y2) = bounds
+    present = x2 > x1
+    boxes = tf.where(present[..., None], tf.stack([x1, y1, x2, y2], -1), 0)
+    return tf.cast(boxes, tf.float32), present

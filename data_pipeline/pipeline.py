@@ -1,0 +1,117 @@
+"""Batches of training clips with tf.data: plan, read, augment, pad, batch."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from data_pipeline.augment.colour import jitter_graph
+from data_pipeline.augment.geometry import flip_clip
+from data_pipeline.clip_config import read_clip_config
+from data_pipeline.clip_sampling import ClipPlan, plan_batches
+from data_pipeline.clip_sources import Features, FolderSource, Renders, RenderSource
+from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.pad import pad_clip_graph
+
+_BATCHES_AHEAD = 2
+
+
+def train_batches(
+    dataset: YouTubeVis | Renders,
+    config: object,
+    *,
+    seed: int,
+    start_step: int,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields this host's share of the batches of steps `start_step`, + 1, ..
+
+    A batch depends on the seed and its step alone: a run taken up at a step sees what
+    the unbroken run would have seen, and the shares of all hosts joined in order are
+    the batch of one host. Crowd annotations and instances without a pixel in the clip
+    are left out; if more than `config.instances` remain, the largest are kept.
+
+    Args:
+      dataset: a folder reader, or one that draws.
+      config: see `clip_config.ClipConfig`; `batch_size` counts the clips of all hosts.
+      seed: of the run.
+      start_step: the first step.
+      host_index, host_count: which share.
+
+    Returns:
+      An endless iterator over arrays as `schema.BATCH` says.
+
+    Raises:
+      ValueError: a setting that cannot be; while iterating, DataError for a file that
+        cannot be read.
+    """
+    clips = read_clip_config(config)
+
+    def plans(first: int) -> Iterator[list[ClipPlan]]:
+        return plan_batches(
+            dataset,
+            clips,
+            seed=seed,
+            start_step=first,
+            host_index=host_index,
+            host_count=host_count,
+        )
+
+    plans(start_step)  # wrong arguments are reported now, not from within the graph
+    kind = FolderSource if isinstance(dataset, YouTubeVis) else RenderSource
+    _leave_accelerators()
+    with tf.device("CPU"):
+        source = kind(dataset, clips.frames)
+    clip_features = (source.features(p) for batch in plans(start_step) for p in batch)
+
+    def make_clip(features: Features) -> dict[str, tf.Tensor]:
+        clip = source.read(features)
+        images = clip.images
+        if clips.colour > 0:
+            images = jitter_graph(images, features["colour"])
+        images, masks = flip_clip(images, clip.masks, features["flip"])
+        return pad_clip_graph(
+            images,
+            masks,
+            labels=clip.labels,
+            track_ids=clip.track_ids,
+            canvas=clips.canvas,
+            instances=clips.instances,
+        )
+
+    data = tf.data.Dataset.from_generator(
+        lambda: clip_features, output_signature=source.signature
+    )
+    data = data.map(make_clip, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.batch(clips.batch_size // host_count, drop_remainder=True)
+    batches = data.prefetch(_BATCHES_AHEAD).as_numpy_iterator()
+    return _with_clear_errors(batches, dataset, plans, start_step)
+
+
+def _with_clear_errors(batches, dataset, plans, step) -> Iterator[dict]:
+    """Passes batches on; if one fails, finds the frame at fault and says so.
+
+    TensorFlow's own errors name neither the file nor the video. The order of the clips
+    is known, so those of the failed batch are read once more, outside the graph.
+    """
+    while True:
+        try:
+            batch = next(batches)
+        except tf.errors.OpError as error:
+            read = (
+                dataset.read_frames
+                if isinstance(dataset, YouTubeVis)
+                else dataset.render
+            )
+            for plan in next(plans(step)):
+                read(plan.video, plan.frame_ids)
+            raise ValueError(f"batch of step {step}: {error.message}") from error
+        yield batch
+        step += 1
+
+
+def _leave_accelerators() -> None:
+    """Keeps TensorFlow from taking the memory of devices that JAX works on."""
+    if tf.config.get_visible_devices("GPU"):
+        tf.config.set_visible_devices([], "GPU")

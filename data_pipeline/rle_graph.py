@@ -1,0 +1,109 @@
+"""Run lengths to masks inside a TensorFlow graph, at the size the clip needs.
+
+Runs are moved to the target size first and only then turned into pixels, so that the
+cost follows the size of the objects after resizing, not that of the source frames.
+Letters: N tracks, T frames, K masks that are there, h source rows, H W target pixels.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from data_pipeline.rle import Runs
+
+
+class RunTensors(NamedTuple):
+    """`rle.Runs` of a whole data set as tensors."""
+
+    ends: tf.Tensor  # int32 [R]
+    splits: tf.Tensor  # int64 [K + 1]
+
+
+def run_tensors(runs: Runs) -> RunTensors:
+    """Puts runs where graphs can read them, once, on the host."""
+    with tf.device("CPU"):
+        return RunTensors(tf.constant(runs.ends), tf.constant(runs.splits))
+
+
+def decode_masks(
+    runs: RunTensors,
+    mask_index: tf.Tensor,
+    *,
+    height: tf.Tensor,
+    rows: tf.Tensor,
+    columns: tf.Tensor,
+) -> tf.Tensor:
+    """Masks read at some rows and columns of the source frames.
+
+    Args:
+      runs: all masks of the data set.
+      mask_index: int32 [N, T], which mask; -1 for none.
+      height: h, rows of the source frames.
+      rows: int32 [H], source row of each target row, not descending.
+      columns: int32 [W], the same for columns.
+
+    Returns:
+      bool [N, T, H, W]; False where there is no mask.
+    """
+    # Enlarging repeats source columns; the runs are drawn in each column once.
+    columns, column_of = tf.unique(columns)
+    num_rows, num_columns = tf.size(rows), tf.size(columns)
+    flat = tf.reshape(mask_index, [-1])
+    slots = tf.where(flat >= 0)[:, 0]
+    begins, ends, owner = _foreground_runs(runs, tf.gather(flat, slots))
+    begins = _move_to_target(begins, height, rows, columns)
+    ends = _move_to_target(ends, height, rows, columns)
+    offsets = owner * tf.cast(num_rows * num_columns, tf.int64)
+    pixels = tf.raw_ops.RaggedRange(
+        starts=begins + offsets, limits=ends + offsets, deltas=tf.ones([1], tf.int64)[0]
+    ).rt_dense_values
+    total = tf.size(slots) * num_rows * num_columns
+    drawn = tf.scatter_nd(pixels[:, None], tf.ones_like(pixels, tf.uint8), [total])
+    drawn = tf.reshape(drawn, [-1, num_columns, num_rows])
+    drawn = tf.cond(
+        num_columns == tf.size(column_of),
+        lambda: drawn,
+        lambda: tf.gather(drawn, column_of, axis=1),
+    )
+    drawn = tf.transpose(drawn, [0, 2, 1])
+    # A last, empty mask stands for all that are not there.
+    drawn = tf.pad(drawn, [[0, 1], [0, 0], [0, 0]])
+    place = tf.tensor_scatter_nd_update(
+        tf.fill([tf.size(flat)], tf.size(slots)),
+        slots[:, None],
+        tf.range(tf.size(slots)),
+    )
+    masks = tf.cast(tf.gather(drawn, place), tf.bool)
+    shape = tf.concat([tf.shape(mask_index), tf.shape(masks)[1:]], 0)
+    return tf.reshape(masks, shape)
+
+
+def _foreground_runs(
+    runs: RunTensors, masks: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """First pixel, end and mask (counted in `masks`) of every foreground run."""
+    # Run 2 j + 1 of a mask is foreground and begins where run 2 j ends.
+    first = tf.gather(runs.splits, masks)
+    pairs = (tf.gather(runs.splits, masks + 1) - first) // 2
+    count = tf.ragged.range(pairs)
+    owner = count.value_rowids()
+    background = tf.gather(first, owner) + 2 * count.flat_values
+    return (
+        tf.gather(runs.ends, background),
+        tf.gather(runs.ends, background + 1),
+        owner,
+    )
+
+
+def _move_to_target(
+    positions: tf.Tensor, height: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
+) -> tf.Tensor:
+    """The first target pixel, down the columns, at or after a source pixel: int64."""
+    column, row = positions // height, positions % height
+    target_column = tf.searchsorted(columns, column)
+    target_row = tf.searchsorted(rows, row)
+    last = tf.size(columns) - 1
+    same = tf.gather(columns, tf.minimum(target_column, last)) == column
+    same &= target_column <= last
+    moved = target_column * tf.size(rows) + tf.where(same, target_row, 0)
+    return tf.cast(moved, tf.int64)
