@@ -5,6 +5,7 @@ A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
 """
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -30,6 +31,8 @@ class Checkpoints:
     def __init__(self, workdir: str, *, keep: int):
         if keep < 1:
             raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
+        logging.getLogger("absl").addFilter(_not_a_failed_write)
+        self._writing_step = 0
         self._manager = ocp.CheckpointManager(
             _absolute(workdir) / FOLDER,
             item_handlers=_handlers(),
@@ -50,13 +53,15 @@ class Checkpoints:
           CheckpointError: if this write or the one before it fails.
         """
         step = int(state.step)
+        self.wait()
+        self._writing_step = step
         optimizer = _optimizer_item(state, jax.random.key_data(state.rng))
         items = ocp.args.Composite(
             variables=ocp.args.StandardSave(state.variables),
             optimizer=ocp.args.StandardSave(optimizer),
             metrics=ocp.args.JsonSave(metrics),
         )
-        with self._writing(step):
+        with self._writing():
             self._manager.save(step, args=items)
 
     def wait(self) -> None:
@@ -65,7 +70,7 @@ class Checkpoints:
         Raises:
           CheckpointError: if the last write failed.
         """
-        with self._writing(self.latest_step()):
+        with self._writing():
             self._manager.wait_until_finished()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
@@ -109,24 +114,24 @@ class Checkpoints:
         trace: TracebackType | None,
     ) -> None:
         try:
-            with self._writing(self.latest_step()):
+            with self._writing():
                 self._manager.close()
         except CheckpointError:
             if error is None:  # otherwise the error on its way says why the run ended
                 raise
 
     @contextmanager
-    def _writing(self, step: int | None) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # Orbax passes on what the file system raised
             raise CheckpointError(
-                f"step {step}: cannot write checkpoint: {_reason(error)};"
-                f" complete ones in {self._manager.directory}: {self._complete()}"
+                f"step {self._writing_step}: cannot write the checkpoint:"
+                f" {_reason(error)}; complete ones in {self._manager.directory}: {self._complete()}"
             ) from error
 
     def _complete(self) -> list[int]:
-        return sorted(self._manager.all_steps(read=True))
+        return sorted(ocp.utils.checkpoint_steps(self._manager.directory))
 
 
 def load_variables(path: str) -> dict[str, dict]:
@@ -164,6 +169,11 @@ def save_variables(path: str, variables: dict[str, dict]) -> None:
     ) as checkpointer:
         item = ocp.args.StandardSave(variables)
         checkpointer.save(folder, args=ocp.args.Composite(variables=item))
+
+
+def _not_a_failed_write(record: logging.LogRecord) -> bool:
+    """Orbax logs a failure with a trace in each of its threads, then raises it."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _handlers() -> dict[str, ocp.CheckpointHandler]:

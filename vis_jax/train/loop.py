@@ -55,6 +55,8 @@ def train(
         notice(checkpoints) as preempted,
     ):
         start = checkpoints.latest_step() or 0
+        if start > last:
+            raise ValueError(f"num_steps: {last}, but {workdir} is at step {start}")
         batches = unending(make_batches(start))
         batch = next(batches)
         state, update = prepare(

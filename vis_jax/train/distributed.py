@@ -1,0 +1,82 @@
+"""Several processes as one run."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+from ml_collections import ConfigDict
+
+FIELDS = {
+    "coordinator": "VIS_JAX_COORDINATOR",
+    "num_processes": "VIS_JAX_NUM_PROCESSES",
+    "process_id": "VIS_JAX_PROCESS_ID",
+}
+
+
+def initialise_distributed(config: ConfigDict) -> bool:
+    """Joins the other processes of this run, if there are any.
+
+    To be called before anything else touches a device. In this order: the address in
+    `config.distributed` or the environment; a task of several started by `srun`; a host
+    of several in a TPU slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find
+    out, as launch/train_tpu.sh does. Otherwise the process is on its own.
+
+    Args:
+      config: may hold `distributed`, with `coordinator` ("host:port"),
+        `num_processes` and `process_id`. The environment (VIS_JAX_COORDINATOR,
+        VIS_JAX_NUM_PROCESSES, VIS_JAX_PROCESS_ID) wins over each of them.
+
+    Returns:
+      True if there are other processes.
+
+    Raises:
+      ValueError: if some of the three are given, but not all.
+    """
+    address = explicit_address(config, os.environ)
+    if address is not None:
+        jax.distributed.initialize(**address)
+    elif is_one_of_several(os.environ):
+        jax.distributed.initialize()  # JAX asks Slurm, or the TPU's metadata
+    return jax.process_count() > 1
+
+
+def explicit_address(config: ConfigDict, environ: Mapping[str, str]) -> dict | None:
+    """Arguments of `jax.distributed.initialize`, None if nothing is given.
+
+    Raises:
+      ValueError: see `initialise_distributed`.
+    """
+    given = dict(config.get("distributed") or {})
+    given |= {
+        name: environ[key] for name, key in FIELDS.items() if environ.get(key, "") != ""
+    }
+    if not given:
+        return None
+    if set(given) != set(FIELDS):
+        raise ValueError(
+            f"distributed: expected all of {sorted(FIELDS)} (or in the environment"
+            f" {sorted(FIELDS.values())}), got {sorted(given)}"
+        )
+    return {
+        "coordinator_address": given["coordinator"],
+        "num_processes": int(given["num_processes"]),
+        "process_id": int(given["process_id"]),
+    }
+
+
+def is_one_of_several(environ: Mapping[str, str]) -> bool:
+    """True where JAX can find the other processes by itself.
+
+    Raises:
+      ValueError: on a value of VIS_JAX_DISTRIBUTED other than "auto".
+    """
+    asked = environ.get("VIS_JAX_DISTRIBUTED", "")
+    if asked not in ("", "auto"):
+        raise ValueError(
+            f"VIS_JAX_DISTRIBUTED: expected 'auto' or nothing, got {asked!r}"
+        )
+    tasks = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    hosts = [
+        name for name in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if name
+    ]
+    return asked == "auto" or tasks > 1 or len(hosts) > 1
