@@ -235,29 +235,44 @@ def _info(
     }
 
 
-def _masks(
-    prediction: Prediction, tracks: np.ndarray, t: int, source: Source
-) -> np.ndarray:
-    """The masks of some tracks in frame `t`: bool [N, H, W], empty where absent."""
+class Present(NamedTuple):
+    """The tracks that a frame shows."""
+
+    masks: np.ndarray  # bool [N, H, W]
+    track_ids: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+def _present(prediction: Prediction, tracks: np.ndarray, t: int) -> Present | None:
+    """Those of `tracks` that are in frame `t`; None if there are none."""
     from pycocotools.mask import decode
 
-    masks = np.zeros((len(tracks), source.height, source.width), bool)
-    for mask, i in zip(masks, tracks, strict=True):
-        rle = prediction.segmentations[i][t]
-        if rle is not None:
-            mask[:] = decode(rle)
-    return masks
+    tracks = np.array(
+        [i for i in tracks if prediction.segmentations[i][t] is not None], int
+    )
+    if not tracks.size:
+        return None
+    # A view: pycocotools puts the pixels of a mask together, column by column.
+    masks = decode([prediction.segmentations[i][t] for i in tracks])
+    return Present(
+        np.moveaxis(masks, 2, 0).view(bool),
+        np.asarray(prediction.track_ids)[tracks],
+        np.asarray(prediction.labels)[tracks],
+        np.asarray(prediction.scores)[tracks],
+    )
 
 
 def _write_ids(
     folder: Path, source: Source, prediction: Prediction, shown: np.ndarray
 ) -> None:
     folder.mkdir()
-    track_ids = np.asarray(prediction.track_ids)[shown]
-    scores = np.asarray(prediction.scores)[shown]
-    largest = int(track_ids.max(initial=0))
+    largest = int(np.asarray(prediction.track_ids)[shown].max(initial=0))
     for t in range(source.num_frames):
-        ids = id_map(_masks(prediction, shown, t, source), track_ids, scores)
+        ids = np.zeros((source.height, source.width), np.uint16)
+        present = _present(prediction, shown, t)
+        if present is not None:
+            ids = id_map(present.masks, present.track_ids, present.scores)
         write_ids(folder / f"{t:05d}.png", ids, largest=largest)
 
 
@@ -269,13 +284,13 @@ def _drawn(
     progress: bool,
 ) -> Iterator[np.ndarray]:
     for t, frame in enumerate(_with_bar(source, "draw", progress)):
+        present = _present(prediction, shown, t)
+        if present is None:
+            yield frame
+            continue
+        masks, track_ids, labels, scores = present
         yield draw_frame(
-            frame,
-            _masks(prediction, shown, t, source),
-            np.asarray(prediction.track_ids)[shown],
-            labels=np.asarray(prediction.labels)[shown],
-            names=names,
-            scores=np.asarray(prediction.scores)[shown],
+            frame, masks, track_ids, labels=labels, names=names, scores=scores
         )
 
 

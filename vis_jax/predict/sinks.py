@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
 
 from vis_jax.visualize.colours import palette
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 CODECS = ("libx264", "mpeg4")  # the first one that PyAV was built with
 CODEC_OPTIONS = {
@@ -38,11 +42,9 @@ class VideoSink:
         self._container = av.open(str(path), "w", format="mp4")
         try:
             # MPEG-4 has 16 bits for the time base.
-            self._stream = self._container.add_stream(
-                codec,
-                rate=fps.limit_denominator(1001),
-                options=CODEC_OPTIONS[codec],
-            )
+            rate, options = fps.limit_denominator(1001), CODEC_OPTIONS[codec]
+            stream = self._container.add_stream(codec, rate=rate, options=options)
+            self._stream = cast("VideoStream", stream)
             self._stream.height = height + height % 2
             self._stream.width = width + width % 2
             self._stream.pix_fmt = "yuv420p"
@@ -87,7 +89,9 @@ class VideoSink:
 
 
 def id_map(
-    masks: np.ndarray, track_ids: Sequence[int], scores: Sequence[float]
+    masks: np.ndarray,
+    track_ids: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
 ) -> np.ndarray:
     """One track id per pixel; where masks overlap, that of the higher score.
 

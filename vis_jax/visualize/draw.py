@@ -1,5 +1,6 @@
 """Masks, outlines and labels on a frame, and frames side by side on a sheet."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,11 +25,11 @@ class Caption(NamedTuple):
 def draw_frame(
     frame: np.ndarray,
     masks: np.ndarray,
-    track_ids: Sequence[int],
+    track_ids: Sequence[int] | np.ndarray,
     *,
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     names: Sequence[str],
-    scores: Sequence[float],
+    scores: Sequence[float] | np.ndarray,
 ) -> np.ndarray:
     """Masks in the colour of their track, outlined and named "3 dog 0.92".
 
@@ -69,7 +70,7 @@ def draw_frame(
 
 
 def draw_masks(
-    frame: np.ndarray, masks: np.ndarray, track_ids: Sequence[int]
+    frame: np.ndarray, masks: np.ndarray, track_ids: Sequence[int] | np.ndarray
 ) -> np.ndarray:
     """Masks and outlines without text, for frames too small for it.
 
@@ -125,7 +126,9 @@ def contact_sheet(
     return sheet
 
 
-def _check(frame: np.ndarray, masks: np.ndarray, **per_mask: Sequence) -> None:
+def _check(
+    frame: np.ndarray, masks: np.ndarray, **per_mask: Sequence | np.ndarray
+) -> None:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ValueError(
             f"frame: expected uint8 [H, W, 3], got {frame.dtype} {frame.shape}"
@@ -193,8 +196,7 @@ def _write_captions(image: Image.Image, captions: list[Caption]) -> None:
     """Writes each text on a patch in its colour; the first ones get the best place."""
     W, H = image.size
     font = ImageFont.load_default(max(10, round(min(H, W) / 30)))
-    ascent, descent = font.getmetrics()
-    height = ascent + descent + 2 * LABEL_MARGIN
+    height = math.ceil(font.getbbox("g")[3]) + 2 * LABEL_MARGIN
     draw = ImageDraw.Draw(image)
     taken: list[tuple[int, int, int, int]] = []
     for text, anchor, colour in captions:
