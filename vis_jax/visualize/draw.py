@@ -95,7 +95,7 @@ def draw_masks(
 
 
 def contact_sheet(
-    frames: Sequence[np.ndarray], *, columns: int, gap: int = 4
+    frames: Sequence[np.ndarray], columns: int, *, gap: int = 4
 ) -> np.ndarray:
     """Frames in rows of `columns`, from left to right, as one image.
 
