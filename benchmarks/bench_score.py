@@ -1,0 +1,180 @@
+"""Time and memory of scoring, against the loop of the official tool.
+
+Run: python benchmarks/bench_score.py --videos 30 --predictions 10 100 --ragged
+
+Both read the same files. "Official" is what its single thread does for every frame: area
+and box of each predicted mask while loading, then for each prediction and track of a
+video and category two merges and two areas. Its matching is left out, so the ratio is a
+lower bound. Data are made up: wobbling blobs at 720p; half of the predictions have the
+category of a track of their video.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from vis_jax.metrics.results_json import load_results, load_truth, write_results
+from vis_jax.metrics.video_ap import evaluate
+
+SIZES = {"ytvis": (720, 1280), "ovis": (1080, 1920)}
+
+
+def blob(rng: np.random.Generator, size: tuple[int, int], ragged: bool) -> np.ndarray:
+    """Corners x y of an outline, pixels."""
+    n = 400 if ragged else 60
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    noise = rng.normal(0, 0.15 if ragged else 0.0, n)
+    wobble = sum(rng.normal(0, 0.1) * np.sin(k * angle) for k in range(2, 6))
+    radius = size[0] * rng.uniform(0.05, 0.35) * (1 + wobble + noise)
+    middle = np.array(size[::-1]) * rng.uniform(0.2, 0.8, 2)
+    return middle + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def masks(
+    rng: np.random.Generator, outline: np.ndarray, length: int, size: tuple[int, int]
+) -> list[dict | None]:
+    """The outline drifting through the frames, absent in about one of ten."""
+    drift, frames = rng.normal(0, 4, 2), []
+    for t in range(length):
+        here = outline + drift * t + rng.normal(0, 2, outline.shape)
+        code = coco_mask.frPyObjects([here.ravel().tolist()], *size)[0]
+        text = {"size": list(size), "counts": code["counts"].decode()}
+        frames.append(text if rng.random() > 0.1 else None)
+    return frames
+
+
+def write_files(
+    folder: Path, style: str, num_videos: int, num_predictions: int, ragged: bool
+) -> None:
+    """truth.json and results.json; predictions share ten outlines per video."""
+    rng = np.random.default_rng(0)
+    size = SIZES[style]
+    videos, annotations, entries = [], [], []
+    for video in range(1, num_videos + 1):
+        length = int(rng.integers(10, 37) if style == "ytvis" else rng.integers(60, 80))
+        videos.append({"id": video, "height": size[0], "width": size[1]})
+        videos[-1]["length"] = length
+        pool, present = [], []
+        for _ in range(rng.integers(1, 4) if style == "ytvis" else rng.integers(4, 8)):
+            outline, category = blob(rng, size, ragged), int(rng.integers(1, 41))
+            frames = masks(rng, outline, length, size)
+            areas = [f and int(coco_mask.area(f)) for f in frames]
+            annotations.append(
+                {"id": len(annotations) + 1, "video_id": video, "iscrowd": 0}
+                | {"category_id": category, "segmentations": frames, "areas": areas}
+            )
+            present.append(category)
+            pool += [masks(rng, outline, length, size) for _ in range(2)]
+        while len(pool) < 10:
+            pool.append(masks(rng, blob(rng, size, ragged), length, size))
+        for i in range(num_predictions):
+            known = rng.random() < 0.5
+            category = int(rng.choice(present) if known else rng.integers(1, 41))
+            entries.append(
+                {"video_id": video, "category_id": category, "score": rng.random()}
+                | {"segmentations": pool[i % len(pool)]}
+            )
+    categories = [{"id": k, "name": str(k)} for k in range(1, 41)]
+    truth = {"videos": videos, "categories": categories, "annotations": annotations}
+    (folder / "truth.json").write_text(json.dumps(truth))
+    write_results(folder / "results.json", entries)
+
+
+def official_load(folder: Path) -> tuple[dict, dict]:
+    """What the official loader computes of each mask, and the groups it makes."""
+    truth = json.loads((folder / "truth.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    truths, predictions = defaultdict(list), defaultdict(list)
+    for entry in results:
+        frames = entry["segmentations"]
+        entry["areas"] = [f and coco_mask.area(f) for f in frames]
+        entry["bboxes"] = [f and coco_mask.toBbox(f) for f in frames]
+        predictions[entry["video_id"], entry["category_id"]].append(entry)
+    for entry in truth["annotations"]:
+        truths[entry["video_id"], entry["category_id"]].append(entry)
+    return truths, predictions
+
+
+def official_iou(truths: dict, predictions: dict) -> int:
+    """The loop over pairs and frames; returns the number of frame pairs."""
+    pairs = 0
+    for key, annotated in truths.items():
+        best = sorted(predictions[key], key=lambda entry: -entry["score"])[:100]
+        for d in best:
+            for g in annotated:
+                intersection = union = 0.0
+                for a, b in zip(d["segmentations"], g["segmentations"], strict=True):
+                    if a and b:
+                        both = coco_mask.merge([a, b], True)
+                        either = coco_mask.merge([a, b], False)
+                        intersection += coco_mask.area(both)
+                        union += coco_mask.area(either)
+                    elif a or b:
+                        union += coco_mask.area(a or b)
+                    pairs += 1
+    return pairs
+
+
+def run(who: str, folder: Path) -> None:
+    """Prints seconds to load, seconds to compare, peak MiB: one tool, one process."""
+    start = time.perf_counter()
+    if who == "official":
+        loaded = official_load(folder)
+        middle = time.perf_counter()
+        official_iou(*loaded)
+    else:
+        truth = load_truth(folder / "truth.json")
+        results = load_results(folder / "results.json", truth)
+        middle = time.perf_counter()
+        evaluate(truth, results)
+    end = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([middle - start, end - middle, peak]))
+
+
+def measure(who: str, folder: Path) -> list[float]:
+    """`run` in a fresh process."""
+    command = [sys.executable, __file__, "--run", who, str(folder)]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--style", choices=SIZES, default="ytvis")
+    parser.add_argument("--videos", type=int, default=302)
+    parser.add_argument("--predictions", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--ragged", action="store_true", help="frayed outlines")
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        run(args.run[0], Path(args.run[1]))
+        return
+    kind = "ragged" if args.ragged else "smooth"
+    print(f"{args.style}, {args.videos} videos, {kind} masks, {platform.machine()}")
+    print("predictions  tool      load s  score s  peak MiB  ratio load, score, both")
+    for number in args.predictions:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_files(folder, args.style, args.videos, number, args.ragged)
+            theirs, ours = measure("official", folder), measure("ours", folder)
+        ratios = [theirs[0] / ours[0], theirs[1] / ours[1]]
+        ratios.append(sum(theirs[:2]) / sum(ours[:2]))
+        for tool, row in (("official", theirs), ("ours", ours)):
+            line = (
+                f"{number:11d}  {tool:8}  {row[0]:6.2f}  {row[1]:7.2f}  {row[2]:8.0f}"
+            )
+            print(line, *(f"{r:6.1f}" for r in ratios if tool == "ours"))
+
+
+if __name__ == "__main__":
+    main()
