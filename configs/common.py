@@ -49,6 +49,15 @@ NUM_CLASSES = {
     "folder": 0,
 }
 
+# Weight decay of Mask2Former: none on norms, on the tables of the mask decoder and on
+# Swin's table of relative positions. The pixel decoder's level vectors do decay.
+NO_DECAY_ON_NORMS_AND_TABLES = (
+    (".*norm.*", 0.0),
+    ("decoder/tables/.*", 0.0),
+    (".*relative_position_bias_table", 0.0),
+    (".*", 1.0),
+)
+
 
 def clips(
     arg: ConfigDict, *, frame_range: int, short_side: tuple[int, ...]

@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         learning_rate=1e-3, weight_decay=0.05, clip_norm=0.1, betas=(0.9, 0.999),
         eps=1e-8, warmup_steps=50, schedule="cosine", decay_at=(),
         rates=((".*", 1.0),),
-        decays=((".*(norm|tables).*", 0.0), (".*", 1.0)),
+        decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
     config.train = dict(
         log_every=20, checkpoint_every=400, keep=2, image_every=400, eval_every=0

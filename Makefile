@@ -1,0 +1,43 @@
+# make demo   train, evaluate and predict on moving shapes (about 10 minutes, 2 cores)
+# make test   all tests
+# Each sets up .venv by itself. make demo SOURCE=video.mp4 also predicts your video.
+
+PYTHON ?= python3
+RUNS ?= runs/demo
+VENV := .venv
+BIN := $(VENV)/bin
+VIS := $(BIN)/python -m vis_jax.main
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: venv demo test lint clean
+
+venv: $(VENV)/.installed
+
+# The dependencies change with setup.cfg and nothing else.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: venv
+	$(VIS) --config configs/ifr_shapes.py --workdir $(RUNS)
+	test -d $(RUNS)/videos || $(VIS) data make_shapes --output $(RUNS)/videos \
+		--split test --num_videos 1 --length 24
+	$(VIS) predict --workdir $(RUNS) --source $(RUNS)/videos/JPEGImages/* \
+		--output $(RUNS)/predict --overwrite
+ifdef SOURCE
+	$(VIS) predict --workdir $(RUNS) --source '$(SOURCE)' \
+		--output $(RUNS)/predict_source --overwrite
+endif
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy vis_jax data_pipeline configs
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,72 @@
+"""Finds and tracks the objects of one video: results.json and a video with masks.
+
+examples:
+  python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
+  python -m vis_jax.main predict --workdir runs/shapes --source 'frames/*.jpg' \\
+      --output out --score_threshold=0.5 --pngs
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from vis_jax.commands import settings
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Adds the flags of this command."""
+    settings.define_config(values, arguments)
+    texts = {
+        "workdir": "folder of a training run; gives config, classes and checkpoint",
+        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
+        "source": "video file, folder of frames, or a quoted pattern as 'frames/*.jpg'",
+        "output": "folder for results.json, video.json, video.mp4",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_float(
+        "score_threshold", 0.3, "tracks below are not drawn", flag_values=values
+    )
+    flags.DEFINE_float(
+        "fps", None, "of the drawn video; default: the source's", flag_values=values
+    )
+    switches = {
+        "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
+        "video": (True, "write video.mp4"),
+        "overwrite": (False, "replace earlier results in --output"),
+    }
+    for name, (default, text) in switches.items():
+        flags.DEFINE_bool(name, default, text, flag_values=values)
+
+
+def run(values: flags.FlagValues, words: list[str]) -> None:
+    """Predicts."""
+    for name in ("workdir", "source", "output"):
+        if not getattr(values, name):
+            raise ValueError(f"--{name}: expected a path, got none")
+    from vis_jax.evaluate.infer import make_infer
+    from vis_jax.predict.loop import predict
+    from vis_jax.predict.sources import open_source
+
+    config = settings.read_config(values)
+    source = open_source(values.source)
+    path = Path(values.workdir) / settings.CATEGORIES_FILE
+    categories = settings.read_categories(path)
+    settings.set_classes(config, len(categories))
+    system = settings.build_system(config)
+    checkpoint = values.checkpoint or values.workdir
+    variables = settings.load_model(system, checkpoint)
+    outputs = predict(
+        source,
+        values.output,
+        make_infer(system, variables, config.test),
+        categories=categories,
+        score_threshold=values.score_threshold,
+        draw_video=values.video,
+        write_pngs=values.pngs,
+        fps=values.fps,
+        overwrite=values.overwrite,
+    )
+    for name, written in outputs._asdict().items():
+        if written is not None:
+            print(f"{name:<14}{written}")

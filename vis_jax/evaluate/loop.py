@@ -1,0 +1,132 @@
+"""Evaluation over a data set, one video at a time, and the files it writes.
+
+A run that is stopped goes on where it stopped: finished videos are lines of
+`results.partial.jsonl`, which `results.json` replaces at the end.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.datasets.to_ytvis import to_ytvis
+from vis_jax.evaluate.infer import Infer, VideoPrediction
+from vis_jax.metrics.json_checks import write_json
+from vis_jax.metrics.results_json import write_results
+from vis_jax.score import score
+
+RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
+PARTIAL = "results.partial.jsonl"
+_CHUNK = 16  # frames read at once
+
+
+def evaluate(
+    dataset: Dataset,
+    infer: Infer,
+    output: str | os.PathLike,
+    *,
+    run_id: str,
+    progress: bool = True,
+) -> dict:
+    """Predicts every video of a data set and scores the result.
+
+    Args:
+      dataset: annotated videos.
+      infer: from frames to tracks; see `make_infer`.
+      output: folder for `results.json`, `truth.json` and `scores.json`.
+      run_id: what the predictions depend on, such as checkpoint and settings; only a
+        stopped evaluation with the same one is continued.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The numbers of `vis_jax.score.score`, with tracking, per category and per video.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read_partial(folder / PARTIAL, run_id)
+    _predict_rest(dataset, infer, folder / PARTIAL, run_id, done, progress)
+    entries = [entry for video in dataset.videos for entry in done[video.video_id]]
+    write_results(folder / RESULTS, entries)
+    write_json(folder / TRUTH, to_ytvis(dataset), indent=None)
+    report = score(
+        folder / TRUTH,
+        folder / RESULTS,
+        folder / SCORES,
+        tracking=True,
+        per_category=True,
+        per_video=True,
+    )
+    (folder / PARTIAL).unlink()
+    return report
+
+
+def to_entries(
+    video_id: int, found: VideoPrediction, category_ids: list[int]
+) -> list[dict]:
+    """The tracks of one video in the layout of YouTube-VIS results."""
+    return [
+        {
+            "video_id": video_id,
+            "category_id": category_ids[label],
+            "score": float(score),
+            "segmentations": [_plain(rle) for rle in frames],
+        }
+        for label, score, frames in zip(
+            found.labels, found.scores, found.segmentations, strict=True
+        )
+    ]
+
+
+def _plain(rle: dict) -> dict:
+    size = [int(side) for side in rle["size"]]
+    return {"size": size, "counts": rle["counts"].decode("ascii")}
+
+
+def _predict_rest(dataset, infer, partial: Path, run_id, done, progress) -> None:
+    """Adds the videos that are not done to `done` and to the file."""
+    from tqdm import tqdm
+
+    ids = [category.category_id for category in dataset.categories]
+    bar = tqdm(dataset.videos, "evaluate", unit="video", disable=not progress)
+    with partial.open("a") as file:
+        if not done:
+            file.truncate(0)
+            file.write(json.dumps({"run_id": run_id}) + "\n")
+        for index, video in enumerate(bar):
+            if video.video_id in done:
+                continue
+            found = infer(
+                _frames(dataset, index),
+                height=video.height,
+                width=video.width,
+                num_frames=video.length,
+            )
+            entries = to_entries(video.video_id, found, ids)
+            done[video.video_id] = entries
+            file.write(json.dumps([video.video_id, entries]) + "\n")
+            file.flush()
+
+
+def _frames(dataset: Dataset, index: int) -> Iterable[np.ndarray]:
+    """The frames of a video, a few in memory at a time."""
+    length = dataset.videos[index].length
+    for start in range(0, length, _CHUNK):
+        ids = np.arange(start, min(start + _CHUNK, length))
+        yield from dataset.read_frames(index, ids)
+
+
+def _read_partial(path: Path, run_id: str) -> dict[int, list[dict]]:
+    """Entries of finished videos; none if the file belongs to another run."""
+    if not path.exists():
+        return {}
+    lines = path.read_text().splitlines(keepends=True)
+    # A line that was being written when the run stopped has no end: drop it.
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    if not records or records[0] != {"run_id": run_id}:
+        return {}
+    with path.open("w") as file:
+        file.writelines(line for line in lines if line.endswith("\n"))
+    return {video_id: entries for video_id, entries in records[1:]}
