@@ -2,7 +2,8 @@
 
 A frame is the panned background and the instances painted over it from the farthest to
 the nearest; which instance owns a pixel is decided at the pixel's centre and at the
-middle of the exposure, before any blur. M instances, T frames.
+middle of the exposure, before any blur. M instances, T frames. Frames are [3, H, W],
+float32 in 0 .. 255, until they are exposed.
 """
 
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
 
 
 def _paint(scene: Scene, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours [H, W, 3], owner of each pixel [H, W] (-1 none), silhouette areas [M]."""
+    """Colours [3, H, W], owner of each pixel [H, W] (-1 none), silhouette areas [M]."""
     half = 0.5 * scene.shutter
     times = np.array([frame_id - half, frame_id, frame_id + half])
     frame = _pan(scene, scene.camera(times))
@@ -83,7 +84,7 @@ def _pan(scene: Scene, offsets: np.ndarray) -> np.ndarray:
     taps = _taps(smear)
     if taps == 1:
         return _crop(scene, offsets[1])
-    total = np.zeros((scene.height, scene.width, 3), np.float32)
+    total = np.zeros((3, scene.height, scene.width), np.float32)
     for share in (np.arange(taps) + 0.5) / taps:
         total += _crop(scene, offsets[0] + share * smear)
     return total / np.float32(taps)
@@ -99,10 +100,10 @@ def _crop(scene: Scene, offset: np.ndarray) -> np.ndarray:
     start = scene.margin + offset[::-1]
     row, column = np.floor(start).astype(int)
     down, right = (start - (row, column)).astype(np.float32)
-    block = scene.background[row : row + scene.height + 1]
-    block = block[:, column : column + scene.width + 1]
-    block = block[:-1] + down * (block[1:] - block[:-1])
-    return block[:, :-1] + right * (block[:, 1:] - block[:, :-1])
+    block = scene.background[:, row : row + scene.height + 1]
+    block = block[..., column : column + scene.width + 1]
+    block = block[:, :-1] + down * (block[:, 1:] - block[:, :-1])
+    return block[..., :-1] + right * (block[..., 1:] - block[..., :-1])
 
 
 def _paint_instance(
@@ -130,9 +131,9 @@ def _paint_instance(
             dx, dy = (share * pose.smear).astype(np.float32)
             layer += _layer(look, pose, x - dx, y - dy)[1]
         layer /= np.float32(taps)
-    patch = frame[y1:y2, x1:x2]
-    patch *= 1.0 - layer[..., 3:]
-    patch += layer[..., :3]
+    patch = frame[:, y1:y2, x1:x2]
+    patch *= 1.0 - layer[3]
+    patch += layer[:3]
     return int(inside.sum())
 
 
@@ -143,7 +144,7 @@ def _layer(
 
     Returns:
       The silhouette, bool [h, w], and colours times coverage with the coverage as
-      fourth channel, float32 [h, w, 4].
+      fourth channel, float32 [4, h, w].
     """
     cos = np.float32(np.cos(pose.angle) / pose.radius)
     sin = np.float32(np.sin(pose.angle) / pose.radius)
@@ -151,13 +152,14 @@ def _layer(
     v = (cos * y - sin * x) * np.float32(look.stretch)
     distance = _OUTLINES[look.label](u, v, look.proportion).astype(np.float32)
     cover = np.clip(0.5 - distance * np.float32(pose.radius), 0, 1)
-    size = len(look.surface)
+    size = look.surface.shape[-1]
     scale = np.float32(0.5 * size / SURFACE_SPAN)
     row = np.clip(v * scale + size / 2, 0, size - 1).astype(np.intp)
     column = np.clip(u * scale + size / 2, 0, size - 1).astype(np.intp)
-    layer = np.empty((*u.shape, 4), np.float32)
-    np.multiply(look.surface[row, column], cover[..., None], out=layer[..., :3])
-    layer[..., 3] = cover
+    layer = np.empty((4, *u.shape), np.float32)
+    texels = look.surface.reshape(3, -1)
+    np.multiply(np.take(texels, row * size + column, 1), cover, out=layer[:3])
+    layer[3] = cover
     return distance <= 0, layer
 
 
@@ -169,20 +171,20 @@ def _expose(scene: Scene, frame_id: int, frame: np.ndarray) -> np.ndarray:
         strength -= 1.0
     row, column = scene.grain_shift[frame_id]
     grain = scene.grain[row : row + scene.height, column : column + scene.width]
-    frame = frame * scene.gain[frame_id] + (grain[..., None] + np.float32(0.5))
-    return np.clip(frame, 0, 255, out=frame).astype(np.uint8)
+    frame = frame * scene.gain[frame_id][:, None, None] + (grain + np.float32(0.5))
+    return np.moveaxis(np.clip(frame, 0, 255, out=frame).astype(np.uint8), 0, -1)
 
 
 def _soften(frame: np.ndarray, strength: float, step: int) -> np.ndarray:
     """A mix with the mean (1 2 1) / 4 over neighbours `step` pixels away, per axis."""
-    for axis in (0, 1):
-        length = frame.shape[axis]
-        at = np.arange(length)
-        before = np.take(frame, np.maximum(at - step, 0), axis)
-        after = np.take(frame, np.minimum(at + step, length - 1), axis)
-        share = np.float32(0.25 * strength)
-        frame = frame * (1 - 2 * share) + share * (before + after)
-    return frame
+    share = np.float32(0.25 * strength)
+    _, height, width = frame.shape
+    edge = np.pad(frame, ((0, 0), (step, step), (0, 0)), "edge")
+    both = edge[:, :height] + edge[:, -height:]
+    frame = frame * (1 - 2 * share) + share * both
+    edge = np.pad(frame, ((0, 0), (0, 0), (step, step)), "edge")
+    both = edge[..., :width] + edge[..., -width:]
+    return frame * (1 - 2 * share) + share * both
 
 
 def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ class Look(NamedTuple):
     label: int  # 0 .. K - 1
     proportion: float  # 0 .. 1, see the silhouettes
     stretch: float  # the width grows by it, the height shrinks
-    surface: np.ndarray  # float32 [S, S, 3], RGB in 0 .. 255
+    surface: np.ndarray  # float32 [3, S, S], RGB
 
 
 class Scene(NamedTuple):
@@ -38,7 +38,7 @@ class Scene(NamedTuple):
     looks: tuple[Look, ...]
     motions: tuple[Motion, ...]
     depth: np.ndarray  # int [M], instances from the farthest to the nearest
-    background: np.ndarray  # float32 [H', W', 3], wider than the frame by the margin
+    background: np.ndarray  # float32 [3, H', W'], wider than the frame by the margin
     margin: np.ndarray  # int [2], rows and columns before the frame when at rest
     camera: Wave
     gain: np.ndarray  # float32 [T, 3], light per colour
@@ -65,7 +65,7 @@ def draw_scene(
     motions = draw_motions(
         rng, level, camera, length=length, height=height, width=width, twins=twins
     )
-    looks = _draw_looks(rng, level, motions, twins, backdrop.mean((0, 1)), length)
+    looks = _draw_looks(rng, level, motions, twins, backdrop.mean((1, 2)), length)
     kept = [i for i, motion in enumerate(motions) if motion is not None]
     # Instances were made from the nearest to the farthest; identities must not tell.
     order = rng.permutation(len(kept))

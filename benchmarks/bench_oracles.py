@@ -1,0 +1,137 @@
+"""What association is worth on moving shapes: perfect masks, trivial identities.
+
+Run: python benchmarks/bench_oracles.py [--videos 50] [--least-iou 0.1]
+
+Both oracles see every true mask with its class. `random` deals the identities of each
+frame at random among its instances; `previous frame` gives a mask the identity of the
+mask of its class in the frame before, paired by box IoU of at least 0.1, or a new one.
+A track has the class of most of its masks, and their share as score. IDF1 counts every
+track. The last row, true identities, is the control.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from data_pipeline.datasets.dataset import Dataset, Truth
+from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
+from data_pipeline.datasets.to_ytvis import to_ytvis
+from vis_jax.metrics.results_json import parse_results
+from vis_jax.metrics.tracking import tracking_scores
+from vis_jax.metrics.tracks import Truth as TruthFile
+from vis_jax.metrics.truth_json import parse_truth
+from vis_jax.metrics.video_ap import evaluate
+
+
+def true_identities(truth: Truth) -> np.ndarray:
+    """An id per mask, [M, T]."""
+    return np.broadcast_to(truth.track_ids[:, None], truth.present.shape)
+
+
+def random_identities(truth: Truth, rng: np.random.Generator) -> np.ndarray:
+    """The ids of each frame, shuffled: [M, T]."""
+    ids = np.zeros(truth.present.shape, np.int32)
+    for t, seen in enumerate(truth.present.T):
+        ids[seen, t] = rng.permutation(truth.track_ids[seen])
+    return ids
+
+
+def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
+    """Ids handed on from frame to frame by box IoU within a class, [M, T]."""
+    ids = np.zeros(truth.present.shape, np.int32)
+    last = 0
+    for t, seen in enumerate(truth.present.T):
+        now = np.flatnonzero(seen)
+        before = np.flatnonzero(truth.present[:, t - 1]) if t else now[:0]
+        iou = _box_iou(truth.boxes[before, t - 1], truth.boxes[now, t])
+        iou *= truth.labels[before][:, None] == truth.labels[now]
+        for row, column in zip(*linear_sum_assignment(-iou), strict=True):
+            if iou[row, column] >= least_iou:
+                ids[now[column], t] = ids[before[row], t - 1]
+        new = now[ids[now, t] == 0]
+        ids[new, t] = last + 1 + np.arange(len(new))
+        last += len(new)
+    return ids
+
+
+def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of boxes x1 y1 x2 y2 with an area, [N, 4] and [M, 4]: [N, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), -1)
+    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in (a, b))
+    return shared / (area_a[:, None] + area_b[None] - shared)
+
+
+def result_entries(
+    dataset: Dataset, index: int, truth: Truth, ids: np.ndarray
+) -> list[dict]:
+    """One entry of a results file per identity that `ids` [M, T] names."""
+    video = dataset.videos[index]
+    masks: dict[int, list] = defaultdict(lambda: [None] * video.length)
+    labels: dict[int, Counter] = defaultdict(Counter)
+    for m, t in np.argwhere(truth.present):
+        number = int(ids[m, t])
+        masks[number][t] = truth.segmentations[m][t]
+        labels[number][int(truth.labels[m])] += 1
+    entries = []
+    for number, segmentations in masks.items():
+        label, votes = labels[number].most_common(1)[0]
+        entries.append(
+            {
+                "video_id": video.video_id,
+                "category_id": dataset.categories[label].category_id,
+                "score": votes / labels[number].total(),
+                "segmentations": segmentations,
+            }
+        )
+    return entries
+
+
+def oracles(least_iou: float) -> dict[str, Callable[[Truth], np.ndarray]]:
+    """The rows of the table."""
+    rng = np.random.default_rng(0)
+    return {
+        "random": partial(random_identities, rng=rng),
+        "previous frame": partial(previous_frame_identities, least_iou=least_iou),
+        "true": true_identities,
+    }
+
+
+def measure(
+    dataset: Dataset, truth: TruthFile, oracle: Callable[[Truth], np.ndarray]
+) -> dict[str, float]:
+    """AP, AP50 and IDF1 of an oracle."""
+    entries = []
+    for index in range(len(dataset.videos)):
+        known = dataset.truth(index)
+        entries += result_entries(dataset, index, known, oracle(known))
+    results = parse_results(entries, truth)
+    stats = evaluate(truth, results).stats
+    tracking = tracking_scores(truth, results, score_threshold=0.0)
+    return {"AP": stats["AP"], "AP50": stats["AP50"], "IDF1": tracking["IDF1"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--videos", type=int, default=50, help="of the val split")
+    parser.add_argument("--least-iou", type=float, default=0.1)
+    flags = parser.parse_args()
+    print("| difficulty | identities | AP | AP50 | IDF1 |")
+    print("| --- | --- | --- | --- | --- |")
+    for difficulty in DIFFICULTIES:
+        dataset = MovingShapes("val", num_videos=flags.videos, difficulty=difficulty)
+        truth = parse_truth(to_ytvis(dataset))
+        for name, oracle in oracles(flags.least_iou).items():
+            row = measure(dataset, truth, oracle)
+            numbers = " | ".join(f"{100 * value:.1f}" for value in row.values())
+            print(f"| {difficulty} | {name} | {numbers} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
