@@ -81,7 +81,8 @@ class Checkpoints:
           like: shapes, dtypes and shardings of the state.
 
         Raises:
-          ValueError: if the checkpoint holds other parameters than `like`.
+          CheckpointError: if it cannot be read.
+          ValueError: if it holds other parameters than `like`.
         """
         path = self._manager.directory / str(step)
         found = self._manager.item_metadata(step)["variables"].tree
@@ -92,7 +93,8 @@ class Checkpoints:
             variables=ocp.args.StandardRestore(like.variables),
             optimizer=ocp.args.StandardRestore(_optimizer_item(like, key)),
         )
-        items = self._manager.restore(step, args=items)
+        with _reading(path):
+            items = self._manager.restore(step, args=items)
         return TrainState(
             step=items.optimizer["step"],
             variables=items.variables,
@@ -125,13 +127,12 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax passes on what the file system raised
+            folder = self._manager.directory
             raise CheckpointError(
                 f"step {self._writing_step}: cannot write the checkpoint:"
-                f" {_reason(error)}; complete ones in {self._manager.directory}: {self._complete()}"
+                f" {_reason(error)}; complete ones in {folder}:"
+                f" {sorted(ocp.utils.checkpoint_steps(folder))}"
             ) from error
-
-    def _complete(self) -> list[int]:
-        return sorted(ocp.utils.checkpoint_steps(self._manager.directory))
 
 
 def load_variables(path: str) -> dict[str, dict]:
@@ -142,12 +143,13 @@ def load_variables(path: str) -> dict[str, dict]:
         the folder of one step or of `save_variables`.
 
     Raises:
-      CheckpointError: if there is no checkpoint.
+      CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     folder = _find(_absolute(path))
-    with ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(**_handlers())
-    ) as checkpointer:
+    with (
+        _reading(folder),
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,
+    ):
         tree = checkpointer.metadata(folder).item_metadata["variables"].tree
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
         item = ocp.args.StandardRestore(like)
@@ -195,6 +197,14 @@ def _find(path: epath.Path) -> epath.Path:
             " folder of one step"
         )
     return folder / str(max(steps))
+
+
+@contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax has no error of its own for a damaged file
+        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
 def _optimizer_item(state: TrainState, key: object) -> dict[str, object]:

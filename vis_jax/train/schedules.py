@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from vis_jax.typing import Array, Float32
 
@@ -23,7 +24,7 @@ def step(rate: float, *, decay_at: Sequence[int], warmup_steps: int) -> Schedule
     """
     if list(decay_at) != sorted(set(decay_at)):
         raise ValueError(f"decay_at: expected ascending steps, got {tuple(decay_at)}")
-    bounds = jnp.asarray(tuple(decay_at), jnp.int32)
+    bounds = np.array(tuple(decay_at), np.int32)
 
     def schedule(count: Array) -> Array:
         passed = jnp.sum(count >= bounds)

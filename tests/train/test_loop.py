@@ -1,0 +1,175 @@
+import itertools
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compilations import count_compilations
+from tests.train.processes import finish, start
+from tests.train.toy_run import Recorder
+from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.structures import LossAux
+from vis_jax.train.checkpoint import load_variables
+from vis_jax.train.loop import train
+from vis_jax.train.monitor import NonFiniteLossError
+
+
+def run(
+    workdir, *, system=None, batches=toy_batches, evaluate=None, draw=None, **changes
+):
+    """The final state and what was recorded."""
+    recorder = Recorder()
+    state = train(
+        toy_config(**changes), system or toy_system(), batches, str(workdir),
+        evaluate=evaluate, draw=draw, writer=recorder,
+    )  # fmt: skip
+    return state, recorder
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Six steps: workdir, state, record, and what was compiled."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    jax.clear_caches()
+    with count_compilations() as names:
+        state, recorder = run(workdir)
+    return workdir, state, recorder, names
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
+    jax.tree.map(np.testing.assert_array_equal, a.opt_state, b.opt_state)
+
+
+def test_a_run_compiles_three_functions_each_once(unbroken):
+    *_, names = unbroken
+    assert len(names) == 3, names  # init, the state around it, the update
+
+
+def test_more_steps_compile_nothing_more(tmp_path):
+    jax.clear_caches()
+    with count_compilations() as names:
+        run(tmp_path, num_steps=9)
+    assert len(names) == 3, names
+
+
+def test_optimises_parameters_only(unbroken):
+    _, state, recorder, _ = unbroken
+    assert sorted(recorder.losses) == [1, 2, 3, 4, 5, 6]
+    assert recorder.losses[6] < recorder.losses[1]
+    assert int(state.step) == 6
+    np.testing.assert_allclose(state.variables["constants"]["target_scale"], 0.1)
+    assert float(state.variables["batch_stats"]["updates"]) == 6.0
+
+
+def test_writes_the_config_and_the_last_checkpoint(unbroken):
+    workdir, state, *_ = unbroken
+    assert json.loads((workdir / "config.json").read_text())["num_steps"] == 6
+    kernel = load_variables(str(workdir))["params"]["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, state.variables["params"]["head"]["kernel"])
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(unbroken, tmp_path):
+    _, expected, recorder, _ = unbroken
+    options = {"workdir": str(tmp_path), "signal": signal.SIGKILL, "signal_at": 5}
+    finish(start(options), code=-signal.SIGKILL)
+    assert not (tmp_path / "checkpoints" / "6").exists()
+    state, resumed = run(tmp_path)
+    assert min(resumed.losses) > 1  # it did not start again
+    assert_same(state, expected)
+    for step, loss in resumed.losses.items():
+        assert loss == recorder.losses[step]
+
+
+def test_sigterm_saves_and_exits_with_zero(unbroken, tmp_path):
+    _, expected, _, _ = unbroken
+    options = {"workdir": str(tmp_path), "signal": signal.SIGTERM, "signal_at": 2}
+    report = finish(start(options), code=0)
+    assert report["messages"] == ["SIGTERM: saved step 3; start again to go on"]
+    assert list(report["losses"]) == ["1", "2", "3"]
+    state, resumed = run(tmp_path)
+    assert sorted(resumed.losses) == [4, 5, 6]
+    assert_same(state, expected)
+
+
+def test_a_finished_run_evaluates_again_and_trains_no_more(unbroken):
+    workdir, expected, *_ = unbroken
+    state, recorder = run(workdir, evaluate=lambda variables, step: {"AP": 1.0})
+    assert recorder.losses == {}
+    assert recorder.evaluations == {6: {"AP": 1.0}}
+    assert_same(state, expected)
+
+
+def test_another_model_in_the_workdir_is_an_error(unbroken):
+    workdir, *_ = unbroken
+    with pytest.raises(ValueError, match=r"params/head/bias \(expected float32\[5\]"):
+        run(workdir, system=toy_system(features=5), num_steps=9)
+    assert json.loads((workdir / "config.json").read_text())["num_steps"] == 6
+
+
+def test_fewer_steps_than_are_done_is_an_error(unbroken):
+    workdir, *_ = unbroken
+    with pytest.raises(ValueError, match="num_steps: 4, but .* is at step 6"):
+        run(workdir, num_steps=4)
+
+
+def test_calls_evaluate_and_draw_when_due(tmp_path):
+    def evaluate(variables, step):
+        return {"AP": float(variables["batch_stats"]["updates"])}
+
+    def draw(variables, batch, step):
+        return {"clip": batch["images"][0, 0]}
+
+    _, recorder = run(
+        tmp_path, num_steps=5, evaluate=evaluate, draw=draw,
+        **{"train.eval_every": 2, "train.image_every": 4},
+    )  # fmt: skip
+    assert recorder.evaluations == {2: {"AP": 2.0}, 4: {"AP": 4.0}, 5: {"AP": 5.0}}
+    expected = next(toy_batches(3))["images"][0, 0]
+    np.testing.assert_array_equal(recorder.drawn[4]["clip"], expected)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+    def batches(start):
+        for number, batch in enumerate(toy_batches(start), start):
+            batch["sizes"] = batch["sizes"] * (0 if number == 3 else 1)
+            yield batch
+
+    toy = toy_system()
+
+    def loss(variables, batch, rng):
+        value, aux = toy.loss(variables, batch, rng)
+        bad = jnp.where(batch.sizes.sum() == 0, jnp.nan, 0.0)
+        terms = aux.terms | {"shape": bad}
+        return value + bad, LossAux(terms, aux.batch_stats)
+
+    with pytest.raises(NonFiniteLossError, match="step 4: loss term 'shape' is nan"):
+        run(
+            tmp_path, system=toy._replace(loss=loss), batches=batches, num_steps=9,
+            **{"train.log_every": 100, "train.checkpoint_every": 3},
+        )  # fmt: skip
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_batches_that_end_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="expected an endless iterator"):
+        run(tmp_path, batches=lambda start: itertools.islice(toy_batches(start), 2))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_steps", 0), ("train.log_every", 0), ("train.eval_every", -1)],
+)
+def test_a_wrong_config_is_an_error_before_anything_is_written(tmp_path, field, value):
+    with pytest.raises(ValueError, match=f"{field}: expected an integer >= "):
+        run(tmp_path, **{field: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_toy_batches_divide_into_shares():
+    half = next(toy_batches(0, share=slice(CLIPS // 2, None)))
+    whole = next(toy_batches(0))
+    np.testing.assert_array_equal(half["images"], whole["images"][CLIPS // 2 :])

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.train.toy_system import toy_config
+from vis_jax.train import optimizer as optimizers
+
+RATES = {"head/kernel": 0.1, "head/bias": 0.1, "norm/scale": 1.0}
+DECAYS = {"head/kernel": 1.0, "head/bias": 1.0, "norm/scale": 0.0}
+
+
+def tree(seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    head = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+    values = {"head": head, "norm": {"scale": rng.normal(size=2)}}
+    return jax.tree.map(lambda leaf: (scale * leaf).astype(np.float32), values)
+
+
+def flat(values):
+    return {
+        f"{outer}/{name}": np.asarray(leaf, np.float64)
+        for outer, inner in values.items()
+        for name, leaf in inner.items()
+    }
+
+
+def adamw(params, gradients, *, config, decay_at):
+    """Loshchilov and Hutter, Algorithm 2, in plain NumPy and float64."""
+    (beta1, beta2), eps = config.betas, config.eps
+    params = flat(params)
+    first = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    second = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    for count, gradient in enumerate(map(flat, gradients), start=1):
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient.values()))
+        shrink = min(1.0, config.clip_norm / norm)
+        rate = config.learning_rate * 0.1 ** sum(count - 1 >= at for at in decay_at)
+        for name, leaf in params.items():
+            g = gradient[name] * shrink
+            first[name] = beta1 * first[name] + (1 - beta1) * g
+            second[name] = beta2 * second[name] + (1 - beta2) * g**2
+            mean = first[name] / (1 - beta1**count)
+            deviation = np.sqrt(second[name] / (1 - beta2**count))
+            own = rate * RATES[name]
+            decayed = leaf * (1 - own * config.weight_decay * DECAYS[name])
+            params[name] = decayed - own * mean / (deviation + eps)
+    return params
+
+
+def build(params, **changes):
+    config = toy_config(**changes)
+    return config.optimizer, optimizers.build(
+        config.optimizer, num_steps=config.num_steps, params=params
+    )
+
+
+def test_equals_adamw_written_by_hand():
+    params = tree(0)
+    # The first gradient is below the clipping norm, the others far above it.
+    gradients = [tree(1, 0.01), tree(2), tree(3, 10.0), tree(4), tree(5)]
+    config, optimizer = build(params, **{"optimizer.decay_at": (3,)})
+    expected = adamw(params, gradients, config=config, decay_at=(3,))
+    state = optimizer.transform.init(params)
+    got = params
+    for gradient in gradients:
+        updates, state = optimizer.transform.update(gradient, state, got)
+        got = optax.apply_updates(got, updates)
+    for name, leaf in flat(got).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=2e-6, err_msg=name)
+
+
+def test_rate_zero_freezes_values_and_stops_their_gradient():
+    params = tree(0)
+    _, optimizer = build(params, **{"optimizer.rates": (("head/.*", 0.0), (".*", 1.0))})
+
+    def loss(params):
+        return sum(
+            jnp.sum(leaf**2) for leaf in jax.tree.leaves(optimizer.freeze(params))
+        )
+
+    gradients = jax.grad(loss)(params)
+    assert not gradients["head"]["kernel"].any()
+    assert gradients["norm"]["scale"].all()
+    state = optimizer.transform.init(params)
+    updates, _ = optimizer.transform.update(gradients, state, params)
+    assert not updates["head"]["kernel"].any()  # no weight decay either
+
+
+def test_without_clipping_the_gradient_is_used_as_it_is():
+    params = tree(0)
+    _, optimizer = build(params, **{"optimizer.clip_norm": None})
+    state = optimizer.transform.init(params)
+    _, state = optimizer.transform.update(tree(1, 50.0), state, params)
+    moments = next(part for part in state if hasattr(part, "mu"))
+    np.testing.assert_allclose(
+        moments.mu["norm"]["scale"], 0.1 * tree(1, 50.0)["norm"]["scale"], rtol=1e-6
+    )
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    with pytest.raises(ValueError, match="norm/scale"):
+        build(tree(0), **{"optimizer.rates": (("head/.*", 0.1),)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("schedule", "linear", "expected 'step' or 'cosine', got 'linear'"),
+        ("learning_rate", -1.0, "learning_rate: expected >= 0"),
+        ("clip_norm", 0.0, "clip_norm: expected > 0 or None"),
+        ("rates", ((".*", -1.0),), "rates: expected multipliers >= 0"),
+    ],
+)
+def test_values_out_of_range_are_errors(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        build(tree(0), **{f"optimizer.{field}": value})

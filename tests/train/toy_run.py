@@ -1,0 +1,77 @@
+"""One process of a run of the toy system; prints its losses as JSON.
+
+    python -m tests.train.toy_run '{"workdir": "/tmp/run", "config": {"num_steps": 6}}'
+
+Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
+`process_id`, `num_processes` and `port` of a run of several processes.
+"""
+
+import json
+import os
+import sys
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.train.distributed import initialise_distributed
+from vis_jax.train.loop import train
+from vis_jax.train.writer import Writer
+
+
+class Recorder(Writer):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.losses, self.evaluations, self.drawn, self.messages = {}, {}, {}, []
+
+    def progress(self, step, values):
+        self.losses[step] = values["loss"]
+
+    def scalars(self, step, values, *, group):
+        self.evaluations[step] = values
+
+    def images(self, step, images):
+        self.drawn[step] = images
+
+    def message(self, text):
+        self.messages.append(text)
+
+
+def main(options: dict) -> None:
+    processes, index = options.get("num_processes", 1), options.get("process_id", 0)
+    if processes > 1:
+        address = {
+            "coordinator": f"127.0.0.1:{options['port']}",
+            "num_processes": processes,
+            "process_id": index,
+        }
+        initialise_distributed(ConfigDict({"distributed": address}))
+    clips = CLIPS // processes
+    share = slice(index * clips, (index + 1) * clips)
+    recorder = Recorder()
+
+    def batches(start):
+        for number, batch in enumerate(toy_batches(start, share=share), start):
+            if number == options.get("signal_at"):
+                os.kill(os.getpid(), options["signal"])
+            time.sleep(options.get("seconds_per_step", 0.0))
+            yield batch
+
+    config = toy_config(**options.get("config", {}))
+    try:
+        state = train(
+            config, toy_system(), batches, options["workdir"], writer=recorder
+        )
+        kernel = np.asarray(state.variables["params"]["head"]["kernel"])
+    except SystemExit as leaving:
+        print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
+        raise leaving
+    report = {"losses": recorder.losses, "kernel": kernel.tolist()}
+    print(json.dumps(report | {"devices": jax.device_count()}))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
