@@ -10,7 +10,8 @@ def source_positions(start: tf.Tensor, extent: tf.Tensor, size: tf.Tensor) -> tf
     """Source rows or columns that nearest-neighbour resizing reads: int32 [size].
 
     Target pixel i has its centre over source position (i + 0.5) * extent / size, as in
-    Pillow; in whole numbers, so that no rounding is left to the machine.
+    Pillow; in whole numbers, while Pillow adds up steps in floating point and can land
+    on the other side where a centre lies between two pixels.
 
     Args:
       start, extent: the cropped part of the source, in pixels.

@@ -1,0 +1,122 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from data_pipeline.augment.colour import jitter
+from data_pipeline.datasets import make_dataset
+from data_pipeline.numpy_pipeline import train_batches
+from data_pipeline.pad import pad_clip
+from data_pipeline.schema import check_batch
+
+
+@pytest.fixture
+def config():
+    return ConfigDict(
+        dict(
+            name="moving_shapes",
+            split="train",
+            frames=2,
+            frame_range=3,
+            short_side=(48,),
+            long_side=1333,
+            canvas=(64, 96),
+            instances=3,
+            crop=None,
+            flip=0.5,
+            colour=0.2,
+            batch_size=4,
+            shapes=dict(height=48, width=80, length=4, difficulty="easy", num_videos=5),
+        )
+    )
+
+
+def test_batches_keep_the_schema_and_can_be_taken_up(config):
+    dataset = make_dataset(config)
+    batches = list(islice(train_batches(dataset, config, seed=1, start_step=0), 3))
+    for batch in batches:
+        check_batch(batch, B=4, T=2, M=3, H=64, W=96)
+    again = next(train_batches(dataset, config, seed=1, start_step=2))
+    for key, array in again.items():
+        np.testing.assert_array_equal(array, batches[2][key])
+
+
+def test_hosts_share_a_batch(config):
+    dataset = make_dataset(config)
+    whole = next(train_batches(dataset, config, seed=1, start_step=1))
+    shares = [
+        next(
+            train_batches(
+                dataset, config, seed=1, start_step=1, host_index=k, host_count=2
+            )
+        )
+        for k in range(2)
+    ]
+    for key, array in whole.items():
+        joined = np.concatenate([share[key] for share in shares])
+        np.testing.assert_array_equal(joined, array)
+
+
+def test_resizing_is_refused(config):
+    dataset = make_dataset(config)
+    for name, value in (
+        ("short_side", (96,)),
+        ("crop", (20, 30)),
+        ("long_side", 60),
+        ("canvas", (48, 64)),
+    ):
+        bad = config.copy_and_resolve_references()
+        with bad.ignore_type():
+            bad[name] = value
+        with pytest.raises(ValueError, match=rf"data\.{name}: expected"):
+            train_batches(dataset, bad, seed=0, start_step=0)
+
+
+def test_bad_arguments_are_refused_at_once(config):
+    dataset = make_dataset(config)
+    with pytest.raises(ValueError, match="seed"):
+        train_batches(dataset, config, seed=-1, start_step=0)
+    with pytest.raises(ValueError, match="start_step"):
+        train_batches(dataset, config, seed=0, start_step=-1)
+
+
+def test_data_sets_by_name(config):
+    assert len(make_dataset(config, "held_out").videos) == 5
+    for part, match in (("valid", "data.split"), ("train", "data.name")):
+        if part == "train":
+            config.name = "coco"
+        with pytest.raises(ValueError, match=match):
+            make_dataset(config, part)
+
+
+def test_padding_keeps_the_largest_in_order():
+    masks = np.zeros((5, 2, 4, 6), bool)
+    masks[0, 0, 0, :2] = True  # 2 pixels
+    masks[2, :, 1, 1:5] = True  # 8
+    masks[3, 1, 3, 5] = True  # 1
+    masks[4, 0, 2, :2] = True  # 2, as the first
+    clip = pad_clip(
+        np.ones((2, 4, 6, 3), np.uint8),
+        masks,
+        labels=np.arange(5),
+        track_ids=np.arange(1, 6),
+        canvas=(8, 8),
+        instances=2,
+    )
+    assert clip["track_ids"].tolist() == [1, 3]
+    assert clip["boxes"][1].tolist() == [[1, 1, 5, 2]] * 2
+    assert clip["present"].tolist() == [[True, False], [True, True]]
+    assert clip["images"].sum() == 2 * 4 * 6 * 3
+
+
+def test_colour_factors_in_closed_form():
+    images = np.full((1, 2, 2, 3), 100, np.uint8)
+    images[0, 0, 0] = (200, 100, 40)
+    np.testing.assert_array_equal(jitter(images, np.ones(3)), images)
+    brighter = jitter(images, np.array([1.5, 1.0, 1.0]))
+    assert brighter[0, 0, 0].tolist() == [255, 150, 60]
+    grey = jitter(images, np.array([1.0, 1.0, 0.0]))
+    assert grey[0, 0, 0].tolist() == [123, 123, 123]  # 0.299, 0.587, 0.114
+    flat = jitter(images, np.array([1.0, 0.0, 1.0]))
+    assert np.unique(flat).tolist() == [103]  # the mean: 1240 / 12
