@@ -108,7 +108,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         batch_size=2,
         shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
     )  # fmt: skip
-    config.test.update(short_side=64, split="val", frame_buckets=(4, 8), chunk=4)
+    config.test.update(videos=2, short_side=64, split="val", frame_buckets=(4, 8), chunk=4)
     config.train.update(log_every=1, checkpoint_every=2, image_every=0)
     config.optimizer.update(warmup_steps=0, decay_at=(3,))
     model = config.model

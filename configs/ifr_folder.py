@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         shapes=dict(height=96, width=160, length=12, difficulty="easy", num_videos=100),
     )  # fmt: skip
     config.test = dict(
-        split="train", short_side=128, long_side=256, top=10, chunk=8,
+        split="train", videos=0, short_side=128, long_side=256, top=10, chunk=8,
         frame_buckets=(32, 64),
     )  # fmt: skip
     config.model = dict(

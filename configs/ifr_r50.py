@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
     config.data = common.clips(arg, frame_range=20, short_side=(360, 480))
     config.test = dict(
-        split="valid", short_side=360, long_side=1333, top=10, chunk=8,
+        split="valid", videos=0, short_side=360, long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
     )  # fmt: skip
     config.model = dict(

@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
     )  # fmt: skip
     config.test = dict(
-        split="val", short_side=96, long_side=1333, top=10, chunk=12,
+        split="val", videos=40, short_side=96, long_side=1333, top=10, chunk=12,
         frame_buckets=(12, 24, 36),
     )  # fmt: skip
     config.model = dict(

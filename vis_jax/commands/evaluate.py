@@ -33,7 +33,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues, words: list[str]) -> None:
     """Evaluates."""
-    from data_pipeline.datasets import load_dataset
+    from data_pipeline.datasets import make_dataset
 
     config = settings.read_config(values)
     checkpoint = values.checkpoint or values.workdir
@@ -41,7 +41,7 @@ def run(values: flags.FlagValues, words: list[str]) -> None:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
-    dataset = load_dataset(config.data, config.test.split)
+    dataset = make_dataset(config.data, config.test.split)
     settings.set_classes(config, len(dataset.categories))
     system = settings.build_system(config)
     variables = settings.load_model(system, checkpoint)
@@ -53,12 +53,14 @@ def evaluate_split(
     config: ConfigDict, system, variables: dict, output: Path, *, run_id: str
 ) -> dict:
     """Scores a system on the split that `config.test` names, and prints the table."""
-    from data_pipeline.datasets import load_dataset
+    from data_pipeline.datasets import make_dataset
+    from data_pipeline.datasets.head import Head
     from vis_jax.evaluate.infer import make_infer
     from vis_jax.evaluate.loop import RESULTS, SCORES, evaluate
     from vis_jax.score import format_table
 
-    dataset = load_dataset(config.data, config.test.split)
+    dataset = make_dataset(config.data, config.test.split)
+    dataset = Head(dataset, config.test.videos)
     infer = make_infer(system, variables, config.test)
     settings_of_run = config.to_json_best_effort(sort_keys=True) + run_id
     digest = hashlib.sha256(settings_of_run.encode()).hexdigest()

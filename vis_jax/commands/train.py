@@ -40,13 +40,13 @@ def train_config(config: ConfigDict, workdir: Path) -> None:
     """Trains what a config describes in a folder."""
     import jax
 
-    from data_pipeline.datasets import load_dataset
+    from data_pipeline.datasets import make_dataset
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.train.distributed import initialise_distributed
     from vis_jax.train.loop import train
 
     initialise_distributed(config)
-    dataset = load_dataset(config.data, "train")
+    dataset = make_dataset(config.data, "train")
     settings.set_classes(config, len(dataset.categories))
     system = settings.build_system(config)
     if jax.process_index() == 0:
