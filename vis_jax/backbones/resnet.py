@@ -86,8 +86,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w D"]:
         conv = Conv(self.width, 7, 2, self.norm, dtype=self.dtype, name="conv1")
-        x = nn.relu(conv(x))
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return _max_pool(nn.relu(conv(x)))
 
 
 class ResNet(nn.Module):
@@ -134,6 +133,20 @@ class ResNet(nn.Module):
                 )(x)
             features[f"res{stage + 2}"] = x
         return features
+
+
+def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
+    """Maximum over 3 x 3 at stride 2 of a map of even size without negative values.
+
+    Three shifted slices for each axis: the gradient of a windowed reduction takes six
+    times as long on CPUs. Zero padding is below every maximum, as nothing is negative.
+    """
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = [x[:, start : start + height : 2] for start in range(3)]
+    x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
+    columns = [x[:, :, start : start + width : 2] for start in range(3)]
+    return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
 
 
 def check_canvas(images: jax.Array) -> None:

@@ -36,17 +36,24 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        pad = self.kernel // 2
-        x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x = _convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         if self.norm is not None:
             x = NORMS[self.norm](dtype=self.dtype, name="norm")(x)
         return x
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    pad = kernel.shape[0] // 2
+    if pad == 0:
+        # A matrix product; its gradient runs twice as fast on CPUs as a convolution's.
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

@@ -1,0 +1,143 @@
+"""From a published file to the variables of a model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.converters import huggingface, mask2former, resnet, swin
+from vis_jax.converters.files import read_weights
+from vis_jax.converters.rules import ConvertReport, Rename, Rule, convert, rename
+
+
+class Kind(NamedTuple):
+    """How one kind of file is converted."""
+
+    renames: Sequence[Rename]
+    rules: Sequence[Rule]
+    new: Sequence[str]
+
+
+_NOT_BACKBONE = r"(params|constants)/(?!backbone/).*"
+
+KINDS = {
+    "mask2former": Kind(
+        mask2former.OLD_NAMES,
+        [*mask2former.BACKBONE, *mask2former.PIXEL_DECODER, *mask2former.HEADS],
+        (),
+    ),
+    "huggingface": Kind(
+        huggingface.MODEL,
+        [
+            *mask2former.BACKBONE,
+            *mask2former.PIXEL_DECODER,
+            *mask2former.HEADS,
+            huggingface.UNUSED,
+        ],
+        (),
+    ),
+    "resnet": Kind(
+        [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
+        [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
+        # Caffe2 files whose statistics are merged into scale and bias lack them.
+        (_NOT_BACKBONE, r"constants/backbone/.*/norm/(mean|var)"),
+    ),
+    "swin": Kind(
+        swin.MICROSOFT,
+        [swin.CLASSIFIER, *swin.swin_rules("backbone.", "backbone/")],
+        (_NOT_BACKBONE, swin.OUTPUT_NORMS),
+    ),
+}
+
+
+def convert_file(
+    path: str | Path, variables: Mapping, kind: str, *, warm_start: bool = False
+) -> tuple[dict, ConvertReport]:
+    """The variables with the values of a published file.
+
+    Args:
+      path: see `read_weights`.
+      variables: nested, collections first, as `System.init` returns them.
+      kind: a key of KINDS.
+      warm_start: IFR's decoder starts from the Mask2Former layers it resembles, where
+        the paper starts it from random values.
+
+    Returns:
+      Variables of the same structure, and what was done.
+
+    Raises:
+      ValueError: naming the file, if anything does not fit.
+    """
+    tensors = read_weights(path)
+    try:
+        return convert_tensors(tensors, variables, kind, warm_start=warm_start)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def convert_tensors(
+    tensors: Mapping[str, np.ndarray],
+    variables: Mapping,
+    kind: str,
+    *,
+    warm_start: bool = False,
+) -> tuple[dict, ConvertReport]:
+    """As `convert_file`, for tensors by name."""
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {sorted(KINDS)}, got {kind!r}")
+    flat = _flatten(variables)
+    shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
+    renames, rules, new = KINDS[kind]
+    if kind in ("mask2former", "huggingface"):
+        decoder, fresh = _query_decoder(shapes, warm_start)
+        rules, new = [*rules, *decoder], (*new, *fresh)
+    renamed = rename(tensors, renames)
+    report = convert(renamed.tensors, shapes, rules, new=new)
+    report = report._replace(
+        used=_original(report.used, renamed.origins),
+        dropped=_original(report.dropped, renamed.origins),
+    )
+    flat |= {
+        path: np.asarray(value, flat[path].dtype)
+        for path, value in report.params.items()
+    }
+    return _like(variables, flat), report
+
+
+def _query_decoder(
+    shapes: Mapping[str, tuple], warm_start: bool
+) -> tuple[Sequence[Rule], tuple[str, ...]]:
+    """Rules and new paths for the decoder that the targets have."""
+    if not any(path.startswith("params/decoder/frame_0/") for path in shapes):
+        return mask2former.CLIP_DECODER, ()
+    if not warm_start:
+        return mask2former.FRAME_DECODER, (mask2former.FRAME_DECODER_NEW,)
+    rules = mask2former.FRAME_DECODER_WARM
+    if not any(path.startswith("params/decoder/frame_0/ffn/") for path in shapes):
+        rules = mask2former.without_frame_ffn(rules)
+    return rules, mask2former.FRAME_DECODER_WARM_NEW
+
+
+def _original(report: Mapping[str, object], origins: Mapping[str, tuple]) -> dict:
+    return {old: value for name, value in report.items() for old in origins[name]}
+
+
+def _flatten(tree: Mapping) -> dict:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{rest}": leaf for rest, leaf in _flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _like(tree: Mapping, flat: Mapping, prefix: str = "") -> dict:
+    """The nested structure of `tree` with the leaves of `flat`."""
+    return {
+        name: _like(value, flat, f"{prefix}{name}/")
+        if isinstance(value, Mapping)
+        else flat[f"{prefix}{name}"]
+        for name, value in tree.items()
+    }

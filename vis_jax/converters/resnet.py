@@ -1,0 +1,106 @@
+"""ResNet weights: of detectron2 models, of torchvision, of Caffe2 (MSRA)."""
+
+from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.transforms import kernel, same
+
+# Batch norm of ImageNet models; beside them nothing keeps its initial value.
+CONSTANTS = {
+    "weight": "scale",
+    "bias": "bias",
+    "running_mean": "mean",
+    "running_var": "var",
+}
+
+
+def resnet_rules(source: str, target: str) -> list[Rule]:
+    """Rules for a ResNet in detectron2's layout.
+
+    Args:
+      source: prefix of the names, 'backbone.'.
+      target: path of the module without its collection, 'backbone/'.
+    """
+    source = source.replace(".", r"\.")
+    rules = []
+    for block, path in ((r"stem\.(conv1)", "stem"), (r"(res\d)\.(\d+)\.(\w+)", "")):
+        inside = f"{target}stem/\\1" if path else f"{target}\\1_\\2/\\3"
+        rules.append(
+            Rule(f"{source}{block}\\.weight", ((f"params/{inside}/kernel", kernel),))
+        )
+        rules += [
+            Rule(
+                f"{source}{block}\\.norm\\.{old}",
+                ((f"constants/{inside}/norm/{new}", same),),
+            )
+            for old, new in CONSTANTS.items()
+        ]
+    count = Rule(rf"{source}.*num_batches_tracked", dropped="counter of training steps")
+    return [*rules, count]
+
+
+# ImageNet files also hold the classifier.
+CLASSIFIER = Rule(
+    r"(fc|linear|fc1000|pred)[._].*|.*_momentum|lr",
+    dropped="ImageNet classifier or state of its training",
+)
+
+_NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+# torchvision's names to those of a detectron2 model.
+TORCHVISION = [
+    Rename(r"conv1\.weight", r"backbone.stem.conv1.weight"),
+    Rename(rf"bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
+    *[
+        rename
+        for stage in range(1, 5)
+        for rename in (
+            Rename(
+                rf"layer{stage}\.(\d+)\.conv(\d)\.weight",
+                rf"backbone.res{stage + 1}.\1.conv\2.weight",
+            ),
+            Rename(
+                rf"layer{stage}\.(\d+)\.bn(\d)\.{_NORMS}",
+                rf"backbone.res{stage + 1}.\1.conv\2.norm.\3",
+            ),
+            Rename(
+                rf"layer{stage}\.(\d+)\.downsample\.0\.weight",
+                rf"backbone.res{stage + 1}.\1.shortcut.weight",
+            ),
+            Rename(
+                rf"layer{stage}\.(\d+)\.downsample\.1\.{_NORMS}",
+                rf"backbone.res{stage + 1}.\1.shortcut.norm.\2",
+            ),
+        )
+    ],
+]
+
+_CAFFE_NORMS = {
+    "(?:s|gamma)": "weight",
+    "(?:b|beta)": "bias",
+    "(?:rm|running_mean)": "running_mean",
+    "(?:riv|running_var)": "running_var",
+}
+_CAFFE_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+
+# Caffe2's names (conv1_w, res_conv1_bn_s, res2_0_branch2a_bn_s) to the same.
+CAFFE2 = [
+    Rename("conv1_w", "backbone.stem.conv1.weight"),
+    *[
+        Rename(f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}")
+        for old, new in _CAFFE_NORMS.items()
+    ],
+    *[
+        Rename(rf"res(\d)_(\d+)_branch{branch}_w", rf"backbone.res\1.\2.{conv}.weight")
+        for branch, conv in _CAFFE_BRANCHES.items()
+    ],
+    *[
+        Rename(
+            rf"res(\d)_(\d+)_branch{branch}_bn_{old}",
+            rf"backbone.res\1.\2.{conv}.norm.{new}",
+        )
+        for branch, conv in _CAFFE_BRANCHES.items()
+        for old, new in _CAFFE_NORMS.items()
+    ],
+]
+
+# Detectron2's own files of ImageNet weights have no prefix.
+DETECTRON2 = [Rename(r"((?:stem|res\d)\..*)", r"backbone.\1")]

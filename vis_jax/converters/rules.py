@@ -1,0 +1,183 @@
+"""Tables that say where each tensor of a published file goes, and their exact check.
+
+Every source tensor is used or dropped for a stated reason, every target is filled or
+declared new, and shapes are equal; everything else is one error that lists all misfits.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Shape = tuple[int, ...]
+# (source tensor, shape of the target) -> tensor for the target.
+Transform = Callable[[np.ndarray, Shape], np.ndarray]
+
+
+class Rule(NamedTuple):
+    """What becomes of the source tensors whose whole name matches a regex.
+
+    Attributes:
+      source: regex.
+      targets: pairs (path, transform); paths may refer to groups as \\1.
+      dropped: why the tensor is not needed; only without targets.
+      fresh: if shapes differ, the target stays new and the tensor is dropped.
+    """
+
+    source: str
+    targets: tuple[tuple[str, Transform], ...] = ()
+    dropped: str = ""
+    fresh: bool = False
+
+
+class Rename(NamedTuple):
+    """Another name for the same tensor, or for the rows of a part of it.
+
+    Attributes:
+      source: regex for the whole name.
+      target: new name, with groups as \\1.
+      part: place among the tensors whose rows make up the new one.
+      parts: how many these are.
+    """
+
+    source: str
+    target: str
+    part: int = 0
+    parts: int = 1
+
+
+class Renamed(NamedTuple):
+    """Tensors under new names, and the old names of each."""
+
+    tensors: dict[str, np.ndarray]
+    origins: dict[str, tuple[str, ...]]
+
+
+class ConvertReport(NamedTuple):
+    """What a conversion did.
+
+    Attributes:
+      params: tensors by target path.
+      used: target paths by source name.
+      dropped: reason by source name.
+      new: target paths that keep their initial values.
+    """
+
+    params: dict[str, np.ndarray]
+    used: dict[str, tuple[str, ...]]
+    dropped: dict[str, str]
+    new: tuple[str, ...]
+
+
+def convert(
+    source: Mapping[str, np.ndarray],
+    target_shapes: Mapping[str, Shape],
+    rules: Sequence[Rule],
+    *,
+    new: Sequence[str] = (),
+) -> ConvertReport:
+    """Fills targets from source tensors; the first rule that matches a name counts.
+
+    Args:
+      source: tensors by name.
+      target_shapes: shapes by path, collection first: 'params/backbone/..'.
+      rules: the table.
+      new: regexes of whole paths that may keep their initial values.
+
+    Raises:
+      ValueError: listing every source tensor without a rule, every target without a
+        source, every target filled twice and every pair of unequal shapes.
+    """
+    params: dict[str, np.ndarray] = {}
+    used, dropped, errors, fresh = {}, {}, [], set()
+    compiled = [(re.compile(rule.source), rule) for rule in rules]
+    for name, tensor in source.items():
+        match, rule = _first_match(compiled, name)
+        if match is None:
+            errors.append(f"source {name!r} {list(tensor.shape)}: no rule")
+            continue
+        if not rule.targets:
+            dropped[name] = rule.dropped
+            continue
+        filled, misfits = _apply(match, rule, tensor, target_shapes)
+        if misfits and rule.fresh:
+            fresh |= set(misfits)
+            dropped[name] = "; ".join(misfits.values())
+            continue
+        errors += [f"source {name!r}: {message}" for message in misfits.values()]
+        errors += [
+            f"target {path!r}: filled twice" for path in filled if path in params
+        ]
+        params |= filled
+        used[name] = tuple(filled)
+    missing = [path for path in target_shapes if path not in params]
+    patterns = [re.compile(pattern) for pattern in new]
+    kept = [p for p in missing if p in fresh or any(r.fullmatch(p) for r in patterns)]
+    errors += [f"target {p!r}: no source" for p in missing if p not in kept]
+    if errors:
+        listing = "\n  ".join(errors)
+        raise ValueError(f"the file does not fit, {len(errors)} misfits:\n  {listing}")
+    return ConvertReport(params, used, dropped, tuple(kept))
+
+
+def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renamed:
+    """Gives tensors new names, joining rows; names without a rule stay.
+
+    Raises:
+      ValueError: if parts of a tensor are missing or given twice.
+    """
+    compiled = [(re.compile(rule.source), rule) for rule in renames]
+    places: dict[str, dict[int, str]] = {}
+    counts: dict[str, int] = {}
+    for name in source:
+        match, rule = _first_match(compiled, name)
+        target, part = (match.expand(rule.target), rule.part) if match else (name, 0)
+        other = places.setdefault(target, {}).setdefault(part, name)
+        if other != name:
+            raise ValueError(f"{name!r} and {other!r} both stand for {target!r}")
+        counts[target] = rule.parts if match else 1
+    for target, names in places.items():
+        if len(names) != counts[target]:
+            raise ValueError(
+                f"{target!r}: expected {counts[target]} parts, got {[*names.values()]}"
+            )
+    origins = {
+        target: tuple(names[part] for part in sorted(names))
+        for target, names in places.items()
+    }
+    tensors = {
+        target: source[names[0]]
+        if len(names) == 1
+        else np.concatenate([source[name] for name in names])
+        for target, names in origins.items()
+    }
+    return Renamed(tensors, origins)
+
+
+def _first_match(compiled, name):
+    for pattern, rule in compiled:
+        match = pattern.fullmatch(name)
+        if match:
+            return match, rule
+    return None, None
+
+
+def _apply(match, rule: Rule, tensor, target_shapes):
+    """Tensors by target path, and messages by the paths that do not fit."""
+    filled, misfits = {}, {}
+    for template, transform in rule.targets:
+        path = match.expand(template)
+        if path not in target_shapes:
+            misfits[path] = f"target {path!r} does not exist"
+            continue
+        shape = tuple(target_shapes[path])
+        value = transform(tensor, shape)
+        if value.shape == shape:
+            filled[path] = value
+        else:
+            misfits[path] = (
+                f"{list(tensor.shape)} gives {list(value.shape)},"
+                f" target {path!r} has {list(shape)}"
+            )
+    return filled, misfits

@@ -1,0 +1,87 @@
+"""From PyTorch's layouts to Flax's. What does not fit comes back in a wrong shape."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vis_jax.converters.rules import Shape
+
+
+def same(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """Vectors and tables; a vector may be split, as biases of heads are."""
+    return _fold(tensor, shape)
+
+
+def kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """[out, in] to [in, out] and [out, in, h, w] to [h, w, in, out], axes split."""
+    axes = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
+    if tensor.ndim not in (2, 4):
+        return tensor
+    return _fold(tensor.transpose(axes), shape)
+
+
+def rows(part: int, parts: int, transform: Callable) -> Callable:
+    """The transform of one of several equal parts of the rows, as q, k, v."""
+
+    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+        if tensor.shape[0] % parts:
+            return tensor
+        return transform(np.split(tensor, parts)[part], shape)
+
+    return take
+
+
+def first_rows(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """As many rows as the target has: 100 queries from a table of 200."""
+    return tensor[: shape[0]]
+
+
+def position_table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """Swin's relative position table [(2w - 1)^2, heads], resized to other windows.
+
+    Bicubic with a = -0.75 and half-pixel centres, as Swin's own loading code does it.
+    """
+    sides = [round(length**0.5) for length in (tensor.shape[0], shape[0])]
+    same_heads = tensor.shape[1:] == shape[1:]
+    square = [sides[0] ** 2, sides[1] ** 2] == [tensor.shape[0], shape[0]]
+    if sides[0] == sides[1] or not same_heads or not square:
+        return tensor
+    weights = _cubic_weights(*sides)
+    table = tensor.astype(np.float64).reshape(sides[0], sides[0], -1)
+    table = np.einsum("yi,xj,ijh->yxh", weights, weights, table)
+    return table.reshape(shape).astype(tensor.dtype)
+
+
+def _cubic_weights(old: int, new: int) -> np.ndarray:
+    """Matrix [new, old] of a cubic resize of one axis with clamped edges."""
+    weights = np.zeros((new, old))
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    for row, centre in enumerate(centres):
+        first = int(np.floor(centre))
+        for index in range(first - 1, first + 3):
+            column = min(max(index, 0), old - 1)
+            weights[row, column] += _cubic(abs(centre - index))
+    return weights
+
+
+def _cubic(distance: float, a: float = -0.75) -> float:
+    """Keys' cubic convolution kernel."""
+    if distance <= 1:
+        return (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    if distance < 2:
+        return a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return 0.0
+
+
+def _fold(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """Splits axes where the sizes agree and only splitting leads to the shape."""
+    rest = list(shape)
+    for length in tensor.shape:
+        product = 1
+        while rest and product < length:
+            product *= rest.pop(0)
+        if length == 1 and rest and rest[0] == 1:
+            rest.pop(0)
+        if product != length:
+            return tensor
+    return tensor if rest else tensor.reshape(shape)
