@@ -9,8 +9,8 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-# Run lengths are 32-bit in pycocotools; 32768 x 32768 pixels stay below 2**31.
-MAX_SIDE = 32_768
+# Run lengths are 32-bit in pycocotools; 32767 x 32767 pixels stay below 2**30.
+MAX_SIDE = 32_767
 
 
 class FormatError(ValueError):

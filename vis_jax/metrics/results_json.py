@@ -26,7 +26,7 @@ from vis_jax.metrics.truth_json import load_truth
 __all__ = ["FormatError", "load_results", "load_truth", "parse_results"]
 __all__ += ["write_results"]
 
-# Characters of run lengths checked at once: a few hundred megabytes of arrays at most.
+# Characters of run lengths gathered before they are checked.
 _CHUNK = 1 << 21
 
 

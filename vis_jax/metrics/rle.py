@@ -7,9 +7,10 @@ rleToString and rleFrString in maskApi.c of the COCO API.
 
 import numpy as np
 
-ALPHABET = bytes(range(48, 112))
-# Counts fit in 32 bits, differences in 33: seven characters carry 35.
+# A difference of two runs below 2**30 pixels takes 31 bits: seven characters.
 MAX_CHARACTERS = 7
+# Strings handled at once: the arrays stay in the cache of a core.
+CHUNK = 1 << 17
 
 
 class RleError(ValueError):
@@ -23,9 +24,12 @@ class RleError(ValueError):
 def checked_areas(strings: list[bytes], pixels: np.ndarray) -> np.ndarray:
     """Foreground pixels of compressed masks, after a check that each is sound.
 
+    pycocotools reads past the end of a string that is cut off, and never returns from
+    masks whose runs do not add up: nothing unchecked may reach it.
+
     Args:
       strings: compressed counts of n masks.
-      pixels: int64[n], height x width of each.
+      pixels: int64[n], height x width of each, below 2**30.
 
     Returns:
       int64[n], pixels.
@@ -34,63 +38,88 @@ def checked_areas(strings: list[bytes], pixels: np.ndarray) -> np.ndarray:
       RleError: characters outside the code, a number cut off, a negative run, or runs
         that do not add up to the mask's size.
     """
-    if not strings:
-        return np.zeros(0, np.int64)
-    _check_characters(strings)
-    counts, first, position = _counts(strings)
-    owner = np.repeat(np.arange(len(strings)), np.diff(np.append(first, len(counts))))
-    bad = (counts < 0) | (counts > pixels[owner])
-    if bad.any():
-        worst = int(np.flatnonzero(bad)[0])
-        raise RleError(int(owner[worst]), f"a run of {counts[worst]} pixels")
-    totals = np.add.reduceat(counts, first)
-    if (totals != pixels).any():
-        index = int(np.flatnonzero(totals != pixels)[0])
-        raise RleError(index, f"runs of {totals[index]} pixels in all")
-    return np.add.reduceat(np.where(position & 1, counts, 0), first)
-
-
-def _check_characters(strings: list[bytes]) -> None:
-    for index, string in enumerate(strings):
-        if not string:
-            raise RleError(index, "an empty string")
-        if string.translate(None, ALPHABET):
-            raise RleError(index, "characters outside the code")
-        if (string[-1] - 48) & 32:
-            raise RleError(index, "a string cut off within a number")
-
-
-def _counts(strings: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All runs in one array, where each mask's begin, and the place within its mask."""
-    digits = np.frombuffer(b"".join(strings), np.uint8) - np.uint8(48)
-    last = digits < 32  # no continuation bit: the number ends here
-    ends = np.flatnonzero(last)
-    lengths = np.diff(ends, prepend=-1)
+    areas = np.zeros(len(strings), np.int64)
     sizes = np.fromiter(map(len, strings), np.int64, len(strings))
-    begins = np.cumsum(sizes) - sizes
-    first = np.searchsorted(ends, begins)
-    if lengths.max() > MAX_CHARACTERS:
-        index = np.searchsorted(begins, ends[lengths.argmax()], side="right") - 1
-        raise RleError(int(index), "a number of more than 35 bits")
-    top = digits[ends].astype(np.int64)
-    values = top - ((top & 16) << 1)  # sign of the highest five bits
-    for back in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > back)
-        values[longer] = (values[longer] << 5) | (digits[ends[longer] - back] & 31)
-    position = np.arange(len(values)) - np.repeat(
-        first, np.diff(np.append(first, len(values)))
-    )
-    return _undo_differences(values, position), first, position
+    chunk = np.cumsum(sizes) // CHUNK
+    edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(strings)]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        if start < stop:
+            part = slice(start, stop)
+            areas[part] = _areas(strings[part], sizes[part], pixels[part], start)
+    return areas
 
 
-def _undo_differences(values: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Sums up 1, 3, 5, .. and 2, 4, 6, .. of every mask; number 0 stands alone."""
-    for start in (1, 2):
-        chain = np.flatnonzero((position >= start) & ((position & 1) == (start & 1)))
-        if not len(chain):
-            continue
-        sums = np.cumsum(values[chain])
-        heads = np.flatnonzero(position[chain] == start)
-        before = sums[heads] - values[chain[heads]]
-        values[chain] = sums - np.repeat(before, np.diff(np.append(heads, len(chain))))
+def _areas(
+    strings: list[bytes], sizes: np.ndarray, pixels: np.ndarray, offset: int
+) -> np.ndarray:
+    """`checked_areas` of one chunk, whose first string has the index `offset`."""
+    if not sizes.all():
+        raise RleError(offset + int(sizes.argmin()), "an empty string")
+    raw = np.frombuffer(b"".join(strings), np.uint8)
+    stops = np.cumsum(sizes)
+    bad = (raw < 48) | (raw > 111)
+    bad[stops - 1] |= raw[stops - 1] >= 80  # the last number goes on
+    if bad.any():
+        index = int(np.searchsorted(stops, np.flatnonzero(bad)[0], side="right"))
+        raise RleError(offset + index, "a string cut off or with foreign characters")
+    numbers = np.add.reduceat(raw < 80, stops - sizes, dtype=np.int64)
+    runs, first = _runs(strings, numbers, offset)
+    sums = np.add.reduceat(runs, first, axis=0)
+    totals = sums.sum(1)
+    wrong = totals != pixels
+    # No run is above 2**31 here, so sums of sound length cannot wrap around.
+    if runs.min() < 0 or runs.max() > 1 << 31:
+        outside = ((runs < 0) | (runs > 1 << 31)).any(1)
+        wrong = np.logical_or.reduceat(outside, first)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise RleError(offset + index, f"runs that add up to {totals[index]}")
+    return sums[:, 1]
+
+
+def _runs(
+    strings: list[bytes], numbers: np.ndarray, offset: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs as rows (background, foreground), and the first row of each mask.
+
+    Args:
+      strings: checked characters.
+      numbers: int64[n], how many numbers each holds; odd ones are filled up with 0.
+    """
+    odd = (numbers & 1).astype(bool)
+    filled = [s + b"0" if o else s for s, o in zip(strings, odd.tolist(), strict=True)]
+    rows = (numbers + 1) >> 1
+    last = np.cumsum(rows) - 1
+    first = last - rows + 1
+    runs = _numbers(b"".join(filled), first, offset).reshape(-1, 2)
+    # Undo the differences: two running sums, over foreground runs from the first and
+    # over background runs from the second, which start anew in every mask.
+    opening = runs[first, 0].copy()
+    runs[first, 0] = 0
+    sums = np.add.reduceat(runs, first, axis=0)
+    runs[first[1:]] -= sums[:-1]
+    np.cumsum(runs, axis=0, out=runs)
+    runs[first, 0] = opening
+    runs[last[odd], 1] = 0
+    return runs, first
+
+
+def _numbers(text: bytes, first: np.ndarray, offset: int) -> np.ndarray:
+    """The signed numbers of checked strings in a row: int64."""
+    digits = np.frombuffer(b"0" + text, np.uint8) - np.uint8(48)
+    ends = np.flatnonzero(digits < 32)[1:]
+    # The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
+    values = ((digits[ends] ^ 16).view(np.int8) - 16).astype(np.int64)
+    index = np.flatnonzero(digits[ends - 1] >= 32)
+    place = ends[index] - 1
+    for _ in range(MAX_CHARACTERS - 1):
+        if not len(index):
+            break
+        values[index] = (values[index] << 5) | (digits[place] & 31)
+        place -= 1
+        more = digits[place] >= 32
+        index, place = index[more], place[more]
+    if len(index):
+        mask = int(np.searchsorted(first, index[0] >> 1, side="right")) - 1
+        raise RleError(offset + mask, "a number of more than 35 bits")
     return values

@@ -37,21 +37,54 @@ def tube_overlap(
       official_quirks: frames beyond the shorter list, and frames in which the two
         masks have different sizes, do not count. Otherwise they count as not shared.
     """
+    tracks = [*predictions, *truths]
     shape = (len(predictions), len(truths))
-    frames = max((len(x.areas) for x in [*predictions, *truths]), default=0)
+    frames = max((len(track.areas) for track in tracks), default=0)
     shared = np.zeros(shape, np.int64)
     dropped = np.zeros(shape, np.int64)  # pixels that the quirks leave out
-    odd_sizes = official_quirks and _sizes_differ([*predictions, *truths])
+    odd_sizes = official_quirks and _sizes_differ(tracks)
+    everything = np.ones(shape, bool)
     for t in range(frames):
-        shared += _frame_overlap(predictions, truths, t)
+        shared += _frame_overlap(predictions, truths, t, everything)
         if odd_sizes:
             dropped += _mismatched(predictions, truths, t)
     if official_quirks:
         dropped += _beyond_the_shorter(predictions, truths)
-    pixels_d = np.array([track.areas.sum() for track in predictions], np.int64)
-    pixels_g = np.array([track.areas.sum() for track in truths], np.int64)
-    both = pixels_d[:, None] + pixels_g[None, :]
-    return Overlap(shared, both - dropped - shared)
+    pixels_d, pixels_g = (_areas(x, frames).sum(1) for x in (predictions, truths))
+    return Overlap(shared, pixels_d[:, None] + pixels_g - dropped - shared)
+
+
+def matching_iou(
+    predictions: list[ResultTrack],
+    truths: list[TruthTrack],
+    *,
+    official_quirks: bool,
+) -> np.ndarray:
+    """IoU where it is at least 0.5, and something below 0.5 elsewhere: float64[D, G].
+
+    Nothing below 0.5 is ever matched, so a pair is given up as soon as the frames to
+    come cannot lift it there any more: in a frame two masks share at most the smaller.
+
+    Args:
+      predictions, truths, official_quirks: as in `tube_overlap`.
+    """
+    tracks = [*predictions, *truths]
+    if len({len(track.areas) for track in tracks}) > 1 or _sizes_differ(tracks):
+        return tube_overlap(predictions, truths, official_quirks=official_quirks).iou()
+    frames = len(tracks[0].areas)
+    areas_d, areas_g = _areas(predictions, frames), _areas(truths, frames)
+    total = areas_d.sum(1)[:, None] + areas_g.sum(1)
+    most = np.minimum(areas_d[:, None], areas_g)  # [D, G, T]
+    bound = most.sum(2)  # shared so far, and the most that may come
+    # 2 I >= U and I + U = total: a pair is open while 3 I can reach the total.
+    for t in range(frames):
+        still_open = 3 * bound >= total
+        if not still_open.any():
+            break
+        shared = _frame_overlap(predictions, truths, t, still_open)
+        bound += np.where(still_open, shared - most[..., t], 0)
+    closed = 3 * bound < total
+    return np.where(closed, 0.0, bound / np.maximum(total - bound, 1))
 
 
 def frame_intersection(a: list[dict], b: list[dict], areas_a: np.ndarray) -> np.ndarray:
@@ -68,13 +101,21 @@ def frame_intersection(a: list[dict], b: list[dict], areas_a: np.ndarray) -> np.
     return np.rint(np.maximum(share, 0.0) * areas_a[:, None]).astype(np.int64)
 
 
-def _present(tracks: list, t: int) -> list[int]:
-    return [i for i, x in enumerate(tracks) if t < len(x.areas) and x.areas[t] > 0]
+def _areas(tracks: list, frames: int) -> np.ndarray:
+    """Pixels in each frame, 0 after the end of a list: int64[n, frames]."""
+    table = np.zeros((len(tracks), frames), np.int64)
+    for i, track in enumerate(tracks):
+        table[i, : len(track.areas)] = track.areas
+    return table
 
 
-def _frame_overlap(predictions: list, truths: list, t: int) -> np.ndarray:
-    shared = np.zeros((len(predictions), len(truths)), np.int64)
-    rows, columns = _present(predictions, t), _present(truths, t)
+def _frame_overlap(
+    predictions: list, truths: list, t: int, wanted: np.ndarray
+) -> np.ndarray:
+    """Pixels shared in frame t by at least the pairs wanted: int64[D, G]."""
+    shared = np.zeros(wanted.shape, np.int64)
+    rows = _present(predictions, t, wanted.any(1))
+    columns = _present(truths, t, wanted.any(0))
     if rows and columns:
         shared[np.ix_(rows, columns)] = frame_intersection(
             [predictions[i].segmentations[t] for i in rows],
@@ -82,6 +123,14 @@ def _frame_overlap(predictions: list, truths: list, t: int) -> np.ndarray:
             np.array([predictions[i].areas[t] for i in rows], np.int64),
         )
     return shared
+
+
+def _present(tracks: list, t: int, wanted: np.ndarray) -> list[int]:
+    return [
+        i
+        for i in np.flatnonzero(wanted)
+        if t < len(tracks[i].areas) and tracks[i].areas[t] > 0
+    ]
 
 
 def _sizes_differ(tracks: list) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
-from vis_jax.metrics.tube_overlap import tube_overlap
+from vis_jax.metrics.tube_overlap import matching_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -147,7 +147,7 @@ def match(
     partner = np.full(matched.shape, -1)
     ignored = np.repeat(outside.reshape(len(ranges), 1, -1), len(IOU_THRESHOLDS), 1)
     if best and truths:
-        iou = tube_overlap(best, truths, official_quirks=official_quirks).iou()
+        iou = matching_iou(best, truths, official_quirks=official_quirks)
         partner = _assign(iou, out, np.array([x.crowd for x in truths]))
         has = partner >= 0
         ids = np.array([x.track_id for x in truths])
