@@ -9,17 +9,18 @@ Letters: S tokens of one level in one frame.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.detectors.mask_decoder import (
-    EPSILON,
+from vis_jax.layers.attention import KeysValues, MultiHeadAttention
+from vis_jax.layers.mlp import FeedForward
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.layers.queries import (
     ClipFeatures,
     DecoderOutput,
     QueryHeads,
     QueryTables,
+    add_level,
     foreground,
     resized_features,
 )
-from vis_jax.layers.attention import KeysValues, MultiHeadAttention
-from vis_jax.layers.mlp import FeedForward
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
 from vis_jax.typing import Array, Bool, Float
 
@@ -46,11 +47,11 @@ class FrameRecurrence(nn.Module):
     def setup(self):
         self.cross_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
         self.self_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
-        self.cross_norm = nn.LayerNorm(EPSILON, self.dtype)
-        self.self_norm = nn.LayerNorm(EPSILON, self.dtype)
+        self.cross_norm = LayerNorm(self.dtype)
+        self.self_norm = LayerNorm(self.dtype)
         if self.frame_ffn:
             self.ffn = FeedForward(self.mlp_dim, self.dtype)
-            self.ffn_norm = nn.LayerNorm(EPSILON, self.dtype)
+            self.ffn_norm = LayerNorm(self.dtype)
         if self.type_embed:
             self.group = self.param("group", nn.initializers.zeros, (2, self.dim))
 
@@ -75,17 +76,15 @@ class FrameRecurrence(nn.Module):
         # The clip-level group does not depend on the recurrence: all frames at once.
         clip = jnp.broadcast_to(queries[:, None], (batch, frames, *queries.shape[1:]))
         inside = attend if self.mask_clip_group else None
-        clip = self._cross(clip, position, memory, inside)
+        clip = self._cross(clip, position[None, None], memory, inside)
         clip_memory = self.self_attention.project(
-            clip + position + self._group(1), clip
+            clip + self._key_position(position, 1)[None, None], clip
         )
         xs = (*memory, *clip_memory, attend)
         xs = tuple(jnp.moveaxis(x, 1, 0) for x in xs)
         step = FrameRecurrence.step
         step = nn.remat(step, prevent_cse=False) if self.remat else step
-        scan = nn.scan(
-            step, variable_broadcast="params", split_rngs={"params": False}
-        )
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         _, out = scan(self, (queries, position), xs)
         return jnp.moveaxis(out, 0, 1)
 
@@ -94,15 +93,16 @@ class FrameRecurrence(nn.Module):
         before, position = carry
         keys, values, clip_keys, clip_values, attend = x
         memory = KeysValues(keys, values)
-        own = self._cross(before, position, memory, attend)
+        own = self._cross(before, position[None], memory, attend)
         own_keys, own_values = self.self_attention.project(
-            own + position + self._group(0), own
+            own + self._key_position(position, 0)[None], own
         )
         both = KeysValues(
             jnp.concatenate([own_keys, clip_keys], axis=1),
             jnp.concatenate([own_values, clip_values], axis=1),
         )
-        out = self.self_norm(own + self.self_attention.look(own + position, both))
+        seen = self.self_attention.look(own + position[None], both)
+        out = self.self_norm(own + seen)
         if self.frame_ffn:
             out = self.ffn_norm(out + self.ffn(out))
         return (out, position), out
@@ -112,11 +112,11 @@ class FrameRecurrence(nn.Module):
         seen = self.cross_attention.look(queries + position, memory, attend)
         return self.cross_norm(queries + seen)
 
-    def _group(self, index: int):
-        """Vector that tells the two groups apart."""
+    def _key_position(self, position, group: int):
+        """Position of the keys of group 0 (frame-level) or 1 (clip-level)."""
         if not self.type_embed:
-            return jnp.zeros((self.dim,), self.dtype)
-        return self.group[index].astype(self.dtype)
+            return position
+        return position + self.group[group].astype(self.dtype)[None]
 
 
 class ClipUpdate(nn.Module):
@@ -142,7 +142,8 @@ class ClipUpdate(nn.Module):
     ) -> Float[Array, "B Q C"]:
         """Clip-level queries of the next layer."""
         batch, frames, count, dim = frame_queries.shape
-        keys = frame_queries + position
+        keys = frame_queries + position[None, None]
+        position = position[None]
         if self.temporal_position:
             extent = frame_valid.sum(axis=1).astype(jnp.float32)
             time = sine_1d(frames, dim, extent)[:, :, None]
@@ -154,7 +155,7 @@ class ClipUpdate(nn.Module):
             return MultiHeadAttention(self.dim, self.heads, self.dtype, name=name)
 
         def norm(name, x):
-            return nn.LayerNorm(EPSILON, self.dtype, name=name)(x)
+            return LayerNorm(self.dtype, name=name)(x)
 
         seen = attention("temporal_attention")(
             queries + position,
@@ -163,7 +164,8 @@ class ClipUpdate(nn.Module):
             attend,
         )
         u = norm("temporal_norm", queries + seen)
-        u = norm("self_norm", u + attention("self_attention")(u + position, u + position, u))
+        seen = attention("self_attention")(u + position, u + position, u)
+        u = norm("self_norm", u + seen)
         feed = FeedForward(self.mlp_dim, self.dtype, name="ffn")
         return norm("ffn_norm", u + feed(u))
 
@@ -198,20 +200,18 @@ class FrameDecoder(nn.Module):
         levels = len(features.levels)
         tables = QueryTables(self.queries, self.dim, levels, name="tables")
         query_feat, query_embed, level_embed = tables()
-        heads = QueryHeads(
-            self.dim, self.outputs, self.prior, self.dtype, name="heads"
-        )
+        heads = QueryHeads(self.dim, self.outputs, self.prior, self.dtype, name="heads")
         batch, frames = frame_valid.shape
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)
         x = jnp.broadcast_to(query_feat, (batch, *query_feat.shape)).astype(self.dtype)
-        # Before the first layer no query belongs to a frame: one mask embedding for all.
+        # Before the first layer no query has a frame: one mask embedding for all.
         classes = [heads.classify(x)]
         embeds = [jnp.repeat(heads.embed(x)[:, None], frames, axis=1)]
         for index in range(self.layers):
             level = index % levels
-            tokens = features.levels[level] + level_embed[level].astype(self.dtype)
-            where = sine_2d(*tokens.shape[2:4], self.dim).astype(self.dtype)
+            tokens = add_level(features.levels[level], level_embed[level])
+            where = sine_2d(*tokens.shape[2:4], self.dim).astype(self.dtype)[None, None]
             inside = foreground(embeds[-1], fine[level])
             frame_queries = self._recurrence(index)(
                 x,

@@ -90,7 +90,8 @@ def _clip_of(frames: Iterable[np.ndarray], count: int, test: ConfigDict) -> Clip
         for frame in frames
     ]
     if len(resized) != count or not count:
-        raise ValueError(f"video: expected {count or 'some'} frames, got {len(resized)}")
+        expected = count or "some"
+        raise ValueError(f"video: expected {expected} frames, got {len(resized)}")
     size = resized[0].shape[:2]
     images = pad_frames(np.stack(resized), multiple=_CANVAS_MULTIPLE)
     padding = bucket(count, test.frame_buckets) - count
@@ -128,9 +129,7 @@ def upsample(logits, rows, columns):
     return (precise("ntHw,Ww->ntWH", tall, columns) > 0).astype(jnp.uint8)
 
 
-def resize_matrix(
-    length: int, canvas: int, content: int, original: int
-) -> np.ndarray:
+def resize_matrix(length: int, canvas: int, content: int, original: int) -> np.ndarray:
     """One axis of: resize logits to the canvas, crop to the content, resize back.
 
     Both resizes are bilinear with half-pixel centres and clamped edges, and so linear:

@@ -33,7 +33,7 @@ def pairwise_bce(
     logits: Float32[Array, "Q P"], targets: Float32[Array, "M P"]
 ) -> Float32[Array, "Q M"]:
     """`point_bce` of every prediction with every target, as one matrix product."""
-    total = jax.nn.softplus(logits).sum(axis=-1)[:, None] - logits @ targets.T
+    total = jax.nn.softplus(logits).sum(axis=-1)[:, None] - _product(logits, targets)
     return total / logits.shape[-1]
 
 
@@ -43,5 +43,10 @@ def pairwise_dice(
 ) -> Float32[Array, "Q M"]:
     """`point_dice` of every prediction with every target, as one matrix product."""
     probs = jax.nn.sigmoid(logits)
-    overlap = 2 * probs @ targets.T + 1
+    overlap = 2 * _product(probs, targets) + 1
     return 1 - overlap / (probs.sum(-1)[:, None] + targets.sum(-1)[None] + 1)
+
+
+def _product(a, b):
+    """a b^T in full float32, which some devices shorten unless told not to."""
+    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)

@@ -76,9 +76,9 @@ def set_loss(
     """
     sets, batch = class_logits.shape[:2]
     keys = jax.random.split(key, (sets, batch, 2))
-    matched = jax.lax.stop_gradient(
-        _match(class_logits, mask_embeds, features, truth, keys[..., 0], weights)
-    )
+    # Without gradient from the start, so that none of the matching is kept for it.
+    fixed = jax.lax.stop_gradient((class_logits, mask_embeds, features))
+    matched = _match(*fixed, truth, keys[..., 0], weights)
     count = jnp.maximum(truth.valid.sum(), 1).astype(jnp.float32)
     label = _label_loss(class_logits, matched, truth, count, weights)
     cross = jnp.full((sets,), weights.cross_frame).at[0].set(0.0)
@@ -124,9 +124,7 @@ def match_cost(
     at the points first and multiplied with the embeddings after, which is exact.
     """
     points = jax.random.uniform(key, (weights.points, 2))
-    return match_cost_at(
-        class_logits, mask_embeds, features, truth, points, weights
-    )
+    return match_cost_at(class_logits, mask_embeds, features, truth, points, weights)
 
 
 def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
@@ -147,9 +145,12 @@ def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
     real = truth.frame_valid[None, :, None]
     logits = jnp.where(real, logits, -1e4).reshape(logits.shape[0], -1)
     targets = jnp.where(real, targets, 0.0).reshape(targets.shape[0], -1)
+    # They add nothing to the sum of the logistic loss, so its mean is of real frames.
+    frames = jnp.maximum(truth.frame_valid.sum(), 1).astype(jnp.float32)
+    bce = pairwise_bce(logits, targets) * (truth.frame_valid.shape[0] / frames)
     return (
         -weights.label * probs[:, labels]
-        + weights.mask * pairwise_bce(logits, targets)
+        + weights.mask * bce
         + weights.dice * pairwise_dice(logits, targets)
     )
 
@@ -213,14 +214,15 @@ def mask_terms_at(
     frames, sources = truth.masks.shape[1], draws[0].shape[1]
     chosen = embeds[:, matched]
     fine = features.astype(jnp.float32)
+    real = truth.frame_valid.astype(jnp.float32)
     if sources == 1:
         logits = jnp.einsum("tmc,thwc->mthw", chosen, fine)[:, None]
-        weight = jnp.ones((1, frames))
+        weight = real[None]
     else:
         logits = jnp.einsum("smc,thwc->msthw", chosen, fine)
         same = jnp.eye(frames)
-        weight = (same + cross * (1 - same)) * truth.frame_valid[:, None]
-    weight = weight * truth.frame_valid * truth.valid[:, None, None]
+        weight = (same + cross * (1 - same)) * real[:, None] * real[None]
+    weight = weight[None] * truth.valid[:, None, None].astype(jnp.float32)
     per_frame = jax.vmap(_map_terms)  # of one source
     per_source = jax.vmap(per_frame, (0, None, 0, 0))
     per_instance = jax.vmap(per_source)

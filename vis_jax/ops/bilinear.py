@@ -15,19 +15,26 @@ _DENSE_LIMIT = 1 << 21
 
 
 @typed
-def resize(x: Float[Array, "*lead H W C"], size: tuple[int, int]) -> Float[Array, "..."]:
+def resize(
+    x: Float[Array, "*lead H W C"], size: tuple[int, int]
+) -> Float[Array, "*lead _ _ C"]:
     """Bilinear resize with half-pixel centres, clamped edges and no antialiasing.
 
     Args:
       x: maps; the last three axes are height, width, channels.
       size: new height and width in pixels.
+
+    Returns:
+      The resized maps, in the dtype of `x`.
     """
     shape = (*x.shape[:-3], *size, x.shape[-1])
     return jax.image.resize(x, shape, method="bilinear", antialias=False)
 
 
 @typed
-def sample(maps: Float[Array, "H W"], points: Float32[Array, "P 2"]) -> Float[Array, "P"]:
+def sample(
+    maps: Float[Array, "H W"], points: Float32[Array, "P 2"]
+) -> Float[Array, "P"]:
     """Values of one map at points, bilinear, zero outside the map.
 
     Args:
@@ -48,7 +55,9 @@ def sample_dense(
     height, width = maps.shape
     rows = hat_weights(points[:, 1] * height - 0.5, height).astype(maps.dtype)
     columns = hat_weights(points[:, 0] * width - 0.5, width).astype(maps.dtype)
-    return jnp.sum((rows @ maps) * columns, axis=-1)
+    # Some devices shorten the factors of a product unless told not to.
+    across = jnp.matmul(rows, maps, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(across * columns, axis=-1)
 
 
 @typed
@@ -73,9 +82,15 @@ def sample_gather(
     return total
 
 
+@typed
 def hat_weights(
-    positions: Float32[Array, "*P"], length: int
-) -> Float32[Array, "*P length"]:
-    """Weight of each of `length` pixels in a bilinear reading at pixel positions."""
-    distance = jnp.abs(positions[..., None] - jnp.arange(length, dtype=jnp.float32))
-    return jnp.maximum(1.0 - distance, 0.0)
+    positions: Float32[Array, "P"], length: int
+) -> Float32[Array, "P {length}"]:
+    """Weight of each pixel of an axis in a bilinear reading.
+
+    Args:
+      positions: where to read, in pixels; 0 is the centre of the first pixel.
+      length: number of pixels.
+    """
+    pixels = jnp.arange(length, dtype=jnp.float32)
+    return jnp.maximum(1.0 - jnp.abs(positions[:, None] - pixels[None]), 0.0)

@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from vis_jax.typing import Array, Float32, typed
 
@@ -13,7 +14,7 @@ _TEMPERATURE = 10_000.0
 @typed
 def sine_1d(
     length: int, dim: int, extent: Float32[Array, "*B"] | float | None = None
-) -> Float32[Array, "*B length dim"]:
+) -> Float32[Array, "*B {length} {dim}"]:
     """Sine of even and cosine of odd channels of positions scaled to (0, 2 pi].
 
     Channel j of position i has the angle
@@ -26,15 +27,28 @@ def sine_1d(
     """
     extent = jnp.asarray(length if extent is None else extent, jnp.float32)
     position = jnp.arange(1, length + 1, dtype=jnp.float32)
-    position = position / (extent[..., None] + _EPSILON) * 2 * math.pi
-    channel = jnp.arange(dim)
-    angle = position[..., None] / _TEMPERATURE ** (2 * (channel // 2) / dim)
-    return jnp.where(channel % 2 == 0, jnp.sin(angle), jnp.cos(angle))
+    channel = np.arange(dim)
+    wavelength = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / dim)
+    # Axes are [*B, length, dim]; equal ranks, as nothing broadcasts unseen.
+    lead = (1,) * extent.ndim
+    position = position.reshape(*lead, length, 1)
+    wavelength = jnp.asarray(wavelength, jnp.float32).reshape(*lead, 1, dim)
+    scale = 2 * math.pi / (extent[..., None, None] + _EPSILON)
+    angle = position * scale / wavelength
+    even = (channel % 2 == 0).reshape(*lead, 1, dim)
+    return jnp.where(even, jnp.sin(angle), jnp.cos(angle))
 
 
 @typed
-def sine_2d(height: int, width: int, dim: int) -> Float32[Array, "height width dim"]:
-    """First half of the channels from the row, second half from the column."""
+def sine_2d(
+    height: int, width: int, dim: int
+) -> Float32[Array, "{height} {width} {dim}"]:
+    """First half of the channels from the row, second half from the column.
+
+    Args:
+      height, width: of the map in pixels.
+      dim: number of channels, even.
+    """
     shape = (height, width, dim // 2)
     rows = jnp.broadcast_to(sine_1d(height, dim // 2)[:, None], shape)
     columns = jnp.broadcast_to(sine_1d(width, dim // 2)[None], shape)

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from vis_jax.association.frame_queries import FrameDecoder
 from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.normalize import normalize
-from vis_jax.detectors.mask_decoder import ClipDecoder, ClipFeatures, DecoderOutput
+from vis_jax.detectors.mask_decoder import ClipDecoder
 from vis_jax.detectors.pixel_decoder import PixelDecoder
+from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import Weights, set_loss, truth_of
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems.system import System
@@ -145,7 +146,7 @@ def _check_choice(field: str, value: str, choices) -> None:
 
 
 def _video_features(model, variables, clip: Clip, chunk: int) -> ClipFeatures:
-    """Features of one video with a batch axis; `chunk` frames at a time bound memory."""
+    """Features of one video, batch axis 1; `chunk` frames at a time bound memory."""
 
     def of(images):
         return model.apply(

@@ -1,0 +1,122 @@
+"""Object queries: their tables and heads, and the part of a frame each looks at.
+
+Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, section 3.2. Letters: S
+tokens of one level in one frame, L predictions (one before the first decoder layer, one
+after each).
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.mlp import Mlp, torch_uniform
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.ops.bilinear import resize
+from vis_jax.typing import Array, Bool, Float, Float32
+
+
+class ClipFeatures(NamedTuple):
+    """Pixel decoder outputs of clips."""
+
+    levels: tuple[Float[Array, "B T h w C"], ...]  # strides 32, 16, 8
+    mask_features: Float[Array, "B T h w C"]  # stride 4
+
+
+class DecoderOutput(NamedTuple):
+    """Every prediction of a decoder, the last one being the result."""
+
+    class_logits: Float32[Array, "L B Q K"]
+    # The mask of query q in frame t is mask_embeds[t, q] . mask_features[t].
+    mask_embeds: Float32[Array, "L B T Q C"]
+
+
+class QueryHeads(nn.Module):
+    """Class and mask embedding of a query; shared by all layers.
+
+    Attributes:
+      outputs: class logits, with no-object if the class loss has one.
+      prior: probability that every class starts from (focal loss), None = default.
+    """
+
+    dim: int
+    outputs: int
+    prior: float | None
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        init = torch_uniform(self.dim)
+        bias = init
+        if self.prior is not None:
+            logit = -math.log(1 / self.prior - 1)
+            bias = nn.initializers.constant(logit)
+        self.decoder_norm = LayerNorm(dtype=self.dtype)
+        self.class_embed = nn.Dense(
+            self.outputs, dtype=jnp.float32, kernel_init=init, bias_init=bias
+        )
+        self.mask_embed = Mlp(self.dim, self.dim, layers=3, dtype=self.dtype)
+
+    def classify(self, queries: Float[Array, "B Q C"]) -> Float32[Array, "B Q K"]:
+        """Class logits."""
+        return self.class_embed(self.decoder_norm(queries).astype(jnp.float32))
+
+    def embed(self, queries: Float[Array, "*lead Q C"]) -> Float32[Array, "*lead Q C"]:
+        """Mask embeddings."""
+        return self.mask_embed(self.decoder_norm(queries)).astype(jnp.float32)
+
+
+def mask_logits(
+    embeds: Float[Array, "*lead Q C"], features: Float[Array, "*lead h w C"]
+) -> Float32[Array, "*lead Q h w"]:
+    """Dot product of mask embeddings with mask features."""
+    return jnp.einsum(
+        "...qc,...hwc->...qhw",
+        embeds.astype(features.dtype),
+        features,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def foreground(
+    embeds: Float32[Array, "B T Q C"], features: Float[Array, "B T h w C"]
+) -> Bool[Array, "B T Q S"]:
+    """Where a query's mask is at least one half at the resolution of `features`.
+
+    Resizing and the product with the embedding commute, so the mask features are
+    resized once for each level and the stride-4 masks are never formed.
+    """
+    logits = mask_logits(jax.lax.stop_gradient(embeds), features)
+    return (logits >= 0).reshape(*logits.shape[:3], -1)
+
+
+def resized_features(features: ClipFeatures) -> list[Float[Array, "B T h w C"]]:
+    """Mask features at the size of every level, without gradient."""
+    fine = jax.lax.stop_gradient(features.mask_features)
+    return [resize(fine, level.shape[2:4]) for level in features.levels]
+
+
+def add_level(
+    maps: Float[Array, "B T h w C"], level_embed: Float32[Array, "C"]
+) -> Float[Array, "B T h w C"]:
+    """Maps plus the vector of their level, in the dtype of the maps."""
+    return maps + level_embed.astype(maps.dtype).reshape(1, 1, 1, 1, -1)
+
+
+class QueryTables(nn.Module):
+    """The learned tables both decoders start from."""
+
+    queries: int
+    dim: int
+    levels: int
+
+    @nn.compact
+    def __call__(self):
+        """Returns query features [Q, C], positions [Q, C], level vectors [L, C]."""
+        normal = nn.initializers.normal(1.0)
+        return (
+            self.param("query_feat", normal, (self.queries, self.dim)),
+            self.param("query_embed", normal, (self.queries, self.dim)),
+            self.param("level_embed", normal, (self.levels, self.dim)),
+        )
