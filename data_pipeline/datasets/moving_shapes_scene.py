@@ -120,9 +120,10 @@ def _draw_gain(rng: np.random.Generator, level: Difficulty, length: int) -> np.n
     """Slow change of light, with a little of its own in each colour: [T, 3]."""
     times = np.arange(length)
     amplitude = np.full(1, level.light * rng.uniform(0.3, 1.0))
-    common = draw_wave(rng, amplitude, 0.04, length / 2)(times)
-    tint = draw_wave(rng, np.full(3, 0.3 * level.light), 0.02, length / 2)(times)
-    return np.maximum(1.0 + common + tint, 0.3).astype(np.float32)
+    common = draw_wave(rng, amplitude, 0.04, 0.0)(times)
+    tint = draw_wave(rng, np.full(3, 0.3 * level.light), 0.02, 0.0)(times)
+    change = common + tint
+    return np.maximum(1.0 + change - change.mean(0), 0.3).astype(np.float32)
 
 
 def _draw_focus(rng: np.random.Generator, level: Difficulty, length: int) -> np.ndarray:
