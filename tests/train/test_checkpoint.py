@@ -107,18 +107,20 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path):
 # Threads of TensorStore may outlive the event loop of the write that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_an_error_and_spares_earlier_checkpoints(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(str(tmp_path), keep=2)
-    checkpoints.save(make_state(1), {})
-    checkpoints.wait()
+    with Checkpoints(str(tmp_path), keep=2) as checkpoints:
+        checkpoints.save(make_state(1), {})
 
     def full(*unused, **unused_too):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CheckpointError, match="step 2: .* no space left") as caught,
+        Checkpoints(str(tmp_path), keep=2) as checkpoints,
+    ):
         patch.setattr("json.dumps", full)  # Orbax writes the metrics with it
-        with pytest.raises(CheckpointError, match="step 2: .* no space left") as caught:
-            checkpoints.save(make_state(2), {"loss": 1.0})
-            checkpoints.wait()
+        checkpoints.save(make_state(2), {"loss": 1.0})
+        checkpoints.wait()
     assert str(caught.value).endswith(": [1]")
     kernel = load_variables(str(tmp_path))["params"]["head"]["kernel"]
     np.testing.assert_array_equal(kernel, np.full((3, 2), 1.0))

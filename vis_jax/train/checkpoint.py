@@ -169,7 +169,7 @@ def save_variables(path: str, variables: dict[str, dict]) -> None:
     with ocp.Checkpointer(
         ocp.CompositeCheckpointHandler(**_handlers())
     ) as checkpointer:
-        item = ocp.args.StandardSave(variables)
+        item = ocp.args.StandardSave(jax.tree.map(np.asarray, variables))
         checkpointer.save(folder, args=ocp.args.Composite(variables=item))
 
 
