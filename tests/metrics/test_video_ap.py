@@ -29,21 +29,21 @@ def stats(*args, **settings):
     return scores(*args, **settings).stats
 
 
-full = rows(8, 8, 8, 8)
+FULL = rows(8, 8, 8, 8)
 LEFT, RIGHT = np.zeros((2, 4, 10), bool)
 LEFT[:, :5] = RIGHT[:, 5:] = True
 
 
 def test_an_identical_prediction_is_perfect():
-    found = stats([track(1, full)], [prediction(0.5, full)])
+    found = stats([track(1, FULL)], [prediction(0.5, FULL)])
     assert found["AP"] == 0.9999999999999998  # as the official tool has it
     assert found["AR1"] == found["AR100"] == found["ARs"] == 1
     assert found["APm"] is None
 
 
 def test_half_of_the_frames_give_iou_one_half():
-    half = [*full[:2], None, None]
-    found = stats([track(1, full)], [prediction(0.5, half)])
+    half = [*FULL[:2], None, None]
+    found = stats([track(1, FULL)], [prediction(0.5, half)])
     assert found["AP"] == pytest.approx(0.1)
     assert (found["AP50"], found["AP75"]) == (pytest.approx(1), 0)
 
@@ -55,21 +55,21 @@ def test_one_of_two_tracks_reaches_51_of_101_recall_points():
 
 
 def test_categories_have_equal_weight():
-    truths = [track(1, full), track(2, full, category=2)]
-    found = stats(truths, [prediction(0.5, full)])
+    truths = [track(1, FULL), track(2, FULL, category=2)]
+    found = stats(truths, [prediction(0.5, FULL)])
     assert (found["AP"], found["AR100"]) == (pytest.approx(0.5), pytest.approx(0.5))
 
 
 def test_a_category_without_tracks_does_not_count():
-    wrong = prediction(0.9, full, category=2)
-    found = scores([track(1, full)], [wrong, prediction(0.5, full)])
+    wrong = prediction(0.9, FULL, category=2)
+    found = scores([track(1, FULL)], [wrong, prediction(0.5, FULL)])
     assert found.stats["AP"] == pytest.approx(1)
     assert found.per_category[2]["AP"] is None
 
 
 def test_equal_scores_keep_the_order_of_the_file():
-    truths = [track(1, full)]
-    exact, half = prediction(0.5, full), prediction(0.5, [*full[:2], None, None])
+    truths = [track(1, FULL)]
+    exact, half = prediction(0.5, FULL), prediction(0.5, [*FULL[:2], None, None])
     assert stats(truths, [exact, half])["AP"] == pytest.approx(1)
     found = stats(truths, [half, exact])
     assert found["AP"] == pytest.approx(0.55)
@@ -98,38 +98,38 @@ def test_predictions_on_a_crowd_do_not_count():
 def test_at_equal_overlap_the_later_track_is_taken():
     # The second has an area that the file says is medium, the first a small one: only
     # where the taken track is in range does the prediction count.
-    truths = [track(1, full), track(2, full)]
+    truths = [track(1, FULL), track(2, FULL)]
     truths[1]["areas"] = [20_000] * 4
-    found = stats(truths, [prediction(0.5, full)])
+    found = stats(truths, [prediction(0.5, FULL)])
     assert found["AR1"] == 0.5
     assert (found["ARs"], found["ARm"]) == (1, 1)  # in range comes before out of range
     truths[1]["id"] = 0  # and id 0 is never found
-    assert stats(truths, [prediction(0.5, full)])["AR1"] == 0
+    assert stats(truths, [prediction(0.5, FULL)])["AR1"] == 0
     truths[1]["id"], truths[0]["id"] = 2, 0
-    assert stats(truths, [prediction(0.5, full)])["AR1"] == 0.5
+    assert stats(truths, [prediction(0.5, FULL)])["AR1"] == 0.5
 
 
 def test_no_predictions_give_zero():
-    found = scores([track(1, full)], [])
+    found = scores([track(1, FULL)], [])
     assert found.stats["AP"] == found.stats["AR100"] == 0
     assert found.stats["APl"] is None
 
 
 def test_no_truth_gives_nothing():
-    assert set(stats([], [prediction(0.5, full)]).values()) == {None}
+    assert set(stats([], [prediction(0.5, FULL)]).values()) == {None}
 
 
 @pytest.mark.parametrize(
     ("masks", "official", "clean"),
     [
-        (full[:2], 1.0, 0.1),  # a short list leaves the tail out
-        ([*full, *full], 1.0, 0.1),  # a long one is cut
-        ([*full[:2], *rows(8, 8, size=(8, 20))], 1.0, 0.0),  # other sizes drop out
+        (FULL[:2], 1.0, 0.1),  # a short list leaves the tail out
+        ([*FULL, *FULL], 1.0, 0.1),  # a long one is cut
+        ([*FULL[:2], *rows(8, 8, size=(8, 20))], 1.0, 0.0),  # other sizes drop out
         (rows(8, 8, 8, 8, size=(8, 20)), 0.0, 0.0),
     ],
 )
 def test_quirks_are_reproduced_and_counted(masks, official, clean):
-    truths, results = [track(1, full)], [prediction(0.5, masks)]
+    truths, results = [track(1, FULL)], [prediction(0.5, masks)]
     found = scores(truths, results)
     assert found.stats["AP"] == pytest.approx(official)
     assert sum(found.warnings.values()) >= 1
@@ -137,12 +137,12 @@ def test_quirks_are_reproduced_and_counted(masks, official, clean):
 
 
 def test_track_ids_mean_nothing_in_the_clean_definition():
-    results = [prediction(0.5, full)]
-    zero = [track(0, full)]
+    results = [prediction(0.5, FULL)]
+    zero = [track(0, FULL)]
     assert stats(zero, results)["AP"] == 0
     assert stats(zero, results, quirks=False)["AP"] == pytest.approx(1)
-    same = [track(1, [LEFT] * 4), track(1, full)]
-    both = [prediction(0.5, [LEFT] * 4), prediction(0.5, full)]
+    same = [track(1, [LEFT] * 4), track(1, FULL)]
+    both = [prediction(0.5, [LEFT] * 4), prediction(0.5, FULL)]
     assert stats(same, both)["AR100"] == 0.5  # the last one, twice
     assert stats(same, both, quirks=False)["AR100"] == 1
 
@@ -170,25 +170,26 @@ def test_occlusion_groups():
     expected = [51 / 202, 0.5, 0.5, 0]
     np.testing.assert_allclose([found[k] for k in keys], expected)
     with pytest.raises(ValueError, match="occlusion: expected a list"):
-        stats([track(1, full)], [right], occlusion=True)
+        stats([track(1, FULL)], [right], occlusion=True)
 
 
 def test_per_video_scores_each_video_alone():
-    truths = [track(1, full), track(2, full, video=2)]
-    found = scores(truths, [prediction(0.5, full, video=2)], lengths=(4, 4, 4))
+    truths = [track(1, FULL), track(2, FULL, video=2)]
+    found = scores(truths, [prediction(0.5, FULL, video=2)], lengths=(4, 4, 4))
     assert found.per_video[1]["AP"] == 0
     assert found.per_video[2]["AP"] == pytest.approx(1)
     assert 3 not in found.per_video
 
 
 def test_class_agnostic_merges_categories():
-    truth = parse_truth(truth_file([track(1, full, category=2)]))
-    results = parse_results([prediction(0.5, full)], truth)
+    truth = parse_truth(truth_file([track(1, FULL, category=2)]))
+    results = parse_results([prediction(0.5, FULL)], truth)
     assert evaluate(truth, results).stats["AP"] == 0
     merged = evaluate(truth, results, class_agnostic=True)
     assert merged.stats["AP"] == pytest.approx(1)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("odd", [False, True])
 @pytest.mark.parametrize("first", range(0, 120, 20))
 def test_equal_to_the_rules_written_out(first, odd):

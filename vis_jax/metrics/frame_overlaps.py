@@ -39,7 +39,7 @@ def video_overlaps(
     frames = max((len(x.areas) for x in [*truths, *predictions]), default=0)
     same = np.array(
         [[g.category_id == d.category_id for d in predictions] for g in truths], bool
-    ).reshape(len(truths), -1)
+    ).reshape(len(truths), len(predictions))
     truth_ids, result_ids, ious = [], [], []
     for t in range(frames):
         rows, columns = _present(truths, t), _present(predictions, t)
