@@ -62,6 +62,7 @@ def score(
         results,
         official_quirks=official_quirks,
         occlusion=occlusion,
+        per_video=per_video,
         progress=progress,
     )
     report: dict = dict(found.stats)

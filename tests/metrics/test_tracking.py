@@ -22,7 +22,7 @@ def scores(annotations, results, **settings):
 def test_a_change_of_identity_after_a_gap():
     results = [prediction(0.9, [M, None, None]), prediction(0.9, [None, None, M])]
     found = scores([track(1, [M] * 3)], results)
-    assert (found["IDSW"], found["FN"], found["Frag"]) == (1, 1, 1)
+    assert (found["IDSW"], found["FN"]) == (1, 1)
     assert found["MOTA"] == pytest.approx(1 / 3)
     assert found["IDF1"] == pytest.approx(0.4)
     assert (found["IDP"], found["IDR"]) == (0.5, pytest.approx(1 / 3))

@@ -175,7 +175,10 @@ def test_occlusion_groups():
 
 def test_per_video_scores_each_video_alone():
     truths = [track(1, FULL), track(2, FULL, video=2)]
-    found = scores(truths, [prediction(0.5, FULL, video=2)], lengths=(4, 4, 4))
+    truth = parse_truth(truth_file(truths, lengths=(4, 4, 4)))
+    results = parse_results([prediction(0.5, FULL, video=2)], truth)
+    assert evaluate(truth, results).per_video == {}
+    found = evaluate(truth, results, per_video=True)
     assert found.per_video[1]["AP"] == 0
     assert found.per_video[2]["AP"] == pytest.approx(1)
     assert 3 not in found.per_video

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
 from vis_jax.metrics.tube_overlap import tube_overlap
-from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, match
+from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, indexed_tracks, match
 
 FOUND = 0.5  # IoU from which a track is found
 NEAR = 0.1  # IoU from which a prediction is about a track at all
@@ -63,7 +63,7 @@ def error_breakdown(
     for track in results.tracks:
         if track.category_id in truth.categories:
             predictions[track.video_id].append(track)
-    for number, track in enumerate(truth.tracks):
+    for number, track in enumerate(indexed_tracks(truth, official_quirks)):
         if track.category_id in truth.categories:
             truths[track.video_id].append((number, track))
     videos: dict[int, Counter] = {}

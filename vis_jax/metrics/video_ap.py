@@ -76,6 +76,7 @@ def evaluate(
     official_quirks: bool = True,
     occlusion: bool = False,
     class_agnostic: bool = False,
+    per_video: bool = False,
     progress: bool = False,
 ) -> Scores:
     """Average precision and recall of tracks.
@@ -87,13 +88,14 @@ def evaluate(
         have no meaning.
       occlusion: add AP and AR for light, moderate and heavy occlusion (OVIS).
       class_agnostic: take all categories as one.
+      per_video: also score each video alone.
       progress: show a bar if it takes more than some seconds.
 
     Raises:
       ValueError: occlusion asked for, but a track has none.
     """
     ranges = AREAS + OCCLUSIONS if occlusion else AREAS
-    truths = _truth_tracks(truth, official_quirks)
+    truths = indexed_tracks(truth, official_quirks)
     if occlusion and any(track.occlusion is None for track in truths):
         raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
     categories = [0] if class_agnostic else sorted(truth.categories)
@@ -114,11 +116,20 @@ def evaluate(
             category: summarise(_one_category(curves, k), ranges)
             for k, category in enumerate(categories)
         },
-        per_video=_per_video(matches),
+        per_video=_per_video(matches) if per_video else {},
         curves=curves,
         category_ids=categories,
         warnings=dict(_warnings(truth, results)),
     )
+
+
+def indexed_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
+    """Annotated tracks by video; by the quirks the last of equal ids stands for all."""
+    ordered = sorted(truth.tracks, key=lambda track: track.video_id)
+    if not official_quirks:
+        return ordered
+    by_id = {track.track_id: track for track in truth.tracks}
+    return [by_id[track.track_id] for track in ordered]
 
 
 def match(
@@ -222,15 +233,6 @@ def _one_category(curves: Curves, k: int) -> Curves:
     precision, recall, scores = curves
     k = [k]
     return Curves(precision[:, :, k], recall[:, k], scores[:, :, k])
-
-
-def _truth_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
-    """In the order of the official index, in which the last of equal ids stands."""
-    ordered = sorted(truth.tracks, key=lambda track: track.video_id)
-    if not official_quirks:
-        return ordered
-    by_id = {track.track_id: track for track in truth.tracks}
-    return [by_id[track.track_id] for track in ordered]
 
 
 def _group(tracks: list, truth: Truth, class_agnostic: bool) -> defaultdict:
