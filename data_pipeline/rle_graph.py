@@ -53,12 +53,18 @@ def decode_masks(
     begins, ends, owner = _foreground_runs(runs, tf.gather(flat, slots))
     begins = _move_to_target(begins, height, rows, columns)
     ends = _move_to_target(ends, height, rows, columns)
-    offsets = owner * tf.cast(num_rows * num_columns, tf.int64)
+    frame = tf.cast(num_rows * num_columns, tf.int64)
+    offsets = owner * frame
     pixels = tf.raw_ops.RaggedRange(
-        starts=begins + offsets, limits=ends + offsets, deltas=tf.ones([1], tf.int64)[0]
+        starts=begins + offsets, limits=ends + offsets, deltas=tf.constant(1, tf.int64)
     ).rt_dense_values
-    total = tf.size(slots) * num_rows * num_columns
-    drawn = tf.scatter_nd(pixels[:, None], tf.ones_like(pixels, tf.uint8), [total])
+    drawn = tf.raw_ops.SparseToDense(  # far faster than scatter_nd
+        sparse_indices=pixels,
+        output_shape=[tf.size(slots, out_type=tf.int64) * frame],
+        sparse_values=tf.ones([], tf.uint8),
+        default_value=tf.zeros([], tf.uint8),
+        validate_indices=False,  # ascending within a mask, and masks in order
+    )
     drawn = tf.reshape(drawn, [-1, num_columns, num_rows])
     drawn = tf.cond(
         num_columns == tf.size(column_of),

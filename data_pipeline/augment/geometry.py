@@ -38,10 +38,23 @@ def crop_and_resize(frame: tf.Tensor, crop: tf.Tensor, size: tf.Tensor) -> tf.Te
     frame = tf.slice(frame, [crop[0], crop[1], 0], [crop[2], crop[3], 3])
 
     def resized() -> tf.Tensor:
-        smooth = tf.image.resize(frame, size, "bilinear", antialias=True)
+        smooth = _resize_rows(_resize_rows(frame, size[0]), size[1])
         return tf.cast(tf.clip_by_value(smooth + 0.5, 0.0, 255.0), tf.uint8)
 
     return tf.cond(tf.reduce_all(crop[2:] == size), lambda: frame, resized)
+
+
+def _resize_rows(image: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Resizes axis 0 of [h, w, 3] and swaps the first two axes: float32 [w, rows, 3].
+
+    Twice is the whole resize. TensorFlow's kernel is slow along a line of pixels with
+    three channels and fast along the channels, so a whole line is given as those: the
+    same numbers in less than half the time.
+    """
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    lines = tf.reshape(image, [1, height, 1, 3 * width])
+    lines = tf.image.resize(lines, [rows, 1], "bilinear", antialias=True)
+    return tf.transpose(tf.reshape(lines, [rows, width, 3]), [1, 0, 2])
 
 
 def resize_masks(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
