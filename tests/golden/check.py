@@ -1,0 +1,43 @@
+"""Compares our models with a stored case, array by array.
+
+Run:   python -m tests.golden.check PATH/TO/mask2former_r50.json
+
+Builds the model from the settings of the manifest, converts generated weights with
+`vis_jax.converters`, runs it on the stored inputs and prints for every stored array
+its name, the largest error, the error allowed and the verdict. Exits with 1 if an array
+is further off than allowed or has no counterpart here.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+
+from tests.golden.cases import Case
+from tests.golden.mask2former import compare
+
+
+def main(path: str) -> int:
+    """Prints the table of one case; returns the exit code."""
+    case = Case(Path(path))
+    results = compare(case)
+    failures = 0
+    for name in case.outputs():
+        if name not in results:
+            failures += 1
+            print(f"{name:<70} NOT COVERED")
+            continue
+        error, limit = case.error(name, results[name])
+        verdict = "ok" if error <= limit else "FAILS"
+        failures += error > limit
+        print(f"{name:<70} {error:<12.3g} {limit:<12.3g} {verdict}")
+    print(f"{len(case.outputs())} arrays, {failures} failures")
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    # Accelerators round matrix products unless told otherwise.
+    jax.config.update("jax_default_matmul_precision", "highest")
+    sys.exit(main(sys.argv[1]))

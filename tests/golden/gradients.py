@@ -1,0 +1,35 @@
+"""Gradients of our parameters as gradients of the official ones."""
+
+import numpy as np
+
+from tests.golden.cases import Case
+from vis_jax.converters.load import convert_tensors
+from vis_jax.params import flatten
+
+
+def official_gradients(
+    case: Case, variables: dict, gradients: dict
+) -> dict[str, np.ndarray]:
+    """The stored 'grad/<official name>' arrays from gradients of our variables.
+
+    The converter only moves numbers, so converting positions instead of weights tells
+    where the gradient of each official entry is found.
+    """
+    names = [n.removeprefix("grad/") for n in case.arrays if n.startswith("grad/")]
+    weights = {name: np.zeros_like(x) for name, x in case.weights().items()}
+    for name in names:
+        shape = weights[name].shape
+        # Exact in float32: the largest parameter has fewer than 2^24 entries.
+        weights[name] = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(
+            shape
+        )
+    positions, report = convert_tensors(weights, variables, "mask2former")
+    positions, gradients = flatten(positions), flatten(gradients)
+    results = {}
+    for name in names:
+        flat = np.zeros(weights[name].size, np.float32)
+        for path in report.used[name]:
+            index = np.asarray(positions[path]).astype(np.int64).ravel() - 1
+            flat[index] = np.asarray(gradients[path]).ravel()
+        results[f"grad/{name}"] = flat.reshape(weights[name].shape)
+    return results
