@@ -23,16 +23,23 @@ class Checker(NamedTuple):
     file: str
     strict: bool
     tolerated: Counter
+    lines: list[str] | None = None  # if a list: gets a line for all that is tolerated
 
     def fail(self, where: str, expected: str, got: object) -> NoReturn:
         """Raises FormatError: `file: where: expected .., got ..`."""
-        raise FormatError(f"{self.file}: {where}: expected {expected}, got {show(got)}")
+        raise FormatError(self.line(where, expected, got))
+
+    def line(self, where: str, expected: str, got: object) -> str:
+        """The message of an error."""
+        return f"{self.file}: {where}: expected {expected}, got {show(got)}"
 
     def tolerate(self, kind: str, where: str, expected: str, got: object) -> None:
         """Counts a defect that the official tool accepts; an error if strict."""
         if self.strict:
             self.fail(where, expected, got)
         self.tolerated[kind] += 1
+        if self.lines is not None:
+            self.lines.append(self.line(where, expected, got))
 
     def record(self, value: object, where: str) -> dict:
         """`value` if it is a JSON object."""

@@ -23,8 +23,8 @@ from vis_jax.metrics.tracks import (
 )
 from vis_jax.metrics.truth_json import load_truth
 
-__all__ = ["FormatError", "load_results", "load_truth", "parse_results"]
-__all__ += ["write_results"]
+__all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
+__all__ += ["parse_results", "write_results"]
 
 # Characters of run lengths gathered before they are checked.
 _CHUNK = 1 << 21
@@ -78,6 +78,31 @@ def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
     write_json(path, content, indent=None)
 
 
+def find_defects(path: str | os.PathLike, truth: Truth) -> list[str]:
+    """A line for each thing in a results file for which a server may refuse it.
+
+    Args:
+      path: results.json.
+      truth: its `videos` and `categories` are those of the server; no tracks needed.
+    """
+    lines: list[str] = []
+    checker = Checker(str(path), False, Counter(), lines)
+    try:
+        content = read_json(path)
+        if not isinstance(content, list) or not content:
+            checker.fail("top level", "a list with at least one entry", content)
+    except FormatError as error:
+        return [str(error)]
+    for index, entry in enumerate(content):
+        try:
+            track = _track(entry, index, truth.videos, checker)
+            _check_category(track, set(truth.categories), checker)
+            _with_areas([track], checker)
+        except FormatError as error:
+            lines.append(str(error))
+    return lines
+
+
 def _plain(entry: dict, where: str) -> dict:
     """The four fields of an entry, as Python numbers and strings."""
     checker = Checker("results to write", True, Counter())
@@ -111,10 +136,7 @@ def _parse(
     for index in range(len(content)):
         entry, content[index] = content[index], None
         track = _track(entry, index, videos, checker)
-        if track.category_id not in categories:
-            where, kind = f"entry {index}: category_id", "results: category unknown"
-            known = "a category of the truth"
-            checker.tolerate(kind, where, known, track.category_id)
+        _check_category(track, categories, checker)
         waiting.append(track)
         characters += sum(len(rle["counts"]) for rle in track.segmentations if rle)
         if characters > _CHUNK:
@@ -149,6 +171,13 @@ def _track(
     category_id = checker.integer(entry, "category_id", where, low=0)
     areas = np.zeros(len(frames), np.int64)
     return ResultTrack(index, video_id, category_id, float(score), frames, areas, 0.0)
+
+
+def _check_category(track: ResultTrack, categories: set[int], checker: Checker) -> None:
+    if track.category_id not in categories:
+        where, kind = f"entry {track.index}: category_id", "results: category unknown"
+        known = "a category of the truth"
+        checker.tolerate(kind, where, known, track.category_id)
 
 
 def _run_lengths(

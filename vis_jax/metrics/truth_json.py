@@ -35,6 +35,18 @@ def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> Trut
     return parse_truth(content, name=str(path), official_quirks=official_quirks)
 
 
+def load_videos(path: str | os.PathLike) -> Truth:
+    """The videos and categories of a file with or without annotations; no tracks.
+
+    Raises:
+      FormatError: as `load_truth`.
+    """
+    checker = Checker(str(path), True, Counter())
+    content = checker.record(read_json(path), "top level")
+    videos, categories = _videos(content, checker), _categories(content, checker)
+    return Truth(str(path), videos, categories, [], checker.tolerated)
+
+
 def parse_truth(
     content: dict, *, name: str = "truth", official_quirks: bool = True
 ) -> Truth:
