@@ -62,6 +62,11 @@ def test_the_table_lists_every_number(files):
     assert table.endswith("\n") and not table.endswith("\n\n")
 
 
+def test_a_missing_folder_is_found_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match="output: expected a file in an existing"):
+        score("absent.json", "absent.json", tmp_path / "absent" / "scores.json")
+
+
 def test_plain_scores_are_the_twelve_numbers(files):
     report = score(*files)
     keys = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl warnings"

@@ -55,6 +55,7 @@ def score(
     Raises:
       FormatError: a file is not as it should be.
     """
+    _check_folder(output_path)
     truth = load_truth(truth_path, official_quirks=official_quirks)
     results = load_results(results_path, truth, official_quirks=official_quirks)
     found = evaluate(
@@ -115,6 +116,7 @@ def score_short_long(
       FormatError: a file is not as it should be, a video is in both truths, or a
         prediction is of a video in neither.
     """
+    _check_folder(output_path)
     parts = {
         "short": load_truth(short_path, official_quirks=official_quirks),
         "long": load_truth(long_path, official_quirks=official_quirks),
@@ -174,6 +176,13 @@ def format_table(report: dict) -> str:
     for kind, count in report.get("warnings", {}).items():
         lines.append(f"warning: {kind}: {count}")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _check_folder(output_path: str | os.PathLike | None) -> None:
+    """Before the work rather than after it."""
+    folder = os.path.dirname(os.path.abspath(output_path or "."))
+    if output_path is not None and not os.path.isdir(folder):
+        raise ValueError(f"output: expected a file in an existing folder, got {folder}")
 
 
 def _video_rows(truth: Truth, found: Scores) -> list[dict]:

@@ -151,22 +151,21 @@ def match(
     """
     order = np.argsort([-x.score for x in predictions], kind="stable")
     best = [predictions[i] for i in order[: MAX_PREDICTIONS[-1]]]
-    out = _out_of_range(truths, ranges)
-    matched = np.zeros((len(ranges), len(IOU_THRESHOLDS), len(best)), bool)
+    shape = (len(ranges), len(IOU_THRESHOLDS), len(best))
+    low, high = np.array([r.area for r in ranges]).T[..., None]
     area = np.array([x.mean_area for x in best])
-    outside = np.array([(area < r.area[0]) | (area > r.area[1]) for r in ranges])
-    partner = np.full(matched.shape, -1)
-    ignored = np.repeat(outside.reshape(len(ranges), 1, -1), len(IOU_THRESHOLDS), 1)
-    if best and truths:
-        iou = matching_iou(best, truths, official_quirks=official_quirks)
-        partner = _assign(iou, out, np.array([x.crowd for x in truths]))
-        has = partner >= 0
-        ids = np.array([x.track_id for x in truths])
-        matched = has & (ids[partner] != 0) if official_quirks else has
-        partner_out = np.take_along_axis(
-            np.broadcast_to(out[:, None, :], (*has.shape[:2], len(truths))), partner, 2
-        )
-        ignored = (has & partner_out) | (~matched & ignored)
+    outside = ((area < low) | (area > high))[:, None, :]
+    out = _out_of_range(truths, ranges)
+    if not best or not truths:
+        nothing = np.broadcast_to(False, shape), np.broadcast_to(outside, shape)
+        return Matches(best, *nothing, np.broadcast_to(-1, shape), (~out).sum(1))
+    iou = matching_iou(best, truths, official_quirks=official_quirks)
+    partner = _assign(iou, out, np.array([x.crowd for x in truths]))
+    has = partner >= 0
+    ids = np.array([x.track_id for x in truths])
+    matched = has & (ids[partner] != 0) if official_quirks else has
+    partner_out = np.take_along_axis(out[:, None, :], partner, 2)
+    ignored = (has & partner_out) | (~matched & outside)
     return Matches(best, matched, ignored, partner, (~out).sum(1))
 
 
