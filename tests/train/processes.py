@@ -21,12 +21,17 @@ def start(options: dict, **environ: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, *, code: int = 0) -> dict:
-    """What the process printed; fails with its errors if it ended otherwise."""
+def finish(*processes: subprocess.Popen, code: int = 0) -> list[dict]:
+    """What each process printed; fails with its errors if it ended otherwise."""
     try:
-        output, errors = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+        return [_report(process, code) for process in processes]
+    finally:  # one that failed leaves the others waiting for it
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _report(process: subprocess.Popen, code: int) -> dict:
+    output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == code, errors[-3000:]
     return json.loads(output.splitlines()[-1]) if output else {}

@@ -13,17 +13,21 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    return finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
+    (report,) = finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
+    return report
 
 
-def two_processes(options):
+def two_processes(*options):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"num_processes": 2, "port": port}
-    return [
-        start({"process_id": index, **shared, **options[index]}) for index in (0, 1)
-    ]
+    return finish(
+        *(
+            start({"process_id": index, **shared, **own})
+            for index, own in enumerate(options)
+        )
+    )
 
 
 def assert_same_run(report, expected):
@@ -34,20 +38,20 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    report = finish(start({"workdir": str(tmp_path)}, XLA_FLAGS=EIGHT))
+    (report,) = finish(start({"workdir": str(tmp_path)}, XLA_FLAGS=EIGHT))
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
 
 
 def test_two_processes_compute_what_one_does(one_device, tmp_path):
     options = {"workdir": str(tmp_path)}
-    for process in two_processes([options, options]):
-        report = finish(process)
+    for report in two_processes(options, options):
         assert report["devices"] == 2
         assert_same_run(report, one_device)
     # One process goes on from the checkpoint that two have written.
     more = {"workdir": str(tmp_path), "config": {"num_steps": 7}}
-    assert list(finish(start(more))["losses"]) == ["7"]
+    (report,) = finish(start(more))
+    assert list(report["losses"]) == ["7"]
 
 
 def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path):
@@ -57,8 +61,7 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path):
         "config": {"num_steps": 400, "train.checkpoint_every": 400},
     }
     told = options | {"signal": signal.SIGTERM, "signal_at": 2}
-    reports = [finish(process) for process in two_processes([told, options])]
-    steps = [max(map(int, report["losses"])) for report in reports]
+    steps = [max(map(int, r["losses"])) for r in two_processes(told, options)]
     assert steps[0] == steps[1] < 400
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert saved == [str(steps[0])]

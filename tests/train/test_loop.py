@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(unbroken, tmp_path):
 def test_sigterm_saves_and_exits_with_zero(unbroken, tmp_path):
     _, expected, _, _ = unbroken
     options = {"workdir": str(tmp_path), "signal": signal.SIGTERM, "signal_at": 2}
-    report = finish(start(options), code=0)
+    (report,) = finish(start(options))
     assert report["messages"] == ["SIGTERM: saved step 3; start again to go on"]
     assert list(report["losses"]) == ["1", "2", "3"]
     state, resumed = run(tmp_path)

@@ -1,5 +1,6 @@
 """The part of a config that the loop reads: checked first, written beside the run."""
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -21,7 +22,9 @@ def check_config(config: ConfigDict) -> None:
 
 
 def write_config(config: ConfigDict, workdir: str) -> None:
-    """Writes `workdir/config.json`, whole or not at all."""
+    """Writes `workdir/config.json`, whole or not at all, in the first process."""
+    if jax.process_index() > 0:
+        return
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "config.json.tmp"
