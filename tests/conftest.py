@@ -1,0 +1,30 @@
+"""How every test runs: on the CPU, nothing broadcast or promoted unseen."""
+
+import os
+
+# Programs here are small and run once or twice: compiling is what takes the time.
+_QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+os.environ["XLA_FLAGS"] = f"{_QUICK_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
+os.environ["JAX_PLATFORMS"] = "cpu"  # for the subprocesses of tests, too
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Optax mixes dtypes in its updates, so what trains cannot be strict.
+_TRAINING = ("train", "commands", "test_main", "test_end_to_end")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dtype_promotion(request):
+    """Standard promotion for the tests of training, strict for all others."""
+    parts = request.path.with_suffix("").relative_to(request.config.rootpath).parts
+    trains = any(part in _TRAINING for part in parts)
+    with jax.numpy_dtype_promotion("standard" if trains else "strict"):
+        yield
