@@ -10,11 +10,14 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60
 
 
-def start(options: dict, **environ: str) -> subprocess.Popen:
+def start(options: dict, *, xla_flags: str = "") -> subprocess.Popen:
+    """Starts a run; the compiler's other flags are those of this process."""
+    # Other flags would mean other rounding, and resumed runs are compared bit by bit.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.train.toy_run", json.dumps(options)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | environ,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

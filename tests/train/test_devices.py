@@ -38,7 +38,7 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    (report,) = finish(start({"workdir": str(tmp_path)}, XLA_FLAGS=EIGHT))
+    (report,) = finish(start({"workdir": str(tmp_path)}, xla_flags=EIGHT))
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
 

@@ -13,7 +13,7 @@ from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.train import optimizer as optimizers
 from vis_jax.train.checkpoint import Checkpoints, load_variables
-from vis_jax.train.sharding import param_sharding
+from vis_jax.train.sharding import Tree, param_sharding
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import make_update
 from vis_jax.train.tree_check import check_same_tree
@@ -87,7 +87,7 @@ def load_initial(
         inside = name.partition("/")[2]
         return any(pattern.fullmatch(inside) for pattern in patterns)
 
-    flat = flatten(variables)
+    flat: dict = flatten(variables)
     loaded = kept(flatten(load_variables(path)))
     check_same_tree(loaded, kept(flat), name=f"init_from {path}")
     for name, array in loaded.items():
@@ -97,7 +97,7 @@ def load_initial(
     return {key: {} for key in variables} | unflatten(flat)
 
 
-def _placed(shapes: object, mesh: Mesh) -> object:
+def _placed(shapes: Tree, mesh: Mesh) -> Tree:
     """Shapes with the sharding that `param_sharding` gives them."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(

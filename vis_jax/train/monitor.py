@@ -76,7 +76,7 @@ class Monitor:
         rows, self._rows = self._rows, []
         timed, self._timed = self._timed, 0
         now = time.monotonic()
-        seconds, self._since = now - self._since, now
+        seconds, self._since = now - (self._since or now), now
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         steps_per_second = timed / max(seconds, 1e-9)
         return means | {

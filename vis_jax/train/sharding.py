@@ -1,10 +1,14 @@
 """Where arrays live: one mesh over all devices of all processes."""
 
+from typing import TypeVar
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vis_jax.structures import Batch
+
+Tree = TypeVar("Tree")
 
 
 def make_mesh() -> Mesh:
@@ -12,7 +16,7 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
-def param_sharding(tree: object, mesh: Mesh) -> object:
+def param_sharding(tree: Tree, mesh: Mesh) -> Tree:
     """The sharding of each leaf of a state: a copy on every device.
 
     To shard parameters, return other specs here; nothing else needs to change.

@@ -1,5 +1,7 @@
 """Whether two trees hold the same parameters, and which they do not share."""
 
+from typing import Any
+
 from vis_jax.params import flatten
 
 SHOWN = 5  # paths per kind of difference
@@ -32,7 +34,7 @@ def check_same_tree(found: dict, expected: dict, *, name: str) -> None:
         raise ValueError(f"{name} does not fit the model\n" + "\n".join(lines))
 
 
-def _form(leaf: object) -> str:
+def _form(leaf: Any) -> str:
     shape = ", ".join(str(length) for length in leaf.shape)
     return f"{leaf.dtype}[{shape}]"
 

@@ -47,7 +47,7 @@ class TensorBoardWriter(Writer):
         self._events: "SummaryWriter | None" = None
         self._bar: "tqdm | None" = None
 
-    def _open(self, step: int) -> None:
+    def _open(self, step: int) -> "SummaryWriter":
         """On the first event. TensorBoard then drops those of a run that was killed."""
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
@@ -58,6 +58,7 @@ class TensorBoardWriter(Writer):
             if sys.stderr.isatty():
                 total = self._num_steps
                 self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
+        return self._events
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         self.scalars(step, values, group="train")
@@ -68,14 +69,14 @@ class TensorBoardWriter(Writer):
             self._bar.set_postfix_str(_terms(values))
 
     def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
-        self._open(step)
+        events = self._open(step)
         for name, value in values.items():
-            self._events.add_scalar(f"{group}/{name}", value, step)
+            events.add_scalar(f"{group}/{name}", value, step)
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        self._open(step)
+        events = self._open(step)
         for name, image in images.items():
-            self._events.add_image(name, image, step, dataformats="HWC")
+            events.add_image(name, image, step, dataformats="HWC")
 
     def message(self, text: str) -> None:
         if self._bar is None:
