@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from vis_jax.ops.bilinear import (
-    hat_weights,
-    resize,
-    sample,
-    sample_dense,
-    sample_gather,
-)
+from vis_jax.ops.bilinear import resize, sample, sample_channels
 
-_dense, _gather = jax.jit(sample_dense), jax.jit(sample_gather)
+_sample, _channels = jax.jit(sample), jax.jit(sample_channels)
 
 
 def _half_pixel(x, size):
@@ -45,51 +39,43 @@ def test_resize_is_the_half_pixel_formula(size):
     np.testing.assert_allclose(resize(jnp.array(x), size), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("read", ["dense", "gather"])
+@pytest.mark.parametrize("read", ["map", "channels"])
 def test_pixel_centres_corners_and_outside(read):
     maps = np.array([[1.0, 2.0], [3.0, 8.0]], np.float32)
     points = np.array(
         [[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.0, 0.0], [1.5, 0.5]], np.float32
     )
-    if read == "dense":
-        values = _dense(maps, points)
+    if read == "map":
+        values = _sample(maps, points)
     else:
-        values = _gather(maps[..., None], points)[:, 0]
+        values = _channels(maps[..., None], points)[:, 0]
     # At the corner of the map only a quarter of the weight lies inside.
     np.testing.assert_allclose(values, [1, 2, 3.5, 0.25, 0], atol=1e-6)
 
 
-def test_dense_and_gathered_readings_agree_with_their_gradients():
+def test_readings_are_sums_of_hat_functions_with_their_gradients():
     rng = np.random.default_rng(1)
     maps = rng.normal(size=(5, 7)).astype(np.float32)
     points = rng.uniform(-0.2, 1.2, (40, 2)).astype(np.float32)
     weight = rng.normal(size=40).astype(np.float32)
 
-    def dense(maps, points):
-        return jnp.sum(weight * sample_dense(maps, points))
+    def hat(positions, length):
+        distance = jnp.abs(positions[:, None] - jnp.arange(length))
+        return jnp.maximum(1 - distance, 0)
 
-    def gathered(maps, points):
-        return jnp.sum(weight * sample_gather(maps[..., None], points)[:, 0])
+    def expected(maps, points):
+        rows = hat(points[:, 1] * 5 - 0.5, 5)
+        columns = hat(points[:, 0] * 7 - 0.5, 7)
+        return jnp.sum(weight * jnp.sum((rows @ maps) * columns, axis=-1))
 
-    dense, gathered = (
-        jax.jit(jax.value_and_grad(read))(maps, points) for read in (dense, gathered)
+    def got(maps, points):
+        return jnp.sum(weight * sample(maps, points))
+
+    expected, got = (
+        jax.jit(jax.value_and_grad(read))(maps, points) for read in (expected, got)
     )
-    np.testing.assert_allclose(dense[0], gathered[0], rtol=1e-5)
-    np.testing.assert_allclose(dense[1], gathered[1], atol=1e-5)
-
-
-def test_sample_reads_large_and_small_maps_alike():
-    rng = np.random.default_rng(2)
-    maps = rng.normal(size=(64, 64)).astype(np.float32)
-    points = rng.random((600, 2), np.float32)  # 600 * 64 * 64 is beyond the limit
-    few = jax.jit(sample)(maps, points[:100])
-    np.testing.assert_allclose(jax.jit(sample)(maps, points)[:100], few, atol=1e-5)
-
-
-def test_hat_weights_sum_to_one_inside():
-    weights = np.asarray(hat_weights(jnp.array([0.0, 1.25, 2.0, -0.5, -1.0]), 3))
-    expected = [[1, 0, 0], [0, 0.75, 0.25], [0, 0, 1], [0.5, 0, 0], [0, 0, 0]]
-    np.testing.assert_allclose(weights, expected)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(got[1], expected[1], atol=1e-5)
 
 
 def test_points_need_two_coordinates():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis_jax.ops.bilinear import sample, sample_gather
+from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
 
 _choose = jax.jit(uncertain_points)
@@ -40,6 +40,6 @@ def test_sampling_and_contraction_commute():
     features = rng.normal(size=(5, 6, 4)).astype(np.float32)
     embed = rng.normal(size=4).astype(np.float32)
     points = rng.random((30, 2), np.float32)
-    sampled_first = jax.jit(sample_gather)(features, points) @ embed
+    sampled_first = jax.jit(sample_channels)(features, points) @ embed
     contracted_first = jax.jit(sample)(features @ embed, points)
     np.testing.assert_allclose(sampled_first, contracted_first, atol=1e-5)

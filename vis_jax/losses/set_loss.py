@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vis_jax.losses.classification import sigmoid_focal, weighted_cross_entropy
 from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
 from vis_jax.ops.assignment import hungarian
-from vis_jax.ops.bilinear import sample, sample_gather
+from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
@@ -133,7 +133,7 @@ def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
     if weights.kind == "focal":
         probs = jax.nn.sigmoid(class_logits)
     labels = jnp.minimum(truth.labels, probs.shape[-1] - 1)
-    at_points = jax.vmap(sample_gather, (0, None))(features, points)
+    at_points = jax.vmap(sample_channels, (0, None))(features, points)
     logits = jnp.einsum(
         "tqc,tpc->qtp",
         mask_embeds.astype(features.dtype),
@@ -159,7 +159,7 @@ def _read_masks(masks, points):
     """Bilinear values of bool masks [M, T, H, W] at points shared by all."""
     count, frames, height, width = masks.shape
     stacked = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
-    values = sample_gather(stacked.astype(jnp.float32), points)
+    values = sample_channels(stacked.astype(jnp.float32), points)
     return jnp.moveaxis(values, -1, 0).reshape(count, frames, -1)
 
 

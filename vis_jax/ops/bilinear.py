@@ -9,11 +9,6 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Float, Float32, typed
 
-# Below this many multiply-adds for one map, two small matrix products are faster than
-# a gather, above all backwards, where a gather becomes a scatter.
-_DENSE_LIMIT = 1 << 21
-
-
 @typed
 def resize(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
@@ -41,27 +36,11 @@ def sample(
       maps: one map.
       points: x, y in [0, 1] of the map's width and height.
     """
-    height, width = maps.shape
-    if points.shape[0] * height * width <= _DENSE_LIMIT:
-        return sample_dense(maps, points)
-    return sample_gather(maps[..., None], points)[:, 0]
+    return sample_channels(maps[..., None], points)[:, 0]
 
 
 @typed
-def sample_dense(
-    maps: Float[Array, "H W"], points: Float32[Array, "P 2"]
-) -> Float[Array, "P"]:
-    """As `sample`, by weights of every row and column: for small maps."""
-    height, width = maps.shape
-    rows = hat_weights(points[:, 1] * height - 0.5, height).astype(maps.dtype)
-    columns = hat_weights(points[:, 0] * width - 0.5, width).astype(maps.dtype)
-    # Some devices shorten the factors of a product unless told not to.
-    across = jnp.matmul(rows, maps, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(across * columns, axis=-1)
-
-
-@typed
-def sample_gather(
+def sample_channels(
     maps: Float[Array, "H W C"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P C"]:
     """As `sample`, for maps with channels, by reading the four neighbours."""
@@ -80,17 +59,3 @@ def sample_gather(
             weight = jnp.where(inside, weight, 0.0).astype(maps.dtype)
             total += weight[:, None] * jnp.take(flat, index, axis=0)
     return total
-
-
-@typed
-def hat_weights(
-    positions: Float32[Array, "P"], length: int
-) -> Float32[Array, "P {length}"]:
-    """Weight of each pixel of an axis in a bilinear reading.
-
-    Args:
-      positions: where to read, in pixels; 0 is the centre of the first pixel.
-      length: number of pixels.
-    """
-    pixels = jnp.arange(length, dtype=jnp.float32)
-    return jnp.maximum(1.0 - jnp.abs(positions[:, None] - pixels[None]), 0.0)
