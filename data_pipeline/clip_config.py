@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NAMES = ("frames", "frame_range", "short_side", "long_side", "canvas", "instances")
-NAMES += ("crop", "flip", "colour", "batch_size")
-
 
 class ClipConfig(NamedTuple):
     """What a training clip is; see `read_clip_config` for the bounds."""
@@ -34,23 +31,19 @@ def read_clip_config(config: object) -> ClipConfig:
     """
     if isinstance(config, ClipConfig):
         return config
-    for name in NAMES:
-        try:
-            getattr(config, name)
-        except AttributeError:
-            raise ValueError(f"data.{name}: expected a value, got none") from None
-    crop = config.crop
+    given = {name: _setting(config, name) for name in ClipConfig._fields}
+    crop = given["crop"]
     result = ClipConfig(
-        frames=_whole("frames", config.frames, 1),
-        frame_range=_whole("frame_range", config.frame_range, 0),
-        short_side=_wholes("short_side", config.short_side, None, 1),
-        long_side=_whole("long_side", config.long_side, 1),
-        canvas=_wholes("canvas", config.canvas, 2, 1),
-        instances=_whole("instances", config.instances, 1),
-        crop=None if crop is None else _wholes("crop", crop, 2, 1),
-        flip=_share("flip", config.flip),
-        colour=_share("colour", config.colour),
-        batch_size=_whole("batch_size", config.batch_size, 1),
+        frames=_whole("frames", given["frames"], 1),
+        frame_range=_whole("frame_range", given["frame_range"], 0),
+        short_side=_wholes("short_side", given["short_side"]),
+        long_side=_whole("long_side", given["long_side"], 1),
+        canvas=_pair("canvas", given["canvas"]),
+        instances=_whole("instances", given["instances"], 1),
+        crop=None if crop is None else _pair("crop", crop),
+        flip=_share("flip", given["flip"]),
+        colour=_share("colour", given["colour"]),
+        batch_size=_whole("batch_size", given["batch_size"], 1),
     )
     if result.crop is not None and result.crop[0] > result.crop[1]:
         raise ValueError(f"data.crop: expected (smallest, largest), got {result.crop}")
@@ -81,6 +74,13 @@ def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> in
     return batch_size // host_count
 
 
+def _setting(config: object, name: str) -> object:
+    try:
+        return getattr(config, name)
+    except AttributeError:
+        raise ValueError(f"data.{name}: expected a value, got none") from None
+
+
 def _whole(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         expected = f"a whole number of at least {low}"
@@ -88,17 +88,22 @@ def _whole(name: str, value: object, low: int) -> int:
     return value
 
 
-def _wholes(name: str, values: object, count: int | None, low: int) -> tuple:
-    several = isinstance(values, Sequence) and not isinstance(values, str)
-    if not several or not values or (count is not None and len(values) != count):
-        number = "one or more" if count is None else str(count)
-        expected = f"{number} whole numbers"
-        raise ValueError(f"data.{name}: expected {expected}, got {values!r}")
-    return tuple(_whole(name, value, low) for value in values)
+def _wholes(name: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f"data.{name}: expected whole numbers, got {values!r}")
+    return tuple(_whole(name, value, 1) for value in values)
+
+
+def _pair(name: str, values: object) -> tuple[int, int]:
+    numbers = _wholes(name, values)
+    if len(numbers) != 2:
+        raise ValueError(f"data.{name}: expected 2 whole numbers, got {values!r}")
+    return numbers[0], numbers[1]
 
 
 def _share(name: str, value: object) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"data.{name}: expected a number, got {value!r}")
+    if not 0 <= value <= 1:
         raise ValueError(f"data.{name}: expected a number from 0 to 1, got {value!r}")
     return float(value)

@@ -127,6 +127,10 @@ class FolderSource:
             tf.stack(frames), masks, features["labels"], features["track_ids"]
         )
 
+    def read_outside(self, plan: ClipPlan) -> None:
+        """Reads the frames with Pillow, for the sake of its errors."""
+        self._dataset.read_frames(plan.video, plan.frame_ids)
+
 
 class RenderSource:
     """Calls `render` of a data set from the graph.
@@ -160,6 +164,10 @@ class RenderSource:
         columns = source_positions(crop[1], crop[3], size[1])
         masks = resize_masks(masks, rows, columns)
         return ClipTensors(tf.stack(frames), masks, labels, track_ids)
+
+    def read_outside(self, plan: ClipPlan) -> None:
+        """Draws the frames outside the graph, for the sake of the errors."""
+        self._dataset.render(plan.video, plan.frame_ids)
 
     def _render(self, video: np.ndarray, frame_ids: np.ndarray) -> tuple:
         drawn = self._dataset.render(int(video), frame_ids)

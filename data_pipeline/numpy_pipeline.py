@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -53,7 +53,7 @@ def train_batches(
 def _batches(dataset, clips: ClipConfig, plans: Iterator[list[ClipPlan]]):
     """Makes clips in threads, some batches ahead, and yields them in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        waiting = deque()
+        waiting: deque[list[Future]] = deque()
         try:
             while True:
                 missing = _BATCHES_AHEAD - len(waiting)

@@ -1,13 +1,13 @@
 """Batches of training clips with tf.data: plan, read, augment, pad, batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from data_pipeline.augment.colour import jitter_graph
 from data_pipeline.augment.geometry import flip_clip
-from data_pipeline.clip_config import read_clip_config
+from data_pipeline.clip_config import ClipConfig, read_clip_config
 from data_pipeline.clip_sampling import ClipPlan, plan_batches
 from data_pipeline.clip_sources import Features, FolderSource, Renders, RenderSource
 from data_pipeline.datasets.ytvis import YouTubeVis
@@ -58,38 +58,55 @@ def train_batches(
             host_count=host_count,
         )
 
-    plans(start_step)  # wrong arguments are reported now, not from within the graph
-    kind = FolderSource if isinstance(dataset, YouTubeVis) else RenderSource
+    planned = plans(start_step)  # wrong arguments are reported here, not in the graph
     _leave_accelerators()
     with tf.device("CPU"):
-        source = kind(dataset, clips.frames)
-    clip_features = (source.features(p) for batch in plans(start_step) for p in batch)
-
-    def make_clip(features: Features) -> dict[str, tf.Tensor]:
-        clip = source.read(features)
-        images = clip.images
-        if clips.colour > 0:
-            images = jitter_graph(images, features["colour"])
-        images, masks = flip_clip(images, clip.masks, features["flip"])
-        return pad_clip_graph(
-            images,
-            masks,
-            labels=clip.labels,
-            track_ids=clip.track_ids,
-            canvas=clips.canvas,
-            instances=clips.instances,
-        )
-
+        source = _source(dataset, clips.frames)
+    features = (source.features(plan) for batch in planned for plan in batch)
     data = tf.data.Dataset.from_generator(
-        lambda: clip_features, output_signature=source.signature
+        lambda: features, output_signature=source.signature
     )
-    data = data.map(make_clip, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.map(
+        lambda features: _make_clip(source, clips, features),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
     data = data.batch(clips.batch_size // host_count, drop_remainder=True)
     batches = data.prefetch(_BATCHES_AHEAD).as_numpy_iterator()
-    return _with_clear_errors(batches, dataset, plans, start_step)
+    return _with_clear_errors(batches, source, plans, start_step)
 
 
-def _with_clear_errors(batches, dataset, plans, step) -> Iterator[dict]:
+def _source(dataset: YouTubeVis | Renders, frames: int) -> FolderSource | RenderSource:
+    if isinstance(dataset, YouTubeVis):
+        return FolderSource(dataset, frames)
+    return RenderSource(dataset, frames)
+
+
+def _make_clip(
+    source: FolderSource | RenderSource, clips: ClipConfig, features: Features
+) -> dict[str, tf.Tensor]:
+    """One clip in the form of the schema, without the batch axis."""
+    clip = source.read(features)
+    images = clip.images
+    if clips.colour > 0:
+        images = jitter_graph(images, features["colour"])
+    images, masks = flip_clip(images, clip.masks, features["flip"])
+    return pad_clip_graph(
+        images,
+        masks,
+        labels=clip.labels,
+        track_ids=clip.track_ids,
+        canvas=clips.canvas,
+        instances=clips.instances,
+    )
+
+
+def _with_clear_errors(
+    batches: Iterator[dict[str, np.ndarray]],
+    source: FolderSource | RenderSource,
+    plans: Callable[[int], Iterator[list[ClipPlan]]],
+    step: int,
+) -> Iterator[dict[str, np.ndarray]]:
     """Passes batches on; if one fails, finds the frame at fault and says so.
 
     TensorFlow's own errors name neither the file nor the video. The order of the clips
@@ -99,13 +116,8 @@ def _with_clear_errors(batches, dataset, plans, step) -> Iterator[dict]:
         try:
             batch = next(batches)
         except tf.errors.OpError as error:
-            read = (
-                dataset.read_frames
-                if isinstance(dataset, YouTubeVis)
-                else dataset.render
-            )
             for plan in next(plans(step)):
-                read(plan.video, plan.frame_ids)
+                source.read_outside(plan)
             raise ValueError(f"batch of step {step}: {error.message}") from error
         yield batch
         step += 1

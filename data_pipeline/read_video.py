@@ -54,14 +54,19 @@ def resize_frames(
       canvas: height and width in pixels that the result must not exceed.
     """
     height, width = resized_size(
-        *frames.shape[1:3], short_side, long_side=long_side, canvas=canvas
+        frames.shape[1],
+        frames.shape[2],
+        short_side,
+        long_side=long_side,
+        canvas=canvas,
     )
     if (height, width) == frames.shape[1:3]:
         return frames
     resized = np.empty((len(frames), height, width, 3), np.uint8)
     for target, frame in zip(resized, frames, strict=True):
         image = Image.fromarray(frame)
-        target[:] = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        target[:] = np.asarray(image)
     return resized
 
 

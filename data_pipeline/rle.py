@@ -56,11 +56,10 @@ def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
         index = _owner(offsets, bad)
         raise RleError(index, "characters '0' to 'o'", repr(strings[index][:40]))
     last = codes < 32
-    for index in np.flatnonzero(sizes):
-        if not last[offsets[index + 1] - 1]:
-            raise RleError(
-                int(index), "a whole string", "one that stops inside a count"
-            )
+    cut = (sizes > 0) & ~np.append(last, True)[offsets[1:] - 1]
+    if cut.any():
+        got = "one that stops inside a count"
+        raise RleError(int(cut.argmax()), "a whole string", got)
     values, starts = _signed_values(codes, last, offsets)
     lengths = np.diff(np.searchsorted(starts, offsets))
     return runs_from_counts(_undo_differences(values, lengths), lengths, pixels)
@@ -77,7 +76,8 @@ def runs_from_lists(lists: Sequence[Sequence[int]], pixels: int) -> Runs:
         counts = np.array(list(chain.from_iterable(lists)))
     except ValueError:
         counts = np.array(None)
-    if counts.size and (counts.ndim != 1 or counts.dtype.kind not in "iu"):
+    whole = counts.dtype.kind in "iu" or not counts.size
+    if counts.ndim != 1 or not whole:
         for index, one in enumerate(lists):
             for value in one:
                 if not isinstance(value, int) or abs(value) >= 2**62:

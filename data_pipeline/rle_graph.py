@@ -47,27 +47,11 @@ def decode_masks(
     """
     # Enlarging repeats source columns; the runs are drawn in each column once.
     columns, column_of = tf.unique(columns)
-    num_rows, num_columns = tf.size(rows), tf.size(columns)
     flat = tf.reshape(mask_index, [-1])
     slots = tf.where(flat >= 0)[:, 0]
-    begins, ends, owner = _foreground_runs(runs, tf.gather(flat, slots))
-    begins = _move_to_target(begins, height, rows, columns)
-    ends = _move_to_target(ends, height, rows, columns)
-    frame = tf.cast(num_rows * num_columns, tf.int64)
-    offsets = owner * frame
-    pixels = tf.raw_ops.RaggedRange(
-        starts=begins + offsets, limits=ends + offsets, deltas=tf.constant(1, tf.int64)
-    ).rt_dense_values
-    drawn = tf.raw_ops.SparseToDense(  # far faster than scatter_nd
-        sparse_indices=pixels,
-        output_shape=[tf.size(slots, out_type=tf.int64) * frame],
-        sparse_values=tf.ones([], tf.uint8),
-        default_value=tf.zeros([], tf.uint8),
-        validate_indices=False,  # ascending within a mask, and masks in order
-    )
-    drawn = tf.reshape(drawn, [-1, num_columns, num_rows])
+    drawn = _draw(runs, tf.gather(flat, slots), height, rows, columns)
     drawn = tf.cond(
-        num_columns == tf.size(column_of),
+        tf.size(columns) == tf.size(column_of),
         lambda: drawn,
         lambda: tf.gather(drawn, column_of, axis=1),
     )
@@ -82,6 +66,31 @@ def decode_masks(
     masks = tf.cast(tf.gather(drawn, place), tf.bool)
     shape = tf.concat([tf.shape(mask_index), tf.shape(masks)[1:]], 0)
     return tf.reshape(masks, shape)
+
+
+def _draw(
+    runs: RunTensors,
+    masks: tf.Tensor,
+    height: tf.Tensor,
+    rows: tf.Tensor,
+    columns: tf.Tensor,
+) -> tf.Tensor:
+    """Masks K at distinct columns: uint8 [K, W, H], columns before rows."""
+    begins, ends, owner = _foreground_runs(runs, masks)
+    frame = tf.size(rows, tf.int64) * tf.size(columns, tf.int64)
+    begins = _move_to_target(begins, height, rows, columns) + owner * frame
+    ends = _move_to_target(ends, height, rows, columns) + owner * frame
+    pixels = tf.raw_ops.RaggedRange(
+        starts=begins, limits=ends, deltas=tf.constant(1, tf.int64)
+    ).rt_dense_values
+    drawn = tf.raw_ops.SparseToDense(  # far faster than scatter_nd
+        sparse_indices=pixels,
+        output_shape=[tf.size(masks, tf.int64) * frame],
+        sparse_values=tf.ones([], tf.uint8),
+        default_value=tf.zeros([], tf.uint8),
+        validate_indices=False,  # ascending within a mask, and masks in order
+    )
+    return tf.reshape(drawn, [tf.size(masks), tf.size(columns), tf.size(rows)])
 
 
 def _foreground_runs(

@@ -1,11 +1,24 @@
 """The data sets by name."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
 from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
 
 
-def make_dataset(config: object, part_or_split: str = "train") -> Dataset:
+class DataConfig(Protocol):
+    """The settings that say which data set; an ml_collections ConfigDict has them."""
+
+    name: str
+    root: str
+    split: str
+    held_out: Sequence[str | int]
+    shapes: Mapping
+
+
+def make_dataset(config: DataConfig, part_or_split: str = "train") -> Dataset:
     """Makes the data set that a config names.
 
     Args:
@@ -26,7 +39,7 @@ def make_dataset(config: object, part_or_split: str = "train") -> Dataset:
     return DATASETS[config.name](config, part_or_split)
 
 
-def _folder(config: object, part_or_split: str) -> YouTubeVis:
+def _folder(config: DataConfig, part_or_split: str) -> YouTubeVis:
     if part_or_split in PARTS:
         return YouTubeVis(
             config.root, config.split, held_out=config.held_out, part=part_or_split
@@ -34,7 +47,7 @@ def _folder(config: object, part_or_split: str) -> YouTubeVis:
     return YouTubeVis(config.root, part_or_split, part="all")
 
 
-def _moving_shapes(config: object, part_or_split: str) -> MovingShapes:
+def _moving_shapes(config: DataConfig, part_or_split: str) -> MovingShapes:
     splits = {"train": config.split, "all": config.split, "held_out": "val"}
     split = splits.get(part_or_split, part_or_split)
     if split not in SPLITS:
@@ -42,7 +55,7 @@ def _moving_shapes(config: object, part_or_split: str) -> MovingShapes:
     return MovingShapes(split, **config.shapes)
 
 
-DATASETS = {
+DATASETS: dict[str, Callable[[DataConfig, str], Dataset]] = {
     "moving_shapes": _moving_shapes,
     "ytvis2019": _folder,
     "ytvis2021": _folder,

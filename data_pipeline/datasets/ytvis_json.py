@@ -61,11 +61,11 @@ def read_annotations(file: str | Path) -> Annotations:
     labels = {category.category_id: k for k, category in enumerate(categories)}
     numbers = {video.video_id: k for k, video in enumerate(videos)}
     tracks: list[list[Track]] = [[] for _ in videos]
-    masks, seen = MaskTable(), set()
-    entries = content.get("annotations")
-    for k, entry in enumerate(
-        [] if entries is None else _list(content, "annotations", fail)
-    ):
+    masks = MaskTable()
+    seen: set[int] = set()
+    without_truth = content.get("annotations") is None
+    entries = [] if without_truth else _list(content, "annotations", fail)
+    for k, entry in enumerate(entries):
         number = _unique_id(entry, f"annotations[{k}]", seen, fail)
         here = partial(fail, annotation=number)
         video = _known(entry, "video_id", numbers, here)
@@ -94,6 +94,8 @@ def read_json(file: str | Path) -> dict:
         raise DataError(file, expected="JSON", got=got) from error
     except RecursionError as error:
         raise DataError(file, expected="JSON", got="too many nested lists") from error
+    except ValueError as error:  # a number with thousands of digits
+        raise DataError(file, expected="JSON", got=str(error)) from error
     except OSError as error:
         raise DataError(file, expected="a readable file", got=str(error)) from error
     if not isinstance(content, dict):
@@ -197,11 +199,10 @@ def _stays_inside(name: str) -> bool:
 def _read_track(
     entry: dict, label: int, video: Video, masks: MaskTable, fail: Fail
 ) -> Track:
-    for key in ("height", "width", "length"):
-        expected = getattr(video, key)
-        if entry.get(key, expected) != expected:
-            expected = f"{expected}, as the video"
-            raise fail(field=key, expected=expected, got=entry[key])
+    extents = {"height": video.height, "width": video.width, "length": video.length}
+    for key, value in extents.items():
+        if entry.get(key, value) != value:
+            raise fail(field=key, expected=f"{value}, as the video", got=entry[key])
     crowd = entry.get("iscrowd", 0)
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
         raise fail(field="iscrowd", expected="0 or 1", got=crowd)
@@ -236,7 +237,9 @@ def _check_numbers(entry: dict, length: int, fail: Fail) -> None:
 
 
 def _number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e12
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e12
 
 
 def _read_occlusion(entry: dict, length: int, fail: Fail) -> np.ndarray:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -40,6 +42,15 @@ def test_batches_keep_the_schema_and_can_be_taken_up(config):
     again = next(train_batches(dataset, config, seed=1, start_step=2))
     for key, array in again.items():
         np.testing.assert_array_equal(array, batches[2][key])
+
+
+def test_neither_tensorflow_nor_jax_is_needed():
+    code = (
+        "import sys, data_pipeline.numpy_pipeline, data_pipeline.datasets;"
+        "import data_pipeline.read_video;"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'jax')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_hosts_share_a_batch(config):

@@ -85,6 +85,7 @@ def test_polygons_are_joined():
         ([3, "3"], "run lengths"),
         ([3, None, 3], "run lengths"),
         ([[3], 3], "run lengths"),
+        ([[]], "run lengths"),
         ([6, 2**63 - 1, 3], "run lengths"),
     ],
 )

@@ -98,7 +98,11 @@ def test_the_top_level_is_an_object(write, text):
 
 def test_broken_text_is_reported(write, tmp_path):
     write("{}")
-    for bad, message in ((b"\xff\xfe{", "UTF-8"), (b"[" * 200_000, "nested|JSON")):
+    for bad, message in (
+        (b"\xff\xfe{", "UTF-8"),
+        (b"[" * 200_000, "nested|JSON"),
+        (b"9" * 5_000, "JSON.*digits"),
+    ):
         (tmp_path / "instances.json").write_bytes(bad)
         with pytest.raises(DataError, match=message):
             YouTubeVis(tmp_path, "train")
