@@ -63,9 +63,9 @@ def error_breakdown(
     for track in results.tracks:
         if track.category_id in truth.categories:
             predictions[track.video_id].append(track)
-    for number, track in enumerate(indexed_tracks(truth, official_quirks)):
-        if track.category_id in truth.categories:
-            truths[track.video_id].append((number, track))
+    for number, annotated in enumerate(indexed_tracks(truth, official_quirks)):
+        if annotated.category_id in truth.categories:
+            truths[annotated.video_id].append((number, annotated))
     videos: dict[int, Counter] = {}
     for video_id in tqdm(sorted(truth.videos), "errors", delay=5, disable=not progress):
         videos[video_id] = _account_video(
@@ -82,7 +82,8 @@ def error_breakdown(
 
 
 def _gain(account: Account, kind: str, base: float | None) -> float | None:
-    return None if base is None else _mean_ap(account, kind) - base
+    mended = _mean_ap(account, kind)
+    return None if base is None or mended is None else mended - base
 
 
 def _account_video(
@@ -224,7 +225,7 @@ def _judged(account: Account, mended: str | None) -> list[tuple[int, float, bool
         if kind == "correct":
             right = True
         elif kind == mended:
-            if kind in REMOVED or finding.target in taken:
+            if finding.target is None or finding.target in taken or kind in REMOVED:
                 continue
             taken.add(finding.target)
             category, right = account.targets[finding.target], True

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.tracks import ResultTrack, TruthTrack
+from vis_jax.metrics.tracks import ResultTrack, Track, TruthTrack
 from vis_jax.metrics.tube_overlap import frame_intersection
 
 
@@ -36,7 +36,8 @@ def video_overlaps(
       kind: "mask" or "box".
       class_aware: IoU between different categories is 0.
     """
-    frames = max((len(x.areas) for x in [*truths, *predictions]), default=0)
+    tracks: list[Track] = [*truths, *predictions]
+    frames = max((len(track.areas) for track in tracks), default=0)
     same = np.array(
         [[g.category_id == d.category_id for d in predictions] for g in truths], bool
     ).reshape(len(truths), len(predictions))

@@ -5,7 +5,7 @@ import math
 import os
 import reprlib
 from collections import Counter
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -76,9 +76,11 @@ class Checker(NamedTuple):
 
     def size(self, value: object, where: str) -> tuple[int, int]:
         """Height, width in pixels."""
-        sound = isinstance(value, list | tuple) and len(value) == 2
-        if not sound or not all(is_integer(v) and 1 <= v <= MAX_SIDE for v in value):
-            self.fail(where, f"[height, width], each 1 .. {MAX_SIDE}", value)
+        expected = f"[height, width], each 1 .. {MAX_SIDE}"
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            self.fail(where, expected, value)
+        if not all(is_integer(side) and 1 <= side <= MAX_SIDE for side in value):
+            self.fail(where, expected, value)
         return int(value[0]), int(value[1])
 
 
@@ -101,12 +103,12 @@ def show(value: object) -> str:
     return short.repr(value)
 
 
-def is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
     """True for int and NumPy integers, False for bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """True for finite numbers, False for bool, NaN, infinity and what is no number."""
     if is_integer(value):
         return abs(value) < 10**18

@@ -51,7 +51,7 @@ def load_results(
 
 
 def parse_results(
-    content: list[dict],
+    content: object,
     truth: Truth,
     *,
     name: str = "results",
@@ -125,7 +125,7 @@ def _plain(entry: dict, where: str) -> dict:
 
 
 def _parse(
-    content: list, videos: dict[int, Video], categories: set[int], checker: Checker
+    content: object, videos: dict[int, Video], categories: set[int], checker: Checker
 ) -> Results:
     """Takes `content` apart as it goes, so that memory is freed early."""
     if not isinstance(content, list):
@@ -175,7 +175,10 @@ def _track(
 
 def _check_category(track: ResultTrack, categories: set[int], checker: Checker) -> None:
     if track.category_id not in categories:
-        where, kind = f"entry {track.index}: category_id", "results: category unknown"
+        where, kind = (
+            f"entry {track.position}: category_id",
+            "results: category unknown",
+        )
         known = "a category of the truth"
         checker.tolerate(kind, where, known, track.category_id)
 
@@ -210,7 +213,7 @@ def _with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack
         for t, rle in enumerate(track.segmentations)
         if rle is not None
     ]
-    masks = [tracks[i].segmentations[t] for i, t in places]
+    masks = [rle for track in tracks for rle in track.segmentations if rle]
     pixels = [mask["size"][0] * mask["size"][1] for mask in masks]
     try:
         strings = [mask["counts"] for mask in masks]
@@ -218,7 +221,7 @@ def _with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack
     except RleError as error:
         i, t = places[error.index]
         raise FormatError(
-            f"{checker.file}: entry {tracks[i].index}: segmentations[{t}]: counts: "
+            f"{checker.file}: entry {tracks[i].position}: segmentations[{t}]: counts: "
             f"expected counts that add up to {pixels[error.index]}, got {error}"
         ) from error
     for (i, t), area in zip(places, areas, strict=True):

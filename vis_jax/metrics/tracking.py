@@ -137,7 +137,7 @@ def _best_threshold(counts: np.ndarray) -> dict[str, float]:
     return {"score_threshold": float(SWEEP[best]), "IDF1": float(idf1[best])}
 
 
-def _summary(hota: dict, clear: dict, identity: dict) -> dict[str, float | int]:
+def _summary(hota: dict, clear: dict, identity: dict) -> dict:
     means = {key: hota[key] for key in ("HOTA", "DetA", "AssA", "LocA")}
     ratios = {key: clear[key] for key in ("MOTA", "MOTP")}
     ratios |= {key: identity[key] for key in ("IDF1", "IDP", "IDR")}

@@ -5,7 +5,7 @@ A segmentation is a list with one entry for each frame: compressed run lengths
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,6 +18,19 @@ class Video(NamedTuple):
     height: int  # pixels
     width: int
     length: int  # frames
+
+
+class Track(Protocol):
+    """What annotated and predicted tracks have in common."""
+
+    @property
+    def category_id(self) -> int: ...
+
+    @property
+    def segmentations(self) -> list[dict | None]: ...
+
+    @property
+    def areas(self) -> np.ndarray: ...
 
 
 class TruthTrack(NamedTuple):
@@ -36,7 +49,7 @@ class TruthTrack(NamedTuple):
 class ResultTrack(NamedTuple):
     """One predicted object over the frames of a video."""
 
-    index: int  # place in the file, from 0
+    position: int  # in the file, from 0
     video_id: int
     category_id: int
     score: float

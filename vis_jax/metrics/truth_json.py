@@ -48,7 +48,7 @@ def load_videos(path: str | os.PathLike) -> Truth:
 
 
 def parse_truth(
-    content: dict, *, name: str = "truth", official_quirks: bool = True
+    content: object, *, name: str = "truth", official_quirks: bool = True
 ) -> Truth:
     """As `load_truth`, from the content of such a file; it is left as it was."""
     checker = Checker(name, not official_quirks, Counter())
@@ -170,8 +170,8 @@ def _occlusion(
 ) -> float | None:
     if levels is None:
         return None
-    if not isinstance(levels, list | tuple) or len(levels) != length:
-        got = len(levels) if isinstance(levels, list | tuple) else levels
+    if not isinstance(levels, list) or len(levels) != length:
+        got = len(levels) if isinstance(levels, list) else levels
         checker.fail(f"{where}: occlusion", f"a list of {length} entries", got)
     for frame, level in enumerate(levels):
         if level is not None and (not isinstance(level, str) or level not in OCCLUSION):
@@ -189,15 +189,16 @@ def _segmentations(
         here = f"{where}: segmentations[{t}]"
         if entry is None:
             segmentations.append(None)
-        elif isinstance(entry, list | tuple):
+        elif isinstance(entry, list):
             segmentations.append(_polygons(entry, here, video, checker))
         else:
             segmentations.append(_run_lengths(entry, here, video, checker))
     areas = np.zeros(len(frames), np.int64)
     present = [t for t, entry in enumerate(segmentations) if entry is not None]
-    pixels = [int(np.prod(segmentations[t]["size"])) for t in present]
+    masks = [mask for mask in segmentations if mask is not None]
+    pixels = [mask["size"][0] * mask["size"][1] for mask in masks]
     try:
-        strings = [segmentations[t]["counts"] for t in present]
+        strings = [mask["counts"] for mask in masks]
         areas[present] = checked_areas(strings, np.array(pixels, np.int64))
     except RleError as error:
         t = present[error.index]
@@ -233,7 +234,7 @@ def _run_lengths(entry: object, here: str, video: Video, checker: Checker) -> di
         expected = f"{[video.height, video.width]} as the video"
         checker.tolerate("truth: mask size differs", f"{here}: size", expected, size)
     counts = checker.field(entry, "counts", here)
-    if isinstance(counts, list | tuple):
+    if isinstance(counts, list):
         _check_counts(counts, size, here, checker)
         raw = {"size": size, "counts": list(counts)}
         counts = coco_mask.frPyObjects(raw, *size)["counts"]

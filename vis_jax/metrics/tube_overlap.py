@@ -3,12 +3,13 @@
 D predictions, G annotated tracks, T frames.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.tracks import ResultTrack, TruthTrack
+from vis_jax.metrics.tracks import ResultTrack, Track, TruthTrack
 
 
 class Overlap(NamedTuple):
@@ -37,7 +38,7 @@ def tube_overlap(
       official_quirks: frames beyond the shorter list, and frames in which the two
         masks have different sizes, do not count. Otherwise they count as not shared.
     """
-    tracks = [*predictions, *truths]
+    tracks: list[Track] = [*predictions, *truths]
     shape = (len(predictions), len(truths))
     frames = max((len(track.areas) for track in tracks), default=0)
     shared = np.zeros(shape, np.int64)
@@ -68,7 +69,7 @@ def matching_iou(
     Args:
       predictions, truths, official_quirks: as in `tube_overlap`.
     """
-    tracks = [*predictions, *truths]
+    tracks: list[Track] = [*predictions, *truths]
     if len({len(track.areas) for track in tracks}) > 1 or _sizes_differ(tracks):
         return tube_overlap(predictions, truths, official_quirks=official_quirks).iou()
     frames = len(tracks[0].areas)
@@ -101,7 +102,7 @@ def frame_intersection(a: list[dict], b: list[dict], areas_a: np.ndarray) -> np.
     return np.rint(np.maximum(share, 0.0) * areas_a[:, None]).astype(np.int64)
 
 
-def _areas(tracks: list, frames: int) -> np.ndarray:
+def _areas(tracks: Sequence[Track], frames: int) -> np.ndarray:
     """Pixels in each frame, 0 after the end of a list: int64[n, frames]."""
     table = np.zeros((len(tracks), frames), np.int64)
     for i, track in enumerate(tracks):
@@ -114,8 +115,8 @@ def _frame_overlap(
 ) -> np.ndarray:
     """Pixels shared in frame t by at least the pairs wanted: int64[D, G]."""
     shared = np.zeros(wanted.shape, np.int64)
-    rows = _present(predictions, t, wanted.any(1))
-    columns = _present(truths, t, wanted.any(0))
+    rows = _present(predictions, t, np.flatnonzero(wanted.sum(1)))
+    columns = _present(truths, t, np.flatnonzero(wanted.sum(0)))
     if rows and columns:
         shared[np.ix_(rows, columns)] = frame_intersection(
             [predictions[i].segmentations[t] for i in rows],
@@ -125,15 +126,16 @@ def _frame_overlap(
     return shared
 
 
-def _present(tracks: list, t: int, wanted: np.ndarray) -> list[int]:
+def _present(tracks: Sequence[Track], t: int, wanted: np.ndarray) -> list[int]:
+    """Those of the places `wanted` with pixels in frame t."""
     return [
         i
-        for i in np.flatnonzero(wanted)
+        for i in wanted.tolist()
         if t < len(tracks[i].areas) and tracks[i].areas[t] > 0
     ]
 
 
-def _sizes_differ(tracks: list) -> bool:
+def _sizes_differ(tracks: Sequence[Track]) -> bool:
     sizes = {
         tuple(rle["size"]) for track in tracks for rle in track.segmentations if rle
     }
@@ -149,7 +151,7 @@ def _mismatched(predictions: list, truths: list, t: int) -> np.ndarray:
     return np.where(differ, areas_d[:, None] + areas_g, 0)
 
 
-def _sizes(tracks: list, t: int) -> np.ndarray:
+def _sizes(tracks: Sequence[Track], t: int) -> np.ndarray:
     """Height, width, area in frame t, zeros where there is no mask: int64[3, n]."""
     table = np.zeros((3, len(tracks)), np.int64)
     for i, track in enumerate(tracks):

@@ -183,7 +183,7 @@ def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:
     for k, matches in enumerate(found):
         if not matches:
             continue
-        needed = sum(x.num_truths for x in matches)
+        needed = np.sum([x.num_truths for x in matches], axis=0)
         rank = np.concatenate([np.arange(len(x.predictions)) for x in matches])
         score = np.array([p.score for x in matches for p in x.predictions])
         matched = np.concatenate([x.matched for x in matches], axis=2)
@@ -230,8 +230,8 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _one_category(curves: Curves, k: int) -> Curves:
     precision, recall, scores = curves
-    k = [k]
-    return Curves(precision[:, :, k], recall[:, k], scores[:, :, k])
+    one = [k]
+    return Curves(precision[:, :, one], recall[:, one], scores[:, :, one])
 
 
 def _group(tracks: list, truth: Truth, class_agnostic: bool) -> defaultdict:
@@ -250,7 +250,7 @@ def _out_of_range(truths: list[TruthTrack], ranges: tuple[Range, ...]) -> np.nda
     for a, (_, (low, high), occlusion) in enumerate(ranges):
         for g, track in enumerate(truths):
             out[a, g] = track.crowd or not low <= track.mean_area <= high
-            if occlusion is not None:
+            if occlusion is not None and track.occlusion is not None:
                 out[a, g] |= not occlusion[0] <= track.occlusion <= occlusion[1]
     return out
 
