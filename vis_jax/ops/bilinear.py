@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Float, Float32, typed
 
+
 @typed
 def resize(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
