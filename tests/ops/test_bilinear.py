@@ -60,7 +60,7 @@ def test_readings_are_sums_of_hat_functions_with_their_gradients():
     weight = rng.normal(size=40).astype(np.float32)
 
     def hat(positions, length):
-        pixels = jnp.arange(length, dtype=jnp.float32)
+        pixels = jnp.arange(length, dtype=jnp.float32)[None]
         distance = jnp.abs(positions[:, None] - pixels)
         return jnp.maximum(1 - distance, 0)
 
