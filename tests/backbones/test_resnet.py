@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.golden.cases import load, nchw, nhwc
+from vis_jax.backbones import BACKBONES
+from vis_jax.backbones.resnet import ResNet, _max_pool
+from vis_jax.converters.load import convert_tensors
+from vis_jax.params import flatten
+
+
+def test_matches_stored_outputs_of_torchvision():
+    case = load("backbone_resnet50")
+    images = jnp.asarray(nhwc(case.arrays["image"]))
+    model = ResNet("50")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = {name: {"backbone": tree} for name, tree in shapes.items()}
+    variables, report = convert_tensors(case.weights("torchvision"), shapes, "resnet")
+    assert not report.new
+    variables = {name: tree["backbone"] for name, tree in variables.items()}
+    features = jax.jit(model.apply)(variables, images)
+    for stage in range(1, 5):
+        ours = nchw(features[f"res{stage + 1}"])
+        case.check(f"torchvision/eval/layer{stage}", ours)
+
+
+@pytest.mark.parametrize(
+    ("variant", "millions"), [("50", 23.45), ("101", 42.39), ("18", 11.17)]
+)
+def test_has_as_many_parameters_as_published(variant, millions):
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(ResNet(variant).init, jax.random.key(0), images)
+    count = sum(leaf.size for leaf in flatten(variables["params"]).values())
+    assert count / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+@pytest.mark.parametrize("style", ["torch", "caffe"])
+def test_strides_and_channels(style):
+    images = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
+    model = BACKBONES["resnet"]("50", style=style, dtype=jnp.bfloat16, remat=True)
+    features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    for index, (name, x) in enumerate(features.items()):
+        assert name == f"res{index + 2}"
+        assert x.shape == (2, 16 // 2**index, 24 // 2**index, 256 * 2**index)
+        assert x.dtype == jnp.bfloat16
+
+
+def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), "f4")
+    model = ResNet("thin", norm="group", remat=True)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    assert set(variables) == {"params"}
+
+    def loss(variables):
+        return jnp.mean(model.apply(variables, images, True)["res5"] ** 2)
+
+    for path, leaf in flatten(jax.jit(jax.grad(loss))(variables)).items():
+        assert np.isfinite(leaf).all(), path
+        assert np.any(leaf), path
+
+
+def test_max_pool_is_the_maximum_of_three_by_three():
+    x = np.random.default_rng(0).random((1, 4, 6, 2)).astype(np.float32)
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    ours = np.asarray(_max_pool(jnp.asarray(x)))
+    for row, column in np.ndindex(2, 3):
+        patch = wide[0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+        np.testing.assert_array_equal(ours[0, row, column], patch.max(axis=(0, 1)))
+
+
+def test_a_canvas_that_is_no_multiple_of_32_is_an_error():
+    images = jax.ShapeDtypeStruct((1, 64, 90, 3), jnp.float32)
+    with pytest.raises(ValueError, match="got 64 x 90"):
+        jax.eval_shape(ResNet("thin").init, jax.random.key(0), images)

@@ -1,0 +1,21 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.layers.drop_path import DropPath
+
+
+def test_drops_whole_samples_and_scales_the_rest():
+    x = jnp.ones((200, 2, 3))
+    rngs = {"drop_path": jax.random.key(0)}
+    y = np.asarray(DropPath(0.25).apply({}, x, True, rngs=rngs))
+    values = y.reshape(200, -1)
+    assert (values == values[:, :1]).all()
+    np.testing.assert_allclose(np.unique(values), [0, 4 / 3], rtol=1e-6)
+    assert abs(values.mean() - 1) < 0.1
+
+
+def test_does_nothing_at_test_time_or_at_rate_zero():
+    x = jnp.ones((4, 2))
+    np.testing.assert_array_equal(DropPath(0.5).apply({}, x, False), x)
+    np.testing.assert_array_equal(DropPath(0.0).apply({}, x, True), x)
