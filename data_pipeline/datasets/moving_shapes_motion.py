@@ -25,6 +25,7 @@ class Difficulty(NamedTuple):
     growth: float  # largest change of the logarithm of the radius
     spin: float  # largest rotation per frame
     contrast: float  # least RGB distance from the mean background
+    telling: bool  # every category has a hue of its own, as many real ones do
     clutter: float  # 0 .. 1
     noise: float  # largest standard deviation of sensor noise
     light: float  # largest relative change of brightness
@@ -47,6 +48,7 @@ DIFFICULTIES = {
         growth=0.12,
         spin=0.03,
         contrast=85.0,
+        telling=True,
         clutter=0.3,
         noise=2.0,
         light=0.0,
@@ -67,6 +69,7 @@ DIFFICULTIES = {
         growth=0.25,
         spin=0.08,
         contrast=60.0,
+        telling=False,
         clutter=0.6,
         noise=5.0,
         light=0.15,
@@ -87,6 +90,7 @@ DIFFICULTIES = {
         growth=0.4,
         spin=0.15,
         contrast=40.0,
+        telling=False,
         clutter=1.0,
         noise=9.0,
         light=0.35,

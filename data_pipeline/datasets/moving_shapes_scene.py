@@ -105,12 +105,14 @@ def _draw_looks(
             continue
         radius = motion.radii(times).max() if motion is not None else 16.0
         size = int(np.clip(2 * SURFACE_SPAN * radius, 24, 384))
+        label = int(rng.integers(len(SILHOUETTES)))
+        hue = label / len(SILHOUETTES) if level.telling else None
         looks.append(
             Look(
-                label=int(rng.integers(len(SILHOUETTES))),
+                label=label,
                 proportion=rng.random(),
                 stretch=float(np.exp(rng.uniform(-level.stretch, level.stretch))),
-                surface=texture.surface(rng, size, avoid, level.contrast),
+                surface=texture.surface(rng, size, avoid, level.contrast, hue),
             )
         )
     return looks

@@ -4,7 +4,11 @@ Colours are float32 RGB in 0 .. 255. Images here are [3, H, W]: NumPy is several
 faster with long rows than with rows of three.
 """
 
+import colorsys
+
 import numpy as np
+
+_HUE_SPREAD = 0.04  # turns on either side of a category's hue; eight are 0.125 apart
 
 
 def value_noise(
@@ -118,7 +122,11 @@ def _band(rng: np.random.Generator, height: int, width: int, unit: float) -> np.
 
 
 def surface(
-    rng: np.random.Generator, size: int, avoid: np.ndarray, contrast: float
+    rng: np.random.Generator,
+    size: int,
+    avoid: np.ndarray,
+    contrast: float,
+    hue: float | None,
 ) -> np.ndarray:
     """The texture of one instance over the square around it, [3, size, size].
 
@@ -127,8 +135,9 @@ def surface(
       size: side in pixels.
       avoid: colour [3] that the surface keeps away from.
       contrast: least RGB distance from `avoid`.
+      hue: of both colours, about, in turns; None: any colours.
     """
-    first, second = _two_colours(rng, avoid, contrast)
+    first, second = _two_colours(rng, avoid, contrast, hue)
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, size)
     first, second = first[:, None, None], second[:, None, None]
     image = first + pattern * (second - first)
@@ -138,20 +147,28 @@ def surface(
 
 
 def _two_colours(
-    rng: np.random.Generator, avoid: np.ndarray, contrast: float
+    rng: np.random.Generator, avoid: np.ndarray, contrast: float, hue: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two colours on the same side of `avoid`; the farthest of a few draws if none."""
-    draws = rng.uniform(10, 250, (16, 3))
+    draws = rng.uniform(10, 250, (16, 3)) if hue is None else _of_hue(rng, hue)
     distance = np.linalg.norm(draws - avoid, axis=1)
     far = np.flatnonzero(distance >= contrast)
     first = draws[far[0] if far.size else distance.argmax()]
     second = first * rng.uniform(0.45, 0.8) + rng.uniform(-25, 25, 3)
-    if first.mean() < 110:
+    if hue is None and first.mean() < 110:
         second = 255 - (255 - first) * rng.uniform(0.6, 0.85) + rng.uniform(-25, 25, 3)
     second = np.clip(second, 0, 255)
     if np.linalg.norm(second - avoid) < contrast:
         second = first + 0.35 * (second - first)
     return first.astype(np.float32), second.astype(np.float32)
+
+
+def _of_hue(rng: np.random.Generator, hue: float) -> np.ndarray:
+    """Sixteen strong colours of about one hue, [16, 3]."""
+    spread = rng.uniform(-_HUE_SPREAD, _HUE_SPREAD, 16)
+    strength = rng.uniform([0.55, 0.6], 1.0, (16, 2))
+    rows = zip((hue + spread) % 1.0, *strength.T, strict=True)
+    return np.array([colorsys.hsv_to_rgb(*row) for row in rows]) * 255
 
 
 def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -210,7 +210,7 @@ def test_wrong_frames_are_named():
 @pytest.mark.parametrize(
     ("difficulty", "labels", "boxes", "colour"),
     [
-        ("easy", [1, 0], [[17, 37, 48, 67], [46, 6, 75, 38]], [134.6, 99.2, 128.3]),
+        ("easy", [1, 0], [[17, 37, 48, 67], [46, 6, 75, 38]], [135.1, 95.3, 127.2]),
         (
             "hard",
             [1, 0, 1, 0, 0, 0],
