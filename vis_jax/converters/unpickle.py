@@ -72,15 +72,25 @@ class NumpyArray:
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, data = state
-        if not isinstance(data, bytes | str):
-            raise pickle.UnpicklingError("array: expected numbers, got objects")
-        flat = np.frombuffer(_raw(data), dtype.dtype)
-        self.array = flat.reshape(tuple(shape), order="F" if fortran else "C")
+        self.array = _array(data, dtype, shape, "F" if fortran else "C")
 
 
-def _raw(data: bytes | str) -> bytes:
+def _raw(data: bytes | bytearray | str) -> bytes | bytearray:
     """Bytes, which Python 2 pickles write as text."""
+    if not isinstance(data, bytes | bytearray | str):
+        raise pickle.UnpicklingError("array: expected numbers, got objects")
     return data.encode("latin1") if isinstance(data, str) else data
+
+
+def _array(data, dtype: _Dtype, shape, order: str) -> np.ndarray:
+    return np.frombuffer(_raw(data), dtype.dtype).reshape(tuple(shape), order=order)
+
+
+def _from_buffer(data, dtype: _Dtype, shape, order: str) -> NumpyArray:
+    """NumPy's form in protocol 5."""
+    made = NumpyArray()
+    made.array = _array(data, dtype, shape, order)
+    return made
 
 
 def _text(data: bytes | str) -> str:
@@ -122,9 +132,10 @@ _ALLOWED: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_module, "_reconstruct"] = NumpyArray
-    _ALLOWED[_module, "scalar"] = _scalar
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = NumpyArray
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 for _name, _storage_dtype in STORAGES.items():
     _ALLOWED["torch", _name] = _TorchDtype(_storage_dtype)
 
