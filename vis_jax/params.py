@@ -10,7 +10,7 @@ Rules = Sequence[tuple[str, object]]
 
 def flatten(tree: Tree) -> dict[str, object]:
     """Leaves by path, names joined by '/'; empty branches vanish."""
-    flat = {}
+    flat: dict[str, object] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}/{rest}": leaf for rest, leaf in flatten(value).items()}

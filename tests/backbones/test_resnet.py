@@ -69,6 +69,16 @@ def test_max_pool_is_the_maximum_of_three_by_three():
         np.testing.assert_array_equal(ours[0, row, column], patch.max(axis=(0, 1)))
 
 
+@pytest.mark.parametrize(
+    "field", [{"variant": "51"}, {"norm": "batch"}, {"style": "tf"}]
+)
+def test_an_unknown_choice_is_an_error(field):
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    model = ResNet(**{"variant": "thin", **field})
+    with pytest.raises(ValueError, match=f"{[*field][0]}: expected one of"):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+
+
 def test_a_canvas_that_is_no_multiple_of_32_is_an_error():
     images = jax.ShapeDtypeStruct((1, 64, 90, 3), jnp.float32)
     with pytest.raises(ValueError, match="got 64 x 90"):

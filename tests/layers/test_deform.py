@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vis_jax.detectors.pixel_decoder import reference_points
 from vis_jax.layers.deform import MSDeformAttention
@@ -25,6 +26,16 @@ def test_starts_as_the_mean_of_points_in_eight_directions():
     for name in ("sampling_offsets", "attention_weights"):
         assert not np.any(params[name]["kernel"])
     assert not np.any(params["attention_weights"]["bias"])
+
+
+def test_heads_that_do_not_divide_are_an_error():
+    layer = MSDeformAttention(18, heads=4, levels=2, points=2)
+    tokens = jax.ShapeDtypeStruct((1, 30, 18), jnp.float32)
+    init = functools.partial(layer.init, shapes=SHAPES)
+    with pytest.raises(ValueError, match="a multiple of 4 heads, got 18"):
+        jax.eval_shape(
+            init, jax.random.key(0), tokens, tokens, reference_points(SHAPES)
+        )
 
 
 def test_reference_points_are_pixel_centres():

@@ -3,13 +3,14 @@
 He et al., "Deep residual learning for image recognition", CVPR 2016.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.conv import Conv
+from vis_jax.layers.conv import NORMS, Conv
 from vis_jax.typing import Array, Float
 
 
@@ -42,11 +43,11 @@ class Basic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
-        shared = dict(norm=self.norm, dtype=self.dtype)
-        y = Conv(self.width, 3, self.stride, name="conv1", **shared)(x)
-        y = Conv(self.width, 3, name="conv2", **shared)(nn.relu(y))
+        conv = functools.partial(Conv, norm=self.norm, dtype=self.dtype)
+        y = conv(self.width, 3, self.stride, name="conv1")(x)
+        y = conv(self.width, 3, name="conv2")(nn.relu(y))
         if x.shape != y.shape:
-            x = Conv(self.width, 1, self.stride, name="shortcut", **shared)(x)
+            x = conv(self.width, 1, self.stride, name="shortcut")(x)
         return nn.relu(x + y)
 
 
@@ -64,15 +65,15 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
-        shared = dict(norm=self.norm, dtype=self.dtype)
+        conv = functools.partial(Conv, norm=self.norm, dtype=self.dtype)
         first, second = self.stride, 1
         if self.style == "torch":
             first, second = second, first
-        y = Conv(self.width, 1, first, name="conv1", **shared)(x)
-        y = Conv(self.width, 3, second, name="conv2", **shared)(nn.relu(y))
-        y = Conv(4 * self.width, 1, name="conv3", **shared)(nn.relu(y))
+        y = conv(self.width, 1, first, name="conv1")(x)
+        y = conv(self.width, 3, second, name="conv2")(nn.relu(y))
+        y = conv(4 * self.width, 1, name="conv3")(nn.relu(y))
         if x.shape != y.shape:
-            x = Conv(4 * self.width, 1, self.stride, name="shortcut", **shared)(x)
+            x = conv(4 * self.width, 1, self.stride, name="shortcut")(x)
         return nn.relu(x + y)
 
 
@@ -115,6 +116,7 @@ class ResNet(nn.Module):
         Args:
           images: normalised; height and width are multiples of 32 pixels.
         """
+        _check(self)
         check_canvas(images)
         stage_sizes, width, block = VARIANTS[self.variant]
         kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
@@ -147,6 +149,19 @@ def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
     x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
     columns = [x[:, :, start : start + width : 2] for start in range(3)]
     return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
+
+
+def _check(model: ResNet) -> None:
+    """Raises ValueError unless all choices by name exist."""
+    for field, value, choices in (
+        ("variant", model.variant, VARIANTS),
+        ("norm", model.norm, NORMS),
+        ("style", model.style, ("torch", "caffe")),
+    ):
+        if value not in choices:
+            raise ValueError(
+                f"backbone {field}: expected one of {sorted(choices)}, got {value!r}"
+            )
 
 
 def check_canvas(images: jax.Array) -> None:

@@ -4,6 +4,7 @@ Liu et al., "Swin transformer: hierarchical vision transformer using shifted win
 ICCV 2021.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -84,9 +85,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
         dim = x.shape[-1]
-        dense = dict(dtype=self.dtype, kernel_init=_INIT)
-        x = nn.Dense(4 * dim, name="fc1", **dense)(x)
-        return nn.Dense(dim, name="fc2", **dense)(nn.gelu(x, approximate=False))
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_INIT)
+        x = dense(4 * dim, name="fc1")(x)
+        return dense(dim, name="fc2")(nn.gelu(x, approximate=False))
 
 
 class Block(nn.Module):
@@ -115,16 +116,16 @@ class Block(nn.Module):
         """
         _, height, width, _ = x.shape
         x = pad_map(x, self.window)
-        padded = x.shape[1:3]
+        high, wide = x.shape[1:3]
         attend = None
         if self.shift:
             x = jnp.roll(x, (-self.shift, -self.shift), axis=(1, 2))
-            attend = shift_attend(*padded, self.window, self.shift)
+            attend = shift_attend(high, wide, self.window, self.shift)
         windows = jax.vmap(lambda one: partition(one, self.window))(x)
         attention = WindowAttention(self.heads, self.window, self.dtype, name="attn")
         windows = attention(windows, attend)
-        sizes = dict(height=padded[0], width=padded[1], window=self.window)
-        x = jax.vmap(lambda one: merge(one, **sizes))(windows)
+        join = functools.partial(merge, height=high, width=wide, window=self.window)
+        x = jax.vmap(join)(windows)
         if self.shift:
             x = jnp.roll(x, (self.shift, self.shift), axis=(1, 2))
         return x[:, :height, :width]
@@ -143,8 +144,13 @@ class PatchMerging(nn.Module):
         phases = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         x = jnp.concatenate(phases, axis=-1)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
-        dense = dict(use_bias=False, dtype=self.dtype, kernel_init=_INIT)
-        return nn.Dense(2 * dim, name="reduction", **dense)(x)
+        return nn.Dense(
+            2 * dim,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=_INIT,
+            name="reduction",
+        )(x)
 
 
 class PatchEmbed(nn.Module):
@@ -193,6 +199,11 @@ class Swin(nn.Module):
           images: normalised; any size (a map of odd size is padded as it is halved).
           train: draw drop path.
         """
+        if self.variant not in VARIANTS:
+            raise ValueError(
+                f"backbone variant: expected one of {sorted(VARIANTS)},"
+                f" got {self.variant!r}"
+            )
         spec = VARIANTS[self.variant]
         window = self.window or spec.window
         rates = np.linspace(0.0, self.drop_path, sum(spec.depths)).tolist()

@@ -18,7 +18,7 @@ from vis_jax.converters.unpickle import (
 # Where tools keep the weights beside other things, most particular first.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
 
-_SAFETENSORS = {
+_SAFETENSORS: dict[str, np.dtype | str] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),

@@ -124,7 +124,7 @@ def _original(report: Mapping[str, object], origins: Mapping[str, tuple]) -> dic
 
 
 def _flatten(tree: Mapping) -> dict:
-    flat = {}
+    flat: dict = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
             flat |= {f"{name}/{rest}": leaf for rest, leaf in _flatten(value).items()}

@@ -7,13 +7,12 @@ PyTorch's own reconstruction takes part.
 """
 
 import pickle
-from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
 # Names of torch's storages and their NumPy types; bfloat16 has none and is widened.
-STORAGES = {
+STORAGES: dict[str, np.dtype | str] = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -82,11 +81,11 @@ def _raw(data: bytes | bytearray | str) -> bytes | bytearray:
     return data.encode("latin1") if isinstance(data, str) else data
 
 
-def _array(data, dtype: _Dtype, shape, order: str) -> np.ndarray:
+def _array(data, dtype: _Dtype, shape, order: Literal["C", "F"]) -> np.ndarray:
     return np.frombuffer(_raw(data), dtype.dtype).reshape(tuple(shape), order=order)
 
 
-def _from_buffer(data, dtype: _Dtype, shape, order: str) -> NumpyArray:
+def _from_buffer(data, dtype: _Dtype, shape, order: Literal["C", "F"]) -> NumpyArray:
     """NumPy's form in protocol 5."""
     made = NumpyArray()
     made.array = _array(data, dtype, shape, order)
@@ -147,11 +146,11 @@ class WeightsUnpickler(pickle.Unpickler):
       storages: those that tensors refer to, by key.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Callable:
+    def find_class(self, module: str, name: str) -> object:
         """The stand-in for a name.
 
         Raises:

@@ -5,6 +5,7 @@ Cheng et al., "Masked-attention mask transformer", CVPR 2022, section 3.2.1. Eve
 on its own; N is the number of frames.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -53,9 +54,9 @@ class EncoderLayer(nn.Module):
         queries = x + positions[None]
         y = attention(queries, x, reference_points(shapes), shapes=shapes)
         x = LayerNorm(dtype=self.dtype, name="norm1")(x + y)
-        dense = dict(dtype=self.dtype, kernel_init=_XAVIER)
-        y = nn.relu(nn.Dense(self.mlp_dim, name="linear1", **dense)(x))
-        y = nn.Dense(self.dim, name="linear2", **dense)(y)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_XAVIER)
+        y = nn.relu(dense(self.mlp_dim, name="linear1")(x))
+        y = dense(self.dim, name="linear2")(y)
         return LayerNorm(dtype=self.dtype, name="norm2")(x + y)
 
 
@@ -82,15 +83,15 @@ class PixelDecoder(nn.Module):
     def __call__(self, features: dict[str, Float[Array, "N h w _"]]) -> PixelFeatures:
         """Enriches the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
         maps = [self._project(features[f"res{5 - i}"], i) for i in range(3)]
-        shapes = tuple(x.shape[1:3] for x in maps)
+        shapes = tuple((x.shape[1], x.shape[2]) for x in maps)
         level_embed = self.param(
             "level_embed", nn.initializers.normal(1.0), (3, self.dim), jnp.float32
         )
-        positions = [
+        places = [
             sine_2d(h, w, self.dim).reshape(h * w, self.dim) + level_embed[i][None]
             for i, (h, w) in enumerate(shapes)
         ]
-        positions = jnp.concatenate(positions).astype(self.dtype)
+        positions = jnp.concatenate(places).astype(self.dtype)
         n = maps[0].shape[0]
         x = jnp.concatenate([x.reshape(n, -1, self.dim) for x in maps], axis=1)
         kind = nn.remat(EncoderLayer, static_argnums=3) if self.remat else EncoderLayer
@@ -125,11 +126,11 @@ class PixelDecoder(nn.Module):
 
     def _pyramid(self, res2: jax.Array, level: jax.Array) -> jax.Array:
         """Mask features: the finest level enlarged, and the backbone's stride 4."""
-        shared = dict(kernel_init=_FAN_IN, dtype=self.dtype)
-        lateral = Conv(self.dim, 1, norm="group", name="adapter_1", **shared)(res2)
-        y = lateral + resize(level, res2.shape[1:3]).astype(self.dtype)
-        y = nn.relu(Conv(self.dim, 3, norm="group", name="layer_1", **shared)(y))
-        return Conv(self.dim, 1, use_bias=True, name="mask_features", **shared)(y)
+        conv = functools.partial(Conv, kernel_init=_FAN_IN, dtype=self.dtype)
+        lateral = conv(self.dim, 1, norm="group", name="adapter_1")(res2)
+        y = lateral + resize(level, (res2.shape[1], res2.shape[2])).astype(self.dtype)
+        y = nn.relu(conv(self.dim, 3, norm="group", name="layer_1")(y))
+        return conv(self.dim, 1, use_bias=True, name="mask_features")(y)
 
 
 def reference_points(

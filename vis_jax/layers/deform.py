@@ -1,5 +1,6 @@
 """Layers that predict where to read."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -43,10 +44,14 @@ class MSDeformAttention(nn.Module):
           references: x, y in [0, 1], the same for all levels.
           shapes: height and width of each level in pixels.
         """
+        if self.dim % self.heads:
+            raise ValueError(
+                f"dim: expected a multiple of {self.heads} heads, got {self.dim}"
+            )
         n, q = queries.shape[:2]
         split = (n, q, self.heads, self.levels, self.points)
-        dense = dict(dtype=self.dtype, kernel_init=_XAVIER)
-        value = nn.Dense(self.dim, name="value_proj", **dense)(tokens)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_XAVIER)
+        value = dense(self.dim, name="value_proj")(tokens)
         offsets = self._linear(math.prod(split[2:]) * 2, "sampling_offsets")(queries)
         logits = self._linear(math.prod(split[2:]), "attention_weights")(queries)
         weights = jax.nn.softmax(logits.reshape(n, q, self.heads, -1)).reshape(split)
@@ -56,7 +61,7 @@ class MSDeformAttention(nn.Module):
         value = value.reshape(n, -1, self.heads, self.dim // self.heads)
         read = jax.vmap(lambda v, x, w: deform_attn(v, x, w, shapes=shapes))
         output = read(value, locations, weights).reshape(n, q, self.dim)
-        return nn.Dense(self.dim, name="output_proj", **dense)(output)
+        return dense(self.dim, name="output_proj")(output)
 
     def _linear(self, features: int, name: str) -> nn.Dense:
         bias = nn.initializers.zeros
