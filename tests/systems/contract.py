@@ -1,0 +1,181 @@
+"""What every system must do, whatever its method; see `vis_jax/systems/system.py`."""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipeline.datasets import make_dataset
+from data_pipeline.numpy_pipeline import train_batches
+from data_pipeline.schema import check_batch
+from vis_jax.params import flatten, unflatten
+from vis_jax.structures import Batch, Clip, Predictions
+from vis_jax.systems.system import System
+
+
+class Checked(NamedTuple):
+    """What the checks made, for further tests of a system."""
+
+    system: System
+    variables: dict
+    batch: Batch
+    clip: Clip
+    predictions: Predictions
+
+
+def first_batch(config: ConfigDict) -> Batch:
+    """The first batch of a config whose data set is drawn."""
+    batches = train_batches(
+        make_dataset(config.data), config.data, seed=config.seed, start_step=0
+    )
+    arrays = next(batches)
+    check_batch(arrays)
+    return Batch(**arrays)
+
+
+def check_system(
+    build: Callable[[ConfigDict], System],
+    config: ConfigDict,
+    *,
+    no_gradient: Collection[str] = (),
+) -> Checked:
+    """Checks all four functions of a system on the data of a small config.
+
+    Args:
+      build: makes the system of a config.
+      config: small enough to compile in seconds, with at least two instance slots.
+      no_gradient: paths of parameters that the loss need not reach, each with its
+        reason beside the call.
+    """
+    system, batch = build(config), first_batch(config)
+    variables = _check_init(system, batch)
+    _check_loss(system, variables, batch, no_gradient)
+    clip, predictions = _check_step(system, variables, batch)
+    return Checked(system, variables, batch, clip, predictions)
+
+
+def _check_init(system: System, batch: Batch) -> dict:
+    """Parameters are finite float32 and depend on the key alone.
+
+    Returns them with noise, as a value that starts at zero can hide a gradient.
+    """
+    # This kind of key compiles fastest.
+    keys = [jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 0, 1)]
+    init = jax.jit(lambda key, batch: dict(system.init(key, batch)))
+    first, same, other = (flatten(init(key, batch)) for key in keys)
+    changed = False
+    for path, value in first.items():
+        assert value.dtype == jnp.float32, path
+        assert np.isfinite(value).all(), path
+        np.testing.assert_array_equal(value, same[path], err_msg=path)
+        changed |= np.any(value != other[path])
+    assert changed
+    rng = np.random.default_rng(0)
+    return unflatten({path: _noisy(value, rng) for path, value in first.items()})
+
+
+def _noisy(value: jax.Array, rng: np.random.Generator) -> np.ndarray:
+    noise = rng.normal(size=value.shape).astype(np.float32)
+    return np.asarray(value) + np.float32(0.05) * noise
+
+
+def _check_loss(system, variables, batch, no_gradient) -> None:
+    """A scalar that is the sum of its terms; its gradient; its blindness to padding."""
+
+    def loss_of(params, batch):
+        value, aux = system.loss(
+            variables | {"params": params}, batch, jax.random.key(1)
+        )
+        return value, aux
+
+    compiled = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    batch = _with_padding(batch)
+    (loss, aux), gradient = compiled(variables["params"], batch)
+    assert (loss.shape, loss.dtype) == ((), jnp.float32)
+    assert np.isfinite(loss)
+    terms = list(aux.terms.values())
+    assert {(x.shape, x.dtype) for x in terms} == {((), jnp.dtype("float32"))}
+    np.testing.assert_allclose(sum(map(float, terms)), loss, rtol=1e-5)
+    for path, value in flatten(gradient).items():
+        assert np.isfinite(value).all(), f"gradient of {path}"
+        assert np.any(value != 0) == (path not in no_gradient), f"gradient of {path}"
+    (again, _), _ = compiled(variables["params"], batch)
+    (junk, _), _ = compiled(variables["params"], _with_junk(batch))
+    np.testing.assert_array_equal(loss, again, err_msg="the loss is random")
+    np.testing.assert_array_equal(loss, junk, err_msg="padding changes the loss")
+
+
+def _with_padding(batch: Batch) -> Batch:
+    """The last instance slot and, of the first clip, the last frame become padding."""
+    frame_valid, instance_valid = batch.frame_valid.copy(), batch.instance_valid.copy()
+    frame_valid[0, -1] = batch.frame_valid.shape[1] == 1
+    instance_valid[:, -1] = False
+    real = instance_valid[..., None] & frame_valid[:, None]
+    return batch._replace(
+        images=np.where(frame_valid[..., None, None, None], batch.images, 0),
+        frame_valid=frame_valid,
+        masks=batch.masks & real[..., None, None],
+        boxes=np.where(real[..., None], batch.boxes, 0),
+        present=batch.present & real,
+        labels=np.where(instance_valid, batch.labels, 0),
+        track_ids=np.where(instance_valid, batch.track_ids, 0),
+        instance_valid=instance_valid,
+    )
+
+
+def _with_junk(batch: Batch) -> Batch:
+    """Other images and masks where `frame_valid` and `instance_valid` are False."""
+    padded = ~(batch.instance_valid[..., None] & batch.frame_valid[:, None])
+    frames = batch.frame_valid[..., None, None, None]
+    return batch._replace(
+        images=np.where(frames, batch.images, 255 - batch.images),
+        masks=batch.masks | padded[..., None, None],
+        boxes=np.where(padded[..., None], 7.0, batch.boxes).astype(np.float32),
+        labels=np.where(batch.instance_valid, batch.labels, 1).astype(np.int32),
+    )
+
+
+def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
+    """Sorted, valid predictions that frames added as padding do not change."""
+    clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
+    step = jax.jit(system.step)
+    state, found = step(variables, system.start(), clip)
+    _check_predictions(found, clip)
+    same_state = jax.tree.map(lambda a, b: a.shape == b.shape, state, system.start())
+    assert all(jax.tree.leaves(same_state))
+    padded = Clip(
+        np.concatenate([clip.images, 255 - clip.images[:1]]),
+        np.append(clip.frame_valid, False),
+        clip.size,
+    )
+    _, other = step(variables, system.start(), padded)
+    frames = len(clip.images)
+    assert other.mask_logits.shape[1] == frames + 1
+    np.testing.assert_array_equal(found.labels, other.labels)
+    np.testing.assert_allclose(found.scores, other.scores, atol=1e-4)
+    np.testing.assert_allclose(
+        found.mask_logits, other.mask_logits[:, :frames], atol=1e-2, rtol=1e-3
+    )
+    return clip, found
+
+
+def _check_predictions(found: Predictions, clip: Clip) -> None:
+    count, frames = found.mask_logits.shape[:2]
+    expected = dict(labels="i4", scores="f4", track_ids="i4", valid="?")
+    for name, dtype in expected.items():
+        value = getattr(found, name)
+        assert (value.shape, value.dtype) == ((count,), jnp.dtype(dtype)), name
+    assert (frames, found.mask_logits.dtype) == (len(clip.images), jnp.float32)
+    # Mask pixels are square and cover the whole canvas.
+    height, width = found.mask_logits.shape[2:]
+    assert height * clip.images.shape[2] == width * clip.images.shape[1]
+    scores, valid = np.asarray(found.scores), np.asarray(found.valid)
+    assert (np.diff(scores[valid]) <= 0).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    ids = np.asarray(found.track_ids)
+    assert (ids[valid] > 0).all()
+    assert len(set(ids[valid])) == valid.sum()
+    assert np.isfinite(found.mask_logits[valid]).all()
