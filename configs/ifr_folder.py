@@ -15,18 +15,18 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    arg = common.parse_arg(arg, steps=6_000, debug=False)
+    arg = common.parse_arg(arg, steps=5_000, debug=False)
     config = ConfigDict(dict(system="ifr", seed=0, num_steps=arg.steps))
     config.compute_dtype = "float32"
     config.init_from = ""
     config.data = dict(
         name="folder", root="", split="train", held_out=(), loader="tf",
-        frames=2, frame_range=8, short_side=(120, 128, 144), long_side=256,
-        canvas=(160, 256), instances=8, crop=None, flip=0.5, colour=0.1, batch_size=6,
+        frames=2, frame_range=8, short_side=(96,), long_side=192, canvas=(96, 192),
+        instances=8, crop=None, flip=0.5, colour=0.1, batch_size=8,
         shapes=dict(height=96, width=160, length=12, difficulty="easy", num_videos=100),
     )  # fmt: skip
     config.test = dict(
-        split="train", videos=0, short_side=128, long_side=256, top=10, chunk=8,
+        split="train", videos=0, short_side=96, long_side=192, top=10, chunk=8,
         frame_buckets=(32, 64),
     )  # fmt: skip
     config.model = dict(
@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
     )  # fmt: skip
     config.loss = dict(
-        kind="focal", label=2.0, mask=5.0, dice=5.0, points=512, cross_frame=0.3,
+        kind="focal", label=2.0, mask=5.0, dice=5.0, points=192, cross_frame=0.3,
         no_object=0.1,
     )  # fmt: skip
     config.optimizer = dict(

@@ -1,10 +1,11 @@
 """IFR, small, from scratch on moving shapes. Results: docs/results.md#moving-shapes.
 
 Run:   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
-Long:  the same with --config configs/ifr_shapes.py:steps=12000
+Long:  the same with --config configs/ifr_shapes.py:large,steps=6000
 Smoke: the same with --config configs/ifr_shapes.py:debug (any CPU, about a minute)
 
-`decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium or hard.
+`decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium or hard; `large` has
+videos of 96 x 160 pixels instead of 64 x 96.
 """
 
 from ml_collections import ConfigDict
@@ -15,21 +16,24 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
     arg = common.parse_arg(
-        arg, decoder="ifr", difficulty="easy", steps=1_200, debug=False
+        arg, decoder="ifr", difficulty="easy", steps=1_500, large=False, debug=False
     )
+    height, width = (96, 160) if arg.large else (64, 96)
     config = ConfigDict(dict(system="ifr", seed=0, num_steps=arg.steps))
     config.compute_dtype = "float32"
     config.init_from = ""
     config.data = dict(
         name="moving_shapes", root="", split="train", held_out=(), loader="tf",
-        frames=2, frame_range=4, short_side=(96,), long_side=1333, canvas=(96, 160),
-        instances=8, crop=None, flip=0.5, colour=0.1, batch_size=8,
+        frames=2, frame_range=4, short_side=(height,), long_side=1333,
+        canvas=(height, width), instances=5 if arg.difficulty == "easy" else 10,
+        crop=None, flip=0.5, colour=0.1, batch_size=8,
         shapes=dict(
-            height=96, width=160, length=12, difficulty=arg.difficulty, num_videos=1_000
+            height=height, width=width, length=12, difficulty=arg.difficulty,
+            num_videos=1_000,
         ),
     )  # fmt: skip
     config.test = dict(
-        split="val", videos=40, short_side=96, long_side=1333, top=10, chunk=12,
+        split="val", videos=50, short_side=height, long_side=1333, top=10, chunk=12,
         frame_buckets=(12, 24, 36),
     )  # fmt: skip
     config.model = dict(
@@ -46,7 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )  # fmt: skip
     cross = 0.3 if arg.decoder == "ifr" else 0.0
     config.loss = dict(
-        kind="focal", label=2.0, mask=5.0, dice=5.0, points=256, cross_frame=cross,
+        kind="focal", label=2.0, mask=5.0, dice=5.0, points=128, cross_frame=cross,
         no_object=0.1,
     )  # fmt: skip
     config.optimizer = dict(
@@ -56,6 +60,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
     config.train = dict(
-        log_every=20, checkpoint_every=400, keep=2, image_every=400, eval_every=0
+        log_every=20, checkpoint_every=500, keep=2, image_every=500, eval_every=0
     )
     return common.shrink(config) if arg.debug else config
