@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
-from data_pipeline.datasets.to_ytvis import to_ytvis
 from vis_jax.evaluate.infer import Infer, VideoPrediction
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.metrics.results_json import write_results
-from vis_jax.score import score
 
 RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 PARTIAL = "results.partial.jsonl"
@@ -44,6 +42,10 @@ def evaluate(
     Returns:
       The numbers of `vis_jax.score.score`, with tracking, per category and per video.
     """
+    # Both need pycocotools, which importing this module must not.
+    from data_pipeline.datasets.to_ytvis import to_ytvis
+    from vis_jax.score import score
+
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_partial(folder / PARTIAL, run_id)

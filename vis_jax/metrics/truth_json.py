@@ -4,7 +4,6 @@ import os
 from collections import Counter
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from vis_jax.metrics.json_checks import (
     Checker,
@@ -222,6 +221,8 @@ def _polygons(parts: list, here: str, video: Video, checker: Checker) -> dict | 
             checker.fail(here, "polygons x1 y1 x2 y2 x3 y3 ..", part)
         if not all(is_finite(value) and abs(value) <= far for value in part):
             checker.fail(here, f"coordinates within {far} pixels", part)
+    from pycocotools import mask as coco_mask
+
     floats = [[float(value) for value in part] for part in parts]
     pieces = coco_mask.frPyObjects(floats, video.height, video.width)
     return coco_mask.merge(pieces)
@@ -235,6 +236,8 @@ def _run_lengths(entry: object, here: str, video: Video, checker: Checker) -> di
         checker.tolerate("truth: mask size differs", f"{here}: size", expected, size)
     counts = checker.field(entry, "counts", here)
     if isinstance(counts, list):
+        from pycocotools import mask as coco_mask
+
         _check_counts(counts, size, here, checker)
         raw = {"size": size, "counts": list(counts)}
         counts = coco_mask.frPyObjects(raw, *size)["counts"]

@@ -1,0 +1,43 @@
+import jax
+import numpy as np
+import pytest
+
+from vis_jax.evaluate.infer import bucket, resize_matrix, upsample
+
+
+def _resize(x, size):
+    """Bilinear resize of [h, w] by JAX, which holds the same formula."""
+    return np.asarray(jax.image.resize(x, size, "bilinear", antialias=False))
+
+
+def test_a_matrix_of_equal_sizes_is_the_identity():
+    np.testing.assert_array_equal(resize_matrix(4, 4, 4, 4), np.eye(4))
+
+
+def test_rows_of_the_matrix_are_means():
+    matrix = resize_matrix(8, 32, 27, 45)
+    assert (matrix.shape, matrix.dtype) == ((45, 8), np.float32)
+    np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("original", [(37, 50), (11, 13)])
+def test_is_enlarge_crop_resize(original):
+    canvas, content = (32, 32), (24, 29)
+    logits = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    rows = resize_matrix(8, canvas[0], content[0], original[0])
+    columns = resize_matrix(8, canvas[1], content[1], original[1])
+    found = np.asarray(upsample(logits, rows, columns))
+    assert (found.shape, found.dtype) == ((2, 3, *original[::-1]), np.uint8)
+    for track, frame in ((0, 0), (1, 2)):
+        large = _resize(logits[track, frame], canvas)[: content[0], : content[1]]
+        expected = _resize(large, original)
+        clear = np.abs(expected) > 1e-5  # rounding may turn a sign at zero
+        masks = found[track, frame].T
+        np.testing.assert_array_equal(masks[clear], (expected > 0)[clear])
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(1, 8), (8, 8), (9, 24), (24, 24), (25, 48), (49, 72)]
+)
+def test_the_least_bucket_or_a_multiple_of_the_largest(length, expected):
+    assert bucket(length, (24, 8)) == expected

@@ -1,0 +1,163 @@
+"""Who may import whom, and what runs without which library."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the lowest layer to the highest; those of one layer do not import each other.
+LAYERS = (
+    {"structures", "typing", "params"},
+    {"ops"},
+    {"layers", "losses"},
+    {"backbones"},
+    {"detectors", "association", "trackers"},
+    {"systems"},
+    {"train", "evaluate", "predict", "export"},
+    {"commands", "main"},
+)
+# These import nothing of ours but themselves ..
+ALONE = {"metrics", "visualize", "converters"}
+# .. and `score` puts metrics together; all of them serve the upper layers.
+SERVICES = ALONE | {"score"}
+UPPER = LAYERS[-2] | LAYERS[-1]
+# `structures` names its arrays by `typing`.
+WITHIN_A_LAYER = {("structures", "typing"), ("main", "commands")}
+OURS = {"vis_jax", "data_pipeline", "configs", "benchmarks", "tests"}
+
+
+def _modules(package: str) -> list[Path]:
+    folder = ROOT / package
+    if folder.is_dir():
+        return sorted(folder.rglob("*.py"))
+    return [folder.with_suffix(".py")]
+
+
+def _imports(path: Path) -> set[str]:
+    """Full names of the modules a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _ours(path: Path) -> set[str]:
+    return {name for name in _imports(path) if name.split(".")[0] in OURS}
+
+
+def _unit(name: str) -> str:
+    """The package or file of vis_jax that a module name lies in."""
+    return name.split(".")[1]
+
+
+def _layer(unit: str) -> int:
+    for index, layer in enumerate(LAYERS):
+        if unit in layer:
+            return index
+    raise AssertionError(f"vis_jax/{unit} has no place in LAYERS")
+
+
+def _may_import(importer: str, imported: str) -> bool:
+    if importer == imported:
+        return True
+    if importer in ALONE:
+        return False
+    if importer == "score":
+        return imported == "metrics"
+    if imported in SERVICES:
+        return importer in UPPER
+    if (importer, imported) in WITHIN_A_LAYER:
+        return True
+    return _layer(imported) < _layer(importer)
+
+
+def test_layers_import_only_what_lies_below():
+    wrong = []
+    for path in _modules("vis_jax"):
+        unit = path.relative_to(ROOT / "vis_jax").parts[0].removesuffix(".py")
+        if unit == "__init__":
+            continue
+        for name in _ours(path):
+            package = name.split(".")[0]
+            if package == "vis_jax":
+                fine = _may_import(unit, _unit(name))
+            else:
+                fine = package == "data_pipeline" and unit in UPPER
+            if not fine:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_each_system_stands_alone():
+    for path in _modules("vis_jax/systems"):
+        others = {
+            name.split(".")[2] for name in _ours(path) if _unit(name) == "systems"
+        }
+        assert path.name == "__init__.py" or others <= {"system"}, path
+
+
+@pytest.mark.parametrize(
+    ("package", "banned"),
+    [
+        ("data_pipeline", {"jax", "flax", "vis_jax"}),
+        ("vis_jax/metrics", {"jax", "flax", "tensorflow"}),
+        ("vis_jax/visualize", {"jax", "flax", "tensorflow"}),
+        ("vis_jax/converters", {"jax", "flax", "tensorflow", "torch"}),
+        ("configs", {"jax", "vis_jax", "data_pipeline"}),
+    ],
+)
+def test_some_packages_do_without(package, banned):
+    for path in _modules(package):
+        found = {name.split(".")[0] for name in _imports(path)} & banned
+        assert not found, f"{path} imports {found}"
+
+
+def test_the_package_itself_is_empty():
+    assert not (ROOT / "vis_jax" / "__init__.py").read_text()
+
+
+def _import_without(blocked: set[str], modules: list[str]) -> None:
+    """Imports modules in a process in which others cannot be imported."""
+    code = "\n".join(
+        [
+            "import importlib, sys",
+            f"sys.modules.update(dict.fromkeys({sorted(blocked)!r}))",
+            f"for name in {modules!r}: importlib.import_module(name)",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _names(*packages: str) -> list[str]:
+    paths = [path for package in packages for path in _modules(package)]
+    names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in paths]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def test_models_and_loops_import_without_the_libraries_of_others():
+    blocked = {"tensorflow", "pycocotools", "av", "tensorboardX", "trackeval"}
+    units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
+    modules = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
+    _import_without(blocked, [*modules, "data_pipeline.datasets"])
+
+
+def test_metrics_import_without_jax():
+    _import_without(
+        {"jax", "flax", "tensorflow"}, [*_names("vis_jax/metrics"), "vis_jax.score"]
+    )
+
+
+def test_data_and_converters_import_without_jax():
+    blocked = {"jax", "flax", "torch"}
+    _import_without(blocked, _names("data_pipeline", "vis_jax/converters"))
