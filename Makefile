@@ -7,6 +7,8 @@ RUNS ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 VIS := $(BIN)/python -m vis_jax.main
+# Where training leaves the evaluation of its last step.
+SCORED = $(RUNS)/evaluation/step_1500
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: venv demo test lint clean
@@ -21,15 +23,20 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: venv
+	test -d $(RUNS)/video || $(VIS) data make_shapes --output $(RUNS)/video \
+		--split test --num_videos 1 --height 192 --width 288 --length 36
 	$(VIS) --config configs/ifr_shapes.py --workdir $(RUNS)
-	test -d $(RUNS)/videos || $(VIS) data make_shapes --output $(RUNS)/videos \
-		--split test --num_videos 1 --length 24
-	$(VIS) predict --workdir $(RUNS) --source $(RUNS)/videos/JPEGImages/* \
+	$(VIS) predict --workdir $(RUNS) --source $(RUNS)/video/JPEGImages/* \
 		--output $(RUNS)/predict --overwrite
 ifdef SOURCE
 	$(VIS) predict --workdir $(RUNS) --source '$(SOURCE)' \
 		--output $(RUNS)/predict_source --overwrite
 endif
+	@$(VIS) score --truth $(SCORED)/truth.json --results $(SCORED)/results.json
+	@echo "checkpoint    $(RUNS)/checkpoints"
+	@echo "results.json  $(SCORED)/results.json"
+	@echo "scores.json   $(SCORED)/scores.json"
+	@echo "video         $(RUNS)/predict/video.mp4"
 
 test: venv
 	$(BIN)/python -m pytest
