@@ -10,12 +10,15 @@ import sys
 
 from absl import flags
 
+# Each is a module of vis_jax.commands, its words joined by underscores.
 COMMANDS = {
     "train": "train a system, evaluate it at the end (the default command)",
     "evaluate": "predict every video of a data set and score the result",
     "predict": "find and track the objects of one video",
     "score": "score a results.json against an annotation file",
-    "data": "make and inspect data sets",
+    "data make_shapes": "write moving shapes as a YouTube-VIS folder",
+    "data split": "hold out a fixed share of the videos for validation",
+    "data pack": "check a results.json and pack it for an evaluation server",
 }
 
 USAGE = """vis_jax: video instance segmentation in JAX
@@ -32,19 +35,20 @@ examples:
 `python -m vis_jax.main COMMAND --help` explains the flags of a command.
 """
 
+HELP = ("help", "--help", "-help", "-h")
+WIDTH = 80  # columns of the help
+
+# TensorFlow and XLA write notes for their developers to stderr, before any error of
+# this program; what the user has set in the environment holds.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+
 
 def main(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
-    name, arguments = split_command(argv)
-    if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return fail(f"command {name!r}: expected one of {known}")
-    if not argv or argv[0] in ("help", "--help", "-h"):
-        print(usage())
-        return 0
-    command = importlib.import_module(f"vis_jax.commands.{name}")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
-        return run(command, arguments)
+        return run(argv)
     except (ValueError, flags.Error, OSError) as error:
         if os.environ.get("VIS_JAX_TRACEBACK"):
             raise
@@ -53,43 +57,73 @@ def main(argv: list[str]) -> int:
         return fail("interrupted", code=130)
 
 
-def run(command, arguments: list[str]) -> int:
-    """Parses the flags of one command and runs it."""
+def run(argv: list[str]) -> int:
+    """Finds the command, reads its flags and runs it, or shows the help."""
+    if not argv or argv[0] in HELP:
+        print(USAGE.format(commands=listing(list(COMMANDS))))
+        return 0
+    wants_help = any(word in HELP[1:] for word in argv)
+    if wants_help and members(argv[0]) and argv[1] in HELP:
+        print(f"commands:\n{listing(members(argv[0]))}")
+        return 0
+    name, arguments = split_command(argv)
+    command = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    if any(argument in ("--help", "-h", "-help") for argument in arguments):
-        command.define(values, [])
-        print(f"{command.__doc__.strip()}\n\nflags:\n{values.get_help()}")
+    command.define(values, [] if wants_help else arguments)
+    if wants_help:
+        print(f"{(command.__doc__ or '').strip()}\n\nflags:\n{flag_help(values)}")
         return 0
-    command.define(values, arguments)
-    try:
-        rest = values(["vis_jax", *arguments])[1:]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"--config: {error.args[0] if error.args else error}") from error
-    if rest and not getattr(command, "TAKES_WORDS", False):
+    rest = values(["vis_jax", *arguments])[1:]
+    if rest:
         raise ValueError(f"unexpected words on the command line: {' '.join(rest)}")
-    return command.run(values, rest) or 0
+    command.run(values)
+    return 0
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:
-    """The command and what follows; train if the first word is a flag."""
-    if not argv or argv[0].startswith("-") or argv[0] == "help":
+    """The command and what follows; train if the first word is a flag.
+
+    Raises:
+      ValueError: there is no such command.
+    """
+    if argv[0].startswith("-"):
         return "train", argv
-    return argv[0], argv[1:]
+    for count in (1, 2):
+        name = " ".join(argv[:count])
+        if name in COMMANDS:
+            return name, argv[count:]
+    known = ", ".join(members(argv[0]) or COMMANDS)
+    got = " ".join(argv[: 2 if members(argv[0]) else 1])
+    raise ValueError(f"command {got!r}: expected one of {known}")
 
 
-def usage() -> str:
+def members(word: str) -> list[str]:
+    """The commands of two words that start with this one."""
+    return [name for name in COMMANDS if name.startswith(f"{word} ")]
+
+
+def listing(names: list[str]) -> str:
     """The commands, a line each."""
-    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    return USAGE.format(commands="\n".join(lines))
+    return "\n".join(f"  {name:<18}{COMMANDS[name]}" for name in names)
+
+
+def flag_help(values: flags.FlagValues) -> str:
+    """The flags, by name, with their defaults."""
+    lines = []
+    for name in sorted(set(values) - {"flagfile", "undefok"}):
+        flag = values[name]
+        default = f" (default: {flag.default})" if flag.default is not None else ""
+        text = f"--{'[no]' if flag.boolean else ''}{name}: {flag.help}{default}"
+        lines.append(flags.text_wrap(text, WIDTH, "      ", "  "))
+    return "\n".join(lines)
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong in one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError) and not isinstance(error, ValueError) and not text:
-        text = type(error).__name__
-    return text
+    """What went wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def fail(message: str, code: int = 2) -> int:

@@ -10,17 +10,19 @@ examples:
 """
 
 import hashlib
-from pathlib import Path
 
+import numpy as np
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict
 
 from vis_jax.commands import settings
+from vis_jax.commands.config_flag import define_config, read_config
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
-    settings.define_config(values, arguments)
+    define_config(values, arguments)
     texts = {
         "workdir": "folder of a training run; gives config and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
@@ -31,40 +33,65 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         flags.DEFINE_string(name, None, text, flag_values=values)
 
 
-def run(values: flags.FlagValues, words: list[str]) -> None:
+def run(values: flags.FlagValues) -> None:
     """Evaluates."""
-    from data_pipeline.datasets import make_dataset
-
-    config = settings.read_config(values)
+    config = read_config(values)
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
-    dataset = make_dataset(config.data, config.test.split)
+    settings.keep_compilations(values.workdir)
+    dataset = open_split(config)
     settings.set_classes(config, len(dataset.categories))
     system = settings.build_system(config)
     variables = settings.load_model(system, checkpoint)
-    output = values.output or Path(values.workdir) / "evaluation" / config.test.split
-    evaluate_split(config, system, variables, Path(output), run_id=str(checkpoint))
+    folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
+    output = epath.Path(values.output) if values.output else folder
+    evaluate_split(config, system, variables, dataset, output)
+
+
+def open_split(config: ConfigDict):
+    """The videos that `config.test` names."""
+    from data_pipeline.datasets import make_dataset
+    from data_pipeline.datasets.head import Head
+
+    return Head(make_dataset(config.data, config.test.split), config.test.videos)
 
 
 def evaluate_split(
-    config: ConfigDict, system, variables: dict, output: Path, *, run_id: str
+    config: ConfigDict, system, variables: dict, dataset, output: epath.Path
 ) -> dict:
-    """Scores a system on the split that `config.test` names, and prints the table."""
-    from data_pipeline.datasets import make_dataset
-    from data_pipeline.datasets.head import Head
+    """Scores a system on a data set, and prints the table.
+
+    Args:
+      config: of the run; `test` has the settings of inference.
+      system: as `settings.build_system` makes it.
+      variables: NumPy arrays.
+      dataset: as `open_split` finds it.
+      output: folder to write to.
+    """
     from vis_jax.evaluate.infer import make_infer
     from vis_jax.evaluate.loop import RESULTS, SCORES, evaluate
     from vis_jax.score import format_table
 
-    dataset = make_dataset(config.data, config.test.split)
-    dataset = Head(dataset, config.test.videos)
     infer = make_infer(system, variables, config.test)
-    settings_of_run = config.to_json_best_effort(sort_keys=True) + run_id
-    digest = hashlib.sha256(settings_of_run.encode()).hexdigest()
-    report = evaluate(dataset, infer, output, run_id=digest)
+    report = evaluate(dataset, infer, output, run_id=fingerprint(config, variables))
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
     return report
+
+
+def fingerprint(config: ConfigDict, variables: dict) -> str:
+    """A digest of all that predictions depend on: settings and every parameter.
+
+    The name of a checkpoint would not do: training goes on under the same name.
+    """
+    from vis_jax.params import flatten
+
+    digest = hashlib.sha256(config.to_json_best_effort(sort_keys=True).encode())
+    for path, leaf in sorted(flatten(variables).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

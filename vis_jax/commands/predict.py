@@ -6,16 +6,15 @@ examples:
       --output out --score_threshold=0.5 --pngs
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from vis_jax.commands import settings
+from vis_jax.commands.config_flag import define_config, read_config
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
-    settings.define_config(values, arguments)
+    define_config(values, arguments)
     texts = {
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
@@ -39,7 +38,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         flags.DEFINE_bool(name, default, text, flag_values=values)
 
 
-def run(values: flags.FlagValues, words: list[str]) -> None:
+def run(values: flags.FlagValues) -> None:
     """Predicts."""
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
@@ -48,10 +47,10 @@ def run(values: flags.FlagValues, words: list[str]) -> None:
     from vis_jax.predict.loop import predict
     from vis_jax.predict.sources import open_source
 
-    config = settings.read_config(values)
+    config = read_config(values)
+    categories = settings.read_categories(values.workdir)
     source = open_source(values.source)
-    path = Path(values.workdir) / settings.CATEGORIES_FILE
-    categories = settings.read_categories(path)
+    settings.keep_compilations(values.workdir)
     settings.set_classes(config, len(categories))
     system = settings.build_system(config)
     checkpoint = values.checkpoint or values.workdir

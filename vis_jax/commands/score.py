@@ -6,6 +6,8 @@ examples:
   python -m vis_jax.main score --truth instances.json --results results.json
   python -m vis_jax.main score --truth instances.json --results results.json \\
       --output scores.json --tracking --per_category
+  python -m vis_jax.main score --truth valid_short.json --truth_long valid_long.json \\
+      --results results.json
 """
 
 import sys
@@ -32,6 +34,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     texts = {
         "truth": "annotation file with tracks",
+        "truth_long": "YouTube-VIS 2022: that of the long videos; --truth has the short"
+        " ones, and the score is the mean of both",
         "results": "results.json",
         "output": "JSON file for the numbers, each in [0, 1]; null = undefined",
     }
@@ -47,13 +51,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     )
 
 
-def run(values: flags.FlagValues, words: list[str]) -> None:
+def run(values: flags.FlagValues) -> None:
     """Scores."""
-    from vis_jax.score import format_table, score
-
     for name in ("truth", "results"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a JSON file, got none")
+    table = _short_long(values) if values.truth_long else _one(values)
+    print(table, end="")
+    if values.output:
+        print(f"scores        {values.output}")
+
+
+def _one(values: flags.FlagValues) -> str:
+    from vis_jax.score import format_table, score
+
     switches = {name: getattr(values, name) for name in _SWITCHES}
     report = score(
         values.truth,
@@ -63,6 +74,22 @@ def run(values: flags.FlagValues, words: list[str]) -> None:
         progress=sys.stderr.isatty(),
         **switches,
     )
-    print(format_table(report), end="")
-    if values.output:
-        print(f"scores        {values.output}")
+    return format_table(report)
+
+
+def _short_long(values: flags.FlagValues) -> str:
+    from vis_jax.score import format_table, score_short_long
+
+    more = [name for name in _SWITCHES if values[name].present]
+    more = [name for name in more if name != "official_quirks"]
+    if more:
+        raise ValueError(f"--{more[0]}: expected without --truth_long, got both")
+    report = score_short_long(
+        values.truth,
+        values.truth_long,
+        values.results,
+        values.output,
+        official_quirks=values.official_quirks,
+    )
+    parts = [f"{name}\n{format_table(report[name])}" for name in ("short", "long")]
+    return "\n".join([format_table({"mAP": report["mAP"]}), *parts])

@@ -1,79 +1,15 @@
-"""Configs on the command line, and the parts of a run they describe."""
+"""The parts of a run that a config and a workdir describe."""
 
 import json
-from pathlib import Path
+import os
+from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from etils import epath
+from ml_collections import ConfigDict
 
-CONFIG_FILE, CATEGORIES_FILE = "config.json", "categories.json"
+from vis_jax.commands.config_flag import read_json
 
-
-def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Adds --config: a Python file, or by default the config of --workdir."""
-    text = "Python file with get_config(), as configs/ifr_shapes.py or the same with"
-    text += " :name=value,.. behind it; --config.a.b=v overrides a field."
-    saved = _saved_config(arguments)
-    if saved is not None and not any(a.split("=")[0] == "--config" for a in arguments):
-        config_flags.DEFINE_config_dict(
-            "config", saved, text, flag_values=values, sys_argv=arguments
-        )
-        return
-    config_flags.DEFINE_config_file(
-        "config", None, text, flag_values=values, sys_argv=arguments
-    )
-
-
-def read_config(values: flags.FlagValues) -> ConfigDict:
-    """The config of the command line.
-
-    Raises:
-      ValueError: neither --config nor a workdir with a config was given.
-    """
-    if values.config is None:
-        raise ValueError(
-            "--config: expected a file such as configs/ifr_shapes.py, or --workdir with"
-            f" a {CONFIG_FILE}"
-        )
-    return values.config
-
-
-def _saved_config(arguments: list[str]) -> ConfigDict | None:
-    """The config that a training run left in --workdir, if there is one."""
-    workdir = _argument(arguments, "--workdir")
-    path = Path(workdir or "") / CONFIG_FILE
-    if workdir is None or not path.is_file():
-        return None
-    return ConfigDict(_tuples(read_json(path)))
-
-
-def _argument(arguments: list[str], name: str) -> str | None:
-    for index, argument in enumerate(arguments):
-        head, sign, value = argument.partition("=")
-        if head == name and sign:
-            return value
-        if head == name and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None
-
-
-def _tuples(value):
-    """JSON has no tuples; configs use them for every sequence."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def read_json(path: Path):
-    """The content of a JSON file.
-
-    Raises:
-      ValueError: it is missing or cut; names it.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}") from error
+CATEGORIES_FILE, CACHE_FOLDER = "categories.json", "compilation_cache"
 
 
 def set_classes(config: ConfigDict, count: int) -> None:
@@ -112,12 +48,13 @@ def load_model(system, checkpoint: str) -> dict:
       ValueError: there is no checkpoint, or it is of another model.
     """
     import jax
+    import jax.numpy as jnp
 
     from vis_jax.structures import Batch
     from vis_jax.train.checkpoint import load_variables
     from vis_jax.train.tree_check import check_same_tree
 
-    shapes = dict(
+    shapes: dict[str, tuple] = dict(
         images=((1, 1, 64, 64, 3), "uint8"),
         frame_valid=((1, 1), bool),
         sizes=((1, 2), "int32"),
@@ -128,30 +65,74 @@ def load_model(system, checkpoint: str) -> dict:
         track_ids=((1, 1), "int32"),
         instance_valid=((1, 1), bool),
     )  # of the least batch: parameters do not depend on its sizes
-    batch = Batch(**{k: jax.ShapeDtypeStruct(*shape) for k, shape in shapes.items()})
-    expected = jax.eval_shape(system.init, jax.random.key(0), batch)
+
+    def init() -> dict:
+        batch = Batch(**{name: jnp.zeros(*form) for name, form in shapes.items()})
+        return system.init(jax.random.key(0), batch)
+
+    expected = jax.eval_shape(init)
     variables = load_variables(checkpoint)
     check_same_tree(variables, expected, name=f"checkpoint {checkpoint}")
     return variables
 
 
-def write_categories(path: Path, categories) -> None:
-    """Writes the classes of a model beside it, for `predict`."""
-    from vis_jax.metrics.json_checks import write_json
+def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
+    """Writes the classes of a model beside it, for `predict`.
 
+    Raises:
+      ValueError: the folder is of a run with other classes.
+    """
+    folder = epath.Path(workdir)
+    path = folder / CATEGORIES_FILE
+    if path.exists():
+        check_categories(path, read_categories(workdir), categories)
+        return
     rows = [{"id": one.category_id, "name": one.name} for one in categories]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, rows, indent=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{CATEGORIES_FILE}.tmp"
+    temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    temporary.replace(path)
 
 
-def read_categories(path: Path) -> list[tuple[int, str]]:
+def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
     """The (category id, name) of labels 0, 1, ..
 
     Raises:
       ValueError: the file is missing or not as `write_categories` leaves it.
     """
+    path = epath.Path(workdir) / CATEGORIES_FILE
     rows = read_json(path)
     try:
         return [(int(row["id"]), str(row["name"])) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a list of id and name, got {rows}") from error
+        raise ValueError(
+            f"{path}: expected a list of id and name, got {rows}"
+        ) from error
+
+
+def check_categories(
+    place: epath.PathLike | str, found: Sequence[tuple[int, str]], categories: Sequence
+) -> None:
+    """Raises ValueError unless both have the same classes in the same order."""
+    expected = [(one.category_id, one.name) for one in categories]
+    if found != expected:
+        pairs = zip([*found, None], [*expected, None], strict=False)
+        other = next(pair for pair in pairs if pair[0] != pair[1])
+        raise ValueError(
+            f"{place}: expected the categories of the training data, such as"
+            f" {other[1]}, got {other[0]}"
+        )
+
+
+def keep_compilations(workdir: epath.PathLike | None) -> None:
+    """Keeps compiled programs in a run's folder: next time they are read from there.
+
+    JAX_COMPILATION_CACHE_DIR wins over it, empty for no cache.
+    """
+    import jax
+
+    if workdir is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = epath.Path(workdir) / CACHE_FOLDER
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

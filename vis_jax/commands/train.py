@@ -8,18 +8,21 @@ examples:
 
 import functools
 import importlib
-from pathlib import Path
+from collections.abc import Iterator
 
+import numpy as np
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict
 
 from vis_jax.commands import settings
-from vis_jax.commands.evaluate import evaluate_split
+from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.evaluate import evaluate_split, open_split
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
-    settings.define_config(values, arguments)
+    define_config(values, arguments)
     flags.DEFINE_string(
         "workdir",
         None,
@@ -28,15 +31,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     )
 
 
-def run(values: flags.FlagValues, words: list[str]) -> None:
+def run(values: flags.FlagValues) -> None:
     """Trains."""
-    config = settings.read_config(values)
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
-    train_config(config, Path(values.workdir))
+    train_config(read_config(values), values.workdir)
 
 
-def train_config(config: ConfigDict, workdir: Path) -> None:
+def train_config(config: ConfigDict, workdir: str) -> None:
     """Trains what a config describes in a folder."""
     import jax
 
@@ -46,33 +48,39 @@ def train_config(config: ConfigDict, workdir: Path) -> None:
     from vis_jax.train.loop import train
 
     initialise_distributed(config)
+    settings.keep_compilations(workdir)
     dataset = make_dataset(config.data, "train")
     settings.set_classes(config, len(dataset.categories))
+    tested = open_split(config)  # what is wrong with it is known before the training
+    found = [(one.category_id, one.name) for one in tested.categories]
+    settings.check_categories("test.split", found, dataset.categories)
     system = settings.build_system(config)
     if jax.process_index() == 0:
-        path = workdir / settings.CATEGORIES_FILE
-        settings.write_categories(path, dataset.categories)
+        settings.write_categories(workdir, dataset.categories)
     train(
         config,
         system,
         functools.partial(batches, dataset, config),
-        str(workdir),
-        evaluate=functools.partial(evaluate_at, config, system, workdir),
+        workdir,
+        evaluate=functools.partial(evaluate_at, config, system, tested, workdir),
         draw=make_pictures(system, [one.name for one in dataset.categories]),
     )
-    print(f"checkpoint    {workdir}")
+    if jax.process_index() == 0:
+        print(f"checkpoint    {workdir}")
 
 
-def batches(dataset, config: ConfigDict, start_step: int):
+def batches(
+    dataset, config: ConfigDict, start_step: int
+) -> Iterator[dict[str, np.ndarray]]:
     """This process's share of every batch from a step on."""
     import jax
 
     loaders = {"tf": "data_pipeline.pipeline", "numpy": "data_pipeline.numpy_pipeline"}
-    if config.data.loader not in loaders:
-        raise ValueError(
-            f"data.loader: expected one of {sorted(loaders)}, got {config.data.loader!r}"
-        )
-    pipeline = importlib.import_module(loaders[config.data.loader])
+    loader = config.data.loader
+    if loader not in loaders:
+        known = sorted(loaders)
+        raise ValueError(f"data.loader: expected one of {known}, got {loader!r}")
+    pipeline = importlib.import_module(loaders[loader])
     return pipeline.train_batches(
         dataset,
         config.data,
@@ -83,16 +91,25 @@ def batches(dataset, config: ConfigDict, start_step: int):
     )
 
 
-def evaluate_at(config, system, workdir: Path, variables: dict, step: int) -> dict:
-    """Scores the test split; the files go to a folder of this step."""
+def evaluate_at(
+    config: ConfigDict, system, dataset, workdir: str, variables: dict, step: int
+) -> dict[str, float]:
+    """Scores the test split; the files go to a folder of this step.
+
+    Every process has all parameters, and the first one evaluates while the others wait:
+    in the next update, or when leaving, they would not wait for long enough.
+    """
     import jax
 
-    # Every process has all parameters; one of them is enough to evaluate.
-    if jax.process_index() != 0:
-        return {}
-    output = workdir / "evaluation" / f"step_{step}"
-    report = evaluate_split(
-        config, system, jax.device_get(variables), output, run_id=f"step {step}"
-    )
-    numbers = (int, float)
-    return {key: float(v) for key, v in report.items() if isinstance(v, numbers)}
+    from vis_jax.train.distributed import wait_for_all
+
+    numbers = {}
+    if jax.process_index() == 0:
+        output = epath.Path(workdir) / "evaluation" / f"step_{step}"
+        report = evaluate_split(
+            config, system, jax.device_get(variables), dataset, output
+        )
+        kinds = (int, float)
+        numbers = {key: float(v) for key, v in report.items() if isinstance(v, kinds)}
+    wait_for_all(f"evaluated at step {step}")
+    return numbers

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 import jax
+import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 FIELDS = {
@@ -11,6 +12,7 @@ FIELDS = {
     "num_processes": "VIS_JAX_NUM_PROCESSES",
     "process_id": "VIS_JAX_PROCESS_ID",
 }
+LONGEST_WAIT = 24 * 60 * 60  # seconds
 
 
 def initialise_distributed(config: ConfigDict) -> bool:
@@ -38,6 +40,21 @@ def initialise_distributed(config: ConfigDict) -> bool:
     elif is_one_of_several(os.environ):
         jax.distributed.initialize()  # JAX asks Slurm, or the TPU's metadata
     return jax.process_count() > 1
+
+
+def wait_for_all(what: str) -> None:
+    """Returns once every process has called it; a day is the limit.
+
+    Args:
+      what: differs in each call of a run.
+    """
+    if jax.process_count() > 1:
+        # Named processes make Orbax ask the coordinator. Without them it runs a program
+        # on the devices, and that gives up after a minute or less.
+        everybody = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(
+            what, timeout=LONGEST_WAIT, processes=everybody
+        )
 
 
 def explicit_address(config: ConfigDict, environ: Mapping[str, str]) -> dict | None:

@@ -1,4 +1,4 @@
-"""Makes data sets: `data make_shapes` writes moving shapes as a YouTube-VIS folder.
+"""Writes moving shapes as a folder in the YouTube-VIS format, with exact truth.
 
 examples:
   python -m vis_jax.main data make_shapes --output shapes --num_videos 20
@@ -8,39 +8,30 @@ examples:
 
 from absl import flags
 
-TAKES_WORDS = True
-ACTIONS = ("make_shapes",)
-
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
+    del arguments
     flags.DEFINE_string("output", None, "new folder to write", flag_values=values)
-    flags.DEFINE_enum(
-        "split", "train", ("train", "val", "test"), "part", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "difficulty",
-        "easy",
-        ("easy", "medium", "hard"),
-        "of the videos",
-        flag_values=values,
-    )
+    choices = {
+        "split": ("train", ("train", "val", "test"), "each has videos of its own"),
+        "difficulty": ("easy", ("easy", "medium", "hard"), "easy, medium or hard"),
+    }
+    for name, (default, among, text) in choices.items():
+        flags.DEFINE_enum(name, default, among, text, flag_values=values)
     numbers = {
         "seed": (0, "another seed gives other videos"),
-        "num_videos": (20, "videos"),
+        "num_videos": (20, "number of videos"),
         "height": (96, "pixels"),
         "width": (160, "pixels"),
-        "length": (24, "frames per video"),
+        "length": (24, "frames of a video"),
     }
-    for name, (default, text) in numbers.items():
-        flags.DEFINE_integer(name, default, text, flag_values=values)
+    for name, (number, text) in numbers.items():
+        flags.DEFINE_integer(name, number, text, flag_values=values)
 
 
-def run(values: flags.FlagValues, words: list[str]) -> None:
-    """Runs the action named by the first word."""
-    if words not in [[action] for action in ACTIONS]:
-        got = " ".join(words) or "nothing"
-        raise ValueError(f"data: expected one of {', '.join(ACTIONS)}, got {got}")
+def run(values: flags.FlagValues) -> None:
+    """Writes the folder."""
     if not values.output:
         raise ValueError("--output: expected a new folder, got none")
     from data_pipeline.datasets.make_shapes import make_shapes
