@@ -119,9 +119,12 @@ def _build_decoder(config: ConfigDict, dtype):
     kind = decoder.pop("kind")
     _check_choice("model.mask_decoder.kind", kind, ("ifr", "m2f_vis"))
     _check_choice("loss.kind", config.loss.kind, ("focal", "ce"))
+    classes = config.model.num_classes
+    if classes < 1:
+        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
     focal = config.loss.kind == "focal"
     shared = dict(
-        outputs=config.model.num_classes + (not focal),
+        outputs=classes + (not focal),
         prior=FOCAL_PRIOR if focal else None,
         dtype=dtype,
     )
