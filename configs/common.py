@@ -114,6 +114,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     model = config.model
     model.num_classes = NUM_CLASSES["moving_shapes"]
     model.backbone.update(variant="thin")
+    if model.backbone.name == "swin":
+        model.backbone.window = 4
     model.pixel_decoder.update(dim=32, layers=1, heads=4, mlp_dim=64)
     model.mask_decoder.update(dim=32, layers=2, heads=4, queries=8, mlp_dim=64)
     config.loss.points = 64

@@ -26,11 +26,22 @@ NAMES = sorted(
     if path.stem not in ("__init__", "common")
 )
 
-# Millions of parameters that a gradient reaches, with 100 queries and 40 classes (41
-# outputs with the softmax of the baseline): detectron2's R50, Mask2Former-VIS.
+# Millions of parameters that a gradient reaches, with 100 queries (200 for the
+# Swin-L baseline) and 40 classes (41 outputs with the baseline's softmax): those of the
+# published backbones and Mask2Former-VIS models.
 MILLIONS = {
     "ifr_r50": {"backbone": 23.45, "decoder": 28.68},
     "mask2former_vis_r50": {"backbone": 23.45, "decoder": 14.47, "": 43.96},
+    "ifr_r101": {"backbone": 42.39, "decoder": 28.68},
+    "ifr_swint": {"backbone": 27.52, "decoder": 28.68},
+    "ifr_swins": {"backbone": 48.84, "decoder": 28.68},
+    "ifr_swinb": {"backbone": 86.88, "decoder": 28.68},
+    "ifr_swinl": {"backbone": 195.20, "decoder": 28.68},
+    "mask2former_vis_r101": {"": 62.90},
+    "mask2former_vis_swint": {"": 47.41},
+    "mask2former_vis_swins": {"": 68.73},
+    "mask2former_vis_swinb": {"": 106.89},
+    "mask2former_vis_swinl": {"": 215.51},
 }
 
 
