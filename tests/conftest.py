@@ -1,6 +1,9 @@
 """How every test runs: on the CPU, nothing broadcast or promoted unseen."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Programs here are small and run once or twice: compiling is what takes the time.
 _QUICK_COMPILATION = (
@@ -9,6 +12,11 @@ _QUICK_COMPILATION = (
 os.environ["XLA_FLAGS"] = f"{_QUICK_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the subprocesses of tests, too
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# What takes over a second to compile is compiled once, also by subprocesses.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vis_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -6,6 +6,8 @@ examples:
       --difficulty hard --height 360 --width 640 --length 36
 """
 
+import sys
+
 from absl import flags
 
 
@@ -46,5 +48,5 @@ def run(values: flags.FlagValues) -> None:
         length=values.length,
         difficulty=values.difficulty,
     )
-    make_shapes(values.output, dataset)
+    make_shapes(values.output, dataset, progress=sys.stderr.isatty())
     print(f"data          {values.output}")

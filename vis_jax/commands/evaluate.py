@@ -10,6 +10,7 @@ examples:
 """
 
 import hashlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -76,7 +77,13 @@ def evaluate_split(
     from vis_jax.score import format_table
 
     infer = make_infer(system, variables, config.test)
-    report = evaluate(dataset, infer, output, run_id=fingerprint(config, variables))
+    report = evaluate(
+        dataset,
+        infer,
+        output,
+        run_id=fingerprint(config, variables),
+        progress=sys.stderr.isatty(),
+    )
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
     return report

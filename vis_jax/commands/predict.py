@@ -6,6 +6,8 @@ examples:
       --output out --score_threshold=0.5 --pngs
 """
 
+import sys
+
 from absl import flags
 
 from vis_jax.commands import settings
@@ -65,6 +67,7 @@ def run(values: flags.FlagValues) -> None:
         write_pngs=values.pngs,
         fps=values.fps,
         overwrite=values.overwrite,
+        progress=sys.stderr.isatty(),
     )
     for name, written in outputs._asdict().items():
         if written is not None:

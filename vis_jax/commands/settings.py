@@ -103,11 +103,12 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
     path = epath.Path(workdir) / CATEGORIES_FILE
     rows = read_json(path)
     try:
-        return [(int(row["id"]), str(row["name"])) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected a list of id and name, got {rows}"
-        ) from error
+        found = [(int(row["id"]), str(row["name"])) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        found = []
+    if not found:
+        raise ValueError(f"{path}: expected a list of id and name, got {rows!r:.99}")
+    return found
 
 
 def check_categories(
@@ -136,3 +137,6 @@ def keep_compilations(workdir: epath.PathLike | None) -> None:
     folder = epath.Path(workdir) / CACHE_FOLDER
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # With XLA's own caches the name of the folder is part of the key: a run that is
+    # moved, or named by another path, would compile again.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

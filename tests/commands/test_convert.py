@@ -1,0 +1,161 @@
+"""A file of published weights becomes a checkpoint that everything else accepts."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mask2former_vis_r50
+from tests.command_line import call, error_of
+from tests.commands.official import official_weights, write_pickle
+from vis_jax.commands import settings
+from vis_jax.params import flatten
+from vis_jax.train.checkpoint import load_variables
+from vis_jax.train.dry_run import batch_shapes
+
+CLIP = "configs/mask2former_vis_r50.py:debug"
+FRAME = "configs/ifr_r50.py:debug"
+CLASS_HEAD = {
+    "params/decoder/heads/class_embed/kernel",
+    "params/decoder/heads/class_embed/bias",
+}
+
+
+def model_shapes():
+    system = settings.build_system(mask2former_vis_r50.get_config("debug"))
+    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    return {path: leaf.shape for path, leaf in flatten(variables).items()}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Of a model for 80 classes, as those trained on COCO."""
+    return official_weights(model_shapes(), classes=81)
+
+
+@pytest.fixture(scope="module")
+def source(weights, tmp_path_factory):
+    return write_pickle(tmp_path_factory.mktemp("weights") / "coco.pkl", weights)
+
+
+def words(config, source, output, kind="mask2former"):
+    flags = {"config": config, "source": source, "output": output, "kind": kind}
+    return ("convert", *(f"--{name}={value}" for name, value in flags.items()))
+
+
+@pytest.fixture(scope="module")
+def converted(source, tmp_path_factory):
+    """The checkpoint of the video model, and what the command printed."""
+    output = tmp_path_factory.mktemp("out") / "deeper" / "coco"
+    outcome = call(*words(CLIP, source, output))
+    assert outcome.code == 0, outcome.err
+    return output, outcome.out
+
+
+def test_the_checkpoint_is_the_file_beside_a_new_class_head(converted, weights):
+    output, _ = converted
+    system = settings.build_system(mask2former_vis_r50.get_config("debug"))
+    found = flatten(settings.load_model(system, str(output)))
+    name = "sem_seg_head.predictor.mask_embed.layers.1.weight"
+    path = "params/decoder/heads/mask_embed/layers_1/kernel"
+    np.testing.assert_array_equal(found[path], weights[name].T)
+    record = json.loads((output / "conversion.json").read_text())
+    assert set(record["new"]) == CLASS_HEAD
+    assert set(record["used"]) | set(record["dropped"]) == set(weights)
+    # What was not in the file is as a training without it would begin.
+    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+
+    @jax.jit
+    def head(key):
+        return system.init(key, zeros)["params"]["decoder"]["heads"]["class_embed"]
+
+    expected = head(jax.random.key(0))
+    for leaf in ("kernel", "bias"):
+        path = f"params/decoder/heads/class_embed/{leaf}"
+        np.testing.assert_allclose(found[path], expected[leaf], rtol=1e-6)
+
+
+def test_the_report_says_what_was_used_dropped_and_new(converted, weights):
+    output, text = converted
+    lines = text.splitlines()
+    assert lines[0].startswith(f"used          {len(weights) - 3} tensors")
+    assert any("1: class weights are settings of the loss" in line for line in lines)
+    assert sum("[81, 32] gives [32, 81]" in line for line in lines) == 1
+    assert "new           2 arrays keep their initial values" in text
+    assert lines[-1] == f"checkpoint    {output}"
+    assert [path.name for path in output.parent.iterdir()] == ["coco"]
+
+
+def test_training_starts_from_it(converted, tmp_path):
+    output, _ = converted
+    workdir, rate = tmp_path / "run", "--config.optimizer.learning_rate=0.0"
+    outcome = call(
+        *("train", f"--config={CLIP}", f"--workdir={workdir}", rate),
+        *("--config.num_steps=1", f"--config.init_from={output}"),
+        *("--config.data.loader=numpy", "--config.test.videos=1"),
+    )
+    assert outcome.code == 0, outcome.err
+    before, after = flatten(load_variables(str(output))), load_variables(str(workdir))
+    for path, value in flatten(after).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+
+
+def test_with_categories_it_is_a_workdir(source, tmp_path):
+    rows = [{"id": 7 - k, "name": f"kind {k}"} for k in range(5)]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"videos": [], "categories": rows}))
+    output = tmp_path / "out"
+    flags = (f"--categories={truth}", "--config.model.num_classes=0", "--warm_start")
+    outcome = call(*words(FRAME, source, output), *flags)
+    assert outcome.code == 0, outcome.err
+    assert "decoder/clip_*/temporal_attention" in outcome.out
+    assert settings.read_categories(output)[0] == (3, "kind 4")
+    config = json.loads((output / "config.json").read_text())
+    assert config["model"]["num_classes"] == 5
+    assert config["init_from"] == str(output)
+
+
+def test_all_that_does_not_fit_is_one_error_and_nothing_is_written(weights, tmp_path):
+    wrong = dict(weights)
+    pixels = "sem_seg_head.pixel_decoder."
+    del wrong[f"{pixels}mask_features.bias"]
+    wrong[f"{pixels}adapter_1.weight"] = np.ones((3, 3, 1, 1), np.float32)
+    wrong["sem_seg_head.unheard_of"] = np.ones(3, np.float32)
+    source = write_pickle(tmp_path / "wrong.pkl", wrong)
+    error = error_of(*words(CLIP, source, tmp_path / "out"))
+    assert error.startswith(f"{source}: the file does not fit, 4 misfits:")
+    for part in (
+        "source 'sem_seg_head.unheard_of' [3]: no rule",
+        "target 'params/pixel_decoder/mask_features/bias': no source",
+        "target 'params/pixel_decoder/adapter_1/kernel': no source",
+        f"source '{pixels}adapter_1.weight': [3, 3, 1, 1] gives",
+    ):
+        assert part in error
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.pkl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["--output="], "--output: expected a value, got none"),
+        (["--kind=yolo"], "--kind: expected one of ['mask2former', "),
+        (["--source=absent.pkl"], "absent.pkl: no such file"),
+        (["--warm_start"], "warm_start: expected the weights of a whole Mask2Former"),
+        (["--config.model.num_classes=0"], "model.num_classes: expected at least 1"),
+    ],
+)
+def test_what_a_user_can_get_wrong(changes, expected, source, tmp_path):
+    error = error_of(*words(CLIP, source, tmp_path / "out"), *changes)
+    assert expected in error
+
+
+def test_an_existing_output_stays_as_it_is(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    error = error_of(*words(CLIP, source, tmp_path / "out"))
+    assert error == (
+        f"--output: expected a new folder, got {tmp_path / 'out'}, which exists"
+    )

@@ -1,0 +1,157 @@
+"""What ends a training before it starts; tests/test_end_to_end.py trains."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import error_of
+from tests.commands.folder import CONFIG, config_words, cut, edit, write_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data") / "whole")
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "data")
+
+
+def train_error(folder, workdir, *words):
+    words = ("--config", CONFIG, *config_words(folder), *words)
+    return error_of("train", "--workdir", workdir, *words)
+
+
+def first_track(change):
+    return lambda content: change(content["annotations"][0])
+
+
+def first_video(change):
+    return lambda content: change(content["videos"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            first_track(lambda track: track["segmentations"].pop()),
+            "segmentations: expected one entry for each of 4 frames, got 3 entries",
+        ),
+        (
+            first_video(lambda video: video["file_names"].pop()),
+            "length: expected the number of file_names, 3, got 4",
+        ),
+        (
+            first_video(lambda video: video.update(file_names=[], length=0)),
+            "file_names: expected 1 to 100000 frames, got 0",
+        ),
+        (
+            first_video(lambda video: video.update(height="64")),
+            "height: expected a whole number, 1 to 16384, got 64",
+        ),
+        (
+            first_track(lambda track: track.update(video_id=None)),
+            "video_id: expected an id that 'videos' lists, got None",
+        ),
+        (
+            lambda content: content.update(annotations={}),
+            "annotations: expected a list, got {}",
+        ),
+    ],
+)
+def test_defects_of_the_annotations_are_named(folder, tmp_path, change, expected):
+    edit(folder, change)
+    message = train_error(folder, tmp_path / "run")
+    assert message.startswith(f"{folder / 'instances.json'}, ")
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    missing = tmp_path / "none"
+    message = train_error(missing, tmp_path / "run")
+    assert message == f"{missing}: expected a folder, got no such folder"
+    assert not (tmp_path / "run").exists()
+
+
+def test_annotations_that_end_in_the_middle_are_named(folder, tmp_path):
+    cut(folder / "instances.json")
+    message = train_error(folder, tmp_path / "run")
+    assert message.startswith(f"{folder / 'instances.json'}: expected JSON, got ")
+    assert "where the file is cut off" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_image_is_named_and_nothing_is_trained(folder, tmp_path):
+    for path in (folder / "JPEGImages").rglob("*.jpg"):
+        cut(path)
+    message = train_error(folder, tmp_path / "run")
+    assert str(folder / "JPEGImages") in message
+    assert "expected a whole image" in message
+    assert not list((tmp_path / "run").rglob("variables"))
+
+
+def test_settings_that_cannot_be_are_named(whole, tmp_path):
+    def error(*words):
+        return train_error(whole, tmp_path / "run", *words)
+
+    assert "system: expected one of" in error("--config.system=irf")
+    assert "data.loader: expected one of" in error("--config.data.loader=tff")
+    assert "data.canvas: expected" in error("--config.data.canvas=(64,'a')")
+    assert "train.log_every: expected" in error("--config.train.log_every=0")
+    message = error("--config.model.num_classes=3")
+    assert message.startswith("model.num_classes: expected 8")
+
+
+def test_the_test_split_is_looked_at_before_the_training(whole, tmp_path):
+    split = "--config.test.split=held_out"
+    message = train_error(whole, tmp_path / "run", split)
+    assert "expected videos in part 'held_out', got none" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "categories.json").write_text('[{"id": 1, "name": "cat"}]')
+    message = train_error(folder, run)
+    expected = "expected the categories of the training data, such as (1, 'disc')"
+    assert message == f"{run / 'categories.json'}: {expected}, got (1, 'cat')"
+    assert [path.name for path in run.iterdir()] == ["categories.json"]
+
+
+def test_processes_wait_for_the_one_that_evaluates():
+    code = """
+import sys, time
+from ml_collections import ConfigDict
+from vis_jax.train.distributed import initialise_distributed, wait_for_all
+index = int(sys.argv[2])
+address = dict(coordinator=sys.argv[1], num_processes=2, process_id=index)
+initialise_distributed(ConfigDict(dict(distributed=address)))
+for step in range(2):
+    wait_for_all(f"before {step}")
+    start = time.monotonic()
+    time.sleep(0 if index else 1)
+    wait_for_all(f"after {step}")
+    assert time.monotonic() - start > 0.9
+"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = [sys.executable, "-c", code, address]
+    processes = [subprocess.Popen([*words, str(i)], cwd=ROOT) for i in range(2)]
+    deadline = time.monotonic() + 60
+    try:
+        codes = [p.wait(deadline - time.monotonic()) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0]

@@ -1,0 +1,134 @@
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import call, error_of
+from vis_jax import main as program
+
+ROOT = Path(__file__).parents[1]
+# What takes seconds to import, and what only some commands need.
+HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "trackeval", "PIL")
+OPTIONAL = ("tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval")
+
+
+def run_python(code, *words):
+    subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_the_help_of_a_command_has_two_examples_and_its_flags(name):
+    outcome = call(*name.split(), "--help")
+    assert outcome.code == 0
+    text, flag_help = outcome.out.split("flags:\n")
+    examples = text.split("examples:\n")[1].split("python -m vis_jax.main")[1:]
+    assert len(examples) >= 2
+    for example in examples:
+        for word in example.split():
+            flag = word.split("=")[0].split(".")[0]
+            assert not flag.startswith("--") or f"{flag}:" in flag_help.replace(
+                "--[no]", "--"
+            )
+
+
+def test_the_help_names_every_command():
+    for words in ([], ["help"], ["--help"], ["-h"]):
+        outcome = call(*words)
+        assert outcome.code == 0
+        assert all(f"\n  {name} " in outcome.out for name in program.COMMANDS)
+    assert "make_shapes" in call("data", "--help").out
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from vis_jax.main import COMMANDS, main
+for name in COMMANDS:
+    assert main([*name.split(), "--help"]) == 0
+heavy = [name for name in sys.argv[1:] if name in sys.modules]
+assert not heavy, heavy
+"""
+    run_python(code, *HEAVY)
+
+
+def test_every_module_imports_without_what_only_some_commands_need():
+    code = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+import vis_jax
+for module in pkgutil.walk_packages(vis_jax.__path__, "vis_jax."):
+    importlib.import_module(module.name)
+"""
+    run_python(code, *OPTIONAL)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["trian"], "command 'trian': expected one of train, evaluate, predict"),
+        (["data"], "command 'data': expected one of data make_shapes, data split"),
+        (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
+        (["score", "--trth=x"], "Unknown command line flag 'trth'"),
+        (["score", "one", "two"], "unexpected words on the command line: one two"),
+        (["score", "--errors=perhaps"], "errors"),
+        (["score", "--score_threshold=low"], "score_threshold"),
+        (["score"], "--truth: expected a JSON file, got none"),
+        (["--workdir=there"], "--config: expected a file such as configs/ifr_shapes"),
+        (["train", "--config=configs/ifr_shapes.py"], "--workdir: expected a folder"),
+        (["evaluate", "--config=configs/ifr_shapes.py"], "--checkpoint: expected"),
+        (["predict", "--workdir=there"], "--source: expected a path, got none"),
+        (["data", "make_shapes"], "--output: expected a new folder, got none"),
+        (["data", "split", "--truth=a", "--output=b"], "--num_held_out: expected"),
+        (["data", "pack", "--truth=a"], "--results: expected a file, got none"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(words, expected):
+    assert expected in error_of(*words)
+
+
+def replace_score(monkeypatch, error):
+    def run(values):
+        raise error
+
+    command = types.SimpleNamespace(define=lambda values, arguments: None, run=run)
+    monkeypatch.setitem(sys.modules, "vis_jax.commands.score", command)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("field:\n  expected this"), "field: expected this"),
+        (FileNotFoundError(2, "No such file", "a.json"), "a.json: No such file"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(monkeypatch, error, expected):
+    replace_score(monkeypatch, error)
+    assert error_of("score") == expected
+    monkeypatch.setenv("VIS_JAX_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        call("score")
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), AssertionError()])
+def test_errors_in_the_program_keep_their_traceback(monkeypatch, error):
+    replace_score(monkeypatch, error)
+    with pytest.raises(type(error)):
+        call("score")
+
+
+def test_an_interrupted_command_says_so(monkeypatch):
+    replace_score(monkeypatch, KeyboardInterrupt())
+    assert call("score") == (130, "", "error: interrupted\n")
+
+
+def test_tensorflow_is_quiet_unless_the_user_wants_it(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    call("--help")
+    names = ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")
+    assert [os.environ[name] for name in names] == ["0", "0"]
