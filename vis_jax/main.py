@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "predict every video of a data set and score the result",
     "predict": "find and track the objects of one video",
     "score": "score a results.json against an annotation file",
+    "convert": "turn published weights into a checkpoint",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
     "data split": "hold out a fixed share of the videos for validation",
     "data pack": "check a results.json and pack it for an evaluation server",

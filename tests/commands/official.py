@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.golden.golden_weights import make_param
 from vis_jax.converters.load import KINDS
 from vis_jax.converters.mask2former import CLIP_DECODER
 
@@ -21,7 +22,6 @@ def official_weights(shapes: dict, *, classes: int) -> dict[str, np.ndarray]:
       shapes: of its parameters, by path.
       classes: outputs of the class head; others than the model has are a new head.
     """
-    rng = np.random.default_rng(0)
     rules = [*KINDS["mask2former"].rules, *CLIP_DECODER]
     weights = {"criterion.empty_weight": np.ones(classes, np.float32)}
     for entry in json.loads(NAMES.read_text())["parameters"]["model"]:
@@ -30,7 +30,7 @@ def official_weights(shapes: dict, *, classes: int) -> dict[str, np.ndarray]:
             shape = _official_shape(entry["name"], len(entry["shape"]), shapes[path])
             if ".class_embed." in entry["name"]:
                 shape = (classes, *shape[1:])
-            weights[entry["name"]] = rng.normal(0.3, 0.1, shape).astype(np.float32)
+            weights[entry["name"]] = make_param(entry["name"], shape)
     return weights
 
 

@@ -12,8 +12,10 @@ from tests.command_line import call, error_of
 from tests.commands.official import official_weights, write_pickle
 from vis_jax.commands import settings
 from vis_jax.params import flatten
-from vis_jax.train.checkpoint import load_variables
+from vis_jax.train.checkpoint import Checkpoints, load_variables
 from vis_jax.train.dry_run import batch_shapes
+from vis_jax.train.initial import prepare
+from vis_jax.train.sharding import make_mesh
 
 CLIP = "configs/mask2former_vis_r50.py:debug"
 FRAME = "configs/ifr_r50.py:debug"
@@ -91,17 +93,20 @@ def test_the_report_says_what_was_used_dropped_and_new(converted, weights):
 
 
 def test_training_starts_from_it(converted, tmp_path):
-    output, _ = converted
-    workdir, rate = tmp_path / "run", "--config.optimizer.learning_rate=0.0"
-    outcome = call(
-        *("train", f"--config={CLIP}", f"--workdir={workdir}", rate),
-        *("--config.num_steps=1", f"--config.init_from={output}"),
-        *("--config.data.loader=numpy", "--config.test.videos=1"),
-    )
-    assert outcome.code == 0, outcome.err
-    before, after = flatten(load_variables(str(output))), load_variables(str(workdir))
-    for path, value in flatten(after).items():
-        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    config = mask2former_vis_r50.get_config("debug")
+    config.init_from = str(converted[0])
+    batch = batch_shapes(B=2, T=1, M=1, H=64, W=64)
+    with Checkpoints(str(tmp_path), keep=1) as checkpoints:
+        state, _ = prepare(
+            config,
+            settings.build_system(config),
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch),
+            checkpoints=checkpoints,
+            mesh=make_mesh(),
+        )
+    expected, found = load_variables(config.init_from), flatten(state.variables)
+    for path, value in flatten(expected).items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
 def test_with_categories_it_is_a_workdir(source, tmp_path):

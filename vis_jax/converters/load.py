@@ -89,7 +89,14 @@ def convert_tensors(
     flat = _flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
     renames, rules, new = KINDS[kind]
-    if kind in ("mask2former", "huggingface"):
+    whole, frames = kind in ("mask2former", "huggingface"), _has_frame_decoder(shapes)
+    if warm_start and not (whole and frames):
+        raise ValueError(
+            "warm_start: expected the weights of a whole Mask2Former and a model with"
+            f" IFR's decoder, got kind {kind!r} and {'this' if frames else 'another'}"
+            " decoder"
+        )
+    if whole:
         decoder, fresh = _query_decoder(shapes, warm_start)
         rules, new = [*rules, *decoder], (*new, *fresh)
     renamed = rename(tensors, renames)
@@ -109,7 +116,7 @@ def _query_decoder(
     shapes: Mapping[str, tuple], warm_start: bool
 ) -> tuple[Sequence[Rule], tuple[str, ...]]:
     """Rules and new paths for the decoder that the targets have."""
-    if not any(path.startswith("params/decoder/frame_0/") for path in shapes):
+    if not _has_frame_decoder(shapes):
         return mask2former.CLIP_DECODER, ()
     if not warm_start:
         return mask2former.FRAME_DECODER, (mask2former.FRAME_DECODER_NEW,)
@@ -117,6 +124,10 @@ def _query_decoder(
     if not any(path.startswith("params/decoder/frame_0/ffn/") for path in shapes):
         rules = mask2former.without_frame_ffn(rules)
     return rules, mask2former.FRAME_DECODER_WARM_NEW
+
+
+def _has_frame_decoder(shapes: Mapping[str, tuple]) -> bool:
+    return any(path.startswith("params/decoder/frame_0/") for path in shapes)
 
 
 def _original(report: Mapping[str, object], origins: Mapping[str, tuple]) -> dict:

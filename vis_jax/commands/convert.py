@@ -1,0 +1,148 @@
+"""Turns a file of published weights into a checkpoint.
+
+The checkpoint serves training (--config.init_from) and evaluate (--checkpoint). With
+--categories it is a workdir for evaluate and predict. Nothing in the file is executed.
+
+examples:
+  python -m vis_jax.main convert --config configs/ifr_r50.py --kind mask2former \\
+      --source model_final_3c8ec9.pkl --output weights/coco_r50
+  python -m vis_jax.main convert --config configs/mask2former_vis_r50.py \\
+      --kind mask2former --source model_final_34112b.pkl --output weights/vis_r50 \\
+      --categories ytvis2019/train.json
+"""
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from vis_jax.commands import settings
+from vis_jax.commands.config_flag import define_config
+
+RECORD = "conversion.json"
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Adds the flags of this command."""
+    define_config(values, arguments)
+    texts = {
+        "source": "the weights: .pkl, .pth, .pt, .bin or .safetensors",
+        "output": "folder for the checkpoint; must not exist",
+        "kind": "whose names the file has: mask2former (also the video models),"
+        " huggingface, or, for the backbone alone, resnet or swin",
+        "categories": "annotation file with the classes of the weights; the output is"
+        " then a workdir",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_bool(
+        "warm_start",
+        False,
+        "the decoder of IFR starts from the Mask2Former layers it resembles; the paper"
+        " starts it from random values",
+        flag_values=values,
+    )
+
+
+def run(values: flags.FlagValues) -> None:
+    """Converts."""
+    config, output = values.config, _check(values)
+    from vis_jax.converters.load import convert_file
+    from vis_jax.converters.report import format_report, record_of
+
+    categories = _read_categories(values.categories) if values.categories else ()
+    if categories:
+        settings.set_classes(config, len(categories))
+    system = settings.build_system(config)
+    shapes = _shapes(system)
+    variables, report = convert_file(
+        values.source, shapes, values.kind, warm_start=values.warm_start
+    )
+    variables = _with_initial(system, variables, report.new, seed=config.seed)
+    record = record_of(report, values.source, values.kind)
+    _write(output, variables, record=record, categories=categories, config=config)
+    print(f"{format_report(report)}\ncheckpoint    {output}")
+
+
+def _check(values: flags.FlagValues) -> epath.Path:
+    """The output; raises ValueError unless all that is needed is given."""
+    from vis_jax.converters.load import KINDS
+
+    if values.config is None:
+        raise ValueError(
+            "--config: expected a file such as configs/ifr_r50.py, got none"
+        )
+    for name in ("source", "output", "kind"):
+        if not getattr(values, name):
+            raise ValueError(f"--{name}: expected a value, got none")
+    if values.kind not in KINDS:
+        raise ValueError(f"--kind: expected one of {[*KINDS]}, got {values.kind!r}")
+    output = epath.Path(values.output)
+    if output.exists():
+        raise ValueError(f"--output: expected a new folder, got {output}, which exists")
+    return output
+
+
+def _read_categories(path: str) -> tuple:
+    """The classes of an annotation file in the order of their labels."""
+    from data_pipeline.datasets.dataset import Category
+    from vis_jax.metrics.truth_json import load_videos
+
+    return tuple(
+        Category(*pair) for pair in sorted(load_videos(path).categories.items())
+    )
+
+
+def _shapes(system) -> dict:
+    """The variables as shapes; they do not depend on the sizes of a batch."""
+    import jax
+
+    from vis_jax.train.dry_run import batch_shapes
+
+    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+    return dict(jax.eval_shape(system.init, jax.random.key(0), batch))
+
+
+def _with_initial(system, variables: dict, new: tuple[str, ...], *, seed: int) -> dict:
+    """Fills in what the file does not have, as a run with this seed would begin."""
+    import jax
+    import jax.numpy as jnp
+
+    from vis_jax.params import flatten, unflatten
+    from vis_jax.train.dry_run import batch_shapes
+
+    def initial(key):
+        shapes = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        flat = flatten(system.init(key, batch))
+        return {path: flat[path] for path in new}  # XLA leaves out the rest
+
+    values = jax.device_get(jax.jit(initial)(jax.random.key(seed))) if new else {}
+    return {name: {} for name in variables} | unflatten(flatten(variables) | values)
+
+
+def _write(
+    output: epath.Path,
+    variables: dict,
+    *,
+    record: str,
+    categories: tuple,
+    config: ConfigDict,
+) -> None:
+    """Writes the folder whole or not at all."""
+    from vis_jax.train.checkpoint import save_variables
+    from vis_jax.train.run_config import write_config
+
+    temporary = output.with_name(f"{output.name}.tmp")
+    if temporary.exists():  # left by a conversion that was stopped
+        temporary.rmtree()
+    try:
+        save_variables(str(temporary), variables)
+        (temporary / RECORD).write_text(record)
+        if categories:
+            settings.write_categories(temporary, categories)
+            config.init_from = str(output)  # should a training begin in this folder
+            write_config(config, str(temporary))
+        temporary.rename(output)
+    finally:
+        if temporary.exists():
+            temporary.rmtree()

@@ -1,0 +1,54 @@
+"""What a conversion did, for people and as a record beside the weights."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from vis_jax.converters.rules import ConvertReport
+
+_SHOWN = 4  # kinds of names in a line
+_INDENT = "\n              "
+
+
+def format_report(report: ConvertReport) -> str:
+    """A few lines; numbers in names are written as *, so that layers are one kind."""
+    filled = Counter(path.split("/")[1] for path in report.params)
+    parts = ", ".join(f"{name} {count}" for name, count in filled.items())
+    lines = [f"used          {len(report.used)} tensors; arrays filled: {parts}"]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.dropped.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        kinds = list(_kinds(names))
+        more = ", .." if len(kinds) > _SHOWN else ""
+        listing = ", ".join(kinds[:_SHOWN]) + more
+        lines.append(f"dropped       {len(names)}: {reason}{_INDENT}{listing}")
+    modules = ("/".join(path.split("/")[1:4]) for path in report.new)
+    kinds = [f"{kind} {count}" for kind, count in _kinds(modules).items()]
+    lines.append(
+        f"new           {len(report.new)} arrays keep their initial values"
+        + "".join(_INDENT + kind for kind in kinds)
+    )
+    return "\n".join(lines)
+
+
+def record_of(report: ConvertReport, source: str | Path, kind: str) -> str:
+    """The whole report as JSON, with the name and the digest of the source."""
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    content = {
+        "source": Path(source).name,
+        "sha256": digest,
+        "kind": kind,
+        "used": report.used,
+        "dropped": report.dropped,
+        "new": report.new,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _kinds(names: Iterable[str]) -> Counter[str]:
+    return Counter(re.sub(r"\d+", "*", name) for name in names)
