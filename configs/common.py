@@ -59,6 +59,16 @@ NO_DECAY_ON_NORMS_AND_TABLES = (
 )
 
 
+# How instances are found at test time; docs/inference.md.
+INFERENCE = dict(
+    mode="video",  # the whole video as one clip; or "clip": short ones, linked
+    clip_length=5, clip_stride=1,  # frames
+    clip_link="siou",  # by soft mask IoU; or "eq4": by the matching cost of training
+    clip_instances=50, clip_tracks=50,  # most in a clip, most at a time
+    tta=(),  # short sides to average over, short_side among them; () = no average
+)  # fmt: skip
+
+
 def clips(
     arg: ConfigDict, *, frame_range: int, short_side: tuple[int, ...]
 ) -> ConfigDict:
@@ -109,6 +119,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
     )  # fmt: skip
     config.test.update(videos=2, short_side=64, split="val", frame_buckets=(4, 8), chunk=4)
+    config.test.update(clip_length=3, clip_stride=1, clip_instances=4, clip_tracks=6)
     config.train.update(log_every=1, checkpoint_every=2, image_every=0)
     config.optimizer.update(warmup_steps=0, decay_at=(3,))
     model = config.model

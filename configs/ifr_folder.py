@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.test = dict(
         split="train", videos=0, short_side=96, long_side=192, top=10, chunk=8,
         frame_buckets=(32, 64),
+        **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
         num_classes=0,  # as many as the folder has categories

@@ -35,6 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.test = dict(
         split="val", videos=50, short_side=height, long_side=1333, top=10, chunk=12,
         frame_buckets=(12, 24, 36),
+        **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
         num_classes=common.NUM_CLASSES["moving_shapes"],

@@ -26,6 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.test = dict(
         split="valid", videos=0, short_side=480, long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
+        **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
         num_classes=common.NUM_CLASSES[arg.dataset],

@@ -6,6 +6,8 @@ frame (the canvas), h w pixels of a system's mask resolution.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
@@ -29,16 +31,29 @@ class Clip(NamedTuple):
     images: UInt8[Array, "T H W 3"]
     frame_valid: Bool[Array, "T"]
     size: Int32[Array, "2"]  # height, width of the content, at the top left
+    start: Int32[Array, ""] = np.int32(0)  # index of the first frame in the video
 
 
 class Predictions(NamedTuple):
-    """What a system says about the frames of one clip, best score first."""
+    """What a system says about the frames of one clip, best score first.
 
-    labels: Int32[Array, "N"]
-    scores: Float32[Array, "N"]
+    The score of a track is the probability of its best class.
+    """
+
+    class_probs: Float32[Array, "N K"]  # of the track up to now; need not sum to 1
     track_ids: Int32[Array, "N"]  # 1, 2, .. within one video; 0 = none
     valid: Bool[Array, "N"]
     mask_logits: Float32[Array, "N T h w"]  # over the whole canvas
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N], the best class; once the arrays have values."""
+        return np.asarray(self.class_probs).argmax(axis=1).astype(np.int32)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 [N]; once the arrays have values."""
+        return np.asarray(self.class_probs).max(axis=1)
 
 
 class LossAux(NamedTuple):

@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from vis_jax.evaluate.infer import bucket, resize_matrix, upsample
+from vis_jax.evaluate.clips import bucket
+from vis_jax.evaluate.masks import resize_matrix, upsample
 
 
 def _resize(x, size):

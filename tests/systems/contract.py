@@ -142,20 +142,21 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
     """Sorted, valid predictions that frames added as padding do not change."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
     step = jax.jit(system.step)
-    state, found = step(variables, system.start(), clip)
+    state, found = step(variables, system.start(clip), clip)
     _check_predictions(found, clip)
-    same_state = jax.tree.map(lambda a, b: a.shape == b.shape, state, system.start())
+    same_state = jax.tree.map(
+        lambda a, b: a.shape == b.shape, state, system.start(clip)
+    )
     assert all(jax.tree.leaves(same_state))
     padded = Clip(
         np.concatenate([clip.images, 255 - clip.images[:1]]),
         np.append(clip.frame_valid, False),
         clip.size,
     )
-    _, other = step(variables, system.start(), padded)
+    _, other = step(variables, system.start(padded), padded)
     frames = len(clip.images)
     assert other.mask_logits.shape[1] == frames + 1
-    np.testing.assert_array_equal(found.labels, other.labels)
-    np.testing.assert_allclose(found.scores, other.scores, atol=1e-4)
+    np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
     np.testing.assert_allclose(
         found.mask_logits, other.mask_logits[:, :frames], atol=1e-2, rtol=1e-3
     )
@@ -164,17 +165,19 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
 
 def _check_predictions(found: Predictions, clip: Clip) -> None:
     count, frames = found.mask_logits.shape[:2]
-    expected = dict(labels="i4", scores="f4", track_ids="i4", valid="?")
+    expected = dict(track_ids="i4", valid="?")
     for name, dtype in expected.items():
         value = getattr(found, name)
         assert (value.shape, value.dtype) == ((count,), jnp.dtype(dtype)), name
+    assert (len(found.class_probs), found.class_probs.dtype) == (count, jnp.float32)
     assert (frames, found.mask_logits.dtype) == (len(clip.images), jnp.float32)
     # Mask pixels are square and cover the whole canvas.
     height, width = found.mask_logits.shape[2:]
     assert height * clip.images.shape[2] == width * clip.images.shape[1]
-    scores, valid = np.asarray(found.scores), np.asarray(found.valid)
+    scores, valid = found.scores, np.asarray(found.valid)
     assert (np.diff(scores[valid]) <= 0).all()
-    assert ((scores >= 0) & (scores <= 1)).all()
+    probs = np.asarray(found.class_probs)
+    assert ((probs >= 0) & (probs <= 1)).all()
     ids = np.asarray(found.track_ids)
     assert (ids[valid] > 0).all()
     assert len(set(ids[valid])) == valid.sum()

@@ -24,7 +24,7 @@ def test_keeps_the_contract_of_systems(decoder):
     # made a few frames at a time are held against those made at once.
     config.test.chunk = 2
     found = check_system(build, config).predictions
-    assert found.labels.shape == (config.test.top,)
+    assert found.labels.shape == (config.model.mask_decoder.queries,)
     assert found.valid.all()
 
 
@@ -38,8 +38,13 @@ def test_bfloat16_computes_without_hidden_promotion():
     loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
     assert loss.dtype == jnp.float32
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, (), clip)
-    assert found.mask_logits.dtype == jnp.float32
+    for mode in ("video", "clip"):
+        config.test.mode = mode
+        system = build(config)
+        state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+        assert found.mask_logits.dtype == jnp.float32
+        shapes = jax.eval_shape(system.start, clip)
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, shapes)
     model = build_model(config)
     out, features = jax.eval_shape(
         lambda v, b: model.apply(v, b.images, b.sizes, b.frame_valid, False),

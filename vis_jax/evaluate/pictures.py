@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from vis_jax.evaluate.infer import resize_matrix, upsample
+from vis_jax.evaluate.masks import resize_matrix, upsample
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.visualize.draw import contact_sheet, draw_frame
@@ -24,9 +24,11 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         del step
         one = Batch(**{key: array[0] for key, array in batch.items()})
         clip = Clip(one.images, one.frame_valid, one.sizes)
-        _, found = step_fn(variables, system.start(), clip)
+        _, found = step_fn(variables, system.start(clip), clip)
         canvas = one.images.shape[1:3]
-        rows = resize_matrix(found.mask_logits.shape[2], canvas[0], canvas[0], canvas[0])
+        rows = resize_matrix(
+            found.mask_logits.shape[2], canvas[0], canvas[0], canvas[0]
+        )
         columns = resize_matrix(
             found.mask_logits.shape[3], canvas[1], canvas[1], canvas[1]
         )

@@ -3,10 +3,12 @@
 You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
 Attention", 2022. Frames pass the backbone and the pixel decoder one by one; a query
 decoder (`model.mask_decoder.kind`: "ifr" or "m2f_vis") turns the whole clip into
-instances; set prediction trains it; at test time the whole video is one clip.
+instances; set prediction trains it; at test time the whole video is one clip, or short
+clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,6 +16,16 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vis_jax.association.frame_queries import FrameDecoder
+from vis_jax.association.stitch import (
+    LINKS,
+    Instances,
+    TrackBank,
+    empty_bank,
+    overlapping_clips,
+    read_bank,
+    shift_frames,
+    stitch,
+)
 from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.mask_decoder import ClipDecoder
@@ -22,8 +34,10 @@ from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import Weights, set_loss, truth_of
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems.system import System
+from vis_jax.typing import Array, Int32
 
 FOCAL_PRIOR = 0.01  # probability that every class starts from, as in RetinaNet
+_FOUND_FROM = 0.05  # focal has no class for no object: what clips find is above this
 
 
 class Model(nn.Module):
@@ -66,7 +80,6 @@ def build(config: ConfigDict) -> System:
     """
     model = build_model(config)
     weights = _weights(config)
-    test = config.test
 
     def init(rng, batch: Batch):
         inputs = (batch.images, batch.sizes, batch.frame_valid)
@@ -87,16 +100,121 @@ def build(config: ConfigDict) -> System:
         )
         return sum(terms.values()), LossAux(terms, {})
 
-    def start():
+    start, step = _whole_video(model, config)
+    if _mode(config) == "clip":
+        start, step = _clip_by_clip(model, config)
+    return System(init, loss, start, step)
+
+
+def _whole_video(model: Model, config: ConfigDict):
+    """`start` and `step` that take a video as one clip."""
+    test, kind = config.test, config.loss.kind
+    # Views of a video are matched and averaged before the best are chosen.
+    count = config.model.mask_decoder.queries if test.get("tta") else test.top
+
+    def start(clip: Clip):
+        del clip
         return ()
 
-    def step(variables, tracks, clip: Clip):
+    def step(variables, state, clip: Clip):
         features = _video_features(model, variables, clip, test.chunk)
-        valid = clip.frame_valid[None]
-        out = model.apply(variables, features, valid, method=Model.decode)
-        return tracks, _predict(out, features, weights.kind, test.top)
+        found = _instances(model, variables, features, clip, kind=kind, count=count)
+        number = found.valid.shape[0]
+        return state, Predictions(
+            class_probs=found.class_probs,
+            track_ids=jnp.arange(1, number + 1, dtype=jnp.int32),
+            valid=jnp.ones((number,), bool),
+            mask_logits=found.mask_logits,
+        )
 
-    return System(init, loss, start, step)
+    return start, step
+
+
+class ClipState(NamedTuple):
+    """What is kept from one clip to the next."""
+
+    start: Int32[Array, ""]  # of the clip before
+    features: ClipFeatures  # of its frames, batch axis 1
+    bank: TrackBank
+
+
+def _clip_by_clip(model: Model, config: ConfigDict):
+    """`start` and `step` that link short clips, each frame's features made once."""
+    test, kind = config.test, config.loss.kind
+    dtype = jnp.dtype(config.compute_dtype)
+
+    def start(clip: Clip):
+        frames, height, width, _ = clip.images.shape
+
+        def features(stride):
+            dim = config.model.pixel_decoder.dim
+            shape = (1, frames, height // stride, width // stride, dim)
+            return jnp.zeros(shape, dtype)
+
+        recent = overlapping_clips(frames, test.clip_stride)
+        size = (height // 4, width // 4)
+        classes = config.model.num_classes
+        return ClipState(
+            # As if all frames were new: the clip before shares none with the first.
+            start=jnp.asarray(-frames, jnp.int32),
+            features=ClipFeatures(tuple(map(features, (32, 16, 8))), features(4)),
+            bank=empty_bank(test.clip_tracks, recent, classes, frames, size),
+        )
+
+    def step(variables, state: ClipState, clip: Clip):
+        shift = jnp.asarray(clip.start - state.start, jnp.int32)
+        at_once = min(test.clip_stride, test.chunk, clip.images.shape[0])
+        features = _next_features(
+            model, variables, state.features, clip, shift, at_once
+        )
+        count = test.clip_instances
+        found = _instances(model, variables, features, clip, kind=kind, count=count)
+        bank = stitch(
+            state.bank, found, clip.frame_valid, shift=shift, link=test.clip_link
+        )
+        return ClipState(clip.start, features, bank), read_bank(bank)
+
+    return start, step
+
+
+def _mode(config: ConfigDict) -> str:
+    """`test.mode`; configs saved before there was a choice read whole videos.
+
+    Raises:
+      ValueError: a setting of the mode cannot be.
+    """
+    test = config.test
+    mode = test.get("mode", "video")
+    _check_choice("test.mode", mode, ("video", "clip"))
+    if test.get("tta") and test.short_side not in test.tta:
+        raise ValueError(
+            f"test.tta: expected to contain test.short_side, {test.short_side}, whose"
+            f" result is the pivot, got {tuple(test.tta)}"
+        )
+    if mode == "clip":
+        _check_clips(test)
+    return mode
+
+
+def _check_clips(test: ConfigDict) -> None:
+    _check_choice("test.clip_link", test.clip_link, LINKS)
+    if test.get("tta"):
+        raise ValueError(
+            f"test.tta: expected () with test.mode 'clip', got {tuple(test.tta)}"
+        )
+    for name in ("clip_stride", "clip_instances"):
+        if test[name] < 1:
+            raise ValueError(f"test.{name}: expected at least 1, got {test[name]}")
+    if test.clip_stride >= test.clip_length:
+        raise ValueError(
+            "test.clip_stride: expected less than test.clip_length,"
+            f" {test.clip_length}, as clips must overlap, got {test.clip_stride}"
+        )
+    if test.clip_tracks < test.clip_instances:
+        raise ValueError(
+            "test.clip_tracks: expected at least test.clip_instances,"
+            f" {test.clip_instances}, got {test.clip_tracks}"
+        )
 
 
 def build_model(config: ConfigDict) -> Model:
@@ -165,22 +283,57 @@ def _video_features(model, variables, clip: Clip, chunk: int) -> ClipFeatures:
     return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[3:])[:, :frames], out)
 
 
-def _predict(out: DecoderOutput, features: ClipFeatures, kind: str, top: int):
-    """The `top` best (query, class) pairs; a query may appear with several classes."""
+def _next_features(
+    model: Model,
+    variables: dict,
+    before: ClipFeatures,
+    clip: Clip,
+    shift: Array,
+    at_once: int,
+) -> ClipFeatures:
+    """Features of a clip whose first frames are the last ones of the clip before.
+
+    From the end back, `at_once` frames at a time, until the `shift` new ones are made.
+    """
+    frames = clip.images.shape[0]
+    kept = jax.tree.map(lambda x: shift_frames(x, shift, 1), before)
+
+    def make(index, features):
+        begin = jnp.maximum(frames - (index + 1) * at_once, 0)
+        images = jax.lax.dynamic_slice_in_dim(clip.images, begin, at_once)
+        new = model.apply(
+            variables, images[None], clip.size[None], False, method=Model.features
+        )
+
+        def put(x, y):
+            return jax.lax.dynamic_update_slice_in_dim(x, y, begin, 1)
+
+        return jax.tree.map(put, features, new)
+
+    return jax.lax.fori_loop(0, (shift + at_once - 1) // at_once, make, kept)
+
+
+def _instances(
+    model: Model, variables: dict, features: ClipFeatures, clip: Clip, *, kind, count
+) -> Instances:
+    """The `count` queries of a clip with the best score; valid = an object was found.
+
+    A query may have several good classes. Those of a video's best (query, class) pairs
+    are among as many best queries.
+    """
+    out: DecoderOutput = model.apply(
+        variables, features, clip.frame_valid[None], method=Model.decode
+    )
     logits = out.class_logits[-1, 0]
-    probs = jax.nn.sigmoid(logits)
     if kind == "ce":
         probs = jax.nn.softmax(logits, axis=-1)[:, :-1]
-    classes = probs.shape[-1]
-    scores, pairs = jax.lax.top_k(probs.reshape(-1), min(top, probs.size))
-    embeds = out.mask_embeds[-1, 0][:, pairs // classes]
+        found = logits.argmax(axis=-1) < probs.shape[1]
+    else:
+        probs = jax.nn.sigmoid(logits)
+        found = probs.max(axis=-1) > _FOUND_FROM
+    _, best = jax.lax.top_k(probs.max(axis=-1), min(count, probs.shape[0]))
+    embeds = out.mask_embeds[-1, 0][:, best]
     mask_logits = jnp.einsum(
         "tnc,thwc->nthw", embeds, features.mask_features[0].astype(jnp.float32)
     )
-    return Predictions(
-        labels=(pairs % classes).astype(jnp.int32),
-        scores=scores,
-        track_ids=jnp.arange(1, scores.shape[0] + 1, dtype=jnp.int32),
-        valid=jnp.ones(scores.shape, bool),
-        mask_logits=mask_logits,
-    )
+    return Instances(probs[best], mask_logits, found[best])

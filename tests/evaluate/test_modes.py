@@ -1,0 +1,184 @@
+"""Whole videos, linked clips and several resolutions, with one small model."""
+
+import functools
+import gc
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from configs import common, ifr_shapes
+from tests.compilations import count_compilations
+from tests.systems.contract import first_batch
+from vis_jax.evaluate.infer import make_infer
+from vis_jax.evaluate.masks import Sizes
+from vis_jax.evaluate.views import View, merge
+from vis_jax.structures import Clip, Predictions
+from vis_jax.systems.ifr import build
+
+SIDE = 32
+# All clips of these tests, so that few programs are compiled.
+CLIPS = dict(mode="clip", clip_length=8, clip_stride=7, clip_instances=5, clip_tracks=6)
+
+
+def _config(**test):
+    config = ifr_shapes.get_config("debug")
+    config.model.mask_decoder.update(layers=1, queries=5, dim=16, mlp_dim=16)
+    config.model.pixel_decoder.update(dim=16)
+    config.test.update(short_side=SIDE, frame_buckets=(4,), top=6, **test)
+    return config
+
+
+@functools.cache
+def _variables():
+    """Random values, without compiling what draws the model's own."""
+    config = _config()
+    shapes = jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
+    rng = np.random.default_rng(0)
+
+    def draw(path, x):
+        ones = np.float32(path[-1].key in ("scale", "var"))
+        noise = rng.normal(size=x.shape) / np.sqrt(max(x.size / x.shape[-1], 4))
+        return (ones + noise).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, dict(shapes))
+
+
+def _frames(count):
+    """A light square that moves over a dark ground, one frame after the other."""
+    for t in range(count):
+        frame = np.full((SIDE, SIDE, 3), 30, np.uint8)
+        frame[8:20, t % 20 : t % 20 + 12] = (200, 180, 40)
+        yield frame
+
+
+def _infer(count, **test):
+    config = _config(**test)
+    infer = make_infer(build(config), _variables(), config.test)
+    return infer(_frames(count), height=SIDE, width=SIDE, num_frames=count)
+
+
+def _check_equal(found, expected):
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
+    assert found.segmentations == expected.segmentations
+
+
+def test_one_clip_as_long_as_the_video_is_the_whole_video():
+    """But for queries below 0.05, which clips leave out: here are none."""
+    config = _config()
+    # As in configs from before there were modes.
+    for name in common.INFERENCE:
+        del config.test[name]
+    infer = make_infer(build(config), _variables(), config.test)
+    whole = infer(_frames(3), height=SIDE, width=SIDE, num_frames=3)
+    assert len(whole.scores) == 6
+    assert whole.scores.min() > 0.05
+    _check_equal(_infer(3, **CLIPS), whole)
+
+
+def test_features_that_were_kept_are_those_of_the_frames():
+    """Whether they come from the clip before or not, features and tracks are equal."""
+    system = build(_config(**CLIPS))
+    step = jax.jit(system.step)
+    frames, size = np.stack(list(_frames(17))), np.full(2, SIDE, np.int32)
+    clips = [
+        Clip(frames[i : i + 8], np.ones(8, bool), size, np.int32(i)) for i in (0, 7, 9)
+    ]
+    state = system.start(clips[0])
+    for clip in clips:
+        state, _ = step(_variables(), state, clip)
+        first = clip._replace(start=np.int32(0))
+        alone, _ = step(_variables(), system.start(clip), first)
+        pairs = (jax.tree.leaves(one.features) for one in (state, alone))
+        for kept, made in zip(*pairs, strict=True):
+            np.testing.assert_allclose(kept, made, atol=1e-4)
+
+
+def _memory():
+    """Arrays on the device, their bytes, and the most KiB the process has had."""
+    gc.collect()
+    arrays = jax.live_arrays()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return len(arrays), sum(x.nbytes for x in arrays), most
+
+
+def test_two_thousand_frames_take_no_more_memory_than_a_few():
+    measured = []
+
+    def noted(count):
+        for t, frame in enumerate(_frames(count)):
+            if t % 490 == 250:
+                measured.append(_memory())
+            yield frame
+
+    config = _config(**CLIPS)
+    infer = make_infer(build(config), _variables(), config.test)
+    with count_compilations() as names:
+        found = infer(noted(2_000), height=SIDE, width=SIDE, num_frames=2_000)
+    assert sum("step" in name for name in names) == 1
+    assert sum("upsample" in name for name in names) <= 1  # or by the tests before
+    counts, sizes, most = zip(*measured, strict=True)
+    assert len(counts) == 4
+    assert len(set(counts)) == len(set(sizes)) == 1, measured
+    assert most[-1] - most[0] < 20_000, measured  # KiB; run lengths alone grow
+    assert {len(one) for one in found.segmentations} == {2_000}
+
+
+def test_copies_of_one_resolution_give_its_result():
+    sizes = Sizes((32, 64), (24, 60), (48, 120))
+    rng = np.random.default_rng(0)
+    logits = np.full((5, 2, 8, 16), -9.0, np.float32)
+    for query in range(5):
+        logits[query, :, query : query + 2, 3 * query : 3 * query + 3] = 9.0
+    logits += rng.normal(size=logits.shape).astype(np.float32)
+    probs = rng.random((5, 3)).astype(np.float32)
+    order = np.array([3, 1, 4, 0, 2])
+
+    def view(rows, scale=1):
+        numbers = jnp.arange(1, 6)
+        masks = logits[rows].repeat(scale, 2).repeat(scale, 3)
+        found = Predictions(
+            jnp.asarray(probs[rows]), numbers, numbers > 0, jnp.asarray(masks)
+        )
+        canvas, content = ((scale * h, scale * w) for h, w in sizes[:2])
+        return View(found, np.ones(2, bool), Sizes(canvas, content, sizes.original))
+
+    own = view(np.arange(5))
+    settings = dict(pivot=0, top=4, num_frames=2)
+    one = merge([own], **settings)
+    _check_equal(merge([own, own, own, own], **settings), one)
+    _check_equal(merge([own, view(order)], **settings), one)
+    # Twice as large: the same objects, with edges between the pixels.
+    large = merge([own, view(order, 2)], **settings)
+    np.testing.assert_array_equal(large.labels, one.labels)
+    np.testing.assert_allclose(large.scores, one.scores, rtol=1e-5)
+    for a, b in zip(large.segmentations, one.segmentations, strict=True):
+        assert coco_mask.iou(a[:1], b[:1], [0]) > 0.9
+
+
+def test_resolutions_of_a_video_are_averaged():
+    found = _infer(3, tta=(SIDE, SIDE))
+    assert len(found.scores) == 6
+    assert {len(one) for one in found.segmentations} == {3}
+    assert found.segmentations[0][0]["size"] == [SIDE, SIDE]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(mode="frame"), "test.mode: expected one of"),
+        (dict(clip_stride=4, clip_length=4), "test.clip_stride: expected less than"),
+        (dict(clip_stride=0), "test.clip_stride: expected at least 1, got 0"),
+        (dict(clip_link="iou"), "test.clip_link: expected one of"),
+        (dict(clip_tracks=3), "test.clip_tracks: expected at least test.clip_inst"),
+        (dict(tta=(SIDE,)), r"test.tta: expected \(\) with test.mode 'clip'"),
+        (dict(mode="video", tta=(48, 64)), "test.tta: expected to contain test.short"),
+    ],
+)
+def test_settings_that_cannot_be_are_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build(_config(**({"mode": "clip"} | settings)))

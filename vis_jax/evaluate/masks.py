@@ -1,0 +1,113 @@
+"""Mask logits of a system as masks at the original size, and as run lengths."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Masks of this many pixels leave the device at once: 64 MiB as bytes.
+_PIXELS_AT_ONCE = 1 << 26
+
+
+class Sizes(NamedTuple):
+    """Height and width in pixels of a frame on its way through a system."""
+
+    canvas: tuple[int, int]
+    content: tuple[int, int]  # at the top left of the canvas
+    original: tuple[int, int]
+
+
+class Matrices(NamedTuple):
+    """What takes logits to another size, one axis each; see `resize_matrix`."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def matrices(size: tuple[int, int], sizes: Sizes) -> Matrices:
+    """From logits of a height and width to the original size."""
+    axes = zip(size, *sizes, strict=True)
+    return Matrices(*(resize_matrix(*axis) for axis in axes))
+
+
+def run_lengths(masks: np.ndarray) -> list[dict]:
+    """Run lengths {"size": [H, W], "counts": bytes} of masks uint8 [N, W, H]."""
+    from pycocotools import mask as coco_mask
+
+    # The device gives [W, H], which is [H, W] in the order of run lengths.
+    return [coco_mask.encode(mask.T) for mask in masks]
+
+
+def masks_of(
+    views: Sequence[jax.Array], sizes: Sequence[Sizes], *, count: int, at_once: int
+) -> Iterator[np.ndarray]:
+    """Masks uint8 [N, W, H] of the first frames of a clip, frame by frame.
+
+    Args:
+      views: float32 [N, T, h, w], logits of the same objects, one or several results;
+        of several the mean of the probabilities counts.
+      sizes: of the frames of every view, with the same original.
+      count: frames wanted.
+      at_once: the most frames that leave the device together.
+    """
+    to_original = [
+        matrices(logits.shape[2:], size)
+        for logits, size in zip(views, sizes, strict=True)
+    ]
+    objects, frames = views[0].shape[:2]
+    height, width = sizes[0].original
+    chunk = _PIXELS_AT_ONCE // (max(objects, 1) * height * width)
+    chunk = max(1, min(frames, at_once, chunk))
+    for first in range(0, count, chunk):
+        # Every chunk has the same size, so that one program serves all.
+        begin = min(first, frames - chunk)
+        parts = [jax.lax.dynamic_slice_in_dim(x, begin, chunk, axis=1) for x in views]
+        if len(views) == 1:
+            masks = upsample(parts[0], *to_original[0])
+        else:
+            masks = blend(parts, to_original)
+        last = min(chunk, count - begin)
+        yield from np.moveaxis(np.asarray(masks), 1, 0)[first - begin : last]
+
+
+@jax.jit
+def upsample(logits, rows, columns):
+    """Masks uint8 [N, t, W, H] of logits [N, t, h, w]; see `resize_matrix`."""
+    return (_enlarge(logits, rows, columns) > 0).astype(jnp.uint8)
+
+
+@jax.jit
+def blend(views, to_original):
+    """As `upsample`, of several views: where the mean probability is above a half."""
+    probs = [
+        jax.nn.sigmoid(_enlarge(logits, *axes))
+        for logits, axes in zip(views, to_original, strict=True)
+    ]
+    return (sum(probs) / len(probs) > 0.5).astype(jnp.uint8)
+
+
+def _enlarge(logits, rows, columns):
+    precise = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    tall = precise("nthw,Hh->ntHw", logits, rows)
+    return precise("ntHw,Ww->ntWH", tall, columns)
+
+
+def resize_matrix(length: int, canvas: int, content: int, original: int) -> np.ndarray:
+    """One axis of: resize logits to the canvas, crop to the content, resize back.
+
+    Both resizes are bilinear with half-pixel centres and clamped edges, and so linear:
+    their product is one small matrix, float32 [original, length].
+    """
+    up = _bilinear(length, canvas)[:content]
+    return (_bilinear(int(content), original) @ up).astype(np.float32)
+
+
+def _bilinear(source: int, target: int) -> np.ndarray:
+    """Weights [target, source] of a bilinear resize without antialiasing."""
+    at = (np.arange(target) + 0.5) * source / target - 0.5
+    at = np.clip(at, 0, source - 1)
+    distance = np.abs(at[:, None] - np.arange(source))
+    return np.maximum(1 - distance, 0)
