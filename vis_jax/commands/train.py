@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vis_jax.commands import settings
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.dry_run import dry_run
 from vis_jax.commands.evaluate import evaluate_split, open_split
 
 
@@ -29,10 +30,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "folder of the run: config, categories, checkpoints, TensorBoard, evaluation",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "print parameters, FLOPs, memory, epochs and the shapes of a batch, and end;"
+        " without --workdir, and without data unless they set the number of classes",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Trains."""
+    """Trains, or says what that would take."""
+    if values.dry_run:
+        dry_run(read_config(values))
+        return
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
     train_config(read_config(values), values.workdir)

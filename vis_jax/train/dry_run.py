@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from data_pipeline.schema import BATCH
-from vis_jax.params import flatten
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.train import optimizer as optimizers
@@ -74,11 +73,8 @@ def estimate(
 
 def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | None:
     """Operations for a video of one frame, from XLA's count before it compiles."""
-    clip = Clip(
-        jax.ShapeDtypeStruct((1, *canvas, 3), jnp.uint8),
-        jax.ShapeDtypeStruct((1,), jnp.bool_),
-        jax.ShapeDtypeStruct((2,), jnp.int32),
-    )
+    shapes = (((1, *canvas, 3), jnp.uint8), ((1,), jnp.bool_), ((2,), jnp.int32))
+    clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     start = jax.eval_shape(system.start, clip)
     lowered = jax.jit(system.step).lower(variables, start, clip)
     # Some devices have no count; one frame has no loop whose body counts only once.
@@ -101,7 +97,7 @@ def _saved(system: System):
 
 
 def _count(tree: dict) -> int:
-    return sum(leaf.size for leaf in flatten(tree).values())
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _bytes(tree) -> int:

@@ -1,0 +1,103 @@
+"""What a training would take, without one."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import ifr_r50
+from data_pipeline.schema import BATCH
+from tests.command_line import call, error_of
+from vis_jax.structures import LossAux
+from vis_jax.systems.system import System
+from vis_jax.train.dry_run import batch_shapes, estimate
+
+CONFIG = "configs/ifr_r50.py:debug"
+
+
+def product_system():
+    """One matrix [8, 4], multiplied with the first 8 pixels of a frame."""
+
+    def init(rng, batch):
+        return {
+            "params": {"head": {"kernel": jnp.ones((8, 4))}},
+            "constants": {"mean": jnp.zeros(3)},
+        }
+
+    def scores(variables, images):
+        pixels = images[..., 0].reshape(-1)[:8].astype(jnp.float32)
+        return pixels @ variables["params"]["head"]["kernel"]
+
+    def loss(variables, batch, rng):
+        found = jnp.exp(scores(variables, batch.images)).sum()
+        return found, LossAux({"all": found}, {})
+
+    def step(variables, tracks, clip):
+        return tracks, scores(variables, clip.images)
+
+    return System(init, loss, lambda clip: (), step)
+
+
+def test_counts_by_hand():
+    config = ConfigDict(dict(num_steps=1, optimizer=ifr_r50.get_config().optimizer))
+    config.optimizer.rates = config.optimizer.decays = ((".*", 1.0),)
+    batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
+    found = estimate(config, product_system(), batch, canvas=(2, 4))
+    assert found.parameters == {"head": 32}
+    assert found.constants == 3
+    assert found.flops == 2 * 32 + 8  # the product, and pixels to floats
+    memory = found.memory
+    assert memory["parameters"] == 4 * (32 + 3)
+    assert memory["gradients"] == 4 * 32
+    # Two moments and the counts of the moments and of the schedule.
+    assert memory["optimiser"] == 2 * 4 * 32 + 2 * 4
+    # Uint8 pixels; frame, mask, present and instance; size; box; label and track.
+    assert memory["batch"] == 2 * 4 * 3 + (1 + 8 + 1 + 1) + 8 + 16 + 4 + 4
+    # The pixels as floats, and the exponentials.
+    assert memory["kept for the backward pass"] == 4 * (8 + 4)
+
+
+def test_batch_shapes_follow_the_contract():
+    batch = batch_shapes(B=2, T=3, M=4, H=5, W=6)._asdict()
+    assert list(batch) == list(BATCH)
+    assert batch["masks"].shape == (2, 4, 3, 5, 6)
+    assert batch["boxes"].shape == (2, 4, 3, 4)
+    assert batch["sizes"].dtype == np.int32
+
+
+def test_prints_what_a_config_would_take():
+    outcome = call("train", f"--config={CONFIG}", "--dry_run")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert re.match(r"parameters    \d+ k: backbone .* k, decoder .* k, ", lines[0])
+    assert re.match(r"FLOPs         .* M for a frame on 64 x 128", lines[1])
+    assert f"MB for 2 clips on each of {jax.device_count()} devices" in outcome.out
+    steps = (
+        "steps         4 of 2 clips, 8 in all; 4.0 epochs of 2 videos, a clip of each"
+    )
+    assert steps in lines
+    assert "batch         masks           bool     [2, 4, 2, 64, 96]" in lines
+
+
+def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(tmp_path):
+    data = (f"--config.data.root={tmp_path / 'absent'}", "--config.data.name=folder")
+    words = (f"--config={CONFIG}", "--dry_run", *data)
+    error = error_of(*words, "--config.model.num_classes=0")
+    assert "model.num_classes: expected at least 1" in error
+    outcome = call(*words)
+    assert f"epochs unknown: no folder {tmp_path / 'absent'}" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("data.frames=0", "data.frames: expected a whole number of at least 1"),
+        ("optimizer.schedule=flat", "optimizer.schedule: expected 'step' or 'cosine'"),
+    ],
+)
+def test_wrong_settings_are_found_without_a_training(field, expected):
+    words = (f"--config={CONFIG}", "--dry_run", f"--config.{field}")
+    assert expected in error_of(*words)

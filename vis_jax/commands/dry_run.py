@@ -1,0 +1,101 @@
+"""`train --dry_run`: what a config would take, printed without training."""
+
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from vis_jax.commands import settings
+
+_FRAME_16_9 = (720, 1280)  # height, width in pixels of a usual video
+
+
+def dry_run(config: ConfigDict) -> None:
+    """Prints parameters, operations, memory, epochs and the arrays of a batch.
+
+    Raises:
+      ValueError: a setting that cannot be, or the number of classes is left to a data
+        set that is not there.
+    """
+    import jax
+
+    from data_pipeline.clip_config import local_batch_size, read_clip_config
+    from vis_jax.train.dry_run import batch_shapes, estimate
+
+    dataset = _dataset(config)
+    if dataset is not None:
+        settings.set_classes(config, len(dataset.categories))
+    system = settings.build_system(config)
+    clips, devices = read_clip_config(config.data), jax.device_count()
+    share = local_batch_size(clips.batch_size, host_index=0, host_count=devices)
+    sizes = dict(
+        T=clips.frames, M=clips.instances, H=clips.canvas[0], W=clips.canvas[1]
+    )
+    canvas = _test_canvas(config)
+    found = estimate(config, system, batch_shapes(B=share, **sizes), canvas=canvas)
+    _print_model(found, canvas)
+    _print_memory(found.memory, share, devices)
+    _print_steps(config, dataset)
+    for name, field in batch_shapes(B=clips.batch_size, **sizes)._asdict().items():
+        print(f"batch         {name:<15} {field.dtype!s:<8} {list(field.shape)}")
+
+
+def _dataset(config: ConfigDict):
+    """The data set; None if its folder is not there. Moving shapes need none."""
+    from data_pipeline.datasets import make_dataset
+
+    if not epath.Path(config.data.root).is_dir():
+        return None
+    return make_dataset(config.data, "train")
+
+
+def _test_canvas(config: ConfigDict) -> tuple[int, int]:
+    """Height and width in pixels that a 16:9 video has for the model."""
+    from data_pipeline.read_video import pad_frames, resize_frames
+
+    frame = np.zeros((1, *_FRAME_16_9, 3), np.uint8)
+    frame = resize_frames(frame, config.test.short_side, config.test.long_side)
+    height, width = pad_frames(frame).shape[1:3]
+    return height, width
+
+
+def _print_model(found, canvas: tuple[int, int]) -> None:
+    parts = ", ".join(f"{name} {_short(n)}" for name, n in found.parameters.items())
+    total = _short(sum(found.parameters.values()))
+    print(f"parameters    {total}: {parts}; {_short(found.constants)} constants")
+    count = "unknown" if found.flops is None else _short(found.flops)
+    print(
+        f"FLOPs         {count} for a frame on {canvas[0]} x {canvas[1]}, 16:9 at the"
+        " test size; a multiply-add\n              is 2, any other operation 1,"
+        " gathers are not counted"
+    )
+
+
+def _print_memory(memory: dict[str, int], share: int, devices: int) -> None:
+    print(
+        f"memory        {_short(sum(memory.values()))}B for {share} clips on each of"
+        f" {devices} devices, an estimate: all that\n              autodiff stores; XLA"
+        " may recompute some of it, and needs working space"
+    )
+    for name, size in memory.items():
+        print(f"              {_short(size):>6}B  {name}")
+
+
+def _print_steps(config: ConfigDict, dataset) -> None:
+    clips = config.num_steps * config.data.batch_size
+    epochs = f"epochs unknown: no folder {config.data.root}"
+    if dataset is not None:
+        videos = len(dataset.videos)
+        epochs = f"{clips / videos:.1f} epochs of {videos} videos, a clip of each"
+    print(
+        f"steps         {config.num_steps} of {config.data.batch_size} clips,"
+        f" {clips} in all; {epochs}"
+    )
+
+
+def _short(number: float) -> str:
+    """Three digits and a unit of 1000."""
+    for unit in ("", " k", " M", " G"):
+        if number < 999.5:
+            return f"{number:.3g}{unit or ' '}"
+        number /= 1000
+    return f"{number:.3g} T"
