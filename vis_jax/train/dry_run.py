@@ -1,6 +1,6 @@
 """What a run would take, found from shapes alone: nothing is computed or compiled."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +27,11 @@ def batch_shapes(**sizes: int) -> Batch:
     Args:
       **sizes: the axes of `data_pipeline.schema` by letter: B, T, H, W and M.
     """
-    return Batch(
-        **{
-            name: jax.ShapeDtypeStruct(
-                tuple(sizes[a] if isinstance(a, str) else a for a in field.axes),
-                field.dtype,
-            )
-            for name, field in BATCH.items()
-        }
-    )
+    fields: dict[str, Any] = {}
+    for name, field in BATCH.items():
+        shape = (sizes[a] if isinstance(a, str) else a for a in field.axes)
+        fields[name] = jax.ShapeDtypeStruct(tuple(shape), field.dtype)
+    return Batch(**fields)
 
 
 def estimate(
@@ -74,7 +70,8 @@ def estimate(
 def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | None:
     """Operations for a video of one frame, from XLA's count before it compiles."""
     shapes = (((1, *canvas, 3), jnp.uint8), ((1,), jnp.bool_), ((2,), jnp.int32))
-    clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    arrays: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    clip = Clip(*arrays)
     start = jax.eval_shape(system.start, clip)
     lowered = jax.jit(system.step).lower(variables, start, clip)
     # Some devices have no count; one frame has no loop whose body counts only once.
