@@ -258,7 +258,8 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path):
         assert len(list((output / "ids").iterdir())) == 3
 
 
-def test_eight_devices_compute_what_one_does(workdir, tmp_path):
+def test_eight_devices_go_on_with_what_one_has_trained(workdir, tmp_path):
+    half = before_the_end(workdir, tmp_path)
     code = """
 import sys
 import jax
@@ -268,19 +269,17 @@ assert jax.device_count() == 8
 train.evaluate_at = lambda *unused: {}  # one device evaluates in any case
 raise SystemExit(main(sys.argv[1:]))
 """
-    words = ("--config", CONFIG, "--workdir", tmp_path / "eight", *SETTINGS)
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
+        [sys.executable, "-c", code, "--workdir", str(half)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags},
         stderr=subprocess.PIPE,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    expected, found = losses(workdir), losses(tmp_path / "eight")
-    np.testing.assert_allclose(found[2], expected[2], rtol=1e-4)
-    np.testing.assert_allclose(found[4], expected[4], rtol=1e-3)
+    # The loss of step 4 follows from the update that eight devices made in step 3.
+    np.testing.assert_allclose(losses(half)[4], losses(workdir)[4], rtol=1e-4)
 
 
 def test_what_an_evaluation_cannot_use_is_named(workdir, tmp_path):

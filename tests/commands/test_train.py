@@ -107,6 +107,8 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
     assert "data.loader: expected one of" in error("--config.data.loader=tff")
     assert "data.canvas: expected" in error("--config.data.canvas=(64,'a')")
     assert "train.log_every: expected" in error("--config.train.log_every=0")
+    assert "test.frame_buckets: expected" in error("--config.test.frame_buckets=a")
+    assert "test.chunk: expected" in error("--config.test.chunk=0")
     message = error("--config.model.num_classes=3")
     assert message.startswith("model.num_classes: expected 8")
 

@@ -11,6 +11,10 @@ examples:
 
 import hashlib
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -53,10 +57,15 @@ def run(values: flags.FlagValues) -> None:
 
 
 def open_split(config: ConfigDict):
-    """The videos that `config.test` names."""
+    """The videos that `config.test` names.
+
+    Raises:
+      ValueError: there are none, or another setting in it cannot be.
+    """
     from data_pipeline.datasets import make_dataset
     from data_pipeline.datasets.head import Head
 
+    settings.check_test(config.test)
     return Head(make_dataset(config.data, config.test.split), config.test.videos)
 
 
@@ -77,16 +86,30 @@ def evaluate_split(
     from vis_jax.score import format_table
 
     infer = make_infer(system, variables, config.test)
-    report = evaluate(
-        dataset,
-        infer,
-        output,
-        run_id=fingerprint(config, variables),
-        progress=sys.stderr.isatty(),
-    )
+    with local_folder(output) as folder:
+        report = evaluate(
+            dataset,
+            infer,
+            folder,
+            run_id=fingerprint(config, variables),
+            progress=sys.stderr.isatty(),
+        )
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
     return report
+
+
+@contextmanager
+def local_folder(output: epath.Path) -> Iterator[Path]:
+    """The folder itself, or for a bucket (gs://..) a local one, copied at the end."""
+    if "://" not in str(output):
+        yield Path(output)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        output.mkdir(parents=True, exist_ok=True)
+        for file in Path(name).iterdir():
+            (output / file.name).write_bytes(file.read_bytes())
 
 
 def fingerprint(config: ConfigDict, variables: dict) -> str:

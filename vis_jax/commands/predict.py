@@ -50,6 +50,7 @@ def run(values: flags.FlagValues) -> None:
     from vis_jax.predict.sources import open_source
 
     config = read_config(values)
+    settings.check_test(config.test)
     categories = settings.read_categories(values.workdir)
     source = open_source(values.source)
     settings.keep_compilations(values.workdir)

@@ -27,6 +27,20 @@ def set_classes(config: ConfigDict, count: int) -> None:
         )
 
 
+def check_test(test: ConfigDict) -> None:
+    """Raises ValueError unless the settings of inference are numbers that can be."""
+    least = {"videos": 0, "short_side": 1, "long_side": 1, "top": 1, "chunk": 1}
+    for name in least.keys() & test.keys():
+        if not isinstance(test[name], int) or test[name] < least[name]:
+            raise ValueError(
+                f"test.{name}: expected a whole number of at least {least[name]}, got"
+                f" {test[name]!r}"
+            )
+    sizes = test.get("frame_buckets", (1,))
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(f"test.frame_buckets: expected whole numbers, got {sizes!r}")
+
+
 def build_system(config: ConfigDict):
     """The system a config names.
 
