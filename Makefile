@@ -24,7 +24,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 demo: venv
 	test -d $(RUNS)/video || $(VIS) data make_shapes --output $(RUNS)/video \
-		--split test --num_videos 1 --height 192 --width 288 --length 36
+		--split test --seed 8 --num_videos 1 --height 192 --width 288 --length 36
 	$(VIS) --config configs/ifr_shapes.py --workdir $(RUNS)
 	$(VIS) predict --workdir $(RUNS) --source $(RUNS)/video/JPEGImages/* \
 		--output $(RUNS)/predict --overwrite

@@ -27,7 +27,9 @@ def parse_arg(arg: str | None, **defaults: str | int | float | bool) -> ConfigDi
 def _parse_value(name: str, text: str, default: str | int | float | bool):
     if isinstance(default, bool):
         if text.lower() not in ("", "true", "false"):
-            raise ValueError(f"config argument {name}: expected true or false: {text!r}")
+            raise ValueError(
+                f"config argument {name}: expected true or false: {text!r}"
+            )
         return text.lower() != "false"
     try:
         return type(default)(text)
@@ -98,7 +100,9 @@ def clips(
             flip=0.5,
             colour=0.0,
             batch_size=16,  # clips, over all devices
-            shapes=dict(height=360, width=640, length=24, difficulty="hard", num_videos=2_000),
+            shapes=dict(
+                height=360, width=640, length=24, difficulty="hard", num_videos=2_000
+            ),
         )
     )
 
@@ -118,7 +122,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
         batch_size=2,
         shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
     )  # fmt: skip
-    config.test.update(videos=2, short_side=64, split="val", frame_buckets=(4, 8), chunk=4)
+    config.test.update(
+        videos=2, short_side=64, split="val", frame_buckets=(4, 8), chunk=4
+    )
     config.test.update(clip_length=3, clip_stride=1, clip_instances=4, clip_tracks=6)
     config.train.update(log_every=1, checkpoint_every=2, image_every=0)
     config.optimizer.update(warmup_steps=0, decay_at=(3,))

@@ -1,8 +1,10 @@
-"""Mask2Former-VIS, ResNet-50: the baseline of IFR. Results: docs/results.md#published-recipes.
+"""Mask2Former-VIS, ResNet-50: the baseline of IFR.
 
-Run:   python -m vis_jax.main --config configs/mask2former_vis_r50.py --workdir runs/mask2former_vis_r50 \\
-           --config.data.root=/data/ytvis2019
-Smoke: the same with --config configs/mask2former_vis_r50.py:debug (any CPU, about a minute)
+Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/mask2former_vis_r50.py \\
+           --workdir runs/mask2former_vis_r50 --config.data.root=/data/ytvis2019
+Smoke: the same with --config configs/mask2former_vis_r50.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis or folder (classes from its file).
 Paper: 46.4 AP on YouTube-VIS 2019, 40.6 on 2021, from COCO weights.

@@ -26,7 +26,7 @@ def test_a_track_keeps_its_masks_and_its_last_classes():
     found = tracks.result(4, SIZE)
     assert found.labels.tolist() == [0, 0, 1]
     assert found.scores.tolist() == [0.9, 0.4, 0.3]
-    assert found.track_ids.tolist() == [1, 2, 3]
+    assert found.track_ids.tolist() == [1, 2, 2]  # two classes of one track
     assert [_areas(one) for one in found.segmentations] == [
         [0, 0, 0, 0],
         [0, 12, 18, 0],

@@ -91,6 +91,12 @@ def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
     np.testing.assert_allclose(frames[3], 43, atol=6)  # no track is present
 
 
+def test_of_a_track_with_two_classes_the_better_one_is_drawn():
+    found = SimpleNamespace(scores=[0.9, 0.8, 0.7, 0.2], track_ids=[2, 1, 2, 3])
+    assert loop._shown(found, 0.3).tolist() == [0, 1]
+    assert loop._shown(found, 0.1).tolist() == [0, 1, 3]
+
+
 def test_id_images_follow_the_tracks(source, tmp_path):
     written = _predict(source, tmp_path / "out", write_pngs=True, draw_video=False)
     assert written.video is None and not (tmp_path / "out" / "video.mp4").exists()

@@ -13,7 +13,7 @@ class VideoPrediction(NamedTuple):
 
     labels: np.ndarray  # int32 [N], 0 .. K - 1
     scores: np.ndarray  # float32 [N]
-    track_ids: np.ndarray  # int32 [N], 1, 2, ..
+    track_ids: np.ndarray  # int32 [N], 1, 2, ..; equal where one track has two classes
     # [N][T] run lengths {"size": [H, W], "counts": bytes} at the original size.
     segmentations: list[list[dict]]
 
@@ -69,14 +69,16 @@ class Tracks:
             return VideoPrediction(none, np.zeros(0, np.float32), none, [])
         probs = np.stack([track.class_probs for track in tracks])
         pairs = best_pairs(probs, self._top)
+        rows = (pairs // probs.shape[1]).tolist()
+        numbers = {row: i for i, row in enumerate(dict.fromkeys(rows), 1)}
         (empty,) = run_lengths(np.zeros((1, *size[::-1]), np.uint8))
         return VideoPrediction(
             (pairs % probs.shape[1]).astype(np.int32),
             probs.reshape(-1)[pairs],
-            np.arange(1, len(pairs) + 1, dtype=np.int32),
+            np.array([numbers[row] for row in rows], np.int32),
             [
                 [tracks[i].segmentations.get(frame, empty) for frame in range(frames)]
-                for i in pairs // probs.shape[1]
+                for i in rows
             ],
         )
 

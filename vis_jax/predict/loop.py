@@ -64,7 +64,8 @@ def predict(
       infer: `infer(frames, height=, width=, num_frames=)`, with `frames` an iterator
         over uint8 [H, W, 3] and sizes in pixels.
       categories: (category id, name) of labels 0 .. K - 1.
-      score_threshold: tracks below it are neither drawn nor in the id images.
+      score_threshold: tracks below it are neither drawn nor in the id images; what is
+        drawn of a track with several classes is the best one.
       draw_video: whether to write `video.mp4` with masks and labels.
       write_pngs: whether to write `ids/00000.png` ..: one track id per pixel.
       fps: frames a second of the drawn video; None for those of the source.
@@ -91,7 +92,7 @@ def predict(
         _check_prediction(prediction, source, len(categories))
         write_results(folder / RESULTS, _results(prediction, categories))
         write_json(folder / INFO, _info(source, prediction, categories), indent=2)
-        shown = np.flatnonzero(np.asarray(prediction.scores) >= score_threshold)
+        shown = _shown(prediction, score_threshold)
         if write_pngs:
             _write_ids(folder / IDS, source, prediction, shown)
         if draw_video:
@@ -104,6 +105,17 @@ def predict(
         info=output / INFO,
         video=output / VIDEO if draw_video else None,
         ids=output / IDS if write_pngs else None,
+    )
+
+
+def _shown(prediction: Prediction, score_threshold: float) -> np.ndarray:
+    """Entries to draw: of every track id the best one, if it reaches the threshold."""
+    scores = np.asarray(prediction.scores)
+    best: dict[int, int] = {}
+    for i in np.argsort(-scores, kind="stable"):
+        best.setdefault(int(prediction.track_ids[i]), int(i))
+    return np.array(
+        sorted(i for i in best.values() if scores[i] >= score_threshold), int
     )
 
 
