@@ -15,8 +15,8 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    arg = common.parse_arg(arg, steps=5_000, debug=False)
-    config = ConfigDict(dict(system="ifr", seed=0, num_steps=arg.steps))
+    options = common.parse_arg(arg, steps=5_000, debug=False)
+    config = ConfigDict(dict(system="ifr", seed=0, num_steps=options.steps))
     config.compute_dtype = "float32"
     config.init_from = ""
     config.data = dict(
@@ -54,4 +54,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train = dict(
         log_every=50, checkpoint_every=500, keep=2, image_every=0, eval_every=0
     )
-    return common.shrink(config) if arg.debug else config
+    return common.shrink(config) if options.debug else config

@@ -15,20 +15,20 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    arg = common.parse_arg(
+    options = common.parse_arg(
         arg, decoder="ifr", difficulty="easy", steps=1_500, large=False, debug=False
     )
-    height, width = (96, 160) if arg.large else (64, 96)
-    config = ConfigDict(dict(system="ifr", seed=0, num_steps=arg.steps))
+    height, width = (96, 160) if options.large else (64, 96)
+    config = ConfigDict(dict(system="ifr", seed=0, num_steps=options.steps))
     config.compute_dtype = "float32"
     config.init_from = ""
     config.data = dict(
         name="moving_shapes", root="", split="train", held_out=(), loader="tf",
         frames=2, frame_range=4, short_side=(height,), long_side=1333,
-        canvas=(height, width), instances=5 if arg.difficulty == "easy" else 10,
+        canvas=(height, width), instances=5 if options.difficulty == "easy" else 10,
         crop=None, flip=0.5, colour=0.1, batch_size=8,
         shapes=dict(
-            height=height, width=width, length=12, difficulty=arg.difficulty,
+            height=height, width=width, length=12, difficulty=options.difficulty,
             num_videos=1_000,
         ),
     )  # fmt: skip
@@ -42,14 +42,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
         backbone=dict(name="resnet", variant="thin", norm="group"),
         pixel_decoder=dict(dim=64, layers=1, heads=4, points=4, mlp_dim=128),
         mask_decoder=dict(
-            kind=arg.decoder, dim=64, layers=3, heads=4, queries=16, mlp_dim=128
+            kind=options.decoder, dim=64, layers=3, heads=4, queries=16, mlp_dim=128
         ),
         frame_queries=dict(
             frame_ffn=True, type_embed=False, mask_clip_group=True,
             temporal_position=False, remat=False,
         ),
     )  # fmt: skip
-    cross = 0.3 if arg.decoder == "ifr" else 0.0
+    cross = 0.3 if options.decoder == "ifr" else 0.0
     config.loss = dict(
         kind="focal", label=2.0, mask=5.0, dice=5.0, points=128, cross_frame=cross,
         no_object=0.1,
@@ -63,4 +63,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train = dict(
         log_every=20, checkpoint_every=500, keep=2, image_every=500, eval_every=0
     )
-    return common.shrink(config) if arg.debug else config
+    return common.shrink(config) if options.debug else config

@@ -16,20 +16,20 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    arg = common.parse_arg(arg, dataset="ytvis2019", frames=2, debug=False)
-    long = arg.dataset != "ytvis2019"  # 2021 trains longer; OVIS as 2021
+    options = common.parse_arg(arg, dataset="ytvis2019", frames=2, debug=False)
+    long = options.dataset != "ytvis2019"  # 2021 trains longer; OVIS as 2021
     config = ConfigDict(dict(system="ifr", seed=0))
     config.num_steps = 8_000 if long else 6_000
     config.compute_dtype = "bfloat16"
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
-    config.data = common.clips(arg, frame_range=20, short_side=(360, 480))
+    config.data = common.clips(options, frame_range=20, short_side=(360, 480))
     config.test = dict(
         split="valid", videos=0, short_side=480, long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
         **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
-        num_classes=common.NUM_CLASSES[arg.dataset],
+        num_classes=common.NUM_CLASSES[options.dataset],
         backbone=dict(
             name="swin", variant="tiny", window=7, drop_path=0.3, remat=False
         ),
@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         frame_queries=dict(
             frame_ffn=True, type_embed=False, mask_clip_group=True,
-            temporal_position=False, remat=arg.frames > 2,
+            temporal_position=False, remat=options.frames > 2,
         ),
     )  # fmt: skip
     config.loss = dict(
@@ -58,4 +58,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train = dict(
         log_every=20, checkpoint_every=500, keep=3, image_every=1_000, eval_every=0
     )
-    return common.shrink(config) if arg.debug else config
+    return common.shrink(config) if options.debug else config
