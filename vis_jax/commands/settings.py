@@ -62,29 +62,15 @@ def load_model(system, checkpoint: str) -> dict:
       ValueError: there is no checkpoint, or it is of another model.
     """
     import jax
-    import jax.numpy as jnp
 
-    from vis_jax.structures import Batch
     from vis_jax.train.checkpoint import load_variables
+    from vis_jax.train.dry_run import batch_shapes
     from vis_jax.train.tree_check import check_same_tree
 
-    shapes: dict[str, tuple] = dict(
-        images=((1, 1, 64, 64, 3), "uint8"),
-        frame_valid=((1, 1), bool),
-        sizes=((1, 2), "int32"),
-        masks=((1, 1, 1, 64, 64), bool),
-        boxes=((1, 1, 1, 4), "float32"),
-        present=((1, 1, 1), bool),
-        labels=((1, 1), "int32"),
-        track_ids=((1, 1), "int32"),
-        instance_valid=((1, 1), bool),
-    )  # of the least batch: parameters do not depend on its sizes
-
-    def init() -> dict:
-        batch = Batch(**{name: jnp.zeros(*form) for name, form in shapes.items()})
-        return system.init(jax.random.key(0), batch)
-
-    expected = jax.eval_shape(init)
+    # Parameters do not depend on the sizes of a batch: the least one will do.
+    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    expected = jax.eval_shape(system.init, key, batch)
     variables = load_variables(checkpoint)
     check_same_tree(variables, expected, name=f"checkpoint {checkpoint}")
     return variables
