@@ -1,11 +1,11 @@
 """IFR, small, from scratch on moving shapes. Results: docs/results.md#moving-shapes.
 
 Run:   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
-Long:  the same with --config configs/ifr_shapes.py:large,steps=6000
+Long:  the same with --config configs/ifr_shapes.py:large,steps=15000
 Smoke: the same with --config configs/ifr_shapes.py:debug (any CPU, about a minute)
 
 `decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium or hard; `large` has
-videos of 96 x 160 pixels instead of 64 x 96.
+videos of 96 x 160 pixels instead of 64 x 96, and 20,000 of them instead of 1,000.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         crop=None, flip=0.5, colour=0.1, batch_size=8,
         shapes=dict(
             height=height, width=width, length=12, difficulty=options.difficulty,
-            num_videos=1_000,
+            num_videos=20_000 if options.large else 1_000,
         ),
     )  # fmt: skip
     config.test = dict(
