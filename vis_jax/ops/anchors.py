@@ -1,0 +1,75 @@
+"""Reference boxes at every cell of feature maps.
+
+Letters: A anchors of a cell, level-major, then row, column, ratio.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.typing import Array, Float32, typed
+
+
+class AnchorGrid(NamedTuple):
+    """Anchors of all levels.
+
+    Attributes:
+      sides: side of the square anchor of each level, in pixels.
+      ratios: height / width; the area is that of the square.
+      strides: (vertical, horizontal) pixels of a cell, for each level.
+      centre: of the anchors of a cell, in strides: 0 for detectron2 and torchvision,
+        0.5 for mmdetection before 2.0.
+      rounded: corners around the first cell are whole pixels, but not in detectron2.
+    """
+
+    sides: tuple[float, ...]
+    ratios: tuple[float, ...]
+    strides: tuple[tuple[int, int], ...]
+    centre: float
+    rounded: bool
+
+
+@typed
+def cell_anchors(
+    side: float, stride: tuple[int, int], grid: AnchorGrid
+) -> Float32[np.ndarray, "A 4"]:
+    """Anchors of the first cell of a level, one for each ratio, in pixels."""
+    root = np.sqrt(np.asarray(grid.ratios, np.float64))
+    half = np.stack([side / root, side * root], axis=-1) / 2
+    centre = grid.centre * np.asarray(stride[::-1], np.float64)[None]
+    anchors = np.concatenate([centre - half, centre + half], axis=-1)
+    return (np.round(anchors) if grid.rounded else anchors).astype(np.float32)
+
+
+@typed
+def make_anchors(
+    sizes: Sequence[tuple[int, int]], grid: AnchorGrid
+) -> Float32[Array, "N 4"]:
+    """Anchors of all levels, one after the other, each by row, column and ratio.
+
+    Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.
+
+    Args:
+      sizes: height and width of each level's map.
+      grid: what the anchors are like.
+
+    Raises:
+      ValueError: unless there are as many sides, strides and maps.
+    """
+    counts = (len(sizes), len(grid.sides), len(grid.strides))
+    if len(set(counts)) != 1:
+        raise ValueError(
+            "anchors: expected as many maps as sides and strides,"
+            " got {}, {} and {}".format(*counts)
+        )
+    levels = []
+    for (height, width), side, stride in zip(
+        sizes, grid.sides, grid.strides, strict=True
+    ):
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        shift = np.stack([x * stride[1], y * stride[0]] * 2, axis=-1)[:, :, None]
+        cell = cell_anchors(side, stride, grid)[None, None]
+        levels.append((shift + cell).reshape(-1, 4))
+    return jnp.asarray(np.concatenate(levels))

@@ -1,0 +1,71 @@
+"""Boxes relative to reference boxes, and back.
+
+Girshick et al., "Rich feature hierarchies ..", CVPR 2014, appendix C.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from vis_jax.ops.boxes import from_cxcywh, to_cxcywh
+from vis_jax.typing import Array, Float32, typed
+
+
+class BoxCoder(NamedTuple):
+    """Scale of the deltas.
+
+    Attributes:
+      stds: of dx, dy, dw, dh; a delta is the raw one divided by its std.
+      log_range: least and greatest logarithm of the ratio of sides when decoding.
+    """
+
+    stds: tuple[float, float, float, float]
+    log_range: tuple[float, float]
+
+
+# The sides of a decoded box are at most 1000 / 16 times those of its reference.
+_MOST = math.log(1000 / 16)
+UPPER = (-math.inf, _MOST)  # torchvision, detectron2
+BOTH = (-_MOST, _MOST)  # mmdetection
+
+UNIT = (1.0, 1.0, 1.0, 1.0)  # region proposals
+ROI = (0.1, 0.1, 0.2, 0.2)  # second stage
+
+
+@typed
+def encode(
+    boxes: Float32[Array, "*lead 4"],
+    references: Float32[Array, "*lead 4"],
+    *,
+    coder: BoxCoder,
+) -> Float32[Array, "*lead 4"]:
+    """Deltas that turn references into boxes: (dx / w, dy / h, log, log) / stds.
+
+    Empty boxes and references are widened to 1e-6 pixels so that padding stays finite.
+    """
+    boxes, references = to_cxcywh(boxes), to_cxcywh(references)
+    sides = jnp.maximum(boxes[..., 2:], 1e-6)
+    reference_sides = jnp.maximum(references[..., 2:], 1e-6)
+    shift = (boxes[..., :2] - references[..., :2]) / reference_sides
+    deltas = jnp.concatenate([shift, jnp.log(sides / reference_sides)], axis=-1)
+    return deltas / _stds(coder, deltas.ndim)
+
+
+@typed
+def decode(
+    deltas: Float32[Array, "*lead 4"],
+    references: Float32[Array, "*lead 4"],
+    *,
+    coder: BoxCoder,
+) -> Float32[Array, "*lead 4"]:
+    """Boxes from deltas, in pixels of the references; not clipped."""
+    references = to_cxcywh(references)
+    deltas = deltas * _stds(coder, deltas.ndim)
+    centre = references[..., :2] + deltas[..., :2] * references[..., 2:]
+    sides = references[..., 2:] * jnp.exp(jnp.clip(deltas[..., 2:], *coder.log_range))
+    return from_cxcywh(jnp.concatenate([centre, sides], axis=-1))
+
+
+def _stds(coder: BoxCoder, ndim: int) -> Float32[Array, "*ones 4"]:
+    return jnp.array(coder.stds, jnp.float32).reshape((1,) * (ndim - 1) + (4,))

@@ -1,0 +1,63 @@
+"""Boxes x1 y1 x2 y2: other forms, areas, clipping and overlap.
+
+Column c covers [c, c + 1), so that width = x2 - x1. Models whose corners are inclusive
+(width = x2 - x1 + 1) have the same arithmetic once x2 and y2 are increased by one.
+"""
+
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Bool, Float32, Int32, typed
+
+
+@typed
+def to_cxcywh(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
+    """Centres, widths and heights of boxes, in the unit of the corners."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
+@typed
+def from_cxcywh(boxes_cxcywh: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
+    """Corners of boxes given by centre, width and height."""
+    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+@typed
+def box_area(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
+    """Area in squared pixels; 0 for boxes whose corners are in the wrong order."""
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+@typed
+def box_iou(
+    a: Float32[Array, "N 4"], b: Float32[Array, "M 4"]
+) -> Float32[Array, "N M"]:
+    """Pairwise IoU in [0, 1]; 0 where both boxes are empty."""
+    low = jnp.maximum(a[:, None, :2], b[None, :, :2])
+    high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
+    intersection = box_area(jnp.concatenate([low, high], axis=-1))
+    union = box_area(a)[:, None] + box_area(b)[None] - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
+
+
+@typed
+def clip_boxes(
+    boxes: Float32[Array, "*lead 4"], size: Int32[Array, "2"]
+) -> Float32[Array, "*lead 4"]:
+    """Boxes cut at the borders of an image.
+
+    Args:
+      boxes: in pixels.
+      size: height and width of the image's content in pixels.
+    """
+    limits = jnp.tile(size[::-1].astype(jnp.float32), 2)
+    limits = limits.reshape((1,) * (boxes.ndim - 1) + (4,))
+    return jnp.clip(boxes, 0.0, limits)
+
+
+@typed
+def at_least(boxes: Float32[Array, "*lead 4"], side: float) -> Bool[Array, "*lead"]:
+    """Which boxes are at least `side` pixels wide and high."""
+    return jnp.all(boxes[..., 2:] - boxes[..., :2] >= side, axis=-1)
