@@ -39,12 +39,12 @@ def check_batch(batch: dict[str, np.ndarray], **sizes: int) -> None:
     """
     if set(batch) != set(BATCH):
         raise ValueError(f"batch keys: expected {sorted(BATCH)}, got {sorted(batch)}")
-    seen: dict[str | int, int] = dict(sizes)
+    seen = dict(sizes)
     for key, field in BATCH.items():
         array = batch[key]
         if array.dtype != field.dtype:
-            expected = np.dtype(field.dtype).name
-            raise ValueError(f"batch[{key!r}]: expected {expected}, got {array.dtype}")
+            dtype = np.dtype(field.dtype).name
+            raise ValueError(f"batch[{key!r}]: expected {dtype}, got {array.dtype}")
         if array.ndim != len(field.axes):
             raise ValueError(
                 f"batch[{key!r}]: expected axes {field.axes}, got shape {array.shape}"

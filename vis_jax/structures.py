@@ -26,12 +26,16 @@ class Batch(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """Frames of one video without truth; what a system sees at test time."""
+    """Frames of one video without truth; what a system sees at test time.
 
-    images: UInt8[Array, "T H W 3"]
-    frame_valid: Bool[Array, "T"]
-    size: Int32[Array, "2"]  # height, width of the content, at the top left
-    start: Int32[Array, ""] = np.int32(0)  # index of the first frame in the video
+    NumPy arrays until a jitted step takes them.
+    """
+
+    images: UInt8[Array | np.ndarray, "T H W 3"]
+    frame_valid: Bool[Array | np.ndarray, "T"]
+    size: Int32[Array | np.ndarray, "2"]  # height, width of the content, at top left
+    # Index of the first frame in the video.
+    start: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
 
 
 class Predictions(NamedTuple):

@@ -211,7 +211,8 @@ class FrameDecoder(nn.Module):
         for index in range(self.layers):
             level = index % levels
             tokens = add_level(features.levels[level], level_embed[level])
-            where = sine_2d(*tokens.shape[2:4], self.dim).astype(self.dtype)[None, None]
+            height, width = tokens.shape[2:4]
+            where = sine_2d(height, width, self.dim).astype(self.dtype)[None, None]
             inside = foreground(embeds[-1], fine[level])
             frame_queries = self._recurrence(index)(
                 x,

@@ -61,7 +61,8 @@ class ClipDecoder(nn.Module):
         for index in range(self.layers):
             level = index % len(features.levels)
             tokens = add_level(features.levels[level], level_embed[level])
-            where = space_time_position(tokens.shape[2:4], self.dim, frame_valid)
+            size = (tokens.shape[2], tokens.shape[3])
+            where = space_time_position(size, self.dim, frame_valid)
             keys = (tokens + where.astype(self.dtype)).reshape(batch, -1, self.dim)
             values = tokens.reshape(batch, -1, self.dim)
             per_frame = jnp.repeat(embeds[-1][:, None], frames, axis=1)
@@ -69,8 +70,8 @@ class ClipDecoder(nn.Module):
             x = self._layer(index, x, position, keys, values, attend)
             classes.append(heads.classify(x))
             embeds.append(heads.embed(x))
-        embeds = jnp.repeat(jnp.stack(embeds)[:, :, None], frames, axis=2)
-        return DecoderOutput(jnp.stack(classes), embeds)
+        per_frame = jnp.repeat(jnp.stack(embeds)[:, :, None], frames, axis=2)
+        return DecoderOutput(jnp.stack(classes), per_frame)
 
     def _layer(self, index, x, position, keys, values, attend):
         """Masked attention over pixels, attention over queries, feed-forward."""

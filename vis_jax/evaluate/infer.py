@@ -55,8 +55,9 @@ def make_infer(system: System, variables: dict, test: ConfigDict) -> Infer:
         for clip, final in clips:
             state = system.start(clip) if state is None else state
             state, found = step(variables, state, clip)
-            size = tuple(map(int, clip.size))
-            sizes = Sizes(clip.images.shape[1:3], size, (height, width))
+            canvas = (clip.images.shape[1], clip.images.shape[2])
+            content = (int(clip.size[0]), int(clip.size[1]))
+            sizes = Sizes(canvas, content, (height, width))
             add_clip(
                 tracks, found, sizes, first=int(clip.start), count=final, at_once=stride
             )

@@ -54,7 +54,7 @@ def masks_of(
       at_once: the most frames that leave the device together.
     """
     to_original = [
-        matrices(logits.shape[2:], size)
+        matrices((logits.shape[2], logits.shape[3]), size)
         for logits, size in zip(views, sizes, strict=True)
     ]
     objects, frames = views[0].shape[:2]

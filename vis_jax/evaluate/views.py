@@ -19,6 +19,7 @@ from vis_jax.evaluate.clips import bucket, clips_of
 from vis_jax.evaluate.masks import Sizes, masks_of, matrices, run_lengths
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System
+from vis_jax.typing import Array, Bool
 
 _STRIDE = 8  # pixels of the pivot between the points that results are compared at
 
@@ -27,7 +28,7 @@ class View(NamedTuple):
     """A video at one resolution."""
 
     found: Predictions  # every query of the system
-    frame_valid: np.ndarray
+    frame_valid: Bool[Array | np.ndarray, "T"]
     sizes: Sizes
 
 
@@ -48,10 +49,9 @@ def make_infer(
             clips = clips_of(resized, num_frames, length=length, stride=1)
             clip, _ = next(clips)
             _, found = step(variables, system.start(clip), clip)
-            canvas, content = clip.images.shape[1:3], resized[0].shape[:2]
-            return View(
-                found, clip.frame_valid, Sizes(canvas, content, (height, width))
-            )
+            canvas = (clip.images.shape[1], clip.images.shape[2])
+            sizes = Sizes(canvas, resized[0].shape[:2], (height, width))
+            return View(found, clip.frame_valid, sizes)
 
         videos = _resized(frames, test)
         views = [view(videos[short]) for short in test.tta]
@@ -115,11 +115,13 @@ def merge(
 
 def _rows(pivot: View, view: View) -> np.ndarray:
     """The query of a view for every query of the pivot."""
-    grid = tuple(-(-side // _STRIDE) for side in pivot.sizes.content)
+    height, width = pivot.sizes.content
+    grid = (-(-height // _STRIDE), -(-width // _STRIDE))
 
     def to_grid(one: View):
         logits = one.found.mask_logits
-        return logits, matrices(logits.shape[2:], one.sizes._replace(original=grid))
+        size = (logits.shape[2], logits.shape[3])
+        return logits, matrices(size, one.sizes._replace(original=grid))
 
     rows = _match(
         pivot.found.class_probs,

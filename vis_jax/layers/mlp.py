@@ -1,5 +1,7 @@
 """Feed-forward layers."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 from vis_jax.typing import Array, Float
 
 
-def torch_uniform(fan_in: int) -> jax.nn.initializers.Initializer:
+def torch_uniform(fan_in: int) -> Callable[..., Array]:
     """Uniform in +-1 / sqrt(fan_in): the default of PyTorch's linear layers."""
     bound = fan_in**-0.5
 

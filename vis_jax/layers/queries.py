@@ -94,7 +94,8 @@ def foreground(
 def resized_features(features: ClipFeatures) -> list[Float[Array, "B T h w C"]]:
     """Mask features at the size of every level, without gradient."""
     fine = jax.lax.stop_gradient(features.mask_features)
-    return [resize(fine, level.shape[2:4]) for level in features.levels]
+    sizes = [(level.shape[2], level.shape[3]) for level in features.levels]
+    return [resize(fine, size) for size in sizes]
 
 
 def add_level(

@@ -28,11 +28,11 @@ def sine_1d(
     extent = jnp.asarray(length if extent is None else extent, jnp.float32)
     position = jnp.arange(1, length + 1, dtype=jnp.float32)
     channel = np.arange(dim)
-    wavelength = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / dim)
+    wavelengths = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / dim)
     # Axes are [*B, length, dim]; equal ranks, as nothing broadcasts unseen.
     lead = (1,) * extent.ndim
     position = position.reshape(*lead, length, 1)
-    wavelength = jnp.asarray(wavelength, jnp.float32).reshape(*lead, 1, dim)
+    wavelength = jnp.asarray(wavelengths, jnp.float32).reshape(*lead, 1, dim)
     scale = 2 * math.pi / (extent[..., None, None] + _EPSILON)
     angle = position * scale / wavelength
     even = (channel % 2 == 0).reshape(*lead, 1, dim)

@@ -22,13 +22,23 @@ VIDEO_ID = 1  # of the only video in the results
 
 
 class Prediction(Protocol):
-    """The tracks of one video; N tracks over T frames."""
+    """The tracks of one video, which are only read; N tracks over T frames."""
 
-    labels: np.ndarray  # int32 [N], 0 .. K - 1
-    scores: np.ndarray  # float32 [N], in [0, 1]
-    track_ids: np.ndarray  # int32 [N], 1, 2, ..
-    # [N][T] compressed run lengths {"size": [H, W], "counts": bytes}; None if absent.
-    segmentations: Sequence[Sequence[dict | None]]
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N], 0 .. K - 1."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 [N], in [0, 1]."""
+
+    @property
+    def track_ids(self) -> np.ndarray:
+        """int32 [N], 1, 2, .."""
+
+    @property
+    def segmentations(self) -> Sequence[Sequence[dict | None]]:
+        """[N][T] run lengths {"size": [H, W], "counts": bytes}; None if absent."""
 
 
 class Outputs(NamedTuple):

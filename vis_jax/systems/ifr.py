@@ -8,7 +8,7 @@ clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -89,7 +89,10 @@ def build(config: ConfigDict) -> System:
         drop, points = jax.random.split(rng)
         inputs = (batch.images, batch.sizes, batch.frame_valid)
         rngs = {"drop_path": drop}
-        out, features = model.apply(variables, *inputs, True, rngs=rngs)
+        out, features = cast(
+            tuple[DecoderOutput, ClipFeatures],
+            model.apply(variables, *inputs, True, rngs=rngs),
+        )
         terms = set_loss(
             out.class_logits,
             out.mask_embeds,
@@ -162,17 +165,17 @@ def _clip_by_clip(model: Model, config: ConfigDict):
         )
 
     def step(variables, state: ClipState, clip: Clip):
-        shift = jnp.asarray(clip.start - state.start, jnp.int32)
+        begin = jnp.asarray(clip.start, jnp.int32)
+        shift = begin - state.start
         at_once = min(test.clip_stride, test.chunk, clip.images.shape[0])
         features = _next_features(
             model, variables, state.features, clip, shift, at_once
         )
         count = test.clip_instances
         found = _instances(model, variables, features, clip, kind=kind, count=count)
-        bank = stitch(
-            state.bank, found, clip.frame_valid, shift=shift, link=test.clip_link
-        )
-        return ClipState(clip.start, features, bank), read_bank(bank)
+        frame_valid = jnp.asarray(clip.frame_valid)
+        bank = stitch(state.bank, found, frame_valid, shift=shift, link=test.clip_link)
+        return ClipState(begin, features, bank), read_bank(bank)
 
     return start, step
 
@@ -321,9 +324,9 @@ def _instances(
     A query may have several good classes. Those of a video's best (query, class) pairs
     are among as many best queries.
     """
-    out: DecoderOutput = model.apply(
-        variables, features, clip.frame_valid[None], method=Model.decode
-    )
+    valid = clip.frame_valid[None]
+    decoded = model.apply(variables, features, valid, method=Model.decode)
+    out = cast(DecoderOutput, decoded)
     logits = out.class_logits[-1, 0]
     if kind == "ce":
         probs = jax.nn.softmax(logits, axis=-1)[:, :-1]
