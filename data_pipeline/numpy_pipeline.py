@@ -1,6 +1,7 @@
 """Batches of training clips without TensorFlow, for data sets that are drawn."""
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,19 +53,22 @@ def train_batches(
 
 def _batches(dataset, clips: ClipConfig, plans: Iterator[list[ClipPlan]]):
     """Makes clips in threads, some batches ahead, and yields them in order."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        waiting: deque[list[Future]] = deque()
-        try:
-            while True:
-                missing = _BATCHES_AHEAD - len(waiting)
-                for batch in islice(plans, missing):
-                    waiting.append(
-                        [pool.submit(_make_clip, dataset, clips, p) for p in batch]
-                    )
-                made = [future.result() for future in waiting.popleft()]
-                yield {key: np.stack([clip[key] for clip in made]) for key in made[0]}
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    # An interpreter that ends may close this generator only when the modules that
+    # `shutdown` needs are gone. A finalizer runs before that, and never twice.
+    stop = weakref.finalize(pool, pool.shutdown, cancel_futures=True)
+    waiting: deque[list[Future]] = deque()
+    try:
+        while True:
+            missing = _BATCHES_AHEAD - len(waiting)
+            for batch in islice(plans, missing):
+                waiting.append(
+                    [pool.submit(_make_clip, dataset, clips, p) for p in batch]
+                )
+            made = [future.result() for future in waiting.popleft()]
+            yield {key: np.stack([clip[key] for clip in made]) for key in made[0]}
+    finally:
+        stop()
 
 
 def _make_clip(dataset, clips: ClipConfig, plan: ClipPlan) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from itertools import islice
 
 import numpy as np
@@ -51,6 +52,32 @@ def test_neither_tensorflow_nor_jax_is_needed():
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'jax')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_program_may_end_between_two_batches(config):
+    # A module that goes late keeps the generator until little else is left.
+    code = (
+        "import json, sys, threading;"
+        "from ml_collections import ConfigDict;"
+        "from data_pipeline.datasets import make_dataset;"
+        "from data_pipeline.numpy_pipeline import train_batches;"
+        "config = ConfigDict(json.loads(sys.argv[1]));"
+        "dataset = make_dataset(config);"
+        "threading.kept = train_batches(dataset, config, seed=1, start_step=0);"
+        "next(threading.kept)"
+    )
+    command = [sys.executable, "-c", code, config.to_json()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_thread_is_left_once_batches_are_closed(config):
+    before = threading.active_count()
+    batches = train_batches(make_dataset(config), config, seed=1, start_step=0)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()
+    assert threading.active_count() == before
 
 
 def test_hosts_share_a_batch(config):
