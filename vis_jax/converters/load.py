@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.converters import huggingface, mask2former, resnet, swin
+from vis_jax.converters import huggingface, mask2former, mask_rcnn, resnet, swin
 from vis_jax.converters.files import read_weights
 from vis_jax.converters.rules import ConvertReport, Rename, Rule, convert, rename
 
@@ -36,6 +36,10 @@ KINDS = {
             huggingface.UNUSED,
         ],
         (),
+    ),
+    "mask_rcnn_detectron2": Kind((), mask_rcnn.DETECTRON2, ()),
+    "mask_rcnn_torchvision": Kind(
+        mask_rcnn.TORCHVISION_NAMES, mask_rcnn.TORCHVISION, ()
     ),
     "resnet": Kind(
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],

@@ -115,14 +115,12 @@ def _keep_in_order(
     """
     before = jnp.tril(overlap, -1)  # [i, j]: j comes before i and overlaps it
 
-    def once(keep):
-        return valid & ~jnp.any(before & keep[None], axis=1)
+    def once(state):
+        _, keep = state
+        return keep, valid & ~jnp.any(before & keep[None], axis=1)
 
     def changed(state):
-        old, new = state
-        return jnp.any(old != new)
+        return jnp.any(state[0] != state[1])
 
-    first = (valid, once(valid))
-    return jax.lax.while_loop(changed, lambda state: (state[1], once(state[1])), first)[
-        1
-    ]
+    _, keep = jax.lax.while_loop(changed, once, once((valid, valid)))
+    return keep

@@ -1,0 +1,169 @@
+"""Weights of Mask R-CNN with a ResNet and a feature pyramid: detectron2, torchvision.
+
+torchvision has the background first, and a box and a mask for it, too; detectron2 and
+the models here have it last, with class logits only. Layers whose shapes depend on the
+number of classes stay new where it differs.
+
+torchvision's files for COCO were trained with an epsilon of 0 in batch norm, which is
+1e-5 here: a relative difference of 5e-6 / variance in the scale of a channel.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from vis_jax.converters.resnet import TORCHVISION as RESNET
+from vis_jax.converters.resnet import resnet_rules
+from vis_jax.converters.rules import Rename, Rule, Shape
+from vis_jax.converters.swin import linear_rule
+from vis_jax.converters.transforms import kernel, same
+
+
+def roi_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """[out, C * h * w] to [h, w, C, out]: a linear layer on the features of a roi."""
+    if len(shape) != 4 or tensor.shape != (shape[3], math.prod(shape[:3])):
+        return tensor
+    height, width, channels, features = shape
+    split = tensor.reshape(features, channels, height, width)
+    return split.transpose(2, 3, 1, 0)
+
+
+def transposed_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """[in, out, h, w] of a transposed convolution to [in, h, w, out]."""
+    del shape
+    return tensor.transpose(0, 2, 3, 1) if tensor.ndim == 4 else tensor
+
+
+def background_last(transform: Callable) -> Callable:
+    """The transform after the first row has become the last."""
+
+    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+        return transform(np.roll(tensor, -1, axis=0), shape)
+
+    return take
+
+
+def without_background(rows: int, transform: Callable) -> Callable:
+    """The transform after dropping the first rows."""
+
+    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+        return transform(tensor[rows:], shape)
+
+    return take
+
+
+def whole(transform: Callable) -> Callable:
+    """The transform itself."""
+    return transform
+
+
+def _class_rules(source: str, target: str, rows: Callable) -> list[Rule]:
+    """A layer whose rows are classes; `rows` changes a transform."""
+    return [
+        Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True)
+        for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
+    ]
+
+
+_ROI = r"roi_heads\."
+_RPN = r"proposal_generator\.rpn_head\."
+
+_SHARED = [
+    *resnet_rules("backbone.bottom_up.", "backbone/"),
+    *linear_rule(r"backbone\.fpn_(lateral|output)(\d)", r"fpn/\1\2"),
+    *linear_rule(rf"{_RPN}conv", "rpn/conv"),
+    *linear_rule(rf"{_RPN}objectness_logits", "rpn/objectness"),
+    *linear_rule(rf"{_RPN}anchor_deltas", "rpn/deltas"),
+    Rule(
+        rf"{_ROI}box_head\.fc1\.weight", (("params/box_head/fc1/kernel", roi_kernel),)
+    ),
+    Rule(rf"{_ROI}box_head\.fc1\.bias", (("params/box_head/fc1/bias", same),)),
+    *linear_rule(rf"{_ROI}box_head\.fc2", "box_head/fc2"),
+    *linear_rule(rf"{_ROI}mask_head\.mask_fcn(\d)", r"mask_head/conv\1"),
+    Rule(
+        rf"{_ROI}mask_head\.deconv\.weight",
+        (("params/mask_head/upsample/kernel", transposed_kernel),),
+    ),
+    Rule(
+        rf"{_ROI}mask_head\.deconv\.bias", (("params/mask_head/upsample/bias", same),)
+    ),
+]
+
+DETECTRON2 = [
+    *_SHARED,
+    *_class_rules(rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", whole),
+    *_class_rules(rf"{_ROI}box_predictor\.bbox_pred", "box_head/deltas", whole),
+    *_class_rules(rf"{_ROI}mask_head\.predictor", "mask_head/mask_logits", whole),
+    Rule(
+        r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d",
+        dropped="settings of the model",
+    ),
+]
+
+_BOX_ROWS = 4
+
+TORCHVISION = [
+    *_SHARED,
+    *_class_rules(
+        rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", background_last
+    ),
+    *_class_rules(
+        rf"{_ROI}box_predictor\.bbox_pred",
+        "box_head/deltas",
+        lambda transform: without_background(_BOX_ROWS, transform),
+    ),
+    *_class_rules(
+        rf"{_ROI}mask_head\.predictor",
+        "mask_head/mask_logits",
+        lambda transform: without_background(1, transform),
+    ),
+]
+
+# torchvision's names, also those of its older files, to detectron2's.
+TORCHVISION_NAMES = [
+    *[
+        Rename(
+            rf"backbone\.body\.{rule.source}",
+            rule.target.replace("backbone.", "backbone.bottom_up.", 1),
+        )
+        for rule in RESNET
+    ],
+    *[
+        Rename(
+            rf"backbone\.fpn\.{old}_blocks\.{index}(?:\.0)?\.(weight|bias)",
+            rf"backbone.fpn_{new}{index + 2}.\1",
+        )
+        for old, new in (("inner", "lateral"), ("layer", "output"))
+        for index in range(4)
+    ],
+    Rename(
+        r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)",
+        r"proposal_generator.rpn_head.conv.\1",
+    ),
+    Rename(
+        r"rpn\.head\.cls_logits\.(\w+)",
+        r"proposal_generator.rpn_head.objectness_logits.\1",
+    ),
+    Rename(
+        r"rpn\.head\.bbox_pred\.(\w+)",
+        r"proposal_generator.rpn_head.anchor_deltas.\1",
+    ),
+    Rename(r"roi_heads\.box_head\.fc6\.(\w+)", r"roi_heads.box_head.fc1.\1"),
+    Rename(r"roi_heads\.box_head\.fc7\.(\w+)", r"roi_heads.box_head.fc2.\1"),
+    *[
+        Rename(
+            rf"roi_heads\.mask_head\.(?:{index}\.0|mask_fcn{index + 1})\.(weight|bias)",
+            rf"roi_heads.mask_head.mask_fcn{index + 1}.\1",
+        )
+        for index in range(4)
+    ],
+    Rename(
+        r"roi_heads\.mask_predictor\.conv5_mask\.(\w+)",
+        r"roi_heads.mask_head.deconv.\1",
+    ),
+    Rename(
+        r"roi_heads\.mask_predictor\.mask_fcn_logits\.(\w+)",
+        r"roi_heads.mask_head.predictor.\1",
+    ),
+]

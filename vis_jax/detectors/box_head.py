@@ -1,0 +1,139 @@
+"""Class and box of regions of interest.
+
+Girshick, "Fast R-CNN", ICCV 2015. Letters: R regions, S side of their features.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.box_coder import BoxCoder, decode
+from vis_jax.ops.boxes import at_least, clip_boxes
+from vis_jax.ops.nms import nms_each_label
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
+
+_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class BoxOutput(NamedTuple):
+    """What is said about each region; the last class is background."""
+
+    class_logits: Float32[Array, "*lead R K1"]
+    deltas: Float32[Array, "*lead R K 4"]
+
+
+class DetectRule(NamedTuple):
+    """How regions become detections.
+
+    Attributes:
+      score_threshold: scores must be above this.
+      iou_threshold: of the suppression within a class.
+      least_side: narrower boxes are dropped, in pixels; 0 drops none.
+      size: detections returned.
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    least_side: float
+    size: int
+
+
+class Detections(NamedTuple):
+    """Objects of an image, best first; padding has zeros and label K."""
+
+    boxes: Float32[Array, "*lead N 4"]
+    scores: Float32[Array, "*lead N"]
+    labels: Int32[Array, "*lead N"]
+    valid: Bool[Array, "*lead N"]
+
+
+class BoxHead(nn.Module):
+    """Two hidden layers, then class logits and one box for every class.
+
+    Attributes:
+      num_classes: without background.
+      width: of the hidden layers.
+    """
+
+    num_classes: int
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "*lead R S S C"]) -> BoxOutput:
+        """Logits and deltas from the features of regions."""
+        # The kernel keeps the axes of the features, [S, S, C, width].
+        x = nn.DenseGeneral(
+            self.width,
+            axis=(-3, -2, -1),
+            kernel_init=_FAN_IN,
+            dtype=self.dtype,
+            name="fc1",
+        )(pooled)
+        x = nn.Dense(self.width, kernel_init=_FAN_IN, dtype=self.dtype, name="fc2")(
+            nn.relu(x)
+        )
+        x = nn.relu(x)
+        logits = nn.Dense(
+            self.num_classes + 1,
+            kernel_init=nn.initializers.normal(0.01),
+            dtype=self.dtype,
+            name="class_logits",
+        )(x)
+        deltas = nn.Dense(
+            4 * self.num_classes,
+            kernel_init=nn.initializers.normal(0.001),
+            dtype=self.dtype,
+            name="deltas",
+        )(x)
+        deltas = deltas.reshape(*deltas.shape[:-1], self.num_classes, 4)
+        return BoxOutput(logits.astype(jnp.float32), deltas.astype(jnp.float32))
+
+
+@typed
+def detect(
+    class_logits: Float32[Array, "R K1"],
+    deltas: Float32[Array, "R K 4"],
+    regions: Float32[Array, "R 4"],
+    *,
+    valid: Bool[Array, "R"],
+    image_size: Int32[Array, "2"],
+    coder: BoxCoder,
+    rule: DetectRule,
+) -> Detections:
+    """The best boxes of one image after suppression within each class.
+
+    A region may be found under several classes.
+
+    Args:
+      class_logits: the last class is background.
+      deltas: of the box of each class.
+      regions: what the deltas refer to, in pixels.
+      valid: False marks padding among the regions.
+      image_size: height and width of the content in pixels; boxes are cut there.
+
+    Raises:
+      ValueError: if `rule.size` is more than regions times classes.
+    """
+    classes = deltas.shape[1]
+    references = jnp.broadcast_to(regions[:, None], deltas.shape)
+    boxes = clip_boxes(decode(deltas, references, coder=coder), image_size)
+    boxes = boxes.swapaxes(0, 1)
+    scores = jax.nn.softmax(class_logits)[:, :-1].T
+    usable = valid[None] & (scores > rule.score_threshold)
+    kept = nms_each_label(
+        boxes,
+        scores,
+        usable & at_least(boxes, rule.least_side),
+        iou_threshold=rule.iou_threshold,
+        size=rule.size,
+    )
+    labels = kept.index // regions.shape[0]
+    return Detections(
+        jnp.where(kept.valid[:, None], boxes.reshape(-1, 4)[kept.index], 0.0),
+        jnp.where(kept.valid, scores.ravel()[kept.index], 0.0),
+        jnp.where(kept.valid, labels, classes),
+        kept.valid,
+    )

@@ -1,0 +1,80 @@
+"""Mask of regions of interest, one for every class.
+
+He et al., "Mask R-CNN", ICCV 2017, section 3. Letters: R regions, S side of their
+features; masks have twice that side and cover the box of their region.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vis_jax.layers.conv import MSRA, Conv
+from vis_jax.typing import Array, Float, Float32, Int32, typed
+
+
+class Upsample(nn.Module):
+    """Transposed convolution of kernel 2 and stride 2: no two outputs overlap."""
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        count, height, width, channels = x.shape
+        shape = (channels, 2, 2, self.features)
+        # Each output sees one input cell, so that the fan-in is the channels.
+        init = nn.initializers.variance_scaling(
+            2.0, "fan_in", "normal", in_axis=0, out_axis=3, batch_axis=(1, 2)
+        )
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape[3:], jnp.float32)
+        y = jnp.einsum(
+            "nhwc,cijd->nhiwjd", x.astype(self.dtype), kernel.astype(self.dtype)
+        )
+        y = y.reshape(count, 2 * height, 2 * width, self.features)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+class MaskHead(nn.Module):
+    """Convolutions, twice the resolution, and one map for every class.
+
+    Attributes:
+      num_classes: without background.
+      dim: channels of the hidden layers.
+      convs: how many hidden layers.
+    """
+
+    num_classes: int
+    dim: int
+    convs: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "R S S C"]) -> Float32[Array, "R S2 S2 K"]:
+        """Mask logits of every class from the features of regions."""
+        x = pooled
+        for index in range(1, self.convs + 1):
+            conv = Conv(
+                self.dim, 3, use_bias=True, dtype=self.dtype, name=f"conv{index}"
+            )
+            x = nn.relu(conv(x))
+        x = nn.relu(Upsample(self.dim, self.dtype, name="upsample")(x))
+        predictor = Conv(
+            self.num_classes,
+            1,
+            use_bias=True,
+            kernel_init=MSRA,
+            dtype=self.dtype,
+            name="mask_logits",
+        )
+        return predictor(x).astype(jnp.float32)
+
+
+@typed
+def of_label(
+    mask_logits: Float32[Array, "R h w K"], labels: Int32[Array, "R"]
+) -> Float32[Array, "R h w"]:
+    """The mask of one class for each region; that of the last class for label K."""
+    index = jnp.minimum(labels, mask_logits.shape[-1] - 1)
+    return jnp.take_along_axis(
+        mask_logits, index.reshape(-1, 1, 1, 1), axis=-1
+    ).squeeze(-1)

@@ -1,0 +1,149 @@
+"""Mask R-CNN with a feature pyramid; every number of boxes is fixed.
+
+He et al., "Mask R-CNN", ICCV 2017; Lin et al., "Feature pyramid networks", CVPR 2017.
+Letters: R regions of an image, S side of pooled features.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from vis_jax.detectors.box_head import BoxOutput, Detections, DetectRule, detect
+from vis_jax.detectors.mask_head import of_label
+from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
+from vis_jax.ops.anchors import AnchorGrid, make_anchors
+from vis_jax.ops.box_coder import BoxCoder
+from vis_jax.ops.roi_align import Convention, pyramid_roi_align, roi_levels
+from vis_jax.typing import Array, Float, Float32, Int32
+
+_ROI_STRIDES = (4, 8, 16, 32)
+_FINEST = 56.0  # pixels; larger regions read coarser levels
+_SAMPLES = 2  # points of RoIAlign per axis and cell
+BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
+
+Levels = tuple[Float[Array, "B h w D"], ...]
+
+
+class Rules(NamedTuple):
+    """What turns the outputs of the heads into boxes; see the types."""
+
+    anchors: AnchorGrid
+    proposal_coder: BoxCoder
+    proposals: ProposalRule
+    roi_convention: Convention
+    roi_coder: BoxCoder
+    detections: DetectRule
+
+
+class MaskRCNN(nn.Module):
+    """Backbone, pyramid and the three heads.
+
+    The modules are fields, so that a system can share or replace any of them.
+
+    Attributes:
+      rules: how boxes are made.
+    """
+
+    backbone: nn.Module
+    fpn: nn.Module
+    rpn: nn.Module
+    box_head: nn.Module
+    mask_head: nn.Module
+    rules: Rules
+
+    def features(self, images: Float[Array, "B H W 3"], train: bool = False) -> Levels:
+        """Levels 'p2' .. 'p6' of normalised images, sides multiples of 32 pixels."""
+        levels = self.fpn(self.backbone(images, train))
+        return tuple(levels[name] for name in sorted(levels))
+
+    def propose(
+        self, features: Levels, sizes: Int32[Array, "B 2"]
+    ) -> tuple[RPNOutput, Proposals]:
+        """What the region proposal network says, and the boxes made of it.
+
+        Args:
+          sizes: height and width of each image's content in pixels.
+        """
+        out = self.rpn(features)
+        counts = tuple(
+            x.shape[1] * x.shape[2] * len(self.rules.anchors.ratios) for x in features
+        )
+        one = functools.partial(
+            propose,
+            anchors=self.anchors(features),
+            counts=counts,
+            coder=self.rules.proposal_coder,
+            rule=self.rules.proposals,
+        )
+        proposals = jax.vmap(lambda x, d, s: one(x, d, image_size=s))(*out, sizes)
+        return out, proposals
+
+    def anchors(self, features: Levels) -> Float32[Array, "A 4"]:
+        """Anchors of all levels, in pixels."""
+        return make_anchors([x.shape[1:3] for x in features], self.rules.anchors)
+
+    def pool(
+        self, features: Levels, boxes: Float32[Array, "B R 4"], side: int
+    ) -> Float[Array, "B R S S D"]:
+        """Features of regions, each from the level of its size."""
+
+        def one(features, boxes):
+            return pyramid_roi_align(
+                features,
+                boxes,
+                roi_levels(boxes, levels=len(_ROI_STRIDES), finest=_FINEST),
+                scales=tuple(1 / stride for stride in _ROI_STRIDES),
+                size=(side, side),
+                samples=_SAMPLES,
+                convention=self.rules.roi_convention,
+            )
+
+        return jax.vmap(one)(features[: len(_ROI_STRIDES)], boxes)
+
+    def classify(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> BoxOutput:
+        """Class logits and deltas of regions."""
+        return self.box_head(self.pool(features, boxes, BOX_SIDE))
+
+    def detect(
+        self, features: Levels, proposals: Proposals, sizes: Int32[Array, "B 2"]
+    ) -> Detections:
+        """Objects among the proposals of each image."""
+        out = self.classify(features, proposals.boxes)
+
+        def one(logits, deltas, boxes, valid, size):
+            return detect(
+                logits,
+                deltas,
+                boxes,
+                valid=valid,
+                image_size=size,
+                coder=self.rules.roi_coder,
+                rule=self.rules.detections,
+            )
+
+        return jax.vmap(one)(*out, proposals.boxes, proposals.valid, sizes)
+
+    def masks(
+        self, features: Levels, boxes: Float32[Array, "B R 4"]
+    ) -> Float32[Array, "B R h w K"]:
+        """Mask logits of regions for every class, over the region's box."""
+        pooled = self.pool(features, boxes, MASK_SIDE)
+        logits = self.mask_head(pooled.reshape(-1, *pooled.shape[2:]))
+        return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
+
+    def __call__(
+        self, images: Float[Array, "B H W 3"], sizes: Int32[Array, "B 2"]
+    ) -> tuple[Detections, Float32[Array, "B N h w"]]:
+        """Objects of images, and the mask logits of each over its box.
+
+        Args:
+          images: normalised; sides are multiples of 32 pixels.
+          sizes: height and width of each image's content in pixels.
+        """
+        features = self.features(images)
+        _, proposals = self.propose(features, sizes)
+        found = self.detect(features, proposals, sizes)
+        logits = self.masks(features, found.boxes)
+        return found, jax.vmap(of_label)(logits, found.labels)

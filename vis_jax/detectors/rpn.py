@@ -1,0 +1,138 @@
+"""Region proposals: where objects may be, whatever their class.
+
+Ren et al., "Faster R-CNN", NeurIPS 2015, section 3. Letters: A anchors of all levels in
+the order of `ops.anchors`, R ratios of the anchors of a cell, P proposals.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.conv import Conv
+from vis_jax.ops.box_coder import BoxCoder, decode
+from vis_jax.ops.boxes import at_least, clip_boxes
+from vis_jax.ops.nms import nms_by_label
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
+
+_NORMAL = nn.initializers.normal(0.01)
+
+
+class RPNOutput(NamedTuple):
+    """What is said about each anchor."""
+
+    objectness_logits: Float32[Array, "N A"]
+    deltas: Float32[Array, "N A 4"]
+
+
+class ProposalRule(NamedTuple):
+    """How anchors become proposals.
+
+    Attributes:
+      before: best anchors of each level that are looked at.
+      size: proposals returned.
+      iou_threshold: of the suppression within a level.
+      least_side: narrower proposals are dropped, in pixels; 0 drops none.
+    """
+
+    before: int
+    size: int
+    iou_threshold: float
+    least_side: float
+
+
+class Proposals(NamedTuple):
+    """Boxes in pixels, best first; padding is zero."""
+
+    boxes: Float32[Array, "*lead P 4"]
+    logits: Float32[Array, "*lead P"]
+    valid: Bool[Array, "*lead P"]
+
+
+class RPN(nn.Module):
+    """A head that all levels share.
+
+    Attributes:
+      dim: channels of the hidden layer.
+      ratios: anchors of a cell.
+    """
+
+    dim: int
+    ratios: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Sequence[Float[Array, "N _ _ C"]]) -> RPNOutput:
+        """Logits and deltas of the anchors of all levels, finest level first."""
+
+        def conv(width: int, kernel: int, name: str) -> Conv:
+            return Conv(
+                width,
+                kernel,
+                use_bias=True,
+                kernel_init=_NORMAL,
+                dtype=self.dtype,
+                name=name,
+            )
+
+        hidden = conv(self.dim, 3, "conv")
+        objectness = conv(self.ratios, 1, "objectness")
+        deltas = conv(4 * self.ratios, 1, "deltas")
+        hiddens = [nn.relu(hidden(x)) for x in features]
+        count = features[0].shape[0]
+        logits = [objectness(x).reshape(count, -1) for x in hiddens]
+        boxes = [deltas(x).reshape(count, -1, 4) for x in hiddens]
+        return RPNOutput(
+            jnp.concatenate(logits, axis=1).astype(jnp.float32),
+            jnp.concatenate(boxes, axis=1).astype(jnp.float32),
+        )
+
+
+@typed
+def propose(
+    objectness_logits: Float32[Array, "A"],
+    deltas: Float32[Array, "A 4"],
+    anchors: Float32[Array, "A 4"],
+    *,
+    counts: tuple[int, ...],
+    image_size: Int32[Array, "2"],
+    coder: BoxCoder,
+    rule: ProposalRule,
+) -> Proposals:
+    """The best boxes of one image after suppression within each level.
+
+    No gradient flows through them.
+
+    Args:
+      counts: anchors of each level.
+      image_size: height and width of the content in pixels; boxes are cut there.
+
+    Raises:
+      ValueError: if `rule.size` is more than the anchors that are looked at.
+    """
+    chosen, levels, start = [], [], 0
+    for level, count in enumerate(counts):
+        best = min(rule.before, count)
+        _, index = jax.lax.top_k(objectness_logits[start : start + count], best)
+        chosen.append(index + start)
+        levels.append(jnp.full(best, level, jnp.int32))
+        start += count
+    index = jnp.concatenate(chosen)
+    logits = jax.lax.stop_gradient(objectness_logits[index])
+    boxes = decode(jax.lax.stop_gradient(deltas[index]), anchors[index], coder=coder)
+    boxes = clip_boxes(boxes, image_size)
+    kept = nms_by_label(
+        boxes,
+        logits,
+        jnp.concatenate(levels),
+        valid=at_least(boxes, rule.least_side),
+        iou_threshold=rule.iou_threshold,
+        size=rule.size,
+    )
+    return Proposals(
+        jnp.where(kept.valid[:, None], boxes[kept.index], 0.0),
+        jnp.where(kept.valid, logits[kept.index], 0.0),
+        kept.valid,
+    )
