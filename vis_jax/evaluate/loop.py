@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.evaluate.infer import Infer, VideoPrediction
+from vis_jax.evaluate.infer import Infer
 from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import write_results
+from vis_jax.metrics.results_json import video_entries, write_results
 
 RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 PARTIAL = "results.partial.jsonl"
@@ -65,28 +65,6 @@ def evaluate(
     return report
 
 
-def to_entries(
-    video_id: int, found: VideoPrediction, category_ids: list[int]
-) -> list[dict]:
-    """The tracks of one video in the layout of YouTube-VIS results."""
-    return [
-        {
-            "video_id": video_id,
-            "category_id": category_ids[label],
-            "score": float(score),
-            "segmentations": [_plain(rle) for rle in frames],
-        }
-        for label, score, frames in zip(
-            found.labels, found.scores, found.segmentations, strict=True
-        )
-    ]
-
-
-def _plain(rle: dict) -> dict:
-    size = [int(side) for side in rle["size"]]
-    return {"size": size, "counts": rle["counts"].decode("ascii")}
-
-
 def _predict_rest(dataset, infer, partial: Path, run_id, done, progress) -> None:
     """Adds the videos that are not done to `done` and to the file."""
     from tqdm import tqdm
@@ -106,7 +84,13 @@ def _predict_rest(dataset, infer, partial: Path, run_id, done, progress) -> None
                 width=video.width,
                 num_frames=video.length,
             )
-            entries = to_entries(video.video_id, found, ids)
+            entries = video_entries(
+                found.labels,
+                found.scores,
+                found.segmentations,
+                video_id=video.video_id,
+                category_ids=ids,
+            )
             done[video.video_id] = entries
             file.write(json.dumps([video.video_id, entries]) + "\n")
             file.flush()

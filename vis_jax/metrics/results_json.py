@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from vis_jax.metrics.tracks import (
 from vis_jax.metrics.truth_json import load_truth
 
 __all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
-__all__ += ["parse_results", "write_results"]
+__all__ += ["parse_results", "video_entries", "write_results"]
 
 # Characters of run lengths gathered before they are checked.
 _CHUNK = 1 << 21
@@ -61,6 +61,35 @@ def parse_results(
     checker = Checker(name, not official_quirks, Counter())
     copied = list(content) if isinstance(content, list | tuple) else content
     return _parse(copied, truth.videos, set(truth.categories), checker)
+
+
+def video_entries(
+    labels: Iterable[int],
+    scores: Iterable[float],
+    segmentations: Iterable[Sequence[dict | None]],
+    *,
+    video_id: int,
+    category_ids: Sequence[int],
+) -> list[dict]:
+    """The N tracks of one video as entries of a results file, ready for JSON.
+
+    Args:
+      labels: N numbers, 0 .. K - 1.
+      scores: N numbers in [0, 1].
+      segmentations: [N][T] run lengths {"size": [H, W], "counts": str or bytes}, or
+        None where the track is absent.
+      video_id: of the video in the truth.
+      category_ids: K numbers, that of every label.
+    """
+    return [
+        {
+            "video_id": int(video_id),
+            "category_id": int(category_ids[label]),
+            "score": float(score),
+            "segmentations": [_plain_mask(rle) for rle in frames],
+        }
+        for label, score, frames in zip(labels, scores, segmentations, strict=True)
+    ]
 
 
 def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
@@ -109,19 +138,22 @@ def _plain(entry: dict, where: str) -> dict:
     score = checker.field(entry, "score", where)
     if not is_finite(score):
         checker.fail(f"{where}: score", "a finite number", score)
-    frames = []
-    for rle in checker.items(entry, "segmentations", where):
-        if rle is not None:
-            counts = rle["counts"]
-            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-            rle = {"size": [int(side) for side in rle["size"]], "counts": text}
-        frames.append(rle)
+    frames = checker.items(entry, "segmentations", where)
     return {
         "video_id": checker.integer(entry, "video_id", where, low=0),
         "category_id": checker.integer(entry, "category_id", where, low=0),
         "score": float(score),
-        "segmentations": frames,
+        "segmentations": [_plain_mask(rle) for rle in frames],
     }
+
+
+def _plain_mask(rle: dict | None) -> dict | None:
+    """Run lengths with a string, as JSON has no bytes."""
+    if rle is None:
+        return None
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 
 def _parse(

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import write_results
+from vis_jax.metrics.results_json import video_entries, write_results
 from vis_jax.predict.sinks import VideoSink, id_map, write_ids
 from vis_jax.predict.sources import PredictError, Source
 from vis_jax.visualize.draw import draw_frame
@@ -100,7 +100,14 @@ def predict(
             num_frames=source.num_frames,
         )
         _check_prediction(prediction, source, len(categories))
-        write_results(folder / RESULTS, _results(prediction, categories))
+        entries = video_entries(
+            prediction.labels,
+            prediction.scores,
+            prediction.segmentations,
+            video_id=VIDEO_ID,
+            category_ids=[number for number, _ in categories],
+        )
+        write_results(folder / RESULTS, entries)
         write_json(folder / INFO, _info(source, prediction, categories), indent=2)
         shown = _shown(prediction, score_threshold)
         if write_pngs:
@@ -217,23 +224,6 @@ def _check_prediction(prediction: Prediction, source: Source, classes: int) -> N
                 raise ValueError(
                     f"prediction: expected masks of size {size}, got {rle['size']}"
                 )
-
-
-def _results(
-    prediction: Prediction, categories: Sequence[tuple[int, str]]
-) -> list[dict]:
-    """Every track in the layout of the YouTube-VIS results."""
-    return [
-        {
-            "video_id": VIDEO_ID,
-            "category_id": int(categories[label][0]),
-            "score": float(score),
-            "segmentations": frames,
-        }
-        for label, score, frames in zip(
-            prediction.labels, prediction.scores, prediction.segmentations, strict=True
-        )
-    ]
 
 
 def _info(
