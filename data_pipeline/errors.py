@@ -1,5 +1,11 @@
 """What is wrong with the files of a data set."""
 
+import reprlib
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class DataError(ValueError):
     """A defect in a data file, with the place where it was found.
@@ -35,9 +41,38 @@ class DataError(ValueError):
         super().__init__(f"{', '.join(place)}: expected {expected}, got {shorten(got)}")
 
 
+Report = Callable[[DataError], None]  # told of each defect
+
+
+def stop(error: DataError) -> None:
+    """Reports a defect by raising it, so that the first one ends the reading."""
+    raise error
+
+
+def attempt(report: Report, read: Callable[..., T], *args: object) -> T | None:
+    """What `read(*args)` returns; None if it raises a DataError, which is reported."""
+    try:
+        return read(*args)
+    except DataError as error:
+        report(error)
+        return None
+
+
 def shorten(value: object, limit: int = 120) -> str:
     """Text of a value, cut in the middle if long."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _REPR.repr(value)
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]} .. {text[-limit // 4 :]}"
+
+
+def _make_repr() -> reprlib.Repr:
+    """Like `repr`, but quick and short for values that are huge or deeply nested."""
+    short = reprlib.Repr()
+    short.maxlevel = 4
+    short.maxlist = short.maxtuple = short.maxdict = 20
+    short.maxstring = short.maxother = short.maxlong = 200
+    return short
+
+
+_REPR = _make_repr()

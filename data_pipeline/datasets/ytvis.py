@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipeline.datasets.dataset import Truth
+from data_pipeline.datasets.dataset import Truth, Video
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
@@ -74,24 +74,7 @@ class YouTubeVis:
         video = self.videos[index]
         frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
         for frame, number in zip(frames, frame_ids, strict=True):
-            path = self.path(index, int(number))
-            try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                got = f"{type(error).__name__}: {error}"
-                raise DataError(
-                    path, video=video.name, expected="a whole image", got=got
-                ) from error
-            if pixels.shape != frame.shape:
-                raise DataError(
-                    path,
-                    video=video.name,
-                    field="height, width",
-                    expected=f"({video.height}, {video.width}), as in the annotations",
-                    got=pixels.shape[:2],
-                )
-            frame[:] = pixels
+            frame[:] = read_frame(self.path(index, int(number)), video)
         return frames
 
     def truth(self, index: int) -> Truth:
@@ -120,6 +103,34 @@ class YouTubeVis:
                 for track in masks
             ),
         )
+
+
+def read_frame(path: Path, video: Video) -> np.ndarray:
+    """One frame of a video: uint8 [H, W, 3], RGB.
+
+    Raises:
+      DataError: a file that is missing, cut off, no image, or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            size = image.height, image.width
+            # One of another size may be huge: it is not decoded.
+            fits = size == (video.height, video.width)
+            pixels = np.asarray(image.convert("RGB")) if fits else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise DataError(
+            path, video=video.name, expected="a whole image", got=got
+        ) from error
+    if pixels is None:
+        raise DataError(
+            path,
+            video=video.name,
+            field="height, width",
+            expected=f"({video.height}, {video.width}), as in the annotations",
+            got=size,
+        )
+    return pixels
 
 
 def _held_out_ids(videos: Sequence, held_out: Sequence, file: Path) -> set[int]:

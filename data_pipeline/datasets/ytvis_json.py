@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, Report, attempt, stop
 from data_pipeline.rle import Runs
 
 MAX_SIDE = 16_384  # pixels
@@ -34,6 +34,7 @@ class Track(NamedTuple):
     crowd: bool
     mask_index: np.ndarray  # int32 [T], which of the masks; -1 where not seen
     occlusion: np.ndarray  # float32 [T], hidden share; NaN = unknown
+    entry: int  # its place in the file's list of annotations
 
 
 class Annotations(NamedTuple):
@@ -54,26 +55,54 @@ def read_annotations(file: str | Path) -> Annotations:
     Raises:
       DataError: names the file, video, annotation and field.
     """
-    content = read_json(file)
+    return parse_annotations(read_json(file), file, stop)
+
+
+def parse_annotations(
+    content: dict, file: str | Path, report: Report = stop
+) -> Annotations:
+    """Checks what an annotation file holds, as `read_annotations`.
+
+    Args:
+      content: from `read_json`.
+      file: where it is from, for the messages.
+      report: told of each defect. If it returns, what is defective is left out: a
+        video, a track or a mask; in the place of an unsafe file name stands "". What
+        depends on a video or category that is left out is not checked.
+    """
     fail = partial(DataError, file)
-    categories = _read_categories(_list(content, "categories", fail), fail)
-    videos = _read_videos(_list(content, "videos", fail), fail)
+    categories = _read_categories(
+        _list(content, "categories", fail, report), fail, report
+    )
+    videos = _read_videos(_list(content, "videos", fail, report), fail, report)
+    kept = [video for _, video in videos if video is not None]
     labels = {category.category_id: k for k, category in enumerate(categories)}
-    numbers = {video.video_id: k for k, video in enumerate(videos)}
-    tracks: list[list[Track]] = [[] for _ in videos]
+    # Of videos with the same id, tracks belong to the first.
+    by_id = {number: video for number, video in reversed(videos)}
+    places = {video.video_id: k for k, video in reversed(list(enumerate(kept)))}
+    tracks: list[list[Track]] = [[] for _ in kept]
     masks = MaskTable()
     seen: set[int] = set()
     without_truth = content.get("annotations") is None
-    entries = [] if without_truth else _list(content, "annotations", fail)
+    entries = [] if without_truth else _list(content, "annotations", fail, report)
     for k, entry in enumerate(entries):
-        number = _unique_id(entry, f"annotations[{k}]", seen, fail)
-        here = partial(fail, annotation=number)
-        video = _known(entry, "video_id", numbers, here)
-        label = _known(entry, "category_id", labels, here)
-        here = partial(here, video=_title(videos[video]))
-        tracks[video].append(_read_track(entry, label, videos[video], masks, here))
-    kept = tuple(tuple(some) for some in tracks)
-    return Annotations(categories, videos, kept, masks.runs())
+        _read_id(entry, f"annotations[{k}]", seen, fail, report)
+        if not isinstance(entry, dict):
+            continue
+        here = partial(fail, annotation=annotation_title(entry, k))
+        video_id = attempt(report, _known, entry, "video_id", by_id, here)
+        category_id = attempt(report, _known, entry, "category_id", labels, here)
+        video = None if video_id is None else by_id[video_id]
+        if video is None:
+            continue
+        label = None if category_id is None else labels[category_id]
+        here = partial(here, video=video_title(video))
+        track = _read_track(entry, (k, label), video, masks, here, report)
+        if track is not None:
+            tracks[places[video.video_id]].append(track)
+    return Annotations(
+        categories, tuple(kept), tuple(tuple(some) for some in tracks), masks.runs()
+    )
 
 
 def read_json(file: str | Path) -> dict:
@@ -104,10 +133,13 @@ def read_json(file: str | Path) -> dict:
     return content
 
 
-def _list(content: dict, key: str, fail: Fail) -> list:
-    if not isinstance(content.get(key), list):
-        raise fail(field=key, expected="a list", got=content.get(key, "nothing"))
-    return content[key]
+def _list(content: dict, key: str, fail: Fail, report: Report) -> list:
+    """The list under a key; empty where there is none."""
+    value = content.get(key)
+    if isinstance(value, list):
+        return value
+    report(fail(field=key, expected="a list", got=content.get(key, "nothing")))
+    return []
 
 
 def _integer(entry: dict, key: str, low: int, high: int, fail: Fail) -> int:
@@ -117,77 +149,113 @@ def _integer(entry: dict, key: str, low: int, high: int, fail: Fail) -> int:
     return value
 
 
-def _unique_id(entry: object, place: str, seen: set[int], fail: Fail) -> int:
+def _read_id(
+    entry: object, place: str, seen: set[int], fail: Fail, report: Report
+) -> int | None:
+    """The id of an entry; None where there is none."""
     if not isinstance(entry, dict):
-        raise fail(field=place, expected="an object", got=entry)
+        report(fail(field=place, expected="an object", got=entry))
+        return None
     number = entry.get("id", "nothing")
     if type(number) is not int:
-        raise fail(field=f"{place}.id", expected="a whole number", got=number)
+        report(fail(field=f"{place}.id", expected="a whole number", got=number))
+        return None
     if number in seen:
-        raise fail(field=f"{place}.id", expected="an id used once", got=number)
+        report(fail(field=f"{place}.id", expected="an id used once", got=number))
     seen.add(number)
     return number
 
 
-def _known(entry: dict, key: str, known: dict[int, int], fail: Fail) -> int:
+def _known(entry: dict, key: str, known: dict, fail: Fail) -> int:
     value = entry.get(key, "nothing")
     if type(value) is not int or value not in known:
         of = {"video_id": "videos", "category_id": "categories"}[key]
         raise fail(field=key, expected=f"an id that {of!r} lists", got=value)
-    return known[value]
+    return value
 
 
-def _title(video: Video) -> str:
+def annotation_title(entry: dict, place: int) -> int | str:
+    """How messages name an annotation: its id, or its place if it has none."""
+    number = entry.get("id")
+    return number if type(number) is int else f"[{place}]"
+
+
+def video_title(video: Video) -> str:
+    """How messages name a video: its id and name."""
     return f"{video.video_id} ({video.name})"
 
 
-def _read_categories(entries: list, fail: Fail) -> tuple[Category, ...]:
+def _read_categories(entries: list, fail: Fail, report: Report) -> tuple[Category, ...]:
     seen: set[int] = set()
-    categories = []
+    categories: dict[int, Category] = {}
     for k, entry in enumerate(entries):
-        number = _unique_id(entry, f"categories[{k}]", seen, fail)
-        name = entry.get("name")
-        if not isinstance(name, str) or not name:
-            field = f"categories[{k}].name"
-            raise fail(field=field, expected="a name", got=entry.get("name", "nothing"))
-        categories.append(Category(number, name))
-    if not categories:
-        raise fail(field="categories", expected="at least one", got="an empty list")
-    return tuple(sorted(categories))
-
-
-def _read_videos(entries: list, fail: Fail) -> tuple[Video, ...]:
+        number = _read_id(entry, f"categories[{k}]", seen, fail, report)
+        if not isinstance(entry, dict):
+            continue
+        name = entry.get("name", "nothing")
+        if "name" not in entry or not isinstance(name, str) or not name:
+            report(fail(field=f"categories[{k}].name", expected="a name", got=name))
+            name = f"[{k}]"
+        if number is not None:
+            categories.setdefault(number, Category(number, name))
     if not entries:
-        raise fail(field="videos", expected="at least one", got="an empty list")
+        report(fail(field="categories", expected="at least one", got="an empty list"))
+    return tuple(sorted(categories.values()))
+
+
+def _read_videos(
+    entries: list, fail: Fail, report: Report
+) -> list[tuple[int, Video | None]]:
+    """Ids and videos in the order of the file; None for a video with a defect."""
+    if not entries:
+        report(fail(field="videos", expected="at least one", got="an empty list"))
     seen: set[int] = set()
     videos = []
     for k, entry in enumerate(entries):
-        number = _unique_id(entry, f"videos[{k}]", seen, fail)
-        videos.append(_read_video(entry, number, partial(fail, video=number)))
-    return tuple(videos)
+        number = _read_id(entry, f"videos[{k}]", seen, fail, report)
+        if isinstance(entry, dict):
+            here = partial(fail, video=f"[{k}]" if number is None else number)
+            video = _read_video(entry, number, here, report)
+            if number is not None:
+                videos.append((number, video))
+    return videos
 
 
-def _read_video(entry: dict, number: int, fail: Fail) -> Video:
-    height = _integer(entry, "height", 1, MAX_SIDE, fail)
-    width = _integer(entry, "width", 1, MAX_SIDE, fail)
-    if height * width > MAX_PIXELS:
+def _read_video(
+    entry: dict, number: int | None, fail: Fail, report: Report
+) -> Video | None:
+    height = attempt(report, _integer, entry, "height", 1, MAX_SIDE, fail)
+    width = attempt(report, _integer, entry, "width", 1, MAX_SIDE, fail)
+    if height is not None and width is not None and height * width > MAX_PIXELS:
         expected = f"at most {MAX_PIXELS} pixels a frame"
-        raise fail(field="height, width", expected=expected, got=(height, width))
-    names = _list(entry, "file_names", fail)
+        got = (height, width)
+        report(fail(field="height, width", expected=expected, got=got))
+        height = None
+    names = attempt(report, _read_names, entry, fail, report)
+    if number is None or height is None or width is None or names is None:
+        return None
+    title = entry.get("name")
+    if not isinstance(title, str) or not title:
+        title = names[0].rpartition("/")[0] or str(number)
+    return Video(number, title, height, width, len(names), tuple(names))
+
+
+def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
+    """The file names; "" in the place of one that leads out of the folder."""
+    names = entry.get("file_names", "nothing")
+    if not isinstance(names, list):
+        raise fail(field="file_names", expected="a list", got=names)
     if not 1 <= len(names) <= MAX_FRAMES:
         expected = f"1 to {MAX_FRAMES} frames"
         raise fail(field="file_names", expected=expected, got=len(names))
     if entry.get("length", len(names)) != len(names):
         expected = f"the number of file_names, {len(names)}"
-        raise fail(field="length", expected=expected, got=entry["length"])
-    for frame, name in enumerate(names):
-        if not isinstance(name, str) or not _stays_inside(name):
-            expected = "a path inside the image folder, such as 'video/00000.jpg'"
-            raise fail(field=f"file_names[{frame}]", expected=expected, got=name)
-    title = entry.get("name")
-    if not isinstance(title, str) or not title:
-        title = names[0].rpartition("/")[0] or str(number)
-    return Video(number, title, height, width, len(names), tuple(names))
+        report(fail(field="length", expected=expected, got=entry["length"]))
+    safe = [isinstance(name, str) and _stays_inside(name) for name in names]
+    for frame in (k for k, fine in enumerate(safe) if not fine):
+        expected = "a path inside the image folder, such as 'video/00000.jpg'"
+        report(fail(field=f"file_names[{frame}]", expected=expected, got=names[frame]))
+    return [name if fine else "" for name, fine in zip(names, safe, strict=True)]
 
 
 def _stays_inside(name: str) -> bool:
@@ -197,60 +265,79 @@ def _stays_inside(name: str) -> bool:
 
 
 def _read_track(
-    entry: dict, label: int, video: Video, masks: MaskTable, fail: Fail
-) -> Track:
+    entry: dict,
+    place: tuple[int, int | None],
+    video: Video,
+    masks: MaskTable,
+    fail: Fail,
+    report: Report,
+) -> Track | None:
+    """A track; `place` is that in the file, and its label. None if it has no use."""
     extents = {"height": video.height, "width": video.width, "length": video.length}
     for key, value in extents.items():
         if entry.get(key, value) != value:
-            raise fail(field=key, expected=f"{value}, as the video", got=entry[key])
+            report(fail(field=key, expected=f"{value}, as the video", got=entry[key]))
     crowd = entry.get("iscrowd", 0)
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
-        raise fail(field="iscrowd", expected="0 or 1", got=crowd)
-    segmentations = _per_frame(entry, "segmentations", video.length, fail)
-    _check_numbers(entry, video.length, fail)
-    occlusion = _read_occlusion(entry, video.length, fail)
-    index = masks.add(segmentations, height=video.height, width=video.width, fail=fail)
-    return Track(label, bool(crowd), index, occlusion)
+        report(fail(field="iscrowd", expected="0 or 1", got=crowd))
+        crowd = 0
+    segmentations = _per_frame(entry, "segmentations", video.length, fail, report)
+    _check_numbers(entry, video.length, fail, report)
+    occlusion = _read_occlusion(entry, video.length, fail, report)
+    size = dict(height=video.height, width=video.width)
+    index = masks.add(segmentations, **size, fail=fail, report=report)
+    number, label = place
+    if label is None or len(index) != video.length:
+        return None
+    return Track(label, bool(crowd), index, occlusion, number)
 
 
-def _per_frame(entry: dict, key: str, length: int, fail: Fail) -> list:
-    values = _list(entry, key, fail)
-    if len(values) != length:
+def _per_frame(entry: dict, key: str, length: int, fail: Fail, report: Report) -> list:
+    """The entries of a list, even where their number is wrong."""
+    values = _list(entry, key, fail, report)
+    if isinstance(entry.get(key), list) and len(values) != length:
         expected = f"one entry for each of {length} frames"
-        raise fail(field=key, expected=expected, got=f"{len(values)} entries")
+        report(fail(field=key, expected=expected, got=f"{len(values)} entries"))
     return values
 
 
-def _check_numbers(entry: dict, length: int, fail: Fail) -> None:
+def _check_numbers(entry: dict, length: int, fail: Fail, report: Report) -> None:
     """Boxes and areas are taken from the masks; what the file says must be sound."""
-    if entry.get("bboxes") is not None:
-        for frame, box in enumerate(_per_frame(entry, "bboxes", length, fail)):
-            sound = isinstance(box, list) and len(box) == 4 and all(map(_number, box))
-            if box is not None and not sound:
-                field, expected = f"bboxes[{frame}]", "[x, y, width, height] or null"
-                raise fail(field=field, expected=expected, got=box)
-    if entry.get("areas") is not None:
-        for frame, area in enumerate(_per_frame(entry, "areas", length, fail)):
-            if area is not None and not _number(area):
-                field = f"areas[{frame}]"
-                raise fail(field=field, expected="a number or null", got=area)
+    kinds = (
+        ("bboxes", is_box, "[x, y, width, height] or null"),
+        ("areas", is_number, "a number or null"),
+    )
+    for key, sound, expected in kinds:
+        if entry.get(key) is None:
+            continue
+        for frame, value in enumerate(_per_frame(entry, key, length, fail, report)):
+            if value is not None and not sound(value):
+                report(fail(field=f"{key}[{frame}]", expected=expected, got=value))
 
 
-def _number(value: object) -> bool:
+def is_box(value: object) -> bool:
+    """Whether this is a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a number that sums of pixels can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e12
 
 
-def _read_occlusion(entry: dict, length: int, fail: Fail) -> np.ndarray:
+def _read_occlusion(entry: dict, length: int, fail: Fail, report: Report) -> np.ndarray:
     shares = np.full(length, np.nan, np.float32)
     if entry.get("occlusion") is None:
         return shares
-    for frame, level in enumerate(_per_frame(entry, "occlusion", length, fail)):
+    levels = _per_frame(entry, "occlusion", length, fail, report)
+    for frame, level in enumerate(levels):
         if level is None:
             continue
         if not isinstance(level, str) or level not in OCCLUSION:
             expected = f"null or one of {sorted(OCCLUSION)}"
-            raise fail(field=f"occlusion[{frame}]", expected=expected, got=level)
-        shares[frame] = OCCLUSION[level]
+            report(fail(field=f"occlusion[{frame}]", expected=expected, got=level))
+        elif frame < length:
+            shares[frame] = OCCLUSION[level]
     return shares

@@ -8,7 +8,7 @@ from math import isfinite
 
 import numpy as np
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, Report, attempt
 from data_pipeline.rle import (
     RleError,
     Runs,
@@ -29,19 +29,20 @@ class MaskTable:
         self._parts: list[Runs] = []
         self._count = 0
 
-    def add(self, entries: list, *, height: int, width: int, fail: Fail) -> np.ndarray:
+    def add(
+        self, entries: list, *, height: int, width: int, fail: Fail, report: Report
+    ) -> np.ndarray:
         """Adds the segmentations of one track.
 
         Args:
           entries: one for each frame, as in the file.
           height, width: of the video, in pixels.
           fail: makes the error, given `field`, `expected` and `got`.
+          report: told of each entry that is no mask of this size.
 
         Returns:
-          The number of each frame's mask: int32 [T]; -1 where there are no pixels.
-
-        Raises:
-          DataError: an entry that is no mask of this size.
+          The number of each frame's mask: int32 [T]; -1 where there are no pixels, or
+          no mask that can be read.
         """
         strings: dict[int, bytes] = {}
         lists: dict[int, list] = {}
@@ -49,20 +50,15 @@ class MaskTable:
             if entry is None:
                 continue
             here = _at(fail, frame)
-            if isinstance(entry, list):
-                _check_polygons(entry, max(height, width), here)
-                text = string_from_polygons(entry, height=height, width=width)
-                strings[frame] = text
-                continue
-            counts = _counts(entry, height, width, here)
-            if isinstance(counts, str):
-                strings[frame] = counts.encode()
-            else:
+            counts = attempt(report, _read_entry, entry, height, width, here)
+            if isinstance(counts, bytes):
+                strings[frame] = counts
+            elif counts is not None:
                 lists[frame] = counts
         index = np.full(len(entries), -1, np.int32)
         for read, masks in ((runs_from_strings, strings), (runs_from_lists, lists)):
             if masks:
-                self._append(read, masks, height * width, index, fail)
+                self._append(read, masks, height * width, index, fail, report)
         return index
 
     def runs(self) -> Runs:
@@ -76,13 +72,20 @@ class MaskTable:
         pixels: int,
         index: np.ndarray,
         fail: Fail,
+        report: Report,
     ) -> None:
-        frames = list(masks)
         try:
             runs = read(list(masks.values()), pixels)
-        except RleError as error:
-            here = _at(fail, frames[error.index])
-            raise here("counts", error.expected, error.got) from error
+        except RleError:
+            masks = {
+                frame: counts
+                for frame, counts in masks.items()
+                if attempt(report, _read_one, read, counts, pixels, _at(fail, frame))
+            }
+            if not masks:
+                return
+            runs = read(list(masks.values()), pixels)
+        frames = list(masks)
         seen = areas_of_runs(runs) > 0
         index[frames] = np.where(seen, self._count + np.arange(len(frames)), -1)
         self._parts.append(runs)
@@ -99,14 +102,30 @@ def _at(fail: Fail, frame: int) -> Callable[[str, str, object], DataError]:
     return here
 
 
-def _counts(entry: object, height: int, width: int, here: Callable) -> str | list:
+def _read_one(
+    read: Callable, counts: bytes | list, pixels: int, here: Callable
+) -> Runs:
+    """One mask alone, so that each of several defects has its frame."""
+    try:
+        return read([counts], pixels)
+    except RleError as error:
+        raise here("counts", error.expected, error.got) from error
+
+
+def _read_entry(entry: object, height: int, width: int, here: Callable) -> bytes | list:
+    """The run lengths of one frame: a compressed string, or a list."""
+    if isinstance(entry, list):
+        _check_polygons(entry, max(height, width), here)
+        return string_from_polygons(entry, height=height, width=width)
     if not isinstance(entry, dict):
         raise here("", "null, run lengths or a list of polygons", entry)
     if entry.get("size") != [height, width]:
         expected = f"the video's [height, width], [{height}, {width}]"
         raise here("size", expected, entry.get("size", "nothing"))
     counts = entry.get("counts")
-    if isinstance(counts, str | list):
+    if isinstance(counts, str):
+        return counts.encode("utf-8", "surrogatepass")
+    if isinstance(counts, list):
         return counts
     raise here("counts", "a string or a list of run lengths", counts)
 
@@ -119,7 +138,10 @@ def _check_polygons(polygons: list, side: int, here: Callable) -> None:
         if size < 6 or size % 2:
             raise here(f"[{k}]", "a flat list x1, y1, x2, y2, .. of 3 points", polygon)
         for value in polygon:
-            if type(value) not in (int, float) or not isfinite(value):
+            # A whole number may be too large for a float.
+            if type(value) is not int and not (
+                type(value) is float and isfinite(value)
+            ):
                 raise here(f"[{k}]", "finite numbers", value)
             # Drawing takes time and memory in proportion to the outline.
             if not -side <= value <= 2 * side:
