@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from tests.small_disk import files_up_to
 from vis_jax.predict import loop
 from vis_jax.predict.loop import predict
 from vis_jax.predict.sources import PredictError, open_source
@@ -154,6 +155,16 @@ def test_a_full_disk_leaves_nothing(source, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         _predict(source, tmp_path / "a" / "out", write_pngs=True)
     assert _left(tmp_path) == ["frames"]
+
+
+@pytest.mark.parametrize("name", ["results.json", "video.mp4"])
+def test_a_full_disk_names_the_file(source, tmp_path, name):
+    output = _predict(source, tmp_path / "all").results.parent
+    size = (output / name).stat().st_size
+    with files_up_to(size - 1), pytest.raises(OSError) as caught:
+        _predict(source, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / name)
+    assert _left(tmp_path) == ["all", "frames"]
 
 
 def test_a_failure_while_overwriting_keeps_the_earlier_results(

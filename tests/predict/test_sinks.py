@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.small_disk import files_up_to
 from vis_jax.predict import sinks
 from vis_jax.predict.sources import open_source
 from vis_jax.visualize.colours import track_colour
@@ -55,3 +56,10 @@ def test_id_images_have_16_bits_where_the_video_needs_them(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), ids)
     with pytest.raises(ValueError, match="expected track ids up to 65535, got 65536"):
         sinks.write_ids(path, ids, largest=65_536)
+
+
+def test_a_full_disk_names_the_image(tmp_path):
+    path = tmp_path / "0.png"
+    with files_up_to(100), pytest.raises(OSError) as caught:
+        sinks.write_ids(path, np.arange(10_000, dtype=np.uint16)[None], largest=9_999)
+    assert caught.value.filename == str(path)

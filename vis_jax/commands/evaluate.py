@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from vis_jax.commands import settings
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.metrics.disk import naming
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -109,7 +110,8 @@ def local_folder(output: epath.Path) -> Iterator[Path]:
         yield Path(name)
         output.mkdir(parents=True, exist_ok=True)
         for file in Path(name).iterdir():
-            (output / file.name).write_bytes(file.read_bytes())
+            with naming(output / file.name):
+                (output / file.name).write_bytes(file.read_bytes())
 
 
 def fingerprint(config: ConfigDict, variables: dict) -> str:

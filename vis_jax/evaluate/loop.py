@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.infer import Infer
+from vis_jax.metrics.disk import naming
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.metrics.results_json import video_entries, write_results
 
@@ -41,6 +42,10 @@ def evaluate(
 
     Returns:
       The numbers of `vis_jax.score.score`, with tracking, per category and per video.
+
+    Raises:
+      OSError: a file cannot be written, as on a full disk; names the file. What is
+        finished by then stays, for a later evaluation to continue.
     """
     # Both need pycocotools, which importing this module must not.
     from data_pipeline.datasets.to_ytvis import to_ytvis
@@ -71,29 +76,33 @@ def _predict_rest(dataset, infer, partial: Path, run_id, done, progress) -> None
 
     ids = [category.category_id for category in dataset.categories]
     bar = tqdm(dataset.videos, "evaluate", unit="video", disable=not progress)
-    with partial.open("a") as file:
-        if not done:
-            file.truncate(0)
-            file.write(json.dumps({"run_id": run_id}) + "\n")
-        for index, video in enumerate(bar):
-            if video.video_id in done:
-                continue
-            found = infer(
-                _frames(dataset, index),
-                height=video.height,
-                width=video.width,
-                num_frames=video.length,
-            )
-            entries = video_entries(
-                found.labels,
-                found.scores,
-                found.segmentations,
-                video_id=video.video_id,
-                category_ids=ids,
-            )
-            done[video.video_id] = entries
-            file.write(json.dumps([video.video_id, entries]) + "\n")
-            file.flush()
+    if not done:
+        partial.unlink(missing_ok=True)
+        _append(partial, {"run_id": run_id})
+    for index, video in enumerate(bar):
+        if video.video_id in done:
+            continue
+        found = infer(
+            _frames(dataset, index),
+            height=video.height,
+            width=video.width,
+            num_frames=video.length,
+        )
+        entries = video_entries(
+            found.labels,
+            found.scores,
+            found.segmentations,
+            video_id=video.video_id,
+            category_ids=ids,
+        )
+        done[video.video_id] = entries
+        _append(partial, [video.video_id, entries])
+
+
+def _append(path: Path, record: object) -> None:
+    """Adds a line."""
+    with naming(path), path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def _frames(dataset: Dataset, index: int) -> Iterable[np.ndarray]:
@@ -108,11 +117,11 @@ def _read_partial(path: Path, run_id: str) -> dict[int, list[dict]]:
     """Entries of finished videos; none if the file belongs to another run."""
     if not path.exists():
         return {}
-    lines = path.read_text().splitlines(keepends=True)
+    content = path.read_bytes()
     # A line that was being written when the run stopped has no end: drop it.
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    whole = content[: content.rfind(b"\n") + 1]
+    records = [json.loads(line) for line in whole.splitlines()]
     if not records or records[0] != {"run_id": run_id}:
         return {}
-    with path.open("w") as file:
-        file.writelines(line for line in lines if line.endswith("\n"))
+    os.truncate(path, len(whole))
     return {video_id: entries for video_id, entries in records[1:]}

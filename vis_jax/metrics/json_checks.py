@@ -9,6 +9,8 @@ from typing import NamedTuple, NoReturn, TypeGuard
 
 import numpy as np
 
+from vis_jax.metrics.disk import naming
+
 # Run lengths are 32-bit in pycocotools; 32767 x 32767 pixels stay below 2**30.
 MAX_SIDE = 32_767
 
@@ -136,13 +138,18 @@ def read_json(path: str | os.PathLike) -> object:
 
 
 def write_json(path: str | os.PathLike, content: object, *, indent: int | None) -> None:
-    """Writes JSON under a temporary name, then renames: never half a file."""
+    """Writes JSON under a temporary name, then renames: never half a file.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; names the file.
+    """
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=indent, allow_nan=False)
-            file.write("\n")
-        os.replace(temporary, path)
+        with naming(path):
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=indent, allow_nan=False)
+                file.write("\n")
+            os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)

@@ -89,6 +89,7 @@ def predict(
     Raises:
       PredictError: the output is not empty, or a frame cannot be read.
       ValueError: an argument or a prediction that is out of range.
+      OSError: a file cannot be written, as on a full disk; names the file.
     """
     output = Path(output)
     rate = _check_arguments(source, output, score_threshold, fps, overwrite)
@@ -158,7 +159,10 @@ def _check_arguments(
 
 @contextmanager
 def _staging(output: Path) -> Iterator[Path]:
-    """A new folder on the file system of `output`, gone afterwards."""
+    """A new folder on the file system of `output`, gone afterwards.
+
+    Errors of the file system name files in it as they would be called in `output`.
+    """
     ancestor = output.absolute().parent
     while not ancestor.exists():
         ancestor = ancestor.parent
@@ -166,7 +170,14 @@ def _staging(output: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
         folder = Path(temporary) / "output"
         folder.mkdir()  # unlike the temporary folder, with the user's permissions
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            file = Path(str(error.filename))
+            if not file.is_relative_to(folder):
+                raise
+            shown = str(output / file.relative_to(folder))
+            raise OSError(error.errno, error.strerror, shown) from error
 
 
 def _publish(folder: Path, output: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
+from vis_jax.metrics.disk import naming
 from vis_jax.visualize.colours import palette
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def write_ids(path: Path, ids: np.ndarray, *, largest: int) -> None:
 
     Raises:
       ValueError: an id over 65535.
+      OSError: it cannot be written, as on a full disk; names the file.
     """
     if largest > 65_535:
         raise ValueError(f"{path}: expected track ids up to 65535, got {largest}")
@@ -128,4 +130,5 @@ def write_ids(path: Path, ids: np.ndarray, *, largest: int) -> None:
     else:
         image = Image.fromarray(ids.astype(np.uint8))
         image.putpalette(palette(256).tobytes())
-    image.save(path)
+    with naming(path):
+        image.save(path)

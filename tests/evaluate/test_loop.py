@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pytest
+
+from data_pipeline.datasets.moving_shapes import MovingShapes
+from tests.small_disk import files_up_to
+from vis_jax.evaluate.assemble import VideoPrediction
+from vis_jax.evaluate.loop import PARTIAL, evaluate
+from vis_jax.evaluate.masks import run_lengths
+
+FILES = ["results.json", "scores.json", "truth.json"]
+
+
+@pytest.fixture
+def dataset():
+    return MovingShapes("val", num_videos=2, height=48, width=64, length=3)
+
+
+class Model:
+    """Says that one object fills the left half of every frame."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, frames, *, height, width, num_frames):
+        assert len(list(frames)) == num_frames
+        self.asked += 1
+        half = np.zeros((1, width, height), np.uint8)
+        half[:, : width // 2] = 1
+        return VideoPrediction(
+            np.zeros(1, np.int32),
+            np.full(1, 0.5, np.float32),
+            np.ones(1, np.int32),
+            [run_lengths(half) * num_frames],
+        )
+
+
+def run(dataset, folder, model):
+    return evaluate(dataset, model, folder, run_id="one", progress=False)
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_full_disk_names_the_file_and_what_is_finished_stays(dataset, tmp_path):
+    whole = run(dataset, tmp_path / "whole", Model())
+    sizes = {name: (tmp_path / "whole" / name).stat().st_size for name in FILES}
+    assert sizes["results.json"] < min(sizes["truth.json"], sizes["scores.json"])
+
+    model, folder = Model(), tmp_path / "out"
+    for size, name in ((200, PARTIAL), (sizes["results.json"] + 100, "truth.json")):
+        with files_up_to(size), pytest.raises(OSError) as caught:
+            run(dataset, folder, model)
+        assert caught.value.filename == str(folder / name)
+        assert left(folder)[-1] == PARTIAL
+    assert run(dataset, folder, model) == whole
+    assert left(folder) == FILES
+    assert json.loads((folder / "results.json").read_text()) == json.loads(
+        (tmp_path / "whole" / "results.json").read_text()
+    )
+    assert model.asked == 3  # one of the first two videos did not fit
