@@ -1,7 +1,6 @@
-import pytest
-
 from tests.golden.cases import load
 from tests.golden.mask_rcnn import compare
+from tests.golden.mask_rcnn_losses import compare_losses
 
 # Computed by torchvision between stored arrays that are compared.
 INNER = {
@@ -10,15 +9,20 @@ INNER = {
 }
 
 
-@pytest.fixture(scope="module")
-def results():
-    return compare(load("maskrcnn_r50_fpn_torchvision"))
-
-
-def test_every_stored_array_of_inference(results):
+def test_every_stored_array_of_inference():
     case = load("maskrcnn_r50_fpn_torchvision")
+    results = compare(case)
     names = [n for n in case.outputs() if not n.startswith(("loss/", "grad/"))]
     assert len(names) > 30
     for name in names:
         if name not in INNER:
             case.check(name, results[name])
+
+
+def test_losses_and_gradients():
+    case = load("maskrcnn_r50_fpn_torchvision")
+    results = compare_losses(case)
+    names = [n for n in case.outputs() if n.startswith(("loss/", "grad/"))]
+    assert len(names) == 10
+    for name in names:
+        case.check(name, results[name])

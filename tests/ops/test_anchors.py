@@ -1,7 +1,8 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis_jax.ops.anchors import AnchorGrid, cell_anchors, make_anchors
+from vis_jax.ops.anchors import AnchorGrid, cell_anchors, inside, make_anchors
 
 RATIOS = (0.5, 1.0, 2.0)
 STRIDES = ((4, 4), (8, 8), (16, 16), (32, 32), (64, 64))
@@ -37,3 +38,11 @@ def test_as_many_maps_as_strides():
     grid = AnchorGrid(SIDES, RATIOS, STRIDES, 0.5, rounded=True)
     with pytest.raises(ValueError, match="got 1, 5 and 5"):
         make_anchors([(2, 2)], grid)
+
+
+def test_inside_up_to_the_last_pixel():
+    anchors = jnp.array(
+        [[0.0, 0, 30, 20], [-1, 0, 5, 5], [0, 0, 30, 21], [9, 9, 31, 9]]
+    )
+    size = jnp.array([20, 30], jnp.int32)
+    np.testing.assert_array_equal(inside(anchors, size), [True, False, False, False])

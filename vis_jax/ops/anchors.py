@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32, typed
 
 
 class AnchorGrid(NamedTuple):
@@ -73,3 +73,15 @@ def make_anchors(
         cell = cell_anchors(side, stride, grid)[None, None]
         levels.append((shift + cell).reshape(-1, 4))
     return jnp.asarray(np.concatenate(levels))
+
+
+@typed
+def inside(anchors: Float32[Array, "N 4"], size: Int32[Array, "2"]) -> Bool[Array, "N"]:
+    """Which anchors lie wholly in an image; mmdetection trains on no others.
+
+    Args:
+      anchors: in pixels.
+      size: height and width of the image's content in pixels.
+    """
+    limits = size[::-1].astype(jnp.float32)[None]
+    return jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= limits), axis=1)

@@ -54,6 +54,8 @@ def add_best(
     """Makes the candidates that a truth overlaps most positive for their own best.
 
     The rule of detectron2 and torchvision: the truth of a candidate does not change.
+    Deviation: there, a truth that overlaps nothing makes every candidate it does not
+    overlap positive; here it adds nothing.
 
     Args:
       matching: from `match_by_iou`.

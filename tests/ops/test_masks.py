@@ -1,0 +1,50 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.ops.masks import crop_masks
+from vis_jax.ops.roi_align import ALIGNED, UNALIGNED, roi_align
+
+crop = jax.jit(crop_masks, static_argnames=("side", "convention"))
+
+
+def test_cells_hold_the_share_of_the_mask():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[1, 2:6, 2:5] = True  # of the box: three of four columns
+    boxes = jnp.array([[2.0, 2, 6, 6], [0, 0, 8, 8]])
+    index = jnp.array([1, 1], jnp.int32)
+    ours = crop(jnp.asarray(masks), boxes, index, side=2, convention=ALIGNED)
+    np.testing.assert_allclose(ours[0], [[1, 0.5], [1, 0.5]], atol=1e-6)
+    # Each quarter of the image has 2 rows of the mask, and 2 or 1 of its columns.
+    np.testing.assert_allclose(ours[1], [[1 / 4, 1 / 8]] * 2, atol=1e-6)
+
+
+def test_is_roi_align_with_a_point_for_every_pixel():
+    rng = np.random.default_rng(0)
+    masks = jnp.asarray(rng.random((1, 24, 32)) < 0.5)
+    # Cells of 3 x 3 pixels or a little less.
+    boxes = jnp.array([[3.3, 1.2, 15.1, 13.1], [20.0, 11, 32, 23]])
+    for convention in (ALIGNED, UNALIGNED):
+        ours = crop(
+            masks, boxes, jnp.zeros(2, jnp.int32), side=4, convention=convention
+        )
+        read = functools.partial(
+            roi_align, scale=1.0, size=(4, 4), samples=3, convention=convention
+        )
+        expected = jax.jit(read)(masks[0, :, :, None].astype(jnp.float32), boxes)
+        np.testing.assert_allclose(ours, expected[..., 0], atol=1e-5)
+
+
+def test_an_empty_box_is_finite():
+    masks = jnp.ones((1, 8, 8), bool)
+    for convention in (ALIGNED, UNALIGNED):
+        ours = crop(
+            masks,
+            jnp.zeros((1, 4)),
+            jnp.zeros(1, jnp.int32),
+            side=4,
+            convention=convention,
+        )
+        assert np.isfinite(ours).all()

@@ -1,0 +1,158 @@
+"""What Mask R-CNN is trained on: sampled anchors and regions of one image.
+
+Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1. Letters: S samples, R regions.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.box_coder import BoxCoder, encode
+from vis_jax.ops.box_matching import match_by_iou
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.sampling import sample_balanced
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, typed
+
+
+class MatchRule(NamedTuple):
+    """How candidates are matched and sampled.
+
+    Attributes:
+      positive: least IoU of a positive.
+      negative: IoU below which a candidate is negative.
+      rescue: `add_best` or `claim_best` of `ops.box_matching`.
+      least: least IoU of what is rescued; above 1 rescues nothing.
+      size: samples.
+      most_positive: of these.
+    """
+
+    positive: float
+    negative: float
+    rescue: Callable
+    least: float
+    size: int
+    most_positive: int
+
+
+class Truth(NamedTuple):
+    """True boxes of one image."""
+
+    boxes: Float32[Array, "M 4"]  # pixels
+    labels: Int32[Array, "M"]  # 0 .. K - 1
+    valid: Bool[Array, "M"]
+
+
+class AnchorTargets(NamedTuple):
+    """Sampled anchors: positives, then negatives, then padding."""
+
+    index: Int32[Array, "*lead S"]  # into all anchors
+    deltas: Float32[Array, "*lead S 4"]  # to the truth; of use where positive
+    positive: Bool[Array, "*lead S"]
+    valid: Bool[Array, "*lead S"]
+
+
+class RegionTargets(NamedTuple):
+    """Sampled regions: positives, then negatives, then padding."""
+
+    boxes: Float32[Array, "*lead S 4"]
+    truth: Int32[Array, "*lead S"]  # index of the true box; of use where positive
+    labels: Int32[Array, "*lead S"]  # K = background
+    deltas: Float32[Array, "*lead S 4"]  # to the truth; of use where positive
+    positive: Bool[Array, "*lead S"]
+    valid: Bool[Array, "*lead S"]
+
+
+@typed
+def anchor_targets(
+    rng: PRNGKeyArray,
+    anchors: Float32[Array, "A 4"],
+    truth: Truth,
+    *,
+    usable: Bool[Array, "A"],
+    coder: BoxCoder,
+    rule: MatchRule,
+) -> AnchorTargets:
+    """Anchors to train the region proposal network on.
+
+    Args:
+      rng: key of the choice.
+      anchors: in pixels.
+      truth: of the image.
+      usable: False leaves an anchor out, as those that cross the border.
+      coder: of the deltas.
+      rule: how to match and how many to choose.
+
+    Raises:
+      ValueError: if `rule.size` is more than there are anchors.
+    """
+    matching = _match(anchors, usable, truth, rule)
+    sampled = sample_balanced(
+        rng,
+        matching.positive,
+        matching.negative,
+        size=rule.size,
+        most_positive=rule.most_positive,
+    )
+    boxes = truth.boxes[matching.truth[sampled.index]]
+    deltas = encode(boxes, anchors[sampled.index], coder=coder)
+    return AnchorTargets(sampled.index, deltas, sampled.positive, sampled.valid)
+
+
+@typed
+def region_targets(
+    rng: PRNGKeyArray,
+    boxes: Float32[Array, "R 4"],
+    truth: Truth,
+    *,
+    valid: Bool[Array, "R"],
+    num_classes: int,
+    coder: BoxCoder,
+    rule: MatchRule,
+) -> RegionTargets:
+    """Regions to train the heads on: of the proposals and the true boxes.
+
+    Args:
+      rng: key of the choice.
+      boxes: proposals in pixels.
+      truth: of the image.
+      valid: False marks padding among the proposals.
+      num_classes: K, the label of negatives.
+      coder: of the deltas.
+      rule: how to match and how many to choose.
+
+    Raises:
+      ValueError: if `rule.size` is more than there are proposals and true boxes.
+    """
+    boxes = jax.lax.stop_gradient(jnp.concatenate([truth.boxes, boxes]))
+    matching = _match(boxes, jnp.concatenate([truth.valid, valid]), truth, rule)
+    sampled = sample_balanced(
+        rng,
+        matching.positive,
+        matching.negative,
+        size=rule.size,
+        most_positive=rule.most_positive,
+    )
+    index = matching.truth[sampled.index]
+    chosen = boxes[sampled.index]
+    return RegionTargets(
+        boxes=chosen,
+        truth=index,
+        labels=jnp.where(sampled.positive, truth.labels[index], num_classes),
+        deltas=encode(truth.boxes[index], chosen, coder=coder),
+        positive=sampled.positive,
+        valid=sampled.valid,
+    )
+
+
+def _match(boxes, usable, truth: Truth, rule: MatchRule):
+    """Matching in which nothing unusable is positive, negative or best."""
+    iou = jnp.where(usable[None], box_iou(truth.boxes, boxes), 0.0)
+    matching = match_by_iou(
+        iou, truth.valid, positive=rule.positive, negative=rule.negative
+    )
+    matching = rule.rescue(matching, iou, truth.valid, least=rule.least)
+    return matching._replace(
+        positive=matching.positive & usable, negative=matching.negative & usable
+    )
