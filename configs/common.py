@@ -51,6 +51,26 @@ NUM_CLASSES = {
     "folder": 0,
 }
 
+
+def num_classes(dataset: str) -> int:
+    """Classes of a data set; 0 = those that its file lists.
+
+    Raises:
+      ValueError: it is unknown.
+    """
+    if dataset not in NUM_CLASSES:
+        known = ", ".join(NUM_CLASSES)
+        raise ValueError(
+            f"config argument dataset: expected one of {known}, got {dataset!r}"
+        )
+    return NUM_CLASSES[dataset]
+
+
+def valid_split(dataset: str) -> str:
+    """The name that a data set has for the videos to evaluate on."""
+    return "val" if dataset == "moving_shapes" else "valid"
+
+
 # Weight decay of Mask2Former: none on norms, on the tables of the mask decoder and on
 # Swin's table of relative positions. The pixel decoder's level vectors do decay.
 NO_DECAY_ON_NORMS_AND_TABLES = (
@@ -85,7 +105,8 @@ def clips(
     return ConfigDict(
         dict(
             name=arg.dataset,
-            root=f"data/{arg.dataset}",
+            # Moving shapes are drawn, not read.
+            root="" if arg.dataset == "moving_shapes" else f"data/{arg.dataset}",
             split="train",
             held_out=(),  # names of videos kept for evaluation
             loader="tf",  # "numpy" needs no TensorFlow; moving shapes only

@@ -4,7 +4,8 @@ Run:   python -m vis_jax.main --config configs/ifr_r50.py --workdir runs/ifr_r50
            --config.data.root=/data/ytvis2019
 Smoke: the same with --config configs/ifr_r50.py:debug (any CPU, about a minute)
 
-`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis or folder (classes from its file).
+`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
+moving_shapes.
 Paper: 46.5 AP on YouTube-VIS 2019, 41.8 on 2021, from COCO weights.
 """
 
@@ -23,12 +24,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
     config.data = common.clips(options, frame_range=20, short_side=(360, 480))
     config.test = dict(
-        split="valid", videos=0, short_side=360, long_side=1333, top=10, chunk=8,
+        split=common.valid_split(options.dataset), videos=0, short_side=360,
+        long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
         **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
-        num_classes=common.NUM_CLASSES[options.dataset],
+        num_classes=common.num_classes(options.dataset),
         backbone=dict(name="resnet", variant="50", norm="frozen_batch", remat=False),
         pixel_decoder=dict(dim=256, layers=6, heads=8, points=4, mlp_dim=1024),
         mask_decoder=dict(

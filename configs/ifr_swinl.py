@@ -4,7 +4,8 @@ Run:   python -m vis_jax.main --config configs/ifr_swinl.py \\
            --workdir runs/ifr_swinl --config.data.root=/data/ytvis2019
 Smoke: the same with --config configs/ifr_swinl.py:debug (any CPU, a minute)
 
-`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis or folder (classes from its file).
+`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
+moving_shapes.
 `queries` is 100 or 200; COCO weights of 200 queries give their first 100.
 Paper: 62.1 AP on YouTube-VIS 2019, 54.7 on 2021, from COCO weights; with 200
 queries 61.2 and 54.0.
@@ -28,12 +29,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
     config.data = common.clips(options, frame_range=20, short_side=(360, 480))
     config.test = dict(
-        split="valid", videos=0, short_side=480, long_side=1333, top=10, chunk=8,
+        split=common.valid_split(options.dataset), videos=0, short_side=480,
+        long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
         **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
-        num_classes=common.NUM_CLASSES[options.dataset],
+        num_classes=common.num_classes(options.dataset),
         backbone=dict(
             name="swin", variant="large", window=12, drop_path=0.3, remat=False
         ),

@@ -4,7 +4,8 @@ Run:   python -m vis_jax.main --config configs/mask2former_vis_swint.py \\
            --workdir runs/mask2former_vis_swint --config.data.root=/data/ytvis2019
 Smoke: the same with --config configs/mask2former_vis_swint.py:debug (any CPU, a minute)
 
-`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis or folder (classes from its file).
+`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
+moving_shapes.
 Paper: 51.5 AP on YouTube-VIS 2019, 45.9 on 2021, from COCO weights.
 Memory: an estimated 23 GB on each device with 2 clips of 2 frames (`--dry_run`).
 """
@@ -24,12 +25,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
     config.data = common.clips(options, frame_range=20, short_side=(360, 480))
     config.test = dict(
-        split="valid", videos=0, short_side=480, long_side=1333, top=10, chunk=8,
+        split=common.valid_split(options.dataset), videos=0, short_side=480,
+        long_side=1333, top=10, chunk=8,
         frame_buckets=(8, 16, 24, 36, 48, 64, 96),
         **common.INFERENCE,
     )  # fmt: skip
     config.model = dict(
-        num_classes=common.NUM_CLASSES[options.dataset],
+        num_classes=common.num_classes(options.dataset),
         backbone=dict(
             name="swin", variant="tiny", window=7, drop_path=0.3, remat=False
         ),

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from data_pipeline.clip_config import read_clip_config
+from data_pipeline.datasets import make_dataset
 from tests.systems.contract import first_batch
 from vis_jax.params import flatten
 from vis_jax.structures import Batch
@@ -159,3 +160,14 @@ def test_string_arguments_have_the_type_of_their_default():
 def test_a_wrong_string_argument_is_an_error(text, message):
     with pytest.raises(ValueError, match=message):
         common.parse_arg(text, steps=5, debug=False)
+
+
+def test_an_unknown_data_set_is_an_error():
+    with pytest.raises(ValueError, match="dataset: expected one of .*, got 'shapes'"):
+        _get_config("ifr_r50", "dataset=shapes")
+
+
+def test_a_full_recipe_takes_moving_shapes():
+    config = _get_config("ifr_r50", "dataset=moving_shapes")
+    dataset = make_dataset(config.data, config.test.split)
+    assert len(dataset.categories) == config.model.num_classes
