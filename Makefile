@@ -10,6 +10,8 @@ VIS := $(BIN)/python -m vis_jax.main
 # Where training leaves the evaluation of its last step.
 SCORED = $(RUNS)/evaluation/step_1500
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Memory that XLA gives back after a step is kept for the next one: docs/performance.md.
+export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1
 
 .PHONY: venv demo test lint clean
 
