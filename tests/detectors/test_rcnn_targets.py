@@ -36,9 +36,9 @@ def test_anchors_are_chosen_and_encoded():
     # Anchors 0, 2 and 4 are positive, 3 is negative, 1 is in between.
     np.testing.assert_array_equal(out.valid, [True] * 4 + [False])
     np.testing.assert_array_equal(out.positive, [True] * 3 + [False] * 2)
-    assert set(out.index[:3].tolist()) == {0, 2, 4}
-    assert int(out.index[3]) == 3
-    deltas = {int(i): d for i, d in zip(out.index, out.deltas, strict=True)}
+    assert set(out.chosen[:3].tolist()) == {0, 2, 4}
+    assert int(out.chosen[3]) == 3
+    deltas = {int(i): d for i, d in zip(out.chosen, out.deltas, strict=True)}
     np.testing.assert_allclose(deltas[0], 0.0, atol=1e-6)
     np.testing.assert_allclose(deltas[2], [0.1, 0, np.log(0.8), 0], atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_anchors_that_are_not_usable_are_never_chosen():
     out = anchors([False, True, True, False, False])
     # The best usable anchor of truth 0 overlaps it by 0.4: it is claimed.
     np.testing.assert_array_equal(out.valid, [True, True, False, False])
-    assert set(out.index[:2].tolist()) == {1, 2}
+    assert set(out.chosen[:2].tolist()) == {1, 2}
     assert out.positive[:2].all()
 
 

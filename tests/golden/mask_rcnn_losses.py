@@ -91,8 +91,8 @@ def rpn_losses(model: MaskRCNN, variables, features, sizes, truth):
 
     targets = jax.vmap(one)(truth)
     losses = proposal_losses(
-        jnp.take_along_axis(out.objectness_logits, targets.index, axis=1),
-        jnp.take_along_axis(out.deltas, targets.index[..., None], axis=1),
+        jnp.take_along_axis(out.objectness_logits, targets.chosen, axis=1),
+        jnp.take_along_axis(out.deltas, targets.chosen[..., None], axis=1),
         targets.deltas,
         positive=targets.positive,
         valid=targets.valid,

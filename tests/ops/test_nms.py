@@ -26,7 +26,7 @@ def test_keeps_what_torchvision_keeps(threshold):
             BOXES, SCORES, labels, valid=ALL, iou_threshold=threshold, size=46
         )
         assert int(kept.valid.sum()) == len(stored)
-        np.testing.assert_array_equal(kept.index[: len(stored)], stored)
+        np.testing.assert_array_equal(kept.chosen[: len(stored)], stored)
         assert not kept.valid[len(stored) :].any()
 
 
@@ -39,10 +39,10 @@ def test_a_chain_is_cut_greedily():
     valid = jnp.ones(4, bool)
     cut = jax.jit(functools.partial(nms, iou_threshold=0.3, size=3))
     kept = cut(boxes, scores, valid)
-    np.testing.assert_array_equal(kept.index[kept.valid], [0, 2])
+    np.testing.assert_array_equal(kept.chosen[kept.valid], [0, 2])
     # Without the first, the second and the fourth remain.
     kept = cut(boxes, scores, valid.at[0].set(False))
-    np.testing.assert_array_equal(kept.index[kept.valid], [1, 3])
+    np.testing.assert_array_equal(kept.chosen[kept.valid], [1, 3])
 
 
 def test_boxes_of_each_label_are_as_suppressed_one_by_one():
@@ -65,7 +65,7 @@ def test_boxes_of_each_label_are_as_suppressed_one_by_one():
     ours = jax.jit(each)(boxes, scores, valid)
     np.testing.assert_array_equal(ours.valid, expected.valid)
     np.testing.assert_array_equal(
-        ours.index[ours.valid], expected.index[expected.valid]
+        ours.chosen[ours.valid], expected.chosen[expected.valid]
     )
 
 
@@ -74,10 +74,10 @@ def test_runs_on_a_batch():
     batch = jax.jit(jax.vmap(one))(
         *(jnp.stack([x, x[::-1]]) for x in (BOXES, SCORES, ALL))
     )
-    for row in batch.index:
+    for row in batch.chosen:
         assert len(set(row.tolist())) == 10
     alone = CASE.arrays["nms/keep_0.5"][:10]
-    np.testing.assert_array_equal(batch.index[0], alone)
+    np.testing.assert_array_equal(batch.chosen[0], alone)
 
 
 @pytest.mark.parametrize("size", [0, 47])

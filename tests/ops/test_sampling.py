@@ -21,13 +21,13 @@ def test_positives_come_first_and_none_twice():
     chosen = draw(8, 4)
     np.testing.assert_array_equal(chosen.positive, [[True] * 4 + [False] * 4] * 300)
     assert chosen.valid.all()
-    assert (chosen.index[:, :4] < 6).all()
-    assert (chosen.index[:, 4:] >= 9).all()
-    assert all(len(set(row)) == 8 for row in np.asarray(chosen.index).tolist())
+    assert (chosen.chosen[:, :4] < 6).all()
+    assert (chosen.chosen[:, 4:] >= 9).all()
+    assert all(len(set(row)) == 8 for row in np.asarray(chosen.chosen).tolist())
 
 
 def test_every_candidate_is_equally_likely():
-    counts = np.bincount(np.asarray(draw(8, 3).index).ravel(), minlength=20)
+    counts = np.bincount(np.asarray(draw(8, 3).chosen).ravel(), minlength=20)
     assert (counts[6:9] == 0).all()
     # 300 draws: 3 of 6 positives and 5 of 11 negatives, within 4 standard deviations.
     np.testing.assert_allclose(counts[:6], 150, atol=35)

@@ -130,10 +130,10 @@ def detect(
         iou_threshold=rule.iou_threshold,
         size=rule.size,
     )
-    labels = kept.index // regions.shape[0]
+    labels = kept.chosen // regions.shape[0]
     return Detections(
-        jnp.where(kept.valid[:, None], boxes.reshape(-1, 4)[kept.index], 0.0),
-        jnp.where(kept.valid, scores.ravel()[kept.index], 0.0),
+        jnp.where(kept.valid[:, None], boxes.reshape(-1, 4)[kept.chosen], 0.0),
+        jnp.where(kept.valid, scores.ravel()[kept.chosen], 0.0),
         jnp.where(kept.valid, labels, classes),
         kept.valid,
     )

@@ -77,12 +77,17 @@ class MaskRCNN(nn.Module):
             coder=self.rules.proposal_coder,
             rule=self.rules.proposals,
         )
-        proposals = jax.vmap(lambda x, d, s: one(x, d, image_size=s))(*out, sizes)
-        return out, proposals
+
+        def propose_one(logits, deltas, size):
+            return one(logits, deltas, image_size=size)
+
+        return out, jax.vmap(propose_one)(out.objectness_logits, out.deltas, sizes)
 
     def anchors(self, features: Levels) -> Float32[Array, "A 4"]:
         """Anchors of all levels, in pixels."""
-        return make_anchors([x.shape[1:3] for x in features], self.rules.anchors)
+        return make_anchors(
+            [(x.shape[1], x.shape[2]) for x in features], self.rules.anchors
+        )
 
     def pool(
         self, features: Levels, boxes: Float32[Array, "B R 4"], side: int

@@ -47,7 +47,7 @@ class Truth(NamedTuple):
 class AnchorTargets(NamedTuple):
     """Sampled anchors: positives, then negatives, then padding."""
 
-    index: Int32[Array, "*lead S"]  # into all anchors
+    chosen: Int32[Array, "*lead S"]  # into all anchors
     deltas: Float32[Array, "*lead S 4"]  # to the truth; of use where positive
     positive: Bool[Array, "*lead S"]
     valid: Bool[Array, "*lead S"]
@@ -95,9 +95,9 @@ def anchor_targets(
         size=rule.size,
         most_positive=rule.most_positive,
     )
-    boxes = truth.boxes[matching.truth[sampled.index]]
-    deltas = encode(boxes, anchors[sampled.index], coder=coder)
-    return AnchorTargets(sampled.index, deltas, sampled.positive, sampled.valid)
+    boxes = truth.boxes[matching.truth[sampled.chosen]]
+    deltas = encode(boxes, anchors[sampled.chosen], coder=coder)
+    return AnchorTargets(sampled.chosen, deltas, sampled.positive, sampled.valid)
 
 
 @typed
@@ -134,8 +134,8 @@ def region_targets(
         size=rule.size,
         most_positive=rule.most_positive,
     )
-    index = matching.truth[sampled.index]
-    chosen = boxes[sampled.index]
+    index = matching.truth[sampled.chosen]
+    chosen = boxes[sampled.chosen]
     return RegionTargets(
         boxes=chosen,
         truth=index,

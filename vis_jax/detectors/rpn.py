@@ -132,7 +132,7 @@ def propose(
         size=rule.size,
     )
     return Proposals(
-        jnp.where(kept.valid[:, None], boxes[kept.index], 0.0),
-        jnp.where(kept.valid, logits[kept.index], 0.0),
+        jnp.where(kept.valid[:, None], boxes[kept.chosen], 0.0),
+        jnp.where(kept.valid, logits[kept.chosen], 0.0),
         kept.valid,
     )

@@ -12,7 +12,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32, typed
 class Kept(NamedTuple):
     """The boxes kept, best score first; the first of equal scores comes first."""
 
-    index: Int32[Array, "S"]  # into the boxes given
+    chosen: Int32[Array, "S"]  # into the boxes given
     valid: Bool[Array, "S"]
 
 

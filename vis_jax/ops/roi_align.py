@@ -112,24 +112,25 @@ def pyramid_roi_align(
       levels: which map a box reads.
       scales: cells per pixel of each level.
     """
-    heights, widths = ([m.shape[axis] for m in features] for axis in (0, 1))
+    heights = [m.shape[0] for m in features]
+    widths = [m.shape[1] for m in features]
     starts = [0]
-    for height, width in zip(heights, widths, strict=True):
-        starts.append(starts[-1] + height * width)
+    for rows, columns in zip(heights, widths, strict=True):
+        starts.append(starts[-1] + rows * columns)
     table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in features])
     height, width, start = (
         jnp.array(x, jnp.int32)[levels] for x in (heights, widths, starts[:-1])
     )
     scaled = boxes * jnp.array(scales, jnp.float32)[levels][:, None] - convention.shift
-    rows = _axis_points(
+    down = _axis_points(
         scaled[:, 1], scaled[:, 3], height, size[0], samples, convention
     )
-    columns = _axis_points(
+    across = _axis_points(
         scaled[:, 0], scaled[:, 2], width, size[1], samples, convention
     )
     total = jnp.zeros((boxes.shape[0], *size, table.shape[-1]), table.dtype)
-    for row, row_weight in rows:
-        for column, column_weight in columns:
+    for row, row_weight in down:
+        for column, column_weight in across:
             index = row[:, :, None] * width[:, None, None] + column[:, None, :]
             weight = row_weight[:, :, None] * column_weight[:, None, :] / samples**2
             values = jnp.take(table, index + start[:, None, None], axis=0)

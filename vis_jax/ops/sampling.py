@@ -11,7 +11,7 @@ from vis_jax.typing import Array, Bool, Int32, PRNGKeyArray, typed
 class Sampled(NamedTuple):
     """Candidates chosen: positives, then negatives, then padding."""
 
-    index: Int32[Array, "S"]  # into the candidates
+    chosen: Int32[Array, "S"]  # into the candidates
     positive: Bool[Array, "S"]
     valid: Bool[Array, "S"]
 
