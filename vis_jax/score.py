@@ -78,17 +78,12 @@ def score(
             sweep=True,
             progress=progress,
         )
-        for row in videos:
-            row |= tracked["videos"][row["id"]]
-        report |= {key: tracked[key] for key in tracked if key != "videos"}
+        _add_tracking(report, videos, tracked)
     if errors:
         lost = error_breakdown(
             truth, results, official_quirks=official_quirks, progress=progress
         )
-        by_video = lost.pop("videos")
-        report["errors"] = lost
-        for row in videos:
-            row["errors"] = by_video.get(row["id"], {})
+        _add_errors(report, videos, lost)
     if per_category:
         report["categories"] = _category_rows(truth, results, found)
     if per_video:
@@ -191,6 +186,20 @@ def _video_rows(truth: Truth, found: Scores) -> list[dict]:
         {"id": video_id, "name": video.name} | found.per_video.get(video_id, nothing)
         for video_id, video in sorted(truth.videos.items())
     ]
+
+
+def _add_tracking(report: dict, videos: list[dict], tracked: dict) -> None:
+    """Adds tracking metrics to the report and to the rows of its videos."""
+    report |= {key: tracked[key] for key in tracked if key != "videos"}
+    for row in videos:
+        row |= tracked["videos"][row["id"]]
+
+
+def _add_errors(report: dict, videos: list[dict], lost: dict) -> None:
+    """Adds what the AP is lost to, to the report and to the rows of its videos."""
+    report["errors"] = {key: lost[key] for key in lost if key != "videos"}
+    for row in videos:
+        row["errors"] = lost["videos"].get(row["id"], {})
 
 
 def _category_rows(truth: Truth, results: Results, found: Scores) -> list[dict]:

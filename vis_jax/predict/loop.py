@@ -101,15 +101,7 @@ def predict(
             num_frames=source.num_frames,
         )
         _check_prediction(prediction, source, len(categories))
-        entries = video_entries(
-            prediction.labels,
-            prediction.scores,
-            prediction.segmentations,
-            video_id=VIDEO_ID,
-            category_ids=[number for number, _ in categories],
-        )
-        write_results(folder / RESULTS, entries)
-        write_json(folder / INFO, _info(source, prediction, categories), indent=2)
+        _write_tracks(folder, source, prediction, categories)
         shown = _shown(prediction, score_threshold)
         if write_pngs:
             _write_ids(folder / IDS, source, prediction, shown)
@@ -235,6 +227,24 @@ def _check_prediction(prediction: Prediction, source: Source, classes: int) -> N
                 raise ValueError(
                     f"prediction: expected masks of size {size}, got {rle['size']}"
                 )
+
+
+def _write_tracks(
+    folder: Path,
+    source: Source,
+    prediction: Prediction,
+    categories: Sequence[tuple[int, str]],
+) -> None:
+    """Writes every track, and what the tracks are of."""
+    entries = video_entries(
+        prediction.labels,
+        prediction.scores,
+        prediction.segmentations,
+        video_id=VIDEO_ID,
+        category_ids=[number for number, _ in categories],
+    )
+    write_results(folder / RESULTS, entries)
+    write_json(folder / INFO, _info(source, prediction, categories), indent=2)
 
 
 def _info(
