@@ -69,7 +69,7 @@ for module in pkgutil.walk_packages(vis_jax.__path__, "vis_jax."):
     ("words", "expected"),
     [
         (["trian"], "command 'trian': expected one of train, evaluate, predict"),
-        (["data"], "command 'data': expected one of data make_shapes, data split"),
+        (["data"], "command 'data': expected one of data make_shapes, data check"),
         (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
         (["score", "--trth=x"], "Unknown command line flag 'trth'"),
         (["score", "one", "two"], "unexpected words on the command line: one two"),
@@ -81,6 +81,7 @@ for module in pkgutil.walk_packages(vis_jax.__path__, "vis_jax."):
         (["evaluate", "--config=configs/ifr_shapes.py"], "--checkpoint: expected"),
         (["predict", "--workdir=there"], "--source: expected a path, got none"),
         (["data", "make_shapes"], "--output: expected a new folder, got none"),
+        (["data", "check"], "--root: expected a folder, got none"),
         (["data", "split", "--truth=a", "--output=b"], "--num_held_out: expected"),
         (["data", "pack", "--truth=a"], "--results: expected a file, got none"),
     ],

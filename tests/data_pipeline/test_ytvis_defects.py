@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_pipeline.datasets.check_folder import check_folder
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.errors import DataError
 
@@ -76,10 +77,14 @@ def test_a_defect_is_named(write, annotations, place, value, message):
     for key in place[:-1]:
         target = target[key]
     target[place[-1]] = value
+    root = write(annotations)
     with pytest.raises(DataError, match=message) as error:
-        YouTubeVis(write(annotations), "train")
+        YouTubeVis(root, "train")
     assert "instances.json" in str(error.value)
     assert len(str(error.value)) < 600
+    found = []
+    check_folder(root, "train", defect=found.append, warning=found.append)
+    assert str(error.value) in map(str, found)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
