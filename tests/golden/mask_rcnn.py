@@ -50,8 +50,13 @@ def model_of_case(case: Case) -> MaskRCNN:
             size=settings["box_detections_per_img"],
         ),
     )
+    return model_of(ResNet("50"), classes, rules)
+
+
+def model_of(backbone: ResNet, classes: int, rules: Rules) -> MaskRCNN:
+    """Mask R-CNN of the usual sizes."""
     return MaskRCNN(
-        ResNet("50"),
+        backbone,
         FPN(256),
         RPN(256, ratios=3),
         BoxHead(classes, width=1024),
@@ -106,7 +111,7 @@ def _run(model: MaskRCNN, variables, images, sizes, given):
             given_masks=self.masks(features, given),
         )
 
-    return model.apply(variables, method=lambda self: run(self))
+    return model.apply(variables, method=run)
 
 
 def compare(case: Case) -> dict[str, np.ndarray]:

@@ -1,3 +1,4 @@
+from tests.golden import mask_rcnn_detectron2
 from tests.golden.cases import load
 from tests.golden.mask_rcnn import compare
 from tests.golden.mask_rcnn_losses import compare_losses
@@ -26,3 +27,11 @@ def test_losses_and_gradients():
     assert len(names) == 10
     for name in names:
         case.check(name, results[name])
+
+
+def test_detectron2_up_to_proposals_and_on_given_regions():
+    case = load("maskrcnn_r50_fpn_detectron2")
+    results = mask_rcnn_detectron2.compare(case)
+    assert len(results) == 23
+    for name, values in results.items():
+        case.check(name, values)

@@ -20,7 +20,9 @@ from vis_jax.typing import Array, Float, Float32, Int32
 
 _ROI_STRIDES = (4, 8, 16, 32)
 _FINEST = 56.0  # pixels; larger regions read coarser levels
-_SAMPLES = 2  # points of RoIAlign per axis and cell
+# Points of RoIAlign per axis and cell. Deviation: detectron2 has as many as the region
+# has pixels there, which no fixed shape allows; torchvision and mmdetection have two.
+_SAMPLES = 2
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
 Levels = tuple[Float[Array, "B h w D"], ...]
