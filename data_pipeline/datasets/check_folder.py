@@ -25,7 +25,7 @@ from data_pipeline.datasets.ytvis_json import (
     video_title,
 )
 from data_pipeline.datasets.ytvis_layout import Layout, find_layout
-from data_pipeline.errors import DataError, Report
+from data_pipeline.errors import DataError, Report, shorten
 
 _THREADS = 4  # frames decoded at a time
 
@@ -129,7 +129,7 @@ def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:
                     video=video_title(video),
                     field=f"file_names[{frame}]",
                     expected=f"a name used once, unlike file_names[{place}] of video"
-                    f" {video_title(first)}",
+                    f" {shorten(video_title(first))}",
                     got=name,
                 )
             )

@@ -79,7 +79,7 @@ def _warn(
     if not frames.size:
         return
     first = int(frames[0])
-    value = of_masks[first].tolist()
+    value = of_masks[first].astype(int).tolist()
     expected = f"{value}, as the mask has" if np.any(value) else "null, as the mask"
     got = repr(entry[key][first]).replace("None", "null")
     if frames.size > 1:
