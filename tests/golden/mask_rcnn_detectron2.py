@@ -16,11 +16,12 @@ from tests.golden.mask_rcnn import CANVAS, model_of, shapes_of
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.box_head import DetectRule
+from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MaskRCNN, Rules
 from vis_jax.detectors.rpn import ProposalRule
 from vis_jax.ops.anchors import AnchorGrid
 from vis_jax.ops.box_coder import ROI, UNIT, UPPER, BoxCoder
-from vis_jax.ops.masks import _weights
+from vis_jax.ops.masks import _weights, paste_masks
 from vis_jax.ops.roi_align import ALIGNED, roi_levels
 
 _MEAN = (103.53, 116.28, 123.675)  # blue, green, red
@@ -83,30 +84,42 @@ def pool(features, boxes, side: int):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(model: MaskRCNN, variables, images, sizes, given):
+def _run(model: MaskRCNN, variables, images, sizes, given, found, labels):
     def run(self):
         features = self.features(images)
         rpn, proposals = self.propose(features, sizes)
         pooled = jax.vmap(functools.partial(pool, side=7))(features, given)
-        for_masks = jax.vmap(functools.partial(pool, side=14))(features, given)
+        pool_masks = jax.vmap(functools.partial(pool, side=14))
+        for_masks = pool_masks(features, given).reshape(-1, 14, 14, 256)
+        for_found = pool_masks(features, found).reshape(-1, 14, 14, 256)
+        logits = of_label(self.mask_head(for_found), labels.ravel())
         return dict(
             features=features,
             rpn=rpn,
             proposals=proposals,
             pooled=pooled,
             given=self.box_head(pooled),
-            masks=self.mask_head(for_masks.reshape(-1, 14, 14, 256)),
+            masks=self.mask_head(for_masks),
+            probs=jax.nn.sigmoid(logits).reshape(*labels.shape, 28, 28),
         )
 
     return model.apply(variables, method=run)
 
 
 def compare(case: Case) -> dict[str, np.ndarray]:
-    """Stored arrays up to the proposals, and of the heads on given regions."""
+    """Stored arrays up to the proposals, and of the heads on given regions.
+
+    Also the masks of the stored detections.
+    """
     model, variables = converted(case)
     given = np.stack([case.arrays[f"given_rois/boxes/{i}"] for i in range(2)])
     images, sizes = inputs_of_case(case)
-    run = _run(model, variables, images, sizes, given)
+    found, labels = (
+        np.stack([case.arrays[f"detections/{i}/{name}"] for i in range(2)])
+        for name in ("boxes", "labels")
+    )
+    labels = labels.astype(np.int32)
+    run = _run(model, variables, images, sizes, given, found, labels)
     out = run["given"]
     results = {
         "given_rois/box_pooled": nchw(run["pooled"].reshape(12, 7, 7, 256)),
@@ -125,4 +138,9 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     for i in range(2):
         results[f"proposals/{i}/boxes"] = run["proposals"].boxes[i]
         results[f"proposals/{i}/logits"] = run["proposals"].logits[i]
+        size = (int(sizes[i, 0]), int(sizes[i, 1]))
+        probs = paste_masks(run["probs"][i], jnp.asarray(found[i]), size=size)
+        masks = np.asarray(probs) >= 0.5
+        results[f"detections/{i}/masks_packed"] = np.packbits(masks)
+        results[f"detections/{i}/mask_area"] = masks.sum(axis=(1, 2))
     return results

@@ -29,9 +29,9 @@ def test_losses_and_gradients():
         case.check(name, results[name])
 
 
-def test_detectron2_up_to_proposals_and_on_given_regions():
+def test_detectron2_up_to_proposals_and_on_given_boxes():
     case = load("maskrcnn_r50_fpn_detectron2")
     results = mask_rcnn_detectron2.compare(case)
-    assert len(results) == 23
+    assert len(results) == 27
     for name, values in results.items():
         case.check(name, values)

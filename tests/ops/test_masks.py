@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.masks import crop_masks
+from vis_jax.ops.masks import crop_masks, paste_masks
 from vis_jax.ops.roi_align import ALIGNED, UNALIGNED, roi_align
 
 crop = jax.jit(crop_masks, static_argnames=("side", "convention"))
+paste = jax.jit(paste_masks, static_argnames="size")
 
 
 def test_cells_hold_the_share_of_the_mask():
@@ -48,3 +49,27 @@ def test_an_empty_box_is_finite():
             convention=convention,
         )
         assert np.isfinite(ours).all()
+
+
+def test_pasted_cells_lie_on_their_pixels():
+    values = jnp.array([[[1.0, 2], [3, 4]]] * 3)
+    boxes = jnp.array([[1.0, 1, 3, 3], [2, 0, 6, 2], [3, 3, 3, 3]])
+    ours = paste(values, boxes, size=(4, 6))
+    same = np.zeros((4, 6))
+    same[1:3, 1:3] = [[1, 2], [3, 4]]
+    np.testing.assert_allclose(ours[0], same, atol=1e-6)
+    # Twice as wide: between the cells a mean, beyond them less and less.
+    wide = [[0, 0.25, 0.75, 1.25, 1.75, 1.5], [0, 0.75, 2.25, 3.25, 3.75, 3]]
+    np.testing.assert_allclose(ours[1, :2], wide, atol=1e-6)
+    assert not ours[1, 2:].any()
+    assert not ours[2].any()
+
+
+def test_what_is_cropped_is_pasted_back():
+    masks = np.zeros((1, 16, 20), bool)
+    masks[0, 4:12, 6:14] = True
+    boxes = jnp.array([[2.0, 2, 18, 14]])
+    cropped = crop(
+        jnp.asarray(masks), boxes, jnp.zeros(1, jnp.int32), side=28, convention=ALIGNED
+    )
+    np.testing.assert_array_equal(paste(cropped, boxes, size=(16, 20)) >= 0.5, masks)
