@@ -1,0 +1,235 @@
+"""The peer of the speed benchmarks: Mask2Former of Hugging Face transformers, PyTorch.
+
+It runs in a process of its own, so that neither library shares threads or memory with
+the other, and waits while ours is timed. That process may belong to another
+environment: it needs torch, transformers and scipy, and nothing of this project.
+Weights are random; both models have the same sizes.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Timing(NamedTuple):
+    """Medians over the rounds."""
+
+    ours: float  # seconds
+    peer: float  # seconds
+    ratio: float  # of the two in one round, peer / ours: above 1 if ours is faster
+    least: float  # smallest ratio of a round
+    most: float
+
+
+class Peer:
+    """A peer process, asked for one timed call at a time."""
+
+    def __init__(self, python: str, settings: dict):
+        """Starts it; `settings` as `make_call` reads them.
+
+        Raises:
+          SystemExit: it did not start; its own message is on stderr.
+        """
+        command = [python, str(Path(__file__).resolve()), json.dumps(settings)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.versions = self._answer()["versions"]
+
+    def time(self) -> float:
+        """Seconds of one call."""
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._answer()["seconds"]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(
+                "peer: ended early; --peer_python must name a Python that has torch,"
+                " transformers and scipy (here: pip install -e '.[peer]')"
+            )
+        return json.loads(line)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every comparison with the peer can be told."""
+    parser.add_argument("--size", type=int, nargs=2, default=(384, 640))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--peer_python", default=sys.executable)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
+
+
+def compare(call: Callable[[], None], args: argparse.Namespace, **settings) -> Timing:
+    """Times `call` and the peer in turns.
+
+    Args:
+      call: one call of ours that ends when its result is there; compiled already.
+      args: of `add_arguments`.
+      **settings: the rest of what `make_call` reads.
+    """
+    common = dict(size=args.size, dtype=args.dtype, compile=args.compile)
+    common["threads"] = len(os.sched_getaffinity(0))
+    peer = Peer(args.peer_python, common | settings)
+    call()
+    pairs = [(seconds(call), peer.time()) for _ in range(args.rounds)]
+    peer.close()
+    print(f"# peer: {peer.versions}", file=sys.stderr)
+    ours, theirs = zip(*pairs, strict=True)
+    ratios = [b / a for a, b in pairs]
+    middle = statistics.median
+    return Timing(
+        middle(ours), middle(theirs), middle(ratios), min(ratios), max(ratios)
+    )
+
+
+def seconds(call: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def print_machine(device: str) -> None:
+    """What the numbers below were measured on."""
+    cores = len(os.sched_getaffinity(0))
+    print(f"{platform.platform()}, {cores} cores, device {device}")
+
+
+def make_call(settings: dict) -> Callable[[], None]:
+    """One forward pass, one training step, or one deformable attention.
+
+    Args:
+      settings: what (forward, train or deform_attn), backbone (r50 or swint), queries,
+        size (height and width in pixels), batch (images), instances (of an image, when
+        training), dtype, threads, compile.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(settings["threads"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings["what"] == "deform_attn":
+        return _deform_attn(settings, device)
+    return _network(settings, device)
+
+
+def _network(settings: dict, device: str) -> Callable[[], None]:
+    import torch
+    from transformers import Mask2FormerForUniversalSegmentation
+
+    config = _config(settings["backbone"], settings["queries"])
+    model = Mask2FormerForUniversalSegmentation(config).to(device)
+    images = torch.rand(settings["batch"], 3, *settings["size"], device=device)
+    dtype = getattr(torch, settings["dtype"])
+    cast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    run = torch.compile(model) if settings["compile"] else model
+
+    def forward() -> None:
+        with torch.no_grad(), cast:
+            run(pixel_values=images)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+
+    def train() -> None:
+        masks, labels = _truth(settings, device)
+        optimizer.zero_grad()
+        with cast:
+            out = run(pixel_values=images, mask_labels=masks, class_labels=labels)
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+
+    is_train = settings["what"] == "train"
+    model.train(is_train)
+    return train if is_train else forward
+
+
+def _config(backbone: str, queries: int):
+    """Mask2Former as published; backbones of the same shape as ours."""
+    from transformers import Mask2FormerConfig, ResNetConfig, SwinConfig
+
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    if backbone == "r50":
+        body = ResNetConfig(out_features=stages)
+    else:
+        body = SwinConfig(
+            embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
+            drop_path_rate=0.3, out_features=stages,
+        )  # fmt: skip
+    return Mask2FormerConfig(
+        backbone_config=body, num_labels=40, num_queries=queries, train_num_points=12544
+    )
+
+
+def _truth(settings: dict, device: str) -> tuple[list, list]:
+    """The same overlapping rectangles in each image."""
+    import torch
+
+    height, width = settings["size"]
+    count = settings["instances"]
+    masks = torch.zeros(count, height, width, device=device)
+    for i in range(count):
+        masks[i, height // 4 : height // 2, i * width // count :] = 1.0
+    labels = torch.arange(count, device=device)
+    return [masks] * settings["batch"], [labels] * settings["batch"]
+
+
+def _deform_attn(settings: dict, device: str) -> Callable[[], None]:
+    import torch
+    from transformers.models.mask2former import modeling_mask2former as peer
+
+    height, width = settings["size"]
+    shapes = [(height // s, width // s) for s in (32, 16, 8)]
+    tokens = sum(h * w for h, w in shapes)
+    back = settings["backward"]
+    values = torch.randn(1, tokens, 8, 32, device=device, requires_grad=back)
+    locations = torch.rand(1, tokens, 8, 3, 4, 2, device=device, requires_grad=back)
+    weights = torch.rand(1, tokens, 8, 3, 4, device=device, requires_grad=back)
+
+    def call() -> None:
+        out = peer.multi_scale_deformable_attention(values, shapes, locations, weights)
+        if back:
+            torch.autograd.grad(out.sum(), (values, locations, weights))
+
+    return call
+
+
+def serve(settings: dict) -> None:
+    """Times one call for every line on stdin, after two that are not counted."""
+    import torch
+    import transformers
+
+    call = make_call(settings)
+
+    def whole() -> None:
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    whole()
+    whole()
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(json.dumps({"versions": versions}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": seconds(whole)}), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", help="JSON; see make_call")
+    serve(json.loads(parser.parse_args().settings))
