@@ -6,7 +6,7 @@ import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax.metrics.json_checks import FormatError
-from vis_jax.score import format_table, score, score_short_long
+from vis_jax.score import Options, format_table, score, score_short_long
 
 MASKS = rows(8, 8, None, 8)
 
@@ -30,15 +30,10 @@ def write(folder, **contents):
 
 def test_writes_what_it_returns(files, tmp_path):
     output = tmp_path / "scores.json"
-    report = score(
-        *files,
-        output,
-        tracking=True,
-        per_video=True,
-        per_category=True,
-        occlusion=True,
-        errors=True,
+    everything = Options(
+        tracking=True, per_video=True, per_category=True, occlusion=True, errors=True
     )
+    report = score(*files, output, options=everything)
     assert json.loads(output.read_text()) == report
     assert report["AP"] == pytest.approx(0.5)
     assert report["AP_SO"] == report["AP_MO"] == pytest.approx(0.5)
@@ -52,7 +47,8 @@ def test_writes_what_it_returns(files, tmp_path):
 
 
 def test_the_table_lists_every_number(files):
-    report = score(*files, tracking=True, per_video=True, per_category=True)
+    rows = Options(tracking=True, per_video=True, per_category=True)
+    report = score(*files, options=rows)
     table = format_table(report)
     for name in ("AP", "AR100", "APl", "HOTA", "IDSW", "category", "worst video"):
         assert name in table.split() or name in table
@@ -81,7 +77,7 @@ def test_strict_scoring_refuses_what_the_official_tool_lets_pass(tmp_path):
     assert "warning: results: list shorter" in format_table(report)
     output = tmp_path / "scores.json"
     with pytest.raises(FormatError, match="expected 4 entries, got 2"):
-        score(*paths, output, official_quirks=False)
+        score(*paths, output, options=Options(official_quirks=False))
     assert not output.exists()
 
 

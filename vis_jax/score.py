@@ -4,6 +4,7 @@ Needs neither JAX nor TensorFlow.
 """
 
 import os
+from typing import NamedTuple
 
 from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError, read_json, write_json
@@ -16,20 +17,32 @@ NUM_WORST = 5  # videos in the table
 _LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
 
 
+class Options(NamedTuple):
+    """What is worked out beside the twelve numbers, and how."""
+
+    tracking: bool = False  # HOTA, DetA, .. IDF1, .. IDSW, Frag
+    per_video: bool = False  # a list `videos`
+    per_category: bool = False  # a list `categories`
+    occlusion: bool = False  # AP and AR by occlusion (OVIS)
+    errors: bool = False  # AP50 lost to each kind of error
+    # Odd files are scored exactly as the official tool does, with `warnings`;
+    # otherwise they are errors.
+    official_quirks: bool = True
+    # Of the tracking metrics:
+    score_threshold: float = 0.3  # predictions below are left out
+    box_tracking: bool = False  # on boxes around the masks
+    class_aware: bool = True  # tracks of different categories do not match
+
+
+PLAIN = Options()
+
+
 def score(
     truth_path: str | os.PathLike,
     results_path: str | os.PathLike,
     output_path: str | os.PathLike | None = None,
     *,
-    tracking: bool = False,
-    per_video: bool = False,
-    per_category: bool = False,
-    occlusion: bool = False,
-    errors: bool = False,
-    official_quirks: bool = True,
-    score_threshold: float = 0.3,
-    box_tracking: bool = False,
-    class_aware: bool = True,
+    options: Options = PLAIN,
     progress: bool = False,
 ) -> dict:
     """Video AP and, if asked for, tracking metrics and what the AP is lost to.
@@ -38,15 +51,7 @@ def score(
       truth_path: instances.json with annotations.
       results_path: results.json.
       output_path: where the numbers are written as JSON; None: nowhere.
-      tracking: add HOTA, DetA, AssA, LocA, MOTA, MOTP, IDF1, IDP, IDR, IDSW, Frag.
-      per_video, per_category: add lists `videos`, `categories`.
-      occlusion: add AP and AR by occlusion (OVIS).
-      errors: add AP50 lost to each kind of error.
-      official_quirks: odd files are scored exactly as the official tool does, with
-        `warnings`; otherwise they are errors.
-      score_threshold: of the tracking metrics; predictions below are left out.
-      box_tracking: tracking metrics on boxes around the masks.
-      class_aware: tracks of different categories do not match in tracking metrics.
+      options: what else is worked out.
       progress: show bars in long runs.
 
     Returns:
@@ -56,41 +61,49 @@ def score(
       FormatError: a file is not as it should be.
     """
     _check_folder(output_path)
-    truth = load_truth(truth_path, official_quirks=official_quirks)
-    results = load_results(results_path, truth, official_quirks=official_quirks)
+    quirks = options.official_quirks
+    truth = load_truth(truth_path, official_quirks=quirks)
+    results = load_results(results_path, truth, official_quirks=quirks)
+    report = _report(truth, results, options, progress)
+    if output_path is not None:
+        write_json(output_path, report, indent=1)
+    return report
+
+
+def _report(truth: Truth, results: Results, options: Options, progress: bool) -> dict:
+    """All numbers that are asked for."""
     found = evaluate(
         truth,
         results,
-        official_quirks=official_quirks,
-        occlusion=occlusion,
-        per_video=per_video,
+        official_quirks=options.official_quirks,
+        occlusion=options.occlusion,
+        per_video=options.per_video,
         progress=progress,
     )
     report: dict = dict(found.stats)
     videos = _video_rows(truth, found)
-    if tracking:
+    if options.tracking:
         tracked = tracking_scores(
             truth,
             results,
-            kind="box" if box_tracking else "mask",
-            class_aware=class_aware,
-            score_threshold=score_threshold,
+            kind="box" if options.box_tracking else "mask",
+            class_aware=options.class_aware,
+            score_threshold=options.score_threshold,
             sweep=True,
             progress=progress,
         )
         _add_tracking(report, videos, tracked)
-    if errors:
+    if options.errors:
+        quirks = options.official_quirks
         lost = error_breakdown(
-            truth, results, official_quirks=official_quirks, progress=progress
+            truth, results, official_quirks=quirks, progress=progress
         )
         _add_errors(report, videos, lost)
-    if per_category:
+    if options.per_category:
         report["categories"] = _category_rows(truth, results, found)
-    if per_video:
+    if options.per_video:
         report["videos"] = videos
     report["warnings"] = found.warnings
-    if output_path is not None:
-        write_json(output_path, report, indent=1)
     return report
 
 

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from tests.small_disk import files_up_to
 from vis_jax.predict import loop
-from vis_jax.predict.loop import predict
+from vis_jax.predict.loop import Wanted, predict
 from vis_jax.predict.sources import PredictError, open_source
 from vis_jax.visualize.colours import track_colour
 
@@ -50,9 +50,15 @@ def _infer(frames, *, height, width, num_frames):
     return _prediction()
 
 
-def _predict(source, output, infer=_infer, **options):
+def _predict(source, output, infer=_infer, *, overwrite=False, **wanted):
     return predict(
-        source, output, infer, categories=CATEGORIES, progress=False, **options
+        source,
+        output,
+        infer,
+        categories=CATEGORIES,
+        wanted=Wanted(**wanted),
+        overwrite=overwrite,
+        progress=False,
     )
 
 

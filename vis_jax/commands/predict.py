@@ -46,7 +46,7 @@ def run(values: flags.FlagValues) -> None:
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.evaluate.infer import make_infer
-    from vis_jax.predict.loop import predict
+    from vis_jax.predict.loop import Wanted, predict
     from vis_jax.predict.sources import open_source
 
     config = read_config(values)
@@ -63,10 +63,7 @@ def run(values: flags.FlagValues) -> None:
         values.output,
         make_infer(system, variables, config.test),
         categories=categories,
-        score_threshold=values.score_threshold,
-        draw_video=values.video,
-        write_pngs=values.pngs,
-        fps=values.fps,
+        wanted=Wanted(values.score_threshold, values.video, values.pngs, values.fps),
         overwrite=values.overwrite,
         progress=sys.stderr.isatty(),
     )

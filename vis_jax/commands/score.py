@@ -63,16 +63,16 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _one(values: flags.FlagValues) -> str:
-    from vis_jax.score import format_table, score
+    from vis_jax.score import Options, format_table, score
 
     switches = {name: getattr(values, name) for name in _SWITCHES}
+    options = Options(score_threshold=values.score_threshold, **switches)
     report = score(
         values.truth,
         values.results,
         values.output,
-        score_threshold=values.score_threshold,
+        options=options,
         progress=sys.stderr.isatty(),
-        **switches,
     )
     return format_table(report)
 

@@ -49,7 +49,7 @@ def evaluate(
     """
     # Both need pycocotools, which importing this module must not.
     from data_pipeline.datasets.to_ytvis import to_ytvis
-    from vis_jax.score import score
+    from vis_jax.score import Options, score
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,9 +62,7 @@ def evaluate(
         folder / TRUTH,
         folder / RESULTS,
         folder / SCORES,
-        tracking=True,
-        per_category=True,
-        per_video=True,
+        options=Options(tracking=True, per_category=True, per_video=True),
     )
     (folder / PARTIAL).unlink()
     return report

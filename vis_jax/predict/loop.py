@@ -50,16 +50,27 @@ class Outputs(NamedTuple):
     ids: Path | None  # a folder
 
 
+class Wanted(NamedTuple):
+    """What `predict` writes beside the tracks."""
+
+    # Tracks below it are neither drawn nor in the id images; what is drawn of a track
+    # with several classes is the best one.
+    score_threshold: float = 0.3
+    draw_video: bool = True  # `video.mp4` with masks and labels
+    write_pngs: bool = False  # `ids/00000.png` ..: one track id per pixel
+    fps: Fraction | float | None = None  # of the drawn video; None: of the source
+
+
+ALL_DRAWN = Wanted()
+
+
 def predict(
     source: Source,
     output: str | Path,
     infer: Callable[..., Prediction],
     *,
     categories: Sequence[tuple[int, str]],
-    score_threshold: float = 0.3,
-    draw_video: bool = True,
-    write_pngs: bool = False,
-    fps: Fraction | float | None = None,
+    wanted: Wanted = ALL_DRAWN,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Outputs:
@@ -74,17 +85,9 @@ def predict(
       infer: `infer(frames, height=, width=, num_frames=)`, with `frames` an iterator
         over uint8 [H, W, 3] and sizes in pixels.
       categories: (category id, name) of labels 0 .. K - 1.
-      score_threshold: tracks below it are neither drawn nor in the id images; what is
-        drawn of a track with several classes is the best one.
-      draw_video: whether to write `video.mp4` with masks and labels.
-      write_pngs: whether to write `ids/00000.png` ..: one track id per pixel.
-      fps: frames a second of the drawn video; None for those of the source.
-      overwrite: replaces these files in a folder that has some already; what else is
-        in the folder stays.
+      wanted: what is drawn, and how.
+      overwrite: replaces these files in a folder that has some; all else there stays.
       progress: whether to show progress bars.
-
-    Returns:
-      The paths written.
 
     Raises:
       PredictError: the output is not empty, or a frame cannot be read.
@@ -92,7 +95,7 @@ def predict(
       OSError: a file cannot be written, as on a full disk; names the file.
     """
     output = Path(output)
-    rate = _check_arguments(source, output, score_threshold, fps, overwrite)
+    rate = _check_arguments(source, output, wanted, overwrite)
     with _staging(output) as folder:
         prediction = infer(
             _with_bar(source, "model", progress),
@@ -102,19 +105,23 @@ def predict(
         )
         _check_prediction(prediction, source, len(categories))
         _write_tracks(folder, source, prediction, categories)
-        shown = _shown(prediction, score_threshold)
-        if write_pngs:
+        shown = _shown(prediction, wanted.score_threshold)
+        if wanted.write_pngs:
             _write_ids(folder / IDS, source, prediction, shown)
-        if draw_video:
+        if wanted.draw_video:
             names = [name for _, name in categories]
             frames = _drawn(source, prediction, shown, names, progress)
             _write_video(folder / VIDEO, frames, source, rate)
         _publish(folder, output)
+    return _outputs(output, wanted)
+
+
+def _outputs(output: Path, wanted: Wanted) -> Outputs:
     return Outputs(
         results=output / RESULTS,
         info=output / INFO,
-        video=output / VIDEO if draw_video else None,
-        ids=output / IDS if write_pngs else None,
+        video=output / VIDEO if wanted.draw_video else None,
+        ids=output / IDS if wanted.write_pngs else None,
     )
 
 
@@ -130,16 +137,14 @@ def _shown(prediction: Prediction, score_threshold: float) -> np.ndarray:
 
 
 def _check_arguments(
-    source: Source,
-    output: Path,
-    score_threshold: float,
-    fps: Fraction | float | None,
-    overwrite: bool,
+    source: Source, output: Path, wanted: Wanted, overwrite: bool
 ) -> Fraction:
     """Frames a second of the drawn video, once all arguments are known to be good."""
-    if not 0 <= score_threshold <= 1:
-        raise ValueError(f"score_threshold: expected 0 .. 1, got {score_threshold}")
-    rate = source.fps if fps is None else fps
+    if not 0 <= wanted.score_threshold <= 1:
+        raise ValueError(
+            f"score_threshold: expected 0 .. 1, got {wanted.score_threshold}"
+        )
+    rate = source.fps if wanted.fps is None else wanted.fps
     if not 0.01 <= rate <= 1000:
         raise ValueError(f"fps: expected 0.01 .. 1000, got {rate}")
     if output.exists() and not output.is_dir():
