@@ -47,7 +47,12 @@ class Predictions(NamedTuple):
     class_probs: Float32[Array, "N K"]  # of the track up to now; need not sum to 1
     track_ids: Int32[Array, "N"]  # 1, 2, .. within one video; 0 = none
     valid: Bool[Array, "N"]
-    mask_logits: Float32[Array, "N T h w"]  # over the whole canvas
+    mask_logits: Float32[Array, "N T h w"]  # positive = inside
+    # What the masks cover, x1 y1 x2 y2 in canvas pixels; an empty box: the track is
+    # not in the frame. None: every mask covers the whole canvas.
+    mask_boxes: Float32[Array, "N T 4"] | None = None
+    # Objects that found no free track up to now; to be told to the user.
+    lost: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
 
     @property
     def labels(self) -> np.ndarray:
@@ -58,6 +63,24 @@ class Predictions(NamedTuple):
     def scores(self) -> np.ndarray:
         """float32 [N]; once the arrays have values."""
         return np.asarray(self.class_probs).max(axis=1)
+
+
+class Detections(NamedTuple):
+    """What a detector found in frames, each by itself, best score first.
+
+    Axes: N slots, K classes, E and F lengths of descriptions, h w cells of a mask.
+    Padding has zeros, and the label K.
+    """
+
+    boxes: Float32[Array, "*lead N 4"]  # x1 y1 x2 y2 in canvas pixels
+    scores: Float32[Array, "*lead N"]  # 0 = shown, but says nothing of the track
+    labels: Int32[Array, "*lead N"]
+    valid: Bool[Array, "*lead N"]
+    # By which a track head compares objects: dot products. E = 0 without such a head.
+    embeds: Float32[Array, "*lead N E"]
+    # What the classifier sees last, of unit length; for trackers without training.
+    looks: Float32[Array, "*lead N F"]
+    mask_logits: Float32[Array, "*lead N h w"]  # over the box; positive = inside
 
 
 class LossAux(NamedTuple):

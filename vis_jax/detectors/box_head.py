@@ -40,7 +40,7 @@ class DetectRule(NamedTuple):
     size: int
 
 
-class Detections(NamedTuple):
+class FoundBoxes(NamedTuple):
     """Objects of an image, best first; padding has zeros and label K."""
 
     boxes: Float32[Array, "*lead N 4"]
@@ -102,7 +102,7 @@ def detect(
     image_size: Int32[Array, "2"],
     coder: BoxCoder,
     rule: DetectRule,
-) -> Detections:
+) -> FoundBoxes:
     """The best boxes of one image after suppression within each class.
 
     A region may be found under several classes.
@@ -131,7 +131,7 @@ def detect(
         size=rule.size,
     )
     labels = kept.chosen // regions.shape[0]
-    return Detections(
+    return FoundBoxes(
         jnp.where(kept.valid[:, None], boxes.reshape(-1, 4)[kept.chosen], 0.0),
         jnp.where(kept.valid, scores.ravel()[kept.chosen], 0.0),
         jnp.where(kept.valid, labels, classes),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from vis_jax.detectors.box_head import BoxOutput, Detections, DetectRule, detect
+from vis_jax.detectors.box_head import BoxOutput, FoundBoxes, DetectRule, detect
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
@@ -115,7 +115,7 @@ class MaskRCNN(nn.Module):
 
     def detect(
         self, features: Levels, proposals: Proposals, sizes: Int32[Array, "B 2"]
-    ) -> Detections:
+    ) -> FoundBoxes:
         """Objects among the proposals of each image."""
         out = self.classify(features, proposals.boxes)
 
@@ -142,7 +142,7 @@ class MaskRCNN(nn.Module):
 
     def __call__(
         self, images: Float[Array, "B H W 3"], sizes: Int32[Array, "B 2"]
-    ) -> tuple[Detections, Float32[Array, "B N h w"]]:
+    ) -> tuple[FoundBoxes, Float32[Array, "B N h w"]]:
         """Objects of images, and the mask logits of each over its box.
 
         Args:
