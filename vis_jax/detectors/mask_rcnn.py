@@ -10,7 +10,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from vis_jax.detectors.box_head import BoxOutput, FoundBoxes, DetectRule, detect
+from vis_jax.detectors.box_head import BoxOutput, DetectRule, FoundBoxes, detect
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
