@@ -48,6 +48,21 @@ def adamw(params, gradients, *, config, decay_at):
     return params
 
 
+def sgd(params, gradients, *, config):
+    """The update that torch.optim.SGD documents, in plain NumPy and float64."""
+    params = flat(params)
+    buffers = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    for gradient in map(flat, gradients):
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient.values()))
+        for name, leaf in params.items():
+            g = gradient[name] * min(1.0, config.clip_norm / norm)
+            g = g + config.weight_decay * DECAYS[name] * leaf
+            buffers[name] = config.momentum * buffers[name] + g
+            own = config.learning_rate * RATES[name]
+            params[name] = leaf - own * buffers[name]
+    return params
+
+
 def build(params, **changes):
     config = toy_config(**changes)
     return config.optimizer, optimizers.build(
@@ -61,13 +76,49 @@ def test_equals_adamw_written_by_hand():
     gradients = [tree(1, 0.01), tree(2), tree(3, 10.0), tree(4), tree(5)]
     config, optimizer = build(params, **{"optimizer.decay_at": (3,)})
     expected = adamw(params, gradients, config=config, decay_at=(3,))
-    state = optimizer.transform.init(params)
-    got = params
-    for gradient in gradients:
-        updates, state = optimizer.transform.update(gradient, state, got)
-        got = optax.apply_updates(got, updates)
-    for name, leaf in flat(got).items():
+    for name, leaf in flat(train(optimizer, params, gradients)).items():
         np.testing.assert_allclose(leaf, expected[name], rtol=2e-6, err_msg=name)
+
+
+def test_equals_sgd_written_by_hand():
+    params = tree(0)
+    gradients = [tree(1, 0.01), tree(2), tree(3, 10.0), tree(4), tree(5)]
+    config = toy_config(**{"optimizer.decay_at": ()}).optimizer
+    del config.betas, config.eps
+    config.update(kind="sgd", momentum=0.9, learning_rate=0.1, weight_decay=0.3)
+    optimizer = optimizers.build(config, num_steps=5, params=params)
+    expected = sgd(params, gradients, config=config)
+    for name, leaf in flat(train(optimizer, params, gradients)).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=2e-6, err_msg=name)
+
+
+def train(optimizer, params, gradients):
+    state = optimizer.transform.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.transform.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_a_config_from_before_the_choice_is_adamw():
+    params = tree(0)
+    config = toy_config().optimizer
+    assert "kind" not in config and "warmup_factor" not in config
+    named = toy_config().optimizer
+    named.update(kind="adamw", warmup_factor=0.0)
+    got = [
+        train(optimizers.build(c, num_steps=5, params=params), params, [tree(1)])
+        for c in (config, named)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *got)
+
+
+def test_the_warm_up_factor_reaches_the_schedule():
+    config = toy_config(**{"optimizer.warmup_steps": 10}).optimizer
+    config.warmup_factor = 1 / 3
+    optimizer = optimizers.build(config, num_steps=50, params=tree(0))
+    got = float(optimizer.learning_rate(jnp.int32(0)))
+    np.testing.assert_allclose(got, config.learning_rate / 3, rtol=1e-6)
 
 
 def test_rate_zero_freezes_values_and_stops_their_gradient():
@@ -108,6 +159,10 @@ def test_a_parameter_without_a_rule_is_an_error():
     [
         ("schedule", "linear", "expected 'step' or 'cosine', got 'linear'"),
         ("learning_rate", -1.0, "learning_rate: expected >= 0"),
+        ("kind", "adam", "kind: expected 'adamw' or 'sgd', got 'adam'"),
+        ("kind", "sgd", "optimizer.momentum: expected for sgd, not set"),
+        ("momentum", 1.0, "momentum: expected at least 0 and below 1, got 1.0"),
+        ("warmup_factor", -0.5, "warmup_factor: expected at least 0 and below 1"),
         ("clip_norm", 0.0, "clip_norm: expected > 0 or None"),
         ("rates", ((".*", -1.0),), "rates: expected multipliers >= 0"),
     ],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +12,26 @@ from vis_jax.typing import Array, Float32
 Schedule = Callable[[Array], Float32[Array, ""]]
 
 
-def step(rate: float, *, decay_at: Sequence[int], warmup_steps: int) -> Schedule:
+class Warmup(NamedTuple):
+    """A linear rise to the rate.
+
+    Attributes:
+      steps: updates it takes; 0 is none.
+      factor: share of the rate at update 0, which is whole at update `steps`, as in
+        mmcv; with 0, update 0 has 1 / steps of it and update steps - 1 the whole.
+    """
+
+    steps: int
+    factor: float
+
+
+def step(rate: float, *, decay_at: Sequence[int], warmup: Warmup) -> Schedule:
     """`rate`, divided by 10 at each of the updates `decay_at`.
 
     Args:
       rate: the rate after the warm-up.
       decay_at: updates, ascending; update 0 is the first one.
-      warmup_steps: updates over which the rate rises linearly; 0 is none.
+      warmup: the rise at the beginning.
 
     Raises:
       ValueError: if `decay_at` does not ascend.
@@ -28,12 +42,12 @@ def step(rate: float, *, decay_at: Sequence[int], warmup_steps: int) -> Schedule
 
     def schedule(count: Array) -> Array:
         passed = jnp.sum(count >= bounds)
-        return rate * _warmup(count, warmup_steps) * 0.1**passed
+        return rate * _share(count, warmup) * 0.1**passed
 
     return schedule
 
 
-def cosine(rate: float, *, num_steps: int, warmup_steps: int) -> Schedule:
+def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
     """`rate` after the warm-up, then half a cosine down to 0 at `num_steps`.
 
     Loshchilov and Hutter, "SGDR", ICLR 2017, Eq. 5, without restarts.
@@ -41,20 +55,23 @@ def cosine(rate: float, *, num_steps: int, warmup_steps: int) -> Schedule:
     Raises:
       ValueError: if the warm-up is as long as the run.
     """
-    if warmup_steps >= num_steps:
+    if warmup.steps >= num_steps:
         raise ValueError(
             f"warmup_steps: expected less than num_steps = {num_steps},"
-            f" got {warmup_steps}"
+            f" got {warmup.steps}"
         )
 
     def schedule(count: Array) -> Array:
-        done = (count - warmup_steps) / (num_steps - warmup_steps)
+        done = (count - warmup.steps) / (num_steps - warmup.steps)
         falling = 0.5 * (1.0 + jnp.cos(math.pi * jnp.clip(done, 0.0, 1.0)))
-        return rate * _warmup(count, warmup_steps) * falling
+        return rate * _share(count, warmup) * falling
 
     return schedule
 
 
-def _warmup(count: Array, warmup_steps: int) -> Array:
-    """1 / warmup_steps at the first update, 1 from update warmup_steps - 1 on."""
-    return jnp.minimum(1.0, (count + 1.0) / max(warmup_steps, 1))
+def _share(count: Array, warmup: Warmup) -> Array:
+    """Share of the rate: 1 / steps or `factor` at the first update, in the end 1."""
+    steps, factor = warmup
+    if steps == 0 or factor == 0.0:
+        return jnp.minimum(1.0, (count + 1.0) / max(steps, 1))
+    return jnp.minimum(1.0, 1.0 - (1.0 - count / steps) * (1.0 - factor))
