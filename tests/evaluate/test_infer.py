@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from vis_jax.evaluate.clips import bucket
-from vis_jax.evaluate.masks import resize_matrix, upsample
+from vis_jax.evaluate.masks import Sizes, frame_masks, resize_matrix, upsample
+from vis_jax.structures import Predictions
 
 
 def _resize(x, size):
@@ -42,3 +43,25 @@ def test_is_enlarge_crop_resize(original):
 )
 def test_the_least_bucket_or_a_multiple_of_the_largest(length, expected):
     assert bucket(length, (24, 8)) == expected
+
+
+def test_masks_over_boxes_come_at_the_original_size():
+    logits = np.full((3, 2, 2, 2), 1.0, np.float32)
+    boxes = np.zeros((3, 2, 4), np.float32)
+    boxes[0, 0] = 4, 2, 8, 6  # pixels of the canvas
+    boxes[2, 0] = 0, 0, 2, 2
+    boxes[2, 1] = 0, 0, 16, 8
+    none = np.zeros(3, np.int32)
+    found = Predictions(np.zeros((3, 1)), none, none > 0, logits, boxes)
+    sizes = Sizes(canvas=(32, 32), content=(8, 16), original=(16, 32))
+    keep = np.array([0, 2])
+    first, second = frame_masks(found, sizes, keep=keep, count=2, at_once=1)
+    assert (first.rows.tolist(), second.rows.tolist()) == ([0, 2], [2])
+    expected = np.zeros((2, 32, 16), np.uint8)  # twice the size, [W, H]
+    expected[0, 8:16, 4:12] = 1
+    expected[1, :4, :4] = 1
+    np.testing.assert_array_equal(first.masks, expected)
+    assert second.masks.shape == (1, 32, 16)
+    assert second.masks.all()
+    (nothing,) = frame_masks(found, sizes, keep=keep[:0], count=1, at_once=1)
+    assert nothing.masks.shape == (0, 32, 16)

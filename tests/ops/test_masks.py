@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.masks import crop_masks, paste_masks
+from vis_jax.ops.masks import crop_masks, paste_masks, stretch_masks
 from vis_jax.ops.roi_align import ALIGNED, UNALIGNED, roi_align
 
 crop = jax.jit(crop_masks, static_argnames=("side", "convention"))
 paste = jax.jit(paste_masks, static_argnames="size")
+stretch = jax.jit(stretch_masks, static_argnames="size")
 
 
 def test_cells_hold_the_share_of_the_mask():
@@ -73,3 +74,21 @@ def test_what_is_cropped_is_pasted_back():
         jnp.asarray(masks), boxes, jnp.zeros(1, jnp.int32), side=28, convention=ALIGNED
     )
     np.testing.assert_array_equal(paste(cropped, boxes, size=(16, 20)) >= 0.5, masks)
+
+
+def test_stretched_values_fill_their_box_and_nothing_else():
+    values = np.array([[[1.0, -1.0]], [[3.0, 3.0]]], np.float32)
+    boxes = np.array([[1, 0, 5, 2], [2, 2, 2, 2]], np.float32)
+    found = np.asarray(stretch(values, boxes, size=(3, 6)))
+    # Cells are two pixels wide: their centres lie at columns 2 and 4.
+    row = [0, 1, 0.5, -0.5, -1, 0]
+    np.testing.assert_allclose(found[0], [row, row, [0] * 6], atol=1e-6)
+    np.testing.assert_array_equal(found[1], 0)  # an empty box
+
+
+def test_a_stretched_box_is_a_resize():
+    values = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
+    box = np.array([[2, 1, 13, 10]], np.float32)
+    found = np.asarray(stretch(values, box, size=(12, 15)))[0]
+    expected = jax.image.resize(values[0], (9, 11), "bilinear", antialias=False)
+    np.testing.assert_allclose(found[1:10, 2:13], expected, atol=1e-5)

@@ -61,35 +61,33 @@ class BoxHead(nn.Module):
     width: int
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        def dense(width: int, init: nn.initializers.Initializer) -> nn.Dense:
+            return nn.Dense(width, kernel_init=init, dtype=self.dtype)
+
+        # The kernel keeps the axes of the features, [S, S, C, width].
+        self.fc1 = nn.DenseGeneral(
+            self.width, axis=(-3, -2, -1), kernel_init=_FAN_IN, dtype=self.dtype
+        )
+        self.fc2 = dense(self.width, _FAN_IN)
+        normal = nn.initializers.normal
+        self.class_logits = dense(self.num_classes + 1, normal(0.01))
+        self.deltas = dense(4 * self.num_classes, normal(0.001))
+
+    def describe(
+        self, pooled: Float[Array, "*lead R S S C"]
+    ) -> Float[Array, "*lead R D"]:
+        """The last hidden layer, which the class is read from."""
+        return nn.relu(self.fc2(nn.relu(self.fc1(pooled))))
+
     def __call__(self, pooled: Float[Array, "*lead R S S C"]) -> BoxOutput:
         """Logits and deltas from the features of regions."""
-        # The kernel keeps the axes of the features, [S, S, C, width].
-        x = nn.DenseGeneral(
-            self.width,
-            axis=(-3, -2, -1),
-            kernel_init=_FAN_IN,
-            dtype=self.dtype,
-            name="fc1",
-        )(pooled)
-        x = nn.Dense(self.width, kernel_init=_FAN_IN, dtype=self.dtype, name="fc2")(
-            nn.relu(x)
-        )
-        x = nn.relu(x)
-        logits = nn.Dense(
-            self.num_classes + 1,
-            kernel_init=nn.initializers.normal(0.01),
-            dtype=self.dtype,
-            name="class_logits",
-        )(x)
-        deltas = nn.Dense(
-            4 * self.num_classes,
-            kernel_init=nn.initializers.normal(0.001),
-            dtype=self.dtype,
-            name="deltas",
-        )(x)
+        x = self.describe(pooled)
+        deltas = self.deltas(x)
         deltas = deltas.reshape(*deltas.shape[:-1], self.num_classes, 4)
-        return BoxOutput(logits.astype(jnp.float32), deltas.astype(jnp.float32))
+        return BoxOutput(
+            self.class_logits(x).astype(jnp.float32), deltas.astype(jnp.float32)
+        )
 
 
 @typed

@@ -69,6 +69,8 @@ class Tracks:
             return VideoPrediction(none, np.zeros(0, np.float32), none, [])
         probs = np.stack([track.class_probs for track in tracks])
         pairs = best_pairs(probs, self._top)
+        # A system that knows a track's class gives nothing to the others.
+        pairs = pairs[probs.reshape(-1)[pairs] > 0]
         rows = (pairs // probs.shape[1]).tolist()
         numbers = {row: i for i, row in enumerate(dict.fromkeys(rows), 1)}
         (empty,) = run_lengths(np.zeros((1, *size[::-1]), np.uint8))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from data_pipeline.read_video import resize_frames
 from vis_jax.evaluate import views
 from vis_jax.evaluate.assemble import Tracks, VideoPrediction
 from vis_jax.evaluate.clips import bucket, clips_of
-from vis_jax.evaluate.masks import Sizes, masks_of, run_lengths
+from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System
 
@@ -50,16 +51,21 @@ def make_infer(system: System, variables: dict, test: ConfigDict) -> Infer:
             resize_frames(frame[None], test.short_side, test.long_side)[0]
             for frame in frames
         )
-        tracks, state = Tracks(test.top), None
+        tracks, state, lost = Tracks(test.top), None, 0
         clips = clips_of(resized, num_frames, length=length, stride=stride)
         for clip, final in clips:
             state = system.start(clip) if state is None else state
             state, found = step(variables, state, clip)
+            lost = int(found.lost)
             canvas = (clip.images.shape[1], clip.images.shape[2])
             content = (int(clip.size[0]), int(clip.size[1]))
             sizes = Sizes(canvas, content, (height, width))
             add_clip(
                 tracks, found, sizes, first=int(clip.start), count=final, at_once=stride
+            )
+        if lost:
+            logging.warning(
+                "%d objects of a video found no free track: raise test.tracks", lost
             )
         return tracks.result(num_frames, (height, width))
 
@@ -94,9 +100,9 @@ def add_clip(
       at_once: the most frames that leave the device together.
     """
     keep = np.flatnonzero(np.asarray(found.valid))
-    numbers = np.asarray(found.track_ids)[keep].tolist()
-    tracks.update(numbers, np.asarray(found.class_probs)[keep])
-    masks = masks_of([found.mask_logits], [sizes], count=count, at_once=at_once)
-    for frame, masks_of_frame in enumerate(masks, first):
-        for number, rle in zip(numbers, run_lengths(masks_of_frame[keep]), strict=True):
-            tracks.add(number, frame, rle)
+    numbers = np.asarray(found.track_ids)
+    tracks.update(numbers[keep].tolist(), np.asarray(found.class_probs)[keep])
+    frames = frame_masks(found, sizes, keep=keep, count=count, at_once=at_once)
+    for frame, (rows, masks) in enumerate(frames, first):
+        for row, rle in zip(rows, run_lengths(masks), strict=True):
+            tracks.add(int(numbers[row]), frame, rle)

@@ -8,8 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.ops.masks import stretch_masks
+from vis_jax.structures import Predictions
+
 # Masks of this many pixels leave the device at once: 64 MiB as bytes.
 _PIXELS_AT_ONCE = 1 << 26
+_ROWS_AT_ONCE = 10  # masks over boxes that are enlarged by one program
 
 
 class Sizes(NamedTuple):
@@ -18,6 +22,13 @@ class Sizes(NamedTuple):
     canvas: tuple[int, int]
     content: tuple[int, int]  # at the top left of the canvas
     original: tuple[int, int]
+
+
+class FrameMasks(NamedTuple):
+    """Masks of some of the tracks in one frame."""
+
+    rows: np.ndarray  # int [N], which predictions they are of
+    masks: np.ndarray  # uint8 [N, W, H]
 
 
 class Matrices(NamedTuple):
@@ -39,6 +50,57 @@ def run_lengths(masks: np.ndarray) -> list[dict]:
 
     # The device gives [W, H], which is [H, W] in the order of run lengths.
     return [coco_mask.encode(mask.T) for mask in masks]
+
+
+def frame_masks(
+    found: Predictions, sizes: Sizes, *, keep: np.ndarray, count: int, at_once: int
+) -> Iterator[FrameMasks]:
+    """Masks of the first frames of a clip at the original size, frame by frame.
+
+    Args:
+      found: what a system says.
+      sizes: of the frames.
+      keep: int [N], the predictions wanted; those known to be absent are left out.
+      count: frames wanted.
+      at_once: the most frames that leave the device together.
+    """
+    if found.mask_boxes is None:
+        masks = masks_of([found.mask_logits], [sizes], count=count, at_once=at_once)
+        for masks_of_frame in masks:
+            yield FrameMasks(keep, masks_of_frame[keep])
+        return
+    scale = np.divide(sizes.original, sizes.content, dtype=np.float32)
+    boxes = np.asarray(found.mask_boxes) * np.tile(scale[::-1], 2)
+    values = np.asarray(found.mask_logits)
+    there = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
+    for frame in range(count):
+        rows = keep[there[keep, frame]]
+        masks = stretched(values[rows, frame], boxes[rows, frame], sizes.original)
+        yield FrameMasks(rows, masks)
+
+
+def stretched(
+    values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Masks uint8 [N, W, H] of values [N, h, w] that cover boxes.
+
+    Args:
+      values: positive inside.
+      boxes: float32 [N, 4] in pixels of the frame.
+      size: height and width of the frame in pixels.
+    """
+    masks = [np.zeros((0, *size[::-1]), np.uint8)]
+    for start in range(0, len(boxes), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        # Always as many, so that one program serves all.
+        missing = _ROWS_AT_ONCE - len(boxes[part])
+        some = _stretch(
+            np.pad(values[part], ((0, missing), (0, 0), (0, 0))),
+            np.pad(boxes[part], ((0, missing), (0, 0))),
+            size=size,
+        )
+        masks.append(np.asarray(some)[: _ROWS_AT_ONCE - missing])
+    return np.concatenate(masks)
 
 
 def masks_of(
@@ -87,6 +149,12 @@ def blend(views, to_original):
         for logits, axes in zip(views, to_original, strict=True)
     ]
     return (sum(probs) / len(probs) > 0.5).astype(jnp.uint8)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _stretch(values, boxes, *, size):
+    masks = stretch_masks(values, boxes, size=size) > 0
+    return masks.swapaxes(1, 2).astype(jnp.uint8)
 
 
 def _enlarge(logits, rows, columns):

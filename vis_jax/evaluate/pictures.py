@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from vis_jax.evaluate.masks import resize_matrix, upsample
+from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.visualize.draw import contact_sheet, draw_frame
@@ -25,15 +25,15 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         one = Batch(**{key: array[0] for key, array in batch.items()})
         clip = Clip(one.images, one.frame_valid, one.sizes)
         _, found = step_fn(variables, system.start(clip), clip)
-        canvas = one.images.shape[1:3]
-        rows = resize_matrix(
-            found.mask_logits.shape[2], canvas[0], canvas[0], canvas[0]
+        canvas = (one.images.shape[1], one.images.shape[2])
+        keep = np.flatnonzero(np.asarray(found.valid) & (found.scores >= SHOWN_FROM))
+        count = len(one.images)
+        masks = np.zeros((len(found.scores), count, *canvas), bool)
+        frames = frame_masks(
+            found, Sizes(canvas, canvas, canvas), keep=keep, count=count, at_once=count
         )
-        columns = resize_matrix(
-            found.mask_logits.shape[3], canvas[1], canvas[1], canvas[1]
-        )
-        masks = np.asarray(upsample(found.mask_logits, rows, columns)).astype(bool)
-        keep = np.flatnonzero(np.asarray(found.scores) >= SHOWN_FROM)
+        for frame, (rows, shown) in enumerate(frames):
+            masks[rows, frame] = shown.swapaxes(-1, -2)
         truth = _row(
             one.images,
             one.masks[one.instance_valid],
@@ -44,7 +44,7 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         )
         tracks = _row(
             one.images,
-            masks[keep].swapaxes(-1, -2),
+            masks[keep],
             np.asarray(found.track_ids)[keep],
             np.asarray(found.labels)[keep],
             np.asarray(found.scores)[keep],

@@ -65,6 +65,42 @@ def paste_masks(
     return jnp.einsum("ryi,rij,rxj->ryx", rows, values, columns)
 
 
+@typed
+def stretch_masks(
+    values: Float32[Array, "R h w"],
+    boxes: Float32[Array, "R 4"],
+    *,
+    size: tuple[int, int],
+) -> Float32[Array, "R _ _"]:
+    """Values over boxes, enlarged bilinearly to their boxes, and 0 outside.
+
+    As in mmdetection before 2.0, where the outermost cells reach to the border of the
+    box. Deviation: there, boxes are cut to whole pixels first.
+
+    Args:
+      values: of cells that cover a box; a sign survives, as weights sum to 1.
+      boxes: in pixels of the image.
+      size: height and width of the image.
+    """
+    rows = _stretch_weights(boxes[:, 1], boxes[:, 3], size[0], values.shape[1])
+    columns = _stretch_weights(boxes[:, 0], boxes[:, 2], size[1], values.shape[2])
+    return jnp.einsum("ryi,rij,rxj->ryx", rows, values, columns)
+
+
+def _stretch_weights(
+    low: jax.Array, high: jax.Array, length: int, cells: int
+) -> Float32[Array, "R H h"]:
+    """Weight of every cell of a box at every pixel of an axis; 0 outside the box."""
+    extent = (high - low)[:, None]
+    centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
+    at = centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
+    at = jnp.clip(at, 0.0, cells - 1.0)
+    index = jnp.arange(cells, dtype=jnp.float32).reshape(1, 1, -1)
+    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
+    inside = (centres >= 0) & (centres < extent)
+    return jnp.where(inside[..., None], near, 0.0)
+
+
 def _cell_weights(
     low: jax.Array, high: jax.Array, length: int, cells: int
 ) -> Float32[Array, "R H h"]:

@@ -1,0 +1,120 @@
+"""What Mask R-CNN is trained with: its heads on sampled anchors and regions.
+
+Ren et al., "Faster R-CNN", NeurIPS 2015; He et al., "Mask R-CNN", ICCV 2017. Letters:
+B images, S sampled regions, M true objects.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.detectors.mask_head import of_label
+from vis_jax.detectors.mask_rcnn import MASK_SIDE
+from vis_jax.detectors.rcnn_targets import (
+    MatchRule,
+    RegionTargets,
+    Truth,
+    anchor_targets,
+    region_targets,
+)
+from vis_jax.detectors.rpn import Proposals, RPNOutput
+from vis_jax.losses.rcnn import RCNNLosses, mask_loss, proposal_losses
+from vis_jax.ops.anchors import inside
+from vis_jax.ops.box_coder import BoxCoder
+from vis_jax.ops.masks import crop_masks
+from vis_jax.ops.roi_align import Convention
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
+
+_BETA = 1 / 9  # of the smooth L1 loss of proposals, in all sources
+
+
+def rpn_losses(
+    rng: PRNGKeyArray,
+    out: RPNOutput,
+    truth: Truth,
+    *,
+    anchors: Float32[Array, "A 4"],
+    sizes: Int32[Array, "B 2"],
+    coder: BoxCoder,
+    rule: MatchRule,
+) -> RCNNLosses:
+    """Losses of the region proposal network on anchors inside the images.
+
+    Args:
+      rng: key of the choice of anchors.
+      out: what it says of B images.
+      truth: of every image, leading axis B.
+      anchors: of all levels, in pixels.
+      sizes: height and width of each image's content in pixels.
+      coder: of the deltas.
+      rule: how many anchors, and which.
+    """
+
+    def one(key, truth, size):
+        usable = inside(anchors, size)
+        return anchor_targets(
+            key, anchors, truth, usable=usable, coder=coder, rule=rule
+        )
+
+    keys = jax.random.split(rng, len(sizes))
+    targets = jax.vmap(one)(keys, truth, sizes)
+    return proposal_losses(
+        jnp.take_along_axis(out.objectness_logits, targets.chosen, axis=1),
+        jnp.take_along_axis(out.deltas, targets.chosen[..., None], axis=1),
+        targets.deltas,
+        positive=targets.positive,
+        valid=targets.valid,
+        beta=_BETA,
+    )
+
+
+def sample_regions(
+    rng: PRNGKeyArray,
+    proposals: Proposals,
+    truth: Truth,
+    *,
+    num_classes: int,
+    coder: BoxCoder,
+    rule: MatchRule,
+) -> RegionTargets:
+    """Regions of B images to train the heads on; see `region_targets`."""
+    one = functools.partial(
+        region_targets, num_classes=num_classes, coder=coder, rule=rule
+    )
+
+    def sample(key, boxes, valid, truth):
+        return one(key, boxes, truth, valid=valid)
+
+    keys = jax.random.split(rng, len(proposals.valid))
+    return jax.vmap(sample)(keys, proposals.boxes, proposals.valid, truth)
+
+
+def positives_of(regions: RegionTargets, rule: MatchRule) -> RegionTargets:
+    """The samples that may be positive: they come first."""
+    return jax.tree.map(lambda x: x[:, : rule.most_positive], regions)
+
+
+def mask_losses(
+    mask_logits: Float32[Array, "B S h w K"],
+    positives: RegionTargets,
+    masks: Bool[Array, "B M H W"],
+    *,
+    convention: Convention,
+) -> Float32[Array, ""]:
+    """Loss of the mask head on positive regions.
+
+    A cell is inside where half of it is. Deviation: mmdetection reads the mask at one
+    point of each cell, in boxes cut to whole pixels.
+
+    Args:
+      mask_logits: of the regions.
+      positives: leading axes B, S.
+      masks: of the true objects, in pixels.
+      convention: where a box lies on the image.
+    """
+    crop = functools.partial(crop_masks, side=2 * MASK_SIDE, convention=convention)
+    share = jax.vmap(crop)(masks, positives.boxes, positives.truth)
+    wanted = (share >= 0.5).astype(jnp.float32)
+    chosen = jax.vmap(of_label)(mask_logits, positives.labels)
+    return mask_loss(chosen, wanted, positives.positive & positives.valid)
