@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis_jax.layers.norm import FrozenBatchNorm, GroupNorm, LayerNorm
+from vis_jax.layers.norm import FrozenBatchNorm, FrozenStatistics, GroupNorm, LayerNorm
 
 
 def draw(*shape, seed=0):
@@ -45,7 +45,27 @@ def test_frozen_batch_norm_uses_constants_without_gradient():
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("kind", [LayerNorm, GroupNorm, FrozenBatchNorm])
+def test_frozen_statistics_equal_frozen_batch_norm_but_train_scale_and_bias():
+    x = jnp.asarray(draw(2, 4, 4, 3))
+    values = {
+        n: jnp.abs(draw(3, seed=i))
+        for i, n in enumerate(("scale", "bias", "mean", "var"))
+    }
+    expected = FrozenBatchNorm().apply({"constants": values}, x)
+    split = {
+        "params": {name: values[name] for name in ("scale", "bias")},
+        "constants": {name: values[name] for name in ("mean", "var")},
+    }
+    np.testing.assert_array_equal(FrozenStatistics().apply(split, x), expected)
+    gradient = jax.grad(lambda v: FrozenStatistics().apply(v, x).sum())(split)
+    np.testing.assert_allclose(gradient["params"]["bias"], 32.0)
+    assert gradient["params"]["scale"].all()
+    assert not any(leaf.any() for leaf in gradient["constants"].values())
+
+
+@pytest.mark.parametrize(
+    "kind", [LayerNorm, GroupNorm, FrozenBatchNorm, FrozenStatistics]
+)
 def test_half_precision_in_and_out(kind):
     x = jnp.ones((1, 2, 2, 4), jnp.bfloat16)
     y, variables = kind(jnp.bfloat16).init_with_output(jax.random.key(0), x)

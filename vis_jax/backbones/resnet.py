@@ -95,7 +95,8 @@ class ResNet(nn.Module):
 
     Attributes:
       variant: a key of VARIANTS.
-      norm: 'frozen_batch' for pretrained weights, 'group' to train from scratch.
+      norm: 'frozen_batch' for pretrained weights, 'frozen_stats' to train its scale and
+        bias, 'group' to train from scratch.
       style: 'torch' or 'caffe', where the weights come from; see `Bottleneck` and
         `normalize`.
       remat: recompute each block in the backward pass instead of storing it.

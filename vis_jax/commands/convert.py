@@ -28,7 +28,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "source": "the weights: .pkl, .pth, .pt, .bin or .safetensors",
         "output": "folder for the checkpoint; must not exist",
         "kind": "whose names the file has: mask2former (also the video models),"
-        " huggingface, or, for the backbone alone, resnet or swin",
+        " huggingface, mask_track_rcnn (also Mask R-CNN of mmdetection 1.x),"
+        " mask_rcnn_detectron2, mask_rcnn_torchvision, or, for the backbone alone,"
+        " resnet or swin",
         "categories": "annotation file with the classes of the weights; the output is"
         " then a workdir",
     }

@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.converters import huggingface, mask2former, mask_rcnn, resnet, swin
+from vis_jax.converters import (
+    huggingface,
+    mask2former,
+    mask_rcnn,
+    mask_track_rcnn,
+    resnet,
+    swin,
+)
 from vis_jax.converters.files import read_weights
 from vis_jax.converters.rules import ConvertReport, Rename, Rule, convert, rename
 
@@ -18,6 +25,10 @@ class Kind(NamedTuple):
     rules: Sequence[Rule]
     new: Sequence[str]
 
+
+# Where a ResNet trains scale and bias of its norms but not their statistics.
+_TRAINED_SCALE = "params/backbone/stem/conv1/norm/scale"
+_FIXED_MEAN = "constants/backbone/stem/conv1/norm/mean"
 
 _NOT_BACKBONE = r"(params|constants)/(?!backbone/).*"
 
@@ -37,10 +48,16 @@ KINDS = {
         ],
         (),
     ),
-    "mask_rcnn_detectron2": Kind((), mask_rcnn.DETECTRON2, ()),
-    "mask_rcnn_torchvision": Kind(
-        mask_rcnn.TORCHVISION_NAMES, mask_rcnn.TORCHVISION, ()
+    # A Mask R-CNN has no tracking head.
+    "mask_rcnn_detectron2": Kind(
+        (), mask_rcnn.DETECTRON2, (mask_track_rcnn.TRACK_HEAD,)
     ),
+    "mask_rcnn_torchvision": Kind(
+        mask_rcnn.TORCHVISION_NAMES,
+        mask_rcnn.TORCHVISION,
+        (mask_track_rcnn.TRACK_HEAD,),
+    ),
+    "mask_track_rcnn": Kind(mask_track_rcnn.NAMES, mask_track_rcnn.RULES, ()),
     "resnet": Kind(
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
@@ -103,6 +120,10 @@ def convert_tensors(
     if whole:
         decoder, fresh = _query_decoder(shapes, warm_start)
         rules, new = [*rules, *decoder], (*new, *fresh)
+    if kind == "mask_track_rcnn":
+        new = mask_track_rcnn.check_names(tensors)
+    if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
+        rules = resnet.trained_affine(rules)
     renamed = rename(tensors, renames)
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(

@@ -1,5 +1,8 @@
 """ResNet weights: of detectron2 models, of torchvision, of Caffe2 (MSRA)."""
 
+import re
+from collections.abc import Sequence
+
 from vis_jax.converters.rules import Rename, Rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -35,6 +38,20 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
         ]
     count = Rule(rf"{source}.*num_batches_tracked", dropped="counter of training steps")
     return [*rules, count]
+
+
+def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules for models whose norms have scale and bias among the parameters."""
+    pattern = re.compile(r"constants/(.*/norm/(?:scale|bias))")
+    return [
+        rule._replace(
+            targets=tuple(
+                (pattern.sub(r"params/\1", path), transform)
+                for path, transform in rule.targets
+            )
+        )
+        for rule in rules
+    ]
 
 
 # ImageNet files also hold the classifier.

@@ -4,10 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.norm import FrozenBatchNorm, GroupNorm
+from vis_jax.layers.norm import FrozenBatchNorm, FrozenStatistics, GroupNorm
 from vis_jax.typing import Array, Float
 
-NORMS = {"frozen_batch": FrozenBatchNorm, "group": GroupNorm}
+NORMS = {
+    "frozen_batch": FrozenBatchNorm,
+    "frozen_stats": FrozenStatistics,
+    "group": GroupNorm,
+}
 
 # He et al. 2015, by the outputs: what ResNets are trained from ("MSRA").
 MSRA = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

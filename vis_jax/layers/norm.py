@@ -52,12 +52,38 @@ class FrozenBatchNorm(nn.Module):
 
         scale, bias = constant("scale", jnp.ones), constant("bias", jnp.zeros)
         mean, var = constant("mean", jnp.zeros), constant("var", jnp.ones)
-        # Folded in float32: one multiply and one add per element remain.
-        scale = scale * jax.lax.rsqrt(var + _EPSILON)
-        bias = bias - mean * scale
-        ones = (1,) * (x.ndim - 1)
-        scale, bias = (v.reshape(*ones, -1).astype(self.dtype) for v in (scale, bias))
-        return x.astype(self.dtype) * scale + bias
+        return _by_constants(x.astype(self.dtype), scale, bias, mean=mean, var=var)
+
+
+class FrozenStatistics(nn.Module):
+    """As `FrozenBatchNorm`, but scale and bias are parameters, which a run may train.
+
+    Source: `norm_eval` of mmdetection's ResNet.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("constants", "mean", jnp.zeros, shape, jnp.float32).value
+        var = self.variable("constants", "var", jnp.ones, shape, jnp.float32).value
+        mean, var = jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+        return _by_constants(x.astype(self.dtype), scale, bias, mean=mean, var=var)
+
+
+def _by_constants(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mean: jax.Array, var: jax.Array
+) -> jax.Array:
+    """(x - mean) / std * scale + bias in the dtype of `x`."""
+    # Folded in float32: one multiply and one add per element remain.
+    scale = scale * jax.lax.rsqrt(var + _EPSILON)
+    bias = bias - mean * scale
+    ones = (1,) * (x.ndim - 1)
+    scale, bias = (v.reshape(*ones, -1).astype(x.dtype) for v in (scale, bias))
+    return x * scale + bias
 
 
 class GroupNorm(nn.Module):
