@@ -1,0 +1,43 @@
+"""Trackers by the name that a config gives them under `test.trackers`."""
+
+from collections.abc import Callable, Mapping
+
+from vis_jax.trackers import iou, mask_track
+from vis_jax.trackers.settings import read_settings
+from vis_jax.trackers.tracker import Tracker
+
+
+def _builder(name: str, settings: type, build: Callable) -> Callable:
+    def from_config(values: Mapping, slots: int) -> Tracker:
+        """The tracker of these settings for videos of at most `slots` tracks.
+
+        Raises:
+          ValueError: a setting is missing, unknown or out of its range.
+        """
+        return build(read_settings(f"test.trackers.{name}", settings, values), slots)
+
+    return from_config
+
+
+TRACKERS: dict[str, Callable[[Mapping, int], Tracker]] = {
+    "iou": _builder("iou", iou.Settings, iou.build),
+    "mask_track": _builder("mask_track", mask_track.Settings, mask_track.build),
+}
+
+
+def build_tracker(test: Mapping) -> Tracker:
+    """The tracker `test.tracker`, with `test.tracks` slots and its `test.trackers`.
+
+    Args:
+      test: the part of a config, or a ConfigDict.
+
+    Raises:
+      ValueError: the name or one of its settings is wrong.
+    """
+    name, known = test["tracker"], sorted(TRACKERS)
+    if name not in TRACKERS:
+        raise ValueError(f"test.tracker: expected one of {known}, got {name!r}")
+    if name not in test["trackers"]:
+        given = sorted(test["trackers"])
+        raise ValueError(f"test.trackers.{name}: expected settings, got only {given}")
+    return TRACKERS[name](test["trackers"][name], test["tracks"])

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from vis_jax.structures import Clip, Detections
-from vis_jax.typing import Array, Int32
+from vis_jax.typing import Array, Bool, Int32
 
 
 class Tracked(NamedTuple):
@@ -31,7 +32,12 @@ class Tracker(NamedTuple):
     offline: bool
 
 
-def scan_frames(step: Callable, state: Any, detections: Detections, frame_valid: Array):
+def scan_frames(
+    step: Callable,
+    state: Any,
+    detections: Detections,
+    frame_valid: Bool[Array | np.ndarray, "T"],
+):
     """Runs `step(state, detections [N]) -> state, track_ids [N]` over frames.
 
     In frames that are padding nothing is detected.

@@ -1,0 +1,45 @@
+"""Tracking head of MaskTrack R-CNN: an embedding for each region of interest.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019. `match_logits` compares two sets
+of embeddings; trackers, which know no heads, have it from `ops`. Letters: R regions,
+S side of their features.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vis_jax.ops.match_logits import match_logits
+from vis_jax.typing import Array, Float, Float32
+
+__all__ = ["TrackHead", "match_logits"]
+
+_NORMAL = nn.initializers.normal(0.01)
+
+
+class TrackHead(nn.Module):
+    """Two layers with a ReLU between and, as in the released code, none after.
+
+    Attributes:
+      width: of both layers; 1024 in the paper.
+    """
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pooled: Float[Array, "*lead R S S C"]
+    ) -> Float32[Array, "*lead R E"]:
+        """Embeddings, to be compared by dot products."""
+        # The kernel keeps the axes of the features, [S, S, C, width].
+        x = nn.DenseGeneral(
+            self.width,
+            axis=(-3, -2, -1),
+            kernel_init=_NORMAL,
+            dtype=self.dtype,
+            name="fc1",
+        )(pooled)
+        x = nn.Dense(self.width, kernel_init=_NORMAL, dtype=self.dtype, name="fc2")(
+            nn.relu(x)
+        )
+        return x.astype(jnp.float32)

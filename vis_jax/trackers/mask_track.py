@@ -1,0 +1,125 @@
+"""Online association of MaskTrack R-CNN.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2 and 3, and the authors'
+code. Each detection takes the column of the largest
+
+  v(n) = log p(n) + detection ln(score) + iou IoU + category [same class],
+
+n = 0 for a new object, where the IoU is 0; p is the softmax of `match_logits`. Of those
+that choose one track the largest v keeps it; the others are not shown.
+
+Deviation: the released code measures IoU in pixels of the original frame with inclusive
+corners, here it is in canvas pixels. IoU does not depend on the scale, so that only the
+pixel they add to each side differs.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.match_logits import match_logits
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers.track_bank import (
+    TrackBank,
+    cue_scores,
+    empty_bank,
+    in_use,
+    log_scores,
+    resolve,
+    write_bank,
+)
+from vis_jax.trackers.tracker import Tracked, Tracker, scan_frames
+from vis_jax.typing import Array, Float32
+
+
+class Settings(NamedTuple):
+    """Weights of the cues, 0 for a cue that is off, and where paper and code part.
+
+    Attributes:
+      detection: alpha of Eq. 3, 1 in the paper. It is the same for all tracks, and so
+        decides only between detections that choose one track.
+      iou: beta, 2 in the paper.
+      category: gamma, 10 in the paper.
+      category_of_new: whether a new object counts as of the same class, as in the
+        released code; Eq. 3 does not say. False makes new tracks rare where gamma is
+        large: a known object of the class leads by gamma.
+      refresh_labels: whether a track takes the label of its last detection; the
+        released code keeps that of the first.
+    """
+
+    detection: float
+    iou: float
+    category: float
+    category_of_new: bool
+    refresh_labels: bool
+
+
+class MatchScores(NamedTuple):
+    """What is said of each detection; column 0 = a new object, n = track n."""
+
+    log_probs: Float32[Array, "N 1+M"]  # by appearance alone
+    values: Float32[Array, "N 1+M"]  # v of Eq. 3
+
+
+def match_scores(bank: TrackBank, found: Detections, settings: Settings) -> MatchScores:
+    """Eq. 3 for the detections of one frame.
+
+    Columns of slots not in use hold large negative values.
+    """
+    logits = match_logits(found.embeds, bank.embeds, in_use(bank))
+    log_probs = jax.nn.log_softmax(logits)
+    cues = cue_scores(
+        found.scores,
+        box_iou(found.boxes, bank.boxes),
+        found.labels[:, None] == bank.labels[None],
+        detection=settings.detection,
+        iou=settings.iou,
+        category=settings.category,
+    )
+    new = settings.detection * log_scores(found.scores)
+    if settings.category_of_new:
+        new = new + settings.category
+    return MatchScores(
+        log_probs, log_probs + jnp.concatenate([new[:, None], cues], axis=1)
+    )
+
+
+def build(settings: Settings, slots: int) -> Tracker:
+    """The tracker; it needs detections with embeddings.
+
+    Args:
+      settings: see there.
+      slots: the most tracks of a video.
+    """
+
+    def start(clip: Clip, detections: Detections) -> TrackBank:
+        del clip
+        width = detections.embeds.shape[-1]
+        if width == 0:
+            raise ValueError(
+                "test.trackers.mask_track: expected a detector with a track head, got"
+                " detections without embeddings"
+            )
+        return empty_bank(slots, width)
+
+    def step(bank: TrackBank, found: Detections):
+        values = match_scores(bank, found, settings).values
+        column = values.argmax(axis=1).astype(jnp.int32)
+        known = found.valid & (column > 0)
+        return write_bank(
+            bank,
+            found,
+            column - 1,
+            kept=resolve(values.max(axis=1), column, known),
+            new=found.valid & (column == 0),
+            refresh_labels=settings.refresh_labels,
+        )
+
+    def track(variables: dict, bank: TrackBank, clip: Clip, detections: Detections):
+        del variables  # the detector has described the objects
+        bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
+        return bank, Tracked(track_ids, detections, bank.lost)
+
+    return Tracker(start, track, offline=False)

@@ -1,0 +1,138 @@
+"""A memory of tracks of fixed size, and what trackers that use it have in common.
+
+Track n lies in slot n - 1. Tracks never end: an object that comes back after any time
+is compared with its last detection, as in MaskTrack R-CNN. Letters: N detections of a
+frame, M slots, E length of an embedding.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from vis_jax.structures import Detections
+from vis_jax.typing import Array, Bool, Float32, Int32, typed
+
+_LEAST_SCORE = 1e-6  # keeps the logarithm of a score finite
+
+
+class TrackBank(NamedTuple):
+    """The last detection of every track."""
+
+    embeds: Float32[Array, "M E"]
+    boxes: Float32[Array, "M 4"]  # canvas pixels
+    labels: Int32[Array, "M"]
+    tracks: Int32[Array, ""]  # how many so far; they lie in the first slots
+    lost: Int32[Array, ""]  # detections that should have begun a track without a slot
+
+
+def empty_bank(slots: int, width: int) -> TrackBank:
+    """No tracks.
+
+    Args:
+      slots: the most tracks of a video.
+      width: of an embedding; 0 for trackers that compare none.
+    """
+    return TrackBank(
+        embeds=jnp.zeros((slots, width)),
+        boxes=jnp.zeros((slots, 4)),
+        labels=jnp.zeros((slots,), jnp.int32),
+        tracks=jnp.zeros((), jnp.int32),
+        lost=jnp.zeros((), jnp.int32),
+    )
+
+
+def in_use(bank: TrackBank) -> Bool[Array, "M"]:
+    """Which slots hold a track."""
+    return jnp.arange(bank.boxes.shape[0], dtype=jnp.int32) < bank.tracks
+
+
+@typed
+def log_scores(scores: Float32[Array, "N"]) -> Float32[Array, "N"]:
+    """Logarithms of detection scores, finite also for a score of 0."""
+    return jnp.log(jnp.maximum(scores, _LEAST_SCORE))
+
+
+@typed
+def cue_scores(
+    scores: Float32[Array, "N"],
+    overlaps: Float32[Array, "N M"],
+    same_label: Bool[Array, "N M"],
+    *,
+    detection: float,
+    iou: float,
+    category: float,
+) -> Float32[Array, "N M"]:
+    """How well detections fit to tracks but for their appearance.
+
+    Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 3 without its first term:
+    v = detection ln(score) + iou overlap + category [same class].
+
+    Args:
+      scores: of the detections.
+      overlaps: of detections with tracks, in [0, 1].
+      same_label: whether both have one class.
+      detection, iou, category: the weights alpha, beta, gamma of the paper.
+    """
+    found = detection * log_scores(scores)
+    return found[:, None] + iou * overlaps + category * same_label.astype(jnp.float32)
+
+
+@typed
+def resolve(
+    values: Float32[Array, "N"], slots: Int32[Array, "N"], wanted: Bool[Array, "N"]
+) -> Bool[Array, "N"]:
+    """Which detections get the slot they chose: the best of each, the first of equals.
+
+    Args:
+      values: how well each detection fits to the slot it chose.
+      slots: the choice; several may choose one.
+      wanted: False for detections that chose none.
+    """
+    order = jnp.arange(values.shape[0])
+    first = order[None] < order[:, None]
+    better = values[None] > values[:, None]
+    equal = values[None] == values[:, None]
+    rival = (slots[None] == slots[:, None]) & wanted[None]
+    return wanted & ~jnp.any(rival & (better | (equal & first)), axis=1)
+
+
+def write_bank(
+    bank: TrackBank,
+    found: Detections,
+    slots: Int32[Array, "N"],
+    *,
+    kept: Bool[Array, "N"],
+    new: Bool[Array, "N"],
+    refresh_labels: bool,
+) -> tuple[TrackBank, Int32[Array, "N"]]:
+    """The bank after a frame, and the identities of its detections.
+
+    Args:
+      bank: as it was before the frame.
+      found: detections of one frame; embeddings of the bank's length.
+      slots: of the tracks that are continued; read where `kept`, each at most once.
+      kept: detections that continue a track.
+      new: those that begin one, in their order; when no slot is left they are counted
+        as lost.
+      refresh_labels: whether a track takes the label of its last detection instead of
+        its first.
+
+    Returns:
+      The bank, and 1, 2, .. or 0 for detections without a track.
+    """
+    size = bank.boxes.shape[0]
+    created = jnp.cumsum(new.astype(jnp.int32))
+    fresh = jnp.where(new, bank.tracks + created - 1, size)
+    places = jnp.where(kept, slots, jnp.minimum(fresh, size))
+    named = places if refresh_labels else jnp.where(kept, size, places)
+    # Slot M lies outside the arrays: JAX drops what would go there.
+    total = bank.tracks + new.sum(dtype=jnp.int32)
+    tracks = jnp.minimum(total, size)
+    bank = TrackBank(
+        embeds=bank.embeds.at[places].set(found.embeds, mode="drop"),
+        boxes=bank.boxes.at[places].set(found.boxes, mode="drop"),
+        labels=bank.labels.at[named].set(found.labels, mode="drop"),
+        tracks=tracks,
+        lost=bank.lost + total - tracks,
+    )
+    return bank, jnp.where(places < size, places + 1, 0)
