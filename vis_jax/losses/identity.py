@@ -14,7 +14,7 @@ def match_loss(
 ) -> Float32[Array, ""]:
     """Cross-entropy averaged over the positives of each image, then over the images.
 
-    Yang et al., "Video Instance Segmentation", ICCV 2019, section 4. An image without
+    L_track of Yang et al., "Video Instance Segmentation", ICCV 2019. An image without
     positives counts as 0.
     Deviation: the released code also takes an image with exactly one positive as 0, by
     a slip in how it lists them.

@@ -16,7 +16,7 @@ def match_logits(
 ) -> Float32[Array, "R 1+M"]:
     """Logits over "none of the memory" and its objects.
 
-    Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 1 and 2. Dot products are
+    Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2. Dot products are
     neither normalised nor scaled, hence computed in full float32.
 
     Args:

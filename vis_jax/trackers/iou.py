@@ -1,8 +1,7 @@
 """IoUTracker+: boxes, scores and classes, without a look at the image.
 
-Yang et al., "Video Instance Segmentation", ICCV 2019, section 6, describe this baseline
-in words; `Settings` has what they leave open. Each detection takes the track of the
-largest
+Yang et al., "Video Instance Segmentation", ICCV 2019, describe this baseline in words;
+`Settings` has what they leave open. Each detection takes the track of the largest
 
   v(n) = detection ln(score) + iou IoU + category [same class],
 
@@ -25,6 +24,7 @@ from vis_jax.trackers.track_bank import (
     write_bank,
 )
 from vis_jax.trackers.tracker import Tracked, Tracker, scan_frames
+from vis_jax.typing import Array, Float32, Int32
 
 LOSERS = ("dropped", "new")
 
@@ -63,38 +63,14 @@ def build(settings: Settings, slots: int) -> Tracker:
     Raises:
       ValueError: a setting is out of its range.
     """
-    _check(settings)
+    check(settings, "test.trackers.iou")
 
     def start(clip: Clip, detections: Detections) -> TrackBank:
         del clip, detections
         return empty_bank(slots, 0)
 
     def step(bank: TrackBank, found: Detections):
-        overlaps = box_iou(found.boxes, bank.boxes)
-        values = cue_scores(
-            found.scores,
-            overlaps,
-            found.labels[:, None] == bank.labels[None],
-            detection=settings.detection,
-            iou=settings.iou,
-            category=settings.category,
-        )
-        close = in_use(bank)[None] & (overlaps >= settings.min_iou)
-        usable = close if settings.filter_first else in_use(bank)[None]
-        values = jnp.where(usable, values, -jnp.inf)
-        slot = values.argmax(axis=1).astype(jnp.int32)
-        chosen = jnp.take_along_axis(close, slot[:, None], axis=1)[:, 0]
-        known = found.valid & chosen
-        kept = resolve(values.max(axis=1), slot, known)
-        begins = ~kept if settings.losers == "new" else ~known
-        return write_bank(
-            bank,
-            found._replace(embeds=found.embeds[:, :0]),
-            slot,
-            kept=kept,
-            new=found.valid & begins,
-            refresh_labels=settings.refresh_labels,
-        )
+        return link(bank, found, box_iou(found.boxes, bank.boxes), settings)
 
     def track(variables: dict, bank: TrackBank, clip: Clip, detections: Detections):
         del variables
@@ -104,8 +80,51 @@ def build(settings: Settings, slots: int) -> Tracker:
     return Tracker(start, track, offline=False)
 
 
-def _check(settings: Settings) -> None:
-    where = "test.trackers.iou"
+def link(
+    bank: TrackBank,
+    found: Detections,
+    overlaps: Float32[Array, "N M"],
+    settings: Settings,
+) -> tuple[TrackBank, Int32[Array, "N"]]:
+    """The rule for one frame, whatever the overlaps are of.
+
+    Args:
+      bank: without embeddings.
+      found: detections of the frame.
+      overlaps: of detections with tracks, in [0, 1].
+      settings: see there.
+
+    Returns:
+      The bank after the frame, and the identities of the detections.
+    """
+    values = cue_scores(
+        found.scores,
+        overlaps,
+        found.labels[:, None] == bank.labels[None],
+        detection=settings.detection,
+        iou=settings.iou,
+        category=settings.category,
+    )
+    close = in_use(bank)[None] & (overlaps >= settings.min_iou)
+    usable = close if settings.filter_first else in_use(bank)[None]
+    values = jnp.where(usable, values, -jnp.inf)
+    slot = values.argmax(axis=1).astype(jnp.int32)
+    chosen = jnp.take_along_axis(close, slot[:, None], axis=1)[:, 0]
+    known = found.valid & chosen
+    kept = resolve(values.max(axis=1), slot, known)
+    begins = ~kept if settings.losers == "new" else ~known
+    return write_bank(
+        bank,
+        found._replace(embeds=found.embeds[:, :0]),
+        slot,
+        kept=kept,
+        new=found.valid & begins,
+        refresh_labels=settings.refresh_labels,
+    )
+
+
+def check(settings: Settings, where: str) -> None:
+    """Raises ValueError if a setting, found at `where` in a config, cannot be."""
     if settings.losers not in LOSERS:
         raise ValueError(
             f"{where}.losers: expected one of {LOSERS}, got {settings.losers!r}"

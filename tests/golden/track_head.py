@@ -1,0 +1,222 @@
+"""Our tracking head, online association and match loss on the stored case.
+
+The authors' memory holds features, ours embeddings of them: the comparison keeps the
+features on the side. Letters: N detections of a frame, at most; M slots.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.golden.cases import Case, nhwc
+from tests.golden.golden_weights import uniform
+from vis_jax.association.track_head import TrackHead, match_logits
+from vis_jax.converters.mask_rcnn import roi_kernel
+from vis_jax.converters.transforms import kernel, same
+from vis_jax.losses.identity import match_loss
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers.mask_track import Settings, build, match_scores
+
+FEATURES = (256, 7, 7)  # of a region, channels first
+SLOTS = 8
+SIZE = 4  # most detections of a frame
+
+# Objects of the key and of the reference frame of both pairs, by the case's notes.
+PAIRS = {"x0": (0, 1, 2, 5), "r0": (1, 0, 6), "x1": (3, 1, 4), "r1": (4, 3)}
+
+
+class Beside(NamedTuple):
+    """What the authors' memory holds and ours does not."""
+
+    features: np.ndarray  # [M, 256, 7, 7]
+    scores: np.ndarray  # [M]
+
+
+def compare(case: Case) -> dict[str, np.ndarray]:
+    """All stored arrays as we compute them."""
+    head, variables = converted(case)
+    results = training_results(case, head, variables)
+    for sequence in ("0", "1"):
+        results |= association_results(case, head, variables, sequence)
+    return results
+
+
+def converted(case: Case):
+    """The head and its converted weights."""
+    width = case.manifest["settings"]["fc_out_channels"]
+    head = TrackHead(width=width)
+    region = jnp.zeros((1, *FEATURES[1:], FEATURES[0]))
+    shapes = jax.eval_shape(head.init, jax.random.key(0), region)
+    weights = case.weights()
+
+    def layer(ours: str, official: str, transform):
+        entry = shapes["params"][ours]
+        return {
+            ours: {
+                "kernel": transform(
+                    weights[f"{official}.weight"], entry["kernel"].shape
+                ),
+                "bias": same(weights[f"{official}.bias"], entry["bias"].shape),
+            }
+        }
+
+    params = layer("fc1", "track_head.fcs.0", roi_kernel)
+    params |= layer("fc2", "track_head.fcs.1", kernel)
+    return head, {"params": jax.tree.map(jnp.asarray, params)}
+
+
+def settings_of(case: Case) -> Settings:
+    """The settings of the authors' code."""
+    detection, iou, category = case.manifest["settings"]["match_coeff"]
+    return Settings(
+        detection=detection,
+        iou=iou,
+        category=category,
+        category_of_new=True,
+        refresh_labels=False,
+    )
+
+
+def association_results(case: Case, head, variables, sequence: str):
+    """Identities, scores and the memory after each frame of one sequence."""
+    settings = settings_of(case)
+    tracker = build(settings, SLOTS)
+    track = jax.jit(tracker.track)
+    score = jax.jit(lambda bank, found: match_scores(bank, found, settings))
+    apply = jax.jit(head.apply)
+    clip = Clip(
+        np.zeros((1, 1, 1, 3), np.uint8), np.ones(1, bool), np.ones(2, np.int32)
+    )
+    beside = Beside(np.zeros((SLOTS, *FEATURES), np.float32), np.zeros(SLOTS))
+    bank, results = None, {}
+    frames = sum(name.startswith(f"ids/{sequence}/") for name in case.arrays)
+    for frame in range(frames):
+        key = f"{sequence}/{frame}"
+        stored = {
+            name: case.arrays[f"det/{key}/{name}"]
+            for name in ("boxes", "labels", "features")
+        }
+        count = len(stored["boxes"])
+        found = detections(stored, lambda x: apply(variables, x))
+        if bank is None:
+            bank = tracker.start(clip, found)
+        scores = jax.tree.map(
+            lambda x, n=count, m=int(bank.tracks): np.asarray(x)[:n, : 1 + m],
+            score(bank, jax.tree.map(lambda x: x[0], found)),
+        )
+        bank, tracked = track(variables, bank, clip, found)
+        ids = np.asarray(tracked.track_ids)[0, :count]
+        remember(beside, ids, stored)
+        results[f"ids/{key}"] = official_ids(ids, scores.values)
+        results[f"log_softmax/{key}"] = scores.log_probs
+        results[f"comp_scores/{key}"] = scores.values
+        results |= memory_results(key, bank, beside)
+    return results
+
+
+def detections(stored: dict, embed) -> Detections:
+    """The detections of one frame as a clip of one frame, padded."""
+    count = len(stored["boxes"])
+
+    def pad(array, value=0):
+        rows = np.full((1, SIZE, *array.shape[1:]), value, array.dtype)
+        rows[0, :count] = array
+        return jnp.asarray(rows)
+
+    return Detections(
+        # Their corners are inclusive, ours are not.
+        boxes=pad(stored["boxes"][:, :4] + np.float32([0, 0, 1, 1])),
+        scores=pad(stored["boxes"][:, 4]),
+        labels=pad(stored["labels"].astype(np.int32)),
+        valid=pad(np.ones(count, bool)),
+        embeds=embed(pad(np.moveaxis(stored["features"], 1, -1))),
+        looks=jnp.zeros((1, SIZE, 0)),
+        mask_logits=jnp.zeros((1, SIZE, 1, 1)),
+    )
+
+
+def remember(beside: Beside, ids: np.ndarray, stored: dict) -> None:
+    """Puts what a frame shows beside the memory."""
+    for i in np.flatnonzero(ids):
+        beside.features[ids[i] - 1] = stored["features"][i]
+        beside.scores[ids[i] - 1] = stored["boxes"][i, 4]
+
+
+def memory_results(key: str, bank, beside: Beside) -> dict[str, np.ndarray]:
+    """The memory after a frame in the official form."""
+    tracks = int(bank.tracks)
+    boxes = np.asarray(bank.boxes)[:tracks] - np.float32([0, 0, 1, 1])
+    return {
+        f"memory/{key}/boxes": np.column_stack([boxes, beside.scores[:tracks]]),
+        f"memory/{key}/labels": np.asarray(bank.labels)[:tracks],
+        f"memory/{key}/feature_sum": beside.features[:tracks].sum(axis=(1, 2, 3)),
+    }
+
+
+def official_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """0, 1, .. and -1 for none, from 1, 2, .. and 0 for none.
+
+    The authors' loop leaves an identity with a detection that is overtaken by a better
+    one later in the frame, and their results, by identity, keep the later one. Ours
+    leaves it with the better one alone.
+    """
+    official = ids - 1
+    columns, best = values.argmax(axis=1), values.max(axis=1)
+    for i in np.flatnonzero(ids == 0):
+        before = best[:i][columns[:i] == columns[i]]
+        if not (before >= best[i]).any():
+            official[i] = columns[i] - 1
+    return official
+
+
+def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
+    """Logits, loss, its gradients and the share of positives that are right."""
+    keys = training_features(case, "x", SIZE)
+    references = training_features(case, "r", SIZE - 1)
+    there = np.arange(SIZE - 1)[None] < [[len(PAIRS["r0"])], [len(PAIRS["r1"])]]
+    targets = split_pairs(case.arrays["train/ids"]).astype(np.int32)
+
+    def loss(variables, positive):
+        embeds, memory = (head.apply(variables, x) for x in (keys, references))
+        logits = jax.vmap(match_logits)(embeds, memory, jnp.asarray(there))
+        return match_loss(logits, jnp.asarray(targets), positive), logits
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    results = {}
+    for name in ("train", "train_single"):
+        positive = split_pairs(case.arrays[f"{name}/weights"]) > 0
+        # The authors' code takes an image with one positive for one without any.
+        positive &= positive.sum(axis=1, keepdims=True) != 1
+        (value, logits), _ = compiled(variables, jnp.asarray(positive))
+        right = np.asarray(logits).argmax(axis=-1) == targets
+        results[f"{name}/loss_match"] = np.asarray(value)[None]
+        results[f"{name}/match_acc"] = 100 * right[positive].mean(keepdims=True)
+    # The gradients were stored with all regions positive.
+    everything = split_pairs(np.ones(7)) > 0
+    _, gradient = compiled(variables, jnp.asarray(everything))
+    for layer, official in (("fc1", 0), ("fc2", 1)):
+        key = f"train/grad/track_head.fcs.{official}.bias"
+        results[key] = np.asarray(gradient["params"][layer]["bias"])
+    for image in range(2):
+        rows, columns = len(PAIRS[f"x{image}"]), 1 + len(PAIRS[f"r{image}"])
+        scores = np.asarray(logits)[image, :rows, :columns]
+        results[f"train/match_score/{image}"] = scores
+    return results
+
+
+def training_features(case: Case, side: str, size: int) -> np.ndarray:
+    """Features of both images [2, size, 7, 7, 256], as the notes of the case say."""
+    seed = case.manifest["seed"]
+    features = np.zeros((2, size, *FEATURES), np.float32)
+    for image in range(2):
+        for i, which in enumerate(PAIRS[f"{side}{image}"]):
+            noise = uniform(f"tn/{side}{image}/{i}", FEATURES, seed)
+            features[image, i] = uniform(f"proto/{which}", FEATURES, seed) + 0.4 * noise
+    return nhwc(features)
+
+
+def split_pairs(flat: np.ndarray) -> np.ndarray:
+    """[4 + 3] to [2, 4]; the last entry is padding."""
+    return np.pad(flat, (0, 1)).reshape(2, SIZE)
