@@ -1,5 +1,7 @@
 """What several configs share: string arguments, the clip settings, shrinking."""
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
 
@@ -81,6 +83,19 @@ NO_DECAY_ON_NORMS_AND_TABLES = (
 )
 
 
+# Annotated frames of the training videos, about: videos times mean frames of each, for
+# OVIS 12.77 s with five frames a second. Schedules in epochs are computed from them;
+# --dry_run tells the epochs over the videos of the data at hand.
+TRAIN_FRAMES = {
+    "ytvis2019": 61_800,  # 2,238 x 27.6
+    "ytvis2021": 90_100,  # 2,985 x 30.2
+    "ytvis2022": 90_100,  # the training videos of 2021
+    "ovis": 38_800,  # 607 x 63.9
+    "moving_shapes": 48_000,  # 2,000 x 24
+    "folder": 61_800,  # not known here: as long as for YouTube-VIS 2019
+}
+
+
 # How instances are found at test time; docs/inference.md.
 INFERENCE = dict(
     mode="video",  # the whole video as one clip; or "clip": short ones, linked
@@ -88,6 +103,24 @@ INFERENCE = dict(
     clip_link="siou",  # by soft mask IoU; or "eq4": by the matching cost of training
     clip_instances=50, clip_tracks=50,  # most in a clip, most at a time
     tta=(),  # short sides to average over, short_side among them; () = no average
+)  # fmt: skip
+
+# Settings of every tracker (test.tracker chooses one): those of the YouTube-VIS paper
+# and, where it says nothing, of the code released with it; each tracker's Settings
+# explain them. detection, iou and category are alpha, beta and gamma of its Eq. 3.
+_CUES = dict(detection=1.0, iou=2.0, category=10.0)
+TRACKERS = dict(
+    mask_track=dict(**_CUES, category_of_new=True, refresh_labels=False),
+    iou=dict(
+        **_CUES, min_iou=0.3, filter_first=False, losers="dropped",
+        refresh_labels=False,
+    ),
+    deep_sort=dict(
+        **_CUES, matching="score", look=2.0, min_score=0.0, max_cosine_distance=0.2,
+        max_iou_distance=0.7, max_age=1_000_000, n_init=1, budget=100,
+        show_tentative=True,
+    ),
+    seq=dict(**_CUES, min_iou=0.3, min_length=8),
 )  # fmt: skip
 
 
@@ -128,6 +161,19 @@ def clips(
     )
 
 
+# The least sizes of the parts of a model that still train.
+_SMALL = dict(
+    pixel_decoder=dict(dim=32, layers=1, heads=4, mlp_dim=64),
+    mask_decoder=dict(dim=32, layers=2, heads=4, queries=8, mlp_dim=64),
+    fpn=dict(dim=16),
+    rpn=dict(dim=16, sampled=16, proposals=16),
+    regions=dict(sampled=16, positives=4),
+    box_head=dict(width=32),
+    mask_head=dict(dim=16, convs=1),
+    track_head=dict(width=32),
+)
+
+
 def shrink(config: ConfigDict) -> ConfigDict:
     """The same system at the least size that still trains, on moving shapes.
 
@@ -144,8 +190,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
         shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
     )  # fmt: skip
     config.test.update(
-        videos=2, short_side=64, split="val", frame_buckets=(4, 8), chunk=4
-    )
+        videos=2, short_side=64, long_side=1333, split="val", frame_buckets=(4, 8),
+        chunk=4,
+    )  # fmt: skip
     config.test.update(clip_length=3, clip_stride=1, clip_instances=4, clip_tracks=6)
     config.train.update(log_every=1, checkpoint_every=2, image_every=0)
     config.optimizer.update(warmup_steps=0, decay_at=(3,))
@@ -154,7 +201,14 @@ def shrink(config: ConfigDict) -> ConfigDict:
     model.backbone.update(variant="thin")
     if model.backbone.name == "swin":
         model.backbone.window = 4
-    model.pixel_decoder.update(dim=32, layers=1, heads=4, mlp_dim=64)
-    model.mask_decoder.update(dim=32, layers=2, heads=4, queries=8, mlp_dim=64)
-    config.loss.points = 64
+    _update_present(model, _SMALL)
+    _update_present(config, dict(test=dict(objects=4, tracks=8), loss=dict(points=64)))
     return config
+
+
+def _update_present(config: ConfigDict, values: Mapping[str, Mapping]) -> None:
+    """Sets those of the fields that the config has, part by part."""
+    for part, fields in values.items():
+        for name, value in fields.items():
+            if part in config and name in config[part]:
+                config[part][name] = value
