@@ -1,9 +1,10 @@
-"""From the plan of a clip to its tensors: out of JPEG folders, or drawn on demand.
+"""From the plan of a clip to its tensors: out of folders, records, or drawn on demand.
 
 A source turns a plan into small features, in Python, and features into images and
 masks at their final size, in the graph. Letters: h w source pixels, H W after resizing.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,7 +18,9 @@ from data_pipeline.augment.geometry import (
 from data_pipeline.clip_sampling import ClipPlan
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.rle_graph import decode_masks, run_tensors
+from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_tfds import TfdsVideos
+from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
 
 Features = dict[str, tf.Tensor]
 
@@ -79,57 +82,65 @@ class FolderSource:
         self._runs = run_tensors(dataset.runs)
         self.signature = {
             **plan_signature(frames),
+            **_track_signature(frames),
             "paths": tf.TensorSpec([frames], tf.string),
-            "extent": tf.TensorSpec([2], tf.int32),
-            "mask_index": tf.TensorSpec([None, frames], tf.int32),
-            "labels": tf.TensorSpec([None], tf.int32),
-            "track_ids": tf.TensorSpec([None], tf.int32),
         }
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
         """Paths, and the tracks that are seen in the frames; crowds are left out."""
         dataset, ids = self._dataset, plan.frame_ids
-        video = dataset.videos[plan.video]
-        seen = [
-            (number, track)
-            for number, track in enumerate(dataset.tracks[plan.video], start=1)
-            if not track.crowd and (track.mask_index[ids] >= 0).any()
-        ]
-        masks = [track.mask_index[ids] for _, track in seen]
+        tracks = dataset.tracks[plan.video]
         return {
             **plan_features(plan),
+            **_track_features(tracks, ids, dataset.videos[plan.video]),
             "paths": [str(dataset.path(plan.video, int(frame))) for frame in ids],
-            "extent": np.array([video.height, video.width], np.int32),
-            "mask_index": np.array(masks, np.int32).reshape(-1, len(ids)),
-            "labels": np.array([track.label for _, track in seen], np.int32),
-            "track_ids": np.array([number for number, _ in seen], np.int32),
         }
 
     def read(self, features: Features) -> ClipTensors:
         """Decodes, cuts out and resizes."""
-        crop, size, extent = features["crop"], features["size"], features["extent"]
-        frames = []
-        for path in tf.unstack(features["paths"]):
-            frame = tf.io.decode_jpeg(
-                tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE"
-            )
-            same = tf.debugging.assert_equal(tf.shape(frame)[:2], extent)
-            with tf.control_dependencies([same]):
-                frames.append(crop_and_resize(frame, crop, size))
-        masks = decode_masks(
-            self._runs,
-            features["mask_index"],
-            height=extent[0],
-            rows=source_positions(crop[0], crop[2], size[0]),
-            columns=source_positions(crop[1], crop[3], size[1]),
-        )
-        return ClipTensors(
-            tf.stack(frames), masks, features["labels"], features["track_ids"]
-        )
+        paths = tf.unstack(features["paths"])
+        return _decode(self._runs, features, [tf.io.read_file(path) for path in paths])
 
     def read_outside(self, plan: ClipPlan) -> None:
         """Reads the frames with Pillow, for the sake of its errors."""
         self._dataset.read_frames(plan.video, plan.frame_ids)
+
+
+class RecordSource:
+    """As `FolderSource`, with the images out of records.
+
+    Args:
+      dataset: the videos.
+      frames: T.
+    """
+
+    def __init__(self, dataset: TfdsVideos, frames: int):
+        self._dataset, self._frames = dataset, frames
+        self._runs = run_tensors(dataset.runs)
+        self.signature = {**plan_signature(frames), **_track_signature(frames)}
+
+    def features(self, plan: ClipPlan) -> dict[str, object]:
+        """The tracks that are seen in the frames; crowds are left out."""
+        video, tracks = self._dataset.videos[plan.video], self._dataset.tracks
+        return {
+            **plan_features(plan),
+            **_track_features(tracks[plan.video], plan.frame_ids, video),
+        }
+
+    def read(self, features: Features) -> ClipTensors:
+        """Decodes, cuts out and resizes."""
+        places = [features["video"], features["frame_ids"]]
+        images = tf.numpy_function(self._encoded, places, tf.string)
+        images = tf.ensure_shape(images, [self._frames])
+        return _decode(self._runs, features, tf.unstack(images))
+
+    def read_outside(self, plan: ClipPlan) -> None:
+        """Reads the frames with Pillow, for the sake of its errors."""
+        self._dataset.read_frames(plan.video, plan.frame_ids)
+
+    def _encoded(self, video: np.ndarray, frame_ids: np.ndarray) -> np.ndarray:
+        # As objects: NumPy's own strings lose the zeros at their end.
+        return np.array(self._dataset.encoded(int(video), frame_ids), object)
 
 
 class RenderSource:
@@ -172,3 +183,54 @@ class RenderSource:
     def _render(self, video: np.ndarray, frame_ids: np.ndarray) -> tuple:
         drawn = self._dataset.render(int(video), frame_ids)
         return drawn.images, drawn.masks, drawn.labels, drawn.track_ids
+
+
+def _track_signature(frames: int) -> dict[str, tf.TensorSpec]:
+    """Types of `_track_features`."""
+    return {
+        "extent": tf.TensorSpec([2], tf.int32),
+        "mask_index": tf.TensorSpec([None, frames], tf.int32),
+        "labels": tf.TensorSpec([None], tf.int32),
+        "track_ids": tf.TensorSpec([None], tf.int32),
+    }
+
+
+def _track_features(
+    tracks: Sequence[Track], ids: np.ndarray, video: Video
+) -> dict[str, object]:
+    """The tracks that are seen in frames `ids` and are no crowds."""
+    seen = [
+        (number, track)
+        for number, track in enumerate(tracks, start=1)
+        if not track.crowd and (track.mask_index[ids] >= 0).any()
+    ]
+    masks = [track.mask_index[ids] for _, track in seen]
+    return {
+        "extent": np.array([video.height, video.width], np.int32),
+        "mask_index": np.array(masks, np.int32).reshape(-1, len(ids)),
+        "labels": np.array([track.label for _, track in seen], np.int32),
+        "track_ids": np.array([number for number, _ in seen], np.int32),
+    }
+
+
+def _decode(
+    runs: RunTensors, features: Features, images: Sequence[tf.Tensor]
+) -> ClipTensors:
+    """From image files and run lengths to pixels and masks at their final size."""
+    crop, size, extent = features["crop"], features["size"], features["extent"]
+    frames = []
+    for image in images:
+        frame = tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
+        same = tf.debugging.assert_equal(tf.shape(frame)[:2], extent)
+        with tf.control_dependencies([same]):
+            frames.append(crop_and_resize(frame, crop, size))
+    masks = decode_masks(
+        runs,
+        features["mask_index"],
+        height=extent[0],
+        rows=source_positions(crop[0], crop[2], size[0]),
+        columns=source_positions(crop[1], crop[3], size[1]),
+    )
+    return ClipTensors(
+        tf.stack(frames), masks, features["labels"], features["track_ids"]
+    )

@@ -9,15 +9,24 @@ from data_pipeline.augment.colour import jitter_graph
 from data_pipeline.augment.geometry import flip_clip
 from data_pipeline.clip_config import ClipConfig, read_clip_config
 from data_pipeline.clip_sampling import ClipPlan, plan_batches
-from data_pipeline.clip_sources import Features, FolderSource, Renders, RenderSource
+from data_pipeline.clip_sources import (
+    Features,
+    FolderSource,
+    RecordSource,
+    Renders,
+    RenderSource,
+)
 from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.pad import pad_clip_graph
 
 _BATCHES_AHEAD = 2
 
+Source = FolderSource | RecordSource | RenderSource
+
 
 def train_batches(
-    dataset: YouTubeVis | Renders,
+    dataset: YouTubeVis | TfdsVideos | Renders,
     config: object,
     *,
     seed: int,
@@ -33,7 +42,7 @@ def train_batches(
     are left out; if more than `config.instances` remain, the largest are kept.
 
     Args:
-      dataset: a folder reader, or one that draws.
+      dataset: a reader of a folder or of records, or one that draws.
       config: see `clip_config.ClipConfig`; `batch_size` counts the clips of all hosts.
       seed: of the run.
       start_step: the first step.
@@ -76,14 +85,16 @@ def train_batches(
     return _with_clear_errors(batches, source, plans, start_step)
 
 
-def _source(dataset: YouTubeVis | Renders, frames: int) -> FolderSource | RenderSource:
+def _source(dataset: YouTubeVis | TfdsVideos | Renders, frames: int) -> Source:
     if isinstance(dataset, YouTubeVis):
         return FolderSource(dataset, frames)
+    if isinstance(dataset, TfdsVideos):
+        return RecordSource(dataset, frames)
     return RenderSource(dataset, frames)
 
 
 def _make_clip(
-    source: FolderSource | RenderSource, clips: ClipConfig, features: Features
+    source: Source, clips: ClipConfig, features: Features
 ) -> dict[str, tf.Tensor]:
     """One clip in the form of the schema, without the batch axis."""
     clip = source.read(features)
@@ -103,7 +114,7 @@ def _make_clip(
 
 def _with_clear_errors(
     batches: Iterator[dict[str, np.ndarray]],
-    source: FolderSource | RenderSource,
+    source: Source,
     plans: Callable[[int], Iterator[list[ClipPlan]]],
     step: int,
 ) -> Iterator[dict[str, np.ndarray]]:

@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "turn published weights into a checkpoint",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
     "data check": "name every defect of a folder in the YouTube-VIS format",
+    "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
     "data split": "hold out a fixed share of the videos for validation",
     "data pack": "check a results.json and pack it for an evaluation server",
 }

@@ -6,6 +6,7 @@ from typing import Protocol
 from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
+from data_pipeline.datasets.ytvis_layout import is_tfds
 
 
 class DataConfig(Protocol):
@@ -23,7 +24,8 @@ def make_dataset(config: DataConfig, part_or_split: str = "train") -> Dataset:
 
     Args:
       config: has `name`; for folders `root`, `split` and `held_out`, for moving shapes
-        `shapes`, a mapping with the arguments of `MovingShapes`.
+        `shapes`, a mapping with the arguments of `MovingShapes`. Where `root` has what
+        `ytvis_tfds_builder` wrote, that is read.
       part_or_split: "train" is `config.split` without the held-out videos, "held_out"
         is those, "all" is both; any other is the name of a split, taken whole. For
         moving shapes "train" and "all" are `config.split`, "held_out" is "val".
@@ -39,12 +41,18 @@ def make_dataset(config: DataConfig, part_or_split: str = "train") -> Dataset:
     return DATASETS[config.name](config, part_or_split)
 
 
-def _folder(config: DataConfig, part_or_split: str) -> YouTubeVis:
-    if part_or_split in PARTS:
-        return YouTubeVis(
-            config.root, config.split, held_out=config.held_out, part=part_or_split
-        )
-    return YouTubeVis(config.root, part_or_split, part="all")
+def _folder(config: DataConfig, part_or_split: str) -> Dataset:
+    whole = part_or_split not in PARTS
+    split = part_or_split if whole else config.split
+    reader: Callable[..., Dataset] = YouTubeVis
+    if is_tfds(config.root, split):
+        # Importing TFDS takes a while, which readers of other data sets are spared.
+        from data_pipeline.datasets.ytvis_tfds import TfdsVideos
+
+        reader = TfdsVideos
+    if whole:
+        return reader(config.root, split, part="all")
+    return reader(config.root, split, held_out=config.held_out, part=part_or_split)
 
 
 def _moving_shapes(config: DataConfig, part_or_split: str) -> MovingShapes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,7 @@ from data_pipeline.datasets.dataset import Truth, Video
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
-from data_pipeline.rle import boxes_of_runs, compress_mask, take_runs
+from data_pipeline.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 PARTS = ("train", "held_out", "all")
 
@@ -41,19 +42,9 @@ class YouTubeVis:
         held_out: Sequence[str | int] = (),
         part: str = "train",
     ):
-        if part not in PARTS:
-            raise ValueError(f"part: expected one of {PARTS}, got {part!r}")
         self.annotations_file, self.images = find_layout(root, split)
         content = read_annotations(self.annotations_file)
-        apart = _held_out_ids(content.videos, held_out, self.annotations_file)
-        keep = [
-            k
-            for k, video in enumerate(content.videos)
-            if part == "all" or (video.video_id in apart) == (part == "held_out")
-        ]
-        if not keep:
-            expected = f"videos in part {part!r}"
-            raise DataError(self.annotations_file, expected=expected, got="none")
+        keep = videos_of_part(content.videos, held_out, part, self.annotations_file)
         self.categories = content.categories
         self.videos = tuple(content.videos[k] for k in keep)
         self.tracks: tuple[tuple[Track, ...], ...] = tuple(
@@ -79,30 +70,31 @@ class YouTubeVis:
 
     def truth(self, index: int) -> Truth:
         """The tracks of video `index` over all its frames."""
-        video, tracks = self.videos[index], self.tracks[index]
-        shape = (len(tracks), video.length)
-        masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
-        present = masks >= 0
-        boxes = np.zeros((*shape, 4), np.float32)
-        seen = take_runs(self.runs, masks[present])
-        boxes[present] = boxes_of_runs(seen, video.height)
-        size = dict(height=video.height, width=video.width)
-        occlusion = np.array([t.occlusion for t in tracks], np.float32).reshape(shape)
-        return Truth(
-            labels=np.array([t.label for t in tracks], np.int32),
-            track_ids=np.arange(1, len(tracks) + 1, dtype=np.int32),
-            crowd=np.array([t.crowd for t in tracks], bool),
-            boxes=boxes,
-            present=present,
-            occlusion=np.where(present, occlusion, np.float32(np.nan)),
-            segmentations=tuple(
-                tuple(
-                    None if k < 0 else compress_mask(self.runs, int(k), **size)
-                    for k in track
-                )
-                for track in masks
-            ),
-        )
+        return truth_of(self.videos[index], self.tracks[index], self.runs)
+
+
+def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:
+    """The tracks of a video over all its frames; `runs` has their masks."""
+    shape = (len(tracks), video.length)
+    masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
+    present = masks >= 0
+    boxes = np.zeros((*shape, 4), np.float32)
+    seen = take_runs(runs, masks[present])
+    boxes[present] = boxes_of_runs(seen, video.height)
+    size = dict(height=video.height, width=video.width)
+    occlusion = np.array([t.occlusion for t in tracks], np.float32).reshape(shape)
+    return Truth(
+        labels=np.array([t.label for t in tracks], np.int32),
+        track_ids=np.arange(1, len(tracks) + 1, dtype=np.int32),
+        crowd=np.array([t.crowd for t in tracks], bool),
+        boxes=boxes,
+        present=present,
+        occlusion=np.where(present, occlusion, np.float32(np.nan)),
+        segmentations=tuple(
+            tuple(None if k < 0 else compress_mask(runs, int(k), **size) for k in track)
+            for track in masks
+        ),
+    )
 
 
 def read_frame(path: Path, video: Video) -> np.ndarray:
@@ -111,8 +103,24 @@ def read_frame(path: Path, video: Video) -> np.ndarray:
     Raises:
       DataError: a file that is missing, cut off, no image, or of another size.
     """
+    return decode_frame(path, video, place=path)
+
+
+def decode_frame(
+    file: Path | BinaryIO, video: Video, *, place: str | Path
+) -> np.ndarray:
+    """One frame of a video, from an encoded image: uint8 [H, W, 3], RGB.
+
+    Args:
+      file: with the image.
+      video: whose frame it is.
+      place: what messages call the file.
+
+    Raises:
+      DataError: a file that is missing, cut off, no image, or of another size.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             size = image.height, image.width
             # One of another size may be huge: it is not decoded.
             fits = size == (video.height, video.width)
@@ -120,11 +128,11 @@ def read_frame(path: Path, video: Video) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         got = f"{type(error).__name__}: {error}"
         raise DataError(
-            path, video=video.name, expected="a whole image", got=got
+            place, video=video.name, expected="a whole image", got=got
         ) from error
     if pixels is None:
         raise DataError(
-            path,
+            place,
             video=video.name,
             field="height, width",
             expected=f"({video.height}, {video.width}), as in the annotations",
@@ -133,7 +141,36 @@ def read_frame(path: Path, video: Video) -> np.ndarray:
     return pixels
 
 
-def _held_out_ids(videos: Sequence, held_out: Sequence, file: Path) -> set[int]:
+def videos_of_part(
+    videos: Sequence[Video], held_out: Sequence[str | int], part: str, file: str | Path
+) -> list[int]:
+    """Positions of the videos that a part has.
+
+    Args:
+      videos: all videos.
+      held_out: names or ids of videos kept apart.
+      part: one of `PARTS`.
+      file: where the videos are from, for the messages.
+
+    Raises:
+      ValueError: an unknown part.
+      DataError: a held-out video that is not there; a part without videos.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part: expected one of {PARTS}, got {part!r}")
+    apart = _held_out_ids(videos, held_out, file)
+    keep = [
+        k
+        for k, video in enumerate(videos)
+        if part == "all" or (video.video_id in apart) == (part == "held_out")
+    ]
+    if not keep:
+        expected = f"videos in part {part!r}"
+        raise DataError(file, expected=expected, got="none")
+    return keep
+
+
+def _held_out_ids(videos: Sequence, held_out: Sequence, file: str | Path) -> set[int]:
     """Ids of the videos that are named by id or by name."""
     if isinstance(held_out, str):
         raise ValueError(f"held_out: expected a sequence, got the text {held_out!r}")

@@ -18,12 +18,20 @@ LAYOUTS = (
     ("instances.json", ("JPEGImages",)),
 )
 
+# In the folder of a split that `ytvis_tfds_builder` wrote: tensorflow-datasets.
+TFDS_FRAMES, TFDS_VIDEOS = "vis_frames", "vis_videos"
+
 
 class Layout(NamedTuple):
     """The two places of a data set."""
 
     annotations: Path
     images: Path
+
+
+def is_tfds(root: str | Path, split: str) -> bool:
+    """Whether a split is there as `ytvis_tfds_builder` writes it."""
+    return (Path(root) / split / TFDS_VIDEOS).is_dir()
 
 
 def find_layout(root: str | Path, split: str) -> Layout:

@@ -1,0 +1,182 @@
+"""Reads what `ytvis_tfds_builder` writes: the same arrays as from the folder."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipeline.datasets.dataset import Category, Truth, Video
+from data_pipeline.datasets.ytvis import decode_frame, truth_of, videos_of_part
+from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_layout import TFDS_FRAMES, TFDS_VIDEOS
+from data_pipeline.errors import DataError
+from data_pipeline.rle import Runs, concatenate_runs, runs_from_strings
+
+VERSION = "1.0.0"  # of the two data sets
+
+
+class TfdsVideos:
+    """Videos in ArrayRecord files, of which any frame can be read on its own.
+
+    Names, tracks and masks are in memory, as for a folder; a frame is one record.
+
+    Args:
+      root: folder of the data set, which has a folder for each split.
+      split: for example "train".
+      held_out: as for `YouTubeVis`.
+      part: as for `YouTubeVis`.
+
+    Raises:
+      DataError: files that are missing or damaged; a held-out video not there.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        held_out: Sequence[str | int] = (),
+        part: str = "train",
+    ):
+        folder = Path(root) / split
+        self.records = folder / TFDS_FRAMES / VERSION
+        self._frames, _ = _open(self.records, split)
+        place = folder / TFDS_VIDEOS / VERSION
+        records, metadata = _open(place, split)
+        self.categories = _categories(metadata, place)
+        read = [_read_video(records, k, place) for k in range(len(records))]
+        videos = [video for video, _, _ in read]
+        first = np.cumsum([0, *(video.length for video in videos)])
+        if len(self._frames) != first[-1]:
+            expected = f"{first[-1]} frames, as in {place}"
+            raise DataError(self.records, expected=expected, got=len(self._frames))
+        keep = videos_of_part(videos, held_out, part, place)
+        self.videos = tuple(videos[k] for k in keep)
+        self._first = [int(first[k]) for k in keep]  # record of each video's frame 0
+        self.runs = concatenate_runs([read[k][2] for k in keep])
+        counts = [len(read[k][2].splits) - 1 for k in keep]
+        offsets = np.cumsum([0, *counts])[:-1].tolist()
+        self.tracks: tuple[tuple[Track, ...], ...] = tuple(
+            tuple(_moved(track, offset) for track in read[k][1])
+            for k, offset in zip(keep, offsets, strict=True)
+        )
+
+    def encoded(self, index: int, frame_ids: np.ndarray) -> list[bytes]:
+        """The image files of frames `frame_ids` of video `index`.
+
+        Raises:
+          DataError: a record that cannot be read, or is that of another frame.
+        """
+        video, first = self.videos[index], self._first[index]
+        images = []
+        for frame in map(int, frame_ids):
+            record = _read(self._frames, first + frame, self.records)
+            found = record["video_id"], record["frame"]
+            if found != (video.video_id, frame):
+                raise DataError(
+                    self.records,
+                    video=video.name,
+                    field=f"record {first + frame}",
+                    expected=f"video id and frame {(video.video_id, frame)}",
+                    got=tuple(map(int, found)),
+                )
+            images.append(record["image"])
+        return images
+
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB.
+
+        Raises:
+          DataError: a record that cannot be read, or whose image cannot.
+        """
+        video = self.videos[index]
+        frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
+        images = self.encoded(index, frame_ids)
+        for target, number, image in zip(frames, frame_ids, images, strict=True):
+            place = self.records / video.file_names[int(number)]
+            target[:] = decode_frame(BytesIO(image), video, place=place)
+        return frames
+
+    def truth(self, index: int) -> Truth:
+        """The tracks of video `index` over all its frames."""
+        return truth_of(self.videos[index], self.tracks[index], self.runs)
+
+
+def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
+    """The records of a split, images still encoded, and the metadata."""
+    if not folder.is_dir():
+        expected = "a folder that `data build_tfds` wrote"
+        raise DataError(folder, expected=expected, got="no such folder")
+    try:
+        builder = tfds.builder_from_directory(str(folder))
+        images = "image" in builder.info.features
+        decoders = {"image": tfds.decode.SkipDecoding()} if images else None
+        records = builder.as_data_source(split=split, decoders=decoders)
+    except Exception as error:  # TFDS, protobuf and etils have errors of their own
+        expected = f"split {split!r} in ArrayRecord files"
+        raise DataError(folder, expected=expected, got=str(error)) from error
+    return records, builder.info.metadata or {}
+
+
+def _read(source: Sequence[dict], number: int, place: Path) -> dict:
+    """One record."""
+    try:
+        record = source[number]
+        got = ", ".join(key for key, value in record.items() if value is None)
+    except Exception as error:  # ArrayRecord has errors of its own
+        record, got = {}, str(error)
+    if got:  # a record out of a file that is cut off has no fields
+        field, expected = f"record {number}", "a whole record"
+        got = f"one without {got}" if record else got
+        raise DataError(place, field=field, expected=expected, got=got)
+    return record
+
+
+def _categories(metadata: Mapping, place: Path) -> tuple[Category, ...]:
+    if "categories" not in metadata:
+        file = place / "metadata.json"
+        raise DataError(file, field="categories", expected="a list", got="nothing")
+    return tuple(Category(number, name) for number, name in metadata["categories"])
+
+
+def _read_video(
+    source: Sequence[dict], number: int, place: Path
+) -> tuple[Video, list[Track], Runs]:
+    """A video with its tracks, whose masks are numbered within the video."""
+    record = _read(source, number, place)
+    names = tuple(name.decode() for name in record["file_names"])
+    video = Video(
+        video_id=int(record["video_id"]),
+        name=record["name"].decode(),
+        height=int(record["height"]),
+        width=int(record["width"]),
+        length=len(names),
+        file_names=names,
+    )
+    tracks, masks = record["tracks"], record["masks"]
+    shape = (len(tracks["label"]), video.length)
+    index, occlusion = np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32)
+    where = np.array(masks["track"], int), np.array(masks["frame"], int)
+    index[where] = np.arange(len(where[0]))
+    occlusion[where] = masks["occlusion"]
+    runs = runs_from_strings(list(masks["counts"]), video.height * video.width)
+    return (
+        video,
+        [
+            Track(int(label), bool(crowd), index[k], occlusion[k], entry=k)
+            for k, (label, crowd) in enumerate(
+                zip(tracks["label"], tracks["is_crowd"], strict=True)
+            )
+        ],
+        runs,
+    )
+
+
+def _moved(track: Track, offset: int) -> Track:
+    """The track with its masks numbered within the data set."""
+    index = track.mask_index
+    return track._replace(
+        mask_index=np.where(index < 0, index, index + np.int32(offset))
+    )
