@@ -176,6 +176,18 @@ def test_all_spellings_of_resnets_give_the_same_backbone():
     same_values(ours, theirs)
 
 
+def test_norms_that_train_scale_and_bias_have_them_among_the_parameters():
+    weights = load("backbone_resnet50").weights("detectron2")
+    fixed, _ = convert_tensors(weights, backbone_shapes(ResNet("50")), "resnet")
+    shapes = backbone_shapes(ResNet("50", norm="frozen_stats"))
+    trained, report = convert_tensors(weights, shapes, "resnet")
+    assert not report.new
+    fixed, trained = flatten(fixed), flatten(trained)
+    for path, leaf in trained.items():
+        moved = path.replace("params/", "constants/") if "/norm/" in path else path
+        np.testing.assert_array_equal(leaf, fixed[moved], err_msg=path)
+
+
 def test_microsofts_swin_leaves_the_output_norms_new():
     case = load("backbone_swin_tiny")
     shapes = backbone_shapes(Swin("tiny"))
