@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
+    "data prepare": "bring a folder in another layout into that of the reader",
     "data check": "name every defect of a folder in the YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
     "data split": "hold out a fixed share of the videos for validation",

@@ -251,14 +251,15 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
     if entry.get("length", len(names)) != len(names):
         expected = f"the number of file_names, {len(names)}"
         report(fail(field="length", expected=expected, got=entry["length"]))
-    safe = [isinstance(name, str) and _stays_inside(name) for name in names]
+    safe = [isinstance(name, str) and stays_inside(name) for name in names]
     for frame in (k for k, fine in enumerate(safe) if not fine):
         expected = "a path inside the image folder, such as 'video/00000.jpg'"
         report(fail(field=f"file_names[{frame}]", expected=expected, got=names[frame]))
     return [name if fine else "" for name, fine in zip(names, safe, strict=True)]
 
 
-def _stays_inside(name: str) -> bool:
+def stays_inside(name: str) -> bool:
+    """Whether a file name, with "/" between its parts, stays in its folder."""
     parts = name.split("/")
     odd = any(sign in name for sign in ("\\", "\0", ":"))
     return not odd and all(part not in ("", ".", "..") for part in parts)

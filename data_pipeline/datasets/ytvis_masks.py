@@ -92,6 +92,22 @@ class MaskTable:
         self._count += len(frames)
 
 
+def read_mask(entry: object, *, height: int, width: int, here: Callable) -> Runs:
+    """One mask: run lengths (compressed or not) or a list of polygons.
+
+    Args:
+      entry: as in the file.
+      height, width: of the frame, in pixels.
+      here: makes the error, given the field, what was expected and what came.
+
+    Raises:
+      DataError: no mask of this size.
+    """
+    counts = _read_entry(entry, height, width, here)
+    read = runs_from_strings if isinstance(counts, bytes) else runs_from_lists
+    return _read_one(read, counts, height * width, here)
+
+
 def _at(fail: Fail, frame: int) -> Callable[[str, str, object], DataError]:
     """The error for a field of one frame's segmentation."""
 

@@ -1,0 +1,224 @@
+"""COCO with an entry for each frame: images of videos, annotations with identities."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from data_pipeline.datasets.dataset import Category
+from data_pipeline.datasets.foreign import (
+    Foreign,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    convert,
+    describe,
+)
+from data_pipeline.datasets.json_layout import annotation_files, image_folder, show
+from data_pipeline.datasets.source_folder import SourceFolder, natural_order
+from data_pipeline.datasets.ytvis_json import MAX_SIDE, stays_inside
+from data_pipeline.errors import DataError
+
+LOOKED_FOR = (
+    "a JSON file with a list 'images' whose annotations have instance_id or track_id"
+)
+_VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
+_FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
+_IDENTITY = ("instance_id", "track_id")  # of an annotation
+Fail = Callable[..., DataError]
+
+
+def find(source: SourceFolder) -> Found | None:
+    """Recognises the annotation file by its images, their folder by the first of them.
+
+    Raises:
+      DataError: a defect of the categories or images; they are nowhere.
+    """
+    for file, content in annotation_files(source, "images"):
+        images = _images(file, content)
+        if not images:
+            raise DataError(file, field="images", expected="at least one", got="none")
+        first = next(iter(images.values()))["file_name"]
+        folder = image_folder(source, file, first)
+        why = f"{show(source, file)} has a list 'images', {show(source, folder)}/ has"
+        why += f" {first}"
+        made = partial(_describe, source, file, content, images, folder)
+        return Found("coco", why, made)
+    return None
+
+
+def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
+    """The categories, by id.
+
+    Raises:
+      DataError: one without id or name, or with those of another.
+    """
+    fail = partial(DataError, file)
+    found = []
+    for k, entry in enumerate(objects(content, "categories", fail)):
+        number, name = entry.get("id"), entry.get("name")
+        if type(number) is not int or not isinstance(name, str) or not name:
+            raise fail(field=f"categories[{k}]", expected="id and name", got=entry)
+        found.append(Category(number, name))
+    for values in zip(*found, strict=True):
+        twice = next((v for k, v in enumerate(values) if v in values[:k]), None)
+        if twice is not None:
+            expected = "each id and name once"
+            raise fail(field="categories", expected=expected, got=twice)
+    return tuple(sorted(found))
+
+
+def objects(content: dict, key: str, fail: Fail) -> list[dict]:
+    """The objects of a list of the file.
+
+    Raises:
+      DataError: no list, or something else in it.
+    """
+    entries = content.get(key, "nothing")
+    if not isinstance(entries, list):
+        raise fail(field=key, expected="a list", got=entries)
+    for k, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise fail(field=f"{key}[{k}]", expected="an object", got=entry)
+    return entries
+
+
+def read_image(entry: dict, k: int, fail: Fail) -> tuple[int, int]:
+    """Height and width of an image, after a check of all that is used of it.
+
+    Raises:
+      DataError: an id, a size or a file name that cannot be.
+    """
+    name = entry.get("file_name", "nothing")
+    if not isinstance(name, str) or not stays_inside(name):
+        expected = "a path inside the image folder"
+        raise fail(field=f"images[{k}].file_name", expected=expected, got=name)
+    for key, high in (("id", 2**62), ("height", MAX_SIDE), ("width", MAX_SIDE)):
+        value = entry.get(key, "nothing")
+        if type(value) is not int or not (key == "id" or value >= 1) or value > high:
+            expected = "a whole number" if key == "id" else f"1 to {high} pixels"
+            raise fail(field=f"images[{k}].{key}", expected=expected, got=value)
+    return entry["height"], entry["width"]
+
+
+def _images(file: Path, content: dict) -> dict[int, dict]:
+    """The images by id."""
+    fail = partial(DataError, file)
+    images: dict[int, dict] = {}
+    for k, entry in enumerate(objects(content, "images", fail)):
+        read_image(entry, k, fail)
+        if entry["id"] in images:
+            expected = "an id used once"
+            raise fail(field=f"images[{k}].id", expected=expected, got=entry["id"])
+        images[entry["id"]] = entry
+    return images
+
+
+def _describe(
+    source: SourceFolder,
+    file: Path,
+    content: dict,
+    images: dict[int, dict],
+    folder: Path,
+    progress: bool,
+):
+    fail = partial(DataError, file)
+    groups = _group(images, content)
+    videos: list[ForeignVideo] = []
+    places: dict[object, tuple[int, int]] = {}
+    for index, (name, entries) in enumerate(groups.items()):
+        size = entries[0]["height"], entries[0]["width"]
+        for frame, entry in enumerate(entries):
+            if (entry["height"], entry["width"]) != size:
+                expected = f"(height, width) = {size}, as the first frame"
+                got = entry["height"], entry["width"]
+                place = f"image {entry['id']}"
+                raise fail(video=name, field=place, expected=expected, got=got)
+            places[entry["id"]] = index, frame
+        files = tuple(source.inside(folder / entry["file_name"]) for entry in entries)
+        videos.append(ForeignVideo(name, files, size))
+    owned: list[dict] = [{} for _ in videos]
+    for k, entry in enumerate(objects(content, "annotations", fail)):
+        here = partial(fail, annotation=entry.get("id", f"[{k}]"))
+        where = places.get(_hashable(entry.get("image_id")))
+        if where is None:
+            expected, got = "the id of an image", entry.get("image_id", "nothing")
+            raise here(field="image_id", expected=expected, got=got)
+        index, frame = where
+        here = partial(here, video=videos[index].name)
+        track = owned[index].setdefault(_identity(entry, here), {})
+        if frame in track:
+            expected = "one annotation in a frame for an identity"
+            raise here(field="image_id", expected=expected, got="another")
+        track[frame] = entry, here
+    categories = read_categories(file, content)
+    names = {category.category_id: category.name for category in categories}
+
+    def tracks(index: int) -> list[ForeignTrack]:
+        video = videos[index]
+        return [_track(frames, video, names) for frames in owned[index].values()]
+
+    return describe(Foreign(tuple(videos), tracks, categories), progress)
+
+
+def _group(images: dict[int, dict], content: dict) -> dict[str, list[dict]]:
+    """The images of each video in order, videos by name."""
+    listed = content.get("videos")
+    titles = {
+        entry.get("id"): entry["name"]
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    }
+    groups: dict[str, list[dict]] = {}
+    for entry in images.values():
+        path = PurePosixPath(entry["file_name"])
+        given = next((entry[key] for key in _VIDEO if key in entry), None)
+        name = titles.get(_hashable(given), given)
+        if name is None:
+            name = path.parent.as_posix() if path.parent.name else "video"
+        groups.setdefault(str(name), []).append(entry)
+    for entries in groups.values():
+        entries.sort(key=_order)
+    return {name: groups[name] for name in sorted(groups, key=_by_name)}
+
+
+def _by_name(name: str) -> tuple:
+    return natural_order(Path(name))
+
+
+def _order(entry: dict) -> tuple:
+    number = next((entry[key] for key in _FRAME if key in entry), 0)
+    known = isinstance(number, int | float)
+    return number if known else 0, natural_order(Path(entry["file_name"]))
+
+
+def _identity(entry: dict, fail: Fail) -> int | str:
+    key = next((key for key in _IDENTITY if key in entry), None)
+    if key is None:
+        expected = "the identity of the object, over all frames"
+        raise fail(field=" or ".join(_IDENTITY), expected=expected, got="nothing")
+    if type(entry[key]) not in (int, str):
+        raise fail(field=key, expected="a whole number or a name", got=entry[key])
+    return entry[key]
+
+
+def _track(frames: dict, video: ForeignVideo, names: dict[int, str]) -> ForeignTrack:
+    """The annotations of one identity, by frame."""
+    masks: list[dict | None] = [None] * len(video.files)
+    first = frames[min(frames)][0].get("category_id")
+    crowd = False
+    for frame, (entry, fail) in frames.items():
+        category = entry.get("category_id", "nothing")
+        if _hashable(category) not in names:
+            expected = "the id of a category"
+            raise fail(field="category_id", expected=expected, got=category)
+        if category != first:
+            expected = f"{first}, as in the first frame of this identity"
+            raise fail(field="category_id", expected=expected, got=category)
+        segmentation = entry.get("segmentation", "nothing")
+        masks[frame] = convert(segmentation, video.size, fail)
+        crowd |= entry.get("iscrowd", 0) == 1
+    return ForeignTrack(names[first], crowd, masks)
+
+
+def _hashable(value: object) -> object:
+    return value if isinstance(value, int | str) else None

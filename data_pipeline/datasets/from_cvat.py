@@ -1,0 +1,190 @@
+"""CVAT for video 1.1: tracks of polygons, boxes or masks in one XML file a video."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import iterparse
+
+from data_pipeline.datasets.foreign import (
+    Foreign,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    convert,
+    describe,
+    encode,
+)
+from data_pipeline.datasets.json_layout import show
+from data_pipeline.datasets.source_folder import (
+    IMAGE_SUFFIXES,
+    SourceFolder,
+    check_size,
+    frame_number,
+    image_size,
+)
+from data_pipeline.errors import DataError
+
+LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folders"
+_MAX_XML = 2**31  # bytes; it is read element by element
+_SHAPES = ("polygon", "box", "mask")
+_NO_SHAPES = ("polyline", "points", "skeleton", "ellipse", "cuboid")
+Fail = Callable[..., DataError]
+
+
+class _Truth(NamedTuple):
+    """One XML file and its images."""
+
+    file: Path
+    places: dict[int, int]  # frame number to position
+
+
+def find(source: SourceFolder) -> Found | None:
+    """Recognises annotations.xml in the folder or in folders of it."""
+    for place in source.candidates("{split}", ""):
+        if place.is_dir():
+            folders = [place, *source.folders(place)]
+            found = [f for f in folders if (f / "annotations.xml").is_file()]
+            if found:
+                why = f"{show(source, found[0] / 'annotations.xml')} is there"
+                return Found("cvat", why, partial(_describe, source, found))
+    return None
+
+
+def _describe(source: SourceFolder, folders: list[Path], progress: bool):
+    videos, truths = [], []
+    for folder in folders:
+        file = folder / "annotations.xml"
+        check_size(source.inside(file), _MAX_XML)
+        files = source.files(folder / "images", *IMAGE_SUFFIXES)
+        files = files or source.files(folder, *IMAGE_SUFFIXES)
+        if not files:
+            raise DataError(file, expected="images in images/ beside it", got="none")
+        inside = folder != source.root
+        name = show(source, folder) if inside else source.root.resolve().name
+        places = {frame_number(image): k for k, image in enumerate(files)}
+        if len(places) < len(files):
+            expected = "images with a number each"
+            raise DataError(files[0].parent, expected=expected, got="one used twice")
+        videos.append(ForeignVideo(name, tuple(files), image_size(files[0])))
+        truths.append(_Truth(file, places))
+    foreign = Foreign(
+        tuple(videos), lambda index: _tracks(truths[index], videos[index]), None
+    )
+    return describe(foreign, progress)
+
+
+def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
+    """The tracks of an XML file; what has been read is dropped."""
+    tracks = []
+    fail = partial(DataError, truth.file, video=video.name)
+    depth = 0
+    try:
+        # Neither entities, which can grow without bound, nor outside files.
+        with open(truth.file, "rb") as data:
+            for event, element in iterparse(data, ("start", "end"), forbid_dtd=True):
+                depth += 1 if event == "start" else -1
+                if event == "start" and depth == 1 and element.tag != "annotations":
+                    expected = "annotations, as CVAT writes it"
+                    raise fail(field="root", expected=expected, got=element.tag)
+                if event == "end" and depth == 1:
+                    if element.tag == "image":
+                        expected = "tracks: export as 'CVAT for video 1.1'"
+                        raise fail(expected=expected, got="CVAT for images")
+                    if element.tag == "track":
+                        tracks.append(_track(element, truth, video, fail))
+                    element.clear()
+    except (ParseError, DefusedXmlException) as error:
+        raise fail(expected="XML without a DTD", got=_reason(error)) from error
+    return tracks
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ParseError):
+        return str(error)
+    return f"{type(error).__name__}, a document type or entities"
+
+
+def _track(
+    element: Element, truth: _Truth, video: ForeignVideo, fail: Fail
+) -> ForeignTrack:
+    fail = partial(fail, annotation=element.get("id", "without id"))
+    label = element.get("label")
+    if not label:
+        raise fail(field="label", expected="a name", got="nothing")
+    masks: list[dict | None] = [None] * len(video.files)
+    seen: set[int] = set()
+    for shape in element:
+        if shape.tag in _NO_SHAPES:
+            expected = f"one of {', '.join(_SHAPES)}"
+            raise fail(field="shape", expected=expected, got=shape.tag)
+        if shape.tag not in _SHAPES:
+            continue
+        number = _whole(shape, "frame", fail)
+        if number not in truth.places:
+            low, high = min(truth.places), max(truth.places)
+            expected = f"the number of an image, {low} to {high}"
+            raise fail(field="frame", expected=expected, got=number)
+        here = partial(_at, fail, number)
+        if shape.get("outside") == "1":  # the track ends, or pauses
+            continue
+        if number in seen:
+            raise here(field="shape", expected="one in a frame", got="another")
+        seen.add(number)
+        masks[truth.places[number]] = _mask(shape, video.size, here)
+    return ForeignTrack(label, False, masks)
+
+
+def _at(fail: Fail, frame: int, *, field: str, expected: str, got: object) -> DataError:
+    return fail(field=f"frame {frame}, {field}", expected=expected, got=got)
+
+
+def _mask(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
+    if shape.tag == "polygon":
+        text = shape.get("points", "")
+        return convert([_numbers(text.replace(";", ","), "points", fail)], size, fail)
+    if shape.tag == "box":
+        names = ("xtl", "ytl", "xbr", "ybr")
+        x1, y1, x2, y2 = (_numbers(shape.get(n, ""), n, fail)[0] for n in names)
+        return convert([[x1, y1, x2, y1, x2, y2, x1, y2]], size, fail)
+    return _drawn(shape, size, fail)
+
+
+def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
+    """Run lengths along the rows of a box, background first."""
+    names = ("left", "top", "width", "height")
+    left, top, width, height = (_whole(shape, name, fail) for name in names)
+    if left + width > size[1] or top + height > size[0]:
+        expected = f"a box in the frame of height, width {size}"
+        got = (left, top, width, height)
+        raise fail(field=", ".join(names), expected=expected, got=got)
+    counts = [int(v) for v in _numbers(shape.get("rle", ""), "rle", fail)]
+    if min(counts) < 0 or sum(counts) != width * height:
+        expected = f"run lengths that add up to width x height = {width * height}"
+        raise fail(field="rle", expected=expected, got=sum(counts))
+    values = np.arange(len(counts)) % 2 == 1
+    whole = np.zeros(size, bool)
+    box = np.repeat(values, counts).reshape(height, width)
+    whole[top : top + height, left : left + width] = box
+    return encode(whole)
+
+
+def _numbers(text: str, name: str, fail: Fail) -> list[float]:
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        raise fail(field=name, expected="numbers", got=text) from None
+    if not np.isfinite(numbers).all():
+        raise fail(field=name, expected="finite numbers", got=text)
+    return numbers
+
+
+def _whole(shape: Element, name: str, fail: Fail) -> int:
+    text = shape.get(name, "nothing")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise fail(field=name, expected="a whole number", got=text)
+    return int(text)

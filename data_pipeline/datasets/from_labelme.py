@@ -1,0 +1,189 @@
+"""labelme: a JSON file for each frame, with polygons; `group_id` is the identity."""
+
+import base64
+import binascii
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from data_pipeline.datasets.foreign import (
+    Foreign,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    convert,
+    describe,
+    encode,
+    union,
+)
+from data_pipeline.datasets.json_layout import show
+from data_pipeline.datasets.source_folder import (
+    IMAGE_SUFFIXES,
+    SourceFolder,
+    image_size,
+)
+from data_pipeline.datasets.ytvis_json import is_number
+from data_pipeline.errors import DataError
+
+LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"
+_MAX_JSON = 2**27  # bytes; labelme may put the image into it
+Fail = Callable[..., DataError]
+
+
+def find(source: SourceFolder) -> Found | None:
+    """Recognises JSON files with shapes, in the folder or in folders of it."""
+    places = [place for place in source.candidates("{split}", "") if place.is_dir()]
+    for place in places:
+        folders = [place, *source.folders(place)]
+        videos = [folder for folder in folders if _is_labelme(source, folder)]
+        if videos:
+            first = source.files(videos[0], ".json")[0]
+            why = f"{show(source, first)} has a list 'shapes'"
+            return Found("labelme", why, partial(_describe, source, videos))
+    return None
+
+
+def _is_labelme(source: SourceFolder, folder: Path) -> bool:
+    files = source.files(folder, ".json")
+    if not files or files[0].stat().st_size > _MAX_JSON:
+        return False
+    content = source.json(files[0])
+    return isinstance(content.get("shapes"), list) and "imagePath" in content
+
+
+def _describe(source: SourceFolder, folders: list[Path], progress: bool):
+    videos, files, left_out = [], [], 0
+    for folder in folders:
+        jsons = source.files(folder, ".json")
+        images = [_image(source, file) for file in jsons]
+        inside = folder != source.root
+        name = show(source, folder) if inside else source.root.resolve().name
+        videos.append(ForeignVideo(name, tuple(images), image_size(images[0])))
+        files.append(jsons)
+        left_out += len(set(source.files(folder, *IMAGE_SUFFIXES)) - set(images))
+    notes = (f"{left_out} images without a JSON file",) if left_out else ()
+    foreign = Foreign(
+        tuple(videos),
+        lambda index: _tracks(source, files[index], videos[index]),
+        None,
+        lambda: notes,
+    )
+    return describe(foreign, progress)
+
+
+def _image(source: SourceFolder, file: Path) -> Path:
+    """The image of a JSON file: where `imagePath` says, or beside the file."""
+    name = source.json(file, _MAX_JSON).get("imagePath", "nothing")
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DataError(file, field="imagePath", expected="a file name", got=name)
+    name = name.replace("\\", "/")
+    for path in (file.parent / PurePosixPath(name).name, file.parent / name):
+        if source.inside(path).is_file():
+            return path
+    raise DataError(file, field="imagePath", expected="an image", got=name)
+
+
+def _tracks(
+    source: SourceFolder, files: list[Path], video: ForeignVideo
+) -> list[ForeignTrack]:
+    """The objects of a video in the order in which they appear."""
+    masks: dict[tuple[str, object], list[dict | None]] = {}
+    for frame, file in enumerate(files):
+        content = source.json(file, _MAX_JSON)
+        fail = partial(DataError, file, video=video.name)
+        for key, axis in (("imageHeight", 0), ("imageWidth", 1)):
+            if content.get(key, video.size[axis]) != video.size[axis]:
+                expected = f"{video.size[axis]}, as the first image of the video"
+                raise fail(field=key, expected=expected, got=content[key])
+        for key, mask in _shapes(content, video.size, fail).items():
+            masks.setdefault(key, [None] * len(files))[frame] = mask
+    _check_labels(masks, files[0], video)
+    return [ForeignTrack(key[0], False, masks[key]) for key in masks]
+
+
+def _check_labels(masks: dict, file: Path, video: ForeignVideo) -> None:
+    """An identity has one label."""
+    labels: dict[object, str] = {}
+    for label, group in masks:
+        if group is not None and labels.setdefault(group, label) != label:
+            expected = f"one label for group {group} in all frames of the video"
+            got = f"{labels[group]!r} and {label!r}"
+            fail = partial(DataError, file.parent, video=video.name)
+            raise fail(field="label", expected=expected, got=got)
+
+
+def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
+    """The masks of a frame by label and group; shapes of one group are joined."""
+    shapes = content.get("shapes", "nothing")
+    if not isinstance(shapes, list):
+        raise fail(field="shapes", expected="a list", got=shapes)
+    parts: dict[tuple[str, object], list[dict]] = {}
+    for k, shape in enumerate(shapes):
+        if not isinstance(shape, dict):
+            raise fail(field=f"shapes[{k}]", expected="an object", got=shape)
+        label, group = shape.get("label", "nothing"), shape.get("group_id")
+        if not isinstance(label, str) or not label:
+            raise fail(field=f"shapes[{k}].label", expected="a name", got=label)
+        if group is not None and type(group) not in (int, str):
+            expected = "the number of the object, or null"
+            raise fail(field=f"shapes[{k}].group_id", expected=expected, got=group)
+        if group is None and (label, None) in parts:
+            expected = f"a number, as the frame has several shapes {label!r}"
+            raise fail(field=f"shapes[{k}].group_id", expected=expected, got="null")
+        mask = _mask(shape, size, partial(_at, fail, k))
+        if mask is not None:
+            parts.setdefault((label, group), []).append(mask)
+    return {key: union(masks) for key, masks in parts.items()}
+
+
+def _at(fail: Fail, k: int, *, field: str, expected: str, got: object) -> DataError:
+    return fail(field=f"shapes[{k}].{field}", expected=expected, got=got)
+
+
+def _mask(shape: dict, size: tuple[int, int], fail: Fail) -> dict | None:
+    kind = shape.get("shape_type", "polygon")
+    points = shape.get("points", "nothing")
+    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+        raise fail(field="points", expected="a list of [x, y]", got=points)
+    if kind in ("rectangle", "mask") and len(points) != 2:
+        raise fail(field="points", expected="two corners", got=f"{len(points)} points")
+    if kind == "polygon":
+        return convert([[value for point in points for value in point]], size, fail)
+    if kind == "rectangle":
+        (x1, y1), (x2, y2) = points
+        return convert([[x1, y1, x2, y1, x2, y2, x1, y2]], size, fail)
+    if kind == "mask":
+        return _drawn(shape.get("mask", "nothing"), points, size, fail)
+    expected = "polygon, rectangle or mask"
+    raise fail(field="shape_type", expected=expected, got=kind)
+
+
+def _is_point(point: object) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
+
+
+def _drawn(
+    text: object, points: list, size: tuple[int, int], fail: Fail
+) -> dict | None:
+    """A PNG within a box; the box has its last row and column, in whole pixels."""
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
+    box = bottom - top + 1, right - left + 1
+    if min(left, top, *box) < 0 or bottom >= size[0] or right >= size[1]:
+        expected = f"a box in the frame of height, width {size}"
+        raise fail(field="points", expected=expected, got=points)
+    try:
+        data = base64.b64decode(str(text), validate=True)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if (image.height, image.width) != box:
+                got = image.height, image.width
+                raise fail(field="mask", expected=f"a PNG of size {box}", got=got)
+            pixels = np.asarray(image.convert("L")) > 0
+    except (OSError, SyntaxError, binascii.Error) as error:
+        raise fail(field="mask", expected="a PNG in base64", got=str(error)) from error
+    whole = np.zeros(size, bool)
+    whole[top : bottom + 1, left : right + 1] = pixels
+    return encode(whole)
