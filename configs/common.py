@@ -121,6 +121,11 @@ TRACKERS = dict(
         show_tentative=True,
     ),
     seq=dict(**_CUES, min_iou=0.3, min_length=8),
+    osmn=dict(
+        **_CUES, min_iou=0.3, filter_first=False, losers="dropped",
+        refresh_labels=False, overlap="box", guide="first", chunk=4,
+    ),
+    osmn_masks=dict(min_iou=0.3, mask_stride=4, chunk=4),
 )  # fmt: skip
 
 
