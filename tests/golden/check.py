@@ -10,15 +10,17 @@ is further off than allowed or has no counterpart here.
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from tests.golden import mask2former, track_head
+from tests.golden import deep_sort, mask2former, track_head
 from tests.golden.cases import Case
 
 # By the start of a case's name: case -> every stored array as we compute it.
-COMPARISONS = {
+COMPARISONS: dict[str, Callable[[Case], dict]] = {
+    "deepsort": deep_sort.compare,
     "mask2former": functools.partial(mask2former.compare, gradients=True),
     "masktrack": track_head.compare,
     "videomaskformer": functools.partial(mask2former.compare, gradients=True),

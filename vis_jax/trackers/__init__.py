@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from vis_jax.trackers import iou, mask_track
+from vis_jax.trackers import deep_sort, iou, mask_track, seq
 from vis_jax.trackers.settings import read_settings
 from vis_jax.trackers.tracker import Tracker
 
@@ -20,8 +20,10 @@ def _builder(name: str, settings: type, build: Callable) -> Callable:
 
 
 TRACKERS: dict[str, Callable[[Mapping, int], Tracker]] = {
+    "deep_sort": _builder("deep_sort", deep_sort.Settings, deep_sort.build),
     "iou": _builder("iou", iou.Settings, iou.build),
     "mask_track": _builder("mask_track", mask_track.Settings, mask_track.build),
+    "seq": _builder("seq", seq.Settings, seq.build),
 }
 
 

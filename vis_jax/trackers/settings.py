@@ -36,7 +36,8 @@ def read_settings(where: str, kind: type[Settings], values: Mapping) -> Settings
                 f"{where}.{name}: expected a value, got only {sorted(values)}"
             )
         _check_type(f"{where}.{name}", fields[name], values[name])
-    return kind(**values)
+    real = {name: float(values[name]) for name in fields if fields[name] is float}
+    return kind(**{**values, **real})
 
 
 def _check_type(where: str, expected: type, value: object) -> None:

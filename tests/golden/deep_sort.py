@@ -1,0 +1,178 @@
+"""Runs the Kalman filter and the tracker on the stored DeepSORT case.
+
+Matches and what is left are sets: pairs and indices of ours that are the stored ones
+come in the stored order.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.golden.cases import Case
+from vis_jax.ops.boxes import box_iou
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers import deep_sort, kalman
+from vis_jax.typing import Array
+
+_DETECTIONS = 5  # the most of a frame
+_SLOTS = 16
+
+
+def compare(case: Case) -> dict[str, Array]:
+    """Our arrays by stored name."""
+    return {**_filter(case), **_distances(case), **_sequence(case)}
+
+
+def _filter(case: Case) -> dict[str, Array]:
+    results: dict[str, Array] = {}
+    boxes = jnp.asarray(case.arrays["kalman/measurements"], jnp.float32)
+    predict, update = jax.jit(kalman.predict), jax.jit(kalman.update)
+
+    def keep(state, mean, covariance):
+        results[mean], results[covariance] = state.mean, state.covariance
+
+    state = kalman.initiate(boxes[0])
+    keep(state, "kalman/mean/init", "kalman/covariance/init")
+    for i in range(1, len(boxes)):
+        state = predict(state)
+        keep(state, f"kalman/mean/predict{i}", f"kalman/covariance/predict{i}")
+        box = kalman.project(state)
+        keep(box, f"kalman/projected_mean/{i}", f"kalman/projected_covariance/{i}")
+        centre = kalman.Gaussian(box.mean[:2], box.covariance[:2, :2])
+        results[f"kalman/gating/{i}"] = kalman.gating_distance(box, boxes)
+        results[f"kalman/gating_position/{i}"] = kalman.gating_distance(
+            centre, boxes[:, :2]
+        )
+        state = update(state, boxes[i])
+        keep(state, f"kalman/mean/update{i}", f"kalman/covariance/update{i}")
+    return results
+
+
+def _distances(case: Case) -> dict[str, Array]:
+    kept, looks = (
+        jnp.asarray(case.arrays[f"metric/{x}"], jnp.float32) for x in ("a", "b")
+    )
+    state = deep_sort.empty_state(1, len(kept), kept.shape[1])
+    state = state._replace(looks=kept[None], hits=jnp.asarray([len(kept)], jnp.int32))
+    boxes = jnp.zeros((len(looks), 4))
+    cosine = deep_sort.compare(state, _detections(boxes, looks, len(looks))).looks[0]
+    # The boxes of the stored overlaps are not stored: these have them.
+    others = jnp.asarray(
+        [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], jnp.float32
+    )
+    return {
+        "metric/nn_cosine": cosine,
+        # The squared distance between vectors of unit length.
+        "metric/nn_euclidean": 2 * cosine,
+        "iou/output": box_iou(others[:1], others)[0],
+    }
+
+
+def _detections(boxes, looks, count: int) -> Detections:
+    """Detections of one frame; the others are padding."""
+    slots = len(boxes)
+    return Detections(
+        boxes=jnp.asarray(boxes, jnp.float32),
+        scores=jnp.ones((slots,)),
+        labels=jnp.zeros((slots,), jnp.int32),
+        valid=jnp.arange(slots) < count,
+        embeds=jnp.zeros((slots, 0)),
+        looks=jnp.asarray(looks, jnp.float32),
+        mask_logits=jnp.zeros((slots, 1, 1)),
+    )
+
+
+def _tracker(case: Case):
+    stored = case.manifest["settings"]
+    settings = deep_sort.PUBLISHED._replace(
+        min_score=0.0,
+        max_cosine_distance=stored["max_cosine_distance"],
+        max_iou_distance=stored["max_iou_distance"],
+        max_age=stored["max_age"],
+        n_init=stored["n_init"],
+        budget=stored["nn_budget"],
+    )
+    return deep_sort.build(settings, _SLOTS)
+
+
+def _sequence(case: Case) -> dict[str, Array]:
+    """The tracker on all frames, one at a time."""
+    tracker = _tracker(case)
+    track = jax.jit(tracker.track)
+    clip = Clip(
+        np.zeros((1, 1, 1, 3), np.uint8), np.ones(1, bool), np.ones(2, np.int32)
+    )
+    results: dict[str, Array] = {}
+    born: dict[int, int] = {}
+    state = None
+    frames = sum(name.endswith("/detections") for name in case.arrays)
+    for t in range(frames):
+        found = _frame(case, t)
+        before = state = tracker.start(clip, found) if state is None else state
+        state, tracked = track({}, state, clip, found)
+        ids = np.asarray(tracked.track_ids[0])
+        for track_id in ids[ids > 0]:
+            born.setdefault(int(track_id), t)
+        results |= _matches(case, t, before, ids)
+        results |= _tracks(t, state, born)
+    return {name: value for name, value in results.items() if name in case.arrays}
+
+
+def _frame(case: Case, t: int) -> Detections:
+    """Detections of frame t, padded: [1, D]."""
+    stored = case.arrays[f"frame/{t}/detections"]
+    looks = case.arrays[f"frame/{t}/features"]
+    more = ((0, _DETECTIONS - len(stored)), (0, 0))
+    boxes = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:4]], axis=1)
+    found = _detections(np.pad(boxes, more), np.pad(looks, more), len(stored))
+    return jax.tree.map(lambda x: x[None], found)
+
+
+def _live(state: deep_sort.State) -> np.ndarray:
+    """Slots of the live tracks: their place is the index that the case stores."""
+    live = (deep_sort.TENTATIVE, deep_sort.CONFIRMED)
+    return np.flatnonzero(np.isin(np.asarray(state.status), live))
+
+
+def _matches(case: Case, t: int, before: deep_sort.State, ids: np.ndarray):
+    """Who was matched, as the state before and the ids of the frame tell."""
+    live = _live(before).tolist()
+    count = len(case.arrays[f"frame/{t}/detections"])
+    pairs = {live.index(ids[d] - 1): d for d in range(count) if ids[d] - 1 in live}
+    ours: dict[str, list] = {
+        "matches": list(pairs.items()),
+        "unmatched_tracks": [i for i in range(len(live)) if i not in pairs],
+        "unmatched_detections": [d for d in range(count) if d not in pairs.values()],
+    }
+    return {
+        f"frame/{t}/{name}": _in_order_of(case.arrays[f"frame/{t}/{name}"], values)
+        for name, values in ours.items()
+    }
+
+
+def _in_order_of(stored: np.ndarray, values: list) -> np.ndarray:
+    """Our values, in the stored order if they are the stored ones."""
+    ours = np.asarray(values, stored.dtype).reshape((-1, *stored.shape[1:]))
+    if ours.shape != stored.shape:
+        return ours
+    # By index, or by the first one of a pair: none occurs twice.
+    theirs, mine = (x if x.ndim == 1 else x[:, 0] for x in (stored, ours))
+    places = np.argsort(np.argsort(theirs))
+    return ours[np.argsort(mine)][places]
+
+
+def _tracks(t: int, state: deep_sort.State, born: dict[int, int]):
+    """The live tracks after the frame."""
+    live = _live(state)
+    columns = [
+        live + 1,
+        np.asarray(state.status)[live],
+        np.asarray(state.hits)[live],
+        [t + 1 - born[slot + 1] for slot in live],
+        np.asarray(state.unseen)[live],
+        *np.asarray(state.filters.mean)[live].T,
+    ]
+    return {
+        f"frame/{t}/tracks": np.stack(columns, axis=1),
+        f"frame/{t}/covariance": np.asarray(state.filters.covariance)[live],
+    }

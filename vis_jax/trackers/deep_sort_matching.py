@@ -1,0 +1,154 @@
+"""Which detection continues which track: the two ways of `deep_sort.py`.
+
+Letters: S slots for tracks, D detections of one frame.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.assignment import hungarian
+from vis_jax.trackers.kalman import GATE
+from vis_jax.trackers.track_bank import cue_scores
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+
+class Weights(NamedTuple):
+    """Of the cues in the score of a pair: those of `cue_scores`, and the cosine."""
+
+    detection: float
+    iou: float
+    category: float
+    look: float
+
+
+class Limits(NamedTuple):
+    """Up to which a track and a detection may be one object."""
+
+    look: float  # distance
+    overlap: float  # 1 - IoU
+
+
+class Pairs(NamedTuple):
+    """What speaks for each pair of a track and a detection."""
+
+    looks: Float32[Array, "S D"]  # 1 - cosine, with the most alike look of the track
+    gates: Float32[Array, "S D"]  # `kalman.gating_distance`
+    overlaps: Float32[Array, "S D"]  # 1 - IoU, with the predicted box
+    same_label: Bool[Array, "S D"]
+
+
+def match_by_cascade(
+    pairs: Pairs,
+    detected: Bool[Array, "D"],
+    *,
+    confirmed: Bool[Array, "S"],
+    tentative: Bool[Array, "S"],
+    unseen: Int32[Array, "S"],
+    limits: Limits,
+    max_age: int,
+) -> Int32[Array, "D"]:
+    """Confirmed tracks by their looks, those last seen first; then by overlap.
+
+    DeepSORT, Listing 1. By overlap are matched the tentative tracks, and the confirmed
+    ones that were seen in the frame before.
+
+    Args:
+      pairs: of all slots and detections.
+      detected: False marks padding.
+      confirmed, tentative: states of the tracks.
+      unseen: frames from the last detection of a track to this frame.
+      limits: for either way.
+      max_age: the largest `unseen` in the cascade.
+
+    Returns:
+      Slot of the track that each detection continues, S for none.
+    """
+    slots = confirmed.shape[0]
+    alike = (pairs.looks <= limits.look) & (pairs.gates <= GATE)
+    close = pairs.overlaps <= limits.overlap
+
+    def match_rest(matched, tracks, costs, allowed, limit):
+        allowed = allowed & tracks[:, None] & (detected & (matched == slots))[None]
+        found = jax.lax.cond(
+            allowed.any(),
+            lambda: _assign(costs, allowed, forbidden=limit + 1e-5),
+            lambda: jnp.full_like(matched, slots),
+        )
+        return jnp.minimum(matched, found)
+
+    def match_age(age, matched):
+        tracks = confirmed & (unseen == age)
+        return match_rest(matched, tracks, pairs.looks, alike, limits.look)
+
+    oldest = jnp.minimum(jnp.max(jnp.where(confirmed, unseen, 0)), max_age)
+    matched = jnp.full(detected.shape, slots, jnp.int32)
+    matched = jax.lax.fori_loop(1, oldest + 1, match_age, matched)
+    recent = (confirmed & (unseen == 1)).at[matched].set(False, mode="drop")
+    return match_rest(
+        matched, tentative | recent, pairs.overlaps, close, limits.overlap
+    )
+
+
+def match_by_score(
+    pairs: Pairs,
+    detected: Bool[Array, "D"],
+    scores: Float32[Array, "D"],
+    *,
+    live: Bool[Array, "S"],
+    limits: Limits,
+    weights: Weights,
+) -> Int32[Array, "D"]:
+    """As many pairs as may be, of the largest total score.
+
+    The score of a pair is the sum of its weighted cues. A pair may be one object if the
+    boxes overlap enough, or if the looks are alike and the box is where the filter
+    expects it.
+
+    Args:
+      pairs: of all slots and detections.
+      detected: False marks padding.
+      scores: of the detections, in [0, 1].
+      live: False marks slots without a track to be continued.
+      limits: above which nothing is alike, or overlaps enough.
+      weights: of the cues.
+
+    Returns:
+      Slot of the track that each detection continues, S for none.
+    """
+    alike = (pairs.looks <= limits.look) & (pairs.gates <= GATE)
+    allowed = alike | (pairs.overlaps <= limits.overlap)
+    values = cue_scores(
+        scores,
+        1 - pairs.overlaps.T,
+        pairs.same_label.T,
+        detection=weights.detection,
+        iou=weights.iou,
+        category=weights.category,
+    ).T
+    values += weights.look * (1 - pairs.looks)
+    # One forbidden pair costs more than all allowed ones can differ; not much more, as
+    # float32 has to tell the scores apart beside it. Logarithms are above -14.
+    spread = 14 * weights.detection + weights.iou + weights.category + 2 * weights.look
+    forbidden = spread * (detected.shape[0] + 1)
+    allowed &= live[:, None] & detected[None]
+    return _assign(-values, allowed, forbidden=forbidden)
+
+
+def _assign(
+    costs: Float32[Array, "S D"], allowed: Bool[Array, "S D"], *, forbidden: float
+) -> Int32[Array, "D"]:
+    """The slot of each detection in the assignment of least total cost, S for none.
+
+    Pairs that are not allowed have the cost `forbidden`, and are undone.
+    """
+    slots, detections = costs.shape
+    # Every detection takes a row: there must be as many, if only to be undone.
+    more = ((0, max(0, detections - slots)), (0, 0))
+    costs = jnp.pad(
+        jnp.where(allowed, costs, forbidden), more, constant_values=forbidden
+    )
+    rows = hungarian(costs, jnp.ones((detections,), bool))
+    accepted = jnp.pad(allowed, more)[rows, jnp.arange(detections)]
+    return jnp.where(accepted, rows, slots)
