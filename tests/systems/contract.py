@@ -24,6 +24,8 @@ class Checked(NamedTuple):
     batch: Batch
     clip: Clip
     predictions: Predictions
+    # Compiled: (params, batch) -> ((loss, LossAux), gradient), with one random key.
+    loss_and_gradient: Callable
 
 
 def first_batch(config: ConfigDict) -> Batch:
@@ -52,9 +54,10 @@ def check_system(
     """
     system, batch = build(config), first_batch(config)
     variables = _check_init(system, batch)
-    _check_loss(system, variables, batch, no_gradient)
+    loss_and_gradient = _loss_and_gradient(system, variables)
+    _check_loss(loss_and_gradient, variables, batch, no_gradient)
     clip, predictions = _check_step(system, variables, batch)
-    return Checked(system, variables, batch, clip, predictions)
+    return Checked(system, variables, batch, clip, predictions, loss_and_gradient)
 
 
 def _check_init(system: System, batch: Batch) -> dict:
@@ -82,16 +85,18 @@ def _noisy(value: jax.Array, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(value) + np.float32(0.05) * noise
 
 
-def _check_loss(system, variables, batch, no_gradient) -> None:
-    """A scalar that is the sum of its terms; its gradient; its blindness to padding."""
-
+def _loss_and_gradient(system, variables) -> Callable:
     def loss_of(params, batch):
         value, aux = system.loss(
             variables | {"params": params}, batch, jax.random.key(1)
         )
         return value, aux
 
-    compiled = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+
+
+def _check_loss(compiled, variables, batch, no_gradient) -> None:
+    """A scalar that is the sum of its terms; its gradient; its blindness to padding."""
     batch = _with_padding(batch)
     (loss, aux), gradient = compiled(variables["params"], batch)
     assert (loss.shape, loss.dtype) == ((), jnp.float32)
@@ -157,6 +162,12 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
     frames = len(clip.images)
     assert other.mask_logits.shape[1] == frames + 1
     np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
+    if found.mask_boxes is not None:
+        assert other.mask_boxes is not None
+        assert not other.mask_boxes[:, frames:].any()
+        np.testing.assert_allclose(
+            found.mask_boxes, other.mask_boxes[:, :frames], atol=1e-2, rtol=1e-3
+        )
     np.testing.assert_allclose(
         found.mask_logits, other.mask_logits[:, :frames], atol=1e-2, rtol=1e-3
     )
@@ -171,9 +182,7 @@ def _check_predictions(found: Predictions, clip: Clip) -> None:
         assert (value.shape, value.dtype) == ((count,), jnp.dtype(dtype)), name
     assert (len(found.class_probs), found.class_probs.dtype) == (count, jnp.float32)
     assert (frames, found.mask_logits.dtype) == (len(clip.images), jnp.float32)
-    # Mask pixels are square and cover the whole canvas.
-    height, width = found.mask_logits.shape[2:]
-    assert height * clip.images.shape[2] == width * clip.images.shape[1]
+    _check_masks(found, clip)
     scores, valid = found.scores, np.asarray(found.valid)
     assert (np.diff(scores[valid]) <= 0).all()
     probs = np.asarray(found.class_probs)
@@ -182,3 +191,17 @@ def _check_predictions(found: Predictions, clip: Clip) -> None:
     assert (ids[valid] > 0).all()
     assert len(set(ids[valid])) == valid.sum()
     assert np.isfinite(found.mask_logits[valid]).all()
+    assert int(found.lost) >= 0
+
+
+def _check_masks(found: Predictions, clip: Clip) -> None:
+    """Masks cover the canvas with square pixels, or boxes inside the content."""
+    height, width = found.mask_logits.shape[2:]
+    if found.mask_boxes is None:
+        assert height * clip.images.shape[2] == width * clip.images.shape[1]
+        return
+    boxes = np.asarray(found.mask_boxes)
+    assert (boxes.shape, boxes.dtype) == ((*found.mask_logits.shape[:2], 4), np.float32)
+    assert (boxes >= 0).all()
+    assert (boxes[..., 2:] >= boxes[..., :2]).all()
+    assert (boxes[..., 2:] <= np.asarray(clip.size)[::-1]).all()

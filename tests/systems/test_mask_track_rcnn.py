@@ -1,0 +1,120 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mask_track_rcnn_shapes
+from tests.systems.contract import Checked, check_system, first_batch
+from vis_jax.structures import Clip
+from vis_jax.systems.mask_track_rcnn import build, draw_pair
+
+
+def _config(arg="debug"):
+    return mask_track_rcnn_shapes.get_config(arg)
+
+
+@functools.cache
+def _checked() -> Checked:
+    # Coarse levels have few anchors, none of which is sampled here, and no region is
+    # large enough to read them.
+    coarse = {
+        f"fpn/output{level}/{name}" for level in (4, 5) for name in ("kernel", "bias")
+    }
+    return check_system(build, _config(), no_gradient=coarse)
+
+
+def test_keeps_the_contract_of_systems():
+    config, found = _config(), _checked().predictions
+    assert found.labels.shape == (config.test.tracks,)
+    assert found.valid.any()
+
+
+def test_frame_by_frame_equals_the_whole_video():
+    checked = _checked()
+    clip, whole = checked.clip, checked.predictions
+    step = jax.jit(checked.system.step)
+    state, frames = None, []
+    for t in range(len(clip.images)):
+        one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
+        state = checked.system.start(one) if state is None else state
+        state, found = step(checked.variables, state, one)
+        frames.append(found)
+    np.testing.assert_array_equal(found.track_ids, whole.track_ids)
+    np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
+    for t, found in enumerate(frames):
+        # Sorted by the scores up to then: compare by identity.
+        now, end = np.argsort(found.track_ids), np.argsort(whole.track_ids)
+        ours, theirs = found.mask_boxes[now, 0], whole.mask_boxes[end, t]
+        np.testing.assert_allclose(ours, theirs, atol=1e-2)
+
+
+def test_updates_bring_the_loss_down():
+    checked = _checked()
+    params, losses = checked.variables["params"], []
+    for _ in range(60):
+        (loss, _), gradient = checked.loss_and_gradient(params, checked.batch)
+        losses.append(float(loss))
+        leaves = jax.tree.leaves(gradient)
+        length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
+        rate = np.float32(0.05 / max(length, 1.0))
+        params = jax.tree.map(lambda p, g, r=rate: p - r * g, params, gradient)
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_a_pair_is_two_different_real_frames_in_random_roles():
+    batch = first_batch(_config())
+    pairs = jax.jit(jax.vmap(draw_pair, in_axes=(0, None)))
+    keys = jax.random.split(jax.random.key(0), 20)
+    found = pairs(keys, batch)
+    first = np.asarray(batch.boxes[:, :, 0])
+    is_first = (np.asarray(found.truth.boxes) == first[None]).all((-1, -2))
+    assert is_first.any(0).all()
+    assert not is_first.all()
+    for draw, row in np.ndindex(is_first.shape):
+        other = 1 if is_first[draw, row] else 0
+        np.testing.assert_array_equal(
+            found.reference_boxes[draw, row], batch.boxes[row, :, other]
+        )
+    alone = batch._replace(frame_valid=batch.frame_valid & (np.arange(2) == 0))
+    found = pairs(keys, alone)
+    np.testing.assert_array_equal(found.truth.boxes, np.stack([first] * 20))
+    np.testing.assert_array_equal(found.reference_boxes, found.truth.boxes)
+
+
+def test_bfloat16_computes_without_hidden_promotion():
+    """Traced under strict promotion: a mix of dtypes would be an error."""
+    config = _config()
+    config.compute_dtype = "bfloat16"
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    assert loss.dtype == jnp.float32
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+    assert found.mask_logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model.backbone.name", "vgg", "expected one of"),
+        ("model.num_classes", 0, "expected a larger number"),
+        ("model.regions.sampled", 999, "expected at most"),
+        ("model.track_head.positive", 0.3, "expected an IoU in 0.5 .. 1"),
+        ("test.tracker", "sort", "expected one of"),
+        ("test.mode", "film", "expected 'video' or 'clip'"),
+        ("test.mode", "clip", None),
+        ("test.tta", (64,), r"expected \(\)"),
+        ("test.tracks", 0, "expected at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_an_error(field, value, message):
+    config = _config()
+    config.update_from_flattened_dict({field: value})
+    if message is None:  # clips of more than one frame
+        field, message = "test.clip_length", "expected 1 with a tracker"
+    with pytest.raises(ValueError, match=f"{field}: {message}"):
+        build(config)

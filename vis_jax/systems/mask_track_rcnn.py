@@ -1,0 +1,381 @@
+"""MaskTrack R-CNN: Mask R-CNN whose detections are compared with those of before.
+
+Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019. Pairs of frames of a video
+train it: the track head tells which object of the reference frame a region of the key
+frame is. At test time a tracker (`test.tracker`) links the detections of the frames,
+the published one or another: all see the same detections. Letters: B clips, M true
+objects, S sampled regions, N objects of a frame.
+"""
+
+import functools
+from typing import NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vis_jax.association.track_head import TrackHead
+from vis_jax.backbones import BACKBONES
+from vis_jax.backbones.fpn import FPN
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
+from vis_jax.detectors.mask_head import MaskHead, of_label
+from vis_jax.detectors.mask_rcnn import BOX_SIDE, MASK_SIDE, Levels, MaskRCNN, Rules
+from vis_jax.detectors.rcnn_losses import (
+    mask_losses,
+    positives_of,
+    rpn_losses,
+    sample_regions,
+)
+from vis_jax.detectors.rcnn_targets import MatchRule, RegionTargets, Truth
+from vis_jax.detectors.rpn import RPN, ProposalRule
+from vis_jax.losses.identity import match_loss
+from vis_jax.losses.rcnn import region_losses
+from vis_jax.ops.anchors import AnchorGrid
+from vis_jax.ops.box_coder import BOTH, ROI, UNIT, BoxCoder
+from vis_jax.ops.box_matching import claim_best
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.match_logits import match_logits
+from vis_jax.ops.roi_align import LEGACY
+from vis_jax.structures import Batch, Detections, LossAux
+from vis_jax.systems.detect_then_track import (
+    Appearance,
+    Detector,
+    build_tracker,
+    check_test,
+    start_and_step,
+)
+from vis_jax.systems.system import System
+from vis_jax.typing import Array, Bool, Float, Float32, PRNGKeyArray
+
+_STRIDES = (4, 8, 16, 32, 64)
+_RATIOS = (0.5, 1.0, 2.0)
+
+
+class Model(MaskRCNN):
+    """Mask R-CNN and the track head, which shares the features of the box head."""
+
+    track_head: nn.Module
+    num_classes: int
+
+    def embed(self, pooled: Float[Array, "B R S S D"]) -> Float32[Array, "B R E"]:
+        """What regions are compared by, from the features of their boxes."""
+        return self.track_head(pooled)
+
+    def classify_pooled(self, pooled: Float[Array, "B R S S D"]) -> BoxOutput:
+        """Class logits and deltas of regions, from the features of their boxes."""
+        return self.box_head(pooled)
+
+    def describe(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> Appearance:
+        """Descriptions of regions for the trackers."""
+        pooled = self.pool(features, boxes, BOX_SIDE)
+        looks = self.box_head.describe(pooled).astype(jnp.float32)
+        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
+        return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
+
+    def find(self, images, sizes) -> Detections:
+        """Objects of images, described and with masks over their boxes."""
+        features = self.features(images)
+        _, proposals = self.propose(features, sizes)
+        found = self.detect(features, proposals, sizes)
+        # From the final boxes, not from the proposals.
+        appearance = self.describe(features, found.boxes)
+        logits = jax.vmap(of_label)(self.masks(features, found.boxes), found.labels)
+
+        def real(x):
+            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
+            return jnp.where(valid, x, jnp.zeros_like(x))
+
+        # Enlarged as probabilities, as in the source: a half becomes zero.
+        masks = jax.nn.sigmoid(logits) - 0.5
+        return Detections(*found, *map(real, (*appearance, masks)))
+
+
+class TrainRules(NamedTuple):
+    """What is trained on."""
+
+    anchors: MatchRule
+    regions: MatchRule
+    track: float  # IoU with the truth from which a region trains the track head
+
+
+class Pair(NamedTuple):
+    """The key frame, and what the reference frame shows of its objects."""
+
+    images: Array  # float32 [2 B, H, W, 3], key frames first
+    truth: Truth  # of the key frames
+    masks: Bool[Array, "B M H W"]  # of the key frames
+    reference_boxes: Float32[Array, "B M 4"]
+    reference_present: Bool[Array, "B M"]
+
+
+def build(config: ConfigDict) -> System:
+    """The system of a config; see `configs/mask_track_rcnn_r50.py` for its fields.
+
+    Raises:
+      ValueError: a choice by name is unknown, or a setting cannot be.
+    """
+    _check(config)
+    model, rules = build_model(config), _rules(config)
+    tracker = build_tracker(config.test)
+    check_test(config.test, tracker)
+    weights = dict(config.loss)
+
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        return model.init(rng, images, batch.sizes[:1], method=Model.find)
+
+    def loss(variables, batch: Batch, rng):
+        pair_rng, rng = jax.random.split(rng)
+        pair = draw_pair(pair_rng, batch)
+        terms = _losses(model, rules, variables, pair, batch.sizes, rng)
+        terms = {name: weights[name] * value for name, value in terms.items()}
+        return sum(terms.values()), LossAux(terms, {})
+
+    start, step = start_and_step(
+        _detector(model, config),
+        tracker,
+        slots=config.test.tracks,
+        classes=config.model.num_classes,
+        chunk=config.test.chunk,
+    )
+    return System(init, loss, start, step)
+
+
+def build_detector(config: ConfigDict) -> Detector:
+    """What finds the objects, without a tracker."""
+    return _detector(build_model(config), config)
+
+
+def build_model(config: ConfigDict) -> Model:
+    """The network of a config."""
+    dtype = jnp.dtype(config.compute_dtype)
+    model, test = config.model, config.test
+    backbone = dict(model.backbone)
+    name = backbone.pop("name")
+    if name not in BACKBONES:
+        raise ValueError(
+            f"model.backbone.name: expected one of {sorted(BACKBONES)}, got {name!r}"
+        )
+    anchors = AnchorGrid(
+        sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
+        ratios=_RATIOS,
+        strides=tuple((stride, stride) for stride in _STRIDES),
+        centre=0.5,
+        rounded=True,
+    )
+    rules = Rules(
+        anchors=anchors,
+        proposal_coder=BoxCoder(UNIT, BOTH),
+        proposals=ProposalRule(
+            before=model.rpn.proposals,
+            size=model.rpn.proposals,
+            iou_threshold=0.7,
+            least_side=0.0,
+        ),
+        roi_convention=LEGACY,
+        roi_coder=BoxCoder(ROI, BOTH),
+        detections=DetectRule(test.score, test.nms, 0.0, test.objects),
+    )
+    classes = model.num_classes
+    return Model(
+        BACKBONES[name](**backbone, dtype=dtype),
+        FPN(model.fpn.dim, dtype),
+        RPN(model.rpn.dim, len(_RATIOS), dtype),
+        BoxHead(classes, model.box_head.width, dtype),
+        MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
+        rules,
+        TrackHead(model.track_head.width, dtype),
+        classes,
+    )
+
+
+def draw_pair(rng: PRNGKeyArray, batch: Batch) -> Pair:
+    """A random key frame of every clip and another of its frames; the same for T = 1.
+
+    The paper draws the roles at random, too.
+    """
+    rank = jax.random.uniform(rng, batch.frame_valid.shape)
+    order = jnp.argsort(jnp.where(batch.frame_valid, rank, 2.0), axis=1)
+    key, other = order[:, 0], order[:, min(1, order.shape[1] - 1)]
+    rows = jnp.arange(len(key))
+    other = jnp.where(batch.frame_valid[rows, other], other, key)
+    images = jnp.concatenate([batch.images[rows, key], batch.images[rows, other]])
+    pixels = jax.vmap(functools.partial(normalize, style="torch"))
+    sizes = jnp.concatenate([batch.sizes, batch.sizes])
+    present = batch.present & batch.instance_valid[..., None]
+    return Pair(
+        images=pixels(images[:, None], sizes)[:, 0],
+        truth=Truth(batch.boxes[rows, :, key], batch.labels, present[rows, :, key]),
+        masks=batch.masks[rows, :, key],
+        reference_boxes=batch.boxes[rows, :, other],
+        reference_present=present[rows, :, other],
+    )
+
+
+def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
+    """Every term of the loss, not weighted."""
+    rpn_rng, roi_rng = jax.random.split(rng)
+
+    def apply(method, *inputs):
+        return model.apply(variables, *inputs, method=method)
+
+    levels = cast(Levels, apply(Model.features, pair.images, True))
+    count = len(sizes)
+    features = tuple(x[:count] for x in levels)
+    out, proposals = apply(Model.propose, features, sizes)
+    rpn = rpn_losses(
+        rpn_rng,
+        out,
+        pair.truth,
+        anchors=model.anchors(features),
+        sizes=sizes,
+        coder=model.rules.proposal_coder,
+        rule=rules.anchors,
+    )
+    regions = sample_regions(
+        roi_rng,
+        proposals,
+        pair.truth,
+        num_classes=model.num_classes,
+        coder=model.rules.roi_coder,
+        rule=rules.regions,
+    )
+    pooled = apply(Model.pool, features, regions.boxes, BOX_SIDE)
+    boxes = cast(BoxOutput, apply(Model.classify_pooled, pooled))
+    heads = region_losses(
+        boxes.class_logits,
+        boxes.deltas,
+        regions.deltas,
+        labels=regions.labels,
+        valid=regions.valid,
+        beta=1.0,
+    )
+    positives = positives_of(regions, rules.regions)
+    mask = mask_losses(
+        apply(Model.masks, features, positives.boxes),
+        positives,
+        pair.masks,
+        convention=model.rules.roi_convention,
+    )
+    reference = apply(
+        Model.pool, tuple(x[count:] for x in levels), pair.reference_boxes, BOX_SIDE
+    )
+    return {
+        "rpn_class": rpn.classes,
+        "rpn_box": rpn.boxes,
+        "box_class": heads.classes,
+        "box": heads.boxes,
+        "mask": mask,
+        "track": _track_loss(
+            apply(Model.embed, pooled[:, : rules.regions.most_positive]),
+            apply(Model.embed, reference),
+            positives,
+            pair,
+            least=rules.track,
+        ),
+    }
+
+
+def _track_loss(
+    embeds: Float32[Array, "B S E"],
+    reference: Float32[Array, "B M E"],
+    positives: RegionTargets,
+    pair: Pair,
+    *,
+    least: float,
+) -> Float32[Array, ""]:
+    """Which object of the reference frame each positive region is; Eq. 2.
+
+    Args:
+      least: IoU with its truth from which a region counts.
+    """
+    present = pair.reference_present
+    logits = jax.vmap(match_logits)(embeds, reference, present)
+    # Objects have the same slot in both frames; 0 = not in the reference frame.
+    there = jnp.take_along_axis(present, positives.truth, axis=1)
+    targets = jnp.where(there, positives.truth + 1, 0)
+    own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
+    overlap = jax.vmap(jax.vmap(_iou))(positives.boxes, own)
+    counted = positives.positive & positives.valid & (overlap >= least)
+    return match_loss(logits, targets, counted)
+
+
+def _iou(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
+    return box_iou(a[None], b[None])[0, 0]
+
+
+def _detector(model: Model, config: ConfigDict) -> Detector:
+    """What finds objects, as functions of variables."""
+    classes, count = config.model.num_classes, config.test.objects
+    widths = (config.model.track_head.width, config.model.box_head.width)
+
+    def inputs(images, size):
+        sizes = jnp.broadcast_to(size[None], (len(images), 2))
+        return normalize(images, size, style="torch"), sizes
+
+    def detect(variables, images, size) -> Detections:
+        found = model.apply(variables, *inputs(images, size), method=Model.find)
+        return cast(Detections, found)
+
+    def describe(variables, images, size, boxes) -> Appearance:
+        pixels, _ = inputs(images, size)
+        features = model.apply(variables, pixels, method=Model.features)
+        found = model.apply(variables, features, boxes, method=Model.describe)
+        return cast(Appearance, found)
+
+    def empty(frames: int) -> Detections:
+        def zeros(*shape: int) -> Array:
+            return jnp.zeros((frames, count, *shape), jnp.float32)
+
+        return Detections(
+            boxes=zeros(4),
+            scores=zeros(),
+            labels=jnp.full((frames, count), classes, jnp.int32),
+            valid=jnp.zeros((frames, count), bool),
+            embeds=zeros(widths[0]),
+            looks=zeros(widths[1]),
+            mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
+        )
+
+    return Detector(detect, describe, empty)
+
+
+def _rules(config: ConfigDict) -> TrainRules:
+    model = config.model
+    sampled, regions = model.rpn.sampled, model.regions
+    return TrainRules(
+        MatchRule(0.7, 0.3, claim_best, 0.3, sampled, sampled // 2),
+        MatchRule(0.5, 0.5, claim_best, 0.5, regions.sampled, regions.positives),
+        model.track_head.positive,
+    )
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises ValueError naming the first field that cannot be."""
+    model = config.model
+    least = {
+        "model.num_classes": model.num_classes,
+        "model.rpn.sampled": model.rpn.sampled // 2,
+        "model.rpn.proposals": model.rpn.proposals,
+        "model.regions.positives": model.regions.positives,
+    }
+    for field, value in least.items():
+        if value < 1:
+            raise ValueError(f"{field}: expected a larger number, got {value}")
+    if model.regions.sampled < model.regions.positives:
+        raise ValueError(
+            "model.regions.sampled: expected at least model.regions.positives,"
+            f" {model.regions.positives}, got {model.regions.sampled}"
+        )
+    if model.regions.sampled > model.rpn.proposals:
+        raise ValueError(
+            "model.regions.sampled: expected at most model.rpn.proposals,"
+            f" {model.rpn.proposals}, got {model.regions.sampled}"
+        )
+    if not 0.5 <= model.track_head.positive <= 1:
+        raise ValueError(
+            "model.track_head.positive: expected an IoU in 0.5 .. 1, got"
+            f" {model.track_head.positive}"
+        )
