@@ -1,0 +1,155 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vis_jax.association.modulation import OSMN
+from vis_jax.association.modulation_loss import Rule, choose, examples, osmn_loss
+from vis_jax.structures import Batch
+
+TOY = OSMN(widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1), hidden=8, side_width=4)
+RULE = Rule(objects=3, guide_side=32, train_norm=True)
+SIZE = 32
+
+
+def _clips(frames=2):
+    """Two clips of two coloured squares that move one pixel to the right."""
+    rng = np.random.default_rng(0)
+    images = np.full((2, frames, SIZE, SIZE, 3), 90, np.uint8)
+    masks = np.zeros((2, 3, frames, SIZE, SIZE), bool)
+    boxes = np.zeros((2, 3, frames, 4), np.float32)
+    for b in range(2):
+        for m, y in enumerate((2, 18)):
+            colour, x = rng.integers(0, 255, 3), rng.integers(2, 16)
+            for t in range(frames):
+                x1, x2, y2 = x + t, x + t + 10, y + 10
+                masks[b, m, t, y:y2, x1:x2] = True
+                images[b, t, y:y2, x1:x2] = colour
+                boxes[b, m, t] = x1, y, x2, y2
+    valid = np.array([[True, True, False]] * 2)
+    return Batch(
+        images=images,
+        frame_valid=np.ones((2, frames), bool),
+        sizes=np.full((2, 2), SIZE, np.int32),
+        masks=masks,
+        boxes=boxes,
+        present=masks.any(axis=(3, 4)),
+        labels=np.zeros((2, 3), np.int32),
+        track_ids=np.array([[1, 2, 0]] * 2, np.int32),
+        instance_valid=valid,
+    )
+
+
+def _first(batch):
+    return jax.tree.map(lambda x: x[0], batch)
+
+
+@functools.cache
+def _variables():
+    return jax.jit(functools.partial(TOY.init, train=False, train_norm=False))(
+        jax.random.key(0),
+        jnp.zeros((2, 32, 32, 3)),
+        jnp.zeros((1, SIZE, SIZE, 3)),
+        jnp.zeros((2, SIZE, SIZE)),
+        valid=jnp.ones((2,), bool),
+    )
+
+
+def test_chooses_objects_of_two_frames_in_turn_and_a_frame_that_shows_them():
+    clip = _first(_clips(frames=4))
+    present, masks = clip.present.copy(), clip.masks.copy()
+    # Object 0 is absent from frame 1: it can be a target in frame 3 alone. In frame 2
+    # one row of it is left, a tenth of its box: too little to show how it looks.
+    present[0, 1] = masks[0, 1] = False
+    masks[0, 2] &= np.arange(SIZE)[:, None] < 3
+    clip = clip._replace(present=present, masks=masks)
+    keys = jax.random.split(jax.random.key(0), 200)
+    draw = functools.partial(choose, objects=2)
+    many = jax.jit(jax.vmap(draw, (None, 0)))
+    choice = many(clip, keys)
+    assert set(np.asarray(choice.target)) == {1, 2, 3}
+    np.testing.assert_array_equal(choice.before, choice.target - 1)
+    first = (choice.objects == 0) & choice.valid
+    assert set(np.asarray(choice.target)[np.any(first, axis=1)]) == {3}
+    assert set(np.asarray(choice.guides)[first]) == {0, 3}
+    second = (choice.objects == 1) & choice.valid
+    assert second.any(axis=1).all()
+    assert set(np.asarray(choice.guides)[second]) == {0, 1, 2, 3}
+    assert not (choice.objects[choice.valid] == 2).any()
+
+
+@functools.cache
+def _loss():
+    return jax.jit(functools.partial(osmn_loss, TOY, rule=RULE))
+
+
+def test_nothing_to_learn_from_costs_nothing_and_is_not_remembered():
+    nothing = _clips()._replace(instance_valid=np.zeros((2, 3), bool))
+    value, stats = _loss()(_variables(), nothing, jax.random.key(0))
+    assert value == 0
+    jax.tree.map(np.testing.assert_array_equal, stats, _variables()["batch_stats"])
+
+
+def test_guides_show_the_object_and_where_it_was():
+    clip = _first(_clips())
+    make = functools.partial(examples, rule=RULE, style="torch")
+    found = jax.jit(make)(clip, jax.random.key(0))
+    np.testing.assert_array_equal(found.valid, [True, True, False])
+    for i in range(2):
+        guide, heat, mask = (
+            np.asarray(x[i]) for x in (found.guides, found.heat, found.masks)
+        )
+        shown = guide[np.any(guide != 0, axis=-1)]
+        assert len(shown) > 32 * 32 / 2
+        colour = np.median(np.asarray(found.image)[mask], axis=0)
+        np.testing.assert_allclose(np.median(shown, axis=0), colour, atol=1e-5)
+        assert heat[mask].mean() > 3 * heat[~mask].mean()
+    # An image by itself is a clip, too.
+    alone = jax.jit(functools.partial(choose, objects=2))(
+        _first(_clips(frames=1)), jax.random.key(0)
+    )
+    assert alone.valid.all()
+    assert int(alone.target) == int(alone.before) == 0
+
+
+def test_padding_changes_nothing():
+    batch = _clips()
+    rng = np.random.default_rng(0)
+    masks, boxes = batch.masks.copy(), batch.boxes.copy()
+    masks[:, 2] = rng.random(masks[:, 2].shape) < 0.5
+    boxes[:, 2] = rng.normal(size=boxes[:, 2].shape) * 50
+    other = batch._replace(masks=masks, boxes=boxes)
+    ours, theirs = (_loss()(_variables(), x, jax.random.key(1)) for x in (batch, other))
+    assert ours.value > 1
+    np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, ours.batch_stats, theirs.batch_stats)
+
+
+def test_learns_two_clips():
+    batch, optimizer = _clips(), optax.adam(1e-2)
+
+    def value(params, stats, key):
+        variables = {"params": params, "batch_stats": stats}
+        loss = osmn_loss(TOY, variables, batch, key, rule=RULE)
+        return loss.value, loss.batch_stats
+
+    def step(state, key):
+        params, stats, moments = state
+        (loss, stats), gradients = jax.value_and_grad(value, has_aux=True)(
+            params, stats, key
+        )
+        updates, moments = optimizer.update(gradients, moments)
+        return (optax.apply_updates(params, updates), stats, moments), loss
+
+    params, stats = _variables()["params"], _variables()["batch_stats"]
+    keys = jax.random.split(jax.random.key(0), 60)
+    with jax.numpy_dtype_promotion("standard"):
+        start = params, stats, optimizer.init(params)
+        (last, _, _), losses = jax.jit(functools.partial(jax.lax.scan, step))(
+            start, keys
+        )
+    assert losses[-5:].mean() < 0.5 * losses[:5].mean(), losses
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), params, last)
+    assert all(jax.tree.leaves(moved))  # every parameter has a gradient
