@@ -1,0 +1,165 @@
+"""Association by propagated masks: OSMN instead of the IoU of boxes.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019, section 6: a one-shot network
+(`ops.guides` has the source) says where the object of each track is in a new frame, and
+the overlap of that mask with a detection takes the place of the IoU in IoUTracker+. A
+track that no detection continues goes on from the propagated mask; where that is empty,
+from the last one that was not. Letters: M tracks, N detections, C tracks at once.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.guides import Place, mask_box, place_of
+from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers import iou
+from vis_jax.trackers.one_shot import (
+    Frame,
+    Network,
+    Runner,
+    State,
+    detection_masks,
+    over_tracks,
+    remember,
+    renew,
+    scan_images,
+    start,
+)
+from vis_jax.trackers.tracker import Tracker
+from vis_jax.typing import Array, Bool, Float32
+
+OVERLAPS = ("box", "mask")
+GUIDES = ("first", "best")
+
+
+class Settings(NamedTuple):
+    """Weights of the cues, 0 for a cue that is off, and what the paper leaves open.
+
+    Attributes:
+      detection, iou, category, filter_first, losers, refresh_labels: as those of the
+        tracker "iou"; 1, 2, 10 in the paper.
+      min_iou: the least overlap of a detection and the mask of its track, 0.3 in the
+        paper; above 0.
+      overlap: "box": IoU of the detection's box with the box around the mask; "mask":
+        IoU of both masks.
+      guide: which detection of a track shows the network how the object looks: the
+        "first", or the one with the "best" score so far.
+      chunk: tracks and detections that go through the network at once.
+    """
+
+    detection: float
+    iou: float
+    category: float
+    min_iou: float
+    filter_first: bool
+    losers: str
+    refresh_labels: bool
+    overlap: str
+    guide: str
+    chunk: int
+
+
+class Propagated(NamedTuple):
+    """What the network says of each track in a frame."""
+
+    places: Place  # [M]; nowhere if the mask is empty
+    overlaps: Float32[Array, "M N"]  # with the detections
+
+
+def build(settings: Settings, slots: int, network: Network) -> Tracker:
+    """The tracker.
+
+    Args:
+      settings: see there.
+      slots: the most tracks of a video.
+      network: see there.
+
+    Raises:
+      ValueError: a setting is out of its range.
+    """
+    where = "test.trackers.osmn"
+    linking = _linking(settings)
+    iou.check(linking, where)
+    _check(settings, where)
+
+    def begin(clip: Clip, detections: Detections) -> State:
+        del clip, detections
+        return start(network, slots)
+
+    def step(runner: Runner, state: State, frame: Frame, found: Detections):
+        masks = detection_masks(found, frame)
+        seen = _propagate(runner, state, frame, found.boxes, masks, settings.overlap)
+        bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, linking)
+        slot = jnp.where(track_ids > 0, track_ids - 1, slots)
+        best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
+        better = found.scores > best
+        first = track_ids > state.bank.tracks
+        memory = remember(
+            runner,
+            state.memory,
+            frame,
+            masks,
+            slots=slot,
+            scores=found.scores,
+            wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
+        )
+        # A detection counts more than what was propagated, unless its mask is empty.
+        own = jax.vmap(place_of)(masks)
+        places = renew(memory.places, seen.places)
+        detected = jnp.where(own.sigma[:, 0] > 0, slot, slots)
+        places = jax.tree.map(
+            lambda x, y: x.at[detected].set(y, mode="drop"), places, own
+        )
+        return State(bank, memory._replace(places=places)), track_ids, found
+
+    def track(variables: dict, state: State, clip: Clip, detections: Detections):
+        runner = Runner(network, variables, settings.chunk)
+        return scan_images(step, runner, state, clip, detections)
+
+    return Tracker(begin, track, offline=False)
+
+
+def _propagate(
+    runner: Runner,
+    state: State,
+    frame: Frame,
+    boxes: Float32[Array, "N 4"],
+    masks: Bool[Array, "N H W"],
+    overlap: str,
+) -> Propagated:
+    """Masks of all tracks in a frame, and what they share with the detections."""
+
+    def measure(out: Propagated, start: Array, logits: Array) -> Propagated:
+        propagated = logits > 0
+        if overlap == "mask":
+            overlaps = mask_iou(propagated, masks)
+        else:
+            overlaps = box_iou(jax.vmap(mask_box)(propagated), boxes)
+        seen = Propagated(jax.vmap(place_of)(propagated), overlaps)
+        return jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, 0), out, seen
+        )
+
+    slots = state.memory.gamma.shape[0]
+    nowhere = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
+    out = Propagated(nowhere, jnp.zeros((slots, boxes.shape[0])))
+    return over_tracks(measure, out, runner, state, frame)
+
+
+def _linking(settings: Settings) -> iou.Settings:
+    return iou.Settings(*(getattr(settings, name) for name in iou.Settings._fields))
+
+
+def _check(settings: Settings, where: str) -> None:
+    for name, choices in (("overlap", OVERLAPS), ("guide", GUIDES)):
+        value = getattr(settings, name)
+        if value not in choices:
+            raise ValueError(
+                f"{where}.{name}: expected one of {choices}, got {value!r}"
+            )
+    if settings.chunk < 1:
+        raise ValueError(f"{where}.chunk: expected at least 1, got {settings.chunk}")

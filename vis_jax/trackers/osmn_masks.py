@@ -1,0 +1,183 @@
+"""Mask propagation by OSMN: what is shown are the masks of the network itself.
+
+The row "OSMN (mask propagation)" of the YouTube-VIS benchmark, whose protocol was never
+published; this is how the library reads it. Detections begin tracks where no track is.
+From then on the network moves each track's mask from frame to frame, and detections
+only say its class and score. Letters: M tracks, N detections, C tracks at once.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.ops.guides import place_of
+from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers.one_shot import (
+    Frame,
+    Network,
+    Runner,
+    State,
+    detection_masks,
+    over_tracks,
+    remember,
+    renew,
+    scan_images,
+    start,
+)
+from vis_jax.trackers.track_bank import TrackBank, in_use, write_bank
+from vis_jax.trackers.tracker import Tracker
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+_LEAST_SHARE = 1e-4  # keeps the logit of a cell that is all inside or outside finite
+
+
+class Settings(NamedTuple):
+    """The rule.
+
+    Attributes:
+      min_iou: a detection whose mask overlaps those of all tracks less than this begins
+        a track, else it speaks for the track; above 0.
+      mask_stride: pixels along each side of a cell of the masks that are shown.
+      chunk: tracks and detections that go through the network at once.
+    """
+
+    min_iou: float
+    mask_stride: int
+    chunk: int
+
+
+class Winners(NamedTuple):
+    """Which track each pixel belongs to: that of the largest logit above 0."""
+
+    logits: Float32[Array, "H W"]  # of the winner; 0 without one
+    slots: Int32[Array, "H W"]  # M = background
+
+
+def build(settings: Settings, slots: int, network: Network) -> Tracker:
+    """The tracker; it shows M masks over the whole canvas.
+
+    Args:
+      settings: see there.
+      slots: the most tracks of a video, M.
+      network: see there.
+
+    Raises:
+      ValueError: a setting is out of its range.
+    """
+    _check(settings)
+
+    def begin(clip: Clip, detections: Detections) -> State:
+        del detections
+        _check_canvas(clip, settings.mask_stride)
+        return start(network, slots)
+
+    def step(runner: Runner, state: State, frame: Frame, found: Detections):
+        detected = detection_masks(found, frame)
+        masks = _propagate(runner, state, frame)
+        overlaps = jnp.where(found.valid[None], mask_iou(masks, detected), 0.0)
+        bank, track_ids = write_bank(
+            state.bank,
+            found._replace(embeds=found.embeds[:, :0]),
+            jnp.zeros(found.labels.shape, jnp.int32),
+            kept=jnp.zeros_like(found.valid),
+            new=found.valid & ~jnp.any(overlaps >= settings.min_iou, axis=0),
+            refresh_labels=False,
+        )
+        begun = jnp.where(track_ids > 0, track_ids - 1, slots)
+        masks = masks.at[begun].set(detected, mode="drop")
+        numbers = jnp.arange(begun.shape[0], dtype=jnp.int32)
+        overlaps = overlaps.at[begun, numbers].set(1.0, mode="drop")
+        memory = remember(
+            runner,
+            state.memory,
+            frame,
+            detected,
+            slots=begun,
+            scores=found.scores,
+            wanted=track_ids > 0,
+        )
+        places = renew(memory.places, jax.vmap(place_of)(masks))
+        shown = _shown(settings, masks, overlaps, bank, found)
+        ids = jnp.arange(slots, dtype=jnp.int32) + 1
+        state = State(bank, memory._replace(places=places))
+        return state, jnp.where(shown.valid, ids, 0), shown
+
+    def track(variables: dict, state: State, clip: Clip, detections: Detections):
+        runner = Runner(network, variables, settings.chunk)
+        return scan_images(step, runner, state, clip, detections)
+
+    return Tracker(begin, track, offline=False)
+
+
+def _propagate(runner: Runner, state: State, frame: Frame) -> Bool[Array, "M H W"]:
+    """Masks of all tracks, none of which overlap."""
+    used = in_use(state.bank)
+    slots = used.shape[0]
+
+    def compete(best: Winners, start: Array, logits: Array) -> Winners:
+        places = jnp.arange(logits.shape[0], dtype=jnp.int32) + start
+        logits = jnp.where(used[places][:, None, None], logits, -jnp.inf)
+        top = logits.max(axis=0)
+        wins = top > best.logits
+        place = places[logits.argmax(axis=0)]
+        return Winners(
+            jnp.where(wins, top, best.logits), jnp.where(wins, place, best.slots)
+        )
+
+    size = frame.inside.shape
+    none = Winners(jnp.zeros(size), jnp.full(size, slots, jnp.int32))
+    winners = over_tracks(compete, none, runner, state, frame)
+    numbers = jnp.arange(slots, dtype=jnp.int32)
+    return winners.slots[None] == numbers[:, None, None]
+
+
+def _shown(
+    settings: Settings,
+    masks: Bool[Array, "M H W"],
+    overlaps: Float32[Array, "M N"],
+    bank: TrackBank,
+    found: Detections,
+) -> Detections:
+    """The masks of a frame, with what the detection that overlaps most says of them."""
+    slots, height, width = masks.shape
+    best = overlaps.argmax(axis=1)
+    spoken = overlaps.max(axis=1) >= settings.min_iou
+    valid = masks.any(axis=(1, 2))
+    canvas = jnp.asarray([0.0, 0.0, width, height])
+    step = settings.mask_stride
+    cells = (slots, height // step, step, width // step, step)
+    share = masks.astype(jnp.float32).reshape(cells).mean(axis=(2, 4))
+    share = jnp.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)
+    return Detections(
+        boxes=jnp.where(valid[:, None], canvas[None], 0.0),
+        scores=jnp.where(spoken & valid, found.scores[best], 0.0),
+        labels=jnp.where(spoken, found.labels[best], bank.labels),
+        valid=valid,
+        embeds=jnp.zeros((slots, found.embeds.shape[-1])),
+        looks=jnp.zeros((slots, found.looks.shape[-1])),
+        mask_logits=jnp.log(share) - jnp.log1p(-share),
+    )
+
+
+def _check(settings: Settings) -> None:
+    where = "test.trackers.osmn_masks"
+    if not 0 < settings.min_iou <= 1:
+        raise ValueError(
+            f"{where}.min_iou: expected above 0 and at most 1, got {settings.min_iou}"
+        )
+    for name in ("mask_stride", "chunk"):
+        value = getattr(settings, name)
+        if value < 1:
+            raise ValueError(f"{where}.{name}: expected at least 1, got {value}")
+
+
+def _check_canvas(clip: Clip, stride: int) -> None:
+    height, width = np.shape(clip.images)[1:3]
+    if height % stride or width % stride:
+        raise ValueError(
+            f"test.trackers.osmn_masks.mask_stride: expected a divisor of the canvas"
+            f" of {height} x {width} pixels, got {stride}"
+        )
