@@ -55,7 +55,9 @@ def _distances(case: Case) -> dict[str, Array]:
     state = deep_sort.empty_state(1, len(kept), kept.shape[1])
     state = state._replace(looks=kept[None], hits=jnp.asarray([len(kept)], jnp.int32))
     boxes = jnp.zeros((len(looks), 4))
-    cosine = deep_sort.compare(state, _detections(boxes, looks, len(looks))).looks[0]
+    cosine = deep_sort.compare(
+        state, _detections(boxes, looks, len(looks))
+    ).look_distances[0]
     # The boxes of the stored overlaps are not stored: these have them.
     others = jnp.asarray(
         [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], jnp.float32

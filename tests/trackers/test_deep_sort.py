@@ -29,7 +29,7 @@ from vis_jax.trackers.kalman import GATE
 from vis_jax.trackers.tracker import Tracker
 
 STRICT = PUBLISHED._replace(n_init=2, max_age=3)  # as published, for fewer frames
-LIMITS = Limits(look=0.2, overlap=0.7)
+LIMITS = Limits(look_distance=0.2, iou_distance=0.7)
 WEIGHTS = Weights(1.0, 2.0, 10.0, 2.0)
 
 
@@ -78,9 +78,9 @@ def random_pairs(rng, tracks: int, detections: int) -> Pairs:
     """Distances of which about half are below their limits."""
     shape = (tracks, detections)
     return Pairs(
-        looks=jnp.asarray(rng.uniform(0, 0.4, shape), jnp.float32),
-        gates=jnp.asarray(rng.uniform(0, 15, shape), jnp.float32),
-        overlaps=jnp.asarray(rng.uniform(0.4, 1, shape), jnp.float32),
+        look_distances=jnp.asarray(rng.uniform(0, 0.4, shape), jnp.float32),
+        gate_distances=jnp.asarray(rng.uniform(0, 15, shape), jnp.float32),
+        iou_distances=jnp.asarray(rng.uniform(0.4, 1, shape), jnp.float32),
         same_label=jnp.asarray(rng.random(shape) < 0.5),
     )
 
@@ -104,11 +104,11 @@ def literal_cascade(pairs, confirmed, tentative, unseen, detections):
     for age in range(1, 5):
         tracks = [k for k in confirmed if unseen[k] == age]
         left = [d for d in detections if d not in {j for _, j in matches}]
-        matches |= assign(looks, tracks, left, LIMITS.look)
+        matches |= assign(looks, tracks, left, LIMITS.look_distance)
     done = {i for i, _ in matches}
     tracks = tentative + [k for k in confirmed if unseen[k] == 1 and k not in done]
     left = [d for d in detections if d not in {j for _, j in matches}]
-    return matches | assign(overlaps, tracks, left, LIMITS.overlap)
+    return matches | assign(overlaps, tracks, left, LIMITS.iou_distance)
 
 
 def pairs_of(slots, tracks: int) -> set:
@@ -119,9 +119,9 @@ def test_the_cascade_takes_whom_it_saw_last():
     """Both tracks look alike, the one not seen for long even more so."""
     pairs = random_pairs(np.random.default_rng(0), 5, 4)
     pairs = pairs._replace(
-        looks=jnp.ones((5, 4)).at[:2, 0].set(jnp.asarray([0.05, 0.1])),
-        gates=jnp.zeros((5, 4)),
-        overlaps=jnp.ones((5, 4)),
+        look_distances=jnp.ones((5, 4)).at[:2, 0].set(jnp.asarray([0.05, 0.1])),
+        gate_distances=jnp.zeros((5, 4)),
+        iou_distances=jnp.ones((5, 4)),
     )
     nobody = jnp.zeros(5, bool)
     confirmed = nobody.at[:2].set(True)
@@ -234,8 +234,9 @@ def test_objects_beyond_the_slots_are_counted():
     )
 
 
-def test_separated_objects_keep_their_names():
-    check_separated_objects(run_of(VIS))
+@pytest.mark.parametrize("settings", [VIS, STRICT], ids=["vis", "strict"])
+def test_separated_objects_keep_their_names(settings):
+    check_separated_objects(run_of(settings))
 
 
 @pytest.mark.parametrize("settings", [VIS, STRICT], ids=["vis", "strict"])

@@ -2,7 +2,7 @@
 
 Wojke, Bewley and Paulus, "Simple Online and Realtime Tracking with a Deep Association
 Metric", ICIP 2017, and how Yang, Fan and Xu, "Video Instance Segmentation", ICCV 2019,
-section 5, use it as a baseline. Letters: S slots for tracks, D detections of one frame,
+section 6, use it as a baseline. Letters: S slots for tracks, D detections of one frame,
 B looks kept of a track.
 """
 
@@ -236,9 +236,9 @@ def compare(state: State, detections: Detections) -> Pairs:
         jax.vmap(kalman.project)(state.filters), kalman.to_uvah(detections.boxes)
     )
     return Pairs(
-        looks=1 - cosines,
-        gates=gates,
-        overlaps=1 - box_iou(boxes, detections.boxes),
+        look_distances=1 - cosines,
+        gate_distances=gates,
+        iou_distances=1 - box_iou(boxes, detections.boxes),
         same_label=state.labels[:, None] == detections.labels[None],
     )
 

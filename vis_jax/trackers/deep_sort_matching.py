@@ -26,16 +26,16 @@ class Weights(NamedTuple):
 class Limits(NamedTuple):
     """Up to which a track and a detection may be one object."""
 
-    look: float  # distance
-    overlap: float  # 1 - IoU
+    look_distance: float
+    iou_distance: float
 
 
 class Pairs(NamedTuple):
     """What speaks for each pair of a track and a detection."""
 
-    looks: Float32[Array, "S D"]  # 1 - cosine, with the most alike look of the track
-    gates: Float32[Array, "S D"]  # `kalman.gating_distance`
-    overlaps: Float32[Array, "S D"]  # 1 - IoU, with the predicted box
+    look_distances: Float32[Array, "S D"]  # 1 - cosine, to the look most alike
+    gate_distances: Float32[Array, "S D"]  # `kalman.gating_distance`
+    iou_distances: Float32[Array, "S D"]  # 1 - IoU, with the predicted box
     same_label: Bool[Array, "S D"]
 
 
@@ -66,8 +66,8 @@ def match_by_cascade(
       Slot of the track that each detection continues, S for none.
     """
     slots = confirmed.shape[0]
-    alike = (pairs.looks <= limits.look) & (pairs.gates <= GATE)
-    close = pairs.overlaps <= limits.overlap
+    alike = _alike(pairs, limits)
+    close = pairs.iou_distances <= limits.iou_distance
 
     def match_rest(matched, tracks, costs, allowed, limit):
         allowed = allowed & tracks[:, None] & (detected & (matched == slots))[None]
@@ -80,14 +80,16 @@ def match_by_cascade(
 
     def match_age(age, matched):
         tracks = confirmed & (unseen == age)
-        return match_rest(matched, tracks, pairs.looks, alike, limits.look)
+        return match_rest(
+            matched, tracks, pairs.look_distances, alike, limits.look_distance
+        )
 
     oldest = jnp.minimum(jnp.max(jnp.where(confirmed, unseen, 0)), max_age)
     matched = jnp.full(detected.shape, slots, jnp.int32)
     matched = jax.lax.fori_loop(1, oldest + 1, match_age, matched)
     recent = (confirmed & (unseen == 1)).at[matched].set(False, mode="drop")
     return match_rest(
-        matched, tentative | recent, pairs.overlaps, close, limits.overlap
+        matched, tentative | recent, pairs.iou_distances, close, limits.iou_distance
     )
 
 
@@ -117,23 +119,28 @@ def match_by_score(
     Returns:
       Slot of the track that each detection continues, S for none.
     """
-    alike = (pairs.looks <= limits.look) & (pairs.gates <= GATE)
-    allowed = alike | (pairs.overlaps <= limits.overlap)
+    allowed = _alike(pairs, limits) | (pairs.iou_distances <= limits.iou_distance)
     values = cue_scores(
         scores,
-        1 - pairs.overlaps.T,
+        1 - pairs.iou_distances.T,
         pairs.same_label.T,
         detection=weights.detection,
         iou=weights.iou,
         category=weights.category,
     ).T
-    values += weights.look * (1 - pairs.looks)
+    values += weights.look * (1 - pairs.look_distances)
     # One forbidden pair costs more than all allowed ones can differ; not much more, as
     # float32 has to tell the scores apart beside it. Logarithms are above -14.
     spread = 14 * weights.detection + weights.iou + weights.category + 2 * weights.look
     forbidden = spread * (detected.shape[0] + 1)
     allowed &= live[:, None] & detected[None]
     return _assign(-values, allowed, forbidden=forbidden)
+
+
+def _alike(pairs: Pairs, limits: Limits) -> Bool[Array, "S D"]:
+    """Looks are alike, and the box is where the filter expects it."""
+    near = pairs.gate_distances <= GATE
+    return near & (pairs.look_distances <= limits.look_distance)
 
 
 def _assign(
