@@ -15,9 +15,11 @@ from configs import common
 from data_pipeline.clip_config import read_clip_config
 from data_pipeline.datasets import make_dataset
 from tests.systems.contract import first_batch
-from vis_jax.params import flatten
+from vis_jax.params import flatten, match_rules
 from vis_jax.structures import Batch
 from vis_jax.systems import SYSTEMS
+from vis_jax.trackers import TRACKERS, deep_sort
+from vis_jax.trackers.settings import read_settings
 from vis_jax.train import optimizer as optimizers
 
 ROOT = Path(__file__).parents[1]
@@ -104,10 +106,10 @@ def _tuples(value):
 def test_debug_takes_a_finite_loss(name):
     config = _get_config(name, "debug").to_dict()
     # What the loss does not depend on, so that equal systems compile once.
-    for unused in ("num_steps", "test", "optimizer", "train", "init_from"):
+    for unused in ("num_steps", "optimizer", "train", "init_from"):
         config.pop(unused)
     config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)
-    config["test"] = {"chunk": 1, "top": 1}
+    config["test"].update(chunk=1, top=1)
     terms = _debug_loss(json.dumps(config, sort_keys=True))
     total = terms["loss"]
     assert np.isfinite(list(terms.values())).all(), terms
@@ -122,6 +124,50 @@ def test_full_size_builds_with_the_parameters_published(name):
     for part, millions in MILLIONS.get(name, {}).items():
         count = sum(x.size for path, x in params.items() if path.startswith(part))
         assert round(count / 1e6, 2) == millions, f"{part or 'whole'}: {count}"
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("mask_track_rcnn_r50", 23_508_032), ("mask_track_rcnn_r101", 42_500_160)],
+)
+def test_mask_track_rcnn_has_the_parameters_of_the_released_code(name, backbone):
+    params = _shapes(name)["params"]
+    counts = {
+        part: sum(x.size for x in jax.tree.leaves(tree))
+        for part, tree in params.items()
+    }
+    assert counts == {
+        "backbone": backbone,
+        "fpn": 3_344_384,
+        "rpn": 593_935,
+        # Here the background has no box, 4 x 1025, and no mask, 257.
+        "box_head": 14_105_805 - 4 * 1025,
+        "mask_head": 2_633_257 - 257,
+        "track_head": 13_895_680,
+    }
+
+
+def test_mask_track_rcnn_freezes_the_stem_and_the_first_stage():
+    config = _get_config("mask_track_rcnn_r50")
+    rates = match_rules(
+        _shapes("mask_track_rcnn_r50")["params"], config.optimizer.rates
+    )
+    frozen = {path for path, rate in flatten(rates).items() if rate == 0.0}
+    blocks = {path.split("/")[1] for path in frozen}
+    assert blocks == {"stem", "res2_0", "res2_1", "res2_2"}
+    # Kernel, scale and bias of the stem, of three convolutions and a shortcut.
+    assert len(frozen) == 3 * (1 + 3 * 3 + 1)
+
+
+@pytest.mark.parametrize("name", sorted({*TRACKERS, *common.TRACKERS}))
+def test_every_tracker_has_settings(name):
+    module = importlib.import_module(f"vis_jax.trackers.{name}")
+    read_settings(name, module.Settings, common.TRACKERS[name])
+
+
+def test_deep_sort_has_the_settings_for_short_videos():
+    values = common.TRACKERS["deep_sort"]
+    assert read_settings("", deep_sort.Settings, values) == deep_sort.VIS
 
 
 @pytest.mark.parametrize("name", NAMES)
