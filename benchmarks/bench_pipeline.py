@@ -1,11 +1,15 @@
-"""How fast training clips are read from a folder of 1280 x 720 JPEGs.
+"""How fast training clips are read, from a folder of JPEGs and from records.
 
-Run: python benchmarks/bench_pipeline.py [--clips 200]
+Run: python benchmarks/bench_pipeline.py [--clips 200] [--records]
 
 It draws a small data set into a temporary folder (moving shapes, masks as run lengths)
 and counts the clips that the tf.data pipeline makes of it: two frames, short side 480,
 flipped half of the time. A core's rate is clips per second of processor time, over all
 threads, and does not depend on how many cores there are or what else they do.
+
+With --records, both readers of one set of 640 x 360 in turns: the folder, and what
+`data build_tfds` makes of it; and what two frames of a video cost if all its frames
+were one record.
 """
 
 import argparse
@@ -14,32 +18,40 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from data_pipeline.datasets import make_dataset
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from data_pipeline.datasets.to_ytvis import to_ytvis
+from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.datasets.ytvis_tfds import TfdsVideos
+from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.pipeline import train_batches
 
-HEIGHT, WIDTH, VIDEOS, LENGTH = 720, 1280, 6, 6
+LARGE = dict(height=720, width=1280, num_videos=6, length=6)
+SMALL = dict(height=360, width=640, num_videos=8, length=36)  # as YouTube-VIS 2019
+ROUNDS = 5
 
 
-def write_folder(root: Path) -> None:
+def write_folder(
+    root: Path, *, height: int, width: int, num_videos: int, length: int
+) -> None:
     """Draws the data set."""
     shapes = MovingShapes(
-        num_videos=VIDEOS,
-        height=HEIGHT,
-        width=WIDTH,
-        length=LENGTH,
+        num_videos=num_videos,
+        height=height,
+        width=width,
+        length=length,
         difficulty="medium",
     )
     (root / "instances.json").write_text(json.dumps(to_ytvis(shapes)))
     for index, video in enumerate(shapes.videos):
-        frames = shapes.read_frames(index, range(LENGTH))
+        frames = shapes.read_frames(index, np.arange(length))
         for name, frame in zip(video.file_names, frames, strict=True):
             file = root / "JPEGImages" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +83,8 @@ def settings(root: Path, short_side: int, frames: int) -> ConfigDict:
 
 def measure(config: ConfigDict, clips: int) -> tuple[float, float]:
     """Clips per second: of processor time, of wall time."""
-    batches = train_batches(make_dataset(config), config, seed=0, start_step=0)
+    dataset = YouTubeVis(config.root, config.split)
+    batches = train_batches(dataset, config, seed=0, start_step=0)
     for _ in islice(batches, 4):  # fill the queues, let tf.data choose its threads
         pass
     processor, wall = time.process_time(), time.perf_counter()
@@ -93,22 +106,102 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def compare(folder: Path, packed: Path, clips: int) -> None:
+    """Both readers in turns; a table."""
+    readers: dict[str, YouTubeVis | TfdsVideos] = {
+        "folder": YouTubeVis(folder, "train"),
+        "records": TfdsVideos(packed, "train"),
+    }
+    config = settings(folder, 360, 2)
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    batches = {}
+    for name, dataset in readers.items():
+        batches[name] = train_batches(dataset, config, seed=0, start_step=0)
+        for _ in islice(batches[name], 4):
+            pass
+    count = -(-clips // (ROUNDS * config.batch_size))
+    for _ in range(ROUNDS):
+        for name in readers:
+            rates[name].append(rate(batches[name], count) * config.batch_size)
+    print("| reader | clips/s/core | ratio to folder | least to most of a round |")
+    print("| --- | --- | --- | --- |")
+    for name, values in rates.items():
+        ratios = np.array(values) / rates["folder"]
+        spread = f"{ratios.min():.2f} - {ratios.max():.2f}"
+        middle = f"{np.median(values):.1f} | {np.median(ratios):.2f}"
+        print(f"| {name} | {middle} | {spread} |")
+
+
+def rate(batches: Iterator, count: int) -> float:
+    """Batches per second of processor time, with full queues before and after."""
+    before = idle()
+    for _ in islice(batches, count):
+        pass
+    return count / (idle() - before)
+
+
+def idle() -> float:
+    """Waits until tf.data has filled its queues; the processor time until now."""
+    before = time.process_time()
+    while True:
+        time.sleep(0.2)
+        now = time.process_time()
+        if now - before < 0.002:
+            return now
+        before = now
+
+
+def compare_records(packed: Path) -> None:
+    """Two frames as records of their own, and as part of one for the video."""
+    dataset = TfdsVideos(packed, "train")
+    rng = np.random.default_rng(0)
+    print("| to read two frames | KiB | ms of processor time |")
+    print("| --- | --- | --- |")
+    for name, whole in (("a record for a frame", 0), ("a record for a video", 1)):
+        size, before, repeats = 0, time.process_time(), 200
+        for _ in range(repeats):
+            index = int(rng.integers(len(dataset.videos)))
+            length = dataset.videos[index].length
+            ids = np.arange(length) if whole else rng.permutation(length)[:2]
+            size += sum(map(len, dataset.encoded(index, ids)))
+        spent = (time.process_time() - before) / repeats * 1000
+        print(f"| {name} | {size / repeats / 1024:.0f} | {spent:.2f} |")
+
+
+def bench_folder(root: Path, clips: int) -> None:
+    """Sizes and lengths of clips; a table."""
+    write_folder(root, **LARGE)
+    files = list(root.rglob("*.jpg"))
+    size = sum(file.stat().st_size for file in files) / len(files) / 1024
+    print(f"images: 1280 x 720, {size:.0f} KiB on average\n")
+    print("| short side | frames | clips/s/core | clips/s, all cores |")
+    print("| --- | --- | --- | --- |")
+    for short_side, frames in ((360, 2), (480, 2), (480, 5), (720, 2)):
+        core, wall = measure(settings(root, short_side, frames), clips)
+        print(f"| {short_side} | {frames} | {core:.1f} | {wall:.1f} |", flush=True)
+
+
+def bench_records(root: Path, clips: int) -> None:
+    """A folder against its records; two tables."""
+    folder, packed = root / "folder", root / "packed"
+    folder.mkdir()
+    write_folder(folder, **SMALL)
+    built = build(folder, "train", packed)
+    print(f"images: 640 x 360, {built.size / built.frames / 1024:.0f} KiB on average\n")
+    compare(folder, packed, clips)
+    print()
+    compare_records(packed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=200, help="clips of each row")
-    clips = parser.parse_args().clips
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_folder(root)
-        files = list(root.rglob("*.jpg"))
-        size = sum(file.stat().st_size for file in files) / len(files) / 1024
-        print(f"device: {cpu_model()}, {os.cpu_count()} cores")
-        print(f"images: {WIDTH} x {HEIGHT}, {size:.0f} KiB on average\n")
-        print("| short side | frames | clips/s/core | clips/s, all cores |")
-        print("| --- | --- | --- | --- |")
-        for short_side, frames in ((360, 2), (480, 2), (480, 5), (720, 2)):
-            core, wall = measure(settings(root, short_side, frames), clips)
-            print(f"| {short_side} | {frames} | {core:.1f} | {wall:.1f} |", flush=True)
+    parser.add_argument("--records", action="store_true", help="folder and records")
+    arguments = parser.parse_args()
+    print(f"device: {cpu_model()}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as name:
+        run = bench_records if arguments.records else bench_folder
+        run(Path(name), arguments.clips)
 
 
 if __name__ == "__main__":

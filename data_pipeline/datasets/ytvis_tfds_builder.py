@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -25,6 +26,7 @@ from data_pipeline.rle import compress_mask
 
 SHARD_BYTES = 2**28  # of images in a file: at least as many unless it is the last
 VIDEOS_IN_SHARD = 10_000
+_THREADS = 4  # frames decoded at a time
 
 Examples = Callable[[], Iterator[tuple[int, dict]]]
 
@@ -90,15 +92,15 @@ class VisFrames(tfds.core.ShardBasedBuilder):
         self, indices: Sequence[int], bar: tqdm
     ) -> Iterator[tuple[int, dict]]:
         key = 0
-        for index in indices:
-            video = self._source.videos[index]
-            for frame in range(video.length):
-                path = self._source.path(index, frame)
-                read_frame(path, video)  # a bad image is found here, not in training
-                place = {"video_id": video.video_id, "frame": frame}
-                yield key, {**place, "image": str(path)}
-                key += 1
-                bar.update()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for index in indices:
+                video = self._source.videos[index]
+                sound = partial(_sound_image, self._source, index)
+                for frame, path in enumerate(pool.map(sound, range(video.length))):
+                    place = {"video_id": video.video_id, "frame": frame}
+                    yield key, {**place, "image": str(path)}
+                    key += 1
+                    bar.update()
 
 
 class VisVideos(tfds.core.ShardBasedBuilder):
@@ -182,6 +184,7 @@ def build(
       DataError: a defect of the source.
       ValueError: a split with signs that tensorflow-datasets has no place for; there
         is something in `output/<split>`.
+      OSError: files that cannot be written.
     """
     if not split.isidentifier() or split == "all":
         expected = "a word of letters, digits and _ other than 'all'"
@@ -195,6 +198,8 @@ def build(
     try:
         built = _write(videos, split, str(temporary), shard_bytes, progress)
         os.replace(temporary, folder)
+    except RuntimeError as error:  # what ArrayRecord makes of a disk that is full
+        raise OSError(f"{folder}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return built
@@ -227,6 +232,13 @@ def _shards(source: YouTubeVis, shard_bytes: int) -> list[list[int]]:
         shards[-1].append(index)
         size += sum(_size(source, index, frame) for frame in range(video.length))
     return shards
+
+
+def _sound_image(source: YouTubeVis, index: int, frame: int) -> Path:
+    """The file of a frame, whose image can be decoded."""
+    path = source.path(index, frame)
+    read_frame(path, source.videos[index])
+    return path
 
 
 def _size(source: YouTubeVis, index: int, frame: int) -> int:

@@ -15,6 +15,7 @@ from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
+from tests.small_disk import files_up_to
 
 LENGTH = 6  # frames of the videos of the fixture
 
@@ -143,6 +144,15 @@ def test_what_is_there_is_not_written_over(folder, packed):
     with pytest.raises(ValueError, match="split: expected a word .*'my set'"):
         build(folder, "my set", packed)
     assert [path.name for path in packed.iterdir()] == ["train"]
+
+
+def test_a_full_disk_leaves_nothing(folder, tmp_path):
+    with (
+        files_up_to(10_000),
+        pytest.raises(OSError, match="packed/train: .*File too large"),
+    ):
+        build(folder, "train", tmp_path / "packed")
+    assert not list((tmp_path / "packed").iterdir())
 
 
 def test_damaged_files_are_named(packed):
