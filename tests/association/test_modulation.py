@@ -217,3 +217,8 @@ def test_sides_that_cannot_be_pooled_are_errors(variables):
         SMALL.apply(variables, guides[:, :, :30], method="modulate")
     with pytest.raises(ValueError, match="canvas: expected .* multiples of 16"):
         SMALL.apply(variables, images[:, :20], method="features")
+
+
+def test_each_block_needs_its_width_and_depth():
+    with pytest.raises(ValueError, match="osmn.depths: expected 5 numbers, got .1, 1"):
+        _init(SMALL.clone(depths=(1, 1, 1)), _inputs())

@@ -216,6 +216,7 @@ class OSMN(nn.Module):
         return tuple(width * depth for width, depth in pairs)
 
     def setup(self):
+        _check_blocks(widths=self.widths, depths=self.depths)
         trunk = (self.widths, self.depths)
         self.modulator = VisualModulator(
             *trunk, self.hidden, sum(self.channels), self.dtype
@@ -310,6 +311,15 @@ def _weights(length: int, factor: int) -> np.ndarray:
 def _mean_pool(x: Float32[Array, "N H W C"]) -> Float32[Array, "N h w C"]:
     n, height, width, channels = x.shape
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def _check_blocks(**fields: tuple[int, ...]) -> None:
+    """Raises ValueError unless each field has a number for each block."""
+    for name, value in fields.items():
+        if len(value) != len(WIDTHS):
+            raise ValueError(
+                f"osmn.{name}: expected {len(WIDTHS)} numbers, got {tuple(value)}"
+            )
 
 
 def _check_sides(name: str, sides: tuple[int, ...], stride: int) -> None:

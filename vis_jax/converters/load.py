@@ -13,6 +13,7 @@ from vis_jax.converters import (
     mask_track_rcnn,
     resnet,
     swin,
+    vgg,
 )
 from vis_jax.converters.files import read_weights
 from vis_jax.converters.rules import ConvertReport, Rename, Rule, convert, rename
@@ -58,6 +59,7 @@ KINDS = {
         (mask_track_rcnn.TRACK_HEAD,),
     ),
     "mask_track_rcnn": Kind(mask_track_rcnn.NAMES, mask_track_rcnn.RULES, ()),
+    "osmn": Kind((), vgg.AUTHORS, vgg.AUTHORS_NEW),
     "resnet": Kind(
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
@@ -69,6 +71,7 @@ KINDS = {
         [swin.CLASSIFIER, *swin.swin_rules("backbone.", "backbone/")],
         (_NOT_BACKBONE, swin.OUTPUT_NORMS),
     ),
+    "vgg16": Kind((), vgg.TORCHVISION, vgg.NEW),
 }
 
 

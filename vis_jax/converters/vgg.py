@@ -1,0 +1,87 @@
+"""Weights of OSMN: its two trunks from torchvision's VGG-16, or all of the authors'.
+
+The authors' TensorFlow checkpoint has to be saved as a pickled dict of arrays by the
+names of the variables first. Its images are BGR: the model then needs style 'caffe',
+while torchvision's weights need 'torch'.
+"""
+
+from vis_jax.converters.mask_rcnn import roi_kernel
+from vis_jax.converters.rules import Rule
+from vis_jax.converters.transforms import kernel, same
+
+_TRUNKS = ("params/osmn/seg", "params/osmn/modulator/trunk")
+_DEPTHS = (2, 2, 3, 3, 3)
+_LEAVES = (("weight", "kernel", kernel), ("bias", "bias", same))
+
+
+def _trunk_rules() -> list[Rule]:
+    """`features.N`: a convolution and a ReLU in turn, a pooling behind each block."""
+    rules, number = [], 0
+    for block, depth in enumerate(_DEPTHS, 1):
+        for index in range(1, depth + 1):
+            path = f"conv{block}/conv{block}_{index}"
+            rules += [
+                Rule(
+                    rf"features\.{number}\.{old}",
+                    tuple((f"{trunk}/{path}/{new}", how) for trunk in _TRUNKS),
+                )
+                for old, new, how in _LEAVES
+            ]
+            number += 2
+        number += 1
+    return rules
+
+
+_FC = "params/osmn/modulator/fc"
+
+TORCHVISION = [
+    *_trunk_rules(),
+    Rule(r"classifier\.0\.weight", ((f"{_FC}6/kernel", roi_kernel),)),
+    Rule(r"classifier\.0\.bias", ((f"{_FC}6/bias", same),)),
+    Rule(r"classifier\.3\.weight", ((f"{_FC}7/kernel", kernel),)),
+    Rule(r"classifier\.3\.bias", ((f"{_FC}7/bias", same),)),
+    Rule(r"classifier\.6\..*", dropped="ImageNet classifier"),
+]
+
+# What ImageNet does not give, and all that is not OSMN.
+NEW = (
+    r"(params|constants|batch_stats)/(?!osmn/).*",
+    r"(params|batch_stats)/osmn/modulator_sp/.*",
+    r"params/osmn/modulator/fc8/.*",
+    r"params/osmn/seg/(side\d|upscore_fuse)/.*",
+)
+
+_TF_LEAVES = {"weights": "kernel", "biases": "bias"}
+_TF_NORMS = {
+    "gamma": "params/osmn/modulator_sp/norm{}/scale",
+    "beta": "params/osmn/modulator_sp/norm{}/bias",
+    "moving_mean": "batch_stats/osmn/modulator_sp/norm{}/mean",
+    "moving_variance": "batch_stats/osmn/modulator_sp/norm{}/var",
+}
+# Name in the checkpoint, path here; kernels have the same layout.
+_TF_LAYERS = {
+    r"osmn/seg/(conv\d/conv\d_\d)": r"params/osmn/seg/\1",
+    r"osmn/seg/conv(\d)_\d_16": r"params/osmn/seg/side\1",
+    r"osmn/seg/upscore-fuse": r"params/osmn/seg/upscore_fuse",
+    r"osmn/modulator/(conv\d/conv\d_\d)": r"params/osmn/modulator/trunk/\1",
+    r"osmn/modulator/(fc\d)": r"params/osmn/modulator/\1",
+    r"osmn/modulator_sp/(conv\d)": r"params/osmn/modulator_sp/\1",
+}
+
+AUTHORS = [
+    Rule(r".*/Adam(_1)?|beta\d_power|global_step", dropped="state of the training"),
+    Rule(r"osmn/seg/score-multi\d-up/weights", dropped="fixed bilinear kernels"),
+    *[
+        Rule(f"{source}/{old}", ((f"{target}/{new}", same),))
+        for source, target in _TF_LAYERS.items()
+        for old, new in _TF_LEAVES.items()
+    ],
+    *[
+        Rule(
+            rf"osmn/modulator_sp/conv(\d)/BatchNorm/{old}",
+            ((path.format(r"\1"), same),),
+        )
+        for old, path in _TF_NORMS.items()
+    ],
+]
+AUTHORS_NEW = NEW[:1]
