@@ -19,7 +19,7 @@ LAYOUTS = (
 )
 
 # In the folder of a split that `ytvis_tfds_builder` wrote: tensorflow-datasets.
-TFDS_FRAMES, TFDS_VIDEOS = "vis_frames", "vis_videos"
+TFDS_FRAMES, TFDS_VIDEOS, TFDS_VERSION = "vis_frames", "vis_videos", "1.0.0"
 
 
 class Layout(NamedTuple):

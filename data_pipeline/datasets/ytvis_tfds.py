@@ -1,8 +1,10 @@
 """Reads what `ytvis_tfds_builder` writes: the same arrays as from the folder."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,11 +12,21 @@ import tensorflow_datasets as tfds
 from data_pipeline.datasets.dataset import Category, Truth, Video
 from data_pipeline.datasets.ytvis import decode_frame, truth_of, videos_of_part
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.datasets.ytvis_layout import TFDS_FRAMES, TFDS_VIDEOS
+from data_pipeline.datasets.ytvis_layout import (
+    TFDS_FRAMES,
+    TFDS_VERSION,
+    TFDS_VIDEOS,
+)
 from data_pipeline.errors import DataError
 from data_pipeline.rle import Runs, concatenate_runs, runs_from_strings
 
-VERSION = "1.0.0"  # of the two data sets
+
+class _Annotated(NamedTuple):
+    """A video with its tracks, whose masks are numbered within the video."""
+
+    video: Video
+    tracks: tuple[Track, ...]
+    runs: Runs
 
 
 class TfdsVideos:
@@ -41,27 +53,21 @@ class TfdsVideos:
         part: str = "train",
     ):
         folder = Path(root) / split
-        self.records = folder / TFDS_FRAMES / VERSION
-        self._frames, _ = _open(self.records, split)
-        place = folder / TFDS_VIDEOS / VERSION
+        self._place = folder / TFDS_FRAMES / TFDS_VERSION
+        self._frames, _ = _open(self._place, split)
+        place = folder / TFDS_VIDEOS / TFDS_VERSION
         records, metadata = _open(place, split)
         self.categories = _categories(metadata, place)
         read = [_read_video(records, k, place) for k in range(len(records))]
-        videos = [video for video, _, _ in read]
+        videos = [one.video for one in read]
         first = np.cumsum([0, *(video.length for video in videos)])
         if len(self._frames) != first[-1]:
             expected = f"{first[-1]} frames, as in {place}"
-            raise DataError(self.records, expected=expected, got=len(self._frames))
+            raise DataError(self._place, expected=expected, got=len(self._frames))
         keep = videos_of_part(videos, held_out, part, place)
         self.videos = tuple(videos[k] for k in keep)
         self._first = [int(first[k]) for k in keep]  # record of each video's frame 0
-        self.runs = concatenate_runs([read[k][2] for k in keep])
-        counts = [len(read[k][2].splits) - 1 for k in keep]
-        offsets = np.cumsum([0, *counts])[:-1].tolist()
-        self.tracks: tuple[tuple[Track, ...], ...] = tuple(
-            tuple(_moved(track, offset) for track in read[k][1])
-            for k, offset in zip(keep, offsets, strict=True)
-        )
+        self.tracks, self.runs = _join([read[k] for k in keep])
 
     def encoded(self, index: int, frame_ids: np.ndarray) -> list[bytes]:
         """The image files of frames `frame_ids` of video `index`.
@@ -72,11 +78,11 @@ class TfdsVideos:
         video, first = self.videos[index], self._first[index]
         images = []
         for frame in map(int, frame_ids):
-            record = _read(self._frames, first + frame, self.records)
+            record = _read(self._frames, first + frame, self._place)
             found = record["video_id"], record["frame"]
             if found != (video.video_id, frame):
                 raise DataError(
-                    self.records,
+                    self._place,
                     video=video.name,
                     field=f"record {first + frame}",
                     expected=f"video id and frame {(video.video_id, frame)}",
@@ -95,7 +101,7 @@ class TfdsVideos:
         frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
         images = self.encoded(index, frame_ids)
         for target, number, image in zip(frames, frame_ids, images, strict=True):
-            place = self.records / video.file_names[int(number)]
+            place = self._place / video.file_names[int(number)]
             target[:] = decode_frame(BytesIO(image), video, place=place)
         return frames
 
@@ -122,15 +128,15 @@ def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
 
 def _read(source: Sequence[dict], number: int, place: Path) -> dict:
     """One record."""
+    defect = partial(DataError, place, field=f"record {number}")
     try:
         record = source[number]
-        got = ", ".join(key for key, value in record.items() if value is None)
     except Exception as error:  # ArrayRecord has errors of its own
-        record, got = {}, str(error)
-    if got:  # a record out of a file that is cut off has no fields
-        field, expected = f"record {number}", "a whole record"
-        got = f"one without {got}" if record else got
-        raise DataError(place, field=field, expected=expected, got=got)
+        got = f"{type(error).__name__}: {error}"
+        raise defect(expected="a record that can be read", got=got) from error
+    lost = [key for key, value in record.items() if value is None]
+    if lost:  # out of a file that is cut off
+        raise defect(expected="a whole record", got=f"one without {', '.join(lost)}")
     return record
 
 
@@ -141,10 +147,7 @@ def _categories(metadata: Mapping, place: Path) -> tuple[Category, ...]:
     return tuple(Category(number, name) for number, name in metadata["categories"])
 
 
-def _read_video(
-    source: Sequence[dict], number: int, place: Path
-) -> tuple[Video, list[Track], Runs]:
-    """A video with its tracks, whose masks are numbered within the video."""
+def _read_video(source: Sequence[dict], number: int, place: Path) -> _Annotated:
     record = _read(source, number, place)
     names = tuple(name.decode() for name in record["file_names"])
     video = Video(
@@ -162,20 +165,27 @@ def _read_video(
     index[where] = np.arange(len(where[0]))
     occlusion[where] = masks["occlusion"]
     runs = runs_from_strings(list(masks["counts"]), video.height * video.width)
-    return (
+    flags = zip(tracks["label"], tracks["is_crowd"], strict=True)
+    return _Annotated(
         video,
-        [
+        tuple(
             Track(int(label), bool(crowd), index[k], occlusion[k], entry=k)
-            for k, (label, crowd) in enumerate(
-                zip(tracks["label"], tracks["is_crowd"], strict=True)
-            )
-        ],
+            for k, (label, crowd) in enumerate(flags)
+        ),
         runs,
     )
 
 
+def _join(read: Sequence[_Annotated]) -> tuple[tuple[tuple[Track, ...], ...], Runs]:
+    """Tracks of each video with their masks numbered over all, and all masks."""
+    tracks, offset = [], 0
+    for one in read:
+        tracks.append(tuple(_moved(track, offset) for track in one.tracks))
+        offset += len(one.runs.splits) - 1
+    return tuple(tracks), concatenate_runs([one.runs for one in read])
+
+
 def _moved(track: Track, offset: int) -> Track:
-    """The track with its masks numbered within the data set."""
     index = track.mask_index
     return track._replace(
         mask_index=np.where(index < 0, index, index + np.int32(offset))

@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_pipeline.datasets.ytvis import YouTubeVis, read_frame
+from data_pipeline.datasets.ytvis_layout import TFDS_VERSION
 from data_pipeline.errors import DataError
 from data_pipeline.rle import compress_mask
 
@@ -28,7 +29,8 @@ SHARD_BYTES = 2**28  # of images in a file: at least as many unless it is the la
 VIDEOS_IN_SHARD = 10_000
 _THREADS = 4  # frames decoded at a time
 
-Examples = Callable[[], Iterator[tuple[int, dict]]]
+# Of each split the files, of each file the records with their positions in it.
+Shards = dict[str, list[Callable[[], Iterator[tuple[int, dict]]]]]
 
 
 class Built(NamedTuple):
@@ -47,11 +49,11 @@ class VisFrames(tfds.core.ShardBasedBuilder):
       source: the folder.
       split: name of the split to write.
       shard_bytes: of images in a file.
-      progress: show a bar.
+      bar: shows how many frames are written.
       data_dir: folder to write to.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(TFDS_VERSION)
     code_path = None  # where checksums of downloads would be: there are none
 
     def __init__(
@@ -60,11 +62,11 @@ class VisFrames(tfds.core.ShardBasedBuilder):
         split: str,
         *,
         shard_bytes: int,
-        progress: bool,
+        bar: tqdm,
         data_dir: str,
     ):
         self._source, self._split = source, split
-        self._shard_bytes, self._progress = shard_bytes, progress
+        self._shard_bytes, self._bar = shard_bytes, bar
         super().__init__(data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -81,16 +83,12 @@ class VisFrames(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: object) -> dict[str, list]:
+    def _shard_iterators_per_split(self, dl_manager: object) -> Shards:
         del dl_manager
-        count = sum(video.length for video in self._source.videos)
-        bar = tqdm(total=count, desc="frames", disable=not self._progress)
         shards = _shards(self._source, self._shard_bytes)
-        return {self._split: [partial(self._examples, some, bar) for some in shards]}
+        return {self._split: [partial(self._examples, some) for some in shards]}
 
-    def _examples(
-        self, indices: Sequence[int], bar: tqdm
-    ) -> Iterator[tuple[int, dict]]:
+    def _examples(self, indices: Sequence[int]) -> Iterator[tuple[int, dict]]:
         key = 0
         with ThreadPoolExecutor(_THREADS) as pool:
             for index in indices:
@@ -100,7 +98,7 @@ class VisFrames(tfds.core.ShardBasedBuilder):
                     place = {"video_id": video.video_id, "frame": frame}
                     yield key, {**place, "image": str(path)}
                     key += 1
-                    bar.update()
+                    self._bar.update()
 
 
 class VisVideos(tfds.core.ShardBasedBuilder):
@@ -114,7 +112,7 @@ class VisVideos(tfds.core.ShardBasedBuilder):
       data_dir: folder to write to.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(TFDS_VERSION)
     code_path = None  # where checksums of downloads would be: there are none
 
     def __init__(self, source: YouTubeVis, split: str, *, data_dir: str):
@@ -148,7 +146,7 @@ class VisVideos(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: object) -> dict[str, list]:
+    def _shard_iterators_per_split(self, dl_manager: object) -> Shards:
         del dl_manager
         count = len(self._source.videos)
         starts = range(0, count, VIDEOS_IN_SHARD)
@@ -208,17 +206,21 @@ def build(
 def _write(
     source: YouTubeVis, split: str, folder: str, shard_bytes: int, progress: bool
 ) -> Built:
-    frames = VisFrames(
-        source, split, shard_bytes=shard_bytes, progress=progress, data_dir=folder
-    )
-    for builder in (frames, VisVideos(source, split, data_dir=folder)):
-        # It speaks of downloads on stdout, and makes folders for them.
-        with redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as downloads:
-            builder.download_and_prepare(
-                download_dir=downloads, file_format="array_record"
-            )
+    count = sum(video.length for video in source.videos)
+    with tqdm(total=count, desc="frames", disable=not progress) as bar:
+        frames = VisFrames(
+            source, split, shard_bytes=shard_bytes, bar=bar, data_dir=folder
+        )
+        _prepare(frames)
+    _prepare(VisVideos(source, split, data_dir=folder))
     done = frames.info.splits[split]
     return Built(len(source.videos), done.num_examples, done.num_shards, done.num_bytes)
+
+
+def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+    # It speaks of downloads on stdout, and makes folders for them.
+    with redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as downloads:
+        builder.download_and_prepare(download_dir=downloads, file_format="array_record")
 
 
 def _shards(source: YouTubeVis, shard_bytes: int) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 import json
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,16 +178,25 @@ def test_damaged_files_are_named(packed):
     ],
 )
 def test_missing_files_are_named(packed, file, expected):
-    path: Path = packed / "train" / file
+    path = packed / "train" / file
     path.rename(path.with_name("elsewhere"))
     with pytest.raises(DataError, match=expected):
         TfdsVideos(packed, "train")
 
 
-def test_frames_of_another_data_set_are_refused(packed, folder, annotations):
+def test_frames_of_another_data_set_are_refused(packed):
     """Two halves of two data sets, as after copying by hand."""
-    info = packed / "train/vis_frames/1.0.0/dataset_info.json"
-    text = info.read_text()
-    info.write_text(text.replace('"6",', '"5",'))
+    frames = packed / "train/vis_frames/1.0.0"
+    one, other = (
+        frames / f"vis_frames-train.array_record-0000{k}-of-00002" for k in "01"
+    )
+    other.write_bytes(one.read_bytes())
+    dataset = TfdsVideos(packed, "train")
+    with pytest.raises(
+        DataError, match=r"record 9: expected video id .*\(2, 3\).*1, 3"
+    ):
+        dataset.read_frames(1, np.array([3]))
+    info = frames / "dataset_info.json"
+    info.write_text(info.read_text().replace('"6",', '"5",'))
     with pytest.raises(DataError, match="expected 12 frames, as in .*vis_videos.* 11"):
         TfdsVideos(packed, "train")
