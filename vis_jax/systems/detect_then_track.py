@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vis_jax.structures import Clip, Detections, Predictions
-from vis_jax.trackers import TRACKERS
 from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Float32, Int32
 
@@ -27,6 +26,8 @@ class Appearance(NamedTuple):
 class Detector(NamedTuple):
     """Pure functions on frames of one video."""
 
+    # (rng, Batch) -> variables, as `System.init`
+    init: Callable
     # (variables, images uint8 [T, H, W, 3], size int32 [2]) -> Detections [T, N]
     detect: Callable[[dict, Array, Array], Detections]
     # (variables, images, size, boxes float32 [T, N, 4]) -> Appearance [T, N] of boxes
@@ -145,18 +146,6 @@ def predictions(
         mask_logits=place(shown.mask_logits),
         mask_boxes=place(shown.boxes),
     )
-
-
-def build_tracker(test: ConfigDict) -> Tracker:
-    """The tracker that `test.tracker` names, with `test.tracks` slots.
-
-    Raises:
-      ValueError: there is none of that name, or a setting of it cannot be.
-    """
-    if test.tracker not in TRACKERS:
-        known = sorted(TRACKERS)
-        raise ValueError(f"test.tracker: expected one of {known}, got {test.tracker!r}")
-    return TRACKERS[test.tracker](dict(test.trackers[test.tracker]), test.tracks)
 
 
 def check_test(test: ConfigDict, tracker: Tracker) -> None:

@@ -42,11 +42,11 @@ from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
     Appearance,
     Detector,
-    build_tracker,
     check_test,
     start_and_step,
 )
 from vis_jax.systems.system import System
+from vis_jax.trackers import TRACKERS, build_tracker
 from vis_jax.typing import Array, Bool, Float, Float32, PRNGKeyArray
 
 _STRIDES = (4, 8, 16, 32, 64)
@@ -118,13 +118,9 @@ def build(config: ConfigDict) -> System:
     """
     _check(config)
     model, rules = build_model(config), _rules(config)
-    tracker = build_tracker(config.test)
+    tracker = build_tracker(config.test, TRACKERS)
     check_test(config.test, tracker)
     weights = dict(config.loss)
-
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[:1], method=Model.find)
 
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
@@ -133,14 +129,15 @@ def build(config: ConfigDict) -> System:
         terms = {name: weights[name] * value for name, value in terms.items()}
         return sum(terms.values()), LossAux(terms, {})
 
+    detector = _detector(model, config)
     start, step = start_and_step(
-        _detector(model, config),
+        detector,
         tracker,
         slots=config.test.tracks,
         classes=config.model.num_classes,
         chunk=config.test.chunk,
     )
-    return System(init, loss, start, step)
+    return System(detector.init, loss, start, step)
 
 
 def build_detector(config: ConfigDict) -> Detector:
@@ -311,6 +308,10 @@ def _detector(model: Model, config: ConfigDict) -> Detector:
     classes, count = config.model.num_classes, config.test.objects
     widths = (config.model.track_head.width, config.model.box_head.width)
 
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        return model.init(rng, images, batch.sizes[:1], method=Model.find)
+
     def inputs(images, size):
         sizes = jnp.broadcast_to(size[None], (len(images), 2))
         return normalize(images, size, style="torch"), sizes
@@ -339,7 +340,7 @@ def _detector(model: Model, config: ConfigDict) -> Detector:
             mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
         )
 
-    return Detector(detect, describe, empty)
+    return Detector(init, detect, describe, empty)
 
 
 def _rules(config: ConfigDict) -> TrainRules:

@@ -27,19 +27,20 @@ TRACKERS: dict[str, Callable[[Mapping, int], Tracker]] = {
 }
 
 
-def build_tracker(test: Mapping) -> Tracker:
+def build_tracker(test: Mapping, trackers: Mapping[str, Callable]) -> Tracker:
     """The tracker `test.tracker`, with `test.tracks` slots and its `test.trackers`.
 
     Args:
       test: the part of a config, or a ConfigDict.
+      trackers: by name, such as TRACKERS.
 
     Raises:
       ValueError: the name or one of its settings is wrong.
     """
-    name, known = test["tracker"], sorted(TRACKERS)
-    if name not in TRACKERS:
+    name, known = test["tracker"], sorted(trackers)
+    if name not in trackers:
         raise ValueError(f"test.tracker: expected one of {known}, got {name!r}")
     if name not in test["trackers"]:
         given = sorted(test["trackers"])
         raise ValueError(f"test.trackers.{name}: expected settings, got only {given}")
-    return TRACKERS[name](test["trackers"][name], test["tracks"])
+    return trackers[name](test["trackers"][name], test["tracks"])

@@ -1,0 +1,44 @@
+"""OSMN beside MaskTrack R-CNN's detector, at the published size.
+
+Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/osmn_r50.py --workdir runs/osmn \\
+           --config.init_from runs/mask_track_rcnn_r50 \\
+           --config.data.root=/data/ytvis2019
+       python -m vis_jax.main compare --workdir runs/osmn
+Smoke: python -m vis_jax.main --config configs/osmn_r50.py:debug --workdir runs/debug
+
+`init_from` is a run of configs/mask_track_rcnn_r50.py; its detector stays as it is.
+`dataset` as there. Schedule: that of the authors for YouTube-VOS; what the paper of
+YouTube-VIS trained it on is not known.
+Paper: 27.5 AP on YouTube-VIS 2019 validation, as what links detections.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, mask_track_rcnn_r50
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(arg, dataset="ytvis2019", debug=False)
+    # The detector is that of the other config, or its weights would not fit.
+    config = mask_track_rcnn_r50.get_config(f"dataset={options.dataset}")
+    config.system = "osmn"
+    config.num_steps = 300_000
+    config.init_fresh = ("osmn/.*",)
+    config.data.update(frames=3, frame_range=5, batch_size=8)
+    config.test.tracker = "osmn"
+    config.model.osmn = dict(
+        widths=(64, 128, 256, 512, 512), depths=(2, 2, 3, 3, 3), hidden=4096,
+        side_width=16, style="caffe", guide_side=224,
+    )  # fmt: skip
+    config.loss = dict(objects=4, train_norm=True)
+    config.optimizer = dict(
+        kind="adamw", learning_rate=1e-5, weight_decay=0.0, clip_norm=None,
+        betas=(0.9, 0.999), eps=1e-8, warmup_steps=0, schedule="step",
+        decay_at=(200_000,),
+        rates=(("osmn/.*", 1.0), (".*", 0.0)),
+        decays=((".*", 1.0),),
+    )  # fmt: skip
+    return common.shrink(config) if options.debug else config

@@ -1,0 +1,36 @@
+"""OSMN, small, on moving shapes, beside a trained detector.
+
+Results: docs/results.md#trackers.
+
+Run:   python -m vis_jax.main --config configs/osmn_shapes.py --workdir runs/osmn \\
+           --config.init_from runs/mask_track_rcnn_shapes
+       python -m vis_jax.main compare --workdir runs/osmn
+Smoke: python -m vis_jax.main --config configs/osmn_shapes.py:debug --workdir runs/debug
+
+`init_from` is a run of configs/mask_track_rcnn_shapes.py; its detector stays as it is.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, mask_track_rcnn_shapes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(arg, difficulty="hard", steps=1_200, debug=False)
+    # The detector is that of the other config, or its weights would not fit.
+    config = mask_track_rcnn_shapes.get_config(f"difficulty={options.difficulty}")
+    config.system = "osmn"
+    config.num_steps = options.steps
+    config.init_fresh = ("osmn/.*",)
+    # The frame before the one to be segmented is the one before in the video.
+    config.data.update(frames=3, frame_range=2, batch_size=4)
+    config.test.tracker = "osmn"
+    config.model.osmn = dict(
+        widths=(16, 16, 32, 32, 32), depths=(1, 1, 2, 2, 2), hidden=64, side_width=8,
+        style="torch", guide_side=64,
+    )  # fmt: skip
+    config.loss = dict(objects=4, train_norm=True)
+    config.optimizer.update(learning_rate=1e-3, clip_norm=None)
+    config.optimizer.rates = (("osmn/.*", 1.0), (".*", 0.0))
+    return common.shrink(config) if options.debug else config

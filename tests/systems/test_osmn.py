@@ -1,0 +1,35 @@
+import jax
+import pytest
+
+from configs import osmn_shapes
+from tests.systems.contract import check_system, first_batch
+from vis_jax.params import flatten
+from vis_jax.systems import SYSTEMS, trackers_of
+
+build = SYSTEMS["osmn"]
+
+
+def test_keeps_the_contract_of_systems():
+    """The loss is blind to the detector, and the network finds objects again."""
+    config = osmn_shapes.get_config("debug")
+    batch = first_batch(config)
+    shapes = jax.eval_shape(build(config).init, jax.random.key(0), batch)
+    detector = [p for p in flatten(shapes["params"]) if not p.startswith("osmn/")]
+    assert detector
+    found = check_system(build, config, no_gradient=detector).predictions
+    assert found.valid.any()
+
+
+def test_all_trackers_and_both_of_the_network_can_link():
+    config = osmn_shapes.get_config("debug")
+    names = set(trackers_of(config))
+    assert {"osmn", "osmn_masks", "mask_track", "iou", "deep_sort", "seq"} == names
+    assert set(config.test.trackers) == names
+
+
+def test_a_tracker_without_its_network_is_an_error():
+    config = osmn_shapes.get_config("debug")
+    config.system = "mask_track_rcnn"
+    del config.model["osmn"]
+    with pytest.raises(ValueError, match=r"test.tracker: expected one of .* 'osmn'"):
+        SYSTEMS["mask_track_rcnn"](config)
