@@ -1,0 +1,27 @@
+"""MaskTrack R-CNN, small, from scratch on a folder of videos.
+
+Results: docs/results.md#trackers.
+
+Run:   python -m vis_jax.main --config configs/mask_track_rcnn_folder.py \\
+           --workdir runs/folder --config.data.root=/data/videos \\
+           --config.data.held_out='("dog","boat")'
+Smoke: the same with --config configs/mask_track_rcnn_folder.py:debug (any CPU)
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, mask_track_rcnn_shapes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(arg, steps=2_000, debug=False)
+    config = mask_track_rcnn_shapes.get_config(f"steps={options.steps}")
+    config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
+    config.data.frame_range = 1_000  # any two frames of a video
+    config.test.update(
+        split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64),
+        tracks=100, top=100,
+    )  # fmt: skip
+    config.model.num_classes = 0  # as many as the folder has categories
+    return common.shrink(config) if options.debug else config
