@@ -117,6 +117,16 @@ def test_padding_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, state, other)
 
 
+def test_what_the_network_says_of_free_slots_is_not_kept():
+    network = NETWORK._replace(segment=lambda v, shared, gamma, heat: heat + 1)
+    tracker = osmn.build(SETTINGS, SLOTS, network)
+    frames = [[(10, 1, RED)]] * 2
+    clip, found = clip_of(frames), detections_of(frames, SIZE)
+    state, _ = jax.jit(tracker.track)({}, tracker.start(clip, found), clip, found)
+    known = np.asarray(state.memory.places.sigma > 0)
+    np.testing.assert_array_equal(known.all(axis=1), [True, False, False])
+
+
 def test_frame_by_frame_is_all_at_once():
     detected = [frame if t in (0, 1, 5) else frame[1:] for t, frame in enumerate(FAST)]
     clip, found = clip_of(FAST[:5], 1), detections_of(detected[:5], SIZE, padding=1)

@@ -24,6 +24,7 @@ from vis_jax.layers.conv import Conv
 from vis_jax.typing import Array, Bool, Float, Float32
 
 _SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give
+_HE = nn.initializers.he_normal()  # of the two layers that it gives, without it
 _MODULATED = slice(2, 5)  # blocks conv3, conv4, conv5
 _DROPOUT = 0.5
 
@@ -59,13 +60,13 @@ class VisualModulator(nn.Module):
             self.hidden,
             (side, side),
             padding="VALID",
-            kernel_init=_FULL,
+            kernel_init=_HE,
             dtype=self.dtype,
             name="fc6",
         )
         x = nn.relu(fc6(x)).reshape(x.shape[0], self.hidden)
         x = nn.Dropout(_DROPOUT, deterministic=not train)(x)
-        fc7 = nn.Dense(self.hidden, kernel_init=_FULL, dtype=self.dtype, name="fc7")
+        fc7 = nn.Dense(self.hidden, kernel_init=_HE, dtype=self.dtype, name="fc7")
         x = nn.Dropout(_DROPOUT, deterministic=not train)(nn.relu(fc7(x)))
         fc8 = nn.Dense(
             self.outputs,
@@ -74,10 +75,6 @@ class VisualModulator(nn.Module):
             name="fc8",
         )
         return fc8(x.astype(jnp.float32))
-
-
-# The authors start these two from ImageNet, too; without it they need He's scale.
-_FULL = nn.initializers.he_normal()
 
 
 class SpatialModulator(nn.Module):

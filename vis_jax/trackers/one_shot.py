@@ -6,6 +6,7 @@ exist. Letters: M slots, C of them at once, N detections, G modulated channels, 
 of a visual guide.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from vis_jax.ops.guides import (
     spatial_guide,
     visual_guide,
 )
-from vis_jax.ops.masks import paste_masks
+from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import TrackBank, empty_bank
 from vis_jax.trackers.tracker import Tracked
@@ -84,7 +85,7 @@ def start(network: Network, slots: int) -> State:
 
 
 def scan_images(
-    step: Callable, runner: Runner, state: State, clip: Clip, detections: Detections
+    step: Callable, runner: Runner, *, state: State, clip: Clip, detections: Detections
 ) -> tuple[State, Tracked]:
     """Runs `step(runner, state, frame, found) -> state, ids, shown` over frames.
 
@@ -109,17 +110,14 @@ def scan_images(
 
 
 def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
-    """Masks of the detections of a frame; those of padding are empty."""
+    """Masks of the detections of a frame, as they are shown; none in padding."""
     height, width = frame.inside.shape
-    # What stands in padding may be anything: not a number would spread.
-    logits = jnp.where(found.valid[:, None, None], found.mask_logits, -jnp.inf)
-    probs = jax.nn.sigmoid(logits)
-    masks = paste_masks(probs, found.boxes, size=(height, width)) >= 0.5
-    return masks & frame.inside[None]
+    logits = stretch_masks(found.mask_logits, found.boxes, size=(height, width))
+    return (logits > 0) & frame.inside[None] & found.valid[:, None, None]
 
 
 def over_tracks(
-    function: Callable, out: Any, runner: Runner, state: State, frame: Frame
+    function: Callable, out: Any, *, runner: Runner, state: State, frame: Frame
 ):
     """Folds `function(out, start, logits [C, H, W]) -> out` over the tracks so far.
 
@@ -132,13 +130,12 @@ def over_tracks(
     """
     height, width = frame.inside.shape
     memory = state.memory
+    guide = functools.partial(spatial_guide, size=(height, width))
 
     def once(index: Array, out: Any) -> Any:
         start = _start(index, runner.chunk, memory.gamma.shape[0])
         gamma, places = rows_from(start, (memory.gamma, memory.places), runner.chunk)
-        heat = jax.vmap(lambda place: spatial_guide(place, size=(height, width)))(
-            places
-        )
+        heat = jax.vmap(guide)(places)
         logits = runner.network.segment(runner.variables, frame.shared, gamma, heat)
         return function(out, start, jnp.where(frame.inside[None], logits, -jnp.inf))
 
@@ -154,11 +151,11 @@ def rows_from(start: Array, tree: Any, count: int) -> Any:
 
 
 def remember(
-    runner: Runner,
     memory: Memory,
-    frame: Frame,
     masks: Bool[Array, "N H W"],
     *,
+    runner: Runner,
+    frame: Frame,
     slots: Int32[Array, "N"],
     scores: Float32[Array, "N"],
     wanted: Bool[Array, "N"],
@@ -166,8 +163,10 @@ def remember(
     """The memory with the looks of tracks taken from detections of this frame.
 
     Args:
+      memory: as it was before.
       masks: of the detections.
-      slots: of their tracks.
+      runner, frame: see there.
+      slots: of the detections' tracks.
       scores: of the detections.
       wanted: which detections are looked at; their slots differ.
     """

@@ -66,7 +66,7 @@ class Settings(NamedTuple):
 class Propagated(NamedTuple):
     """What the network says of each track in a frame."""
 
-    places: Place  # [M]; nowhere if the mask is empty
+    places: Place  # [M]; nowhere if the mask is empty or there is no track
     overlaps: Float32[Array, "M N"]  # with the detections
 
 
@@ -92,17 +92,24 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
 
     def step(runner: Runner, state: State, frame: Frame, found: Detections):
         masks = detection_masks(found, frame)
-        seen = _propagate(runner, state, frame, found.boxes, masks, settings.overlap)
+        seen = _propagate(
+            runner,
+            state,
+            frame,
+            boxes=found.boxes,
+            masks=masks,
+            overlap=settings.overlap,
+        )
         bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, linking)
         slot = jnp.where(track_ids > 0, track_ids - 1, slots)
         best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
         better = found.scores > best
         first = track_ids > state.bank.tracks
         memory = remember(
-            runner,
             state.memory,
-            frame,
             masks,
+            runner=runner,
+            frame=frame,
             slots=slot,
             scores=found.scores,
             wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
@@ -118,7 +125,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
 
     def track(variables: dict, state: State, clip: Clip, detections: Detections):
         runner = Runner(network, variables, settings.chunk)
-        return scan_images(step, runner, state, clip, detections)
+        return scan_images(step, runner, state=state, clip=clip, detections=detections)
 
     return Tracker(begin, track, offline=False)
 
@@ -127,6 +134,7 @@ def _propagate(
     runner: Runner,
     state: State,
     frame: Frame,
+    *,
     boxes: Float32[Array, "N 4"],
     masks: Bool[Array, "N H W"],
     overlap: str,
@@ -139,7 +147,10 @@ def _propagate(
             overlaps = mask_iou(propagated, masks)
         else:
             overlaps = box_iou(jax.vmap(mask_box)(propagated), boxes)
-        seen = Propagated(jax.vmap(place_of)(propagated), overlaps)
+        places = jax.vmap(place_of)(propagated)
+        slots = start + jnp.arange(logits.shape[0], dtype=jnp.int32)
+        sigma = jnp.where((slots < state.bank.tracks)[:, None], places.sigma, 0.0)
+        seen = Propagated(places._replace(sigma=sigma), overlaps)
         return jax.tree.map(
             lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, 0), out, seen
         )
@@ -147,16 +158,26 @@ def _propagate(
     slots = state.memory.gamma.shape[0]
     nowhere = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     out = Propagated(nowhere, jnp.zeros((slots, boxes.shape[0])))
-    return over_tracks(measure, out, runner, state, frame)
+    return over_tracks(measure, out, runner=runner, state=state, frame=frame)
 
 
 def _linking(settings: Settings) -> iou.Settings:
-    return iou.Settings(*(getattr(settings, name) for name in iou.Settings._fields))
+    return iou.Settings(
+        detection=settings.detection,
+        iou=settings.iou,
+        category=settings.category,
+        min_iou=settings.min_iou,
+        filter_first=settings.filter_first,
+        losers=settings.losers,
+        refresh_labels=settings.refresh_labels,
+    )
 
 
 def _check(settings: Settings, where: str) -> None:
-    for name, choices in (("overlap", OVERLAPS), ("guide", GUIDES)):
-        value = getattr(settings, name)
+    for name, value, choices in (
+        ("overlap", settings.overlap, OVERLAPS),
+        ("guide", settings.guide, GUIDES),
+    ):
         if value not in choices:
             raise ValueError(
                 f"{where}.{name}: expected one of {choices}, got {value!r}"

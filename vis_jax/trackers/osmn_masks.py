@@ -31,8 +31,6 @@ from vis_jax.trackers.track_bank import TrackBank, in_use, write_bank
 from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_LEAST_SHARE = 1e-4  # keeps the logit of a cell that is all inside or outside finite
-
 
 class Settings(NamedTuple):
     """The rule.
@@ -91,10 +89,10 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
         numbers = jnp.arange(begun.shape[0], dtype=jnp.int32)
         overlaps = overlaps.at[begun, numbers].set(1.0, mode="drop")
         memory = remember(
-            runner,
             state.memory,
-            frame,
             detected,
+            runner=runner,
+            frame=frame,
             slots=begun,
             scores=found.scores,
             wanted=track_ids > 0,
@@ -107,7 +105,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
 
     def track(variables: dict, state: State, clip: Clip, detections: Detections):
         runner = Runner(network, variables, settings.chunk)
-        return scan_images(step, runner, state, clip, detections)
+        return scan_images(step, runner, state=state, clip=clip, detections=detections)
 
     return Tracker(begin, track, offline=False)
 
@@ -129,7 +127,7 @@ def _propagate(runner: Runner, state: State, frame: Frame) -> Bool[Array, "M H W
 
     size = frame.inside.shape
     none = Winners(jnp.zeros(size), jnp.full(size, slots, jnp.int32))
-    winners = over_tracks(compete, none, runner, state, frame)
+    winners = over_tracks(compete, none, runner=runner, state=state, frame=frame)
     numbers = jnp.arange(slots, dtype=jnp.int32)
     return winners.slots[None] == numbers[:, None, None]
 
@@ -150,7 +148,6 @@ def _shown(
     step = settings.mask_stride
     cells = (slots, height // step, step, width // step, step)
     share = masks.astype(jnp.float32).reshape(cells).mean(axis=(2, 4))
-    share = jnp.clip(share, _LEAST_SHARE, 1 - _LEAST_SHARE)
     return Detections(
         boxes=jnp.where(valid[:, None], canvas[None], 0.0),
         scores=jnp.where(spoken & valid, found.scores[best], 0.0),
@@ -158,7 +155,7 @@ def _shown(
         valid=valid,
         embeds=jnp.zeros((slots, found.embeds.shape[-1])),
         looks=jnp.zeros((slots, found.looks.shape[-1])),
-        mask_logits=jnp.log(share) - jnp.log1p(-share),
+        mask_logits=share - 0.5,  # linear: boundaries stay where they are
     )
 
 
@@ -168,8 +165,10 @@ def _check(settings: Settings) -> None:
         raise ValueError(
             f"{where}.min_iou: expected above 0 and at most 1, got {settings.min_iou}"
         )
-    for name in ("mask_stride", "chunk"):
-        value = getattr(settings, name)
+    for name, value in (
+        ("mask_stride", settings.mask_stride),
+        ("chunk", settings.chunk),
+    ):
         if value < 1:
             raise ValueError(f"{where}.{name}: expected at least 1, got {value}")
 
