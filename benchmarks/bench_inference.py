@@ -1,15 +1,20 @@
-"""Speed of inference, against Mask2Former of Hugging Face transformers in PyTorch.
+"""Speed of inference, against the same kind of network in PyTorch.
 
 Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHON]
+     python -m benchmarks.bench_inference --systems mask_track_rcnn --videos 1 4
 
-Both read `--frames` frames that lie on the device, at the same size, with random
-weights, and return classes and masks at a quarter of the size; the peer sees them as
-images of a batch. The two take turns, so that both feel the same machine; the ratio is
-the median of the ratios of the rounds. The peer needs torch, transformers and scipy.
+The peer is Mask2Former of Hugging Face transformers; for MaskTrack R-CNN it is Mask
+R-CNN of torchvision with as many proposals and detections. Both read `--frames` frames
+of each of `--videos` videos that lie on the device, at the same size, with random
+weights; the peer sees them as images of a batch. Mask2Former returns classes and masks
+at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take turns,
+so that both feel the same machine; the ratio is the median of the ratios of the rounds.
+The peer needs torch, and transformers and scipy or torchvision.
 """
 
 import argparse
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,55 +22,92 @@ import numpy as np
 
 from benchmarks.peer import Timing, add_arguments, compare, print_machine
 from vis_jax.commands import settings
-from vis_jax.structures import Clip
+from vis_jax.evaluate.masks import Sizes, frame_masks
+from vis_jax.structures import Clip, Predictions
 from vis_jax.train.dry_run import batch_shapes
 
+# Networks of the peer.
+PEERS = {
+    "ifr": "mask2former",
+    "mask2former_vis": "mask2former",
+    "mask_track_rcnn": "mask_rcnn",
+}
 
-def make_forward(name: str, args: argparse.Namespace):
-    """One forward pass of the system of a config file, compiled."""
+
+def make_forward(name: str, args: argparse.Namespace, videos: int):
+    """One forward pass of the system of a config file for some videos, compiled."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.compute_dtype = args.dtype
     config.test.chunk = args.frames
+    if "score" in config.test:
+        config.test.score = 0.0  # as many detections as there can be
     system = settings.build_system(config)
-    height, width = args.size
-    shapes = batch_shapes(B=1, T=args.frames, H=height, W=width, M=1)
+    size = (args.size[0], args.size[1])
+    shapes = batch_shapes(B=1, T=args.frames, H=size[0], W=size[1], M=1)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     variables = jax.jit(system.init)(jax.random.key(0), batch)
-    noise = np.random.default_rng(0).integers(0, 256, batch.images.shape[1:])
-    clip = Clip(
+    shape = (videos, args.frames, *size, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape)
+    clips = Clip(
         images=jnp.asarray(noise, jnp.uint8),
-        frame_valid=jnp.ones(args.frames, bool),
-        size=jnp.asarray((height, width), jnp.int32),
+        frame_valid=jnp.ones(shape[:2], bool),
+        size=jnp.tile(jnp.asarray([size], jnp.int32), (videos, 1)),
+        start=jnp.zeros((videos,), jnp.int32),
     )
-    inputs = jax.device_put((variables, system.start(clip), clip))
-    step = jax.jit(system.step).lower(*inputs).compile()
-    return lambda: jax.block_until_ready(step(*inputs))
+    one = jax.tree.map(lambda x: x[0], clips)
+    states = jax.tree.map(lambda x: jnp.stack([x] * videos), system.start(one))
+    inputs = jax.device_put((variables, states, clips))
+    step = jax.vmap(system.step, in_axes=(None, 0, 0))
+    compiled = jax.jit(step).lower(*inputs).compile()
+
+    def call() -> None:
+        _, found = jax.block_until_ready(compiled(*inputs))
+        if found.mask_boxes is not None:
+            enlarge(jax.tree.map(np.asarray, found), size)
+
+    return call
+
+
+def enlarge(found: Predictions, size: tuple[int, int]) -> None:
+    """Masks over boxes at the size of the frame, as the peer returns them."""
+    for video in range(len(found.valid)):
+        one = jax.tree.map(lambda x, i=video: x[i], found)
+        keep = np.flatnonzero(one.valid)
+        count = one.mask_logits.shape[1]
+        sizes = Sizes(size, size, size)
+        for _ in frame_masks(one, sizes, keep=keep, count=count, at_once=count):
+            pass
 
 
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", nargs="+", default=["r50", "swint"])
-    parser.add_argument("--systems", nargs="+", default=["mask2former_vis", "ifr"])
+    parser.add_argument(
+        "--systems", nargs="+", default=["mask2former_vis", "ifr"], choices=PEERS
+    )
     parser.add_argument("--frames", type=int, default=1)
+    parser.add_argument("--videos", type=int, nargs="+", default=[1])
     add_arguments(parser)
     args = parser.parse_args()
     print_machine(jax.devices()[0].device_kind)
     print(f"{args.frames} frames of {args.size[0]} x {args.size[1]}, {args.dtype}")
-    print("system           backbone  frames/s  peer  ratio  (least - most)")
-    for backbone in args.backbones:
-        for system in args.systems:
-            call = make_forward(f"{system}_{backbone}", args)
-            row = compare(
-                call,
-                args,
-                what="forward",
-                backbone=backbone,
-                queries=100,
-                batch=args.frames,
-                instances=0,
-            )
-            print_row(f"{system:<16} {backbone:<8}", row, args.frames)
+    print("system           backbone  videos  frames/s  peer  ratio  (least - most)")
+    for backbone, system, videos in itertools.product(
+        args.backbones, args.systems, args.videos
+    ):
+        count = videos * args.frames
+        row = compare(
+            make_forward(f"{system}_{backbone}", args, videos),
+            args,
+            what="forward",
+            network=PEERS[system],
+            backbone=backbone,
+            queries=100,
+            batch=count,
+            instances=0,
+        )
+        print_row(f"{system:<16} {backbone:<8} {videos:7}", row, count)
 
 
 def print_row(name: str, row: Timing, count: int) -> None:

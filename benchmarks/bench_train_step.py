@@ -90,6 +90,7 @@ def main() -> None:
             call,
             args,
             what="train",
+            network="mask2former",
             backbone=backbone,
             queries=100,
             batch=args.batch,

@@ -1,8 +1,10 @@
-"""The peer of the speed benchmarks: Mask2Former of Hugging Face transformers, PyTorch.
+"""The peers of the speed benchmarks, in PyTorch: Mask2Former of Hugging Face
+transformers, and Mask R-CNN of torchvision.
 
 It runs in a process of its own, so that neither library shares threads or memory with
 the other, and waits while ours is timed. That process may belong to another
-environment: it needs torch, transformers and scipy, and nothing of this project.
+environment: it needs torch, and transformers and scipy or torchvision, and nothing of
+this project.
 Weights are random; both models have the same sizes.
 """
 
@@ -60,7 +62,7 @@ class Peer:
         if not line:
             raise SystemExit(
                 "peer: ended early; --peer_python must name a Python that has torch,"
-                " transformers and scipy (here: pip install -e '.[peer]')"
+                " transformers and scipy, or torchvision; pip install -e '.[peer]'"
             )
         return json.loads(line)
 
@@ -114,9 +116,10 @@ def make_call(settings: dict) -> Callable[[], None]:
     """One forward pass, one training step, or one deformable attention.
 
     Args:
-      settings: what (forward, train or deform_attn), backbone (r50 or swint), queries,
-        size (height and width in pixels), batch (images), instances (of an image, when
-        training), dtype, threads, compile.
+      settings: what (forward, train or deform_attn), network (mask2former or
+        mask_rcnn, forward only), backbone (r50 or swint), queries, size (height and
+        width in pixels), batch (images), instances (of an image, when training), dtype,
+        threads, compile.
     """
     import torch
 
@@ -125,7 +128,33 @@ def make_call(settings: dict) -> Callable[[], None]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings["what"] == "deform_attn":
         return _deform_attn(settings, device)
+    if settings["network"] == "mask_rcnn":
+        return _mask_rcnn(settings, device)
     return _network(settings, device)
+
+
+def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
+    """Mask R-CNN with the numbers of MaskTrack R-CNN: 200 proposals, 10 detections."""
+    import torch
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+    model = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=41,
+        min_size=min(settings["size"]), max_size=max(settings["size"]),
+        rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=200,
+        # Random weights are sure of nothing: as many detections as there can be.
+        box_score_thresh=0.0, box_detections_per_img=10,
+    ).to(device).eval()  # fmt: skip
+    images = list(torch.rand(settings["batch"], 3, *settings["size"], device=device))
+    dtype = getattr(torch, settings["dtype"])
+    cast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    run = torch.compile(model) if settings["compile"] else model
+
+    def forward() -> None:
+        with torch.no_grad(), cast:
+            run(images)
+
+    return forward
 
 
 def _network(settings: dict, device: str) -> Callable[[], None]:
@@ -212,7 +241,6 @@ def _deform_attn(settings: dict, device: str) -> Callable[[], None]:
 def serve(settings: dict) -> None:
     """Times one call for every line on stdin, after two that are not counted."""
     import torch
-    import transformers
 
     call = make_call(settings)
 
@@ -223,7 +251,10 @@ def serve(settings: dict) -> None:
 
     whole()
     whole()
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    loaded = [
+        sys.modules.get(name) for name in ("torch", "torchvision", "transformers")
+    ]
+    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in loaded if m)
     print(json.dumps({"versions": versions}), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"seconds": seconds(whole)}), flush=True)
