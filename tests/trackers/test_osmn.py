@@ -121,7 +121,7 @@ def test_what_the_network_says_of_free_slots_is_not_kept():
     network = NETWORK._replace(segment=lambda v, shared, gamma, heat: heat + 1)
     tracker = osmn.build(SETTINGS, SLOTS, network)
     frames = [[(10, 1, RED)]] * 2
-    clip, found = clip_of(frames), detections_of(frames, SIZE)
+    clip, found = clip_of(frames), detections_of([frames[0], []], SIZE)
     state, _ = jax.jit(tracker.track)({}, tracker.start(clip, found), clip, found)
     known = np.asarray(state.memory.places.sigma > 0)
     np.testing.assert_array_equal(known.all(axis=1), [True, False, False])
