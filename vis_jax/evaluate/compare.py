@@ -1,0 +1,151 @@
+"""Several results on the same detections: each is a row of a table.
+
+Videos come one at a time: the detector runs once, unless its detections are on disk,
+then every row that has not seen the video. A run that is stopped goes on; rows that are
+finished are not run again, so that another one can be added later.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from data_pipeline.datasets.dataset import Dataset, Truth
+from vis_jax.evaluate.assemble import VideoPrediction
+from vis_jax.evaluate.detections import (
+    Footage,
+    VideoDetections,
+    cached,
+    read_footage,
+)
+from vis_jax.evaluate.finished import RESULTS, Finished
+from vis_jax.evaluate.loop import video_frames
+from vis_jax.metrics.json_checks import write_json
+
+COMPARE, CACHE = "compare.json", "detections"
+
+
+class Seen(NamedTuple):
+    """All there is to know of a video."""
+
+    footage: Footage
+    detections: VideoDetections
+    truth: Truth
+
+
+class Row(NamedTuple):
+    """A line of a table."""
+
+    table: str
+    name: str  # of its folder, too
+    run_id: str  # what it depends on
+    predict: Callable[[Seen], VideoPrediction] | None
+    missing: str = ""  # why there is no `predict`
+
+
+def compare(
+    dataset: Dataset,
+    rows: Sequence[Row],
+    output: str | os.PathLike,
+    *,
+    find: Callable[[Footage], VideoDetections],
+    test: ConfigDict,
+    run_id: str,
+    progress: bool = True,
+) -> dict:
+    """Works out every row, and writes `compare.json`.
+
+    Args:
+      dataset: annotated videos.
+      rows: their names differ; each has a folder with its `results.json`, `truth.json`
+        and `scores.json`.
+      output: folder of all.
+      find: the detections of a video.
+      test: how videos are read; see `read_footage`.
+      run_id: what the detections depend on.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The content of the file: under `tables`, by table and row, the numbers of
+      `vis_jax.score.score` in [0, 1], or under `missing` why there are none. Tables
+      not among the rows stay as they were, if they are of the same detections.
+
+    Raises:
+      OSError: a file cannot be written; names it.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, waiting = _plan(rows, folder, run_id)
+
+    def see(index: int) -> Seen:
+        video = dataset.videos[index]
+        footage = read_footage(
+            video_frames(dataset, index),
+            test,
+            height=video.height,
+            width=video.width,
+            num_frames=video.length,
+        )
+        path = folder / CACHE / f"{video.video_id}.npz"
+        detections = cached(path, run_id, lambda: find(footage))
+        return Seen(footage, detections, dataset.truth(index))
+
+    _predict(dataset, waiting, see, progress)
+    report = {"run_id": run_id, "tables": tables}
+    for row, finished in waiting:
+        numbers = finished.score(dataset)
+        kept = {k: v for k, v in numbers.items() if k not in ("videos", "categories")}
+        tables[row.table][row.name] = {"run_id": row.run_id} | kept
+        write_json(folder / COMPARE, report, indent=1)
+    write_json(folder / COMPARE, report, indent=1)
+    return report
+
+
+def _plan(
+    rows: Sequence[Row], folder: Path, run_id: str
+) -> tuple[dict[str, dict], list[tuple[Row, Finished]]]:
+    """The tables as far as they are known, and the rows that are not finished."""
+    old = _read_tables(folder / COMPARE, run_id)
+    tables: dict[str, dict] = old | {row.table: {} for row in rows}
+    waiting = []
+    for row in rows:
+        known = old.get(row.table, {}).get(row.name, {})
+        done = (folder / row.name / RESULTS).exists()
+        if row.predict is None:
+            known = {"missing": row.missing}
+        elif known.get("run_id") != row.run_id or not done:
+            known = {"missing": "not finished"}
+            waiting.append((row, Finished(folder / row.name, row.run_id)))
+        tables[row.table][row.name] = known
+    return tables, waiting
+
+
+def _predict(dataset: Dataset, waiting: list, see: Callable, progress: bool) -> None:
+    """Runs the rows over the videos that they lack."""
+    from tqdm import tqdm
+
+    bar = tqdm(dataset.videos, "compare", unit="video", disable=not progress)
+    for index, video in enumerate(bar):
+        lacking = [pair for pair in waiting if video.video_id not in pair[1]]
+        seen = see(index) if lacking else None
+        for row, finished in lacking:
+            finished.add(dataset, index, row.predict(seen))
+
+
+def _read_tables(path: Path, run_id: str) -> dict:
+    """The tables of an earlier run on the same detections.
+
+    Raises:
+      ValueError: the file is not JSON.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got {error}; delete it") from error
+    same = isinstance(content, dict) and content.get("run_id") == run_id
+    return content.get("tables", {}) if same else {}

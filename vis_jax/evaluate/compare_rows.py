@@ -1,0 +1,180 @@
+"""Rows to compare: trackers, one tracker with some of its cues, and oracles."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.errors import FlaxError
+from ml_collections import ConfigDict
+
+from vis_jax.evaluate.compare import Row, Seen
+from vis_jax.evaluate.link import Link, make_link
+from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
+from vis_jax.structures import Clip
+from vis_jax.systems.detect_then_track import Detector
+from vis_jax.trackers.tracker import Tracker
+
+TRACKERS, CUES, ORACLES = "trackers", "cues", "oracles"
+# As a row is named, and the setting of a tracker that weighs it.
+_CUES = {"det": "detection", "iou": "iou", "cat": "category"}
+_SIDE = 32  # pixels of the canvas that trackers are tried on
+
+
+class Parts(NamedTuple):
+    """What rows are made of."""
+
+    detector: Detector
+    # By name: (settings, slots) -> Tracker.
+    trackers: Mapping[str, Callable[[Mapping, int], Tracker]]
+    variables: dict  # of the system, on the device
+    test: ConfigDict
+    classes: int
+    run_id: str  # what the detections depend on
+
+
+def tracker_rows(parts: Parts, names: Iterable[str]) -> list[Row]:
+    """A row for each tracker, with its settings in `test.trackers`.
+
+    One that cannot be built, or lacks its parameters, has no `predict`.
+    """
+    return [_row(parts, TRACKERS, name, name, set()) for name in names]
+
+
+def cue_rows(parts: Parts, name: str) -> list[Row]:
+    """Every choice of the three cues, in the order of Table 2; the others weigh 0.
+
+    Args:
+      parts: see there.
+      name: of the tracker; its weights say how much a cue counts.
+    """
+    return [
+        _row(parts, CUES, cue_name(kept), name, _CUES.keys() - set(kept))
+        for kept in cue_choices()
+    ]
+
+
+def cue_choices() -> list[tuple[str, ...]]:
+    """The cues of every row: none first, all last, detection scores change fastest."""
+    choices = itertools.product((False, True), repeat=len(_CUES))
+    return [
+        tuple(cue for cue, on in zip(_CUES, reversed(chosen), strict=True) if on)
+        for chosen in choices
+    ]
+
+
+def cue_name(cues: tuple[str, ...]) -> str:
+    """As the row and its folder are called."""
+    return "_".join(("cues", *(cues or ("none",))))
+
+
+def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
+    """Perfect detections with a tracker, and detections with perfect identities.
+
+    Args:
+      parts: see there.
+      name: of the tracker.
+      rule: which detection is which object.
+    """
+    classes, top = parts.classes, parts.test.top
+
+    def by_truth(seen: Seen):
+        return identify(
+            seen.detections,
+            seen.truth,
+            seen.footage,
+            rule=rule,
+            classes=classes,
+            top=top,
+        )
+
+    run_id = _digest(parts, "identity", rule._asdict())
+    known = Row(ORACLES, "oracle_identity", run_id, by_truth)
+    why = _problem(parts, name)
+    if why:
+        return [Row(ORACLES, "oracle_image", "", None, why), known]
+    settings = _settings(parts, name)
+    perfect = make_perfect(
+        parts.detector, parts.variables, classes=classes, chunk=parts.test.chunk
+    )
+    link = _link(parts, name, settings)
+
+    def perfectly_seen(seen: Seen):
+        return link(seen.footage, perfect(seen.footage, seen.truth))
+
+    run_id = _digest(parts, f"image {name}", settings)
+    return [Row(ORACLES, "oracle_image", run_id, perfectly_seen), known]
+
+
+def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) -> Row:
+    """A tracker on what is detected, with these cues off."""
+    why = _problem(parts, name)
+    if why:
+        return Row(table, row, "", None, why)
+    settings = _settings(parts, name) | {_CUES[cue]: 0.0 for cue in off}
+    link = _link(parts, name, settings)
+    run_id = _digest(parts, name, settings)
+    return Row(table, row, run_id, lambda seen: link(seen.footage, seen.detections))
+
+
+def _link(parts: Parts, name: str, settings: dict) -> Link:
+    test = parts.test
+    return make_link(
+        _tracker(parts, name, settings),
+        parts.variables,
+        slots=test.tracks,
+        classes=parts.classes,
+        top=test.top,
+    )
+
+
+def _problem(parts: Parts, name: str) -> str:
+    """Why a tracker cannot be run; empty if it can."""
+    try:
+        _try(parts, _tracker(parts, name, _settings(parts, name)))
+    except (ValueError, FlaxError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _settings(parts: Parts, name: str) -> dict:
+    """What the config says of a tracker.
+
+    Raises:
+      ValueError: nothing, or there is no such tracker.
+    """
+    if name not in parts.trackers:
+        known = ", ".join(sorted(parts.trackers))
+        raise ValueError(f"no such tracker for this model; there are {known}")
+    if name not in parts.test.trackers:
+        raise ValueError(f"test.trackers.{name}: expected its settings, got none")
+    return dict(parts.test.trackers[name])
+
+
+def _tracker(parts: Parts, name: str, settings: dict) -> Tracker:
+    return parts.trackers[name](settings, parts.test.tracks)
+
+
+def _try(parts: Parts, tracker: Tracker) -> None:
+    """Traces a tracker on a frame without objects: shows what it lacks."""
+    images = np.zeros((1, _SIDE, _SIDE, 3), np.uint8)
+    clip = Clip(images, np.ones(1, bool), np.full(2, _SIDE, np.int32))
+    clip = jax.tree.map(jnp.asarray, clip)
+    found = parts.detector.empty(1)
+    jax.eval_shape(
+        lambda variables: tracker.track(
+            variables, tracker.start(clip, found), clip, found
+        ),
+        parts.variables,
+    )
+
+
+def _digest(parts: Parts, name: str, settings: Mapping) -> str:
+    """What a row depends on."""
+    test = parts.test
+    what = [parts.run_id, name, dict(settings), test.tracks, test.top, test.videos]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
