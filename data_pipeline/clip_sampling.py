@@ -5,6 +5,7 @@ nothing else. Any position can therefore be taken up again, by any host.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ class ClipPlan(NamedTuple):
     size: tuple[int, int]  # height, width of the content after resizing
     flip: bool
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
+    # Of an image set in motion: float64 [T, 4], see `pseudo_clip.draw_views`.
+    views: np.ndarray | None = None
 
 
 def video_extents(dataset: HasVideos) -> np.ndarray:
@@ -40,7 +43,12 @@ def video_extents(dataset: HasVideos) -> np.ndarray:
 
 
 def plan_clip(
-    seed: int, position: int, extents: np.ndarray, config: ClipConfig
+    seed: int,
+    position: int,
+    extents: np.ndarray,
+    config: ClipConfig,
+    *,
+    streams: tuple[int, int] = (_EPOCH, _CLIP),
 ) -> ClipPlan:
     """Draws the clip at one position of the stream.
 
@@ -53,11 +61,13 @@ def plan_clip(
       position: 0, 1, ..: clips before this one, over all hosts.
       extents: int64 [V, 3] of `video_extents`.
       config: of the clips.
+      streams: numbers of the random streams of epochs and of clips.
     """
+    of_epochs, of_clips = streams
     epoch, index = divmod(position, len(extents))
-    video = int(_generator(_EPOCH, seed, epoch).permutation(len(extents))[index])
+    video = int(generator(of_epochs, seed, epoch).permutation(len(extents))[index])
     length, height, width = (int(value) for value in extents[video])
-    rng = _generator(_CLIP, seed, position)
+    rng = generator(of_clips, seed, position)
     # All is drawn for any config, so that switching one thing leaves the others.
     frame_ids = draw_frames(rng, length, config.frames, config.frame_range)
     short_side = int(config.short_side[rng.integers(len(config.short_side))])
@@ -86,6 +96,26 @@ def plan_batches(
     Joined in the order of the hosts, the shares are the batch that one host would make.
     """
     clips = read_clip_config(config)
+    batches = batch_positions(
+        clips,
+        seed=seed,
+        start_step=start_step,
+        host_index=host_index,
+        host_count=host_count,
+    )
+    extents = video_extents(dataset)
+    if not len(extents):
+        raise ValueError("dataset: expected at least one video, got none")
+    return (
+        [plan_clip(seed, position, extents, clips) for position in positions]
+        for positions in batches
+    )
+
+
+def batch_positions(
+    clips: ClipConfig, *, seed: int, start_step: int, host_index: int, host_count: int
+) -> Iterator[range]:
+    """Yields the positions of this host's clips of each batch, from `start_step` on."""
     local = local_batch_size(
         clips.batch_size, host_index=host_index, host_count=host_count
     )
@@ -93,19 +123,8 @@ def plan_batches(
         raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
     if not isinstance(start_step, int) or start_step < 0:
         raise ValueError(f"start_step: expected 0, 1, .., got {start_step!r}")
-    extents = video_extents(dataset)
-    if not len(extents):
-        raise ValueError("dataset: expected at least one video, got none")
-
-    def batches():
-        step = start_step
-        while True:
-            first = step * clips.batch_size + host_index * local
-            positions = range(first, first + local)
-            yield [plan_clip(seed, position, extents, clips) for position in positions]
-            step += 1
-
-    return batches()
+    starts = (s * clips.batch_size + host_index * local for s in count(start_step))
+    return (range(first, first + local) for first in starts)
 
 
 def draw_frames(
@@ -169,7 +188,8 @@ def _draw_crop(
     return top, left, sides[0], sides[1]
 
 
-def _generator(kind: int, seed: int, number: int) -> np.random.Generator:
+def generator(kind: int, seed: int, number: int) -> np.random.Generator:
+    """The random stream of one kind for one epoch or clip of a run."""
     return np.random.Generator(
         np.random.Philox(np.random.SeedSequence([kind, seed, number]))
     )

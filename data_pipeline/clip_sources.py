@@ -15,7 +15,9 @@ from data_pipeline.augment.geometry import (
     resize_masks,
     source_positions,
 )
+from data_pipeline.augment.pseudo_clip import image_extent, take_views, view_matrices
 from data_pipeline.clip_sampling import ClipPlan
+from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import Track
@@ -141,6 +143,55 @@ class RecordSource:
     def _encoded(self, video: np.ndarray, frame_ids: np.ndarray) -> np.ndarray:
         # As objects: NumPy's own strings lose the zeros at their end.
         return np.array(self._dataset.encoded(int(video), frame_ids), object)
+
+
+class StillSource:
+    """Reads one image and makes the frames of a clip from views of it.
+
+    Args:
+      dataset: the images.
+      frames: T.
+    """
+
+    def __init__(self, dataset: CocoImages, frames: int):
+        self._dataset = dataset
+        self._runs = run_tensors(dataset.runs)
+        self.signature = {
+            **plan_signature(frames),
+            **_track_signature(1),
+            "path": tf.TensorSpec([], tf.string),
+            "extent_of_views": tf.TensorSpec([2], tf.int32),
+            "matrices": tf.TensorSpec([frames, 2, 3], tf.float32),
+        }
+
+    def features(self, plan: ClipPlan) -> dict[str, object]:
+        """The path, the objects of the image, and the views as matrices."""
+        if plan.views is None:
+            raise ValueError("plan: expected views of an image, got none")
+        dataset = self._dataset
+        tracks, video = dataset.tracks[plan.video], dataset.videos[plan.video]
+        extent = image_extent(plan.views, plan.size)
+        matrices = view_matrices(plan.views, extent, plan.size)
+        return {
+            **plan_features(plan),
+            **_track_features(tracks, np.zeros(1, np.int32), video),
+            "path": str(dataset.path(plan.video, 0)),
+            "extent_of_views": np.array(extent, np.int32),
+            "matrices": matrices.astype(np.float32),
+        }
+
+    def read(self, features: Features) -> ClipTensors:
+        """Decodes, cuts out, resizes once, and takes the views of that."""
+        resized = {**features, "size": features["extent_of_views"]}
+        image = tf.io.read_file(features["path"])
+        still = _decode(self._runs, resized, [image])
+        matrices, size = features["matrices"], features["size"]
+        pixels, masks = take_views(still.images[0], still.masks[:, 0], matrices, size)
+        return ClipTensors(pixels, masks, still.labels, still.track_ids)
+
+    def read_outside(self, plan: ClipPlan) -> None:
+        """Reads the image with Pillow, for the sake of its errors."""
+        self._dataset.read_frames(plan.video, np.zeros(1, np.int32))
 
 
 class RenderSource:

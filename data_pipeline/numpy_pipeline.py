@@ -12,6 +12,7 @@ import numpy as np
 from data_pipeline.augment.colour import jitter
 from data_pipeline.clip_config import ClipConfig, read_clip_config
 from data_pipeline.clip_sampling import ClipPlan, plan_batches
+from data_pipeline.datasets.joint import JointClips
 from data_pipeline.pad import pad_clip
 
 _BATCHES_AHEAD = 2
@@ -39,6 +40,8 @@ def train_batches(
       ValueError: a setting that cannot be, or that asks for resizing.
     """
     clips = read_clip_config(config)
+    if isinstance(dataset, JointClips):
+        raise ValueError("data.loader: expected 'tf' for images, got 'numpy'")
     plans = plan_batches(
         dataset,
         clips,

@@ -8,25 +8,30 @@ import tensorflow as tf
 from data_pipeline.augment.colour import jitter_graph
 from data_pipeline.augment.geometry import flip_clip
 from data_pipeline.clip_config import ClipConfig, read_clip_config
-from data_pipeline.clip_sampling import ClipPlan, plan_batches
+from data_pipeline.clip_mixing import plan_joint
+from data_pipeline.clip_sampling import ClipPlan, batch_positions, plan_batches
 from data_pipeline.clip_sources import (
     Features,
     FolderSource,
     RecordSource,
     Renders,
     RenderSource,
+    StillSource,
 )
+from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.datasets.joint import JointClips
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.pad import pad_clip_graph
 
 _BATCHES_AHEAD = 2
 
-Source = FolderSource | RecordSource | RenderSource
+Source = FolderSource | RecordSource | RenderSource | StillSource
+Sources = dict[bool, Source]  # of videos; of images: True
 
 
 def train_batches(
-    dataset: YouTubeVis | TfdsVideos | Renders,
+    dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
     config: object,
     *,
     seed: int,
@@ -42,7 +47,7 @@ def train_batches(
     are left out; if more than `config.instances` remain, the largest are kept.
 
     Args:
-      dataset: a reader of a folder or of records, or one that draws.
+      dataset: a reader of a folder or of records, one that draws, or one with images.
       config: see `clip_config.ClipConfig`; `batch_size` counts the clips of all hosts.
       seed: of the run.
       start_step: the first step.
@@ -58,7 +63,7 @@ def train_batches(
     clips = read_clip_config(config)
 
     def plans(first: int) -> Iterator[list[ClipPlan]]:
-        return plan_batches(
+        return _plans(
             dataset,
             clips,
             seed=seed,
@@ -67,30 +72,88 @@ def train_batches(
             host_count=host_count,
         )
 
-    planned = plans(start_step)  # wrong arguments are reported here, not in the graph
+    plans(start_step)  # wrong arguments are reported here, not in the graph
     _leave_accelerators()
     with tf.device("CPU"):
-        source = _source(dataset, clips.frames)
-    features = (source.features(plan) for batch in planned for plan in batch)
-    data = tf.data.Dataset.from_generator(
-        lambda: features, output_signature=source.signature
-    )
-    data = data.map(
-        lambda features: _make_clip(source, clips, features),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+        sources = _sources(dataset, clips.frames)
+    streams = [
+        _stream(still, source, clips, plans(start_step))
+        for still, source in sources.items()
+    ]
+    data = streams[0]
+    if len(streams) > 1:
+        turns = _turns(plans(start_step))
+        data = tf.data.Dataset.choose_from_datasets(streams, turns)
     data = data.batch(clips.batch_size // host_count, drop_remainder=True)
     batches = data.prefetch(_BATCHES_AHEAD).as_numpy_iterator()
-    return _with_clear_errors(batches, source, plans, start_step)
+    return _with_clear_errors(batches, sources, plans, start_step)
 
 
-def _source(dataset: YouTubeVis | TfdsVideos | Renders, frames: int) -> Source:
+def _plans(
+    dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
+    clips: ClipConfig,
+    *,
+    seed: int,
+    start_step: int,
+    host_index: int,
+    host_count: int,
+) -> Iterator[list[ClipPlan]]:
+    """The plans of each batch."""
+    place = dict(
+        seed=seed, start_step=start_step, host_index=host_index, host_count=host_count
+    )
+    if isinstance(dataset, JointClips):
+        positions = batch_positions(clips, **place)
+        return plan_joint(dataset, clips, seed=seed, positions=positions)
+    return plan_batches(dataset, clips, **place)
+
+
+def _sources(
+    dataset: YouTubeVis | TfdsVideos | Renders | JointClips, frames: int
+) -> Sources:
+    if not isinstance(dataset, JointClips):
+        return {False: _source(dataset, frames)}
+    stills: Sources = {True: StillSource(dataset.stills, frames)}
+    if dataset.clips is None:
+        return stills
+    return {False: _source(dataset.clips, frames), **stills}
+
+
+def _source(dataset: Dataset | Renders, frames: int) -> Source:
     if isinstance(dataset, YouTubeVis):
         return FolderSource(dataset, frames)
     if isinstance(dataset, TfdsVideos):
         return RecordSource(dataset, frames)
-    return RenderSource(dataset, frames)
+    if isinstance(dataset, Renders):
+        return RenderSource(dataset, frames)
+    raise ValueError(f"dataset: expected videos to train on, got {type(dataset)}")
+
+
+def _stream(
+    still: bool, source: Source, clips: ClipConfig, plans: Iterator[list[ClipPlan]]
+) -> tf.data.Dataset:
+    """The clips of images, or those of videos, in order."""
+    chosen = (plan for batch in plans for plan in batch if _is_still(plan) == still)
+    features = (source.features(plan) for plan in chosen)
+    data = tf.data.Dataset.from_generator(
+        lambda: features, output_signature=source.signature
+    )
+    return data.map(
+        lambda features: _make_clip(source, clips, features),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _turns(plans: Iterator[list[ClipPlan]]) -> tf.data.Dataset:
+    """Whose clip is next: 0 for videos, 1 for images."""
+    turns = (int(_is_still(plan)) for batch in plans for plan in batch)
+    signature = tf.TensorSpec([], tf.int64)
+    return tf.data.Dataset.from_generator(lambda: turns, output_signature=signature)
+
+
+def _is_still(plan: ClipPlan) -> bool:
+    return plan.views is not None
 
 
 def _make_clip(
@@ -114,7 +177,7 @@ def _make_clip(
 
 def _with_clear_errors(
     batches: Iterator[dict[str, np.ndarray]],
-    source: Source,
+    sources: Sources,
     plans: Callable[[int], Iterator[list[ClipPlan]]],
     step: int,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -128,7 +191,7 @@ def _with_clear_errors(
             batch = next(batches)
         except tf.errors.OpError as error:
             for plan in next(plans(step)):
-                source.read_outside(plan)
+                sources[_is_still(plan)].read_outside(plan)
             raise ValueError(f"batch of step {step}: {error.message}") from error
         yield batch
         step += 1

@@ -3,10 +3,24 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from data_pipeline.augment.pseudo_clip import read_motion
+from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.datasets.joint import JointClips
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
 from data_pipeline.datasets.ytvis_layout import is_tfds
+
+
+class Stills(Protocol):
+    """The settings of images that are trained on with the videos, `data.stills`."""
+
+    root: str
+    split: str
+    share: float
+    zoom: tuple[float, float]
+    angle: float
+    names: Sequence[tuple[str, str]]
 
 
 class DataConfig(Protocol):
@@ -41,6 +55,40 @@ def make_dataset(config: DataConfig, part_or_split: str = "train") -> Dataset:
     return DATASETS[config.name](config, part_or_split)
 
 
+def make_training_set(config: DataConfig) -> Dataset:
+    """The part "train" of what a config names, with the images of `config.stills`.
+
+    Args:
+      config: as for `make_dataset`. If `stills.share` is more than 0, this share of the
+        clips is of images in motion; of COCO as `name`, all are.
+
+    Raises:
+      ValueError: an unknown name, or arguments that cannot be.
+      DataError: a defect of the files.
+    """
+    dataset = make_dataset(config, "train")
+    stills = getattr(config, "stills", None)  # configs of earlier runs have none
+    if isinstance(dataset, CocoImages):
+        if stills is None:
+            raise ValueError("data.stills: expected how far images move, got none")
+        motion = read_motion(stills.zoom, stills.angle)
+        return JointClips(None, dataset, share=1.0, motion=motion)
+    if stills is None or stills.share == 0:
+        return dataset
+    motion = read_motion(stills.zoom, stills.angle)
+    images = CocoImages(
+        stills.root, stills.split, categories=dataset.categories, names=stills.names
+    )
+    return JointClips(dataset, images, share=stills.share, motion=motion)
+
+
+def _coco(config: DataConfig, part_or_split: str) -> CocoImages:
+    if part_or_split == "held_out" or (part_or_split in PARTS and config.held_out):
+        raise ValueError("data.held_out: expected none, as COCO has a split for that")
+    split = config.split if part_or_split in PARTS else part_or_split
+    return CocoImages(config.root, split)
+
+
 def _folder(config: DataConfig, part_or_split: str) -> Dataset:
     whole = part_or_split not in PARTS
     split = part_or_split if whole else config.split
@@ -70,4 +118,5 @@ DATASETS: dict[str, Callable[[DataConfig, str], Dataset]] = {
     "ytvis2022": _folder,
     "ovis": _folder,
     "folder": _folder,
+    "coco": _coco,
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from data_pipeline.datasets.dataset import Category
+from data_pipeline.datasets.coco_json import objects, read_categories, read_images
 from data_pipeline.datasets.foreign import (
     Foreign,
     ForeignTrack,
@@ -15,7 +15,6 @@ from data_pipeline.datasets.foreign import (
 )
 from data_pipeline.datasets.json_layout import annotation_files, image_folder, show
 from data_pipeline.datasets.source_folder import SourceFolder, natural_order
-from data_pipeline.datasets.ytvis_json import MAX_SIDE, stays_inside
 from data_pipeline.errors import DataError
 
 LOOKED_FOR = (
@@ -34,7 +33,7 @@ def find(source: SourceFolder) -> Found | None:
       DataError: a defect of the categories or images; they are nowhere.
     """
     for file, content in annotation_files(source, "images"):
-        images = _images(file, content)
+        images = read_images(file, content)
         if not images:
             raise DataError(file, field="images", expected="at least one", got="none")
         first = next(iter(images.values()))["file_name"]
@@ -44,73 +43,6 @@ def find(source: SourceFolder) -> Found | None:
         made = partial(_describe, source, file, content, images, folder)
         return Found("coco", why, made)
     return None
-
-
-def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
-    """The categories, by id.
-
-    Raises:
-      DataError: one without id or name, or with those of another.
-    """
-    fail = partial(DataError, file)
-    found = []
-    for k, entry in enumerate(objects(content, "categories", fail)):
-        number, name = entry.get("id"), entry.get("name")
-        if type(number) is not int or not isinstance(name, str) or not name:
-            raise fail(field=f"categories[{k}]", expected="id and name", got=entry)
-        found.append(Category(number, name))
-    for values in zip(*found, strict=True):
-        twice = next((v for k, v in enumerate(values) if v in values[:k]), None)
-        if twice is not None:
-            expected = "each id and name once"
-            raise fail(field="categories", expected=expected, got=twice)
-    return tuple(sorted(found))
-
-
-def objects(content: dict, key: str, fail: Fail) -> list[dict]:
-    """The objects of a list of the file.
-
-    Raises:
-      DataError: no list, or something else in it.
-    """
-    entries = content.get(key, "nothing")
-    if not isinstance(entries, list):
-        raise fail(field=key, expected="a list", got=entries)
-    for k, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise fail(field=f"{key}[{k}]", expected="an object", got=entry)
-    return entries
-
-
-def read_image(entry: dict, k: int, fail: Fail) -> tuple[int, int]:
-    """Height and width of an image, after a check of all that is used of it.
-
-    Raises:
-      DataError: an id, a size or a file name that cannot be.
-    """
-    name = entry.get("file_name", "nothing")
-    if not isinstance(name, str) or not stays_inside(name):
-        expected = "a path inside the image folder"
-        raise fail(field=f"images[{k}].file_name", expected=expected, got=name)
-    for key, high in (("id", 2**62), ("height", MAX_SIDE), ("width", MAX_SIDE)):
-        value = entry.get(key, "nothing")
-        if type(value) is not int or not (key == "id" or value >= 1) or value > high:
-            expected = "a whole number" if key == "id" else f"1 to {high} pixels"
-            raise fail(field=f"images[{k}].{key}", expected=expected, got=value)
-    return entry["height"], entry["width"]
-
-
-def _images(file: Path, content: dict) -> dict[int, dict]:
-    """The images by id."""
-    fail = partial(DataError, file)
-    images: dict[int, dict] = {}
-    for k, entry in enumerate(objects(content, "images", fail)):
-        read_image(entry, k, fail)
-        if entry["id"] in images:
-            expected = "an id used once"
-            raise fail(field=f"images[{k}].id", expected=expected, got=entry["id"])
-        images[entry["id"]] = entry
-    return images
 
 
 def _describe(

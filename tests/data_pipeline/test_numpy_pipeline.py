@@ -123,7 +123,7 @@ def test_data_sets_by_name(config):
     assert len(make_dataset(config, "held_out").videos) == 5
     for part, match in (("valid", "data.split"), ("train", "data.name")):
         if part == "train":
-            config.name = "coco"
+            config.name = "imagenet"
         with pytest.raises(ValueError, match=match):
             make_dataset(config, part)
 

@@ -85,7 +85,9 @@ def _print_steps(config: ConfigDict, dataset) -> None:
     epochs = f"epochs unknown: no folder {config.data.root}"
     if dataset is not None:
         videos = len(dataset.videos)
-        epochs = f"{clips / videos:.1f} epochs of {videos} videos, a clip of each"
+        share = config.data.stills.share if "stills" in config.data else 0.0
+        of_videos = clips * (1 - share)
+        epochs = f"{of_videos / videos:.1f} epochs of {videos} videos, a clip of each"
     print(
         f"steps         {config.num_steps} of {config.data.batch_size} clips,"
         f" {clips} in all; {epochs}"

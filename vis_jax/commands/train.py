@@ -53,14 +53,17 @@ def train_config(config: ConfigDict, workdir: str) -> None:
     """Trains what a config describes in a folder."""
     import jax
 
-    from data_pipeline.datasets import make_dataset
+    from data_pipeline.datasets import make_training_set
+    from data_pipeline.datasets.joint import JointClips
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.train.distributed import initialise_distributed
     from vis_jax.train.loop import train
 
     initialise_distributed(config)
     settings.keep_compilations(workdir)
-    dataset = make_dataset(config.data, "train")
+    dataset = make_training_set(config.data)
+    if isinstance(dataset, JointClips) and jax.process_index() == 0:
+        print(f"images        {dataset.summary()}")
     settings.set_classes(config, len(dataset.categories))
     tested = open_split(config)  # what is wrong with it is known before the training
     found = [(one.category_id, one.name) for one in tested.categories]

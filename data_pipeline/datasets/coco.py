@@ -1,0 +1,190 @@
+"""COCO images with instance masks; an image is a video of one frame."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.datasets.coco_json import objects, read_categories, read_images
+from data_pipeline.datasets.dataset import Category, Truth, Video
+from data_pipeline.datasets.ytvis import read_frame, truth_of
+from data_pipeline.datasets.ytvis_json import Track, read_json
+from data_pipeline.datasets.ytvis_masks import MaskTable
+from data_pipeline.errors import DataError, stop
+
+_ANNOTATIONS = "annotations/instances_{split}.json"
+_IMAGES = ("{split}", "images/{split}", "images")
+
+
+class CocoImages:
+    """Images of a folder in the format of COCO.
+
+    Lin et al., "Microsoft COCO", ECCV 2014. Annotations lie in
+    `annotations/instances_<split>.json`, images in `<split>/` or `images/`.
+
+    Args:
+      root: folder of the data set.
+      split: for example "train2017".
+      categories: those of a video data set that the annotations are to have; what is of
+        no such category is left out, and images without the others, too. None keeps the
+        categories of the file.
+      names: pairs of a COCO category and what `categories` calls it; "" leaves it out.
+        Others are matched by name, upper and lower case and "_" and " " being equal.
+
+    Raises:
+      DataError: a defect of the files, with its place; no category in common.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        categories: tuple[Category, ...] | None = None,
+        names: Sequence[tuple[str, str]] = (),
+    ):
+        self.annotations_file, self.images = _find(Path(root), split)
+        content = read_json(self.annotations_file)
+        found = read_categories(self.annotations_file, content)
+        self.categories = found if categories is None else categories
+        labels = match_categories(found, self.categories, names)
+        if not any(label is not None for label in labels.values()):
+            expected = f"a category among {[c.name for c in self.categories]}"
+            got = [category.name for category in found]
+            raise DataError(self.annotations_file, expected=expected, got=got)
+        videos, tracks, runs, dropped = _read(
+            self.annotations_file, content, labels, drop_empty=categories is not None
+        )
+        self.videos: tuple[Video, ...] = tuple(videos)
+        self.tracks: tuple[tuple[Track, ...], ...] = tuple(tracks)
+        self.runs = runs
+        titles = {category.category_id: category.name for category in found}
+        # Annotations of categories that have no place, by name.
+        self.left_out = {titles[k]: number for k, number in dropped.most_common()}
+        self.images_left_out = len(content["images"]) - len(self.videos)
+
+    def path(self, index: int, frame: int) -> Path:
+        """The file of an image; `frame` is 0."""
+        return self.images / self.videos[index].file_names[frame]
+
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """The image, once for each of `frame_ids`: uint8 [T, H, W, 3], RGB.
+
+        Raises:
+          DataError: a file that is missing, cut off, no image, or of another size.
+        """
+        frame = read_frame(self.path(index, 0), self.videos[index])
+        return np.repeat(frame[None], len(frame_ids), axis=0)
+
+    def truth(self, index: int) -> Truth:
+        """The objects of an image."""
+        return truth_of(self.videos[index], self.tracks[index], self.runs)
+
+
+def match_categories(
+    found: Sequence[Category],
+    wanted: Sequence[Category],
+    names: Sequence[tuple[str, str]],
+) -> dict[int, int | None]:
+    """The label, among `wanted`, of each category id; None where there is none.
+
+    Args:
+      found: categories of the images.
+      wanted: categories of the videos.
+      names: pairs of a name in `found` and one in `wanted`, or "" for none. Pairs with
+        a name that is not there say nothing.
+    """
+    places = {_plain(category.name): k for k, category in enumerate(wanted)}
+    labels: dict[int, int | None] = {}
+    for category in found:
+        pairs = [
+            other for name, other in names if _plain(name) == _plain(category.name)
+        ]
+        options = [places.get(_plain(other)) for other in pairs if other]
+        if "" not in pairs:
+            options.append(places.get(_plain(category.name)))
+        known = [label for label in options if label is not None]
+        labels[category.category_id] = known[0] if known else None
+    return labels
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+
+
+def _find(root: Path, split: str) -> tuple[Path, Path]:
+    if not split or Path(split).name != split or split == "..":
+        raise DataError(root, field="split", expected="the name of a folder", got=split)
+    file = root / _ANNOTATIONS.format(split=split)
+    if not file.is_file():
+        name = file.relative_to(root)
+        raise DataError(root, expected=f"the file {name}", got="no such file")
+    folders = [root / name.format(split=split) for name in _IMAGES]
+    for folder in folders:
+        if folder.is_dir():
+            return file, folder
+    shown = " or ".join(f"{folder.relative_to(root)}/" for folder in folders)
+    raise DataError(root, expected=f"images in {shown}", got="no such folder")
+
+
+def _read(file: Path, content: dict, labels: dict, *, drop_empty: bool):
+    """Videos of one frame, their tracks, all masks, and what was left out."""
+    fail = partial(DataError, file)
+    owned: dict[int, list[tuple[int, dict]]] = {}
+    images = read_images(file, content)
+    dropped: Counter[int] = Counter()
+    for k, entry in enumerate(objects(content, "annotations", fail)):
+        for key, known in (("image_id", images), ("category_id", labels)):
+            if type(entry.get(key)) is not int or entry[key] not in known:
+                got = entry.get(key, "nothing")
+                title = entry.get("id", f"[{k}]")
+                expected = "an id that is listed"
+                raise fail(annotation=title, field=key, expected=expected, got=got)
+        if labels[entry["category_id"]] is None:
+            dropped[entry["category_id"]] += 1
+        else:
+            owned.setdefault(entry["image_id"], []).append((k, entry))
+    masks = MaskTable()
+    videos, tracks = [], []
+    for number, entry in images.items():
+        here = _tracks(owned.pop(number, []), entry, labels, masks, fail)
+        if here or not drop_empty:
+            name = entry["file_name"]
+            size = entry["height"], entry["width"]
+            videos.append(Video(number, name, *size, 1, (name,)))
+            tracks.append(here)
+    if not videos:
+        raise fail(expected="images with objects of these categories", got="none")
+    return videos, tracks, masks.runs(), dropped
+
+
+def _tracks(
+    entries: list[tuple[int, dict]], image: dict, labels: dict, masks: MaskTable, fail
+) -> tuple[Track, ...]:
+    """The objects of an image that have a pixel."""
+
+    def fail_at(*, field: str, expected: str, got: object) -> DataError:
+        number, _, rest = field.removeprefix("segmentations[").partition("]")
+        k, entry = entries[int(number)]
+        title = entry.get("id", f"[{k}]")
+        field = "segmentation" + rest
+        return fail(annotation=title, field=field, expected=expected, got=got)
+
+    size = dict(height=image["height"], width=image["width"])
+    segmentations = [entry.get("segmentation", "nothing") for _, entry in entries]
+    index = masks.add(segmentations, **size, fail=fail_at, report=stop)
+    unknown = np.full(1, np.nan, np.float32)
+    return tuple(
+        Track(
+            labels[entry["category_id"]],
+            entry.get("iscrowd", 0) == 1,
+            index[k : k + 1],
+            unknown,
+            place,
+        )
+        for k, (place, entry) in enumerate(entries)
+        if index[k] >= 0
+    )

@@ -1,0 +1,83 @@
+"""What the files of COCO have in common: images, categories, lists of objects."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from data_pipeline.datasets.dataset import Category
+from data_pipeline.datasets.ytvis_json import MAX_PIXELS, MAX_SIDE, stays_inside
+from data_pipeline.errors import DataError
+
+Fail = Callable[..., DataError]
+
+
+def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
+    """The categories, by id.
+
+    Raises:
+      DataError: one without id or name, or with those of another.
+    """
+    fail = partial(DataError, file)
+    found = []
+    for k, entry in enumerate(objects(content, "categories", fail)):
+        number, name = entry.get("id"), entry.get("name")
+        if type(number) is not int or not isinstance(name, str) or not name:
+            raise fail(field=f"categories[{k}]", expected="id and name", got=entry)
+        found.append(Category(number, name))
+    for values in zip(*found, strict=True):
+        twice = next((v for k, v in enumerate(values) if v in values[:k]), None)
+        if twice is not None:
+            expected = "each id and name once"
+            raise fail(field="categories", expected=expected, got=twice)
+    return tuple(sorted(found))
+
+
+def objects(content: dict, key: str, fail: Fail) -> list[dict]:
+    """The objects of a list of the file.
+
+    Raises:
+      DataError: no list, or something else in it.
+    """
+    entries = content.get(key, "nothing")
+    if not isinstance(entries, list):
+        raise fail(field=key, expected="a list", got=entries)
+    for k, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise fail(field=f"{key}[{k}]", expected="an object", got=entry)
+    return entries
+
+
+def read_images(file: Path, content: dict) -> dict[int, dict]:
+    """The images by id, after a check of all that is used of them.
+
+    Raises:
+      DataError: an id, a size or a file name that cannot be.
+    """
+    fail = partial(DataError, file)
+    images: dict[int, dict] = {}
+    for k, entry in enumerate(objects(content, "images", fail)):
+        _check_image(entry, k, fail)
+        if entry["id"] in images:
+            expected = "an id used once"
+            raise fail(field=f"images[{k}].id", expected=expected, got=entry["id"])
+        images[entry["id"]] = entry
+    return images
+
+
+def _check_image(entry: dict, k: int, fail: Fail) -> None:
+    name = entry.get("file_name", "nothing")
+    if not isinstance(name, str) or not stays_inside(name):
+        expected = "a path inside the image folder"
+        raise fail(field=f"images[{k}].file_name", expected=expected, got=name)
+    for key in ("height", "width"):
+        value = entry.get(key, "nothing")
+        if type(value) is not int or not 1 <= value <= MAX_SIDE:
+            expected = f"1 to {MAX_SIDE} pixels"
+            raise fail(field=f"images[{k}].{key}", expected=expected, got=value)
+    pixels = entry["height"] * entry["width"]
+    if pixels > MAX_PIXELS:
+        expected = f"at most {MAX_PIXELS} pixels"
+        raise fail(field=f"images[{k}]", expected=expected, got=pixels)
+    if type(entry.get("id")) is not int:
+        got = entry.get("id", "nothing")
+        raise fail(field=f"images[{k}].id", expected="a whole number", got=got)
