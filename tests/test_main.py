@@ -68,8 +68,8 @@ for module in pkgutil.walk_packages(vis_jax.__path__, "vis_jax."):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["trian"], "command 'trian': expected one of train, evaluate, predict"),
-        (["data"], "command 'data': expected one of data make_shapes, data check"),
+        (["trian"], "command 'trian': expected one of train, evaluate, compare"),
+        (["data"], "command 'data': expected one of data make_shapes, data prepare"),
         (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
         (["score", "--trth=x"], "Unknown command line flag 'trth'"),
         (["score", "one", "two"], "unexpected words on the command line: one two"),

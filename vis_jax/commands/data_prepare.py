@@ -4,15 +4,14 @@ Recognised are YouTube-VIS and OVIS in all their arrangements, DAVIS, MOTS (PNGs
 text), COCO with an entry for each frame, labelme and CVAT for video; what was found and
 why is printed. The source is only read. Images become hard links to it, or copies on
 another disk. The result is OUTPUT/SPLIT, complete or not there; a second run finds that
-nothing is left to do.
+nothing is left to do. `data check` of the output then reads all of it, as training
+would.
 
 examples:
   python -m vis_jax.main data prepare --source Downloads/ytvis2019 --output ytvis2019
   python -m vis_jax.main data prepare --source DAVIS --output davis --split val \\
       --category animal
   python -m vis_jax.main data prepare --source labels --output mine --layout labelme
-
-Then `data check --root OUTPUT --split SPLIT` reads all of it, as training would.
 """
 
 import sys
