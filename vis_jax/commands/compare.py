@@ -31,6 +31,11 @@ from vis_jax.commands.evaluate import fingerprint, open_split
 
 # What the detections of a video do not depend on.
 _OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode")
+_TABLES = {
+    "trackers": compare_tables.TRACKERS,
+    "cues": compare_tables.CUES,
+    "oracles": compare_tables.ORACLES,
+}
 _MAIN = "mask_track"  # the tracker of tables 2 and 3
 
 
@@ -90,7 +95,13 @@ def run(values: flags.FlagValues) -> None:
 
 
 def compare_split(
-    config: ConfigDict, variables: dict, dataset, output: Path, *, tables: list, rule
+    config: ConfigDict,
+    variables: dict,
+    dataset,
+    output: Path,
+    *,
+    tables: list[str],
+    rule,
 ) -> dict:
     """Works out tables on a data set.
 
@@ -137,13 +148,6 @@ def compare_split(
         run_id=run_id,
         progress=sys.stderr.isatty(),
     )
-
-
-_TABLES = {
-    "trackers": compare_tables.TRACKERS,
-    "cues": compare_tables.CUES,
-    "oracles": compare_tables.ORACLES,
-}
 
 
 def _tables(given: list[str]) -> list[str]:
