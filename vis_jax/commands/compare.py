@@ -124,13 +124,9 @@ def compare_split(
     variables = jax.device_put(variables)
     detector = DETECTORS[config.system](config)
     trackers = trackers_of(config)
+    classes = config.model.num_classes
     parts = compare_rows.Parts(
-        detector,
-        trackers,
-        variables,
-        config.test,
-        config.model.num_classes,
-        run_id,
+        detector, trackers, variables, config.test, classes, run_id
     )
     makers = {
         "trackers": lambda: compare_rows.tracker_rows(
