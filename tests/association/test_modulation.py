@@ -72,6 +72,7 @@ def _max(parts):
     return functools.reduce(jnp.maximum, parts)
 
 
+@jax.jit
 def _literal(variables, image, gamma=None, heat=None):
     """Logits of one object, layer by layer as in the authors' code; or no guides."""
     params, size = variables["params"], image.shape[1:3]
@@ -111,6 +112,7 @@ def _literal(variables, image, gamma=None, heat=None):
     return logits + fuse["bias"][None, None]
 
 
+@jax.jit
 def _segment(variables, images, gamma, heat):
     shared = SMALL.apply(variables, images, method="features")
     return SMALL.apply(variables, shared, gamma, heat, method="segment")
@@ -120,29 +122,27 @@ def test_is_the_published_network_object_by_object(variables):
     _, images, heat = _inputs()
     gamma = np.random.default_rng(2).normal(size=(4, sum(SMALL.channels)))
     gamma = gamma.astype(np.float32)
-    ours = jax.jit(_segment)(variables, images, gamma, heat)
-    literal = jax.jit(_literal)
+    ours = _segment(variables, images, gamma, heat)
     for i in range(4):
         image = images[i // 2][None]  # two objects for each image
-        expected = literal(variables, image, gamma[i], heat[i][None])
+        expected = _literal(variables, image, gamma[i], heat[i][None])
         np.testing.assert_allclose(ours[i], expected[0], rtol=2e-4, atol=2e-4)
 
 
 def test_without_shifts_a_fresh_modulator_leaves_the_plain_network(variables):
-    guides, images, heat = _inputs(images=1, objects=1)
-    fresh = jax.jit(functools.partial(_init, SMALL))((guides, images, heat))
-    gamma = jax.jit(functools.partial(SMALL.apply, method="modulate"))(fresh, guides)
-    np.testing.assert_array_equal(gamma, np.ones((1, sum(SMALL.channels))))
+    guides, images, heat = _inputs()
+    init = functools.partial(SMALL.init_with_output, method="modulate")
+    gamma, _ = jax.jit(init)(jax.random.key(0), guides)
+    np.testing.assert_array_equal(gamma, np.ones((4, sum(SMALL.channels))))
     params = dict(variables["params"])
     params["modulator_sp"] = {
         name: layer if name.startswith("conv") else jax.tree.map(jnp.zeros_like, layer)
         for name, layer in params["modulator_sp"].items()
     }
     plain = variables | {"params": params}
-    ours = jax.jit(_segment)(plain, images, gamma, heat)
-    np.testing.assert_allclose(
-        ours, jax.jit(_literal)(plain, images), rtol=2e-4, atol=2e-4
-    )
+    ours = _segment(plain, images, gamma, heat)
+    expected = np.repeat(_literal(plain, images), 2, axis=0)  # objects of each image
+    np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_statistics_of_places_leave_out_padding():

@@ -28,10 +28,14 @@ def _modulate(variables, guides):
 
 
 def _segment(variables, shared, gamma, heat):
-    """Pixels of the colour, not too far from where the object was."""
+    """Pixels of the colour, not too far from where the object was.
+
+    Without a guide (gamma 0) it sees the object everywhere.
+    """
     del variables
     distance = jnp.abs(shared[0][None] - gamma[:, None, None]).max(axis=-1)
-    return jnp.where(heat > 0.01, 0.1 - distance, -1.0)
+    logits = jnp.where(heat > 0.01, 0.1 - distance, -1.0)
+    return jnp.where(gamma.any(axis=1)[:, None, None], logits, 1.0)
 
 
 NETWORK = Network(

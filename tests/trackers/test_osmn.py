@@ -62,8 +62,10 @@ def test_objects_keep_their_identity_where_boxes_do_not_overlap(changes):
 
 def test_a_track_without_detections_moves_with_its_mask():
     detected = [frame if t in (0, 1, 5) else frame[1:] for t, frame in enumerate(FAST)]
-    ids, _, _ = _run(FAST, detected)
+    ids, state, _ = _run(FAST, detected)
     assert ids == [[1, 2, 0], [1, 2, 0], *[[2, 0, 0]] * 3, [1, 2, 0]]
+    # What the network says of slots without a track is not kept.
+    assert state.memory.places.sigma.any(axis=1).tolist() == [True, True, False]
 
 
 def test_a_track_stays_while_its_object_is_out_of_sight():
@@ -115,16 +117,6 @@ def test_padding_changes_nothing():
     others, other, _ = _run(FAST, detected, seed=1)
     assert ids == others
     jax.tree.map(np.testing.assert_array_equal, state, other)
-
-
-def test_what_the_network_says_of_free_slots_is_not_kept():
-    network = NETWORK._replace(segment=lambda v, shared, gamma, heat: heat + 1)
-    tracker = osmn.build(SETTINGS, SLOTS, network)
-    frames = [[(10, 1, RED)]] * 2
-    clip, found = clip_of(frames), detections_of([frames[0], []], SIZE)
-    state, _ = jax.jit(tracker.track)({}, tracker.start(clip, found), clip, found)
-    known = np.asarray(state.memory.places.sigma > 0)
-    np.testing.assert_array_equal(known.all(axis=1), [True, False, False])
 
 
 def test_frame_by_frame_is_all_at_once():

@@ -1,21 +1,27 @@
-"""The trackers with the network itself, put together as a system does it."""
+"""The trackers with the network itself: traced, for shapes and dtypes."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from tests.trackers.coloured import GREEN, HEIGHT, RED, WIDTH, clip_of, detections_of
+from tests.trackers.coloured import GREEN, HEIGHT, RED, clip_of, detections_of
 from vis_jax.association.modulation import OSMN
 from vis_jax.backbones.normalize import normalize
-from vis_jax.ops.guides import View, pad_box, visual_guide
 from vis_jax.structures import Clip
 from vis_jax.trackers import osmn, osmn_masks
 from vis_jax.trackers.one_shot import Network
 
 GUIDE = 32
-MODEL = OSMN(widths=(3, 3, 4, 4, 4), depths=(1, 1, 1, 1, 1), hidden=5, side_width=2)
+MODEL = OSMN(
+    widths=(3, 3, 4, 4, 4),
+    depths=(1, 1, 2, 1, 1),
+    hidden=5,
+    side_width=2,
+    dtype=jnp.bfloat16,
+)
 SETTINGS = osmn.Settings(
     detection=1.0,
     iou=2.0,
@@ -45,7 +51,7 @@ def _network(model):
     )
 
 
-def _variables():
+def _shapes():
     init = functools.partial(MODEL.init, train=False, train_norm=False)
     shapes = jax.eval_shape(
         init,
@@ -55,18 +61,7 @@ def _variables():
         jnp.zeros((1, 32, 32)),
         valid=jnp.ones((1,), bool),
     )
-    rng = np.random.default_rng(0)
-
-    def draw(x):
-        return jnp.asarray(rng.normal(size=x.shape), jnp.float32)
-
-    values = {
-        "params": jax.tree.map(draw, shapes["params"]),
-        "batch_stats": jax.tree.map(
-            lambda x: jnp.abs(draw(x)) + 0.1, shapes["batch_stats"]
-        ),
-    }
-    return {name: {"osmn": tree} for name, tree in values.items()}
+    return {name: {"osmn": tree} for name, tree in shapes.items()}
 
 
 def _padded(clip: Clip) -> Clip:
@@ -76,36 +71,24 @@ def _padded(clip: Clip) -> Clip:
     return clip._replace(images=images)
 
 
-def test_the_network_segments_what_detections_have_shown_it():
+def _trackers(network):
+    return {
+        "osmn": osmn.build(SETTINGS, 3, network),
+        "osmn_masks": osmn_masks.build(osmn_masks.Settings(0.3, 4, 2), 3, network),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "masks"), [("osmn", (2, 6, 6)), ("osmn_masks", (3, 8, 16))]
+)
+def test_states_keep_their_shapes_and_nothing_is_promoted(name, masks):
     frames = [[(10, 1, RED), (40, 14, GREEN)]] * 2
     clip, found = _padded(clip_of(frames)), detections_of(frames, 2)
-    variables, network = _variables(), _network(MODEL)
-    tracker = osmn_masks.build(osmn_masks.Settings(0.3, 4, 2), 3, network)
-    state, tracked = jax.jit(tracker.track)(
-        variables, tracker.start(clip, found), clip, found
-    )
-    assert tracked.shown.mask_logits.shape == (2, 3, 8, WIDTH // 4)
-    np.testing.assert_array_equal(tracked.track_ids[0], [1, 2, 0])
-
-    def look(images, size, box):
-        image = network.prepare(images, size)[0]
-        mask = jnp.zeros(image.shape[:2], bool).at[1:7, 10:16].set(True)
-        view = View(pad_box(box, 0.03), jnp.zeros(()), jnp.zeros((), bool))
-        guide = visual_guide(image, mask, view, side=GUIDE)
-        return network.modulate(variables, guide[None])[0]
-
-    gamma = jax.jit(look)(clip.images[:1], clip.size, found.boxes[0, 0])
-    np.testing.assert_allclose(state.memory.gamma[0], gamma, rtol=1e-4)
-    assert not np.allclose(state.memory.gamma[1], gamma, rtol=1e-3)
-
-
-def test_association_keeps_computation_within_the_shapes_given():
-    frames = [[(10, 1, RED), (40, 14, GREEN)]] * 2
-    clip, found = _padded(clip_of(frames)), detections_of(frames, 2)
-    tracker = osmn.build(SETTINGS, 3, _network(MODEL.clone(dtype=jnp.bfloat16)))
+    tracker = _trackers(_network(MODEL))[name]
     start = tracker.start(clip, found)
-    state, tracked = jax.eval_shape(tracker.track, _variables(), start, clip, found)
+    state, tracked = jax.eval_shape(tracker.track, _shapes(), start, clip, found)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), start
     )
-    assert tracked.track_ids.shape == (2, 2)
+    assert tracked.shown.mask_logits.shape == (2, *masks)
+    assert tracked.track_ids.shape == (2, masks[0])
