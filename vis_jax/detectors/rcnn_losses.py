@@ -23,7 +23,7 @@ from vis_jax.losses.rcnn import RCNNLosses, mask_loss, proposal_losses
 from vis_jax.ops.anchors import inside
 from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.masks import crop_masks
-from vis_jax.ops.roi_align import Convention
+from vis_jax.ops.roi_align import ALIGNED
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 _BETA = 1 / 9  # of the smooth L1 loss of proposals, in all sources
@@ -99,21 +99,22 @@ def mask_losses(
     mask_logits: Float32[Array, "B S h w K"],
     positives: RegionTargets,
     masks: Bool[Array, "B M H W"],
-    *,
-    convention: Convention,
 ) -> Float32[Array, ""]:
     """Loss of the mask head on positive regions.
 
     A cell is inside where half of it is. Deviation: mmdetection reads the mask at one
     point of each cell, in boxes cut to whole pixels.
 
+    However the features of a region are read, masks are read with pixel centres where
+    they belong, as they are when they are enlarged again: else they would be half a
+    pixel off.
+
     Args:
       mask_logits: of the regions.
       positives: leading axes B, S.
       masks: of the true objects, in pixels.
-      convention: where a box lies on the image.
     """
-    crop = functools.partial(crop_masks, side=2 * MASK_SIDE, convention=convention)
+    crop = functools.partial(crop_masks, side=2 * MASK_SIDE, convention=ALIGNED)
     share = jax.vmap(crop)(masks, positives.boxes, positives.truth)
     wanted = (share >= 0.5).astype(jnp.float32)
     chosen = jax.vmap(of_label)(mask_logits, positives.labels)

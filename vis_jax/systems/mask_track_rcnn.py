@@ -254,7 +254,6 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
         apply(Model.masks, features, positives.boxes),
         positives,
         pair.masks,
-        convention=model.rules.roi_convention,
     )
     reference = apply(
         Model.pool, tuple(x[count:] for x in levels), pair.reference_boxes, BOX_SIDE
