@@ -51,10 +51,10 @@ def test_anchors_that_are_not_usable_are_never_chosen():
     assert out.positive[:2].all()
 
 
-def regions(truth=TRUTH, valid=(True,) * 5, size=8):
+def regions(truth=TRUTH, valid=(True,) * 5, size=8, boxes=BOXES):
     rule = MatchRule(0.5, 0.5, claim_best, 0.5, size=size, most_positive=size)
     one = functools.partial(region_targets, num_classes=5, coder=CODER, rule=rule)
-    return jax.jit(one)(KEY, BOXES, truth, valid=jnp.array(valid))
+    return jax.jit(one)(KEY, boxes, truth, valid=jnp.array(valid))
 
 
 def test_regions_include_the_truth_and_know_their_label():
@@ -81,3 +81,12 @@ def test_padding_among_proposals_is_never_chosen():
     out = regions(valid=(True, False, False, False, False))
     np.testing.assert_array_equal(out.valid.sum(), 3)
     assert out.positive[:3].all()
+
+
+def test_a_truth_claims_its_best_proposal_though_another_overlaps_that_more():
+    boxes = BOXES.at[1].set(jnp.array([0.0, 2, 10, 12]))  # IoU 8 / 12 and 7.5 / 12.5
+    second = TRUTH.boxes.at[1].set(jnp.array([0.0, 4.5, 10, 14.5]))
+    out = regions(TRUTH._replace(boxes=second), boxes=boxes)
+    rows = (out.boxes == boxes[1][None]).all(axis=1)
+    assert out.truth[rows].tolist() == [1]
+    assert out.labels[rows].tolist() == [1]

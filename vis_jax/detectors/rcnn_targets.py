@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.box_coder import BoxCoder, encode
-from vis_jax.ops.box_matching import match_by_iou
+from vis_jax.ops.box_matching import Matching, match_by_iou
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.sampling import sample_balanced
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, typed
@@ -125,8 +125,13 @@ def region_targets(
     Raises:
       ValueError: if `rule.size` is more than there are proposals and true boxes.
     """
+    # A true box stands for itself, and so is not the best candidate that is rescued.
+    number = jnp.arange(len(truth.valid), dtype=jnp.int32)
+    itself = Matching(number, truth.valid, jnp.zeros_like(truth.valid))
+    matching = jax.tree.map(
+        lambda *x: jnp.concatenate(x), itself, _match(boxes, valid, truth, rule)
+    )
     boxes = jax.lax.stop_gradient(jnp.concatenate([truth.boxes, boxes]))
-    matching = _match(boxes, jnp.concatenate([truth.valid, valid]), truth, rule)
     sampled = sample_balanced(
         rng,
         matching.positive,
