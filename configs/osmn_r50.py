@@ -8,7 +8,12 @@ Run:   python -m vis_jax.main --config configs/osmn_r50.py --workdir runs/osmn \
        python -m vis_jax.main compare --workdir runs/osmn
 Smoke: python -m vis_jax.main --config configs/osmn_r50.py:debug --workdir runs/debug
 
-`init_from` is a run of configs/mask_track_rcnn_r50.py; its detector stays as it is.
+`init_from` is a run of configs/mask_track_rcnn_r50.py; its detector stays as it is. To
+start the trunks from ImageNet, as published, convert first and train from the result:
+       python -m vis_jax.main convert --config configs/osmn_r50.py --kind vgg16 \\
+           --source vgg16-397923af.pth --output weights/osmn \\
+           --config.init_from runs/mask_track_rcnn_r50
+       .. --config.init_from weights/osmn --config.init_fresh "()"
 `dataset` as there. Schedule: that of the authors for YouTube-VOS; what the paper of
 YouTube-VIS trained it on is not known.
 Paper: 27.5 AP on YouTube-VIS 2019 validation, as what links detections.
@@ -31,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.test.tracker = "osmn"
     config.model.osmn = dict(
         widths=(64, 128, 256, 512, 512), depths=(2, 2, 3, 3, 3), hidden=4096,
-        side_width=16, style="caffe", guide_side=224,
+        side_width=16, style="torch", guide_side=224,
     )  # fmt: skip
     config.loss = dict(objects=4, train_norm=True)
     config.optimizer = dict(

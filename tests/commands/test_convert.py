@@ -92,6 +92,18 @@ def test_the_report_says_what_was_used_dropped_and_new(converted, weights):
     assert [path.name for path in output.parent.iterdir()] == ["coco"]
 
 
+def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
+    first, output = converted[0], tmp_path / "again"
+    outcome = call(
+        *words(CLIP, source, output),
+        f"--config.init_from={first}",
+        "--config.seed=7",
+    )
+    assert outcome.code == 0, outcome.err
+    before, after = load_variables(str(first)), load_variables(str(output))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
 def test_training_starts_from_it(converted, tmp_path):
     config = mask2former_vis_r50.get_config("debug")
     config.init_from = str(converted[0])

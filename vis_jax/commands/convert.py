@@ -2,6 +2,7 @@
 
 The checkpoint serves training (--config.init_from) and evaluate (--checkpoint). With
 --categories it is a workdir for evaluate and predict. Nothing in the file is executed.
+What the file does not have is random, or comes from --config.init_from, a checkpoint.
 
 examples:
   python -m vis_jax.main convert --config configs/ifr_r50.py --kind mask2former \\
@@ -59,7 +60,7 @@ def run(values: flags.FlagValues) -> None:
     variables, report = convert_file(
         values.source, shapes, values.kind, warm_start=values.warm_start
     )
-    variables = _with_initial(system, variables, report.new, seed=config.seed)
+    variables = _with_initial(system, variables, report.new, config)
     record = record_of(report, values.source, values.kind)
     _write(output, variables, record=record, categories=categories, config=config)
     print(f"{format_report(report)}\ncheckpoint    {output}")
@@ -104,22 +105,36 @@ def _shapes(system) -> dict:
     return dict(jax.eval_shape(system.init, jax.random.key(0), batch))
 
 
-def _with_initial(system, variables: dict, new: tuple[str, ...], *, seed: int) -> dict:
-    """Fills in what the file does not have, as a run with this seed would begin."""
+def _with_initial(
+    system, variables: dict, new: tuple[str, ...], config: ConfigDict
+) -> dict:
+    """Fills in what the file does not have, as a run of this config would begin."""
     import jax
     import jax.numpy as jnp
 
     from vis_jax.params import flatten, unflatten
     from vis_jax.train.dry_run import batch_shapes
+    from vis_jax.train.initial import load_initial
 
     def initial(key):
         shapes = batch_shapes(B=1, T=1, M=1, H=64, W=64)
         batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         flat = flatten(system.init(key, batch))
-        return {path: flat[path] for path in new}  # XLA leaves out the rest
+        # XLA leaves out the rest, which only has to have its shape here.
+        return {
+            path: x if path in new else jnp.zeros_like(x) for path, x in flat.items()
+        }
 
-    values = jax.device_get(jax.jit(initial)(jax.random.key(seed))) if new else {}
-    return {name: {} for name in variables} | unflatten(flatten(variables) | values)
+    converted = flatten(variables)
+    if new:
+        key = jax.random.key(config.seed)
+        begin = unflatten(jax.jit(initial)(key))
+        if config.init_from:
+            fresh = config.get("init_fresh", ())
+            begin = load_initial(config.init_from, begin, fresh=fresh)
+        values = jax.device_get(flatten(begin))
+        converted |= {path: values[path] for path in new}
+    return {name: {} for name in variables} | unflatten(converted)
 
 
 def _write(

@@ -65,8 +65,8 @@ def frame_masks(
       at_once: the most frames that leave the device together.
     """
     if found.mask_boxes is None:
-        masks = masks_of([found.mask_logits], [sizes], count=count, at_once=at_once)
-        for masks_of_frame in masks:
+        whole = masks_of([found.mask_logits], [sizes], count=count, at_once=at_once)
+        for masks_of_frame in whole:
             yield FrameMasks(keep, masks_of_frame[keep])
         return
     scale = np.divide(sizes.original, sizes.content, dtype=np.float32)
