@@ -97,7 +97,7 @@ def take_views(image, masks, matrices, size):
     Args:
       image: uint8 [h, w, 3].
       masks: bool [N, h, w].
-      matrices: float32 [T, 2, 3] of `view_matrices`.
+      matrices: float32 [T, 2, 3] of `view_matrices`; T is static.
       size: int32 [2], H and W.
 
     Returns:
@@ -105,27 +105,37 @@ def take_views(image, masks, matrices, size):
     """
     import tensorflow as tf
 
+    # One call for each frame: one for all would need the image T times.
+    frames = tf.stack(
+        [_take_pixels(image, matrix, size) for matrix in tf.unstack(matrices)]
+    )
+    x = tf.range(size[1], dtype=tf.float32)[None, None, :] + 0.5
+    y = tf.range(size[0], dtype=tf.float32)[None, :, None] + 0.5
+    place = matrices[..., None, None]
+    columns = place[:, 0, 0] * x + place[:, 0, 1] * y + place[:, 0, 2]
+    rows = place[:, 1, 0] * x + place[:, 1, 1] * y + place[:, 1, 2]
+    height, width = tf.shape(masks)[1], tf.shape(masks)[2]
+    # Rounding may put a point at the border outside.
+    columns = tf.clip_by_value(tf.cast(tf.floor(columns), tf.int32), 0, width - 1)
+    rows = tf.clip_by_value(tf.cast(tf.floor(rows), tf.int32), 0, height - 1)
+    flat = tf.reshape(masks, [-1, height * width])
+    return frames, tf.gather(flat, rows * width + columns, axis=1)
+
+
+def _take_pixels(image, matrix, size):
+    """One frame: uint8 [H, W, 3]."""
+    import tensorflow as tf
+
     # The op counts pixels by their centres.
-    turned, shift = matrices[..., :2], matrices[..., 2:]
-    half = tf.constant([[0.5], [0.5]])
-    shift = shift + turned @ half - half
-    rows = tf.concat([turned, shift], -1)
-    frames = tf.shape(rows)[0]
-    flat = tf.concat([tf.reshape(rows, [frames, 6]), tf.zeros([frames, 2])], 1)
-
-    def warp(layers, interpolation):
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=tf.repeat(layers[None], frames, axis=0),
-            transforms=flat,
-            output_shape=size,
-            interpolation=interpolation,
-            fill_mode="NEAREST",  # half a pixel at the border
-            fill_value=0.0,
-        )
-
-    pixels = warp(tf.cast(image, tf.float32), "BILINEAR")
-    # One layer more: the op refuses images without any.
-    layers = tf.pad(tf.cast(masks, tf.uint8), [[0, 1], [0, 0], [0, 0]])
-    moved = warp(tf.transpose(layers, [1, 2, 0]), "NEAREST")[..., :-1]
-    moved = tf.cast(tf.transpose(moved, [3, 0, 1, 2]), tf.bool)
-    return tf.cast(tf.clip_by_value(pixels + 0.5, 0.0, 255.0), tf.uint8), moved
+    turned, half = matrix[:, :2], tf.constant([[0.5], [0.5]])
+    shift = matrix[:, 2:] + turned @ half - half
+    row = tf.concat([tf.reshape(tf.concat([turned, shift], 1), [6]), tf.zeros([2])], 0)
+    frame = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(image, tf.float32)[None],
+        transforms=row[None],
+        output_shape=size,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",  # half a pixel at the border
+        fill_value=0.0,
+    )
+    return tf.cast(tf.clip_by_value(frame[0] + 0.5, 0.0, 255.0), tf.uint8)

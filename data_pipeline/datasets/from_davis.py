@@ -72,8 +72,12 @@ def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
     ]
     lists += source.files(source.root / "ImageSets/480p", ".txt")
     chosen = [file for file in lists if file.stem in source.splits]
-    if not lists or not chosen:
+    if not lists:
         return names, ""
+    if not chosen:
+        known = ", ".join(sorted({file.stem for file in lists}))
+        expected = f"one of those that ImageSets/ lists: {known}"
+        raise DataError(source.root, field="split", expected=expected, got=source.split)
     words = source.inside(chosen[-1]).read_text("utf-8", "replace").splitlines()
     wanted = [line.strip() for line in words if line.strip()]
     if any("/" in line for line in wanted):  # of DAVIS 2016: /JPEGImages/480p/bear/..

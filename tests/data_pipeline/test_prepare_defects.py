@@ -90,6 +90,11 @@ def unlisted(root):
     (root / "ImageSets/2017/train.txt").write_text("bear\n")
 
 
+def other_split(root):
+    layouts.as_davis(root)
+    (root / "ImageSets/2017/train.txt").rename(root / "ImageSets/2017/val.txt")
+
+
 def huge(root):
     """A PNG of 20,000 x 3,000 pixels in a few bytes: nobody decodes it."""
     layouts.as_davis(root)
@@ -132,6 +137,7 @@ DEFECTS = {
     "cut off PNG": (truncate, "00002.png: expected a whole PNG"),
     "image missing": (missing_image, "00002.png, video .*expected an image of this"),
     "unlisted video": (unlisted, "train.txt: expected the names of videos .*got bear"),
+    "unlisted split": (other_split, "split: expected one of .*lists: val, got train"),
     "huge image": (huge, "expected at most 16384 pixels a side .*20000"),
     "colours, not ids": (
         davis_with(np.zeros((48, 64, 3), np.uint8)),
