@@ -1,6 +1,7 @@
 """Batches of training clips with tf.data: plan, read, augment, pad, batch."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -61,29 +62,19 @@ def train_batches(
         cannot be read.
     """
     clips = read_clip_config(config)
-
-    def plans(first: int) -> Iterator[list[ClipPlan]]:
-        return _plans(
-            dataset,
-            clips,
-            seed=seed,
-            start_step=first,
-            host_index=host_index,
-            host_count=host_count,
-        )
-
+    plans = partial(
+        _plans,
+        dataset,
+        clips,
+        seed=seed,
+        host_index=host_index,
+        host_count=host_count,
+    )
     plans(start_step)  # wrong arguments are reported here, not in the graph
     _leave_accelerators()
     with tf.device("CPU"):
         sources = _sources(dataset, clips.frames)
-    streams = [
-        _stream(still, source, clips, plans(start_step))
-        for still, source in sources.items()
-    ]
-    data = streams[0]
-    if len(streams) > 1:
-        turns = _turns(plans(start_step))
-        data = tf.data.Dataset.choose_from_datasets(streams, turns)
+    data = _clips(sources, clips, lambda: plans(start_step))
     data = data.batch(clips.batch_size // host_count, drop_remainder=True)
     batches = data.prefetch(_BATCHES_AHEAD).as_numpy_iterator()
     return _with_clear_errors(batches, sources, plans, start_step)
@@ -92,9 +83,9 @@ def train_batches(
 def _plans(
     dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
     clips: ClipConfig,
+    start_step: int,
     *,
     seed: int,
-    start_step: int,
     host_index: int,
     host_count: int,
 ) -> Iterator[list[ClipPlan]]:
@@ -127,6 +118,18 @@ def _source(dataset: Dataset | Renders, frames: int) -> Source:
     if isinstance(dataset, Renders):
         return RenderSource(dataset, frames)
     raise ValueError(f"dataset: expected videos to train on, got {type(dataset)}")
+
+
+def _clips(
+    sources: Sources, clips: ClipConfig, plans: Callable[[], Iterator[list[ClipPlan]]]
+) -> tf.data.Dataset:
+    """All clips in order."""
+    streams = [
+        _stream(still, source, clips, plans()) for still, source in sources.items()
+    ]
+    if len(streams) == 1:
+        return streams[0]
+    return tf.data.Dataset.choose_from_datasets(streams, _turns(plans()))
 
 
 def _stream(
