@@ -7,8 +7,9 @@ import pytest
 
 from configs import mask_track_rcnn_shapes
 from tests.systems.contract import Checked, check_system, first_batch
+from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
 from vis_jax.structures import Clip
-from vis_jax.systems.mask_track_rcnn import build, draw_pair
+from vis_jax.systems.mask_track_rcnn import Pair, build, draw_pair, track_loss
 
 
 def _config(arg="debug"):
@@ -83,6 +84,36 @@ def test_a_pair_is_two_different_real_frames_in_random_roles():
     np.testing.assert_array_equal(found.reference_boxes, found.truth.boxes)
 
 
+def test_regions_learn_which_object_of_the_reference_frame_they_are():
+    """Two regions of object 0, which is there, one of object 1, which is not."""
+    boxes = jnp.array([[[0.0, 0, 10, 10], [20, 0, 30, 10]]])
+    regions = jnp.array([[[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 0, 30, 9]]])
+    none = jnp.zeros((1, 3), jnp.int32)
+    positives = RegionTargets(
+        boxes=regions,
+        truth=none.at[0, 2].set(1),
+        labels=none,
+        deltas=jnp.zeros((1, 3, 4)),
+        positive=none == 0,
+        valid=none == 0,
+    )
+    pair = Pair(
+        images=jnp.zeros((2, 1, 1, 3)),
+        truth=Truth(boxes, none[:, :2], none[:, :2] == 0),
+        masks=jnp.zeros((1, 2, 1, 1), bool),
+        reference_boxes=boxes,
+        reference_present=jnp.array([[True, False]]),
+    )
+    embeds = jnp.array([[[1.0, 0], [3, 0], [2, 0]]])
+    reference = jnp.array([[[1.0, 0], [9, 9]]])
+    # Logits 0 = none and 1, 3, 2 = object 0, which is wanted but for the last region.
+    losses = np.log1p(np.exp([-1.0, -3.0, 2.0]))
+    loss = jax.jit(track_loss, static_argnames="least")
+    for least, counted in ((0.5, [0, 1, 2]), (0.7, [0, 2])):  # IoU 1, 0.6, 0.9
+        ours = loss(embeds, reference, positives, pair, least=least)
+        np.testing.assert_allclose(ours, losses[counted].mean(), rtol=1e-5)
+
+
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
     config = _config()
@@ -101,9 +132,13 @@ def test_bfloat16_computes_without_hidden_promotion():
     ("field", "value", "message"),
     [
         ("model.backbone.name", "vgg", "expected one of"),
-        ("model.num_classes", 0, "expected a larger number"),
-        ("model.regions.sampled", 999, "expected at most"),
-        ("model.track_head.positive", 0.3, "expected an IoU in 0.5 .. 1"),
+        ("model.num_classes", 0, "expected at least 1, got 0"),
+        ("model.rpn.sampled", 1, "expected at least 2, got 1"),
+        ("model.regions.sampled", 999, "expected 1 .. 16, got 999"),
+        ("model.regions.positives", 17, "expected 1 .. 16, got 17"),
+        ("model.track_head.positive", 0.3, "expected 0.5 .. 1, got 0.3"),
+        ("test.score", 2.0, "expected 0 .. 1, got 2.0"),
+        ("test.objects", 129, "expected 1 .. 128, got 129"),  # 16 regions, 8 classes
         ("test.tracker", "sort", "expected one of"),
         ("test.mode", "film", "expected 'video' or 'clip'"),
         ("test.mode", "clip", None),

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import pytest
 
@@ -33,3 +35,19 @@ def test_a_tracker_without_its_network_is_an_error():
     del config.model["osmn"]
     with pytest.raises(ValueError, match=r"test.tracker: expected one of .* 'osmn'"):
         SYSTEMS["mask_track_rcnn"](config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model.osmn.widths", (4, 4), "expected 5 numbers, got (4, 4)"),
+        ("model.osmn.guide_side", 50, "expected a multiple of 32 pixels, got 50"),
+        ("loss.objects", 0, "expected at least 1, got 0"),
+        ("test.objects", 129, "expected 1 .. 128, got 129"),  # of the detector
+    ],
+)
+def test_a_wrong_setting_is_an_error(field, value, message):
+    config = osmn_shapes.get_config("debug")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=re.escape(f"{field}: {message}")):
+        build(config)

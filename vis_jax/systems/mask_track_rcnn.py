@@ -116,7 +116,6 @@ def build(config: ConfigDict) -> System:
     Raises:
       ValueError: a choice by name is unknown, or a setting cannot be.
     """
-    _check(config)
     model, rules = build_model(config), _rules(config)
     tracker = build_tracker(config.test, TRACKERS)
     check_test(config.test, tracker)
@@ -146,7 +145,12 @@ def build_detector(config: ConfigDict) -> Detector:
 
 
 def build_model(config: ConfigDict) -> Model:
-    """The network of a config."""
+    """The network of a config.
+
+    Raises:
+      ValueError: a choice by name is unknown, or a setting cannot be.
+    """
+    _check(config)
     dtype = jnp.dtype(config.compute_dtype)
     model, test = config.model, config.test
     backbone = dict(model.backbone)
@@ -239,6 +243,24 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
         coder=model.rules.roi_coder,
         rule=rules.regions,
     )
+    heads = _head_losses(apply, levels, regions, pair=pair, rules=rules)
+    return {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **heads}
+
+
+def _head_losses(
+    apply, levels: Levels, regions: RegionTargets, *, pair: Pair, rules: TrainRules
+):
+    """Terms of the heads on regions of the key frames.
+
+    Args:
+      apply: (method of Model, its inputs) -> outputs.
+      levels: of all frames of the pairs.
+      regions: sampled.
+      pair, rules: see there.
+    """
+    count = len(regions.boxes)
+    features = tuple(x[:count] for x in levels)
+    others = tuple(x[count:] for x in levels)
     pooled = apply(Model.pool, features, regions.boxes, BOX_SIDE)
     boxes = cast(BoxOutput, apply(Model.classify_pooled, pooled))
     heads = region_losses(
@@ -250,21 +272,13 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
         beta=1.0,
     )
     positives = positives_of(regions, rules.regions)
-    mask = mask_losses(
-        apply(Model.masks, features, positives.boxes),
-        positives,
-        pair.masks,
-    )
-    reference = apply(
-        Model.pool, tuple(x[count:] for x in levels), pair.reference_boxes, BOX_SIDE
-    )
+    mask_logits = apply(Model.masks, features, positives.boxes)
+    reference = apply(Model.pool, others, pair.reference_boxes, BOX_SIDE)
     return {
-        "rpn_class": rpn.classes,
-        "rpn_box": rpn.boxes,
         "box_class": heads.classes,
         "box": heads.boxes,
-        "mask": mask,
-        "track": _track_loss(
+        "mask": mask_losses(mask_logits, positives, pair.masks),
+        "track": track_loss(
             apply(Model.embed, pooled[:, : rules.regions.most_positive]),
             apply(Model.embed, reference),
             positives,
@@ -274,7 +288,7 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
     }
 
 
-def _track_loss(
+def track_loss(
     embeds: Float32[Array, "B S E"],
     reference: Float32[Array, "B M E"],
     positives: RegionTargets,
@@ -354,28 +368,20 @@ def _rules(config: ConfigDict) -> TrainRules:
 
 def _check(config: ConfigDict) -> None:
     """Raises ValueError naming the first field that cannot be."""
-    model = config.model
-    least = {
-        "model.num_classes": model.num_classes,
-        "model.rpn.sampled": model.rpn.sampled // 2,
-        "model.rpn.proposals": model.rpn.proposals,
-        "model.regions.positives": model.regions.positives,
-    }
-    for field, value in least.items():
-        if value < 1:
-            raise ValueError(f"{field}: expected a larger number, got {value}")
-    if model.regions.sampled < model.regions.positives:
-        raise ValueError(
-            "model.regions.sampled: expected at least model.regions.positives,"
-            f" {model.regions.positives}, got {model.regions.sampled}"
-        )
-    if model.regions.sampled > model.rpn.proposals:
-        raise ValueError(
-            "model.regions.sampled: expected at most model.rpn.proposals,"
-            f" {model.rpn.proposals}, got {model.regions.sampled}"
-        )
-    if not 0.5 <= model.track_head.positive <= 1:
-        raise ValueError(
-            "model.track_head.positive: expected an IoU in 0.5 .. 1, got"
-            f" {model.track_head.positive}"
-        )
+    model, test = config.model, config.test
+    regions, proposals = model.regions, model.rpn.proposals
+    for field, value, least, most in (
+        ("model.num_classes", model.num_classes, 1, None),
+        ("model.rpn.sampled", model.rpn.sampled, 2, None),
+        ("model.rpn.proposals", proposals, 1, None),
+        ("model.regions.sampled", regions.sampled, 1, proposals),
+        ("model.regions.positives", regions.positives, 1, regions.sampled),
+        # A region is of use from an IoU of 0.5 for all heads.
+        ("model.track_head.positive", model.track_head.positive, 0.5, 1),
+        ("test.score", test.score, 0, 1),
+        ("test.nms", test.nms, 0, 1),
+        ("test.objects", test.objects, 1, proposals * model.num_classes),
+    ):
+        if value < least or (most is not None and value > most):
+            expected = f"at least {least}" if most is None else f"{least} .. {most}"
+            raise ValueError(f"{field}: expected {expected}, got {value}")

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from vis_jax.association.modulation import OSMN
 from vis_jax.association.modulation_loss import Rule, osmn_loss
 from vis_jax.backbones.normalize import normalize
+from vis_jax.backbones.vgg import DEPTHS, STRIDE
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.detect_then_track import (
     Detector,
@@ -39,6 +40,7 @@ def build(config: ConfigDict, detector: Detector) -> System:
     Raises:
       ValueError: a setting cannot be.
     """
+    _check(config)
     model = build_model(config)
     side = config.model.osmn.guide_side
     rule = Rule(config.loss.objects, side, config.loss.train_norm)
@@ -97,6 +99,25 @@ def trackers(config: ConfigDict) -> dict[str, Callable[[Mapping, int], Tracker]]
         return osmn_masks.build(settings, slots, network)
 
     return {**TRACKERS, "osmn": link, "osmn_masks": propagate}
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises ValueError naming the first field that cannot be."""
+    model = config.model.osmn
+    for name in ("widths", "depths"):
+        if len(model[name]) != len(DEPTHS):
+            raise ValueError(
+                f"model.osmn.{name}: expected {len(DEPTHS)} numbers, got {model[name]}"
+            )
+    if model.guide_side < STRIDE or model.guide_side % STRIDE:
+        raise ValueError(
+            f"model.osmn.guide_side: expected a multiple of {STRIDE} pixels, got"
+            f" {model.guide_side}"
+        )
+    if config.loss.objects < 1:
+        raise ValueError(
+            f"loss.objects: expected at least 1, got {config.loss.objects}"
+        )
 
 
 def _own(variables: dict) -> dict:
