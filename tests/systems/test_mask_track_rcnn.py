@@ -141,7 +141,6 @@ def test_bfloat16_computes_without_hidden_promotion():
         ("test.objects", 129, "expected 1 .. 128, got 129"),  # 16 regions, 8 classes
         ("test.tracker", "sort", "expected one of"),
         ("test.mode", "film", "expected 'video' or 'clip'"),
-        ("test.mode", "clip", None),
         ("test.tta", (64,), r"expected \(\)"),
         ("test.tracks", 0, "expected at least 1"),
     ],
@@ -149,7 +148,19 @@ def test_bfloat16_computes_without_hidden_promotion():
 def test_a_wrong_setting_is_an_error(field, value, message):
     config = _config()
     config.update_from_flattened_dict({field: value})
-    if message is None:  # clips of more than one frame
-        field, message = "test.clip_length", "expected 1 with a tracker"
     with pytest.raises(ValueError, match=f"{field}: {message}"):
+        build(config)
+
+
+def test_clips_of_single_frames_are_all_that_a_tracker_reads():
+    config = _config()
+    config.test.update(mode="clip", clip_length=1, clip_stride=1)
+    build(config)
+    for name in ("clip_length", "clip_stride"):
+        config.test[name] = 2
+        with pytest.raises(ValueError, match=f"test.{name}: expected 1 with a tracker"):
+            build(config)
+        config.test[name] = 1
+    config.test.tracker = "seq"
+    with pytest.raises(ValueError, match="test.mode: expected 'video' with"):
         build(config)

@@ -150,7 +150,7 @@ def predictions(
 
 def check_test(test: ConfigDict, tracker: Tracker) -> None:
     """Raises ValueError unless the settings of inference suit tracking by detection."""
-    mode, length = test.get("mode", "video"), test.get("clip_length", 1)
+    mode = test.get("mode", "video")
     if mode not in ("video", "clip"):
         raise ValueError(f"test.mode: expected 'video' or 'clip', got {mode!r}")
     if mode == "clip" and tracker.offline:
@@ -158,11 +158,12 @@ def check_test(test: ConfigDict, tracker: Tracker) -> None:
             f"test.mode: expected 'video' with test.tracker {test.tracker!r}, which has"
             " to see all frames, got 'clip'"
         )
-    if mode == "clip" and length != 1:
-        raise ValueError(
-            "test.clip_length: expected 1 with a tracker, as no frame is seen twice,"
-            f" got {length}"
-        )
+    for name in ("clip_length", "clip_stride"):
+        if mode == "clip" and test.get(name, 1) != 1:
+            raise ValueError(
+                f"test.{name}: expected 1 with a tracker, which sees every frame once,"
+                f" got {test[name]}"
+            )
     if test.get("tta"):
         raise ValueError(f"test.tta: expected () with a tracker, got {test.tta}")
     for name in ("tracks", "objects", "chunk"):

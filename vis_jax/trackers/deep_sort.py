@@ -138,6 +138,14 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value < 1:
             raise ValueError(f"{where}.{name}: expected at least 1, got {value}")
+    for name, most in (
+        ("min_score", 1),
+        ("max_cosine_distance", 2),
+        ("max_iou_distance", 1),
+    ):
+        value = getattr(settings, name)
+        if not 0 <= value <= most:
+            raise ValueError(f"{where}.{name}: expected 0 .. {most}, got {value}")
 
 
 def empty_state(slots: int, budget: int, features: int) -> State:
