@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.system = "osmn"
     config.num_steps = options.steps
     config.init_fresh = ("osmn/.*",)
-    # The frame before the one to be segmented is the one before in the video.
+    # Three of five frames in a row: most follow each other in the video.
     config.data.update(frames=3, frame_range=2, batch_size=4)
     config.test.tracker = "osmn"
     config.model.osmn = dict(
