@@ -1,4 +1,5 @@
 import functools
+import operator
 
 import jax
 import numpy as np
@@ -128,6 +129,18 @@ def test_frame_by_frame_is_all_at_once():
     end, rows = one_by_one(track, state, clip, found)
     np.testing.assert_array_equal([x.track_ids[0] for x in rows], at_once.track_ids)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), end, last)
+
+
+def test_shows_the_very_arrays_of_the_detections():
+    clip, found = clip_of(FAST), detections_of(FAST, SIZE)
+    tracker = osmn.build(SETTINGS, SLOTS, NETWORK)
+
+    def track(found):
+        _, tracked = tracker.track({}, tracker.start(clip, found), clip, found)
+        assert all(map(operator.is_, tracked.shown, found))
+        return tracked.lost
+
+    jax.eval_shape(track, found)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ track that no detection continues goes on from the propagated mask; where that i
 from the last one that was not. Letters: M tracks, N detections, C tracks at once.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -82,52 +83,64 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
       ValueError: a setting is out of its range.
     """
     where = "test.trackers.osmn"
-    linking = _linking(settings)
-    iou.check(linking, where)
+    iou.check(_linking(settings), where)
     _check(settings, where)
+    step = functools.partial(_step, settings=settings)
 
     def begin(clip: Clip, detections: Detections) -> State:
         del clip, detections
         return start(network, slots)
 
-    def step(runner: Runner, state: State, frame: Frame, found: Detections):
-        masks = detection_masks(found, frame)
-        seen = _propagate(
-            runner,
-            state,
-            frame,
-            boxes=found.boxes,
-            masks=masks,
-            overlap=settings.overlap,
-        )
-        bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, linking)
-        slot = jnp.where(track_ids > 0, track_ids - 1, slots)
-        best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
-        better = found.scores > best
-        first = track_ids > state.bank.tracks
-        memory = remember(
-            state.memory,
-            masks,
-            runner=runner,
-            frame=frame,
-            slots=slot,
-            scores=found.scores,
-            wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
-        )
-        # A detection counts more than what was propagated, unless its mask is empty.
-        own = jax.vmap(place_of)(masks)
-        places = renew(memory.places, seen.places)
-        detected = jnp.where(own.sigma[:, 0] > 0, slot, slots)
-        places = jax.tree.map(
-            lambda x, y: x.at[detected].set(y, mode="drop"), places, own
-        )
-        return State(bank, memory._replace(places=places)), track_ids, found
-
     def track(variables: dict, state: State, clip: Clip, detections: Detections):
         runner = Runner(network, variables, settings.chunk)
-        return scan_images(step, runner, state=state, clip=clip, detections=detections)
+        state, tracked = scan_images(
+            step, runner, state=state, clip=clip, detections=detections
+        )
+        # The arrays that were given: they need not be copied, nor masks enlarged again.
+        return state, tracked._replace(shown=detections)
 
     return Tracker(begin, track, offline=False)
+
+
+def _step(
+    runner: Runner,
+    state: State,
+    frame: Frame,
+    found: Detections,
+    *,
+    settings: Settings,
+):
+    """One frame: the state after it, the identities, and what is shown."""
+    slots = state.memory.gamma.shape[0]
+    masks = detection_masks(found, frame)
+    seen = _propagate(
+        runner,
+        state,
+        frame,
+        boxes=found.boxes,
+        masks=masks,
+        overlap=settings.overlap,
+    )
+    bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, _linking(settings))
+    slot = jnp.where(track_ids > 0, track_ids - 1, slots)
+    best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
+    better = found.scores > best
+    first = track_ids > state.bank.tracks
+    memory = remember(
+        state.memory,
+        masks,
+        runner=runner,
+        frame=frame,
+        slots=slot,
+        scores=found.scores,
+        wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
+    )
+    # A detection counts more than what was propagated, unless its mask is empty.
+    own = jax.vmap(place_of)(masks)
+    places = renew(memory.places, seen.places)
+    detected = jnp.where(own.sigma[:, 0] > 0, slot, slots)
+    places = jax.tree.map(lambda x, y: x.at[detected].set(y, mode="drop"), places, own)
+    return State(bank, memory._replace(places=places)), track_ids, found
 
 
 def _propagate(

@@ -6,6 +6,7 @@ From then on the network moves each track's mask from frame to frame, and detect
 only say its class and score. Letters: M tracks, N detections, C tracks at once.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -66,48 +67,59 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
       ValueError: a setting is out of its range.
     """
     _check(settings)
+    step = functools.partial(_step, settings=settings)
 
     def begin(clip: Clip, detections: Detections) -> State:
         del detections
         _check_canvas(clip, settings.mask_stride)
         return start(network, slots)
 
-    def step(runner: Runner, state: State, frame: Frame, found: Detections):
-        detected = detection_masks(found, frame)
-        masks = _propagate(runner, state, frame)
-        overlaps = jnp.where(found.valid[None], mask_iou(masks, detected), 0.0)
-        bank, track_ids = write_bank(
-            state.bank,
-            found._replace(embeds=found.embeds[:, :0]),
-            jnp.zeros(found.labels.shape, jnp.int32),
-            kept=jnp.zeros_like(found.valid),
-            new=found.valid & ~jnp.any(overlaps >= settings.min_iou, axis=0),
-            refresh_labels=False,
-        )
-        begun = jnp.where(track_ids > 0, track_ids - 1, slots)
-        masks = masks.at[begun].set(detected, mode="drop")
-        numbers = jnp.arange(begun.shape[0], dtype=jnp.int32)
-        overlaps = overlaps.at[begun, numbers].set(1.0, mode="drop")
-        memory = remember(
-            state.memory,
-            detected,
-            runner=runner,
-            frame=frame,
-            slots=begun,
-            scores=found.scores,
-            wanted=track_ids > 0,
-        )
-        places = renew(memory.places, jax.vmap(place_of)(masks))
-        shown = _shown(settings, masks, overlaps, bank, found)
-        ids = jnp.arange(slots, dtype=jnp.int32) + 1
-        state = State(bank, memory._replace(places=places))
-        return state, jnp.where(shown.valid, ids, 0), shown
-
     def track(variables: dict, state: State, clip: Clip, detections: Detections):
         runner = Runner(network, variables, settings.chunk)
         return scan_images(step, runner, state=state, clip=clip, detections=detections)
 
     return Tracker(begin, track, offline=False)
+
+
+def _step(
+    runner: Runner,
+    state: State,
+    frame: Frame,
+    found: Detections,
+    *,
+    settings: Settings,
+):
+    """One frame: the state after it, the identities, and what is shown."""
+    slots = state.memory.gamma.shape[0]
+    detected = detection_masks(found, frame)
+    masks = _propagate(runner, state, frame)
+    overlaps = jnp.where(found.valid[None], mask_iou(masks, detected), 0.0)
+    bank, track_ids = write_bank(
+        state.bank,
+        found._replace(embeds=found.embeds[:, :0]),
+        jnp.zeros(found.labels.shape, jnp.int32),
+        kept=jnp.zeros_like(found.valid),
+        new=found.valid & ~jnp.any(overlaps >= settings.min_iou, axis=0),
+        refresh_labels=False,
+    )
+    begun = jnp.where(track_ids > 0, track_ids - 1, slots)
+    masks = masks.at[begun].set(detected, mode="drop")
+    numbers = jnp.arange(begun.shape[0], dtype=jnp.int32)
+    overlaps = overlaps.at[begun, numbers].set(1.0, mode="drop")
+    memory = remember(
+        state.memory,
+        detected,
+        runner=runner,
+        frame=frame,
+        slots=begun,
+        scores=found.scores,
+        wanted=track_ids > 0,
+    )
+    places = renew(memory.places, jax.vmap(place_of)(masks))
+    shown = _shown(settings, masks, overlaps, bank, found)
+    ids = jnp.arange(slots, dtype=jnp.int32) + 1
+    state = State(bank, memory._replace(places=places))
+    return state, jnp.where(shown.valid, ids, 0), shown
 
 
 def _propagate(runner: Runner, state: State, frame: Frame) -> Bool[Array, "M H W"]:
