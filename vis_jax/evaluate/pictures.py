@@ -28,12 +28,12 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         canvas = (one.images.shape[1], one.images.shape[2])
         keep = np.flatnonzero(np.asarray(found.valid) & (found.scores >= SHOWN_FROM))
         count = len(one.images)
-        masks = np.zeros((len(found.scores), count, *canvas), bool)
+        masks = np.zeros((len(keep), count, *canvas), bool)
         frames = frame_masks(
             found, Sizes(canvas, canvas, canvas), keep=keep, count=count, at_once=count
         )
         for frame, (rows, shown) in enumerate(frames):
-            masks[rows, frame] = shown.swapaxes(-1, -2)
+            masks[np.searchsorted(keep, rows), frame] = shown.swapaxes(-1, -2)
         truth = _row(
             one.images,
             one.masks[one.instance_valid],
@@ -44,7 +44,7 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         )
         tracks = _row(
             one.images,
-            masks[keep],
+            masks,
             np.asarray(found.track_ids)[keep],
             np.asarray(found.labels)[keep],
             np.asarray(found.scores)[keep],
