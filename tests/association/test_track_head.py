@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.association.track_head import TrackHead, match_logits
+from vis_jax.association.track_head import TrackHead
+from vis_jax.ops.match_logits import match_logits
 
 EMBEDS = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]])
 MEMORY = jnp.array([[3.0, 1.0], [0.0, -1.0]])

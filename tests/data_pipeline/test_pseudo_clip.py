@@ -278,7 +278,9 @@ def test_a_bad_image_is_named(config, tmp_path):
     for file in (tmp_path / "coco/images/train2017").iterdir():
         file.write_bytes(file.read_bytes()[:300])
     batches = train_batches(make_training_set(config), config, seed=0, start_step=0)
-    with pytest.raises(DataError, match=r"(one.jpg|two.png|three.jpg), video .* whole image"):
+    with pytest.raises(
+        DataError, match=r"(one.jpg|two.png|three.jpg), video .* whole image"
+    ):
         next(batches)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from tests.golden.cases import Case, nhwc
 from tests.golden.golden_weights import uniform
-from vis_jax.association.track_head import TrackHead, match_logits
+from vis_jax.association.track_head import TrackHead
 from vis_jax.converters.mask_rcnn import roi_kernel
 from vis_jax.converters.transforms import kernel, same
 from vis_jax.losses.identity import match_loss
+from vis_jax.ops.match_logits import match_logits
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.mask_track import Settings, build, match_scores
 

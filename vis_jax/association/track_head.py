@@ -1,17 +1,13 @@
 """Tracking head of MaskTrack R-CNN: an embedding for each region of interest.
 
-Yang et al., "Video Instance Segmentation", ICCV 2019. `match_logits` compares two sets
-of embeddings; trackers, which know no heads, have it from `ops`. Letters: R regions,
-S side of their features.
+Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.match_logits` compares two
+sets of embeddings. Letters: R regions, S side of their features.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.ops.match_logits import match_logits
 from vis_jax.typing import Array, Float, Float32
-
-__all__ = ["TrackHead", "match_logits"]
 
 _NORMAL = nn.initializers.normal(0.01)
 

@@ -81,15 +81,8 @@ def compare(
     tables, waiting = _plan(rows, folder, run_id)
 
     def see(index: int) -> Seen:
-        video = dataset.videos[index]
-        footage = read_footage(
-            video_frames(dataset, index),
-            test,
-            height=video.height,
-            width=video.width,
-            num_frames=video.length,
-        )
-        path = folder / CACHE / f"{video.video_id}.npz"
+        footage = _footage(dataset, index, test)
+        path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
         detections = cached(path, run_id, lambda: find(footage))
         return Seen(footage, detections, dataset.truth(index))
 
@@ -102,6 +95,18 @@ def compare(
         write_json(folder / COMPARE, report, indent=1)
     write_json(folder / COMPARE, report, indent=1)
     return report
+
+
+def _footage(dataset: Dataset, index: int, test: ConfigDict) -> Footage:
+    """A video as the detector sees it."""
+    video = dataset.videos[index]
+    return read_footage(
+        video_frames(dataset, index),
+        test,
+        height=video.height,
+        width=video.width,
+        num_frames=video.length,
+    )
 
 
 def _plan(

@@ -133,9 +133,18 @@ def _link(parts: Parts, name: str, settings: dict) -> Link:
 
 
 def _problem(parts: Parts, name: str) -> str:
-    """Why a tracker cannot be run; empty if it can."""
+    """Why a tracker does not fit the model; empty if it does.
+
+    Raises:
+      ValueError: a setting of it is wrong.
+    """
     try:
-        _try(parts, _tracker(parts, name, _settings(parts, name)))
+        settings = _settings(parts, name)
+    except ValueError as error:
+        return str(error)
+    tracker = _tracker(parts, name, settings)
+    try:
+        _try(parts, tracker)
     except (ValueError, FlaxError) as error:
         return " ".join(str(error).split())
     return ""

@@ -1,5 +1,6 @@
 """From a part of a config to the settings of a tracker, a NamedTuple."""
 
+import math
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ def read_settings(where: str, kind: type[Settings], values: Mapping) -> Settings
       values: by field.
 
     Raises:
-      ValueError: a field is missing, unknown or of another type.
+      ValueError: a field is missing, unknown, of another type, or a number below 0.
     """
     fields = kind.__annotations__
     for name in (*values, *fields):
@@ -48,3 +49,6 @@ def _check_type(where: str, expected: type, value: object) -> None:
     stray = isinstance(value, bool) and expected is not bool
     if stray or not isinstance(value, accepted):
         raise ValueError(f"{where}: expected {expected.__name__}, got {value!r}")
+    number = isinstance(value, int | float) and expected is not bool
+    if number and not 0 <= float(value) < math.inf:
+        raise ValueError(f"{where}: expected a number of at least 0, got {value}")
