@@ -49,6 +49,5 @@ def _check_type(where: str, expected: type, value: object) -> None:
     stray = isinstance(value, bool) and expected is not bool
     if stray or not isinstance(value, accepted):
         raise ValueError(f"{where}: expected {expected.__name__}, got {value!r}")
-    number = isinstance(value, int | float) and expected is not bool
-    if number and not 0 <= float(value) < math.inf:
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
         raise ValueError(f"{where}: expected a number of at least 0, got {value}")
