@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.frame_range = 1_000  # any two frames of a video
     config.test.update(
         split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64),
-        tracks=100, top=100,
+        tracks=300, top=300,
     )  # fmt: skip
     config.model.num_classes = 0  # as many as the folder has categories
     return common.shrink(config) if options.debug else config

@@ -33,8 +33,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
     )  # fmt: skip
     config.test = dict(
-        split="val", videos=50, short_side=96, long_side=1333, top=60, chunk=12,
-        frame_buckets=(12, 24, 36), score=0.05, nms=0.5, objects=10, tracks=60,
+        split="val", videos=50, short_side=96, long_side=1333, top=120, chunk=12,
+        frame_buckets=(12, 24, 36), score=0.05, nms=0.5, objects=10, tracks=120,
         tracker="mask_track", trackers=common.TRACKERS,
         **common.INFERENCE,
     )  # fmt: skip
