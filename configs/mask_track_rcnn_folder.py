@@ -6,6 +6,9 @@ Run:   python -m vis_jax.main --config configs/mask_track_rcnn_folder.py \\
            --workdir runs/folder --config.data.root=/data/videos \\
            --config.data.held_out='("dog","boat")'
 Smoke: the same with --config configs/mask_track_rcnn_folder.py:debug (any CPU)
+
+With `--config.init_from` it starts from a run of configs/mask_track_rcnn_shapes.py; the
+layers that name classes are new then, as the classes are others.
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +21,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, steps=2_000, debug=False)
     config = mask_track_rcnn_shapes.get_config(f"steps={options.steps}")
     config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
+    config.init_fresh = (
+        "box_head/(class_logits|deltas)/.*",
+        "mask_head/mask_logits/.*",
+    )
     config.data.frame_range = 1_000  # any two frames of a video
     config.test.update(
         split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64),

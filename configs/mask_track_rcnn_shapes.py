@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict(dict(system="mask_track_rcnn", seed=0))
     config.num_steps = options.steps
     config.compute_dtype = "float32"
-    config.init_from = ""
+    config.init_from, config.init_fresh = "", ()
     config.data = dict(
         name="moving_shapes", root="", split="train", held_out=(), loader="tf",
         # Any two frames of a video.
