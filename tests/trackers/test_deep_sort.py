@@ -266,7 +266,7 @@ def test_wrong_settings_are_named():
             r"test\.trackers\.deep_sort\.n_init: expected at least 1, got 0",
         ),
         ({"min_score": 30.0}, r"deep_sort\.min_score: expected 0 \.\. 1, got 30\.0"),
-        ({"max_cosine_distance": -0.2}, r"max_cosine_distance: expected 0 \.\. 2"),
+        ({"max_cosine_distance": 2.1}, r"max_cosine_distance: expected 0 \.\. 2"),
         ({"budget": None}, r"deep_sort\.budget: expected int, got None"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -171,8 +171,8 @@ def test_wrong_settings_are_named():
 
 def test_the_tracker_is_chosen_by_name():
     test = {"tracker": "iou", "tracks": 5, "trackers": {"iou": PAPER._asdict()}}
-    assert build_tracker(test).offline is False
+    assert build_tracker(test, TRACKERS).offline is False
     with pytest.raises(ValueError, match=r"test\.tracker: expected one of .*'iou'"):
-        build_tracker({**test, "tracker": "uoi"})
+        build_tracker({**test, "tracker": "uoi"}, TRACKERS)
     with pytest.raises(ValueError, match=r"test\.trackers\.iou: expected settings"):
-        build_tracker({**test, "trackers": {}})
+        build_tracker({**test, "trackers": {}}, TRACKERS)
