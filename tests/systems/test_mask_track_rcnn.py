@@ -133,7 +133,8 @@ def test_bfloat16_computes_without_hidden_promotion():
     [
         ("model.backbone.name", "vgg", "expected one of"),
         ("model.num_classes", 0, "expected at least 1, got 0"),
-        ("model.rpn.sampled", 1, "expected at least 2, got 1"),
+        ("model.rpn.sampled", 1, "expected 2 .. 1536, got 1"),  # anchors of 64 x 96
+        ("model.rpn.proposals", 2000, "expected 1 .. 1536, got 2000"),
         ("model.regions.sampled", 999, "expected 1 .. 16, got 999"),
         ("model.regions.positives", 17, "expected 1 .. 16, got 17"),
         ("model.track_head.positive", 0.3, "expected 0.5 .. 1, got 0.3"),

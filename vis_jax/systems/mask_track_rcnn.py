@@ -370,10 +370,13 @@ def _check(config: ConfigDict) -> None:
     """Raises ValueError naming the first field that cannot be."""
     model, test = config.model, config.test
     regions, proposals = model.regions, model.rpn.proposals
+    height, width = config.data.canvas
+    cells = sum(-(-height // stride) * -(-width // stride) for stride in _STRIDES)
+    anchors = len(_RATIOS) * cells  # of a training frame
     for field, value, least, most in (
         ("model.num_classes", model.num_classes, 1, None),
-        ("model.rpn.sampled", model.rpn.sampled, 2, None),
-        ("model.rpn.proposals", proposals, 1, None),
+        ("model.rpn.sampled", model.rpn.sampled, 2, anchors),
+        ("model.rpn.proposals", proposals, 1, anchors),
         ("model.regions.sampled", regions.sampled, 1, proposals),
         ("model.regions.positives", regions.positives, 1, regions.sampled),
         # A region is of use from an IoU of 0.5 for all heads.
