@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 
 from vis_jax.evaluate.clips import bucket
-from vis_jax.evaluate.masks import Sizes, frame_masks, resize_matrix, upsample
+from vis_jax.evaluate.masks import (
+    Sizes,
+    frame_masks,
+    resize_matrix,
+    stretched,
+    upsample,
+)
+from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Predictions
 
 
@@ -65,3 +72,19 @@ def test_masks_over_boxes_come_at_the_original_size():
     assert second.masks.all()
     (nothing,) = frame_masks(found, sizes, keep=keep[:0], count=1, at_once=1)
     assert nothing.masks.shape == (0, 32, 16)
+
+
+def test_masks_are_those_of_the_op():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, 5, 4)).astype(np.float32)
+    corners = rng.uniform(-3, 30, (20, 2, 2))
+    boxes = np.concatenate([corners.min(1), corners.max(1)], 1).astype(np.float32)
+    boxes[0] = 7, 7, 7, 9  # empty
+    size = (21, 26)
+    expected = np.asarray(
+        jax.jit(stretch_masks, static_argnames="size")(values, boxes, size=size)
+    )
+    found = stretched(values, boxes, size).swapaxes(1, 2)
+    clear = np.abs(expected) > 1e-5  # rounding may turn a sign at zero
+    np.testing.assert_array_equal(found[clear], (expected > 0)[clear])
+    assert not found[expected == 0].any()

@@ -1,6 +1,7 @@
 """Mask logits of a system as masks at the original size, and as run lengths."""
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Predictions
 
 # Masks of this many pixels leave the device at once: 64 MiB as bytes.
 _PIXELS_AT_ONCE = 1 << 26
-_ROWS_AT_ONCE = 10  # masks over boxes that are enlarged by one program
 
 
 class Sizes(NamedTuple):
@@ -84,23 +83,38 @@ def stretched(
 ) -> np.ndarray:
     """Masks uint8 [N, W, H] of values [N, h, w] that cover boxes.
 
+    As `ops.masks.stretch_masks`, on the host and only inside the boxes: on a CPU 5 to
+    14 times as fast as whole frames.
+
     Args:
       values: positive inside.
       boxes: float32 [N, 4] in pixels of the frame.
       size: height and width of the frame in pixels.
     """
-    masks = [np.zeros((0, *size[::-1]), np.uint8)]
-    for start in range(0, len(boxes), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        # Always as many, so that one program serves all.
-        missing = _ROWS_AT_ONCE - len(boxes[part])
-        some = _stretch(
-            np.pad(values[part], ((0, missing), (0, 0), (0, 0))),
-            np.pad(boxes[part], ((0, missing), (0, 0))),
-            size=size,
-        )
-        masks.append(np.asarray(some)[: _ROWS_AT_ONCE - missing])
-    return np.concatenate(masks)
+    masks = np.zeros((len(boxes), *size[::-1]), np.uint8)
+    for mask, cells, box in zip(masks, values, boxes.tolist(), strict=True):
+        rows = _inside(box[1], box[3], size[0], cells.shape[0])
+        columns = _inside(box[0], box[2], size[1], cells.shape[1])
+        enlarged = columns.weights @ cells.T @ rows.weights.T
+        mask[columns.pixels, rows.pixels] = enlarged > 0
+    return masks
+
+
+class _Inside(NamedTuple):
+    """Pixels of an axis that lie in a box, and what they read."""
+
+    pixels: slice
+    weights: np.ndarray  # float32 [pixels, cells]
+
+
+def _inside(low: float, high: float, length: int, cells: int) -> _Inside:
+    """Bilinear weights of the cells of a box at the centres of its pixels."""
+    first = min(max(math.ceil(low - 0.5), 0), length)
+    last = max(min(math.ceil(high - 0.5), length), first)
+    at = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
+    at = np.clip(at, 0, cells - 1)
+    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
+    return _Inside(slice(first, last), weights.astype(np.float32))
 
 
 def masks_of(
@@ -149,12 +163,6 @@ def blend(views, to_original):
         for logits, axes in zip(views, to_original, strict=True)
     ]
     return (sum(probs) / len(probs) > 0.5).astype(jnp.uint8)
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def _stretch(values, boxes, *, size):
-    masks = stretch_masks(values, boxes, size=size) > 0
-    return masks.swapaxes(1, 2).astype(jnp.uint8)
 
 
 def _enlarge(logits, rows, columns):
