@@ -184,7 +184,7 @@ def clips(
 
 
 # The least sizes of the parts of a model that still train.
-_SMALL = dict(
+_SMALL: dict[str, Mapping] = dict(
     pixel_decoder=dict(dim=32, layers=1, heads=4, mlp_dim=64),
     mask_decoder=dict(dim=32, layers=2, heads=4, queries=8, mlp_dim=64),
     fpn=dict(dim=16),
