@@ -84,9 +84,9 @@ NO_DECAY_ON_NORMS_AND_TABLES = (
 )
 
 
-# Annotated frames of the training videos, an estimate that was not counted: videos times
-# mean frames of each, for OVIS 12.77 s with five frames a second. Schedules in epochs
-# are computed from them; --dry_run tells the epochs over the videos of the data at hand.
+# Annotated frames of the training videos, an estimate that was not counted: videos
+# times mean frames of each, for OVIS 12.77 s with five frames a second. Schedules in
+# epochs are computed from them; --dry_run tells the epochs over the videos at hand.
 TRAIN_FRAMES = {
     "ytvis2019": 61_800,  # 2,238 x 27.6
     "ytvis2021": 90_100,  # 2,985 x 30.2
