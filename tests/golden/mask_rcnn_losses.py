@@ -15,11 +15,11 @@ from tests.golden.cases import Case
 from tests.golden.mask_rcnn import converted, inputs_of_case
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE, MaskRCNN
+from vis_jax.detectors.rcnn_losses import sample_regions
 from vis_jax.detectors.rcnn_targets import (
     MatchRule,
     Truth,
     anchor_targets,
-    region_targets,
 )
 from vis_jax.layers.norm import FrozenBatchNorm
 from vis_jax.losses.rcnn import mask_loss, proposal_losses, region_losses
@@ -106,18 +106,14 @@ def targets_of(model: MaskRCNN, proposals, truth):
     size = model.rules.proposals.size + truth.valid.shape[1]
     rule = MatchRule(0.5, 0.5, add_best, 2.0, size=size, most_positive=size)
 
-    def one(boxes, valid, truth):
-        return region_targets(
-            KEY,
-            boxes,
-            truth,
-            valid=valid,
-            num_classes=model.box_head.num_classes,
-            coder=model.rules.roi_coder,
-            rule=rule,
-        )
-
-    return jax.vmap(one)(proposals.boxes, proposals.valid, truth)
+    return sample_regions(
+        KEY,
+        proposals,
+        truth,
+        num_classes=model.box_head.num_classes,
+        coder=model.rules.roi_coder,
+        rule=rule,
+    )
 
 
 def mask_losses(model: MaskRCNN, variables, features, targets, masks):
