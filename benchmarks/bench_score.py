@@ -1,11 +1,9 @@
 """Time and memory of scoring, against the loop of the official tool.
 
-Run: python benchmarks/bench_score.py --videos 30 --predictions 10 100 --ragged
+Run: python -m benchmarks.bench_score --videos 30 --predictions 10 100 --ragged
 
-Both read the same files in a fresh process. "Official" is the single thread of the
-official tool, written out: while loading, area and box of each predicted mask; for each
-prediction and track of a video and category two merges and two areas per frame; the
-greedy matching for four area ranges and ten thresholds. Its accumulation is left out.
+Both read the same files in a fresh process and have to find the same twelve numbers.
+"Official" is `official_score.py`: the loops of the official tool on one thread.
 
 Made-up data: blobs that drift, at 720p (ytvis) or 1080p (ovis). A third of the
 predictions follow a track, half have the category of a track of their video, and the
@@ -20,13 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from benchmarks import official_score
 from vis_jax.metrics.results_json import load_results, load_truth, write_results
 from vis_jax.metrics.video_ap import evaluate
 
@@ -97,77 +94,28 @@ def write_files(
     write_results(folder / "results.json", entries)
 
 
-def official_load(folder: Path) -> tuple[dict, dict]:
-    """What the official loader computes of each mask, and the groups it makes."""
-    truth = json.loads((folder / "truth.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    truths, predictions = defaultdict(list), defaultdict(list)
-    for entry in results:
-        frames = entry["segmentations"]
-        entry["areas"] = [f and coco_mask.area(f) for f in frames]
-        entry["bboxes"] = [f and coco_mask.toBbox(f) for f in frames]
-        predictions[entry["video_id"], entry["category_id"]].append(entry)
-    for entry in truth["annotations"]:
-        truths[entry["video_id"], entry["category_id"]].append(entry)
-    return truths, predictions
-
-
-def official_iou(truths: dict, predictions: dict) -> dict:
-    """IoU of all pairs, by video and category."""
-    ious = {}
-    for key in truths.keys() | predictions.keys():
-        best = sorted(predictions[key], key=lambda entry: -entry["score"])[:100]
-        ious[key] = np.zeros((len(best), len(truths[key])))
-        for i, d in enumerate(best):
-            for j, g in enumerate(truths[key]):
-                intersection = union = 0.0
-                for a, b in zip(d["segmentations"], g["segmentations"], strict=True):
-                    if a and b:
-                        both = coco_mask.merge([a, b], True)
-                        either = coco_mask.merge([a, b], False)
-                        intersection += coco_mask.area(both)
-                        union += coco_mask.area(either)
-                    elif a or b:
-                        union += coco_mask.area(a or b)
-                ious[key][i, j] = intersection / union if union else 0.0
-    return ious
-
-
-def official_match(ious: dict) -> None:
-    """The loops over ranges, thresholds, predictions and tracks."""
-    for iou in ious.values():
-        for _, threshold in product(range(4), np.linspace(0.5, 0.95, 10)):
-            taken = np.zeros(iou.shape[1])
-            for d in range(iou.shape[0]):
-                best, partner = min(threshold, 1 - 1e-10), -1
-                for g in range(iou.shape[1]):
-                    if taken[g] or iou[d, g] < best:
-                        continue
-                    best, partner = iou[d, g], g
-                if partner >= 0:
-                    taken[partner] = 1
-
-
 def run(who: str, folder: Path) -> None:
-    """Prints seconds of CPU to load, to score, and peak MiB, of one tool."""
+    """Prints seconds of CPU to load and to score, peak MiB, and the numbers."""
     start = time.process_time()
     if who == "official":
-        loaded = official_load(folder)
+        loaded = official_score.load(folder)
         middle = time.process_time()
-        official_match(official_iou(*loaded))
+        stats = official_score.evaluate(*loaded)
     else:
         truth = load_truth(folder / "truth.json")
         results = load_results(folder / "results.json", truth)
         middle = time.process_time()
-        evaluate(truth, results)
+        found = evaluate(truth, results).stats
+        stats = {k: -1.0 if value is None else value for k, value in found.items()}
     end = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([middle - start, end - middle, peak]))
+    print(json.dumps([middle - start, end - middle, peak, stats]))
 
 
-def measure(who: str, folder: Path) -> list[float]:
+def measure(who: str, folder: Path) -> list:
     """`run` in a fresh process."""
-    command = [sys.executable, __file__, "--run", who, str(folder)]
+    module = ["-m", "benchmarks.bench_score"]
+    command = [sys.executable, *module, "--run", who, str(folder)]
     return json.loads(subprocess.check_output(command, text=True))
 
 
@@ -190,6 +138,8 @@ def main() -> None:
             folder = Path(name)
             write_files(folder, args.style, args.videos, number, args.ragged)
             theirs, ours = measure("official", folder), measure("ours", folder)
+            if any(abs(ours[3][k] - x) > 1e-12 for k, x in theirs[3].items()):
+                sys.exit(f"the tools disagree: {theirs[3]} and {ours[3]}")
         ratios = [theirs[0] / ours[0], theirs[1] / ours[1]]
         ratios.append(sum(theirs[:2]) / sum(ours[:2]))
         for tool, row in (("official", theirs), ("ours", ours)):

@@ -24,6 +24,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.num_steps = 8_000 if long else 6_000
     config.compute_dtype = "bfloat16"
     config.init_from = ""  # a checkpoint; the paper starts from COCO weights
+    config.init_fresh = ()  # regexes of paths that stay random
     config.data = common.clips(options, frame_range=20, short_side=(360, 480))
     config.test = dict(
         split=common.valid_split(options.dataset), videos=0, short_side=360,

@@ -31,6 +31,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict(dict(system="mask_track_rcnn", seed=0))
     config.compute_dtype = "bfloat16"
     config.init_from = ""  # a checkpoint; the paper starts from COCO Mask R-CNN
+    config.init_fresh = ()  # regexes of paths that stay random
     # The reference is any other frame; in the longer videos of OVIS one nearby.
     config.data = common.clips(
         options, frame_range=5 if ovis else 1_000, short_side=(360,)

@@ -106,7 +106,7 @@ def _tuples(value):
 def test_debug_takes_a_finite_loss(name):
     config = _get_config(name, "debug").to_dict()
     # What the loss does not depend on, so that equal systems compile once.
-    for unused in ("num_steps", "optimizer", "train", "init_from"):
+    for unused in ("num_steps", "optimizer", "train", "init_from", "init_fresh"):
         config.pop(unused)
     config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)
     config["test"].update(chunk=1, top=1)

@@ -134,6 +134,7 @@ def test_with_categories_it_is_a_workdir(source, tmp_path):
     config = json.loads((output / "config.json").read_text())
     assert config["model"]["num_classes"] == 5
     assert config["init_from"] == str(output)
+    assert config["init_fresh"] == []  # all of it is there
 
 
 def test_all_that_does_not_fit_is_one_error_and_nothing_is_written(weights, tmp_path):

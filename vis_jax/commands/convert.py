@@ -157,7 +157,8 @@ def _write(
         (temporary / RECORD).write_text(record)
         if categories:
             settings.write_categories(temporary, categories)
-            config.init_from = str(output)  # should a training begin in this folder
+            with config.unlocked():  # should a training begin in this folder
+                config.init_from, config.init_fresh = str(output), ()
             write_config(config, str(temporary))
         temporary.rename(output)
     finally:

@@ -170,7 +170,7 @@ def _parse(
         track = _track(entry, index, videos, checker)
         _check_category(track, categories, checker)
         waiting.append(track)
-        characters += sum(len(rle["counts"]) for rle in track.segmentations if rle)
+        characters += sum([len(rle["counts"]) for rle in track.segmentations if rle])
         if characters > _CHUNK:
             tracks += _with_areas(waiting, checker)
             waiting, characters = [], 0
@@ -196,10 +196,7 @@ def _track(
         kind = f"results: list {relation} than the video"
         expected = f"{video.length} entries"
         checker.tolerate(kind, f"{where}: segmentations", expected, len(frames))
-    size = [video.height, video.width]
-    for t, rle in enumerate(frames):
-        if rle is not None:
-            frames[t] = _run_lengths(rle, f"{where}: segmentations[{t}]", size, checker)
+    _to_bytes(frames, [video.height, video.width], where, checker)
     category_id = checker.integer(entry, "category_id", where, low=0)
     areas = np.zeros(len(frames), np.int64)
     return ResultTrack(index, video_id, category_id, float(score), frames, areas, 0.0)
@@ -213,6 +210,25 @@ def _check_category(track: ResultTrack, categories: set[int], checker: Checker) 
         )
         known = "a category of the truth"
         checker.tolerate(kind, where, known, track.category_id)
+
+
+def _to_bytes(
+    frames: list, video_size: list[int], where: str, checker: Checker
+) -> None:
+    """Puts checked masks in the place of the masks of one track."""
+    for t, rle in enumerate(frames):
+        if rle is None:
+            continue
+        # What nearly all masks look like goes the short way: there are many.
+        if type(rle) is dict:
+            size, counts = rle.get("size"), rle.get("counts")
+            usual = type(size) is list and size == video_size
+            if usual and type(counts) is str and counts.isascii():
+                frames[t] = {"size": video_size, "counts": counts.encode()}
+                continue
+        frames[t] = _run_lengths(
+            rle, f"{where}: segmentations[{t}]", video_size, checker
+        )
 
 
 def _run_lengths(
@@ -239,23 +255,30 @@ def _run_lengths(
 
 def _with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
     """Fills in the areas of some tracks, after a check of their masks."""
-    places = [
-        (i, t)
-        for i, track in enumerate(tracks)
-        for t, rle in enumerate(track.segmentations)
-        if rle is not None
-    ]
-    masks = [rle for track in tracks for rle in track.segmentations if rle]
+    frames = [rle for track in tracks for rle in track.segmentations]
+    masks = [rle for rle in frames if rle is not None]
     pixels = [mask["size"][0] * mask["size"][1] for mask in masks]
+    areas = np.zeros(len(frames), np.int64)
+    present = np.array([rle is not None for rle in frames], bool)
     try:
         strings = [mask["counts"] for mask in masks]
-        areas = checked_areas(strings, np.array(pixels, np.int64))
+        areas[present] = checked_areas(strings, np.array(pixels, np.int64))
     except RleError as error:
-        i, t = places[error.index]
+        i, t = _place(tracks, int(np.flatnonzero(present)[error.index]))
         raise FormatError(
             f"{checker.file}: entry {tracks[i].position}: segmentations[{t}]: counts: "
             f"expected counts that add up to {pixels[error.index]}, got {error}"
         ) from error
-    for (i, t), area in zip(places, areas, strict=True):
-        tracks[i].areas[t] = area
-    return [track._replace(mean_area=mean_nonzero(track.areas)) for track in tracks]
+    filled, start = [], 0
+    for track in tracks:
+        own = areas[start : start + len(track.areas)].copy()
+        filled.append(track._replace(areas=own, mean_area=mean_nonzero(own)))
+        start += len(own)
+    return filled
+
+
+def _place(tracks: list[ResultTrack], index: int) -> tuple[int, int]:
+    """Track and frame of an index into all their frames in a row."""
+    stops = np.cumsum([len(track.areas) for track in tracks])
+    i = int(np.searchsorted(stops, index, side="right"))
+    return i, index - int(stops[i]) + len(tracks[i].areas)

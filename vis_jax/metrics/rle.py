@@ -10,7 +10,7 @@ import numpy as np
 # A difference of two runs below 2**30 pixels takes 31 bits: seven characters.
 MAX_CHARACTERS = 7
 # Strings handled at once: the arrays stay in the cache of a core.
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 
 
 class RleError(ValueError):
@@ -62,25 +62,28 @@ def _areas(
     if bad.any():
         index = int(np.searchsorted(stops, np.flatnonzero(bad)[0], side="right"))
         raise RleError(offset + index, "a string cut off or with foreign characters")
-    numbers = np.add.reduceat(raw < 80, stops - sizes, dtype=np.int64)
-    runs, first = _runs(strings, numbers, offset)
-    sums = np.add.reduceat(runs, first, axis=0)
-    totals = sums.sum(1)
+    going_on = np.searchsorted(np.flatnonzero(raw >= 80), stops)
+    numbers = sizes - np.diff(going_on, prepend=0)
+    background, foreground, first = _runs(strings, numbers, offset)
+    areas = np.add.reduceat(foreground, first, dtype=np.int64)
+    totals = areas + np.add.reduceat(background, first, dtype=np.int64)
     wrong = totals != pixels
-    # No run is above 2**31 here, so sums of sound length cannot wrap around.
-    if runs.min() < 0 or runs.max() > 1 << 31:
-        outside = ((runs < 0) | (runs > 1 << 31)).any(1)
-        wrong = np.logical_or.reduceat(outside, first)
+    if min(background.min(), foreground.min()) < 0:
+        negative = (background < 0) | (foreground < 0)
+        wrong = np.logical_or.reduceat(negative, first)
     if wrong.any():
         index = int(wrong.argmax())
         raise RleError(offset + index, f"runs that add up to {totals[index]}")
-    return sums[:, 1]
+    return areas
 
 
 def _runs(
     strings: list[bytes], numbers: np.ndarray, offset: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Runs as rows (background, foreground), and the first row of each mask.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Background runs, the foreground runs after each, the first pair of each mask.
+
+    The runs are int32, modulo 2**32 as in pycocotools: if none is negative here and
+    they add up, they are what pycocotools reads.
 
     Args:
       strings: checked characters.
@@ -88,36 +91,42 @@ def _runs(
     """
     odd = (numbers & 1).astype(bool)
     filled = [s + b"0" if o else s for s, o in zip(strings, odd.tolist(), strict=True)]
-    rows = (numbers + 1) >> 1
-    last = np.cumsum(rows) - 1
-    first = last - rows + 1
-    runs = _numbers(b"".join(filled), first, offset).reshape(-1, 2)
+    pairs = (numbers + 1) >> 1
+    last = np.cumsum(pairs) - 1
+    first = last - pairs + 1
+    values = _numbers(b"".join(filled), first, offset)
+    background, foreground = values[0::2].copy(), values[1::2].copy()
     # Undo the differences: two running sums, over foreground runs from the first and
     # over background runs from the second, which start anew in every mask.
-    opening = runs[first, 0].copy()
-    runs[first, 0] = 0
-    sums = np.add.reduceat(runs, first, axis=0)
-    runs[first[1:]] -= sums[:-1]
-    np.cumsum(runs, axis=0, out=runs)
-    runs[first, 0] = opening
-    runs[last[odd], 1] = 0
-    return runs, first
+    opening = background[first]
+    background[first] = 0
+    for runs in (background, foreground):
+        sums = np.add.reduceat(runs, first, dtype=np.int32)
+        runs[first[1:]] -= sums[:-1]
+        np.cumsum(runs, out=runs)
+    background[first] = opening
+    foreground[last[odd]] = 0
+    return background, foreground, first
 
 
 def _numbers(text: bytes, first: np.ndarray, offset: int) -> np.ndarray:
-    """The signed numbers of checked strings in a row: int64."""
-    digits = np.frombuffer(b"0" + text, np.uint8) - np.uint8(48)
-    ends = np.flatnonzero(digits < 32)[1:]
+    """The signed numbers of checked strings in a row: int32, modulo 2**32."""
+    digits = np.frombuffer(text, np.uint8) - np.uint8(48)
+    final = digits < 32
     # The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
-    values = ((digits[ends] ^ 16).view(np.int8) - 16).astype(np.int64)
-    index = np.flatnonzero(digits[ends - 1] >= 32)
-    place = ends[index] - 1
+    values = ((digits ^ 16).view(np.int8) - np.int8(16))[final].astype(np.int32)
+    # Nearly all numbers have one character; the others take their further bits from
+    # the characters before.
+    going_on = np.flatnonzero(~final)
+    before = np.flatnonzero(final[going_on + 1])
+    place = going_on[before]
+    index = place - before
     for _ in range(MAX_CHARACTERS - 1):
         if not len(index):
             break
         values[index] = (values[index] << 5) | (digits[place] & 31)
         place -= 1
-        more = digits[place] >= 32
+        more = (place >= 0) & ~final[place]
         index, place = index[more], place[more]
     if len(index):
         mask = int(np.searchsorted(first, index[0] >> 1, side="right")) - 1

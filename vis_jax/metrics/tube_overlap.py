@@ -44,15 +44,16 @@ def tube_overlap(
     shared = np.zeros(shape, np.int64)
     dropped = np.zeros(shape, np.int64)  # pixels that the quirks leave out
     odd_sizes = official_quirks and _sizes_differ(tracks)
-    everything = np.ones(shape, bool)
+    areas_d, areas_g = _areas(predictions, frames), _areas(truths, frames)
     for t in range(frames):
-        shared += _frame_overlap(predictions, truths, t, everything)
+        rows, columns = areas_d[:, t].nonzero()[0], areas_g[:, t].nonzero()[0]
+        _add_shared(shared, (predictions, truths), (rows, columns), t)
         if odd_sizes:
             dropped += _mismatched(predictions, truths, t)
     if official_quirks:
         dropped += _beyond_the_shorter(predictions, truths)
-    pixels_d, pixels_g = (_areas(x, frames).sum(1) for x in (predictions, truths))
-    return Overlap(shared, pixels_d[:, None] + pixels_g - dropped - shared)
+    pixels = areas_d.sum(1)[:, None] + areas_g.sum(1)
+    return Overlap(shared, pixels - dropped - shared)
 
 
 def matching_iou(
@@ -77,13 +78,16 @@ def matching_iou(
     total = areas_d.sum(1)[:, None] + areas_g.sum(1)
     most = np.minimum(areas_d[:, None], areas_g)  # [D, G, T]
     bound = most.sum(2)  # shared so far, and the most that may come
-    # 2 I >= U and I + U = total: a pair is open while 3 I can reach the total.
-    for t in range(frames):
+    # 2 I >= U and I + U = total: a pair is open while 3 I can reach the total. Large
+    # masks first, as they close most.
+    for t in (-most.sum((0, 1))).argsort(kind="stable").tolist():
         still_open = 3 * bound >= total
         if not still_open.any():
             break
-        shared = _frame_overlap(predictions, truths, t, still_open)
-        bound += np.where(still_open, shared - most[..., t], 0)
+        still_open &= most[..., t] > 0
+        rows, columns = still_open.any(1).nonzero()[0], still_open.any(0).nonzero()[0]
+        bound[rows[:, None], columns] -= most[rows[:, None], columns, t]
+        _add_shared(bound, (predictions, truths), (rows, columns), t)
     closed = 3 * bound < total
     return np.where(closed, 0.0, bound / np.maximum(total - bound, 1))
 
@@ -110,36 +114,31 @@ def _areas(tracks: Sequence[Track], frames: int) -> np.ndarray:
     return table
 
 
-def _frame_overlap(
-    predictions: list, truths: list, t: int, wanted: np.ndarray
-) -> np.ndarray:
-    """Pixels shared in frame t by at least the pairs wanted: int64[D, G]."""
-    shared = np.zeros(wanted.shape, np.int64)
-    rows = _present(predictions, t, np.flatnonzero(wanted.sum(1)))
-    columns = _present(truths, t, np.flatnonzero(wanted.sum(0)))
-    if rows and columns:
-        shared[np.ix_(rows, columns)] = frame_intersection(
+def _add_shared(
+    sums: np.ndarray,
+    tracks: tuple[Sequence[ResultTrack], Sequence[TruthTrack]],
+    places: tuple[np.ndarray, np.ndarray],
+    t: int,
+) -> None:
+    """Adds the pixels shared in frame t to the sums [D, G] of some pairs.
+
+    Args:
+      sums: int64[D, G].
+      tracks: D and G of them.
+      places: those to compare, each with those of the other side; none is empty in t.
+    """
+    (predictions, truths), (rows, columns) = tracks, places
+    if len(rows) and len(columns):
+        sums[rows[:, None], columns] += frame_intersection(
             [predictions[i].segmentations[t] for i in rows],
             [truths[j].segmentations[t] for j in columns],
-            np.array([predictions[i].areas[t] for i in rows], np.int64),
+            np.array([predictions[i].areas[t] for i in rows]),
         )
-    return shared
-
-
-def _present(tracks: Sequence[Track], t: int, wanted: np.ndarray) -> list[int]:
-    """Those of the places `wanted` with pixels in frame t."""
-    return [
-        i
-        for i in wanted.tolist()
-        if t < len(tracks[i].areas) and tracks[i].areas[t] > 0
-    ]
 
 
 def _sizes_differ(tracks: Sequence[Track]) -> bool:
-    sizes = {
-        tuple(rle["size"]) for track in tracks for rle in track.segmentations if rle
-    }
-    return len(sizes) > 1
+    sizes = [rle["size"] for track in tracks for rle in track.segmentations if rle]
+    return sizes.count(sizes[0]) < len(sizes) if sizes else False
 
 
 def _mismatched(predictions: list, truths: list, t: int) -> np.ndarray:

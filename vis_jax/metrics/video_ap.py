@@ -157,8 +157,10 @@ def match(
     outside = ((area < low) | (area > high))[:, None, :]
     out = _out_of_range(truths, ranges)
     if not best or not truths:
-        nothing = np.broadcast_to(False, shape), np.broadcast_to(outside, shape)
-        return Matches(best, *nothing, np.broadcast_to(-1, shape), (~out).sum(1))
+        ignored = outside.repeat(shape[1], axis=1)
+        return Matches(
+            best, np.zeros(shape, bool), ignored, np.full(shape, -1), (~out).sum(1)
+        )
     iou = matching_iou(best, truths, official_quirks=official_quirks)
     partner = _assign(iou, out, np.array([x.crowd for x in truths]))
     has = partner >= 0
