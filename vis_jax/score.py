@@ -7,8 +7,8 @@ import os
 from typing import NamedTuple
 
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.json_checks import FormatError, read_json, write_json
-from vis_jax.metrics.results_json import load_results, load_truth, parse_results
+from vis_jax.metrics.json_checks import FormatError, write_json
+from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
@@ -134,14 +134,11 @@ def score_short_long(
         raise FormatError(
             f"{long_path}: videos: expected none of {short_path}, got id {min(both)}"
         )
-    entries = read_json(results_path)
     union = parts["short"]._replace(
         videos=parts["short"].videos | parts["long"].videos,
         categories=parts["short"].categories | parts["long"].categories,
     )
-    results = parse_results(
-        entries, union, name=str(results_path), official_quirks=official_quirks
-    )
+    results = load_results(results_path, union, official_quirks=official_quirks)
     report: dict = {"mAP": None}
     for name, truth in parts.items():
         tracks = [track for track in results.tracks if track.video_id in truth.videos]

@@ -79,7 +79,7 @@ def test_every_reason_is_named(videos, write, tmp_path):
 @pytest.mark.parametrize("content", [[], {}, None, 3])
 def test_empty_results_are_refused(content, videos, write):
     lines = find_defects(write("mine.json", content), load_videos(videos))
-    assert len(lines) == 1 and "a list with at least one entry" in lines[0]
+    assert len(lines) == 1 and "top level: expected a list" in lines[0]
 
 
 def labelled_videos(num_videos, seed=0):

@@ -1,10 +1,12 @@
 """Reading JSON written by strangers: one clear line for each thing that is wrong."""
 
+import contextlib
 import json
 import math
 import os
 import reprlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn, TypeGuard
 
 import numpy as np
@@ -121,11 +123,23 @@ def read_json(path: str | os.PathLike) -> object:
     """The content of a JSON file.
 
     Raises:
+      FormatError: as `reading`.
+    """
+    with reading(path), open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Names the file in what goes wrong while it is opened, read and decoded.
+
+    Raises:
       FormatError: not readable, not UTF-8, not JSON, cut off, or nested too deeply.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        yield
+    except FormatError:
+        raise
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FormatError(f"{path}: expected a readable file, got: {reason}") from error

@@ -10,9 +10,9 @@ from vis_jax.metrics.json_checks import (
     Checker,
     FormatError,
     is_finite,
-    read_json,
     write_json,
 )
+from vis_jax.metrics.json_list import read_list
 from vis_jax.metrics.rle import RleError, checked_areas
 from vis_jax.metrics.tracks import (
     Results,
@@ -44,10 +44,8 @@ def load_results(
     Raises:
       FormatError: one line with file, place, field, what was expected and what came.
     """
-    content = read_json(path)
-    videos = truth.videos
     checker = Checker(str(path), not official_quirks, Counter())
-    return _parse(content, videos, set(truth.categories), checker)
+    return _parse(read_list(path), truth, checker)
 
 
 def parse_results(
@@ -59,8 +57,9 @@ def parse_results(
 ) -> Results:
     """As `load_results`, from the content of such a file; it is left as it was."""
     checker = Checker(name, not official_quirks, Counter())
-    copied = list(content) if isinstance(content, list | tuple) else content
-    return _parse(copied, truth.videos, set(truth.categories), checker)
+    if not isinstance(content, list | tuple):
+        checker.fail("top level", "a list", content)
+    return _parse(content, truth, checker)
 
 
 def video_entries(
@@ -116,19 +115,19 @@ def find_defects(path: str | os.PathLike, truth: Truth) -> list[str]:
     """
     lines: list[str] = []
     checker = Checker(str(path), False, Counter(), lines)
+    index = -1
     try:
-        content = read_json(path)
-        if not isinstance(content, list) or not content:
-            checker.fail("top level", "a list with at least one entry", content)
+        for index, entry in enumerate(read_list(path)):
+            try:
+                track = _track(entry, index, truth.videos, checker)
+                _check_category(track, truth.categories, checker)
+                _with_areas([track], checker)
+            except FormatError as error:
+                lines.append(str(error))
+        if index < 0:
+            checker.fail("top level", "a list with at least one entry", [])
     except FormatError as error:
-        return [str(error)]
-    for index, entry in enumerate(content):
-        try:
-            track = _track(entry, index, truth.videos, checker)
-            _check_category(track, set(truth.categories), checker)
-            _with_areas([track], checker)
-        except FormatError as error:
-            lines.append(str(error))
+        lines.append(str(error))
     return lines
 
 
@@ -156,19 +155,14 @@ def _plain_mask(rle: dict | None) -> dict | None:
     return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 
-def _parse(
-    content: object, videos: dict[int, Video], categories: set[int], checker: Checker
-) -> Results:
-    """Takes `content` apart as it goes, so that memory is freed early."""
-    if not isinstance(content, list):
-        checker.fail("top level", "a list", content)
+def _parse(entries: Iterable[object], truth: Truth, checker: Checker) -> Results:
+    """Checks and keeps each entry before it takes the next."""
     tracks: list[ResultTrack] = []
     waiting: list[ResultTrack] = []
     characters = 0
-    for index in range(len(content)):
-        entry, content[index] = content[index], None
-        track = _track(entry, index, videos, checker)
-        _check_category(track, categories, checker)
+    for index, entry in enumerate(entries):
+        track = _track(entry, index, truth.videos, checker)
+        _check_category(track, truth.categories, checker)
         waiting.append(track)
         characters += sum([len(rle["counts"]) for rle in track.segmentations if rle])
         if characters > _CHUNK:
@@ -202,7 +196,9 @@ def _track(
     return ResultTrack(index, video_id, category_id, float(score), frames, areas, 0.0)
 
 
-def _check_category(track: ResultTrack, categories: set[int], checker: Checker) -> None:
+def _check_category(
+    track: ResultTrack, categories: dict[int, str], checker: Checker
+) -> None:
     if track.category_id not in categories:
         where, kind = (
             f"entry {track.position}: category_id",
