@@ -138,7 +138,7 @@ def main() -> None:
             folder = Path(name)
             write_files(folder, args.style, args.videos, number, args.ragged)
             theirs, ours = measure("official", folder), measure("ours", folder)
-            if any(abs(ours[3][k] - x) > 1e-12 for k, x in theirs[3].items()):
+            if not all(abs(ours[3][k] - x) <= 1e-12 for k, x in theirs[3].items()):
                 sys.exit(f"the tools disagree: {theirs[3]} and {ours[3]}")
         ratios = [theirs[0] / ours[0], theirs[1] / ours[1]]
         ratios.append(sum(theirs[:2]) / sum(ours[:2]))

@@ -67,23 +67,20 @@ def _best_first(predictions: list) -> list:
     return [predictions[i] for i in order[: LIMITS[-1]]]
 
 
-def _ious(predictions: list, truths: list) -> np.ndarray | list:
+def _ious(predictions: list, truths: list) -> np.ndarray:
     if not predictions and not truths:
-        return []
+        return np.zeros((0, 0))
     best = _best_first(predictions)
     ious = np.zeros((len(best), len(truths)))
     for g, truth in enumerate(truths):
         for d, prediction in enumerate(best):
-            pairs = zip(
-                prediction["segmentations"], truth["segmentations"], strict=True
-            )
-            ious[d, g] = _tube_iou(pairs)
+            ious[d, g] = _tube_iou(prediction["segmentations"], truth["segmentations"])
     return ious
 
 
-def _tube_iou(pairs: zip) -> float:
+def _tube_iou(prediction: list, truth: list) -> float:
     intersection = union = 0.0
-    for a, b in pairs:
+    for a, b in zip(prediction, truth, strict=False):  # up to the shorter list
         if a and b:
             intersection += coco_mask.area(coco_mask.merge([a, b], True))
             union += coco_mask.area(coco_mask.merge([a, b], False))
@@ -92,8 +89,10 @@ def _tube_iou(pairs: zip) -> float:
     return intersection / union if union else 0.0
 
 
-def _match(predictions: list, truths: list, ious: np.ndarray, area: tuple):
-    """Scores, matches and what to ignore of one video, category and area range."""
+def _match(
+    predictions: list, truths: list, ious: np.ndarray, area: tuple
+) -> tuple | None:
+    """Scores, matches, what to ignore of both, in a video, category and area range."""
     if not predictions and not truths:
         return None
     for g in truths:
@@ -136,7 +135,7 @@ def _match(predictions: list, truths: list, ious: np.ndarray, area: tuple):
     ignore = np.logical_or(
         ignore, np.logical_and(match == 0, np.repeat(outside, T, axis=0))
     )
-    return [p["score"] for p in predictions], match, ignore, truth_ignore
+    return ([p["score"] for p in predictions], match, ignore, truth_ignore)
 
 
 def _accumulate(matches: list) -> tuple[np.ndarray, np.ndarray]:

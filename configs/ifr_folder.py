@@ -18,7 +18,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, steps=5_000, debug=False)
     config = ConfigDict(dict(system="ifr", seed=0, num_steps=options.steps))
     config.compute_dtype = "float32"
-    config.init_from, config.init_fresh = "", ()
+    config.init_from = ""
+    config.init_fresh = ()  # regexes of paths that stay random
     config.data = dict(
         name="folder", root="", split="train", held_out=(), loader="tf",
         frames=2, frame_range=8, short_side=(96,), long_side=192, canvas=(96, 192),

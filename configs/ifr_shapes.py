@@ -21,7 +21,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     height, width = (96, 160) if options.large else (64, 96)
     config = ConfigDict(dict(system="ifr", seed=0, num_steps=options.steps))
     config.compute_dtype = "float32"
-    config.init_from, config.init_fresh = "", ()
+    config.init_from = ""
+    config.init_fresh = ()  # regexes of paths that stay random
     config.data = dict(
         name="moving_shapes", root="", split="train", held_out=(), loader="tf",
         frames=2, frame_range=4, short_side=(height,), long_side=1333,

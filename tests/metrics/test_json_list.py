@@ -12,7 +12,7 @@ ITEMS = [{"a": [1.5, None, {"b": 'x"]},\\ \u00e9'}]}, [], 1234, -5e-7, True, "",
 TEXT = json.dumps(ITEMS, ensure_ascii=False)
 
 
-@pytest.fixture(params=[1, 3, 1 << 20])
+@pytest.fixture(params=[1, 3, 4, 1 << 20])
 def block(request, monkeypatch):
     monkeypatch.setattr(json_list, "_BLOCK", request.param)
 
@@ -23,6 +23,15 @@ def test_it_is_the_list_in_the_file(items, indent, block, tmp_path):
     path = tmp_path / "list.json"
     path.write_text(f" \n{json.dumps(items, indent=indent)}\n ")
     assert list(json_list.read_list(path)) == items
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_numbers_at_the_edge_of_a_block_are_whole(size, monkeypatch, tmp_path):
+    monkeypatch.setattr(json_list, "_BLOCK", size)
+    path = tmp_path / "list.json"
+    for offset in range(12):
+        path.write_text("[" + " " * offset + "1.5e-30,-5E+7, 12]")
+        assert list(json_list.read_list(path)) == [1.5e-30, -5e7, 12]
 
 
 def test_every_cut_is_found(block, tmp_path):
@@ -40,6 +49,7 @@ def test_every_cut_is_found(block, tmp_path):
         ("[1,]", "Expecting value: char 3"),
         ("[1],", "Expecting nothing after the list: char 3"),
         ("[{'a': 1}]", "in double quotes: char 2"),
+        ("\ufeff[]", "a byte order mark"),
         ('{"a": 1}', "top level: expected a list, got {'a': 1}"),
         ("[" * 100_000, "nesting too deep"),
     ],
@@ -63,3 +73,16 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert path.stat().st_size > 20e6 > 2 * peak
+
+
+def test_an_early_mistake_is_found_early(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text("[{'a': 1}," + json.dumps(["x" * 10_000] * 2_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="double quotes: char 2"):
+            list(json_list.read_list(path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6

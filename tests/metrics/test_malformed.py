@@ -122,7 +122,7 @@ RESULTS_DEFECTS = [
     ([*RLE, "counts"], "12P", "a string cut off"),
     ([*RLE, "counts"], "1", r"segmentations\[3\]: counts: .* add up to 40"),
     ([*RLE, "counts"], BOMB, "counts: .* add up to 40"),
-    ([*RLE, "counts"], "oooooooooo1", "more than 35 bits"),
+    ([*RLE, "counts"], "oooooooooo1", "of more than 6 characters"),
     ([*RLE, "counts"], "8I8", "add up to"),
     ([*RLE, "counts"], "1" * 5000, "add up to"),
 ]

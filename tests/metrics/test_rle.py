@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.rle import CHUNK, RleError, checked_areas
+from vis_jax.metrics.rle import CHUNK, RleError, check_masks
 
 
 def runs_of(string):
@@ -28,30 +28,86 @@ def masks(rng, n, size):
     return painted, [code["counts"] for code in codes]
 
 
+def named(strings, size):
+    return [{"size": list(size), "counts": string} for string in strings]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 61)])
 def test_areas_are_exact(size):
     painted, strings = masks(np.random.default_rng(0), 50, size)
-    pixels = np.full(50, size[0] * size[1])
-    np.testing.assert_array_equal(checked_areas(strings, pixels), painted.sum((1, 2)))
+    areas, mended = check_masks(named(strings, size))
+    np.testing.assert_array_equal(areas, painted.sum((1, 2)))
+    assert mended == 0
 
 
 def test_large_runs():
-    raw = [[0, 2**29, 2**29], [2**29, 1, 2**29 - 1], [2**30], [0, 2**30]]
-    codes = [{"size": [2**15, 2**15], "counts": counts} for counts in raw]
-    strings = [coco_mask.frPyObjects(c, *c["size"])["counts"] for c in codes]
-    areas = checked_areas(strings, np.full(4, 2**30))
-    assert areas.tolist() == [2**29, 1, 0, 2**30]
+    size, half = (3 * 2**12, 2**12 - 1), 2**24 - 1
+    pixels = size[0] * size[1]
+    raw = [
+        [0, half, pixels - half],
+        [half, 1, pixels - half - 1],
+        [pixels],
+        [0, pixels],
+    ]
+    raw.append([1, half, 0, 0, pixels - half - 1])
+    codes = [coco_mask.frPyObjects({"size": size, "counts": c}, *size) for c in raw]
+    areas, _ = check_masks(named([code["counts"] for code in codes], size))
+    assert areas.tolist() == [half, 1, 0, pixels, half]
+
+
+@pytest.mark.parametrize(
+    "string",
+    [
+        b"0d00goooooOU2",  # -9 in seven characters
+        b"nPPPPP4V2",  # 2**32 + 30 in seven
+        b"0" + b"P" * 7 + b"0",  # 0 in eight
+    ],
+)
+def test_what_pycocotools_misreads_is_refused(string):
+    with pytest.raises(RleError, match="of more than 6 characters") as error:
+        check_masks(named([b"T3", b"T3", string], (10, 10)))
+    assert error.value.index == 2
+
+
+def test_a_negative_run_is_refused():
+    string = coco_mask.frPyObjects({"size": [10, 10], "counts": [10, 20, 70]}, 10, 10)
+    negative = string["counts"][:-2] + b"fN" + string["counts"][-2:]
+    assert min(runs_of(negative)) < 0
+    with pytest.raises(RleError, match="or a negative one") as error:
+        check_masks(named([string["counts"], negative], (10, 10)))
+    assert error.value.index == 1
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [10, 20, 10, 0, 30, 20, 10],
+        [10, 30, 0, 0, 30, 20, 10],
+        [0, 0, 0, 40, 60],
+        [100, 0],
+        [0, 0, 100],
+        [0, 100, 0, 0],
+    ],
+)
+def test_empty_runs_are_taken_out(runs):
+    code = coco_mask.frPyObjects({"size": [10, 10], "counts": runs}, 10, 10)
+    painted = np.repeat(np.arange(len(runs)) % 2, runs).reshape(10, 10).T
+    whole = coco_mask.encode(np.asfortranarray(painted, np.uint8))
+    areas, mended = check_masks([whole, code, whole])
+    assert areas.tolist() == [painted.sum()] * 3
+    assert mended == 1
+    assert code["counts"] == whole["counts"]
 
 
 def test_chunks_do_not_matter():
     painted, strings = masks(np.random.default_rng(1), 40, (64, 64))
     many = strings * (3 * CHUNK // sum(map(len, strings)) + 1)
-    areas = checked_areas(many, np.full(len(many), 64 * 64))
+    areas, _ = check_masks(named(many, (64, 64)))
     expected = np.tile(painted.sum((1, 2)), len(many) // 40)
     np.testing.assert_array_equal(areas, expected)
     broken = [*many[:-1], many[-1][:-1]]
     with pytest.raises(RleError) as error:
-        checked_areas(broken, np.full(len(many), 64 * 64))
+        check_masks(named(broken, (64, 64)))
     assert error.value.index == len(many) - 1
 
 
@@ -64,7 +120,7 @@ def test_damaged_strings_pass_only_if_they_add_up():
         for _ in range(rng.integers(1, 3)):
             damaged[rng.integers(len(damaged))] = rng.integers(48, 112)
         try:
-            area = checked_areas([bytes(damaged)], np.array([9 * 13]))[0]
+            (area,), _ = check_masks(named([bytes(damaged)], (9, 13)))
         except RleError:
             continue
         runs = runs_of(bytes(damaged))
@@ -75,4 +131,5 @@ def test_damaged_strings_pass_only_if_they_add_up():
 
 
 def test_no_masks():
-    assert checked_areas([], np.zeros(0, np.int64)).shape == (0,)
+    areas, mended = check_masks([])
+    assert areas.shape == (0,) and mended == 0

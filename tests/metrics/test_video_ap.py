@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
@@ -134,6 +135,26 @@ def test_quirks_are_reproduced_and_counted(masks, official, clean):
     assert found.stats["AP"] == pytest.approx(official)
     assert sum(found.warnings.values()) >= 1
     assert stats(truths, results, quirks=False)["AP"] == pytest.approx(clean)
+
+
+def test_empty_runs_in_masks_mean_nothing():
+    truths, results = [track(1, FULL)], [prediction(0.5, FULL)]
+    listed = {"size": [4, 10], "counts": [5, 10, 0, 0, 5, 0, 10, 10]}
+    truths[0]["segmentations"] = [listed] * 4
+    code = coco_mask.frPyObjects(listed, 4, 10)
+    text = {"size": [4, 10], "counts": code["counts"].decode()}
+    results[0]["segmentations"] = [text] * 4
+    for quirks in (True, False):
+        found = scores(truths, results, quirks=quirks)
+        assert found.stats["AP"] == pytest.approx(1)
+    assert found.warnings["results: masks with empty runs"] == 4
+    assert found.warnings["truth: masks with empty runs"] == 4
+    half = {"size": [4, 10], "counts": [5, 10, 0, 0, 25]}  # empty at the same place
+    code = coco_mask.frPyObjects(half, 4, 10)
+    text = {"size": [4, 10], "counts": code["counts"].decode()}
+    results[0]["segmentations"] = [text] * 4
+    found = scores(truths, results)
+    assert (found.stats["AP50"], found.stats["AP75"]) == (pytest.approx(1), 0)
 
 
 def test_track_ids_mean_nothing_in_the_clean_definition():

@@ -13,8 +13,9 @@ import numpy as np
 
 from vis_jax.metrics.disk import naming
 
-# Run lengths are 32-bit in pycocotools; 32767 x 32767 pixels stay below 2**30.
-MAX_SIDE = 32_767
+# Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
+# for each and none for the end: three runs of 2**24 pixels would reach beyond.
+MAX_PIXELS = 3 * 2**24 - 1
 
 
 class FormatError(ValueError):
@@ -80,10 +81,12 @@ class Checker(NamedTuple):
 
     def size(self, value: object, where: str) -> tuple[int, int]:
         """Height, width in pixels."""
-        expected = f"[height, width], each 1 .. {MAX_SIDE}"
+        expected = f"[height, width], at least 1 and in all at most {MAX_PIXELS} pixels"
         if not isinstance(value, list | tuple) or len(value) != 2:
             self.fail(where, expected, value)
-        if not all(is_integer(side) and 1 <= side <= MAX_SIDE for side in value):
+        if not all(is_integer(side) and side >= 1 for side in value):
+            self.fail(where, expected, value)
+        if value[0] * value[1] > MAX_PIXELS:
             self.fail(where, expected, value)
         return int(value[0]), int(value[1])
 

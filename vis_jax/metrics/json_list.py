@@ -24,6 +24,8 @@ def read_list(path: str | os.PathLike) -> Iterator[object]:
     """
     with reading(path), open(path, encoding="utf-8") as file:
         text = _Text(file)
+        if text.peek() == "\ufeff":
+            raise ValueError("a byte order mark")
         if text.peek() != "[":
             raise FormatError(
                 f"{path}: top level: expected a list, got {show(text.value())}"
@@ -57,6 +59,7 @@ class _Text:
         self._text = ""
         self._at = 0
         self._before = 0  # characters taken before self._text
+        self._block = _BLOCK
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
@@ -80,25 +83,31 @@ class _Text:
             try:
                 value, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Cut off or wrong: that shows when there is no more.
                 place = self._before + error.pos
-                if not self._read_on():
+                if not (self._cut_off(error) and self._read_on()):
                     raise ValueError(f"{error.msg}: char {place}") from error
                 continue
             size = end - self._at
-            # A number at the end of what was read may go on.
-            if end < len(self._text) or not self._read_on():
+            # Of a number "1.5", "1." may have been read so far, or "1e-" of "1e-5".
+            whole = len(self._text) - end > 2 or not isinstance(value, int | float)
+            if whole or not self._read_on():
                 self._at += size
+                self._block = max(self._block, 2 * size)
                 return value
+
+    def _cut_off(self, error: json.JSONDecodeError) -> bool:
+        """Whether more text could mend it: names and escapes are short."""
+        at_end = error.pos > len(self._text) - 16
+        return at_end or error.msg.startswith("Unterminated")
 
     def error(self, expected: str) -> ValueError:
         """An error at the next character."""
         return ValueError(f"Expecting {expected}: char {self._before + self._at}")
 
     def _read_on(self) -> bool:
-        """Reads at least as much as is left, so that tries stay few."""
+        """Reads as much as is left or has been needed, so that tries stay few."""
         rest = self._text[self._at :]
-        block = self._file.read(max(_BLOCK, len(rest)))
+        block = self._file.read(max(self._block, len(rest)))
         self._before += self._at
         self._text, self._at = rest + block, 0
         return bool(block)

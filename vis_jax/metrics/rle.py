@@ -5,96 +5,141 @@ from the fourth number on each is the difference to the one two places earlier. 
 rleToString and rleFrString in maskApi.c of the COCO API.
 """
 
-import numpy as np
+from typing import NamedTuple
 
-# A difference of two runs below 2**30 pixels takes 31 bits: seven characters.
-MAX_CHARACTERS = 7
-# Strings handled at once: the arrays stay in the cache of a core.
+import numpy as np
+from pycocotools import mask as coco_mask
+
+# A difference of two runs below 2**29 pixels has no more; pycocotools misreads longer
+# numbers, as their bits leave a 32-bit integer.
+MAX_CHARACTERS = 6
+# Characters handled at once: some MB of arrays, and few calls.
 CHUNK = 1 << 18
 
 
 class RleError(ValueError):
     """A mask that is not sound; `index` is its place in the list given."""
 
-    def __init__(self, index: int, reason: str):
-        super().__init__(reason)
+    def __init__(self, index: int, pixels: int, reason: str):
+        super().__init__(f"expected counts that add up to {pixels}, got {reason}")
         self.index = index
 
 
-def checked_areas(strings: list[bytes], pixels: np.ndarray) -> np.ndarray:
+class Runs(NamedTuple):
+    """The runs of some masks, in pairs; int32 modulo 2**32 as in pycocotools."""
+
+    background: np.ndarray
+    foreground: np.ndarray  # that after each background run
+    first: np.ndarray  # int64[n], place of the first pair of each mask
+    filled: np.ndarray  # int64, places where `foreground` is not in the mask but 0
+
+
+def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
     """Foreground pixels of compressed masks, after a check that each is sound.
 
     pycocotools reads past the end of a string that is cut off, and never returns from
-    masks whose runs do not add up: nothing unchecked may reach it.
+    masks whose runs do not add up: nothing unchecked may reach it. Where two masks have
+    an empty run at the same place it stops comparing them, so empty runs are taken out
+    of `masks`.
 
     Args:
-      strings: compressed counts of n masks.
-      pixels: int64[n], height x width of each, below 2**30.
+      masks: n of {"size": [height, width], "counts": bytes}, sizes as `Checker.size`.
 
     Returns:
-      int64[n], pixels.
+      int64[n], pixels, and how many masks had empty runs between others.
 
     Raises:
-      RleError: characters outside the code, a number cut off, a negative run, or runs
-        that do not add up to the mask's size.
+      RleError: characters outside the code, a number cut off or too long, a negative
+        run, or runs that do not add up to the mask's size.
     """
+    strings = [mask["counts"] for mask in masks]
+    sides = [mask["size"] for mask in masks]
+    pixels = np.array([height * width for height, width in sides], np.int64)
     areas = np.zeros(len(strings), np.int64)
     sizes = np.fromiter(map(len, strings), np.int64, len(strings))
     chunk = np.cumsum(sizes) // CHUNK
     edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(strings)]
+    mended = 0
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        if start < stop:
-            part = slice(start, stop)
-            areas[part] = _areas(strings[part], sizes[part], pixels[part], start)
-    return areas
+        if start == stop:
+            continue
+        part = slice(start, stop)
+        areas[part], interrupted = _areas(strings[part], pixels[part], start)
+        for index in (start + np.flatnonzero(interrupted)).tolist():
+            masks[index]["counts"] = _joined(strings[index], sides[index])
+            mended += 1
+    return areas, mended
 
 
 def _areas(
-    strings: list[bytes], sizes: np.ndarray, pixels: np.ndarray, offset: int
-) -> np.ndarray:
-    """`checked_areas` of one chunk, whose first string has the index `offset`."""
+    strings: list[bytes], pixels: np.ndarray, offset: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Areas of one chunk, whose first string has the index `offset`.
+
+    Returns:
+      int64[n], pixels, and bool[n], which masks have empty runs between others.
+    """
+    sizes = np.fromiter(map(len, strings), np.int64, len(strings))
+
+    def error(index: int, reason: str) -> RleError:
+        return RleError(offset + index, int(pixels[index]), reason)
+
     if not sizes.all():
-        raise RleError(offset + int(sizes.argmin()), "an empty string")
+        raise error(int(sizes.argmin()), "an empty string")
     raw = np.frombuffer(b"".join(strings), np.uint8)
     stops = np.cumsum(sizes)
     bad = (raw < 48) | (raw > 111)
     bad[stops - 1] |= raw[stops - 1] >= 80  # the last number goes on
     if bad.any():
         index = int(np.searchsorted(stops, np.flatnonzero(bad)[0], side="right"))
-        raise RleError(offset + index, "a string cut off or with foreign characters")
+        raise error(index, "a string cut off or with foreign characters")
     going_on = np.searchsorted(np.flatnonzero(raw >= 80), stops)
-    numbers = sizes - np.diff(going_on, prepend=0)
-    background, foreground, first = _runs(strings, numbers, offset)
+    runs, too_long = _runs(strings, sizes - np.diff(going_on, prepend=0))
+    background, foreground, first, filled = runs
     areas = np.add.reduceat(foreground, first, dtype=np.int64)
     totals = areas + np.add.reduceat(background, first, dtype=np.int64)
-    wrong = totals != pixels
-    if min(background.min(), foreground.min()) < 0:
-        negative = (background < 0) | (foreground < 0)
-        wrong = np.logical_or.reduceat(negative, first)
+    negative = np.minimum(background, foreground) < 0
+    wrong = (totals != pixels) | np.logical_or.reduceat(negative, first) | too_long
     if wrong.any():
         index = int(wrong.argmax())
-        raise RleError(offset + index, f"runs that add up to {totals[index]}")
-    return areas
+        if too_long[index]:
+            raise error(index, f"a number of more than {MAX_CHARACTERS} characters")
+        raise error(index, f"runs that add up to {totals[index]}, or a negative one")
+    empty = background == 0
+    empty[first] = False  # a mask may begin with foreground
+    without = foreground == 0
+    without[filled] = False
+    return areas, np.logical_or.reduceat(empty | without, first)
 
 
-def _runs(
-    strings: list[bytes], numbers: np.ndarray, offset: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Background runs, the foreground runs after each, the first pair of each mask.
+def _joined(string: bytes, size: list[int]) -> bytes:
+    """A sound mask without its empty runs."""
+    runs, _ = _runs([string], np.array([sum(byte < 80 for byte in string)]))
+    counts = [0]
+    for place, run in enumerate(np.stack(runs[:2], 1).ravel().tolist()):
+        if len(counts) % 2 != place % 2:  # of the same kind as the last
+            counts[-1] += run
+        elif run:
+            counts.append(run)
+    return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
 
-    The runs are int32, modulo 2**32 as in pycocotools: if none is negative here and
-    they add up, they are what pycocotools reads.
+
+def _runs(strings: list[bytes], numbers: np.ndarray) -> tuple[Runs, np.ndarray]:
+    """The runs, and bool[n], which masks have a number of too many characters.
+
+    If there is none, no run is negative and they add up, they are what pycocotools
+    reads.
 
     Args:
       strings: checked characters.
       numbers: int64[n], how many numbers each holds; odd ones are filled up with 0.
     """
     odd = (numbers & 1).astype(bool)
-    filled = [s + b"0" if o else s for s, o in zip(strings, odd.tolist(), strict=True)]
+    even = [s + b"0" if o else s for s, o in zip(strings, odd.tolist(), strict=True)]
     pairs = (numbers + 1) >> 1
     last = np.cumsum(pairs) - 1
     first = last - pairs + 1
-    values = _numbers(b"".join(filled), first, offset)
+    values, too_long = _numbers(b"".join(even))
     background, foreground = values[0::2].copy(), values[1::2].copy()
     # Undo the differences: two running sums, over foreground runs from the first and
     # over background runs from the second, which start anew in every mask.
@@ -106,11 +151,17 @@ def _runs(
         np.cumsum(runs, out=runs)
     background[first] = opening
     foreground[last[odd]] = 0
-    return background, foreground, first
+    beyond = np.zeros(len(strings), bool)
+    beyond[np.searchsorted(first, too_long >> 1, side="right") - 1] = True
+    return Runs(background, foreground, first, last[odd]), beyond
 
 
-def _numbers(text: bytes, first: np.ndarray, offset: int) -> np.ndarray:
-    """The signed numbers of checked strings in a row: int32, modulo 2**32."""
+def _numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The signed numbers of checked strings in a row.
+
+    Returns:
+      int32, modulo 2**32, and int64, the indices of those with too many characters.
+    """
     digits = np.frombuffer(text, np.uint8) - np.uint8(48)
     final = digits < 32
     # The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
@@ -122,13 +173,10 @@ def _numbers(text: bytes, first: np.ndarray, offset: int) -> np.ndarray:
     place = going_on[before]
     index = place - before
     for _ in range(MAX_CHARACTERS - 1):
-        if not len(index):
-            break
         values[index] = (values[index] << 5) | (digits[place] & 31)
         place -= 1
         more = (place >= 0) & ~final[place]
         index, place = index[more], place[more]
-    if len(index):
-        mask = int(np.searchsorted(first, index[0] >> 1, side="right")) - 1
-        raise RleError(offset + mask, "a number of more than 35 bits")
-    return values
+        if not len(index):
+            break
+    return values, index
