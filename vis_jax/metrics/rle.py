@@ -8,7 +8,6 @@ rleToString and rleFrString in maskApi.c of the COCO API.
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 # A difference of two runs below 2**29 pixels has no more; pycocotools misreads longer
 # numbers, as their bits leave a 32-bit integer.
@@ -114,6 +113,8 @@ def _areas(
 
 def _joined(string: bytes, size: list[int]) -> bytes:
     """A sound mask without its empty runs."""
+    from pycocotools import mask as coco_mask
+
     runs, _ = _runs([string], np.array([sum(byte < 80 for byte in string)]))
     counts = [0]
     for place, run in enumerate(np.stack(runs[:2], 1).ravel().tolist()):
