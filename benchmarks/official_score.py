@@ -4,6 +4,8 @@ Written from its rules with the same loops and the same calls of pycocotools, on
 thread: areas and boxes of all predicted masks while loading; two merges and two areas
 for each prediction, track and frame; matching for every category, area range and video;
 accumulation for every category, area range and limit. Only printing is left out.
+`tests/metrics/reference_ap.py` has the same rules on painted masks: it shows what is
+right, this what it costs.
 """
 
 import json

@@ -18,8 +18,7 @@ from data_pipeline.errors import DataError, Report, attempt, stop
 from data_pipeline.rle import Runs
 
 MAX_SIDE = 16_384  # pixels
-# Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
-# for each and none for the end: three runs of 2**24 pixels would reach beyond.
+# Of a frame; as in vis_jax.metrics.json_checks, which says why.
 MAX_PIXELS = 3 * 2**24 - 1
 MAX_FRAMES = 100_000
 

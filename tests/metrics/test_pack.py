@@ -76,10 +76,18 @@ def test_every_reason_is_named(videos, write, tmp_path):
     assert not (tmp_path / "submit.zip").exists()
 
 
-@pytest.mark.parametrize("content", [[], {}, None, 3])
-def test_empty_results_are_refused(content, videos, write):
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ([], "a list with at least one entry, got []"),
+        ({}, "a list, got {}"),
+        (None, "a list, got None"),
+        (3, "a list, got 3"),
+    ],
+)
+def test_empty_results_are_refused(content, expected, videos, write):
     lines = find_defects(write("mine.json", content), load_videos(videos))
-    assert len(lines) == 1 and "top level: expected a list" in lines[0]
+    assert len(lines) == 1 and lines[0].endswith(f"top level: expected {expected}")
 
 
 def labelled_videos(num_videos, seed=0):

@@ -63,7 +63,9 @@ def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
         if start == stop:
             continue
         part = slice(start, stop)
-        areas[part], interrupted = _areas(strings[part], pixels[part], start)
+        areas[part], interrupted = _areas(
+            strings[part], sizes[part], pixels[part], start
+        )
         for index in (start + np.flatnonzero(interrupted)).tolist():
             masks[index]["counts"] = _joined(strings[index], sides[index])
             mended += 1
@@ -71,14 +73,13 @@ def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
 
 
 def _areas(
-    strings: list[bytes], pixels: np.ndarray, offset: int
+    strings: list[bytes], sizes: np.ndarray, pixels: np.ndarray, offset: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Areas of one chunk, whose first string has the index `offset`.
 
     Returns:
       int64[n], pixels, and bool[n], which masks have empty runs between others.
     """
-    sizes = np.fromiter(map(len, strings), np.int64, len(strings))
 
     def error(index: int, reason: str) -> RleError:
         return RleError(offset + index, int(pixels[index]), reason)
