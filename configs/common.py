@@ -1,6 +1,10 @@
-"""What several configs share: string arguments, the clip settings, shrinking."""
+"""What several configs share: string arguments, data sets, the smallest sizes.
 
-from collections.abc import Mapping
+A config states what differs from the defaults of the library; `python -m vis_jax.main
+config --config FILE` prints all fields with their meaning and range.
+"""
+
+from collections.abc import Collection, Mapping
 
 from ml_collections import ConfigDict
 
@@ -42,6 +46,15 @@ def _parse_value(name: str, text: str, default: str | int | float | bool):
         ) from error
 
 
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises ValueError unless an argument is one of the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"config argument {name}: expected one of {', '.join(choices)}, got"
+            f" {value!r}"
+        )
+
+
 # Classes of the data sets with a fixed list; a folder of the user's sets
 # model.num_classes itself.
 NUM_CLASSES = {
@@ -61,11 +74,7 @@ def num_classes(dataset: str) -> int:
     Raises:
       ValueError: it is unknown.
     """
-    if dataset not in NUM_CLASSES:
-        known = ", ".join(NUM_CLASSES)
-        raise ValueError(
-            f"config argument dataset: expected one of {known}, got {dataset!r}"
-        )
+    check_choice("dataset", dataset, NUM_CLASSES)
     return NUM_CLASSES[dataset]
 
 
@@ -98,53 +107,6 @@ TRAIN_FRAMES = {
 }
 
 
-# How instances are found at test time; docs/inference.md.
-INFERENCE = dict(
-    mode="video",  # the whole video as one clip; or "clip": short ones, linked
-    clip_length=5, clip_stride=1,  # frames
-    clip_link="siou",  # by soft mask IoU; or "eq4": by the matching cost of training
-    clip_instances=50, clip_tracks=50,  # most in a clip, most at a time
-    tta=(),  # short sides to average over, short_side among them; () = no average
-)  # fmt: skip
-
-# Settings of every tracker (test.tracker chooses one): those of the YouTube-VIS paper
-# and, where it says nothing, of the code released with it; each tracker's Settings
-# explain them. detection, iou and category are alpha, beta and gamma of its Eq. 3.
-_CUES = dict(detection=1.0, iou=2.0, category=10.0)
-TRACKERS = dict(
-    mask_track=dict(**_CUES, category_of_new=True, refresh_labels=False),
-    iou=dict(
-        **_CUES, min_iou=0.3, filter_first=False, losers="dropped",
-        refresh_labels=False,
-    ),
-    deep_sort=dict(
-        **_CUES, matching="score", look=2.0, min_score=0.0, max_cosine_distance=0.2,
-        max_iou_distance=0.7, max_age=1_000_000, n_init=1, budget=100,
-        show_tentative=True,
-    ),
-    seq=dict(**_CUES, min_iou=0.3, min_length=8),
-    osmn=dict(
-        **_CUES, min_iou=0.3, filter_first=False, losers="dropped",
-        refresh_labels=False, overlap="box", guide="first", chunk=4,
-    ),
-    osmn_masks=dict(min_iou=0.3, mask_stride=4, chunk=4),
-)  # fmt: skip
-
-
-# Images of COCO to train on with the videos, set in motion; docs/data.md. Categories
-# are matched by name; these are the names that differ. "" leaves one out: the mouse of
-# COCO has a cable.
-COCO_NAMES = (
-    ("car", "sedan"), ("motorcycle", "motorbike"), ("frisbee", "flying_disc"),
-    ("car", "Vehical"), ("bus", "Vehical"), ("truck", "Vehical"), ("mouse", ""),
-)  # fmt: skip
-STILLS = dict(
-    root="", split="train2017", share=0.0,  # of the clips; 0 = none
-    zoom=(0.5, 1.0), angle=15.0,  # share of the largest view; degrees to either side
-    names=COCO_NAMES,
-)  # fmt: skip
-
-
 def clips(
     arg: ConfigDict, *, frame_range: int, short_side: tuple[int, ...]
 ) -> ConfigDict:
@@ -162,20 +124,11 @@ def clips(
             # Moving shapes are drawn, not read.
             root="" if arg.dataset == "moving_shapes" else f"data/{arg.dataset}",
             split="train2017" if arg.dataset == "coco" else "train",
-            held_out=(),  # names of videos kept for evaluation
-            stills=STILLS,
-            loader="tf",  # "numpy" needs no TensorFlow; moving shapes only
             frames=arg.frames,
             frame_range=frame_range,
             short_side=short_side,
-            long_side=1333,
             # Room for 16:9 at the largest short side, in multiples of 32 pixels.
             canvas=(-(-tall // 32) * 32, -(-tall * 16 // 9 // 32) * 32),
-            instances=20,  # slots; OVIS has up to this many in a clip
-            crop=None,
-            flip=0.5,
-            colour=0.0,
-            batch_size=16,  # clips, over all devices
             shapes=dict(
                 height=360, width=640, length=24, difficulty="hard", num_videos=2_000
             ),
@@ -183,19 +136,35 @@ def clips(
     )
 
 
-# The least sizes of the parts of a model that still train.
-_SMALL: dict[str, Mapping] = dict(
-    pixel_decoder=dict(dim=32, layers=1, heads=4, mlp_dim=64),
-    mask_decoder=dict(dim=32, layers=2, heads=4, queries=8, mlp_dim=64),
+# The least sizes of the parts of a model that still train, by system.
+_RCNN = dict(
     fpn=dict(dim=16),
     rpn=dict(dim=16, sampled=16, proposals=16),
     regions=dict(sampled=16, positives=4),
     box_head=dict(width=32),
     mask_head=dict(dim=16, convs=1),
     track_head=dict(width=32),
+)
+_SMALL_DETECTIONS = dict(objects=4, tracks=8)
+_SMALL: dict[str, Mapping] = dict(
+    ifr=dict(
+        model=dict(
+            pixel_decoder=dict(dim=32, layers=1, heads=4, mlp_dim=64),
+            mask_decoder=dict(dim=32, layers=2, heads=4, queries=8, mlp_dim=64),
+        ),
+        loss=dict(points=64),
+        test=dict(clip_length=3, clip_instances=4, clip_tracks=6),
+    ),
+    mask_track_rcnn=dict(model=_RCNN, test=_SMALL_DETECTIONS),
     osmn=dict(
-        widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1), hidden=8, side_width=4,
-        guide_side=32,
+        model=dict(
+            **_RCNN,
+            osmn=dict(
+                widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1), hidden=8, side_width=4,
+                guide_side=32,
+            ),
+        ),
+        test=_SMALL_DETECTIONS,
     ),
 )  # fmt: skip
 
@@ -206,37 +175,39 @@ def shrink(config: ConfigDict) -> ConfigDict:
     Every part of the model stays, thin and shallow; a run takes about a minute on any
     CPU. It replaces what the config says of data, sizes and steps, nothing else.
     """
-    config.num_steps = 4
-    config.compute_dtype = "float32"
-    config.init_from = ""
-    if "stills" in config.data:
-        config.data.stills.share = 0.0
-    config.data.update(
-        name="moving_shapes", root="", held_out=(), frames=2, frame_range=3,
-        short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
-        batch_size=2,
-        shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
+    small = dict(
+        num_steps=4,
+        compute_dtype="float32",
+        init_from="",
+        data=dict(
+            name="moving_shapes", root="", held_out=(), frames=2, frame_range=3,
+            short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
+            batch_size=2, stills=dict(share=0.0),
+            shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
+        ),
+        model=dict(
+            num_classes=NUM_CLASSES["moving_shapes"], backbone=dict(variant="thin")
+        ),
+        test=dict(
+            videos=2, short_side=64, long_side=1333, split="val", frame_buckets=(4, 8),
+            chunk=4,
+        ),
+        optimizer=dict(warmup_steps=0, decay_at=(3,)),
+        train=dict(log_every=1, checkpoint_every=2, image_every=0),
     )  # fmt: skip
-    config.test.update(
-        videos=2, short_side=64, long_side=1333, split="val", frame_buckets=(4, 8),
-        chunk=4,
-    )  # fmt: skip
-    config.test.update(clip_length=3, clip_stride=1, clip_instances=4, clip_tracks=6)
-    config.train.update(log_every=1, checkpoint_every=2, image_every=0)
-    config.optimizer.update(warmup_steps=0, decay_at=(3,))
-    model = config.model
-    model.num_classes = NUM_CLASSES["moving_shapes"]
-    model.backbone.update(variant="thin")
-    if model.backbone.name == "swin":
-        model.backbone.window = 4
-    _update_present(model, _SMALL)
-    _update_present(config, dict(test=dict(objects=4, tracks=8), loss=dict(points=64)))
+    if config.model.backbone.name == "swin":
+        config.model.backbone.window = 4
+    for changes in (small, _SMALL[config.system]):
+        _set(config, changes)
     return config
 
 
-def _update_present(config: ConfigDict, values: Mapping[str, Mapping]) -> None:
-    """Sets those of the fields that the config has, part by part."""
-    for part, fields in values.items():
-        for name, value in fields.items():
-            if part in config and name in config[part]:
-                config[part][name] = value
+def _set(config: ConfigDict, values: Mapping) -> None:
+    """Sets fields of sections, which need not be there."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if name not in config:
+                config[name] = ConfigDict()
+            _set(config[name], value)
+        else:
+            config[name] = value

@@ -24,6 +24,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.update(folder.data)
     config.data.update(frames=3, frame_range=2, batch_size=4)
     config.test.update(folder.test)
-    config.test.tracker = "osmn"
     config.model.num_classes = folder.model.num_classes
     return common.shrink(config) if options.debug else config

@@ -25,29 +25,21 @@ Paper: 27.5 AP on YouTube-VIS 2019 validation, as what links detections.
 
 from ml_collections import ConfigDict
 
-from configs import common, mask_track_rcnn_r50
+from configs import common, mask_track_rcnn
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
     options = common.parse_arg(arg, dataset="ytvis2019", debug=False)
     # The detector is that of the other config, or its weights would not fit.
-    config = mask_track_rcnn_r50.get_config(f"dataset={options.dataset}")
+    detector = ConfigDict(dict(backbone="r50", dataset=options.dataset, frames=3))
+    config = mask_track_rcnn.full_size(detector)
     config.system = "osmn"
     config.num_steps = 300_000
     config.init_fresh = ("osmn/.*",)
-    config.data.update(frames=3, frame_range=5, batch_size=8)
-    config.test.tracker = "osmn"
-    config.model.osmn = dict(
-        widths=(64, 128, 256, 512, 512), depths=(2, 2, 3, 3, 3), hidden=4096,
-        side_width=16, style="torch", guide_side=224,
-    )  # fmt: skip
-    config.loss = dict(objects=4, train_norm=True)
+    config.data.update(frame_range=5, batch_size=8)
     config.optimizer = dict(
-        kind="adamw", learning_rate=1e-5, weight_decay=0.0, clip_norm=None,
-        betas=(0.9, 0.999), eps=1e-8, warmup_steps=0, schedule="step",
-        decay_at=(200_000,),
+        learning_rate=1e-5, weight_decay=0.0, decay_at=(200_000,),
         rates=(("osmn/.*", 1.0), (".*", 0.0)),
-        decays=((".*", 1.0),),
     )  # fmt: skip
     return common.shrink(config) if options.debug else config

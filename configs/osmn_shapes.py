@@ -25,12 +25,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init_fresh = ("osmn/.*",)
     # Three of five frames in a row: most follow each other in the video.
     config.data.update(frames=3, frame_range=2, batch_size=4)
-    config.test.tracker = "osmn"
     config.model.osmn = dict(
         widths=(16, 16, 32, 32, 32), depths=(1, 1, 2, 2, 2), hidden=64, side_width=8,
-        style="torch", guide_side=64,
+        guide_side=64,
     )  # fmt: skip
-    config.loss = dict(objects=4, train_norm=True)
     config.optimizer.update(learning_rate=1e-3, clip_norm=None)
     config.optimizer.rates = (("osmn/.*", 1.0), (".*", 0.0))
     return common.shrink(config) if options.debug else config

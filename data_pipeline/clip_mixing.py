@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.augment.pseudo_clip import Motion, draw_views
-from data_pipeline.clip_config import ClipConfig
 from data_pipeline.clip_sampling import (
     ClipPlan,
     generator,
@@ -15,6 +14,7 @@ from data_pipeline.clip_sampling import (
     video_extents,
 )
 from data_pipeline.datasets.joint import JointClips
+from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
 
@@ -39,7 +39,7 @@ def place_of(position: int, share: float) -> Place:
 
 
 def plan_still(
-    seed: int, position: int, extents: np.ndarray, config: ClipConfig, motion: Motion
+    seed: int, position: int, extents: np.ndarray, config: Settings, motion: Motion
 ) -> ClipPlan:
     """Draws the clip at one position of the stream of images, as `plan_clip`.
 
@@ -51,7 +51,7 @@ def plan_still(
 
 
 def plan_joint(
-    dataset: JointClips, config: ClipConfig, *, seed: int, positions: Iterator[range]
+    dataset: JointClips, config: Settings, *, seed: int, positions: Iterator[range]
 ) -> Iterator[list[ClipPlan]]:
     """Yields the plans of this host's share of each batch.
 

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from data_pipeline.clip_config import ClipConfig, local_batch_size, read_clip_config
 from data_pipeline.datasets.dataset import Video
+from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
 
@@ -36,6 +36,25 @@ class ClipPlan(NamedTuple):
     views: np.ndarray | None = None
 
 
+def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> int:
+    """Clips of one batch that a host makes.
+
+    Raises:
+      ValueError: the batch does not divide over the hosts.
+    """
+    if host_count < 1 or not 0 <= host_index < host_count:
+        raise ValueError(
+            f"host_index: expected 0 .. host_count - 1 = {host_count - 1},"
+            f" got {host_index}"
+        )
+    if batch_size % host_count:
+        raise ValueError(
+            f"data.batch_size: expected a multiple of the {host_count} hosts,"
+            f" got {batch_size}"
+        )
+    return batch_size // host_count
+
+
 def video_extents(dataset: HasVideos) -> np.ndarray:
     """Frames, height and width of each video: int64 [V, 3]."""
     rows = [(video.length, video.height, video.width) for video in dataset.videos]
@@ -46,7 +65,7 @@ def plan_clip(
     seed: int,
     position: int,
     extents: np.ndarray,
-    config: ClipConfig,
+    clips: Settings,
     *,
     streams: tuple[int, int] = (_EPOCH, _CLIP),
 ) -> ClipPlan:
@@ -60,7 +79,7 @@ def plan_clip(
       seed: of the run.
       position: 0, 1, ..: clips before this one, over all hosts.
       extents: int64 [V, 3] of `video_extents`.
-      config: of the clips.
+      clips: how they are drawn.
       streams: numbers of the random streams of epochs and of clips.
     """
     of_epochs, of_clips = streams
@@ -68,14 +87,14 @@ def plan_clip(
     video = int(generator(of_epochs, seed, epoch).permutation(len(extents))[index])
     length, height, width = (int(value) for value in extents[video])
     rng = generator(of_clips, seed, position)
-    # All is drawn for any config, so that switching one thing leaves the others.
-    frame_ids = draw_frames(rng, length, config.frames, config.frame_range)
-    short_side = int(config.short_side[rng.integers(len(config.short_side))])
-    flip = bool(rng.random() < config.flip)
-    colour = 1.0 + config.colour * rng.uniform(-1.0, 1.0, 3)
-    crop = _draw_crop(rng, height, width, config.crop)
+    # All is drawn for any settings, so that switching one thing leaves the others.
+    frame_ids = draw_frames(rng, length, clips.frames, clips.frame_range)
+    short_side = int(clips.short_side[rng.integers(len(clips.short_side))])
+    flip = bool(rng.random() < clips.flip)
+    colour = 1.0 + clips.colour * rng.uniform(-1.0, 1.0, 3)
+    crop = _draw_crop(rng, height, width, clips.crop)
     size = resized_size(
-        *crop[2:], short_side, long_side=config.long_side, canvas=config.canvas
+        *crop[2:], short_side, long_side=clips.long_side, canvas=clips.canvas
     )
     return ClipPlan(
         video, frame_ids, crop, short_side, size, flip, tuple(colour.tolist())
@@ -84,7 +103,7 @@ def plan_clip(
 
 def plan_batches(
     dataset: HasVideos,
-    config: object,
+    clips: Settings,
     *,
     seed: int,
     start_step: int,
@@ -95,7 +114,6 @@ def plan_batches(
 
     Joined in the order of the hosts, the shares are the batch that one host would make.
     """
-    clips = read_clip_config(config)
     batches = batch_positions(
         clips,
         seed=seed,
@@ -113,7 +131,7 @@ def plan_batches(
 
 
 def batch_positions(
-    clips: ClipConfig, *, seed: int, start_step: int, host_index: int, host_count: int
+    clips: Settings, *, seed: int, start_step: int, host_index: int, host_count: int
 ) -> Iterator[range]:
     """Yields the positions of this host's clips of each batch, from `start_step` on."""
     local = local_batch_size(

@@ -10,17 +10,17 @@ from itertools import islice
 import numpy as np
 
 from data_pipeline.augment.colour import jitter
-from data_pipeline.clip_config import ClipConfig, read_clip_config
 from data_pipeline.clip_sampling import ClipPlan, plan_batches
 from data_pipeline.datasets.joint import JointClips
 from data_pipeline.pad import pad_clip
+from data_pipeline.settings import Settings
 
 _BATCHES_AHEAD = 2
 
 
 def train_batches(
     dataset,
-    config: object,
+    clips: Settings,
     *,
     seed: int,
     start_step: int,
@@ -33,13 +33,12 @@ def train_batches(
 
     Args:
       dataset: draws frames with their masks: has `videos` and `render`.
-      config: see `clip_config.ClipConfig`; `short_side` must be that of the videos.
+      clips: see `settings.Settings`; `short_side` must be that of the videos.
       seed, start_step, host_index, host_count: see `pipeline.train_batches`.
 
     Raises:
       ValueError: a setting that cannot be, or that asks for resizing.
     """
-    clips = read_clip_config(config)
     if isinstance(dataset, JointClips):
         raise ValueError("data.loader: expected 'tf' for images, got 'numpy'")
     plans = plan_batches(
@@ -54,7 +53,7 @@ def train_batches(
     return _batches(dataset, clips, plans)
 
 
-def _batches(dataset, clips: ClipConfig, plans: Iterator[list[ClipPlan]]):
+def _batches(dataset, clips: Settings, plans: Iterator[list[ClipPlan]]):
     """Makes clips in threads, some batches ahead, and yields them in order."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     # An interpreter that ends may close this generator only when the modules that
@@ -74,7 +73,7 @@ def _batches(dataset, clips: ClipConfig, plans: Iterator[list[ClipPlan]]):
         stop()
 
 
-def _make_clip(dataset, clips: ClipConfig, plan: ClipPlan) -> dict[str, np.ndarray]:
+def _make_clip(dataset, clips: Settings, plan: ClipPlan) -> dict[str, np.ndarray]:
     drawn = dataset.render(plan.video, plan.frame_ids)
     images, masks = drawn.images, drawn.masks
     if clips.colour > 0:
@@ -91,7 +90,7 @@ def _make_clip(dataset, clips: ClipConfig, plan: ClipPlan) -> dict[str, np.ndarr
     )
 
 
-def _check_native_size(dataset, clips: ClipConfig) -> None:
+def _check_native_size(dataset, clips: Settings) -> None:
     if clips.crop is not None:
         raise ValueError(
             f"data.crop: expected None without TensorFlow, got {clips.crop}"

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from data_pipeline.augment.colour import jitter_graph
 from data_pipeline.augment.geometry import flip_clip
-from data_pipeline.clip_config import ClipConfig, read_clip_config
 from data_pipeline.clip_mixing import plan_joint
 from data_pipeline.clip_sampling import ClipPlan, batch_positions, plan_batches
 from data_pipeline.clip_sources import (
@@ -24,6 +23,7 @@ from data_pipeline.datasets.joint import JointClips
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.pad import pad_clip_graph
+from data_pipeline.settings import Settings
 
 _BATCHES_AHEAD = 2
 
@@ -33,7 +33,7 @@ Sources = dict[bool, Source]  # of videos; of images: True
 
 def train_batches(
     dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
-    config: object,
+    clips: Settings,
     *,
     seed: int,
     start_step: int,
@@ -45,11 +45,11 @@ def train_batches(
     A batch depends on the seed and its step alone: a run taken up at a step sees what
     the unbroken run would have seen, and the shares of all hosts joined in order are
     the batch of one host. Crowd annotations and instances without a pixel in the clip
-    are left out; if more than `config.instances` remain, the largest are kept.
+    are left out; if more than `clips.instances` remain, the largest are kept.
 
     Args:
       dataset: a reader of a folder or of records, one that draws, or one with images.
-      config: see `clip_config.ClipConfig`; `batch_size` counts the clips of all hosts.
+      clips: see `settings.Settings`; `batch_size` counts the clips of all hosts.
       seed: of the run.
       start_step: the first step.
       host_index, host_count: which share.
@@ -61,7 +61,6 @@ def train_batches(
       ValueError: a setting that cannot be; while iterating, DataError for a file that
         cannot be read.
     """
-    clips = read_clip_config(config)
     plans = partial(
         _plans,
         dataset,
@@ -82,7 +81,7 @@ def train_batches(
 
 def _plans(
     dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
-    clips: ClipConfig,
+    clips: Settings,
     start_step: int,
     *,
     seed: int,
@@ -121,7 +120,7 @@ def _source(dataset: Dataset | Renders, frames: int) -> Source:
 
 
 def _clips(
-    sources: Sources, clips: ClipConfig, plans: Callable[[], Iterator[list[ClipPlan]]]
+    sources: Sources, clips: Settings, plans: Callable[[], Iterator[list[ClipPlan]]]
 ) -> tf.data.Dataset:
     """All clips in order."""
     streams = [
@@ -133,7 +132,7 @@ def _clips(
 
 
 def _stream(
-    still: bool, source: Source, clips: ClipConfig, plans: Iterator[list[ClipPlan]]
+    still: bool, source: Source, clips: Settings, plans: Iterator[list[ClipPlan]]
 ) -> tf.data.Dataset:
     """The clips of images, or those of videos, in order."""
     chosen = (plan for batch in plans for plan in batch if _is_still(plan) == still)
@@ -160,7 +159,7 @@ def _is_still(plan: ClipPlan) -> bool:
 
 
 def _make_clip(
-    source: Source, clips: ClipConfig, features: Features
+    source: Source, clips: Settings, features: Features
 ) -> dict[str, tf.Tensor]:
     """One clip in the form of the schema, without the batch axis."""
     clip = source.read(features)

@@ -16,25 +16,6 @@ class Motion(NamedTuple):
     angle: float  # degrees to either side, at most
 
 
-def read_motion(zoom: object, angle: object) -> Motion:
-    """Checks the settings `data.stills.zoom` and `data.stills.angle`.
-
-    Raises:
-      ValueError: shares beyond 0 to 1, or an angle beyond 0 to 45.
-    """
-    try:
-        low, high = (float(share) for share in zoom)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not 0.1 <= low <= high <= 1:
-        expected = "(least, most) of 0.1 to 1"
-        raise ValueError(f"data.stills.zoom: expected {expected}, got {zoom!r}")
-    if not isinstance(angle, int | float) or not 0 <= angle <= 45:
-        expected = "0 to 45 degrees"
-        raise ValueError(f"data.stills.angle: expected {expected}, got {angle!r}")
-    return Motion((low, high), float(angle))
-
-
 def draw_views(rng: np.random.Generator, frames: int, motion: Motion) -> np.ndarray:
     """Draws the path of a window: float64 [T, 4].
 

@@ -6,6 +6,7 @@ frame can be drawn on its own. Drawing needs NumPy only.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
 from data_pipeline.datasets.moving_shapes_render import Rendered, render_scene
 from data_pipeline.datasets.moving_shapes_scene import Scene, draw_scene
 from data_pipeline.datasets.moving_shapes_silhouettes import SILHOUETTES
+from data_pipeline.settings import Shapes
+from vis_jax.settings import read_settings
 
 SPLITS = ("train", "val", "test")
-_MIN_SIDE = 32  # pixels; below it the shapes cannot be told apart
 
 
 class MovingShapes:
@@ -24,48 +26,30 @@ class MovingShapes:
 
     Args:
       split: "train", "val" or "test"; their videos have nothing in common.
-      seed: another seed gives other videos.
-      num_videos: size of the split.
-      height, width: of every frame, pixels.
-      length: frames per video, or (least, most), drawn for each video.
-      difficulty: "easy", "medium" or "hard".
+      **fields: of `data_pipeline.settings.Shapes`, which has their defaults.
 
     Raises:
-      ValueError: an argument is out of range.
+      ValueError: a field is unknown or out of its range.
     """
 
-    def __init__(
-        self,
-        split: str = "train",
-        *,
-        seed: int = 0,
-        num_videos: int = 200,
-        height: int = 96,
-        width: int = 160,
-        length: int | tuple[int, int] = (20, 30),
-        difficulty: str = "easy",
-    ):
-        shortest, longest = _bounds(length)
-        _check_choice("split", split, SPLITS)
-        _check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
-        _check_least("seed", seed, 0)
-        _check_least("num_videos", num_videos, 1)
-        _check_least("height", height, _MIN_SIDE)
-        _check_least("width", width, _MIN_SIDE)
-        _check_least("length", shortest, 1)
-        _check_least("length", longest, shortest)
-        self._key = (SPLITS.index(split), seed)
-        self._level = DIFFICULTIES[difficulty]
+    def __init__(self, split: str = "train", **fields: Any):
+        if split not in SPLITS:
+            raise ValueError(f"data.split: expected one of {SPLITS}, got {split!r}")
+        shapes = read_settings(Shapes, fields, "data.shapes")
+        span = shapes.length
+        shortest, longest = (span, span) if isinstance(span, int) else span
+        self._key = (SPLITS.index(split), shapes.seed)
+        self._level = DIFFICULTIES[shapes.difficulty]
         self._last: tuple[int, Scene | None] = (0, None)
         self.categories = tuple(
             Category(i, name) for i, name in enumerate(SILHOUETTES, start=1)
         )
         lengths = np.random.default_rng((*self._key, 1)).integers(
-            shortest, longest + 1, num_videos
+            shortest, longest + 1, shapes.num_videos
         )
-        prefix = f"{difficulty}_{split}_{seed}"
+        prefix = f"{shapes.difficulty}_{split}_{shapes.seed}"
         self.videos = tuple(
-            _video(i, f"{prefix}_{i:05d}", height, width, int(n))
+            _video(i, f"{prefix}_{i:05d}", shapes.height, shapes.width, int(n))
             for i, n in enumerate(lengths)
         )
 
@@ -143,21 +127,3 @@ def _run_lengths(
         )
         for track, seen_track in zip(masks, present, strict=True)
     )
-
-
-def _bounds(length: int | tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(length, Sequence):
-        return length, length
-    if len(length) != 2:
-        raise ValueError(f"length: expected frames or (least, most), got {length!r}")
-    return length[0], length[1]
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
-
-
-def _check_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")

@@ -66,7 +66,9 @@ def test_updates_bring_the_loss_down():
 
 def test_a_pair_is_two_different_real_frames_in_random_roles():
     batch = first_batch(_config())
-    pairs = jax.jit(jax.vmap(draw_pair, in_axes=(0, None)))
+    pairs = jax.jit(
+        jax.vmap(functools.partial(draw_pair, style="torch"), in_axes=(0, None))
+    )
     keys = jax.random.split(jax.random.key(0), 20)
     found = pairs(keys, batch)
     first = np.asarray(batch.boxes[:, :, 0])

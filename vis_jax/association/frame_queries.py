@@ -6,6 +6,8 @@ rebuilt in every layer by a recurrence over frames, carry the mask of their fram
 Letters: S tokens of one level in one frame.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -22,7 +24,25 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float
+
+
+@section
+class Settings:
+    """`model.mask_decoder` of IFR: queries pass from frame to frame."""
+
+    kind: Literal["ifr"] = "ifr"
+    dim: Count = 256  # channels; a multiple of 4 and of heads
+    layers: Count = 9
+    heads: Count = 8
+    queries: Count = 100
+    mlp_dim: Count = 2048  # width of the feed-forward part
+    frame_ffn: bool = True  # a feed-forward layer closes each step of the recurrence
+    type_embed: bool = False  # the two groups of keys get a learned vector each
+    mask_clip_group: bool = True  # clip-level queries look only inside their mask, too
+    temporal_position: bool = False  # the keys of the clip update know their frame
+    remat: bool = False  # recompute steps in the backward pass: less memory
 
 
 class FrameRecurrence(nn.Module):

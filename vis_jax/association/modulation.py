@@ -5,7 +5,7 @@ with the VGG-16 trunks of the authors' code. Letters: N objects, G modulated cha
 S side of the visual guide, I images.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,12 +21,37 @@ from vis_jax.backbones.vgg import (
     max_pool,
 )
 from vis_jax.layers.conv import Conv
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float, Float32
 
 _SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give
 _HE = nn.initializers.he_normal()  # of the two layers that it gives, without it
 _MODULATED = slice(2, 5)  # blocks conv3, conv4, conv5
 _DROPOUT = 0.5
+
+
+@section
+class Settings:
+    """`model.osmn`; the defaults are the published size, two VGG-16 trunks."""
+
+    widths: tuple[Count, ...] = WIDTHS  # channels of the blocks of a trunk
+    depths: tuple[Count, ...] = DEPTHS  # convolutions of the blocks
+    hidden: Count = 4096  # width of the fully connected layers
+    side_width: Count = 16  # channels of the side outputs
+    style: Literal["torch", "caffe"] = "torch"  # how pixels are scaled
+    guide_side: Count = 224  # pixels, of the crop that shows the object
+
+    def __post_init__(self):
+        for name in ("widths", "depths"):
+            if len(getattr(self, name)) != len(DEPTHS):
+                raise ValueError(
+                    f"{name}: expected {len(DEPTHS)} numbers, got {getattr(self, name)}"
+                )
+        if self.guide_side % STRIDE:
+            raise ValueError(
+                f"guide_side: expected a multiple of {STRIDE} pixels, got"
+                f" {self.guide_side}"
+            )
 
 
 class Shared(NamedTuple):

@@ -16,7 +16,6 @@ from vis_jax.ops.soft_overlap import soft_iou, soft_match_cost
 from vis_jax.structures import Predictions
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-LINKS = ("siou", "eq4")
 _MATCH_FROM = 0.05  # soft IoU, as in IFC
 _FORBIDDEN = 1e3  # above every cost of a pair that may be matched
 _ABSENT = -100.0  # logit of a track in frames where no clip found it

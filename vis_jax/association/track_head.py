@@ -4,12 +4,25 @@ Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.match_logits` compar
 sets of embeddings. Letters: R regions, S side of their features.
 """
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vis_jax.settings import Count, Range, section
 from vis_jax.typing import Array, Float, Float32
 
 _NORMAL = nn.initializers.normal(0.01)
+
+
+@section
+class Settings:
+    """`model.track_head`."""
+
+    width: Count = 1024  # of the embedding
+    # IoU with its object from which a region trains the head; 0.5 in the released code,
+    # 0.7 in the text. Below 0.5 a region is of use for no head.
+    positive: Annotated[float, Range(least=0.5, most=1)] = 0.5
 
 
 class TrackHead(nn.Module):

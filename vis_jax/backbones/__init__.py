@@ -1,6 +1,22 @@
 """Backbones: images to {"res2": stride 4, "res3": 8, "res4": 16, "res5": 32}."""
 
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vis_jax.backbones import resnet, swin
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.backbones.swin import Swin
 
-BACKBONES = {"resnet": ResNet, "swin": Swin}
+Settings = resnet.Settings | swin.Settings
+BACKBONES: dict[str, type[nn.Module]] = {"resnet": ResNet, "swin": Swin}
+
+
+def build_backbone(settings: Settings, dtype: jnp.dtype) -> nn.Module:
+    """The backbone of `model.backbone`, computing in `dtype`."""
+    fields = dict(vars(settings))
+    return BACKBONES[fields.pop("name")](**fields, dtype=dtype)
+
+
+def pixel_style(settings: Settings) -> str:
+    """How `normalize` scales the pixels for this backbone: 'torch' or 'caffe'."""
+    return settings.style if isinstance(settings, resnet.Settings) else "torch"

@@ -10,10 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Float
 
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+@section
+class Settings:
+    """`model.fpn`."""
+
+    dim: Count = 256  # channels of every level
 
 
 class FPN(nn.Module):

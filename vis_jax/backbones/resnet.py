@@ -4,13 +4,14 @@ He et al., "Deep residual learning for image recognition", CVPR 2016.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.conv import NORMS, Conv
+from vis_jax.layers.conv import Conv
+from vis_jax.settings import OneOf, section
 from vis_jax.typing import Array, Float
 
 
@@ -30,6 +31,20 @@ VARIANTS = {
     "101": Variant((3, 4, 23, 3), 64, "bottleneck"),
     "152": Variant((3, 8, 36, 3), 64, "bottleneck"),
 }
+
+
+@section
+class Settings:
+    """`model.backbone` of a ResNet."""
+
+    name: Literal["resnet"] = "resnet"
+    variant: Annotated[str, OneOf(VARIANTS)] = "50"  # depth; thin trains on a CPU
+    # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
+    # group to train from scratch.
+    norm: Literal["frozen_batch", "frozen_stats", "group"] = "frozen_batch"
+    # Where the weights come from: where the stride sits, and how pixels are scaled.
+    style: Literal["torch", "caffe"] = "torch"
+    remat: bool = False  # recompute blocks in the backward pass: less memory
 
 
 class Basic(nn.Module):
@@ -94,12 +109,7 @@ class ResNet(nn.Module):
     """Stages 'res2' to 'res5' of a ResNet, after their last ReLU.
 
     Attributes:
-      variant: a key of VARIANTS.
-      norm: 'frozen_batch' for pretrained weights, 'frozen_stats' to train its scale and
-        bias, 'group' to train from scratch.
-      style: 'torch' or 'caffe', where the weights come from; see `Bottleneck` and
-        `normalize`.
-      remat: recompute each block in the backward pass instead of storing it.
+      variant, norm, style, remat: see `Settings`, `Bottleneck` and `normalize`.
     """
 
     variant: str
@@ -117,7 +127,6 @@ class ResNet(nn.Module):
         Args:
           images: normalised; height and width are multiples of 32 pixels.
         """
-        _check(self)
         check_canvas(images)
         stage_sizes, width, block = VARIANTS[self.variant]
         kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
@@ -150,19 +159,6 @@ def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
     x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
     columns = [x[:, :, start : start + width : 2] for start in range(3)]
     return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
-
-
-def _check(model: ResNet) -> None:
-    """Raises ValueError unless all choices by name exist."""
-    for field, value, choices in (
-        ("variant", model.variant, VARIANTS),
-        ("norm", model.norm, NORMS),
-        ("style", model.style, ("torch", "caffe")),
-    ):
-        if value not in choices:
-            raise ValueError(
-                f"backbone {field}: expected one of {sorted(choices)}, got {value!r}"
-            )
 
 
 def check_canvas(images: jax.Array) -> None:

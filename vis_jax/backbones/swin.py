@@ -5,7 +5,7 @@ ICCV 2021.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from vis_jax.layers.drop_path import DropPath
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
+from vis_jax.settings import Count, OneOf, Share, section
 from vis_jax.typing import Array, Float
 
 _INIT = nn.initializers.truncated_normal(0.02)
@@ -37,6 +38,18 @@ VARIANTS = {
     "base": Variant(128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
     "large": Variant(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
 }
+
+
+@section
+class Settings:
+    """`model.backbone` of a Swin transformer."""
+
+    name: Literal["swin"] = "swin"
+    variant: Annotated[str, OneOf(VARIANTS)] = "tiny"  # size; thin trains on a CPU
+    window: Count | None = None  # tokens, side of the windows; None = the variant's
+    # Rate of the last block, rising linearly from 0 at the first; drawn for each frame.
+    drop_path: Share = 0.3
+    remat: bool = False  # recompute blocks in the backward pass: less memory
 
 
 class WindowAttention(nn.Module):
@@ -176,11 +189,8 @@ class Swin(nn.Module):
     """Stages 'res2' to 'res5' of a Swin transformer, each after a norm of its own.
 
     Attributes:
-      variant: a key of VARIANTS.
-      window: side of the windows in tokens; None = the variant's.
-      drop_path: rate of the last block, rising linearly from 0 at the first; drawn for
-        every frame from the rng stream 'drop_path'.
-      remat: recompute each block in the backward pass instead of storing it.
+      variant, window, drop_path, remat: see `Settings`; the rng stream of `drop_path`
+        has its name.
     """
 
     variant: str
@@ -199,11 +209,6 @@ class Swin(nn.Module):
           images: normalised; any size (a map of odd size is padded as it is halved).
           train: draw drop path.
         """
-        if self.variant not in VARIANTS:
-            raise ValueError(
-                f"backbone variant: expected one of {sorted(VARIANTS)},"
-                f" got {self.variant!r}"
-            )
         spec = VARIANTS[self.variant]
         window = self.window or spec.window
         rates = np.linspace(0.0, self.drop_path, sum(spec.depths)).tolist()

@@ -20,14 +20,23 @@ examples:
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from absl import flags
-from ml_collections import ConfigDict
 
-from vis_jax.commands import compare_tables, settings
+from vis_jax.commands import compare_tables, parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.evaluate import fingerprint, open_split
+from vis_jax.settings import to_dict
+
+if TYPE_CHECKING:
+    from data_pipeline.datasets.head import Head
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.evaluate.oracles import MatchRule
+    from vis_jax.systems.detect_then_track import Detector, TestSettings
+    from vis_jax.trackers import Build
 
 # What the detections of a video do not depend on.
 _OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode")
@@ -72,22 +81,22 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Compares."""
+    from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.oracles import MatchRule, check_rule
 
     rule = MatchRule(values.oracle_iou, values.oracle_least)
     check_rule(rule)
     tables = _tables(values.tables)
     config = read_config(values)
-    _check_system(config)
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     output = _output(values, config)
-    settings.keep_compilations(values.workdir)
+    parts.keep_compilations(values.workdir)
     dataset = open_split(config)
-    settings.set_classes(config, len(dataset.categories))
-    system = settings.build_system(config)
-    variables = settings.load_model(system, checkpoint)
+    config = with_classes(config, len(dataset.categories))
+    _linked(config)  # raises before the checkpoint is read
+    variables = parts.load_model(parts.build_system(config), checkpoint)
     report = compare_split(config, variables, dataset, output, tables=tables, rule=rule)
     for name in tables:
         print(compare_tables.format_table(_TABLES[name], report["tables"][name]))
@@ -95,13 +104,13 @@ def run(values: flags.FlagValues) -> None:
 
 
 def compare_split(
-    config: ConfigDict,
+    config: "RunSettings",
     variables: dict,
-    dataset,
+    dataset: "Head",
     output: Path,
     *,
     tables: list[str],
-    rule,
+    rule: "MatchRule",
 ) -> dict:
     """Works out tables on a data set.
 
@@ -118,22 +127,18 @@ def compare_split(
     from vis_jax.evaluate import compare_rows
     from vis_jax.evaluate.compare import compare
     from vis_jax.evaluate.detections import make_find
-    from vis_jax.systems import DETECTORS, trackers_of
 
     run_id = _detections_id(config, variables)
     variables = jax.device_put(variables)
-    detector = DETECTORS[config.system](config)
-    trackers = trackers_of(config)
-    classes = config.model.num_classes
-    parts = compare_rows.Parts(
-        detector, trackers, variables, config.test, classes, run_id
-    )
+    detector, trackers = _linked(config)
+    classes, test = config.model.num_classes, cast("TestSettings", config.test)
+    made_of = compare_rows.Parts(detector, trackers, variables, test, classes, run_id)
     makers = {
         "trackers": lambda: compare_rows.tracker_rows(
-            parts, dict.fromkeys((*compare_tables.TRACKERS.paper, *sorted(trackers)))
+            made_of, dict.fromkeys((*compare_tables.TRACKERS.paper, *sorted(trackers)))
         ),
-        "cues": lambda: compare_rows.cue_rows(parts, _MAIN),
-        "oracles": lambda: compare_rows.oracle_rows(parts, _MAIN, rule),
+        "cues": lambda: compare_rows.cue_rows(made_of, _MAIN),
+        "oracles": lambda: compare_rows.oracle_rows(made_of, _MAIN, rule),
     }
     return compare(
         dataset,
@@ -156,17 +161,25 @@ def _tables(given: list[str]) -> list[str]:
     return [name for number, name in names.items() if number in given]
 
 
-def _check_system(config: ConfigDict) -> None:
-    from vis_jax.systems import DETECTORS
+def _linked(config: "RunSettings") -> "tuple[Detector, Mapping[str, Build]]":
+    """What finds the objects, and what can link them.
 
-    if config.system not in DETECTORS:
+    Raises:
+      ValueError: the system does not work so.
+    """
+    from vis_jax.systems import SYSTEMS
+
+    method = SYSTEMS[config.system]
+    if method.detector is None:
+        known = sorted(name for name, one in SYSTEMS.items() if one.detector)
         raise ValueError(
-            f"system: expected one of {sorted(DETECTORS)}, which find objects frame by"
-            f" frame and link them then, got {config.system!r}"
+            f"system: expected one of {known}, which find objects frame by frame and"
+            f" link them then, got {config.system!r}"
         )
+    return method.detector(config), method.trackers(config)
 
 
-def _output(values: flags.FlagValues, config: ConfigDict) -> Path:
+def _output(values: flags.FlagValues, config: "RunSettings") -> Path:
     """The folder to write to, on a local disk."""
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
@@ -177,10 +190,9 @@ def _output(values: flags.FlagValues, config: ConfigDict) -> Path:
     return Path(output)
 
 
-def _detections_id(config: ConfigDict, variables: dict) -> str:
+def _detections_id(config: "RunSettings", variables: dict) -> str:
     """A digest of all that detections depend on."""
-    config = ConfigDict(config.to_dict())
+    values = to_dict(config)
     for name in _OF_TRACKERS:
-        if name in config.test:
-            del config.test[name]
-    return fingerprint(config, variables)
+        del values["test"][name]
+    return fingerprint(values, variables)

@@ -4,14 +4,22 @@ Everything wrong with it is a ValueError in one line, also in the user's own fil
 """
 
 import json
+import os
 import runpy
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-CONFIG_FILE = "config.json"
+from vis_jax.settings import CONFIG_FILE, to_dict
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+
 _TEXT = (
     "Python file with get_config(), such as configs/ifr_shapes.py, or the same with"
     " :name=value,.. behind it for get_config('name=value,..'); --config.a.b=v sets"
@@ -22,32 +30,41 @@ _TEXT = (
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds --config: a Python file, or by default the config of --workdir.
 
+    It is read here and filled up with the defaults, so that each field of it can be set
+    by a flag; the words of `arguments` that name it are taken out.
+
     Raises:
-      ValueError: there is no such config, it cannot be read, or it has not all fields
-        that are set.
+      ValueError: there is no such config, it cannot be read, or a field is unknown,
+        missing or out of its range.
     """
-    given = _argument(arguments, "config")
-    if given is None and (saved := _saved_config(arguments)) is not None:
-        _check_fields(saved, arguments)
-        config_flags.DEFINE_config_dict(
-            "config", saved, _TEXT, flag_values=values, sys_argv=arguments
-        )
+    given = _take(arguments, "config")
+    recipe = _load(given) if given is not None else _saved_config(arguments)
+    if recipe is None:
+        flags.DEFINE_string("config", None, _TEXT, flag_values=values)
         return
-    if given is not None:  # read here first, for errors that a user can understand
-        _check_fields(_load(given), arguments)
-    config_flags.DEFINE_config_file(
-        "config", None, _TEXT, flag_values=values, sys_argv=arguments
+    from vis_jax.commands.run_settings import read_run  # takes a while, as JAX does
+
+    place = f"--config {given}" if given is not None else _saved_path(arguments)
+    recipe = _with_choices(recipe.to_dict(), arguments)
+    with _naming(place):
+        config = ConfigDict(to_dict(read_run(recipe)))
+    _check_fields(config, arguments)
+    config_flags.DEFINE_config_dict(
+        "config", config, _TEXT, flag_values=values, sys_argv=arguments
     )
 
 
-def read_config(values: flags.FlagValues) -> ConfigDict:
-    """The config of the command line.
+def read_config(values: flags.FlagValues) -> "RunSettings":
+    """The settings of the command line.
 
     Raises:
-      ValueError: neither --config nor a workdir with a config was given.
+      ValueError: neither --config nor a workdir with a config was given, or a field was
+        set to what it cannot be.
     """
     if values.config is not None:
-        return values.config
+        from vis_jax.commands.run_settings import read_run
+
+        return read_run(values.config.to_dict())
     expected = "expected a file such as configs/ifr_shapes.py"
     if not values.workdir:
         raise ValueError(f"--config: {expected}, got none")
@@ -58,7 +75,7 @@ def read_config(values: flags.FlagValues) -> ConfigDict:
     )
 
 
-def read_json(path: epath.PathLike):
+def read_json(path: epath.PathLike) -> Any:
     """The content of a JSON file.
 
     Raises:
@@ -118,31 +135,62 @@ def _check_fields(config: ConfigDict, arguments: list[str]) -> None:
             node = node[part]
 
 
+def _with_choices(recipe: dict, arguments: list[str]) -> dict:
+    """The recipe with `name` and `kind` of its parts as the command line has them.
+
+    They decide which other fields there are, and so come before the defaults.
+    """
+    for argument in arguments:
+        head = argument.partition("=")[0]
+        path = head.removeprefix("--").split(".")
+        if path[0] != "config" or path[-1] not in ("name", "kind"):
+            continue
+        value, node = _argument(arguments, ".".join(path)), recipe
+        for part in path[1:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = value
+    return recipe
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Puts the place of a config before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _saved_path(arguments: list[str]) -> str:
+    workdir = _argument(arguments, "workdir") or ""
+    return os.fspath(epath.Path(workdir) / CONFIG_FILE)
+
+
 def _saved_config(arguments: list[str]) -> ConfigDict | None:
     """The config that a training run left in --workdir, if there is one."""
-    workdir = _argument(arguments, "workdir")
-    if workdir is None or not (epath.Path(workdir) / CONFIG_FILE).is_file():
+    path = epath.Path(_saved_path(arguments))
+    if not _argument(arguments, "workdir") or not path.is_file():
         return None
-    path = epath.Path(workdir) / CONFIG_FILE
     content = read_json(path)
     if not isinstance(content, dict):
         got = type(content).__name__
         raise ValueError(f"{path}: expected a JSON object, got {got}")
-    return ConfigDict(_tuples(content))
+    return ConfigDict(content)
+
+
+def _take(arguments: list[str], name: str) -> str | None:
+    """The last value that the command line has for a flag, which is taken out."""
+    found, rest, words = None, [], iter(arguments)
+    for word in words:
+        head, sign, value = word.partition("=")
+        if head in (f"--{name}", f"-{name}"):
+            found = value if sign else next(words, None)
+        else:
+            rest.append(word)
+    arguments[:] = rest
+    return found
 
 
 def _argument(arguments: list[str], name: str) -> str | None:
     """The last value that the command line has for a flag."""
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
-        head, sign, value = argument.partition("=")
-        if head in (f"--{name}", f"-{name}"):
-            found = value if sign else following
-    return found
-
-
-def _tuples(value):
-    """JSON has no tuples; configs use them for every sequence."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return _take(list(arguments), name)

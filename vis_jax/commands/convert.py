@@ -12,12 +12,18 @@ examples:
       --categories ytvis2019/train.json
 """
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
 
-from vis_jax.commands import settings
-from vis_jax.commands.config_flag import define_config
+from vis_jax.commands import parts
+from vis_jax.commands.config_flag import define_config, read_config
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
 
 RECORD = "conversion.json"
 
@@ -48,14 +54,16 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Converts."""
-    config, output = values.config, _check(values)
+    output = _check(values)
+    from vis_jax.commands.run_settings import with_classes
     from vis_jax.converters.load import convert_file
     from vis_jax.converters.report import format_report, record_of
 
+    config = read_config(values)
     categories = _read_categories(values.categories) if values.categories else ()
     if categories:
-        settings.set_classes(config, len(categories))
-    system = settings.build_system(config)
+        config = with_classes(config, len(categories))
+    system = parts.build_system(config)
     shapes = _shapes(system)
     variables, report = convert_file(
         values.source, shapes, values.kind, warm_start=values.warm_start
@@ -95,7 +103,7 @@ def _read_categories(path: str) -> tuple:
     )
 
 
-def _shapes(system) -> dict:
+def _shapes(system: "System") -> dict:
     """The variables as shapes; they do not depend on the sizes of a batch."""
     import jax
 
@@ -106,7 +114,10 @@ def _shapes(system) -> dict:
 
 
 def _with_initial(
-    system, variables: dict, new: tuple[str, ...], config: ConfigDict
+    system: "System",
+    variables: dict,
+    new: tuple[str, ...],
+    config: "RunSettings",
 ) -> dict:
     """Fills in what the file does not have, as a run of this config would begin."""
     import jax
@@ -130,8 +141,7 @@ def _with_initial(
         key = jax.random.key(config.seed)
         begin = unflatten(jax.jit(initial)(key))
         if config.init_from:
-            fresh = config.get("init_fresh", ())
-            begin = load_initial(config.init_from, begin, fresh=fresh)
+            begin = load_initial(config.init_from, begin, fresh=config.init_fresh)
         values = jax.device_get(flatten(begin))
         converted |= {path: values[path] for path in new}
     return {name: {} for name in variables} | unflatten(converted)
@@ -143,7 +153,7 @@ def _write(
     *,
     record: str,
     categories: tuple,
-    config: ConfigDict,
+    config: "RunSettings",
 ) -> None:
     """Writes the folder whole or not at all."""
     from vis_jax.train.checkpoint import save_variables
@@ -156,9 +166,9 @@ def _write(
         save_variables(str(temporary), variables)
         (temporary / RECORD).write_text(record)
         if categories:
-            settings.write_categories(temporary, categories)
-            with config.unlocked():  # should a training begin in this folder
-                config.init_from, config.init_fresh = str(output), ()
+            parts.write_categories(temporary, categories)
+            # Should a training begin in this folder.
+            config = dataclasses.replace(config, init_from=str(output), init_fresh=())
             write_config(config, str(temporary))
         temporary.rename(output)
     finally:

@@ -1,15 +1,19 @@
 """`train --dry_run`: what a config would take, printed without training."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-from vis_jax.commands import settings
+from vis_jax.commands import parts
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
 
 _FRAME_16_9 = (720, 1280)  # height, width in pixels of a usual video
 
 
-def dry_run(config: ConfigDict) -> None:
+def dry_run(config: "RunSettings") -> None:
     """Prints parameters, operations, memory, epochs and the arrays of a batch.
 
     Raises:
@@ -18,14 +22,15 @@ def dry_run(config: ConfigDict) -> None:
     """
     import jax
 
-    from data_pipeline.clip_config import local_batch_size, read_clip_config
+    from data_pipeline.clip_sampling import local_batch_size
+    from vis_jax.commands.run_settings import with_classes
     from vis_jax.train.dry_run import batch_shapes, estimate
 
     dataset = _dataset(config)
     if dataset is not None:
-        settings.set_classes(config, len(dataset.categories))
-    system = settings.build_system(config)
-    clips, devices = read_clip_config(config.data), jax.device_count()
+        config = with_classes(config, len(dataset.categories))
+    system = parts.build_system(config)
+    clips, devices = config.data, jax.device_count()
     share = local_batch_size(clips.batch_size, host_index=0, host_count=devices)
     sizes = dict(
         T=clips.frames, M=clips.instances, H=clips.canvas[0], W=clips.canvas[1]
@@ -39,7 +44,7 @@ def dry_run(config: ConfigDict) -> None:
         print(f"batch         {name:<15} {field.dtype!s:<8} {list(field.shape)}")
 
 
-def _dataset(config: ConfigDict):
+def _dataset(config: "RunSettings"):
     """The data set; None if its folder is not there. Moving shapes need none."""
     from data_pipeline.datasets import make_dataset
 
@@ -48,7 +53,7 @@ def _dataset(config: ConfigDict):
     return make_dataset(config.data, "train")
 
 
-def _test_canvas(config: ConfigDict) -> tuple[int, int]:
+def _test_canvas(config: "RunSettings") -> tuple[int, int]:
     """Height and width in pixels that a 16:9 video has for the model."""
     from data_pipeline.read_video import pad_frames, resize_frames
 
@@ -80,13 +85,12 @@ def _print_memory(memory: dict[str, int], share: int, devices: int) -> None:
         print(f"              {_short(size):>6}B  {name}")
 
 
-def _print_steps(config: ConfigDict, dataset) -> None:
+def _print_steps(config: "RunSettings", dataset) -> None:
     clips = config.num_steps * config.data.batch_size
     epochs = f"epochs unknown: no folder {config.data.root}"
     if dataset is not None:
         videos = len(dataset.videos)
-        share = config.data.stills.share if "stills" in config.data else 0.0
-        of_videos = clips * (1 - share)
+        of_videos = clips * (1 - config.data.stills.share)
         epochs = f"{of_videos / videos:.1f} epochs of {videos} videos, a clip of each"
     print(
         f"steps         {config.num_steps} of {config.data.batch_size} clips,"

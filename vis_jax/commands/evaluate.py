@@ -10,20 +10,27 @@ examples:
 """
 
 import hashlib
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
 
-from vis_jax.commands import settings
+from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.metrics.disk import naming
+from vis_jax.settings import to_dict
+
+if TYPE_CHECKING:
+    from data_pipeline.datasets.head import Head
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -41,43 +48,48 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Evaluates."""
+    from vis_jax.commands.run_settings import with_classes
+
     config = read_config(values)
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
-    settings.keep_compilations(values.workdir)
+    parts.keep_compilations(values.workdir)
     dataset = open_split(config)
-    settings.set_classes(config, len(dataset.categories))
-    system = settings.build_system(config)
-    variables = settings.load_model(system, checkpoint)
+    config = with_classes(config, len(dataset.categories))
+    system = parts.build_system(config)
+    variables = parts.load_model(system, checkpoint)
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
     output = epath.Path(values.output) if values.output else folder
     evaluate_split(config, system, variables, dataset, output)
 
 
-def open_split(config: ConfigDict):
+def open_split(config: "RunSettings") -> "Head":
     """The videos that `config.test` names.
 
     Raises:
-      ValueError: there are none, or another setting in it cannot be.
+      ValueError: there are none.
     """
     from data_pipeline.datasets import make_dataset
     from data_pipeline.datasets.head import Head
 
-    settings.check_test(config.test)
     return Head(make_dataset(config.data, config.test.split), config.test.videos)
 
 
 def evaluate_split(
-    config: ConfigDict, system, variables: dict, dataset, output: epath.Path
+    config: "RunSettings",
+    system: "System",
+    variables: dict,
+    dataset: "Head",
+    output: epath.Path,
 ) -> dict:
     """Scores a system on a data set, and prints the table.
 
     Args:
       config: of the run; `test` has the settings of inference.
-      system: as `settings.build_system` makes it.
+      system: as `parts.build_system` makes it.
       variables: NumPy arrays.
       dataset: as `open_split` finds it.
       output: folder to write to.
@@ -114,14 +126,14 @@ def local_folder(output: epath.Path) -> Iterator[Path]:
                 (output / file.name).write_bytes(file.read_bytes())
 
 
-def fingerprint(config: ConfigDict, variables: dict) -> str:
+def fingerprint(config: Any, variables: dict) -> str:
     """A digest of all that predictions depend on: settings and every parameter.
 
     The name of a checkpoint would not do: training goes on under the same name.
     """
     from vis_jax.params import flatten
 
-    digest = hashlib.sha256(config.to_json_best_effort(sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode())
     for path, leaf in sorted(flatten(variables).items()):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode())

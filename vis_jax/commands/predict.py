@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from vis_jax.commands import settings
+from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 
 
@@ -45,19 +45,19 @@ def run(values: flags.FlagValues) -> None:
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
+    from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_infer
     from vis_jax.predict.loop import Wanted, predict
     from vis_jax.predict.sources import open_source
 
     config = read_config(values)
-    settings.check_test(config.test)
-    categories = settings.read_categories(values.workdir)
+    categories = parts.read_categories(values.workdir)
     source = open_source(values.source)
-    settings.keep_compilations(values.workdir)
-    settings.set_classes(config, len(categories))
-    system = settings.build_system(config)
+    parts.keep_compilations(values.workdir)
+    config = with_classes(config, len(categories))
+    system = parts.build_system(config)
     checkpoint = values.checkpoint or values.workdir
-    variables = settings.load_model(system, checkpoint)
+    variables = parts.load_model(system, checkpoint)
     outputs = predict(
         source,
         values.output,

@@ -8,17 +8,25 @@ examples:
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
 
-from vis_jax.commands import settings
+from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.dry_run import dry_run
 from vis_jax.commands.evaluate import evaluate_split, open_split
+
+if TYPE_CHECKING:
+    from data_pipeline.datasets.dataset import Dataset
+    from data_pipeline.datasets.head import Head
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
+    from vis_jax.train.loop import Evaluation
+    from vis_jax.train.profile import Window
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -37,6 +45,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " without --workdir, and without data unless they set the number of classes",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "profile",
+        None,
+        "first,last update to profile, such as 10,20; the trace goes to profile/ in"
+        " --workdir, for TensorBoard or Perfetto",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
@@ -46,55 +61,94 @@ def run(values: flags.FlagValues) -> None:
         return
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
-    train_config(read_config(values), values.workdir)
+    train_config(read_config(values), values.workdir, window=_window(values.profile))
 
 
-def train_config(config: ConfigDict, workdir: str) -> None:
-    """Trains what a config describes in a folder."""
+def _window(updates: list[str] | None) -> "Window | None":
+    """Raises ValueError unless the updates to profile are two ascending numbers."""
+    from vis_jax.train.profile import Window
+
+    if updates is None:
+        return None
+    numbers = [int(text) for text in updates if text.strip().isdecimal()]
+    if len(numbers) != 2 or len(updates) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        got = ",".join(updates)
+        raise ValueError(f"--profile: expected first,last such as 10,20, got {got}")
+    return Window(*numbers)
+
+
+def train_config(
+    config: "RunSettings", workdir: str, *, window: "Window | None" = None
+) -> None:
+    """Trains what a config describes in a folder, where evaluations write as well.
+
+    Raises:
+      ValueError: see `vis_jax.train.loop.train`; or the classes differ somewhere.
+    """
     import jax
 
     from data_pipeline.datasets import make_training_set
     from data_pipeline.datasets.joint import JointClips
+    from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.train.distributed import initialise_distributed
     from vis_jax.train.loop import train
 
-    initialise_distributed(config)
-    settings.keep_compilations(workdir)
+    initialise_distributed()
+    parts.keep_compilations(workdir)
     dataset = make_training_set(config.data)
     if isinstance(dataset, JointClips) and jax.process_index() == 0:
         print(f"images        {dataset.summary()}")
-    settings.set_classes(config, len(dataset.categories))
-    tested = open_split(config)  # what is wrong with it is known before the training
-    found = [(one.category_id, one.name) for one in tested.categories]
-    settings.check_categories("test.split", found, dataset.categories)
-    system = settings.build_system(config)
+    config = with_classes(config, len(dataset.categories))
+    # What is wrong with an evaluation is known before the training.
+    evaluations = _evaluations(config, dataset.categories, workdir)
+    system = parts.build_system(config)
     if jax.process_index() == 0:
-        settings.write_categories(workdir, dataset.categories)
+        parts.write_categories(workdir, dataset.categories)
     train(
         config,
         system,
         functools.partial(batches, dataset, config),
         workdir,
-        evaluate=functools.partial(evaluate_at, config, system, tested, workdir),
+        evaluations=evaluations,
         draw=make_pictures(system, [one.name for one in dataset.categories]),
+        window=window,
     )
     if jax.process_index() == 0:
         print(f"checkpoint    {workdir}")
 
 
+def _evaluations(
+    config: "RunSettings", categories: Sequence, workdir: str
+) -> list["Evaluation"]:
+    """That on `test`, then those of `evals`."""
+    from vis_jax.commands.run_settings import of_evaluation
+    from vis_jax.train.loop import Evaluation
+
+    runs = {"": (config, config.train.eval_every)}
+    for name, one in config.evals.items():
+        runs[name] = (of_evaluation(config, name), one.every)
+    out = []
+    for name, (run, every) in runs.items():
+        tested = open_split(run)
+        found = [(one.category_id, one.name) for one in tested.categories]
+        where = f"evals.{name}" if name else "test.split"
+        parts.check_categories(where, found, categories)
+        folder = epath.Path(workdir) / "evaluation" / name
+        system = parts.build_system(run)
+        score = functools.partial(evaluate_at, run, system, tested, folder)
+        out.append(Evaluation(name, every, score))
+    return out
+
+
 def batches(
-    dataset, config: ConfigDict, start_step: int
+    dataset: "Dataset", config: "RunSettings", start_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """This process's share of every batch from a step on."""
     import jax
 
     loaders = {"tf": "data_pipeline.pipeline", "numpy": "data_pipeline.numpy_pipeline"}
-    loader = config.data.loader
-    if loader not in loaders:
-        known = sorted(loaders)
-        raise ValueError(f"data.loader: expected one of {known}, got {loader!r}")
-    pipeline = importlib.import_module(loaders[loader])
+    pipeline = importlib.import_module(loaders[config.data.loader])
     return pipeline.train_batches(
         dataset,
         config.data,
@@ -106,9 +160,14 @@ def batches(
 
 
 def evaluate_at(
-    config: ConfigDict, system, dataset, workdir: str, variables: dict, step: int
+    config: "RunSettings",
+    system: "System",
+    dataset: "Head",
+    folder: epath.Path,
+    variables: dict,
+    step: int,
 ) -> dict[str, float]:
-    """Scores the test split; the files go to a folder of this step.
+    """Scores videos; the files go to `folder` and there to that of this step.
 
     Every process has all parameters, and the first one evaluates while the others wait:
     in the next update, or when leaving, they would not wait for long enough.
@@ -119,11 +178,11 @@ def evaluate_at(
 
     numbers = {}
     if jax.process_index() == 0:
-        output = epath.Path(workdir) / "evaluation" / f"step_{step}"
+        output = folder / f"step_{step}"
         report = evaluate_split(
             config, system, jax.device_get(variables), dataset, output
         )
         kinds = (int, float)
         numbers = {key: float(v) for key, v in report.items() if isinstance(v, kinds)}
-    wait_for_all(f"evaluated at step {step}")
+    wait_for_all(f"evaluated at step {step} in {folder}")
     return numbers

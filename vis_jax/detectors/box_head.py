@@ -12,9 +12,17 @@ import jax.numpy as jnp
 from vis_jax.ops.box_coder import BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.nms import nms_each_label
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
 
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+@section
+class Settings:
+    """`model.box_head`."""
+
+    width: Count = 1024  # of both fully connected layers
 
 
 class BoxOutput(NamedTuple):

@@ -4,6 +4,8 @@ Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, and "Mask2Former f
 Instance Segmentation", 2021. Letters: S tokens of one level in one frame.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -20,7 +22,20 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float32
+
+
+@section
+class Settings:
+    """`model.mask_decoder` of Mask2Former-VIS: queries see all frames of a clip."""
+
+    kind: Literal["m2f_vis"] = "m2f_vis"
+    dim: Count = 256  # channels; a multiple of 4 and of heads
+    layers: Count = 9
+    heads: Count = 8
+    queries: Count = 100
+    mlp_dim: Count = 2048  # width of the feed-forward part
 
 
 class ClipDecoder(nn.Module):

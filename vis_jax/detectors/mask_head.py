@@ -8,7 +8,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import MSRA, Conv
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Float, Float32, Int32, typed
+
+
+@section
+class Settings:
+    """`model.mask_head`."""
+
+    dim: Count = 256  # channels
+    convs: Count = 4
 
 
 class Upsample(nn.Module):

@@ -10,12 +10,20 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
+from vis_jax import backbones
+from vis_jax.backbones import resnet
+from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.detectors.box_head import BoxOutput, DetectRule, FoundBoxes, detect
+from vis_jax.detectors.box_head import Settings as BoxHeadSettings
+from vis_jax.detectors.mask_head import Settings as MaskHeadSettings
 from vis_jax.detectors.mask_head import of_label
+from vis_jax.detectors.rcnn_targets import Settings as RegionSettings
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
+from vis_jax.detectors.rpn import Settings as RpnSettings
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
 from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.roi_align import Convention, pyramid_roi_align, roi_levels
+from vis_jax.settings import Natural, section
 from vis_jax.typing import Array, Float, Float32, Int32
 
 _ROI_STRIDES = (4, 8, 16, 32)
@@ -26,6 +34,26 @@ _SAMPLES = 2
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
 Levels = tuple[Float[Array, "B h w D"], ...]
+
+
+@section
+class Settings:
+    """`model` of a Mask R-CNN."""
+
+    num_classes: Natural = 0  # 0 = as many as the data set has
+    backbone: backbones.Settings = resnet.Settings(norm="frozen_stats")
+    fpn: FpnSettings = FpnSettings()
+    rpn: RpnSettings = RpnSettings()
+    regions: RegionSettings = RegionSettings()
+    box_head: BoxHeadSettings = BoxHeadSettings()
+    mask_head: MaskHeadSettings = MaskHeadSettings()
+
+    def __post_init__(self):
+        if self.regions.sampled > self.rpn.proposals:
+            raise ValueError(
+                "regions.sampled: expected at most model.rpn.proposals,"
+                f" {self.rpn.proposals}, got {self.regions.sampled}"
+            )
 
 
 class Rules(NamedTuple):
@@ -72,6 +100,11 @@ class MaskRCNN(nn.Module):
         counts = tuple(
             x.shape[1] * x.shape[2] * len(self.rules.anchors.ratios) for x in features
         )
+        if self.rules.proposals.size > sum(counts):
+            raise ValueError(
+                f"model.rpn.proposals: expected at most {sum(counts)}, the anchors of a"
+                f" frame, got {self.rules.proposals.size}"
+            )
         one = functools.partial(
             propose,
             anchors=self.anchors(features),

@@ -18,11 +18,24 @@ from vis_jax.layers.deform import MSDeformAttention
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.pos_embed import sine_2d
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Float, Float32
 
 _XAVIER = nn.initializers.xavier_uniform()
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+@section
+class Settings:
+    """`model.pixel_decoder`; the defaults are Mask2Former's."""
+
+    dim: Count = 256  # channels; a multiple of 4 and of heads
+    layers: Count = 6  # of the encoder
+    heads: Count = 8
+    points: Count = 4  # sampling points of a head on each level
+    mlp_dim: Count = 1024  # width of the feed-forward part
+    remat: bool = False  # recompute layers in the backward pass: less memory
 
 
 class PixelFeatures(NamedTuple):
@@ -64,10 +77,7 @@ class PixelDecoder(nn.Module):
     """Backbone features to three levels and mask features of `dim` channels.
 
     Attributes:
-      layers: encoder layers.
-      points: readings of every head on every level.
-      mlp_dim: width of the feed-forward part.
-      remat: recompute each encoder layer in the backward pass instead of storing it.
+      dim, layers, heads, points, mlp_dim, remat: see `Settings`.
       dtype: of the computation; the source stays in float32 under mixed precision.
     """
 

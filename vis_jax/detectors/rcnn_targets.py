@@ -13,6 +13,7 @@ from vis_jax.ops.box_coder import BoxCoder, encode
 from vis_jax.ops.box_matching import Matching, match_by_iou
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.sampling import sample_balanced
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, typed
 
 
@@ -34,6 +35,21 @@ class MatchRule(NamedTuple):
     least: float
     size: int
     most_positive: int
+
+
+@section
+class Settings:
+    """`model.regions`: the regions of an image that train the heads."""
+
+    sampled: Count = 128
+    positives: Count = 32  # at most, of those sampled
+
+    def __post_init__(self):
+        if self.positives > self.sampled:
+            raise ValueError(
+                f"positives: expected at most sampled, {self.sampled}, got"
+                f" {self.positives}"
+            )
 
 
 class Truth(NamedTuple):

@@ -5,7 +5,7 @@ the order of `ops.anchors`, R ratios of the anchors of a cell, P proposals.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,9 +15,20 @@ from vis_jax.layers.conv import Conv
 from vis_jax.ops.box_coder import BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.nms import nms_by_label
+from vis_jax.settings import Count, Range, section
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
 
 _NORMAL = nn.initializers.normal(0.01)
+
+
+@section
+class Settings:
+    """`model.rpn`."""
+
+    dim: Count = 256  # channels of the shared convolution
+    sampled: Annotated[int, Range(least=2)] = 64  # anchors of an image that train
+    proposals: Count = 200  # regions kept of an image
+    scale: Annotated[float, Range(above=0)] = 8.0  # side of an anchor, in strides
 
 
 class RPNOutput(NamedTuple):

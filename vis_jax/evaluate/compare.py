@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from data_pipeline.datasets.dataset import Dataset, Truth
 from vis_jax.evaluate.assemble import VideoPrediction
 from vis_jax.evaluate.detections import (
@@ -24,6 +22,7 @@ from vis_jax.evaluate.detections import (
 from vis_jax.evaluate.finished import RESULTS, Finished
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.metrics.json_checks import write_json
+from vis_jax.systems.system import TestSettings
 
 COMPARE, CACHE = "compare.json", "detections"
 
@@ -52,7 +51,7 @@ def compare(
     output: str | os.PathLike,
     *,
     find: Callable[[Footage], VideoDetections],
-    test: ConfigDict,
+    test: TestSettings,
     run_id: str,
     progress: bool = True,
 ) -> dict:
@@ -97,7 +96,7 @@ def compare(
     return report
 
 
-def _footage(dataset: Dataset, index: int, test: ConfigDict) -> Footage:
+def _footage(dataset: Dataset, index: int, test: TestSettings) -> Footage:
     """A video as the detector sees it."""
     video = dataset.videos[index]
     return read_footage(

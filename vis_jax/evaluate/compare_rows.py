@@ -1,22 +1,24 @@
 """Rows to compare: trackers, one tracker with some of its cues, and oracles."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
-from ml_collections import ConfigDict
 
 from vis_jax.evaluate.compare import Row, Seen
 from vis_jax.evaluate.link import Link, make_link
 from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
+from vis_jax.settings import to_dict
 from vis_jax.structures import Clip
-from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.detect_then_track import Detector, TestSettings
+from vis_jax.trackers import Build
 from vis_jax.trackers.tracker import Tracker
 
 TRACKERS, CUES, ORACLES = "trackers", "cues", "oracles"
@@ -29,10 +31,9 @@ class Parts(NamedTuple):
     """What rows are made of."""
 
     detector: Detector
-    # By name: (settings, slots) -> Tracker.
-    trackers: Mapping[str, Callable[[Mapping, int], Tracker]]
+    trackers: Mapping[str, Build]  # by name
     variables: dict  # of the system, on the device
-    test: ConfigDict
+    test: TestSettings
     classes: int
     run_id: str  # what the detections depend on
 
@@ -115,13 +116,14 @@ def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) ->
     why = _problem(parts, name)
     if why:
         return Row(table, row, "", None, why)
-    settings = _settings(parts, name) | {_CUES[cue]: 0.0 for cue in off}
+    without = {_CUES[cue]: 0.0 for cue in off}
+    settings = dataclasses.replace(_settings(parts, name), **without)
     link = _link(parts, name, settings)
     run_id = _digest(parts, name, settings)
     return Row(table, row, run_id, lambda seen: link(seen.footage, seen.detections))
 
 
-def _link(parts: Parts, name: str, settings: dict) -> Link:
+def _link(parts: Parts, name: str, settings: Any) -> Link:
     test = parts.test
     return make_link(
         _tracker(parts, name, settings),
@@ -133,11 +135,7 @@ def _link(parts: Parts, name: str, settings: dict) -> Link:
 
 
 def _problem(parts: Parts, name: str) -> str:
-    """Why a tracker does not fit the model; empty if it does.
-
-    Raises:
-      ValueError: a setting of it is wrong.
-    """
+    """Why a tracker does not fit the model; empty if it does."""
     try:
         settings = _settings(parts, name)
     except ValueError as error:
@@ -150,21 +148,19 @@ def _problem(parts: Parts, name: str) -> str:
     return ""
 
 
-def _settings(parts: Parts, name: str) -> dict:
+def _settings(parts: Parts, name: str) -> Any:
     """What the config says of a tracker.
 
     Raises:
-      ValueError: nothing, or there is no such tracker.
+      ValueError: there is no such tracker.
     """
     if name not in parts.trackers:
         known = ", ".join(sorted(parts.trackers))
         raise ValueError(f"no such tracker for this model; there are {known}")
-    if name not in parts.test.trackers:
-        raise ValueError(f"test.trackers.{name}: expected its settings, got none")
-    return dict(parts.test.trackers[name])
+    return getattr(parts.test.trackers, name)
 
 
-def _tracker(parts: Parts, name: str, settings: dict) -> Tracker:
+def _tracker(parts: Parts, name: str, settings: Any) -> Tracker:
     return parts.trackers[name](settings, parts.test.tracks)
 
 
@@ -182,8 +178,8 @@ def _try(parts: Parts, tracker: Tracker) -> None:
     )
 
 
-def _digest(parts: Parts, name: str, settings: Mapping) -> str:
+def _digest(parts: Parts, name: str, settings: Any) -> str:
     """What a row depends on."""
     test = parts.test
-    what = [parts.run_id, name, dict(settings), test.tracks, test.top, test.videos]
+    what = [parts.run_id, name, to_dict(settings), test.tracks, test.top, test.videos]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

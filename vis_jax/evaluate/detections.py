@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from data_pipeline.read_video import resize_frames
 from vis_jax.evaluate.clips import bucket, clips_of
@@ -20,6 +19,7 @@ from vis_jax.evaluate.masks import Sizes, run_lengths, stretched
 from vis_jax.metrics.disk import naming
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.system import TestSettings
 
 RunLengths = list[list[dict | None]]  # [T][N]; None for padding
 
@@ -41,7 +41,7 @@ class VideoDetections(NamedTuple):
 
 def read_footage(
     frames: Iterable[np.ndarray],
-    test: ConfigDict,
+    test: TestSettings,
     *,
     height: int,
     width: int,

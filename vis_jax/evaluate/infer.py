@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from data_pipeline.read_video import resize_frames
 from vis_jax.evaluate import views
@@ -19,12 +18,12 @@ from vis_jax.evaluate.assemble import Tracks, VideoPrediction
 from vis_jax.evaluate.clips import bucket, clips_of
 from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
 from vis_jax.structures import Predictions
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, TestSettings
 
 Infer = Callable[..., VideoPrediction]
 
 
-def make_infer(system: System, variables: dict, test: ConfigDict) -> Infer:
+def make_infer(system: System, variables: dict, test: TestSettings) -> Infer:
     """A function `infer(frames, height=, width=, num_frames=)` for one video.
 
     `frames` are its frames in order, uint8 [H, W, 3]; only resized copies are kept, of
@@ -36,10 +35,9 @@ def make_infer(system: System, variables: dict, test: ConfigDict) -> Infer:
       test: `short_side` and `long_side` in pixels; `top`, how many tracks to return;
         `mode`: "video" with `frame_buckets`, the lengths that videos are padded to so
         that few programs are compiled, or "clip" with `clip_length` and `clip_stride`
-        in frames; `tta`, short sides to average over, () for none. Configs saved
-        before there was a choice have no mode and no `tta`: whole videos, no average.
+        in frames; `tta`, short sides to average over, () for none.
     """
-    if test.get("tta"):
+    if test.tta:
         return views.make_infer(system, variables, test)
     step, variables = jax.jit(system.step), jax.device_put(variables)
 
@@ -72,9 +70,9 @@ def make_infer(system: System, variables: dict, test: ConfigDict) -> Infer:
     return infer
 
 
-def _clip_shape(num_frames: int, test: ConfigDict) -> tuple[int, int]:
+def _clip_shape(num_frames: int, test: TestSettings) -> tuple[int, int]:
     """Frames of a clip, and from one to the next."""
-    if test.get("mode", "video") == "clip":
+    if test.mode == "clip":
         return test.clip_length, test.clip_stride
     length = bucket(num_frames, test.frame_buckets)
     return length, length

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from data_pipeline.read_video import resize_frames
 from vis_jax.association.views import match_to_pivot
@@ -18,7 +17,7 @@ from vis_jax.evaluate.assemble import Tracks, VideoPrediction, best_pairs
 from vis_jax.evaluate.clips import bucket, clips_of
 from vis_jax.evaluate.masks import Sizes, masks_of, matrices, run_lengths
 from vis_jax.structures import Predictions
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, TestSettings
 from vis_jax.typing import Array, Bool
 
 _STRIDE = 8  # pixels of the pivot between the points that results are compared at
@@ -33,7 +32,7 @@ class View(NamedTuple):
 
 
 def make_infer(
-    system: System, variables: dict, test: ConfigDict
+    system: System, variables: dict, test: TestSettings
 ) -> Callable[..., VideoPrediction]:
     """As `infer.make_infer`, with `test.tta`: short sides in pixels.
 
@@ -66,7 +65,7 @@ def make_infer(
 
 
 def _resized(
-    frames: Iterable[np.ndarray], test: ConfigDict
+    frames: Iterable[np.ndarray], test: TestSettings
 ) -> dict[int, list[np.ndarray]]:
     """The frames by short side, read once."""
     videos: dict[int, list[np.ndarray]] = {short: [] for short in test.tta}

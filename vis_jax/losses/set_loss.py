@@ -5,7 +5,7 @@ are Eq. 6 and 7 of You et al., "Consistent Video Instance Segmentation with Inte
 Recurrent Attention", 2022. Letters: L prediction sets, P points.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,24 +15,40 @@ from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_di
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
+from vis_jax.settings import Count, Weight, section
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
 
 
-class Weights(NamedTuple):
-    """Settings of the loss.
+@section
+class _Terms:
+    """What both kinds share."""
 
-    `kind` is "focal" (K sigmoid outputs) or "ce" (K + 1 softmax outputs); `cross_frame`
-    is lambda_e, the weight of a frame's query predicting the mask of another frame.
-    """
+    label: Weight = 2.0
+    mask: Weight = 5.0
+    dice: Weight = 5.0
+    points: Count = 12_544  # where masks are compared, in matching and in the losses
 
-    kind: str
-    label: float
-    mask: float
-    dice: float
-    points: int
-    cross_frame: float
-    no_object: float
+
+@section
+class Focal(_Terms):
+    """`loss` with K sigmoid outputs, as IFR has it."""
+
+    kind: Literal["focal"] = "focal"
+    # lambda_e, Eq. 6-7: weight of a frame's queries predicting masks of other frames.
+    cross_frame: Weight = 0.3
+
+
+@section
+class CrossEntropy(_Terms):
+    """`loss` with K + 1 softmax outputs, as Mask2Former-VIS has it."""
+
+    kind: Literal["ce"] = "ce"
+    cross_frame: Weight = 0.0  # lambda_e, Eq. 6-7 of IFR
+    no_object: Weight = 0.1  # weight of the class for no object
+
+
+Weights = Focal | CrossEntropy
 
 
 class Truth(NamedTuple):
@@ -175,7 +191,7 @@ def _label_loss(class_logits, matched, truth, count, weights):
 
     by_clip = jax.vmap(assign)
     targets = jax.vmap(by_clip, (0, None, None))(matched, truth.labels, truth.valid)
-    if weights.kind == "focal":
+    if isinstance(weights, Focal):
         return sigmoid_focal(class_logits, targets).sum() / count
     per_set = jax.vmap(weighted_cross_entropy, (0, 0, None))
     return per_set(class_logits, targets, weights.no_object).sum()

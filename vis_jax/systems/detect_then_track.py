@@ -4,16 +4,39 @@ Yang et al., "Video Instance Segmentation", ICCV 2019. Letters: S track slots, N
 of a frame, K classes.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from vis_jax.settings import Count, OneOf, Range, Share, section
 from vis_jax.structures import Clip, Detections, Predictions
+from vis_jax.systems import system
+from vis_jax.trackers import TRACKERS, Build
+from vis_jax.trackers import Settings as Trackers
 from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Float32, Int32
+
+
+@section
+class TestSettings(system.TestSettings):
+    """`test` of systems that find objects frame by frame and link them then."""
+
+    # A tracker sees every frame once: clips of test.mode "clip" are single frames.
+    clip_length: Annotated[int, Range(least=1, most=1)] = 1
+    clip_stride: Annotated[int, Range(least=1, most=1)] = 1
+    score: Share = 0.05  # least score of a detection
+    nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
+    objects: Count = 10  # most detections in a frame
+    tracks: Count = 360  # most tracks of a video
+    tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # what links detections
+    trackers: Trackers = Trackers()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tta:
+            raise ValueError(f"tta: expected () with a tracker, got {self.tta}")
 
 
 class Appearance(NamedTuple):
@@ -148,24 +171,21 @@ def predictions(
     )
 
 
-def check_test(test: ConfigDict, tracker: Tracker) -> None:
-    """Raises ValueError unless the settings of inference suit tracking by detection."""
-    mode = test.get("mode", "video")
-    if mode not in ("video", "clip"):
-        raise ValueError(f"test.mode: expected 'video' or 'clip', got {mode!r}")
-    if mode == "clip" and tracker.offline:
+def make_tracker(test: TestSettings, trackers: Mapping[str, Build]) -> Tracker:
+    """The tracker `test.tracker` with its settings and `test.tracks` slots.
+
+    Args:
+      test: of the config.
+      trackers: those that there are, by name.
+
+    Raises:
+      ValueError: it has to see all frames of a video, which `test.mode` does not allow.
+    """
+    values = getattr(test.trackers, test.tracker)
+    tracker = trackers[test.tracker](values, test.tracks)
+    if test.mode == "clip" and tracker.offline:
         raise ValueError(
             f"test.mode: expected 'video' with test.tracker {test.tracker!r}, which has"
             " to see all frames, got 'clip'"
         )
-    for name in ("clip_length", "clip_stride"):
-        if mode == "clip" and test.get(name, 1) != 1:
-            raise ValueError(
-                f"test.{name}: expected 1 with a tracker, which sees every frame once,"
-                f" got {test[name]}"
-            )
-    if test.get("tta"):
-        raise ValueError(f"test.tta: expected () with a tracker, got {test.tta}")
-    for name in ("tracks", "objects", "chunk"):
-        if test[name] < 1:
-            raise ValueError(f"test.{name}: expected at least 1, got {test[name]}")
+    return tracker

@@ -8,16 +8,16 @@ clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from vis_jax import backbones
 from vis_jax.association.frame_queries import FrameDecoder
+from vis_jax.association.frame_queries import Settings as FrameDecoderSettings
 from vis_jax.association.stitch import (
-    LINKS,
     Instances,
     TrackBank,
     empty_bank,
@@ -26,18 +26,70 @@ from vis_jax.association.stitch import (
     shift_frames,
     stitch,
 )
-from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.mask_decoder import ClipDecoder
+from vis_jax.detectors.mask_decoder import Settings as ClipDecoderSettings
 from vis_jax.detectors.pixel_decoder import PixelDecoder
+from vis_jax.detectors.pixel_decoder import Settings as PixelDecoderSettings
 from vis_jax.layers.queries import ClipFeatures, DecoderOutput
-from vis_jax.losses.set_loss import Weights, set_loss, truth_of
+from vis_jax.losses.set_loss import CrossEntropy, Focal, set_loss, truth_of
+from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
-from vis_jax.systems.system import System
+from vis_jax.systems.system import Dtype, System, TestSettings
 from vis_jax.typing import Array, Int32
 
 FOCAL_PRIOR = 0.01  # probability that every class starts from, as in RetinaNet
 _FOUND_FROM = 0.05  # focal has no class for no object: what clips find is above this
+
+
+@section
+class ModelSettings:
+    """`model`."""
+
+    num_classes: Natural = 0  # 0 = as many as the data set has
+    backbone: backbones.Settings = backbones.resnet.Settings()
+    pixel_decoder: PixelDecoderSettings = PixelDecoderSettings()
+    mask_decoder: FrameDecoderSettings | ClipDecoderSettings = FrameDecoderSettings()
+
+
+@section
+class ClipTestSettings(TestSettings):
+    """`test`, with how clips are linked where `mode` is clip."""
+
+    # How instances of two clips are matched: by soft mask IoU, or by Eq. 4.
+    clip_link: Literal["siou", "eq4"] = "siou"
+    clip_instances: Count = 50  # most in a clip
+    clip_tracks: Count = 50  # most at a time
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mode == "clip" and self.clip_stride >= self.clip_length:
+            raise ValueError(
+                "clip_stride: expected less than test.clip_length,"
+                f" {self.clip_length}, as clips must overlap, got {self.clip_stride}"
+            )
+        if self.mode == "clip" and self.clip_tracks < self.clip_instances:
+            raise ValueError(
+                "clip_tracks: expected at least test.clip_instances,"
+                f" {self.clip_instances}, got {self.clip_tracks}"
+            )
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    model: ModelSettings = ModelSettings()
+    loss: Focal | CrossEntropy = Focal()
+    test: ClipTestSettings = ClipTestSettings()
+
+    def __post_init__(self):
+        if self.model.mask_decoder.kind == "m2f_vis" and self.loss.cross_frame:
+            raise ValueError(
+                "loss.cross_frame: expected 0.0 with model.mask_decoder.kind 'm2f_vis',"
+                f" whose queries belong to no frame, got {self.loss.cross_frame}"
+            )
 
 
 class Model(nn.Module):
@@ -72,14 +124,13 @@ class Model(nn.Module):
         return self.decode(features, frame_valid), features
 
 
-def build(config: ConfigDict) -> System:
-    """The system of a config; see `configs/ifr_r50.py` for its fields.
+def build(settings: Settings) -> System:
+    """The system.
 
     Raises:
-      ValueError: a choice by name is unknown.
+      ValueError: the number of classes is not known.
     """
-    model = build_model(config)
-    weights = _weights(config)
+    model = build_model(settings)
 
     def init(rng, batch: Batch):
         inputs = (batch.images, batch.sizes, batch.frame_valid)
@@ -99,21 +150,21 @@ def build(config: ConfigDict) -> System:
             features.mask_features,
             truth_of(batch),
             points,
-            weights,
+            settings.loss,
         )
         return sum(terms.values()), LossAux(terms, {})
 
-    start, step = _whole_video(model, config)
-    if _mode(config) == "clip":
-        start, step = _clip_by_clip(model, config)
+    start, step = _whole_video(model, settings)
+    if settings.test.mode == "clip":
+        start, step = _clip_by_clip(model, settings)
     return System(init, loss, start, step)
 
 
-def _whole_video(model: Model, config: ConfigDict):
+def _whole_video(model: Model, settings: Settings):
     """`start` and `step` that take a video as one clip."""
-    test, kind = config.test, config.loss.kind
+    test, kind = settings.test, settings.loss.kind
     # Views of a video are matched and averaged before the best are chosen.
-    count = config.model.mask_decoder.queries if test.get("tta") else test.top
+    count = settings.model.mask_decoder.queries if test.tta else test.top
 
     def start(clip: Clip):
         del clip
@@ -141,22 +192,22 @@ class ClipState(NamedTuple):
     bank: TrackBank
 
 
-def _clip_by_clip(model: Model, config: ConfigDict):
+def _clip_by_clip(model: Model, settings: Settings):
     """`start` and `step` that link short clips, each frame's features made once."""
-    test, kind = config.test, config.loss.kind
-    dtype = jnp.dtype(config.compute_dtype)
+    test, kind = settings.test, settings.loss.kind
+    dtype = jnp.dtype(settings.compute_dtype)
 
     def start(clip: Clip):
         frames, height, width, _ = clip.images.shape
 
         def features(stride):
-            dim = config.model.pixel_decoder.dim
+            dim = settings.model.pixel_decoder.dim
             shape = (1, frames, height // stride, width // stride, dim)
             return jnp.zeros(shape, dtype)
 
         recent = overlapping_clips(frames, test.clip_stride)
         size = (height // 4, width // 4)
-        classes = config.model.num_classes
+        classes = settings.model.num_classes
         return ClipState(
             # As if all frames were new: the clip before shares none with the first.
             start=jnp.asarray(-frames, jnp.int32),
@@ -180,93 +231,34 @@ def _clip_by_clip(model: Model, config: ConfigDict):
     return start, step
 
 
-def _mode(config: ConfigDict) -> str:
-    """`test.mode`; configs saved before there was a choice read whole videos.
+def build_model(settings: Settings) -> Model:
+    """The network.
 
     Raises:
-      ValueError: a setting of the mode cannot be.
+      ValueError: the number of classes is not known.
     """
-    test = config.test
-    mode = test.get("mode", "video")
-    _check_choice("test.mode", mode, ("video", "clip"))
-    if test.get("tta") and test.short_side not in test.tta:
-        raise ValueError(
-            f"test.tta: expected to contain test.short_side, {test.short_side}, whose"
-            f" result is the pivot, got {tuple(test.tta)}"
-        )
-    if mode == "clip":
-        _check_clips(test)
-    return mode
-
-
-def _check_clips(test: ConfigDict) -> None:
-    _check_choice("test.clip_link", test.clip_link, LINKS)
-    if test.get("tta"):
-        raise ValueError(
-            f"test.tta: expected () with test.mode 'clip', got {tuple(test.tta)}"
-        )
-    for name in ("clip_stride", "clip_instances"):
-        if test[name] < 1:
-            raise ValueError(f"test.{name}: expected at least 1, got {test[name]}")
-    if test.clip_stride >= test.clip_length:
-        raise ValueError(
-            "test.clip_stride: expected less than test.clip_length,"
-            f" {test.clip_length}, as clips must overlap, got {test.clip_stride}"
-        )
-    if test.clip_tracks < test.clip_instances:
-        raise ValueError(
-            "test.clip_tracks: expected at least test.clip_instances,"
-            f" {test.clip_instances}, got {test.clip_tracks}"
-        )
-
-
-def build_model(config: ConfigDict) -> Model:
-    """The network of a config."""
-    dtype = jnp.dtype(config.compute_dtype)
-    model = config.model
-    backbone = dict(model.backbone)
-    name = backbone.pop("name")
-    _check_choice("model.backbone.name", name, BACKBONES)
+    dtype = jnp.dtype(settings.compute_dtype)
+    model, classes = settings.model, settings.model.num_classes
+    if classes < 1:
+        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
     return Model(
-        BACKBONES[name](**backbone, dtype=dtype),
-        PixelDecoder(**dict(model.pixel_decoder), dtype=dtype),
-        _build_decoder(config, dtype),
-        backbone.get("style", "torch"),
+        backbone=backbones.build_backbone(model.backbone, dtype),
+        pixel_decoder=PixelDecoder(**vars(model.pixel_decoder), dtype=dtype),
+        decoder=_build_decoder(settings, dtype),
+        style=backbones.pixel_style(model.backbone),
     )
 
 
-def _build_decoder(config: ConfigDict, dtype):
-    decoder = dict(config.model.mask_decoder)
-    kind = decoder.pop("kind")
-    _check_choice("model.mask_decoder.kind", kind, ("ifr", "m2f_vis"))
-    _check_choice("loss.kind", config.loss.kind, ("focal", "ce"))
-    classes = config.model.num_classes
-    if classes < 1:
-        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
-    focal = config.loss.kind == "focal"
-    shared = dict(
-        outputs=classes + (not focal),
+def _build_decoder(settings: Settings, dtype: jnp.dtype) -> nn.Module:
+    fields = dict(vars(settings.model.mask_decoder))
+    kind = {"ifr": FrameDecoder, "m2f_vis": ClipDecoder}[fields.pop("kind")]
+    focal = isinstance(settings.loss, Focal)
+    return kind(
+        **fields,
+        outputs=settings.model.num_classes + (not focal),
         prior=FOCAL_PRIOR if focal else None,
         dtype=dtype,
     )
-    if kind == "ifr":
-        recurrence = dict(config.model.frame_queries)
-        return FrameDecoder(**decoder, **recurrence, **shared)
-    return ClipDecoder(**decoder, **shared)
-
-
-def _weights(config: ConfigDict) -> Weights:
-    if config.model.mask_decoder.kind == "m2f_vis" and config.loss.cross_frame:
-        raise ValueError(
-            "loss.cross_frame: expected 0.0 with model.mask_decoder.kind 'm2f_vis',"
-            f" whose queries belong to no frame, got {config.loss.cross_frame}"
-        )
-    return Weights(**dict(config.loss))
-
-
-def _check_choice(field: str, value: str, choices) -> None:
-    if value not in choices:
-        raise ValueError(f"{field}: expected one of {sorted(choices)}, got {value!r}")
 
 
 def _video_features(model, variables, clip: Clip, chunk: int) -> ClipFeatures:

@@ -13,12 +13,13 @@ from typing import NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from vis_jax import backbones
+from vis_jax.association.track_head import Settings as TrackHeadSettings
 from vis_jax.association.track_head import TrackHead
-from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.fpn import FPN
 from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors import mask_rcnn
 from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
 from vis_jax.detectors.mask_head import MaskHead, of_label
 from vis_jax.detectors.mask_rcnn import BOX_SIDE, MASK_SIDE, Levels, MaskRCNN, Rules
@@ -38,19 +39,50 @@ from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.match_logits import match_logits
 from vis_jax.ops.roi_align import LEGACY
+from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
     Appearance,
     Detector,
-    check_test,
+    TestSettings,
+    make_tracker,
     start_and_step,
 )
-from vis_jax.systems.system import System
-from vis_jax.trackers import TRACKERS, build_tracker
+from vis_jax.systems.system import Dtype, System
+from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Bool, Float, Float32, PRNGKeyArray
 
 _STRIDES = (4, 8, 16, 32, 64)
 _RATIOS = (0.5, 1.0, 2.0)
+
+
+@section
+class ModelSettings(mask_rcnn.Settings):
+    """`model`."""
+
+    track_head: TrackHeadSettings = TrackHeadSettings()
+
+
+@section
+class LossSettings:
+    """`loss`: the weight of every term."""
+
+    rpn_class: Weight = 1.0
+    rpn_box: Weight = 1.0
+    box_class: Weight = 1.0
+    box: Weight = 1.0
+    mask: Weight = 1.0
+    track: Weight = 1.0
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    test: TestSettings = TestSettings()
 
 
 class Model(MaskRCNN):
@@ -58,6 +90,7 @@ class Model(MaskRCNN):
 
     track_head: nn.Module
     num_classes: int
+    style: str  # of the pixels, see `normalize`
 
     def embed(self, pooled: Float[Array, "B R S S D"]) -> Float32[Array, "B R E"]:
         """What regions are compared by, from the features of their boxes."""
@@ -110,55 +143,48 @@ class Pair(NamedTuple):
     reference_present: Bool[Array, "B M"]
 
 
-def build(config: ConfigDict) -> System:
-    """The system of a config; see `configs/mask_track_rcnn_r50.py` for its fields.
+def build(settings: Settings) -> System:
+    """The system.
 
     Raises:
-      ValueError: a choice by name is unknown, or a setting cannot be.
+      ValueError: settings do not fit each other.
     """
-    model, rules = build_model(config), _rules(config)
-    tracker = build_tracker(config.test, TRACKERS)
-    check_test(config.test, tracker)
-    weights = dict(config.loss)
+    model, rules = build_model(settings), _rules(settings.model)
+    tracker = make_tracker(settings.test, TRACKERS)
+    weights = vars(settings.loss)
 
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
-        pair = draw_pair(pair_rng, batch)
+        pair = draw_pair(pair_rng, batch, style=model.style)
         terms = _losses(model, rules, variables, pair, batch.sizes, rng)
         terms = {name: weights[name] * value for name, value in terms.items()}
         return sum(terms.values()), LossAux(terms, {})
 
-    detector = _detector(model, config)
+    detector = _detector(model, settings)
     start, step = start_and_step(
         detector,
         tracker,
-        slots=config.test.tracks,
-        classes=config.model.num_classes,
-        chunk=config.test.chunk,
+        slots=settings.test.tracks,
+        classes=settings.model.num_classes,
+        chunk=settings.test.chunk,
     )
     return System(detector.init, loss, start, step)
 
 
-def build_detector(config: ConfigDict) -> Detector:
+def build_detector(settings: Settings) -> Detector:
     """What finds the objects, without a tracker."""
-    return _detector(build_model(config), config)
+    return _detector(build_model(settings), settings)
 
 
-def build_model(config: ConfigDict) -> Model:
-    """The network of a config.
+def build_model(settings: Settings) -> Model:
+    """The network.
 
     Raises:
-      ValueError: a choice by name is unknown, or a setting cannot be.
+      ValueError: settings do not fit each other.
     """
-    _check(config)
-    dtype = jnp.dtype(config.compute_dtype)
-    model, test = config.model, config.test
-    backbone = dict(model.backbone)
-    name = backbone.pop("name")
-    if name not in BACKBONES:
-        raise ValueError(
-            f"model.backbone.name: expected one of {sorted(BACKBONES)}, got {name!r}"
-        )
+    model, test = settings.model, settings.test
+    _check(model, test)
+    dtype = jnp.dtype(settings.compute_dtype)
     anchors = AnchorGrid(
         sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
         ratios=_RATIOS,
@@ -181,18 +207,33 @@ def build_model(config: ConfigDict) -> Model:
     )
     classes = model.num_classes
     return Model(
-        BACKBONES[name](**backbone, dtype=dtype),
-        FPN(model.fpn.dim, dtype),
-        RPN(model.rpn.dim, len(_RATIOS), dtype),
-        BoxHead(classes, model.box_head.width, dtype),
-        MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
-        rules,
-        TrackHead(model.track_head.width, dtype),
-        classes,
+        backbone=backbones.build_backbone(model.backbone, dtype),
+        fpn=FPN(model.fpn.dim, dtype),
+        rpn=RPN(model.rpn.dim, len(_RATIOS), dtype),
+        box_head=BoxHead(classes, model.box_head.width, dtype),
+        mask_head=MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
+        rules=rules,
+        track_head=TrackHead(model.track_head.width, dtype),
+        num_classes=classes,
+        style=backbones.pixel_style(model.backbone),
     )
 
 
-def draw_pair(rng: PRNGKeyArray, batch: Batch) -> Pair:
+def _check(model: ModelSettings, test: TestSettings) -> None:
+    """Raises ValueError unless detections of known classes can be as many as asked."""
+    if model.num_classes < 1:
+        raise ValueError(
+            f"model.num_classes: expected at least 1, got {model.num_classes}"
+        )
+    most = model.rpn.proposals * model.num_classes
+    if test.objects > most:
+        raise ValueError(
+            f"test.objects: expected at most model.rpn.proposals x classes, {most}, got"
+            f" {test.objects}"
+        )
+
+
+def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
     """A random key frame of every clip and another of its frames; the same for T = 1.
 
     The paper draws the roles at random, too.
@@ -203,7 +244,7 @@ def draw_pair(rng: PRNGKeyArray, batch: Batch) -> Pair:
     rows = jnp.arange(len(key))
     other = jnp.where(batch.frame_valid[rows, other], other, key)
     images = jnp.concatenate([batch.images[rows, key], batch.images[rows, other]])
-    pixels = jax.vmap(functools.partial(normalize, style="torch"))
+    pixels = jax.vmap(functools.partial(normalize, style=style))
     sizes = jnp.concatenate([batch.sizes, batch.sizes])
     present = batch.present & batch.instance_valid[..., None]
     return Pair(
@@ -226,11 +267,17 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
     count = len(sizes)
     features = tuple(x[:count] for x in levels)
     out, proposals = apply(Model.propose, features, sizes)
+    anchors = model.anchors(features)
+    if rules.anchors.size > len(anchors):
+        raise ValueError(
+            f"model.rpn.sampled: expected at most {len(anchors)}, the anchors of a"
+            f" frame, got {rules.anchors.size}"
+        )
     rpn = rpn_losses(
         rpn_rng,
         out,
         pair.truth,
-        anchors=model.anchors(features),
+        anchors=anchors,
         sizes=sizes,
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
@@ -316,10 +363,10 @@ def _iou(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
     return box_iou(a[None], b[None])[0, 0]
 
 
-def _detector(model: Model, config: ConfigDict) -> Detector:
+def _detector(model: Model, settings: Settings) -> Detector:
     """What finds objects, as functions of variables."""
-    classes, count = config.model.num_classes, config.test.objects
-    widths = (config.model.track_head.width, config.model.box_head.width)
+    classes, count = settings.model.num_classes, settings.test.objects
+    widths = (settings.model.track_head.width, settings.model.box_head.width)
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
@@ -327,7 +374,7 @@ def _detector(model: Model, config: ConfigDict) -> Detector:
 
     def inputs(images, size):
         sizes = jnp.broadcast_to(size[None], (len(images), 2))
-        return normalize(images, size, style="torch"), sizes
+        return normalize(images, size, style=model.style), sizes
 
     def detect(variables, images, size) -> Detections:
         found = model.apply(variables, *inputs(images, size), method=Model.find)
@@ -356,35 +403,10 @@ def _detector(model: Model, config: ConfigDict) -> Detector:
     return Detector(init, detect, describe, empty)
 
 
-def _rules(config: ConfigDict) -> TrainRules:
-    model = config.model
+def _rules(model: ModelSettings) -> TrainRules:
     sampled, regions = model.rpn.sampled, model.regions
     return TrainRules(
         MatchRule(0.7, 0.3, claim_best, 0.3, sampled, sampled // 2),
         MatchRule(0.5, 0.5, claim_best, 0.5, regions.sampled, regions.positives),
         model.track_head.positive,
     )
-
-
-def _check(config: ConfigDict) -> None:
-    """Raises ValueError naming the first field that cannot be."""
-    model, test = config.model, config.test
-    regions, proposals = model.regions, model.rpn.proposals
-    height, width = config.data.canvas
-    cells = sum(-(-height // stride) * -(-width // stride) for stride in _STRIDES)
-    anchors = len(_RATIOS) * cells  # of a training frame
-    for field, value, least, most in (
-        ("model.num_classes", model.num_classes, 1, None),
-        ("model.rpn.sampled", model.rpn.sampled, 2, anchors),
-        ("model.rpn.proposals", proposals, 1, anchors),
-        ("model.regions.sampled", regions.sampled, 1, proposals),
-        ("model.regions.positives", regions.positives, 1, regions.sampled),
-        # A region is of use from an IoU of 0.5 for all heads.
-        ("model.track_head.positive", model.track_head.positive, 0.5, 1),
-        ("test.score", test.score, 0, 1),
-        ("test.nms", test.nms, 0, 1),
-        ("test.objects", test.objects, 1, proposals * model.num_classes),
-    ):
-        if value < least or (most is not None and value > most):
-            expected = f"at least {least}" if most is None else f"{least} .. {most}"
-            raise ValueError(f"{field}: expected {expected}, got {value}")

@@ -8,44 +8,90 @@ one checkpoint serves both; only those under `osmn` are trained.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from vis_jax.association.modulation import OSMN
+from vis_jax.association.modulation import Settings as OsmnSettings
 from vis_jax.association.modulation_loss import Rule, osmn_loss
+from vis_jax.association.track_head import Settings as TrackHeadSettings
 from vis_jax.backbones.normalize import normalize
-from vis_jax.backbones.vgg import DEPTHS, STRIDE
+from vis_jax.detectors import mask_rcnn
+from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch, LossAux
-from vis_jax.systems.detect_then_track import (
-    Detector,
-    check_test,
-    start_and_step,
-)
-from vis_jax.systems.system import System
-from vis_jax.trackers import TRACKERS, build_tracker, osmn, osmn_masks
+from vis_jax.systems import detect_then_track
+from vis_jax.systems.detect_then_track import Detector, make_tracker, start_and_step
+from vis_jax.systems.system import Dtype, System
+from vis_jax.trackers import TRACKERS, Build, osmn, osmn_masks
+from vis_jax.trackers import Settings as TrackerSettings
 from vis_jax.trackers.one_shot import Network
-from vis_jax.trackers.settings import read_settings
+from vis_jax.trackers.osmn import Settings as LinkSettings
+from vis_jax.trackers.osmn_masks import Settings as MasksSettings
 from vis_jax.trackers.tracker import Tracker
 
+_NAMES = (*TRACKERS, "osmn", "osmn_masks")
 
-def build(config: ConfigDict, detector: Detector) -> System:
-    """The system of a config; see `configs/osmn_r50.py` for its fields.
+
+@section
+class ModelSettings(mask_rcnn.Settings):
+    """`model`: MaskTrack R-CNN, whose detections are linked, and the network."""
+
+    track_head: TrackHeadSettings = TrackHeadSettings()
+    osmn: OsmnSettings = OsmnSettings()
+
+
+@section
+class LossSettings:
+    """`loss`."""
+
+    objects: Count = 4  # most of a clip that are segmented, in one frame of it
+    # Batch norm by the statistics of the batch; else by those kept, which then stay, as
+    # in the authors' second stage.
+    train_norm: bool = True
+
+
+@section
+class AllTrackerSettings(TrackerSettings):
+    """`test.trackers`, with those that ask the network."""
+
+    osmn: LinkSettings = LinkSettings()
+    osmn_masks: MasksSettings = MasksSettings()
+
+
+@section
+class TestSettings(detect_then_track.TestSettings):
+    """`test`."""
+
+    tracker: Annotated[str, OneOf(_NAMES)] = "osmn"  # what links detections
+    trackers: AllTrackerSettings = AllTrackerSettings()
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    test: TestSettings = TestSettings()
+
+
+def build(settings: Settings, detector: Detector) -> System:
+    """The system.
 
     Args:
-      config: of the run.
+      settings: of the run.
       detector: finds the objects; its variables are not trained.
 
     Raises:
-      ValueError: a setting cannot be.
+      ValueError: settings do not fit each other.
     """
-    _check(config)
-    model = build_model(config)
-    side = config.model.osmn.guide_side
-    rule = Rule(config.loss.objects, side, config.loss.train_norm)
-    tracker = build_tracker(config.test, trackers(config))
-    check_test(config.test, tracker)
+    model = build_model(settings)
+    side = settings.model.osmn.guide_side
+    rule = Rule(settings.loss.objects, side, settings.loss.train_norm)
+    tracker = make_tracker(settings.test, trackers(settings))
 
     def init(rng, batch: Batch):
         detector_rng, rng = jax.random.split(rng)
@@ -71,53 +117,31 @@ def build(config: ConfigDict, detector: Detector) -> System:
     start, step = start_and_step(
         detector,
         tracker,
-        slots=config.test.tracks,
-        classes=config.model.num_classes,
-        chunk=config.test.chunk,
+        slots=settings.test.tracks,
+        classes=settings.model.num_classes,
+        chunk=settings.test.chunk,
     )
     return System(init, loss, start, step)
 
 
-def build_model(config: ConfigDict) -> OSMN:
-    """The network of a config."""
-    settings = dict(config.model.osmn)
-    del settings["guide_side"]
-    return OSMN(**settings, dtype=jnp.dtype(config.compute_dtype))
+def build_model(settings: Settings) -> OSMN:
+    """The network."""
+    fields = dict(vars(settings.model.osmn))
+    del fields["guide_side"]
+    return OSMN(**fields, dtype=jnp.dtype(settings.compute_dtype))
 
 
-def trackers(config: ConfigDict) -> dict[str, Callable[[Mapping, int], Tracker]]:
-    """All trackers, those among them that ask the network of a config."""
-    network = _network(build_model(config), config.model.osmn.guide_side)
+def trackers(settings: Settings) -> Mapping[str, Build]:
+    """All trackers, those among them that ask the network."""
+    network = _network(build_model(settings), settings.model.osmn.guide_side)
 
-    def link(values: Mapping, slots: int) -> Tracker:
-        settings = read_settings("test.trackers.osmn", osmn.Settings, values)
-        return osmn.build(settings, slots, network)
+    def link(values: LinkSettings, slots: int) -> Tracker:
+        return osmn.build(values, slots, network)
 
-    def propagate(values: Mapping, slots: int) -> Tracker:
-        where = "test.trackers.osmn_masks"
-        settings = read_settings(where, osmn_masks.Settings, values)
-        return osmn_masks.build(settings, slots, network)
+    def propagate(values: MasksSettings, slots: int) -> Tracker:
+        return osmn_masks.build(values, slots, network)
 
     return {**TRACKERS, "osmn": link, "osmn_masks": propagate}
-
-
-def _check(config: ConfigDict) -> None:
-    """Raises ValueError naming the first field that cannot be."""
-    model = config.model.osmn
-    for name in ("widths", "depths"):
-        if len(model[name]) != len(DEPTHS):
-            raise ValueError(
-                f"model.osmn.{name}: expected {len(DEPTHS)} numbers, got {model[name]}"
-            )
-    if model.guide_side < STRIDE or model.guide_side % STRIDE:
-        raise ValueError(
-            f"model.osmn.guide_side: expected a multiple of {STRIDE} pixels, got"
-            f" {model.guide_side}"
-        )
-    if config.loss.objects < 1:
-        raise ValueError(
-            f"loss.objects: expected at least 1, got {config.loss.objects}"
-        )
 
 
 def _own(variables: dict) -> dict:

@@ -1,46 +1,36 @@
-"""Trackers by the name that a config gives them under `test.trackers`."""
+"""Trackers by name; a config has the settings of each under `test.trackers`."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from vis_jax.settings import section
 from vis_jax.trackers import deep_sort, iou, mask_track, seq
-from vis_jax.trackers.settings import read_settings
+from vis_jax.trackers.deep_sort import Settings as DeepSort
+from vis_jax.trackers.iou import Settings as Iou
+from vis_jax.trackers.mask_track import Settings as MaskTrack
+from vis_jax.trackers.seq import Settings as Seq
 from vis_jax.trackers.tracker import Tracker
 
 
-def _builder(name: str, settings: type, build: Callable) -> Callable:
-    def from_config(values: Mapping, slots: int) -> Tracker:
-        """The tracker of these settings for videos of at most `slots` tracks.
+@section
+class Settings:
+    """`test.trackers`: the settings of every tracker; `test.tracker` chooses one.
 
-        Raises:
-          ValueError: a setting is missing, unknown or out of its range.
-        """
-        return build(read_settings(f"test.trackers.{name}", settings, values), slots)
-
-    return from_config
-
-
-TRACKERS: dict[str, Callable[[Mapping, int], Tracker]] = {
-    "deep_sort": _builder("deep_sort", deep_sort.Settings, deep_sort.build),
-    "iou": _builder("iou", iou.Settings, iou.build),
-    "mask_track": _builder("mask_track", mask_track.Settings, mask_track.build),
-    "seq": _builder("seq", seq.Settings, seq.build),
-}
-
-
-def build_tracker(test: Mapping, trackers: Mapping[str, Callable]) -> Tracker:
-    """The tracker `test.tracker`, with `test.tracks` slots and its `test.trackers`.
-
-    Args:
-      test: the part of a config, or a ConfigDict.
-      trackers: by name, such as TRACKERS.
-
-    Raises:
-      ValueError: the name or one of its settings is wrong.
+    Those of the YouTube-VIS paper and, where it says nothing, of its released code.
     """
-    name, known = test["tracker"], sorted(trackers)
-    if name not in trackers:
-        raise ValueError(f"test.tracker: expected one of {known}, got {name!r}")
-    if name not in test["trackers"]:
-        given = sorted(test["trackers"])
-        raise ValueError(f"test.trackers.{name}: expected settings, got only {given}")
-    return trackers[name](test["trackers"][name], test["tracks"])
+
+    mask_track: MaskTrack = MaskTrack()
+    iou: Iou = Iou()
+    deep_sort: DeepSort = DeepSort()
+    seq: Seq = Seq()
+
+
+# (settings of this tracker, most tracks of a video) -> Tracker
+Build = Callable[[Any, int], Tracker]
+
+TRACKERS: Mapping[str, Build] = {
+    "deep_sort": deep_sort.build,
+    "iou": iou.build,
+    "mask_track": mask_track.build,
+    "seq": seq.build,
+}

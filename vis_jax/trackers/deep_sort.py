@@ -6,12 +6,13 @@ section 6, use it as a baseline. Letters: S slots for tracks, D detections of on
 B looks kept of a track.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
+from vis_jax.settings import Count, Range, Share, Weight, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers import kalman
 from vis_jax.trackers.deep_sort_matching import (
@@ -21,42 +22,32 @@ from vis_jax.trackers.deep_sort_matching import (
     match_by_cascade,
     match_by_score,
 )
-from vis_jax.trackers.tracker import Tracked, Tracker, scan_frames
+from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
 from vis_jax.typing import Array, Float32, Int32
 
-MATCHINGS = ("cascade", "score")
 FREE, TENTATIVE, CONFIRMED, DELETED = range(4)
 
 
-class Settings(NamedTuple):
-    """What to match by, thresholds, and how long a track lives.
+@section
+class Settings(Cues):
+    """`test.trackers.deep_sort`; the defaults are for videos of a few seconds.
 
-    Attributes:
-      matching: "cascade", as published, or "score", one sum of all cues; see
-        `deep_sort_matching.py`.
-      detection, iou, category, look: weights of the cues of "score": the first three
-        are alpha, beta, gamma of Eq. 3 of MaskTrack R-CNN, the last is the cosine's.
-      min_score: detections below it are left out.
-      max_cosine_distance: 1 - cosine, above which looks are not alike.
-      max_iou_distance: 1 - IoU, above which boxes do not overlap enough.
-      max_age: frames that a confirmed track may be unseen.
-      n_init: detections in frames one after the other that confirm a track.
-      budget: looks kept of a track, the newest; memory is for slots x budget of them.
-      show_tentative: whether tracks not yet confirmed have an id, too.
+    Yang et al. combine overlap and appearance, but do not say how: what their text
+    leaves open follows their main method, where tracks never end.
     """
 
-    matching: str
-    detection: float
-    iou: float
-    category: float
-    look: float
-    min_score: float
-    max_cosine_distance: float
-    max_iou_distance: float
-    max_age: int
-    n_init: int
-    budget: int
-    show_tentative: bool
+    # cascade, as published, or score, one sum of all cues; see deep_sort_matching.py.
+    matching: Literal["cascade", "score"] = "score"
+    look: Weight = 2.0  # weight of the cosine of appearances, for matching "score"
+    min_score: Share = 0.0  # detections below it are left out
+    # 1 - cosine, above which appearances do not match.
+    max_cosine_distance: Annotated[float, Range(least=0, most=2)] = 0.2
+    max_iou_distance: Share = 0.7  # 1 - IoU, above which boxes do not match
+    max_age: Count = 1_000_000  # frames that a confirmed track may be unseen
+    n_init: Count = 1  # detections in successive frames that confirm a track
+    # Appearances kept of a track, the newest; memory grows with tracks x budget.
+    budget: Count = 100
+    show_tentative: bool = True  # tracks that are not yet confirmed have an id, too
 
 
 # The thresholds of the authors' benchmark script.
@@ -67,24 +58,8 @@ PUBLISHED = Settings(
     category=0.0,
     look=0.0,
     min_score=0.3,
-    max_cosine_distance=0.2,
-    max_iou_distance=0.7,
     max_age=30,
     n_init=3,
-    budget=100,
-    show_tentative=True,
-)
-# For videos of a few seconds. Yang et al. combine overlap and looks, but do not say
-# how: what their text leaves open follows their main method, where tracks never end.
-VIS = PUBLISHED._replace(
-    matching="score",
-    detection=1.0,
-    iou=2.0,
-    category=10.0,
-    look=2.0,
-    min_score=0.0,
-    max_age=1_000_000,
-    n_init=1,
 )
 
 
@@ -104,13 +79,10 @@ def build(settings: Settings, slots: int) -> Tracker:
     """The tracker.
 
     Args:
-      settings: `PUBLISHED`, `VIS` or others.
+      settings: `PUBLISHED` or others.
       slots: the most tracks of a video.
 
-    Raises:
-      ValueError: a setting is out of its range.
     """
-    _check(settings)
 
     def start(clip: Clip, detections: Detections) -> State:
         del clip
@@ -126,26 +98,6 @@ def build(settings: Settings, slots: int) -> Tracker:
         return state, Tracked(ids, detections, state.lost)
 
     return Tracker(start, track, offline=False)
-
-
-def _check(settings: Settings) -> None:
-    where = "test.trackers.deep_sort"
-    if settings.matching not in MATCHINGS:
-        raise ValueError(
-            f"{where}.matching: expected one of {MATCHINGS}, got {settings.matching!r}"
-        )
-    for name in ("max_age", "n_init", "budget"):
-        value = getattr(settings, name)
-        if value < 1:
-            raise ValueError(f"{where}.{name}: expected at least 1, got {value}")
-    for name, most in (
-        ("min_score", 1),
-        ("max_cosine_distance", 2),
-        ("max_iou_distance", 1),
-    ):
-        value = getattr(settings, name)
-        if not 0 <= value <= most:
-            raise ValueError(f"{where}.{name}: expected 0 .. {most}, got {value}")
 
 
 def empty_state(slots: int, budget: int, features: int) -> State:

@@ -9,11 +9,12 @@ provided that their boxes overlap enough; else it begins a track. Of those that 
 one track the largest v keeps it.
 """
 
-from typing import NamedTuple
+from typing import Literal
 
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
+from vis_jax.settings import Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (
     TrackBank,
@@ -23,34 +24,23 @@ from vis_jax.trackers.track_bank import (
     resolve,
     write_bank,
 )
-from vis_jax.trackers.tracker import Tracked, Tracker, scan_frames
+from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
 from vis_jax.typing import Array, Float32, Int32
 
-LOSERS = ("dropped", "new")
 
+@section
+class Settings(Cues):
+    """`test.trackers.iou`: IoUTracker+."""
 
-class Settings(NamedTuple):
-    """Weights of the cues, 0 for a cue that is off, and the rule.
-
-    Attributes:
-      detection, iou, category: alpha, beta, gamma of Eq. 3; 1, 2, 10 in the paper.
-      min_iou: the least IoU of a detection with the last box of its track, 0.3 in the
-        paper; above 0.
-      filter_first: whether tracks below it are left out before the largest v is taken.
-        Else a detection whose label has changed prefers a track of its class far away,
-        fails there and begins a track, as the paper reads literally.
-      losers: "dropped" or "new": what becomes of detections whose track another gets.
-      refresh_labels: whether a track takes the label of its last detection instead of
-        its first.
-    """
-
-    detection: float
-    iou: float
-    category: float
-    min_iou: float
-    filter_first: bool
-    losers: str
-    refresh_labels: bool
+    # Least IoU of a detection with the last box of its track; 0.3 in the paper.
+    min_iou: Fraction = 0.3
+    # Tracks below it are left out before the best one is chosen. As the paper reads, a
+    # detection of another label prefers a distant track of its class, fails there and
+    # begins a track.
+    filter_first: bool = False
+    # What becomes of a detection whose track another one gets: no track, or a new one.
+    losers: Literal["dropped", "new"] = "dropped"
+    refresh_labels: bool = False  # a track takes the label of its last detection
 
 
 def build(settings: Settings, slots: int) -> Tracker:
@@ -60,10 +50,7 @@ def build(settings: Settings, slots: int) -> Tracker:
       settings: see there.
       slots: the most tracks of a video.
 
-    Raises:
-      ValueError: a setting is out of its range.
     """
-    check(settings, "test.trackers.iou")
 
     def start(clip: Clip, detections: Detections) -> TrackBank:
         del clip, detections
@@ -121,15 +108,3 @@ def link(
         new=found.valid & begins,
         refresh_labels=settings.refresh_labels,
     )
-
-
-def check(settings: Settings, where: str) -> None:
-    """Raises ValueError if a setting, found at `where` in a config, cannot be."""
-    if settings.losers not in LOSERS:
-        raise ValueError(
-            f"{where}.losers: expected one of {LOSERS}, got {settings.losers!r}"
-        )
-    if not 0 < settings.min_iou <= 1:
-        raise ValueError(
-            f"{where}.min_iou: expected above 0 and at most 1, got {settings.min_iou}"
-        )

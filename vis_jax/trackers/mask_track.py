@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.match_logits import match_logits
+from vis_jax.settings import section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (
     TrackBank,
@@ -30,30 +31,23 @@ from vis_jax.trackers.track_bank import (
     resolve,
     write_bank,
 )
-from vis_jax.trackers.tracker import Tracked, Tracker, scan_frames
+from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
 from vis_jax.typing import Array, Float32
 
 
-class Settings(NamedTuple):
-    """Weights of the cues, 0 for a cue that is off, and where paper and code part.
+@section
+class Settings(Cues):
+    """`test.trackers.mask_track`: the published tracker.
 
-    Attributes:
-      detection: alpha of Eq. 3, 1 in the paper. It is the same for all tracks, and so
-        decides only between detections that choose one track.
-      iou: beta, 2 in the paper.
-      category: gamma, 10 in the paper.
-      category_of_new: whether a new object counts as of the same class, as in the
-        released code; Eq. 3 does not say. False makes new tracks rare where gamma is
-        large: a known object of the class leads by gamma.
-      refresh_labels: whether a track takes the label of its last detection; the
-        released code keeps that of the first.
+    The score of a detection is the same for all tracks: it decides only between
+    detections that choose one track.
     """
 
-    detection: float
-    iou: float
-    category: float
-    category_of_new: bool
-    refresh_labels: bool
+    # A new object counts as of the same class, as in the released code; Eq. 3 does not
+    # say. Without it a known object of the class leads by gamma, and few tracks begin.
+    category_of_new: bool = True
+    # A track takes the label of its last detection; in the released code its first.
+    refresh_labels: bool = False
 
 
 class MatchScores(NamedTuple):

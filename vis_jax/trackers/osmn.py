@@ -8,7 +8,7 @@ from the last one that was not. Letters: M tracks, N detections, C tracks at onc
 """
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.guides import Place, mask_box, place_of
 from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.settings import Count, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers import iou
 from vis_jax.trackers.one_shot import (
@@ -33,35 +34,20 @@ from vis_jax.trackers.one_shot import (
 from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Bool, Float32
 
-OVERLAPS = ("box", "mask")
-GUIDES = ("first", "best")
 
+@section
+class Settings(iou.Settings):
+    """`test.trackers.osmn`: detections linked by the masks that the network predicts.
 
-class Settings(NamedTuple):
-    """Weights of the cues, 0 for a cue that is off, and what the paper leaves open.
-
-    Attributes:
-      detection, iou, category, filter_first, losers, refresh_labels: as those of the
-        tracker "iou"; 1, 2, 10 in the paper.
-      min_iou: the least overlap of a detection and the mask of its track, 0.3 in the
-        paper; above 0.
-      overlap: "box": IoU of the detection's box with the box around the mask; "mask":
-        IoU of both masks.
-      guide: which detection of a track shows the network how the object looks: the
-        "first", or the one with the "best" score so far.
-      chunk: tracks and detections that go through the network at once.
+    `min_iou` is the least overlap of a detection and the mask of its track.
     """
 
-    detection: float
-    iou: float
-    category: float
-    min_iou: float
-    filter_first: bool
-    losers: str
-    refresh_labels: bool
-    overlap: str
-    guide: str
-    chunk: int
+    # IoU of the detection's box with the box around the mask, or of both masks.
+    overlap: Literal["box", "mask"] = "box"
+    # Which detection of a track shows the network the object: the first, or the one
+    # with the best score so far.
+    guide: Literal["first", "best"] = "first"
+    chunk: Count = 4  # tracks and detections that go through the network at once
 
 
 class Propagated(NamedTuple):
@@ -79,12 +65,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
       slots: the most tracks of a video.
       network: see there.
 
-    Raises:
-      ValueError: a setting is out of its range.
     """
-    where = "test.trackers.osmn"
-    iou.check(_linking(settings), where)
-    _check(settings, where)
     step = functools.partial(_step, settings=settings)
 
     def begin(clip: Clip, detections: Detections) -> State:
@@ -121,7 +102,7 @@ def _step(
         masks=masks,
         overlap=settings.overlap,
     )
-    bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, _linking(settings))
+    bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, settings)
     slot = jnp.where(track_ids > 0, track_ids - 1, slots)
     best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
     better = found.scores > best
@@ -172,28 +153,3 @@ def _propagate(
     nowhere = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     out = Propagated(nowhere, jnp.zeros((slots, boxes.shape[0])))
     return over_tracks(measure, out, runner=runner, state=state, frame=frame)
-
-
-def _linking(settings: Settings) -> iou.Settings:
-    return iou.Settings(
-        detection=settings.detection,
-        iou=settings.iou,
-        category=settings.category,
-        min_iou=settings.min_iou,
-        filter_first=settings.filter_first,
-        losers=settings.losers,
-        refresh_labels=settings.refresh_labels,
-    )
-
-
-def _check(settings: Settings, where: str) -> None:
-    for name, value, choices in (
-        ("overlap", settings.overlap, OVERLAPS),
-        ("guide", settings.guide, GUIDES),
-    ):
-        if value not in choices:
-            raise ValueError(
-                f"{where}.{name}: expected one of {choices}, got {value!r}"
-            )
-    if settings.chunk < 1:
-        raise ValueError(f"{where}.chunk: expected at least 1, got {settings.chunk}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from vis_jax.ops.guides import place_of
 from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.settings import Count, Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.one_shot import (
     Frame,
@@ -33,19 +34,14 @@ from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-class Settings(NamedTuple):
-    """The rule.
+@section
+class Settings:
+    """`test.trackers.osmn_masks`: the masks of the network are the result."""
 
-    Attributes:
-      min_iou: a detection whose mask overlaps those of all tracks less than this begins
-        a track, else it speaks for the track; above 0.
-      mask_stride: pixels along each side of a cell of the masks that are shown.
-      chunk: tracks and detections that go through the network at once.
-    """
-
-    min_iou: float
-    mask_stride: int
-    chunk: int
+    # A detection whose mask overlaps those of all tracks less begins a track.
+    min_iou: Fraction = 0.3
+    mask_stride: Count = 4  # pixels along each side of a cell of the masks shown
+    chunk: Count = 4  # tracks and detections that go through the network at once
 
 
 class Winners(NamedTuple):
@@ -63,10 +59,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
       slots: the most tracks of a video, M.
       network: see there.
 
-    Raises:
-      ValueError: a setting is out of its range.
     """
-    _check(settings)
     step = functools.partial(_step, settings=settings)
 
     def begin(clip: Clip, detections: Detections) -> State:
@@ -169,20 +162,6 @@ def _shown(
         looks=jnp.zeros((slots, found.looks.shape[-1])),
         mask_logits=share - 0.5,  # linear: boundaries stay where they are
     )
-
-
-def _check(settings: Settings) -> None:
-    where = "test.trackers.osmn_masks"
-    if not 0 < settings.min_iou <= 1:
-        raise ValueError(
-            f"{where}.min_iou: expected above 0 and at most 1, got {settings.min_iou}"
-        )
-    for name, value in (
-        ("mask_stride", settings.mask_stride),
-        ("chunk", settings.chunk),
-    ):
-        if value < 1:
-            raise ValueError(f"{where}.{name}: expected at least 1, got {value}")
 
 
 def _check_canvas(clip: Clip, stride: int) -> None:

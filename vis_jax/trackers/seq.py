@@ -19,28 +19,22 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
+from vis_jax.settings import Count, Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import log_scores
-from vis_jax.trackers.tracker import Tracked, Tracker
+from vis_jax.trackers.tracker import Cues, Tracked, Tracker
 from vis_jax.typing import Array, Bool, Float32, Int32, typed
 
 
-class Settings(NamedTuple):
-    """Weights of the score, and which chains are tracks.
+@section
+class Settings(Cues):
+    """`test.trackers.seq`: SeqTracker."""
 
-    Attributes:
-      detection, iou, category: 1, 2, 10 in the paper.
-      min_iou: detections of two frames are linked if their boxes overlap by this; 0.3
-        with other trackers of the paper, which does not say for this one.
-      min_length: frames; the search ends at the first chain that is shorter, so that
-        all that is left has no track. 8 in the paper.
-    """
-
-    detection: float
-    iou: float
-    category: float
-    min_iou: float
-    min_length: int
+    # Least IoU that links detections of two frames; the paper does not say, and has
+    # 0.3 with other trackers.
+    min_iou: Fraction = 0.3
+    # Frames. The search ends at the first chain that is shorter; 8 in the paper.
+    min_length: Count = 8
 
 
 class Chain(NamedTuple):
@@ -60,10 +54,7 @@ def build(settings: Settings, slots: int) -> Tracker:
       settings: see there.
       slots: the most tracks of a video.
 
-    Raises:
-      ValueError: a setting is out of its range.
     """
-    _check(settings)
 
     def start(clip: Clip, detections: Detections) -> tuple:
         del clip, detections
@@ -151,15 +142,3 @@ def _extract(nodes, links, min_length: int):
         lambda state: state[2], add, (*nothing, jnp.asarray(True))
     )
     return ids, tracks
-
-
-def _check(settings: Settings) -> None:
-    where = "test.trackers.seq"
-    if not 0 < settings.min_iou <= 1:
-        raise ValueError(
-            f"{where}.min_iou: expected above 0 and at most 1, got {settings.min_iou}"
-        )
-    if settings.min_length < 1:
-        raise ValueError(
-            f"{where}.min_length: expected at least 1, got {settings.min_length}"
-        )

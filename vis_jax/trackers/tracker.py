@@ -6,8 +6,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from vis_jax.settings import Weight, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.typing import Array, Bool, Int32
+
+
+@section
+class Cues:
+    """Weights of the cues of Eq. 3 of MaskTrack R-CNN; 0 leaves a cue out."""
+
+    detection: Weight = 1.0  # alpha, of the detection's score
+    iou: Weight = 2.0  # beta, of its overlap with the last box of the track
+    category: Weight = 10.0  # gamma, of having the track's category
 
 
 class Tracked(NamedTuple):

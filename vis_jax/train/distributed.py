@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 FIELDS = {
     "coordinator": "VIS_JAX_COORDINATOR",
@@ -15,18 +14,14 @@ FIELDS = {
 LONGEST_WAIT = 24 * 60 * 60  # seconds
 
 
-def initialise_distributed(config: ConfigDict) -> bool:
+def initialise_distributed() -> bool:
     """Joins the other processes of this run, if there are any.
 
     To be called before anything else touches a device. In this order: the address in
-    `config.distributed` or the environment; a task of several started by `srun`; a host
-    of several in a TPU slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find
-    out, as launch/train_tpu.sh does. Otherwise the process is on its own.
-
-    Args:
-      config: may hold `distributed`, with `coordinator` ("host:port"),
-        `num_processes` and `process_id`. The environment (VIS_JAX_COORDINATOR,
-        VIS_JAX_NUM_PROCESSES, VIS_JAX_PROCESS_ID) wins over each of them.
+    the environment (VIS_JAX_COORDINATOR as "host:port", VIS_JAX_NUM_PROCESSES,
+    VIS_JAX_PROCESS_ID); a task of several started by `srun`; a host of several in a TPU
+    slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find out, as
+    launch/train_tpu.sh does. Otherwise the process is on its own.
 
     Returns:
       True if there are other processes.
@@ -34,7 +29,7 @@ def initialise_distributed(config: ConfigDict) -> bool:
     Raises:
       ValueError: if some of the three are given, but not all.
     """
-    address = explicit_address(config, os.environ)
+    address = explicit_address(os.environ)
     if address is not None:
         jax.distributed.initialize(**address)
     elif is_one_of_several(os.environ):
@@ -57,22 +52,19 @@ def wait_for_all(what: str) -> None:
         )
 
 
-def explicit_address(config: ConfigDict, environ: Mapping[str, str]) -> dict | None:
+def explicit_address(environ: Mapping[str, str]) -> dict | None:
     """Arguments of `jax.distributed.initialize`, None if nothing is given.
 
     Raises:
       ValueError: see `initialise_distributed`.
     """
-    given = dict(config.get("distributed") or {})
-    given |= {
-        name: environ[key] for name, key in FIELDS.items() if environ.get(key, "") != ""
-    }
+    given = {name: environ[key] for name, key in FIELDS.items() if environ.get(key)}
     if not given:
         return None
     if set(given) != set(FIELDS):
         raise ValueError(
-            f"distributed: expected all of {sorted(FIELDS)} (or in the environment"
-            f" {sorted(FIELDS.values())}), got {sorted(given)}"
+            f"environment: expected all of {sorted(FIELDS.values())}, got"
+            f" {sorted(FIELDS[name] for name in given)}"
         )
     return {
         "coordinator_address": given["coordinator"],

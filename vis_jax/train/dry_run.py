@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from data_pipeline.schema import BATCH
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.train import optimizer as optimizers
+from vis_jax.train.run_config import RunSettings
 
 
 class Estimate(NamedTuple):
@@ -35,7 +35,7 @@ def batch_shapes(**sizes: int) -> Batch:
 
 
 def estimate(
-    config: ConfigDict, system: System, batch: Batch, *, canvas: tuple[int, int]
+    config: RunSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
 ) -> Estimate:
     """Parameters, operations of inference and memory of training.
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.train import optimizer as optimizers
 from vis_jax.train.checkpoint import Checkpoints, load_variables
+from vis_jax.train.run_config import RunSettings
 from vis_jax.train.sharding import Tree, param_sharding
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import make_update
@@ -20,7 +20,7 @@ from vis_jax.train.tree_check import check_same_tree
 
 
 def prepare(
-    config: ConfigDict,
+    config: RunSettings,
     system: System,
     batch: Batch,
     *,
@@ -58,9 +58,8 @@ def prepare(
         return checkpoints.restore(step, like), update
     shardings = param_sharding(like, mesh)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
-    if config.get("init_from"):
-        fresh = config.get("init_fresh", ())
-        variables = load_initial(config.init_from, variables, fresh=fresh)
+    if config.init_from:
+        variables = load_initial(config.init_from, variables, fresh=config.init_fresh)
     return jax.jit(new, out_shardings=shardings)(variables), update
 
 

@@ -1,14 +1,57 @@
 """AdamW and SGD with clipping, and a rate and a decay for each parameter."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from vis_jax.params import match_rules
+from vis_jax.settings import Natural, Range, Weight, section
 from vis_jax.train import schedules
+
+Momentum = Annotated[float, Range(least=0, below=1)]
+# (regex over parameter paths, multiplier): the first match wins, and each parameter
+# must have one.
+Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
+
+
+@section
+class _Common:
+    """What all kinds share."""
+
+    learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
+    weight_decay: Weight = 0.05
+    # Largest norm of all gradients together; None = they are not clipped.
+    clip_norm: Annotated[float, Range(above=0)] | None = None
+    warmup_steps: Natural = 0  # updates until the rate is reached
+    # Share of the rate at update 0, from which it rises; 0 = one step's share.
+    warmup_factor: Momentum = 0.0
+    # step: divided by 10 at each of decay_at; cosine: down to 0 at num_steps.
+    schedule: Literal["step", "cosine"] = "step"
+    decay_at: tuple[Natural, ...] = ()  # updates, ascending
+    rates: Multipliers = ((".*", 1.0),)  # of the learning rate; 0 = frozen
+    decays: Multipliers = ((".*", 1.0),)  # of the weight decay
+
+
+@section
+class AdamW(_Common):
+    """`optimizer`: AdamW."""
+
+    kind: Literal["adamw"] = "adamw"
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    eps: Weight = 1e-8
+
+
+@section
+class SGD(_Common):
+    """`optimizer`: gradient descent with momentum, as in PyTorch."""
+
+    kind: Literal["sgd"] = "sgd"
+    momentum: Momentum = 0.9
+
+
+Settings = AdamW | SGD
 
 
 class Optimizer(NamedTuple):
@@ -19,25 +62,20 @@ class Optimizer(NamedTuple):
     freeze: Callable  # params -> params; no gradient where the multiplier is 0
 
 
-def build(config: ConfigDict, *, num_steps: int, params: dict) -> Optimizer:
-    """The optimiser that `config.optimizer` describes.
+def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
+    """The optimiser of `optimizer` in a config.
 
     The global norm of all gradients is clipped before anything else. Both kinds follow
     PyTorch: the learning rate multiplies the whole update, decay and momentum included.
 
     Args:
-      config: `config.optimizer`; `kind` is 'adamw', also if absent, or 'sgd'. `rates`
-        and `decays` are pairs (regex, multiplier) over parameter paths, the first match
-        wins. `clip_norm` None: no clipping. `warmup_factor`: see `schedules.Warmup`; 0
-        if absent.
+      config: see there.
       num_steps: updates of the whole run.
       params: the parameters, or their shapes.
 
     Raises:
-      ValueError: on an unknown kind or schedule, a value missing or out of range or a
-        parameter that no rule matches.
+      ValueError: no rule matches a parameter, or the schedule does not fit the run.
     """
-    _check(config)
     rates = match_rules(params, config.rates)
     decay = _add_weight_decay(config.weight_decay, match_rules(params, config.decays))
     schedule = _schedule(config, num_steps)
@@ -45,7 +83,11 @@ def build(config: ConfigDict, *, num_steps: int, params: dict) -> Optimizer:
     return Optimizer(
         optax.chain(
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-            *(_sgd(config, decay) if _kind(config) == "sgd" else _adamw(config, decay)),
+            *(
+                _sgd(config, decay)
+                if isinstance(config, SGD)
+                else _adamw(config, decay)
+            ),
             _scale_each(rates),
             optax.scale_by_learning_rate(schedule),
         ),
@@ -54,12 +96,8 @@ def build(config: ConfigDict, *, num_steps: int, params: dict) -> Optimizer:
     )
 
 
-def _kind(config: ConfigDict) -> str:
-    return config.get("kind", "adamw")
-
-
 def _adamw(
-    config: ConfigDict, decay: optax.GradientTransformation
+    config: AdamW, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
     """Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
 
@@ -69,7 +107,7 @@ def _adamw(
 
 
 def _sgd(
-    config: ConfigDict, decay: optax.GradientTransformation
+    config: SGD, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
     """buffer = momentum * buffer + gradient + decay * parameter, which is the update.
 
@@ -79,9 +117,9 @@ def _sgd(
     return decay, optax.trace(config.momentum)
 
 
-def _schedule(config: ConfigDict, num_steps: int) -> schedules.Schedule:
+def _schedule(config: Settings, num_steps: int) -> schedules.Schedule:
     rate = config.learning_rate
-    warmup = schedules.Warmup(config.warmup_steps, config.get("warmup_factor", 0.0))
+    warmup = schedules.Warmup(config.warmup_steps, config.warmup_factor)
     if config.schedule == "step":
         return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
     return schedules.cosine(rate, num_steps=num_steps, warmup=warmup)
@@ -109,32 +147,3 @@ def _scale_each(multipliers: dict) -> optax.GradientTransformation:
 
 def _stop_if_zero(param: jax.Array, multiplier: float) -> jax.Array:
     return param if multiplier else jax.lax.stop_gradient(param)
-
-
-def _check(config: ConfigDict) -> None:
-    if _kind(config) not in ("adamw", "sgd"):
-        raise ValueError(
-            f"optimizer.kind: expected 'adamw' or 'sgd', got {config.kind!r}"
-        )
-    for name in ("momentum",) if _kind(config) == "sgd" else ("betas", "eps"):
-        if name not in config:
-            raise ValueError(f"optimizer.{name}: expected for {_kind(config)}, not set")
-    for name in ("momentum", "warmup_factor"):
-        if not 0 <= config.get(name, 0.0) < 1:
-            raise ValueError(
-                f"optimizer.{name}: expected at least 0 and below 1, got {config[name]}"
-            )
-    if config.schedule not in ("step", "cosine"):
-        raise ValueError(
-            f"optimizer.schedule: expected 'step' or 'cosine', got {config.schedule!r}"
-        )
-    for name in ("learning_rate", "weight_decay", "warmup_steps"):
-        if config[name] < 0:
-            raise ValueError(f"optimizer.{name}: expected >= 0, got {config[name]}")
-    if config.clip_norm is not None and config.clip_norm <= 0:
-        raise ValueError(
-            f"optimizer.clip_norm: expected > 0 or None, got {config.clip_norm}"
-        )
-    for name in ("rates", "decays"):
-        if any(multiplier < 0 for _, multiplier in config[name]):
-            raise ValueError(f"optimizer.{name}: expected multipliers >= 0")

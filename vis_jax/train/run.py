@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
@@ -15,7 +14,7 @@ from vis_jax.train.checkpoint import Checkpoints
 from vis_jax.train.initial import prepare
 from vis_jax.train.monitor import Monitor
 from vis_jax.train.preemption import notice
-from vis_jax.train.run_config import write_config
+from vis_jax.train.run_config import RunSettings, write_config
 from vis_jax.train.sharding import make_mesh, to_global
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import StepMetrics
@@ -39,7 +38,7 @@ class Run(NamedTuple):
 
 @contextmanager
 def open_run(
-    config: ConfigDict,
+    config: RunSettings,
     system: System,
     make_batches: MakeBatches,
     *,

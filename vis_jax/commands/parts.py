@@ -3,59 +3,31 @@
 import json
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from vis_jax.commands.config_flag import read_json
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
 
 CATEGORIES_FILE, CACHE_FOLDER = "categories.json", "compilation_cache"
 
 
-def set_classes(config: ConfigDict, count: int) -> None:
-    """Takes the number of classes from the data set where the config leaves it open.
+def build_system(run: "RunSettings") -> "System":
+    """The system of a run.
 
     Raises:
-      ValueError: the config has another number.
-    """
-    if config.model.num_classes == 0:
-        config.model.num_classes = count
-    if config.model.num_classes != count:
-        raise ValueError(
-            f"model.num_classes: expected {count}, the categories of the data set,"
-            f" got {config.model.num_classes}"
-        )
-
-
-def check_test(test: ConfigDict) -> None:
-    """Raises ValueError unless the settings of inference are numbers that can be."""
-    least = {"videos": 0, "short_side": 1, "long_side": 1, "top": 1, "chunk": 1}
-    for name in least.keys() & test.keys():
-        if not isinstance(test[name], int) or test[name] < least[name]:
-            raise ValueError(
-                f"test.{name}: expected a whole number of at least {least[name]}, got"
-                f" {test[name]!r}"
-            )
-    sizes = test.get("frame_buckets", (1,))
-    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"test.frame_buckets: expected whole numbers, got {sizes!r}")
-
-
-def build_system(config: ConfigDict):
-    """The system a config names.
-
-    Raises:
-      ValueError: there is none of that name, or a setting of it cannot be.
+      ValueError: settings do not fit each other.
     """
     from vis_jax.systems import SYSTEMS
 
-    if config.system not in SYSTEMS:
-        known = sorted(SYSTEMS)
-        raise ValueError(f"system: expected one of {known}, got {config.system!r}")
-    return SYSTEMS[config.system](config)
+    return SYSTEMS[run.system].build(run)
 
 
-def load_model(system, checkpoint: str) -> dict:
+def load_model(system: "System", checkpoint: str) -> dict:
     """The variables of a checkpoint, checked against the system.
 
     Raises:

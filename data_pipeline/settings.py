@@ -1,0 +1,99 @@
+"""The section `data` of a config: which videos, and what clips are made of them."""
+
+from typing import Annotated, Literal
+
+from vis_jax.settings import Count, Natural, OneOf, Range, Share, section
+
+NAMES = (
+    "moving_shapes",
+    "folder",
+    "ytvis2019",
+    "ytvis2021",
+    "ytvis2022",
+    "ovis",
+    "coco",
+)
+# The least side in pixels at which moving shapes can be told apart.
+LEAST_SIDE = 32
+
+# Categories of COCO and of YouTube-VIS are matched by name; these names differ. ""
+# leaves one out: COCO's mouse is a computer mouse, that of YouTube-VIS an animal.
+COCO_NAMES = (
+    ("car", "sedan"),
+    ("motorcycle", "motorbike"),
+    ("frisbee", "flying_disc"),
+    ("car", "Vehical"),
+    ("bus", "Vehical"),
+    ("truck", "Vehical"),
+    ("mouse", ""),
+)
+
+
+@section
+class Shapes:
+    """`data.shapes`: moving shapes, drawn on demand; used where `data.name` says so."""
+
+    seed: Natural = 0  # another seed gives other videos
+    num_videos: Count = 200  # of the split
+    height: Annotated[int, Range(least=LEAST_SIDE)] = 96  # pixels
+    width: Annotated[int, Range(least=LEAST_SIDE)] = 160  # pixels
+    # Frames of a video, or the least and the most, drawn for each video.
+    length: Count | tuple[Count, Count] = (20, 30)
+    difficulty: Literal["easy", "medium", "hard"] = "easy"
+
+    def __post_init__(self):
+        if isinstance(self.length, tuple) and self.length[0] > self.length[1]:
+            raise ValueError(f"length: expected (least, most), got {self.length}")
+
+
+@section
+class Stills:
+    """`data.stills`: images of COCO set in motion, alone or beside the videos."""
+
+    root: str = ""  # folder with annotations/ and the images
+    split: str = "train2017"
+    share: Share = 0.0  # of the clips that are of images; 0 = none
+    # Least and most size of a view, as a share of the largest that fits.
+    zoom: Annotated[tuple[float, float], Range(least=0.1, most=1)] = (0.5, 1.0)
+    angle: Annotated[float, Range(least=0, most=45)] = 15.0  # degrees to either side
+    # Pairs of a COCO category and the video category it stands for; "" leaves it out.
+    names: tuple[tuple[str, str], ...] = COCO_NAMES
+
+    def __post_init__(self):
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"zoom: expected (least, most), got {self.zoom}")
+
+
+@section
+class Settings:
+    """`data`: the training videos and the clips drawn from them."""
+
+    name: Annotated[str, OneOf(NAMES)]  # data set
+    root: str = ""  # its folder; moving shapes have none
+    split: str = "train"
+    held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
+    stills: Stills = Stills()
+    shapes: Shapes = Shapes()
+    loader: Literal["tf", "numpy"] = "tf"  # numpy: moving shapes, without TensorFlow
+    frames: Count = 2  # of a clip
+    frame_range: Natural = 20  # frames of a clip lie this close to its key frame
+    short_side: tuple[Count, ...] = (360, 480)  # pixels; one is drawn for each clip
+    long_side: Count = 1333  # pixels, at most
+    canvas: tuple[Count, Count] = (480, 864)  # height and width of every batch, pixels
+    instances: Count = 20  # slots of a clip; the largest instances are kept
+    crop: tuple[Count, Count] | None = None  # least and most side of a crop, pixels
+    flip: Share = 0.5  # probability that a clip is mirrored
+    colour: Share = 0.0  # largest relative change of brightness, contrast, saturation
+    batch_size: Count = 16  # clips of a step, over all devices
+
+    def __post_init__(self):
+        if not self.short_side:
+            raise ValueError("short_side: expected at least one length, got ()")
+        if self.crop is not None and self.crop[0] > self.crop[1]:
+            raise ValueError(f"crop: expected (smallest, largest), got {self.crop}")
+        most = 2 * self.frame_range + 1
+        if self.frames > most:
+            raise ValueError(
+                f"frames: expected at most 2 * frame_range + 1 = {most} frames, got"
+                f" {self.frames}"
+            )

@@ -1,0 +1,88 @@
+"""All that a config may set, for the system that it names."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.settings import Settings as DataSettings
+from vis_jax.settings import Natural, read_settings, section
+from vis_jax.systems import SYSTEMS
+from vis_jax.systems.system import TestSettings
+from vis_jax.train.run_config import RunSettings as LoopSettings
+
+
+@section
+class Evaluation:
+    """`evals.NAME`: a further evaluation; what it does not set is as in the config."""
+
+    every: Natural = 0  # updates from one to the next; 0 = at the end only
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `data`
+    test: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `test`
+
+
+@section
+class RunSettings(LoopSettings):
+    """All that any system has; each adds its `model`, `loss` and `compute_dtype`."""
+
+    system: str  # what is trained
+    data: DataSettings
+    test: TestSettings = TestSettings()
+    model: Any
+    evals: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
+
+
+def read_run(values: Mapping) -> RunSettings:
+    """The settings of a config.
+
+    Args:
+      values: a config, or a part of it; what it leaves out is the default.
+
+    Raises:
+      ValueError: a field is unknown, missing or out of its range.
+    """
+    run = read_settings(_kind(values.get("system")), values)
+    for name in run.evals:
+        of_evaluation(run, name)  # raises where it cannot be
+    return run
+
+
+def of_evaluation(run: RunSettings, name: str) -> RunSettings:
+    """The settings of one of `evals`, with its own data set and `test`.
+
+    Raises:
+      ValueError: a field that it sets is unknown or out of its range.
+    """
+    one, where = run.evals[name], f"evals.{name}"
+    data = read_settings(type(run.data), one.data, f"{where}.data", base=run.data)
+    test = read_settings(type(run.test), one.test, f"{where}.test", base=run.test)
+    return dataclasses.replace(run, data=data, test=test)
+
+
+def with_classes(run: RunSettings, count: int) -> RunSettings:
+    """Takes the number of classes from the data set where the config leaves it open.
+
+    Raises:
+      ValueError: the config has another number.
+    """
+    found = run.model.num_classes
+    if found not in (0, count):
+        raise ValueError(
+            f"model.num_classes: expected {count}, the categories of the data set, got"
+            f" {found}"
+        )
+    model = dataclasses.replace(run.model, num_classes=count)
+    return dataclasses.replace(run, model=model)
+
+
+def _kind(system: Any) -> type[RunSettings]:
+    if not isinstance(system, str) or system not in SYSTEMS:
+        raise ValueError(f"system: expected one of {sorted(SYSTEMS)}, got {system!r}")
+    return _combined(system)
+
+
+@functools.cache
+def _combined(system: str) -> type[RunSettings]:
+    """What the system reads, and what the rest of the library does."""
+    own = SYSTEMS[system].settings
+    return section(type(own.__name__, (own, RunSettings), {"__doc__": own.__doc__}))

@@ -1,0 +1,74 @@
+"""The best checkpoint of a run, by a metric of its evaluations."""
+
+import json
+import math
+
+from etils import epath
+
+from vis_jax.train.checkpoint import FOLDER
+
+BEST, RECORD = "best", "best.json"
+
+
+class Best:
+    """Keeps `workdir/best`: the checkpoint whose metric is the highest so far.
+
+    Args:
+      workdir: of the run; a run that goes on compares with what is there.
+      metric: "AP" of the evaluation on `test`, or "NAME/AP"; "" keeps none.
+    """
+
+    def __init__(self, workdir: str, metric: str):
+        self.metric = metric
+        self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
+        self._value = -math.inf
+        record = self._folder / RECORD
+        if metric and record.exists():
+            found = json.loads(record.read_text())
+            if found["metric"] == metric:
+                self._value = found["value"]
+
+    def offer(self, step: int, values: dict[str, float]) -> bool:
+        """Copies the checkpoint of a step if its metric beats all before.
+
+        Args:
+          step: whose checkpoint is complete.
+          values: metrics of an evaluation, with "NAME/" in front for evals.NAME.
+
+        Returns:
+          Whether it did.
+
+        Raises:
+          ValueError: these values are of the right evaluation, but lack the metric.
+        """
+        prefix = self.metric.rpartition("/")[0]
+        mine = {k for k in values if k.rpartition("/")[0] == prefix}
+        if not self.metric or not mine:
+            return False
+        if self.metric not in mine:
+            raise ValueError(
+                f"train.best: expected one of {sorted(mine)}, got {self.metric!r}"
+            )
+        if not values[self.metric] > self._value:
+            return False
+        self._value = values[self.metric]
+        temporary = self._folder.with_name(f"{BEST}.tmp")
+        if temporary.exists():  # left by a run that was killed
+            temporary.rmtree()
+        _copy(self._workdir / FOLDER / str(step), temporary)
+        record = {"metric": self.metric, "value": self._value, "step": step}
+        (temporary / RECORD).write_text(json.dumps(record) + "\n")
+        if self._folder.exists():
+            self._folder.rmtree()
+        temporary.rename(self._folder)
+        return True
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    """Copies a folder, on any file system that etils knows."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            path.copy(target / path.name)

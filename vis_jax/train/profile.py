@@ -1,0 +1,46 @@
+"""A window of updates under JAX's profiler."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+
+FOLDER = "profile"
+
+
+class Window(NamedTuple):
+    """The updates that are profiled, both included; the first of a run is 1."""
+
+    first: int
+    last: int
+
+
+@contextmanager
+def profiled(
+    window: Window | None, folder: str
+) -> Iterator[Callable[[int, Any], None]]:
+    """Writes a trace of the window, to be opened with TensorBoard or Perfetto.
+
+    Yields:
+      A function to be called before each update with its number and the state, which
+      the device has to have computed before the trace begins or ends.
+    """
+    running = False
+
+    def before(step: int, state: Any) -> None:
+        nonlocal running
+        if window is None or step not in (window.first, window.last + 1):
+            return
+        jax.block_until_ready(state)
+        if running:
+            jax.profiler.stop_trace()
+        elif step == window.first:
+            jax.profiler.start_trace(folder)
+        running = not running and step == window.first
+
+    try:
+        yield before
+    finally:
+        if running:
+            jax.profiler.stop_trace()
