@@ -4,39 +4,6 @@ import numpy as np
 from PIL import Image
 
 from data_pipeline.clip_sampling import resized_size
-from data_pipeline.datasets.dataset import Dataset
-
-
-def read_clip(
-    dataset: Dataset,
-    index: int,
-    frame_ids: np.ndarray,
-    *,
-    short_side: int,
-    long_side: int,
-    multiple: int = 32,
-    canvas: tuple[int, int] | None = None,
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Reads frames of one video at test size.
-
-    Args:
-      dataset: where the video is.
-      index: of the video.
-      frame_ids: int [T].
-      short_side, long_side: pixels; see `clip_sampling.resized_size`.
-      multiple: sides of the canvas are multiples of it.
-      canvas: height and width in pixels; None takes the smallest that fits.
-
-    Returns:
-      uint8 [T, H, W, 3] on the canvas, and height and width of the content.
-
-    Raises:
-      DataError: a frame that cannot be read; names file and video.
-    """
-    frames = dataset.read_frames(index, np.asarray(frame_ids))
-    frames = resize_frames(frames, short_side, long_side, canvas=canvas)
-    size = (frames.shape[1], frames.shape[2])
-    return pad_frames(frames, multiple=multiple, canvas=canvas), size
 
 
 def resize_frames(

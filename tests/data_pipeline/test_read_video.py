@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.read_video import pad_frames, read_clip, resize_frames
+from data_pipeline.read_video import pad_frames, resize_frames
 
 
 def test_resizing_is_pillows():
@@ -28,12 +28,11 @@ def test_padding_is_zero_and_at_the_bottom_right():
 
 def test_a_clip_is_read_resized_and_padded(write, annotations):
     dataset = YouTubeVis(write(annotations, images="JPEGImages"), "train")
-    images, size = read_clip(dataset, 0, [0, 5], short_side=96, long_side=200)
-    assert size == (96, 128)
+    images = resize_frames(dataset.read_frames(0, np.array([0, 5])), 96, 200)
     assert images.shape == (2, 96, 128, 3)
+    assert pad_frames(images).shape == (2, 96, 128, 3)
     assert images[0, 20, 20, 0] > 240  # the red box, twice as large
-    images, size = read_clip(
-        dataset, 0, [4], short_side=96, long_side=200, canvas=(64, 64)
-    )
-    assert size == (48, 64)
-    assert images.shape == (1, 64, 64, 3)
+    frames = dataset.read_frames(0, np.array([4]))
+    images = resize_frames(frames, 96, 200, canvas=(64, 64))
+    assert images.shape == (1, 48, 64, 3)
+    assert pad_frames(images, canvas=(64, 64)).shape == (1, 64, 64, 3)
