@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load
-from vis_jax.ops.nms import nms, nms_by_label, nms_each_label
+from vis_jax.ops.nms import nms_by_label, nms_each_label
 
 CASE = load("ops")
 BOXES, SCORES = (jnp.asarray(CASE.arrays[f"nms/{x}"]) for x in ("boxes", "scores"))
@@ -15,6 +15,12 @@ ALL = jnp.ones(len(BOXES), bool)
 by_label = jax.jit(
     nms_by_label, static_argnames=("iou_threshold", "size")
 )  # one compilation for each threshold
+
+
+def nms(boxes, scores, valid, **settings):
+    """All boxes have the same label."""
+    labels = jnp.zeros(len(boxes), jnp.int32)
+    return nms_by_label(boxes, scores, labels, valid=valid, **settings)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
