@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from PIL import Image
 
 from data_pipeline.datasets.ytvis import YouTubeVis
@@ -21,9 +20,7 @@ def test_padding_is_zero_and_at_the_bottom_right():
     assert padded.shape == (1, 32, 64, 3)
     assert padded.sum() == frames.sum()
     np.testing.assert_array_equal(padded[:, :30, :53], frames)
-    assert pad_frames(frames, canvas=(30, 60)).shape == (1, 30, 60, 3)
-    with pytest.raises(ValueError, match=r"canvas: .*\(30, 53\), got \(30, 50\)"):
-        pad_frames(frames, canvas=(30, 50))
+    assert pad_frames(frames, multiple=4).shape == (1, 32, 56, 3)
 
 
 def test_a_clip_is_read_resized_and_padded(write, annotations):
@@ -32,7 +29,6 @@ def test_a_clip_is_read_resized_and_padded(write, annotations):
     assert images.shape == (2, 96, 128, 3)
     assert pad_frames(images).shape == (2, 96, 128, 3)
     assert images[0, 20, 20, 0] > 240  # the red box, twice as large
-    frames = dataset.read_frames(0, np.array([4]))
-    images = resize_frames(frames, 96, 200, canvas=(64, 64))
+    images = resize_frames(dataset.read_frames(0, np.array([4])), 96, 64)
     assert images.shape == (1, 48, 64, 3)
-    assert pad_frames(images, canvas=(64, 64)).shape == (1, 64, 64, 3)
+    assert pad_frames(images).shape == (1, 64, 64, 3)
