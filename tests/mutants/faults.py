@@ -23,7 +23,7 @@ class Mutant(NamedTuple):
     file: str  # as all paths: from the root of the repository
     before: str
     after: str
-    tests: tuple[str, ...]  # files that must fail
+    tests: tuple[str, ...]  # of which one must fail: "file.py" or "file.py::test_name"
 
 
 def read_mutants(path: Path = LIST) -> list[Mutant]:
@@ -48,11 +48,14 @@ def mutated(mutant: Mutant, root: Path = ROOT) -> str:
 
     Raises:
       StaleListError: the line is not there exactly once, the result is not Python, or a
-        file is missing.
+        file or a test is missing.
     """
-    for file in (mutant.file, *mutant.tests):
+    for place in (mutant.file, *mutant.tests):
+        file, _, test = place.partition("::")
         if not (root / file).is_file():
             raise StaleListError(f"{mutant.name}: there is no file {file}")
+        if test and f"def {test}(" not in (root / file).read_text():
+            raise StaleListError(f"{mutant.name}: there is no test {place}")
     text = (root / mutant.file).read_text()
     count = text.count(mutant.before)
     if count != 1:

@@ -36,6 +36,7 @@ def test_a_fault_replaces_its_line(tree):
         ({"after": "a +"}, "invalid syntax"),
         ({"file": "gone.py"}, "there is no file gone.py"),
         ({"tests": ("test_gone.py",)}, "there is no file test_gone.py"),
+        ({"tests": ("test_code.py::test_a",)}, "there is no test test_code.py::test_a"),
     ],
 )
 def test_a_fault_that_does_not_fit_is_an_error(tree, changes, message):
