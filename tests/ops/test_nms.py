@@ -75,6 +75,16 @@ def test_boxes_of_each_label_are_as_suppressed_one_by_one():
     )
 
 
+@pytest.mark.parametrize(("threshold", "kept"), [(0.5, 2), (0.49, 1)])
+def test_an_overlap_of_just_the_threshold_suppresses_nothing(threshold, kept):
+    boxes = jnp.array([[0.0, 0, 2, 1], [0, 0, 1, 1]])  # IoU 1 / 2
+    inputs = (boxes, jnp.array([0.9, 0.8]), jnp.ones(2, bool))
+    settings = dict(iou_threshold=threshold, size=2)
+    each = jax.jit(functools.partial(nms_each_label, **settings))
+    assert each(*(x[None] for x in inputs)).valid.sum() == kept
+    assert jax.jit(functools.partial(nms, **settings))(*inputs).valid.sum() == kept
+
+
 def test_runs_on_a_batch():
     one = functools.partial(nms, iou_threshold=0.5, size=10)
     batch = jax.jit(jax.vmap(one))(
