@@ -1,5 +1,6 @@
 # make demo   train, evaluate and predict on moving shapes (about 10 minutes, 2 cores)
 # make test   all tests
+# make mutants  puts known faults into copies of the code: do the tests notice?
 # Each sets up .venv by itself. make demo SOURCE=video.mp4 also predicts your video.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Memory that XLA gives back after a step is kept for the next one: docs/performance.md.
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1
 
-.PHONY: venv demo test lint clean
+.PHONY: venv demo test mutants lint clean
 
 venv: $(VENV)/.installed
 
@@ -42,6 +43,9 @@ endif
 
 test: venv
 	$(BIN)/python -m pytest
+
+mutants: venv
+	$(BIN)/python -m tests.mutants
 
 lint: venv
 	$(BIN)/ruff format --check .

@@ -39,14 +39,19 @@ def _bank(tracks=TRACKS):
     return empty_bank(tracks, 2, CLASSES, LENGTH, (8, 8))
 
 
-def _found(names, scores=None, sharp=8.0):
-    """What a clip shows: each object in all of its frames, class 0."""
+def _found(places, scores=None, sharp=8.0):
+    """What a clip shows: each object in all of its frames, class 0.
+
+    Args:
+      places: their names, or rows and columns.
+    """
     logits = np.full((INSTANCES, LENGTH, 8, 8), -sharp, np.float32)
     probs = np.zeros((INSTANCES, CLASSES), np.float32)
-    for i, name in enumerate(names):
-        logits[i, :, *PLACES[name]] = sharp
+    for i, place in enumerate(places):
+        rows, columns = PLACES[place] if isinstance(place, str) else place
+        logits[i, :, rows, columns] = sharp
         probs[i] = 0.9 if scores is None else scores[i], 0.1
-    return Instances(probs, logits, np.arange(INSTANCES) < len(names))
+    return Instances(probs, logits, np.arange(INSTANCES) < len(places))
 
 
 def _run(clips, *, link="siou", stride=1, tracks=TRACKS):
@@ -122,6 +127,23 @@ def test_a_track_that_is_gone_for_a_clip_leaves_its_slot():
     said = _run([_found("ab")] + [_found("a")] * 3 + [_found("ab")], tracks=4)
     assert _ids(said[3]) == [1]
     assert _places(said[4]) == {"a": 1, "b": 3}
+
+
+def test_a_new_track_in_a_freed_slot_begins_with_no_classes():
+    said = _run([_found("a", [0.9]), _found("b", [0.4])], stride=LENGTH, tracks=4)[-1]
+    assert _ids(said) == [2]
+    np.testing.assert_allclose(said.class_probs[said.valid], [[0.4, 0.1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "ids"),
+    [((2, 6), [1]), ((3, 7), [2, 1])],  # IoU 2 / 30 and 1 / 31; a track needs 0.05
+)
+def test_little_overlap_continues_a_track_but_not_less(columns, ids):
+    first = (slice(0, 4), slice(0, 4))
+    second = (slice(3, 7), slice(*columns))
+    said = _run([_found([first], [0.5]), _found([second], [0.9])])[-1]
+    assert _ids(said) == ids
 
 
 def test_many_more_tracks_than_slots_pass_through():

@@ -13,6 +13,7 @@ from data_pipeline import numpy_pipeline
 from data_pipeline.augment.geometry import crop_and_resize, source_positions
 from data_pipeline.datasets import make_dataset
 from data_pipeline.errors import DataError
+from data_pipeline.pad import pad_clip, pad_clip_graph
 from data_pipeline.pipeline import train_batches
 from data_pipeline.rle import runs_from_strings
 from data_pipeline.rle_graph import decode_masks, run_tensors
@@ -181,6 +182,28 @@ def test_crowds_are_dropped_and_the_largest_kept(folder, write, annotations):
     assert 0 < blue.sum() < 8
     assert not batch["instance_valid"][blue].any()
     assert batch["instance_valid"][~blue].all()
+
+
+def test_the_graph_pads_as_numpy():
+    """More instances than slots, of which the largest are not the first."""
+    rng = np.random.default_rng(0)
+    shares = np.array([0.1, 0.0, 0.6, 0.3, 0.6, 0.9])[:, None, None, None]
+    arrays = dict(
+        images=rng.integers(0, 256, (2, 10, 12, 3), np.uint8),
+        masks=rng.random((6, 2, 10, 12)) < shares,
+        labels=rng.integers(0, 5, 6, np.int32),
+        track_ids=np.arange(1, 7, dtype=np.int32),
+    )
+    tensors = {name: tf.constant(array) for name, array in arrays.items()}
+    for slots in (3, 8):
+        sizes = dict(canvas=(16, 16), instances=slots)
+        expected = pad_clip(**arrays, **sizes)
+        found = pad_clip_graph(**tensors, **sizes)
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+        kept = [3, 5, 6] if slots == 3 else [1, 3, 4, 5, 6]
+        assert found["track_ids"].numpy().tolist()[: len(kept)] == kept
 
 
 @pytest.mark.parametrize("defect", ["missing", "cut off", "of another size"])

@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 from PIL import Image
 
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.read_video import pad_frames, read_clip, resize_frames
+from data_pipeline.read_video import pad_frames, resize_frames
 
 
 def test_resizing_is_pillows():
@@ -21,19 +20,15 @@ def test_padding_is_zero_and_at_the_bottom_right():
     assert padded.shape == (1, 32, 64, 3)
     assert padded.sum() == frames.sum()
     np.testing.assert_array_equal(padded[:, :30, :53], frames)
-    assert pad_frames(frames, canvas=(30, 60)).shape == (1, 30, 60, 3)
-    with pytest.raises(ValueError, match=r"canvas: .*\(30, 53\), got \(30, 50\)"):
-        pad_frames(frames, canvas=(30, 50))
+    assert pad_frames(frames, multiple=4).shape == (1, 32, 56, 3)
 
 
 def test_a_clip_is_read_resized_and_padded(write, annotations):
     dataset = YouTubeVis(write(annotations, images="JPEGImages"), "train")
-    images, size = read_clip(dataset, 0, [0, 5], short_side=96, long_side=200)
-    assert size == (96, 128)
+    images = resize_frames(dataset.read_frames(0, np.array([0, 5])), 96, 200)
     assert images.shape == (2, 96, 128, 3)
+    assert pad_frames(images).shape == (2, 96, 128, 3)
     assert images[0, 20, 20, 0] > 240  # the red box, twice as large
-    images, size = read_clip(
-        dataset, 0, [4], short_side=96, long_side=200, canvas=(64, 64)
-    )
-    assert size == (48, 64)
-    assert images.shape == (1, 64, 64, 3)
+    images = resize_frames(dataset.read_frames(0, np.array([4])), 96, 64)
+    assert images.shape == (1, 48, 64, 3)
+    assert pad_frames(images).shape == (1, 64, 64, 3)

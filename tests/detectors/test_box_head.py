@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.golden.conventions import UPPER
 from vis_jax.detectors.box_head import BoxHead, DetectRule, detect
-from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder
+from vis_jax.ops.box_coder import ROI, BoxCoder
 
 REGIONS = jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
 RULE = DetectRule(score_threshold=0.05, iou_threshold=0.5, least_side=0.0, size=5)

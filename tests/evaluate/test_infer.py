@@ -60,18 +60,18 @@ def test_masks_over_boxes_come_at_the_original_size():
     boxes[2, 1] = 0, 0, 16, 8
     none = np.zeros(3, np.int32)
     found = Predictions(np.zeros((3, 1)), none, none > 0, logits, boxes)
-    sizes = Sizes(canvas=(32, 32), content=(8, 16), original=(16, 32))
+    sizes = Sizes(canvas=(32, 32), content=(8, 16), original=(16, 48))
     keep = np.array([0, 2])
     first, second = frame_masks(found, sizes, keep=keep, count=2, at_once=1)
     assert (first.rows.tolist(), second.rows.tolist()) == ([0, 2], [2])
-    expected = np.zeros((2, 32, 16), np.uint8)  # twice the size, [W, H]
-    expected[0, 8:16, 4:12] = 1
-    expected[1, :4, :4] = 1
+    expected = np.zeros((2, 48, 16), np.uint8)  # [W, H], 3 times as wide, twice as high
+    expected[0, 12:24, 4:12] = 1
+    expected[1, :6, :4] = 1
     np.testing.assert_array_equal(first.masks, expected)
-    assert second.masks.shape == (1, 32, 16)
+    assert second.masks.shape == (1, 48, 16)
     assert second.masks.all()
     (nothing,) = frame_masks(found, sizes, keep=keep[:0], count=1, at_once=1)
-    assert nothing.masks.shape == (0, 32, 16)
+    assert nothing.masks.shape == (0, 48, 16)
 
 
 def test_masks_are_those_of_the_op():

@@ -36,8 +36,8 @@ class Model:
         )
 
 
-def run(dataset, folder, model):
-    return evaluate(dataset, model, folder, run_id="one", progress=False)
+def run(dataset, folder, model, run_id="one"):
+    return evaluate(dataset, model, folder, run_id=run_id, progress=False)
 
 
 def left(folder):
@@ -61,3 +61,21 @@ def test_a_full_disk_names_the_file_and_what_is_finished_stays(dataset, tmp_path
         (tmp_path / "whole" / "results.json").read_text()
     )
     assert model.asked == 3  # one of the first two videos did not fit
+
+
+class Stopped(Model):
+    """Ends the run in the second video."""
+
+    def __call__(self, frames, **sizes):
+        if self.asked:
+            raise KeyboardInterrupt
+        return super().__call__(frames, **sizes)
+
+
+@pytest.mark.parametrize(("run_id", "asked"), [("one", 1), ("two", 2)])
+def test_videos_of_another_run_are_predicted_again(dataset, tmp_path, run_id, asked):
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path, Stopped())
+    model = Model()
+    run(dataset, tmp_path, model, run_id)
+    assert model.asked == asked

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.golden.cases import Case, nchw, nhwc
+from tests.golden.conventions import UNALIGNED, UPPER
 from vis_jax.backbones.fpn import FPN
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
@@ -16,8 +17,7 @@ from vis_jax.detectors.mask_rcnn import MaskRCNN, Rules
 from vis_jax.detectors.rpn import RPN, ProposalRule
 from vis_jax.ops.anchors import AnchorGrid
 from vis_jax.ops.bilinear import resize
-from vis_jax.ops.box_coder import ROI, UNIT, UPPER, BoxCoder
-from vis_jax.ops.roi_align import UNALIGNED
+from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
 
 CANVAS = (96, 160)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

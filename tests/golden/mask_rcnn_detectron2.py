@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.golden.cases import Case, nchw, nhwc
+from tests.golden.conventions import UPPER, paste_masks
 from tests.golden.mask_rcnn import CANVAS, model_of, shapes_of
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
@@ -20,8 +21,8 @@ from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MaskRCNN, Rules
 from vis_jax.detectors.rpn import ProposalRule
 from vis_jax.ops.anchors import AnchorGrid
-from vis_jax.ops.box_coder import ROI, UNIT, UPPER, BoxCoder
-from vis_jax.ops.masks import _weights, paste_masks
+from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
+from vis_jax.ops.masks import _weights
 from vis_jax.ops.roi_align import ALIGNED, roi_levels
 
 _MEAN = (103.53, 116.28, 123.675)  # blue, green, red

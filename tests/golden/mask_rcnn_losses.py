@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.golden.cases import Case
+from tests.golden.conventions import add_best
 from tests.golden.mask_rcnn import converted, inputs_of_case
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE, MaskRCNN
@@ -23,7 +24,6 @@ from vis_jax.detectors.rcnn_targets import (
 )
 from vis_jax.layers.norm import FrozenBatchNorm
 from vis_jax.losses.rcnn import mask_loss, proposal_losses, region_losses
-from vis_jax.ops.box_matching import add_best
 from vis_jax.ops.masks import crop_masks
 
 BETA = 1 / 9

@@ -191,6 +191,19 @@ def _sets(seed=0):
     return logits.astype(np.float32), embeds, features, truth
 
 
+def test_set_0_has_no_cross_frame_terms():
+    """In set 1 all logits are zero: log 2 for each map, whatever the points."""
+    logits, embeds, features, truth = _sets()
+    embeds[1] = 0.0
+    light, heavy = (
+        _loss(logits, embeds, features, truth, jax.random.key(0), weights)
+        for weights in (FOCAL, FOCAL._replace(cross_frame=9.0))
+    )
+    # A mean over instances, of which each has T (T - 1) maps of other frames.
+    expected = 5.0 * (9.0 - 0.3) * T * (T - 1) * np.log(2)
+    np.testing.assert_allclose(heavy["mask"] - light["mask"], expected, rtol=1e-5)
+
+
 def test_label_loss_names_matched_queries_and_calls_the_rest_no_object():
     """Perfect masks leave no doubt about the matching."""
     logits, embeds, features, truth = _sets()

@@ -205,14 +205,6 @@ def test_per_video_scores_each_video_alone():
     assert 3 not in found.per_video
 
 
-def test_class_agnostic_merges_categories():
-    truth = parse_truth(truth_file([track(1, FULL, category=2)]))
-    results = parse_results([prediction(0.5, FULL)], truth)
-    assert evaluate(truth, results).stats["AP"] == 0
-    merged = evaluate(truth, results, class_agnostic=True)
-    assert merged.stats["AP"] == pytest.approx(1)
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("odd", [False, True])
 @pytest.mark.parametrize("first", range(0, 120, 20))

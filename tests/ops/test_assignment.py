@@ -48,9 +48,10 @@ def test_padded_columns_do_not_move_the_optimum(real):
         valid = np.zeros(5, bool)
         valid[rng.permutation(5)[:real]] = True
         cost = rng.normal(size=(9, 5)).astype(np.float32)
-        junk = np.where(valid, cost, np.nan)
-        found = _total(cost, _hungarian(junk, valid), valid)
-        np.testing.assert_allclose(found, _optimum(cost[:, valid]), rtol=1e-5)
+        for padding in (np.nan, 10 * rng.normal(size=(9, 5)).astype(np.float32)):
+            junk = np.where(valid, cost, np.float32(padding))
+            found = _total(cost, _hungarian(junk, valid), valid)
+            np.testing.assert_allclose(found, _optimum(cost[:, valid]), rtol=1e-5)
 
 
 def test_as_many_rows_as_columns():

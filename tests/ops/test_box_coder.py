@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis_jax.ops.box_coder import BOTH, ROI, UNIT, UPPER, BoxCoder, decode, encode
+from tests.golden.conventions import UPPER
+from vis_jax.ops.box_coder import BOTH, ROI, UNIT, BoxCoder, decode, encode
 
 RPN_CODER = BoxCoder(UNIT, UPPER)
 

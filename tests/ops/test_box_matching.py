@@ -1,7 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.box_matching import add_best, claim_best, match_by_iou
+from tests.golden.conventions import add_best
+from vis_jax.ops.box_matching import claim_best, match_by_iou
 
 # Two true boxes, a padding, and five candidates.
 IOU = jnp.array(

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.masks import crop_masks, paste_masks, stretch_masks
-from vis_jax.ops.roi_align import ALIGNED, UNALIGNED, roi_align
+from tests.golden.conventions import UNALIGNED, paste_masks
+from tests.ops.one_map import roi_align
+from vis_jax.ops.masks import crop_masks, stretch_masks
+from vis_jax.ops.roi_align import ALIGNED
 
 crop = jax.jit(crop_masks, static_argnames=("side", "convention"))
 paste = jax.jit(paste_masks, static_argnames="size")

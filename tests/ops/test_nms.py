@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load
-from vis_jax.ops.nms import nms, nms_by_label, nms_each_label
+from vis_jax.ops.nms import nms_by_label, nms_each_label
 
 CASE = load("ops")
 BOXES, SCORES = (jnp.asarray(CASE.arrays[f"nms/{x}"]) for x in ("boxes", "scores"))
@@ -15,6 +15,12 @@ ALL = jnp.ones(len(BOXES), bool)
 by_label = jax.jit(
     nms_by_label, static_argnames=("iou_threshold", "size")
 )  # one compilation for each threshold
+
+
+def nms(boxes, scores, valid, **settings):
+    """All boxes have the same label."""
+    labels = jnp.zeros(len(boxes), jnp.int32)
+    return nms_by_label(boxes, scores, labels, valid=valid, **settings)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
@@ -67,6 +73,16 @@ def test_boxes_of_each_label_are_as_suppressed_one_by_one():
     np.testing.assert_array_equal(
         ours.chosen[ours.valid], expected.chosen[expected.valid]
     )
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.5, 2), (0.49, 1)])
+def test_an_overlap_of_just_the_threshold_suppresses_nothing(threshold, kept):
+    boxes = jnp.array([[0.0, 0, 2, 1], [0, 0, 1, 1]])  # IoU 1 / 2
+    inputs = (boxes, jnp.array([0.9, 0.8]), jnp.ones(2, bool))
+    settings = dict(iou_threshold=threshold, size=2)
+    each = jax.jit(functools.partial(nms_each_label, **settings))
+    assert each(*(x[None] for x in inputs)).valid.sum() == kept
+    assert jax.jit(functools.partial(nms, **settings))(*inputs).valid.sum() == kept
 
 
 def test_runs_on_a_batch():

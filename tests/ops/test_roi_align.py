@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load, nchw, nhwc
-from vis_jax.ops.roi_align import (
-    ALIGNED,
-    LEGACY,
-    UNALIGNED,
-    pyramid_roi_align,
-    roi_align,
-    roi_levels,
-)
+from tests.golden.conventions import UNALIGNED
+from tests.ops.one_map import roi_align
+from vis_jax.ops.roi_align import ALIGNED, LEGACY, pyramid_roi_align, roi_levels
 
 CASE = load("ops")
 STORED = [x for x in CASE.manifest["settings"]["roi_align"] if x["sampling_ratio"]]

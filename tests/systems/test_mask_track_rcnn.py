@@ -86,6 +86,18 @@ def test_a_pair_is_two_different_real_frames_in_random_roles():
     np.testing.assert_array_equal(found.reference_boxes, found.truth.boxes)
 
 
+def test_a_padded_slot_is_present_in_neither_frame():
+    batch = first_batch(_config())
+    valid = np.arange(batch.instance_valid.shape[1]) > 0
+    batch = batch._replace(
+        present=np.ones_like(batch.present),
+        instance_valid=np.tile(valid, (len(batch.present), 1)),
+    )
+    found = jax.jit(draw_pair)(jax.random.key(0), batch)
+    np.testing.assert_array_equal(found.truth.valid, batch.instance_valid)
+    np.testing.assert_array_equal(found.reference_present, batch.instance_valid)
+
+
 def test_regions_learn_which_object_of_the_reference_frame_they_are():
     """Two regions of object 0, which is there, one of object 1, which is not."""
     boxes = jnp.array([[[0.0, 0, 10, 10], [20, 0, 30, 10]]])

@@ -23,7 +23,7 @@ class MatchRule(NamedTuple):
     Attributes:
       positive: least IoU of a positive.
       negative: IoU below which a candidate is negative.
-      rescue: `add_best` or `claim_best` of `ops.box_matching`.
+      rescue: `claim_best` of `ops.box_matching`, or a rule called in the same way.
       least: least IoU of what is rescued; above 1 rescues nothing.
       size: samples.
       most_positive: of these.

@@ -75,7 +75,6 @@ def evaluate(
     *,
     official_quirks: bool = True,
     occlusion: bool = False,
-    class_agnostic: bool = False,
     per_video: bool = False,
     progress: bool = False,
 ) -> Scores:
@@ -87,7 +86,6 @@ def evaluate(
         missing frames count as absent, masks of another size share nothing, and ids
         have no meaning.
       occlusion: add AP and AR for light, moderate and heavy occlusion (OVIS).
-      class_agnostic: take all categories as one.
       per_video: also score each video alone.
       progress: show a bar if it takes more than some seconds.
 
@@ -98,9 +96,9 @@ def evaluate(
     truths = indexed_tracks(truth, official_quirks)
     if occlusion and any(track.occlusion is None for track in truths):
         raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
-    categories = [0] if class_agnostic else sorted(truth.categories)
-    groups_d = _group(results.tracks, truth, class_agnostic)
-    groups_g = _group(truths, truth, class_agnostic)
+    categories = sorted(truth.categories)
+    groups_d = _group(results.tracks, truth)
+    groups_g = _group(truths, truth)
     matches: dict[int, dict[int, Matches]] = defaultdict(dict)  # by category, video
     keys = sorted(groups_d.keys() | groups_g.keys())
     for video_id, category in tqdm(keys, "AP", delay=5, disable=not progress):
@@ -236,13 +234,12 @@ def _one_category(curves: Curves, k: int) -> Curves:
     return Curves(precision[:, :, one], recall[:, one], scores[:, :, one])
 
 
-def _group(tracks: list, truth: Truth, class_agnostic: bool) -> defaultdict:
+def _group(tracks: list, truth: Truth) -> defaultdict:
     """Tracks by (video, category), without those of unknown categories."""
     groups = defaultdict(list)
     for track in tracks:
         if track.category_id in truth.categories:
-            category = 0 if class_agnostic else track.category_id
-            groups[track.video_id, category].append(track)
+            groups[track.video_id, track.category_id].append(track)
     return groups
 
 

@@ -26,7 +26,6 @@ class BoxCoder(NamedTuple):
 
 # The sides of a decoded box are at most 1000 / 16 times those of its reference.
 _MOST = math.log(1000 / 16)
-UPPER = (-math.inf, _MOST)  # torchvision, detectron2
 BOTH = (-_MOST, _MOST)  # mmdetection
 
 UNIT = (1.0, 1.0, 1.0, 1.0)  # region proposals

@@ -44,31 +44,6 @@ def match_by_iou(
 
 
 @typed
-def add_best(
-    matching: Matching,
-    iou: Float32[Array, "M N"],
-    truth_valid: Bool[Array, "M"],
-    *,
-    least: float,
-) -> Matching:
-    """Makes the candidates that a truth overlaps most positive for their own best.
-
-    The rule of detectron2 and torchvision: the truth of a candidate does not change.
-    Deviation: there, a truth that overlaps nothing makes every candidate it does not
-    overlap positive; here it adds nothing.
-
-    Args:
-      matching: from `match_by_iou`.
-      iou, truth_valid: as there.
-      least: a truth whose best IoU is lower adds nothing; 0 adds with any overlap.
-    """
-    best = _is_best(iou, truth_valid, least).any(axis=0)
-    return matching._replace(
-        positive=matching.positive | best, negative=matching.negative & ~best
-    )
-
-
-@typed
 def claim_best(
     matching: Matching,
     iou: Float32[Array, "M N"],
@@ -76,9 +51,16 @@ def claim_best(
     *,
     least: float,
 ) -> Matching:
-    """As `add_best`, but a truth takes its best candidates; later truths come first.
+    """Makes the candidates that a truth overlaps most positive, and its own.
 
-    The rule of mmdetection.
+    The rule of mmdetection. Of several truths the last takes a candidate. Deviation:
+    with `least` 0, a truth that overlaps nothing claims every candidate there, but none
+    here.
+
+    Args:
+      matching: from `match_by_iou`.
+      iou, truth_valid: as there.
+      least: a truth whose best IoU is lower claims nothing; 0 claims with any overlap.
     """
     best = _is_best(iou, truth_valid, least)
     claimed = best.any(axis=0)

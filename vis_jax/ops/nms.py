@@ -17,33 +17,6 @@ class Kept(NamedTuple):
 
 
 @typed
-def nms(
-    boxes: Float32[Array, "N 4"],
-    scores: Float32[Array, "N"],
-    valid: Bool[Array, "N"],
-    *,
-    iou_threshold: float,
-    size: int,
-) -> Kept:
-    """Greedy suppression among all boxes.
-
-    Args:
-      boxes: in pixels.
-      scores: rank the boxes.
-      valid: False marks boxes that are neither kept nor suppress others.
-      iou_threshold: a box goes if its IoU with a better kept one is above this.
-      size: how many to return at most.
-
-    Raises:
-      ValueError: if `size` is not in 1 .. N.
-    """
-    labels = jnp.zeros(boxes.shape[0], jnp.int32)
-    return nms_by_label(
-        boxes, scores, labels, valid=valid, iou_threshold=iou_threshold, size=size
-    )
-
-
-@typed
 def nms_by_label(
     boxes: Float32[Array, "N 4"],
     scores: Float32[Array, "N"],
@@ -53,10 +26,18 @@ def nms_by_label(
     iou_threshold: float,
     size: int,
 ) -> Kept:
-    """As `nms`, but only boxes of one label suppress each other.
+    """Greedy suppression among the boxes of each label.
 
     Args:
+      boxes: in pixels.
+      scores: rank the boxes.
       labels: classes, or levels of a pyramid.
+      valid: False marks boxes that are neither kept nor suppress others.
+      iou_threshold: a box goes if its IoU with a better kept one is above this.
+      size: how many to return at most.
+
+    Raises:
+      ValueError: if `size` is not in 1 .. N.
     """
     if not 1 <= size <= boxes.shape[0]:
         raise ValueError(f"size: expected 1 .. {boxes.shape[0]} boxes, got {size}")

@@ -28,7 +28,6 @@ class Convention(NamedTuple):
 
 
 ALIGNED = Convention(0.5, -math.inf)  # detectron2
-UNALIGNED = Convention(0.0, 1.0)  # torchvision's detectors
 LEGACY = Convention(0.0, 0.0)  # mmdetection before 2.0
 
 
@@ -55,43 +54,6 @@ def roi_levels(
 
 
 @typed
-def roi_align(
-    features: Float[Array, "H W C"],
-    boxes: Float32[Array, "N 4"],
-    *,
-    scale: float,
-    size: tuple[int, int],
-    samples: int,
-    convention: Convention,
-) -> Float[Array, "N _ _ C"]:
-    """Features of boxes on one map.
-
-    He et al., "Mask R-CNN", ICCV 2017, section 3.
-
-    Args:
-      features: one map.
-      boxes: in pixels; parts outside the map read zeros.
-      scale: cells of the map per pixel.
-      size: height and width of the output.
-      samples: points per axis in each cell of the output, which is their mean.
-      convention: where a box lies on the map.
-
-    Returns:
-      Array of the dtype of `features`.
-    """
-    levels = jnp.zeros(boxes.shape[0], jnp.int32)
-    return pyramid_roi_align(
-        [features],
-        boxes,
-        levels,
-        scales=(scale,),
-        size=size,
-        samples=samples,
-        convention=convention,
-    )
-
-
-@typed
 def pyramid_roi_align(
     features: Sequence[Float[Array, "_ _ C"]],
     boxes: Float32[Array, "N 4"],
@@ -102,15 +64,22 @@ def pyramid_roi_align(
     samples: int,
     convention: Convention,
 ) -> Float[Array, "N _ _ C"]:
-    """As `roi_align`, from one map of a pyramid for each box.
+    """Features of boxes, each from one map of a pyramid.
 
-    All maps are one table of cells, so that the work does not grow with their number.
+    He et al., "Mask R-CNN", ICCV 2017, section 3. All maps are one table of cells, so
+    that the work does not grow with their number.
 
     Args:
       features: map of each level.
-      boxes: in pixels.
+      boxes: in pixels; parts outside the map read zeros.
       levels: which map a box reads.
       scales: cells per pixel of each level.
+      size: height and width of the output.
+      samples: points per axis in each cell of the output, which is their mean.
+      convention: where a box lies on the map.
+
+    Returns:
+      Array of the dtype of `features`.
     """
     heights = [m.shape[0] for m in features]
     widths = [m.shape[1] for m in features]

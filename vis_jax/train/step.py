@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -65,12 +64,8 @@ def update_once(
     metrics = StepMetrics(
         terms=aux.terms,
         loss=loss,
-        gradient_norm=_norm(gradients),
+        gradient_norm=optax.tree.norm(gradients),
         learning_rate=optimizer.learning_rate(state.step),
     )
     state = TrainState(state.step + 1, variables, opt_state, state.rng)
     return state, metrics
-
-
-def _norm(gradients: dict) -> Float32[Array, ""]:
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients)))

@@ -69,31 +69,6 @@ def draw_frame(
     return np.array(image)
 
 
-def draw_masks(
-    frame: np.ndarray, masks: np.ndarray, track_ids: Sequence[int] | np.ndarray
-) -> np.ndarray:
-    """Masks and outlines without text, for frames too small for it.
-
-    Args:
-      frame: uint8 [H, W, 3], RGB.
-      masks: bool [N, H, W]; later masks lie on top.
-      track_ids: N numbers, 1, 2, ..
-
-    Returns:
-      uint8 [H, W, 3], a new array.
-
-    Raises:
-      ValueError: shapes or lengths that do not fit.
-    """
-    _check(frame, masks, track_ids=track_ids)
-    image = Image.fromarray(frame)
-    for mask, track_id in zip(masks, track_ids, strict=True):
-        box = _bounding_box(mask)
-        if box is not None:
-            _paint(image, mask, box, track_colour(int(track_id)))
-    return np.array(image)
-
-
 def contact_sheet(
     frames: Sequence[np.ndarray], columns: int, *, gap: int = 4
 ) -> np.ndarray:

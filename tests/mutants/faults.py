@@ -1,0 +1,71 @@
+"""Faults of one line that tests must notice, listed in `mutants.toml`."""
+
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+LIST = Path(__file__).with_name("mutants.toml")
+
+
+class StaleListError(Exception):
+    """The list does not fit the code any more."""
+
+
+class Mutant(NamedTuple):
+    """One fault.
+
+    `before` occurs once in the file; where a line alone does not, a neighbour is with
+    it.
+    """
+
+    name: str
+    file: str  # as all paths: from the root of the repository
+    before: str
+    after: str
+    tests: tuple[str, ...]  # of which one must fail: "file.py" or "file.py::test_name"
+
+
+def read_mutants(path: Path = LIST) -> list[Mutant]:
+    """The list, in order.
+
+    Raises:
+      StaleListError: an entry lacks a field or has another one.
+    """
+    mutants = []
+    for name, fields in tomllib.loads(path.read_text()).items():
+        expected = set(Mutant._fields) - {"name"}
+        if set(fields) != expected:
+            raise StaleListError(
+                f"{name}: expected {sorted(expected)}, got {sorted(fields)}"
+            )
+        mutants.append(Mutant(name, **fields | {"tests": tuple(fields["tests"])}))
+    return mutants
+
+
+def mutated(mutant: Mutant, root: Path = ROOT) -> str:
+    """The text of its file with the fault.
+
+    Raises:
+      StaleListError: the line is not there exactly once, the result is not Python, or a
+        file or a test is missing.
+    """
+    for place in (mutant.file, *mutant.tests):
+        file, _, test = place.partition("::")
+        if not (root / file).is_file():
+            raise StaleListError(f"{mutant.name}: there is no file {file}")
+        if test and f"def {test}(" not in (root / file).read_text():
+            raise StaleListError(f"{mutant.name}: there is no test {place}")
+    text = (root / mutant.file).read_text()
+    count = text.count(mutant.before)
+    if count != 1:
+        raise StaleListError(
+            f"{mutant.name}: expected this once in {mutant.file}, found it {count}"
+            f" times:\n{mutant.before}"
+        )
+    text = text.replace(mutant.before, mutant.after)
+    try:
+        compile(text, mutant.file, "exec")
+    except SyntaxError as error:
+        raise StaleListError(f"{mutant.name}: {error}") from error
+    return text
