@@ -1,4 +1,4 @@
-"""How every test runs: on the CPU, nothing broadcast or promoted unseen."""
+"""How every test runs: on the CPU, types checked, no unseen broadcast or promotion."""
 
 import atexit
 import os
@@ -17,6 +17,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vis_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
+
+# Every call in these packages is checked against its signature, shapes included. Here
+# rather than by pytest's option in pyproject.toml, which workers of xdist do not see.
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook(["vis_jax", "data_pipeline", "configs"], "beartype.beartype")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -1,7 +1,7 @@
 """The data sets by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from data_pipeline.augment.pseudo_clip import read_motion
 from data_pipeline.datasets.coco import CocoImages
@@ -12,6 +12,7 @@ from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
 from data_pipeline.datasets.ytvis_layout import is_tfds
 
 
+@runtime_checkable
 class Stills(Protocol):
     """The settings of images that are trained on with the videos, `data.stills`."""
 
@@ -23,6 +24,7 @@ class Stills(Protocol):
     names: Sequence[tuple[str, str]]
 
 
+@runtime_checkable
 class DataConfig(Protocol):
     """The settings that say which data set; an ml_collections ConfigDict has them."""
 

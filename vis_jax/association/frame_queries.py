@@ -22,7 +22,7 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
-from vis_jax.typing import Array, Bool, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 
 class FrameRecurrence(nn.Module):
@@ -42,7 +42,7 @@ class FrameRecurrence(nn.Module):
     type_embed: bool
     mask_clip_group: bool
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.cross_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
@@ -130,7 +130,7 @@ class ClipUpdate(nn.Module):
     heads: int
     mlp_dim: int
     temporal_position: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -185,7 +185,7 @@ class FrameDecoder(nn.Module):
     mask_clip_group: bool
     temporal_position: bool
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

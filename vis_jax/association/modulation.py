@@ -21,7 +21,7 @@ from vis_jax.backbones.vgg import (
     max_pool,
 )
 from vis_jax.layers.conv import Conv
-from vis_jax.typing import Array, Bool, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give
 _HE = nn.initializers.he_normal()  # of the two layers that it gives, without it
@@ -48,7 +48,7 @@ class VisualModulator(nn.Module):
     depths: tuple[int, ...]
     hidden: int
     outputs: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -91,7 +91,7 @@ class SpatialModulator(nn.Module):
     @nn.compact
     def __call__(
         self, heat: Float32[Array, "N H W"], valid: Bool[Array, "N"], train: bool
-    ) -> tuple[Float32[Array, "N h w D*C"], ...]:
+    ) -> tuple[Float32[Array, "N _ _ _"], ...]:
         """Shifts for each block, at strides 4, 8, ..; none is negative.
 
         Args:
@@ -148,7 +148,7 @@ class SegmentationTrunk(nn.Module):
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     side_width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def setup(self):
         blocks = [
@@ -204,7 +204,7 @@ class OSMN(nn.Module):
     hidden: int = 4096
     side_width: int = 16
     style: str = "torch"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def channels(self) -> tuple[int, ...]:

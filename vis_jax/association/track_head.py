@@ -7,7 +7,7 @@ sets of embeddings. Letters: R regions, S side of their features.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _NORMAL = nn.initializers.normal(0.01)
 
@@ -20,7 +20,7 @@ class TrackHead(nn.Module):
     """
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import NORMS, Conv
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 
 class Variant(NamedTuple):
@@ -39,7 +39,7 @@ class Basic(nn.Module):
     stride: int
     norm: str
     style: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
     stride: int
     norm: str
     style: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -82,7 +82,7 @@ class Stem(nn.Module):
 
     width: int
     norm: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w D"]:
@@ -106,12 +106,12 @@ class ResNet(nn.Module):
     norm: str = "frozen_batch"
     style: str = "torch"
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "N H W 3"], train: bool = False
-    ) -> dict[str, Float[Array, "N h w D"]]:
+    ) -> dict[str, Float[Array, "N _ _ _"]]:
         """Features by name; `train` changes nothing, frozen statistics stay frozen.
 
         Args:

@@ -20,7 +20,7 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
-from vis_jax.typing import Array, Bool, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float32
 
 
 class ClipDecoder(nn.Module):
@@ -36,7 +36,7 @@ class ClipDecoder(nn.Module):
     mlp_dim: int
     outputs: int
     prior: float | None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

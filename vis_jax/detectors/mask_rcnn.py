@@ -25,7 +25,7 @@ _FINEST = 56.0  # pixels; larger regions read coarser levels
 _SAMPLES = 2
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
-Levels = tuple[Float[Array, "B h w D"], ...]
+Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 
 class Rules(NamedTuple):

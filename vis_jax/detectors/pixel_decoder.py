@@ -18,7 +18,7 @@ from vis_jax.layers.deform import MSDeformAttention
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.pos_embed import sine_2d
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _XAVIER = nn.initializers.xavier_uniform()
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
@@ -28,7 +28,7 @@ _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 class PixelFeatures(NamedTuple):
     """What the query decoder looks at."""
 
-    levels: tuple[Float[Array, "N h w C"], ...]  # strides 32, 16, 8
+    levels: tuple[Float[Array, "N _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "N H4 W4 C"]  # stride 4
 
 
@@ -39,7 +39,7 @@ class EncoderLayer(nn.Module):
     heads: int
     points: int
     mlp_dim: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -77,10 +77,10 @@ class PixelDecoder(nn.Module):
     points: int
     mlp_dim: int
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: dict[str, Float[Array, "N h w _"]]) -> PixelFeatures:
+    def __call__(self, features: dict[str, Float[Array, "N _ _ _"]]) -> PixelFeatures:
         """Enriches the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
         maps = [self._project(features[f"res{5 - i}"], i) for i in range(3)]
         shapes = tuple((x.shape[1], x.shape[2]) for x in maps)

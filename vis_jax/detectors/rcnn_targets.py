@@ -13,7 +13,7 @@ from vis_jax.ops.box_coder import BoxCoder, encode
 from vis_jax.ops.box_matching import Matching, match_by_iou
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.sampling import sample_balanced
-from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, typed
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class MatchRule(NamedTuple):
@@ -64,7 +64,6 @@ class RegionTargets(NamedTuple):
     valid: Bool[Array, "*lead S"]
 
 
-@typed
 def anchor_targets(
     rng: PRNGKeyArray,
     anchors: Float32[Array, "A 4"],
@@ -100,7 +99,6 @@ def anchor_targets(
     return AnchorTargets(sampled.chosen, deltas, sampled.positive, sampled.valid)
 
 
-@typed
 def region_targets(
     rng: PRNGKeyArray,
     boxes: Float32[Array, "R 4"],

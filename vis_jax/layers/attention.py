@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 # Large enough to vanish in a softmax in float32, and finite: no NaN for any mask.
 _BLOCKED = -1e9
@@ -32,7 +32,7 @@ class MultiHeadAttention(nn.Module):
 
     dim: int
     heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         shape = (self.heads, self.dim // self.heads)

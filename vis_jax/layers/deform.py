@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.deform_attn import deform_attn
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _XAVIER = nn.initializers.xavier_uniform()
 
@@ -25,7 +25,7 @@ class MSDeformAttention(nn.Module):
     heads: int
     levels: int
     points: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

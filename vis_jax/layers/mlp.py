@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 
 def torch_uniform(fan_in: int) -> Callable[..., Array]:
@@ -25,7 +25,7 @@ class Mlp(nn.Module):
     hidden: int
     out: int
     layers: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead D"]:
@@ -47,7 +47,7 @@ class FeedForward(nn.Module):
     """x -> W2 relu(W1 x), the feed-forward part of a transformer layer."""
 
     hidden: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:

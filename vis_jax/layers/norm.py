@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 _EPSILON = 1e-5  # Flax's own layers have 1e-6
 
@@ -17,7 +17,7 @@ class LayerNorm(nn.Module):
     The variance takes two passes: E[x^2] - E[x]^2 loses digits where the mean is large.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
@@ -40,7 +40,7 @@ class FrozenBatchNorm(nn.Module):
     `FrozenBatchNorm2d`.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
@@ -61,7 +61,7 @@ class FrozenStatistics(nn.Module):
     Source: `norm_eval` of mmdetection's ResNet.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
@@ -92,7 +92,7 @@ class GroupNorm(nn.Module):
     Statistics are float32.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *axes C"]) -> Float[Array, "N *axes C"]:

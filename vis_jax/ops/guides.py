@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.bilinear import sample_channels
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _NORMAL = 1.4826  # standard deviation over median absolute deviation of a normal one
 _LEAST_SIGMA = 5.0  # pixels
@@ -31,7 +31,6 @@ class View(NamedTuple):
     flip: Bool[Array, ""]
 
 
-@typed
 def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
     """The smallest box around a mask, zeros if it is empty."""
     sides = []
@@ -44,7 +43,6 @@ def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
     return jnp.stack([x1, y1, x2, y2]).astype(jnp.float32)
 
 
-@typed
 def place_of(mask: Bool[Array, "H W"]) -> Place:
     """Medians of the pixels' x and y, and deviations from their median distances.
 
@@ -57,7 +55,6 @@ def place_of(mask: Bool[Array, "H W"]) -> Place:
     return Place(centre, jnp.where(mask.any(), sigma, 0.0))
 
 
-@typed
 def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _"]:
     """exp(-((x - cx)^2 / sx^2 + (y - cy)^2 / sy^2) / 2); 0 if the place is nowhere.
 
@@ -69,14 +66,12 @@ def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _
     return rows[:, None] * columns[None]
 
 
-@typed
 def pad_box(box: Float32[Array, "4"], share: float) -> Float32[Array, "4"]:
     """A box with `share` of its width or height added on each side."""
     extent = jnp.tile(box[2:] - box[:2], 2)
     return box + share * extent * jnp.asarray([-1.0, -1.0, 1.0, 1.0])
 
 
-@typed
 def visual_guide(
     image: Float32[Array, "H W 3"],
     mask: Bool[Array, "H W"],

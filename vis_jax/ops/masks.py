@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.roi_align import Convention
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def crop_masks(
     masks: Bool[Array, "M H W"],
     boxes: Float32[Array, "R 4"],
@@ -43,7 +42,6 @@ def crop_masks(
     return jnp.einsum("rih,rhw,rjw->rij", rows, chosen, columns)
 
 
-@typed
 def paste_masks(
     values: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],
@@ -65,7 +63,6 @@ def paste_masks(
     return jnp.einsum("ryi,rij,rxj->ryx", rows, values, columns)
 
 
-@typed
 def stretch_masks(
     values: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Kept(NamedTuple):
@@ -16,7 +16,6 @@ class Kept(NamedTuple):
     valid: Bool[Array, "S"]
 
 
-@typed
 def nms(
     boxes: Float32[Array, "N 4"],
     scores: Float32[Array, "N"],
@@ -43,7 +42,6 @@ def nms(
     )
 
 
-@typed
 def nms_by_label(
     boxes: Float32[Array, "N 4"],
     scores: Float32[Array, "N"],
@@ -70,7 +68,6 @@ def nms_by_label(
     return Kept(order[place].astype(jnp.int32), keep[place])
 
 
-@typed
 def nms_each_label(
     boxes: Float32[Array, "K N 4"],
     scores: Float32[Array, "K N"],

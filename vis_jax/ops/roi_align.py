@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.boxes import box_area
-from vis_jax.typing import Array, Float, Float32, Int32, typed
+from vis_jax.typing import Array, Float, Float32, Int32
 
 
 class Convention(NamedTuple):
@@ -32,7 +32,6 @@ UNALIGNED = Convention(0.0, 1.0)  # torchvision's detectors
 LEGACY = Convention(0.0, 0.0)  # mmdetection before 2.0
 
 
-@typed
 def roi_levels(
     boxes: Float32[Array, "N 4"], *, levels: int, finest: float
 ) -> Int32[Array, "N"]:
@@ -54,7 +53,6 @@ def roi_levels(
     return level
 
 
-@typed
 def roi_align(
     features: Float[Array, "H W C"],
     boxes: Float32[Array, "N 4"],
@@ -91,7 +89,6 @@ def roi_align(
     )
 
 
-@typed
 def pyramid_roi_align(
     features: Sequence[Float[Array, "_ _ C"]],
     boxes: Float32[Array, "N 4"],

@@ -3,12 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, typed
+from vis_jax.typing import Array, Bool, Float32
 
 _EPSILON = 1e-6  # of the soft IoU, as in IFC
 
 
-@typed
 def soft_iou(
     a: Float32[Array, "N T H W"],
     b: Float32[Array, "M T H W"],
@@ -32,7 +31,6 @@ def soft_iou(
     return both / (one[:, None] + other - both + _EPSILON)
 
 
-@typed
 def soft_match_cost(
     logits: Float32[Array, "Q T H W"],
     probs: Float32[Array, "M T H W"],

@@ -22,7 +22,7 @@ from vis_jax.ops.boxes import box_iou
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import log_scores
 from vis_jax.trackers.tracker import Tracked, Tracker
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Settings(NamedTuple):
@@ -81,7 +81,6 @@ def build(settings: Settings, slots: int) -> Tracker:
     return Tracker(start, track, offline=True)
 
 
-@typed
 def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -> Chain:
     """The chain of the largest sum of nodes and links.
 
