@@ -14,6 +14,7 @@ from jaxtyping import (
     Int32,
     PRNGKeyArray,
     UInt8,
+    UInt32,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Int32",
     "PRNGKeyArray",
     "UInt8",
+    "UInt32",
 ]

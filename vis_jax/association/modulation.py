@@ -183,7 +183,9 @@ class SegmentationTrunk(nn.Module):
             logits += self._logits(sides[index](x), index + 1)
         return logits + self.upscore_fuse.bias.reshape(1, 1, 1)
 
-    def _logits(self, side: Float[Array, "N h w C"], part: int):
+    def _logits(
+        self, side: Float[Array, "N h w C"], part: int
+    ) -> Float32[Array, "N H W"]:
         """Share of one side output, of stride 2, 4, .. for part 0, 1, .., upsampled."""
         return upsample(self.upscore_fuse(side, part), 2 ** (part + 1))
 

@@ -9,7 +9,6 @@ import functools
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -112,7 +111,9 @@ class PixelDecoder(nn.Module):
         )
         return PixelFeatures(levels, self._pyramid(features["res2"], levels[2]))
 
-    def _project(self, x: jax.Array, level: int) -> jax.Array:
+    def _project(
+        self, x: Float[Array, "N h w _"], level: int
+    ) -> Float[Array, "N h w C"]:
         conv = Conv(
             self.dim,
             1,
@@ -124,7 +125,9 @@ class PixelDecoder(nn.Module):
         )
         return conv(x)
 
-    def _pyramid(self, res2: jax.Array, level: jax.Array) -> jax.Array:
+    def _pyramid(
+        self, res2: Float[Array, "N H4 W4 _"], level: Float[Array, "N h w C"]
+    ) -> Float[Array, "N H4 W4 C"]:
         """Mask features: the finest level enlarged, and the backbone's stride 4."""
         conv = functools.partial(Conv, kernel_init=_FAN_IN, dtype=self.dtype)
         lateral = conv(self.dim, 1, norm="group", name="adapter_1")(res2)

@@ -149,7 +149,12 @@ def region_targets(
     )
 
 
-def _match(boxes, usable, truth: Truth, rule: MatchRule):
+def _match(
+    boxes: Float32[Array, "A 4"],
+    usable: Bool[Array, "A"],
+    truth: Truth,
+    rule: MatchRule,
+) -> Matching:
     """Matching in which nothing unusable is positive, negative or best."""
     iou = jnp.where(usable[None], box_iou(truth.boxes, boxes), 0.0)
     matching = match_by_iou(

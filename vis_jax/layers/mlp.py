@@ -1,19 +1,21 @@
 """Feed-forward layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, DTypeLike, Float
+from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
 
 
 def torch_uniform(fan_in: int) -> Callable[..., Array]:
     """Uniform in +-1 / sqrt(fan_in): the default of PyTorch's linear layers."""
     bound = fan_in**-0.5
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(
+        key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "..."]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -1,12 +1,13 @@
 """Normalisation layers with the epsilon of PyTorch (1e-5)."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, DTypeLike, Float
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _EPSILON = 1e-5  # Flax's own layers have 1e-6
 
@@ -46,7 +47,7 @@ class FrozenBatchNorm(nn.Module):
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
         shape = (x.shape[-1],)
 
-        def constant(name: str, init):
+        def constant(name: str, init: Callable[..., Array]) -> Float32[Array, "C"]:
             value = self.variable("constants", name, init, shape, jnp.float32).value
             return jax.lax.stop_gradient(value)
 
@@ -75,8 +76,13 @@ class FrozenStatistics(nn.Module):
 
 
 def _by_constants(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mean: jax.Array, var: jax.Array
-) -> jax.Array:
+    x: Float[Array, "*lead C"],
+    scale: Float32[Array, "C"],
+    bias: Float32[Array, "C"],
+    *,
+    mean: Float32[Array, "C"],
+    var: Float32[Array, "C"],
+) -> Float[Array, "*lead C"]:
     """(x - mean) / std * scale + bias in the dtype of `x`."""
     # Folded in float32: one multiply and one add per element remain.
     scale = scale * jax.lax.rsqrt(var + _EPSILON)

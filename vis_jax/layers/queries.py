@@ -113,8 +113,10 @@ class QueryTables(nn.Module):
     levels: int
 
     @nn.compact
-    def __call__(self):
-        """Returns query features [Q, C], positions [Q, C], level vectors [L, C]."""
+    def __call__(
+        self,
+    ) -> tuple[Float32[Array, "Q C"], Float32[Array, "Q C"], Float32[Array, "L C"]]:
+        """Returns query features, their positions and the vectors of the levels."""
         normal = nn.initializers.normal(1.0)
         return (
             self.param("query_feat", normal, (self.queries, self.dim)),

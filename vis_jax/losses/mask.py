@@ -43,6 +43,8 @@ def pairwise_dice(
     return 1 - overlap / (probs.sum(-1)[:, None] + targets.sum(-1)[None] + 1)
 
 
-def _product(a, b):
+def _product(
+    a: Float32[Array, "Q P"], b: Float32[Array, "M P"]
+) -> Float32[Array, "Q M"]:
     """a b^T in full float32, which some devices shorten unless told not to."""
     return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)

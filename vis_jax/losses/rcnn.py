@@ -108,5 +108,7 @@ def mask_loss(
     return _sum_where(losses.mean(axis=(-2, -1)), valid) / count
 
 
-def _sum_where(losses, valid):
+def _sum_where(
+    losses: Float32[Array, "*lead"], valid: Bool[Array, "*lead"]
+) -> Float32[Array, ""]:
     return jnp.where(valid, losses, 0.0).sum()

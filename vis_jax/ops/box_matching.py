@@ -87,7 +87,9 @@ def claim_best(
     )
 
 
-def _is_best(iou, truth_valid, least: float) -> Bool[Array, "M N"]:
+def _is_best(
+    iou: Float32[Array, "M N"], truth_valid: Bool[Array, "M"], least: float
+) -> Bool[Array, "M N"]:
     highest = iou.max(axis=1, keepdims=True)
     enough = truth_valid[:, None] & (highest >= least) & (highest > 0)
     return enough & (iou >= highest * (1 - _TIE))

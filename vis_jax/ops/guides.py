@@ -6,7 +6,6 @@ Yang et al., "Efficient Video Object Segmentation via Network Modulation" (OSMN)
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.bilinear import sample_channels
@@ -115,8 +114,10 @@ def _view_points(view: View, side: int) -> Float32[Array, "P 2"]:
     return jnp.stack([x * cos - y * sin, x * sin + y * cos], axis=1) + 0.5
 
 
-def _centre_and_deviation(counts: Int32[Array, "L"]):
-    """Median of positions, and median of the distances to it; float32 scalars.
+def _centre_and_deviation(
+    counts: Int32[Array, "L"],
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """Median of positions, and median of the distances to it.
 
     Twice the median is a whole number, and so is twice each distance.
     """
@@ -137,7 +138,9 @@ def _twice_median(counts: Int32[Array, "L"]) -> Int32[Array, ""]:
     return (middle[0] + middle[1]).astype(jnp.int32)
 
 
-def _bell(length: int, centre: jax.Array, sigma: jax.Array) -> Float32[Array, "L"]:
+def _bell(
+    length: int, centre: Float32[Array, ""], sigma: Float32[Array, ""]
+) -> Float32[Array, "L"]:
     distance = jnp.arange(length, dtype=jnp.float32) - centre
     near = jnp.exp(-0.5 * jnp.square(distance / jnp.where(sigma > 0, sigma, 1.0)))
     return jnp.where(sigma > 0, near, 0.0)

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -85,7 +84,7 @@ def stretch_masks(
 
 
 def _stretch_weights(
-    low: jax.Array, high: jax.Array, length: int, cells: int
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
     """Weight of every cell of a box at every pixel of an axis; 0 outside the box."""
     extent = (high - low)[:, None]
@@ -99,7 +98,7 @@ def _stretch_weights(
 
 
 def _cell_weights(
-    low: jax.Array, high: jax.Array, length: int, cells: int
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
     """Weight of every cell of a box at every pixel of an axis; 0 for empty boxes."""
     extent = (high - low)[:, None]
@@ -111,7 +110,11 @@ def _cell_weights(
 
 
 def _weights(
-    low: jax.Array, high: jax.Array, length: int, bins: int, convention: Convention
+    low: Float32[Array, "R"],
+    high: Float32[Array, "R"],
+    length: int,
+    bins: int,
+    convention: Convention,
 ) -> Float32[Array, "R S H"]:
     """Weight of every pixel of an axis in the mean over the points of each bin."""
     extent = jnp.maximum(high - low, convention.least)[:, None, None]

@@ -88,7 +88,11 @@ def nms_each_label(
     if not 1 <= size <= classes * count:
         raise ValueError(f"size: expected 1 .. {classes * count} boxes, got {size}")
 
-    def keep_one(boxes, scores, valid):
+    def keep_one(
+        boxes: Float32[Array, "N 4"],
+        scores: Float32[Array, "N"],
+        valid: Bool[Array, "N"],
+    ) -> Bool[Array, "N"]:
         order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
         overlap = box_iou(boxes[order], boxes[order]) > iou_threshold
         keep = _keep_in_order(overlap, valid[order])

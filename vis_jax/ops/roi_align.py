@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -136,9 +135,9 @@ def pyramid_roi_align(
 
 
 def _axis_points(
-    low: jax.Array,
-    high: jax.Array,
-    length: jax.Array,
+    low: Float32[Array, "N"],
+    high: Float32[Array, "N"],
+    length: Int32[Array, "N"],
     bins: int,
     samples: int,
     convention: Convention,

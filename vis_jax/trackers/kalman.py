@@ -123,11 +123,13 @@ def gating_distance(
     return jnp.sum(solved**2, axis=0)
 
 
-def _deviations(height, aspect: float):
+def _deviations(height: Float32[Array, ""], aspect: float) -> Float32[Array, "4"]:
     """Of u, v and h the same, of the aspect its own."""
     return jnp.stack([height, height, jnp.full_like(height, aspect), height])
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(
+    a: Float32[Array, "A B"], b: Float32[Array, "B *C"]
+) -> Float32[Array, "A *C"]:
     # Accelerators round matrix products unless told otherwise.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

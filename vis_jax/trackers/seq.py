@@ -69,7 +69,9 @@ def build(settings: Settings, slots: int) -> Tracker:
         del clip, detections
         return ()
 
-    def track(variables: dict, state: tuple, clip: Clip, detections: Detections):
+    def track(
+        variables: dict, state: tuple, clip: Clip, detections: Detections
+    ) -> tuple[tuple, Tracked]:
         del variables
         valid = detections.valid & clip.frame_valid[:, None]
         nodes = settings.detection * jax.vmap(log_scores)(detections.scores)
@@ -125,8 +127,8 @@ def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -
     return Chain(score, jnp.where(exists, length, 0), chosen & exists)
 
 
-def _links(detections: Detections, settings: Settings) -> Array:
-    """Scores of links of each frame with the next one: float32 [T - 1, D, D]."""
+def _links(detections: Detections, settings: Settings) -> Float32[Array, "_ D D"]:
+    """Scores of links of each frame with the next one, T - 1 of them."""
     boxes, labels = detections.boxes, detections.labels
     overlaps = jax.vmap(box_iou)(boxes[:-1], boxes[1:])
     same = labels[:-1, :, None] == labels[1:, None]
@@ -134,7 +136,9 @@ def _links(detections: Detections, settings: Settings) -> Array:
     return jnp.where(overlaps >= settings.min_iou, scores, -jnp.inf)
 
 
-def _extract(nodes, links, min_length: int):
+def _extract(
+    nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"], min_length: int
+) -> tuple[Int32[Array, "T D"], Int32[Array, ""]]:
     """Number of the track of each detection, 0 for none, and how many there are."""
 
     def add(state):
