@@ -1,5 +1,7 @@
 """Frames for evaluation and prediction: read, resize, pad. NumPy and Pillow only."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -10,7 +12,7 @@ from data_pipeline.datasets.dataset import Dataset
 def read_clip(
     dataset: Dataset,
     index: int,
-    frame_ids: np.ndarray,
+    frame_ids: Sequence[int] | np.ndarray,
     *,
     short_side: int,
     long_side: int,

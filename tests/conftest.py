@@ -18,11 +18,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vis_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
 
+import jaxtyping  # noqa: E402
+
 # Every call in these packages is checked against its signature, shapes included. Here
 # rather than by pytest's option in pyproject.toml, which workers of xdist do not see.
-from jaxtyping import install_import_hook  # noqa: E402
-
-install_import_hook(["vis_jax", "data_pipeline", "configs"], "beartype.beartype")
+_INT_IS_FLOAT = "beartype.BeartypeConf(is_pep484_tower=True)"
+jaxtyping.install_import_hook(
+    ["vis_jax", "data_pipeline", "configs"], f"beartype.beartype(conf={_INT_IS_FLOAT})"
+)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +36,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Optax mixes dtypes in its updates, so what trains cannot be strict.
 _TRAINING = ("train", "commands", "test_main", "test_end_to_end")
+
+
+@pytest.fixture
+def types_unchecked():
+    """Signatures are not checked, as outside the tests: for errors that users see."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
 from vis_jax.structures import Batch
-from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray, UInt32
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray, UInt32
 
 
 class Weights(NamedTuple):
@@ -102,7 +102,7 @@ def _match(
     mask_embeds: Float32[Array, "L B T Q C"],
     features: Float[Array, "B T h w C"],
     truth: Truth,
-    keys: UInt32[Array, "L B 2"],
+    keys: Key[Array, "L B"] | UInt32[Array, "L B 2"],
     weights: Weights,
 ) -> Int32[Array, "L B M"]:
     """Query of every instance."""
