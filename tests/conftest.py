@@ -20,8 +20,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jaxtyping  # noqa: E402
 
-# Every call in these packages is checked against its signature, shapes included. Here
-# rather than by pytest's option in pyproject.toml, which workers of xdist do not see.
+# Every call in these packages is checked against its signature, shapes included. Not by
+# pytest's option, which takes no more than one package beside a checker with arguments.
 _INT_IS_FLOAT = "beartype.BeartypeConf(is_pep484_tower=True)"
 jaxtyping.install_import_hook(
     ["vis_jax", "data_pipeline", "configs"], f"beartype.beartype(conf={_INT_IS_FLOAT})"
