@@ -6,7 +6,7 @@ nothing else. Any position can therefore be taken up again, by any host.
 
 from collections.abc import Iterator
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from data_pipeline.settings import Settings
 _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
 
 
+@runtime_checkable
 class HasVideos(Protocol):
     """Anything with a list of videos."""
 

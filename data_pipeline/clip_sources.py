@@ -37,6 +37,7 @@ class ClipTensors(NamedTuple):
 
 
 @runtime_checkable
+@runtime_checkable
 class Renders(Protocol):
     """A data set that draws frames with their masks at once, in NumPy."""
 
@@ -140,7 +141,7 @@ class RecordSource:
         """Reads the frames with Pillow, for the sake of its errors."""
         self._dataset.read_frames(plan.video, plan.frame_ids)
 
-    def _encoded(self, video: np.ndarray, frame_ids: np.ndarray) -> np.ndarray:
+    def _encoded(self, video: np.integer, frame_ids: np.ndarray) -> np.ndarray:
         # As objects: NumPy's own strings lose the zeros at their end.
         return np.array(self._dataset.encoded(int(video), frame_ids), object)
 
@@ -231,7 +232,7 @@ class RenderSource:
         """Draws the frames outside the graph, for the sake of the errors."""
         self._dataset.render(plan.video, plan.frame_ids)
 
-    def _render(self, video: np.ndarray, frame_ids: np.ndarray) -> tuple:
+    def _render(self, video: np.integer, frame_ids: np.ndarray) -> tuple:
         drawn = self._dataset.render(int(video), frame_ids)
         return drawn.images, drawn.masks, drawn.labels, drawn.track_ids
 

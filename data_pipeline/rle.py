@@ -65,7 +65,7 @@ def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
     return runs_from_counts(_undo_differences(values, lengths), lengths, pixels)
 
 
-def runs_from_lists(lists: Sequence[Sequence[int]], pixels: int) -> Runs:
+def runs_from_lists(lists: Sequence[Sequence[object]], pixels: int) -> Runs:
     """Reads run lengths given as lists of whole numbers, one list for each mask.
 
     Raises:
@@ -161,7 +161,9 @@ def decode_mask(runs: Runs, mask: int, *, height: int, width: int) -> np.ndarray
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
-def compress_mask(runs: Runs, mask: int, *, height: int, width: int) -> dict:
+def compress_mask(
+    runs: Runs, mask: int | np.integer, *, height: int, width: int
+) -> dict:
     """One mask as pycocotools writes it: {"size": [H, W], "counts": bytes}."""
     from pycocotools import mask as coco
 

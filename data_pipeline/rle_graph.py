@@ -29,7 +29,7 @@ def decode_masks(
     runs: RunTensors,
     mask_index: tf.Tensor,
     *,
-    height: tf.Tensor,
+    height: tf.Tensor | int,
     rows: tf.Tensor,
     columns: tf.Tensor,
 ) -> tf.Tensor:
@@ -71,7 +71,7 @@ def decode_masks(
 def _draw(
     runs: RunTensors,
     masks: tf.Tensor,
-    height: tf.Tensor,
+    height: tf.Tensor | int,
     rows: tf.Tensor,
     columns: tf.Tensor,
 ) -> tf.Tensor:
@@ -111,7 +111,7 @@ def _foreground_runs(
 
 
 def _move_to_target(
-    positions: tf.Tensor, height: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
+    positions: tf.Tensor, height: tf.Tensor | int, rows: tf.Tensor, columns: tf.Tensor
 ) -> tf.Tensor:
     """The first target pixel, down the columns, at or after a source pixel: int64."""
     column, row = positions // height, positions % height

@@ -1,4 +1,4 @@
-"""How every test runs: on the CPU, nothing broadcast or promoted unseen."""
+"""How every test runs: on the CPU, types checked, no unseen broadcast or promotion."""
 
 import atexit
 import os
@@ -18,6 +18,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vis_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
 
+import jaxtyping  # noqa: E402
+
+# Every call in these packages is checked against its signature, shapes included. Not by
+# pytest's option, which takes no more than one package beside a checker with arguments.
+_INT_IS_FLOAT = "beartype.BeartypeConf(is_pep484_tower=True)"
+jaxtyping.install_import_hook(
+    ["vis_jax", "data_pipeline", "configs"], f"beartype.beartype(conf={_INT_IS_FLOAT})"
+)
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -27,6 +36,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Optax mixes dtypes in its updates, so what trains cannot be strict.
 _TRAINING = ("train", "commands", "test_main", "test_end_to_end")
+
+
+@pytest.fixture
+def types_unchecked():
+    """Signatures are not checked, as outside the tests: for errors that users see."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from data_pipeline.clip_config import read_clip_config
 from ml_collections import ConfigDict
+from vis_jax.trackers.settings import read_settings
 
 from configs import common
-from data_pipeline.clip_config import read_clip_config
 from data_pipeline.datasets import make_dataset
 from tests.systems.contract import first_batch
 from vis_jax.params import flatten, match_rules
 from vis_jax.structures import Batch
 from vis_jax.systems import SYSTEMS
 from vis_jax.trackers import TRACKERS, deep_sort
-from vis_jax.trackers.settings import read_settings
 from vis_jax.train import optimizer as optimizers
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,10 @@
-"""Names for array types in signatures, and the decorator that checks them."""
+"""Names for array types in signatures.
 
-from beartype import beartype
+Nothing is checked at run time; the tests check the whole package by import hook. Axes
+named `_` are not compared, as those of the levels of a pyramid.
+"""
+
+from jax.typing import DTypeLike
 from jaxtyping import (
     Array,
     Bool,
@@ -8,22 +12,22 @@ from jaxtyping import (
     Float32,
     Int,
     Int32,
+    Key,
     PRNGKeyArray,
     UInt8,
-    jaxtyped,
+    UInt32,
 )
 
 __all__ = [
     "Array",
     "Bool",
+    "DTypeLike",
     "Float",
     "Float32",
     "Int",
     "Int32",
+    "Key",
     "PRNGKeyArray",
     "UInt8",
-    "typed",
+    "UInt32",
 ]
-
-# Shapes and dtypes are checked while a function is traced: nothing at run time.
-typed = jaxtyped(typechecker=beartype)

@@ -6,7 +6,9 @@ Letters: h w pixels of the source video, H W pixels of the content after resizin
 import tensorflow as tf
 
 
-def source_positions(start: tf.Tensor, extent: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def source_positions(
+    start: tf.Tensor | int, extent: tf.Tensor | int, size: tf.Tensor | int
+) -> tf.Tensor:
     """Source rows or columns that nearest-neighbour resizing reads: int32 [size].
 
     Target pixel i has its centre over source position (i + 0.5) * extent / size, as in

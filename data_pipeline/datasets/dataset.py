@@ -1,6 +1,6 @@
 """What every data set offers: videos, categories, frames and truth, in NumPy."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Truth(NamedTuple):
     segmentations: tuple[tuple[dict | None, ...], ...]
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """A set of annotated videos."""
 

@@ -1,8 +1,8 @@
 """YouTube-VIS 2019, 2021, 2022, OVIS, and any folder in their format."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -107,7 +107,7 @@ def read_frame(path: Path, video: Video) -> np.ndarray:
 
 
 def decode_frame(
-    file: Path | BinaryIO, video: Video, *, place: str | Path
+    file: Path | BytesIO, video: Video, *, place: str | Path
 ) -> np.ndarray:
     """One frame of a video, from an encoded image: uint8 [H, W, 3], RGB.
 

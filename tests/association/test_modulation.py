@@ -17,11 +17,11 @@ def _inputs(images=2, objects=4, size=(32, 48)):
     guides = rng.normal(size=(objects, 32, 32, 3)).astype(np.float32)
     frames = rng.normal(size=(images, *size, 3)).astype(np.float32)
     heat = rng.random((objects, *size)).astype(np.float32)
-    return guides, frames, heat
+    return jnp.asarray(guides), jnp.asarray(frames), jnp.asarray(heat)
 
 
 def _init(model, inputs):
-    valid = np.ones(len(inputs[0]), bool)
+    valid = jnp.ones(len(inputs[0]), bool)
     init = functools.partial(model.init, train=False, train_norm=False)
     return init(jax.random.key(0), *inputs, valid=valid)
 
@@ -150,7 +150,8 @@ def test_statistics_of_places_leave_out_padding():
     heat = rng.random((3, 16, 16)).astype(np.float32)
     valid = np.array([True, True, False])
     model = SpatialModulator((4, 2, 2))
-    variables = model.init(jax.random.key(0), heat, valid, False)
+    init = jax.jit(model.init, static_argnames="train")
+    variables = init(jax.random.key(0), heat, valid, train=False)
     apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
     shifts, updates = jax.jit(apply)(variables, heat, valid)
     assert [shift.shape for shift in shifts] == [
@@ -212,9 +213,9 @@ def test_bfloat16_computes_without_hidden_promotion():
 def test_sides_that_cannot_be_pooled_are_errors(variables):
     guides, images, _ = _inputs()
     with pytest.raises(
-        ValueError, match="guide: expected .* multiples of 32 .* 32 x 30"
+        ValueError, match="guide: expected .* multiples of 32 .* 30 x 30"
     ):
-        SMALL.apply(variables, guides[:, :, :30], method="modulate")
+        SMALL.apply(variables, guides[:, :30, :30], method="modulate")
     with pytest.raises(ValueError, match="canvas: expected .* multiples of 16"):
         SMALL.apply(variables, images[:, :20], method="features")
 

@@ -3,13 +3,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from vis_jax.commands.settings import build_system
 
 from configs import mask_track_rcnn_shapes
 from tests.command_line import call, error_of
 from vis_jax import systems
 from vis_jax.commands import compare_tables
 from vis_jax.commands.compare_tables import format_table
-from vis_jax.commands.settings import build_system
 from vis_jax.evaluate.compare_rows import cue_choices, cue_name
 from vis_jax.trackers import TRACKERS
 from vis_jax.train.checkpoint import save_variables

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-
 from data_pipeline.clip_config import ClipConfig, local_batch_size, read_clip_config
+
 from data_pipeline.clip_sampling import draw_frames, plan_clip, resized_size
 
 CONFIG = ClipConfig(

@@ -197,6 +197,7 @@ def test_a_single_frame_is_a_video():
         ({"width": 99.5}, "width"),
     ],
 )
+@pytest.mark.usefixtures("types_unchecked")
 def test_wrong_arguments_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)

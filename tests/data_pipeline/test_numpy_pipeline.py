@@ -19,7 +19,9 @@ def config():
     return ConfigDict(
         dict(
             name="moving_shapes",
+            root="",
             split="train",
+            held_out=(),
             frames=2,
             frame_range=3,
             short_side=(48,),

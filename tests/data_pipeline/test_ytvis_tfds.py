@@ -68,6 +68,7 @@ def settings(root, **changes) -> ConfigDict:
             flip=0.5,
             colour=0.2,
             batch_size=4,
+            shapes={},
         )
     )
     with config.ignore_type():

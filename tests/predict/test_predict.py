@@ -34,6 +34,10 @@ def _tube(x):
     return [*frames[:-1], None]
 
 
+def _never(frames, **size):
+    raise AssertionError("the arguments are checked first")
+
+
 def _prediction(**changes):
     fields = {
         "labels": np.array([1, 0, 1], np.int32),
@@ -99,7 +103,12 @@ def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
 
 
 def test_of_a_track_with_two_classes_the_better_one_is_drawn():
-    found = SimpleNamespace(scores=[0.9, 0.8, 0.7, 0.2], track_ids=[2, 1, 2, 3])
+    found = SimpleNamespace(
+        labels=[0, 0, 1, 0],
+        scores=[0.9, 0.8, 0.7, 0.2],
+        track_ids=[2, 1, 2, 3],
+        segmentations=[],
+    )
     assert loop._shown(found, 0.3).tolist() == [0, 1]
     assert loop._shown(found, 0.1).tolist() == [0, 1, 3]
 
@@ -131,10 +140,10 @@ def test_an_output_with_content_is_kept(source, tmp_path):
     _predict(source, output)  # empty: fine
     before = (output / "results.json").stat().st_mtime_ns
     with pytest.raises(PredictError, match="out: not empty; pass overwrite"):
-        _predict(source, output, infer=None)
+        _predict(source, output, infer=_never)
     assert (output / "results.json").stat().st_mtime_ns == before
     with pytest.raises(PredictError, match="expected a folder, found a file"):
-        _predict(source, output / "results.json", infer=None)
+        _predict(source, output / "results.json", infer=_never)
 
 
 def test_overwrite_replaces_what_predict_writes_and_nothing_else(source, tmp_path):
@@ -220,9 +229,9 @@ def test_a_prediction_of_another_video_is_an_error(source, tmp_path, changes, me
 @pytest.mark.parametrize("fps", [0, -1.0, float("nan"), float("inf")])
 def test_rates_and_thresholds_out_of_range(source, tmp_path, fps):
     with pytest.raises(ValueError, match="fps: expected"):
-        _predict(source, tmp_path / "out", None, fps=fps)
+        _predict(source, tmp_path / "out", _never, fps=fps)
     with pytest.raises(ValueError, match="score_threshold: expected"):
-        _predict(source, tmp_path / "out", None, score_threshold=1.5)
+        _predict(source, tmp_path / "out", _never, score_threshold=1.5)
 
 
 def test_output_is_readable_by_others_as_any_new_folder_is(source, tmp_path):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from vis_jax.trackers.settings import read_settings
 
 from tests.trackers.contract import (
     FRAMES,
@@ -16,7 +17,6 @@ from tests.trackers.contract import (
 from tests.trackers.frames import Seen, clip_of, iou, pack, random_frames, square
 from vis_jax.trackers import TRACKERS
 from vis_jax.trackers.seq import Settings, best_chain, build
-from vis_jax.trackers.settings import read_settings
 
 PAPER = Settings(detection=1.0, iou=2.0, category=10.0, min_iou=0.3, min_length=8)
 SHORT = PAPER._replace(min_length=2)

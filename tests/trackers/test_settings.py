@@ -1,7 +1,6 @@
 from typing import NamedTuple
 
 import pytest
-
 from vis_jax.trackers.settings import read_settings
 
 

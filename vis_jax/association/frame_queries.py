@@ -25,7 +25,7 @@ from vis_jax.layers.queries import (
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Bool, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 
 @section
@@ -62,7 +62,7 @@ class FrameRecurrence(nn.Module):
     type_embed: bool
     mask_clip_group: bool
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.cross_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
@@ -108,7 +108,13 @@ class FrameRecurrence(nn.Module):
         _, out = scan(self, (queries, position), xs)
         return jnp.moveaxis(out, 0, 1)
 
-    def step(self, carry, x):
+    def step(
+        self,
+        carry: tuple[Float[Array, "B Q C"], Float[Array, "Q C"]],
+        x: tuple[Float[Array, "B _ heads d"] | Bool[Array, "B Q S"], ...],
+    ) -> tuple[
+        tuple[Float[Array, "B Q C"], Float[Array, "Q C"]], Float[Array, "B Q C"]
+    ]:
         """Frame-level queries of the next frame; only the kept group is computed."""
         before, position = carry
         keys, values, clip_keys, clip_values, attend = x
@@ -127,12 +133,20 @@ class FrameRecurrence(nn.Module):
             out = self.ffn_norm(out + self.ffn(out))
         return (out, position), out
 
-    def _cross(self, queries, position, memory, attend):
+    def _cross(
+        self,
+        queries: Float[Array, "*lead Q C"],
+        position: Float[Array, "*ones Q C"],
+        memory: KeysValues,
+        attend: Bool[Array, "*lead Q S"] | None,
+    ) -> Float[Array, "*lead Q C"]:
         """Queries look at pixels; both groups share the weights."""
         seen = self.cross_attention.look(queries + position, memory, attend)
         return self.cross_norm(queries + seen)
 
-    def _key_position(self, position, group: int):
+    def _key_position(
+        self, position: Float[Array, "Q C"], group: int
+    ) -> Float[Array, "Q C"]:
         """Position of the keys of group 0 (frame-level) or 1 (clip-level)."""
         if not self.type_embed:
             return position
@@ -150,7 +164,7 @@ class ClipUpdate(nn.Module):
     heads: int
     mlp_dim: int
     temporal_position: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -171,10 +185,10 @@ class ClipUpdate(nn.Module):
         attend = jnp.repeat(frame_valid, count, axis=1)[:, None]
         attend = jnp.broadcast_to(attend, (batch, count, frames * count))
 
-        def attention(name):
+        def attention(name: str) -> MultiHeadAttention:
             return MultiHeadAttention(self.dim, self.heads, self.dtype, name=name)
 
-        def norm(name, x):
+        def norm(name: str, x: Float[Array, "B Q C"]) -> Float[Array, "B Q C"]:
             return LayerNorm(self.dtype, name=name)(x)
 
         seen = attention("temporal_attention")(
@@ -205,7 +219,7 @@ class FrameDecoder(nn.Module):
     mask_clip_group: bool
     temporal_position: bool
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -22,7 +22,7 @@ from vis_jax.backbones.vgg import (
 )
 from vis_jax.layers.conv import Conv
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Bool, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give
 _HE = nn.initializers.he_normal()  # of the two layers that it gives, without it
@@ -73,7 +73,7 @@ class VisualModulator(nn.Module):
     depths: tuple[int, ...]
     hidden: int
     outputs: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -116,7 +116,7 @@ class SpatialModulator(nn.Module):
     @nn.compact
     def __call__(
         self, heat: Float32[Array, "N H W"], valid: Bool[Array, "N"], train: bool
-    ) -> tuple[Float32[Array, "N h w D*C"], ...]:
+    ) -> tuple[Float32[Array, "N _ _ _"], ...]:
         """Shifts for each block, at strides 4, 8, ..; none is negative.
 
         Args:
@@ -173,7 +173,7 @@ class SegmentationTrunk(nn.Module):
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     side_width: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def setup(self):
         blocks = [
@@ -208,7 +208,9 @@ class SegmentationTrunk(nn.Module):
             logits += self._logits(sides[index](x), index + 1)
         return logits + self.upscore_fuse.bias.reshape(1, 1, 1)
 
-    def _logits(self, side: Float[Array, "N h w C"], part: int):
+    def _logits(
+        self, side: Float[Array, "N h w C"], part: int
+    ) -> Float32[Array, "N H W"]:
         """Share of one side output, of stride 2, 4, .. for part 0, 1, .., upsampled."""
         return upsample(self.upscore_fuse(side, part), 2 ** (part + 1))
 
@@ -229,7 +231,7 @@ class OSMN(nn.Module):
     hidden: int = 4096
     side_width: int = 16
     style: str = "torch"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def channels(self) -> tuple[int, ...]:

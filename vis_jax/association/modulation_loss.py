@@ -85,7 +85,7 @@ def osmn_loss(
     rng, dropout = jax.random.split(rng)
     keys = jax.random.split(rng, batch.images.shape[0])
 
-    def one(clip: Batch, key: Array) -> Examples:
+    def one(clip: Batch, key: PRNGKeyArray) -> Examples:
         return examples(clip, key, rule=rule, style=model.style)
 
     found = jax.vmap(one)(batch, keys)
@@ -123,12 +123,14 @@ def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examp
     images = normalize(clip.images, clip.sizes, style=style)
     size = (images.shape[1], images.shape[2])
 
-    def look(key: Array, number: Array, frame: Array) -> Array:
+    def look(
+        key: PRNGKeyArray, number: Int32[Array, ""], frame: Int32[Array, ""]
+    ) -> Float32[Array, "S S 3"]:
         view = _perturb_view(clip.boxes[number, frame], key)
         mask = clip.masks[number, frame]
         return visual_guide(images[frame], mask, view, side=rule.guide_side)
 
-    def heat(key: Array, number: Array) -> Array:
+    def heat(key: PRNGKeyArray, number: Int32[Array, ""]) -> Float32[Array, "H W"]:
         place = place_of(clip.masks[number, choice.before])
         return spatial_guide(_perturb_place(place, key), size=size)
 
@@ -182,13 +184,13 @@ def _shows_well(clip: Batch) -> Bool[Array, "M T"]:
     return good & clip.instance_valid[:, None]
 
 
-def _draw(key: Array, allowed: Bool[Array, "L"]) -> Int32[Array, ""]:
+def _draw(key: PRNGKeyArray, allowed: Bool[Array, "L"]) -> Int32[Array, ""]:
     """One of the allowed indices; 0 if there is none."""
     scores = jax.random.uniform(key, allowed.shape)
     return jnp.argmax(jnp.where(allowed, scores, -1.0)).astype(jnp.int32)
 
 
-def _perturb_view(box: Float32[Array, "4"], key: Array) -> View:
+def _perturb_view(box: Float32[Array, "4"], key: PRNGKeyArray) -> View:
     shift_key, angle_key, flip_key = jax.random.split(key, 3)
     shift = jax.random.uniform(shift_key, (4,), minval=-1.0, maxval=1.0)
     angle = jax.random.uniform(angle_key, minval=-1.0, maxval=1.0)
@@ -200,7 +202,7 @@ def _perturb_view(box: Float32[Array, "4"], key: Array) -> View:
     )
 
 
-def _perturb_place(place: Place, key: Array) -> Place:
+def _perturb_place(place: Place, key: PRNGKeyArray) -> Place:
     centre_key, sigma_key = jax.random.split(key)
     low, high = _SIGMA_FACTORS
     shift = jax.random.uniform(centre_key, (2,), minval=-1.0, maxval=1.0)

@@ -140,7 +140,7 @@ def shift_frames(x: Array, by: Int32[Array, ""], axis: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(longer, by, x.shape[axis], axis)
 
 
-def _advance(bank: TrackBank, shift) -> TrackBank:
+def _advance(bank: TrackBank, shift: Int32[Array, ""]) -> TrackBank:
     """The bank in the frames of the next clip; tracks that ended before are free."""
     seen = shift_frames(bank.recent_seen, shift, 2)
     live = seen.any(axis=(0, 2))
@@ -155,8 +155,10 @@ def _advance(bank: TrackBank, shift) -> TrackBank:
     )
 
 
-def _match(bank: TrackBank, found: Instances, frame_valid, link: str):
-    """Slot of the track that each instance continues, A for none: int32 [I]."""
+def _match(
+    bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"], link: str
+) -> Int32[Array, "I"]:
+    """Slot of the track that each instance continues, A for none."""
     probs = jax.nn.sigmoid(found.mask_logits)
     shared = bank.recent_seen & frame_valid[None, None]
     ious = jax.vmap(soft_iou, (0, None, 0))(bank.recent_probs, probs, shared)
@@ -171,7 +173,9 @@ def _match(bank: TrackBank, found: Instances, frame_valid, link: str):
     return jnp.where(accepted, slots, bank.track_ids.shape[0])
 
 
-def _eq4_cost(bank: TrackBank, found: Instances, frame_valid):
+def _eq4_cost(
+    bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"]
+) -> Float32[Array, "A I"]:
     """Cost of every track with every instance; the track's means act as truth."""
     covered = jnp.maximum(bank.covered, 1.0)[:, :, None, None]
     truth = jax.nn.sigmoid(bank.logit_sum / covered)
@@ -184,7 +188,9 @@ def _eq4_cost(bank: TrackBank, found: Instances, frame_valid):
     return masks - 2 * alike
 
 
-def _slots(bank: TrackBank, found: Instances, matched):
+def _slots(
+    bank: TrackBank, found: Instances, matched: Int32[Array, "I"]
+) -> tuple[Int32[Array, "I"], Bool[Array, "I"]]:
     """Slot of every instance, A for none, and which of them begin a track."""
     tracks = bank.track_ids.shape[0]
     unmatched = found.valid & (matched == tracks)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vis_jax.settings import Count, Range, section
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _NORMAL = nn.initializers.normal(0.01)
 
@@ -33,7 +33,7 @@ class TrackHead(nn.Module):
     """
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

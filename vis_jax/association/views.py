@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.soft_overlap import soft_match_cost
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def match_to_pivot(
     pivot_probs: Float32[Array, "N K"],
     pivot_logits: Float32[Array, "N T h w"],

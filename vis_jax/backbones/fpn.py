@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -32,12 +32,12 @@ class FPN(nn.Module):
     """
 
     dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, features: dict[str, Float[Array, "N h w _"]]
-    ) -> dict[str, Float[Array, "N h w D"]]:
+        self, features: dict[str, Float[Array, "N _ _ _"]]
+    ) -> dict[str, Float[Array, "N _ _ D"]]:
         """Levels by name; 'p6' is every second cell of 'p5', a 1 x 1 max-pool."""
         conv = functools.partial(
             Conv, self.dim, use_bias=True, kernel_init=_FAN_IN, dtype=self.dtype

@@ -2,13 +2,12 @@
 
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float, Float32, Int32, UInt8, typed
+from vis_jax.typing import Array, Float, Float32, Int32, UInt8
 
 _MEAN = (123.675, 116.280, 103.530)  # red, green, blue, in 0 .. 255
 _STD = (58.395, 57.120, 57.375)
 
 
-@typed
 def normalize(
     images: UInt8[Array, "T H W 3"] | Float[Array, "T H W 3"],
     size: Int32[Array, "2"],

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.settings import OneOf, section
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 
 class Variant(NamedTuple):
@@ -54,7 +54,7 @@ class Basic(nn.Module):
     stride: int
     norm: str
     style: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -76,7 +76,7 @@ class Bottleneck(nn.Module):
     stride: int
     norm: str
     style: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -97,7 +97,7 @@ class Stem(nn.Module):
 
     width: int
     norm: str
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w D"]:
@@ -116,12 +116,12 @@ class ResNet(nn.Module):
     norm: str = "frozen_batch"
     style: str = "torch"
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "N H W 3"], train: bool = False
-    ) -> dict[str, Float[Array, "N h w D"]]:
+    ) -> dict[str, Float[Array, "N _ _ _"]]:
         """Features by name; `train` changes nothing, frozen statistics stay frozen.
 
         Args:

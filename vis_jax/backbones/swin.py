@@ -16,7 +16,7 @@ from vis_jax.layers.drop_path import DropPath
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
 from vis_jax.settings import Count, OneOf, Share, section
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 _INIT = nn.initializers.truncated_normal(0.02)
 _BLOCKED = -100.0  # added to logits across the seam of a rolled map, as in the source
@@ -57,7 +57,7 @@ class WindowAttention(nn.Module):
 
     heads: int
     window: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -93,7 +93,7 @@ class WindowAttention(nn.Module):
 class Mlp(nn.Module):
     """fc2(gelu(fc1(x))), four times as wide inside; exact GELU."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
@@ -110,7 +110,7 @@ class Block(nn.Module):
     window: int
     shift: int
     drop_path: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -147,7 +147,7 @@ class Block(nn.Module):
 class PatchMerging(nn.Module):
     """Half the resolution, twice the channels."""
 
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -170,7 +170,7 @@ class PatchEmbed(nn.Module):
     """One token for every 4 x 4 pixels."""
 
     dim: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, images: Float[Array, "N H W 3"]) -> Float[Array, "N h w C"]:
@@ -197,12 +197,12 @@ class Swin(nn.Module):
     window: int | None = None
     drop_path: float = 0.3
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "N H W 3"], train: bool = False
-    ) -> dict[str, Float[Array, "N h w D"]]:
+    ) -> dict[str, Float[Array, "N _ _ _"]]:
         """Features by name.
 
         Args:

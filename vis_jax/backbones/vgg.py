@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
@@ -37,7 +37,7 @@ class VGGBlock(nn.Module):
 
     width: int
     depth: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -61,7 +61,7 @@ class VGG(nn.Module):
 
     widths: tuple[int, ...] = WIDTHS
     depths: tuple[int, ...] = DEPTHS
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w C"]:

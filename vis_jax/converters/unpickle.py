@@ -6,6 +6,7 @@ that files of weights contain, and every other name is an error. Neither NumPy's
 PyTorch's own reconstruction takes part.
 """
 
+import io
 import pickle
 from typing import IO, Literal, NamedTuple
 
@@ -146,7 +147,7 @@ class WeightsUnpickler(pickle.Unpickler):
       storages: those that tensors refer to, by key.
     """
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase):
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
 

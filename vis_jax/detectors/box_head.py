@@ -13,7 +13,7 @@ from vis_jax.ops.box_coder import BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.nms import nms_each_label
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
@@ -67,7 +67,7 @@ class BoxHead(nn.Module):
 
     num_classes: int
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         def dense(width: int, init: nn.initializers.Initializer) -> nn.Dense:
@@ -98,7 +98,6 @@ class BoxHead(nn.Module):
         )
 
 
-@typed
 def detect(
     class_logits: Float32[Array, "R K1"],
     deltas: Float32[Array, "R K 4"],

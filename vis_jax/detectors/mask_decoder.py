@@ -23,7 +23,7 @@ from vis_jax.layers.queries import (
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Bool, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 
 @section
@@ -51,7 +51,7 @@ class ClipDecoder(nn.Module):
     mlp_dim: int
     outputs: int
     prior: float | None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -88,7 +88,15 @@ class ClipDecoder(nn.Module):
         per_frame = jnp.repeat(jnp.stack(embeds)[:, :, None], frames, axis=2)
         return DecoderOutput(jnp.stack(classes), per_frame)
 
-    def _layer(self, index, x, position, keys, values, attend):
+    def _layer(
+        self,
+        index: int,
+        x: Float[Array, "B Q C"],
+        position: Float[Array, "1 Q C"],
+        keys: Float[Array, "B K C"],
+        values: Float[Array, "B K C"],
+        attend: Bool[Array, "B Q K"],
+    ) -> Float[Array, "B Q C"]:
         """Masked attention over pixels, attention over queries, feed-forward."""
         cross = MultiHeadAttention(
             self.dim, self.heads, self.dtype, name=f"cross_attention_{index}"
@@ -98,7 +106,7 @@ class ClipDecoder(nn.Module):
         )
         feed = FeedForward(self.mlp_dim, self.dtype, name=f"ffn_{index}")
 
-        def norm(part, y):
+        def norm(part: str, y: Float[Array, "B Q C"]) -> Float[Array, "B Q C"]:
             return LayerNorm(self.dtype, name=f"{part}_norm_{index}")(y)
 
         x = norm("cross", x + cross(x + position, keys, values, attend))

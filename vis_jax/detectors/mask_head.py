@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import MSRA, Conv
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Float, Float32, Int32, typed
+from vis_jax.typing import Array, DTypeLike, Float, Float32, Int32
 
 
 @section
@@ -24,7 +24,7 @@ class Upsample(nn.Module):
     """Transposed convolution of kernel 2 and stride 2: no two outputs overlap."""
 
     features: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
@@ -55,7 +55,7 @@ class MaskHead(nn.Module):
     num_classes: int
     dim: int
     convs: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "R S S C"]) -> Float32[Array, "R S2 S2 K"]:
@@ -78,7 +78,6 @@ class MaskHead(nn.Module):
         return predictor(x).astype(jnp.float32)
 
 
-@typed
 def of_label(
     mask_logits: Float32[Array, "R h w K"], labels: Int32[Array, "R"]
 ) -> Float32[Array, "R h w"]:

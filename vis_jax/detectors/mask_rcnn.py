@@ -24,7 +24,7 @@ from vis_jax.ops.anchors import AnchorGrid, make_anchors
 from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.roi_align import Convention, pyramid_roi_align, roi_levels
 from vis_jax.settings import Natural, section
-from vis_jax.typing import Array, Float, Float32, Int32
+from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 _ROI_STRIDES = (4, 8, 16, 32)
 _FINEST = 56.0  # pixels; larger regions read coarser levels
@@ -33,7 +33,7 @@ _FINEST = 56.0  # pixels; larger regions read coarser levels
 _SAMPLES = 2
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
-Levels = tuple[Float[Array, "B h w D"], ...]
+Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 
 @section
@@ -113,7 +113,11 @@ class MaskRCNN(nn.Module):
             rule=self.rules.proposals,
         )
 
-        def propose_one(logits, deltas, size):
+        def propose_one(
+            logits: Float32[Array, "A"],
+            deltas: Float32[Array, "A 4"],
+            size: Int32[Array, "2"],
+        ) -> Proposals:
             return one(logits, deltas, image_size=size)
 
         return out, jax.vmap(propose_one)(out.objectness_logits, out.deltas, sizes)
@@ -129,7 +133,9 @@ class MaskRCNN(nn.Module):
     ) -> Float[Array, "B R S S D"]:
         """Features of regions, each from the level of its size."""
 
-        def one(features, boxes):
+        def one(
+            features: tuple[Float[Array, "_ _ D"], ...], boxes: Float32[Array, "R 4"]
+        ) -> Float[Array, "R S S D"]:
             return pyramid_roi_align(
                 features,
                 boxes,
@@ -152,7 +158,13 @@ class MaskRCNN(nn.Module):
         """Objects among the proposals of each image."""
         out = self.classify(features, proposals.boxes)
 
-        def one(logits, deltas, boxes, valid, size):
+        def one(
+            logits: Float32[Array, "R K1"],
+            deltas: Float32[Array, "R K 4"],
+            boxes: Float32[Array, "R 4"],
+            valid: Bool[Array, "R"],
+            size: Int32[Array, "2"],
+        ) -> FoundBoxes:
             return detect(
                 logits,
                 deltas,

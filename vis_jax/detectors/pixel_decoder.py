@@ -9,7 +9,6 @@ import functools
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +18,7 @@ from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.pos_embed import sine_2d
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _XAVIER = nn.initializers.xavier_uniform()
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
@@ -41,7 +40,7 @@ class Settings:
 class PixelFeatures(NamedTuple):
     """What the query decoder looks at."""
 
-    levels: tuple[Float[Array, "N h w C"], ...]  # strides 32, 16, 8
+    levels: tuple[Float[Array, "N _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "N H4 W4 C"]  # stride 4
 
 
@@ -52,7 +51,7 @@ class EncoderLayer(nn.Module):
     heads: int
     points: int
     mlp_dim: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -87,10 +86,10 @@ class PixelDecoder(nn.Module):
     points: int
     mlp_dim: int
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: dict[str, Float[Array, "N h w _"]]) -> PixelFeatures:
+    def __call__(self, features: dict[str, Float[Array, "N _ _ _"]]) -> PixelFeatures:
         """Enriches the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
         maps = [self._project(features[f"res{5 - i}"], i) for i in range(3)]
         shapes = tuple((x.shape[1], x.shape[2]) for x in maps)
@@ -122,7 +121,9 @@ class PixelDecoder(nn.Module):
         )
         return PixelFeatures(levels, self._pyramid(features["res2"], levels[2]))
 
-    def _project(self, x: jax.Array, level: int) -> jax.Array:
+    def _project(
+        self, x: Float[Array, "N h w _"], level: int
+    ) -> Float[Array, "N h w C"]:
         conv = Conv(
             self.dim,
             1,
@@ -134,7 +135,9 @@ class PixelDecoder(nn.Module):
         )
         return conv(x)
 
-    def _pyramid(self, res2: jax.Array, level: jax.Array) -> jax.Array:
+    def _pyramid(
+        self, res2: Float[Array, "N H4 W4 _"], level: Float[Array, "N h w C"]
+    ) -> Float[Array, "N H4 W4 C"]:
         """Mask features: the finest level enlarged, and the backbone's stride 4."""
         conv = functools.partial(Conv, kernel_init=_FAN_IN, dtype=self.dtype)
         lateral = conv(self.dim, 1, norm="group", name="adapter_1")(res2)

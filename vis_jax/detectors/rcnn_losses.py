@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE
 from vis_jax.detectors.rcnn_targets import (
+    AnchorTargets,
     MatchRule,
     RegionTargets,
     Truth,
@@ -51,7 +52,7 @@ def rpn_losses(
       rule: how many anchors, and which.
     """
 
-    def one(key, truth, size):
+    def one(key: PRNGKeyArray, truth: Truth, size: Int32[Array, "2"]) -> AnchorTargets:
         usable = inside(anchors, size)
         return anchor_targets(
             key, anchors, truth, usable=usable, coder=coder, rule=rule
@@ -83,7 +84,12 @@ def sample_regions(
         region_targets, num_classes=num_classes, coder=coder, rule=rule
     )
 
-    def sample(key, boxes, valid, truth):
+    def sample(
+        key: PRNGKeyArray,
+        boxes: Float32[Array, "R 4"],
+        valid: Bool[Array, "R"],
+        truth: Truth,
+    ) -> RegionTargets:
         return one(key, boxes, truth, valid=valid)
 
     keys = jax.random.split(rng, len(proposals.valid))

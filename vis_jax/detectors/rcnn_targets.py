@@ -14,7 +14,7 @@ from vis_jax.ops.box_matching import Matching, match_by_iou
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.sampling import sample_balanced
 from vis_jax.settings import Count, section
-from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, typed
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class MatchRule(NamedTuple):
@@ -80,7 +80,6 @@ class RegionTargets(NamedTuple):
     valid: Bool[Array, "*lead S"]
 
 
-@typed
 def anchor_targets(
     rng: PRNGKeyArray,
     anchors: Float32[Array, "A 4"],
@@ -116,7 +115,6 @@ def anchor_targets(
     return AnchorTargets(sampled.chosen, deltas, sampled.positive, sampled.valid)
 
 
-@typed
 def region_targets(
     rng: PRNGKeyArray,
     boxes: Float32[Array, "R 4"],
@@ -167,7 +165,12 @@ def region_targets(
     )
 
 
-def _match(boxes, usable, truth: Truth, rule: MatchRule):
+def _match(
+    boxes: Float32[Array, "A 4"],
+    usable: Bool[Array, "A"],
+    truth: Truth,
+    rule: MatchRule,
+) -> Matching:
     """Matching in which nothing unusable is positive, negative or best."""
     iou = jnp.where(usable[None], box_iou(truth.boxes, boxes), 0.0)
     matching = match_by_iou(

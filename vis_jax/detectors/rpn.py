@@ -16,7 +16,7 @@ from vis_jax.ops.box_coder import BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.nms import nms_by_label
 from vis_jax.settings import Count, Range, section
-from vis_jax.typing import Array, Bool, Float, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 _NORMAL = nn.initializers.normal(0.01)
 
@@ -72,7 +72,7 @@ class RPN(nn.Module):
 
     dim: int
     ratios: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Sequence[Float[Array, "N _ _ C"]]) -> RPNOutput:
@@ -101,7 +101,6 @@ class RPN(nn.Module):
         )
 
 
-@typed
 def propose(
     objectness_logits: Float32[Array, "A"],
     deltas: Float32[Array, "A 4"],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
+from vis_jax.evaluate.assemble import VideoPrediction
 from vis_jax.evaluate.compare import Row, Seen
 from vis_jax.evaluate.link import Link, make_link
 from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
@@ -83,7 +84,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     """
     classes, top = parts.classes, parts.test.top
 
-    def by_truth(seen: Seen):
+    def by_truth(seen: Seen) -> VideoPrediction:
         return identify(
             seen.detections,
             seen.truth,
@@ -104,7 +105,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     )
     link = _link(parts, name, settings)
 
-    def perfectly_seen(seen: Seen):
+    def perfectly_seen(seen: Seen) -> VideoPrediction:
         return link(seen.footage, perfect(seen.footage, seen.truth))
 
     run_id = _digest(parts, f"image {name}", settings)

@@ -6,7 +6,7 @@ frames, N detections of a frame, S track slots, K classes.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from vis_jax.evaluate.detections import (
     VideoDetections,
     encode,
 )
-from vis_jax.structures import Detections
+from vis_jax.structures import Clip, Detections
 from vis_jax.systems.detect_then_track import Votes, add_votes, class_probs
 from vis_jax.trackers.tracker import Tracker
 from vis_jax.typing import Array, Float32, Int32
@@ -59,7 +59,9 @@ def make_link(
     """
 
     @jax.jit
-    def track(variables: dict, state, clip, found: Detections):
+    def track(
+        variables: dict, state: Any, clip: Clip, found: Detections
+    ) -> tuple[Said, OwnMasks | None, Int32[Array, ""]]:
         _, tracked = tracker.track(variables, state, clip, found)
         shown = tracked.shown
         said = vote(tracked.track_ids, shown, slots=slots, classes=classes)

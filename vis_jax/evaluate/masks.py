@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.structures import Predictions
+from vis_jax.typing import Array, Float, Float32, UInt8
 
 # Masks of this many pixels leave the device at once: 64 MiB as bytes.
 _PIXELS_AT_ONCE = 1 << 26
@@ -150,22 +151,32 @@ def masks_of(
 
 
 @jax.jit
-def upsample(logits, rows, columns):
-    """Masks uint8 [N, t, W, H] of logits [N, t, h, w]; see `resize_matrix`."""
+def upsample(
+    logits: Float[Array, "N t h w"],
+    rows: Float32[Array | np.ndarray, "H h"],
+    columns: Float32[Array | np.ndarray, "W w"],
+) -> UInt8[Array, "N t W H"]:
+    """Masks of logits; see `resize_matrix`."""
     return (_enlarge(logits, rows, columns) > 0).astype(jnp.uint8)
 
 
 @jax.jit
-def blend(views, to_original):
+def blend(
+    views: list[Float[Array, "N t _ _"]], to_original: list[Matrices]
+) -> UInt8[Array, "N t W H"]:
     """As `upsample`, of several views: where the mean probability is above a half."""
     probs = [
         jax.nn.sigmoid(_enlarge(logits, *axes))
         for logits, axes in zip(views, to_original, strict=True)
     ]
-    return (sum(probs) / len(probs) > 0.5).astype(jnp.uint8)
+    return (sum(probs[1:], probs[0]) / len(probs) > 0.5).astype(jnp.uint8)
 
 
-def _enlarge(logits, rows, columns):
+def _enlarge(
+    logits: Float[Array, "N t h w"],
+    rows: Float32[Array | np.ndarray, "H h"],
+    columns: Float32[Array | np.ndarray, "W w"],
+) -> Float[Array, "N t W H"]:
     precise = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     tall = precise("nthw,Hh->ntHw", logits, rows)
     return precise("ntHw,Ww->ntWH", tall, columns)

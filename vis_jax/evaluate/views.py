@@ -15,10 +15,10 @@ from data_pipeline.read_video import resize_frames
 from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.assemble import Tracks, VideoPrediction, best_pairs
 from vis_jax.evaluate.clips import bucket, clips_of
-from vis_jax.evaluate.masks import Sizes, masks_of, matrices, run_lengths
+from vis_jax.evaluate.masks import Matrices, Sizes, masks_of, matrices, run_lengths
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System, TestSettings
-from vis_jax.typing import Array, Bool
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _STRIDE = 8  # pixels of the pivot between the points that results are compared at
 
@@ -117,7 +117,7 @@ def _rows(pivot: View, view: View) -> np.ndarray:
     height, width = pivot.sizes.content
     grid = (-(-height // _STRIDE), -(-width // _STRIDE))
 
-    def to_grid(one: View):
+    def to_grid(one: View) -> tuple[Array, Matrices]:
         logits = one.found.mask_logits
         size = (logits.shape[2], logits.shape[3])
         return logits, matrices(size, one.sizes._replace(original=grid))
@@ -133,10 +133,18 @@ def _rows(pivot: View, view: View) -> np.ndarray:
 
 
 @jax.jit
-def _match(pivot_probs, probs, pivot_masks, masks, frame_valid):
+def _match(
+    pivot_probs: Float32[Array, "N K"],
+    probs: Float32[Array, "M K"],
+    pivot_masks: tuple[Array, Matrices],
+    masks: tuple[Array, Matrices],
+    frame_valid: Bool[Array, "T"],
+) -> Int32[Array, "N"]:
     """`match_to_pivot` on the grid that the matrices lead to."""
 
-    def resize(logits, axes):
+    def resize(
+        logits: Float32[Array, "N T h w"], axes: Matrices
+    ) -> Float32[Array, "N T H W"]:
         return jnp.einsum(
             "nthw,Hh,Ww->ntHW", logits, *axes, precision=jax.lax.Precision.HIGHEST
         )

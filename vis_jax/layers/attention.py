@@ -1,13 +1,14 @@
 """Multi-head attention with keys and values that may be projected ahead of time."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
 # Large enough to vanish in a softmax in float32, and finite: no NaN for any mask.
 _BLOCKED = -1e9
@@ -20,7 +21,9 @@ class KeysValues(NamedTuple):
     values: Float[Array, "*lead K heads d"]
 
 
-def _fused_xavier(key, shape, dtype=jnp.float32):
+def _fused_xavier(
+    key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "..."]:
     """Xavier uniform over query, key and value as one [C, 3 C] matrix, as PyTorch."""
     dim = shape[0]
     bound = math.sqrt(6.0 / (dim + 3 * dim))
@@ -32,12 +35,12 @@ class MultiHeadAttention(nn.Module):
 
     dim: int
     heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         shape = (self.heads, self.dim // self.heads)
 
-        def project():
+        def project() -> nn.DenseGeneral:
             return nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=_fused_xavier)
 
         self.query, self.key, self.value = project(), project(), project()

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.norm import FrozenBatchNorm, FrozenStatistics, GroupNorm
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float
 
 NORMS = {
     "frozen_batch": FrozenBatchNorm,
@@ -34,13 +34,14 @@ class Conv(nn.Module):
     use_bias: bool = False
     kernel_init: jax.nn.initializers.Initializer = MSRA
     bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x = _convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
+        x = _convolve(x.astype(self.dtype), kernel, self.stride)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
@@ -49,7 +50,11 @@ class Conv(nn.Module):
         return x
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _convolve(
+    x: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    stride: int,
+) -> Float[Array, "N h w D"]:
     pad = kernel.shape[0] // 2
     if pad == 0:
         # A matrix product; its gradient runs twice as fast on CPUs as a convolution's.

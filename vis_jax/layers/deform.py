@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.deform_attn import deform_attn
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, DTypeLike, Float, Float32, PRNGKeyArray
 
 _XAVIER = nn.initializers.xavier_uniform()
 
@@ -25,7 +26,7 @@ class MSDeformAttention(nn.Module):
     heads: int
     levels: int
     points: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -73,7 +74,7 @@ class MSDeformAttention(nn.Module):
         )
 
 
-def _direction_bias(heads: int, levels: int, points: int):
+def _direction_bias(heads: int, levels: int, points: int) -> Callable[..., Array]:
     """Head k looks along angle 2 pi k / heads, point p at p + 1 pixels (max norm)."""
     angle = np.arange(heads) * (2 * math.pi / heads)
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -83,7 +84,9 @@ def _direction_bias(heads: int, levels: int, points: int):
         direction[:, None, None] * steps, (heads, levels, points, 2)
     ).reshape(-1)
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(
+        key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "..."]:
         del key
         return jnp.asarray(bias, dtype).reshape(shape)
 

@@ -1,19 +1,21 @@
 """Feed-forward layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
 
 
 def torch_uniform(fan_in: int) -> Callable[..., Array]:
     """Uniform in +-1 / sqrt(fan_in): the default of PyTorch's linear layers."""
     bound = fan_in**-0.5
 
-    def init(key, shape, dtype=jnp.float32):
+    def init(
+        key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "..."]:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -25,7 +27,7 @@ class Mlp(nn.Module):
     hidden: int
     out: int
     layers: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead D"]:
@@ -47,7 +49,7 @@ class FeedForward(nn.Module):
     """x -> W2 relu(W1 x), the feed-forward part of a transformer layer."""
 
     hidden: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:

@@ -1,12 +1,13 @@
 """Normalisation layers with the epsilon of PyTorch (1e-5)."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _EPSILON = 1e-5  # Flax's own layers have 1e-6
 
@@ -17,7 +18,7 @@ class LayerNorm(nn.Module):
     The variance takes two passes: E[x^2] - E[x]^2 loses digits where the mean is large.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
@@ -40,13 +41,13 @@ class FrozenBatchNorm(nn.Module):
     `FrozenBatchNorm2d`.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
         shape = (x.shape[-1],)
 
-        def constant(name: str, init):
+        def constant(name: str, init: Callable[..., Array]) -> Float32[Array, "C"]:
             value = self.variable("constants", name, init, shape, jnp.float32).value
             return jax.lax.stop_gradient(value)
 
@@ -61,7 +62,7 @@ class FrozenStatistics(nn.Module):
     Source: `norm_eval` of mmdetection's ResNet.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
@@ -75,8 +76,13 @@ class FrozenStatistics(nn.Module):
 
 
 def _by_constants(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, *, mean: jax.Array, var: jax.Array
-) -> jax.Array:
+    x: Float[Array, "*lead C"],
+    scale: Float32[Array, "C"],
+    bias: Float32[Array, "C"],
+    *,
+    mean: Float32[Array, "C"],
+    var: Float32[Array, "C"],
+) -> Float[Array, "*lead C"]:
     """(x - mean) / std * scale + bias in the dtype of `x`."""
     # Folded in float32: one multiply and one add per element remain.
     scale = scale * jax.lax.rsqrt(var + _EPSILON)
@@ -92,7 +98,7 @@ class GroupNorm(nn.Module):
     Statistics are float32.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *axes C"]) -> Float[Array, "N *axes C"]:

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 from vis_jax.layers.mlp import Mlp, torch_uniform
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.bilinear import resize
-from vis_jax.typing import Array, Bool, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 
 class ClipFeatures(NamedTuple):
     """Pixel decoder outputs of clips."""
 
-    levels: tuple[Float[Array, "B T h w C"], ...]  # strides 32, 16, 8
+    levels: tuple[Float[Array, "B T _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "B T h w C"]  # stride 4
 
 
@@ -44,7 +44,7 @@ class QueryHeads(nn.Module):
     dim: int
     outputs: int
     prior: float | None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         init = torch_uniform(self.dim)
@@ -91,7 +91,7 @@ def foreground(
     return (logits >= 0).reshape(*logits.shape[:3], -1)
 
 
-def resized_features(features: ClipFeatures) -> list[Float[Array, "B T h w C"]]:
+def resized_features(features: ClipFeatures) -> list[Float[Array, "B T _ _ C"]]:
     """Mask features at the size of every level, without gradient."""
     fine = jax.lax.stop_gradient(features.mask_features)
     sizes = [(level.shape[2], level.shape[3]) for level in features.levels]
@@ -113,8 +113,10 @@ class QueryTables(nn.Module):
     levels: int
 
     @nn.compact
-    def __call__(self):
-        """Returns query features [Q, C], positions [Q, C], level vectors [L, C]."""
+    def __call__(
+        self,
+    ) -> tuple[Float32[Array, "Q C"], Float32[Array, "Q C"], Float32[Array, "L C"]]:
+        """Returns query features, their positions and the vectors of the levels."""
         normal = nn.initializers.normal(1.0)
         return (
             self.param("query_feat", normal, (self.queries, self.dim)),

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, typed
+from vis_jax.typing import Array, Bool, Float32
 
 
-@typed
 def balanced_bce(
     logits: Float32[Array, "*N"], targets: Bool[Array, "*N"], counts: Bool[Array, "*N"]
 ) -> Float32[Array, ""]:

@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vis_jax.typing import Array, Float32, Int32, typed
+from vis_jax.typing import Array, Float32, Int32
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 
 
-@typed
 def sigmoid_focal(
     logits: Float32[Array, "*N K"], labels: Int32[Array, "*N"]
 ) -> Float32[Array, "*N"]:
@@ -29,7 +28,6 @@ def sigmoid_focal(
     return losses.sum(axis=-1)
 
 
-@typed
 def weighted_cross_entropy(
     logits: Float32[Array, "*N K1"],
     labels: Int32[Array, "*N"],

@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 import optax
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def match_loss(
     match_logits: Float32[Array, "*lead R M1"],
     targets: Int32[Array, "*lead R"],

@@ -7,10 +7,9 @@ not squared sums, in the denominator, and 1 added above and below.
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Float32
 
 
-@typed
 def point_bce(
     logits: Float32[Array, "*N P"], targets: Float32[Array, "*N P"]
 ) -> Float32[Array, "*N"]:
@@ -18,7 +17,6 @@ def point_bce(
     return jnp.mean(jax.nn.softplus(logits) - logits * targets, axis=-1)
 
 
-@typed
 def point_dice(
     logits: Float32[Array, "*N P"], targets: Float32[Array, "*N P"]
 ) -> Float32[Array, "*N"]:
@@ -28,7 +26,6 @@ def point_dice(
     return 1 - overlap / (probs.sum(axis=-1) + targets.sum(axis=-1) + 1)
 
 
-@typed
 def pairwise_bce(
     logits: Float32[Array, "Q P"], targets: Float32[Array, "M P"]
 ) -> Float32[Array, "Q M"]:
@@ -37,7 +34,6 @@ def pairwise_bce(
     return total / logits.shape[-1]
 
 
-@typed
 def pairwise_dice(
     logits: Float32[Array, "Q P"], targets: Float32[Array, "M P"]
 ) -> Float32[Array, "Q M"]:
@@ -47,6 +43,8 @@ def pairwise_dice(
     return 1 - overlap / (probs.sum(-1)[:, None] + targets.sum(-1)[None] + 1)
 
 
-def _product(a, b):
+def _product(
+    a: Float32[Array, "Q P"], b: Float32[Array, "M P"]
+) -> Float32[Array, "Q M"]:
     """a b^T in full float32, which some devices shorten unless told not to."""
     return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)

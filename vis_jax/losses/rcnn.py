@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class RCNNLosses(NamedTuple):
@@ -20,7 +20,6 @@ class RCNNLosses(NamedTuple):
     boxes: Float32[Array, ""]
 
 
-@typed
 def smooth_l1(
     values: Float32[Array, "*lead 4"], targets: Float32[Array, "*lead 4"], beta: float
 ) -> Float32[Array, "*lead"]:
@@ -32,7 +31,6 @@ def smooth_l1(
     return optax.losses.huber_loss(values, targets, delta=beta).sum(axis=-1) / beta
 
 
-@typed
 def proposal_losses(
     objectness_logits: Float32[Array, "*lead S"],
     deltas: Float32[Array, "*lead S 4"],
@@ -60,7 +58,6 @@ def proposal_losses(
     )
 
 
-@typed
 def region_losses(
     class_logits: Float32[Array, "*lead S K1"],
     deltas: Float32[Array, "*lead S K 4"],
@@ -94,7 +91,6 @@ def region_losses(
     )
 
 
-@typed
 def mask_loss(
     mask_logits: Float32[Array, "*lead S h w"],
     targets: Float32[Array, "*lead S h w"],
@@ -112,5 +108,7 @@ def mask_loss(
     return _sum_where(losses.mean(axis=(-2, -1)), valid) / count
 
 
-def _sum_where(losses, valid):
+def _sum_where(
+    losses: Float32[Array, "*lead"], valid: Bool[Array, "*lead"]
+) -> Float32[Array, ""]:
     return jnp.where(valid, losses, 0.0).sum()

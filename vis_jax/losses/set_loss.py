@@ -17,7 +17,7 @@ from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
 from vis_jax.settings import Count, Weight, section
 from vis_jax.structures import Batch
-from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray, UInt32
 
 
 @section
@@ -113,8 +113,15 @@ def set_loss(
     }
 
 
-def _match(class_logits, mask_embeds, features, truth, keys, weights):
-    """Query of every instance: int32 [L, B, M]."""
+def _match(
+    class_logits: Float32[Array, "L B Q K"],
+    mask_embeds: Float32[Array, "L B T Q C"],
+    features: Float[Array, "B T h w C"],
+    truth: Truth,
+    keys: Key[Array, "L B"] | UInt32[Array, "L B 2"],
+    weights: Weights,
+) -> Int32[Array, "L B M"]:
+    """Query of every instance."""
 
     def costs_of_set(args):  # one set at a time: features at P points are large
         logits, embeds, keys = args
@@ -143,8 +150,15 @@ def match_cost(
     return match_cost_at(class_logits, mask_embeds, features, truth, points, weights)
 
 
-def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
-    """`match_cost` at given points [P, 2]."""
+def match_cost_at(
+    class_logits: Float32[Array, "Q K"],
+    mask_embeds: Float32[Array, "T Q C"],
+    features: Float[Array, "T h w C"],
+    truth: Truth,
+    points: Float32[Array, "P 2"],
+    weights: Weights,
+) -> Float32[Array, "Q M"]:
+    """`match_cost` at given points."""
     probs = jax.nn.softmax(class_logits, axis=-1)
     if weights.kind == "focal":
         probs = jax.nn.sigmoid(class_logits)
@@ -171,19 +185,29 @@ def match_cost_at(class_logits, mask_embeds, features, truth, points, weights):
     )
 
 
-def _read_masks(masks, points):
-    """Bilinear values of bool masks [M, T, H, W] at points shared by all."""
+def _read_masks(
+    masks: Bool[Array, "M T H W"], points: Float32[Array, "P 2"]
+) -> Float32[Array, "M T P"]:
+    """Bilinear values of masks at points shared by all."""
     count, frames, height, width = masks.shape
     stacked = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
     values = sample_channels(stacked.astype(jnp.float32), points)
     return jnp.moveaxis(values, -1, 0).reshape(count, frames, -1)
 
 
-def _label_loss(class_logits, matched, truth, count, weights):
+def _label_loss(
+    class_logits: Float32[Array, "L B Q K"],
+    matched: Int32[Array, "L B M"],
+    truth: Truth,
+    count: Float32[Array, ""],
+    weights: Weights,
+) -> Float32[Array, ""]:
     """Class loss summed over sets; unmatched queries are no object."""
     background = class_logits.shape[-1] - (weights.kind == "ce")
 
-    def assign(matched, labels, valid):
+    def assign(
+        matched: Int32[Array, "M"], labels: Int32[Array, "M"], valid: Bool[Array, "M"]
+    ) -> Int32[Array, "Q"]:
         # Padded instances write outside the array, which JAX drops.
         index = jnp.where(valid, matched, class_logits.shape[2])
         empty = jnp.full((class_logits.shape[2],), background, jnp.int32)
@@ -197,14 +221,22 @@ def _label_loss(class_logits, matched, truth, count, weights):
     return per_set(class_logits, targets, weights.no_object).sum()
 
 
-def _mask_terms(embeds, matched, features, truth, key, cross, weights):
-    """Mask and dice loss of one set of one clip at random points: [2]."""
+def _mask_terms(
+    embeds: Float32[Array, "T Q C"],
+    matched: Int32[Array, "M"],
+    features: Float[Array, "T h w C"],
+    truth: Truth,
+    key: PRNGKeyArray,
+    cross: Float32[Array, ""],
+    weights: Weights,
+) -> Float32[Array, "2"]:
+    """Mask and dice loss of one set of one clip at random points."""
     count, frames = truth.masks.shape[:2]
     sources = frames if weights.cross_frame else 1
     candidates, rest = draw_sizes(weights.points)
     shape = (count, sources, frames, candidates + rest, 2)
-    draws = jax.random.uniform(key, shape)
-    draws = (draws[..., :candidates, :], draws[..., candidates:, :])
+    points = jax.random.uniform(key, shape)
+    draws = (points[..., :candidates, :], points[..., candidates:, :])
     return mask_terms_at(embeds, matched, features, truth, draws, cross)
 
 
@@ -247,8 +279,13 @@ def mask_terms_at(
     return jnp.sum(losses * weight[..., None], axis=(0, 1, 2))
 
 
-def _map_terms(logits, mask, candidates, rest):
-    """Logistic and dice loss of one map: [2]."""
+def _map_terms(
+    logits: Float32[Array, "h w"],
+    mask: Float32[Array, "H W"],
+    candidates: Float32[Array, "N 2"],
+    rest: Float32[Array, "R 2"],
+) -> Float32[Array, "2"]:
+    """Logistic and dice loss of one map."""
     points = uncertain_points(logits, candidates, rest)
     values, targets = sample(logits, points), sample(mask, points)
     return jnp.stack([point_bce(values, targets), point_dice(values, targets)])

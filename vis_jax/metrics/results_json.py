@@ -63,8 +63,8 @@ def parse_results(
 
 
 def video_entries(
-    labels: Iterable[int],
-    scores: Iterable[float],
+    labels: Iterable[int] | np.ndarray,
+    scores: Iterable[float] | np.ndarray,
     segmentations: Iterable[Sequence[dict | None]],
     *,
     video_id: int,

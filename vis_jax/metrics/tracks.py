@@ -5,7 +5,7 @@ A segmentation is a list with one entry for each frame: compressed run lengths
 """
 
 from collections import Counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Video(NamedTuple):
     length: int  # frames
 
 
+@runtime_checkable
 class Track(Protocol):
     """What annotated and predicted tracks have in common."""
 

@@ -279,7 +279,7 @@ def _assign(iou: np.ndarray, out: np.ndarray, crowd: np.ndarray) -> np.ndarray:
 
 
 def _curve(
-    matched: np.ndarray, ignored: np.ndarray, needed: int
+    matched: np.ndarray, ignored: np.ndarray, needed: int | np.integer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision at the recall points, final recall, and the place of each point.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class AnchorGrid(NamedTuple):
@@ -31,7 +31,6 @@ class AnchorGrid(NamedTuple):
     rounded: bool
 
 
-@typed
 def cell_anchors(
     side: float, stride: tuple[int, int], grid: AnchorGrid
 ) -> Float32[np.ndarray, "A 4"]:
@@ -43,7 +42,6 @@ def cell_anchors(
     return (np.round(anchors) if grid.rounded else anchors).astype(np.float32)
 
 
-@typed
 def make_anchors(
     sizes: Sequence[tuple[int, int]], grid: AnchorGrid
 ) -> Float32[Array, "N 4"]:
@@ -75,7 +73,6 @@ def make_anchors(
     return jnp.asarray(np.concatenate(levels))
 
 
-@typed
 def inside(anchors: Float32[Array, "N 4"], size: Int32[Array, "2"]) -> Bool[Array, "N"]:
     """Which anchors lie wholly in an image; mmdetection trains on no others.
 

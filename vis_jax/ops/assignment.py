@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 import optax
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def hungarian(
     cost: Float32[Array, "Q M"], instance_valid: Bool[Array, "M"]
 ) -> Int32[Array, "M"]:

@@ -7,10 +7,9 @@ in [0, 1] is that position divided by n ("align_corners=False" in PyTorch).
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float, Float32, typed
+from vis_jax.typing import Array, Float, Float32
 
 
-@typed
 def resize(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
 ) -> Float[Array, "*lead _ _ C"]:
@@ -27,7 +26,6 @@ def resize(
     return jax.image.resize(x, shape, method="bilinear", antialias=False)
 
 
-@typed
 def sample(
     maps: Float[Array, "H W"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P"]:
@@ -40,7 +38,6 @@ def sample(
     return sample_channels(maps[..., None], points)[:, 0]
 
 
-@typed
 def sample_channels(
     maps: Float[Array, "H W C"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P C"]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import from_cxcywh, to_cxcywh
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Float32
 
 
 class BoxCoder(NamedTuple):
@@ -32,7 +32,6 @@ UNIT = (1.0, 1.0, 1.0, 1.0)  # region proposals
 ROI = (0.1, 0.1, 0.2, 0.2)  # second stage
 
 
-@typed
 def encode(
     boxes: Float32[Array, "*lead 4"],
     references: Float32[Array, "*lead 4"],
@@ -51,7 +50,6 @@ def encode(
     return deltas / _stds(coder, deltas.ndim)
 
 
-@typed
 def decode(
     deltas: Float32[Array, "*lead 4"],
     references: Float32[Array, "*lead 4"],

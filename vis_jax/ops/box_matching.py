@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 # IoUs this close, relatively, are equal: compilers round them differently by place.
 _TIE = 1e-6
@@ -22,7 +22,6 @@ class Matching(NamedTuple):
     negative: Bool[Array, "N"]
 
 
-@typed
 def match_by_iou(
     iou: Float32[Array, "M N"],
     truth_valid: Bool[Array, "M"],
@@ -43,7 +42,6 @@ def match_by_iou(
     return Matching(truth, best >= positive, best < negative)
 
 
-@typed
 def claim_best(
     matching: Matching,
     iou: Float32[Array, "M N"],
@@ -72,7 +70,9 @@ def claim_best(
     )
 
 
-def _is_best(iou, truth_valid, least: float) -> Bool[Array, "M N"]:
+def _is_best(
+    iou: Float32[Array, "M N"], truth_valid: Bool[Array, "M"], least: float
+) -> Bool[Array, "M N"]:
     highest = iou.max(axis=1, keepdims=True)
     enough = truth_valid[:, None] & (highest >= least) & (highest > 0)
     return enough & (iou >= highest * (1 - _TIE))

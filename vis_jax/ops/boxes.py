@@ -6,31 +6,27 @@ Column c covers [c, c + 1), so that width = x2 - x1. Models whose corners are in
 
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def to_cxcywh(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
     """Centres, widths and heights of boxes, in the unit of the corners."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
 
 
-@typed
 def from_cxcywh(boxes_cxcywh: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
     """Corners of boxes given by centre, width and height."""
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
-@typed
 def box_area(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
     """Area in squared pixels; 0 for boxes whose corners are in the wrong order."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
     return sides[..., 0] * sides[..., 1]
 
 
-@typed
 def box_iou(
     a: Float32[Array, "N 4"], b: Float32[Array, "M 4"]
 ) -> Float32[Array, "N M"]:
@@ -42,7 +38,6 @@ def box_iou(
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
 
 
-@typed
 def clip_boxes(
     boxes: Float32[Array, "*lead 4"], size: Int32[Array, "2"]
 ) -> Float32[Array, "*lead 4"]:
@@ -57,7 +52,6 @@ def clip_boxes(
     return jnp.clip(boxes, 0.0, limits)
 
 
-@typed
 def at_least(boxes: Float32[Array, "*lead 4"], side: float) -> Bool[Array, "*lead"]:
     """Which boxes are at least `side` pixels wide and high."""
     return jnp.all(boxes[..., 2:] - boxes[..., :2] >= side, axis=-1)

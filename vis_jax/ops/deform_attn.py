@@ -12,10 +12,9 @@ queries x pixels.
 
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float, Float32, typed
+from vis_jax.typing import Array, Float, Float32
 
 
-@typed
 def deform_attn(
     values: Float[Array, "S h d"],
     locations: Float32[Array, "Q h L P 2"],
@@ -54,7 +53,6 @@ def deform_attn(
     return output
 
 
-@typed
 def read_level(
     values: Float32[Array, "H W h d"],
     locations: Float32[Array, "Q h P 2"],

@@ -6,11 +6,10 @@ Yang et al., "Efficient Video Object Segmentation via Network Modulation" (OSMN)
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.bilinear import sample_channels
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _NORMAL = 1.4826  # standard deviation over median absolute deviation of a normal one
 _LEAST_SIGMA = 5.0  # pixels
@@ -31,7 +30,6 @@ class View(NamedTuple):
     flip: Bool[Array, ""]
 
 
-@typed
 def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
     """The smallest box around a mask, zeros if it is empty."""
     sides = []
@@ -44,7 +42,6 @@ def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
     return jnp.stack([x1, y1, x2, y2]).astype(jnp.float32)
 
 
-@typed
 def place_of(mask: Bool[Array, "H W"]) -> Place:
     """Medians of the pixels' x and y, and deviations from their median distances.
 
@@ -57,7 +54,6 @@ def place_of(mask: Bool[Array, "H W"]) -> Place:
     return Place(centre, jnp.where(mask.any(), sigma, 0.0))
 
 
-@typed
 def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _"]:
     """exp(-((x - cx)^2 / sx^2 + (y - cy)^2 / sy^2) / 2); 0 if the place is nowhere.
 
@@ -69,14 +65,12 @@ def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _
     return rows[:, None] * columns[None]
 
 
-@typed
 def pad_box(box: Float32[Array, "4"], share: float) -> Float32[Array, "4"]:
     """A box with `share` of its width or height added on each side."""
     extent = jnp.tile(box[2:] - box[:2], 2)
     return box + share * extent * jnp.asarray([-1.0, -1.0, 1.0, 1.0])
 
 
-@typed
 def visual_guide(
     image: Float32[Array, "H W 3"],
     mask: Bool[Array, "H W"],
@@ -120,8 +114,10 @@ def _view_points(view: View, side: int) -> Float32[Array, "P 2"]:
     return jnp.stack([x * cos - y * sin, x * sin + y * cos], axis=1) + 0.5
 
 
-def _centre_and_deviation(counts: Int32[Array, "L"]):
-    """Median of positions, and median of the distances to it; float32 scalars.
+def _centre_and_deviation(
+    counts: Int32[Array, "L"],
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """Median of positions, and median of the distances to it.
 
     Twice the median is a whole number, and so is twice each distance.
     """
@@ -142,7 +138,9 @@ def _twice_median(counts: Int32[Array, "L"]) -> Int32[Array, ""]:
     return (middle[0] + middle[1]).astype(jnp.int32)
 
 
-def _bell(length: int, centre: jax.Array, sigma: jax.Array) -> Float32[Array, "L"]:
+def _bell(
+    length: int, centre: Float32[Array, ""], sigma: Float32[Array, ""]
+) -> Float32[Array, "L"]:
     distance = jnp.arange(length, dtype=jnp.float32) - centre
     near = jnp.exp(-0.5 * jnp.square(distance / jnp.where(sigma > 0, sigma, 1.0)))
     return jnp.where(sigma > 0, near, 0.0)

@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, typed
+from vis_jax.typing import Array, Bool, Float32
 
 
-@typed
 def mask_iou(a: Bool[Array, "N H W"], b: Bool[Array, "M H W"]) -> Float32[Array, "N M"]:
     """Pairwise IoU in [0, 1]; 0 where both masks are empty."""
     # Float counts turn the intersection into one matrix product; they are exact below

@@ -2,15 +2,13 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.roi_align import Convention
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-@typed
 def crop_masks(
     masks: Bool[Array, "M H W"],
     boxes: Float32[Array, "R 4"],
@@ -43,7 +41,6 @@ def crop_masks(
     return jnp.einsum("rih,rhw,rjw->rij", rows, chosen, columns)
 
 
-@typed
 def stretch_masks(
     values: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],
@@ -66,7 +63,7 @@ def stretch_masks(
 
 
 def _stretch_weights(
-    low: jax.Array, high: jax.Array, length: int, cells: int
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
     """Weight of every cell of a box at every pixel of an axis; 0 outside the box."""
     extent = (high - low)[:, None]
@@ -80,7 +77,11 @@ def _stretch_weights(
 
 
 def _weights(
-    low: jax.Array, high: jax.Array, length: int, bins: int, convention: Convention
+    low: Float32[Array, "R"],
+    high: Float32[Array, "R"],
+    length: int,
+    bins: int,
+    convention: Convention,
 ) -> Float32[Array, "R S H"]:
     """Weight of every pixel of an axis in the mean over the points of each bin."""
     extent = jnp.maximum(high - low, convention.least)[:, None, None]

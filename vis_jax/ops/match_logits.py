@@ -3,12 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, typed
+from vis_jax.typing import Array, Bool, Float32
 
 _INVALID = -1e9  # finite, so that gradients of a softmax stay finite
 
 
-@typed
 def match_logits(
     embeds: Float32[Array, "R E"],
     memory: Float32[Array, "M E"],

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Kept(NamedTuple):
@@ -16,7 +16,6 @@ class Kept(NamedTuple):
     valid: Bool[Array, "S"]
 
 
-@typed
 def nms_by_label(
     boxes: Float32[Array, "N 4"],
     scores: Float32[Array, "N"],
@@ -51,7 +50,6 @@ def nms_by_label(
     return Kept(order[place].astype(jnp.int32), keep[place])
 
 
-@typed
 def nms_each_label(
     boxes: Float32[Array, "K N 4"],
     scores: Float32[Array, "K N"],
@@ -72,7 +70,11 @@ def nms_each_label(
     if not 1 <= size <= classes * count:
         raise ValueError(f"size: expected 1 .. {classes * count} boxes, got {size}")
 
-    def keep_one(boxes, scores, valid):
+    def keep_one(
+        boxes: Float32[Array, "N 4"],
+        scores: Float32[Array, "N"],
+        valid: Bool[Array, "N"],
+    ) -> Bool[Array, "N"]:
         order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
         overlap = box_iou(boxes[order], boxes[order]) > iou_threshold
         keep = _keep_in_order(overlap, valid[order])

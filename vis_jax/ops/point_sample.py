@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.bilinear import sample
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Float32
 
 OVERSAMPLE = 3  # candidates for each point
 IMPORTANCE = 0.75  # share of the points chosen by uncertainty
@@ -15,7 +15,6 @@ def draw_sizes(num_points: int) -> tuple[int, int]:
     return OVERSAMPLE * num_points, num_points - int(IMPORTANCE * num_points)
 
 
-@typed
 def uncertain_points(
     logits: Float32[Array, "H W"],
     candidates: Float32[Array, "N 2"],

@@ -5,13 +5,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Float32
 
 _EPSILON = 1e-6  # of the normalisation, as in DETR
 _TEMPERATURE = 10_000.0
 
 
-@typed
 def sine_1d(
     length: int, dim: int, extent: Float32[Array, "*B"] | float | None = None
 ) -> Float32[Array, "*B {length} {dim}"]:
@@ -39,7 +38,6 @@ def sine_1d(
     return jnp.where(even, jnp.sin(angle), jnp.cos(angle))
 
 
-@typed
 def sine_2d(
     height: int, width: int, dim: int
 ) -> Float32[Array, "{height} {width} {dim}"]:

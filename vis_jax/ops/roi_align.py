@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.ops.boxes import box_area
-from vis_jax.typing import Array, Float, Float32, Int32, typed
+from vis_jax.typing import Array, Float, Float32, Int32
 
 
 class Convention(NamedTuple):
@@ -31,7 +30,6 @@ ALIGNED = Convention(0.5, -math.inf)  # detectron2
 LEGACY = Convention(0.0, 0.0)  # mmdetection before 2.0
 
 
-@typed
 def roi_levels(
     boxes: Float32[Array, "N 4"], *, levels: int, finest: float
 ) -> Int32[Array, "N"]:
@@ -53,7 +51,6 @@ def roi_levels(
     return level
 
 
-@typed
 def pyramid_roi_align(
     features: Sequence[Float[Array, "_ _ C"]],
     boxes: Float32[Array, "N 4"],
@@ -108,9 +105,9 @@ def pyramid_roi_align(
 
 
 def _axis_points(
-    low: jax.Array,
-    high: jax.Array,
-    length: jax.Array,
+    low: Float32[Array, "N"],
+    high: Float32[Array, "N"],
+    length: Int32[Array, "N"],
     bins: int,
     samples: int,
     convention: Convention,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Int32, PRNGKeyArray, typed
+from vis_jax.typing import Array, Bool, Int32, PRNGKeyArray
 
 
 class Sampled(NamedTuple):
@@ -16,7 +16,6 @@ class Sampled(NamedTuple):
     valid: Bool[Array, "S"]
 
 
-@typed
 def sample_balanced(
     rng: PRNGKeyArray,
     positive: Bool[Array, "N"],

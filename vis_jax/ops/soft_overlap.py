@@ -3,12 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Float32, typed
+from vis_jax.typing import Array, Bool, Float32
 
 _EPSILON = 1e-6  # of the soft IoU, as in IFC
 
 
-@typed
 def soft_iou(
     a: Float32[Array, "N T H W"],
     b: Float32[Array, "M T H W"],
@@ -32,7 +31,6 @@ def soft_iou(
     return both / (one[:, None] + other - both + _EPSILON)
 
 
-@typed
 def soft_match_cost(
     logits: Float32[Array, "Q T H W"],
     probs: Float32[Array, "M T H W"],
@@ -59,14 +57,18 @@ def soft_match_cost(
     return (5 * bce + 5 * (1 - dice)).T
 
 
-def _product(a, b, shared):
-    """sum(a b) over pixels and the shared frames of a: [N, M]."""
+def _product(
+    a: Float32[Array, "N T H W"],
+    b: Float32[Array, "M T H W"],
+    shared: Bool[Array, "N T"],
+) -> Float32[Array, "N M"]:
+    """sum(a b) over pixels and the shared frames of a."""
     a = jnp.where(shared[:, :, None, None], a, 0.0).reshape(a.shape[0], -1)
     b = b.reshape(b.shape[0], -1)
     return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _dot(shared, b):
-    """Sums of b [M, T] over the frames that each of N tubes shares: [N, M]."""
+def _dot(shared: Bool[Array, "N T"], b: Float32[Array, "M T"]) -> Float32[Array, "N M"]:
+    """Sums of b over the frames that each of N tubes shares."""
     shared = shared.astype(jnp.float32)
     return jnp.matmul(shared, b.T, precision=jax.lax.Precision.HIGHEST)

@@ -7,10 +7,9 @@ in pixels, K = w * w their pixels.
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.typing import Array, Float, typed
+from vis_jax.typing import Array, Float
 
 
-@typed
 def partition(x: Float[Array, "H W C"], window: int) -> Float[Array, "_ _ C"]:
     """Non-overlapping windows, row by row: [W, K, C].
 
@@ -21,7 +20,6 @@ def partition(x: Float[Array, "H W C"], window: int) -> Float[Array, "_ _ C"]:
     return x.transpose(0, 2, 1, 3, 4).reshape(-1, window * window, channels)
 
 
-@typed
 def merge(
     windows: Float[Array, "_ _ C"], *, height: int, width: int, window: int
 ) -> Float[Array, "{height} {width} C"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ IDS, VIDEO, INFO, RESULTS = "ids", "video.mp4", "video.json", "results.json"
 VIDEO_ID = 1  # of the only video in the results
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """The tracks of one video, which are only read; N tracks over T frames."""
 

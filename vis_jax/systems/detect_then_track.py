@@ -16,7 +16,7 @@ from vis_jax.systems import system
 from vis_jax.trackers import TRACKERS, Build
 from vis_jax.trackers import Settings as Trackers
 from vis_jax.trackers.tracker import Tracker
-from vis_jax.typing import Array, Float32, Int32
+from vis_jax.typing import Array, Float32, Int32, UInt8
 
 
 @section
@@ -114,8 +114,8 @@ def start_and_step(
     return start, step
 
 
-def in_chunks(function: Callable, images: Array, chunk: int):
-    """`function` of frames [T, ..], a few at a time, which bounds the memory."""
+def in_chunks(function: Callable, images: UInt8[Array, "T H W 3"], chunk: int):
+    """`function` of frames, a few at a time, which bounds the memory."""
     frames = images.shape[0]
     if frames <= chunk:
         return function(images)
@@ -157,8 +157,8 @@ def predictions(
     slot = jnp.where((track_ids > 0) & shown.valid, track_ids - 1, slots)
     frame = jnp.broadcast_to(jnp.arange(frames)[:, None], slot.shape)
 
-    def place(values: Array) -> Array:
-        """From [T, N, ..] to [S, T, ..] in the order of the scores."""
+    def place(values: Float32[Array, "T N ..."]) -> Float32[Array, "S T ..."]:
+        """By track and frame, in the order of the scores."""
         empty = jnp.zeros((slots, frames, *values.shape[2:]), values.dtype)
         return empty.at[slot, frame].set(values, mode="drop")[order]
 

@@ -23,7 +23,7 @@ from vis_jax.trackers.deep_sort_matching import (
     match_by_score,
 )
 from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
-from vis_jax.typing import Array, Float32, Int32
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 FREE, TENTATIVE, CONFIRMED, DELETED = range(4)
 
@@ -88,10 +88,14 @@ def build(settings: Settings, slots: int) -> Tracker:
         del clip
         return empty_state(slots, settings.budget, detections.looks.shape[-1])
 
-    def track(variables: dict, state: State, clip: Clip, detections: Detections):
+    def track(
+        variables: dict, state: State, clip: Clip, detections: Detections
+    ) -> tuple[State, Tracked]:
         del variables
 
-        def step(state, detections):
+        def step(
+            state: State, detections: Detections
+        ) -> tuple[State, Int32[Array, "N"]]:
             return _step(state, detections, settings)
 
         state, ids = scan_frames(step, state, detections, clip.frame_valid)
@@ -120,7 +124,9 @@ def empty_state(slots: int, budget: int, features: int) -> State:
     )
 
 
-def _step(state: State, detections: Detections, settings: Settings):
+def _step(
+    state: State, detections: Detections, settings: Settings
+) -> tuple[State, Int32[Array, "N"]]:
     """One frame: the state after it, and the ids of its detections."""
     slots = state.status.shape[0]
     detected = detections.valid & (detections.scores >= settings.min_score)
@@ -143,7 +149,7 @@ def _step(state: State, detections: Detections, settings: Settings):
     return state, jnp.where(shown, written + 1, 0)
 
 
-def _alive(state: State):
+def _alive(state: State) -> Bool[Array, "S"]:
     return (state.status == TENTATIVE) | (state.status == CONFIRMED)
 
 
@@ -155,7 +161,9 @@ def _predict(state: State) -> State:
     )
 
 
-def _match(state: State, detections: Detections, detected, settings: Settings):
+def _match(
+    state: State, detections: Detections, detected: Bool[Array, "D"], settings: Settings
+) -> Int32[Array, "D"]:
     """Slot of the track that each detection continues, S for none."""
     pairs = compare(state, detections)
     limits = Limits(settings.max_cosine_distance, settings.max_iou_distance)
@@ -203,7 +211,12 @@ def compare(state: State, detections: Detections) -> Pairs:
     )
 
 
-def _write(state: State, detections: Detections, written, new) -> State:
+def _write(
+    state: State,
+    detections: Detections,
+    written: Int32[Array, "D"],
+    new: Bool[Array, "D"],
+) -> State:
     """Detections become part of their tracks; nothing is written at slot S."""
     slots, budget, _ = state.looks.shape
     places = jnp.minimum(written, slots - 1)
@@ -225,7 +238,7 @@ def _write(state: State, detections: Detections, written, new) -> State:
     )
 
 
-def _age(state: State, written, settings: Settings) -> State:
+def _age(state: State, written: Int32[Array, "D"], settings: Settings) -> State:
     """Tracks are confirmed by detections in a row, and deleted without.
 
     Deviation: the authors' code confirms a track at its second detection, if one
@@ -239,10 +252,14 @@ def _age(state: State, written, settings: Settings) -> State:
     return state._replace(status=jnp.where(seen, confirmed, missed))
 
 
-def _where(chosen, new, old):
+def _where(
+    chosen: Bool[Array, "S"], new: kalman.Gaussian, old: kalman.Gaussian
+) -> kalman.Gaussian:
     """Entries of `new` where chosen along the first axis, of `old` elsewhere."""
 
-    def select(a, b):
+    def select(
+        a: Float32[Array, "S ..."], b: Float32[Array, "S ..."]
+    ) -> Float32[Array, "S ..."]:
         return jnp.where(chosen.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(select, new, old)

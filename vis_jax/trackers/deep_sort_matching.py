@@ -69,7 +69,13 @@ def match_by_cascade(
     alike = _alike(pairs, limits)
     close = pairs.iou_distances <= limits.iou_distance
 
-    def match_rest(matched, tracks, costs, allowed, limit):
+    def match_rest(
+        matched: Int32[Array, "D"],
+        tracks: Bool[Array, "S"],
+        costs: Float32[Array, "S D"],
+        allowed: Bool[Array, "S D"],
+        limit: float,
+    ) -> Int32[Array, "D"]:
         allowed = allowed & tracks[:, None] & (detected & (matched == slots))[None]
         found = jax.lax.cond(
             allowed.any(),
@@ -78,7 +84,9 @@ def match_by_cascade(
         )
         return jnp.minimum(matched, found)
 
-    def match_age(age, matched):
+    def match_age(
+        age: Int32[Array, ""], matched: Int32[Array, "D"]
+    ) -> Int32[Array, "D"]:
         tracks = confirmed & (unseen == age)
         return match_rest(
             matched, tracks, pairs.look_distances, alike, limits.look_distance

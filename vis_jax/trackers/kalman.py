@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float32, typed
+from vis_jax.typing import Array, Float32
 
 # A box outside the gate is hardly the track's: the 0.95 quantile of the chi-square
 # distribution with four degrees of freedom.
@@ -32,7 +32,6 @@ class Gaussian(NamedTuple):
     covariance: Float32[Array, "*lead Z Z"]
 
 
-@typed
 def to_uvah(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
     """Centre, width / height and height of boxes in pixels.
 
@@ -44,7 +43,6 @@ def to_uvah(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
     return jnp.concatenate([(low + high) / 2, width / height, height], axis=-1)
 
 
-@typed
 def from_uvah(boxes_uvah: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
     """Boxes in pixels; empty where aspect or height are below zero."""
     centre, aspect, height = jnp.split(boxes_uvah, [2, 3], axis=-1)
@@ -62,7 +60,6 @@ def free_states(slots: int) -> Gaussian:
     )
 
 
-@typed
 def initiate(box_uvah: Float32[Array, "4"]) -> Gaussian:
     """The state after the first box: at rest, but hardly known to be."""
     height = box_uvah[3]
@@ -126,11 +123,13 @@ def gating_distance(
     return jnp.sum(solved**2, axis=0)
 
 
-def _deviations(height, aspect: float):
+def _deviations(height: Float32[Array, ""], aspect: float) -> Float32[Array, "4"]:
     """Of u, v and h the same, of the aspect its own."""
     return jnp.stack([height, height, jnp.full_like(height, aspect), height])
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(
+    a: Float32[Array, "A B"], b: Float32[Array, "B *C"]
+) -> Float32[Array, "A *C"]:
     # Accelerators round matrix products unless told otherwise.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -132,7 +132,7 @@ def over_tracks(
     memory = state.memory
     guide = functools.partial(spatial_guide, size=(height, width))
 
-    def once(index: Array, out: Any) -> Any:
+    def once(index: Int32[Array, ""], out: Any) -> Any:
         start = _start(index, runner.chunk, memory.gamma.shape[0])
         gamma, places = rows_from(start, (memory.gamma, memory.places), runner.chunk)
         heat = jax.vmap(guide)(places)
@@ -143,7 +143,7 @@ def over_tracks(
     return jax.lax.fori_loop(0, -(-count // runner.chunk), once, out)
 
 
-def rows_from(start: Array, tree: Any, count: int) -> Any:
+def rows_from(start: Int32[Array, ""], tree: Any, count: int) -> Any:
     """`count` rows of each array of a tree, or all if there are fewer."""
     return jax.tree.map(
         lambda x: jax.lax.dynamic_slice_in_dim(x, start, min(count, x.shape[0])), tree
@@ -174,12 +174,14 @@ def remember(
     order = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
     side = runner.network.guide_side
 
-    def picture(mask: Array) -> Array:
+    def picture(mask: Bool[Array, "H W"]) -> Float32[Array, "S S 3"]:
         box = pad_box(mask_box(mask), _PADDING)
         view = View(box, jnp.zeros(()), jnp.zeros((), bool))
         return visual_guide(frame.image, mask, view, side=side)
 
-    def once(index: Array, gamma: Array) -> Array:
+    def once(
+        index: Int32[Array, ""], gamma: Float32[Array, "M G"]
+    ) -> Float32[Array, "M G"]:
         chosen = rows_from(_start(index, runner.chunk, count), order, runner.chunk)
         guides = jax.vmap(picture)(masks[chosen])
         values = runner.network.modulate(runner.variables, guides)
@@ -200,6 +202,6 @@ def renew(old: Place, new: Place) -> Place:
     return jax.tree.map(lambda a, b: jnp.where(known, b, a), old, new)
 
 
-def _start(index: Array, chunk: int, size: int) -> Array:
+def _start(index: Int32[Array, ""], chunk: int, size: int) -> Int32[Array, ""]:
     """Start of a chunk; the last one is moved back to fit."""
     return jnp.minimum(index * chunk, max(size - chunk, 0)).astype(jnp.int32)

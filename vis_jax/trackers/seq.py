@@ -23,7 +23,7 @@ from vis_jax.settings import Count, Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import log_scores
 from vis_jax.trackers.tracker import Cues, Tracked, Tracker
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 @section
@@ -60,7 +60,9 @@ def build(settings: Settings, slots: int) -> Tracker:
         del clip, detections
         return ()
 
-    def track(variables: dict, state: tuple, clip: Clip, detections: Detections):
+    def track(
+        variables: dict, state: tuple, clip: Clip, detections: Detections
+    ) -> tuple[tuple, Tracked]:
         del variables
         valid = detections.valid & clip.frame_valid[:, None]
         nodes = settings.detection * jax.vmap(log_scores)(detections.scores)
@@ -72,7 +74,6 @@ def build(settings: Settings, slots: int) -> Tracker:
     return Tracker(start, track, offline=True)
 
 
-@typed
 def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -> Chain:
     """The chain of the largest sum of nodes and links.
 
@@ -117,8 +118,8 @@ def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -
     return Chain(score, jnp.where(exists, length, 0), chosen & exists)
 
 
-def _links(detections: Detections, settings: Settings) -> Array:
-    """Scores of links of each frame with the next one: float32 [T - 1, D, D]."""
+def _links(detections: Detections, settings: Settings) -> Float32[Array, "_ D D"]:
+    """Scores of links of each frame with the next one, T - 1 of them."""
     boxes, labels = detections.boxes, detections.labels
     overlaps = jax.vmap(box_iou)(boxes[:-1], boxes[1:])
     same = labels[:-1, :, None] == labels[1:, None]
@@ -126,7 +127,9 @@ def _links(detections: Detections, settings: Settings) -> Array:
     return jnp.where(overlaps >= settings.min_iou, scores, -jnp.inf)
 
 
-def _extract(nodes, links, min_length: int):
+def _extract(
+    nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"], min_length: int
+) -> tuple[Int32[Array, "T D"], Int32[Array, ""]]:
     """Number of the track of each detection, 0 for none, and how many there are."""
 
     def add(state):

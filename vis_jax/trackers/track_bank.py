@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from vis_jax.structures import Detections
-from vis_jax.typing import Array, Bool, Float32, Int32, typed
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _LEAST_SCORE = 1e-6  # keeps the logarithm of a score finite
 
@@ -46,13 +46,11 @@ def in_use(bank: TrackBank) -> Bool[Array, "M"]:
     return jnp.arange(bank.boxes.shape[0], dtype=jnp.int32) < bank.tracks
 
 
-@typed
 def log_scores(scores: Float32[Array, "N"]) -> Float32[Array, "N"]:
     """Logarithms of detection scores, finite also for a score of 0."""
     return jnp.log(jnp.maximum(scores, _LEAST_SCORE))
 
 
-@typed
 def cue_scores(
     scores: Float32[Array, "N"],
     overlaps: Float32[Array, "N M"],
@@ -77,7 +75,6 @@ def cue_scores(
     return found[:, None] + iou * overlaps + category * same_label.astype(jnp.float32)
 
 
-@typed
 def resolve(
     values: Float32[Array, "N"], slots: Int32[Array, "N"], wanted: Bool[Array, "N"]
 ) -> Bool[Array, "N"]:

@@ -47,13 +47,13 @@ def scan_frames(
     state: Any,
     detections: Detections,
     frame_valid: Bool[Array | np.ndarray, "T"],
-):
+) -> tuple[Any, Int32[Array, "T N"]]:
     """Runs `step(state, detections [N]) -> state, track_ids [N]` over frames.
 
     In frames that are padding nothing is detected.
 
     Returns:
-      The last state, and int32 [T, N].
+      The last state, and the ids.
     """
     valid = detections.valid & frame_valid[:, None]
     return jax.lax.scan(step, state, detections._replace(valid=valid))
