@@ -1,6 +1,7 @@
-# make demo   train, evaluate and predict on moving shapes (about 10 minutes, 2 cores)
-# make test   all tests
-# make mutants  puts known faults into copies of the code: do the tests notice?
+# make demo        train, evaluate and predict on moving shapes (10 minutes, 2 cores)
+# make test        all tests
+# make test-fast   those that take seconds
+# make mutants     puts known faults into copies of the code: do the tests notice?
 # Each sets up .venv by itself. make demo SOURCE=video.mp4 also predicts your video.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Memory that XLA gives back after a step is kept for the next one: docs/performance.md.
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1
 
-.PHONY: venv demo test mutants lint clean
+.PHONY: venv demo test test-fast mutants lint clean
 
 venv: $(VENV)/.installed
 
@@ -41,8 +42,12 @@ endif
 	@echo "scores.json   $(SCORED)/scores.json"
 	@echo "video         $(RUNS)/predict/video.mp4"
 
+# Two workers, a file of tests at a time; each computes on one thread.
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: venv
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 mutants: venv
 	$(BIN)/python -m tests.mutants
@@ -53,4 +58,4 @@ lint: venv
 	$(BIN)/mypy vis_jax data_pipeline configs
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .jax_cache runs build *.egg-info

@@ -1,6 +1,8 @@
 """Who may import whom, and what runs without which library."""
 
 import ast
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -125,17 +127,25 @@ def test_the_package_itself_is_empty():
     assert not (ROOT / "vis_jax" / "__init__.py").read_text()
 
 
-def _import_without(blocked: set[str], modules: list[str]) -> None:
-    """Imports modules in a process in which others cannot be imported."""
-    code = "\n".join(
-        [
-            "import importlib, sys",
-            f"sys.modules.update(dict.fromkeys({sorted(blocked)!r}))",
-            f"for name in {modules!r}: importlib.import_module(name)",
-        ]
-    )
+def _import_in_stages(*stages: tuple[set[str], list[str]]) -> None:
+    """Imports modules in one process, a list at a time, each without some libraries.
+
+    A library may come in at a later stage, but cannot be taken away again.
+    """
+    for (before, _), (after, _) in itertools.pairwise(stages):
+        assert before > after
+    code = """
+import importlib, json, sys
+for blocked, modules in json.loads(sys.argv[1]):
+    for name in [name for name, module in sys.modules.items() if module is None]:
+        del sys.modules[name]
+    sys.modules.update(dict.fromkeys(blocked))
+    for name in modules:
+        importlib.import_module(name)
+"""
+    words = json.dumps([(sorted(blocked), modules) for blocked, modules in stages])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, words], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -146,19 +156,19 @@ def _names(*packages: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
-def test_models_and_loops_import_without_the_libraries_of_others():
-    blocked = {"tensorflow", "pycocotools", "av", "tensorboardX", "trackeval"}
+def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
+    optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval"}
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
-    modules = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
-    _import_without(blocked, [*modules, "data_pipeline.datasets"])
-
-
-def test_metrics_import_without_jax():
-    _import_without(
-        {"jax", "flax", "tensorflow"}, [*_names("vis_jax/metrics"), "vis_jax.score"]
+    models = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
+    _import_in_stages(
+        (optional | {"pycocotools"}, [*models, "data_pipeline.datasets"]),
+        (optional, _names("vis_jax")),
     )
 
 
-def test_data_and_converters_import_without_jax():
+def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
-    _import_without(blocked, _names("data_pipeline", "vis_jax/converters"))
+    _import_in_stages(
+        (blocked | {"tensorflow"}, [*_names("vis_jax/metrics"), "vis_jax.score"]),
+        (blocked, _names("data_pipeline", "vis_jax/converters")),
+    )

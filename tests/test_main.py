@@ -10,9 +10,8 @@ from tests.command_line import call, error_of
 from vis_jax import main as program
 
 ROOT = Path(__file__).parents[1]
-# What takes seconds to import, and what only some commands need.
+# What takes seconds to import.
 HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "trackeval", "PIL")
-OPTIONAL = ("tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval")
 
 
 def run_python(code, *words):
@@ -52,17 +51,6 @@ heavy = [name for name in sys.argv[1:] if name in sys.modules]
 assert not heavy, heavy
 """
     run_python(code, *HEAVY)
-
-
-def test_every_module_imports_without_what_only_some_commands_need():
-    code = """
-import importlib, pkgutil, sys
-sys.modules.update(dict.fromkeys(sys.argv[1:]))
-import vis_jax
-for module in pkgutil.walk_packages(vis_jax.__path__, "vis_jax."):
-    importlib.import_module(module.name)
-"""
-    run_python(code, *OPTIONAL)
 
 
 @pytest.mark.parametrize(

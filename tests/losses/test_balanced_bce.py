@@ -1,9 +1,10 @@
 import jax
 import numpy as np
 
+from tests.compiled import compiled
 from vis_jax.losses.balanced_bce import balanced_bce
 
-value_and_grad = jax.jit(jax.value_and_grad(balanced_bce))
+value_and_grad = compiled(jax.value_and_grad(balanced_bce))
 
 
 def test_is_the_formula_on_the_pixels_that_count():

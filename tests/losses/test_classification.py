@@ -1,10 +1,11 @@
 import jax
 import numpy as np
 
+from tests.compiled import compiled
 from vis_jax.losses.classification import sigmoid_focal, weighted_cross_entropy
 
-_focal = jax.jit(sigmoid_focal)
-_cross_entropy = jax.jit(weighted_cross_entropy, static_argnums=2)
+_focal = compiled(sigmoid_focal)
+_cross_entropy = compiled(weighted_cross_entropy, static_argnums=2)
 
 
 def test_focal_loss_of_an_undecided_query():
@@ -27,7 +28,7 @@ def test_focal_loss_is_the_formula():
 def test_focal_loss_is_finite_for_any_logit_and_so_is_its_gradient():
     logits = np.array([[-100.0, 100.0], [100.0, -100.0]], np.float32)
     labels = np.array([0, 0], np.int32)
-    total, gradient = jax.jit(
+    total, gradient = compiled(
         jax.value_and_grad(lambda x, labels: sigmoid_focal(x, labels).sum())
     )(logits, labels)
     np.testing.assert_allclose(total, 0.25 * 100 + 0.75 * 100, rtol=1e-5)

@@ -1,12 +1,13 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from tests.compiled import compiled
 from vis_jax.ops.bilinear import resize, sample, sample_channels
 
-_sample, _channels = jax.jit(sample), jax.jit(sample_channels)
+_sample, _channels = compiled(sample), compiled(sample_channels)
+_resize = compiled(resize, static_argnums=1)
 
 
 def _half_pixel(x, size):
@@ -22,21 +23,21 @@ def _half_pixel(x, size):
 
 
 def test_resize_doubles_a_row():
-    x = jnp.array([0.0, 4.0]).reshape(1, 2, 1)
-    np.testing.assert_allclose(resize(x, (1, 4))[0, :, 0], [0, 1, 3, 4])
+    x = np.array([0.0, 4.0]).reshape(1, 2, 1)
+    np.testing.assert_allclose(_resize(x, (1, 4))[0, :, 0], [0, 1, 3, 4])
 
 
 def test_resize_does_not_blur_when_it_shrinks():
-    x = jnp.arange(8.0).reshape(1, 8, 1) ** 2
+    x = np.arange(8.0).reshape(1, 8, 1) ** 2
     # New centres lie at 1.5 and 5.5: two neighbours count, not four.
-    np.testing.assert_allclose(resize(x, (1, 2))[0, :, 0], [2.5, 30.5])
+    np.testing.assert_allclose(_resize(x, (1, 2))[0, :, 0], [2.5, 30.5])
 
 
 @pytest.mark.parametrize("size", [(7, 3), (2, 9)])
 def test_resize_is_the_half_pixel_formula(size):
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
     expected = _half_pixel(x, size)
-    np.testing.assert_allclose(resize(jnp.array(x), size), expected, atol=1e-6)
+    np.testing.assert_allclose(_resize(x, size), expected, atol=1e-6)
 
 
 def test_pixel_centres_corners_and_outside():
@@ -52,7 +53,7 @@ def test_channels_are_read_one_by_one():
     rng = np.random.default_rng(1)
     maps = rng.normal(size=(5, 7, 3)).astype(np.float32)
     points = rng.uniform(-0.2, 1.2, (40, 2)).astype(np.float32)
-    found = np.asarray(jax.jit(sample_channels)(maps, points))
+    found = _channels(maps, points)
     for channel in range(3):
         expected = _sample(maps[..., channel], points)
         np.testing.assert_allclose(found[:, channel], expected, atol=1e-6)
@@ -61,7 +62,7 @@ def test_channels_are_read_one_by_one():
 def test_the_gradient_of_a_pixel_is_its_weight():
     points = np.array([[0.3, 0.6], [0.9, 0.1]], np.float32)
     maps = np.zeros((2, 4), np.float32)
-    gradient = jax.jit(jax.grad(lambda maps, points: sample(maps, points).sum()))
+    gradient = compiled(jax.grad(lambda maps, points: sample(maps, points).sum()))
     expected = np.zeros((2, 4))
     for x, y in points:
         rows = np.maximum(1 - np.abs(2 * y - 0.5 - np.arange(2)), 0)
@@ -72,4 +73,4 @@ def test_the_gradient_of_a_pixel_is_its_weight():
 
 def test_points_need_two_coordinates():
     with pytest.raises(TypeCheckError, match="parameter .points"):
-        sample(jnp.zeros((2, 2)), jnp.zeros((3, 3)))
+        _sample(np.zeros((2, 2)), np.zeros((3, 3)))

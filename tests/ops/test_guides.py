@@ -1,10 +1,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.ops.guides import (
     Place,
     View,
@@ -15,8 +15,8 @@ from vis_jax.ops.guides import (
     visual_guide,
 )
 
-places, boxes = jax.jit(jax.vmap(place_of)), jax.jit(jax.vmap(mask_box))
-picture = jax.jit(functools.partial(visual_guide, side=4))
+places, boxes = compiled(jax.vmap(place_of)), compiled(jax.vmap(mask_box))
+picture = compiled(functools.partial(visual_guide, side=4))
 
 
 def _masks():
@@ -55,16 +55,16 @@ def test_boxes_around_masks():
 
 
 def test_the_spatial_guide_is_a_bell():
-    place = Place(jnp.array([2.0, 1.0]), jnp.array([5.0, 10.0]))
-    guide = jax.jit(functools.partial(spatial_guide, size=(3, 8)))
+    place = Place(np.array([2.0, 1.0]), np.array([5.0, 10.0]))
+    guide = compiled(functools.partial(spatial_guide, size=(3, 8)))
     expected = np.exp(-(5**2 / 5**2 + 1 / 10**2) / 2)
     np.testing.assert_allclose(guide(place)[2, 7], expected, rtol=1e-6)
     assert guide(place)[1, 2] == 1
-    assert not guide(Place(place.centre, jnp.zeros(2))).any()
+    assert not guide(Place(place.centre, np.zeros(2))).any()
 
 
 def _view(box, angle=0.0, flip=False):
-    return View(jnp.asarray(box, jnp.float32), jnp.float32(angle), jnp.asarray(flip))
+    return View(np.asarray(box, np.float32), np.float32(angle), np.asarray(flip))
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def test_what_lies_outside_the_image_or_the_box_is_zero(scene):
     np.testing.assert_allclose(outside[1:, 2:], image[:3, :2], atol=1e-6)
     assert not outside[:1].any()
     assert not outside[:, :2].any()
-    turned = np.asarray(picture(image, mask, _view([2, 1, 6, 5], np.pi / 4)))
+    turned = picture(image, mask, _view([2, 1, 6, 5], np.pi / 4))
     assert not turned[0, 0].any()  # the corners of a turned box are not in it
     assert turned[1, 1].any()
     assert not picture(image, mask, _view([0, 0, 0, 0])).any()
 
 
 def test_padding_is_a_share_of_the_sides():
-    box = jax.jit(functools.partial(pad_box, share=0.1))(jnp.array([10.0, 0, 30, 10]))
+    box = compiled(functools.partial(pad_box, share=0.1))(np.array([10.0, 0, 30, 10]))
     np.testing.assert_allclose(box, [8, -1, 32, 11], rtol=1e-6)

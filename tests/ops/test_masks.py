@@ -1,25 +1,25 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.conventions import UNALIGNED, paste_masks
 from tests.ops.one_map import roi_align
 from vis_jax.ops.masks import crop_masks, stretch_masks
 from vis_jax.ops.roi_align import ALIGNED
 
-crop = jax.jit(crop_masks, static_argnames=("side", "convention"))
-paste = jax.jit(paste_masks, static_argnames="size")
-stretch = jax.jit(stretch_masks, static_argnames="size")
+crop = compiled(crop_masks, static_argnames=("side", "convention"))
+paste = compiled(paste_masks, static_argnames="size")
+stretch = compiled(stretch_masks, static_argnames="size")
 
 
 def test_cells_hold_the_share_of_the_mask():
     masks = np.zeros((2, 8, 8), bool)
     masks[1, 2:6, 2:5] = True  # of the box: three of four columns
-    boxes = jnp.array([[2.0, 2, 6, 6], [0, 0, 8, 8]])
-    index = jnp.array([1, 1], jnp.int32)
-    ours = crop(jnp.asarray(masks), boxes, index, side=2, convention=ALIGNED)
+    boxes = np.array([[2.0, 2, 6, 6], [0, 0, 8, 8]])
+    index = np.array([1, 1])
+    ours = crop(masks, boxes, index, side=2, convention=ALIGNED)
     np.testing.assert_allclose(ours[0], [[1, 0.5], [1, 0.5]], atol=1e-6)
     # Each quarter of the image has 2 rows of the mask, and 2 or 1 of its columns.
     np.testing.assert_allclose(ours[1], [[1 / 4, 1 / 8]] * 2, atol=1e-6)
@@ -27,27 +27,25 @@ def test_cells_hold_the_share_of_the_mask():
 
 def test_is_roi_align_with_a_point_for_every_pixel():
     rng = np.random.default_rng(0)
-    masks = jnp.asarray(rng.random((1, 24, 32)) < 0.5)
+    masks = rng.random((1, 24, 32)) < 0.5
     # Cells of 3 x 3 pixels or a little less.
-    boxes = jnp.array([[3.3, 1.2, 15.1, 13.1], [20.0, 11, 32, 23]])
+    boxes = np.array([[3.3, 1.2, 15.1, 13.1], [20.0, 11, 32, 23]])
     for convention in (ALIGNED, UNALIGNED):
-        ours = crop(
-            masks, boxes, jnp.zeros(2, jnp.int32), side=4, convention=convention
-        )
+        ours = crop(masks, boxes, np.zeros(2, int), side=4, convention=convention)
         read = functools.partial(
             roi_align, scale=1.0, size=(4, 4), samples=3, convention=convention
         )
-        expected = jax.jit(read)(masks[0, :, :, None].astype(jnp.float32), boxes)
+        expected = compiled(read)(masks[0, :, :, None].astype(np.float32), boxes)
         np.testing.assert_allclose(ours, expected[..., 0], atol=1e-5)
 
 
 def test_an_empty_box_is_finite():
-    masks = jnp.ones((1, 8, 8), bool)
+    masks = np.ones((1, 8, 8), bool)
     for convention in (ALIGNED, UNALIGNED):
         ours = crop(
             masks,
-            jnp.zeros((1, 4)),
-            jnp.zeros(1, jnp.int32),
+            np.zeros((1, 4)),
+            np.zeros(1, int),
             side=4,
             convention=convention,
         )
@@ -55,8 +53,8 @@ def test_an_empty_box_is_finite():
 
 
 def test_pasted_cells_lie_on_their_pixels():
-    values = jnp.array([[[1.0, 2], [3, 4]]] * 3)
-    boxes = jnp.array([[1.0, 1, 3, 3], [2, 0, 6, 2], [3, 3, 3, 3]])
+    values = np.array([[[1.0, 2], [3, 4]]] * 3)
+    boxes = np.array([[1.0, 1, 3, 3], [2, 0, 6, 2], [3, 3, 3, 3]])
     ours = paste(values, boxes, size=(4, 6))
     same = np.zeros((4, 6))
     same[1:3, 1:3] = [[1, 2], [3, 4]]
@@ -71,17 +69,15 @@ def test_pasted_cells_lie_on_their_pixels():
 def test_what_is_cropped_is_pasted_back():
     masks = np.zeros((1, 16, 20), bool)
     masks[0, 4:12, 6:14] = True
-    boxes = jnp.array([[2.0, 2, 18, 14]])
-    cropped = crop(
-        jnp.asarray(masks), boxes, jnp.zeros(1, jnp.int32), side=28, convention=ALIGNED
-    )
+    boxes = np.array([[2.0, 2, 18, 14]])
+    cropped = crop(masks, boxes, np.zeros(1, int), side=28, convention=ALIGNED)
     np.testing.assert_array_equal(paste(cropped, boxes, size=(16, 20)) >= 0.5, masks)
 
 
 def test_stretched_values_fill_their_box_and_nothing_else():
     values = np.array([[[1.0, -1.0]], [[3.0, 3.0]]], np.float32)
     boxes = np.array([[1, 0, 5, 2], [2, 2, 2, 2]], np.float32)
-    found = np.asarray(stretch(values, boxes, size=(3, 6)))
+    found = stretch(values, boxes, size=(3, 6))
     # Cells are two pixels wide: their centres lie at columns 2 and 4.
     row = [0, 1, 0.5, -0.5, -1, 0]
     np.testing.assert_allclose(found[0], [row, row, [0] * 6], atol=1e-6)
@@ -91,6 +87,6 @@ def test_stretched_values_fill_their_box_and_nothing_else():
 def test_a_stretched_box_is_a_resize():
     values = np.random.default_rng(0).normal(size=(1, 4, 5)).astype(np.float32)
     box = np.array([[2, 1, 13, 10]], np.float32)
-    found = np.asarray(stretch(values, box, size=(12, 15)))[0]
+    found = stretch(values, box, size=(12, 15))[0]
     expected = jax.image.resize(values[0], (9, 11), "bilinear", antialias=False)
     np.testing.assert_allclose(found[1:10, 2:13], expected, atol=1e-5)

@@ -1,12 +1,13 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.ops.bilinear import sample, sample_channels
 from vis_jax.ops.point_sample import draw_sizes, uncertain_points
 
-_choose = jax.jit(uncertain_points)
+_choose = compiled(uncertain_points)
+_sample = compiled(sample)
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,10 @@ def test_keeps_the_candidates_nearest_to_zero_and_appends_the_rest():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(6, 8)).astype(np.float32)
     candidates, rest = (rng.random((n, 2), np.float32) for n in draw_sizes(16))
-    found = np.asarray(_choose(logits, candidates, rest))
+    found = _choose(logits, candidates, rest)
     assert found.shape == (16, 2)
     np.testing.assert_array_equal(found[12:], rest)
-    uncertainty = np.abs(sample(jnp.array(logits), jnp.array(candidates)))
+    uncertainty = np.abs(_sample(logits, candidates))
     expected = candidates[np.argsort(uncertainty)[:12]]
     assert {tuple(p) for p in found[:12]} == {tuple(p) for p in expected}
 
@@ -31,8 +32,9 @@ def test_keeps_the_candidates_nearest_to_zero_and_appends_the_rest():
 def test_no_gradient_goes_through_the_choice():
     rng = np.random.default_rng(1)
     candidates, rest = (rng.random((n, 2), np.float32) for n in draw_sizes(8))
-    total = jax.grad(lambda x: _choose(x, candidates, rest).sum())
-    assert not np.any(total(rng.normal(size=(3, 3)).astype(np.float32)))
+    total = compiled(jax.grad(lambda *x: uncertain_points(*x).sum()))
+    logits = rng.normal(size=(3, 3)).astype(np.float32)
+    assert not np.any(total(logits, candidates, rest))
 
 
 def test_sampling_and_contraction_commute():
@@ -40,6 +42,6 @@ def test_sampling_and_contraction_commute():
     features = rng.normal(size=(5, 6, 4)).astype(np.float32)
     embed = rng.normal(size=4).astype(np.float32)
     points = rng.random((30, 2), np.float32)
-    sampled_first = jax.jit(sample_channels)(features, points) @ embed
-    contracted_first = jax.jit(sample)(features @ embed, points)
+    sampled_first = compiled(sample_channels)(features, points) @ embed
+    contracted_first = _sample(features @ embed, points)
     np.testing.assert_allclose(sampled_first, contracted_first, atol=1e-5)

@@ -1,10 +1,10 @@
-import jax
 import numpy as np
 
+from tests.compiled import compiled
 from vis_jax.ops import pos_embed
 
-sine_1d = jax.jit(pos_embed.sine_1d, static_argnums=(0, 1))
-sine_2d = jax.jit(pos_embed.sine_2d, static_argnums=(0, 1, 2))
+sine_1d = compiled(pos_embed.sine_1d, static_argnums=(0, 1))
+sine_2d = compiled(pos_embed.sine_2d, static_argnums=(0, 1, 2))
 
 
 def _literal(length, dim, extent):
@@ -16,7 +16,7 @@ def _literal(length, dim, extent):
 
 
 def test_the_last_position_is_a_full_turn():
-    found = np.asarray(sine_1d(4, 2))
+    found = sine_1d(4, 2)
     np.testing.assert_allclose(found[0], [1, 0], atol=1e-5)
     np.testing.assert_allclose(found[3], [0, 1], atol=1e-5)
 
@@ -26,14 +26,14 @@ def test_sine_1d_is_the_formula():
 
 
 def test_extents_scale_to_what_is_real():
-    found = np.asarray(sine_1d(4, 6, np.array([[4.0], [3.0]], np.float32)))
+    found = sine_1d(4, 6, np.array([[4.0], [3.0]], np.float32))
     assert found.shape == (2, 1, 4, 6)
     np.testing.assert_allclose(found[0, 0], sine_1d(4, 6), atol=1e-6)
     np.testing.assert_allclose(found[1, 0, :3], sine_1d(3, 6), atol=1e-5)
 
 
 def test_rows_fill_the_first_half_and_columns_the_second():
-    found = np.asarray(sine_2d(3, 4, 8))
+    found = sine_2d(3, 4, 8)
     rows, columns = _literal(3, 4, 3), _literal(4, 4, 4)
     for i, j in np.ndindex(3, 4):
         expected = np.concatenate([rows[i], columns[j]])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.golden.cases import load, nchw, nhwc
 from tests.golden.conventions import UNALIGNED
 from tests.ops.one_map import roi_align
@@ -17,12 +18,12 @@ STORED = [x for x in CASE.manifest["settings"]["roi_align"] if x["sampling_ratio
 def test_a_ramp_is_read_at_the_middle_of_every_cell():
     # The value of a pixel is the position of its centre, in x and y.
     centres = np.stack(np.mgrid[:8, :8][::-1], axis=-1).astype(np.float32) + 0.5
-    boxes = jnp.array([[1.0, 2, 5, 6]])
-    read = jax.jit(
+    boxes = np.array([[1.0, 2, 5, 6]])
+    read = compiled(
         functools.partial(roi_align, scale=1.0, size=(2, 2), samples=2),
         static_argnames="convention",
     )
-    read = functools.partial(read, jnp.asarray(centres), boxes)
+    read = functools.partial(read, centres, boxes)
     aligned = read(convention=ALIGNED)[0]
     np.testing.assert_allclose(aligned[..., 0], [[2, 4], [2, 4]], rtol=1e-6)
     np.testing.assert_allclose(aligned[..., 1], [[3, 3], [5, 5]], rtol=1e-6)
@@ -31,9 +32,13 @@ def test_a_ramp_is_read_at_the_middle_of_every_cell():
 
 
 def test_least_side_of_a_box():
-    ramp = jnp.broadcast_to(jnp.arange(8.0)[None, :, None], (8, 8, 1))
-    point = jnp.array([[2.0, 2, 2, 2]])
-    read = functools.partial(roi_align, ramp, point, scale=1.0, size=(1, 2), samples=2)
+    ramp = np.broadcast_to(np.arange(8.0)[None, :, None], (8, 8, 1))
+    point = np.array([[2.0, 2, 2, 2]])
+    read = compiled(
+        functools.partial(roi_align, scale=1.0, size=(1, 2), samples=2),
+        static_argnames="convention",
+    )
+    read = functools.partial(read, ramp, point)
     np.testing.assert_allclose(read(convention=LEGACY).ravel(), [2, 2])
     np.testing.assert_allclose(read(convention=UNALIGNED).ravel(), [2.25, 2.75])
 
@@ -41,7 +46,7 @@ def test_least_side_of_a_box():
 @pytest.mark.parametrize("stored", STORED, ids=lambda x: str(x["index"]))
 def test_matches_torchvision(stored):
     rois = CASE.arrays["roi_align/rois"]
-    images = jnp.asarray(nhwc(CASE.arrays["roi_align/input"]))
+    images = nhwc(CASE.arrays["roi_align/input"])
     read = functools.partial(
         roi_align,
         scale=stored["spatial_scale"],
@@ -49,14 +54,14 @@ def test_matches_torchvision(stored):
         samples=stored["sampling_ratio"],
         convention=ALIGNED if stored["aligned"] else UNALIGNED,
     )
-    both = jax.jit(jax.vmap(read, (0, None)))(images, jnp.asarray(rois[:, 1:]))
-    ours = np.asarray(both)[rois[:, 0].astype(int), np.arange(len(rois))]
+    both = compiled(jax.vmap(read, (0, None)))(images, rois[:, 1:])
+    ours = both[rois[:, 0].astype(int), np.arange(len(rois))]
     CASE.check(f"roi_align/{stored['index']}/output", nchw(ours))
 
 
 def test_levels_and_pyramid_match_torchvision():
-    boxes = jnp.asarray(CASE.arrays["multiscale_roi_align/boxes"])
-    levels = jax.jit(functools.partial(roi_levels, levels=4, finest=56.0))(boxes)
+    boxes = CASE.arrays["multiscale_roi_align/boxes"]
+    levels = compiled(functools.partial(roi_levels, levels=4, finest=56.0))(boxes)
     CASE.check("multiscale_roi_align/levels", levels)
     CASE.check("multiscale_roi_align/levels_detectron2", levels)
     names = [f"multiscale_roi_align/feature_{level}" for level in range(4)]
@@ -67,27 +72,32 @@ def test_levels_and_pyramid_match_torchvision():
         samples=2,
         convention=UNALIGNED,
     )
-    features = [jnp.asarray(nhwc(CASE.arrays[name]))[0] for name in names]
-    ours = jax.jit(read)(features, boxes, levels)
+    features = [nhwc(CASE.arrays[name])[0] for name in names]
+    ours = compiled(read)(features, boxes, levels)
     CASE.check("multiscale_roi_align/output", nchw(ours))
 
 
 def test_levels_change_at_powers_of_two():
-    side = jnp.array([0.0, 55, 56, 111.9, 112, 224, 448, 9000])
-    boxes = jnp.stack([side * 0, side * 0, side, side], axis=1)
-    levels = jax.jit(functools.partial(roi_levels, levels=4, finest=56.0))(boxes)
+    side = np.array([0.0, 55, 56, 111.9, 112, 224, 448, 9000])
+    boxes = np.stack([side * 0, side * 0, side, side], axis=1)
+    levels = compiled(functools.partial(roi_levels, levels=4, finest=56.0))(boxes)
     np.testing.assert_array_equal(levels, [0, 0, 0, 0, 1, 2, 3, 3])
 
 
 def test_the_gradient_of_a_mean_sums_to_one():
-    boxes = jnp.array([[4.0, 4, 20, 12]])
+    boxes = np.array([[4.0, 4, 20, 12]], np.float32)
 
     def mean(features):
         pooled = roi_align(
-            features, boxes, scale=0.5, size=(3, 3), samples=2, convention=ALIGNED
+            features,
+            jnp.asarray(boxes),
+            scale=0.5,
+            size=(3, 3),
+            samples=2,
+            convention=ALIGNED,
         )
         return pooled.mean()
 
-    gradient = jax.jit(jax.grad(mean))(jnp.ones((12, 12, 1)))
+    gradient = compiled(jax.grad(mean))(np.ones((12, 12, 1)))
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-5)
     assert (gradient[8:] == 0).all()

@@ -1,20 +1,20 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.ops.sampling import sample_balanced
 
-POSITIVE = jnp.arange(20) < 6
-NEGATIVE = jnp.arange(20) >= 9  # 6, 7 and 8 are ignored
+POSITIVE = np.arange(20) < 6
+NEGATIVE = np.arange(20) >= 9  # 6, 7 and 8 are ignored
 KEYS = jax.random.split(jax.random.key(0), 300)
 
 
 def draw(size, most_positive, positive=POSITIVE, negative=NEGATIVE):
     one = functools.partial(sample_balanced, size=size, most_positive=most_positive)
-    return jax.jit(jax.vmap(one, (0, None, None)))(KEYS, positive, negative)
+    return compiled(jax.vmap(one, (0, None, None)))(KEYS, positive, negative)
 
 
 def test_positives_come_first_and_none_twice():
@@ -23,11 +23,11 @@ def test_positives_come_first_and_none_twice():
     assert chosen.valid.all()
     assert (chosen.chosen[:, :4] < 6).all()
     assert (chosen.chosen[:, 4:] >= 9).all()
-    assert all(len(set(row)) == 8 for row in np.asarray(chosen.chosen).tolist())
+    assert all(len(set(row)) == 8 for row in chosen.chosen.tolist())
 
 
 def test_every_candidate_is_equally_likely():
-    counts = np.bincount(np.asarray(draw(8, 3).chosen).ravel(), minlength=20)
+    counts = np.bincount(draw(8, 3).chosen.ravel(), minlength=20)
     assert (counts[6:9] == 0).all()
     # 300 draws: 3 of 6 positives and 5 of 11 negatives, within 4 standard deviations.
     np.testing.assert_allclose(counts[:6], 150, atol=35)
@@ -39,11 +39,11 @@ def test_negatives_fill_up_and_padding_the_rest():
     np.testing.assert_array_equal(few.valid.sum(axis=1), 17)
     np.testing.assert_array_equal(few.positive.sum(axis=1), 6)
     assert not few.valid[:, 17:].any()
-    none = draw(8, 4, positive=jnp.zeros(20, bool))
+    none = draw(8, 4, positive=np.zeros(20, bool))
     assert none.valid.all()
     assert not none.positive.any()
 
 
 def test_more_than_there_are_is_an_error():
     with pytest.raises(ValueError, match="expected 1 .. 20 candidates, got 21"):
-        sample_balanced(KEYS[0], POSITIVE, NEGATIVE, size=21, most_positive=4)
+        draw(21, 4)

@@ -1,11 +1,11 @@
-import jax
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.ops.soft_overlap import soft_iou, soft_match_cost
 
-iou = jax.jit(soft_iou)
-match_cost = jax.jit(soft_match_cost)
+iou = compiled(soft_iou)
+match_cost = compiled(soft_match_cost)
 
 
 def _tubes(count, seed, frames=3):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -68,10 +67,11 @@ def _check_init(system: System, batch: Batch) -> dict:
     # This kind of key compiles fastest.
     keys = [jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 0, 1)]
     init = jax.jit(lambda key, batch: dict(system.init(key, batch)))
-    first, same, other = (flatten(init(key, batch)) for key in keys)
+    drawn = (jax.device_get(init(key, batch)) for key in keys)
+    first, same, other = map(flatten, drawn)
     changed = False
     for path, value in first.items():
-        assert value.dtype == jnp.float32, path
+        assert value.dtype == np.float32, path
         assert np.isfinite(value).all(), path
         np.testing.assert_array_equal(value, same[path], err_msg=path)
         changed |= np.any(value != other[path])
@@ -80,9 +80,9 @@ def _check_init(system: System, batch: Batch) -> dict:
     return unflatten({path: _noisy(value, rng) for path, value in first.items()})
 
 
-def _noisy(value: jax.Array, rng: np.random.Generator) -> np.ndarray:
+def _noisy(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = rng.normal(size=value.shape).astype(np.float32)
-    return np.asarray(value) + np.float32(0.05) * noise
+    return value + np.float32(0.05) * noise
 
 
 def _loss_and_gradient(system, variables) -> Callable:
@@ -92,17 +92,18 @@ def _loss_and_gradient(system, variables) -> Callable:
         )
         return value, aux
 
-    return jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    compiled = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    return lambda params, batch: jax.device_get(compiled(params, batch))
 
 
 def _check_loss(compiled, variables, batch, no_gradient) -> None:
     """A scalar that is the sum of its terms; its gradient; its blindness to padding."""
     batch = _with_padding(batch)
     (loss, aux), gradient = compiled(variables["params"], batch)
-    assert (loss.shape, loss.dtype) == ((), jnp.float32)
+    assert (loss.shape, loss.dtype) == ((), np.float32)
     assert np.isfinite(loss)
     terms = list(aux.terms.values())
-    assert {(x.shape, x.dtype) for x in terms} == {((), jnp.dtype("float32"))}
+    assert {(x.shape, x.dtype) for x in terms} == {((), np.dtype("float32"))}
     np.testing.assert_allclose(sum(map(float, terms)), loss, rtol=1e-5)
     for path, value in flatten(gradient).items():
         assert np.isfinite(value).all(), f"gradient of {path}"
@@ -146,11 +147,15 @@ def _with_junk(batch: Batch) -> Batch:
 def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
     """Sorted, valid predictions that frames added as padding do not change."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
-    step = jax.jit(system.step)
-    state, found = step(variables, system.start(clip), clip)
+
+    @jax.jit
+    def first(variables, clip):
+        return system.step(variables, system.start(clip), clip)
+
+    state, found = jax.device_get(first(variables, clip))
     _check_predictions(found, clip)
     same_state = jax.tree.map(
-        lambda a, b: a.shape == b.shape, state, system.start(clip)
+        lambda a, b: a.shape == b.shape, state, jax.eval_shape(system.start, clip)
     )
     assert all(jax.tree.leaves(same_state))
     padded = Clip(
@@ -158,7 +163,7 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
         np.append(clip.frame_valid, False),
         clip.size,
     )
-    _, other = step(variables, system.start(padded), padded)
+    _, other = jax.device_get(first(variables, padded))
     frames = len(clip.images)
     assert other.mask_logits.shape[1] == frames + 1
     np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
@@ -179,15 +184,14 @@ def _check_predictions(found: Predictions, clip: Clip) -> None:
     expected = dict(track_ids="i4", valid="?")
     for name, dtype in expected.items():
         value = getattr(found, name)
-        assert (value.shape, value.dtype) == ((count,), jnp.dtype(dtype)), name
-    assert (len(found.class_probs), found.class_probs.dtype) == (count, jnp.float32)
-    assert (frames, found.mask_logits.dtype) == (len(clip.images), jnp.float32)
+        assert (value.shape, value.dtype) == ((count,), np.dtype(dtype)), name
+    assert (len(found.class_probs), found.class_probs.dtype) == (count, np.float32)
+    assert (frames, found.mask_logits.dtype) == (len(clip.images), np.float32)
     _check_masks(found, clip)
-    scores, valid = found.scores, np.asarray(found.valid)
+    scores, valid = found.scores, found.valid
     assert (np.diff(scores[valid]) <= 0).all()
-    probs = np.asarray(found.class_probs)
+    probs, ids = found.class_probs, found.track_ids
     assert ((probs >= 0) & (probs <= 1)).all()
-    ids = np.asarray(found.track_ids)
     assert (ids[valid] > 0).all()
     assert len(set(ids[valid])) == valid.sum()
     assert np.isfinite(found.mask_logits[valid]).all()
@@ -200,7 +204,7 @@ def _check_masks(found: Predictions, clip: Clip) -> None:
     if found.mask_boxes is None:
         assert height * clip.images.shape[2] == width * clip.images.shape[1]
         return
-    boxes = np.asarray(found.mask_boxes)
+    boxes = found.mask_boxes
     assert (boxes.shape, boxes.dtype) == ((*found.mask_logits.shape[:2], 4), np.float32)
     assert (boxes >= 0).all()
     assert (boxes[..., 2:] >= boxes[..., :2]).all()

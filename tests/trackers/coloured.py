@@ -79,7 +79,7 @@ def detections_of(
     rng = np.random.default_rng(seed)
     logits = np.full(shape, 5.0) if seed is None else rng.normal(size=shape) * 9
     logits = np.where(detections.valid[..., None, None], 5.0, logits)
-    return detections._replace(mask_logits=jnp.asarray(logits, jnp.float32))
+    return detections._replace(mask_logits=logits.astype(np.float32))
 
 
 def one_by_one(track, state, clip: Clip, detections: Detections):

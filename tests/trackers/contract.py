@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from tests.compiled import compiled
 from tests.trackers.frames import Seen, clip_of, ids_of, pack, random_frames, square
 from vis_jax.trackers.tracker import Tracker
 
@@ -18,14 +19,14 @@ SLOTS = 6
 
 def runner(tracker: Tracker) -> Callable:
     """A compiled function (frames, seed of the padding) -> identities, lost."""
-    compiled = jax.jit(tracker.track)
+    start, track = compiled(tracker.start), compiled(tracker.track)
 
     def run(frames: list[list[Seen]], seed: int | None = None):
         missing = FRAMES - len(frames)  # one length, one compilation
         frames = [*frames, *[[]] * missing]
         detections, clip = pack(frames, SIZE, seed), clip_of(FRAMES)
-        state = tracker.start(clip, detections)
-        _, tracked = compiled({}, state, clip, detections)
+        state = start(clip, detections)
+        _, tracked = track({}, state, clip, detections)
         ids = ids_of(tracked.track_ids, frames)
         return ids[: FRAMES - missing], int(tracked.lost)
 
@@ -89,15 +90,15 @@ def check_frame_by_frame(tracker: Tracker) -> None:
     frames = random_frames(np.random.default_rng(3), FRAMES, SIZE)
     detections, clip = pack(frames, SIZE), clip_of(FRAMES)
     clip.frame_valid[-1] = False
-    state = tracker.start(clip, detections)
-    last, at_once = jax.jit(tracker.track)({}, state, clip, detections)
+    state = compiled(tracker.start)(clip, detections)
+    track = compiled(tracker.track)  # once for all frames, and once for one
+    last, at_once = track({}, state, clip, detections)
     assert not at_once.track_ids[-1].any()
-    one = jax.jit(tracker.track)
     rows = []
     for t in range(FRAMES):
         part = jax.tree.map(lambda x, t=t: x[t : t + 1], detections)
         frame = clip_of(1)._replace(frame_valid=clip.frame_valid[t : t + 1])
-        state, tracked = one({}, state, frame, part)
+        state, tracked = track({}, state, frame, part)
         rows.append(tracked.track_ids[0])
     np.testing.assert_array_equal(rows, at_once.track_ids)
     assert int(tracked.lost) == int(at_once.lost)

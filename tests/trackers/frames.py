@@ -5,7 +5,6 @@ Letters: N detections of a frame, E length of an embedding.
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.structures import Clip, Detections
@@ -49,13 +48,13 @@ def pack(frames: list[list[Seen]], size: int, seed: int | None = None) -> Detect
             boxes[t, i], scores[t, i], embeds[t, i] = seen.box, seen.score, seen.embed
             labels[t, i], valid[t, i] = seen.label, True
     return Detections(
-        boxes=jnp.asarray(boxes, jnp.float32),
-        scores=jnp.asarray(scores, jnp.float32),
-        labels=jnp.asarray(labels, jnp.int32),
-        valid=jnp.asarray(valid),
-        embeds=jnp.asarray(embeds, jnp.float32),
-        looks=jnp.zeros((*lead, 0)),
-        mask_logits=jnp.zeros((*lead, 2, 2)),
+        boxes=boxes.astype(np.float32),
+        scores=scores.astype(np.float32),
+        labels=labels.astype(np.int32),
+        valid=valid,
+        embeds=embeds.astype(np.float32),
+        looks=np.zeros((*lead, 0), np.float32),
+        mask_logits=np.zeros((*lead, 2, 2), np.float32),
     )
 
 

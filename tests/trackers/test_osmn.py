@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.trackers.coloured import (
     BLUE,
     GREEN,
@@ -34,7 +35,7 @@ SETTINGS = osmn.Settings(
 @functools.cache
 def _tracker(**changes):
     tracker = osmn.build(SETTINGS._replace(**changes), SLOTS, NETWORK)
-    return tracker, jax.jit(tracker.track)
+    return compiled(tracker.start), compiled(tracker.track)
 
 
 def _run(shown, detected=None, *, frames=6, seed=None, **changes):
@@ -42,8 +43,8 @@ def _run(shown, detected=None, *, frames=6, seed=None, **changes):
     padding = frames - len(shown)
     clip = clip_of(shown, padding)
     found = detections_of(detected or shown, SIZE, seed=seed, padding=padding)
-    tracker, track = _tracker(**changes)
-    state, tracked = track({}, tracker.start(clip, found), clip, found)
+    start, track = _tracker(**changes)
+    state, tracked = track({}, start(clip, found), clip, found)
     assert not tracked.track_ids[len(shown) :].any()
     return tracked.track_ids[: len(shown)].tolist(), state, int(tracked.lost)
 
@@ -102,9 +103,9 @@ def test_which_detection_shows_how_the_object_looks(guide):
     clip, found = clip_of(frames, 3), detections_of(frames, SIZE, padding=3)
     scores = np.zeros((6, SIZE), np.float32)
     scores[:3, 0] = 0.5, 0.9, 0.7
-    tracker, track = _tracker(**changes)
+    start, track = _tracker(**changes)
     found = found._replace(scores=scores)
-    state, tracked = track({}, tracker.start(clip, found), clip, found)
+    state, tracked = track({}, start(clip, found), clip, found)
     assert tracked.track_ids[:3, 0].tolist() == [1, 1, 1]
     colour = np.array(RED if guide == "first" else paler) / 255
     np.testing.assert_allclose(state.memory.gamma[0], colour, atol=1e-5)
@@ -123,8 +124,8 @@ def test_padding_changes_nothing():
 def test_frame_by_frame_is_all_at_once():
     detected = [frame if t in (0, 1, 5) else frame[1:] for t, frame in enumerate(FAST)]
     clip, found = clip_of(FAST[:5], 1), detections_of(detected[:5], SIZE, padding=1)
-    tracker, track = _tracker()
-    state = tracker.start(clip, found)
+    start, track = _tracker()
+    state = start(clip, found)
     last, at_once = track({}, state, clip, found)
     end, rows = one_by_one(track, state, clip, found)
     np.testing.assert_array_equal([x.track_ids[0] for x in rows], at_once.track_ids)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.trackers.coloured import (
     BLUE,
     GREEN,
@@ -26,15 +27,15 @@ FAST = [[(7 * t, 1, RED), (50 - 7 * t, 14, GREEN)] for t in range(6)]
 @functools.cache
 def _tracker(**changes):
     tracker = osmn_masks.build(SETTINGS._replace(**changes), SLOTS, NETWORK)
-    return tracker, jax.jit(tracker.track)
+    return compiled(tracker.start), compiled(tracker.track)
 
 
 def _run(shown, detected=None, *, frames=6, seed=None):
     padding = frames - len(shown)
     clip = clip_of(shown, padding)
     found = detections_of(detected or shown, SIZE, seed=seed, padding=padding)
-    tracker, track = _tracker()
-    _, tracked = track({}, tracker.start(clip, found), clip, found)
+    start, track = _tracker()
+    _, tracked = track({}, start(clip, found), clip, found)
     assert not tracked.track_ids[len(shown) :].any()
     assert not tracked.shown.valid[len(shown) :].any()
     return jax.tree.map(lambda x: x if x.ndim == 0 else x[: len(shown)], tracked)
@@ -100,10 +101,10 @@ def test_padding_changes_nothing():
 
 def test_frame_by_frame_is_all_at_once_and_masks_may_be_coarser():
     clip, found = clip_of(FAST[:5], 1), detections_of(FAST[:5], SIZE, padding=1)
-    tracker, track = _tracker(mask_stride=4)
-    state = tracker.start(clip, found)
+    start, track = _tracker(mask_stride=4)
+    state = start(clip, found)
     end, rows = one_by_one(track, state, clip, found)
-    tracker, track = _tracker()
+    start, track = _tracker()
     last, at_once = track({}, state, clip, found)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), end, last)
     for t, row in enumerate(rows):

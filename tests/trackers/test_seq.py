@@ -1,11 +1,10 @@
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from vis_jax.trackers.settings import read_settings
 
+from tests.compiled import compiled
 from tests.trackers.contract import (
     FRAMES,
     SIZE,
@@ -21,7 +20,7 @@ from vis_jax.trackers.seq import Settings, best_chain, build
 PAPER = Settings(detection=1.0, iou=2.0, category=10.0, min_iou=0.3, min_length=8)
 SHORT = PAPER._replace(min_length=2)
 run_short = runner(build(SHORT, SLOTS))
-find = jax.jit(best_chain)
+find = compiled(best_chain)
 
 
 def every_chain(nodes, links):
@@ -59,7 +58,7 @@ def test_the_best_chain_is_the_best_of_all():
     ties, lengths = 0, set()
     for seed in range(60):
         nodes, links = random_graph(np.random.default_rng(seed), whole=seed % 2 == 0)
-        chain = find(jnp.asarray(nodes), jnp.asarray(links))
+        chain = find(nodes, links)
         scores = every_chain(nodes.astype(np.float64), links.astype(np.float64))
         best = max(scores.values())
         equal = [c for c, score in scores.items() if score > best - 1e-5]
@@ -74,7 +73,7 @@ def test_the_best_chain_is_the_best_of_all():
 
 
 def test_without_detections_there_is_no_chain():
-    chain = find(jnp.full((5, 3), -jnp.inf), jnp.zeros((4, 3, 3)))
+    chain = find(np.full((5, 3), -np.inf), np.zeros((4, 3, 3)))
     assert (int(chain.length), bool(chain.chosen.any())) == (0, False)
 
 
@@ -145,7 +144,7 @@ def test_one_frame_has_tracks_of_one_frame():
         clip_of(1),
     )
     state = tracker.start(clip, found)
-    _, tracked = tracker.track({}, state, clip, found)
+    _, tracked = compiled(tracker.track)({}, state, clip, found)
     assert tracked.track_ids.tolist() == [[2, 1, 0, 0]]
 
 
@@ -155,7 +154,7 @@ def test_padding_changes_nothing():
     frames = random_frames(np.random.default_rng(4), FRAMES, 3)
     clip = clip_of(FRAMES)
     clip.frame_valid[5:] = False
-    _, tracked = jax.jit(build(SHORT, SLOTS).track)({}, (), clip, pack(frames, SIZE))
+    _, tracked = compiled(build(SHORT, SLOTS).track)({}, (), clip, pack(frames, SIZE))
     expected, _ = run_short(frames[:5])
     assert any(map(any, expected))
     assert not tracked.track_ids[5:].any()

@@ -11,10 +11,11 @@ from tests.compilations import count_compilations
 from tests.train.processes import finish, start
 from tests.train.toy_run import Recorder
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
-from vis_jax.structures import LossAux
+from vis_jax.structures import Batch, LossAux
 from vis_jax.train.checkpoint import load_variables
 from vis_jax.train.loop import train
 from vis_jax.train.monitor import NonFiniteLossError
+from vis_jax.train.run import open_run
 
 
 def run(
@@ -54,6 +55,26 @@ def test_more_steps_compile_nothing_more(tmp_path):
     with count_compilations() as names:
         run(tmp_path, num_steps=9)
     assert len(names) == 3, names
+
+
+def test_an_update_waits_for_no_copy_between_host_and_device(tmp_path):
+    """State and batch are on the devices before it; it leaves its metrics there."""
+    config = toy_config()
+    opened = open_run(
+        config, toy_system(), toy_batches, workdir=str(tmp_path), writer=Recorder()
+    )
+    with opened as run:
+        state = run.state
+        for step in (1, 2, 3):
+            host, batch = next(run.batches)
+            with jax.transfer_guard("disallow"):
+                state, metrics = run.update(state, batch)
+                run.monitor.add(step, metrics)
+        with jax.transfer_guard("disallow"):
+            run.monitor.check()  # copies, but says so
+            with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+                run.update(state, Batch(**host))
+    assert int(state.step) == 3
 
 
 def test_optimises_parameters_only(unbroken):
