@@ -30,7 +30,6 @@ from typing import (
     Literal,
     NamedTuple,
     TypeVar,
-    cast,
     dataclass_transform,
 )
 
@@ -55,7 +54,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.least is not None and self.most is not None:
-            return f"{self.least} .. {self.most}"
+            one = self.least == self.most
+            return f"{self.least}" if one else f"{self.least} .. {self.most}"
         words = ("at least", "above", "at most", "below")
         numbers = (self.least, self.above, self.most, self.below)
         bounds = zip(words, numbers, strict=True)
@@ -93,9 +93,13 @@ class Field(NamedTuple):
     default: Any  # dataclasses.MISSING if there is none
 
 
-@functools.cache
-def fields_of(kind: Any) -> dict[str, Field]:
+def fields_of(kind: type) -> dict[str, Field]:
     """The fields of a settings class by name, those of its bases first."""
+    return _fields_of(kind)
+
+
+@functools.cache
+def _fields_of(kind: Any) -> dict[str, Field]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
     for field in dataclasses.fields(kind):
@@ -128,7 +132,7 @@ def read_settings(
 
 def _build(kind: type[T], values: Mapping, where: str, base: Any, tag: str) -> T:
     """`read_settings`; `tag` says which member of a union this is."""
-    known, found = fields_of(cast(Any, kind)), {}
+    known, found = fields_of(kind), {}
     for name in values:
         if name not in known:
             raise ValueError(f"{_join(where, name)}: {_unknown(name, known, tag)}")

@@ -3,13 +3,13 @@ import json
 import jax
 import numpy as np
 import pytest
-from vis_jax.commands.settings import build_system
 
-from configs import mask_track_rcnn_shapes
 from tests.command_line import call, error_of
+from tests.recipes import recipe
 from vis_jax import systems
 from vis_jax.commands import compare_tables
 from vis_jax.commands.compare_tables import format_table
+from vis_jax.commands.parts import build_system
 from vis_jax.evaluate.compare_rows import cue_choices, cue_name
 from vis_jax.trackers import TRACKERS
 from vis_jax.train.checkpoint import save_variables
@@ -21,7 +21,7 @@ CONFIG = "configs/mask_track_rcnn_shapes.py:debug"
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     """Flags that choose a model that knows nothing, and shows all it finds."""
-    config = mask_track_rcnn_shapes.get_config("debug")
+    config = recipe("mask_track_rcnn_shapes")
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     shapes = jax.eval_shape(build_system(config).init, jax.random.key(0), batch)
     rng = np.random.default_rng(0)
@@ -37,7 +37,8 @@ def test_a_tracker_of_a_comparison_gives_what_evaluating_it_gives(
     words, tmp_path, monkeypatch
 ):
     one = {"mask_track": TRACKERS["mask_track"]}  # others take long to compile
-    monkeypatch.setattr(systems, "trackers_of", lambda config: one)
+    method = systems.SYSTEMS["mask_track_rcnn"]._replace(trackers=lambda config: one)
+    monkeypatch.setitem(systems.SYSTEMS, "mask_track_rcnn", method)
     output = tmp_path / "out"
     compared = call("compare", *words, "--output", output, "--tables=1,3")
     assert compared.code == 0, compared

@@ -5,6 +5,8 @@ from absl import flags
 
 from tests.command_line import error_of
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.run_settings import read_run
+from vis_jax.settings import to_dict
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -12,8 +14,9 @@ from ml_collections import ConfigDict
 def get_config(arg="small"):
     if arg not in ("small", "large"):
         raise ValueError(f"size: expected small or large, got {arg!r}")
-    model = dict(size=arg, dim=8, sides=(3, 4))
-    return ConfigDict(dict(model=model, rate=0.5, flip=True))
+    model = dict(num_classes=8 if arg == "large" else 3)
+    data = dict(name="moving_shapes", short_side=(64, 96))
+    return ConfigDict(dict(system="ifr", num_steps=5, data=data, model=model))
 """
 
 
@@ -34,41 +37,86 @@ def config_of(*words):
 
 
 def test_fields_are_set_with_the_type_they_have(file):
-    words = ["--config.model.dim=16", "--config.rate", "2", "--noconfig.flip"]
-    config = config_of("--config", f"{file}:large", *words, "--config.model.sides=(5,)")
-    assert config.to_dict() == {
-        "model": {"size": "large", "dim": 16, "sides": (5,)},
-        "rate": 2.0,
-        "flip": False,
-    }
+    """Those that the file states, and all others at their defaults."""
+    words = ["--config.data.frames=3", "--config.optimizer.learning_rate", "2"]
+    words += ["--config.data.short_side=(5,)", "--noconfig.model.mask_decoder.remat"]
+    config = config_of("--config", f"{file}:large", *words)
+    assert config.data.frames == 3
+    assert config.optimizer.learning_rate == 2.0
+    assert config.data.short_side == (5,)
+    assert config.model.num_classes == 8
+    assert config.model.mask_decoder.remat is False
+    assert config == read_run(
+        dict(
+            system="ifr",
+            num_steps=5,
+            data=dict(name="moving_shapes", short_side=(5,), frames=3),
+            model=dict(num_classes=8),
+            optimizer=dict(learning_rate=2.0),
+        )
+    )
+
+
+@pytest.mark.parametrize("form", ["{}={}", "{} {}"])
+def test_the_kind_of_a_part_brings_its_own_fields(file, form):
+    names = {"model.backbone.name": "swin", "optimizer.kind": "sgd"}
+    words = " ".join(form.format(f"--config.{k}", v) for k, v in names.items()).split()
+    words += ["--config.model.backbone.window=9", "--config.optimizer.momentum=0.5"]
+    config = config_of("--config", file, *words)
+    assert (config.model.backbone.name, config.model.backbone.window) == ("swin", 9)
+    assert config.optimizer.momentum == 0.5
 
 
 def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
-    saved = {"model": {"sides": [1, [2, 3]]}, "rate": 0.1}
+    saved = to_dict(config_of("--config", file, "--config.num_steps=7"))
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    config = config_of(f"--workdir={tmp_path}", "--config.rate=0.2")
-    assert config.to_dict() == {"model": {"sides": (1, (2, 3))}, "rate": 0.2}
+    config = config_of(f"--workdir={tmp_path}", "--config.data.flip=0.2")
+    assert (config.num_steps, config.data.flip) == (7, 0.2)
+    assert config.data.short_side == (64, 96)
     config = config_of("--workdir", tmp_path, "--config", file)
-    assert config.rate == 0.5
+    assert config.num_steps == 5
 
 
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
         ("--config.modl.dim=3", "--config.modl.dim: the config has no such field"),
-        ("--config.model.dmi=3", "one of ['dim', 'sides', 'size'] in place of 'dmi'"),
-        ("--config.rate.now=3", "--config.rate.now: the config has no such field"),
+        ("--config.data.fps=3", "'flip', 'frame_range', 'frames', "),
+        ("--config.data.fps=3", "in place of 'fps'"),
+        ("--config.seed.now=3", "--config.seed.now: the config has no such field"),
         ("--noconfig.flop", "--config.flop: the config has no such field"),
-        ("--config.model.dim=wide", "--config.model.dim=wide: invalid literal for int"),
-        ("--config.model.dim=2.5", "--config.model.dim=2.5: invalid literal for int"),
-        ("--config.rate=fast", "--config.rate=fast: could not convert string to float"),
-        ("--config.flip=maybe", "config.flip"),
+        ("--config.seed=wide", "--config.seed=wide: invalid literal for int"),
+        ("--config.seed=2.5", "--config.seed=2.5: invalid literal for int"),
+        ("--config.data.flip=a", "--config.data.flip=a: could not convert string to"),
+        ("--config.data.flip=2", "data.flip: expected float, 0 .. 1, got 2.0"),
+        ("--config.model.backbone.remat=maybe", "config.model.backbone.remat"),
         ("--config.model=3", "--config.model=3: Failed to parse"),
+        ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adamw', 's"),
     ],
 )
 def test_a_wrong_field_is_named(file, tmp_path, word, expected):
     assert expected in error_of("--config", file, word, "--workdir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("config.data.fps = 3", "data.fps: no such field"),
+        ("config.data.frames = 0", "data.frames: expected int, at least 1, got 0"),
+        ("config.system = 'irf'", "system: expected one of ['ifr', "),
+        ("del config.data", "data: expected a value, got none"),
+        (
+            "config.evals = dict(a=dict(test=dict(x=1)))",
+            "evals.a.test.x: no such field",
+        ),
+    ],
+)
+def test_a_wrong_field_of_a_file_is_named_with_the_file(file, line, expected):
+    text = CONFIG.replace("return ConfigDict", "config = ConfigDict")
+    file.write_text(f"{text}    {line}\n    return config\n")
+    message = error_of("--config", file, "--dry_run")
+    assert message.startswith(f"--config {file}: {expected}")
 
 
 def test_a_wrong_argument_of_the_config_is_explained(file):
@@ -106,7 +154,7 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
     assert f"got {missing}: no such folder" in error_of("--workdir", missing)
 
 
-@pytest.mark.parametrize("text", ['{"rate": 0.', "[1]", "\udcff"])
+@pytest.mark.parametrize("text", ['{"seed": 0.', "[1]", '{"a": 1}', "\udcff"])
 def test_a_damaged_config_of_a_run_is_named(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text, errors="surrogateescape")

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs import ifr_r50
 from data_pipeline.schema import BATCH
 from tests.command_line import call, error_of
 from vis_jax.structures import LossAux
 from vis_jax.systems.system import System
 from vis_jax.train.dry_run import batch_shapes, estimate
+from vis_jax.train.run_config import RunSettings
 
 CONFIG = "configs/ifr_r50.py:debug"
 
@@ -42,8 +41,7 @@ def product_system():
 
 
 def test_counts_by_hand():
-    config = ConfigDict(dict(num_steps=1, optimizer=ifr_r50.get_config().optimizer))
-    config.optimizer.rates = config.optimizer.decays = ((".*", 1.0),)
+    config = RunSettings(num_steps=1)
     batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
     found = estimate(config, product_system(), batch, canvas=(2, 4))
     assert found.parameters == {"head": 32}
@@ -94,7 +92,7 @@ def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(tmp_p
 @pytest.mark.parametrize(
     ("field", "expected"),
     [
-        ("data.frames=0", "data.frames: expected a whole number of at least 1"),
+        ("data.frames=0", "data.frames: expected int, at least 1, got 0"),
         ("optimizer.schedule=flat", "optimizer.schedule: expected 'step' or 'cosine'"),
     ],
 )

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from tests.test_settings import Disc
 from vis_jax.commands.evaluate import fingerprint, local_folder
 
 
@@ -31,14 +31,14 @@ def test_results_for_a_bucket_are_copied_when_they_are_complete(tmp_path):
 
 
 def test_the_fingerprint_is_of_settings_names_and_values():
-    config = ConfigDict({"a": 1})
+    config = Disc(radius=1)
     tree = {"params": {"x": np.arange(4.0), "y": np.float32(1)}}
     same = {"params": {"y": np.float32(1), "x": np.arange(4.0)}}
-    assert fingerprint(config, tree) == fingerprint(ConfigDict({"a": 1}), same)
+    assert fingerprint(config, tree) == fingerprint(Disc(radius=1), same)
     others = [
         {"params": {"x": np.arange(4.0) + 1, "y": np.float32(1)}},
         {"params": {"x": np.arange(4.0).reshape(2, 2), "y": np.float32(1)}},
         {"params": {"z": np.arange(4.0), "y": np.float32(1)}},
     ]
     digests = {fingerprint(config, other) for other in [tree, *others]}
-    assert len(digests | {fingerprint(ConfigDict({"a": 2}), tree)}) == 5
+    assert len(digests | {fingerprint(Disc(radius=2), tree)}) == 5

@@ -104,7 +104,9 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
         return train_error(whole, tmp_path / "run", *words)
 
     assert "system: expected one of" in error("--config.system=irf")
-    assert "data.loader: expected one of" in error("--config.data.loader=tff")
+    assert "data.loader: expected 'tf' or 'numpy', got 'tff'" in error(
+        "--config.data.loader=tff"
+    )
     assert "data.canvas: expected" in error("--config.data.canvas=(64,'a')")
     assert "train.log_every: expected" in error("--config.train.log_every=0")
     assert "test.frame_buckets: expected" in error("--config.test.frame_buckets=a")
@@ -132,12 +134,13 @@ def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):
 
 def test_processes_wait_for_the_one_that_evaluates():
     code = """
-import sys, time
-from ml_collections import ConfigDict
+import os, sys, time
 from vis_jax.train.distributed import initialise_distributed, wait_for_all
 index = int(sys.argv[2])
-address = dict(coordinator=sys.argv[1], num_processes=2, process_id=index)
-initialise_distributed(ConfigDict(dict(distributed=address)))
+os.environ["VIS_JAX_COORDINATOR"] = sys.argv[1]
+os.environ["VIS_JAX_NUM_PROCESSES"] = "2"
+os.environ["VIS_JAX_PROCESS_ID"] = str(index)
+initialise_distributed()
 for step in range(2):
     wait_for_all(f"before {step}")
     start = time.monotonic()

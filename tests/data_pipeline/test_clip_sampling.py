@@ -1,20 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from data_pipeline.clip_config import ClipConfig, local_batch_size, read_clip_config
 
-from data_pipeline.clip_sampling import draw_frames, plan_clip, resized_size
+from data_pipeline.clip_sampling import (
+    draw_frames,
+    local_batch_size,
+    plan_clip,
+    resized_size,
+)
+from tests.recipes import data_settings
+from vis_jax.settings import to_dict
 
-CONFIG = ClipConfig(
-    frames=3,
-    frame_range=4,
-    short_side=(360, 480),
-    long_side=1333,
-    canvas=(480, 864),
-    instances=8,
-    crop=None,
-    flip=0.5,
-    colour=0.1,
-    batch_size=4,
+CONFIG = data_settings(
+    name="folder", frames=3, frame_range=4, instances=8, colour=0.1, batch_size=4
 )
 EXTENTS = np.array([[30, 720, 1280], [1, 480, 640], [2, 1280, 720], [9, 360, 640]])
 
@@ -41,8 +40,8 @@ def test_every_epoch_has_every_video_once_in_its_own_order():
 
 
 def test_switching_one_thing_leaves_the_others():
-    plain = plan_clip(0, 5, EXTENTS, CONFIG._replace(flip=0.0, colour=0.0))
-    cropped = plan_clip(0, 5, EXTENTS, CONFIG._replace(crop=(200, 300)))
+    plain = plan_clip(0, 5, EXTENTS, replace(CONFIG, flip=0.0, colour=0.0))
+    cropped = plan_clip(0, 5, EXTENTS, replace(CONFIG, crop=(200, 300)))
     assert not plain.flip
     assert plain.colour == (1.0, 1.0, 1.0)
     np.testing.assert_array_equal(plain.frame_ids, cropped.frame_ids)
@@ -65,7 +64,7 @@ def test_frames_are_near_sorted_and_differ_if_they_can(length):
 
 
 def test_crops_stay_inside_and_keep_to_their_bounds():
-    config = CONFIG._replace(crop=(400, 500))
+    config = replace(CONFIG, crop=(400, 500))
     plans = [plan_clip(0, p, EXTENTS, config) for p in range(80)]
     for plan in plans:
         top, left, height, width = plan.crop
@@ -126,17 +125,8 @@ def test_sizes_fit_any_canvas():
     ],
 )
 def test_a_bad_setting_is_named(name, value):
-    class Config:
-        def __init__(self, settings: dict):
-            self.__dict__.update(settings)
-
-    good = CONFIG._asdict()
-    assert read_clip_config(Config(good)) == CONFIG
     with pytest.raises(ValueError, match=rf"data\.{name}: expected .* got"):
-        read_clip_config(Config(good | {name: value}))
-    del good[name]
-    with pytest.raises(ValueError, match=rf"data\.{name}: expected a value, got none"):
-        read_clip_config(Config(good))
+        data_settings(**{**to_dict(CONFIG), name: value})
 
 
 def test_batches_divide_over_hosts():

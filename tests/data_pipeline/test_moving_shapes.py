@@ -187,10 +187,13 @@ def test_a_single_frame_is_a_video():
     ("changes", "message"),
     [
         ({"split": "dev"}, "split: expected one of .*got 'dev'"),
-        ({"difficulty": "extreme"}, "difficulty: expected one of"),
-        ({"height": 8}, "height: expected an integer >= 32, got 8"),
-        ({"length": (5, 3)}, "length: expected an integer >= 5, got 3"),
-        ({"length": 0}, "length: expected an integer >= 1, got 0"),
+        (
+            {"difficulty": "extreme"},
+            "difficulty: expected 'easy' or 'medium' or 'hard'",
+        ),
+        ({"height": 8}, "data.shapes.height: expected int, at least 32, got 8"),
+        ({"length": (5, 3)}, r"length: expected \(least, most\), got \(5, 3\)"),
+        ({"length": 0}, r"length: expected int or \(int, int\), at least 1, got 0"),
         ({"length": (5, 6, 7)}, "length: expected"),
         ({"num_videos": 0}, "num_videos"),
         ({"seed": -1}, "seed"),

@@ -1,11 +1,11 @@
 """The tf.data pipeline; the only file here that starts TensorFlow."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from ml_collections import ConfigDict
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -18,40 +18,26 @@ from data_pipeline.pipeline import train_batches
 from data_pipeline.rle import runs_from_strings
 from data_pipeline.rle_graph import decode_masks, run_tensors
 from data_pipeline.schema import check_batch
+from tests.recipes import data_settings
 
 
 @pytest.fixture
 def shapes():
-    return ConfigDict(
-        dict(
-            name="moving_shapes",
-            split="train",
-            root="",
-            held_out=(),
-            frames=2,
-            frame_range=3,
-            short_side=(48,),
-            long_side=1333,
-            canvas=(64, 96),
-            instances=3,
-            crop=None,
-            flip=0.5,
-            colour=0.2,
-            batch_size=4,
-            shapes=dict(height=48, width=80, length=4, difficulty="easy", num_videos=5),
-        )
-    )
+    return data_settings(
+        name="moving_shapes", frames=2, frame_range=3, short_side=(48,),
+        canvas=(64, 96), instances=3, colour=0.2, batch_size=4,
+        shapes=dict(height=48, width=80, length=4, num_videos=5),
+    )  # fmt: skip
 
 
 @pytest.fixture
 def folder(shapes, write, annotations):
-    """A config for the folder of the fixtures, with every kind of change."""
+    """Settings for the folder of the fixtures, with every kind of change."""
     root = str(write(annotations, images="JPEGImages"))
-    config = shapes.copy_and_resolve_references()
-    with config.ignore_type():
-        config.update(name="folder", root=root, short_side=(40, 70), colour=0.0)
-        config.update(crop=(30, 60), canvas=(80, 96), batch_size=8)
-    return config
+    return replace(
+        shapes, name="folder", root=root, short_side=(40, 70), colour=0.0,
+        crop=(30, 60), canvas=(80, 96), batch_size=8,
+    )  # fmt: skip
 
 
 def test_graph_decodes_as_pycocotools():
@@ -107,8 +93,7 @@ def test_both_pipelines_make_the_same_batches_of_shapes(shapes):
 
 
 def test_shapes_can_be_resized(shapes):
-    with shapes.ignore_type():
-        shapes.update(short_side=(30, 60), crop=(20, 40))
+    shapes = replace(shapes, short_side=(30, 60), crop=(20, 40))
     batch = next(train_batches(make_dataset(shapes), shapes, seed=0, start_step=0))
     check_batch(batch, B=4, T=2, M=3, H=64, W=96)
 
@@ -174,8 +159,7 @@ def test_a_run_can_be_taken_up_and_shared_by_hosts(folder):
 def test_crowds_are_dropped_and_the_largest_kept(folder, write, annotations):
     annotations["annotations"][2]["iscrowd"] = 1
     write(annotations)
-    with folder.ignore_type():
-        folder.update(instances=1, crop=None, flip=0.0, short_side=(48,))
+    folder = replace(folder, instances=1, crop=None, flip=0.0, short_side=(48,))
     batch = next(train_batches(make_dataset(folder), folder, seed=0, start_step=0))
     check_batch(batch, B=8, T=2, M=1)
     blue = batch["images"][..., 2].max((1, 2, 3)) > 200

@@ -1,19 +1,18 @@
 """Images set in motion: pixels, masks and boxes move as one, the same for every run."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from ml_collections import ConfigDict
 from PIL import Image
 
 from data_pipeline import numpy_pipeline
 from data_pipeline.augment.pseudo_clip import (
     Motion,
     draw_views,
-    read_motion,
     take_views,
     view_matrices,
 )
@@ -22,6 +21,7 @@ from data_pipeline.datasets import make_dataset, make_training_set
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
 from data_pipeline.schema import check_batch
+from tests.recipes import data_settings
 
 HEIGHT, WIDTH = 60, 80
 COLOURS = {"dog": 0, "motorcycle": 1, "mouse": 2}  # channel
@@ -68,29 +68,15 @@ def write_coco(root, change=lambda content: None):
 @pytest.fixture
 def config(tmp_path):
     """COCO alone: every clip is an image in motion."""
-    return ConfigDict(
-        dict(
-            name="coco",
-            root=str(write_coco(tmp_path / "coco")),
-            split="train2017",
-            held_out=(),
-            stills=dict(
-                root="", split="train2017", share=0.0, zoom=(0.5, 1.0), angle=15.0,
-                names=NAMES,
-            ),
-            frames=4,
-            frame_range=4,
-            short_side=(48, 64),
-            long_side=1333,
-            canvas=(64, 96),
-            instances=3,
-            crop=None,
-            flip=0.5,
-            colour=0.0,
-            batch_size=4,
-            shapes={},
-        )
+    return data_settings(
+        name="coco", root=str(write_coco(tmp_path / "coco")), split="train2017",
+        stills=dict(names=NAMES), frames=4, frame_range=4, short_side=(48, 64),
+        canvas=(64, 96), instances=3, batch_size=4,
     )  # fmt: skip
+
+
+def with_stills(config, **fields):
+    return replace(config, stills=replace(config.stills, **fields))
 
 
 @pytest.fixture
@@ -101,10 +87,8 @@ def joint(config, write, annotations):
         {"id": 3, "name": "Dog"},
     ]
     root = str(write(annotations, images="JPEGImages"))
-    with config.ignore_type():
-        config.stills.update(root=config.root, share=0.25)
-        config.update(name="folder", root=root, split="train", short_side=(48,))
-    return config
+    config = with_stills(config, root=config.root, share=0.25)
+    return replace(config, name="folder", root=root, split="train", short_side=(48,))
 
 
 def view(x=0.0, y=0.0, angle=0.0, zoom=1.0):
@@ -224,33 +208,28 @@ def test_the_share_is_spread_evenly(share):
 
 def test_evaluation_sees_only_what_it_asks_for(joint):
     assert len(make_dataset(joint, "train").videos) == 2
-    with joint.ignore_type():
-        joint.stills.share = 0
-    assert len(make_training_set(joint).videos) == 2
+    assert len(make_training_set(with_stills(joint, share=0.0)).videos) == 2
 
 
 def test_settings_that_cannot_be(config, joint):
     for zoom in ((0.0, 1.0), (0.9, 0.5), 1, ("a", "b"), (0.5, 0.7, 0.9)):
         with pytest.raises(ValueError, match="stills.zoom: expected"):
-            read_motion(zoom, 5)
-    with pytest.raises(ValueError, match="stills.angle: expected 0 to 45"):
-        read_motion((0.5, 1), 90)
+            data_settings(name="coco", stills=dict(zoom=zoom))
+    with pytest.raises(ValueError, match=r"stills.angle: expected float, 0 \.\. 45"):
+        data_settings(name="coco", stills=dict(angle=90))
     with pytest.raises(ValueError, match="data.loader: expected 'tf'"):
         numpy_pipeline.train_batches(
             make_training_set(joint), joint, seed=0, start_step=0
         )
-    with joint.ignore_type():
-        joint.stills.share = 1.5
+    with pytest.raises(ValueError, match=r"stills.share: expected float, 0 \.\. 1"):
+        data_settings(name="coco", stills=dict(share=1.5))
     with pytest.raises(ValueError, match="stills.share: expected more than 0, below"):
-        make_training_set(joint)
-    with joint.ignore_type():
-        joint.stills.update(share=0.5, names=(("dog", ""), ("motorcycle", "")))
+        make_training_set(with_stills(joint, share=1.0))
+    other = (("dog", ""), ("motorcycle", ""))
     with pytest.raises(DataError, match="expected a category among"):
-        make_training_set(joint)
-    with joint.ignore_type():
-        joint.stills.root = "absent"
+        make_training_set(with_stills(joint, share=0.5, names=other))
     with pytest.raises(DataError, match="expected the file annotations/instances_tr"):
-        make_training_set(joint)
+        make_training_set(with_stills(joint, share=0.5, names=other, root="absent"))
 
 
 @pytest.mark.parametrize(
@@ -269,9 +248,8 @@ def test_defects_of_annotations_name_the_place(tmp_path, config, key, value, mat
     root = write_coco(
         tmp_path / "bad", lambda content: content["annotations"][0].update({key: value})
     )
-    config.root = str(root)
     with pytest.raises(DataError, match=match):
-        make_training_set(config)
+        make_training_set(replace(config, root=str(root)))
 
 
 def test_a_bad_image_is_named(config, tmp_path):

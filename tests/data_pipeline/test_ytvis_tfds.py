@@ -5,7 +5,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from data_pipeline.datasets import make_dataset
 from data_pipeline.datasets.to_ytvis import to_ytvis
@@ -14,6 +13,8 @@ from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
+from data_pipeline.settings import Settings
+from tests.recipes import data_settings
 from tests.small_disk import files_up_to
 
 LENGTH = 6  # frames of the videos of the fixture
@@ -50,30 +51,13 @@ def same_truth(one, other):
             assert a[key].dtype == b[key].dtype
 
 
-def settings(root, **changes) -> ConfigDict:
+def settings(root, **changes) -> Settings:
     """Clips with every kind of change."""
-    config = ConfigDict(
-        dict(
-            name="folder",
-            root=str(root),
-            split="train",
-            held_out=(),
-            frames=2,
-            frame_range=3,
-            short_side=(40, 70),
-            long_side=1333,
-            canvas=(80, 96),
-            instances=3,
-            crop=(30, 60),
-            flip=0.5,
-            colour=0.2,
-            batch_size=4,
-            shapes={},
-        )
-    )
-    with config.ignore_type():
-        config.update(changes)
-    return config
+    fields = dict(
+        name="folder", root=str(root), frames=2, frame_range=3, short_side=(40, 70),
+        canvas=(80, 96), instances=3, crop=(30, 60), colour=0.2, batch_size=4,
+    )  # fmt: skip
+    return data_settings(**fields | changes)
 
 
 def test_whole_videos_and_truth_are_those_of_the_folder(folder, packed):

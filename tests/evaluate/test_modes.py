@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from configs import common, ifr_shapes
 from tests.compilations import count_compilations
+from tests.recipes import recipe
 from tests.systems.contract import first_batch
 from vis_jax.evaluate.infer import make_infer
 from vis_jax.evaluate.masks import Sizes
@@ -25,11 +25,11 @@ CLIPS = dict(mode="clip", clip_length=8, clip_stride=7, clip_instances=5, clip_t
 
 
 def _config(**test):
-    config = ifr_shapes.get_config("debug")
-    config.model.mask_decoder.update(layers=1, queries=5, dim=16, mlp_dim=16)
-    config.model.pixel_decoder.update(dim=16)
-    config.test.update(short_side=SIDE, frame_buckets=(4,), top=6, **test)
-    return config
+    decoder = dict(layers=1, queries=5, dim=16, mlp_dim=16)
+    test = dict(short_side=SIDE, frame_buckets=(4,), top=6) | test
+    changes = {f"model.mask_decoder.{name}": value for name, value in decoder.items()}
+    changes |= {f"test.{name}": value for name, value in test.items()}
+    return recipe("ifr_shapes", "debug", {**changes, "model.pixel_decoder.dim": 16})
 
 
 @functools.cache
@@ -69,12 +69,7 @@ def _check_equal(found, expected):
 
 def test_one_clip_as_long_as_the_video_is_the_whole_video():
     """But for queries below 0.05, which clips leave out: here are none."""
-    config = _config()
-    # As in configs from before there were modes.
-    for name in common.INFERENCE:
-        del config.test[name]
-    infer = make_infer(build(config), _variables(), config.test)
-    whole = infer(_frames(3), height=SIDE, width=SIDE, num_frames=3)
+    whole = _infer(3)
     assert len(whole.scores) == 6
     assert whole.scores.min() > 0.05
     _check_equal(_infer(3, **CLIPS), whole)
@@ -170,10 +165,10 @@ def test_resolutions_of_a_video_are_averaged():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(mode="frame"), "test.mode: expected one of"),
+        (dict(mode="frame"), "test.mode: expected 'video' or 'clip', got 'frame'"),
         (dict(clip_stride=4, clip_length=4), "test.clip_stride: expected less than"),
-        (dict(clip_stride=0), "test.clip_stride: expected at least 1, got 0"),
-        (dict(clip_link="iou"), "test.clip_link: expected one of"),
+        (dict(clip_stride=0), "test.clip_stride: expected int, at least 1, got 0"),
+        (dict(clip_link="iou"), "test.clip_link: expected 'siou' or 'eq4'"),
         (dict(clip_tracks=3), "test.clip_tracks: expected at least test.clip_inst"),
         (dict(tta=(SIDE,)), r"test.tta: expected \(\) with test.mode 'clip'"),
         (dict(mode="video", tta=(48, 64)), "test.tta: expected to contain test.short"),

@@ -4,6 +4,8 @@ Matches and what is left are sets: pairs and indices of ours that are the stored
 come in the stored order.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +88,8 @@ def _detections(boxes, looks, count: int) -> Detections:
 
 def _tracker(case: Case):
     stored = case.manifest["settings"]
-    settings = deep_sort.PUBLISHED._replace(
+    settings = dataclasses.replace(
+        deep_sort.PUBLISHED,
         min_score=0.0,
         max_cosine_distance=stored["max_cosine_distance"],
         max_iou_distance=stored["max_iou_distance"],

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from tests.golden.cases import Case, nchw, nhwc
 from tests.golden.gradients import official_gradients
@@ -31,7 +30,8 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.bilinear import resize
-from vis_jax.systems.ifr import Model, build_model
+from vis_jax.settings import read_settings
+from vis_jax.systems.ifr import Model, Settings, build_model
 
 
 class Run(NamedTuple):
@@ -62,7 +62,7 @@ def compare(case: Case, *, gradients: bool) -> dict[str, np.ndarray]:
 
 def converted(case: Case) -> tuple[Model, dict]:
     """The model of a case with its weights, by the public converter."""
-    model = build_model(config_of_case(case))
+    model = build_model(settings_of_case(case))
     variables, report = convert_tensors(case.weights(), shapes_of(model), "mask2former")
     if report.new:
         raise ValueError(f"expected every parameter to be filled, not {report.new}")
@@ -172,8 +172,10 @@ def enlarge(masks: np.ndarray, settings: dict) -> np.ndarray:
 def loss_results(case: Case, run: Run) -> dict[str, np.ndarray]:
     """Matches, points and losses for the stored targets and draws."""
     truth, weights = truth_of_case(case), weights_of_case(case)
-    matched = match(case, run.out, run.features, truth, weights)
-    terms = loss_terms(case, run.out, run.features, truth, matched, weights)
+    matched = jax.device_get(match(case, run.out, run.features, truth, weights))
+    terms = jax.device_get(
+        loss_terms(case, run.out, run.features, truth, matched, weights)
+    )
     results = {
         "train/logits_final": np.asarray(run.out.class_logits[-1]),
         "loss/total": np.asarray(sum(x.sum() for x in terms.values())),
@@ -237,8 +239,8 @@ def _is_video(case: Case) -> bool:
     return case.manifest["case"].startswith("video")
 
 
-def config_of_case(case: Case) -> ConfigDict:
-    """The part of a config that describes the model of a case."""
+def settings_of_case(case: Case) -> Settings:
+    """The settings of the model of a case."""
     settings = case.manifest["settings"]
     swin = dict(name="swin", variant="tiny", drop_path=settings["drop_path_rate"])
     model = dict(
@@ -256,4 +258,4 @@ def config_of_case(case: Case) -> ConfigDict:
             mlp_dim=2048,
         ),
     )
-    return ConfigDict(dict(compute_dtype="float32", model=model, loss=dict(kind="ce")))
+    return read_settings(Settings, dict(model=model, loss=dict(kind="ce")))

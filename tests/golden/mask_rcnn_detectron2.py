@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.cases import Case, nchw, nhwc
 from tests.golden.conventions import UPPER, paste_masks
 from tests.golden.mask_rcnn import CANVAS, model_of, shapes_of
@@ -27,6 +28,8 @@ from vis_jax.ops.roi_align import ALIGNED, roi_levels
 
 _MEAN = (103.53, 116.28, 123.675)  # blue, green, red
 STRIDES = tuple((2**power, 2**power) for power in range(2, 7))
+
+_paste = compiled(paste_masks, static_argnames="size")
 
 
 def converted(case: Case) -> tuple[MaskRCNN, dict]:
@@ -120,7 +123,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
         for name in ("boxes", "labels")
     )
     labels = labels.astype(np.int32)
-    run = _run(model, variables, images, sizes, given, found, labels)
+    run = jax.device_get(_run(model, variables, images, sizes, given, found, labels))
     out = run["given"]
     results = {
         "given_rois/box_pooled": nchw(run["pooled"].reshape(12, 7, 7, 256)),
@@ -140,8 +143,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
         results[f"proposals/{i}/boxes"] = run["proposals"].boxes[i]
         results[f"proposals/{i}/logits"] = run["proposals"].logits[i]
         size = (int(sizes[i, 0]), int(sizes[i, 1]))
-        probs = paste_masks(run["probs"][i], jnp.asarray(found[i]), size=size)
-        masks = np.asarray(probs) >= 0.5
+        masks = _paste(run["probs"][i], found[i], size=size) >= 0.5
         results[f"detections/{i}/masks_packed"] = np.packbits(masks)
         results[f"detections/{i}/mask_area"] = masks.sum(axis=(1, 2))
     return results

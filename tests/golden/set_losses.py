@@ -12,7 +12,7 @@ import numpy as np
 from tests.golden.cases import Case
 from vis_jax.layers.queries import ClipFeatures, DecoderOutput, mask_logits
 from vis_jax.losses.classification import weighted_cross_entropy
-from vis_jax.losses.set_loss import Truth, Weights, mask_terms_at, match_cost_at
+from vis_jax.losses.set_loss import CrossEntropy, Truth, mask_terms_at, match_cost_at
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.point_sample import uncertain_points
 
@@ -24,7 +24,7 @@ def match(
     out: DecoderOutput,
     features: ClipFeatures,
     truth: Truth,
-    weights: Weights,
+    weights: CrossEntropy,
 ) -> jax.Array:
     """Query of every instance: int32 [L, B, M]."""
     batch = len(_counts(case))
@@ -50,7 +50,7 @@ def loss_terms(
     features: ClipFeatures,
     truth: Truth,
     matched: jax.Array,
-    weights: Weights,
+    weights: CrossEntropy,
 ) -> dict[str, jax.Array]:
     """Weighted terms of every prediction: 'ce', 'mask' and 'dice', [L] each."""
     return _loss_terms(out, features, truth, matched, _loss_draws(case), weights)
@@ -169,16 +169,14 @@ def truth_of_case(case: Case) -> Truth:
     return Truth(*map(jnp.asarray, (labels, masks, valid, frame_valid)))
 
 
-def weights_of_case(case: Case) -> Weights:
+def weights_of_case(case: Case) -> CrossEntropy:
     """The stored settings of the loss."""
     settings = case.manifest["settings"]
     label, mask, dice = (float(x) for x in settings["class_mask_dice_weights"])
-    return Weights(
-        kind="ce",
+    return CrossEntropy(
         label=label,
         mask=mask,
         dice=dice,
         points=settings["train_num_points"],
-        cross_frame=0.0,
         no_object=settings["no_object_weight"],
     )

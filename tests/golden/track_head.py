@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.cases import Case, nhwc
 from tests.golden.golden_weights import uniform
 from vis_jax.association.track_head import TrackHead
@@ -48,7 +49,7 @@ def converted(case: Case):
     """The head and its converted weights."""
     width = case.manifest["settings"]["fc_out_channels"]
     head = TrackHead(width=width)
-    region = jnp.zeros((1, *FEATURES[1:], FEATURES[0]))
+    region = jax.ShapeDtypeStruct((1, *FEATURES[1:], FEATURES[0]), jnp.float32)
     shapes = jax.eval_shape(head.init, jax.random.key(0), region)
     weights = case.weights()
 
@@ -65,18 +66,14 @@ def converted(case: Case):
 
     params = layer("fc1", "track_head.fcs.0", roi_kernel)
     params |= layer("fc2", "track_head.fcs.1", kernel)
-    return head, {"params": jax.tree.map(jnp.asarray, params)}
+    return head, {"params": params}
 
 
 def settings_of(case: Case) -> Settings:
     """The settings of the authors' code."""
     detection, iou, category = case.manifest["settings"]["match_coeff"]
     return Settings(
-        detection=detection,
-        iou=iou,
-        category=category,
-        category_of_new=True,
-        refresh_labels=False,
+        detection=float(detection), iou=float(iou), category=float(category)
     )
 
 
@@ -84,9 +81,9 @@ def association_results(case: Case, head, variables, sequence: str):
     """Identities, scores and the memory after each frame of one sequence."""
     settings = settings_of(case)
     tracker = build(settings, SLOTS)
-    track = jax.jit(tracker.track)
-    score = jax.jit(lambda bank, found: match_scores(bank, found, settings))
-    apply = jax.jit(head.apply)
+    track, start = compiled(tracker.track), compiled(tracker.start)
+    score = compiled(lambda bank, found: match_scores(bank, found, settings))
+    apply = compiled(head.apply)
     clip = Clip(
         np.zeros((1, 1, 1, 3), np.uint8), np.ones(1, bool), np.ones(2, np.int32)
     )
@@ -102,7 +99,7 @@ def association_results(case: Case, head, variables, sequence: str):
         count = len(stored["boxes"])
         found = detections(stored, lambda x: apply(variables, x))
         if bank is None:
-            bank = tracker.start(clip, found)
+            bank = start(clip, found)
         scores = jax.tree.map(
             lambda x, n=count, m=int(bank.tracks): np.asarray(x)[:n, : 1 + m],
             score(bank, jax.tree.map(lambda x: x[0], found)),
@@ -124,7 +121,7 @@ def detections(stored: dict, embed) -> Detections:
     def pad(array, value=0):
         rows = np.full((1, SIZE, *array.shape[1:]), value, array.dtype)
         rows[0, :count] = array
-        return jnp.asarray(rows)
+        return rows
 
     return Detections(
         # Their corners are inclusive, ours are not.
@@ -133,8 +130,8 @@ def detections(stored: dict, embed) -> Detections:
         labels=pad(stored["labels"].astype(np.int32)),
         valid=pad(np.ones(count, bool)),
         embeds=embed(pad(np.moveaxis(stored["features"], 1, -1))),
-        looks=jnp.zeros((1, SIZE, 0)),
-        mask_logits=jnp.zeros((1, SIZE, 1, 1)),
+        looks=np.zeros((1, SIZE, 0), np.float32),
+        mask_logits=np.zeros((1, SIZE, 1, 1), np.float32),
     )
 
 
@@ -184,19 +181,19 @@ def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
         logits = jax.vmap(match_logits)(embeds, memory, jnp.asarray(there))
         return match_loss(logits, jnp.asarray(targets), positive), logits
 
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    both = compiled(jax.value_and_grad(loss, has_aux=True))
     results = {}
     for name in ("train", "train_single"):
         positive = split_pairs(case.arrays[f"{name}/weights"]) > 0
         # The authors' code takes an image with one positive for one without any.
         positive &= positive.sum(axis=1, keepdims=True) != 1
-        (value, logits), _ = compiled(variables, jnp.asarray(positive))
+        (value, logits), _ = both(variables, positive)
         right = np.asarray(logits).argmax(axis=-1) == targets
         results[f"{name}/loss_match"] = np.asarray(value)[None]
         results[f"{name}/match_acc"] = 100 * right[positive].mean(keepdims=True)
     # The gradients were stored with all regions positive.
     everything = split_pairs(np.ones(7)) > 0
-    _, gradient = compiled(variables, jnp.asarray(everything))
+    _, gradient = both(variables, everything)
     for layer, official in (("fc1", 0), ("fc2", 1)):
         key = f"train/grad/track_head.fcs.{official}.bias"
         results[key] = np.asarray(gradient["params"][layer]["bias"])

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,8 +7,9 @@ import numpy as np
 import pytest
 
 from vis_jax.losses.set_loss import (
+    CrossEntropy,
+    Focal,
     Truth,
-    Weights,
     mask_terms_at,
     match_cost_at,
     set_loss,
@@ -17,8 +19,7 @@ from vis_jax.ops.point_sample import draw_sizes
 from vis_jax.structures import Batch
 
 M, T, Q, K, C, P = 3, 2, 5, 4, 6, 12
-FOCAL = Weights("focal", 2.0, 5.0, 5.0, P, 0.3, 0.1)
-CE = FOCAL._replace(kind="ce", cross_frame=0.0)
+FOCAL, CE = Focal(points=P), CrossEntropy(points=P)
 _terms = jax.jit(mask_terms_at)
 _cost = jax.jit(match_cost_at, static_argnums=5)
 _loss = jax.jit(set_loss, static_argnums=5)
@@ -197,7 +198,7 @@ def test_set_0_has_no_cross_frame_terms():
     embeds[1] = 0.0
     light, heavy = (
         _loss(logits, embeds, features, truth, jax.random.key(0), weights)
-        for weights in (FOCAL, FOCAL._replace(cross_frame=9.0))
+        for weights in (FOCAL, dataclasses.replace(FOCAL, cross_frame=9.0))
     )
     # A mean over instances, of which each has T (T - 1) maps of other frames.
     expected = 5.0 * (9.0 - 0.3) * T * (T - 1) * np.log(2)

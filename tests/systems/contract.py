@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from data_pipeline.datasets import make_dataset
 from data_pipeline.numpy_pipeline import train_batches
 from data_pipeline.schema import check_batch
+from vis_jax.commands.run_settings import RunSettings
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch, Clip, Predictions
 from vis_jax.systems.system import System
@@ -27,7 +27,7 @@ class Checked(NamedTuple):
     loss_and_gradient: Callable
 
 
-def first_batch(config: ConfigDict) -> Batch:
+def first_batch(config: RunSettings) -> Batch:
     """The first batch of a config whose data set is drawn."""
     batches = train_batches(
         make_dataset(config.data), config.data, seed=config.seed, start_step=0
@@ -38,8 +38,8 @@ def first_batch(config: ConfigDict) -> Batch:
 
 
 def check_system(
-    build: Callable[[ConfigDict], System],
-    config: ConfigDict,
+    build: Callable[[RunSettings], System],
+    config: RunSettings,
     *,
     no_gradient: Collection[str] = (),
 ) -> Checked:

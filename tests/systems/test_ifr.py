@@ -2,27 +2,26 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import ifr_shapes
+from tests.recipes import changed, recipe
 from tests.systems.contract import check_system, first_batch
 from vis_jax.structures import Clip
 from vis_jax.systems.ifr import build, build_model
 
 
-def _config(decoder):
-    config = ifr_shapes.get_config(f"debug,decoder={decoder}")
-    config.model.mask_decoder.update(layers=1, queries=5)
-    config.loss.points = 16
-    # Frames beyond two are recomputed in the backward pass by the large recipes.
-    config.model.frame_queries.remat = True
-    return config
+def _config(decoder, changes=None):
+    small = {"model.mask_decoder.layers": 1, "model.mask_decoder.queries": 5}
+    small["loss.points"] = 16
+    if decoder == "ifr":
+        # Large recipes recompute frames beyond two in the backward pass.
+        small["model.mask_decoder.remat"] = True
+    return recipe("ifr_shapes", f"debug,decoder={decoder}", small | (changes or {}))
 
 
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_keeps_the_contract_of_systems(decoder):
-    config = _config(decoder)
     # The clips of the contract have two frames, and three with padding: so features
     # made a few frames at a time are held against those made at once.
-    config.test.chunk = 2
+    config = _config(decoder, {"test.chunk": 2})
     found = check_system(build, config).predictions
     assert found.labels.shape == (config.model.mask_decoder.queries,)
     assert found.valid.all()
@@ -30,8 +29,7 @@ def test_keeps_the_contract_of_systems(decoder):
 
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config("ifr")
-    config.compute_dtype = "bfloat16"
+    config = _config("ifr", {"compute_dtype": "bfloat16"})
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -39,8 +37,7 @@ def test_bfloat16_computes_without_hidden_promotion():
     assert loss.dtype == jnp.float32
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
     for mode in ("video", "clip"):
-        config.test.mode = mode
-        system = build(config)
+        system = build(changed(config, {"test.mode": mode}))
         state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
         assert found.mask_logits.dtype == jnp.float32
         shapes = jax.eval_shape(system.start, clip)
@@ -64,21 +61,15 @@ def test_bfloat16_computes_without_hidden_promotion():
     ],
 )
 def test_an_unknown_choice_is_an_error(field, value):
-    config = _config("ifr")
-    config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=f"{field}: expected one of .* got '{value}'"):
-        build(config)
+        _config("ifr", {field: value})
 
 
 def test_cross_frame_loss_needs_queries_of_frames():
-    config = _config("m2f_vis")
-    config.loss.cross_frame = 0.3
     with pytest.raises(ValueError, match=r"loss.cross_frame: expected 0.0"):
-        build(config)
+        _config("m2f_vis", {"loss.cross_frame": 0.3})
 
 
 def test_no_classes_are_an_error():
-    config = _config("ifr")
-    config.model.num_classes = 0
     with pytest.raises(ValueError, match=r"model.num_classes: expected at least 1"):
-        build(config)
+        build(_config("ifr", {"model.num_classes": 0}))

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import mask_track_rcnn_shapes
+from tests.recipes import recipe
 from tests.systems.contract import Checked, check_system, first_batch
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
 from vis_jax.structures import Clip
 from vis_jax.systems.mask_track_rcnn import Pair, build, draw_pair, track_loss
 
 
-def _config(arg="debug"):
-    return mask_track_rcnn_shapes.get_config(arg)
+def _config(changes=None):
+    return recipe("mask_track_rcnn_shapes", "debug", changes)
 
 
 @functools.cache
@@ -130,8 +130,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
 
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config()
-    config.compute_dtype = "bfloat16"
+    config = _config({"compute_dtype": "bfloat16"})
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -147,35 +146,38 @@ def test_bfloat16_computes_without_hidden_promotion():
     [
         ("model.backbone.name", "vgg", "expected one of"),
         ("model.num_classes", 0, "expected at least 1, got 0"),
-        ("model.rpn.sampled", 1, "expected 2 .. 1536, got 1"),  # anchors of 64 x 96
-        ("model.rpn.proposals", 2000, "expected 1 .. 1536, got 2000"),
-        ("model.regions.sampled", 999, "expected 1 .. 16, got 999"),
-        ("model.regions.positives", 17, "expected 1 .. 16, got 17"),
-        ("model.track_head.positive", 0.3, "expected 0.5 .. 1, got 0.3"),
-        ("test.score", 2.0, "expected 0 .. 1, got 2.0"),
-        ("test.objects", 129, "expected 1 .. 128, got 129"),  # 16 regions, 8 classes
+        ("model.rpn.sampled", 1, "expected int, at least 2, got 1"),
+        ("model.regions.sampled", 999, "expected at most model.rpn.proposals, 16"),
+        ("model.regions.positives", 17, "expected at most sampled, 16, got 17"),
+        ("model.track_head.positive", 0.3, "expected float, 0.5 .. 1, got 0.3"),
+        ("test.score", 2.0, "expected float, 0 .. 1, got 2.0"),
+        ("test.objects", 129, "expected at most model.rpn.proposals x classes, 128"),
         ("test.tracker", "sort", "expected one of"),
         ("test.mode", "film", "expected 'video' or 'clip'"),
-        ("test.tta", (64,), r"expected \(\)"),
-        ("test.tracks", 0, "expected at least 1"),
+        ("test.tta", (64,), r"expected \(\) with a tracker"),
+        ("test.tracks", 0, "expected int, at least 1"),
     ],
 )
 def test_a_wrong_setting_is_an_error(field, value, message):
-    config = _config()
-    config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=f"{field}: {message}"):
-        build(config)
+        build(_config({field: value}))
+
+
+@pytest.mark.parametrize("field", ["model.rpn.sampled", "model.rpn.proposals"])
+def test_more_regions_than_anchors_of_a_frame_are_an_error(field):
+    config = _config({field: 2000})
+    system, batch = build(config), first_batch(config)
+    shapes = jax.eval_shape(build(_config()).init, jax.random.key(0), batch)
+    # 1536 anchors of 64 x 96 pixels.
+    with pytest.raises(ValueError, match=f"{field}: expected at most 1536, .* got 200"):
+        jax.eval_shape(system.loss, shapes, batch, jax.random.key(0))
 
 
 def test_clips_of_single_frames_are_all_that_a_tracker_reads():
-    config = _config()
-    config.test.update(mode="clip", clip_length=1, clip_stride=1)
-    build(config)
+    clips = {"test.mode": "clip"}
+    build(_config(clips))
     for name in ("clip_length", "clip_stride"):
-        config.test[name] = 2
-        with pytest.raises(ValueError, match=f"test.{name}: expected 1 with a tracker"):
-            build(config)
-        config.test[name] = 1
-    config.test.tracker = "seq"
-    with pytest.raises(ValueError, match="test.mode: expected 'video' with"):
-        build(config)
+        with pytest.raises(ValueError, match=f"test.{name}: expected int, 1, got 2"):
+            _config({**clips, f"test.{name}": 2})
+    with pytest.raises(ValueError, match=r"test.mode: expected 'video' with .* 'seq'"):
+        build(_config({**clips, "test.tracker": "seq"}))

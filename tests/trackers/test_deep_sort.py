@@ -1,5 +1,6 @@
 import functools
 import itertools
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,7 @@ from tests.trackers.contract import (
     runner,
 )
 from tests.trackers.frames import Seen, square
-from vis_jax.trackers import TRACKERS
-from vis_jax.trackers.deep_sort import PUBLISHED, VIS, build
+from vis_jax.trackers.deep_sort import PUBLISHED, Settings, build
 from vis_jax.trackers.deep_sort_matching import (
     Limits,
     Pairs,
@@ -28,7 +28,8 @@ from vis_jax.trackers.deep_sort_matching import (
 from vis_jax.trackers.kalman import GATE
 from vis_jax.trackers.tracker import Tracker
 
-STRICT = PUBLISHED._replace(n_init=2, max_age=3)  # as published, for fewer frames
+DEFAULT = Settings()
+STRICT = replace(PUBLISHED, n_init=2, max_age=3)  # as published, for fewer frames
 LIMITS = Limits(look_distance=0.2, iou_distance=0.7)
 WEIGHTS = Weights(1.0, 2.0, 10.0, 2.0)
 
@@ -191,7 +192,7 @@ def test_looks_bridge_a_jump_that_the_filter_expects():
     def second(shift, look):
         box, moved = (0, 0, 10, 20), (shift, 0, 10 + shift, 20)
         frames = [[Seen(box, embed=red)], [Seen(moved, embed=look)]]
-        return run_of(VIS)(frames)[0][1]
+        return run_of(DEFAULT)(frames)[0][1]
 
     assert second(8, red) == [1]
     assert second(8, blue) == [2]
@@ -212,7 +213,7 @@ def test_a_track_is_confirmed_and_expires():
 
 
 def test_tracks_not_yet_confirmed_can_be_hidden():
-    run, here = run_of(STRICT._replace(show_tentative=False)), [Seen(square(0))]
+    run, here = run_of(replace(STRICT, show_tentative=False)), [Seen(square(0))]
     assert run([here, here, here, [], [], here]) == ([[0], [1], [1], [], [], [0]], 0)
 
 
@@ -226,46 +227,26 @@ def test_objects_beyond_the_slots_are_counted():
         [Seen(square(100.0 * i + 1000 * t), label=i % 3) for i in range(4)]
         for t in range(2)
     ]
-    assert run_of(VIS)([*frames, frames[0]]) == (
+    assert run_of(DEFAULT)([*frames, frames[0]]) == (
         [[1, 2, 3, 4], [5, 6, 0, 0], [1, 2, 3, 4]],
         2,
     )
 
 
-@pytest.mark.parametrize("settings", [VIS, STRICT], ids=["vis", "strict"])
+@pytest.mark.parametrize("settings", [DEFAULT, STRICT], ids=["vis", "strict"])
 def test_separated_objects_keep_their_names(settings):
     check_separated_objects(run_of(settings))
 
 
-@pytest.mark.parametrize("settings", [VIS, STRICT], ids=["vis", "strict"])
+@pytest.mark.parametrize("settings", [DEFAULT, STRICT], ids=["vis", "strict"])
 def test_padding_changes_nothing(settings):
     check_padding(run_of(settings))
 
 
-@pytest.mark.parametrize("settings", [VIS, STRICT], ids=["vis", "strict"])
+@pytest.mark.parametrize("settings", [DEFAULT, STRICT], ids=["vis", "strict"])
 def test_the_order_changes_names_alone(settings):
     check_order(run_of(settings))
 
 
 def test_frame_by_frame_is_all_at_once():
     check_frame_by_frame(tracker_of(STRICT))
-
-
-def test_wrong_settings_are_named():
-    values = VIS._asdict()
-    assert TRACKERS["deep_sort"](values, SLOTS).offline is False
-    for wrong, message in [
-        (
-            {"matching": "both"},
-            r"deep_sort\.matching: expected one of \('casc.* 'both'",
-        ),
-        (
-            {"n_init": 0},
-            r"test\.trackers\.deep_sort\.n_init: expected at least 1, got 0",
-        ),
-        ({"min_score": 30.0}, r"deep_sort\.min_score: expected 0 \.\. 1, got 30\.0"),
-        ({"max_cosine_distance": 2.1}, r"max_cosine_distance: expected 0 \.\. 2"),
-        ({"budget": None}, r"deep_sort\.budget: expected int, got None"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            TRACKERS["deep_sort"]({**values, **wrong}, SLOTS)

@@ -14,19 +14,10 @@ from tests.trackers.contract import (
     runner,
 )
 from tests.trackers.frames import Seen, iou, random_frames, square
-from vis_jax.trackers import TRACKERS, build_tracker
 from vis_jax.trackers.iou import Settings, build
 
-PAPER = Settings(
-    detection=1.0,
-    iou=2.0,
-    category=10.0,
-    min_iou=0.3,
-    filter_first=False,
-    losers="dropped",
-    refresh_labels=False,
-)
-OTHER = PAPER._replace(filter_first=True, losers="new", refresh_labels=True)
+PAPER = Settings()
+OTHER = Settings(filter_first=True, losers="new", refresh_labels=True)
 
 
 @functools.cache
@@ -68,7 +59,7 @@ def test_losers_are_dropped_or_new():
 
 
 def test_the_label_is_that_of_birth_or_refreshed():
-    refreshed = run_of(PAPER._replace(refresh_labels=True))
+    refreshed = run_of(Settings(refresh_labels=True))
     apart = [
         [Seen(square(0), label=0), Seen(square(2), label=1)],
         [Seen(square(0), label=2)],  # takes the first track: IoU 1 against 2/3
@@ -150,29 +141,3 @@ def test_the_order_changes_names_alone():
 
 def test_frame_by_frame_is_all_at_once():
     check_frame_by_frame(build(PAPER, SLOTS))
-
-
-def test_wrong_settings_are_named():
-    values = PAPER._asdict()
-    assert TRACKERS["iou"](values, SLOTS).offline is False
-    for wrong, message in [
-        ({"min_iuo": 0.3}, r"test\.trackers\.iou\.min_iuo: expected one of \['cat"),
-        ({"losers": "old"}, r"test\.trackers\.iou\.losers: expected one of \('drop"),
-        ({"min_iou": 0.0}, r"test\.trackers\.iou\.min_iou: expected above 0 .* got 0"),
-        ({"filter_first": 1}, r"iou\.filter_first: expected bool, got 1"),
-        ({"category": True}, r"iou\.category: expected float, got True"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            TRACKERS["iou"]({**values, **wrong}, SLOTS)
-    del values["min_iou"]
-    with pytest.raises(ValueError, match=r"iou\.min_iou: expected a value, got only"):
-        TRACKERS["iou"](values, SLOTS)
-
-
-def test_the_tracker_is_chosen_by_name():
-    test = {"tracker": "iou", "tracks": 5, "trackers": {"iou": PAPER._asdict()}}
-    assert build_tracker(test, TRACKERS).offline is False
-    with pytest.raises(ValueError, match=r"test\.tracker: expected one of .*'iou'"):
-        build_tracker({**test, "tracker": "uoi"}, TRACKERS)
-    with pytest.raises(ValueError, match=r"test\.trackers\.iou: expected settings"):
-        build_tracker({**test, "trackers": {}}, TRACKERS)

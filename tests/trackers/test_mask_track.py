@@ -16,9 +16,7 @@ from tests.trackers.contract import (
 from tests.trackers.frames import Seen, clip_of, iou, pack, random_frames, square
 from vis_jax.trackers.mask_track import Settings, build
 
-RELEASED = Settings(
-    detection=1.0, iou=2.0, category=10.0, category_of_new=True, refresh_labels=False
-)
+RELEASED = Settings()
 OTHER = Settings(
     detection=0.5, iou=3.0, category=2.0, category_of_new=False, refresh_labels=True
 )
@@ -72,7 +70,7 @@ def test_the_memory_takes_the_new_look_and_keeps_the_label_of_birth():
     assert run(frames)[0] == [[1], [1], [1]]
     frames[2] = [Seen(square(50), 1, embed=(0, 4 * 0.7, 0))]  # 7.9 against 10
     assert run(frames)[0] == [[1], [1], [2]]
-    refreshed = run_of(RELEASED._replace(refresh_labels=True))
+    refreshed = run_of(Settings(refresh_labels=True))
     assert refreshed(frames)[0] == [[1], [1], [1]]
 
 

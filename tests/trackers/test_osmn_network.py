@@ -22,18 +22,7 @@ MODEL = OSMN(
     side_width=2,
     dtype=jnp.bfloat16,
 )
-SETTINGS = osmn.Settings(
-    detection=1.0,
-    iou=2.0,
-    category=10.0,
-    min_iou=0.3,
-    filter_first=False,
-    losers="dropped",
-    refresh_labels=False,
-    overlap="box",
-    guide="first",
-    chunk=2,
-)
+SETTINGS = osmn.Settings(chunk=2)
 
 
 def _network(model):
@@ -74,7 +63,7 @@ def _padded(clip: Clip) -> Clip:
 def _trackers(network):
     return {
         "osmn": osmn.build(SETTINGS, 3, network),
-        "osmn_masks": osmn_masks.build(osmn_masks.Settings(0.3, 4, 2), 3, network),
+        "osmn_masks": osmn_masks.build(osmn_masks.Settings(chunk=2), 3, network),
     }
 
 

@@ -1,8 +1,6 @@
 import itertools
 
 import numpy as np
-import pytest
-from vis_jax.trackers.settings import read_settings
 
 from tests.compiled import compiled
 from tests.trackers.contract import (
@@ -14,11 +12,9 @@ from tests.trackers.contract import (
     runner,
 )
 from tests.trackers.frames import Seen, clip_of, iou, pack, random_frames, square
-from vis_jax.trackers import TRACKERS
 from vis_jax.trackers.seq import Settings, best_chain, build
 
-PAPER = Settings(detection=1.0, iou=2.0, category=10.0, min_iou=0.3, min_length=8)
-SHORT = PAPER._replace(min_length=2)
+PAPER, SHORT = Settings(), Settings(min_length=2)
 run_short = runner(build(SHORT, SLOTS))
 find = compiled(best_chain)
 
@@ -137,7 +133,7 @@ def test_tracks_beyond_the_slots_are_counted():
 
 
 def test_one_frame_has_tracks_of_one_frame():
-    tracker = build(PAPER._replace(min_length=1), SLOTS)
+    tracker = build(Settings(min_length=1), SLOTS)
     assert tracker.offline
     found, clip = (
         pack([[Seen(square(0)), Seen(square(0), score=0.95)]], SIZE),
@@ -164,22 +160,3 @@ def test_padding_changes_nothing():
 
 def test_the_order_changes_names_alone():
     check_order(run_short)
-
-
-def test_whole_numbers_do_as_settings():
-    values = {**PAPER._asdict(), "iou": 2, "category": 10}
-    assert type(read_settings("test.trackers.seq", Settings, values).iou) is float
-
-
-def test_wrong_settings_are_named():
-    values = PAPER._asdict()
-    assert TRACKERS["seq"](values, SLOTS).offline is True
-    for wrong, message in [
-        (
-            {"min_length": 0},
-            r"test\.trackers\.seq\.min_length: expected at least 1, got 0",
-        ),
-        ({"min_iou": 2.0}, r"seq\.min_iou: expected above 0 and at most 1, got 2.0"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            TRACKERS["seq"]({**values, **wrong}, SLOTS)

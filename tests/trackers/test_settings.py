@@ -1,44 +1,57 @@
-from typing import NamedTuple
+import re
 
 import pytest
-from vis_jax.trackers.settings import read_settings
+
+from vis_jax.settings import read_settings
+from vis_jax.systems.osmn import AllTrackerSettings
+from vis_jax.trackers import TRACKERS, Settings
+from vis_jax.trackers.deep_sort import PUBLISHED
 
 
-class Example(NamedTuple):
-    weight: float
-    age: int
-    first: bool
-    kind: str
+def read(values):
+    return read_settings(AllTrackerSettings, values, "test.trackers")
 
 
-GIVEN = dict(weight=1, age=3, first=True, kind="a")
+@pytest.mark.parametrize("name", sorted(TRACKERS))
+def test_every_tracker_is_built_from_its_defaults(name):
+    tracker = TRACKERS[name](getattr(Settings(), name), 5)
+    assert tracker.offline == (name == "seq")
 
 
-def test_whole_numbers_do_for_real_ones():
-    found = read_settings("test.trackers.x", Example, GIVEN)
-    assert found == Example(1.0, 3, True, "a")
-    assert isinstance(found.weight, float)
+def test_thresholds_are_the_published_ones_where_deep_sort_is_published():
+    ours, theirs = read({}).deep_sort, PUBLISHED
+    assert ours.max_cosine_distance == theirs.max_cosine_distance == 0.2
+    assert (ours.n_init, theirs.n_init, ours.matching) == (1, 3, "score")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("field", "value", "message"),
     [
-        (dict(weight="1"), "weight: expected float, got '1'"),
-        (dict(weight=True), "weight: expected float, got True"),
-        (dict(age=1.5), "age: expected int, got 1.5"),
-        (dict(first=1), "first: expected bool, got 1"),
-        (dict(weight=-0.5), "weight: expected a number of at least 0, got -0.5"),
-        (dict(weight=float("nan")), "weight: expected a number of at least 0, got nan"),
-        (dict(weight=float("inf")), "weight: expected a number of at least 0, got inf"),
-        (dict(ages=1), r"ages: expected one of \['age', 'first', 'kind', 'weight'\]"),
+        ("iou.min_iuo", 0.3, "no such field; did you mean 'min_iou'? expected one of"),
+        ("iou.losers", "old", "expected 'dropped' or 'new', got 'old'"),
+        ("iou.min_iou", 0.0, "expected float, above 0 and at most 1, got 0"),
+        ("iou.filter_first", 1, "expected bool, got 1"),
+        ("iou.category", True, "expected float, at least 0, got True"),
+        ("seq.min_length", 0, "expected int, at least 1, got 0"),
+        ("seq.min_iou", 2.0, "expected float, above 0 and at most 1, got 2.0"),
+        ("deep_sort.matching", "both", "expected 'cascade' or 'score', got 'both'"),
+        ("deep_sort.n_init", 0, "expected int, at least 1, got 0"),
+        ("deep_sort.min_score", 30.0, "expected float, 0 .. 1, got 30.0"),
+        ("deep_sort.max_cosine_distance", 2.1, "expected float, 0 .. 2, got 2.1"),
+        ("deep_sort.budget", None, "expected int, at least 1, got None"),
+        ("osmn.overlap", "tube", "expected 'box' or 'mask', got 'tube'"),
+        ("osmn.guide", "last", "expected 'first' or 'best', got 'last'"),
+        ("osmn.chunk", 0, "expected int, at least 1, got 0"),
+        ("osmn.min_iou", 0.0, "expected float, above 0 and at most 1, got 0.0"),
+        ("osmn.losers", "kept", "expected 'dropped' or 'new', got 'kept'"),
+        ("osmn_masks.min_iou", 0.0, "expected float, above 0 and at most 1, got 0.0"),
+        ("osmn_masks.chunk", 0, "expected int, at least 1, got 0"),
+        ("mask_track.iou", -0.5, "expected float, at least 0, got -0.5"),
     ],
 )
-def test_a_wrong_setting_is_named(change, message):
-    with pytest.raises(ValueError, match=rf"^test\.trackers\.x\.{message}"):
-        read_settings("test.trackers.x", Example, GIVEN | change)
-
-
-def test_a_missing_setting_is_named():
-    given = {name: value for name, value in GIVEN.items() if name != "age"}
-    with pytest.raises(ValueError, match=r"x\.age: expected a value, got only"):
-        read_settings("x", Example, given)
+def test_wrong_settings_are_named(field, value, message):
+    tracker, name = field.split(".")
+    with pytest.raises(
+        ValueError, match=re.escape(f"test.trackers.{field}: {message}")
+    ):
+        read({tracker: {name: value}})

@@ -1,20 +1,22 @@
 import pytest
-from ml_collections import ConfigDict
 
 from vis_jax.train.distributed import explicit_address, is_one_of_several
 
-FULL = {"coordinator": "host:1234", "num_processes": 4, "process_id": 0}
+FULL = {
+    "VIS_JAX_COORDINATOR": "host:1234",
+    "VIS_JAX_NUM_PROCESSES": "4",
+    "VIS_JAX_PROCESS_ID": "3",
+}
 
 
 def test_nothing_given_is_one_process():
-    assert explicit_address(ConfigDict({}), {}) is None
+    assert explicit_address({}) is None
+    assert explicit_address({"VIS_JAX_COORDINATOR": ""}) is None
     assert not is_one_of_several({})
 
 
-def test_the_environment_wins_over_the_config():
-    config = ConfigDict({"distributed": FULL})
-    address = explicit_address(config, {"VIS_JAX_PROCESS_ID": "3"})
-    assert address == {
+def test_the_environment_gives_the_address():
+    assert explicit_address(FULL) == {
         "coordinator_address": "host:1234",
         "num_processes": 4,
         "process_id": 3,
@@ -22,8 +24,8 @@ def test_the_environment_wins_over_the_config():
 
 
 def test_half_an_address_is_an_error():
-    with pytest.raises(ValueError, match=r"got \['coordinator'\]"):
-        explicit_address(ConfigDict({}), {"VIS_JAX_COORDINATOR": "host:1"})
+    with pytest.raises(ValueError, match=r"got \['VIS_JAX_COORDINATOR'\]"):
+        explicit_address({"VIS_JAX_COORDINATOR": "host:1"})
 
 
 @pytest.mark.parametrize(

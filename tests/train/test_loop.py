@@ -13,19 +13,23 @@ from tests.train.toy_run import Recorder
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.structures import Batch, LossAux
 from vis_jax.train.checkpoint import load_variables
-from vis_jax.train.loop import train
+from vis_jax.train.loop import Evaluation, train
 from vis_jax.train.monitor import NonFiniteLossError
+from vis_jax.train.profile import Window
 from vis_jax.train.run import open_run
 
 
 def run(
-    workdir, *, system=None, batches=toy_batches, evaluate=None, draw=None, **changes
-):
+    workdir, *, system=None, batches=toy_batches, evaluate=None, more=(), draw=None,
+    window=None, **changes,
+):  # fmt: skip
     """The final state and what was recorded."""
-    recorder = Recorder()
+    recorder, config = Recorder(), toy_config(**changes)
+    own = Evaluation("", config.train.eval_every, evaluate)
     state = train(
-        toy_config(**changes), system or toy_system(), batches, str(workdir),
-        evaluate=evaluate, draw=draw, writer=recorder,
+        config, system or toy_system(), batches, str(workdir),
+        evaluations=[own, *more] if evaluate else more, draw=draw, writer=recorder,
+        window=window,
     )  # fmt: skip
     return state, recorder
 
@@ -109,7 +113,7 @@ def test_sigterm_saves_and_exits_with_zero(unbroken, tmp_path):
     _, expected, _, _ = unbroken
     options = {"workdir": str(tmp_path), "signal": signal.SIGTERM, "signal_at": 2}
     (report,) = finish(start(options))
-    assert report["messages"] == ["SIGTERM: saved step 3; start again to go on"]
+    assert report["messages"][1:] == ["SIGTERM: saved step 3; start again to go on"]
     assert list(report["losses"]) == ["1", "2", "3"]
     state, resumed = run(tmp_path)
     assert sorted(resumed.losses) == [4, 5, 6]
@@ -185,9 +189,84 @@ def test_batches_that_end_are_an_error(tmp_path):
     [("num_steps", 0), ("train.log_every", 0), ("train.eval_every", -1)],
 )
 def test_a_wrong_config_is_an_error_before_anything_is_written(tmp_path, field, value):
-    with pytest.raises(ValueError, match=f"{field}: expected an integer >= "):
+    with pytest.raises(ValueError, match=f"{field}: expected int, at least"):
         run(tmp_path, **{field: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_begins_with_a_table_of_its_parameters(unbroken):
+    *_, recorder, _ = unbroken
+    table = [line.split() for line in recorder.messages[0].splitlines()]
+    assert table == [
+        ["part", "parameters", "rate", "decay"],
+        ["head", "12", "0.001", "0.05"],
+        ["norm", "3", "0.01", "0"],
+        ["all", "15"],
+    ]
+
+
+def test_several_evaluations_each_when_it_is_due(tmp_path):
+    def score(name):
+        return lambda variables, step: {name: float(step)}
+
+    more = [Evaluation("hard", 3, score("AR")), Evaluation("last", 0, score("x"))]
+    _, recorder = run(tmp_path, evaluate=score("AP"), more=more)
+    assert recorder.scores == [
+        (3, "eval_hard", {"AR": 3.0}),
+        (6, "eval", {"AP": 6.0}),
+        (6, "eval_hard", {"AR": 6.0}),
+        (6, "eval_last", {"x": 6.0}),
+    ]
+
+
+def test_the_best_checkpoint_by_a_metric_is_kept(tmp_path):
+    """Also when the run is taken up again; ties go to the earlier one."""
+    values = {1: 0.1, 2: 0.5, 3: 0.5, 4: 0.2, 5: 0.3, 6: 0.4, 7: 0.6}
+    kept = {}
+
+    def score(variables, step):
+        kept[step] = np.asarray(variables["params"]["head"]["kernel"])
+        return {"AP": values[step]}
+
+    more = [Evaluation("hard", 1, score)]
+    best = {"train.best": "hard/AP", "train.keep": 1}
+    _, recorder = run(tmp_path, more=more, num_steps=5, **best)
+    assert recorder.messages[1:] == [
+        f"step {step}: best hard/AP so far, kept in best/" for step in (1, 2)
+    ]
+    assert json.loads((tmp_path / "best" / "best.json").read_text()) == {
+        "metric": "hard/AP", "value": 0.5, "step": 2
+    }  # fmt: skip
+    found = load_variables(str(tmp_path / "best"))["params"]["head"]["kernel"]
+    np.testing.assert_array_equal(found, kept[2])
+    _, recorder = run(tmp_path, more=more, num_steps=7, **best)
+    assert recorder.messages[1:] == ["step 7: best hard/AP so far, kept in best/"]
+    found = load_variables(str(tmp_path / "best"))["params"]["head"]["kernel"]
+    np.testing.assert_array_equal(found, kept[7])
+
+
+def test_a_metric_that_no_evaluation_has_is_named(tmp_path):
+    def score(variables, step):
+        return {"AP": 1.0}
+
+    with pytest.raises(
+        ValueError, match=r"train.best: expected one of \['AP'\], got 'AR"
+    ):
+        run(tmp_path, evaluate=score, **{"train.best": "AR"})
+    with pytest.raises(
+        ValueError, match=r"train.best: .* \['', 'hard'\], got 'easy/AP"
+    ):
+        more = [Evaluation("hard", 0, score)]
+        run(tmp_path, evaluate=score, more=more, **{"train.best": "easy/AP"})
+
+
+def test_a_window_of_updates_is_profiled(tmp_path):
+    run(tmp_path, num_steps=4, window=Window(2, 3))
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
+    # It ends with the run, should that be earlier.
+    run(tmp_path / "short", num_steps=2, window=Window(2, 9))
+    assert list((tmp_path / "short" / "profile").rglob("*.xplane.pb"))
 
 
 def test_toy_batches_divide_into_shares():

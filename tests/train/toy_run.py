@@ -13,10 +13,9 @@ import time
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
-from vis_jax.train.distributed import initialise_distributed
+from vis_jax.train.distributed import FIELDS, initialise_distributed
 from vis_jax.train.loop import train
 from vis_jax.train.writer import Writer
 
@@ -26,12 +25,14 @@ class Recorder(Writer):
 
     def __init__(self):
         self.losses, self.evaluations, self.drawn, self.messages = {}, {}, {}, []
+        self.scores = []
 
     def progress(self, step, values):
         self.losses[step] = values["loss"]
 
     def scalars(self, step, values, *, group):
         self.evaluations[step] = values
+        self.scores.append((step, group, values))
 
     def images(self, step, images):
         self.drawn[step] = images
@@ -43,12 +44,10 @@ class Recorder(Writer):
 def main(options: dict) -> None:
     processes, index = options.get("num_processes", 1), options.get("process_id", 0)
     if processes > 1:
-        address = {
-            "coordinator": f"127.0.0.1:{options['port']}",
-            "num_processes": processes,
-            "process_id": index,
-        }
-        initialise_distributed(ConfigDict({"distributed": address}))
+        values = (f"127.0.0.1:{options['port']}", processes, index)
+        names = FIELDS.values()
+        os.environ.update(zip(names, map(str, values), strict=True))
+        initialise_distributed()
     clips = CLIPS // processes
     share = slice(index * clips, (index + 1) * clips)
     recorder = Recorder()

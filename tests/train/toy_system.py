@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from vis_jax.settings import read_settings
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.system import System
+from vis_jax.train.run_config import RunSettings
 
 CLIPS = 8
 SIDE = 6
@@ -72,26 +73,16 @@ def toy_batches(start: int, *, share: slice = slice(None)) -> Iterator[dict]:
         start += 1
 
 
-def toy_config(**changes) -> ConfigDict:
-    config = ConfigDict({"seed": 3, "num_steps": 6, "init_from": None})
-    config.train = {
-        "log_every": 1,
-        "checkpoint_every": 2,
-        "keep": 2,
-        "image_every": 0,
-        "eval_every": 0,
-    }
-    config.optimizer = {
-        "learning_rate": 0.01,
-        "weight_decay": 0.05,
-        "clip_norm": 0.1,
-        "betas": (0.9, 0.999),
-        "eps": 1e-8,
-        "warmup_steps": 0,
-        "schedule": "step",
-        "decay_at": (4,),
-        "rates": (("head/.*", 0.1), (".*", 1.0)),
-        "decays": ((".*norm.*", 0.0), (".*", 1.0)),
-    }
-    config.update_from_flattened_dict(changes)
-    return config
+def toy_config(**changes) -> RunSettings:
+    """Settings with changes by path, such as `**{"train.keep": 1}`."""
+    optimizer = dict(
+        learning_rate=0.01, clip_norm=0.1, decay_at=(4,),
+        rates=(("head/.*", 0.1), (".*", 1.0)),
+        decays=((".*norm.*", 0.0), (".*", 1.0)),
+    )  # fmt: skip
+    train = dict(log_every=1, checkpoint_every=2, keep=2, image_every=0)
+    config = dict(seed=3, num_steps=6, train=train, optimizer=optimizer)
+    for path, value in changes.items():
+        part, _, name = path.rpartition(".")
+        (config[part] if part else config)[name] = value
+    return read_settings(RunSettings, config)

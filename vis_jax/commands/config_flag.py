@@ -3,19 +3,21 @@
 Everything wrong with it is a ValueError in one line, also in the user's own file.
 """
 
+import dataclasses
 import json
 import os
 import runpy
 import traceback
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 
-from vis_jax.settings import CONFIG_FILE, to_dict
+from vis_jax.settings import CONFIG_FILE, fields_of
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
@@ -47,7 +49,7 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     place = f"--config {given}" if given is not None else _saved_path(arguments)
     recipe = _with_choices(recipe.to_dict(), arguments)
     with _naming(place):
-        config = ConfigDict(to_dict(read_run(recipe)))
+        config = ConfigDict(_overridable(read_run(recipe)))
     _check_fields(config, arguments)
     config_flags.DEFINE_config_dict(
         "config", config, _TEXT, flag_values=values, sys_argv=arguments
@@ -150,6 +152,20 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
             node = node.setdefault(part, {})
         node[path[-1]] = value
     return recipe
+
+
+def _overridable(value: Any) -> Any:
+    """Settings as fields that flags can set, also those that are None as yet."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {}
+    for name, field in fields_of(type(value)).items():
+        item = getattr(value, name)
+        if item is None:
+            kind = next(x for x in typing.get_args(field.type) if x is not type(None))
+            item = config_dict.placeholder(typing.get_origin(kind) or kind)
+        fields[name] = _overridable(item)
+    return fields
 
 
 @contextmanager

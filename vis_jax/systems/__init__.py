@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from vis_jax.settings import fields_of
 from vis_jax.systems import ifr, mask_track_rcnn, osmn
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import System
@@ -26,9 +27,19 @@ class Method(NamedTuple):
     trackers: Callable[[Any], Mapping[str, Build]] = lambda settings: TRACKERS
 
 
-def _osmn(settings: Any) -> System:
-    # It has all settings of the detector, and more.
-    return osmn.build(settings, mask_track_rcnn.build_detector(settings))
+def _osmn(settings: osmn.Settings) -> System:
+    return osmn.build(settings, _detector_of_osmn(settings))
+
+
+def _detector_of_osmn(settings: osmn.Settings) -> Detector:
+    """That of MaskTrack R-CNN, whose settings are among those of OSMN."""
+    kind = mask_track_rcnn.ModelSettings
+    model = kind(**{name: getattr(settings.model, name) for name in fields_of(kind)})
+    return mask_track_rcnn.build_detector(
+        mask_track_rcnn.Settings(
+            compute_dtype=settings.compute_dtype, model=model, test=settings.test
+        )
+    )
 
 
 SYSTEMS = {
@@ -36,5 +47,5 @@ SYSTEMS = {
     "mask_track_rcnn": Method(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector
     ),
-    "osmn": Method(osmn.Settings, _osmn, mask_track_rcnn.build_detector, osmn.trackers),
+    "osmn": Method(osmn.Settings, _osmn, _detector_of_osmn, osmn.trackers),
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Collection
 
 from etils import epath
 
@@ -16,10 +17,20 @@ class Best:
     Args:
       workdir: of the run; a run that goes on compares with what is there.
       metric: "AP" of the evaluation on `test`, or "NAME/AP"; "" keeps none.
+      names: of the evaluations, "" for that on `test`.
+
+    Raises:
+      ValueError: the metric is of none of them.
     """
 
-    def __init__(self, workdir: str, metric: str):
+    def __init__(self, workdir: str, metric: str, names: Collection[str]):
         self.metric = metric
+        name = metric.rpartition("/")[0]
+        if metric and name not in names:
+            raise ValueError(
+                f"train.best: expected NAME/METRIC of an evaluation, or METRIC of that"
+                f" on test, with a name of {sorted(names)}, got {metric!r}"
+            )
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
         self._value = -math.inf
         record = self._folder / RECORD

@@ -65,7 +65,7 @@ def train(
     """
     every, last = config.train, config.num_steps
     writer = writer or open_writer(workdir, num_steps=last)
-    best = Best(workdir, every.best)
+    best = Best(workdir, every.best, [one.name for one in evaluations])
     with ExitStack() as stack:
         run = stack.enter_context(
             open_run(config, system, make_batches, workdir=workdir, writer=writer)
@@ -115,7 +115,7 @@ def evaluate(
         checkpoints.wait()
         prefix = f"{one.name}/" if one.name else ""
         if best.offer(step, {f"{prefix}{name}": x for name, x in values.items()}):
-            writer.message(f"step {step}: best {best.metric} so far, kept in {BEST}")
+            writer.message(f"step {step}: best {best.metric} so far, kept in {BEST}/")
 
 
 def due(step: int, every: int) -> bool:

@@ -1,7 +1,7 @@
 """AdamW and SGD with clipping, and a rate and a decay for each parameter."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -145,5 +145,5 @@ def _scale_each(multipliers: dict) -> optax.GradientTransformation:
     return optax.stateless(scale)
 
 
-def _stop_if_zero(param: jax.Array, multiplier: float) -> jax.Array:
+def _stop_if_zero(param: Any, multiplier: float) -> Any:
     return param if multiplier else jax.lax.stop_gradient(param)

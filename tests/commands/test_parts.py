@@ -1,21 +1,21 @@
-from types import SimpleNamespace
-
 import jax
 import pytest
 
 from data_pipeline.datasets.dataset import Category
-from vis_jax.commands import settings
+from tests.recipes import recipe
+from vis_jax.commands import parts
+from vis_jax.commands.run_settings import with_classes
 
 CATEGORIES = (Category(2, "cat"), Category(5, "dog"))
 
 
 def test_classes_are_written_once_and_read_again(tmp_path):
-    settings.write_categories(tmp_path / "run", CATEGORIES)
-    settings.write_categories(tmp_path / "run", CATEGORIES)
-    assert settings.read_categories(tmp_path / "run") == [(2, "cat"), (5, "dog")]
+    parts.write_categories(tmp_path / "run", CATEGORIES)
+    parts.write_categories(tmp_path / "run", CATEGORIES)
+    assert parts.read_categories(tmp_path / "run") == [(2, "cat"), (5, "dog")]
     for other in (CATEGORIES[:1], CATEGORIES[::-1], (*CATEGORIES, Category(7, "elk"))):
         with pytest.raises(ValueError, match=r"categories\.json: expected the categor"):
-            settings.write_categories(tmp_path / "run", other)
+            parts.write_categories(tmp_path / "run", other)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["categories.json"]
 
 
@@ -26,22 +26,23 @@ def test_damaged_classes_are_named(tmp_path, text):
     if text is not None:
         (tmp_path / "categories.json").write_text(text)
     with pytest.raises(ValueError, match=r"categories\.json: expected"):
-        settings.read_categories(tmp_path)
+        parts.read_categories(tmp_path)
 
 
 def test_the_data_set_gives_the_number_of_classes():
-    config = SimpleNamespace(model=SimpleNamespace(num_classes=0))
-    settings.set_classes(config, 3)
+    open_ended = recipe("ifr_shapes", "debug", {"model.num_classes": 0})
+    config = with_classes(open_ended, 3)
     assert config.model.num_classes == 3
+    assert open_ended.model.num_classes == 0
     with pytest.raises(ValueError, match="expected 4, the categories of the data set"):
-        settings.set_classes(config, 4)
+        with_classes(config, 4)
 
 
 def test_what_the_user_says_of_the_compilation_cache_holds(monkeypatch):
     before = jax.config.jax_compilation_cache_dir
     for value in ("", "/elsewhere"):
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", value)
-        settings.keep_compilations("run")
+        parts.keep_compilations("run")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    settings.keep_compilations(None)
+    parts.keep_compilations(None)
     assert jax.config.jax_compilation_cache_dir == before

@@ -1,0 +1,40 @@
+"""Settings of the recipes in configs/, changed field by field."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.settings import Settings as DataSettings
+from vis_jax.commands.run_settings import RunSettings, read_run
+from vis_jax.settings import read_settings, to_dict
+
+
+def recipe(
+    name: str, arg: str | None = "debug", changes: Mapping[str, Any] | None = None
+) -> RunSettings:
+    """The settings of `configs/NAME.py:ARG` with `changes` by path, such as data.flip.
+
+    The changes are part of the recipe: they are read as a user's would be.
+    """
+    config = importlib.import_module(f"configs.{name}").get_config(arg).to_dict()
+    return read_run(_with(config, changes or {}))
+
+
+def changed(run: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
+    """Settings with `changes` by path."""
+    return read_run(_with(to_dict(run), changes))
+
+
+def data_settings(**fields: Any) -> DataSettings:
+    """The section `data`."""
+    return read_settings(DataSettings, fields, "data")
+
+
+def _with(config: dict, changes: Mapping[str, Any]) -> dict:
+    for path, value in changes.items():
+        *parents, name = path.split(".")
+        node = config
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return config
