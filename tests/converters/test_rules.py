@@ -58,6 +58,9 @@ def test_declared_targets_stay_new():
     shapes = {**SHAPES, "params/head/bias": (3,)}
     report = convert(SOURCE, shapes, RULES, new=("params/head/.*",))
     assert report.new == ("params/head/bias",)
+    for part in ("params/head", "head/.*", "head/bias"):
+        with pytest.raises(ValueError, match="target 'params/head/bias': no source"):
+            convert(SOURCE, shapes, RULES, new=(part,))
 
 
 def test_a_fresh_rule_gives_way_to_another_shape():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.clip_sampling import (
+    batch_positions,
     draw_frames,
     local_batch_size,
     plan_clip,
@@ -37,6 +38,15 @@ def test_every_epoch_has_every_video_once_in_its_own_order():
     videos = [plan_clip(0, p, extents, CONFIG).video for p in range(40)]
     assert sorted(videos[:20]) == sorted(videos[20:]) == list(range(20))
     assert videos[:20] != videos[20:]
+
+
+def test_hosts_share_the_positions_of_a_batch():
+    shares = [
+        batch_positions(CONFIG, seed=0, start_step=2, host_index=k, host_count=2)
+        for k in range(2)
+    ]
+    for expected in ([[8, 9], [10, 11]], [[12, 13], [14, 15]]):
+        assert [list(next(share)) for share in shares] == expected
 
 
 def test_switching_one_thing_leaves_the_others():

@@ -89,6 +89,22 @@ def test_hosts_share_a_batch(config):
         np.testing.assert_array_equal(joined, array)
 
 
+def test_a_flip_mirrors_pixels_masks_and_boxes(config):
+    config.colour, width = 0.0, 80
+    dataset, batches = make_dataset(config), []
+    for config.flip in (0.0, 1.0):
+        batches.append(next(train_batches(dataset, config, seed=1, start_step=0)))
+    plain, mirrored = batches
+    for name, pixels in (("images", "btyxc"), ("masks", "bmtyx")):
+        x = pixels.index("x")
+        before, after = (np.moveaxis(b[name], x, -1)[..., :width] for b in batches)
+        np.testing.assert_array_equal(after, before[..., ::-1], err_msg=name)
+    present = plain["present"]
+    x1, y1, x2, y2 = np.moveaxis(plain["boxes"][present], -1, 0)
+    expected = np.stack([width - x2, y1, width - x1, y2], -1)
+    np.testing.assert_array_equal(mirrored["boxes"][present], expected)
+
+
 def test_resizing_is_refused(config):
     dataset = make_dataset(config)
     for name, value in (

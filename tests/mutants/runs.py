@@ -81,7 +81,7 @@ def run_tests(
       limit: seconds after which the tests are stopped.
       cache: folder of compiled programs that runs share.
     """
-    options = ("-x", "-q", "-n", "0", "-rfE", "--no-header", "-p", "no:cacheprovider")
+    options = ("-x", "-q", "-n", "0", "-rfE", "--no-header")
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache)} | os.environ
     # The copy, not what is installed; also in the processes that tests start.
     environment["PYTHONPATH"] = str(tree)

@@ -93,7 +93,8 @@ def test_a_padded_slot_is_present_in_neither_frame():
         present=np.ones_like(batch.present),
         instance_valid=np.tile(valid, (len(batch.present), 1)),
     )
-    found = jax.jit(draw_pair)(jax.random.key(0), batch)
+    draw = jax.jit(functools.partial(draw_pair, style="torch"))
+    found = draw(jax.random.key(0), batch)
     np.testing.assert_array_equal(found.truth.valid, batch.instance_valid)
     np.testing.assert_array_equal(found.reference_present, batch.instance_valid)
 
