@@ -1,7 +1,6 @@
-from types import SimpleNamespace
-
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from data_pipeline.datasets.dataset import Category
 from vis_jax.commands import settings
@@ -30,7 +29,7 @@ def test_damaged_classes_are_named(tmp_path, text):
 
 
 def test_the_data_set_gives_the_number_of_classes():
-    config = SimpleNamespace(model=SimpleNamespace(num_classes=0))
+    config = ConfigDict(dict(model=dict(num_classes=0)))
     settings.set_classes(config, 3)
     assert config.model.num_classes == 3
     with pytest.raises(ValueError, match="expected 4, the categories of the data set"):

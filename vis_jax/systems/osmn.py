@@ -89,11 +89,11 @@ def trackers(config: ConfigDict) -> dict[str, Callable[[Mapping, int], Tracker]]
     """All trackers, those among them that ask the network of a config."""
     network = _network(build_model(config), config.model.osmn.guide_side)
 
-    def link(values: Mapping, slots: int) -> Tracker:
+    def link(values: Mapping | ConfigDict, slots: int) -> Tracker:
         settings = read_settings("test.trackers.osmn", osmn.Settings, values)
         return osmn.build(settings, slots, network)
 
-    def propagate(values: Mapping, slots: int) -> Tracker:
+    def propagate(values: Mapping | ConfigDict, slots: int) -> Tracker:
         where = "test.trackers.osmn_masks"
         settings = read_settings(where, osmn_masks.Settings, values)
         return osmn_masks.build(settings, slots, network)

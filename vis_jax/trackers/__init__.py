@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
+from ml_collections import ConfigDict
+
 from vis_jax.trackers import deep_sort, iou, mask_track, seq
 from vis_jax.trackers.settings import read_settings
 from vis_jax.trackers.tracker import Tracker
 
 
 def _builder(name: str, settings: type, build: Callable) -> Callable:
-    def from_config(values: Mapping, slots: int) -> Tracker:
+    def from_config(values: Mapping | ConfigDict, slots: int) -> Tracker:
         """The tracker of these settings for videos of at most `slots` tracks.
 
         Raises:
@@ -27,7 +29,9 @@ TRACKERS: dict[str, Callable[[Mapping, int], Tracker]] = {
 }
 
 
-def build_tracker(test: Mapping, trackers: Mapping[str, Callable]) -> Tracker:
+def build_tracker(
+    test: Mapping | ConfigDict, trackers: Mapping[str, Callable]
+) -> Tracker:
     """The tracker `test.tracker`, with `test.tracks` slots and its `test.trackers`.
 
     Args:

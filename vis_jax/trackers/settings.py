@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import TypeVar
 
+from ml_collections import ConfigDict
+
 Settings = TypeVar("Settings")
 
 # A whole number does where the setting is a real one.
@@ -15,7 +17,9 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
 }
 
 
-def read_settings(where: str, kind: type[Settings], values: Mapping) -> Settings:
+def read_settings(
+    where: str, kind: type[Settings], values: Mapping | ConfigDict
+) -> Settings:
     """The settings with these values, all of which have to be given.
 
     Args:
