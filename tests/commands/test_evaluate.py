@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.test_settings import Disc
 from vis_jax.commands.evaluate import fingerprint, local_folder
@@ -20,6 +21,7 @@ class Bucket:
         return self._folder / name
 
 
+@pytest.mark.usefixtures("types_unchecked")  # a stand-in for a path
 def test_results_for_a_bucket_are_copied_when_they_are_complete(tmp_path):
     with local_folder(Bucket(tmp_path / "out")) as folder:
         (folder / "results.json").write_text("[]")

@@ -67,7 +67,7 @@ def video_entries(
     scores: Iterable[float] | np.ndarray,
     segmentations: Iterable[Sequence[dict | None]],
     *,
-    video_id: int,
+    video_id: int | np.integer,
     category_ids: Sequence[int],
 ) -> list[dict]:
     """The N tracks of one video as entries of a results file, ready for JSON.

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.typing import Array, Float32
+from vis_jax.typing import Array, Float32, Int32
 
-Schedule = Callable[[Array], Float32[Array, ""]]
+Count = Int32[Array | np.int32, ""]  # updates done
+Schedule = Callable[[Count], Float32[Array, ""]]
 
 
 class Warmup(NamedTuple):
@@ -40,7 +41,7 @@ def step(rate: float, *, decay_at: Sequence[int], warmup: Warmup) -> Schedule:
         raise ValueError(f"decay_at: expected ascending steps, got {tuple(decay_at)}")
     bounds = np.array(tuple(decay_at), np.int32)
 
-    def schedule(count: Array) -> Array:
+    def schedule(count: Count) -> Float32[Array, ""]:
         passed = jnp.sum(count >= bounds)
         return rate * _share(count, warmup) * 0.1**passed
 
@@ -61,7 +62,7 @@ def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
             f" got {warmup.steps}"
         )
 
-    def schedule(count: Array) -> Array:
+    def schedule(count: Count) -> Float32[Array, ""]:
         done = (count - warmup.steps) / (num_steps - warmup.steps)
         falling = 0.5 * (1.0 + jnp.cos(math.pi * jnp.clip(done, 0.0, 1.0)))
         return rate * _share(count, warmup) * falling
@@ -69,7 +70,7 @@ def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
     return schedule
 
 
-def _share(count: Array, warmup: Warmup) -> Array:
+def _share(count: Count, warmup: Warmup) -> Float32[Array, ""]:
     """Share of the rate: 1 / steps or `factor` at the first update, in the end 1."""
     steps, factor = warmup
     if steps == 0 or factor == 0.0:
