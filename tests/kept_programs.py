@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / ".jax_cache"
-LIMIT = 1_000_000_000  # bytes; several times what one run of all tests leaves
+LIMIT = 400_000_000  # bytes; ten times what one run of all tests leaves
 
 
 def limit(folder: Path, most: int = LIMIT) -> None:

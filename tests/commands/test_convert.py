@@ -104,6 +104,7 @@ def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_training_starts_from_it(converted, tmp_path):
     config = mask2former_vis_r50.get_config("debug")
     config.init_from = str(converted[0])

@@ -111,7 +111,8 @@ def test_images_are_linked_or_copied_or_encoded_anew(tmp_path):
         for name in ("00001.jpg", "00002.jpg"):
             linked = (target / name).stat().st_nlink > 1
             assert linked == (not copy and name == "00001.jpg")
-        assert Image.open(target / "00002.jpg").format == "JPEG"
+        with Image.open(target / "00002.jpg") as image:
+            assert image.format == "JPEG"
     assert bitmap.is_file()
 
 

@@ -17,6 +17,7 @@ def _config(decoder):
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_keeps_the_contract_of_systems(decoder):
     config = _config(decoder)

@@ -11,6 +11,7 @@ from vis_jax.systems import SYSTEMS, trackers_of
 build = SYSTEMS["osmn"]
 
 
+@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     """The loss is blind to the detector, and the network finds objects again."""
     config = osmn_shapes.get_config("debug")
