@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import mask_track_rcnn_shapes
 from tests.command_line import call, error_of
+from tests.tiny import tiny_config
 from vis_jax import systems
 from vis_jax.commands import compare_tables
 from vis_jax.commands.compare_tables import format_table
@@ -21,7 +21,7 @@ CONFIG = "configs/mask_track_rcnn_shapes.py:debug"
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     """Flags that choose a model that knows nothing, and shows all it finds."""
-    config = mask_track_rcnn_shapes.get_config("debug")
+    config = tiny_config("mask_track_rcnn_shapes")
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     shapes = jax.eval_shape(build_system(config).init, jax.random.key(0), batch)
     rng = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import mask2former_vis_r50
 from tests.command_line import call, error_of
 from tests.commands.official import official_weights, write_pickle
+from tests.tiny import tiny_config
 from vis_jax.commands import settings
 from vis_jax.params import flatten
 from vis_jax.train.checkpoint import Checkpoints, load_variables
@@ -26,7 +26,7 @@ CLASS_HEAD = {
 
 
 def model_shapes():
-    system = settings.build_system(mask2former_vis_r50.get_config("debug"))
+    system = settings.build_system(tiny_config("mask2former_vis_r50"))
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     return {path: leaf.shape for path, leaf in flatten(variables).items()}
@@ -59,7 +59,7 @@ def converted(source, tmp_path_factory):
 
 def test_the_checkpoint_is_the_file_beside_a_new_class_head(converted, weights):
     output, _ = converted
-    system = settings.build_system(mask2former_vis_r50.get_config("debug"))
+    system = settings.build_system(tiny_config("mask2former_vis_r50"))
     found = flatten(settings.load_model(system, str(output)))
     name = "sem_seg_head.predictor.mask_embed.layers.1.weight"
     path = "params/decoder/heads/mask_embed/layers_1/kernel"
@@ -106,7 +106,7 @@ def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
 
 @pytest.mark.slow
 def test_training_starts_from_it(converted, tmp_path):
-    config = mask2former_vis_r50.get_config("debug")
+    config = tiny_config("mask2former_vis_r50")
     config.init_from = str(converted[0])
     batch = batch_shapes(B=2, T=1, M=1, H=64, W=64)
     with Checkpoints(str(tmp_path), keep=1) as checkpoints:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from configs import common, ifr_shapes
+from configs import common
 from tests.compilations import count_compilations
 from tests.systems.contract import first_batch
+from tests.tiny import tiny_config
 from vis_jax.evaluate.infer import make_infer
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.evaluate.views import View, merge
@@ -25,7 +26,7 @@ CLIPS = dict(mode="clip", clip_length=8, clip_stride=7, clip_instances=5, clip_t
 
 
 def _config(**test):
-    config = ifr_shapes.get_config("debug")
+    config = tiny_config("ifr_shapes")
     config.model.mask_decoder.update(layers=1, queries=5, dim=16, mlp_dim=16)
     config.model.pixel_decoder.update(dim=16)
     config.test.update(short_side=SIDE, frame_buckets=(4,), top=6, **test)

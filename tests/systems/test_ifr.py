@@ -2,14 +2,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import ifr_shapes
 from tests.systems.contract import check_system, first_batch
+from tests.tiny import tiny_config
 from vis_jax.structures import Clip
 from vis_jax.systems.ifr import build, build_model
 
 
 def _config(decoder):
-    config = ifr_shapes.get_config(f"debug,decoder={decoder}")
+    config = tiny_config("ifr_shapes", decoder=decoder)
     config.model.mask_decoder.update(layers=1, queries=5)
     config.loss.points = 16
     # Frames beyond two are recomputed in the backward pass by the large recipes.

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import mask_track_rcnn_shapes
 from tests.systems.contract import Checked, check_system, first_batch
+from tests.tiny import tiny_config
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
 from vis_jax.structures import Clip
 from vis_jax.systems.mask_track_rcnn import Pair, build, draw_pair, track_loss
 
 
-def _config(arg="debug"):
-    return mask_track_rcnn_shapes.get_config(arg)
+def _config():
+    return tiny_config("mask_track_rcnn_shapes")
 
 
 @functools.cache

@@ -3,8 +3,8 @@ import re
 import jax
 import pytest
 
-from configs import osmn_shapes
 from tests.systems.contract import check_system, first_batch
+from tests.tiny import tiny_config
 from vis_jax.params import flatten
 from vis_jax.systems import SYSTEMS, trackers_of
 
@@ -14,7 +14,7 @@ build = SYSTEMS["osmn"]
 @pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     """The loss is blind to the detector, and the network finds objects again."""
-    config = osmn_shapes.get_config("debug")
+    config = tiny_config("osmn_shapes")
     batch = first_batch(config)
     shapes = jax.eval_shape(build(config).init, jax.random.key(0), batch)
     detector = [p for p in flatten(shapes["params"]) if not p.startswith("osmn/")]
@@ -24,14 +24,14 @@ def test_keeps_the_contract_of_systems():
 
 
 def test_all_trackers_and_both_of_the_network_can_link():
-    config = osmn_shapes.get_config("debug")
+    config = tiny_config("osmn_shapes")
     names = set(trackers_of(config))
     assert {"osmn", "osmn_masks", "mask_track", "iou", "deep_sort", "seq"} == names
     assert set(config.test.trackers) == names
 
 
 def test_a_tracker_without_its_network_is_an_error():
-    config = osmn_shapes.get_config("debug")
+    config = tiny_config("osmn_shapes")
     config.system = "mask_track_rcnn"
     del config.model["osmn"]
     with pytest.raises(ValueError, match=r"test.tracker: expected one of .* 'osmn'"):
@@ -48,7 +48,7 @@ def test_a_tracker_without_its_network_is_an_error():
     ],
 )
 def test_a_wrong_setting_is_an_error(field, value, message):
-    config = osmn_shapes.get_config("debug")
+    config = tiny_config("osmn_shapes")
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(f"{field}: {message}")):
         build(config)
