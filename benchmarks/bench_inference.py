@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peer import Timing, add_arguments, compare, print_machine
-from vis_jax.commands import settings
+from vis_jax.commands import parts
+from vis_jax.commands.run_settings import read_run
 from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.structures import Clip, Predictions
 from vis_jax.train.dry_run import batch_shapes
@@ -36,12 +37,11 @@ PEERS = {
 
 def make_forward(name: str, args: argparse.Namespace, videos: int):
     """One forward pass of the system of a config file for some videos, compiled."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.compute_dtype = args.dtype
-    config.test.chunk = args.frames
-    if "score" in config.test:
-        config.test.score = 0.0  # as many detections as there can be
-    system = settings.build_system(config)
+    config = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    config["compute_dtype"], config["test"]["chunk"] = args.dtype, args.frames
+    if config["system"] != "ifr":
+        config["test"]["score"] = 0.0  # as many detections as there can be
+    system = parts.build_system(read_run(config))
     size = (args.size[0], args.size[1])
     shapes = batch_shapes(B=1, T=args.frames, H=size[0], W=size[1], M=1)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

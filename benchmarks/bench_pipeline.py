@@ -23,7 +23,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
@@ -32,6 +31,7 @@ from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.pipeline import train_batches
+from data_pipeline.settings import Settings
 
 LARGE = dict(height=720, width=1280, num_videos=6, length=6)
 SMALL = dict(height=360, width=640, num_videos=8, length=36)  # as YouTube-VIS 2019
@@ -58,30 +58,20 @@ def write_folder(
             Image.fromarray(frame).save(file, quality=90)
 
 
-def settings(root: Path, short_side: int, frames: int) -> ConfigDict:
+def settings(root: Path, short_side: int, frames: int) -> Settings:
     """Clips as IFR trains on them."""
     tall = -(-short_side // 32) * 32
-    return ConfigDict(
-        dict(
-            name="folder",
-            root=str(root),
-            split="train",
-            held_out=(),
-            frames=frames,
-            frame_range=20,
-            short_side=(short_side,),
-            long_side=1333,
-            canvas=(tall, -(-short_side * 16 // 9 // 32) * 32),
-            instances=20,
-            crop=None,
-            flip=0.5,
-            colour=0.0,
-            batch_size=8,
-        )
+    return Settings(
+        name="folder",
+        root=str(root),
+        frames=frames,
+        short_side=(short_side,),
+        canvas=(tall, -(-short_side * 16 // 9 // 32) * 32),
+        batch_size=8,
     )
 
 
-def measure(config: ConfigDict, clips: int) -> tuple[float, float]:
+def measure(config: Settings, clips: int) -> tuple[float, float]:
     """Clips per second: of processor time, of wall time."""
     dataset = YouTubeVis(config.root, config.split)
     batches = train_batches(dataset, config, seed=0, start_step=0)

@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.bench_inference import print_row
 from benchmarks.peer import add_arguments, compare, print_machine
-from vis_jax.commands import settings
+from vis_jax.commands import parts
+from vis_jax.commands.run_settings import read_run
 from vis_jax.structures import Batch
 from vis_jax.train import optimizer as optimizers
 from vis_jax.train.sharding import make_mesh
@@ -52,13 +53,13 @@ def make_batch(args: argparse.Namespace) -> Batch:
 
 def make_step(name: str, args: argparse.Namespace):
     """One update of the system of a config file, compiled."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.compute_dtype = args.dtype
-    system = settings.build_system(config)
+    config = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    run = read_run(config | {"compute_dtype": args.dtype})
+    system = parts.build_system(run)
     batch = jax.device_put(make_batch(args))
     variables = jax.jit(system.init)(jax.random.key(0), batch)
     optimizer = optimizers.build(
-        config.optimizer, num_steps=config.num_steps, params=variables["params"]
+        run.optimizer, num_steps=run.num_steps, params=variables["params"]
     )
     opt_state = optimizer.transform.init(variables["params"])
     step = jnp.zeros((), jnp.int32)

@@ -1,7 +1,8 @@
 """How every test runs: on the CPU, types checked, no unseen broadcast or promotion."""
 
 import os
-from pathlib import Path
+
+from tests import kept_programs
 
 # Before JAX: the subprocesses of tests inherit all of it.
 _FLAGS = (
@@ -17,8 +18,7 @@ os.environ["NPROC"] = "1"  # the size of XLA's thread pool
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Compiled programs are kept from run to run; `make clean` deletes them.
-_CACHE = Path(__file__).parents[1] / ".jax_cache"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept_programs.FOLDER))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
@@ -35,7 +35,7 @@ jaxtyping.install_import_hook(
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import kept_programs, processor_time, slow_first  # noqa: E402
+from tests import processor_time, slow_first  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -57,7 +57,7 @@ def pytest_configure(config):
     config.pluginmanager.register(processor_time)
     config.pluginmanager.register(slow_first)
     if not hasattr(config, "workerinput"):  # once, not in each worker
-        kept_programs.limit(_CACHE)
+        kept_programs.limit(kept_programs.FOLDER)
 
 
 @pytest.fixture(scope="module", autouse=True)

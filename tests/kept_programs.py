@@ -1,18 +1,28 @@
-"""The folder of compiled programs that is kept between runs of the tests."""
+"""Compiled programs that are kept between runs of the tests."""
 
+import shutil
 from pathlib import Path
 
-LIMIT = 1_000_000_000  # bytes; several times what one run of all tests leaves
+FOLDER = Path(__file__).parents[1] / ".jax_cache"
+LIMIT = 400_000_000  # bytes; ten times what one run of all tests leaves
 
 
-def limit(folder: Path) -> None:
-    """Deletes the oldest programs of old code, down to half of LIMIT."""
+def limit(folder: Path, most: int = LIMIT) -> None:
+    """Deletes the oldest programs of a folder, down to half of `most` bytes."""
     files = [(path, path.stat()) for path in folder.glob("*-cache")]
     left = sum(stat.st_size for _, stat in files)
-    if left <= LIMIT:
+    if left <= most:
         return
     for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
-        if left <= LIMIT // 2:
+        if left <= most // 2:
             return
         path.unlink(missing_ok=True)
         left -= stat.st_size
+
+
+def copy(source: Path, target: Path) -> None:
+    """Adds the programs of a folder, which may not exist, to those of another."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*-cache"):
+        if not (target / path.name).exists():
+            shutil.copy2(path, target)

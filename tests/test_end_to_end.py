@@ -20,6 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from data_pipeline.datasets.head import Head
+from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
 from tests.compilations import count_compilations
@@ -28,7 +29,10 @@ from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import open_source
 from vis_jax.train.checkpoint import load_variables
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
+KEPT = kept_programs.FOLDER / "end_to_end"
 CONFIG = "configs/ifr_shapes.py:debug"
 # Eight clips for eight devices; one layer less to compile.
 SETTINGS = ("--config.data.batch_size=8", "--config.model.mask_decoder.layers=1")
@@ -66,9 +70,13 @@ def forget_programs():
 @pytest.fixture(scope="module")
 def trained(own_compilation_cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("end_to_end") / "run"
+    # What training compiled in earlier runs of the tests, and nothing that came later.
+    kept_programs.copy(KEPT, workdir / "compilation_cache")
     with count_compilations() as names:
         outcome = call("--config", CONFIG, "--workdir", workdir, *SETTINGS, PICTURES)
     assert outcome.code == 0, outcome
+    kept_programs.copy(workdir / "compilation_cache", KEPT)
+    kept_programs.limit(KEPT, most=100_000_000)
     return workdir, outcome, names
 
 
@@ -270,10 +278,14 @@ train.evaluate_at = lambda *unused: {}  # one device evaluates in any case
 raise SystemExit(main(sys.argv[1:]))
 """
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    own = {
+        "XLA_FLAGS": flags,
+        "JAX_COMPILATION_CACHE_DIR": str(kept_programs.FOLDER),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, "--workdir", str(half)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags},
+        env=os.environ | own,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.association.modulation import OSMN, SpatialModulator, upsample
 from vis_jax.params import flatten
 
@@ -33,9 +34,11 @@ def variables():
     rng = np.random.default_rng(1)
 
     def draw(x):
-        return jnp.asarray(rng.normal(size=x.shape) * 0.5, jnp.float32)
+        return (rng.normal(size=x.shape) * 0.5).astype(np.float32)
 
-    stats = jax.tree.map(lambda x: jnp.abs(draw(x)) + 0.1, shapes["batch_stats"])
+    stats = jax.tree.map(
+        lambda x: np.abs(draw(x)) + np.float32(0.1), shapes["batch_stats"]
+    )
     return {"params": jax.tree.map(draw, shapes["params"]), "batch_stats": stats}
 
 
@@ -72,7 +75,7 @@ def _max(parts):
     return functools.reduce(jnp.maximum, parts)
 
 
-@jax.jit
+@compiled
 def _literal(variables, image, gamma=None, heat=None):
     """Logits of one object, layer by layer as in the authors' code; or no guides."""
     params, size = variables["params"], image.shape[1:3]
@@ -112,7 +115,7 @@ def _literal(variables, image, gamma=None, heat=None):
     return logits + fuse["bias"][None, None]
 
 
-@jax.jit
+@compiled
 def _segment(variables, images, gamma, heat):
     shared = SMALL.apply(variables, images, method="features")
     return SMALL.apply(variables, shared, gamma, heat, method="segment")
@@ -132,11 +135,11 @@ def test_is_the_published_network_object_by_object(variables):
 def test_without_shifts_a_fresh_modulator_leaves_the_plain_network(variables):
     guides, images, heat = _inputs()
     init = functools.partial(SMALL.init_with_output, method="modulate")
-    gamma, _ = jax.jit(init)(jax.random.key(0), guides)
+    gamma, _ = compiled(init)(jax.random.key(0), guides)
     np.testing.assert_array_equal(gamma, np.ones((4, sum(SMALL.channels))))
     params = dict(variables["params"])
     params["modulator_sp"] = {
-        name: layer if name.startswith("conv") else jax.tree.map(jnp.zeros_like, layer)
+        name: layer if name.startswith("conv") else jax.tree.map(np.zeros_like, layer)
         for name, layer in params["modulator_sp"].items()
     }
     plain = variables | {"params": params}
@@ -150,10 +153,11 @@ def test_statistics_of_places_leave_out_padding():
     heat = rng.random((3, 16, 16)).astype(np.float32)
     valid = np.array([True, True, False])
     model = SpatialModulator((4, 2, 2))
-    init = jax.jit(model.init, static_argnames="train")
-    variables = init(jax.random.key(0), heat, valid, train=False)
+    init = compiled(model.init, static_argnums=3)
+    variables = init(jax.random.key(0), heat, valid, False)
     apply = functools.partial(model.apply, train=True, mutable=["batch_stats"])
-    shifts, updates = jax.jit(apply)(variables, heat, valid)
+    apply = compiled(apply)
+    shifts, updates = apply(variables, heat, valid)
     assert [shift.shape for shift in shifts] == [
         (3, 4, 4, 4),
         (3, 2, 2, 2),
@@ -166,13 +170,14 @@ def test_statistics_of_places_leave_out_padding():
     spread = 0.99 + 0.01 * pooled.var() * kernel**2
     np.testing.assert_allclose(stats["var"], spread, rtol=1e-5)
     # Other numbers in the padding, and the rest stays as it was.
-    again, _ = jax.jit(apply)(variables, heat * [[[1]], [[1]], [[50]]], valid)
+    other = heat * np.array([1, 1, 50], np.float32).reshape(3, 1, 1)
+    again, _ = apply(variables, other, valid)
     for a, b in zip(again, shifts, strict=True):
         np.testing.assert_allclose(a[:2], b[:2], rtol=1e-5, atol=1e-6)
 
 
 def test_upsampling_fades_at_the_border():
-    ours = jax.jit(functools.partial(upsample, factor=2))(jnp.ones((1, 2, 2)))
+    ours = compiled(functools.partial(upsample, factor=2))(np.ones((1, 2, 2)))
     line = np.array([0.75, 1, 1, 0.75])
     np.testing.assert_allclose(ours[0], line[:, None] * line, rtol=1e-6)
 

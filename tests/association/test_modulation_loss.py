@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.association.modulation import OSMN
 from vis_jax.association.modulation_loss import Rule, choose, examples, osmn_loss
 from vis_jax.structures import Batch
@@ -50,12 +51,12 @@ def _first(batch):
 
 @functools.cache
 def _variables():
-    return jax.jit(functools.partial(TOY.init, train=False, train_norm=False))(
+    return compiled(functools.partial(TOY.init, train=False, train_norm=False))(
         jax.random.key(0),
-        jnp.zeros((2, 32, 32, 3)),
-        jnp.zeros((1, SIZE, SIZE, 3)),
-        jnp.zeros((2, SIZE, SIZE)),
-        valid=jnp.ones((2,), bool),
+        np.zeros((2, 32, 32, 3)),
+        np.zeros((1, SIZE, SIZE, 3)),
+        np.zeros((2, SIZE, SIZE)),
+        valid=np.ones(2, bool),
     )
 
 
@@ -69,7 +70,7 @@ def test_chooses_objects_of_two_frames_in_turn_and_a_frame_that_shows_them():
     clip = clip._replace(present=present, masks=masks)
     keys = jax.random.split(jax.random.key(0), 200)
     draw = functools.partial(choose, objects=2)
-    many = jax.jit(jax.vmap(draw, (None, 0)))
+    many = compiled(jax.vmap(draw, (None, 0)))
     choice = many(clip, keys)
     assert set(np.asarray(choice.target)) == {1, 2, 3}
     np.testing.assert_array_equal(choice.before, choice.target - 1)
@@ -83,6 +84,7 @@ def test_chooses_objects_of_two_frames_in_turn_and_a_frame_that_shows_them():
 
 
 OPTIMIZER = optax.adam(1e-2)
+_moments = compiled(OPTIMIZER.init)
 
 
 class Training(NamedTuple):
@@ -93,10 +95,10 @@ class Training(NamedTuple):
 
 def _start():
     params, stats = (_variables()[name] for name in ("params", "batch_stats"))
-    return Training(params, stats, OPTIMIZER.init(params))
+    return Training(params, stats, _moments(params))
 
 
-@jax.jit
+@compiled
 def _update(state, batch, key):
     """One compilation for all tests: the state after an update, and the loss."""
 
@@ -137,7 +139,7 @@ def test_nothing_to_learn_from_costs_nothing_and_is_not_remembered(update):
 def test_guides_show_the_object_and_where_it_was():
     clip = _first(_clips())
     make = functools.partial(examples, rule=RULE, style="torch")
-    found = jax.jit(make)(clip, jax.random.key(0))
+    found = compiled(make)(clip, jax.random.key(0))
     np.testing.assert_array_equal(found.valid, [True, True, False])
     for i in range(2):
         guide, heat, mask = (
@@ -149,7 +151,7 @@ def test_guides_show_the_object_and_where_it_was():
         np.testing.assert_allclose(np.median(shown, axis=0), colour, atol=1e-5)
         assert heat[mask].mean() > 3 * heat[~mask].mean()
     # An image by itself is a clip, too.
-    alone = jax.jit(functools.partial(choose, objects=2))(
+    alone = compiled(functools.partial(choose, objects=2))(
         _first(_clips(frames=1)), jax.random.key(0)
     )
     assert alone.valid.all()

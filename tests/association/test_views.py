@@ -1,9 +1,9 @@
-import jax
 import numpy as np
 
+from tests.compiled import compiled
 from vis_jax.association.views import match_to_pivot
 
-match = jax.jit(match_to_pivot)
+match = compiled(match_to_pivot)
 
 
 def _result(seed=0):

@@ -33,6 +33,7 @@ def words(tmp_path_factory):
     return ("--config", CONFIG, "--checkpoint", path, "--config.test.score=0.0")
 
 
+@pytest.mark.slow
 def test_a_tracker_of_a_comparison_gives_what_evaluating_it_gives(
     words, tmp_path, monkeypatch
 ):

@@ -104,6 +104,7 @@ def test_what_the_file_lacks_comes_from_init_from(converted, source, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.slow
 def test_training_starts_from_it(converted, tmp_path):
     begin = {"init_from": str(converted[0])}
     config = recipe("mask2former_vis_r50", "debug", begin)
@@ -130,7 +131,7 @@ def test_with_categories_it_is_a_workdir(source, tmp_path):
     outcome = call(*words(FRAME, source, output), *flags)
     assert outcome.code == 0, outcome.err
     assert "decoder/clip_*/temporal_attention" in outcome.out
-    assert settings.read_categories(output)[0] == (3, "kind 4")
+    assert parts.read_categories(output)[0] == (3, "kind 4")
     config = json.loads((output / "config.json").read_text())
     assert config["model"]["num_classes"] == 5
     assert config["init_from"] == str(output)

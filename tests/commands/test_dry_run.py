@@ -66,6 +66,7 @@ def test_batch_shapes_follow_the_contract():
     assert batch["sizes"].dtype == np.int32
 
 
+@pytest.mark.slow
 def test_prints_what_a_config_would_take():
     outcome = call("train", f"--config={CONFIG}", "--dry_run")
     assert outcome.code == 0, outcome.err
@@ -80,6 +81,7 @@ def test_prints_what_a_config_would_take():
     assert "batch         masks           bool     [2, 4, 2, 64, 96]" in lines
 
 
+@pytest.mark.slow
 def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(tmp_path):
     data = (f"--config.data.root={tmp_path / 'absent'}", "--config.data.name=folder")
     words = (f"--config={CONFIG}", "--dry_run", *data)

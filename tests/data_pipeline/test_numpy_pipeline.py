@@ -90,10 +90,10 @@ def test_hosts_share_a_batch(config):
 
 
 def test_a_flip_mirrors_pixels_masks_and_boxes(config):
-    config.colour, width = 0.0, 80
-    dataset, batches = make_dataset(config), []
-    for config.flip in (0.0, 1.0):
-        batches.append(next(train_batches(dataset, config, seed=1, start_step=0)))
+    dataset, batches, width = make_dataset(config), [], 80
+    for flip in (0.0, 1.0):
+        clips = replace(config, flip=flip, colour=0.0)
+        batches.append(next(train_batches(dataset, clips, seed=1, start_step=0)))
     plain, mirrored = batches
     for name, pixels in (("images", "btyxc"), ("masks", "bmtyx")):
         x = pixels.index("x")

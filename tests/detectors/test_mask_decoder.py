@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.layers import literal
 from vis_jax.detectors.mask_decoder import ClipDecoder, attend_clip
 from vis_jax.layers.queries import ClipFeatures
@@ -28,7 +29,7 @@ def case():
     features = ClipFeatures(levels, draw(1, FRAMES, 6, 8, DIM))
     shapes = jax.eval_shape(DECODER.init, jax.random.key(0), features, _valid(3))
     variables = literal.noisy(shapes)
-    apply = jax.jit(DECODER.apply)
+    apply = compiled(DECODER.apply)
     return variables, apply, features, apply(variables, features, _valid(3))
 
 

@@ -2,14 +2,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from vis_jax.detectors.mask_head import MaskHead, Upsample, of_label
+
+_of_label = compiled(of_label)
 
 
 def test_upsampling_gives_every_cell_four_places():
-    x = jnp.arange(4.0).reshape(1, 2, 2, 1) + 1
-    kernel = jnp.array([[1.0, 10], [100, 1000]]).reshape(1, 2, 2, 1)
-    variables = {"params": {"kernel": kernel, "bias": jnp.ones(1)}}
-    out = Upsample(1, jnp.float32).apply(variables, x)
+    x = np.arange(4.0).reshape(1, 2, 2, 1) + 1
+    kernel = np.array([[1.0, 10], [100, 1000]]).reshape(1, 2, 2, 1)
+    variables = {"params": {"kernel": kernel, "bias": np.ones(1)}}
+    out = compiled(Upsample(1, jnp.float32).apply)(variables, x)
     expected = np.kron(x[0, ..., 0], kernel[0, ..., 0]) + 1
     np.testing.assert_array_equal(out[0, ..., 0], expected)
 
@@ -28,8 +31,8 @@ def test_shapes_and_dtype():
 
 
 def test_mask_of_the_label():
-    logits = jnp.arange(2 * 3.0).reshape(2, 1, 1, 3)
-    masks = of_label(logits, jnp.array([2, 0], jnp.int32))
+    logits = np.arange(2 * 3.0).reshape(2, 1, 1, 3)
+    masks = _of_label(logits, np.array([2, 0]))
     np.testing.assert_array_equal(masks.ravel(), [2, 3])
-    padding = of_label(logits, jnp.array([3, 3], jnp.int32))
+    padding = _of_label(logits, np.array([3, 3]))
     np.testing.assert_array_equal(padding.ravel(), [2, 5])

@@ -1,9 +1,9 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.conventions import UPPER
 from vis_jax.detectors.rcnn_targets import (
     MatchRule,
@@ -15,13 +15,13 @@ from vis_jax.ops.box_coder import UNIT, BoxCoder
 from vis_jax.ops.box_matching import claim_best
 
 CODER = BoxCoder(UNIT, UPPER)
-BOXES = jnp.array(
+BOXES = np.array(
     [[0.0, 0, 10, 10], [0, 0, 10, 4], [20, 0, 30, 10], [50, 50, 60, 60], [0, 0, 10, 9]]
 )
 TRUTH = Truth(
-    jnp.array([[0.0, 0, 10, 10], [22, 0, 30, 10], [0, 0, 0, 0]]),
-    jnp.array([4, 1, 0], jnp.int32),
-    jnp.array([True, True, False]),
+    np.array([[0.0, 0, 10, 10], [22, 0, 30, 10], [0, 0, 0, 0]]),
+    np.array([4, 1, 0]),
+    np.array([True, True, False]),
 )
 RULE = MatchRule(0.7, 0.3, claim_best, 0.3, size=4, most_positive=2)
 KEY = jax.random.key(0)
@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 
 def anchors(usable, rule=RULE):
     one = functools.partial(anchor_targets, coder=CODER, rule=rule)
-    return jax.jit(one)(KEY, BOXES, TRUTH, usable=jnp.array(usable))
+    return compiled(one)(KEY, BOXES, TRUTH, usable=np.array(usable))
 
 
 def test_anchors_are_chosen_and_encoded():
@@ -55,7 +55,7 @@ def test_anchors_that_are_not_usable_are_never_chosen():
 def regions(truth=TRUTH, valid=(True,) * 5, size=8, boxes=BOXES):
     rule = MatchRule(0.5, 0.5, claim_best, 0.5, size=size, most_positive=size)
     one = functools.partial(region_targets, num_classes=5, coder=CODER, rule=rule)
-    return jax.jit(one)(KEY, boxes, truth, valid=jnp.array(valid))
+    return compiled(one)(KEY, boxes, truth, valid=np.array(valid))
 
 
 def test_regions_include_the_truth_and_know_their_label():
@@ -72,7 +72,7 @@ def test_regions_include_the_truth_and_know_their_label():
 
 
 def test_regions_of_an_image_without_objects_are_background():
-    out = regions(TRUTH._replace(valid=jnp.zeros(3, bool)))
+    out = regions(TRUTH._replace(valid=np.zeros(3, bool)))
     np.testing.assert_array_equal(out.valid, [True] * 5 + [False] * 3)
     np.testing.assert_array_equal(out.labels, [5] * 8)
     assert np.isfinite(out.deltas).all()
@@ -85,8 +85,9 @@ def test_padding_among_proposals_is_never_chosen():
 
 
 def test_a_truth_claims_its_best_proposal_though_another_overlaps_that_more():
-    boxes = BOXES.at[1].set(jnp.array([0.0, 2, 10, 12]))  # IoU 8 / 12 and 7.5 / 12.5
-    second = TRUTH.boxes.at[1].set(jnp.array([0.0, 4.5, 10, 14.5]))
+    boxes, second = BOXES.copy(), TRUTH.boxes.copy()
+    boxes[1] = 0, 2, 10, 12  # IoU 8 / 12 and 7.5 / 12.5
+    second[1] = 0, 4.5, 10, 14.5
     out = regions(TRUTH._replace(boxes=second), boxes=boxes)
     rows = (out.boxes == boxes[1][None]).all(axis=1)
     assert out.truth[rows].tolist() == [1]

@@ -1,17 +1,17 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.golden.conventions import UPPER
 from vis_jax.detectors.rpn import RPN, ProposalRule, propose
 from vis_jax.ops.box_coder import UNIT, BoxCoder
 
 # Two levels: three anchors of which two overlap, and one that overlaps both.
-ANCHORS = jnp.array([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 9]])
-LOGITS = jnp.array([1.0, 2.0, -1.0, 0.0])
+ANCHORS = np.array([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 9]])
+LOGITS = np.array([1.0, 2.0, -1.0, 0.0])
 RULE = ProposalRule(before=3, size=4, iou_threshold=0.7, least_side=1.0)
 
 
@@ -19,11 +19,11 @@ def run(logits=LOGITS, deltas=None, size=(40, 40), rule=RULE):
     one = functools.partial(
         propose, counts=(3, 1), coder=BoxCoder(UNIT, UPPER), rule=rule
     )
-    return jax.jit(one)(
+    return compiled(one)(
         logits,
-        jnp.zeros((4, 4)) if deltas is None else deltas,
+        np.zeros((4, 4)) if deltas is None else deltas,
         ANCHORS,
-        image_size=jnp.array(size, jnp.int32),
+        image_size=np.array(size),
     )
 
 
@@ -49,17 +49,26 @@ def test_looks_at_the_best_of_each_level():
 
 
 def test_no_gradient_flows_through_proposals():
-    gradient = jax.grad(lambda d: run(deltas=d).boxes.sum())(jnp.zeros((4, 4)))
+    def total(deltas, *inputs):
+        found = propose(
+            inputs[0], deltas, inputs[1], image_size=inputs[2],
+            counts=(3, 1), coder=BoxCoder(UNIT, UPPER), rule=RULE,
+        )  # fmt: skip
+        return found.boxes.sum()
+
+    size = np.array((40, 40))
+    gradient = compiled(jax.grad(total))(np.zeros((4, 4)), LOGITS, ANCHORS, size)
     assert not gradient.any()
 
 
 def test_outputs_are_in_the_order_of_the_anchors():
     """A cell that alone is not zero marks its own three anchors."""
     model = RPN(dim=4, ratios=3)
-    fine, coarse = jnp.zeros((1, 6, 8, 2)), jnp.zeros((1, 3, 4, 2))
-    variables = model.init(jax.random.key(0), [fine, coarse])
-    out = jax.jit(model.apply)(variables, [fine, coarse.at[0, 1, 2].set(1.0)])
-    changed = np.flatnonzero(np.asarray(out.deltas[0]).any(axis=-1))
+    fine, coarse = np.zeros((1, 6, 8, 2)), np.zeros((1, 3, 4, 2))
+    variables = compiled(model.init)(jax.random.key(0), [fine, coarse])
+    coarse[0, 1, 2] = 1.0
+    out = compiled(model.apply)(variables, [fine, coarse])
+    changed = np.flatnonzero(out.deltas[0].any(axis=-1))
     assert out.objectness_logits.shape == (1, 3 * (48 + 12))
     assert set(3 * (48 + 1 * 4 + 2) + np.arange(3)) <= set(changed)
     assert changed.min() >= 3 * 48

@@ -7,9 +7,9 @@ come in the stored order.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.cases import Case
 from vis_jax.ops.boxes import box_iou
 from vis_jax.structures import Clip, Detections
@@ -27,48 +27,44 @@ def compare(case: Case) -> dict[str, Array]:
 
 def _filter(case: Case) -> dict[str, Array]:
     results: dict[str, Array] = {}
-    boxes = jnp.asarray(case.arrays["kalman/measurements"], jnp.float32)
-    predict, update = jax.jit(kalman.predict), jax.jit(kalman.update)
+    boxes = case.arrays["kalman/measurements"].astype(np.float32)
+    predict, update = compiled(kalman.predict), compiled(kalman.update)
+    project, gating = compiled(kalman.project), compiled(kalman.gating_distance)
 
     def keep(state, mean, covariance):
         results[mean], results[covariance] = state.mean, state.covariance
 
-    state = kalman.initiate(boxes[0])
+    state = compiled(kalman.initiate)(boxes[0])
     keep(state, "kalman/mean/init", "kalman/covariance/init")
     for i in range(1, len(boxes)):
         state = predict(state)
         keep(state, f"kalman/mean/predict{i}", f"kalman/covariance/predict{i}")
-        box = kalman.project(state)
+        box = project(state)
         keep(box, f"kalman/projected_mean/{i}", f"kalman/projected_covariance/{i}")
         centre = kalman.Gaussian(box.mean[:2], box.covariance[:2, :2])
-        results[f"kalman/gating/{i}"] = kalman.gating_distance(box, boxes)
-        results[f"kalman/gating_position/{i}"] = kalman.gating_distance(
-            centre, boxes[:, :2]
-        )
+        results[f"kalman/gating/{i}"] = gating(box, boxes)
+        results[f"kalman/gating_position/{i}"] = gating(centre, boxes[:, :2])
         state = update(state, boxes[i])
         keep(state, f"kalman/mean/update{i}", f"kalman/covariance/update{i}")
     return results
 
 
 def _distances(case: Case) -> dict[str, Array]:
-    kept, looks = (
-        jnp.asarray(case.arrays[f"metric/{x}"], jnp.float32) for x in ("a", "b")
-    )
+    kept, looks = (case.arrays[f"metric/{x}"].astype(np.float32) for x in ("a", "b"))
     state = deep_sort.empty_state(1, len(kept), kept.shape[1])
-    state = state._replace(looks=kept[None], hits=jnp.asarray([len(kept)], jnp.int32))
-    boxes = jnp.zeros((len(looks), 4))
-    cosine = deep_sort.compare(
-        state, _detections(boxes, looks, len(looks))
-    ).look_distances[0]
+    state = state._replace(looks=kept[None], hits=np.array([len(kept)]))
+    boxes = np.zeros((len(looks), 4))
+    found = _detections(boxes, looks, len(looks))
+    cosine = compiled(deep_sort.compare)(state, found).look_distances[0]
     # The boxes of the stored overlaps are not stored: these have them.
-    others = jnp.asarray(
-        [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], jnp.float32
+    others = np.array(
+        [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], np.float32
     )
     return {
         "metric/nn_cosine": cosine,
         # The squared distance between vectors of unit length.
         "metric/nn_euclidean": 2 * cosine,
-        "iou/output": box_iou(others[:1], others)[0],
+        "iou/output": compiled(box_iou)(others[:1], others)[0],
     }
 
 
@@ -76,13 +72,13 @@ def _detections(boxes, looks, count: int) -> Detections:
     """Detections of one frame; the others are padding."""
     slots = len(boxes)
     return Detections(
-        boxes=jnp.asarray(boxes, jnp.float32),
-        scores=jnp.ones((slots,)),
-        labels=jnp.zeros((slots,), jnp.int32),
-        valid=jnp.arange(slots) < count,
-        embeds=jnp.zeros((slots, 0)),
-        looks=jnp.asarray(looks, jnp.float32),
-        mask_logits=jnp.zeros((slots, 1, 1)),
+        boxes=boxes.astype(np.float32),
+        scores=np.ones(slots, np.float32),
+        labels=np.zeros(slots, np.int32),
+        valid=np.arange(slots) < count,
+        embeds=np.zeros((slots, 0), np.float32),
+        looks=looks.astype(np.float32),
+        mask_logits=np.zeros((slots, 1, 1), np.float32),
     )
 
 
@@ -103,7 +99,7 @@ def _tracker(case: Case):
 def _sequence(case: Case) -> dict[str, Array]:
     """The tracker on all frames, one at a time."""
     tracker = _tracker(case)
-    track = jax.jit(tracker.track)
+    start, track = compiled(tracker.start), compiled(tracker.track)
     clip = Clip(
         np.zeros((1, 1, 1, 3), np.uint8), np.ones(1, bool), np.ones(2, np.int32)
     )
@@ -113,7 +109,7 @@ def _sequence(case: Case) -> dict[str, Array]:
     frames = sum(name.endswith("/detections") for name in case.arrays)
     for t in range(frames):
         found = _frame(case, t)
-        before = state = tracker.start(clip, found) if state is None else state
+        before = state = start(clip, found) if state is None else state
         state, tracked = track({}, state, clip, found)
         ids = np.asarray(tracked.track_ids[0])
         for track_id in ids[ids > 0]:

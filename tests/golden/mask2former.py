@@ -9,7 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
+from tests.compiled import compiled
 from tests.golden.cases import Case, nchw, nhwc
 from tests.golden.gradients import official_gradients
 from tests.golden.set_losses import (
@@ -32,6 +34,9 @@ from vis_jax.layers.queries import (
 from vis_jax.ops.bilinear import resize
 from vis_jax.settings import read_settings
 from vis_jax.systems.ifr import Model, Settings, build_model
+
+_mask_logits, _foreground = compiled(mask_logits), compiled(foreground)
+_resize = compiled(resize, static_argnums=1)
 
 
 class Run(NamedTuple):
@@ -81,8 +86,8 @@ def shapes_of(model: Model) -> dict:
 def run_model(case: Case, model: Model, variables: dict) -> tuple[Run, Run]:
     """The model on the stored clips for inference and for training, in one go."""
     test, train = _clips(case, "image"), _clips(case, "train/image")
-    both = jax.tree.map(lambda *x: jnp.concatenate(x), test, train)
-    run = _apply(model, variables, *both)
+    both = jax.tree.map(lambda *x: np.concatenate(x), test, train)
+    run = jax.device_get(_apply(model, variables, *both))
     clips, frames = test[0].shape[:2]
 
     def part(first: slice) -> Run:
@@ -109,16 +114,16 @@ def forward_results(case: Case, run: Run) -> dict[str, np.ndarray]:
     results["pixel_decoder/encoder_output"] = np.concatenate(tokens, axis=1)
     fine = np.asarray(features.mask_features)
     results["pixel_decoder/mask_features"] = nchw(fine.reshape(-1, *fine.shape[2:]))
-    small = resized_features(features)
+    small = compiled(resized_features)(features)
     for i in range(LAYERS + 1):
         results[f"decoder/{i}/logits"] = np.asarray(out.class_logits[i])
         results[f"decoder/{i}/query"] = np.asarray(run.queries[i]).swapaxes(0, 1)
-        masks = mask_logits(out.mask_embeds[i], features.mask_features)
-        masks = np.asarray(masks).swapaxes(1, 2)  # [B, Q, T, h, w]
+        masks = _mask_logits(out.mask_embeds[i], features.mask_features)
+        masks = masks.swapaxes(1, 2)  # [B, Q, T, h, w]
         results[f"decoder/{i}/masks"] = masks if _is_video(case) else masks[:, :, 0]
         if i < LAYERS:
-            inside = foreground(out.mask_embeds[i], small[i % 3])
-            blocked = ~np.asarray(inside).swapaxes(1, 2)
+            inside = _foreground(out.mask_embeds[i], small[i % 3])
+            blocked = ~inside.swapaxes(1, 2)
             blocked = blocked.reshape(*blocked.shape[:2], -1)
             # Stored after the rule that a query without a mask looks everywhere.
             blocked &= ~blocked.all(axis=-1, keepdims=True)
@@ -130,7 +135,7 @@ def inference_results(case: Case, forward: dict) -> dict[str, np.ndarray]:
     """Scores, labels and masks at the size of the video, from the last prediction."""
     settings = case.manifest["settings"]
     logits, masks = (forward[f"decoder/{LAYERS}/{x}"] for x in ("logits", "masks"))
-    probs = np.asarray(jax.nn.softmax(logits, axis=-1))[..., :-1]
+    probs = scipy.special.softmax(logits, axis=-1)[..., :-1]
     if _is_video(case):
         order = np.argsort(-probs[0].ravel(), kind="stable")[:10]
         inside = enlarge(masks[0][order // probs.shape[-1]], settings) > 0
@@ -145,7 +150,7 @@ def inference_results(case: Case, forward: dict) -> dict[str, np.ndarray]:
         order = np.argsort(-prob.ravel(), kind="stable")[:100]
         logit = enlarge(mask[order // prob.shape[-1]], settings)
         inside = logit > 0
-        quality = (np.asarray(jax.nn.sigmoid(logit)) * inside).sum(axis=(1, 2))
+        quality = (scipy.special.expit(logit) * inside).sum(axis=(1, 2))
         quality /= inside.sum(axis=(1, 2)) + 1e-6
         scores = prob.ravel()[order] * quality
         best = np.argsort(-scores, kind="stable")[:40]
@@ -161,11 +166,11 @@ def inference_results(case: Case, forward: dict) -> dict[str, np.ndarray]:
 def enlarge(masks: np.ndarray, settings: dict) -> np.ndarray:
     """Mask logits at stride 4 to the canvas, cut to the content, to the output size."""
     height, width = settings["input_size"]
-    x = jnp.moveaxis(jnp.asarray(masks), 0, -1)
+    x = np.moveaxis(masks, 0, -1)
     if x.ndim == 3:
         x = x[None]
-    x = resize(x, (4 * x.shape[1], 4 * x.shape[2]))[:, :height, :width]
-    x = np.moveaxis(np.asarray(resize(x, tuple(settings["output_size"]))), -1, 0)
+    x = _resize(x, (4 * x.shape[1], 4 * x.shape[2]))[:, :height, :width]
+    x = np.moveaxis(_resize(x, tuple(settings["output_size"])), -1, 0)
     return x if masks.ndim == 4 else x[:, 0]
 
 
@@ -232,7 +237,7 @@ def _clips(case: Case, name: str):
     images = np.pad(stored, ((0, 0), (0, 0), *pad, (0, 0)))
     sizes = np.full((batch, 2), size, np.int32)
     valid = np.ones((batch, frames), bool)
-    return jax.tree.map(jnp.asarray, (images, sizes, valid))
+    return images, sizes, valid
 
 
 def _is_video(case: Case) -> bool:

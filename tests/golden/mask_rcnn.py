@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.compiled import compiled
 from tests.golden.cases import Case, nchw, nhwc
 from tests.golden.conventions import UNALIGNED, UPPER
 from vis_jax.backbones.fpn import FPN
@@ -24,6 +25,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # torchvision divides the canvas by the size of the map: the last stride is not 64 where
 # the canvas is no multiple of it.
 STRIDES = ((4, 4), (8, 8), (16, 16), (32, 32), (48, 53))
+
+_resize = compiled(resize, static_argnums=1)
 
 
 def model_of_case(case: Case) -> MaskRCNN:
@@ -89,7 +92,7 @@ def inputs_of_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
     images = np.zeros((2, *CANVAS, 3), np.float32)
     for index, (height, width) in enumerate(sizes):
         image = (nhwc(case.arrays[f"image/{index}"]) - _MEAN) / _STD
-        image = resize(jnp.asarray(image, jnp.float32), (int(height), int(width)))
+        image = _resize(image.astype(np.float32), (int(height), int(width)))
         images[index, :height, :width] = image
     return images, sizes
 
@@ -119,7 +122,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     model, variables = converted(case)
     images, sizes = inputs_of_case(case)
     given = np.stack([case.arrays[f"given_rois/boxes/{i}"] for i in range(2)])
-    run = _run(model, variables, images, sizes, given)
+    run = jax.device_get(_run(model, variables, images, sizes, given))
     results = {
         "transformed/tensors": nchw(images),
         "rpn/anchors": run["anchors"],

@@ -49,7 +49,7 @@ def truth_of_case(case: Case) -> tuple[Truth, np.ndarray]:
         masks[-1][:, : size[0], : size[1]] = mask
     valid = np.ones((2, len(labels[0])), bool)
     truth = Truth(np.stack(boxes), np.stack(labels).astype(np.int32), valid)
-    return jax.tree.map(jnp.asarray, (truth, np.stack(masks)))
+    return truth, np.stack(masks)
 
 
 def batch_statistics(call, args, kwargs, context):
@@ -160,9 +160,8 @@ def compare_losses(case: Case) -> dict[str, np.ndarray]:
     images, sizes = inputs_of_case(case)
     truth, masks = truth_of_case(case)
     backbone = backbone_features(model, variables, images)
-    gradient, (losses, positives) = gradient_and_losses(
-        model, variables, backbone, sizes, truth, masks
-    )
+    found = gradient_and_losses(model, variables, backbone, sizes, truth, masks)
+    gradient, (losses, positives) = jax.device_get(found)
     if not 0 < positives.max() <= POSITIVES:
         raise ValueError(f"expected up to {POSITIVES} positives, got {positives}")
     box, mask = gradient["box_head"], gradient["mask_head"]

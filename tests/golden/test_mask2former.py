@@ -1,5 +1,9 @@
+import pytest
+
 from tests.golden.cases import load
 from tests.golden.mask2former import compare
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_stored_array_but_gradients():

@@ -1,7 +1,11 @@
+import pytest
+
 from tests.golden import mask_rcnn_detectron2
 from tests.golden.cases import load
 from tests.golden.mask_rcnn import compare
 from tests.golden.mask_rcnn_losses import compare_losses
+
+pytestmark = pytest.mark.slow
 
 # Computed by torchvision between stored arrays that are compared.
 INNER = {

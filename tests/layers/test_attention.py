@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.layers.attention import MultiHeadAttention
 
 DIM, HEADS = 8, 2
@@ -16,7 +17,7 @@ def case():
         rng.normal(size=(2, n, DIM)).astype(np.float32) for n in (3, 5, 5)
     )
     module = MultiHeadAttention(DIM, HEADS)
-    variables = jax.jit(module.init)(jax.random.key(0), query, key, value)
+    variables = compiled(module.init)(jax.random.key(0), query, key, value)
     variables = jax.tree.map(
         lambda x: x + rng.normal(size=x.shape).astype(np.float32) / 4, variables
     )
@@ -42,28 +43,28 @@ def test_is_the_formula_where_attend_is_true(case):
     module, variables, tokens = case
     attend = np.random.default_rng(1).random((2, 3, 5)) < 0.5
     attend[..., 0] |= ~attend.any(-1)
-    found = jax.jit(module.apply)(variables, *tokens, attend)
+    found = compiled(module.apply)(variables, *tokens, attend)
     expected = _literal(variables, *tokens, attend)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_no_mask_means_everywhere(case):
     module, variables, tokens = case
-    found = jax.jit(module.apply)(variables, *tokens)
+    found = compiled(module.apply)(variables, *tokens)
     expected = _literal(variables, *tokens, np.ones((2, 3, 5)))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_blocked_keys_change_nothing_and_no_mask_makes_a_nan(case):
     module, variables, (query, key, value) = case
-    apply = jax.jit(module.apply)
+    apply = compiled(module.apply)
     attend = np.ones((2, 3, 5), bool)
     attend[:, :, 2] = False
     attend[1, 1] = False
-    before = np.asarray(apply(variables, query, key, value, attend))
+    before = apply(variables, query, key, value, attend)
     key, value = key.copy(), value.copy()
     key[:, 2], value[:, 2] = 1e3, 1e3
-    after = np.asarray(apply(variables, query, key, value, attend))
+    after = apply(variables, query, key, value, attend)
     some = attend.any(-1)
     np.testing.assert_array_equal(before[some], after[some])
     assert np.isfinite(before).all()
@@ -72,8 +73,8 @@ def test_blocked_keys_change_nothing_and_no_mask_makes_a_nan(case):
 
 def test_starts_as_pytorch_does():
     module = MultiHeadAttention(64, 4)
-    tokens = jnp.zeros((1, 2, 64))
-    params = jax.jit(module.init)(jax.random.key(0), tokens, tokens, tokens)["params"]
+    tokens = np.zeros((1, 2, 64))
+    params = compiled(module.init)(jax.random.key(0), tokens, tokens, tokens)["params"]
     # Query, key and value are drawn as one matrix of 64 x 192, the output on its own.
     bounds = dict.fromkeys(("query", "key", "value"), (6 / (4 * 64)) ** 0.5)
     for name, bound in (bounds | {"out": (6 / (2 * 64)) ** 0.5}).items():

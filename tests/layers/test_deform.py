@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from vis_jax.detectors.pixel_decoder import reference_points
 from vis_jax.layers.deform import MSDeformAttention
 
@@ -13,10 +14,10 @@ SHAPES = ((2, 3), (4, 6))
 
 def test_starts_as_the_mean_of_points_in_eight_directions():
     layer = MSDeformAttention(16, heads=8, levels=2, points=2)
-    tokens = jnp.ones((1, 30, 16))
+    tokens = np.ones((1, 30, 16))
     references = reference_points(SHAPES)
     init = functools.partial(layer.init_with_output, shapes=SHAPES)
-    out, variables = jax.jit(init)(jax.random.key(0), tokens, tokens, references)
+    out, variables = compiled(init)(jax.random.key(0), tokens, tokens, references)
     assert out.shape == (1, 30, 16)
     params = variables["params"]
     bias = np.asarray(params["sampling_offsets"]["bias"]).reshape(8, 2, 2, 2)

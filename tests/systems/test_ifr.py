@@ -17,6 +17,7 @@ def _config(decoder, changes=None):
     return recipe("ifr_shapes", f"debug,decoder={decoder}", small | (changes or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_keeps_the_contract_of_systems(decoder):
     # The clips of the contract have two frames, and three with padding: so features

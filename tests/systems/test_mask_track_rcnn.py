@@ -26,12 +26,14 @@ def _checked() -> Checked:
     return check_system(build, _config(), no_gradient=coarse)
 
 
+@pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     config, found = _config(), _checked().predictions
     assert found.labels.shape == (config.test.tracks,)
     assert found.valid.any()
 
 
+@pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
     checked = _checked()
     clip, whole = checked.clip, checked.predictions
@@ -51,6 +53,7 @@ def test_frame_by_frame_equals_the_whole_video():
         np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_updates_bring_the_loss_down():
     checked = _checked()
     params, losses = checked.variables["params"], []

@@ -8,6 +8,8 @@ import pytest
 
 from tests.train.processes import finish, start
 
+pytestmark = pytest.mark.slow
+
 EIGHT = "--xla_force_host_platform_device_count=8"
 
 

@@ -20,9 +20,9 @@ examples:
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import flags
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.oracles import MatchRule
     from vis_jax.systems.detect_then_track import Detector, TestSettings
-    from vis_jax.trackers import Build
 
 # What the detections of a video do not depend on.
 _OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode")
@@ -88,6 +87,7 @@ def run(values: flags.FlagValues) -> None:
     check_rule(rule)
     tables = _tables(values.tables)
     config = read_config(values)
+    _builder(config)  # wrong systems are named before anything is read
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
@@ -95,7 +95,6 @@ def run(values: flags.FlagValues) -> None:
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
     config = with_classes(config, len(dataset.categories))
-    _linked(config)  # raises before the checkpoint is read
     variables = parts.load_model(parts.build_system(config), checkpoint)
     report = compare_split(config, variables, dataset, output, tables=tables, rule=rule)
     for name in tables:
@@ -127,10 +126,12 @@ def compare_split(
     from vis_jax.evaluate import compare_rows
     from vis_jax.evaluate.compare import compare
     from vis_jax.evaluate.detections import make_find
+    from vis_jax.systems import SYSTEMS
 
     run_id = _detections_id(config, variables)
     variables = jax.device_put(variables)
-    detector, trackers = _linked(config)
+    detector = _builder(config)(config)
+    trackers = SYSTEMS[config.system].trackers(config)
     classes, test = config.model.num_classes, cast("TestSettings", config.test)
     made_of = compare_rows.Parts(detector, trackers, variables, test, classes, run_id)
     makers = {
@@ -161,22 +162,22 @@ def _tables(given: list[str]) -> list[str]:
     return [name for number, name in names.items() if number in given]
 
 
-def _linked(config: "RunSettings") -> "tuple[Detector, Mapping[str, Build]]":
-    """What finds the objects, and what can link them.
+def _builder(config: "RunSettings") -> "Callable[[Any], Detector]":
+    """What makes the detector of a system.
 
     Raises:
-      ValueError: the system does not work so.
+      ValueError: the system does not find objects frame by frame.
     """
     from vis_jax.systems import SYSTEMS
 
-    method = SYSTEMS[config.system]
-    if method.detector is None:
+    builder = SYSTEMS[config.system].detector
+    if builder is None:
         known = sorted(name for name, one in SYSTEMS.items() if one.detector)
         raise ValueError(
             f"system: expected one of {known}, which find objects frame by frame and"
             f" link them then, got {config.system!r}"
         )
-    return method.detector(config), method.trackers(config)
+    return builder
 
 
 def _output(values: flags.FlagValues, config: "RunSettings") -> Path:

@@ -184,7 +184,8 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a damaged file open if it has opened it itself.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if str(file["run_id"]) != run_id:
                 return None
             found = Detections(**{name: file[name] for name in Detections._fields})
