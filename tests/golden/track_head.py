@@ -171,8 +171,8 @@ def official_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
     """Logits, loss, its gradients and the share of positives that are right."""
-    keys = training_features(case, "x", SIZE)
-    references = training_features(case, "r", SIZE - 1)
+    keys = jnp.asarray(training_features(case, "x", SIZE))
+    references = jnp.asarray(training_features(case, "r", SIZE - 1))
     there = np.arange(SIZE - 1)[None] < [[len(PAIRS["r0"])], [len(PAIRS["r1"])]]
     targets = split_pairs(case.arrays["train/ids"]).astype(np.int32)
 

@@ -6,6 +6,7 @@ A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
 
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -135,7 +136,7 @@ class Checkpoints:
             ) from error
 
 
-def load_variables(path: str) -> dict[str, dict]:
+def load_variables(path: str | os.PathLike) -> dict[str, dict]:
     """The variables of a checkpoint, in host memory, without the optimiser's state.
 
     Args:
@@ -157,7 +158,7 @@ def load_variables(path: str) -> dict[str, dict]:
     return items.variables
 
 
-def save_variables(path: str, variables: dict[str, dict]) -> None:
+def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
     """Writes variables for `load_variables` and `config.init_from`.
 
     Raises:
@@ -218,6 +219,6 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _absolute(path: str) -> epath.Path:
+def _absolute(path: str | os.PathLike) -> epath.Path:
     """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
     return epath.Path(path) if "://" in str(path) else epath.Path(path).resolve()
