@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "predict every video of a data set and score the result",
     "compare": "link what a detector finds with every tracker, and with the truth",
     "predict": "find and track the objects of one video",
+    "config": "print every field of a config with its meaning, default and range",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",

@@ -1,0 +1,114 @@
+"""Prints every field of a config: its value, what it may be, and what it means.
+
+A star marks what the config sets; all else is the default. Any field can be set on the
+command line of the other commands as --config.SECTION.FIELD=VALUE, and here as well, to
+see what that gives.
+
+examples:
+  python -m vis_jax.main config --config configs/ifr_r50.py
+  python -m vis_jax.main config --config configs/mask_track_rcnn_r50.py --section test
+  python -m vis_jax.main config --workdir runs/shapes --section model.backbone
+"""
+
+import ast
+import dataclasses
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.settings import describe, fields_of
+
+_WIDTH = 88  # columns
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Adds the flags of this command."""
+    define_config(values, arguments)
+    texts = {
+        "workdir": "folder of a training run, whose config is printed",
+        "section": "only this section, such as test or model.backbone",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Prints the fields."""
+    wanted, found = values.section or "", False
+    for path, section in sections(read_config(values), ""):
+        if not wanted or path == wanted or path.startswith(f"{wanted}."):
+            found = True
+            print(format_section(path, section), end="\n\n")
+    if not found:
+        raise ValueError(f"--section: expected a section of the config, got {wanted!r}")
+
+
+def sections(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Settings and those inside them, each with its path."""
+    yield path, settings
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from sections(value, f"{path}.{field.name}" if path else field.name)
+
+
+def format_section(path: str, settings: Any) -> str:
+    """The fields of one section, those of the sections inside it left out."""
+    title = (inspect.getdoc(type(settings)) or "").partition("\n")[0]
+    lines = [f"{path or 'config'}: {title}"]
+    comments = comments_of(type(settings))
+    for name, field in fields_of(type(settings)).items():
+        value = getattr(settings, name)
+        if dataclasses.is_dataclass(value):
+            continue
+        star = " " if value == field.default else "*"
+        lines.append(f"{star} {name} = {value!r}  ({describe(field)})")
+        lines += textwrap.wrap(
+            comments.get(name, ""), _WIDTH, initial_indent=" " * 6,
+            subsequent_indent=" " * 6,
+        )  # fmt: skip
+    return "\n".join(lines)
+
+
+def comments_of(kind: type) -> dict[str, str]:
+    """The comment of each field of a settings class, from its source and its bases'.
+
+    It stands behind the field, or in the lines directly above it.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            found |= _own_comments(base)
+    return found
+
+
+def _own_comments(kind: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):  # put together at run time: its bases have the source
+        return {}
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {
+        token.start[0]: (token.line.strip().startswith("#"), token.string[1:].strip())
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+    (definition,) = ast.parse(source).body
+    found = {}
+    for node in definition.body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            above, line = [], node.lineno - 1
+            while comments.get(line, (False, ""))[0]:
+                above.insert(0, comments[line][1])
+                line -= 1
+            behind = (
+                [comments[node.end_lineno][1]] if node.end_lineno in comments else []
+            )
+            found[node.target.id] = " ".join([*above, *behind])
+    return found
