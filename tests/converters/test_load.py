@@ -26,6 +26,7 @@ def converted():
     return convert_tensors(weights_of_case(), model_shapes(), "mask2former")
 
 
+@functools.cache
 def model_shapes(kind="m2f_vis", **changes):
     config = config_of_case(load(CASE))
     config.model.mask_decoder.kind = kind

@@ -74,6 +74,7 @@ def converted(case: Case) -> tuple[Model, dict]:
     return model, variables
 
 
+@functools.cache
 def shapes_of(model: Model) -> dict:
     """Shapes of the model's variables."""
     images = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)

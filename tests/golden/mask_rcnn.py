@@ -68,6 +68,7 @@ def model_of(backbone: ResNet, classes: int, rules: Rules) -> MaskRCNN:
     )
 
 
+@functools.cache
 def shapes_of(model: MaskRCNN) -> dict:
     """Shapes of the model's variables."""
     images = jax.ShapeDtypeStruct((1, *CANVAS, 3), jnp.float32)
