@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,16 +13,17 @@ CASE = load("ops")
 BOXES, SCORES = (CASE.arrays[f"nms/{x}"] for x in ("boxes", "scores"))
 LABELS = CASE.arrays["nms/labels"].astype(np.int32)
 ALL = np.ones(len(BOXES), bool)
-by_label = compiled(
-    nms_by_label, static_argnames=("iou_threshold", "size")
-)  # one compilation for each threshold
-cut = compiled(nms, static_argnames=("iou_threshold", "size"))
+# One compilation for each threshold.
+by_label = compiled(nms_by_label, static_argnames=("iou_threshold", "size"))
 
 
 def nms(boxes, scores, valid, **settings):
     """All boxes have the same label."""
     labels = jnp.zeros(len(boxes), jnp.int32)
     return nms_by_label(boxes, scores, labels, valid=valid, **settings)
+
+
+cut = compiled(nms, static_argnames=("iou_threshold", "size"))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])

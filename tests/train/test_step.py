@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vis_jax.structures import LossAux
-from vis_jax.systems.system import System
+from tests.train.toy_system import toy_batch, toy_system
+from vis_jax.structures import Batch, LossAux
 from vis_jax.train.optimizer import Optimizer
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import update_once
@@ -28,8 +28,9 @@ def _update(step):
     optimizer = Optimizer(transform, lambda count: 0.5 + count, lambda tree: tree)
     opt_state = transform.init(params)
     state = TrainState(jnp.int32(step), {"params": params}, opt_state, KEY)
-    system = System(init=None, loss=_loss, start=None, step=None)
-    return update_once(state, None, system=system, optimizer=optimizer)
+    system = toy_system()._replace(loss=_loss)
+    batch = Batch(**toy_batch(0, clips=1))
+    return update_once(state, batch, system=system, optimizer=optimizer)
 
 
 def test_an_update_in_closed_form():

@@ -67,8 +67,12 @@ def format_section(path: str, settings: Any) -> str:
         value = getattr(settings, name)
         if dataclasses.is_dataclass(value):
             continue
-        star = " " if value == field.default else "*"
-        lines.append(f"{star} {name} = {value!r}  ({describe(field)})")
+        star, text = " ", describe(field)
+        if value != field.default:
+            star = "*"
+            if field.default is not dataclasses.MISSING:
+                text += f"; default {field.default!r}"
+        lines.append(f"{star} {name} = {value!r}  ({text})")
         lines += textwrap.wrap(
             comments.get(name, ""), _WIDTH, initial_indent=" " * 6,
             subsequent_indent=" " * 6,
@@ -103,7 +107,7 @@ def _own_comments(kind: type) -> dict[str, str]:
     found = {}
     for node in definition.body:  # type: ignore[attr-defined]
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            above, line = [], node.lineno - 1
+            line, above = node.lineno - 1, list[str]()
             while comments.get(line, (False, ""))[0]:
                 above.insert(0, comments[line][1])
                 line -= 1
