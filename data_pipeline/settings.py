@@ -39,6 +39,7 @@ class Shapes:
     width: Annotated[int, Range(least=LEAST_SIDE)] = 160  # pixels
     # Frames of a video, or the least and the most, drawn for each video.
     length: Count | tuple[Count, Count] = (20, 30)
+    # Number, size, speed and likeness of the shapes, and how much they hide each other.
     difficulty: Literal["easy", "medium", "hard"] = "easy"
 
     def __post_init__(self):
@@ -51,7 +52,7 @@ class Stills:
     """`data.stills`: images of COCO set in motion, alone or beside the videos."""
 
     root: str = ""  # folder with annotations/ and the images
-    split: str = "train2017"
+    split: str = "train2017"  # of COCO
     share: Share = 0.0  # of the clips that are of images; 0 = none
     # Least and most size of a view, as a share of the largest that fits.
     zoom: Annotated[tuple[float, float], Range(least=0.1, most=1)] = (0.5, 1.0)
@@ -70,7 +71,7 @@ class Settings:
 
     name: Annotated[str, OneOf(NAMES)]  # data set
     root: str = ""  # its folder; moving shapes have none
-    split: str = "train"
+    split: str = "train"  # of the data set, to train on
     held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
     stills: Stills = Stills()
     shapes: Shapes = Shapes()

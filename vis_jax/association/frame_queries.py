@@ -32,11 +32,11 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float
 class Settings:
     """`model.mask_decoder` of IFR: queries pass from frame to frame."""
 
-    kind: Literal["ifr"] = "ifr"
+    kind: Literal["ifr"] = "ifr"  # or m2f_vis, with fields of its own
     dim: Count = 256  # channels; a multiple of 4 and of heads
-    layers: Count = 9
-    heads: Count = 8
-    queries: Count = 100
+    layers: Count = 9  # of the decoder; each predicts
+    heads: Count = 8  # of the attention
+    queries: Count = 100  # most instances of a clip
     mlp_dim: Count = 2048  # width of the feed-forward part
     frame_ffn: bool = True  # a feed-forward layer closes each step of the recurrence
     type_embed: bool = False  # the two groups of keys get a learned vector each

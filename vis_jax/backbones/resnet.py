@@ -37,7 +37,7 @@ VARIANTS = {
 class Settings:
     """`model.backbone` of a ResNet."""
 
-    name: Literal["resnet"] = "resnet"
+    name: Literal["resnet"] = "resnet"  # or swin, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "50"  # depth; thin trains on a CPU
     # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
     # group to train from scratch.

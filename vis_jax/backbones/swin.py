@@ -44,7 +44,7 @@ VARIANTS = {
 class Settings:
     """`model.backbone` of a Swin transformer."""
 
-    name: Literal["swin"] = "swin"
+    name: Literal["swin"] = "swin"  # or resnet, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "tiny"  # size; thin trains on a CPU
     window: Count | None = None  # tokens, side of the windows; None = the variant's
     # Rate of the last block, rising linearly from 0 at the first; drawn for each frame.

@@ -26,9 +26,10 @@ class RunSettings(LoopSettings):
     """All that any system has; each adds its `model`, `loss` and `compute_dtype`."""
 
     system: str  # what is trained
-    data: DataSettings
-    test: TestSettings = TestSettings()
-    model: Any
+    data: DataSettings  # what is trained on
+    test: TestSettings = TestSettings()  # what is evaluated, and how
+    model: Any  # the network
+    # Further evaluations by name: every, data, test; see docs/architecture.md.
     evals: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
 
 

@@ -30,11 +30,11 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 class Settings:
     """`model.mask_decoder` of Mask2Former-VIS: queries see all frames of a clip."""
 
-    kind: Literal["m2f_vis"] = "m2f_vis"
+    kind: Literal["m2f_vis"] = "m2f_vis"  # or ifr, with fields of its own
     dim: Count = 256  # channels; a multiple of 4 and of heads
-    layers: Count = 9
-    heads: Count = 8
-    queries: Count = 100
+    layers: Count = 9  # of the decoder; each predicts
+    heads: Count = 8  # of the attention
+    queries: Count = 100  # most instances of a clip
     mlp_dim: Count = 2048  # width of the feed-forward part
 
 

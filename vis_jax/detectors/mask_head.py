@@ -17,7 +17,7 @@ class Settings:
     """`model.mask_head`."""
 
     dim: Count = 256  # channels
-    convs: Count = 4
+    convs: Count = 4  # 3x3 convolutions before the masks are enlarged
 
 
 class Upsample(nn.Module):

@@ -31,7 +31,7 @@ class Settings:
 
     dim: Count = 256  # channels; a multiple of 4 and of heads
     layers: Count = 6  # of the encoder
-    heads: Count = 8
+    heads: Count = 8  # of the attention
     points: Count = 4  # sampling points of a head on each level
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory

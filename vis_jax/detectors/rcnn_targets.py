@@ -41,7 +41,7 @@ class MatchRule(NamedTuple):
 class Settings:
     """`model.regions`: the regions of an image that train the heads."""
 
-    sampled: Count = 128
+    sampled: Count = 128  # proposals and true boxes
     positives: Count = 32  # at most, of those sampled
 
     def __post_init__(self):

@@ -24,9 +24,9 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray
 class _Terms:
     """What both kinds share."""
 
-    label: Weight = 2.0
-    mask: Weight = 5.0
-    dice: Weight = 5.0
+    label: Weight = 2.0  # weight of the class, in matching and in the loss
+    mask: Weight = 5.0  # weight of the logistic loss of masks, in both
+    dice: Weight = 5.0  # weight of the dice loss of masks, in both
     points: Count = 12_544  # where masks are compared, in matching and in the losses
 
 
@@ -34,7 +34,7 @@ class _Terms:
 class Focal(_Terms):
     """`loss` with K sigmoid outputs, as IFR has it."""
 
-    kind: Literal["focal"] = "focal"
+    kind: Literal["focal"] = "focal"  # or ce, with fields of its own
     # lambda_e, Eq. 6-7: weight of a frame's queries predicting masks of other frames.
     cross_frame: Weight = 0.3
 
@@ -43,7 +43,7 @@ class Focal(_Terms):
 class CrossEntropy(_Terms):
     """`loss` with K + 1 softmax outputs, as Mask2Former-VIS has it."""
 
-    kind: Literal["ce"] = "ce"
+    kind: Literal["ce"] = "ce"  # or focal, with fields of its own
     cross_frame: Weight = 0.0  # lambda_e, Eq. 6-7 of IFR
     no_object: Weight = 0.1  # weight of the class for no object
 

@@ -25,7 +25,7 @@ class TestSettings(system.TestSettings):
 
     # A tracker sees every frame once: clips of test.mode "clip" are single frames.
     clip_length: Annotated[int, Range(least=1, most=1)] = 1
-    clip_stride: Annotated[int, Range(least=1, most=1)] = 1
+    clip_stride: Annotated[int, Range(least=1, most=1)] = 1  # see clip_length
     score: Share = 0.05  # least score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
     objects: Count = 10  # most detections in a frame

@@ -67,12 +67,12 @@ class ModelSettings(mask_rcnn.Settings):
 class LossSettings:
     """`loss`: the weight of every term."""
 
-    rpn_class: Weight = 1.0
-    rpn_box: Weight = 1.0
-    box_class: Weight = 1.0
-    box: Weight = 1.0
-    mask: Weight = 1.0
-    track: Weight = 1.0
+    rpn_class: Weight = 1.0  # is an anchor an object
+    rpn_box: Weight = 1.0  # where it is
+    box_class: Weight = 1.0  # which class a region has
+    box: Weight = 1.0  # where it is
+    mask: Weight = 1.0  # which pixels it has
+    track: Weight = 1.0  # which object of the reference frame it is, Eq. 2
 
 
 @section

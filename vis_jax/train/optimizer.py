@@ -21,7 +21,7 @@ class _Common:
     """What all kinds share."""
 
     learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
-    weight_decay: Weight = 0.05
+    weight_decay: Weight = 0.05  # where the multiplier is 1
     # Largest norm of all gradients together; None = they are not clipped.
     clip_norm: Annotated[float, Range(above=0)] | None = None
     warmup_steps: Natural = 0  # updates until the rate is reached
@@ -38,17 +38,17 @@ class _Common:
 class AdamW(_Common):
     """`optimizer`: AdamW."""
 
-    kind: Literal["adamw"] = "adamw"
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
-    eps: Weight = 1e-8
+    kind: Literal["adamw"] = "adamw"  # or sgd, with fields of its own
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
+    eps: Weight = 1e-8  # added to the root of the second moment
 
 
 @section
 class SGD(_Common):
     """`optimizer`: gradient descent with momentum, as in PyTorch."""
 
-    kind: Literal["sgd"] = "sgd"
-    momentum: Momentum = 0.9
+    kind: Literal["sgd"] = "sgd"  # or adamw, with fields of its own
+    momentum: Momentum = 0.9  # share of the last update that is kept
 
 
 Settings = AdamW | SGD

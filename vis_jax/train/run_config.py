@@ -15,7 +15,7 @@ class TrainSettings:
     """`train`: what happens when; numbers are updates."""
 
     log_every: Count = 20  # a line of progress
-    checkpoint_every: Count = 500
+    checkpoint_every: Count = 500  # the state, from which a run goes on
     keep: Count = 3  # checkpoints, the newest
     image_every: Natural = 1_000  # pictures for TensorBoard; 0 = never
     eval_every: Natural = 0  # evaluation on `test`; 0 = at the end only
@@ -28,7 +28,7 @@ class TrainSettings:
 class RunSettings:
     """All that the loop reads of a config."""
 
-    seed: Natural = 0
+    seed: Natural = 0  # of parameters, clips and noise
     num_steps: Count  # updates of the run
     init_from: str = ""  # checkpoint to start from; "" = random parameters
     # Regexes over paths of parameters that are not taken from `init_from`.

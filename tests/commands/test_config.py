@@ -1,0 +1,76 @@
+"""The command that prints all fields of a config."""
+
+import dataclasses
+
+import pytest
+
+from tests.command_line import call, error_of
+from tests.recipes import recipe
+from tests.test_settings import Disc, Square
+from vis_jax.commands.config import comments_of, format_section, sections
+from vis_jax.settings import Count, section
+
+RECIPES = (
+    "ifr_r50", "ifr_swint", "mask2former_vis_r50", "mask_track_rcnn_r50", "osmn_r50",
+)  # fmt: skip
+
+
+@section
+class Ball(Disc):
+    """A round part in space.
+
+    More of it.
+    """
+
+    # Two lines above a field
+    # are one text.
+    weight: Count = 2
+    other: Count = 3  # behind it
+    bare: int = 4
+
+
+def test_the_comments_of_fields_are_those_of_the_source():
+    assert comments_of(Ball) == {
+        "kind": "", "radius": "", "weight": "Two lines above a field are one text.",
+        "other": "behind it", "bare": "",
+    }  # fmt: skip
+
+
+def test_what_the_config_sets_has_a_star_and_its_default():
+    assert format_section("a.b", Ball(radius=3, other=5)).splitlines() == [
+        "a.b: A round part in space.",
+        "  kind = 'disc'  ('disc')",
+        "  radius = 3  (int, at least 1)",
+        "  weight = 2  (int, at least 1)",
+        "      Two lines above a field are one text.",
+        "* other = 5  (int, at least 1; default 3)",
+        "      behind it",
+        "  bare = 4  (int)",
+    ]
+    assert "(float, ..), 0 .. 1" in format_section("", Square())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_field_of_a_recipe_is_explained(name):
+    for path, settings in sections(recipe(name, None), ""):
+        texts = comments_of(type(settings))
+        silent = [
+            field.name
+            for field in dataclasses.fields(settings)
+            if not texts[field.name]
+            and not dataclasses.is_dataclass(getattr(settings, field.name))
+        ]
+        assert not silent, path
+
+
+def test_prints_a_config_with_what_the_command_line_sets():
+    outcome = call(
+        "config", "--config", "configs/ifr_r50.py:debug", "--section", "model",
+        "--config.model.backbone.style=caffe",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "* style = 'caffe'  ('torch' or 'caffe'; default 'torch')" in outcome.out
+    assert "model.mask_decoder: " in outcome.out
+    assert "optimizer: " not in outcome.out
+    wrong = error_of("config", "--config=configs/ifr_r50.py", "--section=modl")
+    assert wrong == "--section: expected a section of the config, got 'modl'"
