@@ -216,3 +216,25 @@ def test_bfloat16_gives_float32_predictions():
     assert {x.dtype for x in jax.tree.leaves((out, variables))} == {jnp.dtype("f4")}
     assert out.class_logits.shape == (4, 1, QUERIES, 5)
     assert out.mask_embeds.shape == (4, 1, FRAMES, QUERIES, DIM)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Parameters for all options, one layer, and the result without the changes."""
+    variables, _ = _setup(PLAIN | {"type_embed": True}, layers=1)
+    features, valid = _features(), _valid(3)
+    plain = jax.jit(_decoder(PLAIN, layers=1).apply)(variables, features, valid)
+    return variables, features, valid, plain
+
+
+@pytest.mark.parametrize("option", [name for name in PLAIN if name != "remat"])
+def test_each_option_changes_the_masks(everything, option):
+    variables, features, valid, plain = everything
+    other = _decoder(PLAIN | {option: not PLAIN[option]}, layers=1)
+    found = jax.jit(other.apply)(variables, features, valid)
+    difference = np.abs(np.asarray(found.mask_embeds) - np.asarray(plain.mask_embeds))
+    # The first prediction is made before any frame is seen. Options of the clip update
+    # show in the classes after it.
+    assert difference[0].max() == 0
+    classes = np.asarray(found.class_logits[1]) - np.asarray(plain.class_logits[1])
+    assert max(difference[1].max(), np.abs(classes).max()) > 1e-3

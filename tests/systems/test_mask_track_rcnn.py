@@ -9,6 +9,7 @@ from tests.recipes import recipe
 from tests.systems.contract import Checked, check_system, first_batch
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
 from vis_jax.structures import Clip
+from vis_jax.systems import mask_track_rcnn
 from vis_jax.systems.mask_track_rcnn import Pair, build, draw_pair, track_loss
 
 
@@ -185,3 +186,15 @@ def test_clips_of_single_frames_are_all_that_a_tracker_reads():
             _config({**clips, f"test.{name}": 2})
     with pytest.raises(ValueError, match=r"test.mode: expected 'video' with .* 'seq'"):
         build(_config({**clips, "test.tracker": "seq"}))
+
+
+def test_each_weight_is_that_of_its_term(monkeypatch):
+    weights = dict(rpn_class=2.0, rpn_box=3.0, box_class=4.0, box=5.0, mask=6.0)
+    weights["track"] = 7.0
+    ones = dict.fromkeys(weights, jnp.float32(1.0))
+    monkeypatch.setattr(mask_track_rcnn, "draw_pair", lambda *_, **__: None)
+    monkeypatch.setattr(mask_track_rcnn, "_losses", lambda *_: ones)
+    config = _config({f"loss.{name}": weight for name, weight in weights.items()})
+    loss, aux = build(config).loss({}, first_batch(config), jax.random.key(0))
+    assert {name: float(term) for name, term in aux.terms.items()} == weights
+    assert float(loss) == sum(weights.values())
