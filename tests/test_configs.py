@@ -183,6 +183,7 @@ def _debug_loss(text: str) -> dict[str, float]:
     return {"loss": float(loss)} | {k: float(v) for k, v in aux.terms.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_debug_takes_a_finite_loss(name):
     config = to_dict(recipe(name))
