@@ -13,7 +13,8 @@ from tests.train.toy_run import Recorder
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.structures import Batch, LossAux
 from vis_jax.train.checkpoint import load_variables
-from vis_jax.train.loop import Evaluation, train
+from vis_jax.train.evaluations import Evaluation
+from vis_jax.train.loop import train
 from vis_jax.train.monitor import NonFiniteLossError
 from vis_jax.train.profile import Window
 from vis_jax.train.run import open_run

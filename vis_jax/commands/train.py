@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
-    from vis_jax.train.loop import Evaluation
+    from vis_jax.train.evaluations import Evaluation
     from vis_jax.train.profile import Window
 
 
@@ -123,7 +123,7 @@ def _evaluations(
 ) -> list["Evaluation"]:
     """That on `test`, then those of `evals`."""
     from vis_jax.commands.run_settings import of_evaluation
-    from vis_jax.train.loop import Evaluation
+    from vis_jax.train.evaluations import Evaluation
 
     runs = {"": (config, config.train.eval_every)}
     for name, one in config.evals.items():

@@ -28,19 +28,21 @@ def profiled(
     """
     running = False
 
-    def before(step: int, state: Any) -> None:
+    def before_update(step: int, state: Any) -> None:
         nonlocal running
-        if window is None or step not in (window.first, window.last + 1):
+        if window is None:
             return
-        jax.block_until_ready(state)
-        if running:
+        if running and step == window.last + 1:
+            jax.block_until_ready(state)
             jax.profiler.stop_trace()
+            running = False
         elif step == window.first:
+            jax.block_until_ready(state)
             jax.profiler.start_trace(folder)
-        running = not running and step == window.first
+            running = True
 
     try:
-        yield before
+        yield before_update
     finally:
         if running:
             jax.profiler.stop_trace()

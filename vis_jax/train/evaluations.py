@@ -1,0 +1,88 @@
+"""The evaluations of a run: when each is due, and what becomes of its metrics."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from vis_jax.train.best import BEST, Best
+from vis_jax.train.checkpoint import Checkpoints
+from vis_jax.train.state import TrainState
+from vis_jax.train.writer import Writer
+
+
+class Evaluation(NamedTuple):
+    """One of the evaluations of a run; every one also takes place at the end.
+
+    Attributes:
+      name: that of `evals`; "" for the evaluation on `test`.
+      every: updates from one to the next; 0 = at the end only.
+      score: (variables, step) -> metrics; empty in processes other than the first.
+    """
+
+    name: str
+    every: int
+    score: Callable[[dict, int], dict[str, float]]
+
+
+class Evaluations:
+    """Runs evaluations when they are due, and keeps the checkpoint that does best.
+
+    Args:
+      evaluations: in the order in which they run.
+      best: the best checkpoint of the run.
+      checkpoints: of the run; has the step that is evaluated if `needs_checkpoint`.
+      writer: receives the metrics.
+    """
+
+    def __init__(
+        self,
+        evaluations: Sequence[Evaluation],
+        *,
+        best: Best,
+        checkpoints: Checkpoints,
+        writer: Writer,
+    ):
+        self._evaluations, self._best = evaluations, best
+        self._checkpoints, self._writer = checkpoints, writer
+
+    def needs_checkpoint(self, step: int) -> bool:
+        """Whether this step is evaluated and could be the best one."""
+        return bool(self._best.metric and self._due(step))
+
+    def run_due(self, state: TrainState, step: int) -> None:
+        """Runs the evaluations that are due after update `step`.
+
+        Raises:
+          ValueError: see `Best.offer`.
+        """
+        for evaluation in self._due(step):
+            self._run(evaluation, state, step)
+
+    def run_all(self, state: TrainState, step: int) -> None:
+        """Runs every evaluation, at the end of a run.
+
+        Raises:
+          ValueError: see `Best.offer`.
+        """
+        for evaluation in self._evaluations:
+            self._run(evaluation, state, step)
+
+    def _due(self, step: int) -> list[Evaluation]:
+        return [one for one in self._evaluations if due(step, one.every)]
+
+    def _run(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
+        name, best = evaluation.name, self._best
+        metrics = evaluation.score(state.variables, step)
+        self._writer.scalars(step, metrics, group=f"eval_{name}" if name else "eval")
+        if not best.metric:
+            return
+        self._checkpoints.wait()
+        prefix = f"{name}/" if name else ""
+        if best.offer(step, {f"{prefix}{key}": x for key, x in metrics.items()}):
+            self._writer.message(
+                f"step {step}: best {best.metric} so far, kept in {BEST}/"
+            )
+
+
+def due(step: int, every: int) -> bool:
+    """True at multiples of `every`; never if it is 0."""
+    return every > 0 and step % every == 0
