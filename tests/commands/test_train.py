@@ -11,6 +11,9 @@ import pytest
 
 from tests.command_line import error_of
 from tests.commands.folder import CONFIG, config_words, cut, edit, write_folder
+from tests.recipes import recipe
+from vis_jax.commands.evaluate import open_split
+from vis_jax.commands.train import evaluations_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,6 +123,33 @@ def test_the_test_split_is_looked_at_before_the_training(whole, tmp_path):
     message = train_error(whole, tmp_path / "run", split)
     assert "expected videos in part 'held_out', got none" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_every_evaluation_has_its_own_videos_settings_and_folder(tmp_path):
+    small = dict(every=2, test=dict(videos=1, split="test", top=3))
+    hard = dict(data=dict(shapes=dict(num_videos=5, difficulty="hard")))
+    evals = {"evals": {"small": small, "hard": hard}, "test.videos": 0}
+    config = recipe("ifr_shapes", "debug", {**evals, "train.eval_every": 4})
+    categories = open_split(config).categories
+    found = evaluations_of(config, categories, str(tmp_path))
+    assert [(one.name, one.every) for one in found] == [
+        ("", 4), ("small", 2), ("hard", 0)
+    ]  # fmt: skip
+    runs, _, datasets, folders = zip(*(one.score.args for one in found), strict=True)
+    assert [run.test.top for run in runs] == [10, 3, 10]
+    names = [[video.name for video in dataset.videos] for dataset in datasets]
+    assert [(len(one), one[0]) for one in names] == [
+        (2, "easy_val_0_00000"), (1, "easy_test_0_00000"), (5, "hard_val_0_00000")
+    ]  # fmt: skip
+    assert [folder.name for folder in folders] == ["evaluation", "small", "hard"]
+    with pytest.raises(ValueError, match=r"test\.split: expected the categories of"):
+        evaluations_of(config, categories[:1], str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../up", "step_4", "", "a/b", "4"])
+def test_the_name_of_an_evaluation_is_that_of_a_folder(name):
+    with pytest.raises(ValueError, match="evals: expected names that begin with"):
+        recipe("ifr_shapes", "debug", {"evals": {name: {}}})
 
 
 def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):

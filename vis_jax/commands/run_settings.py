@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,12 @@ def read_run(values: Mapping) -> RunSettings:
     """
     run = read_settings(_kind(values.get("system")), values)
     for name in run.evals:
-        of_evaluation(run, name)  # raises where it cannot be
+        if not re.fullmatch(r"(?!step_)[A-Za-z]\w*", name):  # a folder has this name
+            raise ValueError(
+                "evals: expected names that begin with a letter, not with step_, and go"
+                f" on with letters, digits or _, got {name!r}"
+            )
+        of_evaluation(run, name)  # raises if a field of it is wrong
     return run
 
 

@@ -101,7 +101,7 @@ def train_config(
         print(f"images        {dataset.summary()}")
     config = with_classes(config, len(dataset.categories))
     # What is wrong with an evaluation is known before the training.
-    evaluations = _evaluations(config, dataset.categories, workdir)
+    evaluations = evaluations_of(config, dataset.categories, workdir)
     system = parts.build_system(config)
     if jax.process_index() == 0:
         parts.write_categories(workdir, dataset.categories)
@@ -118,10 +118,19 @@ def train_config(
         print(f"checkpoint    {workdir}")
 
 
-def _evaluations(
+def evaluations_of(
     config: "RunSettings", categories: Sequence, workdir: str
 ) -> list["Evaluation"]:
-    """That on `test`, then those of `evals`."""
+    """The evaluation on `test`, then those of `evals`.
+
+    Args:
+      config: of the run.
+      categories: of the training data.
+      workdir: results go to its folder `evaluation`.
+
+    Raises:
+      ValueError: an evaluation has no videos, or other categories.
+    """
     from vis_jax.commands.run_settings import of_evaluation
     from vis_jax.train.evaluations import Evaluation
 
