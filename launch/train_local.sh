@@ -3,10 +3,11 @@
 #
 #   launch/train_local.sh CONFIG WORKDIR [FLAG...]
 #   launch/train_local.sh configs/ifr_shapes.py runs/shapes
-#   launch/train_local.sh configs/ifr_shapes.py:debug /tmp/debug
+#   launch/train_local.sh configs/ifr_shapes.py:debug runs/debug
 #
-# Paths are relative to the repository. Started again with the same words, it goes on
-# from the newest checkpoint in WORKDIR.
+# FLAG: any setting as --config.SECTION.FIELD=VALUE; docs/training.md has more. Paths are
+# relative to the repository. Started again with the same arguments, it continues from the
+# newest checkpoint in WORKDIR.
 # Which devices: JAX_PLATFORMS=cpu or CUDA_VISIBLE_DEVICES=0,1 in the environment.
 # More processes, one on each machine: set VIS_JAX_COORDINATOR=HOST:PORT,
 # VIS_JAX_NUM_PROCESSES and VIS_JAX_PROCESS_ID (0, 1, ..) for each of them.

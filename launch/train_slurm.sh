@@ -5,7 +5,7 @@
 #
 # WORKDIR must lie on a disk that all nodes share. Slurm sends SIGTERM three minutes
 # before the time is up; the run then saves, ends with code 0 and this script puts the
-# job back into the queue, where it goes on from that checkpoint.
+# job back into the queue, where it continues from that checkpoint.
 #SBATCH --job-name=vis_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=24:00:00

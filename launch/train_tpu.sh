@@ -6,7 +6,7 @@
 #
 # TPU is the name of a TPU VM that has this repository, installed, in ~/vis_jax. WORKDIR
 # must be reachable from all hosts: a bucket (gs://..) or a shared disk. Started again
-# with the same words it goes on from the newest checkpoint in WORKDIR.
+# with the same arguments, it continues from the newest checkpoint in WORKDIR.
 set -euo pipefail
 if [[ $# -lt 4 || $1 == -h || $1 == --help ]]; then
   sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"

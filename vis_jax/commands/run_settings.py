@@ -30,7 +30,7 @@ class RunSettings(LoopSettings):
     data: DataSettings  # what is trained on
     test: TestSettings = TestSettings()  # what is evaluated, and how
     model: Any  # the network
-    # Further evaluations by name: every, data, test; see docs/architecture.md.
+    # Further evaluations by name: every, data, test; see docs/training.md.
     evals: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
 
 
