@@ -55,6 +55,9 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault(name, value)
     try:
         return run(argv)
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, flags.Error, OSError) as error:
         if os.environ.get("VIS_JAX_TRACEBACK"):
             raise

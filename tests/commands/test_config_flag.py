@@ -5,7 +5,7 @@ from absl import flags
 
 from tests.command_line import error_of
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.run_settings import read_run
+from vis_jax.commands.run_settings import Evaluation, read_run
 from vis_jax.settings import to_dict
 
 CONFIG = """
@@ -65,6 +65,16 @@ def test_the_kind_of_a_part_brings_its_own_fields(file, form):
     config = config_of("--config", file, *words)
     assert (config.model.backbone.name, config.model.backbone.window) == ("swin", 9)
     assert config.optimizer.momentum == 0.5
+
+
+def test_fields_of_evaluations_are_set_by_name(file):
+    text = file.read_text().replace("model=model)", "model=model, evals=dict(a=more))")
+    more = "more = dict(every=3, test=dict(videos=1))\n    return"
+    file.write_text(text.replace("return", more))
+    words = ["--config.evals.a.every=5", "--config.evals.a.test.videos=2"]
+    assert config_of("--config", file, *words).evals == {
+        "a": Evaluation(every=5, test=dict(videos=2))
+    }
 
 
 def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):

@@ -9,7 +9,7 @@ import os
 import runpy
 import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +156,8 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
 
 def _overridable(value: Any) -> Any:
     """Settings as fields that flags can set, also those that are None as yet."""
+    if isinstance(value, Mapping):
+        return {name: _overridable(item) for name, item in value.items()}
     if not dataclasses.is_dataclass(value):
         return value
     fields = {}
