@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
-from data_pipeline.errors import DataError, Report, attempt, stop
+from data_pipeline.errors import DataError, Report, attempt, is_name, stop
 from data_pipeline.rle import Runs
 
 MAX_SIDE = 16_384  # pixels
@@ -194,8 +194,9 @@ def _read_categories(entries: list, fail: Fail, report: Report) -> tuple[Categor
         if not isinstance(entry, dict):
             continue
         name = entry.get("name", "nothing")
-        if "name" not in entry or not isinstance(name, str) or not name:
-            report(fail(field=f"categories[{k}].name", expected="a name", got=name))
+        if "name" not in entry or not is_name(name):
+            place, expected = f"categories[{k}].name", "a name on one line"
+            report(fail(field=place, expected=expected, got=name))
             name = f"[{k}]"
         if number is not None:
             categories.setdefault(number, Category(number, name))
@@ -252,6 +253,8 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
     if entry.get("length", len(names)) != len(names):
         expected = f"the number of file_names, {len(names)}"
         report(fail(field="length", expected=expected, got=entry["length"]))
+    # Windows separates folders by "\".
+    names = [n.replace("\\", "/") if isinstance(n, str) else n for n in names]
     safe = [isinstance(name, str) and stays_inside(name) for name in names]
     for frame in (k for k, fine in enumerate(safe) if not fine):
         expected = "a path inside the image folder, such as 'video/00000.jpg'"

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_pipeline.images import FORMATS
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame of 30 a second
 EXIF_ORIENTATION = 0x0112
@@ -119,7 +121,7 @@ def _images(name: str, paths: list[Path]) -> Source:
 def _image_size(path: Path) -> tuple[int, int]:
     """Height and width of the upright image, from its header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             mode = image.mode
@@ -133,7 +135,7 @@ def _image_size(path: Path) -> tuple[int, int]:
 def _read_images(paths: list[Path]) -> Iterator[np.ndarray]:
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError) as error:
             raise PredictError(f"{path}: not a readable image: {error}") from error
