@@ -161,7 +161,7 @@ def format_table(report: dict) -> str:
     for names in _rows_of(list(numbers), 9):
         cells = [_cell(name, numbers[name]) for name in names]
         lines += _aligned([names, cells]) + [""]
-    if "best" in report:
+    if "best" in report and report["best"]["IDF1"] is not None:
         best = report["best"]
         lines += [
             f"best IDF1 {100 * best['IDF1']:.1f} at score threshold "
@@ -215,7 +215,7 @@ def _add_errors(report: dict, videos: list[dict], lost: dict) -> None:
 def _category_rows(truth: Truth, results: Results, found: Scores) -> list[dict]:
     rows = []
     for category_id in found.category_ids:
-        row = {"id": category_id, "name": truth.categories[category_id]}
+        row: dict = {"id": category_id, "name": truth.categories[category_id]}
         for key, tracks in (("tracks", truth.tracks), ("predictions", results.tracks)):
             row[key] = sum(track.category_id == category_id for track in tracks)
         rows.append(row | found.per_category[category_id])

@@ -14,8 +14,9 @@ from data_pipeline.datasets.foreign import (
     describe,
 )
 from data_pipeline.datasets.json_layout import annotation_files, image_folder, show
-from data_pipeline.datasets.source_folder import SourceFolder, natural_order
+from data_pipeline.datasets.source_folder import SourceFolder
 from data_pipeline.errors import DataError
+from data_pipeline.natural_order import natural_order
 
 LOOKED_FOR = (
     "a JSON file with a list 'images' whose annotations have instance_id or track_id"

@@ -10,6 +10,7 @@ from PIL import Image
 from data_pipeline.datasets.ytvis_json import read_json
 from data_pipeline.errors import DataError
 from data_pipeline.images import check_inside, open_image, turned, upright_size
+from data_pipeline.natural_order import natural_order
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_JSON = 4 * 2**30  # bytes; the largest published file has about 1 GB
@@ -96,12 +97,6 @@ class SourceFolder:
                 self.inside(path)
                 found.append(folder / path.name)
         return sorted(found, key=natural_order)
-
-
-def natural_order(path: Path) -> tuple:
-    """Sorts by name with numbers by value: frame_2 before frame_10."""
-    parts = re.split(r"([0-9]+)", path.name)
-    return tuple(int(p) if k % 2 else p for k, p in enumerate(parts)), path.name
 
 
 def frame_number(path: Path) -> int:

@@ -1,358 +1,352 @@
-"""What the data readers apply, and what they refuse, of files as tools write them."""
+"""Sources of predict as cameras, recorders and strangers make them."""
 
-import json
+import io
+import os
+import re
+import struct
+from fractions import Fraction
+from pathlib import Path, PurePath
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco
 
-from data_pipeline.datasets.prepare import prepare
-from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.errors import DataError
+from data_pipeline.datasets.source_folder import SourceFolder
+from data_pipeline.natural_order import natural_order
+from vis_jax.predict import video_file
+from vis_jax.predict.loop import Wanted, warning_lines
+from vis_jax.predict.sinks import VideoSink
+from vis_jax.predict.sources import FOLDER_FPS, PredictError, open_source
 
-HEIGHT, WIDTH = 48, 64
-SHARP = dict(quality=100, subsampling=0)  # of JPEG
-RED, BLUE = (220, 30, 30), (20, 60, 160)
-
-
-def block(t: int) -> np.ndarray:
-    """Where a block of 14 x 12 pixels is in frame t."""
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[6 + 2 * t : 18 + 2 * t, 4 + 3 * t : 18 + 3 * t] = True
-    return mask
+SIZE = (48, 64)  # height, width
+ONE = 1 << 16
 
 
-def corners(t: int) -> list[float]:
-    return [4 + 3 * t, 6 + 2 * t, 18 + 3 * t, 18 + 2 * t]
-
-
-def polygon(t: int) -> list[float]:
-    x1, y1, x2, y2 = corners(t)
-    return [x1, y1, x2, y1, x2, y2, x1, y2]
-
-
-def picture(mask: np.ndarray) -> Image.Image:
-    """A red object on blue."""
-    return Image.fromarray(np.where(mask[..., None], RED, BLUE).astype(np.uint8))
-
-
-def write_frames(folder, names):
-    folder.mkdir(parents=True, exist_ok=True)
-    for t, name in enumerate(names):
-        (folder / name).parent.mkdir(exist_ok=True)
-        picture(block(t)).save(folder / name, **SHARP)
-
-
-def prepared(tmp_path, split="train", **options):
-    prepare(tmp_path / "in", tmp_path / "out", split, **options)
-    return YouTubeVis(tmp_path / "out", split)
-
-
-def masks_of(data: YouTubeVis, video: int = 0) -> np.ndarray:
-    """Bool [M, T, H, W]."""
-    one = data.videos[video]
-    empty = np.zeros((one.height, one.width), bool)
-    return np.array(
-        [
-            [empty if run is None else coco.decode(run).astype(bool) for run in track]
-            for track in data.truth(video).segmentations
-        ]
+def _frame(t):
+    """No orientation of it looks like another."""
+    frame = np.full((*SIZE, 3), 30 + 4 * t, np.uint8)
+    frame[:16, :16], frame[:16, 32:], frame[32:, :16] = (
+        250,
+        (200, 20, 20),
+        (10, 10, 200),
     )
+    return frame
 
 
-def hits(data: YouTubeVis) -> float:
-    """The share of the first track's pixels that are red in the frames."""
-    frames = data.read_frames(0, np.arange(data.videos[0].length))
-    red = frames[..., 0] > 128
-    return float(red[masks_of(data)[0]].mean())
+def _video(path, *, frames=10, rate=25, codec="libx264", muxer=None, options=None):
+    with av.open(str(path.absolute()), "w", format=muxer, options=options) as container:
+        stream = container.add_stream(codec, rate=Fraction(rate))
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = 10
+        for t in range(frames):
+            image = av.VideoFrame.from_ndarray(_frame(t), format="rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    return path
 
 
-def write_xml(root, tracks: str, *, meta: str = "<size>4</size>", names=None) -> None:
-    names = names or [f"frame_{t:06d}.png" for t in range(4)]
-    write_frames(root / "in/images", names)
-    meta = f"<meta><task>{meta}</task></meta>"
-    text = f"<annotations><version>1.1</version>{meta}{tracks}</annotations>"
-    (root / "in/annotations.xml").write_text(text)
+def _images(folder, names):
+    folder.mkdir(exist_ok=True)
+    for t, name in enumerate(names):
+        Image.fromarray(_frame(t)).save(folder / name)
+    return folder
 
 
-def xml_box(frame: int, t: int, more: str = "") -> str:
-    names = zip(("xtl", "ytl", "xbr", "ybr"), corners(t), strict=True)
-    numbers = " ".join(f'{name}="{value}"' for name, value in names)
-    return f'<box frame="{frame}" {numbers} {more}/>'
+def _set_matrix(path, a, b, c, d):
+    content = bytearray(path.read_bytes())
+    # ISO 14496-12, 8.3.2: the matrix follows 36 bytes of other fields of version 0.
+    start = content.find(b"tkhd") + 4 + 40
+    matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
 
 
-def xml_track(shapes: str, more: str = "") -> str:
-    return f'<track id="0" label="block" {more}>{shapes}</track>'
+ORIENTATIONS = {  # a, b, c, d of the matrix, and what ffmpeg's filters of this name do
+    "none": ((1, 0, 0, 1), lambda x: x),
+    "hflip": ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    "vflip": ((1, 0, 0, -1), lambda x: x[::-1]),
+    "hflip,vflip": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "transpose=clock": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "transpose=cclock": ((0, -1, 1, 0), lambda x: np.rot90(x)),
+    "transpose=cclock_flip": ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+    "transpose=clock_flip": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+}
 
 
-# CVAT
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_all_eight_orientations_of_a_display_matrix(tmp_path, name):
+    (a, b, c, d), upright = ORIENTATIONS[name]
+    path = _video(tmp_path / "a.mp4", frames=2)
+    expected = [upright(frame) for frame in open_source(path)]
+    _set_matrix(path, a * ONE, b * ONE, c * ONE, d * ONE)
+    source = open_source(path)
+    assert (source.height, source.width) == expected[0].shape[:2]
+    np.testing.assert_array_equal(list(source), expected)
+    # The definition: column p, row q are shown at column a p + c q, row b p + d q.
+    (found, _), (plain, _) = list(source), [upright(x) for x in (_frame(0), _frame(1))]
+    np.testing.assert_allclose(found[8, 8], plain[8, 8], atol=12)
+    p, q = 8, 40  # of the blue corner
+    shown = (b * p + d * q) % found.shape[0], (a * p + c * q) % found.shape[1]
+    np.testing.assert_allclose(found[shown], _frame(0)[q, p], atol=12)
 
 
-@pytest.mark.parametrize("degrees", [0, 30, 45, 90, 180, 300.5, 360])
-def test_a_turned_box_covers_the_object(tmp_path, degrees):
-    """A stick of 36 x 8, turned clockwise about its centre."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    turn = np.radians(degrees)
-    along = (x - 32) * np.cos(turn) + (y - 24) * np.sin(turn)
-    across = (y - 24) * np.cos(turn) - (x - 32) * np.sin(turn)
-    stick = (np.abs(along) < 18) & (np.abs(across) < 4)
-    box = f'xtl="14" ytl="20" xbr="50" ybr="28" rotation="{degrees}"'
-    write_xml(tmp_path, xml_track(f'<box frame="0" {box}/>'), meta="<size>4</size>")
-    picture(stick).save(tmp_path / "in/images/frame_000000.png")
-    mask = masks_of(prepared(tmp_path))[0, 0]
-    assert (mask & stick).sum() / (mask | stick).sum() > 0.85
-    assert stick[mask].mean() >= 0.9
+def test_other_display_matrices_are_refused_and_zeros_ignored(tmp_path):
+    path = _video(tmp_path / "a.mp4", frames=1)
+    _set_matrix(path, 46341, 46341, -46341, 46341)
+    with pytest.raises(PredictError, match=r"a\.mp4: display matrix: expected quarter"):
+        open_source(path)
+    _set_matrix(path, 0, 0, 0, 0)
+    assert (open_source(path).height, open_source(path).width) == SIZE
 
 
-def test_a_turned_polygon_is_refused(tmp_path):
-    shape = '<polygon frame="0" points="4,6;10,6;10,18" rotation="20"/>'
-    write_xml(tmp_path, xml_track(shape))
-    with pytest.raises(DataError, match="frame 0, rotation: expected 0.*got 20"):
-        prepared(tmp_path)
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "http:a.mp4", "a b%03d.mp4"])
+def test_names_that_look_like_addresses(tmp_path, monkeypatch, name):
+    _video(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for source in (name, f"./{name}", str(tmp_path / name)):
+        assert open_source(source).num_frames == 10
+    with VideoSink(Path(f"out:{name}"), fps=Fraction(5), height=4, width=4) as sink:
+        sink.write(np.zeros((4, 4, 3), np.uint8))
+    assert (tmp_path / f"out:{name}").exists()
 
 
-STEP = "<stop_frame>15</stop_frame><frame_filter>step=5</frame_filter>"
+def test_a_playlist_cannot_reach_the_network(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(PredictError, match=r"clip\.mp4: "):
+        open_source(path)
+
+
+def _song(path):
+    jpeg = io.BytesIO()
+    Image.fromarray(_frame(0)).save(jpeg, "JPEG")
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=8000)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = *SIZE, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        silence = np.zeros((1, 4096), np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        image = av.VideoFrame.from_ndarray(_frame(0), format="rgb24")
+        for packet in cover.encode(image.reformat(format="yuvj420p")):
+            container.mux(packet)
+        container.mux(cover.encode(None))
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path):
+    path = _song(tmp_path / "song.m4a")
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        assert stream.disposition & av.stream.Disposition.attached_pic
+    with pytest.raises(PredictError, match=r"song\.m4a: has no video stream"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "tif"])
+def test_an_animation_is_no_still_image(tmp_path, suffix):
+    first, *rest = [Image.fromarray(_frame(t)) for t in range(10)]
+    path = tmp_path / f"a.{suffix}"
+    first.save(path, save_all=True, append_images=rest, lossless=True)
+    with pytest.raises(PredictError, match=r"a\.\w+: expected a still .* 10 frames"):
+        open_source(path)
+    with pytest.raises(PredictError, match=r"a\.\w+: expected a still .* 10 frames"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("suffix, kind", [("gif", "GIF"), ("apng", "PNG")])
+def test_an_animation_read_as_video(tmp_path, suffix, kind):
+    first, *rest = [Image.fromarray(_frame(t)) for t in range(10)]
+    path = tmp_path / f"a.{suffix}"
+    first.save(path, kind, save_all=True, append_images=rest, duration=100)
+    source = open_source(path)
+    assert source.num_frames == len(list(source)) == 10
+
+
+def test_two_views_of_a_camera_are_one_image(tmp_path):
+    views = [Image.fromarray(_frame(t)) for t in range(2)]
+    views[0].save(tmp_path / "0.jpg", "MPO", save_all=True, append_images=views[1:])
+    assert open_source(tmp_path).num_frames == 1
+
+
+def test_rates_that_no_video_is_drawn_at(tmp_path):
+    path = _video(tmp_path / "timelapse.mp4", rate=Fraction(1, 120))
+    source = open_source(path)
+    assert source.fps == Fraction(1, 120)
+    (line,) = warning_lines(source, Wanted())
+    assert line == (
+        f"{path}: 1/120 frames a second; the drawn video gets 0.01"
+        " (expected 0.01 .. 1000; --fps sets it)"
+    )
+    assert not warning_lines(source, Wanted(fps=6.0))
+    assert not warning_lines(source, Wanted(draw_video=False))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mkv", "ffv1", {}),
+        ("a.webm", "libvpx", {}),
+        ("a.avi", "mpeg4", {}),
+        ("a.mp4", "libx264", {"movflags": "faststart"}),
+        ("a.mov", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
+    ],
+)
+def test_a_recording_that_is_cut_off(tmp_path, name, codec, options, share):
+    path = _video(tmp_path / name, frames=50, codec=codec, options=options)
+    assert open_source(path).num_frames == 50
+    content = path.read_bytes()
+    end = content.rfind(b"mfra") if name == "a.mov" else len(content)
+    path.write_bytes(content[: int(share * end)])
+    with pytest.raises(PredictError, match=rf"{re.escape(name)}: (truncated|not a)"):
+        open_source(path)
+
+
+def test_a_live_recording_has_no_size_in_its_header(tmp_path):
+    path = _video(tmp_path / "a.mkv", codec="ffv1", options={"live": "1"})
+    assert video_file._declared_size(path) == 0
+    assert open_source(path).num_frames == 10
 
 
 @pytest.mark.parametrize(
-    ("meta", "numbers"),
-    [
-        ("<size>4</size><start_frame>0</start_frame>", range(4)),
-        (f"<size>4</size><start_frame>0</start_frame>{STEP}", range(0, 20, 5)),
-        ("<size>4</size><start_frame>7</start_frame>", range(7, 11)),
-        ("", range(1, 5)),  # nothing is said
-    ],
+    "head", [b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x00", b"\x1a\x45\xdf\xa3\x81x\x18"]
 )
-def test_frames_have_the_numbers_of_the_images(tmp_path, meta, numbers):
-    shapes = "".join(xml_box(number, t) for t, number in enumerate(numbers))
-    names = [f"frame_{number:06d}.png" for number in numbers]
-    write_xml(tmp_path, xml_track(shapes), meta=meta, names=names)
-    assert hits(prepared(tmp_path)) == 1
+def test_a_header_that_ends_early(tmp_path, head):
+    (tmp_path / "a.mkv").write_bytes(head)
+    assert video_file._declared_size(tmp_path / "a.mkv") == 0
+    with pytest.raises(PredictError, match=r"a\.mkv: not a readable video"):
+        open_source(tmp_path / "a.mkv")
 
 
-@pytest.mark.parametrize(
-    ("meta", "numbers"),
-    [
-        ("<size>4</size><start_frame>0</start_frame>", range(1, 5)),
-        ("<size>5</size><start_frame>0</start_frame>", range(1, 5)),
-        (f"<size>4</size>{STEP}", range(4)),
-        ("<size>4</size><start_frame>7</start_frame>", range(4)),
-    ],
-)
-def test_numbers_of_other_frames_are_refused(tmp_path, meta, numbers):
-    names = [f"{number:05d}.jpg" for number in numbers]
-    write_xml(tmp_path, xml_track(xml_box(3, 3)), meta=meta, names=names)
-    with pytest.raises(DataError, match=r"annotations.xml.*meta: expected images num"):
-        prepared(tmp_path)
+def test_lost_packets_are_counted(tmp_path):
+    path = _video(tmp_path / "lost.ts", frames=50)
+    content = bytearray(path.read_bytes())
+    assert not open_source(path).warnings
+    # Packets of 188 bytes; the second byte says which stream they belong to.
+    count, middle = len(content) // 188, len(content) // 188 // 2
+    video = [k for k in range(count) if content[188 * k + 1] & 0x1F == 1]
+    start = next(k for k in video if k > middle and content[188 * k + 1] & 0x40)
+    del content[188 * (start + 1) : 188 * (start + 2)]
+    path.write_bytes(content)
+    source = open_source(path)
+    assert source.num_frames == len(list(source)) >= 45
+    (line,) = warning_lines(source, Wanted())
+    assert line.startswith(f"{path}: ")
+    assert re.search(rf": \d of {source.num_frames} frames (is|are) damaged", line)
 
 
-def test_annotations_of_another_size_are_refused(tmp_path):
-    size = "<original_size><width>128</width><height>96</height></original_size>"
-    write_xml(tmp_path, xml_track(xml_box(0, 0)), meta=f"<size>4</size>{size}")
-    with pytest.raises(DataError, match=r"original_size: .*\(48, 64\), got \(96, 128"):
-        prepared(tmp_path)
+def test_bytes_changed_within_a_video(tmp_path):
+    path = _video(tmp_path / "a.mp4", frames=50, codec="mpeg4")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    start, stop = whole.find(b"mdat") + 4, whole.find(b"moov")
+    for _ in range(20):
+        content = bytearray(whole)
+        for place in rng.integers(start, stop, 40):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            source = open_source(path)
+        except PredictError as error:
+            assert str(error).startswith(f"{path}")
+            continue
+        assert len(list(source)) == source.num_frames
 
 
-def halves() -> list[str]:
-    """The left and right half of the block in all frames."""
-    parts = ["", ""]
-    for t in range(4):
-        x1, y1, x2, y2 = corners(t)
-        for k, (left, right) in enumerate([(x1, x1 + 6), (x1 + 8, x2)]):
-            box = f'xtl="{left}" ytl="{y1}" xbr="{right}" ybr="{y2}"'
-            parts[k] += f'<box frame="{t}" {box}/>'
-    return parts
+def test_frames_of_several_formats(tmp_path):
+    folder = _images(tmp_path / "f", ["0.jpg", "1.tif", "2.tiff", "3.jpg"])
+    source = open_source(folder)
+    assert source.file_names == ("0.jpg", "1.tif", "2.tiff", "3.jpg")
+    levels = [int(frame[40, 40].mean()) for frame in source]
+    np.testing.assert_allclose(levels, [30, 34, 38, 42], atol=3)
 
 
-@pytest.mark.parametrize(("groups", "count"), [((1, 1), 1), ((1, 2), 2), ((0, 0), 2)])
-def test_tracks_of_a_group_are_one_object(tmp_path, groups, count):
-    pairs = zip(halves(), groups, strict=True)
-    tracks = [xml_track(part, f'group_id="{g}"') for part, g in pairs]
-    write_xml(tmp_path, "".join(tracks))
-    masks = masks_of(prepared(tmp_path))
-    assert len(masks) == count
-    assert masks.sum() == 4 * 12 * 12
-
-
-def test_a_group_has_one_label(tmp_path):
-    tracks = [xml_track(part, 'group_id="1"') for part in halves()]
-    write_xml(tmp_path, tracks[0] + tracks[1].replace("block", "other"))
-    with pytest.raises(DataError, match="group_id: expected one label"):
-        prepared(tmp_path)
-
-
-def test_outside_behind_the_last_frame_shows_nothing(tmp_path):
-    tracks = [
-        xml_track(xml_box(t, t) + xml_box(t + 1, t, 'outside="1"')) for t in range(4)
-    ]
-    write_xml(tmp_path, "".join(tracks))
-    seen = masks_of(prepared(tmp_path)).any((2, 3))
-    np.testing.assert_array_equal(seen, np.eye(4, dtype=bool))
-
-
-# COCO
-
-
-def write_coco(folder, names, *, file="annotations.json", **changes):
-    entries = [
-        {"id": t, "width": WIDTH, "height": HEIGHT, "file_name": name}
-        for t, name in enumerate(names)
-    ]
-    rows = [
-        {"id": t, "image_id": t, "category_id": 1, "segmentation": [polygon(t)]}
-        | {"bbox": [1, 1, 2, 2], "track_id": 5}
-        | changes
-        for t in range(len(names))
-    ]
-    (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    content = dict(images=entries, annotations=rows, categories=[dict(id=1, name="b")])
-    (folder / file).write_text(json.dumps(content))
-    return content
-
-
-def test_identities_in_attributes(tmp_path):
-    """As CVAT exports 'COCO 1.0'."""
-    names = [f"frame_{t:06d}.PNG" for t in range(4)]
-    write_frames(tmp_path / "in/images/default", names)
-    file = "annotations/instances_default.json"
-    content = write_coco(tmp_path / "in", names, file=file)
-    rows = []
-    for row in content["annotations"]:
-        del row["track_id"]
-        here = row | {"attributes": {"occluded": False, "track_id": 0}}
-        other = {"id": row["id"] + 9, "attributes": {"track_id": 1}}
-        rows += [here, here | other]
-    content["annotations"] = rows
-    (tmp_path / "in" / file).write_text(json.dumps(content))
-    data = prepared(tmp_path, "default")
-    assert masks_of(data).shape == (2, 4, HEIGHT, WIDTH)
-    assert hits(data) == 1
-
-
-def test_an_object_without_identity_is_refused(tmp_path):
-    names = ["0.jpg"]
-    write_frames(tmp_path / "in/images", names)
-    content = write_coco(tmp_path / "in", names, attributes={"occluded": False})
-    del content["annotations"][0]["track_id"]
-    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="instance_id or track_id: expected.*attrib"):
-        prepared(tmp_path)
-
-
-def test_backslashes_separate_folders(tmp_path):
-    names = [f"{t:04d}.jpg" for t in range(3)]
-    write_frames(tmp_path / "in/images", names)
-    write_coco(tmp_path / "in", [f"images\\{name}" for name in names])
-    data = prepared(tmp_path)
-    assert data.videos[0].length == 3
-    assert hits(data) == 1
-
-
-@pytest.mark.parametrize("name", ["..\\0.jpg", "C:\\0.jpg", "\\0.jpg", "a\\..\\..\\b"])
-def test_backslashes_do_not_lead_out(tmp_path, name):
-    write_frames(tmp_path / "in/images", ["0.jpg"])
-    write_coco(tmp_path / "in", [name])
-    with pytest.raises(DataError, match="file_name: expected a path inside"):
-        prepared(tmp_path)
-
-
-def test_one_flat_list_is_one_polygon(tmp_path):
-    names = [f"{t:04d}.jpg" for t in range(3)]
-    write_frames(tmp_path / "in/images", names)
-    content = write_coco(tmp_path / "in", names)
-    for t, row in enumerate(content["annotations"]):
-        row["segmentation"] = polygon(t)
-    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    data = prepared(tmp_path)
-    assert hits(data) == 1
-    assert masks_of(data).sum() == 3 * 14 * 12
-
-
-@pytest.mark.parametrize("nothing", [[], None])
-@pytest.mark.parametrize(("box", "got"), [([1, 1, 2, 2], "a box only"), (0, "nothing")])
-def test_an_object_without_a_mask_is_refused(tmp_path, nothing, box, got):
-    write_frames(tmp_path / "in/images", ["0.jpg"])
-    write_coco(tmp_path / "in", ["0.jpg"], segmentation=nothing, bbox=box)
-    expected = f"segmentation: expected polygons or run lengths, got {got}"
-    with pytest.raises(DataError, match=expected):
-        prepared(tmp_path)
-
-
-# labelme
-
-
-def write_labelme(folder, points, kind="rectangle", *, exif=None):
-    """Three frames; `points` gives those of the shape in frame t."""
-    folder.mkdir(parents=True)
-    for t in range(3):
-        upright = picture(block(t))
-        options: dict = dict(SHARP)
-        if exif is not None:
-            options["exif"] = exif_of(exif)
-            upright = lay_down(upright, exif)
-        upright.save(folder / f"{t}.jpg", **options)
-        shape = dict(label="block", points=points(t), shape_type=kind, group_id=1)
-        size = dict(imageHeight=HEIGHT, imageWidth=WIDTH)
-        content = dict(shapes=[shape], imagePath=f"{t}.jpg", imageData=None, **size)
-        (folder / f"{t}.json").write_text(json.dumps(content))
-
-
-def exif_of(number: int) -> Image.Exif:
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_turned_by_exif_have_the_size_that_is_said(
+    tmp_path, suffix, orientation
+):
     exif = Image.Exif()
-    exif[0x0112] = number
-    return exif
+    exif[0x0112] = orientation
+    Image.fromarray(_frame(0)).save(tmp_path / f"0.{suffix}", exif=exif)
+    source = open_source(tmp_path)
+    (frame,) = source
+    assert frame.shape == (source.height, source.width, 3)
+    assert frame.shape[:2] == (SIZE if orientation < 5 else SIZE[::-1])
 
 
-def lay_down(upright: Image.Image, number: int) -> Image.Image:
-    """The pixels that are stored with an Exif orientation."""
-    undo = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[number]
-    return upright if undo is None else upright.transpose(undo)
+@pytest.mark.parametrize("name", ["1.gif", "1.HEIC", "1.avif", "1.jp2", "1.dng"])
+def test_a_picture_of_another_ending_among_frames(tmp_path, name):
+    folder = _images(tmp_path / "f", ["0.jpg", "2.jpg"])
+    (folder / name).write_bytes(b"")
+    (folder / "notes.txt").write_text("not a frame")
+    with pytest.raises(
+        PredictError, match=rf"{re.escape(name)}: expected no images but"
+    ):
+        open_source(folder)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0), (0, 2)])
-def test_rectangles_of_two_or_four_corners(tmp_path, order):
-    def points(t):
-        flat = np.reshape(polygon(t), (4, 2)).tolist()
-        return [flat[k] for k in order]
-
-    write_labelme(tmp_path / "in/clip", points)
-    masks = masks_of(prepared(tmp_path))
-    np.testing.assert_array_equal(masks[0], [block(t) for t in range(3)])
+NAMES = ["IMG_1.JPG", "img_2.jpg", "IMG_3.JPG", "img_10.jpg"]
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        [[4, 6], [18, 6], [18, 18]],
-        [[4, 6], [18, 9], [18, 18], [4, 18]],
-        [[4, 6], [4, 6], [18, 18], [18, 18]],
-        [],
-    ],
-)
-def test_other_rectangles_are_refused(tmp_path, points):
-    write_labelme(tmp_path / "in/clip", lambda t: points)
-    with pytest.raises(DataError, match="points: expected two corners, or the four"):
-        prepared(tmp_path)
+def test_the_order_of_names_does_not_depend_on_case(tmp_path):
+    folder = _images(tmp_path / "f", sorted(NAMES))
+    assert open_source(folder).file_names == tuple(NAMES)
+    assert open_source(str(folder / "*")).file_names == tuple(NAMES)
+    found = SourceFolder(tmp_path, "train").files(folder, ".jpg")
+    assert [path.name for path in found] == NAMES
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7, 8])
-def test_upright_labels_meet_images_that_exif_turns(tmp_path, number):
-    def points(t):
-        return np.reshape(corners(t), (2, 2)).tolist()
+def test_natural_order():
+    paths = ["A2/b1", "a2/B10", "a10/b1", "a10/b01", "a" + "9" * 5000, "²", "1", "x/1"]
+    expected = [
+        "1",
+        "A2/b1",
+        "a2/B10",
+        "a10/b01",
+        "a10/b1",
+        "a" + "9" * 5000,
+        "x/1",
+        "²",
+    ]
+    found = sorted(paths, key=lambda name: natural_order(PurePath(name)))
+    assert found == expected
 
-    write_labelme(tmp_path / "in/clip", points, exif=number)
-    data = prepared(tmp_path)
-    assert (data.videos[0].height, data.videos[0].width) == (HEIGHT, WIDTH)
-    assert hits(data) == 1
-    with Image.open(data.path(0, 0)) as image:  # for other programs, too
-        assert image.size == (WIDTH, HEIGHT)
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(PredictError, match=r"pipe\.mp4: .* regular file, got a pipe"):
+        open_source(tmp_path / "pipe.mp4")
+    with pytest.raises(PredictError, match="/dev/zero: .* regular file, got a device"):
+        open_source("/dev/zero")
+    folder = _images(tmp_path / "f", ["0.png", "2.png"])
+    os.mkfifo(folder / "1.png")
+    with pytest.raises(PredictError, match=r"1\.png: .* regular file, got a pipe"):
+        open_source(folder)
+    os.remove(folder / "1.png")
+    os.symlink(folder / "absent.png", folder / "1.png")
+    with pytest.raises(PredictError, match=r"1\.png: .* file, got a broken link"):
+        open_source(folder)
+    os.remove(folder / "1.png")
+    (folder / "1.png").mkdir()
+    with pytest.raises(PredictError, match=r"1\.png: .* file, got a folder"):
+        open_source(folder)
+
+
+def test_frames_too_large_for_masks(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_file, "MAX_SIDE", 60)
+    expected = r"at most 60 pixels a side .* got 48 x 64 \(height x width\)"
+    with pytest.raises(PredictError, match=rf"a\.mp4: .*{expected}"):
+        open_source(_video(tmp_path / "a.mp4", frames=1))
+    with pytest.raises(PredictError, match=rf"0\.png: .*{expected}"):
+        open_source(_images(tmp_path / "f", ["0.png"]))
+
+
+def test_a_folder_has_the_usual_rate(tmp_path):
+    assert open_source(_images(tmp_path / "f", ["0.png"])).fps == FOLDER_FPS

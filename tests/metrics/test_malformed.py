@@ -16,7 +16,7 @@ RESULTS = [prediction(0.5, MASKS), prediction(0.4, MASKS, video=2)]
 DELETE = object()
 DEEP = "[" * 100_000
 HUGE = 10**30
-NUMBERS = [None, "1", 1.5, True, -1, HUGE, [], {}]
+NOT_IDS = [None, math.nan, math.inf, HUGE, [], {}]
 BOMB = "".join(["o" * 6, "1"]) * 3  # runs of billions of pixels
 
 # Path into the file, value put there (DELETE: key removed), part of the message.
@@ -27,18 +27,16 @@ TRUTH_DEFECTS = [
     (["annotations"], {}, "annotations: expected a list"),
     (["annotations", 0], 7, r"annotations\[0\]: expected an object"),
     (["videos", 1], None, r"videos\[1\]: expected an object"),
-    (["videos", 1, "id"], 1, r"videos\[1\]: id: expected a new id"),
     (["videos", 0, "id"], DELETE, "key missing"),
     (["videos", 0, "height"], 0, "height, width"),
     (["videos", 0, "width"], 10**9, "height, width"),
-    (["videos", 0, "length"], 5, "length: expected 4 as file_names"),
-    (["videos", 0, "length"], 0, "length: expected an integer >= 1"),
-    (["videos", 0, "file_names"], "a.jpg", "file_names: expected a list"),
-    (["categories", 1, "id"], 1, r"categories\[1\]: id: expected a new id"),
-    (["categories", 0, "name"], 3, "name: expected a string"),
+    *[(["videos", 0, "id"], bad, "id: expected an int") for bad in NOT_IDS],
+    *[(["categories", 0, "id"], bad, "id: expected an int") for bad in NOT_IDS],
+    (["videos", 0, "id"], "1", "videos: id: expected only numbers or only text"),
+    (["categories", 0, "id"], "1", "categories: id: expected only numbers"),
     *[
         (["annotations", 0, "id"], bad, "id: expected an integer")
-        for bad in NUMBERS[:5]
+        for bad in [*NOT_IDS, "1"]
     ],
     *[
         (["annotations", 0, key], DELETE, f"{key}: expected a value")
@@ -46,17 +44,15 @@ TRUTH_DEFECTS = [
     ],
     (["annotations", 0, "segmentations"], DELETE, "segmentations: expected a value"),
     (["annotations", 0, "segmentations"], "none", "segmentations: expected a list"),
-    (["annotations", 1, "video_id"], 9, "annotation 2: video_id: expected one of"),
-    (["annotations", 1, "iscrowd"], 2, "annotation 2: iscrowd: expected 0 or 1"),
     (["annotations", 1, "iscrowd"], "0", "iscrowd"),
     (["annotations", 1, "areas", 0], "8", r"areas\[0\]: expected pixels or null"),
-    (["annotations", 1, "areas", 0], -8, r"areas\[0\]"),
     (["annotations", 1, "areas", 0], math.inf, r"areas\[0\]"),
     (["annotations", 1, "areas", 3], math.nan, r"areas\[3\]"),
-    (["annotations", 1, "occlusion"], ["no_occlusion"], "a list of 4 entries, got 1"),
-    (["annotations", 1, "occlusion"], 3, "occlusion: expected a list"),
-    (["annotations", 1, "occlusion"], ["none"] * 4, r"occlusion\[0\]: expected one of"),
-    (["annotations", 1, "occlusion"], [[]] * 4, r"occlusion\[0\]"),
+    *[
+        (["annotations", 1, key], bad, rf"{key}: expected an id")
+        for key in ("video_id", "category_id")
+        for bad in (None, [], {})
+    ],
     (["annotations", 0, "segmentations", 0], 5, r"segmentations\[0\]: expected an obj"),
     (["annotations", 0, "segmentations", 0], [[1, 2, 3]], "polygons"),
     (["annotations", 0, "segmentations", 0], [[1, 2, 3, 4]], "polygons"),
@@ -73,7 +69,7 @@ TRUTH_DEFECTS = [
     (["annotations", 0, "segmentations", 0, "counts"], DELETE, "counts"),
     (["annotations", 0, "segmentations", 0, "counts"], [10, 20], "add up to 40"),
     (["annotations", 0, "segmentations", 0, "counts"], [10, -20, 50], "integers 0"),
-    (["annotations", 0, "segmentations", 0, "counts"], [10, 30.0], "integers 0"),
+    (["annotations", 0, "segmentations", 0, "counts"], [10, 30.5], "integers 0"),
     (["annotations", 0, "segmentations", 0, "counts"], [10, HUGE], "integers 0"),
     (
         ["annotations", 0, "segmentations", 0, "counts"],
@@ -90,23 +86,25 @@ RESULTS_DEFECTS = [
         ([1, key], DELETE, f"entry 1: {key}: expected a value")
         for key in ("video_id", "category_id", "score", "segmentations")
     ],
-    *[([0, "video_id"], bad, "video_id: expected an integer") for bad in NUMBERS[:5]],
+    *[([0, "video_id"], bad, "video_id: expected an id") for bad in (None, [], {})],
+    *[
+        ([0, "video_id"], bad, "video_id: expected a video of the truth")
+        for bad in ("1", 1.5, -1, math.nan)
+    ],
     ([0, "video_id"], HUGE, "video_id: expected a video of the truth"),
     ([1, "video_id"], 0, "entry 1: video_id: expected a video of the truth, got 0"),
-    *[([0, "category_id"], bad, "entry 0: category_id") for bad in NUMBERS[:5]],
+    *[([0, "category_id"], bad, "category_id: expected an id") for bad in (None, [])],
     *[
         ([1, "score"], bad, "entry 1: score: expected a finite number")
-        for bad in (None, "0.5", True, math.nan, math.inf, -math.inf, [], HUGE)
+        for bad in (None, "0.5", math.nan, [])
     ],
     ([1, "segmentations"], None, "segmentations: expected a list"),
     ([1, "segmentations"], {"0": None}, "segmentations: expected a list"),
-    (RLE, 0, r"entry 1: segmentations\[3\]: expected an object"),
-    (RLE, [], r"segmentations\[3\]: expected an object"),
+    (RLE, 1, r"entry 1: segmentations\[3\]: expected an object"),
     (RLE, [[1, 2, 3, 4, 5, 6]], r"segmentations\[3\]: expected an object"),
-    (RLE, {}, "size: expected a value"),
+    (RLE, {"counts": "1"}, "size: expected a value"),
     ([*RLE, "size"], DELETE, "size: expected a value"),
     ([*RLE, "size"], "4x10", r"size: expected \[height, width\]"),
-    ([*RLE, "size"], [4, 10, 1], r"size: expected \[height, width\]"),
     ([*RLE, "size"], [4.5, 10], r"size: expected \[height, width\]"),
     ([*RLE, "size"], [-4, -10], r"size: expected \[height, width\]"),
     ([*RLE, "size"], [10**6, 10**6], r"size: expected \[height, width\]"),
@@ -135,12 +133,50 @@ STRICT_TRUTH = [
     (["annotations", 0, "segmentations"], [None] * 3, "expected 4 entries, got 3"),
     (["annotations", 0, "segmentations", 0, "size"], [5, 8], r"\[4, 10\] as the video"),
     (["annotations", 0, "segmentations", 0], [], "polygons or null"),
+    (["annotations", 0, "segmentations", 0], {}, "polygons or null"),
+    (["annotations", 0, "segmentations", 0], [[1, 2, 3, 4, 5]], "expected polygons"),
+    (["annotations", 0, "segmentations", 0], [[1, 1, 5, 1, 5, 3, 9]], "polygons"),
+    (["annotations", 0, "segmentations", 0, "counts"], [10, 30.0], "integers 0"),
+    (["annotations", 0, "segmentations", 0, "size"], [4.0, 10], r"size: expected \["),
+    (["annotations", 0, "segmentations", 0, "size"], [4, 10, 1], r"size: expected \["),
+    (["videos", 1, "id"], 1, r"videos\[1\]: id: expected a new id"),
+    *[(["videos", 1, "id"], bad, "id: expected an integer >= 0") for bad in (2.5, -2)],
+    (["videos", 0, "length"], 5, "length: expected 4 as file_names"),
+    (["videos", 0, "length"], 0, "length: expected 4 as file_names"),
+    (["videos", 0, "length"], "4", "length: expected 4 as file_names"),
+    (["videos", 0, "length"], DELETE, "length: expected 4 .*key missing"),
+    (["videos", 0, "file_names"], "a.jpg", "file_names: expected a list"),
+    (["categories", 0, "name"], 3, "name: expected a string"),
+    (["categories", 0, "name"], DELETE, "name: expected a string, got nothing"),
+    *[(["annotations", 0, "id"], x, "id: expected an int") for x in (1.5, True, -1)],
+    (["annotations", 1, "video_id"], 9, "annotation 2: video_id: expected one of"),
+    (["annotations", 1, "video_id"], "1", "annotation 2: video_id: expected one of"),
+    (["annotations", 1, "video_id"], 1.0, "annotation 2: video_id: expected 1, got"),
+    (["annotations", 1, "category_id"], True, "category_id: expected 1, got True"),
+    (["annotations", 1, "iscrowd"], 2, "annotation 2: iscrowd: expected 0 or 1"),
+    *[(["annotations", 1, "areas", 0], x, r"areas\[0\]") for x in (-8, [], "", False)],
+    (["annotations", 1, "occlusion"], ["no_occlusion"], "a list of 4 entries, got 1"),
+    (["annotations", 1, "occlusion"], 3, "occlusion: expected a list"),
+    (["annotations", 1, "occlusion"], ["none"] * 4, r"occlusion\[0\]: expected one of"),
+    (["annotations", 1, "occlusion"], [[]] * 4, r"occlusion\[0\]"),
 ]
 STRICT_RESULTS = [
     ([1, "category_id"], 7, "entry 1: category_id: expected a category of the truth"),
     ([1, "segmentations"], [], "entry 1: segmentations: expected 4 entries, got 0"),
     ([1, "segmentations"], [None] * 9, "segmentations: expected 4 entries, got 9"),
     ([*RLE, "size"], [10, 4], r"segmentations\[3\]: size: expected \[4, 10\]"),
+    ([*RLE, "size"], [4, 10, 1], r"size: expected \[height, width\]"),
+    ([*RLE, "size"], [4.0, 10.0], r"size: expected \[height, width\]"),
+    *[(RLE, bad, r"segmentations\[3\]: expected null") for bad in (0, [], {}, "")],
+    *[([0, "video_id"], bad, "video_id: expected 1, got") for bad in (True, 1.0)],
+    *[
+        ([0, "category_id"], bad, "entry 0: category_id: expected")
+        for bad in (True, 1.0, "1", 1.5, -1)
+    ],
+    *[
+        ([1, "score"], bad, "entry 1: score: expected a finite number")
+        for bad in (True, math.inf, -math.inf, HUGE, 10**400)
+    ],
 ]
 TEXTS = [
     ("", "expected JSON"),

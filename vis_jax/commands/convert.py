@@ -99,7 +99,8 @@ def _read_categories(path: str) -> tuple:
     from vis_jax.metrics.truth_json import load_videos
 
     return tuple(
-        Category(*pair) for pair in sorted(load_videos(path).categories.items())
+        Category(int(number), name)
+        for number, name in sorted(load_videos(path).categories.items())
     )
 
 

@@ -29,7 +29,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "score_threshold", 0.3, "tracks below are not drawn", flag_values=values
     )
     flags.DEFINE_float(
-        "fps", None, "of the drawn video; default: the source's", flag_values=values
+        "fps",
+        None,
+        "of the drawn video, 0.01 .. 1000; default: the source's",
+        flag_values=values,
     )
     switches = {
         "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
@@ -47,12 +50,15 @@ def run(values: flags.FlagValues) -> None:
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_infer
-    from vis_jax.predict.loop import Wanted, predict
+    from vis_jax.predict.loop import Wanted, predict, warning_lines
     from vis_jax.predict.sources import open_source
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
     source = open_source(values.source)
+    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    for line in warning_lines(source, wanted):
+        print(f"warning: {line}", file=sys.stderr)
     parts.keep_compilations(values.workdir)
     config = with_classes(config, len(categories))
     system = parts.build_system(config)
@@ -63,7 +69,7 @@ def run(values: flags.FlagValues) -> None:
         values.output,
         make_infer(system, variables, config.test),
         categories=categories,
-        wanted=Wanted(values.score_threshold, values.video, values.pngs, values.fps),
+        wanted=wanted,
         overwrite=values.overwrite,
         progress=sys.stderr.isatty(),
     )

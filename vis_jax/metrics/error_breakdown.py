@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
+from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth, TruthTrack
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, indexed_tracks, match
 
@@ -36,7 +36,7 @@ class Account(NamedTuple):
     """The predictions, in the order of evaluation, and the tracks to be found."""
 
     findings: list[Finding]
-    targets: dict[int, int]  # category by number of the track
+    targets: dict[int, Id]  # category by number of the track
     missed: set[int]  # numbers of tracks that nothing is about
 
 
@@ -66,7 +66,7 @@ def error_breakdown(
     for number, annotated in enumerate(indexed_tracks(truth, official_quirks)):
         if annotated.category_id in truth.categories:
             truths[annotated.video_id].append((number, annotated))
-    videos: dict[int, Counter] = {}
+    videos: dict[Id, Counter] = {}
     for video_id in tqdm(sorted(truth.videos), "errors", delay=5, disable=not progress):
         videos[video_id] = _account_video(
             predictions[video_id], truths[video_id], account, official_quirks
@@ -213,7 +213,7 @@ def _mean_ap(account: Account, mended: str | None) -> float | None:
     return float(np.mean(values))
 
 
-def _judged(account: Account, mended: str | None) -> list[tuple[int, float, bool]]:
+def _judged(account: Account, mended: str | None) -> list[tuple[Id, float, bool]]:
     """Category, score, right or wrong of the predictions that count."""
     taken = {f.target for f in account.findings if f.kind == "correct"}
     judged = []

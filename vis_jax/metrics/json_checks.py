@@ -7,11 +7,12 @@ import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn, TypeGuard
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 import numpy as np
 
 from vis_jax.metrics.disk import naming
+from vis_jax.metrics.tracks import Id
 
 # Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
 # for each and none for the end: three runs of 2**24 pixels would reach beyond.
@@ -29,6 +30,7 @@ class Checker(NamedTuple):
     strict: bool
     tolerated: Counter
     lines: list[str] | None = None  # if a list: gets a line for all that is tolerated
+    side: str = "truth"  # or "results"; begins the kinds of what is let pass
 
     def fail(self, where: str, expected: str, got: object) -> NoReturn:
         """Raises FormatError: `file: where: expected .., got ..`."""
@@ -65,6 +67,27 @@ class Checker(NamedTuple):
             self.fail(f"{where}: {key}", f"an integer >= {low}", value)
         return int(value)
 
+    def identifier(self, record: dict, key: str, where: str) -> Id:
+        """The id that a record has: a finite number, or text."""
+        value = self.field(record, key, where)
+        if not isinstance(value, str | bool) and not is_finite(value):
+            self.fail(f"{where}: {key}", "an integer >= 0", value)
+        if not is_integer(value) or value < 0:
+            kind = f"{self.side}: ids that are no integers >= 0"
+            self.tolerate(kind, f"{where}: {key}", "an integer >= 0", value)
+        return plain_id(value)
+
+    def reference(self, record: dict, key: str, where: str) -> Id:
+        """An id that another record may have."""
+        value = self.field(record, key, where)
+        if not isinstance(value, str | int | float | np.number):
+            self.fail(f"{where}: {key}", "an id", value)
+        found = plain_id(value)
+        if type(found) is not type(value) and not is_integer(value):
+            kind = f"{self.side}: ids of another type, as 1.0 for 1"
+            self.tolerate(kind, f"{where}: {key}", f"{found}", value)
+        return found
+
     def items(self, record: dict, key: str, where: str) -> list:
         """A list."""
         value = self.field(record, key, where)
@@ -82,13 +105,17 @@ class Checker(NamedTuple):
     def size(self, value: object, where: str) -> tuple[int, int]:
         """Height, width in pixels."""
         expected = f"[height, width], at least 1 and in all at most {MAX_PIXELS} pixels"
-        if not isinstance(value, list | tuple) or len(value) != 2:
+        if not isinstance(value, list | tuple) or len(value) < 2:
             self.fail(where, expected, value)
-        if not all(is_integer(side) and side >= 1 for side in value):
+        height, width = (plain_id(side) for side in value[:2])
+        if not is_integer(height) or not is_integer(width) or min(height, width) < 1:
             self.fail(where, expected, value)
-        if value[0] * value[1] > MAX_PIXELS:
+        if height * width > MAX_PIXELS:
             self.fail(where, expected, value)
-        return int(value[0]), int(value[1])
+        if len(value) > 2 or not all(map(is_integer, value)):
+            kind = f"{self.side}: sizes that are not two integers"
+            self.tolerate(kind, where, expected, value)
+        return height, width
 
 
 class Missing:
@@ -108,6 +135,15 @@ def show(value: object) -> str:
     if is_integer(value) and abs(value) >= 10**18:
         return "an integer beyond 10**18"
     return short.repr(value)
+
+
+def plain_id(value: Any) -> Id:
+    """The integer that JSON may also write as 1.0 or true; other values as they are."""
+    if isinstance(value, bool | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() else float(value)
+    return value
 
 
 def is_integer(value: object) -> TypeGuard[int]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from vis_jax.metrics.json_checks import FormatError
 from vis_jax.metrics.results_json import find_defects, load_results
+from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.truth_json import load_videos
 from vis_jax.metrics.video_ap import MAX_PREDICTIONS
 
@@ -18,7 +19,7 @@ class Packed(NamedTuple):
     """What went into an archive."""
 
     predictions: int
-    videos_without: list[int]  # ids of videos that nothing is predicted for
+    videos_without: list[Id]  # ids of videos that nothing is predicted for
     beyond_limit: int  # predictions that a server leaves out: over 100 of one category
 
 

@@ -1,5 +1,6 @@
 """Results files in the style of YouTube-VIS: read, checked, written."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from vis_jax.metrics.json_checks import (
 from vis_jax.metrics.json_list import read_list
 from vis_jax.metrics.rle import RleError, check_masks
 from vis_jax.metrics.tracks import (
+    Id,
     Results,
     ResultTrack,
     Truth,
@@ -44,7 +46,7 @@ def load_results(
     Raises:
       FormatError: one line with file, place, field, what was expected and what came.
     """
-    checker = Checker(str(path), not official_quirks, Counter())
+    checker = Checker(str(path), not official_quirks, Counter(), side="results")
     return _parse(read_list(path), truth, checker)
 
 
@@ -56,7 +58,7 @@ def parse_results(
     official_quirks: bool = True,
 ) -> Results:
     """As `load_results`, from the content of such a file; it is left as it was."""
-    checker = Checker(name, not official_quirks, Counter())
+    checker = Checker(name, not official_quirks, Counter(), side="results")
     if not isinstance(content, list | tuple):
         checker.fail("top level", "a list", content)
     return _parse(content, truth, checker)
@@ -114,7 +116,7 @@ def find_defects(path: str | os.PathLike, truth: Truth) -> list[str]:
       truth: its `videos` and `categories` are those of the server; no tracks needed.
     """
     lines: list[str] = []
-    checker = Checker(str(path), False, Counter(), lines)
+    checker = Checker(str(path), False, Counter(), lines, "results")
     index = -1
     try:
         for index, entry in enumerate(read_list(path)):
@@ -173,17 +175,15 @@ def _parse(entries: Iterable[object], truth: Truth, checker: Checker) -> Results
 
 
 def _track(
-    entry: object, index: int, videos: dict[int, Video], checker: Checker
+    entry: object, index: int, videos: dict[Id, Video], checker: Checker
 ) -> ResultTrack:
     where = f"entry {index}"
     entry = checker.record(entry, where)
-    video_id = checker.integer(entry, "video_id", where, low=0)
+    video_id = checker.reference(entry, "video_id", where)
     if video_id not in videos:
         checker.fail(f"{where}: video_id", "a video of the truth", video_id)
     video = videos[video_id]
-    score = checker.field(entry, "score", where)
-    if not is_finite(score):
-        checker.fail(f"{where}: score", "a finite number", score)
+    score = _score(entry, where, checker)
     frames = checker.items(entry, "segmentations", where)
     if len(frames) != video.length:
         relation = "shorter" if len(frames) < video.length else "longer"
@@ -191,13 +191,28 @@ def _track(
         expected = f"{video.length} entries"
         checker.tolerate(kind, f"{where}: segmentations", expected, len(frames))
     _to_bytes(frames, [video.height, video.width], where, checker)
-    category_id = checker.integer(entry, "category_id", where, low=0)
+    category_id = checker.reference(entry, "category_id", where)
     areas = np.zeros(len(frames), np.int64)
-    return ResultTrack(index, video_id, category_id, float(score), frames, areas, 0.0)
+    return ResultTrack(index, video_id, category_id, score, frames, areas, 0.0)
+
+
+def _score(entry: dict, where: str, checker: Checker) -> float:
+    """A score; NaN has no place in an order."""
+    score = checker.field(entry, "score", where)
+    if is_finite(score):
+        return float(score)
+    if not isinstance(score, int | float) or score != score:
+        checker.fail(f"{where}: score", "a finite number", score)
+    kind = "results: scores that are no finite number"
+    checker.tolerate(kind, f"{where}: score", "a finite number", score)
+    try:
+        return float(score)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if score > 0 else -math.inf
 
 
 def _check_category(
-    track: ResultTrack, categories: dict[int, str], checker: Checker
+    track: ResultTrack, categories: dict[Id, str], checker: Checker
 ) -> None:
     if track.category_id not in categories:
         where, kind = (
@@ -214,6 +229,13 @@ def _to_bytes(
     """Puts checked masks in the place of the masks of one track."""
     for t, rle in enumerate(frames):
         if rle is None:
+            continue
+        if not rle:
+            here = f"{where}: segmentations[{t}]"
+            checker.tolerate(
+                "results: absent masks that are not null", here, "null", rle
+            )
+            frames[t] = None
             continue
         # What nearly all masks look like goes the short way: there are many.
         if type(rle) is dict:

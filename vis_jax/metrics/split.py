@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.metrics.json_checks import read_json, write_json
-from vis_jax.metrics.tracks import Truth
+from vis_jax.metrics.tracks import Id, Truth
 from vis_jax.metrics.truth_json import parse_truth
 
 
 class Split(NamedTuple):
     """Video ids, ascending."""
 
-    train: list[int]
-    held_out: list[int]
+    train: list[Id]
+    held_out: list[Id]
 
 
 def split_videos(truth: Truth, *, num_held_out: int, seed: int) -> Split:
@@ -47,7 +47,7 @@ def split_videos(truth: Truth, *, num_held_out: int, seed: int) -> Split:
     lacking = {category: share * len(ids) for category, ids in holders.items()}
     room = np.array([len(videos) - num_held_out, num_held_out], float)
     waiting = np.random.default_rng(seed).permutation(videos).tolist()
-    sides: tuple[list[int], list[int]] = ([], [])
+    sides: tuple[list[Id], list[Id]] = ([], [])
     while waiting:
         category = _rarest(holders, set(waiting))
         here = [v for v in waiting if category is None or v in holders[category]]
@@ -96,7 +96,7 @@ def _read(path: str | os.PathLike) -> Truth:
     return parse_truth(content, name=str(path))
 
 
-def _holders(truth: Truth) -> dict[int, set[int]]:
+def _holders(truth: Truth) -> dict[Id, set[Id]]:
     """The videos with each category."""
     holders = defaultdict(set)
     for track in truth.tracks:
@@ -104,8 +104,10 @@ def _holders(truth: Truth) -> dict[int, set[int]]:
     return dict(holders)
 
 
-def _rarest(holders: dict[int, set[int]], waiting: set[int]) -> int | None:
+def _rarest(holders: dict[Id, set[Id]], waiting: set[Id]) -> Id | None:
     """The category in the fewest of the waiting videos; None if they hold none."""
     left = {category: len(ids & waiting) for category, ids in holders.items()}
     counts = [(count, category) for category, count in left.items() if count]
-    return min(counts)[1] if counts else None
+    if not counts:
+        return None
+    return min(counts, key=lambda pair: (pair[0], isinstance(pair[1], str), pair[1]))[1]

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
-from vis_jax.metrics.tracks import Results, Truth
+from vis_jax.metrics.tracks import Id, Results, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
@@ -41,8 +41,9 @@ def tracking_scores(
 
     Returns:
       HOTA, DetA, AssA, LocA (means over 19 thresholds), MOTA, MOTP, IDF1, IDP, IDR as
-      fractions; IDSW, Frag and the counts TP, FN, FP, IDTP, IDFN, IDFP; `videos`: the
-      same by video id; with `sweep`, `best`: {score_threshold, IDF1}.
+      fractions, None if no annotated track is ever visible; IDSW, Frag and the counts
+      TP, FN, FP, IDTP, IDFN, IDFP; `videos`: the same by video id; with `sweep`,
+      `best`: {score_threshold, IDF1}.
 
     Raises:
       ValueError: an unknown kind.
@@ -51,7 +52,7 @@ def tracking_scores(
         raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
     metrics = _metrics()
-    found: dict[int, list[dict]] = {}
+    found: dict[Id, list[dict]] = {}
     curve = np.zeros((len(SWEEP), 3))
     videos = sorted(truth.videos)
     for video_id in tqdm(videos, "tracking", delay=5, disable=not progress):
@@ -131,7 +132,9 @@ def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
     return counts
 
 
-def _best_threshold(counts: np.ndarray) -> dict[str, float]:
+def _best_threshold(counts: np.ndarray) -> dict[str, float | None]:
+    if not counts[:, 1].any():
+        return {"score_threshold": None, "IDF1": None}
     idf1 = 2 * counts[:, 0] / np.maximum(counts[:, 1] + counts[:, 2], 1.0)
     best = int(idf1.argmax())
     return {"score_threshold": float(SWEEP[best]), "IDF1": float(idf1[best])}
@@ -144,8 +147,10 @@ def _summary(hota: dict, clear: dict, identity: dict) -> dict:
     counts = {key: clear[key] for key in ("IDSW", "Frag")}
     counts |= {key: clear[f"CLR_{key}"] for key in ("TP", "FN", "FP")}
     counts |= {key: identity[key] for key in ("IDTP", "IDFN", "IDFP")}
-    return {
+    fractions: dict[str, float | None] = {
         **{key: float(np.mean(value)) for key, value in means.items()},
         **{key: float(value) for key, value in ratios.items()},
-        **{key: int(value) for key, value in counts.items()},
     }
+    if not counts["TP"] + counts["FN"]:  # TrackEval gives 0, and 1 for LocA
+        fractions = dict.fromkeys(fractions)
+    return {**fractions, **{key: int(value) for key, value in counts.items()}}

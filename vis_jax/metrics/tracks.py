@@ -9,15 +9,18 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+# Of a video or category: an integer; in odd files any number or text.
+Id = int | float | str
+
 
 class Video(NamedTuple):
     """A video of the truth file."""
 
-    video_id: int
+    video_id: Id
     name: str
     height: int  # pixels
     width: int
-    length: int  # frames
+    length: int  # frames; 0: the file does not say
 
 
 @runtime_checkable
@@ -25,7 +28,7 @@ class Track(Protocol):
     """What annotated and predicted tracks have in common."""
 
     @property
-    def category_id(self) -> int: ...
+    def category_id(self) -> Id: ...
 
     @property
     def segmentations(self) -> list[dict | None]: ...
@@ -37,9 +40,9 @@ class Track(Protocol):
 class TruthTrack(NamedTuple):
     """One annotated object over the frames of a video."""
 
-    track_id: int
-    video_id: int
-    category_id: int
+    track_id: int | float
+    video_id: Id
+    category_id: Id
     crowd: bool
     segmentations: list[dict | None]
     areas: np.ndarray  # int64[T], pixels, counted from the masks; 0 where absent
@@ -51,8 +54,8 @@ class ResultTrack(NamedTuple):
     """One predicted object over the frames of a video."""
 
     position: int  # in the file, from 0
-    video_id: int
-    category_id: int
+    video_id: Id
+    category_id: Id
     score: float
     segmentations: list[dict | None]
     areas: np.ndarray  # int64[T], pixels; 0 where absent
@@ -63,9 +66,9 @@ class Truth(NamedTuple):
     """A truth file. `tracks` in file order."""
 
     name: str
-    videos: dict[int, Video]
-    categories: dict[int, str]
-    tracks: list[TruthTrack]
+    videos: dict[Id, Video]
+    categories: dict[Id, str]
+    tracks: list[TruthTrack]  # also those of unknown videos and categories
     tolerated: Counter  # defects let pass, by kind
 
 

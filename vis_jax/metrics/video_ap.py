@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack
+from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth, TruthTrack
 from vis_jax.metrics.tube_overlap import matching_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -62,10 +62,10 @@ class Scores(NamedTuple):
     """Everything that `evaluate` finds. Values in [0, 1]; None: nothing to find."""
 
     stats: dict[str, float | None]  # AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ..
-    per_category: dict[int, dict[str, float | None]]
-    per_video: dict[int, dict[str, float | None]]
+    per_category: dict[Id, dict[str, float | None]]
+    per_video: dict[Id, dict[str, float | None]]
     curves: Curves
-    category_ids: list[int]
+    category_ids: list[Id]
     warnings: dict[str, int]  # oddities of the files, with how often each occurs
 
 
@@ -99,7 +99,7 @@ def evaluate(
     categories = sorted(truth.categories)
     groups_d = _group(results.tracks, truth)
     groups_g = _group(truths, truth)
-    matches: dict[int, dict[int, Matches]] = defaultdict(dict)  # by category, video
+    matches: dict[Id, dict[Id, Matches]] = defaultdict(dict)  # by category, video
     keys = sorted(groups_d.keys() | groups_g.keys())
     for video_id, category in tqdm(keys, "AP", delay=5, disable=not progress):
         key = (video_id, category)
@@ -123,7 +123,8 @@ def evaluate(
 
 def indexed_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
     """Annotated tracks by video; by the quirks the last of equal ids stands for all."""
-    ordered = sorted(truth.tracks, key=lambda track: track.video_id)
+    known = [track for track in truth.tracks if track.video_id in truth.videos]
+    ordered = sorted(known, key=lambda track: track.video_id)
     if not official_quirks:
         return ordered
     by_id = {track.track_id: track for track in truth.tracks}
@@ -303,8 +304,8 @@ def _curve(
 
 
 def _per_video(
-    matches: dict[int, dict[int, Matches]],
-) -> dict[int, dict[str, float | None]]:
+    matches: dict[Id, dict[Id, Matches]],
+) -> dict[Id, dict[str, float | None]]:
     """AP and AR of each video alone, over the categories it holds."""
     by_video = defaultdict(list)
     for found in matches.values():
@@ -322,7 +323,9 @@ def _warnings(truth: Truth, results: Results) -> Counter:
     counts = truth.tolerated + results.tolerated
     counts["truth: crowd tracks"] += sum(track.crowd for track in truth.tracks)
     counts["truth: tracks without a visible frame"] += sum(
-        not track.areas.any() for track in truth.tracks
+        not track.areas.any()
+        for track in truth.tracks
+        if track.video_id in truth.videos
     )
     counts["results: tracks without a pixel"] += sum(
         not track.areas.any() for track in results.tracks

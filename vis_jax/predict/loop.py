@@ -1,7 +1,10 @@
 """From a video to results on disk: one pass for the model, one for drawing."""
 
+import glob
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +16,14 @@ import numpy as np
 
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.metrics.results_json import video_entries, write_results
+from vis_jax.predict.errors import PredictError
 from vis_jax.predict.sinks import VideoSink, id_map, write_ids
-from vis_jax.predict.sources import PredictError, Source
+from vis_jax.predict.sources import Source
 from vis_jax.visualize.draw import draw_frame
 
 IDS, VIDEO, INFO, RESULTS = "ids", "video.mp4", "video.json", "results.json"
 VIDEO_ID = 1  # of the only video in the results
+FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
 
 
 @runtime_checkable
@@ -59,7 +64,8 @@ class Wanted(NamedTuple):
     score_threshold: float = 0.3
     draw_video: bool = True  # `video.mp4` with masks and labels
     write_pngs: bool = False  # `ids/00000.png` ..: one track id per pixel
-    fps: Fraction | float | None = None  # of the drawn video; None: of the source
+    # Frames a second of the drawn video; None: as the source, within FPS.
+    fps: Fraction | float | None = None
 
 
 ALL_DRAWN = Wanted()
@@ -145,14 +151,34 @@ def _check_arguments(
         raise ValueError(
             f"score_threshold: expected 0 .. 1, got {wanted.score_threshold}"
         )
-    rate = source.fps if wanted.fps is None else wanted.fps
-    if not 0.01 <= rate <= 1000:
-        raise ValueError(f"fps: expected 0.01 .. 1000, got {rate}")
+    low, high = FPS
+    if wanted.fps is not None and not low <= wanted.fps <= high:
+        expected = f"{float(low)} .. {high} frames a second"
+        raise ValueError(f"--fps: expected {expected}, got {wanted.fps}")
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise PredictError(f"{output}: not empty; pass overwrite to replace results")
-    return Fraction(rate)
+    return _drawn_rate(source, wanted)
+
+
+def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:
+    if wanted.fps is not None:
+        return Fraction(wanted.fps)
+    return min(max(source.fps, FPS[0]), FPS[1])
+
+
+def warning_lines(source: Source, wanted: Wanted) -> list[str]:
+    """What a user should know before the model runs: one line each, with the file."""
+    lines = list(source.warnings)
+    low, high = FPS
+    if wanted.draw_video and wanted.fps is None and not low <= source.fps <= high:
+        drawn = float(_drawn_rate(source, wanted))
+        lines.append(
+            f"{source.path}: {source.fps} frames a second; the drawn video gets"
+            f" {drawn:g} (expected {float(low)} .. {high}; --fps sets it)"
+        )
+    return lines
 
 
 @contextmanager
@@ -164,7 +190,8 @@ def _staging(output: Path) -> Iterator[Path]:
     ancestor = output.absolute().parent
     while not ancestor.exists():
         ancestor = ancestor.parent
-    prefix = f".{output.name}.partial-"
+    _remove_abandoned(output.name, ancestor)
+    prefix = f".{output.name}.partial-{socket.gethostname()}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
         folder = Path(temporary) / "output"
         folder.mkdir()  # unlike the temporary folder, with the user's permissions
@@ -176,6 +203,25 @@ def _staging(output: Path) -> Iterator[Path]:
                 raise
             shown = str(output / file.relative_to(folder))
             raise OSError(error.errno, error.strerror, shown) from error
+
+
+def _remove_abandoned(name: str, ancestor: Path) -> None:
+    """Removes staging folders of processes of this host that were killed."""
+    host = re.escape(socket.gethostname())
+    for folder in ancestor.glob(f".{glob.escape(name)}.partial-*"):
+        made = re.fullmatch(rf".*\.partial-{host}-(\d+)-\w+", folder.name)
+        if made and not _runs(int(made[1])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user, or no number of ours
+        return True
+    return True
 
 
 def _publish(folder: Path, output: Path) -> None:

@@ -40,7 +40,8 @@ class VideoSink:
 
         self._size = (height, width)
         codec = next(name for name in CODECS if name in av.codecs_available)
-        self._container = av.open(str(path), "w", format="mp4")
+        # Of a relative path FFmpeg takes what comes before a colon for a protocol.
+        self._container = av.open(str(path.absolute()), "w", format="mp4")
         try:
             # MPEG-4 has 16 bits for the time base.
             rate, options = fps.limit_denominator(1001), CODEC_OPTIONS[codec]

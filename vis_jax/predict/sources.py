@@ -1,7 +1,7 @@
 """Where frames come from: a video file, a folder of images, a glob."""
 
 import glob
-import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,14 +12,26 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_pipeline.images import FORMATS
+from data_pipeline.natural_order import natural_order
+from vis_jax.predict.errors import PredictError
+from vis_jax.predict.video_file import (
+    check_bounds,
+    check_same_size,
+    read_video,
+    scan_video,
+)
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+__all__ = ["FOLDER_FPS", "PredictError", "Source", "open_source"]
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Pictures, too, but not read: among frames they are an error, not left out.
+OTHER_IMAGE_SUFFIXES = (
+    *(".apng", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif"),
+    *(".j2k", ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm"),
+    *(".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".svg", ".tga"),
+)
 FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame of 30 a second
 EXIF_ORIENTATION = 0x0112
-
-
-class PredictError(ValueError):
-    """An input that cannot be read, or an output that must not be written."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +42,16 @@ class Source:
     """
 
     name: str
+    path: Path  # the file, or the folder of the first image
     height: int  # pixels, of the upright frame
     width: int
     num_frames: int
-    fps: Fraction  # frames a second
+    fps: Fraction  # frames a second; of a file without a rate, FOLDER_FPS
     # One per frame; a video file has none, and gets names as YouTube-VIS would.
     file_names: tuple[str, ...] = field(repr=False)
     read: Callable[[], Iterator[np.ndarray]] = field(repr=False)
+    # What is odd about the file but lets it be read: one line each, with its name.
+    warnings: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.read()
@@ -63,6 +78,7 @@ def open_source(path: str | Path) -> Source:
         return _images(path.resolve().name, _images_in(path))
     if not path.exists():
         return _from_glob(pattern)
+    _check_regular(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _images(path.stem, [path])
     return _video(path)
@@ -84,31 +100,48 @@ def _from_glob(pattern: str) -> Source:
             f"{pattern}: expected images or one video file,"
             f" got {len(paths)} files, among them {other.name}"
         )
-    images.sort(key=_natural)
+    images.sort(key=natural_order)
     return _images(images[0].resolve().parent.name, images)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-    paths = [p for p in paths if not p.name.startswith(".")]
-    if not paths:
-        suffixes = " ".join(IMAGE_SUFFIXES)
+    paths = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    images = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES]
+    suffixes = " ".join(IMAGE_SUFFIXES)
+    if not images:
         raise PredictError(f"{folder}: expected images ({suffixes}), found none")
-    return sorted(paths, key=_natural)
+    others = [p for p in paths if p.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+    if others:
+        first = min(others, key=natural_order)
+        raise PredictError(f"{first}: expected no images but {suffixes} among frames")
+    for path in images:
+        _check_regular(path)
+    return sorted(images, key=natural_order)
 
 
-def _natural(path: Path) -> tuple:
-    """Sorts frame2 before frame10."""
-    parts = re.split(r"(\d+)", str(path))
-    return tuple((int(p), p) if p.isdecimal() else (-1, p) for p in parts)
+def _check_regular(path: Path) -> None:
+    """Raises PredictError for a pipe, a device or a dead link: some have no end."""
+    kinds = {
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a folder",
+    }
+    if path.is_file():
+        return
+    got = "a broken link"
+    if path.exists():
+        got = kinds.get(stat.S_IFMT(path.stat().st_mode), "a device")
+    raise PredictError(f"{path}: expected a regular file, got {got}")
 
 
 def _images(name: str, paths: list[Path]) -> Source:
     height, width = _image_size(paths[0])
+    check_bounds(str(paths[0]), height, width)
     for path in paths[1:]:
-        _check_size(str(path), _image_size(path), (height, width))
+        check_same_size(str(path), _image_size(path), (height, width))
     return Source(
         name=name,
+        path=paths[0].parent,
         height=height,
         width=width,
         num_frames=len(paths),
@@ -124,12 +157,24 @@ def _image_size(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned &= image.format != "TIFF"  # Pillow gives its upright size
             mode = image.mode
+            num_frames = _num_frames(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise PredictError(f"{path}: not a readable image: {error}") from error
     if mode[0] in "IF":  # 16 bits and more: conversion to 8 bits would clip
         raise PredictError(f"{path}: expected 8 bits a channel, got mode {mode}")
+    if num_frames > 1:
+        raise PredictError(
+            f"{path}: expected a still image, got {num_frames} frames; make a video or"
+            " a folder of images of them"
+        )
     return (width, height) if turned else (height, width)
+
+
+def _num_frames(image: Image.Image) -> int:
+    """Frames of an animation or pages of a TIFF; those of an MPO are views of one."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def _read_images(paths: list[Path]) -> Iterator[np.ndarray]:
@@ -142,90 +187,16 @@ def _read_images(paths: list[Path]) -> Iterator[np.ndarray]:
         yield np.asarray(upright)
 
 
-def _check_size(
-    where: str, size: tuple[int, int], expected: tuple[int, int]
-) -> tuple[int, int]:
-    if size != expected:
-        raise PredictError(
-            f"{where}: expected the size of the first frame, {expected[0]} x"
-            f" {expected[1]} (height x width), got {size[0]} x {size[1]}"
-        )
-    return size
-
-
 def _video(path: Path) -> Source:
-    size, num_frames = None, 0
-    for frame in _decode(path):
-        found = _upright_size(frame)
-        size = _check_size(f"{path}, frame {num_frames}", found, size or found)
-        num_frames += 1
-    if size is None:
-        raise PredictError(f"{path}: no frame could be decoded")
+    found = scan_video(path)
     return Source(
         name=path.stem,
-        height=size[0],
-        width=size[1],
-        num_frames=num_frames,
-        fps=_frame_rate(path),
-        file_names=tuple(f"{path.stem}/{t:05d}.jpg" for t in range(num_frames)),
-        read=partial(_read_video, path),
+        path=path,
+        height=found.height,
+        width=found.width,
+        num_frames=found.num_frames,
+        fps=found.fps or FOLDER_FPS,
+        file_names=tuple(f"{path.stem}/{t:05d}.jpg" for t in range(found.num_frames)),
+        read=partial(read_video, path),
+        warnings=(f"{path}: {found.damage}",) if found.damage else (),
     )
-
-
-def _decode(path: Path) -> Iterator:
-    """The decoded frames as PyAV gives them, in order of display."""
-    import av
-
-    num_frames = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise PredictError(f"{path}: has no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            _check_complete(path, stream)
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise PredictError(
-                        f"{path}: truncated or damaged after frame {num_frames}"
-                    )
-                for frame in packet.decode():
-                    yield frame
-                    num_frames += 1
-    except (av.FFmpegError, OSError) as error:
-        raise PredictError(
-            f"{path}: not a readable video (after {num_frames} frames): {error}"
-        ) from error
-
-
-def _check_complete(path: Path, stream) -> None:
-    """Compares the file with the index of an mp4: its decoder ends without a word."""
-    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    size = path.stat().st_size
-    if end > size:
-        raise PredictError(f"{path}: truncated: expected {end} bytes, got {size}")
-
-
-def _frame_rate(path: Path) -> Fraction:
-    import av
-
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        return stream.average_rate or stream.guessed_rate or FOLDER_FPS
-
-
-def _quarter_turns(frame) -> int:
-    """Counterclockwise turns that make a decoded frame upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _upright_size(frame) -> tuple[int, int]:
-    if _quarter_turns(frame) % 2:
-        return frame.width, frame.height
-    return frame.height, frame.width
-
-
-def _read_video(path: Path) -> Iterator[np.ndarray]:
-    for frame in _decode(path):
-        pixels = frame.to_ndarray(format="rgb24")
-        yield np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))

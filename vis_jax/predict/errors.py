@@ -1,0 +1,5 @@
+"""What `predict` refuses."""
+
+
+class PredictError(ValueError):
+    """An input that cannot be read, or an output that must not be written."""
