@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load
-from tests.golden.mask2former import config_of_case, shapes_of
+from tests.golden.mask2former import settings_of_case, shapes_of
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.backbones.swin import Swin
 from vis_jax.converters.load import convert_file, convert_tensors
 from vis_jax.params import flatten
-from vis_jax.systems.ifr import build_model
+from vis_jax.settings import read_settings, to_dict
+from vis_jax.systems.ifr import Settings, build_model
 
 CASE = "mask2former_swin_tiny"
 
@@ -26,20 +27,16 @@ def converted():
     return convert_tensors(weights_of_case(), model_shapes(), "mask2former")
 
 
-def model_shapes(kind="m2f_vis", **changes):
-    config = config_of_case(load(CASE))
-    config.model.mask_decoder.kind = kind
-    config.model.frame_queries = dict(
-        frame_ffn=changes.pop("frame_ffn", True),
-        type_embed=False,
-        mask_clip_group=True,
-        temporal_position=False,
-        remat=False,
-    )
-    config.loss.kind = changes.pop("loss", "ce")
+@functools.cache
+def model_shapes(kind="m2f_vis", *, loss="ce", **changes):
+    """Of the model of the case; `changes` by path of a field of `model`."""
+    config = to_dict(settings_of_case(load(CASE)))
+    decoder = config["model"]["mask_decoder"] | {"kind": kind}
+    config["model"]["mask_decoder"], config["loss"] = decoder, {"kind": loss}
     for path, value in changes.items():
-        config.model.update_from_flattened_dict({path: value})
-    return shapes_of(build_model(config))
+        part, _, name = path.rpartition(".")
+        (config["model"][part] if part else config["model"])[name] = value
+    return shapes_of(build_model(read_settings(Settings, config)))
 
 
 def backbone_shapes(model):
@@ -134,7 +131,7 @@ def test_video_model_with_other_classes_fewer_queries_and_another_window():
 @pytest.mark.parametrize("frame_ffn", [True, False])
 def test_frame_decoder_starts_random_or_from_the_layers_it_resembles(frame_ffn):
     weights = weights_of_case()
-    shapes = model_shapes("ifr", loss="focal", frame_ffn=frame_ffn)
+    shapes = model_shapes("ifr", loss="focal", **{"mask_decoder.frame_ffn": frame_ffn})
     _, report = convert_tensors(weights, shapes, "mask2former")
     decoder = {path.split("/")[2] for path in report.new}
     assert decoder == {"heads"} | {

@@ -34,6 +34,7 @@ class Settings:
 
     kind: Literal["ifr"] = "ifr"
     dim: Count = 256  # channels; a multiple of 4 and of heads
+    mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
     layers: Count = 9
     heads: Count = 8
     queries: Count = 100
@@ -219,6 +220,7 @@ class FrameDecoder(nn.Module):
     mask_clip_group: bool
     temporal_position: bool
     remat: bool
+    mask_dim: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -234,7 +236,9 @@ class FrameDecoder(nn.Module):
         levels = len(features.levels)
         tables = QueryTables(self.queries, self.dim, levels, name="tables")
         query_feat, query_embed, level_embed = tables()
-        heads = QueryHeads(self.dim, self.outputs, self.prior, self.dtype, name="heads")
+        heads = QueryHeads(
+            self.dim, self.outputs, self.prior, self.dtype, self.mask_dim, name="heads"
+        )
         batch, frames = frame_valid.shape
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)

@@ -32,6 +32,7 @@ class Settings:
 
     kind: Literal["m2f_vis"] = "m2f_vis"
     dim: Count = 256  # channels; a multiple of 4 and of heads
+    mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
     layers: Count = 9
     heads: Count = 8
     queries: Count = 100
@@ -51,6 +52,7 @@ class ClipDecoder(nn.Module):
     mlp_dim: int
     outputs: int
     prior: float | None
+    mask_dim: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -68,7 +70,9 @@ class ClipDecoder(nn.Module):
         )
         query_feat, query_embed, level_embed = tables()
         batch, frames = frame_valid.shape
-        heads = QueryHeads(self.dim, self.outputs, self.prior, self.dtype, name="heads")
+        heads = QueryHeads(
+            self.dim, self.outputs, self.prior, self.dtype, self.mask_dim, name="heads"
+        )
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)[None]
         x = jnp.broadcast_to(query_feat, (batch, *query_feat.shape)).astype(self.dtype)
