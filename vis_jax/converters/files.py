@@ -222,8 +222,6 @@ def _read_file(path: Path, key: str, prefix: str) -> Source:
         file.seek(0)
         try:
             return _source(path, readers[path.suffix](file), key, prefix)
-        except OSError:
-            raise
         except Exception as error:  # a damaged pickle can raise anything
             cause = f"{error!s:.300}" or type(error).__name__
             raise ValueError(

@@ -36,8 +36,9 @@ from vis_jax.converters.stand_ins import (
 )
 
 # A checkpoint of a thousand tensors and its optimiser takes about 100,000.
-MOST_INSTRUCTIONS = 5_000_000
+MOST_INSTRUCTIONS = 2_000_000
 _SLACK = 1 << 16  # elements or bytes that a file of any size may ask for
+_PAIR_BYTES = 16  # of a key and a value in an OrderedDict, about
 _LONGEST_KEY = 16  # items of a tuple that is a key
 _PLAIN = (str, bytes, int, float, bool, type(None), np.generic, type, Inert)
 
@@ -157,7 +158,7 @@ class WeightsUnpickler(pickle._Unpickler):
         pairs = items[0] if items else ()
         if not isinstance(pairs, list | tuple) or len(items) > 1:
             raise pickle.UnpicklingError("OrderedDict: expected pairs")
-        self.spend(len(pairs))
+        self.spend(_PAIR_BYTES * len(pairs))
         for key, value in pairs:
             check_key(key)
             made[key] = value
