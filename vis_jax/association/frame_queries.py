@@ -17,6 +17,7 @@ from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.queries import (
     ClipFeatures,
     DecoderOutput,
+    DecoderSettings,
     QueryHeads,
     QueryTables,
     add_level,
@@ -24,20 +25,15 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
-from vis_jax.settings import Count, section
+from vis_jax.settings import section
 from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 
 @section
-class Settings:
+class Settings(DecoderSettings):
     """`model.mask_decoder` of IFR: queries pass from frame to frame."""
 
     kind: Literal["ifr"] = "ifr"  # or m2f_vis, with fields of its own
-    dim: Count = 256  # channels; a multiple of 4 and of heads
-    layers: Count = 9  # of the decoder; each predicts
-    heads: Count = 8  # of the attention
-    queries: Count = 100  # most instances of a clip
-    mlp_dim: Count = 2048  # width of the feed-forward part
     frame_ffn: bool = True  # a feed-forward layer closes each step of the recurrence
     type_embed: bool = False  # the two groups of keys get a learned vector each
     mask_clip_group: bool = True  # clip-level queries look only inside their mask, too
@@ -219,6 +215,7 @@ class FrameDecoder(nn.Module):
     mask_clip_group: bool
     temporal_position: bool
     remat: bool
+    mask_dim: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -234,7 +231,9 @@ class FrameDecoder(nn.Module):
         levels = len(features.levels)
         tables = QueryTables(self.queries, self.dim, levels, name="tables")
         query_feat, query_embed, level_embed = tables()
-        heads = QueryHeads(self.dim, self.outputs, self.prior, self.dtype, name="heads")
+        heads = QueryHeads(
+            self.dim, self.outputs, self.prior, self.dtype, self.mask_dim, name="heads"
+        )
         batch, frames = frame_valid.shape
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)

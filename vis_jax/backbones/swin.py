@@ -19,6 +19,7 @@ from vis_jax.settings import Count, OneOf, Share, section
 from vis_jax.typing import Array, DTypeLike, Float
 
 _INIT = nn.initializers.truncated_normal(0.02)
+_STAGES = 4
 _BLOCKED = -100.0  # added to logits across the seam of a rolled map, as in the source
 
 
@@ -47,9 +48,40 @@ class Settings:
     name: Literal["swin"] = "swin"  # or resnet, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "tiny"  # size; thin trains on a CPU
     window: Count | None = None  # tokens, side of the windows; None = the variant's
+    # Other sizes than the variant's, for files of other models; None = the variant's.
+    dim: Count | None = None  # channels of the first stage, doubled in each later one
+    depths: tuple[Count, ...] | None = None  # blocks of each of the four stages
+    heads: tuple[Count, ...] | None = None  # of the attention in each stage
     # Rate of the last block, rising linearly from 0 at the first; drawn for each frame.
     drop_path: Share = 0.3
     remat: bool = False  # recompute blocks in the backward pass: less memory
+
+    def __post_init__(self):
+        sizes = sizes_of(self)
+        for name in ("depths", "heads"):
+            found = getattr(sizes, name)
+            if len(found) != _STAGES:
+                raise ValueError(
+                    f"{name}: expected a number for each of {_STAGES} stages, got"
+                    f" {found}"
+                )
+        for stage, heads in enumerate(sizes.heads):
+            if (sizes.dim << stage) % heads:
+                raise ValueError(
+                    f"heads: expected divisors of {sizes.dim << stage}, the channels"
+                    f" of stage {stage}, got {heads}"
+                )
+
+
+def sizes_of(given: "Settings | Swin") -> Variant:
+    """The sizes of the variant, save for those that are given."""
+    own = VARIANTS[given.variant]
+    return Variant(
+        dim=given.dim or own.dim,
+        depths=given.depths or own.depths,
+        heads=given.heads or own.heads,
+        window=given.window or own.window,
+    )
 
 
 class WindowAttention(nn.Module):
@@ -189,12 +221,15 @@ class Swin(nn.Module):
     """Stages 'res2' to 'res5' of a Swin transformer, each after a norm of its own.
 
     Attributes:
-      variant, window, drop_path, remat: see `Settings`; the rng stream of `drop_path`
-        has its name.
+      variant, window, dim, depths, heads, drop_path, remat: see `Settings`; the rng
+        stream of `drop_path` has its name.
     """
 
     variant: str
     window: int | None = None
+    dim: int | None = None
+    depths: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
     drop_path: float = 0.3
     remat: bool = False
     dtype: DTypeLike = jnp.float32
@@ -209,8 +244,8 @@ class Swin(nn.Module):
           images: normalised; any size (a map of odd size is padded as it is halved).
           train: draw drop path.
         """
-        spec = VARIANTS[self.variant]
-        window = self.window or spec.window
+        spec = sizes_of(self)
+        window = spec.window
         rates = np.linspace(0.0, self.drop_path, sum(spec.depths)).tolist()
         kind = nn.remat(Block, static_argnums=2) if self.remat else Block
         x = PatchEmbed(spec.dim, self.dtype, name="patch_embed")(images)

@@ -13,7 +13,7 @@ examples:
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
@@ -23,6 +23,7 @@ from vis_jax.commands.config_flag import define_config, read_config
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.converters.files import Source
     from vis_jax.systems.system import System
 
 RECORD = "conversion.json"
@@ -32,14 +33,19 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "source": "the weights: .pkl, .pth, .pt, .bin or .safetensors",
+        "source": "the weights: .pkl, .pth, .pt, .ckpt, .bin or .safetensors, the"
+        " .index.json of shards, or a folder of Hugging Face",
         "output": "folder for the checkpoint; must not exist",
         "kind": "whose names the file has: mask2former (also the video models),"
         " huggingface, mask_track_rcnn (also Mask R-CNN of mmdetection 1.x),"
         " mask_rcnn_detectron2, mask_rcnn_torchvision, or, for the backbone alone,"
         " resnet or swin; osmn, or vgg16 for its trunks alone",
         "categories": "annotation file with the classes of the weights; the output is"
-        " then a workdir",
+        " then a workdir; by default those of the config.json beside the weights",
+        "style": "torch or caffe: how the backbone was trained, where the file does not"
+        " tell",
+        "key": "which weights of the file, such as model_ema; else the usual ones",
+        "prefix": "of the names that count, such as ema_model.; it is taken off",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -50,26 +56,42 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " starts it from random values",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "resize_windows",
+        False,
+        "the config may have another Swin window than the file, as the start of a"
+        " training",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
     """Converts."""
     output = _check(values)
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.converters.load import convert_file
+    from vis_jax.converters.files import read_source
+    from vis_jax.converters.load import convert_source
     from vis_jax.converters.report import format_report, record_of
 
     config = read_config(values)
-    categories = _read_categories(values.categories) if values.categories else ()
-    if categories:
-        config = with_classes(config, len(categories))
-    system = parts.build_system(config)
-    shapes = _shapes(system)
-    variables, report = convert_file(
-        values.source, shapes, values.kind, warm_start=values.warm_start
+    source = read_source(
+        values.source, key=values.key or "", prefix=values.prefix or ""
     )
+    given = _read_categories(values.categories) if values.categories else ()
+    try:
+        categories = given or _labels(values, source, config)
+        if categories:
+            config = with_classes(config, len(categories))
+        notes = _check_unseen(values, source, config)
+        system = parts.build_system(config)
+        variables, report = convert_source(
+            source, _shapes(system), values.kind, warm_start=values.warm_start
+        )
+    except ValueError as error:
+        raise ValueError(f"{values.source}: {error}") from error
+    report = report._replace(notes=(*notes, *report.notes))
     variables = _with_initial(system, variables, report.new, config)
-    record = record_of(report, values.source, values.kind)
+    record = record_of(report, source.files, values.kind)
     _write(output, variables, record=record, categories=categories, config=config)
     print(f"{format_report(report)}\ncheckpoint    {output}")
 
@@ -77,6 +99,7 @@ def run(values: flags.FlagValues) -> None:
 def _check(values: flags.FlagValues) -> epath.Path:
     """The output; raises ValueError unless all that is needed is given."""
     from vis_jax.converters.load import KINDS
+    from vis_jax.converters.style import STYLES
 
     if values.config is None:
         raise ValueError(
@@ -87,10 +110,71 @@ def _check(values: flags.FlagValues) -> epath.Path:
             raise ValueError(f"--{name}: expected a value, got none")
     if values.kind not in KINDS:
         raise ValueError(f"--kind: expected one of {[*KINDS]}, got {values.kind!r}")
+    if values.style not in (None, *STYLES):
+        raise ValueError(f"--style: expected one of {STYLES}, got {values.style!r}")
     output = epath.Path(values.output)
     if output.exists():
         raise ValueError(f"--output: expected a new folder, got {output}, which exists")
     return output
+
+
+def _check_unseen(
+    values: flags.FlagValues, source: "Source", config: "RunSettings"
+) -> tuple[str, ...]:
+    """Compares what shapes do not show; lines for the report.
+
+    Raises:
+      ValueError: the config describes another model than the file.
+    """
+    from vis_jax.converters.sizes import check_config, check_window, unseen
+    from vis_jax.converters.style import check_style
+
+    fields = _fields(config)
+    style = check_style(source, values.kind, fields, values.style)
+    check_window(source.tensors, fields, resize=values.resize_windows)
+    if values.kind not in ("mask2former", "huggingface"):
+        return style
+    if source.config is None:
+        return (*style, *unseen(fields))
+    if values.resize_windows:
+        fields.pop("model.backbone.window", None)
+    clip = fields.get("model.mask_decoder.kind") == "m2f_vis"
+    decoder = clip or values.warm_start
+    return (*style, *check_config(source.config, fields, decoder=decoder))
+
+
+def _fields(config: "RunSettings") -> dict[str, Any]:
+    """The fields of the model by path, with the sizes that a None stands for."""
+    from vis_jax.backbones import swin
+    from vis_jax.settings import to_dict
+
+    model = to_dict(config.model)
+    backbone = getattr(config.model, "backbone", None)
+    if isinstance(backbone, swin.Settings):
+        model["backbone"] |= swin.sizes_of(backbone)._asdict()
+    for part in ("pixel_decoder", "mask_decoder"):
+        if part in model and model[part].get("mask_dim") is None:
+            model[part]["mask_dim"] = model[part]["dim"]
+    return {
+        f"model.{part}.{name}": value
+        for part, fields in model.items()
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+    }
+
+
+def _labels(values: flags.FlagValues, source: "Source", config: "RunSettings") -> tuple:
+    """The classes in the config.json beside the weights, with the ids 1, 2, ..
+
+    They count only for a model with as many classes.
+    """
+    from data_pipeline.datasets.dataset import Category
+    from vis_jax.converters.sizes import labels_of
+
+    names = labels_of(source.config or {}) if values.kind == "huggingface" else ()
+    if config.model.num_classes not in (0, len(names)):
+        return ()
+    return tuple(Category(label, name) for label, name in enumerate(names, start=1))
 
 
 def _read_categories(path: str) -> tuple:

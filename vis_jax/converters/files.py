@@ -1,196 +1,336 @@
-"""Reading tensors from .pkl, .pth and .safetensors files; nothing in them is run."""
+"""Published weights as people have them: a file, shards with an index, or a folder.
+
+Nothing in a file is run, and only regular files within bounds are opened.
+"""
 
 import json
-import zipfile
+import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vis_jax.converters.unpickle import (
-    NumpyArray,
-    Storage,
-    TorchTensor,
-    WeightsUnpickler,
-)
+from vis_jax.converters.safetensors_file import read_safetensors
+from vis_jax.converters.stand_ins import NumpyArray, TorchTensor
+from vis_jax.converters.torch_files import read_torch, view
+from vis_jax.converters.unpickle import BoundedFile, WeightsUnpickler
 
-# Where tools keep the weights beside other things, most particular first.
+MOST_BYTES = 16 << 30  # of a file of weights
+_MOST_JSON = 16 << 20  # bytes of config.json or of an index
+
+# Where tools keep the weights beside other things, most particular first; the average
+# of a training's weights is taken only where there is nothing else, or with `key`.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
+_AVERAGES = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema_state",
+    "ema_model",
+    "ema",
+)
+_MOST_WRAPPERS = 8  # one within the other
 
-_SAFETENSORS: dict[str, np.dtype | str] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": "bfloat16",
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
+# Prefixes that wrappers give to every name.
+_PREFIXES = ("module.", "ema_model.", "model.")
+_HUGGING_FACE = "model.pixel_level_module."  # there the prefix belongs to the names
 
-# First of the pickles in a .pth written before PyTorch 1.6.
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# What a folder of Hugging Face has, the first that is there.
+_IN_FOLDER = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+CONFIG = "config.json"
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.\w+$")
+
+
+class Source(NamedTuple):
+    """Published weights.
+
+    Attributes:
+      files: those that were read.
+      tensors: by name.
+      beside: what stands beside the tensors, such as '__author__' and 'meta'.
+      config: config.json beside the file, if there is one.
+      outside: names that do not have the prefix that was asked for.
+      notes: lines about what was taken.
+    """
+
+    files: tuple[Path, ...]
+    tensors: dict[str, np.ndarray]
+    beside: Mapping[Any, Any]
+    config: Mapping[str, Any] | None
+    outside: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class _Content(NamedTuple):
+    """What one file holds."""
+
+    loaded: Any
+    read: Callable[[Any], np.ndarray | None]  # of a value; None if it is no tensor
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors of a file by name.
+    """Tensors of a file by name; see `read_source`."""
+    return read_source(path).tensors
+
+
+def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
+    """Published weights.
 
     Args:
-      path: a .pkl of NumPy arrays (detectron2), a .pth, .pt or .bin of PyTorch, old or
-        new, or a .safetensors file.
+      path: a .pkl of arrays or tensors (detectron2), a .pth, .pt, .ckpt or .bin of
+        PyTorch, old or new, a .safetensors file, the .index.json of shards, or a
+        folder with one of these and config.json (Hugging Face).
+      key: of the weights within a file, such as 'model_ema'; empty = the usual ones.
+      prefix: of the names that count, such as 'ema_model.'; it is taken off.
 
     Raises:
       ValueError: naming the file, if it is damaged, of another kind, or names code.
     """
     path = Path(path)
-    readers: dict[str, Callable] = {
-        ".safetensors": _read_safetensors,
-        ".pkl": _read_numpy,
-        ".pth": _read_torch,
-        ".pt": _read_torch,
-        ".bin": _read_torch,
-    }
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: expected one of {sorted(readers)}")
-    try:
-        with path.open("rb") as file:
-            tensors = readers[path.suffix](file)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path}: not a readable file of weights: {error}") from error
-    if not tensors:
-        raise ValueError(f"{path}: holds no tensors")
-    return tensors
+    main = _in_folder(path) if path.is_dir() else path
+    _check_shard(main)
+    files = _shards(main) if main.name.endswith(".index.json") else (main,)
+    tensors: dict[str, np.ndarray] = {}
+    beside: dict[Any, Any] = {}
+    outside: list[str] = []
+    notes: dict[str, None] = {}
+    for file in files:
+        one = _read_file(file, key, prefix)
+        for name in one.tensors.keys() & tensors.keys():
+            raise ValueError(f"{file}: {name!r}: another shard has it, too")
+        tensors |= one.tensors
+        beside |= one.beside
+        outside += one.outside
+        notes |= dict.fromkeys(one.notes)
+    if main.name.endswith(".index.json"):
+        _check_index(main, tensors, bool(prefix))
+    config = _config_beside(main)
+    return Source(files, tensors, beside, config, tuple(outside), tuple(notes))
 
 
-def _read_numpy(file: BinaryIO) -> dict[str, np.ndarray]:
-    loaded = _unwrap(WeightsUnpickler(file).load())
-    return {
-        name: value.array
-        for name, value in loaded.items()
-        if isinstance(value, NumpyArray)
-    }
-
-
-def _read_torch(file: BinaryIO) -> dict[str, np.ndarray]:
-    if zipfile.is_zipfile(file):
-        loaded, storages = _read_torch_zip(file)
-    else:
-        file.seek(0)
-        loaded, storages = _read_torch_legacy(file)
-    return {
-        name: _view(value, storages)
-        for name, value in _unwrap(loaded).items()
-        if isinstance(value, TorchTensor)
-    }
-
-
-def _read_torch_zip(file: BinaryIO):
-    with zipfile.ZipFile(file) as archive:
-        names = [n for n in archive.namelist() if n.endswith("/data.pkl")]
-        if len(names) != 1:
-            raise ValueError(f"expected one data.pkl, got {names}")
-        folder = names[0].removesuffix("data.pkl")
-        order = f"{folder}byteorder"
-        if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("expected little-endian numbers, got big-endian ones")
-        with archive.open(names[0]) as program:
-            unpickler = WeightsUnpickler(program)
-            loaded = unpickler.load()
-        storages = {
-            key: _numbers(archive.read(f"{folder}data/{key}"), storage.dtype)
-            for key, storage in unpickler.storages.items()
-        }
-    return loaded, storages
-
-
-def _read_torch_legacy(file: BinaryIO):
-    """Pickles of magic number, version, system, weights, keys; then the storages."""
-    magic = WeightsUnpickler(file).load()
-    if magic != _LEGACY_MAGIC:
-        raise ValueError("expected a zip archive or PyTorch's older format")
-    for _ in ("version", "system"):
-        WeightsUnpickler(file).load()
-    unpickler = WeightsUnpickler(file)
-    loaded = unpickler.load()
-    storages = {}
-    for key in WeightsUnpickler(file).load():
-        storage = unpickler.storages[key]
-        numel = int(np.frombuffer(file.read(8), "<i8")[0])
-        if numel != storage.numel:
-            raise ValueError(f"storage {key}: expected {storage.numel}, got {numel}")
-        data = file.read(numel * _item_size(storage.dtype))
-        storages[key] = _numbers(data, storage.dtype)
-    return loaded, storages
-
-
-def _read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    """Length of a JSON header, the header, then the numbers one after the other."""
-    length = int(np.frombuffer(file.read(8), "<u8")[0])
-    size = Path(file.name).stat().st_size - 8
-    if length > size:
-        raise ValueError(f"header: expected at most {size} bytes, got {length}")
-    header = json.loads(file.read(length))
-    data = file.read()
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = entry["data_offsets"]
-        if not 0 <= start <= end <= len(data):
-            raise ValueError(f"{name}: offsets {start}, {end} outside the file")
-        numbers = _numbers(data[start:end], _SAFETENSORS[entry["dtype"]])
-        tensors[name] = numbers.reshape(entry["shape"])
-    return tensors
-
-
-def _unwrap(loaded: object) -> Mapping:
-    """The dict of tensors within the dicts that tools put around it."""
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"expected a dict of tensors, got {type(loaded).__name__}")
-    for name in _WRAPPERS:
-        if isinstance(loaded.get(name), Mapping):
-            return _unwrap(loaded[name])
-    # Models wrapped for several devices have a prefix.
-    if loaded and all(str(name).startswith("module.") for name in loaded):
-        return {name.removeprefix("module."): v for name, v in loaded.items()}
-    return loaded
-
-
-def _item_size(dtype: np.dtype | str) -> int:
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-
-
-def _numbers(data: bytes, dtype: np.dtype | str) -> np.ndarray:
-    """Numbers of a storage; bfloat16 becomes float32, whose upper half it is."""
-    if dtype == "bfloat16":
-        wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return wide.view(np.float32)
-    return np.frombuffer(data, dtype)
-
-
-def _view(tensor: TorchTensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array a tensor stands for.
+def read_object(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file.
 
     Raises:
-      ValueError: if it reaches beyond its storage.
+      ValueError: naming the file, if it holds anything else.
     """
-    storage: Storage = tensor.storage
-    numbers = storages[storage.key]
-    shape, stride = tensor.shape, tensor.stride
-    pairs = list(zip(shape, stride, strict=True))
-    last = tensor.offset + sum((n - 1) * step for n, step in pairs)
-    negative = tensor.offset < 0 or min((*shape, *stride, 0)) < 0
-    if negative or (0 not in shape and last >= numbers.size):
-        raise ValueError(f"tensor {shape} reaches beyond storage {storage.key}")
-    if 0 in shape:
-        return np.zeros(shape, numbers.dtype)
-    strides = tuple(step * numbers.itemsize for step in stride)
-    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, strides)
-    return np.ascontiguousarray(view).reshape(shape)
+    _check_regular(path, _MOST_JSON)
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON: {error!s:.200}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected fields, got {type(content).__name__}")
+    return content
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in _IN_FOLDER:
+        if (folder / name).exists():
+            return folder / name
+    raise ValueError(f"{folder}: expected a folder with one of {[*_IN_FOLDER]}")
+
+
+def _check_shard(path: Path) -> None:
+    match = _SHARD.search(path.name)
+    if match and int(match[2]) > 1:
+        raise ValueError(
+            f"{path}: this is one of {int(match[2])} shards; give their folder, or the"
+            " .index.json beside them"
+        )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """The files an index names; all of them lie beside it."""
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{index}: weight_map: expected file names, got {name!r}")
+    if not names:
+        raise ValueError(f"{index}: weight_map: expected tensors, got none")
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise ValueError(
+            f"{index}: {len(missing)} of {len(names)} shards are missing, the first is"
+            f" {missing[0]}"
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) for name in found.values()
+    ):
+        raise ValueError(f"{index}: weight_map: expected file names by tensor")
+    return found
+
+
+def _check_index(index: Path, tensors: Mapping, prefixed: bool) -> None:
+    """Raises ValueError unless the shards have what their index says."""
+    expected = _weight_map(index)
+    missing = [name for name in expected if name not in tensors]
+    # Where a prefix was taken off, the names differ.
+    if missing and not prefixed and len(tensors) != len(expected):
+        raise ValueError(
+            f"{index}: {len(missing)} tensors are not in their shards, the first is"
+            f" {missing[0]!r}"
+        )
+
+
+def _config_beside(path: Path) -> Mapping[str, Any] | None:
+    """config.json of Hugging Face; other tools' files of this name do not count."""
+    beside = path.parent / CONFIG
+    if not beside.is_file():
+        return None
+    config = read_object(beside)
+    return config if "model_type" in config else None
+
+
+def _check_regular(path: Path, most: int) -> None:
+    """Raises ValueError unless the path is a file of a size that can be read."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: expected a regular file")
+    if status.st_size > most:
+        raise ValueError(f"{path}: expected at most {most} bytes, got {status.st_size}")
+    if status.st_size == 0:
+        raise ValueError(f"{path}: the file is empty")
+
+
+def _read_file(path: Path, key: str, prefix: str) -> Source:
+    readers: dict[str, Callable[[BinaryIO], _Content]] = {
+        ".safetensors": _read_safetensors,
+        ".pkl": _read_pickle,
+        **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin"), _read_torch),
+    }
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: expected one of {sorted(readers)}, or a folder")
+    _check_regular(path, MOST_BYTES)
+    with path.open("rb") as file:
+        _check_start(path, file.read(64))
+        file.seek(0)
+        try:
+            return _source(path, readers[path.suffix](file), key, prefix)
+        except Exception as error:  # a damaged pickle can raise anything
+            cause = f"{error!s:.300}" or type(error).__name__
+            raise ValueError(
+                f"{path}: not a readable file of weights: {cause}"
+            ) from error
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    """Raises ValueError for what often stands where weights should."""
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path}: this is the pointer that git-lfs leaves, not the weights; run"
+            " `git lfs pull` in its folder"
+        )
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(f"{path}: this is a web page, not the weights")
+
+
+def _read_safetensors(file: BinaryIO) -> _Content:
+    return _Content(read_safetensors(file), lambda value: value)
+
+
+def _read_pickle(file: BinaryIO) -> _Content:
+    """A pickle of arrays or tensors, or what PyTorch saved under this suffix."""
+    start = file.read(2)
+    file.seek(0)
+    if start == b"PK":
+        return _read_torch(file)
+    loaded = WeightsUnpickler(BoundedFile(file)).load()
+    if type(loaded) is int:  # PyTorch's older format begins with a number
+        return _read_torch(file)
+    return _Content(loaded, lambda value: _array(value, {}))
+
+
+def _read_torch(file: BinaryIO) -> _Content:
+    loaded, storages = read_torch(file)
+    return _Content(loaded, lambda value: _array(value, storages))
+
+
+def _array(value: object, storages: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    if isinstance(value, TorchTensor):
+        return view(value, storages)
+    return value.array if isinstance(value, NumpyArray) else None
+
+
+def _source(path: Path, content: _Content, key: str, prefix: str) -> Source:
+    loaded, taken = _unwrap(content.loaded, key)
+    found = {str(name): content.read(value) for name, value in loaded.items()}
+    tensors = {name: value for name, value in found.items() if value is not None}
+    if not tensors:
+        keys = ", ".join(str(name)[:40] for name in [*found][:8]) or "nothing"
+        raise ValueError(f"holds no tensors, but {keys}; --key names where they are")
+    outside: tuple[str, ...] = ()
+    notes = [taken] if taken else []
+    if prefix:
+        outside = tuple(name for name in tensors if not name.startswith(prefix))
+        if len(outside) == len(tensors):
+            raise ValueError(f"--prefix: no name begins with {prefix!r}")
+        tensors = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+        notes.append(f"the names that begin with {prefix!r}")
+    tensors, common = _without_prefixes(tensors)
+    if common:
+        notes.append(f"the names without their prefix {common!r}")
+    beside = content.loaded if isinstance(content.loaded, Mapping) else {}
+    return Source((path,), tensors, beside, None, outside, tuple(notes))
+
+
+def _unwrap(loaded: Any, key: str) -> tuple[Mapping, str]:
+    """The dict of tensors within the dicts that tools put around it, and which it is.
+
+    Raises:
+      ValueError: there is no such dict.
+    """
+    taken = ""
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"expected a dict of tensors, got {type(loaded).__name__}")
+    if key:
+        if not isinstance(loaded.get(key), Mapping):
+            names = [str(n)[:40] for n, x in loaded.items() if isinstance(x, Mapping)]
+            raise ValueError(f"--key: expected one of {names[:16]}, got {key!r}")
+        loaded, taken = loaded[key], f"the weights under {key!r}"
+    for _ in range(_MOST_WRAPPERS):
+        inside = [
+            name
+            for name in (*_WRAPPERS, *_AVERAGES)
+            if isinstance(loaded.get(name), Mapping)
+        ]
+        if not inside:
+            break
+        if inside[0] in _AVERAGES or len(inside) > 1:
+            others = f", not {inside[1:]} (see --key)" if inside[1:] else ""
+            taken = f"the weights under {inside[0]!r}{others}"
+        loaded = loaded[inside[0]]
+    return loaded, taken
+
+
+def _without_prefixes(tensors: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Takes off the prefixes that all names have, and says which."""
+    taken = ""
+    while True:
+        found = next(
+            (x for x in _PREFIXES if all(name.startswith(x) for name in tensors)), ""
+        )
+        own = any(name.startswith(_HUGGING_FACE) for name in tensors)
+        if not found or (own and found == "model."):
+            return tensors, taken
+        tensors = {name.removeprefix(found): x for name, x in tensors.items()}
+        taken += found

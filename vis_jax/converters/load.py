@@ -15,8 +15,17 @@ from vis_jax.converters import (
     swin,
     vgg,
 )
-from vis_jax.converters.files import read_weights
-from vis_jax.converters.rules import ConvertReport, Rename, Rule, convert, rename
+from vis_jax.converters.files import Source, read_source
+from vis_jax.converters.rules import (
+    ConvertReport,
+    MisfitError,
+    Rename,
+    Rule,
+    convert,
+    known,
+    rename,
+)
+from vis_jax.converters.sizes import resized
 
 
 class Kind(NamedTuple):
@@ -81,7 +90,7 @@ def convert_file(
     """The variables with the values of a published file.
 
     Args:
-      path: see `read_weights`.
+      path: see `read_source`.
       variables: nested, collections first, as `System.init` returns them.
       kind: a key of KINDS.
       warm_start: IFR's decoder starts from the Mask2Former layers it resembles, where
@@ -93,11 +102,27 @@ def convert_file(
     Raises:
       ValueError: naming the file, if anything does not fit.
     """
-    tensors = read_weights(path)
+    source = read_source(path)
     try:
-        return convert_tensors(tensors, variables, kind, warm_start=warm_start)
+        return convert_source(source, variables, kind, warm_start=warm_start)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def convert_source(
+    source: Source, variables: Mapping, kind: str, *, warm_start: bool = False
+) -> tuple[dict, ConvertReport]:
+    """As `convert_file`, for weights that have been read."""
+    tensors = source.tensors
+    try:
+        found, report = convert_tensors(tensors, variables, kind, warm_start=warm_start)
+    except MisfitError as error:
+        raise ValueError(f"{error}{_better_kind(tensors, kind)}") from error
+    outside = dict.fromkeys(source.outside, "outside the prefix")
+    return found, report._replace(
+        dropped=outside | report.dropped,
+        notes=(*(f"taken: {note}" for note in source.notes), *report.notes),
+    )
 
 
 def convert_tensors(
@@ -127,9 +152,10 @@ def convert_tensors(
         new = mask_track_rcnn.check_names(tensors)
     if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
         rules = resnet.trained_affine(rules)
-    renamed = rename(tensors, renames)
+    renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(
+        notes=(*folded, *resized(report.used, renamed.tensors, shapes)),
         used=_original(report.used, renamed.origins),
         dropped=_original(report.dropped, renamed.origins),
     )
@@ -152,6 +178,22 @@ def _query_decoder(
     if not any(path.startswith("params/decoder/frame_0/ffn/") for path in shapes):
         rules = mask2former.without_frame_ffn(rules)
     return rules, mask2former.FRAME_DECODER_WARM_NEW
+
+
+def _better_kind(tensors: Mapping[str, np.ndarray], kind: str) -> str:
+    """A hint at the kind that knows most names of a file; empty if it is this one."""
+    counts = {}
+    for name, (renames, rules, _) in KINDS.items():
+        whole = name in ("mask2former", "huggingface")
+        decoder = mask2former.CLIP_DECODER if whole else ()
+        counts[name] = known(tensors, renames, [*rules, *decoder])
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] <= counts[kind]:
+        return ""
+    return (
+        f"\n--kind {best} knows {counts[best]} of the {len(tensors)} names, {kind}"
+        f" {counts[kind]}"
+    )
 
 
 def _has_frame_decoder(shapes: Mapping[str, tuple]) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vis_jax.converters.rules import ConvertReport
@@ -32,17 +32,27 @@ def format_report(report: ConvertReport) -> str:
         f"new           {len(report.new)} arrays keep their initial values"
         + "".join(_INDENT + kind for kind in kinds)
     )
+    lines += [f"note          {note}" for note in report.notes]
     return "\n".join(lines)
 
 
-def record_of(report: ConvertReport, source: str | Path, kind: str) -> str:
-    """The whole report as JSON, with the name and the digest of the source."""
-    with Path(source).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def record_of(report: ConvertReport, files: Sequence[Path], kind: str) -> str:
+    """The whole report as JSON, with the name and the digest of the source.
+
+    Args:
+      report: what was done.
+      files: that were read; several are listed one by one.
+      kind: of the file.
+    """
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    (name, digest), *more = digests.items()
     content = {
-        "source": Path(source).name,
-        "sha256": digest,
+        **({"files": digests} if more else {"source": name, "sha256": digest}),
         "kind": kind,
+        "notes": report.notes,
         "used": report.used,
         "dropped": report.dropped,
         "new": report.new,

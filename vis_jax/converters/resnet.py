@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from vis_jax.converters.rules import Rename, Rule
+import numpy as np
+
+from vis_jax.converters.rules import Rename, Renamed, Rule
 from vis_jax.converters.transforms import kernel, same
 
 # Batch norm of ImageNet models; beside them nothing keeps its initial value.
@@ -37,7 +39,8 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
             for old, new in CONSTANTS.items()
         ]
     count = Rule(rf"{source}.*num_batches_tracked", dropped="counter of training steps")
-    return [*rules, count]
+    bias = Rule(rf"{source}stem\.conv1\.bias", dropped="a bias of zeros")
+    return [*rules, count, bias]
 
 
 def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
@@ -54,6 +57,31 @@ def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
     ]
 
 
+_STEM = re.compile(r"(backbone\.(?:bottom_up\.)?stem\.conv1)\.bias")
+
+
+def fold_stem_bias(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
+    """Moves the bias of the first convolution, as Caffe's files have it, to its norm.
+
+    norm(x + bias) is the norm of x with a mean smaller by the bias. A bias of zeros
+    stays for the rule that drops it.
+
+    Returns:
+      The tensors, and lines for the report.
+    """
+    name = next((name for name in renamed.tensors if _STEM.fullmatch(name)), None)
+    if name is None or not renamed.tensors[name].any():
+        return renamed, ()
+    tensors, origins = dict(renamed.tensors), dict(renamed.origins)
+    mean = name.replace(".bias", ".norm.running_mean")
+    bias, old = tensors.pop(name), origins.pop(name)
+    # Files without statistics have them in scale and bias: mean 0, variance 1.
+    tensors[mean] = tensors.get(mean, np.zeros_like(bias)) - bias
+    origins[mean] = (*old, *origins.get(mean, ()))
+    line = f"{old[0]}, a bias of the first convolution, is taken off the mean behind it"
+    return Renamed(tensors, origins), (line,)
+
+
 # ImageNet files also hold the classifier.
 CLASSIFIER = Rule(
     r"(fc|linear|fc1000|pred)[._].*|.*_momentum|lr",
@@ -64,7 +92,7 @@ _NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
 # torchvision's names to those of a detectron2 model.
 TORCHVISION = [
-    Rename(r"conv1\.weight", r"backbone.stem.conv1.weight"),
+    Rename(r"conv1\.(weight|bias)", r"backbone.stem.conv1.\1"),
     Rename(rf"bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
     *[
         rename
@@ -101,6 +129,7 @@ _CAFFE_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 # Caffe2's names (conv1_w, res_conv1_bn_s, res2_0_branch2a_bn_s) to the same.
 CAFFE2 = [
     Rename("conv1_w", "backbone.stem.conv1.weight"),
+    Rename("conv1_b", "backbone.stem.conv1.bias"),
     *[
         Rename(f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}")
         for old, new in _CAFFE_NORMS.items()

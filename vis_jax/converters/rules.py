@@ -5,10 +5,12 @@ declared new, and shapes are equal; everything else is one error that lists all 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+_SHOWN = 12  # kinds of misfits in an error
 
 Shape = tuple[int, ...]
 # (source tensor, shape of the target) -> tensor for the target.
@@ -47,6 +49,10 @@ class Rename(NamedTuple):
     parts: int = 1
 
 
+class MisfitError(ValueError):
+    """Tensors and targets do not fit each other."""
+
+
 class Renamed(NamedTuple):
     """Tensors under new names, and the old names of each."""
 
@@ -62,12 +68,14 @@ class ConvertReport(NamedTuple):
       used: target paths by source name.
       dropped: reason by source name.
       new: target paths that keep their initial values.
+      notes: lines about what was changed or taken on trust.
     """
 
     params: dict[str, np.ndarray]
     used: dict[str, tuple[str, ...]]
     dropped: dict[str, str]
     new: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -86,12 +94,12 @@ def convert(
       new: regexes of whole paths that may keep their initial values.
 
     Raises:
-      ValueError: listing every source tensor without a rule, every target without a
+      MisfitError: listing every source tensor without a rule, every target without a
         source, every target filled twice and every pair of unequal shapes.
     """
     params: dict[str, np.ndarray] = {}
     used, dropped, errors, fresh = {}, {}, [], set()
-    compiled = [(re.compile(rule.source), rule) for rule in rules]
+    compiled = _compiled(rules)
     for name, tensor in source.items():
         match, rule = _first_match(compiled, name)
         if match is None:
@@ -116,8 +124,8 @@ def convert(
     kept = [p for p in missing if p in fresh or any(r.fullmatch(p) for r in patterns)]
     errors += [f"target {p!r}: no source" for p in missing if p not in kept]
     if errors:
-        listing = "\n  ".join(errors)
-        raise ValueError(f"the file does not fit, {len(errors)} misfits:\n  {listing}")
+        listing = "\n  ".join(_by_pattern(errors))
+        raise MisfitError(f"the file does not fit, {len(errors)} misfits:\n  {listing}")
     return ConvertReport(params, used, dropped, tuple(kept))
 
 
@@ -127,7 +135,7 @@ def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renam
     Raises:
       ValueError: if parts of a tensor are missing or given twice.
     """
-    compiled = [(re.compile(rule.source), rule) for rule in renames]
+    compiled = _compiled(renames)
     places: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}
     for name in source:
@@ -153,6 +161,38 @@ def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renam
         for target, names in origins.items()
     }
     return Renamed(tensors, origins)
+
+
+def known(
+    names: Iterable[str], renames: Sequence[Rename], rules: Sequence[Rule]
+) -> int:
+    """How many of the names the tables know."""
+    old, table = _compiled(renames), _compiled(rules)
+    count = 0
+    for name in names:
+        match, rule = _first_match(old, name)
+        current = match.expand(rule.target) if match else name
+        count += _first_match(table, current)[0] is not None
+    return count
+
+
+def _compiled(rules):
+    return [(re.compile(rule.source), rule) for rule in rules]
+
+
+def _by_pattern(errors: Sequence[str]) -> list[str]:
+    """One line for all errors that differ only in numbers, and at most _SHOWN lines."""
+    groups: dict[str, list[str]] = {}
+    for error in errors:
+        groups.setdefault(re.sub(r"\d+", "*", error), []).append(error)
+    lines = [
+        found[0] if len(found) == 1 else f"{found[0]}, and {len(found) - 1} like it"
+        for found in groups.values()
+    ]
+    if len(lines) > _SHOWN:
+        rest = sum(map(len, [*groups.values()][_SHOWN:]))
+        lines = [*lines[:_SHOWN], f"and {rest} others"]
+    return lines
 
 
 def _first_match(compiled, name):

@@ -1,173 +1,289 @@
 """Reading pickles of weights without running what they say.
 
 A pickle is a program: loading one from a stranger with `pickle.load` or `torch.load`
-runs any code it names. Here a fixed table gives harmless stand-ins for the few names
-that files of weights contain, and every other name is an error. Neither NumPy's nor
+runs any code it names. Here a fixed table gives harmless stand-ins for the names that
+files of weights contain, and every other name is an error. Neither NumPy's nor
 PyTorch's own reconstruction takes part.
+
+A short pickle can also take endless time or memory. So instructions are counted, what
+the stand-ins make is held against the size of the file, and the keys of dicts are plain
+values, as the hash of a nested tuple can take exponentially long.
 """
 
 import io
 import pickle
-from typing import IO, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any
 
 import numpy as np
 
-# Names of torch's storages and their NumPy types; bfloat16 has none and is widened.
-STORAGES: dict[str, np.dtype | str] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
+from vis_jax.converters.stand_ins import (
+    STORAGES,
+    Inert,
+    NumpyArray,
+    NumpyDtype,
+    Storage,
+    TorchDtype,
+    WeightsDict,
+    as_shape,
+    frombuffer,
+    is_inert,
+    parameter,
+    raw,
+    scalar,
+    tensor,
+    text,
+)
 
+# A checkpoint of a thousand tensors and its optimiser takes about 100,000.
+MOST_INSTRUCTIONS = 2_000_000
+_SLACK = 1 << 16  # elements or bytes that a file of any size may ask for
+_PAIR_BYTES = 16  # of a key and a value in an OrderedDict, about
+_LONGEST_KEY = 16  # items of a tuple that is a key
+_PLAIN = (str, bytes, int, float, bool, type(None), np.generic, type, Inert)
 
-class Storage(NamedTuple):
-    """A run of numbers that lies elsewhere in the file."""
-
-    key: str
-    dtype: np.dtype | str
-    numel: int
-
-
-class TorchTensor(NamedTuple):
-    """A view of a storage; offset and stride count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _Dict(dict):
-    """An OrderedDict; torch hangs metadata on it, which nothing here needs."""
-
-    def __setstate__(self, state):
-        pass
-
-
-class _Dtype:
-    """A NumPy dtype: numbers only."""
-
-    def __init__(self, code, align=False, copy=True):
-        self.dtype = np.dtype(_text(code))
-        if self.dtype.kind not in "fiub":
-            raise pickle.UnpicklingError(f"dtype: expected numbers, got {code!r}")
-
-    def __setstate__(self, state):
-        if _text(state[1]) in "<>":
-            self.dtype = self.dtype.newbyteorder(_text(state[1]))
-
-
-class NumpyArray:
-    """A NumPy array as its pickle describes it: created empty, then filled."""
-
-    def __init__(self, *_):
-        self.array = np.zeros(0, np.float32)
-
-    def __setstate__(self, state):
-        _, shape, dtype, fortran, data = state
-        self.array = _array(data, dtype, shape, "F" if fortran else "C")
-
-
-def _raw(data: bytes | bytearray | str) -> bytes | bytearray:
-    """Bytes, which Python 2 pickles write as text."""
-    if not isinstance(data, bytes | bytearray | str):
-        raise pickle.UnpicklingError("array: expected numbers, got objects")
-    return data.encode("latin1") if isinstance(data, str) else data
-
-
-def _array(data, dtype: _Dtype, shape, order: Literal["C", "F"]) -> np.ndarray:
-    return np.frombuffer(_raw(data), dtype.dtype).reshape(tuple(shape), order=order)
-
-
-def _from_buffer(data, dtype: _Dtype, shape, order: Literal["C", "F"]) -> NumpyArray:
-    """NumPy's form in protocol 5."""
-    made = NumpyArray()
-    made.array = _array(data, dtype, shape, order)
-    return made
-
-
-def _text(data: bytes | str) -> str:
-    return data.decode("latin1") if isinstance(data, bytes) else data
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """`_codecs.encode` for the one encoding in which pickles hide bytes."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"encoding: expected latin1, got {encoding!r}")
-    return text.encode("latin1")
-
-
-def _scalar(dtype: _Dtype, data: bytes | str):
-    return np.frombuffer(_raw(data), dtype.dtype)[0]
-
-
-def _tensor(storage, offset, shape, stride, *_):
-    return TorchTensor(storage, int(offset), tuple(shape), tuple(stride))
-
-
-def _parameter(tensor, *_):
-    return tensor
-
-
-class _TorchDtype(NamedTuple):
-    """A storage class, named where a persistent id stands."""
-
-    dtype: np.dtype | str
-
-
-_ALLOWED: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): _Dict,
-    ("_codecs", "encode"): _encode,
+_TABLE: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): NumpyArray,
-    ("numpy", "dtype"): _Dtype,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("numpy", "dtype"): NumpyDtype,
+    ("torch", "Size"): as_shape,
+    ("torch._utils", "_rebuild_tensor"): tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): tensor,
+    ("torch._utils", "_rebuild_parameter"): parameter,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = NumpyArray
-    _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _TABLE[f"{_core}.multiarray", "_reconstruct"] = NumpyArray
+    _TABLE[f"{_core}.multiarray", "scalar"] = scalar
+    _TABLE[f"{_core}.numeric", "_frombuffer"] = frombuffer
 for _name, _storage_dtype in STORAGES.items():
-    _ALLOWED["torch", _name] = _TorchDtype(_storage_dtype)
+    _TABLE["torch", _name] = TorchDtype(_storage_dtype)
 
 
-class WeightsUnpickler(pickle.Unpickler):
+class BoundedFile:
+    """Reads of a binary file that never ask for more than is left of it."""
+
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase):
+        self.file = file
+        self.size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+
+    def left(self) -> int:
+        """Bytes behind the position."""
+        return self.size - self.file.tell()
+
+    def read(self, count: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+          UnpicklingError: there are not as many.
+        """
+        if not 0 <= count <= self.left():
+            raise pickle.UnpicklingError(
+                f"cut off or damaged: {count} bytes expected at byte"
+                f" {self.file.tell()}, {self.left()} are left"
+            )
+        return self.file.read(count)
+
+    def readline(self) -> bytes:
+        """The rest of the line."""
+        return self.file.readline()
+
+
+class WeightsUnpickler(pickle._Unpickler):
     """Gives stand-ins for arrays and tensors, and refuses all other names.
 
     Attributes:
       storages: those that tensors refer to, by key.
     """
 
-    def __init__(self, file: IO[bytes] | io.BufferedIOBase):
-        super().__init__(file, encoding="latin1")
+    def __init__(self, file: BoundedFile):
+        super().__init__(file, encoding="latin1")  # type: ignore[arg-type]
         self.storages: dict[str, Storage] = {}
+        self._budget = 2 * file.size + _SLACK
+        self._instructions = 0
+        self._own = {
+            ("collections", "OrderedDict"): self._dict,
+            ("collections", "defaultdict"): lambda *_: WeightsDict(),
+            ("_codecs", "encode"): self._encode,
+            ("torch.storage", "_load_from_bytes"): self._storage_of_bytes,
+        }
 
-    def find_class(self, module: str, name: str) -> object:
+    def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name.
 
         Raises:
           UnpicklingError: if the name is not in the table.
         """
-        if (module, name) not in _ALLOWED:
+        found = self._own.get((module, name)) or _TABLE.get((module, name))
+        if found is None and is_inert(module, name):
+            found = Inert
+        if found is None:
             raise pickle.UnpicklingError(
-                f"{module}.{name} is not part of a file of weights; it is not loaded"
+                f"{module[:80]}.{name[:80]} is not part of a file of weights; it is not"
+                " loaded"
             )
-        return _ALLOWED[module, name]
+        return found
 
-    def persistent_load(self, pid: tuple) -> Storage:
+    def persistent_load(self, pid: Any) -> Storage:
         """The storage that a persistent id names."""
+        if not isinstance(pid, tuple) or len(pid) < 5:
+            raise pickle.UnpicklingError("expected a storage, got another id")
         kind, dtype, key, _, numel = pid[:5]
-        if _text(kind) != "storage" or not isinstance(dtype, _TorchDtype):
-            raise pickle.UnpicklingError(f"expected a storage, got {pid!r}")
-        storage = Storage(_text(key), dtype.dtype, int(numel))
+        known = isinstance(dtype, TorchDtype) and isinstance(key, str | bytes)
+        if kind not in ("storage", b"storage") or not known:
+            raise pickle.UnpicklingError("expected a storage, got another id")
+        if not isinstance(numel, int) or numel < 0:
+            raise pickle.UnpicklingError(f"storage {key!r:.80}: a negative size")
+        storage = Storage(text(key), dtype.dtype, numel)
         self.storages[storage.key] = storage
         return storage
+
+    def count(self) -> None:
+        """Counts an instruction; raises UnpicklingError at one too many."""
+        self._instructions += 1
+        if self._instructions > MOST_INSTRUCTIONS:
+            raise pickle.UnpicklingError(
+                f"more than {MOST_INSTRUCTIONS} instructions; files of weights have"
+                " fewer"
+            )
+
+    def spend(self, size: int) -> None:
+        """Takes bytes or items off what the file may make; raises UnpicklingError."""
+        self._budget -= size
+        if self._budget < 0:
+            raise pickle.UnpicklingError("its content is larger than the file itself")
+
+    def _dict(self, *items: Any) -> WeightsDict:
+        """`OrderedDict()`, or the same of pairs, as Python 2 wrote it."""
+        made = WeightsDict()
+        pairs = items[0] if items else ()
+        if not isinstance(pairs, list | tuple) or len(items) > 1:
+            raise pickle.UnpicklingError("OrderedDict: expected pairs")
+        self.spend(_PAIR_BYTES * len(pairs))
+        for key, value in pairs:
+            check_key(key)
+            made[key] = value
+        return made
+
+    def _encode(self, content: Any, encoding: Any) -> bytes:
+        """`_codecs.encode` for the one encoding in which pickles hide bytes."""
+        if encoding not in ("latin1", "latin-1") or not isinstance(content, str):
+            raise pickle.UnpicklingError("encode: expected text in latin1")
+        self.spend(len(content))
+        return content.encode("latin1")
+
+    def _storage_of_bytes(self, data: Any) -> Storage:
+        """A storage that lies within the pickle, as `pickle.dump` of a tensor has it.
+
+        The bytes are a file in PyTorch's older format with nothing but the storage.
+        """
+        from vis_jax.converters.torch_files import read_legacy
+
+        content = raw(data)
+        self.spend(len(content))
+        try:
+            storage, storages = read_legacy(BoundedFile(io.BytesIO(content)))
+        except Exception as error:
+            raise pickle.UnpicklingError(
+                "what torch.storage._load_from_bytes holds is not part of a file of"
+                f" weights: {error!s:.200}"
+            ) from error
+        if not isinstance(storage, Storage):
+            raise pickle.UnpicklingError("expected a storage, got another object")
+        return storage._replace(numbers=storages[storage.key])
+
+
+def check_key(key: object) -> None:
+    """Raises UnpicklingError unless a key is a plain value or a flat tuple of some."""
+    items = key if type(key) is tuple else (key,)
+    if len(items) > _LONGEST_KEY or not all(isinstance(x, _PLAIN) for x in items):
+        raise pickle.UnpicklingError(
+            f"a key of a dict: expected text or a number, got {type(key).__name__}"
+        )
+
+
+def _checked_keys(name: str, keys: Callable[[Any], Iterable]) -> Callable:
+    handler = getattr(pickle._Unpickler, name)
+
+    def run(self):
+        for key in keys(self):
+            check_key(key)
+        handler(self)
+
+    return run
+
+
+def _build(self) -> None:
+    """State for the stand-ins alone: nothing else may get attributes."""
+    state = self.stack.pop()
+    made = self.stack[-1]
+    if not isinstance(made, WeightsDict | NumpyDtype | NumpyArray | Inert):
+        raise pickle.UnpicklingError(f"{type(made).__name__}: expected no state")
+    if isinstance(made, NumpyArray) and isinstance(state[-1], str):
+        self.spend(len(state[-1]))  # Python 2's text is copied
+    made.__setstate__(state)
+
+
+def _new(self, has_keywords: bool) -> None:
+    """`cls.__new__(cls, ..)`, which only stand-ins without content need."""
+    for _ in range(1 + has_keywords):
+        self.stack.pop()
+    if self.stack.pop() is not Inert:
+        raise pickle.UnpicklingError("expected an object of a known kind")
+    self.stack.append(Inert())
+
+
+def _byte_array(self) -> None:
+    (length,) = np.frombuffer(self.read(8), "<u8")
+    self.append(bytearray(self.read(int(length))))
+
+
+def _append(self) -> None:
+    value = self.stack.pop()
+    _extend(self, [value])
+
+
+def _appends(self) -> None:
+    _extend(self, self.pop_mark())
+
+
+def _extend(self, values: list) -> None:
+    if isinstance(self.stack[-1], list):
+        self.stack[-1].extend(values)
+    elif not isinstance(self.stack[-1], Inert):
+        raise pickle.UnpicklingError("expected a list")
+
+
+def _refused(self) -> None:
+    raise pickle.UnpicklingError("an instruction that files of weights do not have")
+
+
+def _instructions() -> Mapping[int, Callable]:
+    """What each instruction does, after it has been counted."""
+    handlers: dict[int, Callable] = {
+        **pickle._Unpickler.dispatch,
+        pickle.DICT[0]: _checked_keys("load_dict", lambda self: self.stack[::2]),
+        pickle.SETITEM[0]: _checked_keys("load_setitem", lambda x: x.stack[-2:-1]),
+        pickle.SETITEMS[0]: _checked_keys("load_setitems", lambda x: x.stack[::2]),
+        pickle.ADDITEMS[0]: _checked_keys("load_additems", lambda self: self.stack),
+        pickle.FROZENSET[0]: _checked_keys("load_frozenset", lambda self: self.stack),
+        pickle.BUILD[0]: _build,
+        pickle.NEWOBJ[0]: lambda self: _new(self, False),
+        pickle.NEWOBJ_EX[0]: lambda self: _new(self, True),
+        pickle.BYTEARRAY8[0]: _byte_array,
+        pickle.APPEND[0]: _append,
+        pickle.APPENDS[0]: _appends,
+    }
+    for code in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER):
+        handlers[code[0]] = _refused
+
+    def counted(handler: Callable) -> Callable:
+        def run(self):
+            self.count()
+            handler(self)
+
+        return run
+
+    return {code: counted(handler) for code, handler in handlers.items()}
+
+
+WeightsUnpickler.dispatch = dict(_instructions())

@@ -15,6 +15,7 @@ from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.queries import (
     ClipFeatures,
     DecoderOutput,
+    DecoderSettings,
     QueryHeads,
     QueryTables,
     add_level,
@@ -22,20 +23,15 @@ from vis_jax.layers.queries import (
     resized_features,
 )
 from vis_jax.ops.pos_embed import sine_1d, sine_2d
-from vis_jax.settings import Count, section
+from vis_jax.settings import section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 
 @section
-class Settings:
+class Settings(DecoderSettings):
     """`model.mask_decoder` of Mask2Former-VIS: queries see all frames of a clip."""
 
     kind: Literal["m2f_vis"] = "m2f_vis"  # or ifr, with fields of its own
-    dim: Count = 256  # channels; a multiple of 4 and of heads
-    layers: Count = 9  # of the decoder; each predicts
-    heads: Count = 8  # of the attention
-    queries: Count = 100  # most instances of a clip
-    mlp_dim: Count = 2048  # width of the feed-forward part
 
 
 class ClipDecoder(nn.Module):
@@ -51,6 +47,7 @@ class ClipDecoder(nn.Module):
     mlp_dim: int
     outputs: int
     prior: float | None
+    mask_dim: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -68,7 +65,9 @@ class ClipDecoder(nn.Module):
         )
         query_feat, query_embed, level_embed = tables()
         batch, frames = frame_valid.shape
-        heads = QueryHeads(self.dim, self.outputs, self.prior, self.dtype, name="heads")
+        heads = QueryHeads(
+            self.dim, self.outputs, self.prior, self.dtype, self.mask_dim, name="heads"
+        )
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)[None]
         x = jnp.broadcast_to(query_feat, (batch, *query_feat.shape)).astype(self.dtype)

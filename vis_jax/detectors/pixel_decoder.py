@@ -30,6 +30,7 @@ class Settings:
     """`model.pixel_decoder`; the defaults are Mask2Former's."""
 
     dim: Count = 256  # channels; a multiple of 4 and of heads
+    mask_dim: Count | None = None  # channels of the mask features; None = dim
     layers: Count = 6  # of the encoder
     heads: Count = 8  # of the attention
     points: Count = 4  # sampling points of a head on each level
@@ -41,7 +42,7 @@ class PixelFeatures(NamedTuple):
     """What the query decoder looks at."""
 
     levels: tuple[Float[Array, "N _ _ C"], ...]  # strides 32, 16, 8
-    mask_features: Float[Array, "N H4 W4 C"]  # stride 4
+    mask_features: Float[Array, "N H4 W4 D"]  # stride 4, D = mask_dim
 
 
 class EncoderLayer(nn.Module):
@@ -73,10 +74,10 @@ class EncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Backbone features to three levels and mask features of `dim` channels.
+    """Backbone features to three levels of `dim` channels, and mask features.
 
     Attributes:
-      dim, layers, heads, points, mlp_dim, remat: see `Settings`.
+      dim, layers, heads, points, mlp_dim, remat, mask_dim: see `Settings`.
       dtype: of the computation; the source stays in float32 under mixed precision.
     """
 
@@ -86,6 +87,7 @@ class PixelDecoder(nn.Module):
     points: int
     mlp_dim: int
     remat: bool = False
+    mask_dim: int | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -137,13 +139,14 @@ class PixelDecoder(nn.Module):
 
     def _pyramid(
         self, res2: Float[Array, "N H4 W4 _"], level: Float[Array, "N h w C"]
-    ) -> Float[Array, "N H4 W4 C"]:
+    ) -> Float[Array, "N H4 W4 D"]:
         """Mask features: the finest level enlarged, and the backbone's stride 4."""
         conv = functools.partial(Conv, kernel_init=_FAN_IN, dtype=self.dtype)
         lateral = conv(self.dim, 1, norm="group", name="adapter_1")(res2)
         y = lateral + resize(level, (res2.shape[1], res2.shape[2])).astype(self.dtype)
         y = nn.relu(conv(self.dim, 3, norm="group", name="layer_1")(y))
-        return conv(self.dim, 1, use_bias=True, name="mask_features")(y)
+        width = self.mask_dim or self.dim
+        return conv(width, 1, use_bias=True, name="mask_features")(y)
 
 
 def reference_points(

@@ -15,14 +15,27 @@ import jax.numpy as jnp
 from vis_jax.layers.mlp import Mlp, torch_uniform
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.bilinear import resize
+from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
+
+
+@section
+class DecoderSettings:
+    """What `model.mask_decoder` of either kind has."""
+
+    dim: Count = 256  # channels; a multiple of 4 and of heads
+    mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
+    layers: Count = 9  # of the decoder; each predicts
+    heads: Count = 8  # of the attention
+    queries: Count = 100  # most instances of a clip
+    mlp_dim: Count = 2048  # width of the feed-forward part
 
 
 class ClipFeatures(NamedTuple):
     """Pixel decoder outputs of clips."""
 
     levels: tuple[Float[Array, "B T _ _ C"], ...]  # strides 32, 16, 8
-    mask_features: Float[Array, "B T h w C"]  # stride 4
+    mask_features: Float[Array, "B T h w D"]  # stride 4
 
 
 class DecoderOutput(NamedTuple):
@@ -30,7 +43,7 @@ class DecoderOutput(NamedTuple):
 
     class_logits: Float32[Array, "L B Q K"]
     # The mask of query q in frame t is mask_embeds[t, q] . mask_features[t].
-    mask_embeds: Float32[Array, "L B T Q C"]
+    mask_embeds: Float32[Array, "L B T Q D"]
 
 
 class QueryHeads(nn.Module):
@@ -39,12 +52,14 @@ class QueryHeads(nn.Module):
     Attributes:
       outputs: class logits, with no-object if the class loss has one.
       prior: probability that every class starts from (focal loss), None = default.
+      mask_dim: channels of the mask embeddings, None = dim.
     """
 
     dim: int
     outputs: int
     prior: float | None
     dtype: DTypeLike = jnp.float32
+    mask_dim: int | None = None
 
     def setup(self):
         init = torch_uniform(self.dim)
@@ -56,13 +71,15 @@ class QueryHeads(nn.Module):
         self.class_embed = nn.Dense(
             self.outputs, dtype=jnp.float32, kernel_init=init, bias_init=bias
         )
-        self.mask_embed = Mlp(self.dim, self.dim, layers=3, dtype=self.dtype)
+        self.mask_embed = Mlp(
+            self.dim, self.mask_dim or self.dim, layers=3, dtype=self.dtype
+        )
 
     def classify(self, queries: Float[Array, "B Q C"]) -> Float32[Array, "B Q K"]:
         """Class logits."""
         return self.class_embed(self.decoder_norm(queries).astype(jnp.float32))
 
-    def embed(self, queries: Float[Array, "*lead Q C"]) -> Float32[Array, "*lead Q C"]:
+    def embed(self, queries: Float[Array, "*lead Q C"]) -> Float32[Array, "*lead Q D"]:
         """Mask embeddings."""
         return self.mask_embed(self.decoder_norm(queries)).astype(jnp.float32)
 

@@ -51,6 +51,15 @@ class ModelSettings:
     pixel_decoder: PixelDecoderSettings = PixelDecoderSettings()
     mask_decoder: FrameDecoderSettings | ClipDecoderSettings = FrameDecoderSettings()
 
+    def __post_init__(self):
+        pixels, queries = self.pixel_decoder, self.mask_decoder
+        width = pixels.mask_dim or pixels.dim
+        if (queries.mask_dim or queries.dim) != width:
+            raise ValueError(
+                f"mask_decoder.mask_dim: expected {width}, as the pixel decoder has it,"
+                f" got {queries.mask_dim or queries.dim}"
+            )
+
 
 @section
 class ClipTestSettings(TestSettings):
@@ -200,8 +209,10 @@ def _clip_by_clip(model: Model, settings: Settings):
     def start(clip: Clip):
         frames, height, width, _ = clip.images.shape
 
+        pixels = settings.model.pixel_decoder
+
         def features(stride):
-            dim = settings.model.pixel_decoder.dim
+            dim = pixels.dim if stride > 4 else pixels.mask_dim or pixels.dim
             shape = (1, frames, height // stride, width // stride, dim)
             return jnp.zeros(shape, dtype)
 

@@ -1,0 +1,74 @@
+"""Safetensors: the length of a JSON header, the header, then the numbers in a row."""
+
+import json
+import math
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vis_jax.converters.torch_files import item_size, numbers
+
+_DTYPES: dict[str, np.dtype | str] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": "bfloat16",
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_LONGEST_HEADER = 100_000_000  # bytes; as in the format's own library
+_MOST_AXES = 32
+
+
+def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Tensors by name; their numbers stay in the file until they are used.
+
+    Raises:
+      ValueError: an entry does not fit the file.
+    """
+    content = np.memmap(file, np.uint8, mode="r")
+    size = content.size - 8
+    length = int(np.frombuffer(content[:8], "<u8")[0]) if size >= 0 else 0
+    if not 0 < length <= min(size, _LONGEST_HEADER):
+        raise ValueError(f"header: expected at most {size} bytes, got {length}")
+    header = json.loads(bytes(content[8 : 8 + length]))
+    if not isinstance(header, dict):
+        raise ValueError("header: expected entries by name")
+    header.pop("__metadata__", None)
+    data, spent = content[8 + length :], 0
+    tensors = {}
+    for name, entry in header.items():
+        dtype, shape, start, end = _entry(name, entry)
+        if not 0 <= start <= end <= data.size:
+            raise ValueError(f"{name}: offsets {start}, {end} outside the file")
+        if end - start != math.prod(shape) * item_size(dtype):
+            raise ValueError(
+                f"{name}: {end - start} bytes for {entry['dtype']} of {[*shape]}"
+            )
+        spent += end - start
+        if spent > data.size:
+            raise ValueError(f"{name}: shares its numbers with another tensor")
+        tensors[name] = numbers(data[start:end], dtype).reshape(shape)
+    return tensors
+
+
+def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:
+    """Dtype, shape and both offsets of an entry of the header."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name}: expected an entry, got {type(entry).__name__}")
+    dtype: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{name}: dtype: expected one of {[*_DTYPES]}, got {dtype!r}")
+    for what, values, most in (("shape", shape, _MOST_AXES), ("offsets", offsets, 2)):
+        fits = isinstance(values, list) and len(values) <= most
+        if not fits or not all(type(x) is int and x >= 0 for x in values):
+            raise ValueError(f"{name}: {what}: expected whole numbers from 0")
+    if len(offsets) != 2:
+        raise ValueError(f"{name}: expected 2 offsets, got {len(offsets)}")
+    return _DTYPES[dtype], tuple(shape), *offsets

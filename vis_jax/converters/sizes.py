@@ -1,0 +1,198 @@
+"""Sizes that the shapes of tensors do not show, such as the number of attention heads.
+
+A file of Hugging Face has them in config.json beside it, and Swin's window is seen from
+its tables of relative positions. What is not said anywhere is named in the report.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_TABLE = re.compile(r".*relative_position_bias_table")
+
+# Of Mask2Former's config.json: the field of a config that says the same.
+_MODEL = {
+    "feature_size": ("model.pixel_decoder.dim",),
+    "mask_feature_size": ("model.pixel_decoder.mask_dim",),
+    "encoder_layers": ("model.pixel_decoder.layers",),
+    "encoder_feedforward_dim": ("model.pixel_decoder.mlp_dim",),
+    "num_attention_heads": ("model.pixel_decoder.heads",),
+    "hidden_dim": ("model.mask_decoder.dim",),
+}
+_DECODER = {
+    "num_attention_heads": ("model.mask_decoder.heads",),
+    "dim_feedforward": ("model.mask_decoder.mlp_dim",),
+    "decoder_layers": ("model.mask_decoder.layers",),
+}
+_SWIN = {
+    "embed_dim": ("model.backbone.dim",),
+    "depths": ("model.backbone.depths",),
+    "num_heads": ("model.backbone.heads",),
+    "window_size": ("model.backbone.window",),
+}
+# What has one value here.
+_FIXED = {
+    "pre_norm": False,
+    "common_stride": 4,
+    "feature_strides": [4, 8, 16, 32],
+    "activation_function": "relu",
+}
+_FIXED_SWIN = {
+    "patch_size": 4,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "use_absolute_embeddings": False,
+    "hidden_act": "gelu",
+}
+_UNSEEN = ("model.pixel_decoder.heads", "model.mask_decoder.heads")
+
+
+def check_window(
+    tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any], *, resize: bool
+) -> None:
+    """Compares the window of a Swin transformer with that of the config.
+
+    Args:
+      tensors: by name; their tables of relative positions have (2 window - 1)^2 rows.
+      fields: of the config, by path.
+      resize: tables of another window are welcome.
+
+    Raises:
+      ValueError: the windows differ.
+    """
+    window = fields.get("model.backbone.window")
+    if window is None or resize:
+        return
+    for name, table in tensors.items():
+        if _TABLE.fullmatch(name) and table.ndim == 2:
+            theirs = (math.isqrt(table.shape[0]) + 1) // 2
+            if theirs != window:
+                raise ValueError(
+                    f"{name} is for windows of {theirs} tokens, the config has"
+                    f" model.backbone.window {window}; give"
+                    f" --config.model.backbone.window={theirs}, or --resize_windows to"
+                    " start a training with another window"
+                )
+
+
+def check_config(
+    config: Mapping[str, Any], fields: Mapping[str, Any], *, decoder: bool
+) -> tuple[str, ...]:
+    """Compares the config.json of a Mask2Former with our config.
+
+    Args:
+      config: the content of config.json.
+      fields: of our config, by path, such as 'model.backbone.window'.
+      decoder: whether the layers of its decoder are used.
+
+    Returns:
+      Lines for the report.
+
+    Raises:
+      ValueError: naming every disagreement and how to mend it.
+    """
+    kind = config.get("model_type")
+    if kind != "mask2former":
+        raise ValueError(f"config.json: model_type: expected mask2former, got {kind!r}")
+    backbone = config.get("backbone_config")
+    backbone = backbone if isinstance(backbone, Mapping) else {}
+    model = dict(config)
+    if type(model.get("decoder_layers")) is int:
+        model["decoder_layers"] -= 1  # Hugging Face counts the prediction before them
+    wrong = [
+        *_disagreements(model, _MODEL, fields, ""),
+        *(_disagreements(model, _DECODER, fields, "") if decoder else ()),
+        *_disagreements(backbone, _SWIN, fields, "backbone_config."),
+        *_unlike(config, _FIXED, ""),
+        *_unlike(backbone, _FIXED_SWIN, "backbone_config."),
+    ]
+    if wrong:
+        raise ValueError("config.json: " + "; ".join(wrong))
+    return ("sizes as config.json says",)
+
+
+def unseen(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line for the report that names the sizes which no file shows."""
+    found = [f"{name} {fields[name]}" for name in _UNSEEN if name in fields]
+    if not found:
+        return ()
+    return (f"not in the file, as the config has it: {', '.join(found)}",)
+
+
+def resized(report_used: Mapping[str, tuple[str, ...]], tensors, shapes) -> list[str]:
+    """Lines about tables that were resized and queries that were left out.
+
+    Args:
+      report_used: target paths by source name.
+      tensors: of the source, by name.
+      shapes: of the targets, by path.
+    """
+    windows: dict[tuple[int, int], int] = {}
+    queries = []
+    for name, paths in report_used.items():
+        for path in paths:
+            old, new = tensors[name].shape[:1], shapes[path][:1]
+            if old == new:
+                continue
+            if path.endswith("relative_position_bias_table"):
+                both = ((math.isqrt(old[0]) + 1) // 2, (math.isqrt(new[0]) + 1) // 2)
+                windows[both] = windows.get(both, 0) + 1
+            elif "/tables/query_" in path:
+                queries.append(f"{path}: the first {new[0]} of {old[0]} queries")
+    tables = [
+        f"{count} tables of relative positions resized from window {old} to {new}"
+        for (old, new), count in windows.items()
+    ]
+    return [*tables, *queries]
+
+
+def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in the order of their labels; none if it has no names.
+
+    Raises:
+      ValueError: `id2label` is not a name for each of 0, 1, ..
+    """
+    found = config.get("id2label")
+    if not found:
+        return ()
+    try:
+        by_label = {int(label): name for label, name in dict(found).items()}
+    except (TypeError, ValueError):
+        by_label = {}
+    names = [by_label.get(label) for label in range(len(by_label))]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("config.json: id2label: expected a name for each of 0, 1, ..")
+    texts = tuple(str(name) for name in names)
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in texts)
+    return () if unnamed else texts
+
+
+def _disagreements(theirs, table, fields, where: str) -> list[str]:
+    wrong = []
+    for name, paths in table.items():
+        for path in paths:
+            if name not in theirs or path not in fields:
+                continue
+            value, ours = _plain(theirs[name]), _plain(fields[path])
+            if value != ours:
+                text = str(theirs[name]).replace(" ", "")
+                wrong.append(
+                    f"{where}{name} is {value}, the config has {path} {ours}, give"
+                    f" --config.{path}={text}"
+                )
+    return wrong
+
+
+def _unlike(theirs: Mapping[str, Any], fixed: Mapping[str, Any], where: str):
+    return [
+        f"{where}{name}: expected {value}, got {theirs[name]!r:.40}"
+        for name, value in fixed.items()
+        if name in theirs and theirs[name] != value
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,203 @@
+"""What the pickles of weights are made of: harmless stand-ins for the real classes."""
+
+import pickle
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+# Names of torch's storages and their NumPy types; bfloat16 has none and is widened.
+STORAGES: dict[str, np.dtype | str] = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+
+# What stands beside the weights: settings, dates, the state of a training. Nothing of
+# these packages is imported, and their objects keep nothing.
+_INERT_PACKAGES = {
+    "argparse",
+    "datetime",
+    "detectron2",
+    "enum",
+    "fvcore",
+    "lightning",
+    "lightning_fabric",
+    "mmcv",
+    "mmdet",
+    "mmengine",
+    "omegaconf",
+    "pathlib",
+    "pytorch_lightning",
+    "timm",
+    "types",
+    "uuid",
+    "yacs",
+}
+_INERT_NAMES = {
+    ("_codecs", "lookup"),
+    ("builtins", "complex"),
+    ("builtins", "dict"),
+    ("builtins", "getattr"),
+    ("builtins", "list"),
+    ("builtins", "object"),
+    ("builtins", "set"),
+    ("builtins", "slice"),
+    ("collections", "Counter"),
+    ("collections", "deque"),
+    ("copy_reg", "_reconstructor"),
+    ("copyreg", "_reconstructor"),
+    ("__builtin__", "object"),
+    ("__builtin__", "set"),
+    ("torch", "device"),
+    ("torch", "float16"),
+    ("torch", "bfloat16"),
+    ("torch", "float32"),
+    ("torch", "float64"),
+    ("torch", "int64"),
+}
+_MOST_AXES = 32
+
+
+class Storage(NamedTuple):
+    """A run of numbers that lies elsewhere in the file, or in `numbers`."""
+
+    key: str
+    dtype: np.dtype | str
+    numel: int
+    numbers: np.ndarray | None = None
+
+
+class TorchTensor(NamedTuple):
+    """A view of a storage; offset and stride count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class TorchDtype(NamedTuple):
+    """A storage class, named where a persistent id stands."""
+
+    dtype: np.dtype | str
+
+
+class WeightsDict(dict):
+    """An OrderedDict; torch hangs metadata on it, which nothing here needs."""
+
+    def __setstate__(self, state):
+        pass
+
+
+class Inert:
+    """An object that takes everything and keeps nothing."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def add(self, value):
+        """Takes an item of a set."""
+
+
+class NumpyDtype:
+    """A NumPy dtype: numbers only."""
+
+    def __init__(self, code, align=False, copy=True):
+        code = text(code)
+        if len(code) > 8:
+            raise pickle.UnpicklingError("dtype: expected numbers")
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "fiub":
+            raise pickle.UnpicklingError(f"dtype: expected numbers, got {code!r}")
+
+    def __setstate__(self, state):
+        order = text(state[1])
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class NumpyArray:
+    """A NumPy array as its pickle describes it: created empty, then filled."""
+
+    def __init__(self, *_):
+        self.array = np.zeros(0, np.float32)
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        self.array = array(data, dtype, shape, "F" if fortran else "C")
+
+
+def is_inert(module: str, name: str) -> bool:
+    """Whether an object of this name stands beside weights and means nothing here."""
+    return module.split(".")[0] in _INERT_PACKAGES or (module, name) in _INERT_NAMES
+
+
+def raw(data: Any) -> bytes | bytearray:
+    """Bytes, which Python 2 pickles write as text."""
+    if not isinstance(data, bytes | bytearray | str):
+        raise pickle.UnpicklingError("array: expected numbers, got objects")
+    return data.encode("latin1") if isinstance(data, str) else data
+
+
+def text(data: Any) -> str:
+    """Text, which Python 3 may read as bytes."""
+    if isinstance(data, bytes):
+        return data.decode("latin1")
+    if not isinstance(data, str):
+        raise pickle.UnpicklingError(f"expected text, got {type(data).__name__}")
+    return data
+
+
+def as_shape(sizes: Any) -> tuple[int, ...]:
+    """A few whole numbers, none below zero."""
+    plain = isinstance(sizes, list | tuple) and len(sizes) <= _MOST_AXES
+    if not plain or not all(type(x) is int and 0 <= x < 2**48 for x in sizes):
+        raise pickle.UnpicklingError("shape: expected a few whole numbers from 0")
+    return tuple(sizes)
+
+
+def array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
+    """The numbers of an array."""
+    if not isinstance(dtype, NumpyDtype):
+        raise pickle.UnpicklingError("array: expected numbers, got another dtype")
+    numbers = np.frombuffer(raw(data), dtype.dtype)
+    return numbers.reshape(as_shape(shape), order=order)
+
+
+def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
+    """NumPy's form in protocol 5."""
+    if isinstance(data, str):
+        raise pickle.UnpicklingError("array: expected bytes, got text")
+    made = NumpyArray()
+    made.array = array(data, dtype, shape, "F" if order == "F" else "C")
+    return made
+
+
+def scalar(dtype: Any, data: Any) -> np.generic:
+    """One number."""
+    return array(data, dtype, [1], "C")[0]
+
+
+def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TorchTensor:
+    """`torch._utils._rebuild_tensor`."""
+    if not isinstance(storage, Storage) or type(offset) is not int:
+        raise pickle.UnpicklingError("tensor: expected a storage and an offset")
+    return TorchTensor(storage, offset, as_shape(shape), as_shape(stride))
+
+
+def parameter(data: Any, *_: Any) -> Any:
+    """`torch._utils._rebuild_parameter`."""
+    return data

@@ -1,0 +1,142 @@
+"""The style of a backbone: how its pixels are scaled and where its strides sit.
+
+'torch': RGB divided by its spread, strides in the 3x3 convolutions. 'caffe': BGR
+without division, strides in the first 1x1. Shapes do not show it, and with the wrong
+one nothing that comes out means anything. So it is read from what a file says of
+itself; where that is not enough, the user has to know it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.converters.files import Source
+
+STYLES = ("torch", "caffe")
+_OSMN = ("osmn", "vgg16")
+_WORDS = {
+    "torch": "RGB pixels divided by their spread, strides in the 3x3 convolutions",
+    "caffe": "BGR pixels without division, strides in the first 1x1 convolutions",
+}
+_CAFFE2_NAME = re.compile(r"(res_)?conv1_(w|bn_s)|res\d_\d+_branch2a_w")
+_DETECTRON2_NAME = re.compile(r"(backbone\.(bottom_up\.)?)?stem\.conv1\.weight")
+
+
+class Style(NamedTuple):
+    """What a file says of its style; an empty one is not known."""
+
+    style: str
+    why: str
+
+
+def style_of(source: Source, kind: str) -> Style:
+    """The style of the weights as far as the file tells.
+
+    Raises:
+      ValueError: the pixels of the file are scaled in neither way.
+    """
+    if kind == "osmn":
+        return Style("caffe", "OSMN of its authors")
+    if kind == "vgg16":
+        if "classifier.0.weight" in source.tensors:
+            return Style("torch", "torchvision's VGG-16")
+        return Style("", "a VGG-16 without torchvision's classifier")
+    pixels = _of_pixels(source.tensors)
+    if pixels.style:
+        return pixels
+    name = source.files[0].name
+    if re.search(r"caffe|msra", name, re.IGNORECASE):
+        return Style("caffe", f"the name of the file, {name}")
+    return _of_kind(source, kind)
+
+
+def check_style(
+    source: Source, kind: str, fields: Mapping[str, object], given: str | None
+) -> tuple[str, ...]:
+    """Lines of the report about the style.
+
+    Args:
+      source: the weights.
+      kind: see `KINDS`.
+      fields: of the config, by path; those of the style count.
+      given: what the user says of the file; None = nothing.
+
+    Raises:
+      ValueError: the config has another style than the file, or the file does not tell
+        and the user has not said it.
+    """
+    field = f"model.{'osmn' if kind in _OSMN else 'backbone'}.style"
+    ours = fields.get(field)
+    if ours is None or kind == "swin":
+        return ()
+    found = style_of(source, kind)
+    if given and found.style and given != found.style:
+        raise ValueError(
+            f"--style: expected {found.style!r}, which the file has by {found.why}, got"
+            f" {given!r}"
+        )
+    if not given and not found.style:
+        raise ValueError(
+            f"--style: expected 'torch' ({_WORDS['torch']}) or 'caffe'"
+            f" ({_WORDS['caffe']}), as the file does not tell: {found.why}"
+        )
+    style = found.style or given
+    why = found.why if found.style else "--style"
+    if style != ours:
+        raise ValueError(
+            f"the weights are of style {style!r} ({_WORDS[str(style)]}) by {why}, the"
+            f" config has {field} {ours!r}; give --config.{field}={style}"
+        )
+    return (f"style {style} by {why}",)
+
+
+def _of_pixels(tensors: Mapping[str, np.ndarray]) -> Style:
+    """By the mean and the spread of the pixels, which detectron2 may store."""
+    mean, std = tensors.get("pixel_mean"), tensors.get("pixel_std")
+    if mean is None or std is None or mean.size != 3 or std.size != 3:
+        return Style("", "")
+    blue_first = mean.ravel()[0] < mean.ravel()[2]
+    divided = not np.allclose(std, 1.0)
+    if blue_first != divided:
+        style = "torch" if divided else "caffe"
+        return Style(style, f"its pixel_std, {std.ravel().tolist()}")
+    raise ValueError(
+        "expected RGB pixels divided by their spread, or BGR pixels that are not, got"
+        f" pixel_mean {mean.ravel().tolist()} and pixel_std {std.ravel().tolist()}"
+    )
+
+
+def _of_kind(source: Source, kind: str) -> Style:
+    names, author = source.tensors, source.beside.get("__author__")
+    if kind == "mask_track_rcnn":
+        return _of_mmdetection(source)
+    if kind == "mask_rcnn_torchvision":
+        return Style("torch", "torchvision's Mask R-CNN")
+    if kind in ("mask2former", "huggingface"):
+        return Style("torch", "Mask2Former's own settings; the file does not say")
+    if any(_CAFFE2_NAME.fullmatch(name) for name in names):
+        return Style("caffe", "the names of Caffe2")
+    if isinstance(author, str) and author.lower() == "torchvision":
+        return Style("torch", "its author, torchvision")
+    if kind == "mask_rcnn_detectron2" and author == "Detectron2 Model Zoo":
+        return Style("caffe", "its author, Detectron2 Model Zoo")
+    if kind == "resnet" and names.keys() & {"fc.weight", "fc.bias"}:
+        return Style("torch", "torchvision's classifier")
+    if any(_DETECTRON2_NAME.fullmatch(name) for name in names):
+        return Style("", f"names of detectron2, author {author!s:.40}, no pixel_std")
+    return Style("", "torchvision's names without its classifier, as converted ones")
+
+
+def _of_mmdetection(source: Source) -> Style:
+    """By the text of the config in 'meta'; MaskTrack R-CNN itself is of style torch."""
+    meta = source.beside.get("meta")
+    text = meta.get("config") if isinstance(meta, Mapping) else None
+    match = (
+        re.search(r"style\s*=\s*['\"](\w+)", text) if isinstance(text, str) else None
+    )
+    if match and match[1] in ("caffe", "pytorch"):
+        style = "caffe" if match[1] == "caffe" else "torch"
+        return Style(style, f"style {match[1]!r} in its config")
+    return Style("torch", "the authors' settings; the file does not say")
