@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,13 +16,15 @@ ALL = np.ones(len(BOXES), bool)
 by_label = compiled(
     nms_by_label, static_argnames=("iou_threshold", "size")
 )  # one compilation for each threshold
-cut = compiled(nms, static_argnames=("iou_threshold", "size"))
 
 
 def nms(boxes, scores, valid, **settings):
     """All boxes have the same label."""
     labels = jnp.zeros(len(boxes), jnp.int32)
     return nms_by_label(boxes, scores, labels, valid=valid, **settings)
+
+
+cut = compiled(nms, static_argnames=("iou_threshold", "size"))
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
