@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.compiled import compiled
-from tests.golden.conventions import UPPER
 from vis_jax.detectors.box_head import BoxHead, DetectRule, detect
-from vis_jax.ops.box_coder import ROI, BoxCoder
+from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder
 
 REGIONS = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
 RULE = DetectRule(score_threshold=0.05, iou_threshold=0.5, least_side=0.0, size=5)

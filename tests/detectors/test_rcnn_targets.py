@@ -4,14 +4,13 @@ import jax
 import numpy as np
 
 from tests.compiled import compiled
-from tests.golden.conventions import UPPER
 from vis_jax.detectors.rcnn_targets import (
     MatchRule,
     Truth,
     anchor_targets,
     region_targets,
 )
-from vis_jax.ops.box_coder import UNIT, BoxCoder
+from vis_jax.ops.box_coder import UNIT, UPPER, BoxCoder
 from vis_jax.ops.box_matching import claim_best
 
 CODER = BoxCoder(UNIT, UPPER)

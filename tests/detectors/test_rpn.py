@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.golden.conventions import UPPER
 from vis_jax.detectors.rpn import RPN, ProposalRule, propose
-from vis_jax.ops.box_coder import UNIT, BoxCoder
+from vis_jax.ops.box_coder import UNIT, UPPER, BoxCoder
 
 # Two levels: three anchors of which two overlap, and one that overlaps both.
 ANCHORS = np.array([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 9]])

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,43 @@ from tests.golden import golden_weights
 FOLDER = Path(__file__).parent
 
 
+class CaseError(ValueError):
+    """A file that is no whole case: one line that names it."""
+
+
+class Entries(dict):
+    """Entries of a file; one that is missing is an error that names the file."""
+
+    def __init__(self, where: str, values: dict):
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, name):
+        raise CaseError(f"{self.where}: expected an entry {name!r}, got none")
+
+
 class Case:
     """One case: a manifest and the arrays beside it.
 
     Attributes:
       manifest: see `golden_weights.py` for its parameters.
       arrays: stored arrays by name.
+
+    Raises:
+      CaseError: the files are missing, damaged or do not fit each other.
     """
 
     def __init__(self, path: Path):
-        self.manifest = json.loads(path.read_text())
-        with np.load(path.with_suffix(".npz")) as stored:
-            self.arrays = {name: stored[name] for name in stored.files}
+        self.manifest = _read_manifest(path)
+        self.arrays = _read_arrays(path.with_suffix(".npz"))
+        for name, entry in self.manifest["arrays"].items():
+            if self.arrays[name].shape != tuple(entry["shape"]):
+                raise CaseError(
+                    f"{self.arrays.where}: {name}: expected shape {entry['shape']}, got"
+                    f" {self.arrays[name].shape}"
+                )
+        for name in self.arrays:
+            self.manifest["arrays"][name]  # an array that is not listed is an error
 
     def weights(self, group: str | None = None) -> dict[str, np.ndarray]:
         """Generated weights by official name."""
@@ -51,10 +78,17 @@ class Case:
             raise ValueError(f"{name}: expected {stored.shape}, got {ours.shape}")
         if stored.dtype.kind in "iub":
             return _count_error(stored, ours, "differing_pixels" in str(entry))
+        if not stored.size:
+            return 0.0, 0.0
+        unknown = np.isnan(stored)
+        if (unknown != np.isnan(ours)).any():
+            return np.inf, 0.0
+        stored, ours = (np.where(unknown, 0, x) for x in (stored, ours))
         largest = np.abs(stored).max(initial=0.0)
         difference = np.abs(ours.astype(np.float64) - stored)
         if "rtol_of_max" in entry.get("tolerance", {}):
-            return float(difference.max() / largest), entry["tolerance"]["rtol_of_max"]
+            share = difference.max() / max(largest, np.finfo(np.float32).tiny)
+            return float(share), entry["tolerance"]["rtol_of_max"]
         tolerance = {**self.manifest["tolerance"], **entry.get("tolerance", {})}
         allowed = tolerance["atol"] * max(1.0, largest) + tolerance["rtol"] * np.abs(
             stored
@@ -72,6 +106,47 @@ class Case:
 def load(name: str) -> Case:
     """The stored case of this name."""
     return Case(FOLDER / f"{name}.json")
+
+
+def _read_manifest(path: Path) -> Entries:
+    """The manifest with what every case has."""
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CaseError(f"{path}: expected JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CaseError(f"{path}: expected an object, got {type(values).__name__}")
+    manifest = Entries(str(path), values)
+    for name in ("arrays", "parameters", "settings", "tolerance"):
+        if not isinstance(manifest[name], dict):
+            kind = type(manifest[name]).__name__
+            raise CaseError(f"{path}: {name}: expected an object, got {kind}")
+        manifest[name] = Entries(f"{path}: {name}", manifest[name])
+    for name in ("case", "seed"):
+        manifest[name]  # must be there
+    for name, entry in manifest["arrays"].items():
+        if not isinstance(entry, dict) or not {"role", "shape"} <= entry.keys():
+            raise CaseError(f"{path}: arrays: {name}: expected a role and a shape")
+    return manifest
+
+
+def _read_arrays(path: Path) -> Entries:
+    """All arrays of a file."""
+    try:
+        with path.open("rb") as file:
+            stored = np.load(file)
+            names = getattr(stored, "files", [])
+            arrays = {name: stored[name] for name in names}
+    except OSError as error:
+        raise CaseError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CaseError(f"{path}: expected arrays of NumPy: {error}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise CaseError(f"{path}: {name}: expected an array of NumPy")
+    return Entries(str(path), arrays)
 
 
 def _count_error(stored, ours, few: bool) -> tuple[float, float]:
@@ -95,6 +170,8 @@ def nchw(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.asarray(array), -1, -3)
 
 
-def _slice(text: str) -> slice:
+def _slice(text: str) -> slice | int:
+    if ":" not in text:
+        return int(text)
     parts = [int(part) if part.strip() else None for part in text.split(":")]
     return slice(*parts)

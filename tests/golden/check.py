@@ -5,7 +5,8 @@ Run:   python -m tests.golden.check PATH/TO/mask2former_r50.json
 Builds the model from the settings of the manifest, converts generated weights with
 `vis_jax.converters`, runs it on the stored inputs and prints for every stored array
 its name, the largest error, the error allowed and the verdict. Exits with 1 if an array
-is further off than allowed or has no counterpart here.
+is further off than allowed or has no counterpart here, and with 2 and one line if there
+is nothing to compare.
 """
 
 import functools
@@ -14,55 +15,99 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from tests.golden import (
+    backbones,
     deep_sort,
     mask2former,
     mask_rcnn,
     mask_rcnn_detectron2,
     mask_rcnn_losses,
+    operators,
     track_head,
 )
-from tests.golden.cases import Case
+from tests.golden.cases import Case, CaseError
 
 
-def _mask_rcnn(case: Case) -> dict:
-    """Of detectron2's case no detections: it reads as many points as a region has."""
-    if case.manifest["case"].endswith("detectron2"):
-        return mask_rcnn_detectron2.compare(case)
-    return mask_rcnn.compare(case) | mask_rcnn_losses.compare_losses(case)
+def _torchvision(case: Case) -> dict:
+    return mask_rcnn.compare(case) | mask_rcnn_losses.compare_torchvision(case)
 
 
-# By the start of a case's name: case -> every stored array as we compute it.
+def _detectron2(case: Case) -> dict:
+    losses = mask_rcnn_losses.compare_detectron2(case)
+    return mask_rcnn_detectron2.compare(case) | losses
+
+
+_mask2former = functools.partial(mask2former.compare, gradients=True)
+
+# By the name of a case: case -> stored arrays as we compute them.
 COMPARISONS: dict[str, Callable[[Case], dict]] = {
+    "backbone_resnet50": backbones.compare_resnet,
+    "backbone_swin_tiny": backbones.compare_swin,
     "deepsort": deep_sort.compare,
-    "mask2former": functools.partial(mask2former.compare, gradients=True),
-    "maskrcnn": _mask_rcnn,
-    "masktrack": track_head.compare,
-    "videomaskformer": functools.partial(mask2former.compare, gradients=True),
+    "mask2former_r50": _mask2former,
+    "mask2former_swin_tiny": _mask2former,
+    "maskrcnn_r50_fpn_detectron2": _detectron2,
+    "maskrcnn_r50_fpn_torchvision": _torchvision,
+    "masktrack_track_head": track_head.compare,
+    "ops": operators.compare,
+    "videomaskformer_r50": _mask2former,
+    "videomaskformer_swin_tiny": _mask2former,
 }
+
+
+def read_case(path: Path) -> Case:
+    """The case, if there is a comparison for it.
+
+    Raises:
+      CaseError: there is none, or the files are no case.
+    """
+    case = Case(path)
+    name = case.manifest["case"]
+    if not isinstance(name, str) or name not in COMPARISONS:
+        known = ", ".join(sorted(COMPARISONS))
+        raise CaseError(f"{path}: case: expected one of {known}, got {name!r}")
+    return case
+
+
+def print_table(case: Case, results: dict[str, np.ndarray]) -> int:
+    """Prints a line for every stored array; returns how many fail or are missing."""
+    failures = missing = 0
+    for name in case.outputs():
+        if name not in results:
+            missing += 1
+            print(f"{name:<70} NOT BUILT")
+            continue
+        ours = np.shape(case.subsample(name, np.asarray(results[name])))
+        if ours != case.arrays[name].shape:
+            failures += 1
+            print(f"{name:<70} FAILS: shape {ours}, not {case.arrays[name].shape}")
+            continue
+        error, limit = case.error(name, results[name])
+        # Not `error > limit`: that would let NaN pass.
+        fails = not error <= limit
+        failures += fails
+        verdict = "FAILS" if fails else "ok"
+        print(f"{name:<70} {error:<12.3g} {limit:<12.3g} {verdict}")
+    count = len(case.outputs())
+    print(f"{count} arrays, {failures} failures, {missing} not built")
+    return failures + missing
 
 
 def main(path: str) -> int:
     """Prints the table of one case; returns the exit code."""
-    case = Case(Path(path))
-    kind = case.manifest["case"].split("_")[0]
-    if kind not in COMPARISONS:
-        known = sorted(COMPARISONS)
-        raise ValueError(f"{path}: expected a case of {known}, got {kind!r}")
-    results = COMPARISONS[kind](case)
-    failures = 0
-    for name in case.outputs():
-        if name not in results:
-            failures += 1
-            print(f"{name:<70} NOT COVERED")
-            continue
-        error, limit = case.error(name, results[name])
-        verdict = "ok" if error <= limit else "FAILS"
-        failures += error > limit
-        print(f"{name:<70} {error:<12.3g} {limit:<12.3g} {verdict}")
-    print(f"{len(case.outputs())} arrays, {failures} failures")
-    return int(failures > 0)
+    try:
+        case = read_case(Path(path))
+        results = COMPARISONS[case.manifest["case"]](case)
+    except CaseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ValueError as error:
+        # What our models refuse: a size, or weights that do not fit them.
+        print(f"{path}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return int(print_table(case, results) > 0)
 
 
 if __name__ == "__main__":

@@ -1,78 +1,103 @@
-"""Losses of our Mask R-CNN on the stored case of torchvision.
+"""Losses of our Mask R-CNN on the stored cases of torchvision and detectron2.
 
-The stored run took every anchor and region, and normalised by the statistics of its
-two images.
+The stored runs took every anchor and region.
 """
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.golden import mask_rcnn, mask_rcnn_detectron2
 from tests.golden.cases import Case
-from tests.golden.conventions import add_best
-from tests.golden.mask_rcnn import converted, inputs_of_case
+from tests.golden.norms import BatchStatistics
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE, MaskRCNN
-from vis_jax.detectors.rcnn_losses import sample_regions
-from vis_jax.detectors.rcnn_targets import (
-    MatchRule,
-    Truth,
-    anchor_targets,
-)
-from vis_jax.layers.norm import FrozenBatchNorm
+from vis_jax.detectors.rcnn_losses import mask_losses, sample_regions
+from vis_jax.detectors.rcnn_targets import MatchRule, Truth, anchor_targets
 from vis_jax.losses.rcnn import mask_loss, proposal_losses, region_losses
+from vis_jax.ops.box_matching import add_best
 from vis_jax.ops.masks import crop_masks
 
-BETA = 1 / 9
 KEY = jax.random.key(0)  # everything is chosen, whatever the key
-POSITIVES = 8  # of an image, at most
 
 
-def truth_of_case(case: Case) -> tuple[Truth, np.ndarray]:
-    """Boxes in pixels of the resized images, labels from 0, and the masks."""
-    _, sizes = inputs_of_case(case)
-    boxes, labels, masks = [], [], []
+class Objective(NamedTuple):
+    """What the losses of one library are like.
+
+    Attributes:
+      beta: of the smooth L1 losses.
+      soft_masks: the mask loss has shares of the true mask as targets, not halves.
+      sampled: anchors of an image that the loss is divided by; 0 = those there are.
+    """
+
+    beta: float
+    soft_masks: bool
+    sampled: float
+
+
+TORCHVISION = Objective(1 / 9, True, 0.0)
+DETECTRON2 = Objective(0.0, False, 1e6)
+
+
+def nearest(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """A mask [M, H, W] resized as by PyTorch, with the float32 scale it has."""
+    rows, columns = (
+        np.minimum(
+            np.float32(np.arange(new)) * np.float32(np.float32(old) / np.float32(new)),
+            old - 1,
+        ).astype(int)
+        for new, old in zip(size, mask.shape[1:], strict=True)
+    )
+    return mask[:, rows][:, :, columns]
+
+
+def truth_of_case(
+    case: Case, sizes: np.ndarray, *, first_label: int
+) -> tuple[Truth, np.ndarray]:
+    """Boxes in pixels of the canvas, labels from 0, and masks, padded to one number.
+
+    Args:
+      sizes: of the images as the model sees them.
+      first_label: of the stored labels.
+    """
+    most = max(len(case.arrays[f"targets/{i}/labels"]) for i in range(len(sizes)))
+    boxes = np.zeros((len(sizes), most, 4), np.float32)
+    labels, valid = np.zeros(boxes.shape[:2], np.int32), np.zeros(boxes.shape[:2], bool)
+    masks = np.zeros((*labels.shape, *mask_rcnn.canvas_of(sizes)), bool)
     for i, size in enumerate(sizes):
-        original = case.arrays[f"image/{i}"].shape[1:]
-        scale = np.tile((size / original)[::-1], 2)
-        boxes.append((case.arrays[f"targets/{i}/boxes"] * scale).astype(np.float32))
-        labels.append(case.arrays[f"targets/{i}/labels"] - 1)
-        # Nearest neighbours, then the padding of the canvas.
-        rows, columns = (
-            np.arange(new) * old // new for new, old in zip(size, original, strict=True)
-        )
-        mask = case.arrays[f"targets/{i}/masks"][:, rows][:, :, columns] > 0
-        masks.append(np.zeros((len(mask), 96, 160), bool))
-        masks[-1][:, : size[0], : size[1]] = mask
-    valid = np.ones((2, len(labels[0])), bool)
-    truth = Truth(np.stack(boxes), np.stack(labels).astype(np.int32), valid)
-    return truth, np.stack(masks)
-
-
-def batch_statistics(call, args, kwargs, context):
-    """Interceptor: normalises by the statistics of the batch."""
-    if not isinstance(context.module, FrozenBatchNorm):
-        return call(*args, **kwargs)
-    (x,) = args
-    scale = context.module.get_variable("constants", "scale")
-    bias = context.module.get_variable("constants", "bias")
-    mean = x.mean(axis=(0, 1, 2), keepdims=True)
-    var = x.var(axis=(0, 1, 2), keepdims=True)
-    x = (x - mean) * jax.lax.rsqrt(var + 1e-5)
-    return x * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+        stored = {
+            x: case.arrays[f"targets/{i}/{x}"] for x in ("boxes", "labels", "masks")
+        }
+        original = stored["masks"].shape[1:]
+        scale = np.divide(size[::-1], original[::-1], dtype=np.float32)
+        count = len(stored["labels"])
+        boxes[i, :count] = stored["boxes"] * np.tile(scale, 2)
+        labels[i, :count] = stored["labels"] - first_label
+        masks[i, :count, : size[0], : size[1]] = nearest(stored["masks"], size) > 0
+        valid[i, :count] = True
+    return Truth(boxes, labels, valid), masks
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def backbone_features(model: MaskRCNN, variables, images):
+def features_of_batch(model: MaskRCNN, variables, images):
     """Features 'res2' .. 'res5' with the statistics of the batch."""
-    with nn.intercept_methods(batch_statistics):
+    with nn.intercept_methods(BatchStatistics()):
         return model.apply(variables, method=lambda self: self.backbone(images))
 
 
-def rpn_losses(model: MaskRCNN, variables, features, sizes, truth):
+@functools.partial(jax.jit, static_argnums=0)
+def features_of(model: MaskRCNN, variables, images):
+    """Features 'res2' .. 'res5'."""
+    return model.apply(variables, method=lambda self: self.backbone(images))
+
+
+def rpn_losses(
+    model: MaskRCNN, variables, features, sizes, truth, objective: Objective
+):
     """The two losses of the region proposal network, and its proposals."""
     out, proposals = model.apply(variables, features, sizes, method="propose")
     anchors = model.anchors(features)
@@ -96,8 +121,12 @@ def rpn_losses(model: MaskRCNN, variables, features, sizes, truth):
         targets.deltas,
         positive=targets.positive,
         valid=targets.valid,
-        beta=BETA,
+        beta=objective.beta,
     )
+    if objective.sampled:
+        count = targets.valid.sum().astype(jnp.float32)
+        share = count / (objective.sampled * len(sizes))
+        losses = jax.tree.map(lambda loss: loss * share, losses)
     return losses, proposals
 
 
@@ -105,7 +134,6 @@ def targets_of(model: MaskRCNN, proposals, truth):
     """All regions of each image with what they are trained towards."""
     size = model.rules.proposals.size + truth.valid.shape[1]
     rule = MatchRule(0.5, 0.5, add_best, 2.0, size=size, most_positive=size)
-
     return sample_regions(
         KEY,
         proposals,
@@ -116,56 +144,72 @@ def targets_of(model: MaskRCNN, proposals, truth):
     )
 
 
-def mask_losses(model: MaskRCNN, variables, features, targets, masks):
-    """The loss of the mask head on positive regions, which come first."""
-    positives = jax.tree.map(lambda x: x[:, :POSITIVES], targets)
-    logits = model.apply(variables, features, positives.boxes, method="masks")
+def loss_of_masks(
+    model: MaskRCNN, variables, features, regions, masks, objective: Objective
+):
+    """The loss of the mask head on positive regions."""
+    logits = model.apply(variables, features, regions.boxes, method="masks")
+    if not objective.soft_masks:
+        return mask_losses(logits, regions, masks)
     crop = functools.partial(
         crop_masks, side=2 * MASK_SIDE, convention=model.rules.roi_convention
     )
-    wanted = jax.vmap(crop)(masks, positives.boxes, positives.truth)
-    chosen = jax.vmap(of_label)(logits, positives.labels)
-    return mask_loss(chosen, wanted, positives.positive)
+    wanted = jax.vmap(crop)(masks, regions.boxes, regions.truth)
+    chosen = jax.vmap(of_label)(logits, regions.labels)
+    return mask_loss(chosen, wanted, regions.positive)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def gradient_and_losses(model: MaskRCNN, variables, backbone, sizes, truth, masks):
-    """Gradient of the sum of the losses after the backbone, and each loss."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def gradient_and_losses(
+    model: MaskRCNN, objective: Objective, variables, backbone, sizes, truth, masks
+):
+    """Gradient of the sum of the losses after the backbone, and each loss.
+
+    The losses are those of proposals, of regions and of masks.
+    """
 
     def losses_of(params):
         now = {**variables, "params": params}
         levels = model.apply(now, method=lambda self: self.fpn(backbone))
         features = tuple(levels[name] for name in sorted(levels))
-        rpn, proposals = rpn_losses(model, now, features, sizes, truth)
+        rpn, proposals = rpn_losses(model, now, features, sizes, truth, objective)
         regions = targets_of(model, proposals, truth)
         out = model.apply(now, features, regions.boxes, method="classify")
         heads = region_losses(
-            *out, regions.deltas, labels=regions.labels, valid=regions.valid, beta=BETA
+            *out,
+            regions.deltas,
+            labels=regions.labels,
+            valid=regions.valid,
+            beta=objective.beta,
         )
-        losses = {
-            "loss/loss_objectness": rpn.classes,
-            "loss/loss_rpn_box_reg": rpn.boxes,
-            "loss/loss_classifier": heads.classes,
-            "loss/loss_box_reg": heads.boxes,
-            "loss/loss_mask": mask_losses(model, now, features, regions, masks),
-        }
-        return sum(losses.values()), (losses, regions.positive.sum(axis=1))
+        of_masks = loss_of_masks(model, now, features, regions, masks, objective)
+        return sum((*rpn, *heads, of_masks)), (rpn, heads, of_masks)
 
     return jax.grad(losses_of, has_aux=True)(variables["params"])
 
 
-def compare_losses(case: Case) -> dict[str, np.ndarray]:
-    """The stored losses and gradients as we compute them."""
-    model, variables = converted(case)
-    images, sizes = inputs_of_case(case)
-    truth, masks = truth_of_case(case)
-    backbone = backbone_features(model, variables, images)
-    found = gradient_and_losses(model, variables, backbone, sizes, truth, masks)
-    gradient, (losses, positives) = jax.device_get(found)
-    if not 0 < positives.max() <= POSITIVES:
-        raise ValueError(f"expected up to {POSITIVES} positives, got {positives}")
+def compare_torchvision(case: Case) -> dict[str, np.ndarray]:
+    """torchvision's losses and gradients as we compute them.
+
+    The stored run normalised by the statistics of its images.
+    """
+    images, sizes = mask_rcnn.inputs_of_case(case)
+    model = mask_rcnn.model_of_case(case, sizes)
+    variables = mask_rcnn.converted(case, model, "mask_rcnn_torchvision")
+    truth, masks = truth_of_case(case, sizes, first_label=1)
+    backbone = features_of_batch(model, variables, images)
+    gradient, (rpn, heads, of_masks) = jax.device_get(
+        gradient_and_losses(
+            model, TORCHVISION, variables, backbone, sizes, truth, masks
+        )
+    )
     box, mask = gradient["box_head"], gradient["mask_head"]
-    return losses | {
+    return {
+        "loss/loss_objectness": rpn.classes,
+        "loss/loss_rpn_box_reg": rpn.boxes,
+        "loss/loss_classifier": heads.classes,
+        "loss/loss_box_reg": heads.boxes,
+        "loss/loss_mask": of_masks,
         "grad/rpn.head.cls_logits.bias": gradient["rpn"]["objectness"]["bias"],
         "grad/rpn.head.bbox_pred.bias": gradient["rpn"]["deltas"]["bias"],
         # Their background comes first, and its masks are never used.
@@ -176,4 +220,30 @@ def compare_losses(case: Case) -> dict[str, np.ndarray]:
             np.float32(0), mask["mask_logits"]["bias"]
         ),
         "grad/backbone.fpn.inner_blocks.0.0.bias": gradient["fpn"]["lateral2"]["bias"],
+    }
+
+
+def compare_detectron2(case: Case) -> dict[str, np.ndarray]:
+    """detectron2's losses and gradients as we compute them."""
+    images, sizes = mask_rcnn_detectron2.inputs_of_case(case)
+    model = mask_rcnn_detectron2.model_of_case(case, images.shape[1:3])
+    variables = mask_rcnn.converted(case, model, mask_rcnn_detectron2.KIND)
+    truth, masks = truth_of_case(case, sizes, first_label=0)
+    backbone = features_of(model, variables, images)
+    gradient, (rpn, heads, of_masks) = jax.device_get(
+        gradient_and_losses(model, DETECTRON2, variables, backbone, sizes, truth, masks)
+    )
+    box, mask = gradient["box_head"], gradient["mask_head"]
+    rpn_head, roi_heads = "grad/proposal_generator.rpn_head", "grad/roi_heads"
+    return {
+        "loss/loss_rpn_cls": rpn.classes,
+        "loss/loss_rpn_loc": rpn.boxes,
+        "loss/loss_cls": heads.classes,
+        "loss/loss_box_reg": heads.boxes,
+        "loss/loss_mask": of_masks,
+        f"{rpn_head}.objectness_logits.bias": gradient["rpn"]["objectness"]["bias"],
+        f"{rpn_head}.anchor_deltas.bias": gradient["rpn"]["deltas"]["bias"],
+        f"{roi_heads}.box_predictor.cls_score.bias": box["class_logits"]["bias"],
+        f"{roi_heads}.mask_head.predictor.bias": mask["mask_logits"]["bias"],
+        "grad/backbone.fpn_lateral2.bias": gradient["fpn"]["lateral2"]["bias"],
     }

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.golden.conventions import UPPER
-from vis_jax.ops.box_coder import BOTH, ROI, UNIT, BoxCoder, decode, encode
+from vis_jax.ops.box_coder import BOTH, ROI, UNIT, UPPER, BoxCoder, decode, encode
 
 RPN_CODER = BoxCoder(UNIT, UPPER)
 _encode = compiled(encode, static_argnames="coder")

@@ -1,8 +1,7 @@
 import numpy as np
 
 from tests.compiled import compiled
-from tests.golden.conventions import add_best
-from vis_jax.ops.box_matching import claim_best, match_by_iou
+from vis_jax.ops.box_matching import add_best, claim_best, match_by_iou
 
 # Two true boxes, a padding, and five candidates.
 IOU = np.array(

@@ -8,6 +8,7 @@ from vis_jax.ops.boxes import (
     box_iou,
     clip_boxes,
     from_cxcywh,
+    generalized_box_iou,
     to_cxcywh,
 )
 
@@ -50,3 +51,12 @@ def test_matches_stored_ious_of_torchvision():
     boxes = case.arrays["nms/boxes"]
     stored = np.nan_to_num(case.arrays["box_iou/output"])  # 0 / 0 is 0 with us
     np.testing.assert_allclose(iou(boxes, boxes), stored, atol=1e-6)
+
+
+def test_generalized_iou_falls_with_the_distance():
+    boxes = np.array([[0.0, 0, 2, 2], [2, 0, 4, 2], [6, 0, 8, 2], [1, 1, 1, 1]])
+    ours = compiled(generalized_box_iou)(boxes[:1], boxes)[0]
+    # Enclosed by 8 and 16 pixels, of which 8 each are covered; by 4, all covered.
+    np.testing.assert_allclose(ours, [1, 0, -0.5, 0], atol=1e-6)
+    empty = np.array([[1.0, 1, 1, 1]])
+    assert compiled(generalized_box_iou)(empty, empty) == 0

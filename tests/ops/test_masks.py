@@ -4,10 +4,9 @@ import jax
 import numpy as np
 
 from tests.compiled import compiled
-from tests.golden.conventions import UNALIGNED, paste_masks
 from tests.ops.one_map import roi_align
-from vis_jax.ops.masks import crop_masks, stretch_masks
-from vis_jax.ops.roi_align import ALIGNED
+from vis_jax.ops.masks import crop_masks, paste_masks, stretch_masks
+from vis_jax.ops.roi_align import ALIGNED, UNALIGNED
 
 crop = compiled(crop_masks, static_argnames=("side", "convention"))
 paste = compiled(paste_masks, static_argnames="size")

@@ -7,12 +7,18 @@ import pytest
 
 from tests.compiled import compiled
 from tests.golden.cases import load, nchw, nhwc
-from tests.golden.conventions import UNALIGNED
 from tests.ops.one_map import roi_align
-from vis_jax.ops.roi_align import ALIGNED, LEGACY, pyramid_roi_align, roi_levels
+from vis_jax.ops.roi_align import (
+    ALIGNED,
+    LEGACY,
+    UNALIGNED,
+    Adaptive,
+    pyramid_roi_align,
+    roi_levels,
+)
 
 CASE = load("ops")
-STORED = [x for x in CASE.manifest["settings"]["roi_align"] if x["sampling_ratio"]]
+STORED = CASE.manifest["settings"]["roi_align"]
 
 
 def test_a_ramp_is_read_at_the_middle_of_every_cell():
@@ -51,7 +57,8 @@ def test_matches_torchvision(stored):
         roi_align,
         scale=stored["spatial_scale"],
         size=tuple(stored["output_size"]),
-        samples=stored["sampling_ratio"],
+        # The longest region has 53 cells of the map for 3 of the output.
+        samples=stored["sampling_ratio"] or Adaptive(18),
         convention=ALIGNED if stored["aligned"] else UNALIGNED,
     )
     both = compiled(jax.vmap(read, (0, None)))(images, rois[:, 1:])
@@ -101,3 +108,35 @@ def test_the_gradient_of_a_mean_sums_to_one():
     gradient = compiled(jax.grad(mean))(np.ones((12, 12, 1)))
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-5)
     assert (gradient[8:] == 0).all()
+
+
+def test_adaptive_samples_are_as_many_as_cells_lie_in_a_bin():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(16, 16, 2)).astype(np.float32)
+    # Bins of 3 x 3 cells, of 1 x 3 and of less than a cell.
+    boxes = np.array([[1, 2, 7, 8], [1, 2, 3, 8], [4, 4, 4.5, 5]], np.float32)
+
+    def read(samples):
+        run = functools.partial(roi_align, scale=1.0, size=(2, 2), samples=samples)
+        return compiled(functools.partial(run, convention=ALIGNED))(features, boxes)
+
+    ours = read(Adaptive(5))
+    np.testing.assert_allclose(ours[0], read(3)[0], atol=1e-6)
+    np.testing.assert_allclose(ours[2], read(1)[2], atol=1e-6)
+    # Of fewer at most, the largest box has these.
+    np.testing.assert_allclose(read(Adaptive(2))[0], read(2)[0], atol=1e-6)
+
+
+def test_adaptive_samples_have_the_gradient_of_their_mean():
+    boxes = np.array([[2.0, 1, 11, 7], [5, 5, 5, 5]], np.float32)
+
+    def total(features):
+        read = functools.partial(roi_align, scale=1.0, size=(2, 3))
+        pooled = read(
+            features, jnp.asarray(boxes), samples=Adaptive(4), convention=ALIGNED
+        )
+        return pooled.sum()
+
+    value, gradient = compiled(jax.value_and_grad(total))(np.ones((12, 12, 1)))
+    # An empty box reads zero; every bin of the other is a mean of ones.
+    np.testing.assert_allclose([value, gradient.sum()], [6, 6], rtol=1e-5)

@@ -5,7 +5,7 @@ Letters: R regions of an image, S side of pooled features.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from vis_jax.backbones import resnet
 from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.detectors.box_head import BoxOutput, DetectRule, FoundBoxes, detect
 from vis_jax.detectors.box_head import Settings as BoxHeadSettings
+from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.mask_head import Settings as MaskHeadSettings
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.rcnn_targets import Settings as RegionSettings
@@ -22,15 +23,17 @@ from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.detectors.rpn import Settings as RpnSettings
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
 from vis_jax.ops.box_coder import BoxCoder
-from vis_jax.ops.roi_align import Convention, pyramid_roi_align, roi_levels
-from vis_jax.settings import Natural, section
+from vis_jax.ops.roi_align import (
+    Adaptive,
+    Convention,
+    pyramid_roi_align,
+    roi_levels,
+)
+from vis_jax.settings import Natural, OneOf, section
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 _ROI_STRIDES = (4, 8, 16, 32)
 _FINEST = 56.0  # pixels; larger regions read coarser levels
-# Points of RoIAlign per axis and cell. Deviation: detectron2 has as many as the region
-# has pixels there, which no fixed shape allows; torchvision and mmdetection have two.
-_SAMPLES = 2
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
 Levels = tuple[Float[Array, "B _ _ D"], ...]
@@ -47,6 +50,9 @@ class Settings:
     regions: RegionSettings = RegionSettings()
     box_head: BoxHeadSettings = BoxHeadSettings()
     mask_head: MaskHeadSettings = MaskHeadSettings()
+    # How regions are read and boxes made, in training and at test: as in the library
+    # that the detector's weights come from.
+    conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection"
 
     def __post_init__(self):
         if self.regions.sampled > self.rpn.proposals:
@@ -63,6 +69,7 @@ class Rules(NamedTuple):
     proposal_coder: BoxCoder
     proposals: ProposalRule
     roi_convention: Convention
+    roi_samples: int | Adaptive  # points of RoIAlign per axis and cell
     roi_coder: BoxCoder
     detections: DetectRule
 
@@ -142,7 +149,7 @@ class MaskRCNN(nn.Module):
                 roi_levels(boxes, levels=len(_ROI_STRIDES), finest=_FINEST),
                 scales=tuple(1 / stride for stride in _ROI_STRIDES),
                 size=(side, side),
-                samples=_SAMPLES,
+                samples=self.rules.roi_samples,
                 convention=self.rules.roi_convention,
             )
 

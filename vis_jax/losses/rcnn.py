@@ -26,8 +26,10 @@ def smooth_l1(
     """Huber's loss divided by beta, summed over the four deltas.
 
     Args:
-      beta: where the loss turns from quadratic to linear.
+      beta: where the loss turns from quadratic to linear; 0 is the L1 loss.
     """
+    if beta == 0:
+        return jnp.abs(values - targets).sum(axis=-1)
     return optax.losses.huber_loss(values, targets, delta=beta).sum(axis=-1) / beta
 
 
@@ -46,7 +48,7 @@ def proposal_losses(
       targets: deltas from an anchor to its truth; read where positive.
       positive: the anchor stands for a true box; others are negative.
       valid: False marks padding.
-      beta: of the smooth L1 loss, 1 / 9 in all sources.
+      beta: of the smooth L1 loss: 0 in detectron2, else 1 / 9.
     """
     losses = optax.losses.sigmoid_binary_cross_entropy(
         objectness_logits, positive.astype(jnp.float32)
@@ -75,7 +77,8 @@ def region_losses(
       targets: deltas from a region to its truth; read where the label is a class.
       labels: 0 .. K, K = background.
       valid: False marks padding.
-      beta: of the smooth L1 loss: 1 / 9 in torchvision, 1 in mmdetection.
+      beta: of the smooth L1 loss: 0 in detectron2, 1 / 9 in torchvision, 1 in
+        mmdetection.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(
         class_logits, labels

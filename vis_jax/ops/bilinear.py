@@ -42,12 +42,20 @@ def sample_channels(
     maps: Float[Array, "H W C"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P C"]:
     """As `sample`, for maps with channels, by reading the four neighbours."""
-    height, width, channels = maps.shape
+    height, width = maps.shape[:2]
     x = points[:, 0] * width - 0.5
     y = points[:, 1] * height - 0.5
+    return sample_pixels(maps, y, x)
+
+
+def sample_pixels(
+    maps: Float[Array, "H W C"], y: Float32[Array, "P"], x: Float32[Array, "P"]
+) -> Float[Array, "P C"]:
+    """As `sample_channels`, at positions in pixels: the first centre is at 0, 0."""
+    height, width, channels = maps.shape
     x0, y0 = jnp.floor(x), jnp.floor(y)
     flat = maps.reshape(height * width, channels)
-    total = jnp.zeros((points.shape[0], channels), maps.dtype)
+    total = jnp.zeros((x.shape[0], channels), maps.dtype)
     for dy in (0, 1):
         for dx in (0, 1):
             xi, yi = x0 + dx, y0 + dy

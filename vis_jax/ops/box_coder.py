@@ -27,6 +27,7 @@ class BoxCoder(NamedTuple):
 # The sides of a decoded box are at most 1000 / 16 times those of its reference.
 _MOST = math.log(1000 / 16)
 BOTH = (-_MOST, _MOST)  # mmdetection
+UPPER = (-math.inf, _MOST)  # detectron2 and torchvision
 
 UNIT = (1.0, 1.0, 1.0, 1.0)  # region proposals
 ROI = (0.1, 0.1, 0.2, 0.2)  # second stage

@@ -70,6 +70,22 @@ def claim_best(
     )
 
 
+def add_best(
+    matching: Matching,
+    iou: Float32[Array, "M N"],
+    truth_valid: Bool[Array, "M"],
+    *,
+    least: float,
+) -> Matching:
+    """As `claim_best`, but the truth of a candidate does not change.
+
+    The rule of torchvision and detectron2. Deviation: there, a truth that overlaps
+    nothing makes every candidate it does not overlap positive; here it adds nothing.
+    """
+    claimed = claim_best(matching, iou, truth_valid, least=least)
+    return claimed._replace(truth=matching.truth)
+
+
 def _is_best(
     iou: Float32[Array, "M N"], truth_valid: Bool[Array, "M"], least: float
 ) -> Bool[Array, "M N"]:

@@ -38,6 +38,24 @@ def box_iou(
     return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1.0), 0.0)
 
 
+def generalized_box_iou(
+    a: Float32[Array, "N 4"], b: Float32[Array, "M 4"]
+) -> Float32[Array, "N M"]:
+    """Pairwise IoU less the share of the enclosing box that is neither box's.
+
+    Rezatofighi et al., "Generalized intersection over union", CVPR 2019. In [-1, 1];
+    0 where both boxes are empty and lie on one line.
+    """
+    low = jnp.minimum(a[:, None, :2], b[None, :, :2])
+    high = jnp.maximum(a[:, None, 2:], b[None, :, 2:])
+    around = box_area(jnp.concatenate([low, high], axis=-1))
+    iou = box_iou(a, b)
+    # IoU = both / (sum - both), and so the union is sum / (1 + IoU).
+    union = (box_area(a)[:, None] + box_area(b)[None]) / (1.0 + iou)
+    outside = (around - union) / jnp.where(around > 0, around, 1.0)
+    return iou - jnp.where(around > 0, outside, 0.0)
+
+
 def clip_boxes(
     boxes: Float32[Array, "*lead 4"], size: Int32[Array, "2"]
 ) -> Float32[Array, "*lead 4"]:

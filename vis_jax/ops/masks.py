@@ -76,6 +76,76 @@ def _stretch_weights(
     return jnp.where(inside[..., None], near, 0.0)
 
 
+def paste_masks(
+    probs: Float32[Array, "R h w"],
+    boxes: Float32[Array, "R 4"],
+    *,
+    size: tuple[int, int],
+) -> Float32[Array, "R _ _"]:
+    """Probabilities over boxes, read bilinearly at the centre of every pixel.
+
+    As in detectron2: nothing is rounded, and beyond the centres of the outermost cells
+    values fall to 0, which they reach half a cell outside the box.
+
+    Args:
+      probs: of cells that cover a box.
+      boxes: in pixels of the image.
+      size: height and width of the image.
+    """
+    rows = _paste_weights(boxes[:, 1], boxes[:, 3], size[0], probs.shape[1])
+    columns = _paste_weights(boxes[:, 0], boxes[:, 2], size[1], probs.shape[2])
+    return jnp.einsum("ryi,rij,rxj->ryx", rows, probs, columns)
+
+
+def _paste_weights(
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
+) -> Float32[Array, "R H h"]:
+    """Weight of every cell of a box at every pixel of an axis; 0 for empty boxes."""
+    extent = (high - low)[:, None]
+    centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
+    at = centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
+    index = jnp.arange(cells, dtype=jnp.float32).reshape(1, 1, -1)
+    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
+    return jnp.where(extent[..., None] > 0, near, 0.0)
+
+
+def paste_in_whole_pixels(
+    probs: Float32[Array, "R h w"],
+    boxes: Float32[Array, "R 4"],
+    *,
+    size: tuple[int, int],
+) -> Float32[Array, "R _ _"]:
+    """Probabilities over boxes, enlarged to whole pixels with a border of zeros.
+
+    As in torchvision: a cell of zeros is added on each side, the box grows by as much
+    and its corners are truncated to whole pixels, both of them inside; what is enlarged
+    fills these pixels.
+
+    Args:
+      probs: of cells that cover a box.
+      boxes: in pixels of the image.
+      size: height and width of the image.
+    """
+    rows = _whole_weights(boxes[:, 1], boxes[:, 3], size[0], probs.shape[1])
+    columns = _whole_weights(boxes[:, 0], boxes[:, 2], size[1], probs.shape[2])
+    return jnp.einsum("ryi,rij,rxj->ryx", rows, probs, columns)
+
+
+def _whole_weights(
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
+) -> Float32[Array, "R H h"]:
+    """Weight of every cell of a box at every pixel of an axis, the border left out."""
+    middle, half = (low + high) * 0.5, (high - low) * 0.5 * ((cells + 2) / cells)
+    first, last = (jnp.trunc(x)[:, None] for x in (middle - half, middle + half))
+    count = jnp.maximum(last - first + 1.0, 1.0)
+    number = jnp.arange(length, dtype=jnp.float32)[None] - first
+    at = jnp.clip((number + 0.5) * ((cells + 2) / count) - 0.5, 0.0, cells + 1.0)
+    index = jnp.arange(1, cells + 1, dtype=jnp.float32).reshape(1, 1, -1)
+    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
+    inside = (number >= 0) & (number < count)
+    return jnp.where(inside[..., None], near, 0.0)
+
+
 def _weights(
     low: Float32[Array, "R"],
     high: Float32[Array, "R"],

@@ -4,9 +4,10 @@ Letters: S side of the output, L levels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +29,20 @@ class Convention(NamedTuple):
 
 ALIGNED = Convention(0.5, -math.inf)  # detectron2
 LEGACY = Convention(0.0, 0.0)  # mmdetection before 2.0
+UNALIGNED = Convention(0.0, 1.0)  # torchvision's detectors
+
+
+class Adaptive(NamedTuple):
+    """As many points per axis as a cell of the output has cells of the map, rounded up.
+
+    detectron2's choice ("sampling_ratio" 0). Boxes that are empty read zero.
+
+    Attributes:
+      most: points per axis at most; larger boxes are read at this many, evenly spaced.
+        The work grows with its square.
+    """
+
+    most: int
 
 
 def roi_levels(
@@ -58,7 +73,7 @@ def pyramid_roi_align(
     *,
     scales: tuple[float, ...],
     size: tuple[int, int],
-    samples: int,
+    samples: int | Adaptive,
     convention: Convention,
 ) -> Float[Array, "N _ _ C"]:
     """Features of boxes, each from one map of a pyramid.
@@ -72,7 +87,8 @@ def pyramid_roi_align(
       levels: which map a box reads.
       scales: cells per pixel of each level.
       size: height and width of the output.
-      samples: points per axis in each cell of the output, which is their mean.
+      samples: points per axis in each cell of the output, which is their mean; a fixed
+        number, or one for each box and axis.
       convention: where a box lies on the map.
 
     Returns:
@@ -88,20 +104,52 @@ def pyramid_roi_align(
         jnp.array(x, jnp.int32)[levels] for x in (heights, widths, starts[:-1])
     )
     scaled = boxes * jnp.array(scales, jnp.float32)[levels][:, None] - convention.shift
-    down = _axis_points(
-        scaled[:, 1], scaled[:, 3], height, size[0], samples, convention
+    low, high = scaled[:, :2], scaled[:, 2:]
+    down, across = (
+        _axis_points(low[:, axis], high[:, axis], length, bins, samples, convention)
+        for axis, length, bins in ((1, height, size[0]), (0, width, size[1]))
     )
-    across = _axis_points(
-        scaled[:, 0], scaled[:, 2], width, size[1], samples, convention
-    )
+
+    def add(total: Array, row: _Reading, column: _Reading) -> Array:
+        index = row.cells[:, :, None] * width[:, None, None] + column.cells[:, None, :]
+        weight = row.weights[:, :, None] * column.weights[:, None, :]
+        values = jnp.take(table, index + start[:, None, None], axis=0)
+        return total + values * weight[..., None].astype(table.dtype)
+
     total = jnp.zeros((boxes.shape[0], *size, table.shape[-1]), table.dtype)
-    for row, row_weight in down:
-        for column, column_weight in across:
-            index = row[:, :, None] * width[:, None, None] + column[:, None, :]
-            weight = row_weight[:, :, None] * column_weight[:, None, :] / samples**2
-            values = jnp.take(table, index + start[:, None, None], axis=0)
-            total += values * weight[..., None].astype(table.dtype)
+    if isinstance(samples, Adaptive):
+        return _sum_over_pairs(add, total, down, across)
+    for row in down:
+        for column in across:
+            total = add(total, row, column)
     return total
+
+
+class _Reading(NamedTuple):
+    """Cells read along one axis for every bin of a box, and their weights."""
+
+    cells: Int32[Array, "*lead N S"]
+    weights: Float32[Array, "*lead N S"]
+
+
+def _sum_over_pairs(
+    add: Callable[[Array, _Reading, _Reading], Array],
+    total: Array,
+    down: list[_Reading],
+    across: list[_Reading],
+) -> Array:
+    """Adds all pairs one by one in loops: one small program, whatever their number."""
+    rows, columns = (
+        jax.tree.map(lambda *x: jnp.stack(x), *axis) for axis in (down, across)
+    )
+
+    def along(total: Array, row: _Reading) -> tuple[Array, None]:
+        def once(total: Array, column: _Reading) -> tuple[Array, None]:
+            return add(total, row, column), None
+
+        return jax.lax.scan(once, total, columns)[0], None
+
+    return jax.lax.scan(along, total, rows)[0]
 
 
 def _axis_points(
@@ -109,25 +157,62 @@ def _axis_points(
     high: Float32[Array, "N"],
     length: Int32[Array, "N"],
     bins: int,
-    samples: int,
+    samples: int | Adaptive,
     convention: Convention,
-) -> list[tuple[Int32[Array, "N S"], Float32[Array, "N S"]]]:
+) -> list[_Reading]:
     """Cells to read along one axis and their weights: two for each sample of a bin.
 
     Points up to one cell outside the map read its border, those beyond read zero.
     """
     extent = jnp.maximum(high - low, convention.least)
     last = (length - 1)[:, None]
-    points = []
-    for sample in range(samples):
-        place = (np.arange(bins) + (sample + 0.5) / samples) / bins
-        at = low[:, None] + extent[:, None] * jnp.asarray(place, jnp.float32)[None]
+    readings = []
+    for place, share in _samples(extent, bins, samples):
+        at = low[:, None] + extent[:, None] * place
         inside = (at >= -1.0) & (at <= length[:, None].astype(jnp.float32))
+        share = jnp.where(inside, share, 0.0)
         at = jnp.clip(at, 0.0, last.astype(jnp.float32))
         first = jnp.floor(at).astype(jnp.int32)
         part = at - first.astype(jnp.float32)
-        points += [
-            (first, jnp.where(inside, 1.0 - part, 0.0)),
-            (jnp.minimum(first + 1, last), jnp.where(inside, part, 0.0)),
+        readings += [
+            _Reading(first, (1.0 - part) * share),
+            _Reading(jnp.minimum(first + 1, last), part * share),
         ]
-    return points
+    return readings
+
+
+class _Sample(NamedTuple):
+    """One point of every bin, or of none.
+
+    Attributes:
+      place: along the box, in [0, 1].
+      share: of the point in the mean of its bin; 0 where there is no such point.
+    """
+
+    place: Float32[Array, "#N S"]
+    share: Float32[Array, "#N #S"]
+
+
+def _samples(
+    extent: Float32[Array, "N"], bins: int, samples: int | Adaptive
+) -> list[_Sample]:
+    """The points of the bins of boxes that are `extent` cells of a map long."""
+    if isinstance(samples, int):
+        places = [
+            (np.arange(bins) + (number + 0.5) / samples) / bins
+            for number in range(samples)
+        ]
+        share = jnp.full((1, 1), 1 / samples, jnp.float32)
+        return [_Sample(jnp.asarray(x, jnp.float32)[None], share) for x in places]
+    # Point k of a bin is there where the bin is more than k cells long.
+    numbers = np.arange(samples.most, dtype=np.float32)[:, None]
+    there = (extent[None] > bins * numbers)[..., None]
+    count = jnp.maximum(there.sum(axis=0), 1).astype(jnp.float32)
+    first = jnp.arange(bins, dtype=jnp.float32)[None]
+    return [
+        _Sample(
+            (first + (number + 0.5) / count) / bins,
+            jnp.where(there[number], 1 / count, 0.0),
+        )
+        for number in range(samples.most)
+    ]

@@ -21,6 +21,7 @@ from vis_jax.backbones.fpn import FPN
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
 from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
+from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.mask_head import MaskHead, of_label
 from vis_jax.detectors.mask_rcnn import BOX_SIDE, MASK_SIDE, Levels, MaskRCNN, Rules
 from vis_jax.detectors.rcnn_losses import (
@@ -34,11 +35,10 @@ from vis_jax.detectors.rpn import RPN, ProposalRule
 from vis_jax.losses.identity import match_loss
 from vis_jax.losses.rcnn import region_losses
 from vis_jax.ops.anchors import AnchorGrid
-from vis_jax.ops.box_coder import BOTH, ROI, UNIT, BoxCoder
+from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
 from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.match_logits import match_logits
-from vis_jax.ops.roi_align import LEGACY
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
@@ -185,25 +185,29 @@ def build_model(settings: Settings) -> Model:
     model, test = settings.model, settings.test
     _check(model, test)
     dtype = jnp.dtype(settings.compute_dtype)
+    conventions = CONVENTIONS[model.conventions]
     anchors = AnchorGrid(
         sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
         ratios=_RATIOS,
         strides=tuple((stride, stride) for stride in _STRIDES),
-        centre=0.5,
-        rounded=True,
+        centre=conventions.centre,
+        rounded=conventions.rounded,
     )
     rules = Rules(
         anchors=anchors,
-        proposal_coder=BoxCoder(UNIT, BOTH),
+        proposal_coder=BoxCoder(UNIT, conventions.log_range),
         proposals=ProposalRule(
             before=model.rpn.proposals,
             size=model.rpn.proposals,
             iou_threshold=0.7,
-            least_side=0.0,
+            least_side=conventions.least_proposal,
         ),
-        roi_convention=LEGACY,
-        roi_coder=BoxCoder(ROI, BOTH),
-        detections=DetectRule(test.score, test.nms, 0.0, test.objects),
+        roi_convention=conventions.roi,
+        roi_samples=conventions.samples,
+        roi_coder=BoxCoder(ROI, conventions.log_range),
+        detections=DetectRule(
+            test.score, test.nms, conventions.least_detection, test.objects
+        ),
     )
     classes = model.num_classes
     return Model(

@@ -1,0 +1,130 @@
+"""Our backbones on the stored cases of ResNet-50 and Swin-T."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from tests.compiled import compiled
+from tests.golden.cases import Case, nchw, nhwc
+from tests.golden.norms import BatchStatistics
+from vis_jax.backbones.resnet import ResNet
+from vis_jax.backbones.swin import Swin
+from vis_jax.converters.load import convert_tensors
+
+_MOMENTUM = 0.1  # of torchvision's running statistics
+
+
+def converted(model: nn.Module, weights: dict, images: np.ndarray, kind: str) -> dict:
+    """The weights of a backbone, by the public converter."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = {name: {"backbone": tree} for name, tree in shapes.items()}
+    variables, report = convert_tensors(weights, shapes, kind)
+    if report.new:
+        raise ValueError(f"expected every parameter to be filled, not {report.new}")
+    return {name: tree["backbone"] for name, tree in variables.items()}
+
+
+def _part(model: nn.Module, name: str):
+    """(variables, images) -> features, and the output of one module."""
+
+    def run(variables, images):
+        features, state = model.apply(
+            variables,
+            images,
+            capture_intermediates=lambda module, _: module.name == name,
+        )
+        return features, state["intermediates"][name]["__call__"][0]
+
+    return run
+
+
+def compare_resnet(case: Case) -> dict[str, np.ndarray]:
+    """Stored arrays of ResNet-50 with the names of torchvision and of detectron2.
+
+    The models here have neither a classifier nor statistics of a batch: both are added
+    to what they compute, as in the stored runs.
+    """
+    images = nhwc(case.arrays["image"])
+    model = ResNet("50")
+    run = compiled(_part(model, "stem"))
+    variables = converted(model, case.weights("detectron2"), images, "resnet")
+    features, stem = run(variables, images)
+    results = {"detectron2/stem": nchw(stem)}
+    results |= {f"detectron2/{name}": nchw(x) for name, x in features.items()}
+
+    weights = case.weights("torchvision")
+    variables = converted(model, weights, images, "resnet")
+    results |= _torchvision("eval", *run(variables, images), weights)
+    interceptor = BatchStatistics()
+
+    def train(variables, images):
+        with nn.intercept_methods(interceptor):
+            out = _part(model, "stem")(variables, images)
+        return out, {"/".join(path): x for path, x in interceptor.moments.items()}
+
+    out, moments = compiled(train)(variables, images)
+    results |= _torchvision("train", *out, weights)
+    return results | _running(case, weights, moments, _inputs(model, images))
+
+
+def _torchvision(mode: str, features: dict, stem, weights: dict) -> dict:
+    """Arrays of one run with the names of torchvision."""
+    results = {f"torchvision/{mode}/stem": nchw(stem)}
+    for name, x in features.items():
+        results[f"torchvision/{mode}/layer{int(name[-1]) - 1}"] = nchw(x)
+    pooled = features["res5"].mean(axis=(1, 2))
+    logits = pooled @ weights["fc.weight"].T + weights["fc.bias"]
+    return results | {f"torchvision/{mode}/logits": logits}
+
+
+def _inputs(model: ResNet, images: np.ndarray) -> dict[str, int]:
+    """Values that every norm takes the statistics of, by its path."""
+    counts: dict[str, int] = {}
+
+    def count(call, args, kwargs, context):
+        if context.module.name == "norm":
+            counts["/".join(context.module.path)] = args[0][..., 0].size
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(count):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+    return counts
+
+
+def _running(case: Case, weights: dict, moments: dict, counts: dict) -> dict:
+    """Running statistics after the batch: 0.9 of the old and 0.1 of the new ones."""
+    prefix, results = "torchvision/after_train/", {}
+    for name in case.arrays:
+        if not name.startswith(prefix):
+            continue
+        source, _, kind = name.removeprefix(prefix).rpartition(".")
+        path = _path(source)
+        mean, var = moments[path]
+        new = var * counts[path] / (counts[path] - 1) if kind == "running_var" else mean
+        old = weights[f"{source}.{kind}"]
+        results[name] = (1 - _MOMENTUM) * old + _MOMENTUM * new
+    return results
+
+
+def _path(name: str) -> str:
+    """Module of a norm of torchvision: 'layer1.0.bn2' is 'res2_0/conv2/norm'."""
+    if name == "bn1":
+        return "stem/conv1/norm"
+    layer, block, kind = name.split(".")[:3]
+    conv = "shortcut" if kind == "downsample" else f"conv{kind[-1]}"
+    return f"res{int(layer[-1]) + 1}_{block}/{conv}/norm"
+
+
+def compare_swin(case: Case) -> dict[str, np.ndarray]:
+    """Stored arrays of Swin-T on images of several sizes."""
+    settings = case.manifest["settings"]
+    model = Swin("tiny", window=settings["window_size"], drop_path=0.0)
+    count = sum(name.endswith("/image") for name in case.arrays)
+    weights, results = case.weights(), {}
+    for i in range(count):
+        images = nhwc(case.arrays[f"{i}/image"])
+        variables = converted(model, weights, images, "swin")
+        features, embedded = compiled(_part(model, "patch_embed"))(variables, images)
+        results[f"{i}/patch_embed"] = nchw(embedded)
+        results |= {f"{i}/{name}": nchw(x) for name, x in features.items()}
+    return results

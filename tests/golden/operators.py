@@ -1,0 +1,377 @@
+"""Our operators on the stored case of elementary ones.
+
+An operator that nothing here computes has no entry.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.compiled import compiled
+from tests.golden.cases import Case, nchw, nhwc
+from vis_jax.converters.transforms import kernel, same
+from vis_jax.layers.attention import MultiHeadAttention
+from vis_jax.layers.norm import GroupNorm, LayerNorm
+from vis_jax.losses.classification import sigmoid_focal
+from vis_jax.losses.lovasz import lovasz_hinge, lovasz_softmax
+from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
+from vis_jax.ops.assignment import hungarian
+from vis_jax.ops.bilinear import resize, sample_channels
+from vis_jax.ops.boxes import box_area, box_iou, generalized_box_iou
+from vis_jax.ops.deform_attn import deform_attn
+from vis_jax.ops.deform_conv import deform_conv
+from vis_jax.ops.nms import nms_by_label
+from vis_jax.ops.point_sample import uncertain_points
+from vis_jax.ops.roi_align import (
+    ALIGNED,
+    UNALIGNED,
+    Adaptive,
+    pyramid_roi_align,
+    roi_levels,
+)
+
+Results = dict[str, np.ndarray]
+
+
+def compare(case: Case) -> Results:
+    """Our arrays by stored name."""
+    return functools.reduce(lambda all_, part: all_ | part(case), _PARTS, {})
+
+
+def instances(case: Case, prefix: str, last: str) -> list[str]:
+    """The names '<prefix>/<number>' of which the case stores the quantity `last`."""
+    pattern = re.compile(rf"({re.escape(prefix)}/\d+)/{re.escape(last)}")
+    return [m[1] for m in map(pattern.fullmatch, case.arrays) if m]
+
+
+def _deform_attn(case: Case) -> Results:
+    results = {}
+    inputs = ("value", "sampling_locations", "attention_weights")
+    for name in instances(case, "ms_deform_attn", "output"):
+        number = int(name.split("/")[1])
+        settings = case.manifest["settings"]["ms_deform_attn"][number]
+        shapes = tuple(tuple(shape) for shape in settings["shapes"])
+
+        def run(*args, shapes=shapes):
+            out = jax.vmap(lambda *one: deform_attn(*one, shapes=shapes))(*args)
+            return jnp.sum(out**2), out
+
+        arrays = [case.arrays[f"{name}/{x}"] for x in inputs]
+        both = compiled(jax.value_and_grad(run, (0, 1, 2), has_aux=True))
+        (_, out), gradients = both(*arrays)
+        results[f"{name}/output"] = out.reshape(*out.shape[:2], -1)
+        for x, gradient in zip(inputs, gradients, strict=True):
+            results[f"{name}/grad_sum_sq/{x}"] = gradient
+    return results
+
+
+def _roi_align(case: Case) -> Results:
+    rois = case.arrays["roi_align/rois"]
+    images, results = nhwc(case.arrays["roi_align/input"]), {}
+    longest = float((rois[:, 3:] - rois[:, 1:3]).max())
+    for stored in case.manifest["settings"]["roi_align"]:
+        scale, size = stored["spatial_scale"], tuple(stored["output_size"])
+        most = int(np.ceil(max(longest, 1 / scale) * scale / min(size)))
+        read = functools.partial(
+            pyramid_roi_align,
+            scales=(scale,),
+            size=size,
+            samples=stored["sampling_ratio"] or Adaptive(most),
+            convention=ALIGNED if stored["aligned"] else UNALIGNED,
+        )
+        level = np.zeros(len(rois), np.int32)
+        every = jax.vmap(
+            lambda image, read=read, level=level: read([image], rois[:, 1:], level)
+        )
+        ours = compiled(every)(images)
+        ours = ours[rois[:, 0].astype(int), np.arange(len(rois))]
+        results[f"roi_align/{stored['index']}/output"] = nchw(ours)
+    return results
+
+
+def _pyramid(case: Case) -> Results:
+    name = "multiscale_roi_align"
+    boxes = case.arrays[f"{name}/boxes"]
+    count = sum(x.startswith(f"{name}/feature_") for x in case.arrays)
+    find = functools.partial(roi_levels, levels=count, finest=56.0)
+    levels = compiled(find)(boxes)
+    read = functools.partial(
+        pyramid_roi_align,
+        scales=tuple(1 / 2 ** (level + 2) for level in range(count)),
+        size=case.arrays[f"{name}/output"].shape[2:],
+        samples=2,
+        convention=UNALIGNED,
+    )
+    features = [nhwc(case.arrays[f"{name}/feature_{i}"])[0] for i in range(count)]
+    return {
+        f"{name}/levels": levels,
+        f"{name}/levels_detectron2": levels,
+        f"{name}/output": nchw(compiled(read)(features, boxes, levels)),
+    }
+
+
+def _boxes(case: Case) -> Results:
+    boxes, scores, labels = (
+        case.arrays[f"nms/{x}"] for x in ("boxes", "scores", "labels")
+    )
+    keep = compiled(nms_by_label, static_argnames=("iou_threshold", "size"))
+    results = {}
+    for name in case.arrays:
+        kind, _, threshold = name.partition("/keep_")
+        if not threshold:
+            continue
+        classes = labels if kind == "batched_nms" else np.zeros_like(labels)
+        kept = keep(
+            boxes,
+            scores,
+            classes.astype(np.int32),
+            valid=np.ones(len(boxes), bool),
+            iou_threshold=float(threshold),
+            size=len(boxes),
+        )
+        results[name] = kept.chosen[kept.valid]
+    iou = compiled(box_iou)(boxes, boxes)
+    area = compiled(box_area)(boxes)
+    # Deviation: 0 and not NaN for two empty boxes.
+    iou = np.where((area[:, None] == 0) & (area[None] == 0), np.nan, iou)
+    # Of the first boxes with those that follow.
+    count = len(case.arrays["generalized_box_iou/output"])
+    pair = boxes[:count], boxes[count : 2 * count]
+    return results | {
+        "box_iou/output": iou,
+        "generalized_box_iou/output": compiled(generalized_box_iou)(*pair),
+    }
+
+
+def deform_conv_results(case: Case) -> Results:
+    """Deformable convolutions."""
+    results = {}
+    for name in instances(case, "deform_conv2d", "output"):
+        stored = case.manifest["settings"]["deform_conv2d"][int(name.split("/")[1])]
+        weight, groups = case.arrays[f"{name}/weight"], stored["og"]
+        taps = weight.shape[2:]
+
+        def by_tap(array, *last, groups=groups, taps=taps):
+            array = nhwc(array)
+            return array.reshape(*array.shape[:3], groups, *taps, *last)
+
+        offsets = by_tap(case.arrays[f"{name}/offset"], 2)
+        modulation = np.ones(offsets.shape[:-1], np.float32)
+        if stored["mask"]:
+            modulation = by_tap(case.arrays[f"{name}/mask"])
+
+        def run(x, offsets, modulation, weight=weight, stored=stored):
+            return deform_conv(
+                x,
+                jnp.asarray(weight.transpose(2, 3, 1, 0)),
+                offsets,
+                modulation=modulation if stored["mask"] else None,
+                stride=stored["stride"],
+                padding=stored["pad"],
+                dilation=stored["dil"],
+            )
+
+        images = nhwc(case.arrays[f"{name}/input"])
+        ours = compiled(jax.vmap(run))(images, offsets, modulation)
+        results[f"{name}/output"] = nchw(ours) + case.arrays[f"{name}/bias"].reshape(
+            1, -1, 1, 1
+        )
+    return results
+
+
+def _bilinear(case: Case) -> Results:
+    maps, grid = (case.arrays[f"grid_sample/{x}"] for x in ("input", "grid"))
+    points = ((grid + 1) / 2).reshape(len(grid), -1, 2)
+    read = compiled(jax.vmap(sample_channels))(nhwc(maps), points)
+    read = read.reshape(*grid.shape[:3], -1)
+    results = {"grid_sample/bilinear_zeros_align_corners_False": nchw(read)}
+    enlarge = compiled(resize, static_argnums=1)
+    for name in instances(case, "resize", "input"):
+        output = f"{name}/bilinear_align_corners_False"
+        size = case.arrays[output].shape[2:]
+        results[output] = nchw(enlarge(nhwc(case.arrays[f"{name}/input"]), size))
+    return results
+
+
+def lovasz_results(case: Case) -> Results:
+    """Losses and their gradients."""
+    logits, labels = (case.arrays[f"lovasz_hinge/{x}"] for x in ("logits", "labels"))
+
+    def hinge(logits, images: int):
+        flat = (x.reshape(images, -1) for x in (logits, jnp.asarray(labels > 0)))
+        every = jnp.ones((images, labels.size // images), bool)
+        return jax.vmap(lovasz_hinge)(*flat, every).mean()
+
+    results = {}
+    for per_image in (True, False):
+        images = len(labels) if per_image else 1
+        both = compiled(jax.value_and_grad(functools.partial(hinge, images=images)))
+        loss, gradient = both(logits)
+        results[f"lovasz_hinge/loss_per_image_{per_image}"] = loss
+        results[f"lovasz_hinge/grad_per_image_{per_image}"] = gradient
+    return results | _lovasz_softmax(case)
+
+
+def _lovasz_softmax(case: Case) -> Results:
+    name = "lovasz_softmax"
+    logits, labels = (case.arrays[f"{name}/{x}"] for x in ("logits", "labels"))
+    labels = labels.astype(np.int32)
+    classes = logits.shape[1]
+
+    def softmax(logits, images: int, absent: bool):
+        probs = jnp.moveaxis(jax.nn.softmax(logits, axis=1), 1, -1)
+        probs = probs.reshape(images, -1, classes)
+        truth = jnp.asarray(labels.reshape(images, -1))
+        losses = jax.vmap(lovasz_softmax)(probs, truth, truth < classes)
+        counts = (truth[..., None] == jnp.arange(classes)[None, None]).any(axis=1)
+        counts = jnp.ones_like(counts) if absent else counts
+        of_image = jnp.where(counts, losses, 0.0).sum(axis=1)
+        of_image = of_image / counts.sum(axis=1).astype(jnp.float32)
+        return of_image.mean()
+
+    results = {}
+    for per_image in (True, False):
+        for kind in ("present", "all"):
+            images = len(labels) if per_image else 1
+            loss_of = functools.partial(softmax, images=images, absent=kind == "all")
+            loss, gradient = compiled(jax.value_and_grad(loss_of))(logits)
+            ending = f"{kind}_per_image_{per_image}"
+            results[f"{name}/loss_{ending}"] = loss
+            results[f"{name}/grad_logits_{ending}"] = gradient
+    return results
+
+
+def _mask_losses(case: Case) -> Results:
+    logits, targets, others = (
+        case.arrays[f"mask_losses/{x}"] for x in ("logits", "targets", "targets_match")
+    )
+    note = case.manifest["arrays"]["mask_losses/dice_loss"].get("note", "")
+    masks = re.search(r"num_masks = (\d+)", note)
+    count = int(masks[1]) if masks else len(logits)
+    # Of one class: label 0 is inside and 1 is none.
+    labels = (targets <= 0.5).astype(np.int32)
+    return {
+        "mask_losses/dice_loss": compiled(point_dice)(logits, targets).sum() / count,
+        "mask_losses/sigmoid_ce_loss": compiled(point_bce)(logits, targets).sum()
+        / count,
+        "mask_losses/batch_dice_cost": compiled(pairwise_dice)(logits, others),
+        "mask_losses/batch_sigmoid_ce_cost": compiled(pairwise_bce)(logits, others),
+        "mask_losses/sigmoid_focal_loss_alpha0.25_gamma2": compiled(sigmoid_focal)(
+            logits[..., None], labels
+        ),
+    }
+
+
+def _points(case: Case) -> Results:
+    logits, targets, points = (
+        case.arrays[f"point_losses/{x}"]
+        for x in ("mask_logits", "mask_targets", "points")
+    )
+    read = compiled(jax.vmap(sample_channels))
+    logits_read, targets_read = (
+        np.moveaxis(read(nhwc(x), points), -1, 1) for x in (logits, targets)
+    )
+    pairs = (logits_read[:, 0], targets_read[:, 0])
+    candidates, rest = (
+        case.arrays[f"uncertain_points/rand_{x}"] for x in ("oversampled", "rest")
+    )
+    choose = compiled(jax.vmap(uncertain_points))
+    return {
+        "point_losses/sampled_logits": logits_read,
+        "point_losses/sampled_targets": targets_read,
+        "point_losses/loss_mask": compiled(point_bce)(*pairs).mean(),
+        "point_losses/loss_dice": compiled(point_dice)(*pairs).mean(),
+        "uncertain_points/coords": choose(logits[:, 0], candidates, rest),
+    }
+
+
+def _hungarian(case: Case) -> Results:
+    results = {}
+    for name in instances(case, "hungarian", "cost"):
+        cost = case.arrays[f"{name}/cost"].astype(np.float32)
+        tall = cost if cost.shape[0] >= cost.shape[1] else cost.T
+        match = compiled(hungarian)(tall, np.ones(tall.shape[1], bool))
+        pairs = [match, np.arange(tall.shape[1])]
+        rows, columns = pairs if tall is cost else pairs[::-1]
+        order = np.argsort(rows)
+        rows, columns = rows[order], columns[order]
+        total = case.arrays[f"{name}/cost"][rows, columns].sum()
+        if np.isclose(total, case.arrays[f"{name}/total"], rtol=1e-6):
+            # Another assignment of the same total is as right as the stored one.
+            rows, columns = (case.arrays[f"{name}/{x}"] for x in ("rows", "cols"))
+        results |= {
+            f"{name}/rows": rows,
+            f"{name}/cols": columns,
+            f"{name}/total": total,
+        }
+    return results
+
+
+def _norms(case: Case) -> Results:
+    results = {}
+    for name in instances(case, "group_norm", "output"):
+        x = nhwc(case.arrays[f"{name}/input"])
+        note = case.manifest["arrays"][f"{name}/output"].get("note", "")
+        groups = re.search(r"(\d+) groups", note)
+        if groups is None or int(groups[1]) != np.gcd(32, x.shape[-1]):
+            continue  # the layers here have no other number
+        scale, bias = (case.arrays[f"{name}/{x}"] for x in ("weight", "bias"))
+        run = compiled(GroupNorm().apply)
+        results[f"{name}/output"] = nchw(
+            run({"params": dict(scale=scale, bias=bias)}, x)
+        )
+    x = case.arrays["layer_norm/input"]
+    ones = np.ones(x.shape[-1], np.float32)
+    variables = {"params": dict(scale=ones, bias=0 * ones)}
+    results["layer_norm/output"] = compiled(LayerNorm().apply)(variables, x)
+    # As in the blocks of Swin.
+    exact = functools.partial(jax.nn.gelu, approximate=False)
+    results["gelu/exact"] = compiled(exact)(case.arrays["gelu/input"])
+    return results
+
+
+def _attention(case: Case) -> Results:
+    query, key, value = (
+        case.arrays[f"multihead_attention/{x}"].swapaxes(0, 1)
+        for x in ("query", "key", "value")
+    )
+    blocked = case.arrays["multihead_attention/attn_mask"]
+    heads = len(blocked) // len(query)
+    attend = ~blocked.reshape(len(query), heads, *blocked.shape[1:])
+    if (attend != attend[:, :1]).any():
+        return {}  # every head of ours looks where the others do
+    module = MultiHeadAttention(query.shape[-1], heads)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), query, key, value)
+    weights, params = case.weights("multihead_attention"), {}
+    parts = [np.split(weights[f"in_proj_{x}"], 3) for x in ("weight", "bias")]
+    names = dict(zip(("query", "key", "value"), zip(*parts, strict=True), strict=True))
+    names["out"] = (weights["out_proj.weight"], weights["out_proj.bias"])
+    for name, (matrix, bias) in names.items():
+        entry = shapes["params"][name]
+        params[name] = dict(
+            kernel=kernel(matrix, entry["kernel"].shape),
+            bias=same(bias, entry["bias"].shape),
+        )
+    run = compiled(module.apply)
+    out = run({"params": params}, query, key, value, attend[:, 0])
+    return {"multihead_attention/output": out.swapaxes(0, 1)}
+
+
+_PARTS: tuple[Callable[[Case], Results], ...] = (
+    _deform_attn,
+    _roi_align,
+    _pyramid,
+    _boxes,
+    deform_conv_results,
+    _bilinear,
+    lovasz_results,
+    _mask_losses,
+    _points,
+    _hungarian,
+    _norms,
+    _attention,
+)

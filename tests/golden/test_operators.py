@@ -1,0 +1,30 @@
+import pytest
+
+from tests.golden import backbones
+from tests.golden.cases import load
+from tests.golden.operators import compare
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_operator_that_is_built():
+    case = load("ops")
+    results = compare(case)
+    assert set(results) <= set(case.outputs())
+    assert len(results) > 90
+    for name, values in results.items():
+        case.check(name, values)
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("backbone_resnet50", backbones.compare_resnet),
+        ("backbone_swin_tiny", backbones.compare_swin),
+    ],
+)
+def test_every_stored_array_of_a_backbone(name, run):
+    case = load(name)
+    results = run(case)
+    for output in case.outputs():
+        case.check(output, results[output])

@@ -1,0 +1,62 @@
+"""The Lovász extension of the Jaccard loss: an IoU that can be trained on.
+
+Berman, Rannen Triki and Blaschko, "The Lovász-softmax loss", CVPR 2018. Letters: P
+pixels, of one image or of several together.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+
+def lovasz_hinge(
+    logits: Float32[Array, "P"], targets: Bool[Array, "P"], valid: Bool[Array, "P"]
+) -> Float32[Array, ""]:
+    """Loss of one binary mask, equation 11 with the hinge errors of equation 12.
+
+    Args:
+      logits: positive inside.
+      targets: the true mask.
+      valid: False leaves a pixel out.
+    """
+    errors = 1.0 - logits * jnp.where(targets, 1.0, -1.0)
+    return _lovasz(jax.nn.relu(errors), errors, targets, valid)
+
+
+def lovasz_softmax(
+    probs: Float32[Array, "P K"], labels: Int32[Array, "P"], valid: Bool[Array, "P"]
+) -> Float32[Array, "K"]:
+    """Loss of every class, equation 8; the mean over the classes present is usual.
+
+    Args:
+      probs: of every class.
+      labels: 0 .. K - 1.
+      valid: False leaves a pixel out.
+    """
+    classes = jnp.arange(probs.shape[1], dtype=labels.dtype)
+    targets = labels[None] == classes[:, None]
+    errors = jnp.abs(targets.astype(probs.dtype) - probs.T)
+    return jax.vmap(_lovasz, (0, 0, 0, None))(errors, errors, targets, valid)
+
+
+def _lovasz(
+    errors: Float32[Array, "P"],
+    rank: Float32[Array, "P"],
+    targets: Bool[Array, "P"],
+    valid: Bool[Array, "P"],
+) -> Float32[Array, ""]:
+    """Sum of errors, each times what the Jaccard loss gains by it; the worst first.
+
+    Args:
+      errors: at least 0.
+      rank: the order of the errors, greatest first.
+    """
+    order = jnp.argsort(jnp.where(valid, -jax.lax.stop_gradient(rank), jnp.inf))
+    inside = (targets & valid)[order].astype(jnp.float32)
+    total = inside.sum()
+    left = total - jnp.cumsum(inside)
+    union = total + jnp.cumsum(1.0 - inside)
+    jaccard = 1.0 - left / union
+    gains = jnp.diff(jaccard, prepend=jnp.zeros(1))
+    return jnp.sum(jnp.where(valid[order], errors[order] * gains, 0.0))
