@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_pipeline.datasets.ytvis_json import MAX_PIXELS, MAX_SIDE
 from data_pipeline.errors import DataError
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO comes as JPEG
+MAX_SIDE = 16_384  # pixels, of a frame
+# Of a frame; as in vis_jax.metrics.json_checks, which says why.
+MAX_PIXELS = 3 * 2**24 - 1
 MAX_BYTES = 2**30  # of an image file
 ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
 

@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from data_pipeline.datasets.dataset import Category
-from data_pipeline.datasets.ytvis_json import MAX_PIXELS, MAX_SIDE, stays_inside
+from data_pipeline.datasets.ytvis_json import stays_inside
 from data_pipeline.errors import DataError, is_name
+from data_pipeline.images import MAX_PIXELS, MAX_SIDE
 
 Fail = Callable[..., DataError]
 

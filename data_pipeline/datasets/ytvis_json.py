@@ -15,11 +15,9 @@ import numpy as np
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, Report, attempt, is_name, stop
+from data_pipeline.images import MAX_PIXELS, MAX_SIDE
 from data_pipeline.rle import Runs
 
-MAX_SIDE = 16_384  # pixels
-# Of a frame; as in vis_jax.metrics.json_checks, which says why.
-MAX_PIXELS = 3 * 2**24 - 1
 MAX_FRAMES = 100_000
 
 # Hidden share for the levels of OVIS: the weights of its evaluator.

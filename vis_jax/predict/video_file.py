@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import MAX_PIXELS
+from data_pipeline.images import MAX_PIXELS, MAX_SIDE
 from vis_jax.predict.errors import PredictError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-MAX_SIDE = 16_384  # pixels, of a frame
 _SKEW = 0.02  # of a display matrix, relative to its scale: about one degree
 _BOXES_OF_FRAMES = (b"mdat", b"moof", b"moov")
 _BOXES = (
