@@ -37,7 +37,6 @@ class ClipTensors(NamedTuple):
 
 
 @runtime_checkable
-@runtime_checkable
 class Renders(Protocol):
     """A data set that draws frames with their masks at once, in NumPy."""
 

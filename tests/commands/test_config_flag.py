@@ -4,8 +4,9 @@ import pytest
 from absl import flags
 
 from tests.command_line import error_of
+from vis_jax.backbones import swin
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.run_settings import read_run
+from vis_jax.commands.run_settings import of_evaluation, read_run
 from vis_jax.settings import to_dict
 
 CONFIG = """
@@ -57,14 +58,32 @@ def test_fields_are_set_with_the_type_they_have(file):
     )
 
 
-@pytest.mark.parametrize("form", ["{}={}", "{} {}"])
+@pytest.mark.parametrize("form", ["--{}={}", "--{} {}", "-{}={}"])
 def test_the_kind_of_a_part_brings_its_own_fields(file, form):
     names = {"model.backbone.name": "swin", "optimizer.kind": "sgd"}
-    words = " ".join(form.format(f"--config.{k}", v) for k, v in names.items()).split()
+    words = " ".join(form.format(f"config.{k}", v) for k, v in names.items()).split()
     words += ["--config.model.backbone.window=9", "--config.optimizer.momentum=0.5"]
     config = config_of("--config", file, *words)
     assert (config.model.backbone.name, config.model.backbone.window) == ("swin", 9)
     assert config.optimizer.momentum == 0.5
+
+
+def test_another_backbone_than_that_of_the_config_takes_its_variant():
+    config = config_of(
+        "--config", "configs/ifr_r50.py", "--config.model.backbone.name=swin",
+        "--config.model.backbone.variant=tiny",
+    )  # fmt: skip
+    assert config.model.backbone == swin.Settings(variant="tiny")
+
+
+def test_fields_of_further_evaluations_can_be_set(file):
+    text = CONFIG.replace("return ConfigDict", "config = ConfigDict")
+    evals = "dict(hard=dict(every=2, test=dict(videos=3)))"
+    file.write_text(f"{text}    config.evals = {evals}\n    return config\n")
+    words = ("--config.evals.hard.every=5", "--config.evals.hard.test.videos=7")
+    config = config_of("--config", file, *words)
+    assert config.evals["hard"].every == 5
+    assert of_evaluation(config, "hard").test.videos == 7
 
 
 def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
@@ -109,6 +128,10 @@ def test_a_wrong_field_is_named(file, tmp_path, word, expected):
         (
             "config.evals = dict(a=dict(test=dict(x=1)))",
             "evals.a.test.x: no such field",
+        ),
+        (
+            "config.evals = {'': {}}",
+            "evals: expected names of letters, digits, - and _, got ''",
         ),
     ],
 )

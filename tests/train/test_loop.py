@@ -255,7 +255,7 @@ def test_a_metric_that_no_evaluation_has_is_named(tmp_path):
     ):
         run(tmp_path, evaluate=score, **{"train.best": "AR"})
     with pytest.raises(
-        ValueError, match=r"train.best: .* \['', 'hard'\], got 'easy/AP"
+        ValueError, match=r"train.best: .* evals, \['hard'\], got 'easy/AP'"
     ):
         more = [Evaluation("hard", 0, score)]
         run(tmp_path, evaluate=score, more=more, **{"train.best": "easy/AP"})

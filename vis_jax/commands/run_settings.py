@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from vis_jax.train.run_config import RunSettings as LoopSettings
 
 
 @section
-class Evaluation:
+class EvaluationSettings:
     """`evals.NAME`: a further evaluation; what it does not set is as in the config."""
 
     every: Natural = 0  # updates from one to the next; 0 = at the end only
@@ -30,7 +31,7 @@ class RunSettings(LoopSettings):
     test: TestSettings = TestSettings()  # what is evaluated, and how
     model: Any  # the network
     # Further evaluations by name: every, data, test; see docs/architecture.md.
-    evals: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
+    evals: Mapping[str, EvaluationSettings] = dataclasses.field(default_factory=dict)
 
 
 def read_run(values: Mapping) -> RunSettings:
@@ -44,6 +45,10 @@ def read_run(values: Mapping) -> RunSettings:
     """
     run = read_settings(_kind(values.get("system")), values)
     for name in run.evals:
+        if not re.fullmatch(r"[\w-]+", name):  # it becomes the name of a folder
+            raise ValueError(
+                f"evals: expected names of letters, digits, - and _, got {name!r}"
+            )
         of_evaluation(run, name)  # raises where it cannot be
     return run
 

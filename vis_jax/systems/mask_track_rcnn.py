@@ -185,15 +185,14 @@ def build_model(settings: Settings) -> Model:
     model, test = settings.model, settings.test
     _check(model, test)
     dtype = jnp.dtype(settings.compute_dtype)
-    anchors = AnchorGrid(
-        sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
-        ratios=_RATIOS,
-        strides=tuple((stride, stride) for stride in _STRIDES),
-        centre=0.5,
-        rounded=True,
-    )
     rules = Rules(
-        anchors=anchors,
+        anchors=AnchorGrid(
+            sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
+            ratios=_RATIOS,
+            strides=tuple((stride, stride) for stride in _STRIDES),
+            centre=0.5,
+            rounded=True,
+        ),
         proposal_coder=BoxCoder(UNIT, BOTH),
         proposals=ProposalRule(
             before=model.rpn.proposals,
@@ -221,11 +220,10 @@ def build_model(settings: Settings) -> Model:
 
 def _check(model: ModelSettings, test: TestSettings) -> None:
     """Raises ValueError unless detections of known classes can be as many as asked."""
-    if model.num_classes < 1:
-        raise ValueError(
-            f"model.num_classes: expected at least 1, got {model.num_classes}"
-        )
-    most = model.rpn.proposals * model.num_classes
+    classes = model.num_classes
+    if classes < 1:
+        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    most = model.rpn.proposals * classes
     if test.objects > most:
         raise ValueError(
             f"test.objects: expected at most model.rpn.proposals x classes, {most}, got"
@@ -267,17 +265,11 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
     count = len(sizes)
     features = tuple(x[:count] for x in levels)
     out, proposals = apply(Model.propose, features, sizes)
-    anchors = model.anchors(features)
-    if rules.anchors.size > len(anchors):
-        raise ValueError(
-            f"model.rpn.sampled: expected at most {len(anchors)}, the anchors of a"
-            f" frame, got {rules.anchors.size}"
-        )
     rpn = rpn_losses(
         rpn_rng,
         out,
         pair.truth,
-        anchors=anchors,
+        anchors=model.anchors(features),
         sizes=sizes,
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
@@ -303,7 +295,7 @@ def _head_losses(
       apply: (method of Model, its inputs) -> outputs.
       levels: of all frames of the pairs.
       regions: sampled.
-      pair, rules: see there.
+      pair, rules: the frames with their objects, and which regions train.
     """
     count = len(regions.boxes)
     features = tuple(x[:count] for x in levels)
@@ -354,19 +346,15 @@ def track_loss(
     there = jnp.take_along_axis(present, positives.truth, axis=1)
     targets = jnp.where(there, positives.truth + 1, 0)
     own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
-    overlap = jax.vmap(jax.vmap(_iou))(positives.boxes, own)
+    pairs = (positives.boxes[:, :, None], own[:, :, None])
+    overlap = jax.vmap(jax.vmap(box_iou))(*pairs)[..., 0, 0]
     counted = positives.positive & positives.valid & (overlap >= least)
     return match_loss(logits, targets, counted)
-
-
-def _iou(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
-    return box_iou(a[None], b[None])[0, 0]
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """What finds objects, as functions of variables."""
     classes, count = settings.model.num_classes, settings.test.objects
-    widths = (settings.model.track_head.width, settings.model.box_head.width)
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
@@ -395,8 +383,8 @@ def _detector(model: Model, settings: Settings) -> Detector:
             scores=zeros(),
             labels=jnp.full((frames, count), classes, jnp.int32),
             valid=jnp.zeros((frames, count), bool),
-            embeds=zeros(widths[0]),
-            looks=zeros(widths[1]),
+            embeds=zeros(settings.model.track_head.width),
+            looks=zeros(settings.model.box_head.width),
             mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
         )
 

@@ -69,7 +69,7 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
     PyTorch: the learning rate multiplies the whole update, decay and momentum included.
 
     Args:
-      config: see there.
+      config: the section `optimizer`.
       num_steps: updates of the whole run.
       params: the parameters, or their shapes.
 
