@@ -111,6 +111,12 @@ def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
         ("--config.model.backbone.remat=maybe", "config.model.backbone.remat"),
         ("--config.model=3", "--config.model=3: Failed to parse"),
         ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adamw', 's"),
+        ("--config.model.mask_decoder.dim=30", "model.mask_decoder.dim: expected a mu"),
+        ("--config.model.mask_decoder.heads=3", "multiple of 4 and of heads, 3, got 2"),
+        (
+            "--config.model.pixel_decoder.dim=64",
+            "model.mask_decoder.dim: expected model.pixel_decoder.dim, 64, got 256",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(file, tmp_path, word, expected):

@@ -9,7 +9,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.layers.attention import MultiHeadAttention
+from vis_jax.layers.attention import MultiHeadAttention, check_dim
 from vis_jax.layers.mlp import FeedForward
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.queries import (
@@ -36,6 +36,9 @@ class Settings:
     heads: Count = 8  # of the attention
     queries: Count = 100  # most instances of a clip
     mlp_dim: Count = 2048  # width of the feed-forward part
+
+    def __post_init__(self):
+        check_dim(self.dim, self.heads)
 
 
 class ClipDecoder(nn.Module):

@@ -51,6 +51,14 @@ class ModelSettings:
     pixel_decoder: PixelDecoderSettings = PixelDecoderSettings()
     mask_decoder: FrameDecoderSettings | ClipDecoderSettings = FrameDecoderSettings()
 
+    def __post_init__(self):
+        pixels, queries = self.pixel_decoder.dim, self.mask_decoder.dim
+        if queries != pixels:
+            raise ValueError(
+                f"mask_decoder.dim: expected model.pixel_decoder.dim, {pixels}, got"
+                f" {queries}"
+            )
+
 
 @section
 class ClipTestSettings(TestSettings):
