@@ -66,8 +66,7 @@ def _config(options: ConfigDict) -> ConfigDict:
         split=common.valid_split(options.dataset), short_side=360 if resnet else 480
     )
     config.optimizer = dict(
-        kind="adamw", learning_rate=1e-4, weight_decay=0.05, clip_norm=0.01,
-        schedule="step", decay_at=(5_500,) if long else (4_000,),
+        clip_norm=0.01, decay_at=(5_500,) if long else (4_000,),
         rates=(("backbone/.*", 0.1), (".*", 1.0)),
         decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip

@@ -44,7 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         split="val", videos=50, short_side=height, chunk=12, frame_buckets=(12, 24, 36)
     )
     config.optimizer = dict(
-        learning_rate=1e-3, weight_decay=0.05, clip_norm=0.1, warmup_steps=50,
+        learning_rate=1e-3, clip_norm=0.1, warmup_steps=50,
         schedule="cosine", decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
     config.train = dict(keep=2, image_every=500)

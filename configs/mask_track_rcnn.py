@@ -58,9 +58,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.num_steps = 12 * epoch
     config.model = dict(
         num_classes=classes,
-        backbone=dict(
-            name="resnet", variant=VARIANTS[options.backbone], norm="frozen_stats"
-        ),
+        backbone=dict(name="resnet", variant=VARIANTS[options.backbone]),
     )
     config.test = dict(
         split=common.valid_split(options.dataset), long_side=640, top=100

@@ -40,7 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         frame_buckets=(12, 24, 36), tracks=120,
     )  # fmt: skip
     config.optimizer = dict(
-        learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0, warmup_steps=100,
+        learning_rate=1e-3, clip_norm=1.0, warmup_steps=100,
         schedule="cosine", decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
     config.train = dict(keep=2, image_every=500)

@@ -98,7 +98,7 @@ def fields_of(kind: type) -> dict[str, Field]:
     return _fields_of(kind)
 
 
-@functools.cache
+@functools.cache  # whose arguments mypy knows as Hashable only
 def _fields_of(kind: Any) -> dict[str, Field]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
@@ -252,7 +252,7 @@ def _read_nested(path: str, kinds: tuple[type, ...], value: Any, before: Any) ->
 
 
 def _read_named(path: str, annotation: Any, values: Mapping) -> dict[str, Any]:
-    """Settings by names that the user chooses, or what only the user of it knows."""
+    """Settings by names that the user chooses; plain values where it has no class."""
     kinds = union_of(annotation)
     if not kinds:
         return dict(values)
@@ -263,7 +263,7 @@ def _read_named(path: str, annotation: Any, values: Mapping) -> dict[str, Any]:
 
 
 def _convert(annotation: Any, value: Any) -> Any:
-    """The value as the type that is asked for; TypeError if it is none of it."""
+    """The value as the type of a field; TypeError if it has another type."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         for option in arguments:

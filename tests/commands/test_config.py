@@ -50,9 +50,38 @@ def test_what_the_config_sets_has_a_star_and_its_default():
     assert "(float, ..), 0 .. 1" in format_section("", Square())
 
 
+@section
+class Bag:
+    """`bag`: what holds a ball."""
+
+    ball: Ball = Ball(radius=9)
+
+
+def test_the_default_of_a_section_is_that_of_the_class_around_it():
+    (top, _, none), (path, ball, default) = sections(Bag(ball=Ball(radius=9, other=5)))
+    assert (top, none, path, default) == ("", None, "ball", Ball(radius=9))
+    lines = format_section(path, ball, default).splitlines()
+    assert "  radius = 9  (int, at least 1)" in lines
+    assert "* other = 5  (int, at least 1; default 3)" in lines
+    *_, (_, _, default) = sections(Union(part=Square()))
+    assert default is None  # a disc has no defaults for a square
+
+
+@section
+class Union:
+    """Holds either kind."""
+
+    part: Disc | Square = Disc()
+
+
+def test_a_title_names_its_section_once():
+    assert format_section("bag", Bag()) == "bag: what holds a ball."
+    assert format_section("bags.one", Bag()) == "bags.one: `bag`: what holds a ball."
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_field_of_a_recipe_is_explained(name):
-    for path, settings in sections(recipe(name, None), ""):
+    for path, settings, _ in sections(recipe(name, None)):
         texts = comments_of(type(settings))
         silent = [
             field.name
@@ -70,7 +99,7 @@ def test_prints_a_config_with_what_the_command_line_sets():
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "* style = 'caffe'  ('torch' or 'caffe'; default 'torch')" in outcome.out
-    assert "model.mask_decoder: " in outcome.out
-    assert "optimizer: " not in outcome.out
+    assert "\nmodel.mask_decoder of IFR: " in outcome.out
+    assert "\noptimizer: " not in outcome.out
     wrong = error_of("config", "--config=configs/ifr_r50.py", "--section=modl")
     assert wrong == "--section: expected a section of the config, got 'modl'"

@@ -4,8 +4,9 @@ import pytest
 from absl import flags
 
 from tests.command_line import error_of
+from vis_jax.backbones import swin
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.run_settings import Evaluation, read_run
+from vis_jax.commands.run_settings import of_evaluation, read_run
 from vis_jax.settings import to_dict
 
 CONFIG = """
@@ -57,24 +58,32 @@ def test_fields_are_set_with_the_type_they_have(file):
     )
 
 
-@pytest.mark.parametrize("form", ["{}={}", "{} {}"])
+@pytest.mark.parametrize("form", ["--{}={}", "--{} {}", "-{}={}"])
 def test_the_kind_of_a_part_brings_its_own_fields(file, form):
     names = {"model.backbone.name": "swin", "optimizer.kind": "sgd"}
-    words = " ".join(form.format(f"--config.{k}", v) for k, v in names.items()).split()
+    words = " ".join(form.format(f"config.{k}", v) for k, v in names.items()).split()
     words += ["--config.model.backbone.window=9", "--config.optimizer.momentum=0.5"]
     config = config_of("--config", file, *words)
     assert (config.model.backbone.name, config.model.backbone.window) == ("swin", 9)
     assert config.optimizer.momentum == 0.5
 
 
-def test_fields_of_evaluations_are_set_by_name(file):
-    text = file.read_text().replace("model=model)", "model=model, evals=dict(a=more))")
-    more = "more = dict(every=3, test=dict(videos=1))\n    return"
-    file.write_text(text.replace("return", more))
-    words = ["--config.evals.a.every=5", "--config.evals.a.test.videos=2"]
-    assert config_of("--config", file, *words).evals == {
-        "a": Evaluation(every=5, test=dict(videos=2))
-    }
+def test_another_backbone_than_that_of_the_config_takes_its_variant():
+    config = config_of(
+        "--config", "configs/ifr_r50.py", "--config.model.backbone.name=swin",
+        "--config.model.backbone.variant=tiny",
+    )  # fmt: skip
+    assert config.model.backbone == swin.Settings(variant="tiny")
+
+
+def test_fields_of_further_evaluations_can_be_set(file):
+    text = CONFIG.replace("return ConfigDict", "config = ConfigDict")
+    evals = "dict(hard=dict(every=2, test=dict(videos=3)))"
+    file.write_text(f"{text}    config.evals = {evals}\n    return config\n")
+    words = ("--config.evals.hard.every=5", "--config.evals.hard.test.videos=7")
+    config = config_of("--config", file, *words)
+    assert config.evals["hard"].every == 5
+    assert of_evaluation(config, "hard").test.videos == 7
 
 
 def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
@@ -102,6 +111,12 @@ def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
         ("--config.model.backbone.remat=maybe", "config.model.backbone.remat"),
         ("--config.model=3", "--config.model=3: Failed to parse"),
         ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adamw', 's"),
+        ("--config.model.mask_decoder.dim=30", "model.mask_decoder.dim: expected a mu"),
+        ("--config.model.mask_decoder.heads=3", "multiple of 4 and of heads, 3, got 2"),
+        (
+            "--config.model.pixel_decoder.dim=64",
+            "model.mask_decoder.dim: expected model.pixel_decoder.dim, 64, got 256",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(file, tmp_path, word, expected):
@@ -119,6 +134,10 @@ def test_a_wrong_field_is_named(file, tmp_path, word, expected):
         (
             "config.evals = dict(a=dict(test=dict(x=1)))",
             "evals.a.test.x: no such field",
+        ),
+        (
+            "config.evals = {'': {}}",
+            "evals: expected names that begin with a letter, not with step_",
         ),
     ],
 )

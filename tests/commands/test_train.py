@@ -190,3 +190,20 @@ for step in range(2):
         for process in processes:
             process.kill()
     assert codes == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("updates", "expected"),
+    [
+        ("10", "expected first,last such as 10,20, got 10"),
+        ("2,x", "expected first,last such as 10,20, got 2,x"),
+        ("3,2", "expected first,last such as 10,20, got 3,2"),
+        ("0,2", "expected first,last such as 10,20, got 0,2"),
+        ("5,6", "expected updates of the run, which has 4, got 5,6"),
+    ],
+)
+def test_updates_to_profile_that_cannot_be_are_named(tmp_path, updates, expected):
+    words = ("--config", "configs/ifr_shapes.py:debug", "--profile", updates)
+    message = error_of("train", "--workdir", tmp_path / "run", *words)
+    assert message == f"--profile: {expected}"
+    assert not (tmp_path / "run").exists()

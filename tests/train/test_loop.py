@@ -121,6 +121,23 @@ def test_sigterm_saves_and_exits_with_zero(unbroken, tmp_path):
     assert_same(state, expected)
 
 
+def test_a_resumed_run_makes_up_for_the_evaluation_that_a_sigterm_left_out(tmp_path):
+    def batches(start):
+        for number, batch in enumerate(toy_batches(start), start):
+            if number == 1:  # of the second update
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    def evaluate(variables, step):
+        return {"AP": float(variables["batch_stats"]["updates"])}
+
+    options = {"evaluate": evaluate, "train.eval_every": 2}
+    with pytest.raises(SystemExit):
+        run(tmp_path, batches=batches, **options)
+    _, recorder = run(tmp_path, **options)
+    assert recorder.evaluations == {2: {"AP": 2.0}, 4: {"AP": 4.0}, 6: {"AP": 6.0}}
+
+
 def test_a_finished_run_evaluates_again_and_trains_no_more(unbroken):
     workdir, expected, *_ = unbroken
     state, recorder = run(workdir, evaluate=lambda variables, step: {"AP": 1.0})
@@ -255,7 +272,7 @@ def test_a_metric_that_no_evaluation_has_is_named(tmp_path):
     ):
         run(tmp_path, evaluate=score, **{"train.best": "AR"})
     with pytest.raises(
-        ValueError, match=r"train.best: .* \['', 'hard'\], got 'easy/AP"
+        ValueError, match=r"train.best: .* evals, \['hard'\], got 'easy/AP'"
     ):
         more = [Evaluation("hard", 0, score)]
         run(tmp_path, evaluate=score, more=more, **{"train.best": "easy/AP"})

@@ -11,7 +11,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.layers.attention import KeysValues, MultiHeadAttention
+from vis_jax.layers.attention import KeysValues, MultiHeadAttention, check_dim
 from vis_jax.layers.mlp import FeedForward
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.queries import (
@@ -39,6 +39,9 @@ class Settings(DecoderSettings):
     mask_clip_group: bool = True  # clip-level queries look only inside their mask, too
     temporal_position: bool = False  # the keys of the clip update know their frame
     remat: bool = False  # recompute steps in the backward pass: less memory
+
+    def __post_init__(self):
+        check_dim(self.dim, self.heads)
 
 
 class FrameRecurrence(nn.Module):

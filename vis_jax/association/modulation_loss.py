@@ -80,7 +80,7 @@ def osmn_loss(
       variables: its own: 'params' and 'batch_stats'.
       batch: clips; of one frame, too, where it is guide and target at once.
       rng: of the choice, the perturbation of the guides and the dropout.
-      rule: see there.
+      rule: which objects are segmented, and how; see `Rule`.
     """
     rng, dropout = jax.random.split(rng)
     keys = jax.random.split(rng, batch.images.shape[0])

@@ -1,8 +1,7 @@
 """Prints every field of a config: its value, what it may be, and what it means.
 
-A star marks what the config sets; all else is the default. Any field can be set on the
-command line of the other commands as --config.SECTION.FIELD=VALUE, and here as well, to
-see what that gives.
+A star marks what differs from the default. Any field can be set on the command line as
+--config.SECTION.FIELD=VALUE, here and with the other commands.
 
 examples:
   python -m vis_jax.main config --config configs/ifr_r50.py
@@ -41,37 +40,53 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Prints the fields."""
     wanted, found = values.section or "", False
-    for path, section in sections(read_config(values), ""):
+    for path, section, default in sections(read_config(values)):
         if not wanted or path == wanted or path.startswith(f"{wanted}."):
             found = True
-            print(format_section(path, section), end="\n\n")
+            print(format_section(path, section, default), end="\n\n")
     if not found:
         raise ValueError(f"--section: expected a section of the config, got {wanted!r}")
 
 
-def sections(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Settings and those inside them, each with its path."""
-    yield path, settings
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+def sections(
+    settings: Any, path: str = "", default: Any = None
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (path, settings, default) of settings and of all sections inside them.
+
+    The default of a section is the one in the class around it; None if that has none,
+    or has settings of another class.
+    """
+    yield path, settings, default
+    for name, field in fields_of(type(settings)).items():
+        value = getattr(settings, name)
         if dataclasses.is_dataclass(value):
-            yield from sections(value, f"{path}.{field.name}" if path else field.name)
+            own = field.default if default is None else getattr(default, name)
+            same = own if type(own) is type(value) else None
+            yield from sections(value, f"{path}.{name}" if path else name, same)
 
 
-def format_section(path: str, settings: Any) -> str:
-    """The fields of one section, those of the sections inside it left out."""
+def format_section(path: str, settings: Any, default: Any = None) -> str:
+    """The fields of one section, without the sections inside it.
+
+    Args:
+      path: of the section in the config.
+      settings: its values.
+      default: settings of the same class; None: the defaults of the class.
+    """
     title = (inspect.getdoc(type(settings)) or "").partition("\n")[0]
-    lines = [f"{path or 'config'}: {title}"]
+    named = title.startswith(f"`{path}`")  # the docstring begins with the path
+    lines = [title.replace("`", "", 2) if named else f"{path or 'config'}: {title}"]
     comments = comments_of(type(settings))
     for name, field in fields_of(type(settings)).items():
         value = getattr(settings, name)
         if dataclasses.is_dataclass(value):
             continue
         star, text = " ", describe(field)
-        if value != field.default:
+        usual = field.default if default is None else getattr(default, name)
+        if value != usual:
             star = "*"
-            if field.default is not dataclasses.MISSING:
-                text += f"; default {field.default!r}"
+            if usual is not dataclasses.MISSING:
+                text += f"; default {usual!r}"
         lines.append(f"{star} {name} = {value!r}  ({text})")
         lines += textwrap.wrap(
             comments.get(name, ""), _WIDTH, initial_indent=" " * 6,

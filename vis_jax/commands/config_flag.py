@@ -138,14 +138,15 @@ def _check_fields(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _with_choices(recipe: dict, arguments: list[str]) -> dict:
-    """The recipe with `name` and `kind` of its parts as the command line has them.
+    """The recipe with `name`, `kind` and `variant` of its parts from the command line.
 
-    They decide which other fields there are, and so come before the defaults.
+    They decide which other fields and values there are: they must be known before the
+    recipe is read.
     """
     for argument in arguments:
         head = argument.partition("=")[0]
-        path = head.removeprefix("--").split(".")
-        if path[0] != "config" or path[-1] not in ("name", "kind"):
+        path = head.lstrip("-").split(".")
+        if path[0] != "config" or path[-1] not in ("name", "kind", "variant"):
             continue
         value, node = _argument(arguments, ".".join(path)), recipe
         for part in path[1:-1]:
@@ -155,7 +156,7 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
 
 
 def _overridable(value: Any) -> Any:
-    """Settings as fields that flags can set, also those that are None as yet."""
+    """Settings as a tree of fields that flags can set, those that are None as well."""
     if isinstance(value, Mapping):
         return {name: _overridable(item) for name, item in value.items()}
     if not dataclasses.is_dataclass(value):

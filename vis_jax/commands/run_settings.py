@@ -14,7 +14,7 @@ from vis_jax.train.run_config import RunSettings as LoopSettings
 
 
 @section
-class Evaluation:
+class EvaluationSettings:
     """`evals.NAME`: a further evaluation; what it does not set is as in the config."""
 
     every: Natural = 0  # updates from one to the next; 0 = at the end only
@@ -31,7 +31,7 @@ class RunSettings(LoopSettings):
     test: TestSettings = TestSettings()  # what is evaluated, and how
     model: Any  # the network
     # Further evaluations by name: every, data, test; see docs/training.md.
-    evals: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
+    evals: Mapping[str, EvaluationSettings] = dataclasses.field(default_factory=dict)
 
 
 def read_run(values: Mapping) -> RunSettings:

@@ -61,11 +61,17 @@ def run(values: flags.FlagValues) -> None:
         return
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
-    train_config(read_config(values), values.workdir, window=_window(values.profile))
+    config = read_config(values)
+    window = _window(values.profile, config.num_steps)
+    train_config(config, values.workdir, window=window)
 
 
-def _window(updates: list[str] | None) -> "Window | None":
-    """Raises ValueError unless the updates to profile are two ascending numbers."""
+def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
+    """The updates to profile.
+
+    Raises:
+      ValueError: they are not two ascending numbers, or the run ends before them.
+    """
     from vis_jax.train.profile import Window
 
     if updates is None:
@@ -74,6 +80,11 @@ def _window(updates: list[str] | None) -> "Window | None":
     if len(numbers) != 2 or len(updates) != 2 or not 1 <= numbers[0] <= numbers[1]:
         got = ",".join(updates)
         raise ValueError(f"--profile: expected first,last such as 10,20, got {got}")
+    if numbers[0] > num_steps:
+        raise ValueError(
+            f"--profile: expected updates of the run, which has {num_steps}, got"
+            f" {numbers[0]},{numbers[1]}"
+        )
     return Window(*numbers)
 
 

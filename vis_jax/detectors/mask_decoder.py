@@ -9,7 +9,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.layers.attention import MultiHeadAttention
+from vis_jax.layers.attention import MultiHeadAttention, check_dim
 from vis_jax.layers.mlp import FeedForward
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.queries import (
@@ -32,6 +32,9 @@ class Settings(DecoderSettings):
     """`model.mask_decoder` of Mask2Former-VIS: queries see all frames of a clip."""
 
     kind: Literal["m2f_vis"] = "m2f_vis"  # or ifr, with fields of its own
+
+    def __post_init__(self):
+        check_dim(self.dim, self.heads)
 
 
 class ClipDecoder(nn.Module):

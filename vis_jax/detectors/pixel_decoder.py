@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.layers.attention import check_dim
 from vis_jax.layers.conv import Conv
 from vis_jax.layers.deform import MSDeformAttention
 from vis_jax.layers.norm import LayerNorm
@@ -36,6 +37,9 @@ class Settings:
     points: Count = 4  # sampling points of a head on each level
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory
+
+    def __post_init__(self):
+        check_dim(self.dim, self.heads)
 
 
 class PixelFeatures(NamedTuple):

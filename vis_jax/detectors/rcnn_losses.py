@@ -50,7 +50,15 @@ def rpn_losses(
       sizes: height and width of each image's content in pixels.
       coder: of the deltas.
       rule: how many anchors, and which.
+
+    Raises:
+      ValueError: the rule asks for more anchors than there are.
     """
+    if rule.size > len(anchors):
+        raise ValueError(
+            f"model.rpn.sampled: expected at most {len(anchors)}, the anchors of a"
+            f" frame, got {rule.size}"
+        )
 
     def one(key: PRNGKeyArray, truth: Truth, size: Int32[Array, "2"]) -> AnchorTargets:
         usable = inside(anchors, size)

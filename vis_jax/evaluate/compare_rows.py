@@ -51,7 +51,7 @@ def cue_rows(parts: Parts, name: str) -> list[Row]:
     """Every choice of the three cues, in the order of Table 2; the others weigh 0.
 
     Args:
-      parts: see there.
+      parts: what the rows are made of; see `Parts`.
       name: of the tracker; its weights say how much a cue counts.
     """
     return [
@@ -78,7 +78,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     """Perfect detections with a tracker, and detections with perfect identities.
 
     Args:
-      parts: see there.
+      parts: what the rows are made of; see `Parts`.
       name: of the tracker.
       rule: which detection is which object.
     """

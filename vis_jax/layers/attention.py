@@ -14,6 +14,19 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, PRNGKeyArray
 _BLOCKED = -1e9
 
 
+def check_dim(dim: int, heads: int) -> None:
+    """Checks the settings `dim` and `heads` of a transformer on images.
+
+    Raises:
+      ValueError: heads would not share the channels evenly, or the sine and cosine of
+        two coordinates would not.
+    """
+    if dim % heads or dim % 4:
+        raise ValueError(
+            f"dim: expected a multiple of 4 and of heads, {heads}, got {dim}"
+        )
+
+
 class KeysValues(NamedTuple):
     """Projected keys and values, split in heads."""
 

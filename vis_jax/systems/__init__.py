@@ -10,15 +10,15 @@ from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
 
 
-class Method(NamedTuple):
-    """What can be set of a system, and what makes it.
+class SystemEntry(NamedTuple):
+    """The settings class of a system, and the functions that build it from them.
 
     Attributes:
-      settings: the class of its settings.
-      build: (those settings) -> the system.
-      detector: (those settings) -> what finds objects frame by frame, without what
-        links them; None where a system does not work so.
-      trackers: (those settings) -> what can link these objects, by name.
+      settings: a class made by `section`.
+      build: (settings) -> the system.
+      detector: (settings) -> the part that finds objects frame by frame, without a
+        tracker; None if the system has no such part.
+      trackers: (settings) -> the trackers that can link these objects, by name.
     """
 
     settings: type
@@ -32,7 +32,7 @@ def _osmn(settings: osmn.Settings) -> System:
 
 
 def _detector_of_osmn(settings: osmn.Settings) -> Detector:
-    """That of MaskTrack R-CNN, whose settings are among those of OSMN."""
+    """The detector of MaskTrack R-CNN, whose settings OSMN has among its own."""
     kind = mask_track_rcnn.ModelSettings
     model = kind(**{name: getattr(settings.model, name) for name in fields_of(kind)})
     return mask_track_rcnn.build_detector(
@@ -43,9 +43,9 @@ def _detector_of_osmn(settings: osmn.Settings) -> Detector:
 
 
 SYSTEMS = {
-    "ifr": Method(ifr.Settings, ifr.build),
-    "mask_track_rcnn": Method(
+    "ifr": SystemEntry(ifr.Settings, ifr.build),
+    "mask_track_rcnn": SystemEntry(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector
     ),
-    "osmn": Method(osmn.Settings, _osmn, _detector_of_osmn, osmn.trackers),
+    "osmn": SystemEntry(osmn.Settings, _osmn, _detector_of_osmn, osmn.trackers),
 }

@@ -53,6 +53,11 @@ class ModelSettings:
 
     def __post_init__(self):
         pixels, queries = self.pixel_decoder, self.mask_decoder
+        if queries.dim != pixels.dim:
+            raise ValueError(
+                f"mask_decoder.dim: expected model.pixel_decoder.dim, {pixels.dim}, got"
+                f" {queries.dim}"
+            )
         width = pixels.mask_dim or pixels.dim
         if (queries.mask_dim or queries.dim) != width:
             raise ValueError(

@@ -7,7 +7,6 @@ the published one or another: all see the same detections. Letters: B clips, M t
 objects, S sampled regions, N objects of a frame.
 """
 
-import functools
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -22,6 +21,7 @@ from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
 from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
 from vis_jax.detectors.conventions import CONVENTIONS
+from vis_jax.detectors.frame_pair import Pair, draw_pair
 from vis_jax.detectors.mask_head import MaskHead, of_label
 from vis_jax.detectors.mask_rcnn import BOX_SIDE, MASK_SIDE, Levels, MaskRCNN, Rules
 from vis_jax.detectors.rcnn_losses import (
@@ -30,7 +30,7 @@ from vis_jax.detectors.rcnn_losses import (
     rpn_losses,
     sample_regions,
 )
-from vis_jax.detectors.rcnn_targets import MatchRule, RegionTargets, Truth
+from vis_jax.detectors.rcnn_targets import MatchRule, RegionTargets
 from vis_jax.detectors.rpn import RPN, ProposalRule
 from vis_jax.losses.identity import match_loss
 from vis_jax.losses.rcnn import region_losses
@@ -50,7 +50,7 @@ from vis_jax.systems.detect_then_track import (
 )
 from vis_jax.systems.system import Dtype, System
 from vis_jax.trackers import TRACKERS
-from vis_jax.typing import Array, Bool, Float, Float32, PRNGKeyArray
+from vis_jax.typing import Array, Float, Float32
 
 _STRIDES = (4, 8, 16, 32, 64)
 _RATIOS = (0.5, 1.0, 2.0)
@@ -133,16 +133,6 @@ class TrainRules(NamedTuple):
     track: float  # IoU with the truth from which a region trains the track head
 
 
-class Pair(NamedTuple):
-    """The key frame, and what the reference frame shows of its objects."""
-
-    images: Array  # float32 [2 B, H, W, 3], key frames first
-    truth: Truth  # of the key frames
-    masks: Bool[Array, "B M H W"]  # of the key frames
-    reference_boxes: Float32[Array, "B M 4"]
-    reference_present: Bool[Array, "B M"]
-
-
 def build(settings: Settings) -> System:
     """The system.
 
@@ -186,15 +176,14 @@ def build_model(settings: Settings) -> Model:
     _check(model, test)
     dtype = jnp.dtype(settings.compute_dtype)
     conventions = CONVENTIONS[model.conventions]
-    anchors = AnchorGrid(
-        sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
-        ratios=_RATIOS,
-        strides=tuple((stride, stride) for stride in _STRIDES),
-        centre=conventions.centre,
-        rounded=conventions.rounded,
-    )
     rules = Rules(
-        anchors=anchors,
+        anchors=AnchorGrid(
+            sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
+            ratios=_RATIOS,
+            strides=tuple((stride, stride) for stride in _STRIDES),
+            centre=conventions.centre,
+            rounded=conventions.rounded,
+        ),
         proposal_coder=BoxCoder(UNIT, conventions.log_range),
         proposals=ProposalRule(
             before=model.rpn.proposals,
@@ -225,39 +214,15 @@ def build_model(settings: Settings) -> Model:
 
 def _check(model: ModelSettings, test: TestSettings) -> None:
     """Raises ValueError unless detections of known classes can be as many as asked."""
-    if model.num_classes < 1:
-        raise ValueError(
-            f"model.num_classes: expected at least 1, got {model.num_classes}"
-        )
-    most = model.rpn.proposals * model.num_classes
+    classes = model.num_classes
+    if classes < 1:
+        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    most = model.rpn.proposals * classes
     if test.objects > most:
         raise ValueError(
             f"test.objects: expected at most model.rpn.proposals x classes, {most}, got"
             f" {test.objects}"
         )
-
-
-def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
-    """A random key frame of every clip and another of its frames; the same for T = 1.
-
-    The paper draws the roles at random, too.
-    """
-    rank = jax.random.uniform(rng, batch.frame_valid.shape)
-    order = jnp.argsort(jnp.where(batch.frame_valid, rank, 2.0), axis=1)
-    key, other = order[:, 0], order[:, min(1, order.shape[1] - 1)]
-    rows = jnp.arange(len(key))
-    other = jnp.where(batch.frame_valid[rows, other], other, key)
-    images = jnp.concatenate([batch.images[rows, key], batch.images[rows, other]])
-    pixels = jax.vmap(functools.partial(normalize, style=style))
-    sizes = jnp.concatenate([batch.sizes, batch.sizes])
-    present = batch.present & batch.instance_valid[..., None]
-    return Pair(
-        images=pixels(images[:, None], sizes)[:, 0],
-        truth=Truth(batch.boxes[rows, :, key], batch.labels, present[rows, :, key]),
-        masks=batch.masks[rows, :, key],
-        reference_boxes=batch.boxes[rows, :, other],
-        reference_present=present[rows, :, other],
-    )
 
 
 def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
@@ -271,17 +236,11 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
     count = len(sizes)
     features = tuple(x[:count] for x in levels)
     out, proposals = apply(Model.propose, features, sizes)
-    anchors = model.anchors(features)
-    if rules.anchors.size > len(anchors):
-        raise ValueError(
-            f"model.rpn.sampled: expected at most {len(anchors)}, the anchors of a"
-            f" frame, got {rules.anchors.size}"
-        )
     rpn = rpn_losses(
         rpn_rng,
         out,
         pair.truth,
-        anchors=anchors,
+        anchors=model.anchors(features),
         sizes=sizes,
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
@@ -307,7 +266,7 @@ def _head_losses(
       apply: (method of Model, its inputs) -> outputs.
       levels: of all frames of the pairs.
       regions: sampled.
-      pair, rules: see there.
+      pair, rules: the frames with their objects, and which regions train.
     """
     count = len(regions.boxes)
     features = tuple(x[:count] for x in levels)
@@ -358,19 +317,15 @@ def track_loss(
     there = jnp.take_along_axis(present, positives.truth, axis=1)
     targets = jnp.where(there, positives.truth + 1, 0)
     own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
-    overlap = jax.vmap(jax.vmap(_iou))(positives.boxes, own)
+    pairs = (positives.boxes[:, :, None], own[:, :, None])
+    overlap = jax.vmap(jax.vmap(box_iou))(*pairs)[..., 0, 0]
     counted = positives.positive & positives.valid & (overlap >= least)
     return match_loss(logits, targets, counted)
-
-
-def _iou(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
-    return box_iou(a[None], b[None])[0, 0]
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """What finds objects, as functions of variables."""
     classes, count = settings.model.num_classes, settings.test.objects
-    widths = (settings.model.track_head.width, settings.model.box_head.width)
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
@@ -399,8 +354,8 @@ def _detector(model: Model, settings: Settings) -> Detector:
             scores=zeros(),
             labels=jnp.full((frames, count), classes, jnp.int32),
             valid=jnp.zeros((frames, count), bool),
-            embeds=zeros(widths[0]),
-            looks=zeros(widths[1]),
+            embeds=zeros(settings.model.track_head.width),
+            looks=zeros(settings.model.box_head.width),
             mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
         )
 

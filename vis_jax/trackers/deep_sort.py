@@ -81,7 +81,6 @@ def build(settings: Settings, slots: int) -> Tracker:
     Args:
       settings: `PUBLISHED` or others.
       slots: the most tracks of a video.
-
     """
 
     def start(clip: Clip, detections: Detections) -> State:

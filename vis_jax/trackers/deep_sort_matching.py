@@ -69,36 +69,45 @@ def match_by_cascade(
     alike = _alike(pairs, limits)
     close = pairs.iou_distances <= limits.iou_distance
 
-    def match_rest(
-        matched: Int32[Array, "D"],
-        tracks: Bool[Array, "S"],
-        costs: Float32[Array, "S D"],
-        allowed: Bool[Array, "S D"],
-        limit: float,
-    ) -> Int32[Array, "D"]:
-        allowed = allowed & tracks[:, None] & (detected & (matched == slots))[None]
-        found = jax.lax.cond(
-            allowed.any(),
-            lambda: _assign(costs, allowed, forbidden=limit + 1e-5),
-            lambda: jnp.full_like(matched, slots),
-        )
-        return jnp.minimum(matched, found)
-
     def match_age(
         age: Int32[Array, ""], matched: Int32[Array, "D"]
     ) -> Int32[Array, "D"]:
-        tracks = confirmed & (unseen == age)
-        return match_rest(
-            matched, tracks, pairs.look_distances, alike, limits.look_distance
+        allowed = alike & (confirmed & (unseen == age))[:, None] & detected[None]
+        return _match_rest(
+            matched, pairs.look_distances, allowed, limit=limits.look_distance
         )
 
     oldest = jnp.minimum(jnp.max(jnp.where(confirmed, unseen, 0)), max_age)
     matched = jnp.full(detected.shape, slots, jnp.int32)
     matched = jax.lax.fori_loop(1, oldest + 1, match_age, matched)
     recent = (confirmed & (unseen == 1)).at[matched].set(False, mode="drop")
-    return match_rest(
-        matched, tentative | recent, pairs.iou_distances, close, limits.iou_distance
+    allowed = close & (tentative | recent)[:, None] & detected[None]
+    return _match_rest(matched, pairs.iou_distances, allowed, limit=limits.iou_distance)
+
+
+def _match_rest(
+    matched: Int32[Array, "D"],
+    costs: Float32[Array, "S D"],
+    allowed: Bool[Array, "S D"],
+    *,
+    limit: float,
+) -> Int32[Array, "D"]:
+    """Adds pairs of least cost among the detections that have no track as yet.
+
+    Args:
+      matched: slot of the track that each detection continues, S for none.
+      costs: distances of tracks and detections.
+      allowed: pairs that may be one object.
+      limit: the largest cost of an allowed pair.
+    """
+    slots = costs.shape[0]
+    allowed = allowed & (matched == slots)[None]
+    found = jax.lax.cond(
+        allowed.any(),
+        lambda: _assign(costs, allowed, forbidden=limit + 1e-5),
+        lambda: jnp.full_like(matched, slots),
     )
+    return jnp.minimum(matched, found)
 
 
 def match_by_score(

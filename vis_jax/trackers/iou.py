@@ -47,9 +47,8 @@ def build(settings: Settings, slots: int) -> Tracker:
     """The tracker.
 
     Args:
-      settings: see there.
+      settings: weights, thresholds and rules; see `Settings`.
       slots: the most tracks of a video.
-
     """
 
     def start(clip: Clip, detections: Detections) -> TrackBank:
@@ -79,7 +78,7 @@ def link(
       bank: without embeddings.
       found: detections of the frame.
       overlaps: of detections with tracks, in [0, 1].
-      settings: see there.
+      settings: weights, thresholds and rules; see `Settings`.
 
     Returns:
       The bank after the frame, and the identities of the detections.

@@ -84,7 +84,7 @@ def build(settings: Settings, slots: int) -> Tracker:
     """The tracker; it needs detections with embeddings.
 
     Args:
-      settings: see there.
+      settings: weights, thresholds and rules; see `Settings`.
       slots: the most tracks of a video.
     """
 

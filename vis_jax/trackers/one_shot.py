@@ -165,7 +165,8 @@ def remember(
     Args:
       memory: as it was before.
       masks: of the detections.
-      runner, frame: see there.
+      runner: runs the network; see `Runner`.
+      frame: the current one; see `Frame`.
       slots: of the detections' tracks.
       scores: of the detections.
       wanted: which detections are looked at; their slots differ.

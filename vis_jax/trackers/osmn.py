@@ -61,10 +61,9 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
     """The tracker.
 
     Args:
-      settings: see there.
+      settings: weights, thresholds and rules; see `Settings`.
       slots: the most tracks of a video.
-      network: see there.
-
+      network: predicts the mask of a track; see `one_shot.Network`.
     """
     step = functools.partial(_step, settings=settings)
 

@@ -55,10 +55,9 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
     """The tracker; it shows M masks over the whole canvas.
 
     Args:
-      settings: see there.
+      settings: thresholds and sizes; see `Settings`.
       slots: the most tracks of a video, M.
-      network: see there.
-
+      network: predicts the mask of a track; see `one_shot.Network`.
     """
     step = functools.partial(_step, settings=settings)
 

@@ -51,9 +51,8 @@ def build(settings: Settings, slots: int) -> Tracker:
     Tracks come in the order of their score; those beyond the slots are counted as lost.
 
     Args:
-      settings: see there.
+      settings: weights, thresholds and rules; see `Settings`.
       slots: the most tracks of a video.
-
     """
 
     def start(clip: Clip, detections: Detections) -> tuple:

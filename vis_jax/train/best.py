@@ -15,21 +15,23 @@ class Best:
     """Keeps `workdir/best`: the checkpoint whose metric is the highest so far.
 
     Args:
-      workdir: of the run; a run that goes on compares with what is there.
-      metric: "AP" of the evaluation on `test`, or "NAME/AP"; "" keeps none.
-      names: of the evaluations, "" for that on `test`.
+      workdir: of the run; a resumed run compares with the checkpoint kept there.
+      metric: "AP" for the evaluation on `test`, "NAME/AP" for evals.NAME; "" keeps no
+        checkpoint.
+      names: of the evaluations; "" for the one on `test`.
 
     Raises:
-      ValueError: the metric is of none of them.
+      ValueError: there is no evaluation of that name.
     """
 
     def __init__(self, workdir: str, metric: str, names: Collection[str]):
         self.metric = metric
         name = metric.rpartition("/")[0]
         if metric and name not in names:
+            known = sorted(filter(None, names))
             raise ValueError(
-                f"train.best: expected NAME/METRIC of an evaluation, or METRIC of that"
-                f" on test, with a name of {sorted(names)}, got {metric!r}"
+                "train.best: expected METRIC, of the evaluation on test, or"
+                f" NAME/METRIC with one of evals, {known}, got {metric!r}"
             )
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
         self._value = -math.inf
@@ -40,17 +42,17 @@ class Best:
                 self._value = found["value"]
 
     def offer(self, step: int, values: dict[str, float]) -> bool:
-        """Copies the checkpoint of a step if its metric beats all before.
+        """Copies the checkpoint of a step if its metric beats all earlier ones.
 
         Args:
-          step: whose checkpoint is complete.
-          values: metrics of an evaluation, with "NAME/" in front for evals.NAME.
+          step: has a complete checkpoint.
+          values: metrics of one evaluation, prefixed with "NAME/" for evals.NAME.
 
         Returns:
-          Whether it did.
+          True if the checkpoint was copied.
 
         Raises:
-          ValueError: these values are of the right evaluation, but lack the metric.
+          ValueError: the evaluation that should have the metric lacks it.
         """
         prefix = self.metric.rpartition("/")[0]
         mine = {k for k in values if k.rpartition("/")[0] == prefix}

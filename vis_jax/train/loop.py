@@ -60,6 +60,8 @@ def train(
             evaluations, best=best, checkpoints=checkpoints, writer=writer
         )
         writer.message(parameter_table(state.variables["params"], config.optimizer))
+        if 0 < run.start < last:  # what a SIGTERM at this step has left out
+            scored.run_due(state, run.start)
         for step in range(run.start + 1, last + 1):
             host, batch = next(run.batches)
             before_update(step, state)

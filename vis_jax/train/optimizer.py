@@ -26,7 +26,7 @@ class _Common:
     clip_norm: Annotated[float, Range(above=0)] | None = None
     warmup_steps: Natural = 0  # updates until the rate is reached
     # Share of the rate at update 0, from which it rises; 0 = one step's share.
-    warmup_factor: Momentum = 0.0
+    warmup_factor: Annotated[float, Range(least=0, below=1)] = 0.0
     # step: divided by 10 at each of decay_at; cosine: down to 0 at num_steps.
     schedule: Literal["step", "cosine"] = "step"
     decay_at: tuple[Natural, ...] = ()  # updates, ascending
@@ -69,7 +69,7 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
     PyTorch: the learning rate multiplies the whole update, decay and momentum included.
 
     Args:
-      config: see there.
+      config: the section `optimizer`.
       num_steps: updates of the whole run.
       params: the parameters, or their shapes.
 

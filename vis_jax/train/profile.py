@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+
+from vis_jax.train.state import TrainState
 
 FOLDER = "profile"
 
@@ -19,7 +21,7 @@ class Window(NamedTuple):
 @contextmanager
 def profiled(
     window: Window | None, folder: str
-) -> Iterator[Callable[[int, Any], None]]:
+) -> Iterator[Callable[[int, TrainState], None]]:
     """Writes a trace of the window, to be opened with TensorBoard or Perfetto.
 
     Yields:
@@ -28,7 +30,7 @@ def profiled(
     """
     running = False
 
-    def before_update(step: int, state: Any) -> None:
+    def before_update(step: int, state: TrainState) -> None:
         nonlocal running
         if window is None:
             return
