@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipeline.datasets import ytvis_masks
 from data_pipeline.datasets.coco_json import read_categories
 from data_pipeline.datasets.prepare import prepare
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import parse_annotations
-from data_pipeline.datasets.ytvis_masks import read_mask
+from data_pipeline.datasets.ytvis_masks import MAX_COUNTS, read_mask
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.datasets.ytvis_tfds_builder import build
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, stop
 from tests.command_line import call, error_of
 from tests.hostile.test_frames import READ, write_folder
 from tests.hostile.test_sources import HEIGHT, WIDTH, block, picture, write_labelme
@@ -231,3 +232,21 @@ def test_pngs_in_memory_are_bounded_as_files():
         open_image(io.BytesIO(huge_png(1, 20_000)), fail)
     with open_image(io.BytesIO(huge_png(4, 5)), fail) as image:
         assert isinstance(image, Image.Image)
+
+
+def test_the_masks_of_a_track_are_read_in_portions(monkeypatch):
+    """Memory is taken for some frames at a time; the numbers are the same."""
+    entry = dict(size=[HEIGHT, WIDTH], counts=[10, 5, HEIGHT * WIDTH - 15])
+    other = dict(size=[HEIGHT, WIDTH], counts=[7, HEIGHT * WIDTH - 7])
+    entries = [entry, None, other, other, entry]
+    tables = []
+    for most in (MAX_COUNTS, 4):
+        monkeypatch.setattr(ytvis_masks, "MAX_COUNTS", most)
+        table = ytvis_masks.MaskTable()
+        size = dict(height=HEIGHT, width=WIDTH)
+        index = table.add(entries, **size, fail=DataError, report=stop)
+        tables.append((index.tolist(), table.runs()))
+    (index, runs), (same_index, same_runs) = tables
+    assert index == same_index == [0, -1, 1, 2, 3]
+    np.testing.assert_array_equal(runs.ends, same_runs.ends)
+    np.testing.assert_array_equal(runs.splits, same_runs.splits)
