@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import struct
 import zlib
 
@@ -250,3 +251,12 @@ def test_the_masks_of_a_track_are_read_in_portions(monkeypatch):
     assert index == same_index == [0, -1, 1, 2, 3]
     np.testing.assert_array_equal(runs.ends, same_runs.ends)
     np.testing.assert_array_equal(runs.splits, same_runs.splits)
+
+
+def test_a_pipe_in_place_of_a_json_file_is_refused(folder, tmp_path):
+    build(folder, "train", tmp_path / "packed")
+    file = tmp_path / "packed/train/vis_frames/1.0.0/features.json"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match="features.json: expected a regular file"):
+        TfdsVideos(tmp_path / "packed", "train")
