@@ -6,6 +6,7 @@ decoders start other programs. Only those of `FORMATS` are allowed here.
 
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,9 @@ ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
 # What decoders without a sense of orientation read with the same pixels.
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+# Pillow warns of what is larger than it likes; here MAX_PIXELS is the bound.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Fail = Callable[..., DataError]
 

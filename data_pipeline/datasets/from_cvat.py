@@ -33,6 +33,7 @@ from data_pipeline.errors import DataError, is_name
 
 LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folders"
 _MAX_XML = 2**31  # bytes; it is read element by element
+_MAX_NUMBERS = 2**24  # characters of a list of numbers
 _SHAPES = ("polygon", "box", "mask")
 _NO_SHAPES = ("polyline", "points", "skeleton", "ellipse", "cuboid")
 Fail = Callable[..., DataError]
@@ -242,6 +243,9 @@ def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
 
 
 def _numbers(text: str, name: str, fail: Fail) -> list[float]:
+    if len(text) > _MAX_NUMBERS:
+        expected = f"at most {_MAX_NUMBERS} characters"
+        raise fail(field=name, expected=expected, got=len(text))
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:

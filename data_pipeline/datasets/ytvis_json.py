@@ -110,8 +110,11 @@ def read_json(file: str | Path) -> dict:
     Raises:
       DataError: not there, not JSON (with the position), or not an object.
     """
+    path = Path(file)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it might never end
+        raise DataError(file, expected="a regular file", got="something else")
     try:
-        content = json.loads(Path(file).read_bytes())
+        content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         if error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg:

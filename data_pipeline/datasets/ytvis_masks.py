@@ -3,7 +3,7 @@
 A frame's segmentation is null, run lengths (compressed or not) or a list of polygons.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import isfinite
 
 import numpy as np
@@ -64,8 +64,8 @@ class MaskTable:
                 lists[frame] = counts
         index = np.full(len(entries), -1, np.int32)
         for read, masks in ((runs_from_strings, strings), (runs_from_lists, lists)):
-            if masks:
-                self._append(read, masks, height * width, index, fail, report)
+            for some in _portions(masks):
+                self._append(read, some, height * width, index, fail, report)
         return index
 
     def runs(self) -> Runs:
@@ -97,6 +97,20 @@ class MaskTable:
         index[frames] = np.where(seen, self._count + np.arange(len(frames)), -1)
         self._parts.append(runs)
         self._count += len(frames)
+
+
+def _portions(masks: dict) -> Iterator[dict]:
+    """The masks of a track, as many at a time as `MAX_COUNTS` allows memory for."""
+    portion: dict = {}
+    size = 0
+    for frame, counts in masks.items():
+        if portion and size + len(counts) > MAX_COUNTS:
+            yield portion
+            portion, size = {}, 0
+        portion[frame] = counts
+        size += len(counts)
+    if portion:
+        yield portion
 
 
 def read_mask(entry: object, *, height: int, width: int, here: Callable) -> Runs:

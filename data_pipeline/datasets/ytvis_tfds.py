@@ -141,7 +141,8 @@ def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
 
 def _check_features(file: Path) -> None:
     """Names only classes of tensorflow-datasets, as it imports what the file names."""
-    waiting: list[object] = [read_json(file)]
+    # Without the file the builder has nothing to import, and says so.
+    waiting: list[object] = [read_json(file)] if file.exists() else []
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):

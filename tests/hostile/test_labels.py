@@ -356,3 +356,37 @@ def test_upright_labels_meet_images_that_exif_turns(tmp_path, number):
     assert hits(data) == 1
     with Image.open(data.path(0, 0)) as image:  # for other programs, too
         assert image.size == (WIDTH, HEIGHT)
+
+
+# DAVIS
+
+
+def write_davis(folder, ids):
+    """Three frames with the same PNG."""
+    for place in ("JPEGImages", "Annotations"):
+        (folder / place / "480p/clip").mkdir(parents=True)
+    for t in range(3):
+        picture(block(t)).save(folder / f"JPEGImages/480p/clip/{t:05d}.jpg")
+        Image.fromarray(ids).save(folder / f"Annotations/480p/clip/{t:05d}.png")
+
+
+@pytest.mark.parametrize("blur", [1, 2, 3])
+def test_grey_levels_along_outlines_are_no_objects(tmp_path, blur):
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    distance = np.hypot(x - 32, y - 24)
+    soft = np.clip((12 - distance) / blur + 0.5, 0, 1) * 255
+    write_davis(tmp_path / "in", soft.round().astype(np.uint8))
+    message = r"clip/00000.png: expected one value .* got a soft mask: \d+ grey"
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path)
+
+
+def test_small_and_touching_objects_are_no_outlines(tmp_path):
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[10:20, 10:20], ids[10:20, 20:30] = 1, 2  # side by side
+    ids[30:32, 5:9], ids[35, 5], ids[40:42, 40:42] = 3, 4, 5  # apart, and tiny
+    ids[ids == 0] = np.where(np.arange(WIDTH) > 60, 255, 0)[None].repeat(HEIGHT, 0)[
+        ids == 0
+    ]  # not labelled
+    write_davis(tmp_path / "in", ids)
+    assert len(masks_of(prepared(tmp_path))) == 5
