@@ -105,10 +105,6 @@ def _unknown_video(truth, results):
     truth["annotations"].append(track(9, [A] * 4, video="x"))
 
 
-def _unknown_video_with_an_id_twice(truth, results):
-    truth["annotations"].append(track(1, [A] * 4, video=7))
-
-
 def _scores(*values):
     def change(truth, results):
         for entry, value in zip(results, values, strict=True):
@@ -136,7 +132,6 @@ TOLERATED = {
     "a category twice": _twice("categories"),
     "a track twice": _twice("annotations"),
     "a track of no video": _unknown_video,
-    "the last of equal ids is of no video": _unknown_video_with_an_id_twice,
     "id below 0": _set(FIRST, "id", -3),
     "id with a fraction": _set(FIRST, "id", 1.5),
     "id true": _set(FIRST, "id", True),
@@ -222,6 +217,12 @@ def test_the_four_cases_of_one_sound_pair_of_files():
         found = evaluate(truth, parse_results(results, truth))
         assert found.stats == sound.stats
         assert found.warnings
+
+
+def test_a_track_of_no_video_cannot_stand_for_another():
+    truth = dict(TRUTH, annotations=[*TRUTH["annotations"], track(1, [A], video=7)])
+    with pytest.raises(FormatError, match=r"annotations\[4\]: id: expected a new id"):
+        parse_truth(truth)
 
 
 def test_polygons_that_pycocotools_draws_all_the_same():
