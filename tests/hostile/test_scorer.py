@@ -7,14 +7,17 @@ makes of each odd one what the official tool goes on with.
 import copy
 import json
 import math
+import random
 
 import numpy as np
 import pytest
 
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, rows, track, truth_file
+from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError
 from vis_jax.metrics.results_json import parse_results
+from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 from vis_jax.score import Options, format_table, score
@@ -206,6 +209,50 @@ def test_all_other_numbers_can_be_had_of_them(name, tmp_path):
     assert len(report["videos"]) == 2
     assert json.loads((tmp_path / "scores.json").read_text())["AP"] == report["AP"]
     assert "AP50 lost to" in format_table(report)
+
+
+DELETED = object()
+ODD = [
+    *(None, True, False, 0, 1, 2, -1, 7, 1.0, 1.5, -0.0, 10**30, 10**400),
+    *(math.nan, math.inf, -math.inf, "", "1", "x", [], [1], [None], {}, {"a": 1}),
+    *([[1, 1, 5, 1, 5, 3]], [[1, 1, 5, 1, 5]], [[]], DELETED),
+]
+
+
+def _places(content, path=()):
+    """The way to every value of a file."""
+    items = content.items() if isinstance(content, dict) else ()
+    items = enumerate(content) if isinstance(content, list) else items
+    for key, value in items:
+        yield (*path, key)
+        yield from _places(value, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_odd_value_anywhere_is_an_error_of_one_line_or_scored(seed):
+    rng = random.Random(seed)
+    places = list(_places([TRUTH, RESULTS]))
+    for _ in range(150):
+        files = copy.deepcopy([TRUTH, RESULTS])
+        *way, last = rng.choice([path for path in places if len(path) > 1])
+        target, value = files, rng.choice(ODD)
+        for key in way:
+            target = target[key]
+        if value is DELETED:
+            del target[last]
+        else:
+            target[last] = copy.deepcopy(value)
+        try:
+            truth = parse_truth(files[0])
+            results = parse_results(files[1], truth)
+        except FormatError as error:
+            text = str(error)
+            assert "\n" not in text and len(text) < 400, (way, last, value)
+            assert text.startswith(("truth: ", "results: "))
+            continue
+        assert 0 <= evaluate(truth, results).stats["AP"] <= 1, (way, last, value)
+        tracking_scores(truth, results, sweep=True)
+        error_breakdown(truth, results)
 
 
 def test_the_four_cases_of_one_sound_pair_of_files():
