@@ -7,14 +7,17 @@ makes of each odd one what the official tool goes on with.
 import copy
 import json
 import math
+import random
 
 import numpy as np
 import pytest
 
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, rows, track, truth_file
+from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError
 from vis_jax.metrics.results_json import parse_results
+from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 from vis_jax.score import Options, format_table, score
@@ -105,10 +108,6 @@ def _unknown_video(truth, results):
     truth["annotations"].append(track(9, [A] * 4, video="x"))
 
 
-def _unknown_video_with_an_id_twice(truth, results):
-    truth["annotations"].append(track(1, [A] * 4, video=7))
-
-
 def _scores(*values):
     def change(truth, results):
         for entry, value in zip(results, values, strict=True):
@@ -136,7 +135,6 @@ TOLERATED = {
     "a category twice": _twice("categories"),
     "a track twice": _twice("annotations"),
     "a track of no video": _unknown_video,
-    "the last of equal ids is of no video": _unknown_video_with_an_id_twice,
     "id below 0": _set(FIRST, "id", -3),
     "id with a fraction": _set(FIRST, "id", 1.5),
     "id true": _set(FIRST, "id", True),
@@ -213,6 +211,50 @@ def test_all_other_numbers_can_be_had_of_them(name, tmp_path):
     assert "AP50 lost to" in format_table(report)
 
 
+DELETED = object()
+ODD = [
+    *(None, True, False, 0, 1, 2, -1, 7, 1.0, 1.5, -0.0, 10**30, 10**400),
+    *(math.nan, math.inf, -math.inf, "", "1", "x", [], [1], [None], {}, {"a": 1}),
+    *([[1, 1, 5, 1, 5, 3]], [[1, 1, 5, 1, 5]], [[]], DELETED),
+]
+
+
+def _places(content, path=()):
+    """The way to every value of a file."""
+    items = content.items() if isinstance(content, dict) else ()
+    items = enumerate(content) if isinstance(content, list) else items
+    for key, value in items:
+        yield (*path, key)
+        yield from _places(value, (*path, key))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_odd_value_anywhere_is_an_error_of_one_line_or_scored(seed):
+    rng = random.Random(seed)
+    places = list(_places([TRUTH, RESULTS]))
+    for _ in range(150):
+        files = copy.deepcopy([TRUTH, RESULTS])
+        *way, last = rng.choice([path for path in places if len(path) > 1])
+        target, value = files, rng.choice(ODD)
+        for key in way:
+            target = target[key]
+        if value is DELETED:
+            del target[last]
+        else:
+            target[last] = copy.deepcopy(value)
+        try:
+            truth = parse_truth(files[0])
+            results = parse_results(files[1], truth)
+        except FormatError as error:
+            text = str(error)
+            assert "\n" not in text and len(text) < 400, (way, last, value)
+            assert text.startswith(("truth: ", "results: "))
+            continue
+        assert 0 <= evaluate(truth, results).stats["AP"] <= 1, (way, last, value)
+        tracking_scores(truth, results, sweep=True)
+        error_breakdown(truth, results)
+
+
 def test_the_four_cases_of_one_sound_pair_of_files():
     sound = evaluate(parse_truth(TRUTH), parse_results(RESULTS, parse_truth(TRUTH)))
     assert not sound.warnings
@@ -222,6 +264,12 @@ def test_the_four_cases_of_one_sound_pair_of_files():
         found = evaluate(truth, parse_results(results, truth))
         assert found.stats == sound.stats
         assert found.warnings
+
+
+def test_a_track_of_no_video_cannot_stand_for_another():
+    truth = dict(TRUTH, annotations=[*TRUTH["annotations"], track(1, [A], video=7)])
+    with pytest.raises(FormatError, match=r"annotations\[4\]: id: expected a new id"):
+        parse_truth(truth)
 
 
 def test_polygons_that_pycocotools_draws_all_the_same():

@@ -7,7 +7,7 @@ import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from typing import NamedTuple, NoReturn, TypeGuard, cast
 
 import numpy as np
 
@@ -75,14 +75,14 @@ class Checker(NamedTuple):
         if not is_integer(value) or value < 0:
             kind = f"{self.side}: ids that are no integers >= 0"
             self.tolerate(kind, f"{where}: {key}", "an integer >= 0", value)
-        return plain_id(value)
+        return cast(Id, plain_id(value))
 
     def reference(self, record: dict, key: str, where: str) -> Id:
         """An id that another record may have."""
         value = self.field(record, key, where)
         if not isinstance(value, str | int | float | np.number):
             self.fail(f"{where}: {key}", "an id", value)
-        found = plain_id(value)
+        found = cast(Id, plain_id(value))
         if type(found) is not type(value) and not is_integer(value):
             kind = f"{self.side}: ids of another type, as 1.0 for 1"
             self.tolerate(kind, f"{where}: {key}", f"{found}", value)
@@ -137,7 +137,7 @@ def show(value: object) -> str:
     return short.repr(value)
 
 
-def plain_id(value: Any) -> Id:
+def plain_id(value: object) -> object:
     """The integer that JSON may also write as 1.0 or true; other values as they are."""
     if isinstance(value, bool | np.integer):
         return int(value)

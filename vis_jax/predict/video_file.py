@@ -104,8 +104,12 @@ def _open(path: Path) -> "InputContainer":
     import av
 
     # Of a relative path FFmpeg takes what comes before a colon for a protocol.
-    # A playlist may name local files, but nothing on a network.
-    return av.open(str(path.absolute()), options={"protocol_whitelist": "file"})
+    # A playlist may name local files, but nothing on a network. Titles are in any code.
+    return av.open(
+        str(path.absolute()),
+        options={"protocol_whitelist": "file"},
+        metadata_errors="replace",
+    )
 
 
 def _stream(path: Path, container: "InputContainer") -> "VideoStream":
@@ -127,6 +131,8 @@ def _decode(path: Path, damage: _Damage) -> Iterator["VideoFrame"]:
     try:
         with _open(path) as container:
             stream = _stream(path, container)
+            if stream.codec_context is None:
+                raise PredictError(f"{path}: its video codec is unknown")
             stream.thread_type = "AUTO"
             check_bounds(str(path), stream.height, stream.width)
             _check_complete(path, stream)

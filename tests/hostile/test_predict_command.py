@@ -1,0 +1,60 @@
+"""The command: what is wrong with a source is said before a model is made."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from absl import flags
+
+from vis_jax.commands import parts, predict, run_settings
+from vis_jax.predict.sources import PredictError
+
+
+class ModelMadeError(Exception):
+    """Stands for the minutes that making a model takes."""
+
+
+def _run(monkeypatch, source, output, *more):
+    def build_system(config):
+        raise ModelMadeError
+
+    monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
+    monkeypatch.setattr(predict, "read_config", lambda values: None)
+    monkeypatch.setattr(parts, "read_categories", lambda workdir: [(1, "cat")])
+    monkeypatch.setattr(parts, "keep_compilations", lambda workdir: None)
+    monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)
+    monkeypatch.setattr(parts, "build_system", build_system)
+    values = flags.FlagValues()
+    predict.define(values, [])
+    arguments = ["--workdir=run", f"--source={source}", f"--output={output}", *more]
+    values(["predict", *arguments])
+    predict.run(values)
+
+
+def test_a_song_is_refused_before_a_model_is_made(monkeypatch, tmp_path):
+    (tmp_path / "song.m4a").write_bytes(b"no video")
+    with pytest.raises(PredictError, match=r"song\.m4a: not a readable video"):
+        _run(monkeypatch, tmp_path / "song.m4a", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"), [((), 1), (("--fps=6",), 0), (("--novideo",), 0)]
+)
+def test_a_rate_out_of_range_is_a_warning(monkeypatch, tmp_path, capsys, more, lines):
+    path = tmp_path / "timelapse.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(1, 120))
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for t in range(3):
+            frame = np.full((48, 64, 3), 40 * t, np.uint8)
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode(None))
+    with pytest.raises(ModelMadeError):
+        _run(monkeypatch, path, tmp_path / "out", *more)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == lines
+    for line in errors:
+        assert line.startswith(f"warning: {path}: 1/120 frames a second; ")
+        assert "--fps" in line
