@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load, nchw, nhwc
-from vis_jax.backbones.swin import Block, Swin
+from vis_jax.backbones.swin import Block, Settings, Swin
 from vis_jax.converters.load import convert_tensors
 from vis_jax.params import flatten
+from vis_jax.settings import read_settings
 
 
 def test_matches_stored_outputs_at_a_size_nothing_divides():
@@ -55,3 +56,31 @@ def test_remat_changes_nothing_and_drop_path_acts_in_training_only():
     remat = run(nn.remat(Block, static_argnums=2), False)
     np.testing.assert_allclose(test, remat, atol=1e-6)
     assert not np.allclose(test, run(Block, True), atol=1e-3)
+
+
+def test_sizes_of_its_own_stand_beside_the_variants():
+    def shapes(model):
+        images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        found = jax.eval_shape(model.init, jax.random.key(0), images)
+        return jax.tree.map(jnp.shape, found)
+
+    own = dict(dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), window=12)
+    assert shapes(Swin("tiny", **own)) == shapes(Swin("base"))
+    settings = read_settings(Settings, dict(variant="tiny", depths=[1, 1, 2, 1]))
+    assert settings.depths == (1, 1, 2, 1)
+    assert settings.dim is None
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (dict(depths=[2, 2, 6]), "depths: expected a number for each of 4 stages"),
+        (dict(heads=[3, 6, 12, 24, 48]), "heads: expected a number for each of 4"),
+        (dict(heads=[3, 6, 12, 25]), "heads: expected divisors of 768.* stage 3"),
+        (dict(dim=100), "heads: expected divisors of 100"),
+        (dict(depths=[2, 0, 6, 2]), "depths: expected"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_errors(values, match):
+    with pytest.raises(ValueError, match=match):
+        read_settings(Settings, values)

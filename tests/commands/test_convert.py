@@ -1,16 +1,19 @@
 """A file of published weights becomes a checkpoint that everything else accepts."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 
 from tests.command_line import call, error_of
 from tests.commands.official import official_weights, write_pickle
 from tests.recipes import recipe
-from vis_jax.commands import parts
+from vis_jax.commands import convert, parts
+from vis_jax.converters.files import read_source
 from vis_jax.params import flatten
 from vis_jax.train.checkpoint import Checkpoints, load_variables
 from vis_jax.train.dry_run import batch_shapes
@@ -88,6 +91,8 @@ def test_the_report_says_what_was_used_dropped_and_new(converted, weights):
     assert any("1: class weights are settings of the loss" in line for line in lines)
     assert sum("[81, 32] gives [32, 81]" in line for line in lines) == 1
     assert "new           2 arrays keep their initial values" in text
+    assert "note          style torch by Mask2Former's own settings" in text
+    assert "note          not in the file, as the config has it: model.pixel_" in text
     assert lines[-1] == f"checkpoint    {output}"
     assert [path.name for path in output.parent.iterdir()] == ["coco"]
 
@@ -170,6 +175,60 @@ def test_all_that_does_not_fit_is_one_error_and_nothing_is_written(weights, tmp_
 def test_what_a_user_can_get_wrong(changes, expected, source, tmp_path):
     error = error_of(*words(CLIP, source, tmp_path / "out"), *changes)
     assert expected in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            ["--config.model.backbone.style=caffe"],
+            "the config has model.backbone.style 'caffe'; give"
+            " --config.model.backbone.style=torch",
+        ),
+        (["--style=caffe"], "--style: expected 'torch', which the file has by"),
+        (["--style=bgr"], "--style: expected one of ('torch', 'caffe'), got 'bgr'"),
+        (["--key=model_ema"], "--key: expected one of ['model'], got 'model_ema'"),
+        (["--prefix=ema."], "--prefix: no name begins with 'ema.'"),
+    ],
+)
+def test_what_shapes_do_not_show_is_checked(changes, expected, source, tmp_path):
+    error = error_of(*words(CLIP, source, tmp_path / "out"), *changes)
+    assert expected in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_window_is_an_error_unless_asked_for(tmp_path):
+    config = "configs/mask2former_vis_swint.py:debug"
+    name = "backbone.layers.0.blocks.0.attn.relative_position_bias_table"
+    source = write_pickle(tmp_path / "swin.pkl", {name: np.zeros((169, 1))})
+    command = words(config, source, tmp_path / "out")
+    error = error_of(*command)
+    assert "windows of 7 tokens, the config has model.backbone.window 4" in error
+    assert "--config.model.backbone.window=7, or --resize_windows" in error
+    assert "misfits" in error_of(*command, "--resize_windows")
+
+
+def test_the_config_json_of_hugging_face_is_compared(source, tmp_path):
+    shutil.copy(source, tmp_path / "weights.pkl")
+    theirs = {"model_type": "mask2former", "num_attention_heads": 16}
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    error = error_of(*words(CLIP, tmp_path / "weights.pkl", tmp_path / "out"))
+    assert "num_attention_heads is 16, the config has model.pixel_decoder" in error
+    assert "--config.model.mask_decoder.heads=16" in error
+
+
+def test_the_config_json_of_hugging_face_names_the_classes(source):
+    found = read_source(source)
+    names = {"id2label": {"0": "cat", "1": "dog"}}
+    values = flags.FlagValues()
+    flags.DEFINE_string("kind", "huggingface", "", flag_values=values)
+    values.mark_as_parsed()
+    named = [(1, "cat"), (2, "dog")]
+    for classes, expected in ((0, named), (2, named), (3, [])):
+        config = recipe("mask2former_vis_r50", "debug", {"model.num_classes": classes})
+        labels = convert._labels(values, found._replace(config=names), config)
+        assert [*map(tuple, labels)] == expected
+    assert convert._labels(values, found, config) == ()
 
 
 def test_an_existing_output_stays_as_it_is(source, tmp_path):

@@ -53,6 +53,28 @@ def test_bfloat16_computes_without_hidden_promotion():
     assert out.mask_embeds.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
+def test_mask_features_may_have_channels_of_their_own(decoder):
+    width = "model.{}.mask_dim"
+    changes = {width.format(part): 12 for part in ("pixel_decoder", "mask_decoder")}
+    config = _config(decoder, changes)
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    params = variables["params"]
+    assert params["pixel_decoder"]["mask_features"]["kernel"].shape[-1] == 12
+    mlp = params["decoder"]["heads"]["mask_embed"]
+    assert mlp["layers_2"]["kernel"].shape == (config.model.mask_decoder.dim, 12)
+    jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    for mode in ("video", "clip"):
+        system = build(changed(config, {"test.mode": mode}))
+        state, _ = jax.eval_shape(system.step, variables, system.start(clip), clip)
+        shapes = jax.eval_shape(system.start, clip)
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, shapes)
+    with pytest.raises(ValueError, match="mask_decoder.mask_dim: expected 16, as the"):
+        changed(config, {width.format("pixel_decoder"): 16})
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -99,20 +99,31 @@ def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
     files = _shards(main) if main.name.endswith(".index.json") else (main,)
     tensors: dict[str, np.ndarray] = {}
     beside: dict[Any, Any] = {}
-    outside: list[str] = []
     notes: dict[str, None] = {}
     for file in files:
-        one = _read_file(file, key, prefix)
+        one = _read_file(file, key)
         for name in one.tensors.keys() & tensors.keys():
             raise ValueError(f"{file}: {name!r}: another shard has it, too")
         tensors |= one.tensors
         beside |= one.beside
-        outside += one.outside
         notes |= dict.fromkeys(one.notes)
     if main.name.endswith(".index.json"):
-        _check_index(main, tensors, bool(prefix))
+        _check_index(main, tensors)
+    outside = tuple(name for name in tensors if not name.startswith(prefix))
+    if len(outside) == len(tensors):
+        raise ValueError(f"{path}: --prefix: no name begins with {prefix!r}")
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    tensors, common = _without_prefixes(tensors)
+    if prefix:
+        notes[f"the names that begin with {prefix!r}"] = None
+    if common:
+        notes[f"the names without their prefix {common!r}"] = None
     config = _config_beside(main)
-    return Source(files, tensors, beside, config, tuple(outside), tuple(notes))
+    return Source(files, tensors, beside, config, outside, tuple(notes))
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -173,12 +184,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     return found
 
 
-def _check_index(index: Path, tensors: Mapping, prefixed: bool) -> None:
+def _check_index(index: Path, tensors: Mapping) -> None:
     """Raises ValueError unless the shards have what their index says."""
-    expected = _weight_map(index)
-    missing = [name for name in expected if name not in tensors]
-    # Where a prefix was taken off, the names differ.
-    if missing and not prefixed and len(tensors) != len(expected):
+    missing = [name for name in _weight_map(index) if name not in tensors]
+    if missing:
         raise ValueError(
             f"{index}: {len(missing)} tensors are not in their shards, the first is"
             f" {missing[0]!r}"
@@ -208,7 +217,8 @@ def _check_regular(path: Path, most: int) -> None:
         raise ValueError(f"{path}: the file is empty")
 
 
-def _read_file(path: Path, key: str, prefix: str) -> Source:
+def _read_file(path: Path, key: str) -> Source:
+    """What one file holds, under the names that it has there."""
     readers: dict[str, Callable[[BinaryIO], _Content]] = {
         ".safetensors": _read_safetensors,
         ".pkl": _read_pickle,
@@ -221,7 +231,7 @@ def _read_file(path: Path, key: str, prefix: str) -> Source:
         _check_start(path, file.read(64))
         file.seek(0)
         try:
-            return _source(path, readers[path.suffix](file), key, prefix)
+            return _source(path, readers[path.suffix](file), key)
         except Exception as error:  # a damaged pickle can raise anything
             cause = f"{error!s:.300}" or type(error).__name__
             raise ValueError(
@@ -267,30 +277,16 @@ def _array(value: object, storages: Mapping[str, np.ndarray]) -> np.ndarray | No
     return value.array if isinstance(value, NumpyArray) else None
 
 
-def _source(path: Path, content: _Content, key: str, prefix: str) -> Source:
+def _source(path: Path, content: _Content, key: str) -> Source:
     loaded, taken = _unwrap(content.loaded, key)
     found = {str(name): content.read(value) for name, value in loaded.items()}
     tensors = {name: value for name, value in found.items() if value is not None}
     if not tensors:
         keys = ", ".join(str(name)[:40] for name in [*found][:8]) or "nothing"
         raise ValueError(f"holds no tensors, but {keys}; --key names where they are")
-    outside: tuple[str, ...] = ()
-    notes = [taken] if taken else []
-    if prefix:
-        outside = tuple(name for name in tensors if not name.startswith(prefix))
-        if len(outside) == len(tensors):
-            raise ValueError(f"--prefix: no name begins with {prefix!r}")
-        tensors = {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
-        notes.append(f"the names that begin with {prefix!r}")
-    tensors, common = _without_prefixes(tensors)
-    if common:
-        notes.append(f"the names without their prefix {common!r}")
     beside = content.loaded if isinstance(content.loaded, Mapping) else {}
-    return Source((path,), tensors, beside, None, outside, tuple(notes))
+    notes = (taken,) if taken else ()
+    return Source((path,), tensors, beside, None, (), notes)
 
 
 def _unwrap(loaded: Any, key: str) -> tuple[Mapping, str]:
