@@ -32,6 +32,7 @@ class Case:
     """One case: a manifest and the arrays beside it.
 
     Attributes:
+      path: of the manifest.
       manifest: see `golden_weights.py` for its parameters.
       arrays: stored arrays by name.
       rounding: by how much more an array may be off than the manifest says, by name, if
@@ -42,6 +43,7 @@ class Case:
     """
 
     def __init__(self, path: Path):
+        self.path = path
         self.rounding: dict[str, np.ndarray] = {}
         self.manifest = _read_manifest(path)
         self.arrays = _read_arrays(path.with_suffix(".npz"))
