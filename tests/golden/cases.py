@@ -32,14 +32,19 @@ class Case:
     """One case: a manifest and the arrays beside it.
 
     Attributes:
+      path: of the manifest.
       manifest: see `golden_weights.py` for its parameters.
       arrays: stored arrays by name.
+      rounding: by how much more an array may be off than the manifest says, by name, if
+        a comparison knows the effect of float32 on it.
 
     Raises:
       CaseError: the files are missing, damaged or do not fit each other.
     """
 
     def __init__(self, path: Path):
+        self.path = path
+        self.rounding: dict[str, np.ndarray] = {}
         self.manifest = _read_manifest(path)
         self.arrays = _read_arrays(path.with_suffix(".npz"))
         for name, entry in self.manifest["arrays"].items():
@@ -90,9 +95,9 @@ class Case:
             share = difference.max() / max(largest, np.finfo(np.float32).tiny)
             return float(share), entry["tolerance"]["rtol_of_max"]
         tolerance = {**self.manifest["tolerance"], **entry.get("tolerance", {})}
-        allowed = tolerance["atol"] * max(1.0, largest) + tolerance["rtol"] * np.abs(
-            stored
-        )
+        allowed = tolerance["atol"] * max(1.0, largest)
+        allowed = allowed + tolerance["rtol"] * np.abs(stored)
+        allowed = allowed + self.rounding.get(name, 0.0)
         worst = np.unravel_index(np.argmax(difference / allowed), difference.shape)
         return float(difference[worst]), float(allowed[worst])
 

@@ -20,6 +20,7 @@ import numpy as np
 from tests.golden import (
     backbones,
     deep_sort,
+    evaluator_case,
     mask2former,
     mask_rcnn,
     mask_rcnn_detectron2,
@@ -46,6 +47,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "backbone_resnet50": backbones.compare_resnet,
     "backbone_swin_tiny": backbones.compare_swin,
     "deepsort": deep_sort.compare,
+    "evaluator": evaluator_case.compare,
     "mask2former_r50": _mask2former,
     "mask2former_swin_tiny": _mask2former,
     "maskrcnn_r50_fpn_detectron2": _detectron2,
@@ -103,7 +105,7 @@ def main(path: str) -> int:
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         # What our models refuse: a size, or weights that do not fit them.
         print(f"{path}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -21,9 +21,7 @@ from vis_jax.ops.match_logits import match_logits
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.mask_track import Settings, build, match_scores
 
-FEATURES = (256, 7, 7)  # of a region, channels first
-SLOTS = 8
-SIZE = 4  # most detections of a frame
+SIZE = 4  # objects of a frame that is trained on, at most
 
 # Objects of the key and of the reference frame of both pairs, by the case's notes.
 PAIRS = {"x0": (0, 1, 2, 5), "r0": (1, 0, 6), "x1": (3, 1, 4), "r1": (4, 3)}
@@ -49,7 +47,8 @@ def converted(case: Case):
     """The head and its converted weights."""
     width = case.manifest["settings"]["fc_out_channels"]
     head = TrackHead(width=width)
-    region = jax.ShapeDtypeStruct((1, *FEATURES[1:], FEATURES[0]), jnp.float32)
+    channels, *sides = features_shape(case)
+    region = jax.ShapeDtypeStruct((1, *sides, channels), jnp.float32)
     shapes = jax.eval_shape(head.init, jax.random.key(0), region)
     weights = case.weights()
 
@@ -69,6 +68,19 @@ def converted(case: Case):
     return head, {"params": params}
 
 
+def features_shape(case: Case) -> tuple[int, int, int]:
+    """Of a region, channels first."""
+    settings = case.manifest["settings"]
+    side = settings["roi_feat_size"]
+    return settings["in_channels"], side, side
+
+
+def most_rows(case: Case, prefix: str, ending: str) -> int:
+    """The largest number of rows among arrays of this kind, at least 1."""
+    names = (x for x in case.arrays if x.startswith(prefix) and x.endswith(ending))
+    return max([1, *(len(case.arrays[name]) for name in names)])
+
+
 def settings_of(case: Case) -> Settings:
     """The settings of the authors' code."""
     detection, iou, category = case.manifest["settings"]["match_coeff"]
@@ -80,14 +92,17 @@ def settings_of(case: Case) -> Settings:
 def association_results(case: Case, head, variables, sequence: str):
     """Identities, scores and the memory after each frame of one sequence."""
     settings = settings_of(case)
-    tracker = build(settings, SLOTS)
+    slots = most_rows(case, "memory/", "/labels") + 1
+    size = most_rows(case, "det/", "/labels")
+    tracker = build(settings, slots)
     track, start = compiled(tracker.track), compiled(tracker.start)
     score = compiled(lambda bank, found: match_scores(bank, found, settings))
     apply = compiled(head.apply)
     clip = Clip(
         np.zeros((1, 1, 1, 3), np.uint8), np.ones(1, bool), np.ones(2, np.int32)
     )
-    beside = Beside(np.zeros((SLOTS, *FEATURES), np.float32), np.zeros(SLOTS))
+    features = np.zeros((slots, *features_shape(case)), np.float32)
+    beside = Beside(features, np.zeros(slots))
     bank, results = None, {}
     frames = sum(name.startswith(f"ids/{sequence}/") for name in case.arrays)
     for frame in range(frames):
@@ -97,7 +112,7 @@ def association_results(case: Case, head, variables, sequence: str):
             for name in ("boxes", "labels", "features")
         }
         count = len(stored["boxes"])
-        found = detections(stored, lambda x: apply(variables, x))
+        found = detections(stored, size, lambda x: apply(variables, x))
         if bank is None:
             bank = start(clip, found)
         scores = jax.tree.map(
@@ -114,12 +129,12 @@ def association_results(case: Case, head, variables, sequence: str):
     return results
 
 
-def detections(stored: dict, embed) -> Detections:
+def detections(stored: dict, size: int, embed) -> Detections:
     """The detections of one frame as a clip of one frame, padded."""
     count = len(stored["boxes"])
 
     def pad(array, value=0):
-        rows = np.full((1, SIZE, *array.shape[1:]), value, array.dtype)
+        rows = np.full((1, size, *array.shape[1:]), value, array.dtype)
         rows[0, :count] = array
         return rows
 
@@ -130,8 +145,8 @@ def detections(stored: dict, embed) -> Detections:
         labels=pad(stored["labels"].astype(np.int32)),
         valid=pad(np.ones(count, bool)),
         embeds=embed(pad(np.moveaxis(stored["features"], 1, -1))),
-        looks=np.zeros((1, SIZE, 0), np.float32),
-        mask_logits=np.zeros((1, SIZE, 1, 1), np.float32),
+        looks=np.zeros((1, size, 0), np.float32),
+        mask_logits=np.zeros((1, size, 1, 1), np.float32),
     )
 
 
@@ -207,11 +222,12 @@ def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
 def training_features(case: Case, side: str, size: int) -> np.ndarray:
     """Features of both images [2, size, 7, 7, 256], as the notes of the case say."""
     seed = case.manifest["seed"]
-    features = np.zeros((2, size, *FEATURES), np.float32)
+    shape = features_shape(case)
+    features = np.zeros((2, size, *shape), np.float32)
     for image in range(2):
         for i, which in enumerate(PAIRS[f"{side}{image}"]):
-            noise = uniform(f"tn/{side}{image}/{i}", FEATURES, seed)
-            features[image, i] = uniform(f"proto/{which}", FEATURES, seed) + 0.4 * noise
+            noise = uniform(f"tn/{side}{image}/{i}", shape, seed)
+            features[image, i] = uniform(f"proto/{which}", shape, seed) + 0.4 * noise
     return nhwc(features)
 
 

@@ -5,11 +5,17 @@ import numpy as np
 
 from tests.compiled import compiled
 from tests.ops.one_map import roi_align
-from vis_jax.ops.masks import crop_masks, paste_masks, stretch_masks
+from vis_jax.ops.masks import (
+    crop_masks,
+    paste_in_whole_pixels,
+    paste_masks,
+    stretch_masks,
+)
 from vis_jax.ops.roi_align import ALIGNED, UNALIGNED
 
 crop = compiled(crop_masks, static_argnames=("side", "convention"))
 paste = compiled(paste_masks, static_argnames="size")
+paste_whole = compiled(paste_in_whole_pixels, static_argnames="size")
 stretch = compiled(stretch_masks, static_argnames="size")
 
 
@@ -89,3 +95,25 @@ def test_a_stretched_box_is_a_resize():
     found = stretch(values, box, size=(12, 15))[0]
     expected = jax.image.resize(values[0], (9, 11), "bilinear", antialias=False)
     np.testing.assert_allclose(found[1:10, 2:13], expected, atol=1e-5)
+
+
+def test_masks_are_enlarged_to_whole_pixels_with_a_border_of_zeros():
+    """Step by step, as torchvision does it."""
+    rng = np.random.default_rng(0)
+    probs = rng.random((3, 4, 4)).astype(np.float32)
+    boxes = np.array([[3.2, 2.1, 11.7, 9.4], [-2, -3, 5.5, 4], [9, 7, 9.2, 30]])
+    ours = paste_whole(probs, boxes.astype(np.float32), size=(12, 14))
+    for values, box, found in zip(probs, boxes, ours, strict=True):
+        padded = np.pad(values, 1)
+        middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * 6 / 4
+        x, y = (middle - half).astype(int)
+        wide, high = (middle + half).astype(int) - [x, y] + 1
+        expected = np.zeros((12, 14))
+        for row, column in np.ndindex(12, 14):
+            if not (0 <= row - y < high and 0 <= column - x < wide):
+                continue
+            at = [(row - y + 0.5) * 6 / high - 0.5, (column - x + 0.5) * 6 / wide - 0.5]
+            at = np.clip(at, 0, 5)
+            weights = [np.maximum(1 - np.abs(a - np.arange(6)), 0) for a in at]
+            expected[row, column] = weights[0] @ padded @ weights[1]
+        np.testing.assert_allclose(found, expected, atol=1e-5)

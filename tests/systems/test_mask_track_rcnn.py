@@ -7,10 +7,17 @@ import pytest
 
 from tests.recipes import recipe
 from tests.systems.contract import Checked, check_system, first_batch
+from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
 from vis_jax.structures import Clip
 from vis_jax.systems import mask_track_rcnn
-from vis_jax.systems.mask_track_rcnn import Pair, build, draw_pair, track_loss
+from vis_jax.systems.mask_track_rcnn import (
+    Pair,
+    build,
+    build_model,
+    draw_pair,
+    track_loss,
+)
 
 
 def _config(changes=None):
@@ -198,3 +205,20 @@ def test_each_weight_is_that_of_its_term(monkeypatch):
     loss, aux = build(config).loss({}, first_batch(config), jax.random.key(0))
     assert {name: float(term) for name, term in aux.terms.items()} == weights
     assert float(loss) == sum(weights.values())
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_detector_follows_the_conventions_of_a_library(name):
+    settings = _config({"model.conventions": name})
+    rules, wanted = build_model(settings).rules, CONVENTIONS[name]
+    assert (rules.roi_convention, rules.roi_samples) == (wanted.roi, wanted.samples)
+    assert (rules.anchors.centre, rules.anchors.rounded) == wanted[:2]
+    for coder in (rules.proposal_coder, rules.roi_coder):
+        assert coder.log_range == wanted.log_range
+    assert rules.proposals.least_side == wanted.least_proposal
+    assert rules.detections.least_side == wanted.least_detection
+
+
+def test_unknown_conventions_are_an_error():
+    with pytest.raises(ValueError, match="model.conventions: expected one of"):
+        _config({"model.conventions": "caffe2"})
