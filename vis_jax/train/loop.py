@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from vis_jax.systems.system import System
@@ -12,9 +13,11 @@ from vis_jax.train import profile
 from vis_jax.train.best import BEST, Best
 from vis_jax.train.checkpoint import Checkpoints
 from vis_jax.train.overview import parameter_table
-from vis_jax.train.run import HostBatch, MakeBatches, open_run
+from vis_jax.train.preemption import StopNow, no_more_steps
+from vis_jax.train.run import HostBatch, MakeBatches, Run, open_run
 from vis_jax.train.run_config import RunSettings
 from vis_jax.train.state import TrainState
+from vis_jax.train.together import leave_others
 from vis_jax.train.writer import Writer, open_writer
 
 
@@ -42,11 +45,12 @@ def train(
     draw: Callable[[dict, HostBatch, int], dict[str, np.ndarray]] | None = None,
     writer: Writer | None = None,
     window: profile.Window | None = None,
+    accept_changes: bool = False,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start.
 
-    Stopped and started again, it ends in the same state as if it had not been. After a
-    SIGTERM it saves and exits with code 0.
+    Stopped and started again, it ends in the same state as if it had not been. After
+    SIGTERM or Ctrl-C it saves and exits with code 143 or 130.
 
     Args:
       config: of the run.
@@ -57,19 +61,25 @@ def train(
       draw: (variables, batch, step) -> images; every `train.image_every` steps.
       writer: receives scalars and images; None: TensorBoard and a line of progress.
       window: updates to profile.
+      accept_changes: goes on with settings that end in another state than those that
+        the run began with; see `vis_jax.train.changes`.
 
     Raises:
       ValueError: on another model in `workdir`, too few batches, a loss that is not
-        finite (NonFiniteLossError), an unwritable disk (CheckpointError).
-      SystemExit: with code 0, after a SIGTERM.
+        finite (NonFiniteLossError), an unwritable disk (CheckpointError), another run
+        on `workdir` (WorkdirInUseError), settings that differ from those of the run.
+      SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
     """
     every, last = config.train, config.num_steps
     writer = writer or open_writer(workdir, num_steps=last)
     best = Best(workdir, every.best, [one.name for one in evaluations])
     with ExitStack() as stack:
         run = stack.enter_context(
-            open_run(config, system, make_batches, workdir=workdir, writer=writer)
-        )
+            open_run(
+                config, system, make_batches, workdir=workdir, writer=writer,
+                accept_changes=accept_changes,
+            )
+        )  # fmt: skip
         folder = os.path.join(workdir, profile.FOLDER)
         mark = stack.enter_context(profile.profiled(window, folder))
         state, monitor = run.state, run.monitor
@@ -79,7 +89,7 @@ def train(
             mark(step, state)
             state, metrics = run.update(state, batch)
             monitor.add(step, metrics)
-            leave = run.preempted(step)
+            leave = run.notice.reached(step)
             due_now = [one for one in evaluations if due(step, one.every)]
             if due(step, every.log_every) or step == last:
                 writer.progress(step, monitor.summary())
@@ -89,27 +99,62 @@ def train(
             if save or step == last or leave:
                 run.checkpoints.save(state, monitor.latest())
             if leave:
-                run.checkpoints.wait()
-                writer.message(f"SIGTERM: saved step {step}; start again to go on")
-                raise SystemExit(0)
+                end_early(run, state, writer)
             if step < last:
-                for one in due_now:
-                    evaluate(one, state, step, run.checkpoints, writer, best)
-        for one in evaluations:
-            evaluate(one, state, last, run.checkpoints, writer, best)
+                evaluate_all(due_now, run, state, writer, best)
+        run.checkpoints.wait()
+        no_more_steps(run.notice)
+        evaluate_all(evaluations, run, state, writer, best)
     return state
 
 
-def evaluate(
-    one: Evaluation,
+def evaluate_all(
+    evaluations: Sequence[Evaluation],
+    run: Run,
     state: TrainState,
+    writer: Writer,
+    best: Best,
+) -> None:
+    """Evaluates; a signal ends that at once, as a later run can take it up."""
+    try:
+        for one in evaluations:
+            with run.notice.at_once():
+                values = one.score(state.variables, int(state.step))
+            record(one, values, int(state.step), run.checkpoints, writer, best)
+    except StopNow:
+        end_early(run, state, writer)
+
+
+def end_early(run: Run, state: TrainState, writer: Writer) -> None:
+    """Saves if that step is not saved yet, and ends the process with a signal's code.
+
+    Raises:
+      SystemExit: always.
+    """
+    step = int(state.step)
+    notice = run.notice
+    text = f"{notice.name}: saved step {step}; start again to go on"
+    if notice.last and jax.process_count() > 1:  # all is saved, and the others wait
+        writer.message(text)
+        writer.close()
+        leave_others(text, notice.code)
+    run.checkpoints.wait()
+    if run.checkpoints.latest_step() != step:
+        run.checkpoints.save(state, run.monitor.latest())
+        run.checkpoints.wait()
+    writer.message(text)
+    raise SystemExit(notice.code)
+
+
+def record(
+    one: Evaluation,
+    values: dict[str, float],
     step: int,
     checkpoints: Checkpoints,
     writer: Writer,
     best: Best,
 ) -> None:
-    """Scores the parameters, and keeps their checkpoint if it is the best so far."""
-    values = one.score(state.variables, step)
+    """Writes the metrics, and keeps the checkpoint if it is the best so far."""
     writer.scalars(step, values, group=f"eval_{one.name}" if one.name else "eval")
     if best.metric:
         checkpoints.wait()
