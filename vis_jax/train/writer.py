@@ -55,6 +55,7 @@ class TensorBoardWriter(Writer):
         self._num_steps = num_steps
         self._folder = os.path.join(workdir, FOLDER)
         self._bucket: epath.Path | None = None
+        self._local: tempfile.TemporaryDirectory | None = None
         self._copied = time.monotonic()
         if "://" in workdir:
             self._bucket = epath.Path(workdir) / FOLDER
@@ -108,6 +109,9 @@ class TensorBoardWriter(Writer):
         if self._events is not None:
             self._events.close()
             self._copy()
+            self._events = None
+        if self._local is not None:
+            self._local.cleanup()
 
     def _copy(self) -> None:
         """Brings the events so far to the bucket, if that is where they belong."""
