@@ -19,7 +19,7 @@ def one_device(tmp_path_factory):
     return report
 
 
-def two_processes(*options):
+def two_processes(*options, code=0):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,7 +28,8 @@ def two_processes(*options):
         *(
             start({"process_id": index, **shared, **own})
             for index, own in enumerate(options)
-        )
+        ),
+        code=code,
     )
 
 
@@ -63,7 +64,7 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path):
         "config": {"num_steps": 400, "train.checkpoint_every": 400},
     }
     told = options | {"signal": signal.SIGTERM, "signal_at": 2}
-    steps = [max(map(int, r["losses"])) for r in two_processes(told, options)]
+    steps = [max(map(int, r["losses"])) for r in two_processes(told, options, code=143)]
     assert steps[0] == steps[1] < 400
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert saved == [str(steps[0])]

@@ -110,11 +110,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(unbroken, tmp_path):
         assert loss == recorder.losses[step]
 
 
-def test_sigterm_saves_and_exits_with_zero(unbroken, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)],
+)
+def test_a_signal_saves_and_exits_with_its_code(unbroken, tmp_path, number, name, code):
     _, expected, _, _ = unbroken
-    options = {"workdir": str(tmp_path), "signal": signal.SIGTERM, "signal_at": 2}
-    (report,) = finish(start(options))
-    assert report["messages"][1:] == ["SIGTERM: saved step 3; start again to go on"]
+    options = {"workdir": str(tmp_path), "signal": number, "signal_at": 2}
+    (report,) = finish(start(options), code=code)
+    assert report["messages"][1:] == [f"{name}: saved step 3; start again to go on"]
     assert list(report["losses"]) == ["1", "2", "3"]
     state, resumed = run(tmp_path)
     assert sorted(resumed.losses) == [4, 5, 6]
@@ -258,7 +262,8 @@ def test_the_best_checkpoint_by_a_metric_is_kept(tmp_path):
     found = load_variables(str(tmp_path / "best"))["params"]["head"]["kernel"]
     np.testing.assert_array_equal(found, kept[2])
     _, recorder = run(tmp_path, more=more, num_steps=7, **best)
-    assert recorder.messages[1:] == ["step 7: best hard/AP so far, kept in best/"]
+    assert recorder.messages[0] == "setting changed  num_steps: 5 -> 7"
+    assert recorder.messages[2:] == ["step 7: best hard/AP so far, kept in best/"]
     found = load_variables(str(tmp_path / "best"))["params"]["head"]["kernel"]
     np.testing.assert_array_equal(found, kept[7])
 

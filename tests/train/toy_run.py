@@ -3,7 +3,8 @@
     python -m tests.train.toy_run '{"workdir": "/tmp/run", "config": {"num_steps": 6}}'
 
 Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
-`process_id`, `num_processes` and `port` of a run of several processes.
+`error_at`, the batch that cannot be read; `process_id`, `num_processes` and `port` of a
+run of several processes.
 """
 
 import json
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.main import fail
 from vis_jax.train.distributed import FIELDS, initialise_distributed
 from vis_jax.train.loop import train
 from vis_jax.train.writer import Writer
@@ -56,6 +58,8 @@ def main(options: dict) -> None:
         for number, batch in enumerate(toy_batches(start, share=share), start):
             if number == options.get("signal_at"):
                 os.kill(os.getpid(), options["signal"])
+            if number == options.get("error_at"):
+                raise ValueError(f"batch {number} is broken")
             time.sleep(options.get("seconds_per_step", 0.0))
             yield batch
 
@@ -73,4 +77,7 @@ def main(options: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except ValueError as error:  # as the command line does
+        sys.exit(fail(str(error)))

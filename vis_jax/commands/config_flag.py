@@ -47,8 +47,8 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     from vis_jax.commands.run_settings import read_run  # takes a while, as JAX does
 
     place = f"--config {given}" if given is not None else _saved_path(arguments)
-    recipe = _with_choices(recipe.to_dict(), arguments)
     with _naming(place):
+        recipe = _with_choices(recipe.to_dict(), arguments)
         config = ConfigDict(_overridable(read_run(recipe)))
     _check_fields(config, arguments)
     config_flags.DEFINE_config_dict(
@@ -87,6 +87,8 @@ def read_json(path: epath.PathLike) -> Any:
         return json.loads(epath.Path(path).read_text())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: expected a JSON file, got none") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected JSON, got too deep a nesting") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got {error}") from error
 
@@ -149,8 +151,11 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
         if path[0] != "config" or path[-1] not in ("name", "kind", "variant"):
             continue
         value, node = _argument(arguments, ".".join(path)), recipe
-        for part in path[1:-1]:
+        for depth, part in enumerate(path[1:-1], 2):
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                name = ".".join(path[1:depth])
+                raise ValueError(f"{name}: expected fields and values, got {node!r}")
         node[path[-1]] = value
     return recipe
 
@@ -194,7 +199,11 @@ def _saved_config(arguments: list[str]) -> ConfigDict | None:
     if not isinstance(content, dict):
         got = type(content).__name__
         raise ValueError(f"{path}: expected a JSON object, got {got}")
-    return ConfigDict(content)
+    with _naming(os.fspath(path)):
+        try:
+            return ConfigDict(content)
+        except RecursionError as error:
+            raise ValueError("expected settings, got too deep a nesting") from error
 
 
 def _take(arguments: list[str], name: str) -> str | None:

@@ -39,6 +39,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "accept_changes",
+        False,
+        "go on although settings differ from those of the run in --workdir, so that it"
+        " ends in another state than unbroken; each difference is printed",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "dry_run",
         False,
         "print parameters, FLOPs, memory, epochs and the shapes of a batch, and end;"
@@ -62,8 +69,12 @@ def run(values: flags.FlagValues) -> None:
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
     config = read_config(values)
-    window = _window(values.profile, config.num_steps)
-    train_config(config, values.workdir, window=window)
+    train_config(
+        config,
+        values.workdir,
+        window=_window(values.profile, config.num_steps),
+        accept_changes=values.accept_changes,
+    )
 
 
 def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
@@ -89,7 +100,11 @@ def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
 
 
 def train_config(
-    config: "RunSettings", workdir: str, *, window: "Window | None" = None
+    config: "RunSettings",
+    workdir: str,
+    *,
+    window: "Window | None" = None,
+    accept_changes: bool = False,
 ) -> None:
     """Trains what a config describes in a folder, where evaluations write as well.
 
@@ -98,15 +113,36 @@ def train_config(
     """
     import jax
 
+    from vis_jax.train.devices import device_line
+    from vis_jax.train.distributed import initialise_distributed
+    from vis_jax.train.together import telling_others
+
+    initialise_distributed()
+    if jax.process_index() == 0:
+        print(device_line(), flush=True)
+    parts.keep_compilations(workdir)
+    with telling_others():
+        _train(config, workdir, window=window, accept_changes=accept_changes)
+    if jax.process_index() == 0:
+        print(f"checkpoint    {workdir}")
+
+
+def _train(
+    config: "RunSettings",
+    workdir: str,
+    *,
+    window: "Window | None",
+    accept_changes: bool,
+) -> None:
+    """`train_config`, in one of the processes of the run."""
+    import jax
+
     from data_pipeline.datasets import make_training_set
     from data_pipeline.datasets.joint import JointClips
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.pictures import make_pictures
-    from vis_jax.train.distributed import initialise_distributed
     from vis_jax.train.loop import train
 
-    initialise_distributed()
-    parts.keep_compilations(workdir)
     dataset = make_training_set(config.data)
     if isinstance(dataset, JointClips) and jax.process_index() == 0:
         print(f"images        {dataset.summary()}")
@@ -114,19 +150,24 @@ def train_config(
     # What is wrong with an evaluation is known before the training.
     evaluations = evaluations_of(config, dataset.categories, workdir)
     system = parts.build_system(config)
-    if jax.process_index() == 0:
+    if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
         parts.write_categories(workdir, dataset.categories)
+
+    def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        if jax.process_index() == 0:  # not before: the workdir may be another run's
+            parts.write_categories(workdir, dataset.categories)
+        return batches(dataset, config, start_step)
+
     train(
         config,
         system,
-        functools.partial(batches, dataset, config),
+        make_batches,
         workdir,
         evaluations=evaluations,
         draw=make_pictures(system, [one.name for one in dataset.categories]),
         window=window,
+        accept_changes=accept_changes,
     )
-    if jax.process_index() == 0:
-        print(f"checkpoint    {workdir}")
 
 
 def evaluations_of(

@@ -6,6 +6,7 @@ They are lines of `results.partial.jsonl`, which `results.json` replaces at the 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.assemble import VideoPrediction
@@ -90,14 +91,45 @@ class Finished:
 
 
 def _read_partial(path: Path, run_id: str) -> dict[int, list[dict]]:
-    """Entries of finished videos; none if the file belongs to another run."""
+    """Entries of finished videos; none if the file belongs to another run.
+
+    Raises:
+      ValueError: a line other than the last is damaged; names it.
+    """
     if not path.exists():
         return {}
     content = path.read_bytes()
     # A line that was being written when the run stopped has no end: drop it.
     whole = content[: content.rfind(b"\n") + 1]
-    records = [json.loads(line) for line in whole.splitlines()]
+    records = [_parsed(path, *pair) for pair in enumerate(whole.split(b"\n")[:-1], 1)]
     if not records or records[0] != {"run_id": run_id}:
         return {}
+    for number, record in enumerate(records[1:], 2):
+        _check(path, number, record)
     os.truncate(path, len(whole))
     return {video_id: entries for video_id, entries in records[1:]}
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_damaged(path, number, str(error))) from error
+
+
+def _check(path: Path, number: int, record: Any) -> None:
+    """Raises ValueError unless it is a video's id and its entries."""
+    pair = isinstance(record, list) and len(record) == 2
+    if not pair or type(record[0]) is not int or not isinstance(record[1], list):
+        got = f"{record!r:.60}"
+        raise ValueError(
+            _damaged(path, number, f"expected [video, entries], got {got}")
+        )
+    if not all(isinstance(entry, dict) for entry in record[1]):
+        raise ValueError(_damaged(path, number, "expected entries that are objects"))
+
+
+def _damaged(path: Path, number: int, reason: str) -> str:
+    return (
+        f"{path}, line {number}: {reason}; delete the file to evaluate from the start"
+    )

@@ -5,9 +5,9 @@ A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
 """
 
 import errno
-import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -16,10 +16,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from vis_jax.train.damage import (
+    describe_damage,
+    put_broken_metrics_aside,
+    quieten_orbax,
+)
+from vis_jax.train.distributed import all_agree, wait_for_all
 from vis_jax.train.state import TrainState
-from vis_jax.train.tree_check import check_same_tree
+from vis_jax.train.tree_check import MismatchError, check_same_tree
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged"  # folder beside it, of steps that could not be read
 
 
 class CheckpointError(ValueError):
@@ -32,10 +39,15 @@ class Checkpoints:
     def __init__(self, workdir: str, *, keep: int):
         if keep < 1:
             raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
-        logging.getLogger("absl").addFilter(_not_a_failed_write)
+        quieten_orbax()
         self._writing_step = 0
+        folder = _absolute(workdir) / FOLDER
+        if jax.process_index() == 0:
+            for line in put_broken_metrics_aside(folder):
+                _to_stderr(line)
+        wait_for_all("metrics of checkpoints checked")
         self._manager = ocp.CheckpointManager(
-            _absolute(workdir) / FOLDER,
+            folder,
             item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(keep),
@@ -74,6 +86,59 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
 
+    def restore_newest(
+        self, like: TrainState, *, say: Callable[[str], None] | None = None
+    ) -> TrainState | None:
+        """The state of the newest step that can be read, None if there is no step.
+
+        The folders of newer, damaged steps move to `damaged/` beside `checkpoints/`, so
+        that the run can write these steps again.
+
+        Args:
+          like: shapes, dtypes and shardings of the state.
+          say: receives a line for each step that is left out; default: the standard
+            error of the first process.
+
+        Raises:
+          CheckpointError: if there are checkpoints, and none can be read.
+          MismatchError: if the newest one holds other parameters than `like`.
+        """
+        failures: dict[int, ValueError] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self.restore(step, like)
+            except (CheckpointError, MismatchError) as error:
+                failures[step] = error
+            if all_agree(step not in failures):
+                self._set_aside(failures, step, say or _to_stderr)
+                return state
+            failures.setdefault(step, CheckpointError("another process cannot read it"))
+        if not failures:
+            return None
+        newest = next(iter(failures.values()))
+        if isinstance(newest, MismatchError):  # all steps of a run are of one model
+            raise newest
+        reasons = "; ".join(str(error) for error in failures.values())
+        raise CheckpointError(f"no checkpoint of this run can be read: {reasons}")
+
+    def _set_aside(
+        self, failures: dict[int, ValueError], step: int, say: Callable[[str], None]
+    ) -> None:
+        """Moves damaged steps away, in the first process, and says so."""
+        if not failures:
+            return
+        folder = self._manager.directory
+        for number, error in failures.items():
+            if jax.process_index() > 0:
+                break
+            target = _unused(folder.parent / DAMAGED / str(number))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / str(number)).rename(target)
+            reason = str(error).splitlines()[0]
+            say(f"{reason}; moved to {target}, going on from step {step}")
+        wait_for_all("damaged checkpoints moved")
+        self._manager.reload()
+
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step.
 
@@ -83,10 +148,11 @@ class Checkpoints:
 
         Raises:
           CheckpointError: if it cannot be read.
-          ValueError: if it holds other parameters than `like`.
+          MismatchError: if it holds other parameters than `like`.
         """
         path = self._manager.directory / str(step)
-        found = self._manager.item_metadata(step)["variables"].tree
+        with _reading(path):  # not by the manager, which reads the metrics as well
+            found = _handlers()["variables"].metadata(path / "variables").tree
         check_same_tree(found, like.variables, name=f"checkpoint {path}")
         key = jax.eval_shape(jax.random.key_data, like.rng)
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.rng.sharding)
@@ -146,6 +212,7 @@ def load_variables(path: str | os.PathLike) -> dict[str, dict]:
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
+    quieten_orbax()
     folder = _find(_absolute(path))
     with (
         _reading(folder),
@@ -174,11 +241,6 @@ def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
         checkpointer.save(folder, args=ocp.args.Composite(variables=item))
 
 
-def _not_a_failed_write(record: logging.LogRecord) -> bool:
-    """Orbax logs a failure with a trace in each of its threads, then raises it."""
-    return not (record.exc_info and "orbax" in record.pathname)
-
-
 def _handlers() -> dict[str, ocp.CheckpointHandler]:
     return {
         "variables": ocp.StandardCheckpointHandler(),
@@ -205,7 +267,8 @@ def _reading(path: epath.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax has no error of its own for a damaged file
-        raise CheckpointError(f"{path}: cannot be read: {_reason(error)}") from error
+        reason = describe_damage(error, path)
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
 
 
 def _optimizer_item(state: TrainState, key: object) -> dict[str, object]:
@@ -217,6 +280,19 @@ def _reason(error: BaseException) -> str:
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
         return "no space left on the disk"
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _unused(path: epath.Path) -> epath.Path:
+    """The path, with a number behind it if it exists."""
+    found, number = path, 0
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}.{number}")
+    return found
 
 
 def _absolute(path: str | os.PathLike) -> epath.Path:

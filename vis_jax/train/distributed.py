@@ -4,7 +4,12 @@ import os
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from vis_jax.train.devices import slurm_device_ids
+from vis_jax.train.together import watch_others
 
 FIELDS = {
     "coordinator": "VIS_JAX_COORDINATOR",
@@ -33,7 +38,9 @@ def initialise_distributed() -> bool:
     if address is not None:
         jax.distributed.initialize(**address)
     elif is_one_of_several(os.environ):
-        jax.distributed.initialize()  # JAX asks Slurm, or the TPU's metadata
+        # JAX asks Slurm, or the TPU's metadata.
+        jax.distributed.initialize(local_device_ids=slurm_device_ids(os.environ))
+    watch_others()
     return jax.process_count() > 1
 
 
@@ -50,6 +57,13 @@ def wait_for_all(what: str) -> None:
         ocp.multihost.sync_global_processes(
             what, timeout=LONGEST_WAIT, processes=everybody
         )
+
+
+def all_agree(fine: bool) -> bool:
+    """True in every process if it is so in all of them, which all have to call it."""
+    if jax.process_count() == 1:
+        return fine
+    return bool(multihost_utils.process_allgather(np.array(fine)).all())
 
 
 def explicit_address(environ: Mapping[str, str]) -> dict | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from vis_jax.train.best import BEST, Best
-from vis_jax.train.checkpoint import Checkpoints
+from vis_jax.train.run import Run
 from vis_jax.train.state import TrainState
 from vis_jax.train.writer import Writer
 
@@ -28,8 +28,8 @@ class Evaluations:
 
     Args:
       evaluations: in the order in which they run.
+      run: what is trained; has a checkpoint of the step if `needs_checkpoint`.
       best: the best checkpoint of the run.
-      checkpoints: of the run; has the step that is evaluated if `needs_checkpoint`.
       writer: receives the metrics.
     """
 
@@ -37,12 +37,12 @@ class Evaluations:
         self,
         evaluations: Sequence[Evaluation],
         *,
+        run: Run,
         best: Best,
-        checkpoints: Checkpoints,
         writer: Writer,
     ):
-        self._evaluations, self._best = evaluations, best
-        self._checkpoints, self._writer = checkpoints, writer
+        self._evaluations, self._training = evaluations, run
+        self._best, self._writer = best, writer
 
     def needs_checkpoint(self, step: int) -> bool:
         """Whether this step is evaluated and could be the best one."""
@@ -53,6 +53,7 @@ class Evaluations:
 
         Raises:
           ValueError: see `Best.offer`.
+          StopNow: a signal came; a later run can take up the evaluation.
         """
         for evaluation in self._due(step):
             self._run(evaluation, state, step)
@@ -62,6 +63,7 @@ class Evaluations:
 
         Raises:
           ValueError: see `Best.offer`.
+          StopNow: a signal came; a later run can take up the evaluation.
         """
         for evaluation in self._evaluations:
             self._run(evaluation, state, step)
@@ -71,11 +73,12 @@ class Evaluations:
 
     def _run(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
         name, best = evaluation.name, self._best
-        metrics = evaluation.score(state.variables, step)
+        with self._training.notice.at_once():
+            metrics = evaluation.score(state.variables, step)
         self._writer.scalars(step, metrics, group=f"eval_{name}" if name else "eval")
         if not best.metric:
             return
-        self._checkpoints.wait()
+        self._training.checkpoints.wait()
         prefix = f"{name}/" if name else ""
         if best.offer(step, {f"{prefix}{key}": x for key, x in metrics.items()}):
             self._writer.message(

@@ -1,7 +1,7 @@
 """The state a run begins with: random, from other weights, or from a checkpoint."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from vis_jax.train.run_config import RunSettings
 from vis_jax.train.sharding import Tree, param_sharding
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import make_update
-from vis_jax.train.tree_check import check_same_tree
+from vis_jax.train.tree_check import MismatchError, check_same_tree
+
+LONGEST_HINT = 3  # patterns
 
 
 def prepare(
@@ -26,10 +28,12 @@ def prepare(
     *,
     checkpoints: Checkpoints,
     mesh: Mesh,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[TrainState, Callable]:
     """The state to begin with and the compiled update.
 
-    The newest checkpoint wins over `config.init_from`, and that over random values.
+    The newest checkpoint wins over `config.init_from`, and that over random values;
+    `say` receives a line for each checkpoint that is damaged.
 
     Raises:
       ValueError: if the checkpoint or the weights do not fit the model.
@@ -53,9 +57,9 @@ def prepare(
 
     like = _placed(jax.eval_shape(new, variables), mesh)
     update = make_update(system, optimizer, state=like, mesh=mesh)
-    step = checkpoints.latest_step()
-    if step is not None:
-        return checkpoints.restore(step, like), update
+    restored = checkpoints.restore_newest(like, say=say)
+    if restored is not None:
+        return restored, update
     shardings = param_sharding(like, mesh)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
     if config.init_from:
@@ -75,7 +79,7 @@ def load_initial(
         What matches keeps its random value; all else must be the same tree.
 
     Raises:
-      ValueError: if a variable that is not fresh is missing, unknown or misshapen.
+      MismatchError: if a variable that is not fresh is missing, unknown or misshapen.
     """
     patterns = [re.compile(pattern) for pattern in fresh]
 
@@ -88,12 +92,38 @@ def load_initial(
 
     flat: dict = flatten(variables)
     loaded = kept(flatten(load_variables(path)))
-    check_same_tree(loaded, kept(flat), name=f"init_from {path}")
+    try:
+        check_same_tree(loaded, kept(flat), name=f"init_from {path}")
+    except MismatchError as error:
+        patterns_to_fit = (*fresh, *_patterns(error.paths))
+        hint = f"init_fresh={patterns_to_fit} leaves these parameters out of it"
+        raise MismatchError(f"{error}\n  {hint}", error.paths) from None
     for name, array in loaded.items():
         flat[name] = jax.make_array_from_callback(
             array.shape, flat[name].sharding, array.__getitem__
         )
     return {key: {} for key in variables} | unflatten(flat)
+
+
+def _patterns(paths: Iterable[str]) -> tuple[str, ...]:
+    """Regexes for `init_fresh` over the modules of these variables, and a few at most.
+
+    Args:
+      paths: with the collection in front.
+    """
+    inside = {path.partition("/")[2] for path in paths}
+    depth = max(path.count("/") for path in inside)
+    while True:
+        found = sorted({_pattern(path, depth) for path in inside})
+        if len(found) <= LONGEST_HINT or depth <= 1:
+            return tuple(found)
+        depth -= 1
+
+
+def _pattern(path: str, depth: int) -> str:
+    """A regex over all within the module of a variable, `depth` names deep at most."""
+    modules = path.split("/")[:-1][:depth]
+    return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
 
 
 def _placed(shapes: Tree, mesh: Mesh) -> Tree:

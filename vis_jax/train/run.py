@@ -1,7 +1,7 @@
 """Everything that is ready before the first update, and closed after the last one."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 import jax
@@ -10,14 +10,17 @@ from jax.sharding import Mesh
 
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
+from vis_jax.train.changes import check_changes
 from vis_jax.train.checkpoint import Checkpoints
 from vis_jax.train.initial import prepare
+from vis_jax.train.lock import only_run
 from vis_jax.train.monitor import Monitor
-from vis_jax.train.preemption import notice
+from vis_jax.train.preemption import Notice, notice
 from vis_jax.train.run_config import RunSettings, write_config
 from vis_jax.train.sharding import make_mesh, to_global
 from vis_jax.train.state import TrainState
 from vis_jax.train.step import StepMetrics
+from vis_jax.train.together import telling_others
 from vis_jax.train.writer import Writer
 
 HostBatch = dict[str, np.ndarray]
@@ -33,7 +36,7 @@ class Run(NamedTuple):
     batches: Iterator[tuple[HostBatch, Batch]]  # this process's share, and all of it
     checkpoints: Checkpoints
     monitor: Monitor
-    preempted: Callable[[int], bool]
+    notice: Notice
 
 
 @contextmanager
@@ -44,32 +47,44 @@ def open_run(
     *,
     workdir: str,
     writer: Writer,
+    accept_changes: bool = False,
 ) -> Iterator[Run]:
     """Reads the newest checkpoint; at the end waits until the last one is written.
+
+    Only one run at a time may have the workdir.
 
     Raises:
       ValueError: see `vis_jax.train.loop.train`.
     """
     mesh = make_mesh()
-    with (
-        Checkpoints(workdir, keep=config.train.keep) as checkpoints,
-        closing(writer),
-        notice(checkpoints) as preempted,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(closing(writer))
+        if jax.process_index() == 0:
+            stack.enter_context(only_run(workdir, say=writer.message))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=config.train.keep))
+        told = stack.enter_context(notice(checkpoints))
+        stack.enter_context(telling_others())  # the first to end
         start = checkpoints.latest_step() or 0
         if start > config.num_steps:
             raise ValueError(
                 f"num_steps: {config.num_steps}, but {workdir} is at step {start}"
             )
+        if start:
+            check_changes(config, workdir, accept=accept_changes, say=writer.message)
         host = unending(make_batches(start))
         first = next(host)
         state, update = prepare(
-            config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh
-        )
+            config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh,
+            say=writer.message,
+        )  # fmt: skip
+        if int(state.step) != start:  # the newest checkpoint is damaged
+            start = int(state.step)
+            host = unending(make_batches(start))
+            first = next(host)
         write_config(config, workdir)
         monitor = Monitor(clips_per_step=len(first["images"]) * jax.process_count())
         batches = placed(first, host, mesh)
-        yield Run(start, state, update, batches, checkpoints, monitor, preempted)
+        yield Run(start, state, update, batches, checkpoints, monitor, told)
 
 
 def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:

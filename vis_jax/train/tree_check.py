@@ -7,6 +7,18 @@ from vis_jax.params import flatten
 SHOWN = 5  # paths per kind of difference
 
 
+class MismatchError(ValueError):
+    """Two trees do not hold the same parameters.
+
+    Attributes:
+      paths: of the parameters that differ.
+    """
+
+    def __init__(self, message: str, paths: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.paths = paths
+
+
 def check_same_tree(found: dict, expected: dict, *, name: str) -> None:
     """Compares paths, shapes and dtypes; leaves need a `shape` and a `dtype`.
 
@@ -16,22 +28,24 @@ def check_same_tree(found: dict, expected: dict, *, name: str) -> None:
       name: of the thing that was read, for the message.
 
     Raises:
-      ValueError: with the first paths that are missing, unknown or misshapen.
+      MismatchError: with the first paths that are missing, unknown or misshapen.
     """
     found, expected = flatten(found), flatten(expected)
     both = sorted(found.keys() & expected.keys())
+    misshapen = [path for path in both if _form(expected[path]) != _form(found[path])]
     differences = {
         "missing": sorted(expected.keys() - found.keys()),
         "unknown": sorted(found.keys() - expected.keys()),
         "different": [
             f"{path} (expected {_form(expected[path])}, got {_form(found[path])})"
-            for path in both
-            if _form(expected[path]) != _form(found[path])
+            for path in misshapen
         ],
     }
     lines = [_line(kind, paths) for kind, paths in differences.items() if paths]
     if lines:
-        raise ValueError(f"{name} does not fit the model\n" + "\n".join(lines))
+        paths = (*differences["missing"], *differences["unknown"], *misshapen)
+        text = f"{name} does not fit the model\n" + "\n".join(lines)
+        raise MismatchError(text, paths)
 
 
 def _form(leaf: Any) -> str:

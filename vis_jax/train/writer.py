@@ -3,10 +3,14 @@
 import datetime
 import os
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from etils import epath
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 
 FOLDER = "tensorboard"
 SPEEDS = ("steps_per_second", "clips_per_second")
+COPY_EVERY = 60.0  # seconds from one copy of events to a bucket to the next
 NOT_SHOWN = (*SPEEDS, "gradient_norm", "learning_rate")
 
 
@@ -39,11 +44,24 @@ class Writer:
 class TensorBoardWriter(Writer):
     """Writes to `workdir/tensorboard` and to the standard error.
 
-    On a terminal, progress is a bar; elsewhere, one line for each call.
+    On a terminal, progress is a bar; elsewhere, one line for each call. To a bucket
+    (gs://..) events go once a minute and at the end, from a local folder.
+
+    Raises:
+      OSError: the folder cannot be made; before the first step, not after it.
     """
 
     def __init__(self, workdir: str, *, num_steps: int):
-        self._workdir, self._num_steps = workdir, num_steps
+        self._num_steps = num_steps
+        self._folder = os.path.join(workdir, FOLDER)
+        self._bucket: epath.Path | None = None
+        self._local: tempfile.TemporaryDirectory | None = None
+        self._copied = time.monotonic()
+        if "://" in workdir:
+            self._bucket = epath.Path(workdir) / FOLDER
+            self._bucket.mkdir(parents=True, exist_ok=True)
+            self._local = tempfile.TemporaryDirectory()
+            self._folder = self._local.name
         self._events: "SummaryWriter | None" = None
         self._bar: "tqdm | None" = None
 
@@ -53,8 +71,7 @@ class TensorBoardWriter(Writer):
         from tqdm import tqdm
 
         if self._events is None:
-            folder = os.path.join(self._workdir, FOLDER)
-            self._events = SummaryWriter(folder, purge_step=step)
+            self._events = SummaryWriter(self._folder, purge_step=step)
             if sys.stderr.isatty():
                 total = self._num_steps
                 self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
@@ -72,6 +89,8 @@ class TensorBoardWriter(Writer):
         events = self._open(step)
         for name, value in values.items():
             events.add_scalar(f"{group}/{name}", value, step)
+        if time.monotonic() - self._copied > COPY_EVERY:
+            self._copy()
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
         events = self._open(step)
@@ -89,6 +108,19 @@ class TensorBoardWriter(Writer):
             self._bar.close()
         if self._events is not None:
             self._events.close()
+            self._copy()
+            self._events = None
+        if self._local is not None:
+            self._local.cleanup()
+
+    def _copy(self) -> None:
+        """Brings the events so far to the bucket, if that is where they belong."""
+        if self._bucket is None or self._events is None:
+            return
+        self._events.flush()
+        for file in Path(self._folder).iterdir():
+            (self._bucket / file.name).write_bytes(file.read_bytes())
+        self._copied = time.monotonic()
 
 
 def open_writer(workdir: str, *, num_steps: int) -> Writer:

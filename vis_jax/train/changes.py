@@ -1,0 +1,108 @@
+"""Settings that have changed between a run's stop and its resumption."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+
+from vis_jax.settings import CONFIG_FILE, read_settings, to_dict
+
+# With another value of these a resumed run is not the run that was stopped: other
+# random numbers, clips or gradients.
+DECISIVE = ("seed", "system", "compute_dtype", "model", "loss", "data")
+# Of these the same clips come: where the files are, and what reads them.
+HARMLESS = ("data.root", "data.stills.root")
+KIND = "optimizer.kind"  # its state is of no use to another optimiser
+
+_NONE = object()
+
+
+class ChangedSettingsError(ValueError):
+    """Settings differ from those of the run so far."""
+
+
+def check_changes(
+    config: Any, workdir: str, *, accept: bool, say: Callable[[str], None]
+) -> None:
+    """Says what differs from the config that a run has left in its workdir.
+
+    Args:
+      config: settings of the run that goes on.
+      workdir: of the run; without a config.json nothing can differ.
+      accept: whether decisive settings may differ.
+      say: receives a line for each setting that differs.
+
+    Raises:
+      ChangedSettingsError: a setting differs without which the run would not end in the
+        same state, and that is not accepted, or another optimiser.
+      ValueError: config.json cannot be read, and `accept` is not set; names it.
+    """
+    path = epath.Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        saved = _flat(_filled(type(config), json.loads(path.read_text())))
+    except (ValueError, RecursionError) as error:
+        text = f"{path}: cannot be compared with the settings: {error}"
+        if not accept:
+            raise ValueError(f"{text}; --accept_changes goes on without") from error
+        say(text)
+        return
+    wanted = _flat(json.loads(json.dumps(to_dict(config))))
+    names = [*wanted, *(name for name in saved if name not in wanted)]
+    changed = [name for name in names if _differ(saved, wanted, name)]
+    lines = [
+        f"{name}: {_show(saved, name)} -> {_show(wanted, name)}" for name in changed
+    ]
+    for line in lines:
+        say(f"setting changed  {line}")
+    if KIND in changed:
+        line = lines[changed.index(KIND)]
+        raise ChangedSettingsError(
+            f"{line}: a run cannot go on with another optimizer; start one in another"
+            f" --workdir with init_from={workdir}"
+        )
+    decisive = [
+        line for name, line in zip(changed, lines, strict=True) if is_decisive(name)
+    ]
+    if decisive and not accept:
+        raise ChangedSettingsError(
+            f"{path}: the run in this workdir has other settings:"
+            f" {'; '.join(decisive)}; set them back, choose another --workdir, or go"
+            " on with --accept_changes"
+        )
+
+
+def is_decisive(name: str) -> bool:
+    """Whether a run needs the same value of a setting to end in the same state."""
+    if name in HARMLESS:
+        return False
+    return any(name == one or name.startswith(f"{one}.") for one in DECISIVE)
+
+
+def _filled(kind: type, values: Any) -> Any:
+    """A saved config, with the defaults of fields that have been added since."""
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a JSON object, got {type(values).__name__}")
+    try:
+        return json.loads(json.dumps(to_dict(read_settings(kind, values))))
+    except ValueError:  # of another system, or of another version
+        return values
+
+
+def _flat(values: Any, where: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {where: values}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{where}.{name}" if where else name)
+    return found
+
+
+def _differ(saved: dict, wanted: dict, name: str) -> bool:
+    return saved.get(name, _NONE) != wanted.get(name, _NONE)
+
+
+def _show(values: dict, name: str) -> str:
+    return json.dumps(values[name]) if name in values else "not set"

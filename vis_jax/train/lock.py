@@ -1,0 +1,138 @@
+"""One run on a workdir at a time: two would delete each other's checkpoints."""
+
+import datetime
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etils import epath
+
+LOCK = "run.lock"  # in the workdir
+# What a file system raises that knows no locks, such as Lustre without `flock`.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+class WorkdirInUseError(ValueError):
+    """Another run has this workdir."""
+
+
+@contextmanager
+def only_run(workdir: str, *, say: Callable[[str], None] | None = None) -> Iterator:
+    """Holds `workdir/run.lock`, with host, process id and start, while it lasts.
+
+    The operating system frees the lock when its holder ends, however that comes; the
+    lock of a holder that is dead is taken over. A bucket (gs://..) has no locks: there
+    the file tells a second run who may be at work, and `say` receives that.
+
+    Args:
+      workdir: of a run; to be called in its first process only.
+      say: receives a warning; default: the standard error.
+
+    Raises:
+      WorkdirInUseError: another process holds it.
+    """
+    if "://" in workdir:
+        with _marked(epath.Path(workdir) / LOCK, say or _to_stderr):
+            yield
+        return
+    path = Path(workdir) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(path, descriptor, workdir)
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, _holder().encode(), 0)
+        yield
+        os.truncate(descriptor, 0)  # an end in order; also where there are no locks
+    finally:
+        os.close(descriptor)
+
+
+def _take(path: Path, descriptor: int, workdir: str) -> None:
+    """Locks the file, or raises WorkdirInUseError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        if _is_dead(_read(path)):
+            return
+    raise WorkdirInUseError(
+        f"{workdir}: expected no other run on this workdir, got {_words(_read(path))};"
+        f" wait for its end or choose another --workdir"
+        + ("" if _read(path).get("host") == socket.gethostname() else _elsewhere(path))
+    )
+
+
+def _elsewhere(path: Path) -> str:
+    return f" (if that run is dead and cannot have been noticed, delete {path})"
+
+
+@contextmanager
+def _marked(path: epath.Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Writes the file of a bucket, and removes it at the end."""
+    found = _read(path) if path.exists() else {}
+    if found and not _is_dead(found):
+        say(
+            f"warning: {path} names {_words(found)}, and a bucket has no locks: if that"
+            " run is alive, stop one of the two, or they destroy each other's"
+            " checkpoints"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_holder())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _holder() -> str:
+    start = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "start": start}
+    return json.dumps(holder) + "\n"
+
+
+def _read(path: epath.Path | Path) -> dict:
+    """Who holds the lock; empty if the file does not say."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_dead(holder: dict) -> bool:
+    """Whether nobody holds it, as far as this host can know."""
+    if not holder:
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (ProcessLookupError, KeyError, ValueError, TypeError):
+        return True
+    except PermissionError:  # a process of another user
+        return False
+    return int(holder["pid"]) == os.getpid()
+
+
+def _words(holder: dict) -> str:
+    if not holder:
+        return "one that has not written who it is"
+    return (
+        f"process {holder.get('pid')} on host {holder.get('host')}, started"
+        f" {holder.get('start')}"
+    )
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
