@@ -237,3 +237,42 @@ def test_an_existing_output_stays_as_it_is(source, tmp_path):
     assert error == (
         f"--output: expected a new folder, got {tmp_path / 'out'}, which exists"
     )
+
+
+def caffe2_weights():
+    """Random tensors under the names of Caffe2 for the backbone of `CLIP`."""
+    leaves = {"kernel": "w", "scale": "bn_s", "bias": "bn_b"}
+    leaves |= {"mean": "bn_rm", "var": "bn_riv"}
+    branches = {"conv1": "2a", "conv2": "2b", "conv3": "2c", "shortcut": "1"}
+    rng, weights = np.random.default_rng(0), {}
+    for path, shape in model_shapes().items():
+        collection, part, *rest = path.split("/")
+        if part != "backbone":
+            continue
+        block, layer, leaf = rest[0], rest[1], leaves[rest[-1]]
+        name = f"{block}_branch{branches[layer]}_{leaf}"
+        if block == "stem":
+            name = "conv1_w" if leaf == "w" else f"res_conv1_{leaf}"
+        order = [shape[i] for i in (3, 2, 0, 1)] if leaf == "w" else shape
+        weights[name] = rng.random(order, np.float32)
+    return weights | {"conv1_b": np.full(16, 0.5, np.float32)}
+
+
+def test_a_backbone_of_caffe2_needs_a_config_of_its_style(tmp_path):
+    weights = caffe2_weights()
+    source = write_pickle(tmp_path / "R-50.pkl", weights)
+    command = words(CLIP, source, tmp_path / "out", "resnet")
+    error = error_of(*command)
+    assert error.startswith(f"{source}: the weights are of style 'caffe'")
+    assert error.endswith("give --config.model.backbone.style=caffe")
+    assert not (tmp_path / "out").exists()
+    outcome = call(*command, "--config.model.backbone.style=caffe")
+    assert outcome.code == 0, outcome.err
+    assert "note          style caffe by the names of Caffe2" in outcome.out
+    assert "note          conv1_b, a bias of the first convolution" in outcome.out
+    found = flatten(load_variables(str(tmp_path / "out")))
+    mean = found["constants/backbone/stem/conv1/norm/mean"]
+    np.testing.assert_allclose(mean, weights["res_conv1_bn_rm"] - 0.5, rtol=1e-6)
+    kernel = found["params/backbone/res3_0/conv1/kernel"]
+    theirs = weights["res3_0_branch2a_w"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(kernel, theirs)

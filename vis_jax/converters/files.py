@@ -234,6 +234,8 @@ def _read_file(path: Path, key: str) -> Source:
             return _source(path, readers[path.suffix](file), key)
         except Exception as error:  # a damaged pickle can raise anything
             cause = f"{error!s:.300}" or type(error).__name__
+            if isinstance(error, KeyError):  # of an instruction that does not exist
+                cause = "damaged, or of another kind"
             raise ValueError(
                 f"{path}: not a readable file of weights: {cause}"
             ) from error
