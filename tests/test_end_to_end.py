@@ -145,7 +145,7 @@ def test_training_reports_every_step_and_the_scores(trained):
 def test_training_leaves_a_whole_run(workdir):
     found = {path.name for path in workdir.iterdir()}
     files = {"categories.json", "config.json", "checkpoints", "evaluation"}
-    assert found == files | {"tensorboard", "compilation_cache"}
+    assert found == files | {"tensorboard", "compilation_cache", "run.lock"}
     assert {path.name for path in (workdir / "evaluation").iterdir()} == {"step_4"}
     assert {path.name for path in (workdir / "evaluation/step_4").iterdir()} == FILES
     assert set(losses(workdir)) == {2, 4}

@@ -90,6 +90,7 @@ def test_a_second_run_on_the_workdir_is_refused(tmp_path):
 def test_an_error_frees_the_workdir(tmp_path):
     with pytest.raises(RuntimeError, match="broken"), only_run(str(tmp_path)):
         raise RuntimeError("broken")
+    assert (tmp_path / LOCK).read_text() == ""
     with only_run(str(tmp_path)):
         pass
 

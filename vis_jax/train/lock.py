@@ -48,8 +48,10 @@ def only_run(workdir: str, *, say: Callable[[str], None] | None = None) -> Itera
         _take(path, descriptor, workdir)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, _holder().encode(), 0)
-        yield
-        os.truncate(descriptor, 0)  # an end in order; also where there are no locks
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)  # where there are no locks, this frees it
     finally:
         os.close(descriptor)
 

@@ -79,7 +79,7 @@ def open_run(
         )  # fmt: skip
         if int(state.step) != start:  # the newest checkpoint is damaged
             start = int(state.step)
-            host = unending(make_batches(start))
+            host = unending(make_batches(int(state.step)))
             first = next(host)
         write_config(config, workdir)
         monitor = Monitor(clips_per_step=len(first["images"]) * jax.process_count())
