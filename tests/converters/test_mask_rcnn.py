@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.golden.cases import load
-from tests.golden.mask_rcnn import converted, model_of_case, shapes_of
+from tests.golden.mask_rcnn import converted, inputs_of_case, model_of_case, shapes_of
 from vis_jax.converters.load import convert_tensors
 from vis_jax.converters.mask_rcnn import roi_kernel, transposed_kernel
 from vis_jax.params import flatten
@@ -10,9 +10,14 @@ from vis_jax.params import flatten
 CASE = "maskrcnn_r50_fpn_torchvision"
 
 
+def _model():
+    case = load(CASE)
+    return model_of_case(case, inputs_of_case(case)[1])
+
+
 @pytest.fixture(scope="module")
 def ours():
-    return flatten(converted(load(CASE))[1])
+    return flatten(converted(load(CASE), _model(), "mask_rcnn_torchvision"))
 
 
 def test_background_moves_from_first_to_last(ours):
@@ -36,7 +41,7 @@ def test_older_names_of_torchvision_are_the_same(ours):
         return name.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
 
     weights = {older(name): x for name, x in load(CASE).weights().items()}
-    shapes = shapes_of(model_of_case(load(CASE)))
+    shapes = shapes_of(_model())
     again, _ = convert_tensors(weights, shapes, "mask_rcnn_torchvision")
     for path, leaf in flatten(again).items():
         np.testing.assert_array_equal(leaf, ours[path], err_msg=path)
@@ -44,7 +49,7 @@ def test_older_names_of_torchvision_are_the_same(ours):
 
 def test_layers_of_the_classes_stay_new_for_other_classes():
     case = load(CASE)
-    model = model_of_case(case)
+    model = _model()
     model = model.clone(
         box_head=model.box_head.clone(num_classes=40),
         mask_head=model.mask_head.clone(num_classes=40),
@@ -66,7 +71,7 @@ def test_layers_of_the_classes_stay_new_for_other_classes():
 def test_a_missing_tensor_and_an_unknown_one_are_errors():
     weights = load(CASE).weights()
     weights["roi_heads.keypoint.bias"] = weights.pop("roi_heads.box_head.fc7.bias")
-    shapes = shapes_of(model_of_case(load(CASE)))
+    shapes = shapes_of(_model())
     with pytest.raises(ValueError, match="2 misfits") as error:
         convert_tensors(weights, shapes, "mask_rcnn_torchvision")
     assert "roi_heads.keypoint.bias" in str(error.value)

@@ -89,17 +89,23 @@ def model_of(
     )
 
 
-def converted(case: Case, model: MaskRCNN, kind: str) -> dict:
-    """The weights of a case, by the public converter."""
+def shapes_of(model: MaskRCNN) -> dict:
+    """Shapes of the model's variables, which no number of boxes changes."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     sizes = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    least = model.rules.proposals._replace(size=1)
-    detections = model.rules.detections._replace(size=1)
-    small = model.clone(
-        rules=model.rules._replace(proposals=least, detections=detections)
+    rules = model.rules
+    rules = rules._replace(
+        proposals=rules.proposals._replace(size=1),
+        detections=rules.detections._replace(size=1),
     )
-    shapes = jax.eval_shape(small.init, jax.random.key(0), images, sizes)
-    variables, report = convert_tensors(case.weights(), shapes, kind)
+    return jax.eval_shape(
+        model.clone(rules=rules).init, jax.random.key(0), images, sizes
+    )
+
+
+def converted(case: Case, model: MaskRCNN, kind: str) -> dict:
+    """The weights of a case, by the public converter."""
+    variables, report = convert_tensors(case.weights(), shapes_of(model), kind)
     if report.new:
         raise ValueError(f"expected every parameter to be filled, not {report.new}")
     return variables
