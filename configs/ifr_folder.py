@@ -2,7 +2,10 @@
 
 Run:   python -m vis_jax.main --config configs/ifr_folder.py --workdir runs/folder \\
            --config.data.root=/data/videos --config.data.held_out='("dog","boat")'
-Smoke: the same with --config configs/ifr_folder.py:debug (any CPU, about a minute)
+Smoke: python -m vis_jax.main --config configs/ifr_folder.py:debug --workdir runs/debug
+       (any CPU, about a minute, on moving shapes; on a folder with
+       --config.data.name=folder --config.data.root=/data/videos
+       --config.test.split=train --config.model.num_classes=0)
 
 The folder has JPEGImages/ and instances.json in the YouTube-VIS format; classes come
 from the file. For a few dozen videos, such as one's own, and a CPU.

@@ -22,6 +22,7 @@ from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
+from data_pipeline.plain_files import PlainFiles, as_plain
 from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
 
 Features = dict[str, tf.Tensor]
@@ -36,7 +37,6 @@ class ClipTensors(NamedTuple):
     track_ids: tf.Tensor  # int32 [N]
 
 
-@runtime_checkable
 @runtime_checkable
 class Renders(Protocol):
     """A data set that draws frames with their masks at once, in NumPy."""
@@ -81,28 +81,32 @@ class FolderSource:
     """
 
     def __init__(self, dataset: YouTubeVis, frames: int):
-        self._dataset = dataset
+        self._dataset, self._plain = dataset, PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
         self.signature = {
             **plan_signature(frames),
             **_track_signature(frames),
             "paths": tf.TensorSpec([frames], tf.string),
+            "plain": tf.TensorSpec([frames], tf.bool),
         }
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
         """Paths, and the tracks that are seen in the frames; crowds are left out."""
         dataset, ids = self._dataset, plan.frame_ids
         tracks = dataset.tracks[plan.video]
+        paths = [dataset.path(plan.video, int(frame)) for frame in ids]
         return {
             **plan_features(plan),
             **_track_features(tracks, ids, dataset.videos[plan.video]),
-            "paths": [str(dataset.path(plan.video, int(frame))) for frame in ids],
+            "paths": [str(path) for path in paths],
+            "plain": [self._plain.has(path) for path in paths],
         }
 
     def read(self, features: Features) -> ClipTensors:
         """Decodes, cuts out and resizes."""
-        paths = tf.unstack(features["paths"])
-        return _decode(self._runs, features, [tf.io.read_file(path) for path in paths])
+        paths, plain = tf.unstack(features["paths"]), tf.unstack(features["plain"])
+        files = [self._plain.read(*one) for one in zip(paths, plain, strict=True)]
+        return _decode(self._runs, features, files)
 
     def read_outside(self, plan: ClipPlan) -> None:
         """Reads the frames with Pillow, for the sake of its errors."""
@@ -142,8 +146,11 @@ class RecordSource:
         self._dataset.read_frames(plan.video, plan.frame_ids)
 
     def _encoded(self, video: np.integer, frame_ids: np.ndarray) -> np.ndarray:
+        images = self._dataset.encoded(int(video), frame_ids)
+        place = self._dataset.videos[int(video)].name
+        plain = [as_plain(image, place=place) for image in images]
         # As objects: NumPy's own strings lose the zeros at their end.
-        return np.array(self._dataset.encoded(int(video), frame_ids), object)
+        return np.array(plain, object)
 
 
 class StillSource:
@@ -155,12 +162,13 @@ class StillSource:
     """
 
     def __init__(self, dataset: CocoImages, frames: int):
-        self._dataset = dataset
+        self._dataset, self._plain = dataset, PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
         self.signature = {
             **plan_signature(frames),
             **_track_signature(1),
             "path": tf.TensorSpec([], tf.string),
+            "plain": tf.TensorSpec([], tf.bool),
             "extent_of_views": tf.TensorSpec([2], tf.int32),
             "matrices": tf.TensorSpec([frames, 2, 3], tf.float32),
         }
@@ -171,12 +179,14 @@ class StillSource:
             raise ValueError("plan: expected views of an image, got none")
         dataset = self._dataset
         tracks, video = dataset.tracks[plan.video], dataset.videos[plan.video]
+        path = dataset.path(plan.video, 0)
         extent = image_extent(plan.views, plan.size)
         matrices = view_matrices(plan.views, extent, plan.size)
         return {
             **plan_features(plan),
             **_track_features(tracks, np.zeros(1, np.int32), video),
-            "path": str(dataset.path(plan.video, 0)),
+            "path": str(path),
+            "plain": self._plain.has(path),
             "extent_of_views": np.array(extent, np.int32),
             "matrices": matrices.astype(np.float32),
         }
@@ -184,7 +194,7 @@ class StillSource:
     def read(self, features: Features) -> ClipTensors:
         """Decodes, cuts out, resizes once, and takes the views of that."""
         resized = {**features, "size": features["extent_of_views"]}
-        image = tf.io.read_file(features["path"])
+        image = self._plain.read(features["path"], features["plain"])
         still = _decode(self._runs, resized, [image])
         matrices, size = features["matrices"], features["size"]
         pixels, masks = take_views(still.images[0], still.masks[:, 0], matrices, size)

@@ -2,7 +2,8 @@
 
 import reprlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
+from unicodedata import category
 
 T = TypeVar("T")
 
@@ -38,7 +39,8 @@ class DataError(ValueError):
             place.append(f"annotation {shorten(annotation)}")
         if field is not None:
             place.append(field)
-        super().__init__(f"{', '.join(place)}: expected {expected}, got {shorten(got)}")
+        text = f"{', '.join(place)}: expected {expected}, got {shorten(got)}"
+        super().__init__(printable(text))
 
 
 Report = Callable[[DataError], None]  # told of each defect
@@ -56,6 +58,22 @@ def attempt(report: Report, read: Callable[..., T], *args: object) -> T | None:
     except DataError as error:
         report(error)
         return None
+
+
+def printable(text: str) -> str:
+    """One line: control characters, which a terminal would obey, are escaped."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether this can name a category: text without control characters or ends of
+    lines, of which no picture, table or terminal can make anything."""
+    if not isinstance(value, str) or not value:
+        return False
+    return not any(category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in value)
 
 
 def shorten(value: object, limit: int = 120) -> str:

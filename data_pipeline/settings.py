@@ -87,6 +87,11 @@ class Settings:
     batch_size: Count = 16  # clips of a step, over all devices
 
     def __post_init__(self):
+        if self.name == "moving_shapes" and self.root:
+            raise ValueError(
+                "root: expected none, as name is moving_shapes, which are drawn; got"
+                f" {self.root!r} (name=folder reads it)"
+            )
         if not self.short_side:
             raise ValueError("short_side: expected at least one length, got ()")
         if self.crop is not None and self.crop[0] > self.crop[1]:

@@ -10,6 +10,8 @@ import sys
 
 from absl import flags
 
+from data_pipeline.errors import printable
+
 # Each is a module of vis_jax.commands, its words joined by underscores.
 COMMANDS = {
     "train": "train a system, evaluate it at the end (the default command)",
@@ -133,7 +135,7 @@ def explain(error: BaseException) -> str:
 
 def fail(message: str, code: int = 2) -> int:
     """Says what is wrong on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code
 
 

@@ -1,6 +1,6 @@
 """The data sets by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from data_pipeline.augment.pseudo_clip import Motion
 from data_pipeline.datasets.coco import CocoImages
@@ -8,7 +8,9 @@ from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.datasets.joint import JointClips
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
+from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.datasets.ytvis_layout import is_tfds
+from data_pipeline.errors import DataError
 from data_pipeline.settings import Settings
 from vis_jax.settings import to_dict
 
@@ -39,9 +41,10 @@ def make_training_set(config: Settings) -> Dataset:
 
     Raises:
       ValueError: settings that do not fit each other.
-      DataError: a defect of the files.
+      DataError: a defect of the files; no object to train on.
     """
     dataset = make_dataset(config, "train")
+    _check_annotated(dataset, config.root)
     stills = config.stills
     motion = Motion(stills.zoom, stills.angle)
     if isinstance(dataset, CocoImages):
@@ -52,6 +55,22 @@ def make_training_set(config: Settings) -> Dataset:
         stills.root, stills.split, categories=dataset.categories, names=stills.names
     )
     return JointClips(dataset, images, share=stills.share, motion=motion)
+
+
+def _check_annotated(dataset: Dataset, root: str) -> None:
+    """Raises DataError if no object of the files can be trained on."""
+    videos: Sequence[Sequence[Track]] | None = getattr(dataset, "tracks", None)
+    if videos is None:  # drawn, not read
+        return
+    shown = (
+        not track.crowd and (track.mask_index >= 0).any()
+        for tracks in videos
+        for track in tracks
+    )
+    if not any(shown):
+        place = getattr(dataset, "annotations_file", root)
+        expected = "annotated objects in the videos to train on"
+        raise DataError(place, field="annotations", expected=expected, got="none")
 
 
 def _coco(config: Settings, part_or_split: str) -> CocoImages:

@@ -76,6 +76,7 @@ def check_folder(
         defect(error)
 
     content = parse_annotations(raw, layout.annotations, note)
+    _check_fields(raw.get("annotations"), content, layout.annotations, warning)
     _check_names(content.videos, layout.annotations, defect)
     bar = tqdm(content.videos, "videos", disable=not progress)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -91,7 +92,7 @@ def check_folder(
                     expected = "pixels in at least one frame"
                     defect(fail(field="segmentations", expected=expected, got="none"))
                 check_numbers(entry, track, content.runs, video, fail, warning)
-            _check_images(layout.images, video, pool, defect)
+            _check_images(layout, video, pool, defect)
     return Checked(layout, content)
 
 
@@ -110,6 +111,30 @@ def count(content: Annotations) -> tuple[Count, ...]:
         Count(name, *numbers)
         for name, numbers in zip([*names, "all"], totals.tolist(), strict=True)
     )
+
+
+def _check_fields(
+    entries: object, content: Annotations, file: Path, warning: Report
+) -> None:
+    """What training does without, or what leaves nothing to train on."""
+    if not isinstance(entries, list):  # a file without truth
+        return
+    tracks = [track for some in content.tracks for track in some]
+    shown = [track.entry for track in tracks if (track.mask_index >= 0).any()]
+    if not shown:
+        expected = "objects, without which there is nothing to train on or to score"
+        warning(DataError(file, field="annotations", expected=expected, got="none"))
+    for key in ("areas", "iscrowd"):
+        lacking = [
+            annotation_title(entries[k], k)
+            for k in shown
+            if entries[k].get(key) is None
+        ]
+        if lacking:
+            expected = "a value: a file without cannot be scored"
+            got = f"nothing in {len(lacking)} annotations"
+            fail = partial(DataError, file, annotation=lacking[0])
+            warning(fail(field=key, expected=expected, got=got))
 
 
 def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:
@@ -135,16 +160,16 @@ def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:
             )
 
 
-def _check_images(images: Path, video: Video, pool: Executor, defect: Report) -> None:
+def _check_images(layout: Layout, video: Video, pool: Executor, defect: Report) -> None:
     names = [name for name in video.file_names if name]
-    for error in pool.map(partial(_defect_of_image, images, video), names):
+    for error in pool.map(partial(_defect_of_image, layout, video), names):
         if error is not None:
             defect(error)
 
 
-def _defect_of_image(images: Path, video: Video, name: str) -> DataError | None:
+def _defect_of_image(layout: Layout, video: Video, name: str) -> DataError | None:
     try:
-        read_frame(images / name, video)
+        read_frame(layout.images / name, video, root=layout.root)
     except DataError as error:
         return error.with_traceback(None)  # which would hold on to the frame
     return None

@@ -14,6 +14,7 @@ from data_pipeline.datasets.ytvis import read_frame, truth_of
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, stop
+from data_pipeline.images import check_inside
 
 _ANNOTATIONS = "annotations/instances_{split}.json"
 _IMAGES = ("{split}", "images/{split}", "images")
@@ -46,7 +47,8 @@ class CocoImages:
         categories: tuple[Category, ...] | None = None,
         names: Sequence[tuple[str, str]] = (),
     ):
-        self.annotations_file, self.images = _find(Path(root), split)
+        self.root = Path(root)
+        self.annotations_file, self.images = _find(self.root, split)
         content = read_json(self.annotations_file)
         found = read_categories(self.annotations_file, content)
         self.categories = found if categories is None else categories
@@ -76,7 +78,7 @@ class CocoImages:
         Raises:
           DataError: a file that is missing, cut off, no image, or of another size.
         """
-        frame = read_frame(self.path(index, 0), self.videos[index])
+        frame = read_frame(self.path(index, 0), self.videos[index], root=self.root)
         return np.repeat(frame[None], len(frame_ids), axis=0)
 
     def truth(self, index: int) -> Truth:
@@ -125,6 +127,8 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
     folders = [root / name.format(split=split) for name in _IMAGES]
     for folder in folders:
         if folder.is_dir():
+            check_inside(file, root)
+            check_inside(folder, root)
             return file, folder
     shown = " or ".join(f"{folder.relative_to(root)}/" for folder in folders)
     raise DataError(root, expected=f"images in {shown}", got="no such folder")
@@ -161,6 +165,15 @@ def _read(file: Path, content: dict, labels: dict, *, drop_empty: bool):
     return videos, tracks, masks.runs(), dropped
 
 
+def _segmentation(entry: dict, place: int, fail) -> object:
+    """The mask of an object, which has to have one."""
+    if entry.get("segmentation"):
+        return entry["segmentation"]
+    got = "a box only" if entry.get("bbox") else "nothing"  # null and [] say nothing
+    title, expected = entry.get("id", f"[{place}]"), "polygons or run lengths"
+    raise fail(annotation=title, field="segmentation", expected=expected, got=got)
+
+
 def _tracks(
     entries: list[tuple[int, dict]], image: dict, labels: dict, masks: MaskTable, fail
 ) -> tuple[Track, ...]:
@@ -174,7 +187,7 @@ def _tracks(
         return fail(annotation=title, field=field, expected=expected, got=got)
 
     size = dict(height=image["height"], width=image["width"])
-    segmentations = [entry.get("segmentation", "nothing") for _, entry in entries]
+    segmentations = [_segmentation(entry, place, fail) for place, entry in entries]
     index = masks.add(segmentations, **size, fail=fail_at, report=stop)
     unknown = np.full(1, np.nan, np.float32)
     return tuple(

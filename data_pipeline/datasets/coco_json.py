@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.ytvis_json import MAX_PIXELS, MAX_SIDE, stays_inside
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, is_name
 
 Fail = Callable[..., DataError]
 
@@ -21,8 +21,9 @@ def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
     found = []
     for k, entry in enumerate(objects(content, "categories", fail)):
         number, name = entry.get("id"), entry.get("name")
-        if type(number) is not int or not isinstance(name, str) or not name:
-            raise fail(field=f"categories[{k}]", expected="id and name", got=entry)
+        if type(number) is not int or not is_name(name):
+            expected = "an id, and a name on one line"
+            raise fail(field=f"categories[{k}]", expected=expected, got=entry)
         found.append(Category(number, name))
     for values in zip(*found, strict=True):
         twice = next((v for k, v in enumerate(values) if v in values[:k]), None)
@@ -56,6 +57,9 @@ def read_images(file: Path, content: dict) -> dict[int, dict]:
     fail = partial(DataError, file)
     images: dict[int, dict] = {}
     for k, entry in enumerate(objects(content, "images", fail)):
+        name = entry.get("file_name")
+        if isinstance(name, str):  # as Windows separates folders
+            entry = {**entry, "file_name": name.replace("\\", "/")}
         _check_image(entry, k, fail)
         if entry["id"] in images:
             expected = "an id used once"

@@ -125,13 +125,17 @@ def _order(entry: dict) -> tuple:
 
 
 def _identity(entry: dict, fail: Fail) -> int | str:
-    key = next((key for key in _IDENTITY if key in entry), None)
-    if key is None:
-        expected = "the identity of the object, over all frames"
+    attributes = entry.get("attributes")  # where CVAT has it
+    inner = attributes if isinstance(attributes, dict) else {}
+    places = [(key, each) for each in (entry, inner) for key in _IDENTITY]
+    found = [(key, each[key]) for key, each in places if key in each]
+    if not found:
+        expected = "the identity of the object, over all frames, also in attributes"
         raise fail(field=" or ".join(_IDENTITY), expected=expected, got="nothing")
-    if type(entry[key]) not in (int, str):
-        raise fail(field=key, expected="a whole number or a name", got=entry[key])
-    return entry[key]
+    key, value = found[0]
+    if type(value) not in (int, str):
+        raise fail(field=key, expected="a whole number or a name", got=value)
+    return value
 
 
 def _track(frames: dict, video: ForeignVideo, names: dict[int, str]) -> ForeignTrack:
@@ -147,7 +151,11 @@ def _track(frames: dict, video: ForeignVideo, names: dict[int, str]) -> ForeignT
         if category != first:
             expected = f"{first}, as in the first frame of this identity"
             raise fail(field="category_id", expected=expected, got=category)
-        segmentation = entry.get("segmentation", "nothing")
+        segmentation = entry.get("segmentation")
+        if not segmentation:  # null or []
+            got = "a box only" if entry.get("bbox") else "nothing"
+            expected = "polygons or run lengths"
+            raise fail(field="segmentation", expected=expected, got=got)
         masks[frame] = convert(segmentation, video.size, fail)
         crowd |= entry.get("iscrowd", 0) == 1
     return ForeignTrack(names[first], crowd, masks)

@@ -1,5 +1,6 @@
 """CVAT for video 1.1: tracks of polygons, boxes or masks in one XML file a video."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from data_pipeline.datasets.foreign import (
     convert,
     describe,
     encode,
+    union,
 )
 from data_pipeline.datasets.json_layout import show
 from data_pipeline.datasets.source_folder import (
@@ -27,10 +29,11 @@ from data_pipeline.datasets.source_folder import (
     frame_number,
     image_size,
 )
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, is_name
 
 LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folders"
 _MAX_XML = 2**31  # bytes; it is read element by element
+_MAX_NUMBERS = 2**24  # characters of a list of numbers
 _SHAPES = ("polygon", "box", "mask")
 _NO_SHAPES = ("polyline", "points", "skeleton", "ellipse", "cuboid")
 Fail = Callable[..., DataError]
@@ -79,8 +82,8 @@ def _describe(source: SourceFolder, folders: list[Path], progress: bool):
 
 
 def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
-    """The tracks of an XML file; what has been read is dropped."""
-    tracks = []
+    """The objects of an XML file; what has been read is dropped."""
+    tracks: list[tuple[str, ForeignTrack]] = []
     fail = partial(DataError, truth.file, video=video.name)
     depth = 0
     try:
@@ -95,12 +98,15 @@ def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
                     if element.tag == "image":
                         expected = "tracks: export as 'CVAT for video 1.1'"
                         raise fail(expected=expected, got="CVAT for images")
+                    if element.tag == "meta":
+                        _check_meta(element, truth, video, fail)
                     if element.tag == "track":
-                        tracks.append(_track(element, truth, video, fail))
+                        group = element.get("group_id", "0")
+                        tracks.append((group, _track(element, truth, video, fail)))
                     element.clear()
     except (ParseError, DefusedXmlException) as error:
         raise fail(expected="XML without a DTD", got=_reason(error)) from error
-    return tracks
+    return _join_groups(tracks, fail)
 
 
 def _reason(error: Exception) -> str:
@@ -109,13 +115,63 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}, a document type or entities"
 
 
+def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -> None:
+    """Compares the numbers and the size of the frames with those of the images."""
+    height, width = (_stated(meta, f"original_size/{s}") for s in ("height", "width"))
+    if height is not None and width is not None and (height, width) != video.size:
+        expected = f"the (height, width) of the images, {video.size}"
+        raise fail(field="original_size", expected=expected, got=(height, width))
+    count, first = _stated(meta, "size"), _stated(meta, "start_frame") or 0
+    if count is None:
+        return
+    rule = meta.findtext(".//frame_filter") or ""
+    step = re.fullmatch(r"\s*step\s*=\s*([1-9][0-9]{0,5})\s*", rule)
+    numbers = range(first, first + count * (int(step[1]) if step else 1))
+    numbers = numbers[:: int(step[1]) if step else 1]
+    found = sorted(truth.places)
+    # Images may be missing, but not the first: their numbers might mean other frames.
+    if found[0] != first or not all(number in numbers for number in found):
+        expected = (
+            f"images numbered {first} to {numbers[-1]}, as size, start_frame and"
+            " frame_filter say"
+        )
+        got = f"{len(found)} images, {found[0]} to {found[-1]}"
+        raise fail(field="meta", expected=expected, got=got)
+
+
+def _stated(meta: Element, name: str) -> int | None:
+    """A whole number of the header; None where it is missing."""
+    text = (meta.findtext(f".//{name}") or "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+
+
+def _join_groups(
+    tracks: list[tuple[str, ForeignTrack]], fail: Fail
+) -> list[ForeignTrack]:
+    """Tracks of one group are one object; group 0 is none."""
+    joined: dict[object, ForeignTrack] = {}
+    for k, (group, track) in enumerate(tracks):
+        key = k if group == "0" else group
+        other = joined.setdefault(key, track)
+        if other is track:
+            continue
+        if other.category != track.category:
+            expected = f"one label for group {group}"
+            got = f"{other.category!r} and {track.category!r}"
+            raise fail(field="group_id", expected=expected, got=got)
+        for frame, mask in enumerate(track.masks):
+            parts = [m for m in (other.masks[frame], mask) if m is not None]
+            other.masks[frame] = union(parts) if parts else None
+    return list(joined.values())
+
+
 def _track(
     element: Element, truth: _Truth, video: ForeignVideo, fail: Fail
 ) -> ForeignTrack:
     fail = partial(fail, annotation=element.get("id", "without id"))
-    label = element.get("label")
-    if not label:
-        raise fail(field="label", expected="a name", got="nothing")
+    label = element.get("label", "")
+    if not is_name(label):
+        raise fail(field="label", expected="a name on one line", got=label or "nothing")
     masks: list[dict | None] = [None] * len(video.files)
     seen: set[int] = set()
     for shape in element:
@@ -125,13 +181,13 @@ def _track(
         if shape.tag not in _SHAPES:
             continue
         number = _whole(shape, "frame", fail)
+        if shape.get("outside") == "1":  # the track ends, or pauses
+            continue
         if number not in truth.places:
             low, high = min(truth.places), max(truth.places)
             expected = f"the number of an image, {low} to {high}"
             raise fail(field="frame", expected=expected, got=number)
         here = partial(_at, fail, number)
-        if shape.get("outside") == "1":  # the track ends, or pauses
-            continue
         if number in seen:
             raise here(field="shape", expected="one in a frame", got="another")
         seen.add(number)
@@ -144,14 +200,27 @@ def _at(fail: Fail, frame: int, *, field: str, expected: str, got: object) -> Da
 
 
 def _mask(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
+    turn = _numbers(shape.get("rotation", "0"), "rotation", fail)[0]
+    if shape.tag != "box" and turn % 360:
+        raise fail(field="rotation", expected="0, unless of a box", got=turn)
     if shape.tag == "polygon":
         text = shape.get("points", "")
         return convert([_numbers(text.replace(";", ","), "points", fail)], size, fail)
     if shape.tag == "box":
         names = ("xtl", "ytl", "xbr", "ybr")
         x1, y1, x2, y2 = (_numbers(shape.get(n, ""), n, fail)[0] for n in names)
-        return convert([[x1, y1, x2, y1, x2, y2, x1, y2]], size, fail)
+        corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+        return convert([_turned(corners, turn).ravel().tolist()], size, fail)
     return _drawn(shape, size, fail)
+
+
+def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points [N, 2] x y turned clockwise about their mean; y grows downwards."""
+    if not degrees % 360:
+        return points
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    centre = points.mean(0)
+    return (points - centre) @ np.array([[cosine, sine], [-sine, cosine]]) + centre
 
 
 def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
@@ -174,6 +243,9 @@ def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
 
 
 def _numbers(text: str, name: str, fail: Fail) -> list[float]:
+    if len(text) > _MAX_NUMBERS:
+        expected = f"at most {_MAX_NUMBERS} characters"
+        raise fail(field=name, expected=expected, got=len(text))
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.foreign import (
@@ -24,12 +25,14 @@ from data_pipeline.datasets.source_folder import (
     IMAGE_SUFFIXES,
     SourceFolder,
     image_size,
+    opened,
     read_ids,
 )
 from data_pipeline.errors import DataError
 
 LOOKED_FOR = "Annotations/ with folders of PNGs beside JPEGImages/"
 _VOID = 255
+_SOFT_LEVELS = 3  # at least, of a soft outline
 _MASKS = tuple(
     f"{place}Annotations{resolution}"
     for place in ("{split}/", "")
@@ -123,10 +126,14 @@ def tracks_of_ids(
       pngs: of each frame.
       size: height and width.
       category: of all objects.
+
+    Raises:
+      DataError: a PNG that cannot be read, or with grey levels along outlines.
     """
     masks: dict[int, list[dict | None]] = {}
     for frame, file in enumerate(pngs):
         pixels = read_ids(file, size)
+        _check_soft(file, pixels)
         for number in np.unique(pixels).tolist():
             track = masks.setdefault(number, [None] * len(pngs))
             track[frame] = encode(pixels == number)
@@ -134,3 +141,27 @@ def tracks_of_ids(
     if len(masks) > 1:
         masks.pop(_VOID, None)
     return [ForeignTrack(category, False, masks[number]) for number in sorted(masks)]
+
+
+def _check_soft(file: Path, pixels: np.ndarray) -> None:
+    """Raises DataError if most values are the grey levels of a soft outline.
+
+    Such a level has nowhere a block of 3 x 3 pixels, and lies beside other levels.
+    """
+    with opened(file) as image:
+        if image.mode != "L" or min(pixels.shape) < 3:  # a palette has no grey levels
+            return
+    windows = sliding_window_view(pixels, (3, 3))
+    middle = pixels[1:-1, 1:-1]
+    solid = middle[(windows == middle[..., None, None]).all((2, 3))]
+    levels = np.unique(pixels[pixels > 0])
+    thin = np.setdiff1d(levels, solid)
+    if len(thin) < _SOFT_LEVELS or 2 * len(thin) <= len(levels):
+        return
+    others = (windows != middle[..., None, None]) & (windows > 0)
+    beside = others.any((2, 3))[np.isin(middle, thin)]
+    if beside.size and beside.mean() > 0.5:
+        shown = ", ".join(map(str, thin[:4].tolist()))
+        expected = "one value for each object, with a sharp outline"
+        got = f"a soft mask: {len(thin)} grey levels along outlines, such as {shown}"
+        raise DataError(file, expected=expected, got=got)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from data_pipeline.datasets.foreign import (
     Foreign,
@@ -27,7 +26,8 @@ from data_pipeline.datasets.source_folder import (
     image_size,
 )
 from data_pipeline.datasets.ytvis_json import is_number
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, is_name
+from data_pipeline.images import open_image, turned, upright_size
 
 LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"
 _MAX_JSON = 2**27  # bytes; labelme may put the image into it
@@ -126,8 +126,9 @@ def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
         if not isinstance(shape, dict):
             raise fail(field=f"shapes[{k}]", expected="an object", got=shape)
         label, group = shape.get("label", "nothing"), shape.get("group_id")
-        if not isinstance(label, str) or not label:
-            raise fail(field=f"shapes[{k}].label", expected="a name", got=label)
+        if not is_name(label):
+            expected = "a name on one line"
+            raise fail(field=f"shapes[{k}].label", expected=expected, got=label)
         if group is not None and type(group) not in (int, str):
             expected = "the number of the object, or null"
             raise fail(field=f"shapes[{k}].group_id", expected=expected, got=group)
@@ -149,17 +150,30 @@ def _mask(shape: dict, size: tuple[int, int], fail: Fail) -> dict | None:
     points = shape.get("points", "nothing")
     if not isinstance(points, list) or not all(_is_point(point) for point in points):
         raise fail(field="points", expected="a list of [x, y]", got=points)
-    if kind in ("rectangle", "mask") and len(points) != 2:
+    if kind == "mask" and len(points) != 2:
         raise fail(field="points", expected="two corners", got=f"{len(points)} points")
-    if kind == "polygon":
+    if kind == "polygon" or (kind == "rotation" and len(points) == 4):
         return convert([[value for point in points for value in point]], size, fail)
     if kind == "rectangle":
-        (x1, y1), (x2, y2) = points
+        x1, y1, x2, y2 = _corners(points, fail)
         return convert([[x1, y1, x2, y1, x2, y2, x1, y2]], size, fail)
     if kind == "mask":
         return _drawn(shape.get("mask", "nothing"), points, size, fail)
-    expected = "polygon, rectangle or mask"
+    expected = "polygon, rectangle, rotation of four points, or mask"
     raise fail(field="shape_type", expected=expected, got=kind)
+
+
+def _corners(points: list, fail: Fail) -> tuple[float, float, float, float]:
+    """The box x1, y1, x2, y2 of a rectangle: two corners, or all four in any order."""
+    (x1, x2), (y1, y2) = (
+        (min(values, default=0), max(values, default=0))
+        for values in ([x for x, _ in points], [y for _, y in points])
+    )
+    four = sorted([x, y] for x in (x1, x2) for y in (y1, y2))
+    if len(points) != 2 and sorted(points) != four:
+        expected = "two corners, or the four of a box with level sides"
+        raise fail(field="points", expected=expected, got=points)
+    return x1, y1, x2, y2
 
 
 def _is_point(point: object) -> bool:
@@ -177,13 +191,14 @@ def _drawn(
         raise fail(field="points", expected=expected, got=points)
     try:
         data = base64.b64decode(str(text), validate=True)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if (image.height, image.width) != box:
-                got = image.height, image.width
-                raise fail(field="mask", expected=f"a PNG of size {box}", got=got)
-            pixels = np.asarray(image.convert("L")) > 0
-    except (OSError, SyntaxError, binascii.Error) as error:
+    except binascii.Error as error:
         raise fail(field="mask", expected="a PNG in base64", got=str(error)) from error
+    at_mask = partial(fail, field="mask")
+    with open_image(io.BytesIO(data), at_mask) as image:
+        if upright_size(image) != box:
+            got = upright_size(image)
+            raise at_mask(expected=f"a PNG of size {box}", got=got)
+        pixels = np.asarray(turned(image, at_mask).convert("L")) > 0
     whole = np.zeros(size, bool)
     whole[top : bottom + 1, left : right + 1] = pixels
     return encode(whole)

@@ -1,13 +1,15 @@
 """A folder that comes from elsewhere: nothing outside it is read, sizes are bounded."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from data_pipeline.datasets.ytvis_json import MAX_PIXELS, MAX_SIDE, read_json
+from data_pipeline.datasets.ytvis_json import read_json
 from data_pipeline.errors import DataError
+from data_pipeline.images import check_inside, open_image, turned, upright_size
 from data_pipeline.natural_order import natural_order
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -40,7 +42,6 @@ class SourceFolder:
         self.split = split
         others = [name for name in _VALIDATION if name != split]
         self.splits = (split, *(others if split in _VALIDATION else ()))
-        self._real = self.root.resolve()
         self._contents: dict[Path, dict] = {}
 
     def inside(self, path: Path) -> Path:
@@ -49,11 +50,7 @@ class SourceFolder:
         Raises:
           DataError: it lies outside the folder.
         """
-        real = path.resolve()
-        if not real.is_relative_to(self._real):
-            expected = f"a path that stays inside {self.root}"
-            raise DataError(path, expected=expected, got=f"one to {real}")
-        return real
+        return check_inside(path, self.root)
 
     def candidates(self, *patterns: str) -> list[Path]:
         """Paths for patterns such as "{split}/images", under each name of the split."""
@@ -122,13 +119,13 @@ def check_size(path: Path, limit: int) -> None:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image; only its header is read.
+    """Height and width of the upright image; only its header is read.
 
     Raises:
       DataError: no image, or one beyond the bounds of the reader.
     """
     with opened(path) as image:
-        return image.height, image.width
+        return upright_size(image)
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -144,29 +141,19 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
       DataError: of another size, in colour, or cut off.
     """
     with opened(path) as image:
-        if (image.height, image.width) != size:
+        if upright_size(image) != size:
             expected = f"(height, width) = {size}, as the frame"
-            raise DataError(path, expected=expected, got=(image.height, image.width))
+            raise DataError(path, expected=expected, got=upright_size(image))
         if image.mode not in ("1", "L", "P", "I;16", "I"):
             expected = "a PNG with a palette or of one channel, whose values are ids"
             raise DataError(path, expected=expected, got=f"mode {image.mode}")
-        try:
-            return np.asarray(image).astype(np.int32)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(path, expected="a whole PNG", got=str(error)) from error
+        return np.asarray(turned(image, partial(DataError, path))).astype(np.int32)
 
 
 def opened(path: Path) -> Image.Image:
-    """An image that has not been decoded yet."""
-    try:
-        image = Image.open(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        got = error.strerror if isinstance(error, OSError) else None
-        got = got or f"{type(error).__name__}: {error}"
-        raise DataError(path, expected="an image", got=got) from error
-    sides = image.height, image.width
-    if max(sides) > MAX_SIDE or sides[0] * sides[1] > MAX_PIXELS:
-        image.close()
-        expected = f"at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all"
-        raise DataError(path, expected=expected, got=sides)
-    return image
+    """An image that has not been decoded yet.
+
+    Raises:
+      DataError: as `images.open_image`.
+    """
+    return open_image(path, partial(DataError, path))

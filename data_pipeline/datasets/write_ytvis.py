@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from PIL import Image as Pillow
@@ -12,11 +13,9 @@ from data_pipeline.datasets.foreign import Image, Prepared
 from data_pipeline.datasets.source_folder import IMAGE_SUFFIXES, opened
 from data_pipeline.datasets.ytvis_json import parse_annotations
 from data_pipeline.errors import DataError
+from data_pipeline.images import is_plain, read_rgb, upright_size
 
 JPEG_QUALITY = 95
-# What both readers decode.
-_FORMATS = ("JPEG", "PNG", "MPO")
-_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def write_ytvis(
@@ -25,7 +24,8 @@ def write_ytvis(
     """Writes a split, or finds that it is there already.
 
     Images are hard links to their source where the file system has them, and copies
-    elsewhere; formats other than JPEG and PNG are encoded anew. The folder appears
+    elsewhere; formats other than JPEG and PNG, and images that Exif says to turn, are
+    encoded anew. The folder appears
     under its name only when it is complete.
 
     Args:
@@ -74,11 +74,11 @@ def _place(image: Image, target: Path, copy: bool) -> None:
     """Links or copies an image, or encodes it anew."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened(image.source) as found:
-        size = found.height, found.width
+        size = upright_size(found)
         if size != image.size:
             expected = f"(height, width) = {image.size}, as the annotations"
             raise DataError(image.source, expected=expected, got=size)
-        if found.format not in _FORMATS or found.mode not in _MODES:
+        if not is_plain(found):
             _encode(found, image.source, target)
             return
     source = image.source.resolve()  # a link would be linked itself
@@ -95,8 +95,8 @@ def _encode(found: Pillow.Image, source: Path, target: Path) -> None:
     if source.suffix.lower() not in IMAGE_SUFFIXES:
         expected = f"an image with one of the endings {', '.join(IMAGE_SUFFIXES)}"
         raise DataError(source, expected=expected, got=found.format)
-    try:
-        pixels = found.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(source, expected="a whole image", got=str(error)) from error
-    pixels.save(target, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    pixels = Pillow.fromarray(read_rgb(found, partial(DataError, source)))
+    if target.suffix.lower() == ".png":
+        pixels.save(target, "PNG")
+    else:
+        pixels.save(target, "JPEG", quality=JPEG_QUALITY, subsampling=0)

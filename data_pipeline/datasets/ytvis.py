@@ -1,16 +1,17 @@
 """YouTube-VIS 2019, 2021, 2022, OVIS, and any folder in their format."""
 
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data_pipeline.datasets.dataset import Truth, Video
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
+from data_pipeline.images import check_inside, open_image, read_rgb, upright_size
 from data_pipeline.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 PARTS = ("train", "held_out", "all")
@@ -42,7 +43,7 @@ class YouTubeVis:
         held_out: Sequence[str | int] = (),
         part: str = "train",
     ):
-        self.annotations_file, self.images = find_layout(root, split)
+        self.annotations_file, self.images, self.root = find_layout(root, split)
         content = read_annotations(self.annotations_file)
         keep = videos_of_part(content.videos, held_out, part, self.annotations_file)
         self.categories = content.categories
@@ -65,7 +66,8 @@ class YouTubeVis:
         video = self.videos[index]
         frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
         for frame, number in zip(frames, frame_ids, strict=True):
-            frame[:] = read_frame(self.path(index, int(number)), video)
+            path = self.path(index, int(number))
+            frame[:] = read_frame(path, video, root=self.root)
         return frames
 
     def truth(self, index: int) -> Truth:
@@ -97,19 +99,25 @@ def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:
     )
 
 
-def read_frame(path: Path, video: Video) -> np.ndarray:
-    """One frame of a video: uint8 [H, W, 3], RGB.
+def read_frame(path: Path, video: Video, *, root: Path) -> np.ndarray:
+    """One frame of a video, upright: uint8 [H, W, 3], RGB.
+
+    Args:
+      path: of the image.
+      video: whose frame it is.
+      root: folder of the data set, which `path` may not leave by a link.
 
     Raises:
-      DataError: a file that is missing, cut off, no image, or of another size.
+      DataError: as `decode_frame`; a file outside of `root`.
     """
+    check_inside(path, root)
     return decode_frame(path, video, place=path)
 
 
 def decode_frame(
     file: Path | BytesIO, video: Video, *, place: str | Path
 ) -> np.ndarray:
-    """One frame of a video, from an encoded image: uint8 [H, W, 3], RGB.
+    """One frame of a video, from an encoded image, upright: uint8 [H, W, 3], RGB.
 
     Args:
       file: with the image.
@@ -117,28 +125,16 @@ def decode_frame(
       place: what messages call the file.
 
     Raises:
-      DataError: a file that is missing, cut off, no image, or of another size.
+      DataError: a file that is missing, cut off, no image, of more than 8 bits a grey
+        level, or of another size.
     """
-    try:
-        with Image.open(file) as image:
-            size = image.height, image.width
-            # One of another size may be huge: it is not decoded.
-            fits = size == (video.height, video.width)
-            pixels = np.asarray(image.convert("RGB")) if fits else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise DataError(
-            place, video=video.name, expected="a whole image", got=got
-        ) from error
-    if pixels is None:
-        raise DataError(
-            place,
-            video=video.name,
-            field="height, width",
-            expected=f"({video.height}, {video.width}), as in the annotations",
-            got=size,
-        )
-    return pixels
+    fail = partial(DataError, place, video=video.name)
+    with open_image(file, fail) as image:
+        size = upright_size(image)
+        if size != (video.height, video.width):  # it may be huge: not decoded
+            expected = f"({video.height}, {video.width}), as in the annotations"
+            raise fail(field="height, width", expected=expected, got=size)
+        return read_rgb(image, fail)
 
 
 def videos_of_part(

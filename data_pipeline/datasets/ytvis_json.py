@@ -14,12 +14,10 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
-from data_pipeline.errors import DataError, Report, attempt, stop
+from data_pipeline.errors import DataError, Report, attempt, is_name, stop
+from data_pipeline.images import MAX_PIXELS, MAX_SIDE
 from data_pipeline.rle import Runs
 
-MAX_SIDE = 16_384  # pixels
-# Of a frame; as in vis_jax.metrics.json_checks, which says why.
-MAX_PIXELS = 3 * 2**24 - 1
 MAX_FRAMES = 100_000
 
 # Hidden share for the levels of OVIS: the weights of its evaluator.
@@ -112,8 +110,11 @@ def read_json(file: str | Path) -> dict:
     Raises:
       DataError: not there, not JSON (with the position), or not an object.
     """
+    path = Path(file)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # it might never end
+        raise DataError(file, expected="a regular file", got="something else")
     try:
-        content = json.loads(Path(file).read_bytes())
+        content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         if error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg:
@@ -194,8 +195,9 @@ def _read_categories(entries: list, fail: Fail, report: Report) -> tuple[Categor
         if not isinstance(entry, dict):
             continue
         name = entry.get("name", "nothing")
-        if "name" not in entry or not isinstance(name, str) or not name:
-            report(fail(field=f"categories[{k}].name", expected="a name", got=name))
+        if "name" not in entry or not is_name(name):
+            place, expected = f"categories[{k}].name", "a name on one line"
+            report(fail(field=place, expected=expected, got=name))
             name = f"[{k}]"
         if number is not None:
             categories.setdefault(number, Category(number, name))
@@ -252,6 +254,8 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
     if entry.get("length", len(names)) != len(names):
         expected = f"the number of file_names, {len(names)}"
         report(fail(field="length", expected=expected, got=entry["length"]))
+    # Windows separates folders by "\".
+    names = [n.replace("\\", "/") if isinstance(n, str) else n for n in names]
     safe = [isinstance(name, str) and stays_inside(name) for name in names]
     for frame in (k for k, fine in enumerate(safe) if not fine):
         expected = "a path inside the image folder, such as 'video/00000.jpg'"

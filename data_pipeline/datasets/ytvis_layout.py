@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.errors import DataError
+from data_pipeline.images import check_inside
 
 # (annotation file, image folders in the order they are tried), relative to the root.
 # YouTube-VIS 2021 and 2022; 2019; OVIS, twice; one set without splits.
@@ -23,10 +24,11 @@ TFDS_FRAMES, TFDS_VIDEOS, TFDS_VERSION = "vis_frames", "vis_videos", "1.0.0"
 
 
 class Layout(NamedTuple):
-    """The two places of a data set."""
+    """The places of a data set."""
 
     annotations: Path
     images: Path
+    root: Path  # has both, also when links are followed
 
 
 def is_tfds(root: str | Path, split: str) -> bool:
@@ -42,7 +44,8 @@ def find_layout(root: str | Path, split: str) -> Layout:
       split: for example "train"; of no effect where the set has no splits.
 
     Raises:
-      DataError: none of the known layouts is there; lists what was looked for.
+      DataError: none of the known layouts is there; lists what was looked for. Or a
+        link leads out of the folder.
     """
     root = Path(root)
     if not isinstance(split, str) or not split or Path(split).name != split:
@@ -55,7 +58,9 @@ def find_layout(root: str | Path, split: str) -> Layout:
         images = [root / folder.format(split=split) for folder in folders]
         found = next((folder for folder in images if folder.is_dir()), None)
         if file.is_file() and found is not None:
-            return Layout(file, found)
+            check_inside(file, root)
+            check_inside(found, root)
+            return Layout(file, found, root)
         names = " or ".join(f"{folder.relative_to(root)}/" for folder in images)
         state = "" if not file.is_file() else " (this file is there, no such folder)"
         looked_for.append(f"{file.relative_to(root)} with {names}{state}")

@@ -3,7 +3,7 @@
 A frame's segmentation is null, run lengths (compressed or not) or a list of polygons.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import isfinite
 
 import numpy as np
@@ -18,6 +18,13 @@ from data_pipeline.rle import (
     runs_from_strings,
     string_from_polygons,
 )
+
+# Of the mask of one frame. Far beyond what is drawn by hand or found by a model; what
+# is read takes 100 bytes a character of run lengths, 100 a pixel of an outline.
+MAX_COUNTS = 2**22  # characters, or run lengths in a list
+MAX_NUMBERS = 2**18  # coordinates of all polygons
+MAX_OUTLINE = 2**22  # pixels
+_MOST_IN_COUNT = 7  # characters
 
 Fail = Callable[..., DataError]
 
@@ -57,8 +64,8 @@ class MaskTable:
                 lists[frame] = counts
         index = np.full(len(entries), -1, np.int32)
         for read, masks in ((runs_from_strings, strings), (runs_from_lists, lists)):
-            if masks:
-                self._append(read, masks, height * width, index, fail, report)
+            for some in _portions(masks):
+                self._append(read, some, height * width, index, fail, report)
         return index
 
     def runs(self) -> Runs:
@@ -90,6 +97,20 @@ class MaskTable:
         index[frames] = np.where(seen, self._count + np.arange(len(frames)), -1)
         self._parts.append(runs)
         self._count += len(frames)
+
+
+def _portions(masks: dict) -> Iterator[dict]:
+    """The masks of a track, as many at a time as `MAX_COUNTS` allows memory for."""
+    portion: dict = {}
+    size = 0
+    for frame, counts in masks.items():
+        if portion and size + len(counts) > MAX_COUNTS:
+            yield portion
+            portion, size = {}, 0
+        portion[frame] = counts
+        size += len(counts)
+    if portion:
+        yield portion
 
 
 def read_mask(entry: object, *, height: int, width: int, here: Callable) -> Runs:
@@ -131,6 +152,8 @@ def _read_one(
 def _read_entry(entry: object, height: int, width: int, here: Callable) -> bytes | list:
     """The run lengths of one frame: a compressed string, or a list."""
     if isinstance(entry, list):
+        if entry and all(type(value) in (int, float) for value in entry):
+            entry = [entry]  # one polygon, flat
         _check_polygons(entry, max(height, width), here)
         return string_from_polygons(entry, height=height, width=width)
     if not isinstance(entry, dict):
@@ -139,20 +162,29 @@ def _read_entry(entry: object, height: int, width: int, here: Callable) -> bytes
         expected = f"the video's [height, width], [{height}, {width}]"
         raise here("size", expected, entry.get("size", "nothing"))
     counts = entry.get("counts")
+    if not isinstance(counts, str | list):
+        raise here("counts", "a string or a list of run lengths", counts)
+    # No more characters than runs, with an eighth of a pixel for those of long ones.
+    most = min(height * width * 9 // 8 + 2 * _MOST_IN_COUNT, MAX_COUNTS)
+    if len(counts) > most:
+        unit = "characters" if isinstance(counts, str) else "run lengths"
+        raise here("counts", f"at most {most} {unit}", len(counts))
     if isinstance(counts, str):
         return counts.encode("utf-8", "surrogatepass")
-    if isinstance(counts, list):
-        return counts
-    raise here("counts", "a string or a list of run lengths", counts)
+    return counts
 
 
 def _check_polygons(polygons: list, side: int, here: Callable) -> None:
     if not polygons:
         raise here("", "at least one polygon, or null", "an empty list")
+    total, outline = 0, 0.0
     for k, polygon in enumerate(polygons):
         size = len(polygon) if isinstance(polygon, list) else 0
         if size < 6 or size % 2:
             raise here(f"[{k}]", "a flat list x1, y1, x2, y2, .. of 3 points", polygon)
+        total += size
+        if total > MAX_NUMBERS:
+            raise here("", f"at most {MAX_NUMBERS} numbers in all polygons", "more")
         for value in polygon:
             # A whole number may be too large for a float.
             if type(value) is not int and not (
@@ -163,3 +195,9 @@ def _check_polygons(polygons: list, side: int, here: Callable) -> None:
             if not -side <= value <= 2 * side:
                 expected = f"coordinates in pixels, {-side} to {2 * side}"
                 raise here(f"[{k}]", expected, value)
+        points = np.array(polygon, float).reshape(-1, 2)
+        steps = np.abs(points - np.roll(points, 1, axis=0))
+        outline += float(steps.max(1).sum())
+        if outline > MAX_OUTLINE:
+            expected = f"an outline of at most {MAX_OUTLINE} pixels"
+            raise here("", expected, f"{outline:.0f} up to polygon {k}")

@@ -11,14 +11,26 @@ import tensorflow_datasets as tfds
 
 from data_pipeline.datasets.dataset import Category, Truth, Video
 from data_pipeline.datasets.ytvis import decode_frame, truth_of, videos_of_part
-from data_pipeline.datasets.ytvis_json import Track
+from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_layout import (
     TFDS_FRAMES,
     TFDS_VERSION,
     TFDS_VIDEOS,
 )
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, is_name
 from data_pipeline.rle import Runs, concatenate_runs, runs_from_strings
+
+_FEATURES = {
+    f"tensorflow_datasets.core.features.{name}"
+    for name in (
+        "features_dict.FeaturesDict",
+        "image_feature.Image",
+        "scalar.Scalar",
+        "sequence_feature.Sequence",
+        "tensor_feature.Tensor",
+        "text_feature.Text",
+    )
+}
 
 
 class _Annotated(NamedTuple):
@@ -115,6 +127,7 @@ def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
     if not folder.is_dir():
         expected = "a folder that `data build_tfds` wrote"
         raise DataError(folder, expected=expected, got="no such folder")
+    _check_features(folder / "features.json")
     try:
         builder = tfds.builder_from_directory(str(folder))
         images = "image" in builder.info.features
@@ -124,6 +137,21 @@ def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
         expected = f"split {split!r} in ArrayRecord files"
         raise DataError(folder, expected=expected, got=str(error)) from error
     return records, builder.info.metadata or {}
+
+
+def _check_features(file: Path) -> None:
+    """Names only classes of tensorflow-datasets, as it imports what the file names."""
+    # Without the file the builder has nothing to import, and says so.
+    waiting: list[object] = [read_json(file)] if file.exists() else []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and "." in value and value not in _FEATURES:
+            expected = f"one of the classes {', '.join(sorted(_FEATURES))}"
+            raise DataError(file, expected=expected, got=value)
 
 
 def _read(source: Sequence[dict], number: int, place: Path) -> dict:
@@ -144,7 +172,11 @@ def _categories(metadata: Mapping, place: Path) -> tuple[Category, ...]:
     if "categories" not in metadata:
         file = place / "metadata.json"
         raise DataError(file, field="categories", expected="a list", got="nothing")
-    return tuple(Category(number, name) for number, name in metadata["categories"])
+    categories = tuple(Category(*pair) for pair in metadata["categories"])
+    if not all(is_name(category.name) for category in categories):
+        fail = partial(DataError, place / "metadata.json", field="categories")
+        raise fail(expected="names on one line", got=list(categories))
+    return categories
 
 
 def _read_video(source: Sequence[dict], number: int, place: Path) -> _Annotated:

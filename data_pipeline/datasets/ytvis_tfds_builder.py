@@ -239,7 +239,7 @@ def _shards(source: YouTubeVis, shard_bytes: int) -> list[list[int]]:
 def _sound_image(source: YouTubeVis, index: int, frame: int) -> Path:
     """The file of a frame, whose image can be decoded."""
     path = source.path(index, frame)
-    read_frame(path, source.videos[index])
+    read_frame(path, source.videos[index], root=source.root)
     return path
 
 

@@ -166,7 +166,7 @@ def test_nothing_is_left_of_a_failure_and_nothing_overwritten(tmp_path):
     layouts.as_davis(tmp_path / "in")
     bad = tmp_path / "in/JPEGImages/480p" / SHAPES.videos[1].name / "00003.jpg"
     bad.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="00003.jpg: expected an image"):
+    with pytest.raises(ValueError, match="00003.jpg: expected a whole image"):
         prepare(tmp_path / "in", tmp_path / "out", "train")
     assert not any((tmp_path / "out").iterdir())
     layouts.write_frames(bad.parent, 1)

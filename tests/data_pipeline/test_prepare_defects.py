@@ -134,7 +134,7 @@ def first_shape(**values):
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;">]><annotations>'
 DEFECTS = {
     "link out of the folder": (link_out, "expected a path that stays inside"),
-    "cut off PNG": (truncate, "00002.png: expected a whole PNG"),
+    "cut off PNG": (truncate, "00002.png: expected a whole image"),
     "image missing": (missing_image, "00002.png, video .*expected an image of this"),
     "unlisted video": (unlisted, "train.txt: expected the names of videos .*got bear"),
     "unlisted split": (other_split, "split: expected one of .*lists: val, got train"),

@@ -114,9 +114,8 @@ def _write_sheet(values: flags.FlagValues, checked: "Checked") -> None:
 
 def _printable(text: str) -> str:
     """One line without control characters, in what the terminal can show."""
-    line = "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
-        for sign in text
-    )
+    from data_pipeline.errors import printable
+
+    line = printable(text)
     encoding = sys.stdout.encoding or "utf-8"
     return line.encode(encoding, "backslashreplace").decode(encoding)

@@ -60,6 +60,7 @@ def run(values: flags.FlagValues) -> None:
     if not values.category:
         raise ValueError("--category: expected a name, got none")
     from data_pipeline.datasets.prepare import prepare
+    from data_pipeline.errors import printable
 
     outcome = prepare(
         values.source,
@@ -69,7 +70,9 @@ def run(values: flags.FlagValues) -> None:
         category=values.category,
         copy=values.copy,
         progress=sys.stderr.isatty(),
-        tell=lambda found: print(f"layout        {found.layout}: {found.why}"),
+        tell=lambda found: print(
+            printable(f"layout        {found.layout}: {found.why}")
+        ),
     )
     content = outcome.prepared.content
     print(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
+from data_pipeline.errors import is_name
 from vis_jax.commands.config_flag import read_json
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
         found = [(int(row["id"]), str(row["name"])) for row in rows]
     except (KeyError, TypeError, ValueError):
         found = []
-    if not found:
-        raise ValueError(f"{path}: expected a list of id and name, got {rows!r:.99}")
+    if not found or not all(is_name(name) for _, name in found):
+        expected = "a list of id and name, on one line"
+        raise ValueError(f"{path}: expected {expected}, got {rows!r:.99}")
     return found
 
 

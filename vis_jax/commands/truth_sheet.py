@@ -64,9 +64,10 @@ def _cell(checked: Checked, index: int, frame: int | None) -> np.ndarray:
     cell = np.full((HEIGHT, WIDTH, 3), SHEET_COLOUR, np.uint8)
     if frame is None:
         return cell
-    video = checked.content.videos[index]
+    video, layout = checked.content.videos[index], checked.layout
     try:
-        pixels = read_frame(checked.layout.images / video.file_names[frame], video)
+        path = layout.images / video.file_names[frame]
+        pixels = read_frame(path, video, root=layout.root)
     except DataError:
         return cell
     scale = min(HEIGHT / video.height, WIDTH / video.width)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.metrics.json_checks import read_json, write_json
 from vis_jax.metrics.tracks import Id, Truth
-from vis_jax.metrics.truth_json import load_truth
+from vis_jax.metrics.truth_json import parse_truth
 
 
 class Split(NamedTuple):
@@ -77,10 +77,23 @@ def write_split(
       FormatError: the truth is not as it should be.
       ValueError: as `split_videos`.
     """
-    truth = load_truth(truth_path)
+    truth = _read(truth_path)
     split = split_videos(truth, num_held_out=num_held_out, seed=seed)
     write_json(output_path, {"seed": seed} | split._asdict(), indent=None)
     return split
+
+
+def _read(path: str | os.PathLike) -> Truth:
+    """The truth; a split has no use for the fields that only scores need."""
+    content = read_json(path)
+    entries = content.get("annotations") if isinstance(content, dict) else None
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            masks = entry.get("segmentations")
+            absent = [None] * len(masks) if isinstance(masks, list) else []
+            entry.setdefault("areas", absent)
+            entry.setdefault("iscrowd", 0)
+    return parse_truth(content, name=str(path))
 
 
 def _holders(truth: Truth) -> dict[Id, set[Id]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_pipeline.images import FORMATS
 from data_pipeline.natural_order import natural_order
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.video_file import (
@@ -153,7 +154,7 @@ def _images(name: str, paths: list[Path]) -> Source:
 def _image_size(path: Path) -> tuple[int, int]:
     """Height and width of the upright image, from its header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             turned &= image.format != "TIFF"  # Pillow gives its upright size
@@ -179,7 +180,7 @@ def _num_frames(image: Image.Image) -> int:
 def _read_images(paths: list[Path]) -> Iterator[np.ndarray]:
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError) as error:
             raise PredictError(f"{path}: not a readable image: {error}") from error
