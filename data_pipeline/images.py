@@ -65,6 +65,8 @@ def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width as the Exif orientation has them; decodes nothing."""
     sides = image.height, image.width
+    if image.format == "TIFF":  # Pillow gives its upright size
+        return sides
     return sides[::-1] if orientation(image) >= 5 else sides
 
 
