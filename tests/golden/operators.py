@@ -84,10 +84,11 @@ def _roi_align(case: Case) -> Results:
             convention=ALIGNED if stored["aligned"] else UNALIGNED,
         )
         level = np.zeros(len(rois), np.int32)
-        every = jax.vmap(
-            lambda image, read=read, level=level: read([image], rois[:, 1:], level)
-        )
-        ours = compiled(every)(images)
+
+        def every(images, boxes, level, read=read):
+            return jax.vmap(lambda image: read([image], boxes, level))(images)
+
+        ours = compiled(every)(images, rois[:, 1:], level)
         ours = ours[rois[:, 0].astype(int), np.arange(len(rois))]
         results[f"roi_align/{stored['index']}/output"] = nchw(ours)
     return results

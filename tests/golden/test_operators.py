@@ -11,7 +11,7 @@ def test_every_operator_that_is_built():
     case = load("ops")
     results = compare(case)
     assert set(results) <= set(case.outputs())
-    assert len(results) > 90
+    assert len(results) >= 90
     for name, values in results.items():
         case.check(name, values)
 

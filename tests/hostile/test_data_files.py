@@ -22,7 +22,7 @@ from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError, stop
 from tests.command_line import call, error_of
 from tests.hostile.test_frames import READ, write_folder
-from tests.hostile.test_sources import HEIGHT, WIDTH, block, picture, write_labelme
+from tests.hostile.test_labels import HEIGHT, WIDTH, block, picture, write_labelme
 from tests.recipes import data_settings
 
 NAMES = ["a\nb", "a\x1b[2Jb", "a\rb", "a\u2028b", "\x00", "a\ud800"]

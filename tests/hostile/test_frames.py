@@ -16,7 +16,7 @@ from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
-from tests.hostile.test_sources import (
+from tests.hostile.test_labels import (
     HEIGHT,
     SHARP,
     WIDTH,

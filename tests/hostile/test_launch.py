@@ -84,8 +84,10 @@ def test_tpu_trains_on_when_its_connection_ends(tools, tmp_path):
         f'sleep 1; echo "$VIS_JAX_DISTRIBUTED" "$@" > {tmp_path}/trained',
     )
     write_tool(tools, "gcloud", f'export HOME={home}; exec bash -c "${{@: -1}}"')
+    words = ["launch/train_tpu.sh", "tpu", "zone", "a.py", "gs://b/r", "--x=a b"]
     process = subprocess.Popen(
-        ["bash", "launch/train_tpu.sh", "tpu", "zone", "a.py", "gs://b/r", "--x=a b"],
+        # These tests may run under nohup, where all ignore the end of a session.
+        ["env", "--default-signal=HUP", "bash", *words],
         env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
         cwd=ROOT,
         start_new_session=True,
