@@ -12,6 +12,7 @@ from tests.train.processes import finish, start
 from tests.train.toy_run import Recorder
 from tests.train.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.structures import Batch, LossAux
+from vis_jax.train.best import Best
 from vis_jax.train.checkpoint import load_variables
 from vis_jax.train.evaluations import Evaluation
 from vis_jax.train.loop import train
@@ -266,6 +267,19 @@ def test_the_best_checkpoint_by_a_metric_is_kept(tmp_path):
     assert recorder.messages[2:] == ["step 7: best hard/AP so far, kept in best/"]
     found = load_variables(str(tmp_path / "best"))["params"]["head"]["kernel"]
     np.testing.assert_array_equal(found, kept[7])
+
+
+def test_a_best_checkpoint_survives_a_kill_before_its_last_rename(tmp_path):
+    (tmp_path / "best.tmp").mkdir()
+    Best(str(tmp_path), "AP", [""])  # not whole: the record comes last
+    assert not (tmp_path / "best").exists()
+    (tmp_path / "best.tmp" / "best.json").write_text('{"metric": "AP", "value": 0.5}')
+    best = Best(str(tmp_path), "AP", [""])
+    assert (tmp_path / "best" / "best.json").exists()
+    assert not best.offer(3, {"AP": 0.5})
+    (tmp_path / "best" / "best.json").write_text("{")
+    with pytest.raises(ValueError, match=r"best\.json: expected the metric and value"):
+        Best(str(tmp_path), "AP", [""])
 
 
 def test_a_metric_that_no_evaluation_has_is_named(tmp_path):

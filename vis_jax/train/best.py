@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Collection
 
+import jax
 from etils import epath
 
 from vis_jax.train.checkpoint import FOLDER
@@ -34,12 +35,13 @@ class Best:
                 f" NAME/METRIC with one of evals, {known}, got {metric!r}"
             )
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
+        self._temporary = self._folder.with_name(f"{BEST}.tmp")
         self._value = -math.inf
-        record = self._folder / RECORD
-        if metric and record.exists():
-            found = json.loads(record.read_text())
-            if found["metric"] == metric:
-                self._value = found["value"]
+        whole = (self._temporary / RECORD).exists()  # the record is written last
+        if whole and not self._folder.exists() and jax.process_index() == 0:
+            self._temporary.rename(self._folder)  # a run was killed just before that
+        if metric and (self._folder / RECORD).exists():
+            self._value = _value_of(self._folder / RECORD, metric)
 
     def offer(self, step: int, values: dict[str, float]) -> bool:
         """Copies the checkpoint of a step if its metric beats all earlier ones.
@@ -65,16 +67,27 @@ class Best:
         if not values[self.metric] > self._value:
             return False
         self._value = values[self.metric]
-        temporary = self._folder.with_name(f"{BEST}.tmp")
-        if temporary.exists():  # left by a run that was killed
-            temporary.rmtree()
-        _copy(self._workdir / FOLDER / str(step), temporary)
+        if self._temporary.exists():  # left by a run that was killed
+            self._temporary.rmtree()
+        _copy(self._workdir / FOLDER / str(step), self._temporary)
         record = {"metric": self.metric, "value": self._value, "step": step}
-        (temporary / RECORD).write_text(json.dumps(record) + "\n")
+        (self._temporary / RECORD).write_text(json.dumps(record) + "\n")
         if self._folder.exists():
             self._folder.rmtree()
-        temporary.rename(self._folder)
+        self._temporary.rename(self._folder)
         return True
+
+
+def _value_of(record: epath.Path, metric: str) -> float:
+    """The value that a record has of a metric; minus infinity if it is of another."""
+    try:
+        found = json.loads(record.read_text())
+        return float(found["value"]) if found["metric"] == metric else -math.inf
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{record}: expected the metric and value of the best checkpoint, or no"
+            f" such folder: {error}"
+        ) from error
 
 
 def _copy(source: epath.Path, target: epath.Path) -> None:
