@@ -135,6 +135,20 @@ def _check_fields(
             got = f"nothing in {len(lacking)} annotations"
             fail = partial(DataError, file, annotation=lacking[0])
             warning(fail(field=key, expected=expected, got=got))
+    flat = [annotation_title(entries[k], k) for k in shown if _has_flat(entries[k])]
+    if flat:
+        expected = "lists of polygons: a polygon that stands alone cannot be scored"
+        got = f"polygons alone in {len(flat)} annotations"
+        fail = partial(DataError, file, annotation=flat[0])
+        warning(fail(field="segmentations", expected=expected, got=got))
+
+
+def _has_flat(entry: dict) -> bool:
+    """Whether the mask of a frame is a list of numbers, which only readers take."""
+    return any(
+        isinstance(mask, list) and mask and type(mask[0]) in (int, float)
+        for mask in entry["segmentations"]
+    )
 
 
 def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:

@@ -174,6 +174,15 @@ def test_areas_of_polygons_may_differ_by_their_outline(write, annotations):
         assert len(warnings) == number
 
 
+def test_a_polygon_alone_is_read_but_cannot_be_scored(write, annotations):
+    first = annotations["annotations"][0]
+    first["segmentations"][0] = [2, 4, 22, 4, 22, 20, 2, 20]
+    first["bboxes"][0] = first["areas"][0] = None
+    defects, warnings, _ = check(write(annotations, images="JPEGImages"))
+    assert defects == []
+    assert named(warnings, "annotation 1, segmentations: expected lists of polygons")
+
+
 @pytest.mark.parametrize("text", ['{"videos": [', "[1]", ""])
 def test_an_unreadable_file_is_one_error(write, text):
     with pytest.raises(DataError, match="JSON"):
