@@ -30,9 +30,11 @@ if [ -s train.pid ] && kill -0 "$(cat train.pid)" 2>/dev/null; then
 fi
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
+trap "" HUP  # a connection that ends now must not end the run that starts
 VIS_JAX_DISTRIBUTED=auto setsid nohup "$python" -m vis_jax.main '"$flags"' \
   </dev/null >train.log 2>&1 &
 echo $! >train.pid
+trap - HUP
 tail --pid "$(cat train.pid)" -n +1 -F train.log
 '
 exec gcloud compute tpus tpu-vm ssh "$tpu" --zone "$zone" --worker all \
