@@ -6,25 +6,24 @@ from PIL import Image
 from data_pipeline.clip_sampling import resized_size
 
 
-def resize_frames(frames: np.ndarray, short_side: int, long_side: int) -> np.ndarray:
-    """Resizes frames with Pillow's bilinear filter, as Mask2Former does.
+def fit_frame(
+    frame: np.ndarray, short_side: int, long_side: int, size: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Resizes a frame with Pillow's bilinear filter, as Mask2Former does.
 
     Args:
-      frames: uint8 [T, h, w, 3].
+      frame: uint8 [h, w, 3].
       short_side, long_side: pixels; see `clip_sampling.resized_size`.
+      size: height and width in pixels to stretch the frame to instead; () for none.
     """
-    before = frames.shape[1:3]
-    height, width = resized_size(
+    before = frame.shape[:2]
+    height, width = size or resized_size(
         before[0], before[1], short_side, long_side=long_side, canvas=None
     )
     if (height, width) == before:
-        return frames
-    resized = np.empty((len(frames), height, width, 3), np.uint8)
-    for target, frame in zip(resized, frames, strict=True):
-        image = Image.fromarray(frame)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        target[:] = np.asarray(image)
-    return resized
+        return frame
+    image = Image.fromarray(frame)
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def pad_frames(frames: np.ndarray, *, multiple: int = 32) -> np.ndarray:

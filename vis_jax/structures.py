@@ -1,7 +1,7 @@
 """The arrays that pass between the data pipeline, the systems and the loops.
 
-Axes: B clips, T frames, M true instances, N predictions, H W pixels of the padded
-frame (the canvas), h w pixels of a system's mask resolution.
+Axes: B clips, T frames, M true instances, H W pixels of the padded frame (the canvas),
+h w pixels of a system's mask resolution.
 """
 
 from typing import NamedTuple
@@ -36,33 +36,32 @@ class Clip(NamedTuple):
     size: Int32[Array | np.ndarray, "2"]  # height, width of the content, at top left
     # Index of the first frame in the video.
     start: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
+    last: Bool[Array | np.ndarray | np.bool_, ""] = np.bool_(True)  # no clip follows
 
 
 class Predictions(NamedTuple):
-    """What a system says about the frames of one clip, best score first.
+    """What a system says after a clip: the tracks so far, and the masks of its frames.
 
-    The score of a track is the probability of its best class.
+    Axes: S track slots, F frames, D masks of a frame, K classes, h w cells of a mask.
+    Masks are kept by frame, each with the slot of its track: most tracks of a long
+    video are not in a frame. The score of a track is the probability of its best class.
+    Which frames of the video the F frames are, `systems.system.Window` says.
     """
 
-    class_probs: Float32[Array, "N K"]  # of the track up to now; need not sum to 1
-    track_ids: Int32[Array, "N"]  # 1, 2, .. within one video; 0 = none
-    valid: Bool[Array, "N"]
-    mask_logits: Float32[Array, "N T h w"]  # positive = inside
-    # What the masks cover, x1 y1 x2 y2 in canvas pixels; an empty box: the track is
-    # not in the frame. None: every mask covers the whole canvas.
-    mask_boxes: Float32[Array, "N T 4"] | None = None
+    class_probs: Float32[
+        Array | np.ndarray, "S K"
+    ]  # of the track up to now; need not sum to 1
+    track_ids: Int32[Array | np.ndarray, "S"]  # 1, 2, .. within one video; 0 = none
+    valid: Bool[Array | np.ndarray, "S"]
+    slots: Int32[
+        Array | np.ndarray, "F D"
+    ]  # of the track that a mask is of; -1 = no mask
+    mask_logits: Float32[Array | np.ndarray, "F D h w"]  # positive = inside
+    # What the masks cover, x1 y1 x2 y2 in canvas pixels; an empty box: no mask. None:
+    # every mask covers the whole canvas.
+    mask_boxes: Float32[Array | np.ndarray, "F D 4"] | None = None
     # Objects that found no free track up to now; to be told to the user.
     lost: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 [N], the best class; once the arrays have values."""
-        return np.asarray(self.class_probs).argmax(axis=1).astype(np.int32)
-
-    @property
-    def scores(self) -> np.ndarray:
-        """float32 [N]; once the arrays have values."""
-        return np.asarray(self.class_probs).max(axis=1)
 
 
 class Detections(NamedTuple):
@@ -80,7 +79,14 @@ class Detections(NamedTuple):
     embeds: Float32[Array, "*lead N E"]
     # What the classifier sees last, of unit length; for trackers without training.
     looks: Float32[Array, "*lead N F"]
-    mask_logits: Float32[Array, "*lead N h w"]  # over the box; positive = inside
+    mask_logits: Float32[Array, "*lead N h w"]  # positive = inside
+    # What the masks cover, as `Predictions.mask_boxes`; None: the boxes.
+    mask_boxes: Float32[Array, "*lead N 4"] | None = None
+
+    @property
+    def covered(self) -> Float32[Array, "*lead N 4"]:
+        """What the masks cover."""
+        return self.boxes if self.mask_boxes is None else self.mask_boxes
 
 
 class LossAux(NamedTuple):

@@ -18,14 +18,13 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 _MATCH_FROM = 0.05  # soft IoU, as in IFC
 _FORBIDDEN = 1e3  # above every cost of a pair that may be matched
-_ABSENT = -100.0  # logit of a track in frames where no clip found it
 
 
 class Instances(NamedTuple):
     """What a system found in one clip, best score first."""
 
     class_probs: Float32[Array, "I K"]
-    mask_logits: Float32[Array, "I T h w"]
+    mask_logits: Float32[Array, "T I h w"]
     valid: Bool[Array, "I"]
 
 
@@ -100,11 +99,12 @@ def stitch(
     # Slot A is outside the arrays: JAX drops what would go there.
     ids = bank.next_id + jnp.cumsum(new.astype(jnp.int32)) - 1
     real = frame_valid[None, :, None, None]
+    mask_logits = jnp.moveaxis(found.mask_logits, 1, 0)
     seen = jnp.zeros((tracks, frame_valid.shape[0]), bool)
     seen = seen.at[slots].set(frame_valid[None], mode="drop")
     probs = jnp.zeros_like(bank.logit_sum)
-    probs = probs.at[slots].set(jax.nn.sigmoid(found.mask_logits), mode="drop")
-    logits = jnp.where(real, found.mask_logits, 0.0)
+    probs = probs.at[slots].set(jax.nn.sigmoid(mask_logits), mode="drop")
+    logits = jnp.where(real, mask_logits, 0.0)
     return bank._replace(
         track_ids=bank.track_ids.at[jnp.where(new, slots, tracks)].set(
             ids, mode="drop"
@@ -120,17 +120,16 @@ def stitch(
 
 
 def read_bank(bank: TrackBank) -> Predictions:
-    """Tracks, best score first: means over the clips so far; no mask where none is."""
+    """All tracks: means over the clips so far; no mask where no clip found one."""
     valid = bank.track_ids > 0
-    probs = bank.class_sum / jnp.maximum(bank.clips, 1.0)[:, None]
     covered = bank.covered[:, :, None, None]
-    logits = bank.logit_sum / jnp.maximum(covered, 1.0)
-    order = jnp.argsort(-jnp.where(valid, probs.max(axis=1), -1.0))
+    numbers = jnp.arange(len(valid), dtype=jnp.int32)
     return Predictions(
-        class_probs=probs[order],
-        track_ids=bank.track_ids[order],
-        valid=valid[order],
-        mask_logits=jnp.where(covered > 0, logits, _ABSENT)[order],
+        class_probs=bank.class_sum / jnp.maximum(bank.clips, 1.0)[:, None],
+        track_ids=bank.track_ids,
+        valid=valid,
+        slots=jnp.where(bank.covered.T > 0, numbers, -1),
+        mask_logits=jnp.moveaxis(bank.logit_sum / jnp.maximum(covered, 1.0), 1, 0),
     )
 
 
@@ -159,7 +158,7 @@ def _match(
     bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"], link: str
 ) -> Int32[Array, "I"]:
     """Slot of the track that each instance continues, A for none."""
-    probs = jax.nn.sigmoid(found.mask_logits)
+    probs = jax.nn.sigmoid(jnp.moveaxis(found.mask_logits, 1, 0))
     shared = bank.recent_seen & frame_valid[None, None]
     ious = jax.vmap(soft_iou, (0, None, 0))(bank.recent_probs, probs, shared)
     clips = jnp.maximum(shared.any(axis=2).sum(0), 1).astype(jnp.float32)
@@ -180,7 +179,7 @@ def _eq4_cost(
     covered = jnp.maximum(bank.covered, 1.0)[:, :, None, None]
     truth = jax.nn.sigmoid(bank.logit_sum / covered)
     shared = (bank.covered > 0) & frame_valid[None]
-    masks = soft_match_cost(found.mask_logits, truth, shared).T
+    masks = soft_match_cost(jnp.moveaxis(found.mask_logits, 1, 0), truth, shared).T
     classes = bank.class_sum / jnp.maximum(bank.clips, 1.0)[:, None]
     alike = jnp.matmul(
         classes, found.class_probs.T, precision=jax.lax.Precision.HIGHEST

@@ -55,11 +55,11 @@ def _dataset(config: "RunSettings"):
 
 def _test_canvas(config: "RunSettings") -> tuple[int, int]:
     """Height and width in pixels that a 16:9 video has for the model."""
-    from data_pipeline.read_video import pad_frames, resize_frames
+    from data_pipeline.read_video import fit_frame, pad_frames
 
-    frame = np.zeros((1, *_FRAME_16_9, 3), np.uint8)
-    frame = resize_frames(frame, config.test.short_side, config.test.long_side)
-    height, width = pad_frames(frame).shape[1:3]
+    frame, test = np.zeros((*_FRAME_16_9, 3), np.uint8), config.test
+    frame = fit_frame(frame, test.short_side, test.long_side, test.size)
+    height, width = pad_frames(frame[None]).shape[1:3]
     return height, width
 
 

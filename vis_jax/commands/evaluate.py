@@ -94,16 +94,17 @@ def evaluate_split(
       dataset: as `open_split` finds it.
       output: folder to write to.
     """
-    from vis_jax.evaluate.infer import make_infer
+    from vis_jax.evaluate.infer import make_stream
     from vis_jax.evaluate.loop import RESULTS, SCORES, evaluate
     from vis_jax.score import format_table
 
-    infer = make_infer(system, variables, config.test)
+    stream = make_stream(system, variables, config.test)
     with local_folder(output) as folder:
         report = evaluate(
             dataset,
-            infer,
+            stream,
             folder,
+            top=config.test.top,
             run_id=fingerprint(config, variables),
             progress=sys.stderr.isatty(),
         )

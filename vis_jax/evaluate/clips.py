@@ -1,15 +1,29 @@
 """The frames of a video as clips of one shape, a few frames in memory at a time."""
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.read_video import pad_frames
+from data_pipeline.read_video import fit_frame, pad_frames
+from vis_jax.evaluate.masks import Sizes
+from vis_jax.results.clock import Clock
 from vis_jax.structures import Clip
+from vis_jax.systems.system import TestSettings, Window
 
 _CANVAS_MULTIPLE = 32  # the coarsest stride of a backbone
+
+
+class Piece(NamedTuple):
+    """A clip, and what of its predictions is final; see `Window`."""
+
+    clip: Clip
+    sizes: Sizes
+    first: int  # the frame of the video that row 0 of the masks is
+    rows: int  # how many of the first rows are final
+    at_once: int  # the most frames whose masks leave the device together
 
 
 def bucket(length: int, buckets: tuple[int, ...]) -> int:
@@ -22,43 +36,84 @@ def bucket(length: int, buckets: tuple[int, ...]) -> int:
     return fitting[0] if fitting else -(-length // largest) * largest
 
 
-def clip_starts(count: int, length: int, stride: int) -> list[int]:
-    """First frames of the clips of a video; the last one is shifted to end with it.
+def read_pieces(
+    frames: Iterable[np.ndarray], window: Window, test: TestSettings, clock: Clock
+) -> Iterator[Piece]:
+    """The clips of a video, whose frames are resized as they are read.
 
     Args:
-      count: frames of the video.
-      length: frames of a clip.
-      stride: from one clip to the next.
-    """
-    last = max(count - length, 0)
-    return [*range(0, last, stride), last]
-
-
-def clips_of(
-    frames: Iterable[np.ndarray], count: int, *, length: int, stride: int
-) -> Iterator[tuple[Clip, int]]:
-    """Clips of a video, and how many of its first frames each one is the last to have.
-
-    Args:
-      frames: uint8 [h, w, 3], all of one size and as many as `count`.
-      count: frames of the video; a shorter one than a clip is padded at its end.
-      length: frames of a clip.
-      stride: from one clip to the next.
+      frames: uint8 [H, W, 3], all of one size.
+      window: of the system.
+      test: the sizes that frames are resized to.
+      clock: measures how long reading and resizing take.
     """
     frames = iter(frames)
-    kept: deque[np.ndarray] = deque(maxlen=length)
-    starts = clip_starts(count, length, stride)
-    read = 0
-    for start, after in zip(starts, [*starts[1:], count], strict=True):
-        end = min(start + length, count)
-        kept.extend(itertools.islice(frames, end - read))
-        read = end
-        yield _clip(kept, length, start), after - start
+    with clock("decode"):
+        first = next(frames, None)
+    if first is None:
+        return
+    images = _fitted(itertools.chain([first], frames), test, clock)
+    yield from pieces_of(images, window, first.shape[:2])
 
 
-def _clip(frames: Iterable[np.ndarray], length: int, start: int) -> Clip:
+def _fitted(
+    frames: Iterator[np.ndarray], test: TestSettings, clock: Clock
+) -> Iterator[np.ndarray]:
+    """Frames at the size that a system sees them."""
+    while True:
+        with clock("decode"):
+            frame = next(frames, None)
+            if frame is None:
+                return
+            image = fit_frame(frame, test.short_side, test.long_side, test.size)
+        yield image
+
+
+def pieces_of(
+    images: Iterable[np.ndarray], window: Window, original: tuple[int, int]
+) -> Iterator[Piece]:
+    """The clips of a video; without frames there are none.
+
+    How many frames there are need not be known: a clip follows once the frames up to
+    the start of the next one are read, or the video has ended.
+
+    Args:
+      images: uint8 [h, w, 3], as a system sees them.
+      window: of the system.
+      original: height and width of the frames in pixels.
+    """
+    for kept, start, length, more in _groups(iter(images), window):
+        clip = _clip(kept, length, start, more is None)
+        height, width = clip.images.shape[1:3]
+        sizes = Sizes((height, width), kept[0].shape[:2], original)
+        rows = len(kept) + window.delay if more is None else more
+        at_once = window.stride or length
+        yield Piece(clip, sizes, start - window.delay, rows, at_once)
+
+
+def _groups(
+    frames: Iterator[np.ndarray], window: Window
+) -> Iterator[tuple[list[np.ndarray], int, int, int | None]]:
+    """Frames of a clip, the first one's index, the clip's length, and the frames up to
+    the start of the next clip, None for the last one."""
+    if window.length is None or window.stride is None:
+        kept = list(frames)
+        if kept:
+            yield kept, 0, bucket(len(kept), window.buckets), None
+        return
+    length, stride, start = window.length, window.stride, 0
+    kept = list(islice(frames, length))
+    while kept:
+        more = list(islice(frames, stride))
+        shift = len(more) if stride < length else length
+        yield kept, start, length, shift if more else None
+        start += shift
+        kept = [*kept, *more][-length:] if stride < length and more else more
+
+
+def _clip(kept: list[np.ndarray], length: int, start: int, last: bool) -> Clip:
     """Frames on a canvas, padded in time."""
-    images = np.stack(list(frames))
+    images = np.stack(kept)
     count, size = len(images), images.shape[1:3]
     images = pad_frames(images, multiple=_CANVAS_MULTIPLE)
     images = np.pad(images, ((0, length - count), (0, 0), (0, 0), (0, 0)))
@@ -67,4 +122,5 @@ def _clip(frames: Iterable[np.ndarray], length: int, start: int) -> Clip:
         np.arange(length) < count,
         np.asarray(size, np.int32),
         np.asarray(start, np.int32),
+        np.asarray(last),
     )

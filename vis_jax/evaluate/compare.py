@@ -9,19 +9,15 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from data_pipeline.datasets.dataset import Dataset, Truth
-from vis_jax.evaluate.assemble import VideoPrediction
-from vis_jax.evaluate.detections import (
-    Footage,
-    VideoDetections,
-    cached,
-    read_footage,
-)
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.detections import Find, VideoDetections, cached, read_whole
 from vis_jax.evaluate.finished import RESULTS, Finished
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.metrics.json_checks import write_json
+from vis_jax.results.video import VideoResult
 from vis_jax.systems.system import TestSettings
 
 COMPARE, CACHE = "compare.json", "detections"
@@ -30,9 +26,18 @@ COMPARE, CACHE = "compare.json", "detections"
 class Seen(NamedTuple):
     """All there is to know of a video."""
 
-    footage: Footage
+    piece: Piece
     detections: VideoDetections
     truth: Truth
+
+
+@runtime_checkable
+class Predict(Protocol):
+    """Gives the tracks of a video."""
+
+    def __call__(self, seen: Seen) -> VideoResult:
+        """Returns the tracks."""
+        ...
 
 
 class Row(NamedTuple):
@@ -41,7 +46,7 @@ class Row(NamedTuple):
     table: str
     name: str  # of its folder, too
     run_id: str  # what it depends on
-    predict: Callable[[Seen], VideoPrediction] | None
+    predict: Predict | None
     missing: str = ""  # why there is no `predict`
 
 
@@ -50,7 +55,7 @@ def compare(
     rows: Sequence[Row],
     output: str | os.PathLike,
     *,
-    find: Callable[[Footage], VideoDetections],
+    find: Find,
     test: TestSettings,
     run_id: str,
     progress: bool = True,
@@ -63,7 +68,7 @@ def compare(
         and `scores.json`.
       output: folder of all.
       find: the detections of a video.
-      test: how videos are read; see `read_footage`.
+      test: how videos are read; see `read_whole`.
       run_id: what the detections depend on.
       progress: whether to show a progress bar.
 
@@ -80,10 +85,10 @@ def compare(
     tables, waiting = _plan(rows, folder, run_id)
 
     def see(index: int) -> Seen:
-        footage = _footage(dataset, index, test)
+        piece = read_whole(video_frames(dataset, index), test)
         path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
-        detections = cached(path, run_id, lambda: find(footage))
-        return Seen(footage, detections, dataset.truth(index))
+        detections = cached(path, run_id, lambda: find(piece))
+        return Seen(piece, detections, dataset.truth(index))
 
     _predict(dataset, waiting, see, progress)
     report = {"run_id": run_id, "tables": tables}
@@ -94,18 +99,6 @@ def compare(
         write_json(folder / COMPARE, report, indent=1)
     write_json(folder / COMPARE, report, indent=1)
     return report
-
-
-def _footage(dataset: Dataset, index: int, test: TestSettings) -> Footage:
-    """A video as the detector sees it."""
-    video = dataset.videos[index]
-    return read_footage(
-        video_frames(dataset, index),
-        test,
-        height=video.height,
-        width=video.width,
-        num_frames=video.length,
-    )
 
 
 def _plan(

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from vis_jax.evaluate.assemble import VideoPrediction
 from vis_jax.evaluate.compare import Row, Seen
-from vis_jax.evaluate.link import Link, make_link
+from vis_jax.evaluate.link import Link, Rules, make_link
 from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
+from vis_jax.results.video import VideoResult
 from vis_jax.settings import to_dict
 from vis_jax.structures import Clip
 from vis_jax.systems.detect_then_track import Detector, TestSettings
@@ -84,11 +84,11 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     """
     classes, top = parts.classes, parts.test.top
 
-    def by_truth(seen: Seen) -> VideoPrediction:
+    def by_truth(seen: Seen) -> VideoResult:
         return identify(
             seen.detections,
             seen.truth,
-            seen.footage,
+            seen.piece,
             rule=rule,
             classes=classes,
             top=top,
@@ -105,8 +105,8 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     )
     link = _link(parts, name, settings)
 
-    def perfectly_seen(seen: Seen) -> VideoPrediction:
-        return link(seen.footage, perfect(seen.footage, seen.truth))
+    def perfectly_seen(seen: Seen) -> VideoResult:
+        return link(seen.piece, perfect(seen.piece, seen.truth))
 
     run_id = _digest(parts, f"image {name}", settings)
     return [Row(ORACLES, "oracle_image", run_id, perfectly_seen), known]
@@ -121,18 +121,14 @@ def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) ->
     settings = dataclasses.replace(_settings(parts, name), **without)
     link = _link(parts, name, settings)
     run_id = _digest(parts, name, settings)
-    return Row(table, row, run_id, lambda seen: link(seen.footage, seen.detections))
+    return Row(table, row, run_id, lambda seen: link(seen.piece, seen.detections))
 
 
 def _link(parts: Parts, name: str, settings: Any) -> Link:
     test = parts.test
-    return make_link(
-        _tracker(parts, name, settings),
-        parts.variables,
-        slots=test.tracks,
-        classes=parts.classes,
-        top=test.top,
-    )
+    rules = Rules(test.tracks, parts.classes, test.top, test.chunk)
+    tracker = _tracker(parts, name, settings)
+    return make_link(tracker, parts.detector, parts.variables, rules)
 
 
 def _problem(parts: Parts, name: str) -> str:

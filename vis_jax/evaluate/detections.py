@@ -8,28 +8,21 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from data_pipeline.read_video import resize_frames
-from vis_jax.evaluate.clips import bucket, clips_of
-from vis_jax.evaluate.masks import Sizes, run_lengths, stretched
+from vis_jax.evaluate.clips import Piece, read_pieces
+from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
 from vis_jax.metrics.disk import naming
-from vis_jax.structures import Clip, Detections
+from vis_jax.results.clock import NO_CLOCK
+from vis_jax.structures import Detections, Predictions
 from vis_jax.systems.detect_then_track import Detector
-from vis_jax.systems.system import TestSettings
+from vis_jax.systems.system import Render, TestSettings, Window
+from vis_jax.typing import Array, Int32, UInt8
 
 RunLengths = list[list[dict | None]]  # [T][N]; None for padding
-
-
-class Footage(NamedTuple):
-    """A video at model size as one clip, padded in time to its bucket."""
-
-    clip: Clip
-    sizes: Sizes
-    frames: int  # real ones, T
 
 
 class VideoDetections(NamedTuple):
@@ -39,57 +32,50 @@ class VideoDetections(NamedTuple):
     masks: RunLengths  # at the original size
 
 
-def read_footage(
-    frames: Iterable[np.ndarray],
-    test: TestSettings,
-    *,
-    height: int,
-    width: int,
-    num_frames: int,
-) -> Footage:
-    """Reads a video.
+def read_whole(frames: Iterable[np.ndarray], test: TestSettings) -> Piece:
+    """A video as one clip.
 
     Args:
       frames: uint8 [H, W, 3] in order.
-      test: `short_side` and `long_side` in pixels, `frame_buckets`.
-      height, width: of the frames.
-      num_frames: how many there are.
+      test: the sizes that frames are resized to; `frame_buckets`.
     """
-    resized = (
-        resize_frames(frame[None], test.short_side, test.long_side)[0]
-        for frame in frames
-    )
-    length = bucket(num_frames, test.frame_buckets)
-    clip, _ = next(clips_of(resized, num_frames, length=length, stride=length))
-    canvas = (clip.images.shape[1], clip.images.shape[2])
-    content = (int(clip.size[0]), int(clip.size[1]))
-    return Footage(clip, Sizes(canvas, content, (height, width)), num_frames)
+    window = Window(None, None, buckets=test.frame_buckets)
+    (piece,) = read_pieces(frames, window, test, NO_CLOCK)
+    return piece
 
 
-def make_find(
-    detector: Detector, variables: dict, chunk: int
-) -> Callable[[Footage], VideoDetections]:
-    """A function that finds the objects of a video, a few frames at a time.
+@runtime_checkable
+class Find(Protocol):
+    """Finds the objects of a video, a few frames at a time."""
 
-    It is compiled once for each canvas.
+    def __call__(self, piece: Piece) -> VideoDetections:
+        """Returns the objects of the whole video."""
+        ...
+
+
+def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
+    """What finds objects; compiled once for each canvas.
 
     Args:
       detector: what to run.
       variables: its parameters, best on the device.
       chunk: frames that the detector sees at once.
     """
-    detect = jax.jit(detector.detect)
 
-    def find(footage: Footage) -> VideoDetections:
+    @jax.jit
+    def detect(
+        variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
+    ) -> Detections:
+        features = detector.features(variables, images, size)
+        return detector.detect(variables, features, size)
+
+    def find(piece: Piece) -> VideoDetections:
         found = in_chunks(
-            lambda images: detect(variables, images, footage.clip.size),
-            (np.asarray(footage.clip.images)[: footage.frames],),
+            lambda images: detect(variables, images, piece.clip.size),
+            (np.asarray(piece.clip.images)[: piece.rows],),
             chunk,
         )
-        masks = encode(
-            found.mask_logits, found.boxes, wanted=found.valid, sizes=footage.sizes
-        )
-        return VideoDetections(found, masks)
+        return VideoDetections(found, encode(found, piece.sizes))
 
     return find
 
@@ -108,26 +94,28 @@ def in_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def encode(
-    logits: np.ndarray, boxes: np.ndarray, *, wanted: np.ndarray, sizes: Sizes
-) -> RunLengths:
-    """Masks over boxes as run lengths at the original size.
+def encode(found: Detections, sizes: Sizes) -> RunLengths:
+    """The masks of detections [T, N] as run lengths at the original size.
 
-    Args:
-      logits: float32 [T, N, h, w], positive inside.
-      boxes: float32 [T, N, 4] in canvas pixels; the mask of an empty one is empty.
-      wanted: bool [T, N], which ones have a mask.
-      sizes: of the frames.
+    The mask of an empty box is empty.
     """
-    scale = np.divide(sizes.original, sizes.content, dtype=np.float32)
-    boxes = boxes * np.tile(scale[::-1], 2)
-    there = wanted & (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
+    frames, count = found.valid.shape
     (empty,) = run_lengths(np.zeros((1, *sizes.original[::-1]), np.uint8))
-    masks: RunLengths = [[empty if one else None for one in row] for row in wanted]
-    for frame, rows in enumerate(map(np.flatnonzero, there)):
-        shown = stretched(logits[frame, rows], boxes[frame, rows], sizes.original)
-        for row, rle in zip(rows, run_lengths(shown), strict=True):
-            masks[frame][row] = rle
+    masks: RunLengths = [[empty if one else None for one in row] for row in found.valid]
+    numbers = np.arange(count, dtype=np.int32)
+    alone = Predictions(
+        class_probs=np.zeros((count, 1), np.float32),
+        track_ids=numbers + 1,
+        valid=np.ones(count, bool),
+        slots=np.where(found.valid, numbers, -1),
+        mask_logits=found.mask_logits,
+        mask_boxes=found.covered,
+    )
+    rows = range(frames)
+    shown = frame_masks(alone, sizes, Render(), rows=rows, at_once=frames)
+    for row, (objects, pixels) in zip(masks, shown, strict=True):
+        for number, rle in zip(objects, run_lengths(pixels), strict=True):
+            row[number] = rle
     return masks
 
 
@@ -162,7 +150,7 @@ def save(path: Path, run_id: str, detections: VideoDetections) -> None:
         # Bytes of every mask, -1 where there is none.
         lengths=np.array([len(rle["counts"]) if rle else -1 for rle in flat], np.int64),
         counts=np.frombuffer(b"".join(rle["counts"] for rle in flat if rle), np.uint8),
-        **detections.found._asdict(),
+        **{k: v for k, v in detections.found._asdict().items() if v is not None},
     )
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -188,7 +176,8 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if str(file["run_id"]) != run_id:
                 return None
-            found = Detections(**{name: file[name] for name in Detections._fields})
+            known = {n: file[n] for n in Detections._fields if n in file}
+            found = Detections(**known)
             return VideoDetections(found, _masks(file))
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise ValueError(

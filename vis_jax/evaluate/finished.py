@@ -5,14 +5,15 @@ They are lines of `results.partial.jsonl`, which `results.json` replaces at the 
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.evaluate.assemble import VideoPrediction
-from vis_jax.metrics.disk import naming
+from vis_jax.metrics.disk import naming, replacing
 from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import video_entries, write_results
+from vis_jax.results.files import entry_pieces
+from vis_jax.results.video import VideoResult
 
 RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 PARTIAL = "results.partial.jsonl"
@@ -31,30 +32,32 @@ class Finished:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / PARTIAL
-        self._entries = _read_partial(self._path, run_id)
-        if not self._entries:
+        # Where the entries of a video lie in the file: first byte, and behind the last.
+        self._places = _read_partial(self._path, run_id)
+        if not self._places:
             self._path.unlink(missing_ok=True)
-            self._append({"run_id": run_id})
+            with naming(self._path), self._path.open("x") as file:
+                file.write(json.dumps({"run_id": run_id}) + "\n")
 
     def __contains__(self, video_id: int) -> bool:
-        return video_id in self._entries
+        return video_id in self._places
 
-    def add(self, dataset: Dataset, index: int, found: VideoPrediction) -> None:
+    def add(self, dataset: Dataset, index: int, found: VideoResult) -> None:
         """Adds what is found in a video of the data set.
 
         Raises:
           OSError: the file cannot be written; names it.
         """
         video_id = dataset.videos[index].video_id
-        entries = video_entries(
-            found.labels,
-            found.scores,
-            found.segmentations,
-            video_id=video_id,
-            category_ids=[category.category_id for category in dataset.categories],
-        )
-        self._entries[video_id] = entries
-        self._append([video_id, entries])
+        ids = [category.category_id for category in dataset.categories]
+        pieces = entry_pieces(found, video_id=video_id, category_ids=ids)
+        with naming(self._path), self._path.open("ab") as file:
+            file.write(f"[{video_id}, [".encode())
+            begin = file.tell()
+            file.writelines(piece.encode() for piece in pieces)
+            end = file.tell()
+            file.write(b"]]\n")
+        self._places[video_id] = (begin, end)
 
     def score(self, dataset: Dataset) -> dict:
         """Writes `results.json`, `truth.json` and `scores.json` of all its videos.
@@ -71,9 +74,8 @@ class Finished:
         from data_pipeline.datasets.to_ytvis import to_ytvis
         from vis_jax.score import Options, score
 
-        videos = dataset.videos
-        entries = [entry for video in videos for entry in self._entries[video.video_id]]
-        write_results(self.folder / RESULTS, entries)
+        with replacing(self.folder / RESULTS) as file:
+            file.writelines(self._results(dataset))
         write_json(self.folder / TRUTH, to_ytvis(dataset), indent=None)
         report = score(
             self.folder / TRUTH,
@@ -84,30 +86,46 @@ class Finished:
         self._path.unlink()
         return report
 
-    def _append(self, record: object) -> None:
-        """Adds a line."""
-        with naming(self._path), self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    def _results(self, dataset: Dataset) -> Iterator[str]:
+        """The results file of all videos, in their order, one video at a time."""
+        yield "["
+        first = True
+        with self._path.open("rb") as file:
+            for video in dataset.videos:
+                begin, end = self._places[video.video_id]
+                if begin == end:
+                    continue
+                file.seek(begin)
+                yield "" if first else ", "
+                yield file.read(end - begin).decode()
+                first = False
+        yield "]\n"
 
 
-def _read_partial(path: Path, run_id: str) -> dict[int, list[dict]]:
-    """Entries of finished videos; none if the file belongs to another run.
+def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
+    """Where the entries of finished videos lie; none if the file is of another run.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.
     """
     if not path.exists():
         return {}
-    content = path.read_bytes()
-    # A line that was being written when the run stopped has no end: drop it.
-    whole = content[: content.rfind(b"\n") + 1]
-    records = [_parsed(path, *pair) for pair in enumerate(whole.split(b"\n")[:-1], 1)]
-    if not records or records[0] != {"run_id": run_id}:
-        return {}
-    for number, record in enumerate(records[1:], 2):
-        _check(path, number, record)
-    os.truncate(path, len(whole))
-    return {video_id: entries for video_id, entries in records[1:]}
+    places, end = {}, 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            # A line that was being written when the run stopped has no end: drop it.
+            if not line.endswith(b"\n"):
+                break
+            record = _parsed(path, number, line)
+            if number == 1 and record != {"run_id": run_id}:
+                return {}
+            if number > 1:
+                _check(path, number, record)
+                head = len(f"[{record[0]}, [")
+                places[record[0]] = (end + head, end + len(line) - len(b"]]\n"))
+            end += len(line)
+    os.truncate(path, end)
+    return places
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Any:

@@ -1,106 +1,135 @@
-"""From the frames of one video to scored tracks with masks at the original size.
+"""From the frames of one video to its objects, frame by frame, at the original size.
 
-The system runs once for each canvas and number of frames of a clip; the result leaves
-the device as masks, a few frames at a time, and becomes run lengths at once. So memory
-holds one clip at model size, and no video of masks at the original size. The clip is
-the whole video, or with `test.mode` "clip" a few frames of it.
+The system runs once for each canvas and number of frames of a clip. Its masks leave the
+device a few frames at a time and become run lengths at once, so that memory holds one
+clip at model size, and no video of masks at the original size.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from absl import logging
 
-from data_pipeline.read_video import resize_frames
 from vis_jax.evaluate import views
-from vis_jax.evaluate.assemble import Tracks, VideoPrediction
-from vis_jax.evaluate.clips import bucket, clips_of
-from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
+from vis_jax.evaluate.ahead import Ahead
+from vis_jax.evaluate.clips import Piece, read_pieces
+from vis_jax.evaluate.masks import frame_masks, run_lengths
+from vis_jax.results.clock import NO_CLOCK, Clock
+from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.structures import Predictions
-from vis_jax.systems.system import System, TestSettings
-
-Infer = Callable[..., VideoPrediction]
+from vis_jax.systems.system import Render, System, TestSettings
 
 
-def make_infer(system: System, variables: dict, test: TestSettings) -> Infer:
-    """A function `infer(frames, height=, width=, num_frames=)` for one video.
+@runtime_checkable
+class Stream(Protocol):
+    """Finds the objects of one video while its frames are read."""
 
-    `frames` are its frames in order, uint8 [H, W, 3]; only resized copies are kept, of
-    one clip, so an iterator that decodes one at a time bounds the memory.
+    def __call__(
+        self, frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
+    ) -> Iterator[FrameResult]:
+        """Yields every frame in order, once what is said of it is final.
+
+        Args:
+          frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;
+            only resized copies are kept, of one clip, or of the whole video if the
+            window of the system is that.
+          clock: what it measures: decode, model, masks.
+        """
+        ...
+
+
+def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
+    """What runs a system on videos.
 
     Args:
       system: what to run.
       variables: its parameters.
-      test: `short_side` and `long_side` in pixels; `top`, how many tracks to return;
-        `mode`: "video" with `frame_buckets`, the lengths that videos are padded to so
-        that few programs are compiled, or "clip" with `clip_length` and `clip_stride`
-        in frames; `tta`, short sides to average over, () for none.
+      test: the sizes that frames are resized to; `tta`, short sides to average over.
     """
     if test.tta:
-        return views.make_infer(system, variables, test)
-    step, variables = jax.jit(system.step), jax.device_put(variables)
+        return views.make_stream(system, variables, test)
+    variables = jax.device_put(variables)
+    start, step = jax.jit(system.start), jax.jit(system.step, donate_argnums=1)
 
-    def infer(
-        frames: Iterable[np.ndarray], *, height: int, width: int, num_frames: int
-    ) -> VideoPrediction:
-        length, stride = _clip_shape(num_frames, test)
-        resized = (
-            resize_frames(frame[None], test.short_side, test.long_side)[0]
-            for frame in frames
-        )
-        tracks, state, lost = Tracks(test.top), None, 0
-        clips = clips_of(resized, num_frames, length=length, stride=stride)
-        for clip, final in clips:
-            state = system.start(clip) if state is None else state
-            state, found = step(variables, state, clip)
-            lost = int(found.lost)
-            canvas = (clip.images.shape[1], clip.images.shape[2])
-            content = (int(clip.size[0]), int(clip.size[1]))
-            sizes = Sizes(canvas, content, (height, width))
-            add_clip(
-                tracks, found, sizes, first=int(clip.start), count=final, at_once=stride
-            )
-        if lost:
-            logging.warning(
-                "%d objects of a video found no free track: raise test.tracks", lost
-            )
-        return tracks.result(num_frames, (height, width))
+    def stream(
+        frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
+    ) -> Iterator[FrameResult]:
+        state = found = None
+        waiting: Iterator[FrameResult] = iter(())
+        pieces = read_pieces(frames, system.window, test, clock)
+        with Ahead(pieces) as ahead:
+            while True:
+                if not ahead.ready():
+                    yield from waiting
+                piece = ahead.take()
+                if piece is None:
+                    break
+                if state is None:
+                    state = start(piece.clip)
+                state, found = step(variables, state, piece.clip)
+                # The device goes on while masks become run lengths: those of the clip
+                # before while it works on this one.
+                last, waiting = (
+                    waiting,
+                    final_frames(found, piece, system.render, clock),
+                )
+                yield from last
+            yield from waiting
+        _warn(found)
 
-    return infer
-
-
-def _clip_shape(num_frames: int, test: TestSettings) -> tuple[int, int]:
-    """Frames of a clip, and from one to the next."""
-    if test.mode == "clip":
-        return test.clip_length, test.clip_stride
-    length = bucket(num_frames, test.frame_buckets)
-    return length, length
+    return stream
 
 
-def add_clip(
-    tracks: Tracks,
-    found: Predictions,
-    sizes: Sizes,
-    *,
-    first: int,
-    count: int,
-    at_once: int,
-) -> None:
-    """Adds what a clip says of its tracks, and of those frames that no later clip has.
+def final_frames(
+    found: Predictions, piece: Piece, render: Render, clock: Clock
+) -> Iterator[FrameResult]:
+    """The frames of a clip that are final, in order.
+
+    The device begins to enlarge their masks with the call, not with the first frame.
 
     Args:
-      tracks: of the video.
-      found: what the system says.
-      sizes: of the frames.
-      first: index in the video of the first frame.
-      count: how many frames of the clip are final.
-      at_once: the most frames that leave the device together.
+      found: what the system says of the clip.
+      piece: the clip.
+      render: how masks that overlap become pixels.
+      clock: measures the wait for the model, and how long masks take.
     """
-    keep = np.flatnonzero(np.asarray(found.valid))
-    numbers = np.asarray(found.track_ids)
-    tracks.update(numbers[keep].tolist(), np.asarray(found.class_probs)[keep])
-    frames = frame_masks(found, sizes, keep=keep, count=count, at_once=at_once)
-    for frame, (rows, masks) in enumerate(frames, first):
-        for row, rle in zip(rows, run_lengths(masks), strict=True):
-            tracks.add(int(numbers[row]), frame, rle)
+    begin = max(-piece.first, 0)  # rows before the first frame of the video
+    rows = range(begin, max(piece.rows, begin))
+    masks = frame_masks(found, piece.sizes, render, rows=rows, at_once=piece.at_once)
+
+    def results() -> Iterator[FrameResult]:
+        with clock("model"):
+            jax.block_until_ready(found)
+        tracks, numbers = live_tracks(found)
+        slots = np.asarray(found.slots)
+        for row in rows:
+            with clock("masks"):
+                objects, pixels = next(masks)
+                segmentations = run_lengths(pixels)
+            places = numbers[slots[row, objects]]
+            yield FrameResult(
+                piece.first + row, tracks, places, segmentations, piece.sizes.original
+            )
+
+    return results()
+
+
+def live_tracks(found: Predictions) -> tuple[LiveTracks, np.ndarray]:
+    """The tracks that are valid, and the place of every slot among them, -1 if none."""
+    valid = np.asarray(found.valid)
+    tracks = LiveTracks(
+        np.asarray(found.track_ids)[valid],
+        np.asarray(found.class_probs)[valid],
+        int(found.lost),
+    )
+    return tracks, np.where(valid, np.cumsum(valid) - 1, -1)
+
+
+def _warn(found: Predictions | None) -> None:
+    lost = 0 if found is None else int(found.lost)
+    if lost:
+        logging.warning(
+            "%d objects of a video found no free track: raise test.tracks", lost
+        )

@@ -4,130 +4,115 @@ The result is what evaluating the detector and the tracker as one system gives. 
 frames, N detections of a frame, S track slots, K classes.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from vis_jax.evaluate.assemble import Tracks, VideoPrediction
-from vis_jax.evaluate.detections import (
-    Footage,
-    RunLengths,
-    VideoDetections,
-    encode,
-)
-from vis_jax.structures import Clip, Detections
-from vis_jax.systems.detect_then_track import Votes, add_votes, class_probs
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.detections import RunLengths, VideoDetections
+from vis_jax.evaluate.infer import final_frames, live_tracks
+from vis_jax.results.clock import NO_CLOCK
+from vis_jax.results.collect import Collector
+from vis_jax.results.frame import FrameResult
+from vis_jax.results.video import VideoResult
+from vis_jax.structures import Clip, Detections, Predictions
+from vis_jax.systems.detect_then_track import Detector, in_chunks, make_linker
+from vis_jax.systems.system import Render
 from vis_jax.trackers.tracker import Tracker
-from vis_jax.typing import Array, Float32, Int32
-
-Link = Callable[[Footage, VideoDetections], VideoPrediction]
 
 
-class Said(NamedTuple):
-    """The tracks of a video without their masks."""
+@runtime_checkable
+class Link(Protocol):
+    """Gives the tracks of a video."""
 
-    track_ids: Int32[Array, "T N"]  # 0 = not shown
-    probs: Float32[Array, "S K"]  # of track 1, 2, ..
-    counts: Float32[Array, "S"]  # detections with a vote; no track without one
+    def __call__(self, piece: Piece, detections: VideoDetections) -> VideoResult:
+        """Returns the tracks.
+
+        Args:
+          piece: the whole video.
+          detections: what was found in it.
+        """
+        ...
 
 
-class OwnMasks(NamedTuple):
-    """Masks that a tracker made; `boxes` say what they cover, in canvas pixels."""
+class Rules(NamedTuple):
+    """What a result depends on beside the tracker."""
 
-    logits: Float32[Array, "T N h w"]
-    boxes: Float32[Array, "T N 4"]
+    slots: int  # most tracks of a video
+    classes: int  # K
+    top: int  # most tracks of a result
+    chunk: int  # frames that the detector sees at once
 
 
 def make_link(
-    tracker: Tracker, variables: dict, *, slots: int, classes: int, top: int
+    tracker: Tracker, detector: Detector, variables: dict, rules: Rules
 ) -> Link:
-    """A function that gives the tracks of a video.
-
-    It is compiled once for each canvas and bucket of frames.
+    """What links detections; compiled once for each canvas and bucket of frames.
 
     Args:
-      tracker: links detections.
+      tracker: links them.
+      detector: has found them; gives features to trackers that read some.
       variables: of the whole system, best on the device.
-      slots: most tracks of a video.
-      classes: K.
-      top: the most tracks of a result.
+      rules: of the result.
     """
+    linker = make_linker(tracker, slots=rules.slots, classes=rules.classes)
 
     @jax.jit
-    def track(
-        variables: dict, state: Any, clip: Clip, found: Detections
-    ) -> tuple[Said, OwnMasks | None, Int32[Array, ""]]:
-        _, tracked = tracker.track(variables, state, clip, found)
-        shown = tracked.shown
-        said = vote(tracked.track_ids, shown, slots=slots, classes=classes)
-        given = shown.mask_logits is found.mask_logits and shown.boxes is found.boxes
-        # Without masks of its own they need not leave the device.
-        own = None if given else OwnMasks(shown.mask_logits, shown.boxes)
-        return said, own, tracked.lost
+    def track(variables: dict, clip: Clip, found: Detections) -> Predictions:
+        features = None
+        if tracker.reads_features:
+            features = in_chunks(
+                lambda images: detector.features(
+                    variables, images, jnp.asarray(clip.size)
+                ),
+                jnp.asarray(clip.images),
+                rules.chunk,
+            )
+        state = linker.start(clip, found)
+        return linker.link(variables, state, clip, found, features)[1]
 
-    def link(footage: Footage, detections: VideoDetections) -> VideoPrediction:
-        clip = footage.clip
-        found = pad(detections.found, len(clip.frame_valid), classes)
-        state = tracker.start(clip, found)
-        said, own, lost = track(variables, state, clip, found)
-        if int(lost):
+    def link(piece: Piece, detections: VideoDetections) -> VideoResult:
+        found = pad(detections.found, len(piece.clip.frame_valid), rules.classes)
+        seen = track(variables, piece.clip, found)
+        if int(seen.lost):
             logging.warning(
                 "%d objects of a video found no free track: raise test.tracks",
-                int(lost),
+                int(seen.lost),
             )
-        masks = detections.masks
-        ids = np.asarray(said.track_ids)[: footage.frames]
-        if own is not None:
-            logits, boxes = (np.asarray(x)[: footage.frames] for x in own)
-            masks = encode(logits, boxes, wanted=ids > 0, sizes=footage.sizes)
-        said = said._replace(track_ids=jnp.asarray(ids))
-        return to_prediction(said, masks, top=top, size=footage.sizes.original)
+        if tracker.draws:
+            frames = final_frames(seen, piece, Render(), NO_CLOCK)
+        else:
+            frames = frames_of(seen, detections.masks)
+        return collect(frames, piece, rules.top)
 
     return link
 
 
-@functools.partial(jax.jit, static_argnames=("slots", "classes"))
-def vote(
-    track_ids: Int32[Array, "T N"],
-    shown: Detections,
-    *,
-    slots: int,
-    classes: int,
-) -> Said:
-    """Class and score of every track, as `detect_then_track` counts them."""
-    zeros = jnp.zeros((slots,), jnp.float32)
-    votes = Votes(zeros, zeros, jnp.zeros((slots, classes), jnp.float32))
-    votes = add_votes(votes, track_ids, shown)
-    ids = jnp.where(shown.valid, track_ids, 0)
-    return Said(ids, class_probs(votes), votes.counts)
-
-
-def to_prediction(
-    said: Said, masks: RunLengths, *, top: int, size: tuple[int, int]
-) -> VideoPrediction:
-    """The best tracks of a video with their masks.
+def frames_of(seen: Predictions, masks: RunLengths) -> Iterator[FrameResult]:
+    """Frames whose masks are those of the detections.
 
     Args:
-      said: without frames that are padding.
+      seen: which detection is of which track.
       masks: of every detection with a track.
-      top: the most tracks of the result.
-      size: height and width of a mask in pixels.
     """
-    probs, ids = np.asarray(said.probs), np.asarray(said.track_ids)
-    order = np.argsort(-probs.max(axis=1), kind="stable")
-    slots = order[np.asarray(said.counts)[order] > 0]
-    tracks, known = Tracks(top), set((slots + 1).tolist())
-    tracks.update((slots + 1).tolist(), probs[slots])
-    for frame, row in enumerate(ids.tolist()):
-        for number, rle in zip(row, masks[frame], strict=True):
-            if number in known and rle is not None:
-                tracks.add(number, frame, rle)
-    return tracks.result(len(ids), size)
+    tracks, places = live_tracks(seen)
+    slots = np.asarray(seen.slots)
+    for frame, rles in enumerate(masks):
+        rows = np.where(slots[frame] >= 0, places[slots[frame]], -1)
+        found = {i: rle for i, rle in enumerate(rles) if rle and rows[i] >= 0}
+        yield FrameResult(frame, tracks, rows[list(found)], list(found.values()))
+
+
+def collect(frames: Iterator[FrameResult], piece: Piece, top: int) -> VideoResult:
+    """The tracks of a video from all its frames."""
+    collector = Collector(top)
+    for frame in frames:
+        collector.add(frame)
+    return collector.result(piece.rows, piece.sizes.original)
 
 
 def pad(found: Detections, frames: int, classes: int) -> Detections:

@@ -10,7 +10,8 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.finished import PARTIAL, RESULTS, SCORES, TRUTH, Finished
-from vis_jax.evaluate.infer import Infer
+from vis_jax.evaluate.infer import Stream
+from vis_jax.results.collect import Collector
 
 __all__ = ["PARTIAL", "RESULTS", "SCORES", "TRUTH", "evaluate", "video_frames"]
 
@@ -19,9 +20,10 @@ _CHUNK = 16  # frames read at once
 
 def evaluate(
     dataset: Dataset,
-    infer: Infer,
+    stream: Stream,
     output: str | os.PathLike,
     *,
+    top: int,
     run_id: str,
     progress: bool = True,
 ) -> dict:
@@ -29,8 +31,9 @@ def evaluate(
 
     Args:
       dataset: annotated videos.
-      infer: from frames to tracks; see `make_infer`.
+      stream: finds the objects of a video; see `make_stream`.
       output: folder for `results.json`, `truth.json` and `scores.json`.
+      top: tracks of a result, those with the best scores.
       run_id: what the predictions depend on, such as checkpoint and settings; only a
         stopped evaluation with the same one is continued.
       progress: whether to show a progress bar.
@@ -49,12 +52,10 @@ def evaluate(
     for index, video in enumerate(bar):
         if video.video_id in finished:
             continue
-        found = infer(
-            video_frames(dataset, index),
-            height=video.height,
-            width=video.width,
-            num_frames=video.length,
-        )
+        collector = Collector(top, finished.folder)
+        for frame in stream(video_frames(dataset, index)):
+            collector.add(frame)
+        found = collector.result(video.length, (video.height, video.width))
         finished.add(dataset, index, found)
     return finished.score(dataset)
 

@@ -1,16 +1,18 @@
 """Mask logits of a system as masks at the original size, and as run lengths."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.structures import Predictions
-from vis_jax.typing import Array, Float, Float32, UInt8
+from vis_jax.systems.system import Render
+from vis_jax.typing import Array, Bool, Float, Float32, UInt8
 
 # Masks of this many pixels leave the device at once: 64 MiB as bytes.
 _PIXELS_AT_ONCE = 1 << 26
@@ -25,9 +27,9 @@ class Sizes(NamedTuple):
 
 
 class FrameMasks(NamedTuple):
-    """Masks of some of the tracks in one frame."""
+    """Masks of one frame."""
 
-    rows: np.ndarray  # int [N], which predictions they are of
+    objects: np.ndarray  # int [N], which of the frame's masks they are
     masks: np.ndarray  # uint8 [N, W, H]
 
 
@@ -53,30 +55,79 @@ def run_lengths(masks: np.ndarray) -> list[dict]:
 
 
 def frame_masks(
-    found: Predictions, sizes: Sizes, *, keep: np.ndarray, count: int, at_once: int
+    found: Predictions, sizes: Sizes, render: Render, *, rows: range, at_once: int
 ) -> Iterator[FrameMasks]:
-    """Masks of the first frames of a clip at the original size, frame by frame.
+    """Masks of some rows of a clip at the original size, frame by frame.
+
+    Those of no track, or of one that is not valid, are left out. What the device has to
+    do for the first ones begins with the call, not with the first frame.
 
     Args:
       found: what a system says.
       sizes: of the frames.
-      keep: int [N], the predictions wanted; those known to be absent are left out.
-      count: frames wanted.
+      render: how masks that overlap become pixels.
+      rows: of `found.slots`; one after the other.
       at_once: the most frames that leave the device together.
     """
-    if found.mask_boxes is None:
-        whole = masks_of([found.mask_logits], [sizes], count=count, at_once=at_once)
-        for masks_of_frame in whole:
-            yield FrameMasks(keep, masks_of_frame[keep])
-        return
+    if found.mask_boxes is not None:
+        masks = _inside_boxes(found, sizes, render, rows)
+    else:
+        apart = render.overlap == "argmax"
+        whole = masks_of(
+            [jnp.asarray(found.mask_logits)],
+            [sizes],
+            rows=rows,
+            at_once=at_once,
+            apart=_shown(found, jnp) if apart else None,
+        )
+        masks = _of_tracks(found, whole, rows)
+    return map(_ranked, masks, itertools.repeat(render))
+
+
+def _shown(found: Predictions, xnp: Any) -> Any:
+    """bool [F, D], which masks are of a valid track."""
+    slots, valid = xnp.asarray(found.slots), xnp.asarray(found.valid)
+    return (slots >= 0) & valid[slots]
+
+
+def _of_tracks(
+    found: Predictions, whole: Iterator[np.ndarray], rows: range
+) -> Iterator[FrameMasks]:
+    shown = _shown(found, np)
+    for row, masks in zip(rows, whole, strict=True):
+        objects = np.flatnonzero(shown[row])
+        yield FrameMasks(objects, masks[objects])
+
+
+def _inside_boxes(
+    found: Predictions, sizes: Sizes, render: Render, rows: range
+) -> Iterator[FrameMasks]:
+    draw = largest if render.overlap == "argmax" else stretched
     scale = np.divide(sizes.original, sizes.content, dtype=np.float32)
     boxes = np.asarray(found.mask_boxes) * np.tile(scale[::-1], 2)
     values = np.asarray(found.mask_logits)
-    there = (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
-    for frame in range(count):
-        rows = keep[there[keep, frame]]
-        masks = stretched(values[rows, frame], boxes[rows, frame], sizes.original)
-        yield FrameMasks(rows, masks)
+    shown = _shown(found, np) & (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
+    for row in rows:
+        objects = np.flatnonzero(shown[row])
+        masks = draw(values[row, objects], boxes[row, objects], sizes.original)
+        yield FrameMasks(objects, masks)
+
+
+def _ranked(found: FrameMasks, render: Render) -> FrameMasks:
+    """Without what masks before hide of the masks behind them; see `Render`."""
+    if render.overlap != "rank":
+        return found
+    free = np.ones(found.masks.shape[1:], np.uint8)
+    kept = []
+    for index, mask in enumerate(found.masks):
+        visible = mask & free
+        if visible.sum() > 0 and visible.sum() >= render.least_visible * mask.sum():
+            free &= ~visible & 1
+            kept.append((index, visible))
+    if not kept:
+        return FrameMasks(found.objects[:0], found.masks[:0])
+    indices, masks = zip(*kept, strict=True)
+    return FrameMasks(found.objects[list(indices)], np.stack(masks))
 
 
 def stretched(
@@ -93,12 +144,33 @@ def stretched(
       size: height and width of the frame in pixels.
     """
     masks = np.zeros((len(boxes), *size[::-1]), np.uint8)
-    for mask, cells, box in zip(masks, values, boxes.tolist(), strict=True):
+    for mask, (place, enlarged) in zip(
+        masks, _enlarged(values, boxes, size), strict=True
+    ):
+        mask[place] = enlarged > 0
+    return masks
+
+
+def largest(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `stretched`, but a pixel belongs to the mask of the largest value alone."""
+    best = np.zeros(size[::-1], np.float32)
+    owner = np.full(size[::-1], -1)
+    for index, (place, enlarged) in enumerate(_enlarged(values, boxes, size)):
+        wins = enlarged > best[place]
+        best[place] = np.where(wins, enlarged, best[place])
+        owner[place] = np.where(wins, index, owner[place])
+    return (owner[None] == np.arange(len(boxes))[:, None, None]).astype(np.uint8)
+
+
+def _enlarged(
+    values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+    """Columns and rows that each box covers, and its values there [W, H]."""
+    for cells, box in zip(values, boxes.tolist(), strict=True):
         rows = _inside(box[1], box[3], size[0], cells.shape[0])
         columns = _inside(box[0], box[2], size[1], cells.shape[1])
-        enlarged = columns.weights @ cells.T @ rows.weights.T
-        mask[columns.pixels, rows.pixels] = enlarged > 0
-    return masks
+        place = (columns.pixels, rows.pixels)
+        yield place, columns.weights @ cells.T @ rows.weights.T
 
 
 class _Inside(NamedTuple):
@@ -119,51 +191,86 @@ def _inside(low: float, high: float, length: int, cells: int) -> _Inside:
 
 
 def masks_of(
-    views: Sequence[jax.Array], sizes: Sequence[Sizes], *, count: int, at_once: int
+    views: Sequence[jax.Array],
+    sizes: Sequence[Sizes],
+    *,
+    rows: range,
+    at_once: int,
+    apart: jax.Array | None = None,
 ) -> Iterator[np.ndarray]:
-    """Masks uint8 [N, W, H] of the first frames of a clip, frame by frame.
+    """Masks uint8 [N, W, H] of some frames of a clip, frame by frame.
+
+    The device works on the first ones from the call on, then one chunk ahead.
 
     Args:
-      views: float32 [N, T, h, w], logits of the same objects, one or several results;
+      views: float32 [T, N, h, w], logits of the same objects, one or several results;
         of several the mean of the probabilities counts.
       sizes: of the frames of every view, with the same original.
-      count: frames wanted.
+      rows: frames wanted, one after the other.
       at_once: the most frames that leave the device together.
+      apart: bool [T, N], masks that compete for the pixels: each belongs to the mask of
+        the largest logit. None: they may overlap. Only of one view.
     """
     to_original = [
         matrices((logits.shape[2], logits.shape[3]), size)
         for logits, size in zip(views, sizes, strict=True)
     ]
-    objects, frames = views[0].shape[:2]
+    frames, objects = views[0].shape[:2]
     height, width = sizes[0].original
     chunk = _PIXELS_AT_ONCE // (max(objects, 1) * height * width)
     chunk = max(1, min(frames, at_once, chunk))
-    for first in range(0, count, chunk):
+
+    def enlarge(first: int) -> jax.Array:
         # Every chunk has the same size, so that one program serves all.
         begin = min(first, frames - chunk)
-        parts = [jax.lax.dynamic_slice_in_dim(x, begin, chunk, axis=1) for x in views]
+        parts = [jax.lax.dynamic_slice_in_dim(x, begin, chunk) for x in views]
+        if apart is not None:
+            rivals = jax.lax.dynamic_slice_in_dim(apart, begin, chunk)
+            return divide(parts[0], rivals, *to_original[0])
         if len(views) == 1:
-            masks = upsample(parts[0], *to_original[0])
-        else:
-            masks = blend(parts, to_original)
-        last = min(chunk, count - begin)
-        yield from np.moveaxis(np.asarray(masks), 1, 0)[first - begin : last]
+            return upsample(parts[0], *to_original[0])
+        return blend(parts, to_original)
+
+    def leave(firsts: list[int], masks: jax.Array | None) -> Iterator[np.ndarray]:
+        for first, after in zip(firsts, [*firsts[1:], None], strict=True):
+            ready, masks = masks, None if after is None else enlarge(after)
+            begin = min(first, frames - chunk)
+            part = slice(first - begin, min(chunk, rows.stop - begin))
+            yield from np.asarray(ready)[part]
+
+    firsts = list(range(rows.start, rows.stop, chunk))
+    return leave(firsts, enlarge(firsts[0]) if firsts else None)
 
 
 @jax.jit
 def upsample(
-    logits: Float[Array, "N t h w"],
+    logits: Float[Array, "t N h w"],
     rows: Float32[Array | np.ndarray, "H h"],
     columns: Float32[Array | np.ndarray, "W w"],
-) -> UInt8[Array, "N t W H"]:
+) -> UInt8[Array, "t N W H"]:
     """Masks of logits; see `resize_matrix`."""
     return (_enlarge(logits, rows, columns) > 0).astype(jnp.uint8)
 
 
 @jax.jit
+def divide(
+    logits: Float[Array, "t N h w"],
+    shown: Bool[Array | np.ndarray, "t N"],
+    rows: Float32[Array | np.ndarray, "H h"],
+    columns: Float32[Array | np.ndarray, "W w"],
+) -> UInt8[Array, "t N W H"]:
+    """As `upsample`, each pixel only for the largest logit among those shown."""
+    large = _enlarge(logits, rows, columns)
+    large = jnp.where(shown[..., None, None], large, -jnp.inf)
+    numbers = jnp.arange(large.shape[1], dtype=jnp.int32)[:, None, None]
+    own = large.argmax(axis=1)[:, None] == numbers
+    return ((large > 0) & own).astype(jnp.uint8)
+
+
+@jax.jit
 def blend(
-    views: list[Float[Array, "N t _ _"]], to_original: list[Matrices]
-) -> UInt8[Array, "N t W H"]:
+    views: list[Float[Array, "t N _ _"]], to_original: list[Matrices]
+) -> UInt8[Array, "t N W H"]:
     """As `upsample`, of several views: where the mean probability is above a half."""
     probs = [
         jax.nn.sigmoid(_enlarge(logits, *axes))
@@ -173,13 +280,13 @@ def blend(
 
 
 def _enlarge(
-    logits: Float[Array, "N t h w"],
+    logits: Float[Array, "t N h w"],
     rows: Float32[Array | np.ndarray, "H h"],
     columns: Float32[Array | np.ndarray, "W w"],
-) -> Float[Array, "N t W H"]:
+) -> Float[Array, "t N W H"]:
     precise = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    tall = precise("nthw,Hh->ntHw", logits, rows)
-    return precise("ntHw,Ww->ntWH", tall, columns)
+    tall = precise("tnhw,Hh->tnHw", logits, rows)
+    return precise("tnHw,Ww->tnWH", tall, columns)
 
 
 def resize_matrix(length: int, canvas: int, content: int, original: int) -> np.ndarray:

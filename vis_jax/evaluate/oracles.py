@@ -6,30 +6,47 @@ of the truth. Crowds are left out. Axes: T frames, N detections of a frame, M tr
 the truth.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.datasets.dataset import Truth
-from vis_jax.evaluate.assemble import VideoPrediction
-from vis_jax.evaluate.detections import (
-    Footage,
-    RunLengths,
-    VideoDetections,
-    in_chunks,
-)
-from vis_jax.evaluate.link import pad, to_prediction, vote
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.detections import RunLengths, VideoDetections, in_chunks
+from vis_jax.evaluate.link import collect, frames_of
 from vis_jax.evaluate.masks import Sizes
-from vis_jax.structures import Detections
-from vis_jax.systems.detect_then_track import Detector
+from vis_jax.results.video import VideoResult
+from vis_jax.structures import Detections, Predictions
+from vis_jax.systems.detect_then_track import (
+    Appearance,
+    Detector,
+    add_votes,
+    no_votes,
+    predictions,
+)
+from vis_jax.typing import Array, Float32, Int32, UInt8
 
 # Slots for tracks and objects of a frame come in multiples, so that few programs are
 # compiled.
 _MULTIPLE = 10
 KINDS = ("mask", "box")
+
+
+@runtime_checkable
+class Perfect(Protocol):
+    """Gives the objects of the truth as detections."""
+
+    def __call__(self, piece: Piece, truth: Truth) -> VideoDetections:
+        """Returns them.
+
+        Args:
+          piece: the whole video.
+          truth: of the video.
+        """
+        ...
 
 
 class MatchRule(NamedTuple):
@@ -51,8 +68,8 @@ def check_rule(rule: MatchRule) -> None:
 
 def make_perfect(
     detector: Detector, variables: dict, *, classes: int, chunk: int
-) -> Callable[[Footage, Truth], VideoDetections]:
-    """A function that gives the objects of the truth as detections, with score 1.
+) -> Perfect:
+    """What gives the objects of the truth as detections, with score 1.
 
     Embeddings come from the network, at the true boxes.
 
@@ -62,14 +79,23 @@ def make_perfect(
       classes: K.
       chunk: frames that the network sees at once.
     """
-    describe = jax.jit(detector.describe)
 
-    def perfect(footage: Footage, truth: Truth) -> VideoDetections:
-        clip, slots = footage.clip, objects(truth)
-        valid, boxes = slots >= 0, _boxes(truth, slots, footage.sizes)
+    @jax.jit
+    def describe(
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        size: Int32[Array, "2"],
+        boxes: Float32[Array, "T N 4"],
+    ) -> Appearance:
+        features = detector.features(variables, images, size)
+        return detector.describe(variables, features, boxes)
+
+    def perfect(piece: Piece, truth: Truth) -> VideoDetections:
+        clip, slots = piece.clip, objects(truth)
+        valid, boxes = slots >= 0, _boxes(truth, slots, piece.sizes)
         described = in_chunks(
             lambda images, boxes: describe(variables, images, clip.size, boxes),
-            (np.asarray(clip.images)[: footage.frames], boxes),
+            (np.asarray(clip.images)[: piece.rows], boxes),
             chunk,
         )
         size = np.shape(jax.eval_shape(lambda: detector.empty(1)).mask_logits)[2:]
@@ -103,12 +129,12 @@ def objects(truth: Truth) -> np.ndarray:
 def identify(
     detections: VideoDetections,
     truth: Truth,
-    footage: Footage,
+    piece: Piece,
     *,
     rule: MatchRule,
     classes: int,
     top: int,
-) -> VideoPrediction:
+) -> VideoResult:
     """Detections with the identities of the truth; those without one are left out.
 
     A track keeps what the detector says of it: the mean score and the most frequent
@@ -117,23 +143,24 @@ def identify(
     Args:
       detections: of the video.
       truth: of the video.
-      footage: says how long the padded video is, and its sizes.
+      piece: the whole video.
       rule: which detection is which object.
       classes: K.
       top: the most tracks of the result.
     """
-    ids = identities(detections, truth, footage.sizes, rule=rule)
-    found = pad(detections.found, len(footage.clip.frame_valid), classes)
-    said = vote(
-        jnp.asarray(np.pad(ids, ((0, len(found.valid) - len(ids)), (0, 0)))),
-        found,
-        slots=_round_up(len(truth.labels)),
-        classes=classes,
-    )
-    size = footage.sizes.original
-    return to_prediction(
-        said._replace(track_ids=jnp.asarray(ids)), detections.masks, top=top, size=size
-    )
+    ids = identities(detections, truth, piece.sizes, rule=rule)
+    slots = _round_up(len(truth.labels))
+    seen = _vote(jnp.asarray(ids), detections.found, slots=slots, classes=classes)
+    return collect(frames_of(seen, detections.masks), piece, top)
+
+
+@functools.partial(jax.jit, static_argnames=("slots", "classes"))
+def _vote(
+    track_ids: Int32[Array, "T N"], found: Detections, *, slots: int, classes: int
+) -> Predictions:
+    """The tracks of detections whose identities are known."""
+    votes = add_votes(no_votes(slots, classes), track_ids, found)
+    return predictions(votes, track_ids, found)
 
 
 def identities(

@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from vis_jax.evaluate.masks import Sizes, frame_masks
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.infer import final_frames
+from vis_jax.evaluate.masks import Sizes
+from vis_jax.results.clock import NO_CLOCK
+from vis_jax.results.frame import FrameResult
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.visualize.draw import contact_sheet, draw_frame
@@ -25,15 +29,11 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
         one = Batch(**{key: array[0] for key, array in batch.items()})
         clip = Clip(one.images, one.frame_valid, one.sizes)
         _, found = step_fn(variables, system.start(clip), clip)
-        canvas = (one.images.shape[1], one.images.shape[2])
-        keep = np.flatnonzero(np.asarray(found.valid) & (found.scores >= SHOWN_FROM))
-        count = len(one.images)
-        masks = np.zeros((len(keep), count, *canvas), bool)
-        frames = frame_masks(
-            found, Sizes(canvas, canvas, canvas), keep=keep, count=count, at_once=count
-        )
-        for frame, (rows, shown) in enumerate(frames):
-            masks[np.searchsorted(keep, rows), frame] = shown.swapaxes(-1, -2)
+        canvas, count = (one.images.shape[1], one.images.shape[2]), len(one.images)
+        rows = count + system.window.delay
+        sizes = Sizes(canvas, canvas, canvas)
+        piece = Piece(clip, sizes, -system.window.delay, rows, count)
+        frames = final_frames(found, piece, system.render, NO_CLOCK)
         truth = _row(
             one.images,
             one.masks[one.instance_valid],
@@ -42,17 +42,26 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
             np.ones(int(one.instance_valid.sum())),
             names,
         )
-        tracks = _row(
-            one.images,
-            masks,
-            np.asarray(found.track_ids)[keep],
-            np.asarray(found.labels)[keep],
-            np.asarray(found.scores)[keep],
-            names,
-        )
+        tracks = [
+            _drawn(image, frame, names)
+            for image, frame in zip(one.images, frames, strict=True)
+        ]
         return {"clip": contact_sheet([*truth, *tracks], columns=len(truth))}
 
     return draw
+
+
+def _drawn(image: np.ndarray, frame: FrameResult, names: Sequence[str]) -> np.ndarray:
+    """A frame with the tracks that score enough."""
+    shown = frame.scores >= SHOWN_FROM
+    return draw_frame(
+        image,
+        frame.masks[shown],
+        frame.track_ids[shown],
+        labels=frame.labels[shown],
+        names=names,
+        scores=frame.scores[shown],
+    )
 
 
 def _row(images, masks, track_ids, labels, scores, names) -> list[np.ndarray]:

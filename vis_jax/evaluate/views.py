@@ -4,18 +4,20 @@ You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
 Attention", 2022. One resolution is the pivot; what the others find is matched to it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.read_video import resize_frames
+from data_pipeline.read_video import fit_frame
 from vis_jax.association.views import match_to_pivot
-from vis_jax.evaluate.assemble import Tracks, VideoPrediction, best_pairs
-from vis_jax.evaluate.clips import bucket, clips_of
-from vis_jax.evaluate.masks import Matrices, Sizes, masks_of, matrices, run_lengths
+from vis_jax.evaluate.clips import Piece, pieces_of
+from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
+from vis_jax.results.clock import NO_CLOCK, Clock
+from vis_jax.results.collect import best_pairs
+from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System, TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
@@ -26,59 +28,55 @@ _STRIDE = 8  # pixels of the pivot between the points that results are compared 
 class View(NamedTuple):
     """A video at one resolution."""
 
-    found: Predictions  # every query of the system
-    frame_valid: Bool[Array | np.ndarray, "T"]
-    sizes: Sizes
+    found: Predictions  # every query of the system, in every frame
+    piece: Piece
 
 
-def make_infer(
+def make_stream(
     system: System, variables: dict, test: TestSettings
-) -> Callable[..., VideoPrediction]:
-    """As `infer.make_infer`, with `test.tta`: short sides in pixels.
+) -> Callable[..., Iterator[FrameResult]]:
+    """As `infer.make_stream`, with `test.tta`: short sides in pixels.
 
     The result at `test.short_side`, one of them, is the pivot.
     """
     step, variables = jax.jit(system.step), jax.device_put(variables)
 
-    def infer(
-        frames: Iterable[np.ndarray], *, height: int, width: int, num_frames: int
-    ) -> VideoPrediction:
-        def view(resized: list[np.ndarray]) -> View:
-            length = bucket(num_frames, test.frame_buckets)
-            clips = clips_of(resized, num_frames, length=length, stride=1)
-            clip, _ = next(clips)
-            _, found = step(variables, system.start(clip), clip)
-            canvas = (clip.images.shape[1], clip.images.shape[2])
-            sizes = Sizes(canvas, resized[0].shape[:2], (height, width))
-            return View(found, clip.frame_valid, sizes)
+    def stream(
+        frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
+    ) -> Iterator[FrameResult]:
+        with clock("decode"):
+            videos, original = _resized(frames, test)
+        with clock("model"):
+            views = [
+                View(step(variables, system.start(piece.clip), piece.clip)[1], piece)
+                for images in videos
+                for piece in pieces_of(images, system.window, original)
+            ]
+            jax.block_until_ready([view.found for view in views])
+        if views:
+            pivot = test.tta.index(test.short_side)
+            yield from merge(views, pivot=pivot, top=test.top, clock=clock)
 
-        videos = _resized(frames, test)
-        views = [view(videos[short]) for short in test.tta]
-        return merge(
-            views,
-            pivot=test.tta.index(test.short_side),
-            top=test.top,
-            num_frames=num_frames,
-        )
-
-    return infer
+    return stream
 
 
 def _resized(
     frames: Iterable[np.ndarray], test: TestSettings
-) -> dict[int, list[np.ndarray]]:
-    """The frames by short side, read once."""
-    videos: dict[int, list[np.ndarray]] = {short: [] for short in test.tta}
+) -> tuple[list[list[np.ndarray]], tuple[int, int]]:
+    """The frames at every resolution, read once, and their size."""
+    videos: list[list[np.ndarray]] = [[] for _ in test.tta]
+    original = (0, 0)
     for frame in frames:
-        for short, video in videos.items():
-            video.append(resize_frames(frame[None], short, test.long_side)[0])
-    return videos
+        original = frame.shape[:2]
+        for short, video in zip(test.tta, videos, strict=True):
+            video.append(fit_frame(frame, short, test.long_side))
+    return videos, original
 
 
 def merge(
-    views: list[View], *, pivot: int, top: int, num_frames: int
-) -> VideoPrediction:
-    """Mean of the views, each matched to the pivot.
+    views: list[View], *, pivot: int, top: int, clock: Clock = NO_CLOCK
+) -> Iterator[FrameResult]:
+    """Mean of the views, each matched to the pivot: its frames.
 
     Class probabilities are averaged first; the masks of the best (query, class) pairs
     are averaged at the original size.
@@ -87,7 +85,7 @@ def merge(
       views: of one video.
       pivot: index of the view that the others are matched to.
       top: pairs to keep.
-      num_frames: real frames.
+      clock: measures how long masks take.
     """
     own = np.arange(len(views[pivot].found.class_probs))
     rows = [own if i == pivot else _rows(views[pivot], v) for i, v in enumerate(views)]
@@ -99,35 +97,36 @@ def merge(
     chosen = list(dict.fromkeys(pairs.tolist()))
     # As many as there are pairs, so that the number of programs stays small.
     padded = np.resize(chosen, len(pairs))
-    logits = [v.found.mask_logits[r[padded]] for v, r in zip(views, rows, strict=True)]
-    tracks = Tracks(top)
-    tracks.update(chosen, mean[chosen])
-    masks = masks_of(
-        logits, [v.sizes for v in views], count=num_frames, at_once=num_frames
-    )
-    for frame, masks_of_frame in enumerate(masks):
-        found = run_lengths(masks_of_frame[: len(chosen)])
-        for number, segmentation in zip(chosen, found, strict=True):
-            tracks.add(number, frame, segmentation)
-    return tracks.result(num_frames, views[pivot].sizes.original)
+    logits = [
+        jnp.asarray(v.found.mask_logits)[:, r[padded]] for v, r in zip(views, rows, strict=True)
+    ]
+    tracks = LiveTracks(np.asarray(chosen, np.int32) + 1, mean[chosen])
+    piece, objects = views[pivot].piece, np.arange(len(chosen))
+    sizes = [view.piece.sizes for view in views]
+    frames = range(piece.rows)
+    masks = masks_of(logits, sizes, rows=frames, at_once=piece.at_once)
+    for frame in frames:
+        with clock("masks"):
+            segmentations = run_lengths(next(masks)[: len(chosen)])
+        yield FrameResult(frame, tracks, objects, segmentations, piece.sizes.original)
 
 
 def _rows(pivot: View, view: View) -> np.ndarray:
     """The query of a view for every query of the pivot."""
-    height, width = pivot.sizes.content
+    height, width = pivot.piece.sizes.content
     grid = (-(-height // _STRIDE), -(-width // _STRIDE))
 
     def to_grid(one: View) -> tuple[Array, Matrices]:
-        logits = one.found.mask_logits
+        logits = jnp.asarray(one.found.mask_logits)
         size = (logits.shape[2], logits.shape[3])
-        return logits, matrices(size, one.sizes._replace(original=grid))
+        return logits, matrices(size, one.piece.sizes._replace(original=grid))
 
     rows = _match(
         pivot.found.class_probs,
         view.found.class_probs,
         to_grid(pivot),
         to_grid(view),
-        pivot.frame_valid,
+        pivot.piece.clip.frame_valid,
     )
     return np.asarray(rows)
 
@@ -143,10 +142,10 @@ def _match(
     """`match_to_pivot` on the grid that the matrices lead to."""
 
     def resize(
-        logits: Float32[Array, "N T h w"], axes: Matrices
+        logits: Float32[Array, "T N h w"], axes: Matrices
     ) -> Float32[Array, "N T H W"]:
         return jnp.einsum(
-            "nthw,Hh,Ww->ntHW", logits, *axes, precision=jax.lax.Precision.HIGHEST
+            "tnhw,Hh,Ww->ntHW", logits, *axes, precision=jax.lax.Precision.HIGHEST
         )
 
     return match_to_pivot(

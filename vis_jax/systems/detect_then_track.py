@@ -5,17 +5,18 @@ of a frame, K classes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from vis_jax.settings import Count, OneOf, Range, Share, section
+from vis_jax.settings import Count, OneOf, Share, section
 from vis_jax.structures import Clip, Detections, Predictions
 from vis_jax.systems import system
+from vis_jax.systems.system import Init, Start, Step
 from vis_jax.trackers import TRACKERS, Build
 from vis_jax.trackers import Settings as Trackers
-from vis_jax.trackers.tracker import Tracker
+from vis_jax.trackers.tracker import Begin, Tracker
 from vis_jax.typing import Array, Float32, Int32, UInt8
 
 
@@ -23,9 +24,9 @@ from vis_jax.typing import Array, Float32, Int32, UInt8
 class TestSettings(system.TestSettings):
     """`test` of systems that find objects frame by frame and link them then."""
 
-    # A tracker sees every frame once: clips of test.mode "clip" are single frames.
-    clip_length: Annotated[int, Range(least=1, most=1)] = 1
-    clip_stride: Annotated[int, Range(least=1, most=1)] = 1  # see clip_length
+    # Frames of a clip of test.mode "clip"; no two clips share a frame. The result does
+    # not depend on it.
+    clip_length: Count = 1
     score: Share = 0.05  # least score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
     objects: Count = 10  # most detections in a frame
@@ -46,18 +47,78 @@ class Appearance(NamedTuple):
     looks: Float32[Array, "*lead N F"]
 
 
-class Detector(NamedTuple):
-    """Pure functions on frames of one video."""
+@runtime_checkable
+class Features(Protocol):
+    """What a detector makes of frames before it looks for objects."""
 
-    # (rng, Batch) -> variables, as `System.init`
-    init: Callable
-    # (variables, images uint8 [T, H, W, 3], size int32 [2]) -> Detections [T, N]
-    detect: Callable[[dict, Array, Array], Detections]
-    # (variables, images, size, boxes float32 [T, N, 4]) -> Appearance [T, N] of boxes
-    # that come from elsewhere, such as the truth
-    describe: Callable[[dict, Array, Array, Array], Appearance]
-    # (frames) -> Detections [T, N] without any object
-    empty: Callable[[int], Detections]
+    def __call__(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        size: Int32[Array, "2"],
+        /,
+    ) -> Any:
+        """Returns arrays with the frames as their first axis.
+
+        Args:
+          variables: of the whole system.
+          images: frames of one video.
+          size: height and width of the content, at the top left.
+        """
+        ...
+
+
+@runtime_checkable
+class Detect(Protocol):
+    """Finds the objects of frames."""
+
+    def __call__(
+        self, variables: dict, features: Any, size: Int32[Array, "2"], /
+    ) -> Detections:
+        """Returns the objects, [T, N].
+
+        Args:
+          variables: of the whole system.
+          features: of the frames.
+          size: height and width of the content, at the top left.
+        """
+        ...
+
+
+@runtime_checkable
+class Describe(Protocol):
+    """Describes objects that come from elsewhere, such as the truth."""
+
+    def __call__(
+        self, variables: dict, features: Any, boxes: Float32[Array, "T N 4"], /
+    ) -> Appearance:
+        """Returns descriptions, [T, N].
+
+        Args:
+          variables: of the whole system.
+          features: of the frames.
+          boxes: x1 y1 x2 y2 in canvas pixels.
+        """
+        ...
+
+
+@runtime_checkable
+class Empty(Protocol):
+    """The shapes of what a detector finds."""
+
+    def __call__(self, frames: int, /) -> Detections:
+        """Returns detections [T, N] without any object."""
+        ...
+
+
+class Detector(NamedTuple):
+    """Pure functions on frames of one video, each frame by itself."""
+
+    init: Init
+    features: Features
+    detect: Detect
+    describe: Describe
+    empty: Empty
 
 
 class Votes(NamedTuple):
@@ -75,12 +136,75 @@ class State(NamedTuple):
     votes: Votes
 
 
+@runtime_checkable
+class Link(Protocol):
+    """What a tracker and the votes make of the detections of the next frames."""
+
+    def __call__(
+        self,
+        variables: dict,
+        state: State,
+        clip: Clip,
+        found: Detections,
+        features: Any = None,
+        /,
+    ) -> tuple[State, Predictions]:
+        """Returns the state after the frames, and all tracks so far.
+
+        Args:
+          variables: of the whole system.
+          state: before the frames.
+          clip: the frames.
+          found: [T, N], of these frames.
+          features: of the frames, if the tracker reads them.
+        """
+        ...
+
+
+class Linker(NamedTuple):
+    """The second half of a system: from detections to tracks.
+
+    Every slot of the tracker is a track, and keeps its number.
+    """
+
+    start: Begin
+    link: Link
+
+
+def make_linker(tracker: Tracker, *, slots: int, classes: int) -> Linker:
+    """A tracker with the votes of its detections.
+
+    Args:
+      tracker: links detections.
+      slots: most tracks of a video.
+      classes: K.
+    """
+
+    def start(clip: Clip, detections: Detections) -> State:
+        return State(tracker.start(clip, detections), no_votes(slots, classes))
+
+    def link(
+        variables: dict,
+        state: State,
+        clip: Clip,
+        found: Detections,
+        features: Any = None,
+    ) -> tuple[State, Predictions]:
+        real = found.valid & jnp.asarray(clip.frame_valid)[:, None]
+        found = found._replace(valid=real)
+        inner, tracked = tracker.track(variables, state.tracker, clip, found, features)
+        shown = found if tracked.shown is None else tracked.shown
+        votes = add_votes(state.votes, tracked.track_ids, shown)
+        seen = predictions(votes, tracked.track_ids, shown)
+        return State(inner, votes), seen._replace(lost=tracked.lost)
+
+    return Linker(start, link)
+
+
 def start_and_step(
     detector: Detector, tracker: Tracker, *, slots: int, classes: int, chunk: int
-):
+) -> tuple[Start, Step]:
     """`start` and `step` of a system, for clips of any length.
-
-    Every slot of the tracker is one prediction, and keeps its number.
 
     Args:
       detector: finds objects in frames.
@@ -89,27 +213,21 @@ def start_and_step(
       classes: K.
       chunk: frames that the detector sees at once.
     """
+    linker = make_linker(tracker, slots=slots, classes=classes)
 
     def start(clip: Clip) -> State:
-        frames = len(clip.frame_valid)
-        zeros = jnp.zeros((slots,), jnp.float32)
-        votes = Votes(zeros, zeros, jnp.zeros((slots, classes), jnp.float32))
-        return State(tracker.start(clip, detector.empty(frames)), votes)
+        return linker.start(clip, detector.empty(len(clip.frame_valid)))
 
     def step(variables: dict, state: State, clip: Clip) -> tuple[State, Predictions]:
-        found = in_chunks(
-            lambda images: detector.detect(variables, images, jnp.asarray(clip.size)),
-            jnp.asarray(clip.images),
-            chunk,
-        )
-        real = found.valid & jnp.asarray(clip.frame_valid)[:, None]
-        inner, tracked = tracker.track(
-            variables, state.tracker, clip, found._replace(valid=real)
-        )
-        ids, shown = tracked.track_ids, tracked.shown
-        votes = add_votes(state.votes, ids, shown)
-        found = predictions(votes, ids, shown)._replace(lost=tracked.lost)
-        return State(inner, votes), found
+        size = jnp.asarray(clip.size)
+
+        def find(images: UInt8[Array, "T H W 3"]) -> tuple[Detections, Any]:
+            features = detector.features(variables, images, size)
+            found = detector.detect(variables, features, size)
+            return found, features if tracker.reads_features else None
+
+        found, features = in_chunks(find, jnp.asarray(clip.images), chunk)
+        return linker.link(variables, state, clip, found, features)
 
     return start, step
 
@@ -122,6 +240,12 @@ def in_chunks(function: Callable, images: UInt8[Array, "T H W 3"], chunk: int):
     images = jnp.pad(images, ((0, -frames % chunk), *[(0, 0)] * 3))
     out = jax.lax.map(function, images.reshape(-1, chunk, *images.shape[1:]))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:frames], out)
+
+
+def no_votes(slots: int, classes: int) -> Votes:
+    """Before any detection."""
+    zeros = jnp.zeros((slots,), jnp.float32)
+    return Votes(zeros, zeros, jnp.zeros((slots, classes), jnp.float32))
 
 
 def add_votes(votes: Votes, track_ids: Int32[Array, "T N"], shown: Detections) -> Votes:
@@ -150,24 +274,15 @@ def class_probs(votes: Votes) -> Float32[Array, "S K"]:
 def predictions(
     votes: Votes, track_ids: Int32[Array, "T N"], shown: Detections
 ) -> Predictions:
-    """The tracks of a clip, best score first."""
-    probs = class_probs(votes)
-    slots, frames = len(probs), len(track_ids)
-    order = jnp.argsort(-probs.max(axis=1), stable=True)
-    slot = jnp.where((track_ids > 0) & shown.valid, track_ids - 1, slots)
-    frame = jnp.broadcast_to(jnp.arange(frames)[:, None], slot.shape)
-
-    def place(values: Float32[Array, "T N ..."]) -> Float32[Array, "S T ..."]:
-        """By track and frame, in the order of the scores."""
-        empty = jnp.zeros((slots, frames, *values.shape[2:]), values.dtype)
-        return empty.at[slot, frame].set(values, mode="drop")[order]
-
+    """All tracks so far, and the detections of some frames as their masks."""
+    count = len(votes.counts)
     return Predictions(
-        class_probs=probs[order],
-        track_ids=order.astype(jnp.int32) + 1,
-        valid=votes.counts[order] > 0,
-        mask_logits=place(shown.mask_logits),
-        mask_boxes=place(shown.boxes),
+        class_probs=class_probs(votes),
+        track_ids=jnp.arange(1, count + 1, dtype=jnp.int32),
+        valid=votes.counts > 0,
+        slots=jnp.where(shown.valid, track_ids, 0) - 1,
+        mask_logits=shown.mask_logits,
+        mask_boxes=shown.covered,
     )
 
 

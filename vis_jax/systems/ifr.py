@@ -35,7 +35,7 @@ from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import CrossEntropy, Focal, set_loss, truth_of
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
-from vis_jax.systems.system import Dtype, System, TestSettings
+from vis_jax.systems.system import Dtype, Start, Step, System, TestSettings, window_of
 from vis_jax.typing import Array, Int32
 
 FOCAL_PRIOR = 0.01  # probability that every class starts from, as in RetinaNet
@@ -70,6 +70,7 @@ class ModelSettings:
 class ClipTestSettings(TestSettings):
     """`test`, with how clips are linked where `mode` is clip."""
 
+    clip_stride: Count = 1  # frames from one clip to the next
     # How instances of two clips are matched: by soft mask IoU, or by Eq. 4.
     clip_link: Literal["siou", "eq4"] = "siou"
     clip_instances: Count = 50  # most in a clip
@@ -168,13 +169,12 @@ def build(settings: Settings) -> System:
         )
         return sum(terms.values()), LossAux(terms, {})
 
-    start, step = _whole_video(model, settings)
-    if settings.test.mode == "clip":
-        start, step = _clip_by_clip(model, settings)
-    return System(init, loss, start, step)
+    window = window_of(settings.test, settings.test.clip_stride)
+    test_time = _whole_video if window.length is None else _clip_by_clip
+    return System(init, loss, *test_time(model, settings), window)
 
 
-def _whole_video(model: Model, settings: Settings):
+def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
     """`start` and `step` that take a video as one clip."""
     test, kind = settings.test, settings.loss.kind
     # Views of a video are matched and averaged before the best are chosen.
@@ -187,11 +187,13 @@ def _whole_video(model: Model, settings: Settings):
     def step(variables, state, clip: Clip):
         features = _video_features(model, variables, clip, test.chunk)
         found = _instances(model, variables, features, clip, kind=kind, count=count)
-        number = found.valid.shape[0]
+        frames, number = found.mask_logits.shape[:2]
+        slots = jnp.arange(number, dtype=jnp.int32)
         return state, Predictions(
             class_probs=found.class_probs,
-            track_ids=jnp.arange(1, number + 1, dtype=jnp.int32),
+            track_ids=slots + 1,
             valid=jnp.ones((number,), bool),
+            slots=jnp.broadcast_to(slots, (frames, number)),
             mask_logits=found.mask_logits,
         )
 
@@ -206,7 +208,7 @@ class ClipState(NamedTuple):
     bank: TrackBank
 
 
-def _clip_by_clip(model: Model, settings: Settings):
+def _clip_by_clip(model: Model, settings: Settings) -> tuple[Start, Step]:
     """`start` and `step` that link short clips, each frame's features made once."""
     test, kind = settings.test, settings.loss.kind
     dtype = jnp.dtype(settings.compute_dtype)
@@ -345,6 +347,6 @@ def _instances(
     _, best = jax.lax.top_k(probs.max(axis=-1), min(count, probs.shape[0]))
     embeds = out.mask_embeds[-1, 0][:, best]
     mask_logits = jnp.einsum(
-        "tnc,thwc->nthw", embeds, features.mask_features[0].astype(jnp.float32)
+        "tnc,thwc->tnhw", embeds, features.mask_features[0].astype(jnp.float32)
     )
     return Instances(probs[best], mask_logits, found[best])

@@ -48,7 +48,7 @@ from vis_jax.systems.detect_then_track import (
     make_tracker,
     start_and_step,
 )
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, window_of
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Float, Float32
 
@@ -107,9 +107,12 @@ class Model(MaskRCNN):
         length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
         return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
 
-    def find(self, images, sizes) -> Detections:
+    def look(self, images, sizes) -> Detections:
+        """Objects of images, from the pixels on."""
+        return self.find(self.features(images), sizes)
+
+    def find(self, features: Levels, sizes) -> Detections:
         """Objects of images, described and with masks over their boxes."""
-        features = self.features(images)
         _, proposals = self.propose(features, sizes)
         found = self.detect(features, proposals, sizes)
         # From the final boxes, not from the proposals.
@@ -158,7 +161,7 @@ def build(settings: Settings) -> System:
         classes=settings.model.num_classes,
         chunk=settings.test.chunk,
     )
-    return System(detector.init, loss, start, step)
+    return System(detector.init, loss, start, step, window_of(settings.test))
 
 
 def build_detector(settings: Settings) -> Detector:
@@ -329,19 +332,18 @@ def _detector(model: Model, settings: Settings) -> Detector:
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[:1], method=Model.find)
+        return model.init(rng, images, batch.sizes[:1], method=Model.look)
 
-    def inputs(images, size):
-        sizes = jnp.broadcast_to(size[None], (len(images), 2))
-        return normalize(images, size, style=model.style), sizes
+    def features(variables, images, size) -> Levels:
+        pixels = normalize(images, size, style=model.style)
+        return cast(Levels, model.apply(variables, pixels, method=Model.features))
 
-    def detect(variables, images, size) -> Detections:
-        found = model.apply(variables, *inputs(images, size), method=Model.find)
+    def detect(variables, features: Levels, size) -> Detections:
+        sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
+        found = model.apply(variables, features, sizes, method=Model.find)
         return cast(Detections, found)
 
-    def describe(variables, images, size, boxes) -> Appearance:
-        pixels, _ = inputs(images, size)
-        features = model.apply(variables, pixels, method=Model.features)
+    def describe(variables, features: Levels, boxes) -> Appearance:
         found = model.apply(variables, features, boxes, method=Model.describe)
         return cast(Appearance, found)
 
@@ -359,7 +361,7 @@ def _detector(model: Model, settings: Settings) -> Detector:
             mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
         )
 
-    return Detector(init, detect, describe, empty)
+    return Detector(init, features, detect, describe, empty)
 
 
 def _rules(model: ModelSettings) -> TrainRules:

@@ -23,7 +23,7 @@ from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Detector, make_tracker, start_and_step
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, window_of
 from vis_jax.trackers import TRACKERS, Build, osmn, osmn_masks
 from vis_jax.trackers import Settings as TrackerSettings
 from vis_jax.trackers.one_shot import Network
@@ -121,7 +121,7 @@ def build(settings: Settings, detector: Detector) -> System:
         classes=settings.model.num_classes,
         chunk=settings.test.chunk,
     )
-    return System(init, loss, start, step)
+    return System(init, loss, start, step, window_of(settings.test))
 
 
 def build_model(settings: Settings) -> OSMN:

@@ -1,27 +1,103 @@
 """All that a method owes the rest of the library."""
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import Count, Natural, section
+from vis_jax.structures import Batch, Clip, LossAux, Predictions
+from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 Dtype = Literal["float32", "bfloat16"]
 
 
-class System(NamedTuple):
-    """Four pure functions; `step` works on one video, clip by clip.
+@runtime_checkable
+class Init(Protocol):
+    """Draws the variables, which depend on the settings and the key alone."""
 
-    Clips have one shape, arrive in temporal order, may overlap, and together cover
-    every frame. `start` makes the state before the first of them, of fixed size and
-    only from the shapes of a clip: a system that reads a whole video as one clip keeps
-    nothing and returns an empty tuple. A prediction for a frame is final once no later
-    clip contains that frame.
+    def __call__(self, rng: PRNGKeyArray, batch: Batch, /) -> dict:
+        """Returns {"params": .., and perhaps "batch_stats": ..}, float32.
+
+        Args:
+          rng: random key.
+          batch: of any size; only its shapes are read.
+        """
+        ...
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What training makes small."""
+
+    def __call__(
+        self, variables: dict, batch: Batch, rng: PRNGKeyArray, /
+    ) -> tuple[Float32[Array, ""], LossAux]:
+        """Returns the loss, and its terms, which sum to it."""
+        ...
+
+
+@runtime_checkable
+class Start(Protocol):
+    """The state before the first clip of a video."""
+
+    def __call__(self, clip: Clip, /) -> Any:
+        """Returns arrays of fixed size, made from the shapes of the clip alone."""
+        ...
+
+
+@runtime_checkable
+class Step(Protocol):
+    """Looks at the next clip of a video."""
+
+    def __call__(
+        self, variables: dict, state: Any, clip: Clip, /
+    ) -> tuple[Any, Predictions]:
+        """Returns the state for the next clip, and what is known now."""
+        ...
+
+
+class Window(NamedTuple):
+    """Which frames of a video a step sees, and which of them are final then.
+
+    Row f of the masks of a clip is the frame `clip.start - delay + f` of the video: a
+    clip of T frames has T + delay rows. The first rows, as many as there are frames
+    from its start to that of the next clip, are final; of the last clip, all that are
+    frames of the video.
     """
 
-    init: Callable  # (rng, Batch) -> variables
-    loss: Callable  # (variables, Batch, rng) -> float32 scalar, LossAux
-    start: Callable  # (Clip) -> Tracks, empty and of fixed size
-    step: Callable  # (variables, Tracks, Clip) -> Tracks, Predictions
+    length: int | None  # frames of a clip; None: the whole video is one clip
+    # Frames from the start of a clip to that of the next. As long as the clip: none
+    # overlap, and the last one is padded at its end. Less: they overlap, and the last
+    # one is shifted back to end with the video.
+    stride: int | None
+    delay: int = 0  # frames by which masks come later than their image
+    buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
+
+
+class Render(NamedTuple):
+    """How the masks of a frame become pixels at the original size.
+
+    independent: a pixel belongs to every mask that has it. argmax: only to the one of
+    the largest logit. rank: only to the first that has it, in the order of the masks;
+    of one that others hide, so that less than `least_visible` of it is left, nothing is
+    shown, and it hides nothing.
+    """
+
+    overlap: Literal["independent", "argmax", "rank"] = "independent"
+    least_visible: float = 0.0  # share of the pixels of a mask; read by rank
+
+
+class System(NamedTuple):
+    """Four pure functions, and how the library is to use them.
+
+    `start` and `step` work on one video, whose clips have one shape and come in
+    temporal order as `window` says.
+    """
+
+    init: Init
+    loss: Loss
+    start: Start
+    step: Step
+    window: Window
+    render: Render = Render()
 
 
 @section
@@ -34,20 +110,23 @@ class TestSettings:
     videos: Natural = 0  # the first ones of the split; 0 = all
     short_side: Count = 360  # pixels that videos are resized to, if ..
     long_side: Count = 1333  # .. the long side stays within these
+    # Height and width that frames are stretched to; () = keep their shape, as above.
+    size: tuple[Count, ...] = ()
     top: Count = 10  # tracks returned of a video, those with the best scores
     chunk: Count = 8  # frames whose features are computed at once; bounds memory
-    # video: the whole video is one clip; clip: short clips, linked to each other.
+    # video: the whole video is one clip; clip: short clips, one after the other.
     mode: Literal["video", "clip"] = "video"
     # Frames that whole videos are padded to, so that few programs are compiled.
     frame_buckets: tuple[Count, ...] = (8, 16, 24, 36, 48, 64, 96)
     clip_length: Count = 5  # frames of a clip
-    clip_stride: Count = 1  # frames from one clip to the next
     # Short sides whose results are averaged, test.short_side among them; () = none.
     tta: tuple[Count, ...] = ()
 
     def __post_init__(self):
         if not self.frame_buckets:
             raise ValueError("frame_buckets: expected at least one length, got ()")
+        if len(self.size) not in (0, 2):
+            raise ValueError(f"size: expected (height, width) or (), got {self.size}")
         if self.tta and self.short_side not in self.tta:
             raise ValueError(
                 f"tta: expected to contain test.short_side, {self.short_side}, whose"
@@ -55,3 +134,17 @@ class TestSettings:
             )
         if self.tta and self.mode == "clip":
             raise ValueError(f"tta: expected () with test.mode 'clip', got {self.tta}")
+        if self.tta and self.size:
+            raise ValueError(f"tta: expected () with test.size, got {self.tta}")
+
+
+def window_of(test: TestSettings, stride: int | None = None) -> Window:
+    """The window that `test.mode` asks for.
+
+    Args:
+      test: of the config.
+      stride: frames from one clip to the next; None: as many as a clip has.
+    """
+    if test.mode == "video":
+        return Window(None, None, buckets=test.frame_buckets)
+    return Window(test.clip_length, stride or test.clip_length)

@@ -1,7 +1,7 @@
 """Trackers by name; a config has the settings of each under `test.trackers`."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from vis_jax.settings import section
 from vis_jax.trackers import deep_sort, iou, mask_track, seq
@@ -25,8 +25,19 @@ class Settings:
     seq: Seq = Seq()
 
 
-# (settings of this tracker, most tracks of a video) -> Tracker
-Build = Callable[[Any, int], Tracker]
+@runtime_checkable
+class Build(Protocol):
+    """Makes a tracker."""
+
+    def __call__(self, settings: Any, slots: int, /) -> Tracker:
+        """Returns it.
+
+        Args:
+          settings: of this tracker.
+          slots: the most tracks of a video.
+        """
+        ...
+
 
 TRACKERS: Mapping[str, Build] = {
     "deep_sort": deep_sort.build,

@@ -6,7 +6,7 @@ section 6, use it as a baseline. Letters: S slots for tracks, D detections of on
 B looks kept of a track.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,9 +88,13 @@ def build(settings: Settings, slots: int) -> Tracker:
         return empty_state(slots, settings.budget, detections.looks.shape[-1])
 
     def track(
-        variables: dict, state: State, clip: Clip, detections: Detections
+        variables: dict,
+        state: State,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
     ) -> tuple[State, Tracked]:
-        del variables
+        del variables, features
 
         def step(
             state: State, detections: Detections
@@ -98,9 +102,9 @@ def build(settings: Settings, slots: int) -> Tracker:
             return _step(state, detections, settings)
 
         state, ids = scan_frames(step, state, detections, clip.frame_valid)
-        return state, Tracked(ids, detections, state.lost)
+        return state, Tracked(ids, state.lost)
 
-    return Tracker(start, track, offline=False)
+    return Tracker(start, track)
 
 
 def empty_state(slots: int, budget: int, features: int) -> State:

@@ -9,7 +9,7 @@ provided that their boxes overlap enough; else it begins a track. Of those that 
 one track the largest v keeps it.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
@@ -58,12 +58,18 @@ def build(settings: Settings, slots: int) -> Tracker:
     def step(bank: TrackBank, found: Detections):
         return link(bank, found, box_iou(found.boxes, bank.boxes), settings)
 
-    def track(variables: dict, bank: TrackBank, clip: Clip, detections: Detections):
-        del variables
+    def track(
+        variables: dict,
+        bank: TrackBank,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[TrackBank, Tracked]:
+        del variables, features
         bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
-        return bank, Tracked(track_ids, detections, bank.lost)
+        return bank, Tracked(track_ids, bank.lost)
 
-    return Tracker(start, track, offline=False)
+    return Tracker(start, track)
 
 
 def link(

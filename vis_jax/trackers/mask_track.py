@@ -13,7 +13,7 @@ corners, here it is in canvas pixels. IoU does not depend on the scale, so that 
 pixel they add to each side differs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,9 +111,15 @@ def build(settings: Settings, slots: int) -> Tracker:
             refresh_labels=settings.refresh_labels,
         )
 
-    def track(variables: dict, bank: TrackBank, clip: Clip, detections: Detections):
-        del variables  # the detector has described the objects
+    def track(
+        variables: dict,
+        bank: TrackBank,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[TrackBank, Tracked]:
+        del variables, features  # the detector has described the objects
         bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
-        return bank, Tracked(track_ids, detections, bank.lost)
+        return bank, Tracked(track_ids, bank.lost)
 
-    return Tracker(start, track, offline=False)
+    return Tracker(start, track)

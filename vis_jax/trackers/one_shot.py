@@ -106,13 +106,13 @@ def scan_images(
         return state, (track_ids, shown)
 
     state, (track_ids, shown) = jax.lax.scan(once, state, (images, frame_valid, found))
-    return state, Tracked(track_ids, shown, state.bank.lost)
+    return state, Tracked(track_ids, state.bank.lost, shown)
 
 
 def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
     """Masks of the detections of a frame, as they are shown; none in padding."""
     height, width = frame.inside.shape
-    logits = stretch_masks(found.mask_logits, found.boxes, size=(height, width))
+    logits = stretch_masks(found.mask_logits, found.covered, size=(height, width))
     return (logits > 0) & frame.inside[None] & found.valid[:, None, None]
 
 

@@ -8,7 +8,7 @@ from the last one that was not. Letters: M tracks, N detections, C tracks at onc
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from vis_jax.trackers.one_shot import (
     scan_images,
     start,
 )
-from vis_jax.trackers.tracker import Tracker
+from vis_jax.trackers.tracker import Tracked, Tracker
 from vis_jax.typing import Array, Bool, Float32
 
 
@@ -71,15 +71,21 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
         del clip, detections
         return start(network, slots)
 
-    def track(variables: dict, state: State, clip: Clip, detections: Detections):
+    def track(
+        variables: dict,
+        state: State,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[State, Tracked]:
+        del features
         runner = Runner(network, variables, settings.chunk)
         state, tracked = scan_images(
             step, runner, state=state, clip=clip, detections=detections
         )
-        # The arrays that were given: they need not be copied, nor masks enlarged again.
-        return state, tracked._replace(shown=detections)
+        return state, tracked._replace(shown=None)
 
-    return Tracker(begin, track, offline=False)
+    return Tracker(begin, track)
 
 
 def _step(

@@ -7,7 +7,7 @@ only say its class and score. Letters: M tracks, N detections, C tracks at once.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from vis_jax.trackers.one_shot import (
     start,
 )
 from vis_jax.trackers.track_bank import TrackBank, in_use, write_bank
-from vis_jax.trackers.tracker import Tracker
+from vis_jax.trackers.tracker import Tracked, Tracker
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
@@ -66,11 +66,18 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
         _check_canvas(clip, settings.mask_stride)
         return start(network, slots)
 
-    def track(variables: dict, state: State, clip: Clip, detections: Detections):
+    def track(
+        variables: dict,
+        state: State,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[State, Tracked]:
+        del features
         runner = Runner(network, variables, settings.chunk)
         return scan_images(step, runner, state=state, clip=clip, detections=detections)
 
-    return Tracker(begin, track, offline=False)
+    return Tracker(begin, track, draws=True)
 
 
 def _step(

@@ -13,7 +13,7 @@ programming and becomes a track; so does the best chain of what is left, until t
 is too short. Letters: D detections of one frame.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,15 +60,19 @@ def build(settings: Settings, slots: int) -> Tracker:
         return ()
 
     def track(
-        variables: dict, state: tuple, clip: Clip, detections: Detections
+        variables: dict,
+        state: tuple,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
     ) -> tuple[tuple, Tracked]:
-        del variables
+        del variables, features
         valid = detections.valid & clip.frame_valid[:, None]
         nodes = settings.detection * jax.vmap(log_scores)(detections.scores)
         nodes = jnp.where(valid, nodes, -jnp.inf)
         ids, tracks = _extract(nodes, _links(detections, settings), settings.min_length)
         lost = jnp.maximum(tracks - slots, 0)
-        return state, Tracked(jnp.where(ids <= slots, ids, 0), detections, lost)
+        return state, Tracked(jnp.where(ids <= slots, ids, 0), lost)
 
     return Tracker(start, track, offline=True)
 

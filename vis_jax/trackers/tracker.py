@@ -1,7 +1,6 @@
 """What links detections to tracks: all that a tracker owes the systems."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,26 +23,81 @@ class Tracked(NamedTuple):
     """Detections with an identity."""
 
     track_ids: Int32[Array, "T N"]  # 1, 2, .. within the video; 0 = not shown
-    shown: Detections  # [T, N]: those given, or the tracker's own masks
     lost: Int32[Array, ""]  # objects that found no free track up to now
+    # What is shown where it is not what was detected: the tracker's own masks.
+    shown: Detections | None = None
+
+
+@runtime_checkable
+class Begin(Protocol):
+    """The state before the first frame of a video."""
+
+    def __call__(self, clip: Clip, detections: Detections, /) -> Any:
+        """Returns arrays of fixed size.
+
+        Args:
+          clip: the first; only its shapes are read.
+          detections: [T, N], of its frames; only their shapes are read.
+
+        Raises:
+          ValueError: the detections lack what the tracker compares.
+        """
+        ...
+
+
+@runtime_checkable
+class Track(Protocol):
+    """Links the detections of the next frames to the tracks so far."""
+
+    def __call__(
+        self,
+        variables: dict,
+        state: Any,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+        /,
+    ) -> tuple[Any, Tracked]:
+        """Returns the state after the frames, and the identities.
+
+        Args:
+          variables: of the whole system; the tracker's own parameters, where it has
+            some, are among them.
+          state: before the frames.
+          clip: the frames.
+          detections: [T, N], of these frames.
+          features: what the detector made of the frames before it found the objects,
+            if `Tracker.reads_features`; else None.
+        """
+        ...
 
 
 class Tracker(NamedTuple):
     """Two pure functions on one video, whose frames come in order.
 
-    `track` gets all frames at once where `offline`; otherwise any number at a time.
     Identities are below or equal to the number of slots the tracker was built with.
     """
 
-    # (Clip, Detections [T, N], for their shapes) -> state of fixed size
-    start: Callable[[Clip, Detections], Any]
-    # (variables, state, Clip, Detections [T, N]) -> state, Tracked
-    track: Callable[[dict, Any, Clip, Detections], tuple[Any, Tracked]]
-    offline: bool
+    start: Begin
+    track: Track
+    offline: bool = False  # gets all frames at once; otherwise any number at a time
+    reads_features: bool = False
+    draws: bool = False  # what is shown are masks of its own
+
+
+@runtime_checkable
+class FrameStep(Protocol):
+    """Links the detections [N] of one frame."""
+
+    def __call__(
+        self, state: Any, detections: Detections, /
+    ) -> tuple[Any, Int32[Array, "N"]]:
+        """Returns the state after the frame, and the identities."""
+        ...
 
 
 def scan_frames(
-    step: Callable,
+    step: FrameStep,
     state: Any,
     detections: Detections,
     frame_valid: Bool[Array | np.ndarray, "T"],
