@@ -24,8 +24,10 @@ LAYERS = (
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
-# .. and `score` puts metrics together; all of them serve the upper layers.
-SERVICES = ALONE | {"score"}
+# .. `score` puts metrics together, `results` writes what they read; all of them serve
+# the upper layers.
+ON_METRICS = {"score", "results"}
+SERVICES = ALONE | ON_METRICS
 UPPER = LAYERS[-2] | LAYERS[-1]
 # The one module that packages without JAX share with the models.
 SHARED = "vis_jax.settings"
@@ -74,7 +76,7 @@ def _may_import(importer: str, imported: str) -> bool:
         return True
     if importer in ALONE:
         return False
-    if importer == "score":
+    if importer in ON_METRICS:
         return imported == "metrics"
     if imported in SERVICES:
         return importer in UPPER
@@ -114,6 +116,7 @@ def test_each_system_stands_alone():
     [
         ("data_pipeline", {"jax", "flax", "vis_jax"}),
         ("vis_jax/metrics", {"jax", "flax", "tensorflow"}),
+        ("vis_jax/results", {"jax", "flax", "tensorflow"}),
         ("vis_jax/visualize", {"jax", "flax", "tensorflow"}),
         ("vis_jax/converters", {"jax", "flax", "tensorflow", "torch"}),
         ("configs", {"jax", "vis_jax", "data_pipeline"}),
@@ -171,7 +174,8 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
 
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
+    numbers = _names("vis_jax/metrics", "vis_jax/results", "vis_jax/score")
     _import_in_stages(
-        (blocked | {"tensorflow"}, [*_names("vis_jax/metrics"), "vis_jax.score"]),
+        (blocked | {"tensorflow"}, numbers),
         (blocked, _names("data_pipeline", "vis_jax/converters")),
     )

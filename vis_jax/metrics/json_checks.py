@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn, TypeGuard, cast
 
 import numpy as np
 
-from vis_jax.metrics.disk import naming
+from vis_jax.metrics.disk import replacing
 from vis_jax.metrics.tracks import Id
 
 # Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
@@ -196,13 +196,6 @@ def write_json(path: str | os.PathLike, content: object, *, indent: int | None) 
     Raises:
       OSError: it cannot be written, as on a full disk; names the file.
     """
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with naming(path):
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=indent, allow_nan=False)
-                file.write("\n")
-            os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(path) as file:
+        json.dump(content, file, indent=indent, allow_nan=False)
+        file.write("\n")

@@ -26,7 +26,7 @@ from vis_jax.metrics.tracks import (
 from vis_jax.metrics.truth_json import load_truth
 
 __all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
-__all__ += ["parse_results", "video_entries", "write_results"]
+__all__ += ["parse_results", "plain_mask", "video_entries", "write_results"]
 
 # Characters of run lengths gathered before they are checked.
 _CHUNK = 1 << 21
@@ -87,7 +87,7 @@ def video_entries(
             "video_id": int(video_id),
             "category_id": int(category_ids[label]),
             "score": float(score),
-            "segmentations": [_plain_mask(rle) for rle in frames],
+            "segmentations": [plain_mask(rle) for rle in frames],
         }
         for label, score, frames in zip(labels, scores, segmentations, strict=True)
     ]
@@ -144,11 +144,11 @@ def _plain(entry: dict, where: str) -> dict:
         "video_id": checker.integer(entry, "video_id", where, low=0),
         "category_id": checker.integer(entry, "category_id", where, low=0),
         "score": float(score),
-        "segmentations": [_plain_mask(rle) for rle in frames],
+        "segmentations": [plain_mask(rle) for rle in frames],
     }
 
 
-def _plain_mask(rle: dict | None) -> dict | None:
+def plain_mask(rle: dict | None) -> dict | None:
     """Run lengths with a string, as JSON has no bytes."""
     if rle is None:
         return None

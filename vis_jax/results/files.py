@@ -1,0 +1,88 @@
+"""The files of a result, written mask by mask: no file is built in memory."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from vis_jax.metrics.disk import replacing
+from vis_jax.metrics.json_checks import write_json
+from vis_jax.metrics.results_json import plain_mask
+
+if TYPE_CHECKING:
+    from vis_jax.results.video import VideoResult
+
+
+def entry_pieces(
+    result: "VideoResult", *, video_id: int, category_ids: Sequence[int]
+) -> Iterator[str]:
+    """Yields JSON "{..}, {..}", the entries of a results file, in small pieces.
+
+    Together with brackets they are what `json.dumps` makes of `video_entries`.
+
+    Args:
+      result: the tracks.
+      video_id: of the video in the truth.
+      category_ids: K numbers, that of every label.
+    """
+    for i, (label, score) in enumerate(zip(result.labels, result.scores, strict=True)):
+        head = {
+            "video_id": int(video_id),
+            "category_id": int(category_ids[label]),
+            "score": float(score),
+        }
+        yield ", " if i else ""
+        yield json.dumps(head, allow_nan=False)[:-1] + ', "segmentations": ['
+        for t, rle in enumerate(result.segmentations[i]):
+            yield (", " if t else "") + json.dumps(plain_mask(rle))
+        yield "]}"
+
+
+def write_results(
+    path: str | os.PathLike,
+    result: "VideoResult",
+    *,
+    video_id: int,
+    category_ids: Sequence[int],
+) -> None:
+    """Writes the results file of one video.
+
+    Args:
+      path: results.json.
+      result, video_id, category_ids: as in `entry_pieces`.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; names the file.
+    """
+    with replacing(path) as file:
+        file.write("[")
+        file.writelines(
+            entry_pieces(result, video_id=video_id, category_ids=category_ids)
+        )
+        file.write("]\n")
+
+
+def write_info(
+    path: str | os.PathLike, result: "VideoResult", *, video_id: int
+) -> None:
+    """Writes what a results file refers to, named as in the YouTube-VIS annotations.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; names the file.
+    """
+    video = {
+        "id": video_id,
+        "name": result.name,
+        "height": result.height,
+        "width": result.width,
+        "length": result.num_frames,
+        "file_names": result.frame_names(),
+        "fps": None if result.fps is None else float(result.fps),
+    }
+    content = {
+        "videos": [video],
+        "categories": [{"id": int(i), "name": name} for i, name in result.categories],
+        # One per entry of the results, in the same order.
+        "track_ids": result.track_ids.tolist(),
+    }
+    write_json(path, content, indent=2)

@@ -1,0 +1,87 @@
+"""What a system says of one frame of a video, once that is final."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LiveTracks(NamedTuple):
+    """The tracks of a system after some clip.
+
+    A track that is missing from later ones has ended, and its id never comes back.
+    """
+
+    ids: np.ndarray  # int32 [S], 1, 2, ..
+    class_probs: np.ndarray  # float32 [S, K], as far as the video is known
+    lost: int = 0  # objects so far that found no free slot
+
+
+class FrameResult(NamedTuple):
+    """The objects of one final frame, at its original size."""
+
+    frame: int  # index in the video
+    tracks: LiveTracks
+    rows: np.ndarray  # int [n], those of `tracks` with a mask in this frame
+    segmentations: list[dict]  # n run lengths {"size": [H, W], "counts": bytes}
+    # Height and width of the frame, which one without objects does not show otherwise.
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def track_ids(self) -> np.ndarray:
+        """int32 [n], 1, 2, .."""
+        return self.tracks.ids[self.rows]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [n], the best class of each object so far."""
+        return self.tracks.class_probs[self.rows].argmax(axis=1).astype(np.int32)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 [n], the probability of that class so far."""
+        return self.tracks.class_probs[self.rows].max(axis=1)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """float32 [n, 4], x1 y1 x2 y2 in pixels, around the masks."""
+        return boxes_of(self.segmentations)
+
+    @property
+    def masks(self) -> np.ndarray:
+        """bool [n, H, W]."""
+        return masks_of(self.segmentations, self.size)
+
+
+def boxes_of(segmentations: list[dict]) -> np.ndarray:
+    """Boxes around masks.
+
+    Args:
+      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
+
+    Returns:
+      float32 [n, 4], x1 y1 x2 y2 in pixels; zeros for an empty mask.
+    """
+    from pycocotools import mask as coco_mask
+
+    if not segmentations:
+        return np.zeros((0, 4), np.float32)
+    corner, size = np.split(coco_mask.toBbox(segmentations), 2, axis=1)
+    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+
+def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
+    """Masks of run lengths, decoded.
+
+    Args:
+      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
+      size: height and width of the result if there are none.
+
+    Returns:
+      bool [n, H, W].
+    """
+    from pycocotools import mask as coco_mask
+
+    if not segmentations:
+        return np.zeros((0, *size), bool)
+    # A view: pycocotools puts the pixels of a mask together, column by column.
+    return np.moveaxis(coco_mask.decode(segmentations), 2, 0).view(bool)

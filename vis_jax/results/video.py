@@ -1,0 +1,214 @@
+"""The tracks of one video, and the formats that they are written in."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vis_jax.metrics.results_json import plain_mask, video_entries
+from vis_jax.results.files import write_info, write_results
+from vis_jax.results.frame import boxes_of, masks_of
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+RESULTS, INFO = "results.json", "video.json"
+VIDEO_ID = 1  # of the only video in the results
+
+
+@dataclass(frozen=True, eq=False)
+class VideoResult:
+    """The tracks of one video: N entries, best score first, over T frames.
+
+    A track whose class is not certain may have several entries with the same id and
+    masks. The masks of a long video are on disk and read when they are asked for.
+    """
+
+    labels: np.ndarray  # int32 [N], 0 .. K - 1
+    scores: np.ndarray  # float32 [N], in [0, 1]
+    track_ids: np.ndarray  # int32 [N], 1, 2, ..
+    # [N][T] run lengths {"size": [H, W], "counts": bytes or str}; None or an empty mask
+    # where the track is absent.
+    segmentations: Sequence[Sequence[dict | None]] = field(repr=False)
+    height: int  # pixels
+    width: int
+    num_frames: int
+    fps: Fraction | None = None  # frames a second; None: not known
+    categories: tuple[tuple[int, str], ...] = ()  # (category id, name) of the labels
+    name: str = "video"
+    file_names: tuple[str, ...] = field(default=(), repr=False)  # (): made from `name`
+
+    @property
+    def best_entries(self) -> np.ndarray:
+        """int [n], of every track the entry with the best score, in order."""
+        order = np.argsort(-self.scores, kind="stable")
+        _, first = np.unique(self.track_ids[order], return_index=True)
+        return np.sort(order[first])
+
+    def masks(self, t: int) -> np.ndarray:
+        """Masks of all entries in frame `t`: bool [N, H, W]."""
+        masks = np.zeros((len(self.scores), self.height, self.width), bool)
+        there, found = self._in_frame(t, range(len(masks)))
+        masks[there] = masks_of(found, (self.height, self.width))
+        return masks
+
+    def boxes(self, t: int) -> np.ndarray:
+        """Boxes around `masks(t)`: float32 [N, 4], x1 y1 x2 y2 in pixels.
+
+        Those of an empty mask are zeros.
+        """
+        boxes = np.zeros((len(self.scores), 4), np.float32)
+        there, found = self._in_frame(t, range(len(boxes)))
+        boxes[there] = boxes_of(found)
+        return boxes
+
+    def _in_frame(self, t: int, entries: Sequence[int]) -> tuple[list[int], list[dict]]:
+        """Those of the entries that have a mask in a frame, and their run lengths."""
+        pairs = [(i, self.segmentations[i][t]) for i in entries]
+        return (
+            [i for i, rle in pairs if rle is not None],
+            [rle for _, rle in pairs if rle is not None],
+        )
+
+    def _shown(self, t: int) -> tuple[np.ndarray, list[dict]]:
+        """The best entries whose mask in a frame is not empty, and its run lengths."""
+        from pycocotools import mask as coco_mask
+
+        entries, found = self._in_frame(t, self.best_entries.tolist())
+        areas = coco_mask.area(found) if found else []
+        there = [i for i, area in enumerate(areas) if area]
+        return np.array(entries, int)[there], [found[i] for i in there]
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes `results.json` and `video.json` into a folder, as `predict` does.
+
+        Args:
+          folder: made with its parents if missing; files of these names are replaced.
+
+        Raises:
+          OSError: a file cannot be written, as on a full disk; names the file.
+          ValueError: there are no categories.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        ids = self._category_ids()
+        # The results come last: where they are, the rest is complete.
+        write_info(folder / INFO, self, video_id=VIDEO_ID)
+        write_results(folder / RESULTS, self, video_id=VIDEO_ID, category_ids=ids)
+
+    def to_ytvis(self, video_id: int = VIDEO_ID) -> list[dict]:
+        """The entries of a YouTube-VIS results file, ready for JSON.
+
+        Raises:
+          ValueError: there are no categories.
+        """
+        return video_entries(
+            self.labels,
+            self.scores,
+            self.segmentations,
+            video_id=video_id,
+            category_ids=self._category_ids(),
+        )
+
+    def to_coco(self) -> dict:
+        """Images, annotations and categories in the layout of COCO, ready for JSON.
+
+        Image t + 1 is frame t. There is an annotation for each frame and entry with a
+        mask; beside the fields of COCO it has `score` and `track_id`.
+
+        Raises:
+          ValueError: there are no categories.
+        """
+        ids = self._category_ids()
+        size = {"height": self.height, "width": self.width}
+        images = [
+            {"id": t + 1, "file_name": name} | size
+            for t, name in enumerate(self.frame_names())
+        ]
+        annotations: list[dict] = []
+        for t in range(self.num_frames):
+            entries, found = self._in_frame(t, range(len(self.scores)))
+            for annotation, i in zip(_annotations(found), entries, strict=True):
+                if not annotation["area"]:
+                    continue
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": t + 1,
+                        "category_id": ids[self.labels[i]],
+                        "track_id": int(self.track_ids[i]),
+                        "score": float(self.scores[i]),
+                    }
+                    | annotation
+                )
+        categories = [{"id": int(i), "name": name} for i, name in self.categories]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def to_mot(self) -> str:
+        """Boxes of the tracks as the text of a MOTChallenge results file.
+
+        A line has frame, id, left, top, width, height, score and three times -1; frames
+        and pixels count from 1. Classes are left out.
+        """
+        lines = []
+        for t in range(self.num_frames):
+            entries, found = self._shown(t)
+            boxes = boxes_of(found)
+            rows = sorted(zip(self.track_ids[entries], boxes, entries, strict=True))
+            for number, (x1, y1, x2, y2), i in rows:
+                box = f"{x1 + 1:g},{y1 + 1:g},{x2 - x1:g},{y2 - y1:g}"
+                lines.append(f"{t + 1},{number},{box},{self.scores[i]:.6f},-1,-1,-1\n")
+        return "".join(lines)
+
+    def to_supervision(self, t: int) -> "Detections":
+        """The tracks in frame `t` for the package supervision, classes by best score.
+
+        Raises:
+          ImportError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision: expected the package supervision, which is not"
+                " installed; pip install supervision"
+            ) from error
+        entries, found = self._shown(t)
+        names = [name for _, name in self.categories]
+        known = [names[label] for label in self.labels[entries]] if names else []
+        return Detections(
+            xyxy=boxes_of(found),
+            mask=masks_of(found, (self.height, self.width)),
+            confidence=self.scores[entries],
+            class_id=self.labels[entries].astype(int),
+            tracker_id=self.track_ids[entries].astype(int),
+            data={"class_name": np.array(known, str)} if names else {},
+        )
+
+    def frame_names(self) -> list[str]:
+        """A file name for each frame, as in the YouTube-VIS annotations."""
+        names = (f"{self.name}/{t:05d}.jpg" for t in range(self.num_frames))
+        return list(self.file_names or names)
+
+    def _category_ids(self) -> list[int]:
+        if not self.categories:
+            raise ValueError("categories: expected one for each label, got none")
+        return [int(number) for number, _ in self.categories]
+
+
+def _annotations(segmentations: list[dict]) -> list[dict]:
+    """Mask, area and box (left, top, width, height) of an annotation of COCO."""
+    from pycocotools import mask as coco_mask
+
+    if not segmentations:
+        return []
+    areas = coco_mask.area(segmentations).tolist()
+    boxes = coco_mask.toBbox(segmentations).tolist()
+    return [
+        {"segmentation": plain_mask(rle), "area": area, "bbox": box, "iscrowd": 0}
+        for rle, area, box in zip(segmentations, areas, boxes, strict=True)
+    ]
