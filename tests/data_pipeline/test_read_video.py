@@ -2,16 +2,17 @@ import numpy as np
 from PIL import Image
 
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.read_video import pad_frames, resize_frames
+from data_pipeline.read_video import fit_frame, pad_frames
 
 
 def test_resizing_is_pillows():
-    frames = np.random.default_rng(0).integers(0, 256, (2, 45, 80, 3), np.uint8)
-    resized = resize_frames(frames, 30, 1333)
-    assert resized.shape == (2, 30, 53, 3)
-    expected = Image.fromarray(frames[1]).resize((53, 30), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(resized[1], np.asarray(expected))
-    assert resize_frames(frames, 45, 1333) is frames
+    frame = np.random.default_rng(0).integers(0, 256, (45, 80, 3), np.uint8)
+    for size, given in (((30, 53), ()), ((64, 32), (64, 32))):  # [H, W]
+        resized = fit_frame(frame, 30, 1333, given)
+        expected = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(resized, np.asarray(expected))
+    assert fit_frame(frame, 45, 1333) is frame
+    assert fit_frame(frame, 30, 1333, (45, 80)) is frame
 
 
 def test_padding_is_zero_and_at_the_bottom_right():
@@ -25,10 +26,12 @@ def test_padding_is_zero_and_at_the_bottom_right():
 
 def test_a_clip_is_read_resized_and_padded(write, annotations):
     dataset = YouTubeVis(write(annotations, images="JPEGImages"), "train")
-    images = resize_frames(dataset.read_frames(0, np.array([0, 5])), 96, 200)
+    frames = dataset.read_frames(0, np.array([0, 5]))
+    images = np.stack([fit_frame(frame, 96, 200) for frame in frames])
     assert images.shape == (2, 96, 128, 3)
     assert pad_frames(images).shape == (2, 96, 128, 3)
     assert images[0, 20, 20, 0] > 240  # the red box, twice as large
-    images = resize_frames(dataset.read_frames(0, np.array([4])), 96, 64)
+    (frame,) = dataset.read_frames(0, np.array([4]))
+    images = fit_frame(frame, 96, 64)[None]
     assert images.shape == (1, 48, 64, 3)
     assert pad_frames(images).shape == (1, 64, 64, 3)

@@ -1,43 +1,97 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from vis_jax.evaluate.clips import clip_starts, clips_of
+from vis_jax.evaluate.clips import bucket, pieces_of, read_pieces
+from vis_jax.results.clock import Clock
+from vis_jax.systems.system import TestSettings, Window, window_of
+
+
+def _images(count):
+    return [np.full((5, 6, 3), t + 1, np.uint8) for t in range(count)]
+
+
+def _starts(count, window):
+    pieces = pieces_of(_images(count), window, (5, 6))
+    return [int(piece.clip.start) for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(1, 8), (8, 8), (9, 24), (24, 24), (25, 48), (49, 72)]
+)
+def test_the_least_bucket_or_a_multiple_of_the_largest(length, expected):
+    assert bucket(length, (24, 8)) == expected
 
 
 @pytest.mark.parametrize(
     ("count", "length", "stride", "expected"),
     [
         (7, 3, 2, [0, 2, 4]),
-        (8, 3, 2, [0, 2, 4, 5]),  # the last one is shifted back
+        (8, 3, 2, [0, 2, 4, 5]),  # overlapping: the last one is shifted back
         (3, 3, 2, [0]),
         (2, 3, 1, [0]),
         (4, 3, 1, [0, 1]),
         (9, 8, 5, [0, 1]),
+        (8, 3, 3, [0, 3, 6]),  # not overlapping: it is padded
+        (9, 3, 3, [0, 3, 6]),
+        (2, 1, 1, [0, 1]),
+        (0, 3, 3, []),
     ],
 )
-def test_the_last_clip_ends_with_the_video(count, length, stride, expected):
-    assert clip_starts(count, length, stride) == expected
+def test_where_clips_begin(count, length, stride, expected):
+    assert _starts(count, Window(length, stride)) == expected
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 11])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_every_frame_is_final_in_the_last_clip_that_has_it(count, stride):
-    frames = [np.full((5, 6, 3), t + 1, np.uint8) for t in range(count)]
-    read, final = [], []
+@pytest.mark.parametrize(("stride", "delay"), [(1, 0), (2, 0), (3, 0), (3, 2), (2, 4)])
+def test_every_frame_is_final_once(count, stride, delay):
+    read, final, lasts = [], [], []
 
     def noted():
-        for t, frame in enumerate(frames):
+        for t, image in enumerate(_images(count)):
             read.append(t)
-            yield frame
+            yield image
 
-    for clip, done in clips_of(noted(), count, length=3, stride=stride):
+    window = Window(3, stride, delay)
+    for piece in pieces_of(noted(), window, (50, 60)):
+        clip = piece.clip
         assert (clip.images.shape, clip.images.dtype) == ((3, 32, 32, 3), np.uint8)
         assert clip.size.tolist() == [5, 6]
+        assert piece.sizes == ((32, 32), (5, 6), (50, 60))
         ids = np.arange(clip.start, min(clip.start + 3, count))
         assert clip.frame_valid.tolist() == [i < len(ids) for i in range(3)]
         np.testing.assert_array_equal(clip.images[: len(ids), 0, 0, 0], ids + 1)
         assert not clip.images[len(ids) :].any()
         assert not clip.images[:, 5:].any()
-        assert len(read) == ids[-1] + 1  # no frame is read before it is needed
-        final += range(int(clip.start), int(clip.start) + done)
-    assert final == list(range(count))
+        # No frame is read before it is needed to know which frames the next one has.
+        assert len(read) <= ids[-1] + 1 + stride
+        assert piece.first == clip.start - delay
+        assert piece.rows <= 3 + delay
+        final += range(piece.first, piece.first + piece.rows)
+        lasts.append(bool(clip.last))
+    assert [t for t in final if t >= 0] == list(range(count))
+    assert lasts == [False] * (len(lasts) - 1) + [True]
+
+
+def test_a_whole_video_is_one_padded_clip():
+    window = Window(None, None, buckets=(4, 8))
+    (piece,) = pieces_of(_images(5), window, (5, 6))
+    assert piece.clip.images.shape == (8, 32, 32, 3)
+    assert piece.clip.frame_valid.sum() == piece.rows == 5
+    assert piece.clip.last
+    assert list(pieces_of([], window, (5, 6))) == []
+
+
+def test_frames_are_resized_as_they_are_read_and_nobody_counts_them():
+    test = TestSettings(short_side=10, mode="clip", clip_length=2)
+    clock = Clock()
+    endless = itertools.cycle(_images(3))
+    pieces = read_pieces(endless, window_of(test), test, clock)
+    first, second = itertools.islice(pieces, 2)
+    assert first.sizes == ((32, 32), (10, 12), (5, 6))
+    assert second.clip.start == 2
+    assert clock.seconds["decode"] > 0
+    stretched = TestSettings(size=(40, 20), mode="clip", clip_length=2)
+    (piece,) = read_pieces(_images(1), window_of(stretched), stretched, clock)
+    assert piece.sizes == ((64, 32), (40, 20), (5, 6))

@@ -19,14 +19,13 @@ from vis_jax.evaluate.compare_rows import (
 from vis_jax.evaluate.detections import (
     VideoDetections,
     cached,
-    encode,
     load,
-    read_footage,
+    read_whole,
     save,
 )
-from vis_jax.evaluate.link import make_link
+from vis_jax.evaluate.link import Rules, make_link
 from vis_jax.evaluate.loop import video_frames
-from vis_jax.evaluate.masks import Sizes
+from vis_jax.evaluate.masks import run_lengths
 from vis_jax.evaluate.oracles import (
     MatchRule,
     check_rule,
@@ -49,7 +48,7 @@ def detector_of(dataset, index) -> Detector:
     """Nothing is detected; boxes of the truth get the embedding of their track."""
     table = dataset.truth(index).boxes * 64 / 48  # canvas pixels
 
-    def describe(variables, images, size, boxes):
+    def describe(variables, features, boxes):
         far = jnp.abs(boxes[:, :, None, None] - jnp.asarray(table)[None, None])
         track = far.sum(-1).min(-1).argmin(-1)
         # Different tracks have a negative product.
@@ -64,10 +63,13 @@ def detector_of(dataset, index) -> Detector:
             jnp.zeros((*lead, 2, 2)),
         )  # fmt: skip
 
-    def detect(variables, images, size):
-        return empty(images.shape[0])
+    def features(variables, images, size):
+        return images
 
-    return Detector(lambda rng, batch: {}, detect, describe, empty)
+    def detect(variables, features, size):
+        return empty(features.shape[0])
+
+    return Detector(lambda rng, batch: {}, features, detect, describe, empty)
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +83,18 @@ def dataset():
 @pytest.fixture(scope="module")
 def seen(dataset) -> Seen:
     """The first video, detected perfectly."""
-    footage = read_footage(
-        video_frames(dataset, 0), TEST, height=48, width=72, num_frames=6
-    )
+    piece = read_whole(video_frames(dataset, 0), TEST)
     perfect = make_perfect(detector_of(dataset, 0), {}, classes=CLASSES, chunk=4)
     truth = dataset.truth(0)
     assert not truth.present.all()
-    return Seen(footage, perfect(footage, truth), truth)
+    return Seen(piece, perfect(piece, truth), truth)
 
 
 @pytest.fixture(scope="module")
-def link():
+def link(dataset):
     tracker = TRACKERS["mask_track"](TEST.trackers.mask_track, TEST.tracks)
-    return make_link(tracker, {}, slots=TEST.tracks, classes=CLASSES, top=TEST.top)
+    rules = Rules(TEST.tracks, CLASSES, TEST.top, TEST.chunk)
+    return make_link(tracker, detector_of(dataset, 0), {}, rules)
 
 
 def change(detections, **values) -> VideoDetections:
@@ -111,12 +112,7 @@ def true_tracks(truth) -> set:
 
 def tracks(found) -> set:
     """Label and run lengths of every track; None for an empty mask."""
-    empty = encode(
-        np.zeros((1, 1, 1, 1)),
-        np.zeros((1, 1, 4)),
-        wanted=np.ones((1, 1), bool),
-        sizes=Sizes((64, 96), (64, 96), (48, 72)),
-    )[0][0]
+    (empty,) = run_lengths(np.zeros((1, 72, 48), np.uint8))
     return {
         (label, tuple(None if rle == empty else rle["counts"] for rle in track))
         for label, track in zip(found.labels, found.segmentations, strict=True)
@@ -125,12 +121,12 @@ def tracks(found) -> set:
 
 def by_truth(seen, detections, rule=MASKS):
     return identify(
-        detections, seen.truth, seen.footage, rule=rule, classes=CLASSES, top=20
+        detections, seen.truth, seen.piece, rule=rule, classes=CLASSES, top=20
     )
 
 
 def test_perfect_detections_and_embeddings_give_the_truth(seen, link):
-    found = link(seen.footage, seen.detections)
+    found = link(seen.piece, seen.detections)
     assert tracks(found) == true_tracks(seen.truth)
     np.testing.assert_array_equal(found.scores, 1)
 
@@ -145,7 +141,7 @@ def test_an_identity_that_is_switched_is_repaired(seen, link):
     embeds = np.array(seen.detections.found.embeds)
     embeds[3:, [0, 1]] = embeds[3:, [1, 0]]
     switched = change(seen.detections, embeds=embeds)
-    assert tracks(link(seen.footage, switched)) != true_tracks(seen.truth)
+    assert tracks(link(seen.piece, switched)) != true_tracks(seen.truth)
     assert tracks(by_truth(seen, switched)) == true_tracks(seen.truth)
 
 
@@ -196,10 +192,10 @@ def test_a_video_without_objects_and_one_with_crowds(seen):
     assert objects(crowded).shape == (6, count)
 
 
-def test_masks_of_the_tracker_itself_replace_those_detected(seen):
+def test_masks_of_the_tracker_itself_replace_those_detected(dataset, seen):
     """It fills the right half of the canvas, in the first frame only."""
 
-    def track(variables, state, clip, detections):
+    def track(variables, state, clip, detections, features=None):
         shape = detections.valid.shape
         ids = jnp.zeros(shape, jnp.int32).at[0, 0].set(1)
         half = jnp.asarray([-1.0, 1.0])
@@ -207,11 +203,12 @@ def test_masks_of_the_tracker_itself_replace_those_detected(seen):
             boxes=jnp.broadcast_to(jnp.asarray([0.0, 0.0, 96.0, 64.0]), (*shape, 4)),
             mask_logits=jnp.broadcast_to(half[None], (*shape, 1, 2)),
         )
-        return state, Tracked(ids, shown, jnp.zeros((), jnp.int32))
+        return state, Tracked(ids, jnp.zeros((), jnp.int32), shown)
 
-    tracker = Tracker(lambda clip, detections: (), track, offline=False)
-    run = make_link(tracker, {}, slots=2, classes=CLASSES, top=5)
-    found = run(seen.footage, seen.detections)
+    tracker = Tracker(lambda clip, detections: (), track, draws=True)
+    rules = Rules(slots=2, classes=CLASSES, top=5, chunk=4)
+    run = make_link(tracker, detector_of(dataset, 0), {}, rules)
+    found = run(seen.piece, seen.detections)
     expected = np.zeros((48, 72), bool)
     expected[:, 36:] = True
     from pycocotools import mask as coco_mask
@@ -239,7 +236,7 @@ def test_detections_on_disk_are_those_that_were_written(seen, tmp_path):
 def test_a_run_goes_on_and_another_row_needs_no_detector(dataset, seen, tmp_path, link):
     asked = []
 
-    def find(footage):
+    def find(piece):
         asked.append("find")
         return seen.detections._replace(masks=seen.detections.masks)
 
@@ -248,7 +245,7 @@ def test_a_run_goes_on_and_another_row_needs_no_detector(dataset, seen, tmp_path
             asked.append(name)
             if asked.count(name) > fails_at:
                 raise KeyboardInterrupt
-            return link(one.footage, one.detections)
+            return link(one.piece, one.detections)
 
         return Row("trackers", name, run_id, predict)
 
@@ -285,9 +282,9 @@ def test_the_image_oracle_needs_no_detections(dataset, tmp_path):
     parts = Parts(detector_of(dataset, 0), TRACKERS, {}, TEST, CLASSES, "detector")
     rows = oracle_rows(parts, "mask_track", MASKS)
 
-    def find(footage):
-        found = jax.tree.map(np.asarray, parts.detector.empty(footage.frames))
-        return VideoDetections(found, [[None]] * footage.frames)
+    def find(piece):
+        found = jax.tree.map(np.asarray, parts.detector.empty(piece.rows))
+        return VideoDetections(found, [[None]] * piece.rows)
 
     report = compare(
         Head(dataset, 1),

@@ -2,7 +2,6 @@ import jax
 import numpy as np
 import pytest
 
-from vis_jax.evaluate.clips import bucket
 from vis_jax.evaluate.masks import (
     Sizes,
     frame_masks,
@@ -12,6 +11,7 @@ from vis_jax.evaluate.masks import (
 )
 from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Predictions
+from vis_jax.systems.system import Render
 
 
 def _resize(x, size):
@@ -32,46 +32,90 @@ def test_rows_of_the_matrix_are_means():
 @pytest.mark.parametrize("original", [(37, 50), (11, 13)])
 def test_is_enlarge_crop_resize(original):
     canvas, content = (32, 32), (24, 29)
-    logits = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
     rows = resize_matrix(8, canvas[0], content[0], original[0])
     columns = resize_matrix(8, canvas[1], content[1], original[1])
     found = np.asarray(upsample(logits, rows, columns))
-    assert (found.shape, found.dtype) == ((2, 3, *original[::-1]), np.uint8)
-    for track, frame in ((0, 0), (1, 2)):
-        large = _resize(logits[track, frame], canvas)[: content[0], : content[1]]
+    assert (found.shape, found.dtype) == ((3, 2, *original[::-1]), np.uint8)
+    for frame, track in ((0, 0), (2, 1)):
+        large = _resize(logits[frame, track], canvas)[: content[0], : content[1]]
         expected = _resize(large, original)
         clear = np.abs(expected) > 1e-5  # rounding may turn a sign at zero
-        masks = found[track, frame].T
+        masks = found[frame, track].T
         np.testing.assert_array_equal(masks[clear], (expected > 0)[clear])
 
 
-@pytest.mark.parametrize(
-    ("length", "expected"), [(1, 8), (8, 8), (9, 24), (24, 24), (25, 48), (49, 72)]
-)
-def test_the_least_bucket_or_a_multiple_of_the_largest(length, expected):
-    assert bucket(length, (24, 8)) == expected
+def _predictions(slots, logits, boxes=None, valid=(True, True, False)):
+    """Masks of two valid tracks and one that is not."""
+    return Predictions(
+        class_probs=np.full((3, 1), 0.5, np.float32),
+        track_ids=np.array([7, 8, 9], np.int32),
+        valid=np.array(valid),
+        slots=np.asarray(slots, np.int32),
+        mask_logits=np.asarray(logits, np.float32),
+        mask_boxes=None if boxes is None else np.asarray(boxes, np.float32),
+    )
 
 
 def test_masks_over_boxes_come_at_the_original_size():
-    logits = np.full((3, 2, 2, 2), 1.0, np.float32)
-    boxes = np.zeros((3, 2, 4), np.float32)
+    boxes = np.zeros((2, 3, 4))
     boxes[0, 0] = 4, 2, 8, 6  # pixels of the canvas
-    boxes[2, 0] = 0, 0, 2, 2
-    boxes[2, 1] = 0, 0, 16, 8
-    none = np.zeros(3, np.int32)
-    found = Predictions(np.zeros((3, 1)), none, none > 0, logits, boxes)
+    boxes[0, 1] = 0, 0, 2, 2
+    boxes[1, 0] = 0, 0, 16, 8
+    boxes[1, 2] = 0, 0, 16, 8  # of a track that is not valid
+    slots = [[1, 0, -1], [0, 1, 2]]  # the box of the last but one is empty
+    found = _predictions(slots, np.ones((2, 3, 2, 2)), boxes)
     sizes = Sizes(canvas=(32, 32), content=(8, 16), original=(16, 48))
-    keep = np.array([0, 2])
-    first, second = frame_masks(found, sizes, keep=keep, count=2, at_once=1)
-    assert (first.rows.tolist(), second.rows.tolist()) == ([0, 2], [2])
+    first, second = frame_masks(found, sizes, Render(), rows=range(2), at_once=1)
+    assert (first.objects.tolist(), second.objects.tolist()) == ([0, 1], [0])
     expected = np.zeros((2, 48, 16), np.uint8)  # [W, H], 3 times as wide, twice as high
     expected[0, 12:24, 4:12] = 1
     expected[1, :6, :4] = 1
     np.testing.assert_array_equal(first.masks, expected)
     assert second.masks.shape == (1, 48, 16)
     assert second.masks.all()
-    (nothing,) = frame_masks(found, sizes, keep=keep[:0], count=1, at_once=1)
+    none = found._replace(slots=np.full((2, 3), -1, np.int32))
+    (nothing,) = frame_masks(none, sizes, Render(), rows=range(1), at_once=1)
     assert nothing.masks.shape == (0, 48, 16)
+
+
+def _columns(values):
+    """Logits [F, D, 2, 4] whose columns have these values."""
+    return np.repeat(np.asarray(values, np.float32)[:, :, None], 2, axis=2)
+
+
+def _shown(render, boxed, rows=range(2)):
+    """Columns 0 .. 3 of two frames that each mask has, by the number of the mask."""
+    logits = _columns([
+        [[3, 3, -1, -1], [1, 4, 4, -1], [9, 9, 9, 9], [8, 8, 8, 8]],
+        [[1, 2, 2, 2], [5, 1, -1, -1], [9, 9, 9, 9], [8, 8, 8, 8]],
+    ])  # fmt: skip
+    # The third is of a track that is not valid, the last of none.
+    slots = [[1, 0, 2, -1]] * 2
+    boxes = np.tile([0, 0, 4, 2], (2, 4, 1)) if boxed else None
+    found = _predictions(slots, logits, boxes)
+    sizes = Sizes((2, 4), (2, 4), (2, 4))
+    frames = frame_masks(found, sizes, render, rows=rows, at_once=1)
+    return [
+        {i: np.flatnonzero(mask[:, 0]).tolist() for i, mask in zip(*one, strict=True)}
+        for one in frames
+    ]
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_how_masks_that_overlap_become_pixels(boxed):
+    """Of two masks; the canvas has one cell a pixel."""
+    both = [{0: [0, 1], 1: [0, 1, 2]}, {0: [0, 1, 2, 3], 1: [0, 1]}]
+    assert _shown(Render(), boxed) == both
+    assert _shown(Render(), boxed, range(1, 2)) == both[1:]
+    largest = [{0: [0], 1: [1, 2]}, {0: [1, 2, 3], 1: [0]}]
+    assert _shown(Render("argmax"), boxed) == largest
+    assert _shown(Render("argmax"), boxed, range(1, 2)) == largest[1:]
+    # In the second frame nothing is left of the mask behind.
+    assert _shown(Render("rank"), boxed) == [{0: [0, 1], 1: [2]}, {0: [0, 1, 2, 3]}]
+    # In the first, a third of it.
+    shown = _shown(Render("rank", 0.4), boxed)
+    assert shown == [{0: [0, 1]}, {0: [0, 1, 2, 3]}]
 
 
 def test_masks_are_those_of_the_op():

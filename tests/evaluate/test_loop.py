@@ -5,9 +5,9 @@ import pytest
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.small_disk import files_up_to
-from vis_jax.evaluate.assemble import VideoPrediction
 from vis_jax.evaluate.loop import PARTIAL, evaluate
 from vis_jax.evaluate.masks import run_lengths
+from vis_jax.results.frame import FrameResult, LiveTracks
 
 FILES = ["results.json", "scores.json", "truth.json"]
 
@@ -23,21 +23,18 @@ class Model:
     def __init__(self):
         self.asked = 0
 
-    def __call__(self, frames, *, height, width, num_frames):
-        assert len(list(frames)) == num_frames
+    def __call__(self, frames, **clock):
         self.asked += 1
-        half = np.zeros((1, width, height), np.uint8)
-        half[:, : width // 2] = 1
-        return VideoPrediction(
-            np.zeros(1, np.int32),
-            np.full(1, 0.5, np.float32),
-            np.ones(1, np.int32),
-            [run_lengths(half) * num_frames],
-        )
+        tracks = LiveTracks(np.ones(1, np.int32), np.full((1, 1), 0.5, np.float32))
+        for index, frame in enumerate(frames):
+            height, width = frame.shape[:2]
+            half = np.zeros((1, width, height), np.uint8)
+            half[:, : width // 2] = 1
+            yield FrameResult(index, tracks, np.zeros(1, int), run_lengths(half))
 
 
 def run(dataset, folder, model, run_id="one"):
-    return evaluate(dataset, model, folder, run_id=run_id, progress=False)
+    return evaluate(dataset, model, folder, top=10, run_id=run_id, progress=False)
 
 
 def left(folder):
@@ -66,10 +63,10 @@ def test_a_full_disk_names_the_file_and_what_is_finished_stays(dataset, tmp_path
 class Stopped(Model):
     """Ends the run in the second video."""
 
-    def __call__(self, frames, **sizes):
+    def __call__(self, frames, **clock):
         if self.asked:
             raise KeyboardInterrupt
-        return super().__call__(frames, **sizes)
+        yield from super().__call__(frames, **clock)
 
 
 @pytest.mark.parametrize(("run_id", "asked"), [("one", 1), ("two", 2)])

@@ -13,9 +13,11 @@ from pycocotools import mask as coco_mask
 from tests.compilations import count_compilations
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
-from vis_jax.evaluate.infer import make_infer
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.infer import make_stream
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.evaluate.views import View, merge
+from vis_jax.results.collect import collect
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.ifr import build
 
@@ -57,14 +59,18 @@ def _frames(count):
 
 def _infer(count, **test):
     config = _config(**test)
-    infer = make_infer(build(config), _variables(), config.test)
-    return infer(_frames(count), height=SIDE, width=SIDE, num_frames=count)
+    stream = make_stream(build(config), _variables(), config.test)
+    return collect(stream(_frames(count)), 6, count, (SIDE, SIDE))
 
 
 def _check_equal(found, expected):
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
-    assert found.segmentations == expected.segmentations
+    assert _masks(found) == _masks(expected)
+
+
+def _masks(found):
+    return [list(one) for one in found.segmentations]
 
 
 def test_one_clip_as_long_as_the_video_is_the_whole_video():
@@ -111,45 +117,59 @@ def test_four_hundred_frames_take_no_more_memory_than_a_few():
             yield frame
 
     config = _config(**CLIPS)
-    infer = make_infer(build(config), _variables(), config.test)
+    stream = make_stream(build(config), _variables(), config.test)
     with count_compilations() as names:
-        found = infer(noted(400), height=SIDE, width=SIDE, num_frames=400)
+        found = collect(stream(noted(400)), 6, 400, (SIDE, SIDE))
     assert sum("step" in name for name in names) == 1
     assert sum("upsample" in name for name in names) <= 1  # or by the tests before
     counts, sizes, most = zip(*measured, strict=True)
     assert len(counts) == 4
-    assert len(set(counts)) == len(set(sizes)) == 1, measured
-    # KiB: less than 14 for each frame. Run lengths alone grow, by less than 1.
-    assert most[-1] - most[0] < 4_000, measured
+    # A clip may be on its way to the device, or the masks of one from there.
+    assert max(counts) - min(counts) < 10, measured
+    assert max(sizes) < 1.1 * min(sizes), measured
+    # KiB: less than 3 for each frame.
+    assert most[-1] - most[0] < 900, measured
     assert {len(one) for one in found.segmentations} == {400}
 
 
 def test_copies_of_one_resolution_give_its_result():
     sizes = Sizes((32, 64), (24, 60), (48, 120))
     rng = np.random.default_rng(0)
-    logits = np.full((5, 2, 8, 16), -9.0, np.float32)
+    logits = np.full((2, 5, 8, 16), -9.0, np.float32)
     for query in range(5):
-        logits[query, :, query : query + 2, 3 * query : 3 * query + 3] = 9.0
+        logits[:, query, query : query + 2, 3 * query : 3 * query + 3] = 9.0
     logits += rng.normal(size=logits.shape).astype(np.float32)
     probs = rng.random((5, 3)).astype(np.float32)
     order = np.array([3, 1, 4, 0, 2])
 
     def view(rows, scale=1):
         numbers = jnp.arange(1, 6)
-        masks = logits[rows].repeat(scale, 2).repeat(scale, 3)
+        masks = logits[:, rows].repeat(scale, 2).repeat(scale, 3)
         found = Predictions(
-            jnp.asarray(probs[rows]), numbers, numbers > 0, jnp.asarray(masks)
+            class_probs=jnp.asarray(probs[rows]),
+            track_ids=numbers,
+            valid=numbers > 0,
+            slots=jnp.tile(numbers - 1, (2, 1)),
+            mask_logits=jnp.asarray(masks),
         )
         canvas, content = ((scale * h, scale * w) for h, w in sizes[:2])
-        return View(found, np.ones(2, bool), Sizes(canvas, content, sizes.original))
+        clip = Clip(
+            np.zeros((2, *canvas, 3), np.uint8),
+            np.ones(2, bool),
+            np.array(content, np.int32),
+        )
+        sized = Sizes(canvas, content, sizes.original)
+        return View(found, Piece(clip, sized, first=0, rows=2, at_once=2))
+
+    def merged(views):
+        return collect(merge(views, pivot=0, top=4), 4, 2, sizes.original)
 
     own = view(np.arange(5))
-    settings = dict(pivot=0, top=4, num_frames=2)
-    one = merge([own], **settings)
-    _check_equal(merge([own, own, own, own], **settings), one)
-    _check_equal(merge([own, view(order)], **settings), one)
+    one = merged([own])
+    _check_equal(merged([own, own, own, own]), one)
+    _check_equal(merged([own, view(order)]), one)
     # Twice as large: the same objects, with edges between the pixels.
-    large = merge([own, view(order, 2)], **settings)
+    large = merged([own, view(order, 2)])
     np.testing.assert_array_equal(large.labels, one.labels)
     np.testing.assert_allclose(large.scores, one.scores, rtol=1e-5)
     for a, b in zip(large.segmentations, one.segmentations, strict=True):

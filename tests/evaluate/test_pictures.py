@@ -3,22 +3,23 @@ import numpy as np
 
 from vis_jax.evaluate.pictures import make_pictures
 from vis_jax.structures import Predictions
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, Window
 
 SIDE, GAP = 64, 4  # of a frame, and between frames, in pixels
 
 
 def _step(variables, state, clip):
     """Of three tracks the second scores too little; masks fill their boxes."""
-    boxes = np.zeros((3, 2, 4), np.float32)
+    boxes = np.zeros((2, 2, 4), np.float32)
     boxes[0, 0] = 0, 0, SIDE / 2, SIDE  # left half of the first frame
-    boxes[1] = 0, 0, SIDE, SIDE
-    boxes[2, 1] = SIDE / 2, 0, SIDE, SIDE  # right half of the second
+    boxes[:, 1] = 0, 0, SIDE, SIDE
+    boxes[1, 0] = SIDE / 2, 0, SIDE, SIDE  # right half of the second
     return state, Predictions(
         class_probs=jnp.asarray([[0.9], [0.1], [0.8]]),
         track_ids=jnp.asarray([1, 2, 3], jnp.int32),
         valid=jnp.ones(3, bool),
-        mask_logits=jnp.ones((3, 2, 2, 2)),
+        slots=jnp.asarray([[0, 1], [2, 1]], jnp.int32),
+        mask_logits=jnp.ones((2, 2, 2, 2)),
         mask_boxes=jnp.asarray(boxes),
     )
 
@@ -35,7 +36,9 @@ def test_tracks_that_score_enough_are_below_the_truth():
         track_ids=np.zeros((1, 1), np.int32),
         instance_valid=np.zeros((1, 1), bool),
     )
-    system = System(lambda *_: {}, lambda *_: None, lambda clip: (), _step)
+    system = System(
+        lambda *_: {}, lambda *_: None, lambda clip: (), _step, Window(2, 2)
+    )
     picture = make_pictures(system, ["a"])({}, batch, 0)["clip"]
     assert picture.shape == (2 * SIDE + GAP, 2 * SIDE + GAP, 3)
     below = picture[SIDE + GAP :]

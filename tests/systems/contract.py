@@ -12,7 +12,7 @@ from data_pipeline.schema import check_batch
 from vis_jax.commands.run_settings import RunSettings
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch, Clip, Predictions
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, Window
 
 
 class Checked(NamedTuple):
@@ -145,7 +145,7 @@ def _with_junk(batch: Batch) -> Batch:
 
 
 def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
-    """Sorted, valid predictions that frames added as padding do not change."""
+    """Predictions that frames added as padding do not change."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
 
     @jax.jit
@@ -153,7 +153,7 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
         return system.step(variables, system.start(clip), clip)
 
     state, found = jax.device_get(first(variables, clip))
-    _check_predictions(found, clip)
+    _check_predictions(found, clip, system.window)
     same_state = jax.tree.map(
         lambda a, b: a.shape == b.shape, state, jax.eval_shape(system.start, clip)
     )
@@ -164,37 +164,40 @@ def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
         clip.size,
     )
     _, other = jax.device_get(first(variables, padded))
-    frames = len(clip.images)
-    assert other.mask_logits.shape[1] == frames + 1
+    rows = len(found.slots)
+    assert len(other.slots) == rows + 1
     np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
+    np.testing.assert_array_equal(found.slots, other.slots[:rows])
+    shown = found.slots >= 0
+    pairs = [(found.mask_logits, other.mask_logits)]
     if found.mask_boxes is not None:
-        assert other.mask_boxes is not None
-        assert not other.mask_boxes[:, frames:].any()
+        assert (other.slots[rows:] == -1).all()
+        pairs.append((found.mask_boxes, other.mask_boxes))
+    for ours, theirs in pairs:
         np.testing.assert_allclose(
-            found.mask_boxes, other.mask_boxes[:, :frames], atol=1e-2, rtol=1e-3
+            ours[shown], theirs[:rows][shown], atol=1e-2, rtol=1e-3
         )
-    np.testing.assert_allclose(
-        found.mask_logits, other.mask_logits[:, :frames], atol=1e-2, rtol=1e-3
-    )
     return clip, found
 
 
-def _check_predictions(found: Predictions, clip: Clip) -> None:
-    count, frames = found.mask_logits.shape[:2]
-    expected = dict(track_ids="i4", valid="?")
-    for name, dtype in expected.items():
-        value = getattr(found, name)
-        assert (value.shape, value.dtype) == ((count,), np.dtype(dtype)), name
-    assert (len(found.class_probs), found.class_probs.dtype) == (count, np.float32)
-    assert (frames, found.mask_logits.dtype) == (len(clip.images), np.float32)
+def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
+    slots = len(found.valid)
+    assert (found.valid.shape, found.valid.dtype) == ((slots,), np.dtype(bool))
+    assert (found.track_ids.shape, found.track_ids.dtype) == ((slots,), np.int32)
+    assert (len(found.class_probs), found.class_probs.dtype) == (slots, np.float32)
+    assert len(found.slots) == len(clip.images) + window.delay
+    assert (found.slots.dtype, found.mask_logits.dtype) == (np.int32, np.float32)
+    assert found.mask_logits.shape[:2] == found.slots.shape
     _check_masks(found, clip)
-    scores, valid = found.scores, found.valid
-    assert (np.diff(scores[valid]) <= 0).all()
-    probs, ids = found.class_probs, found.track_ids
+    for row in found.slots:
+        shown = row[row >= 0]
+        assert len(set(shown)) == len(shown)  # a track has one mask in a frame
+        assert (shown < slots).all()
+    probs, ids, valid = found.class_probs, found.track_ids, found.valid
     assert ((probs >= 0) & (probs <= 1)).all()
     assert (ids[valid] > 0).all()
     assert len(set(ids[valid])) == valid.sum()
-    assert np.isfinite(found.mask_logits[valid]).all()
+    assert np.isfinite(found.mask_logits[found.slots >= 0]).all()
     assert int(found.lost) >= 0
 
 
@@ -205,7 +208,8 @@ def _check_masks(found: Predictions, clip: Clip) -> None:
         assert height * clip.images.shape[2] == width * clip.images.shape[1]
         return
     boxes = found.mask_boxes
-    assert (boxes.shape, boxes.dtype) == ((*found.mask_logits.shape[:2], 4), np.float32)
+    assert (boxes.shape, boxes.dtype) == ((*found.slots.shape, 4), np.float32)
+    boxes = boxes[found.slots >= 0]
     assert (boxes >= 0).all()
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
     assert (boxes[..., 2:] <= np.asarray(clip.size)[::-1]).all()

@@ -18,6 +18,7 @@ from vis_jax.systems.mask_track_rcnn import (
     draw_pair,
     track_loss,
 )
+from vis_jax.systems.system import Window
 
 
 def _config(changes=None):
@@ -37,8 +38,9 @@ def _checked() -> Checked:
 @pytest.mark.slow
 def test_keeps_the_contract_of_systems():
     config, found = _config(), _checked().predictions
-    assert found.labels.shape == (config.test.tracks,)
-    assert found.valid.any()
+    assert found.valid.shape == (config.test.tracks,)
+    assert found.slots.shape[1] == config.test.objects
+    assert (found.slots >= 0).any()
 
 
 @pytest.mark.slow
@@ -46,19 +48,14 @@ def test_frame_by_frame_equals_the_whole_video():
     checked = _checked()
     clip, whole = checked.clip, checked.predictions
     step = jax.jit(checked.system.step)
-    state, frames = None, []
+    state = None
     for t in range(len(clip.images)):
         one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
         state = checked.system.start(one) if state is None else state
         state, found = step(checked.variables, state, one)
-        frames.append(found)
-    np.testing.assert_array_equal(found.track_ids, whole.track_ids)
+        np.testing.assert_array_equal(found.slots[0], whole.slots[t])
+        np.testing.assert_allclose(found.mask_boxes[0], whole.mask_boxes[t], atol=1e-2)
     np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
-    for t, found in enumerate(frames):
-        # Sorted by the scores up to then: compare by identity.
-        now, end = np.argsort(found.track_ids), np.argsort(whole.track_ids)
-        ours, theirs = found.mask_boxes[now, 0], whole.mask_boxes[end, t]
-        np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
 @pytest.mark.slow
@@ -185,12 +182,11 @@ def test_more_regions_than_anchors_of_a_frame_are_an_error(field):
         jax.eval_shape(system.loss, shapes, batch, jax.random.key(0))
 
 
-def test_clips_of_single_frames_are_all_that_a_tracker_reads():
-    clips = {"test.mode": "clip"}
-    build(_config(clips))
-    for name in ("clip_length", "clip_stride"):
-        with pytest.raises(ValueError, match=f"test.{name}: expected int, 1, got 2"):
-            _config({**clips, f"test.{name}": 2})
+def test_a_tracker_reads_clips_that_do_not_overlap():
+    clips = {"test.mode": "clip", "test.clip_length": 4}
+    assert build(_config(clips)).window == Window(4, 4)
+    whole = build(_config({"test.frame_buckets": (8,)})).window
+    assert whole == Window(None, None, buckets=(8,))
     with pytest.raises(ValueError, match=r"test.mode: expected 'video' with .* 'seq'"):
         build(_config({**clips, "test.tracker": "seq"}))
 

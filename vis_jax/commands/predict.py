@@ -7,11 +7,15 @@ examples:
 """
 
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+
+if TYPE_CHECKING:
+    from vis_jax.results.video import VideoResult
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -49,9 +53,10 @@ def run(values: flags.FlagValues) -> None:
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.evaluate.infer import make_infer
+    from vis_jax.evaluate.infer import make_stream
     from vis_jax.predict.loop import Wanted, predict, warning_lines
     from vis_jax.predict.sources import open_source
+    from vis_jax.results.collect import collect
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
@@ -64,10 +69,15 @@ def run(values: flags.FlagValues) -> None:
     system = parts.build_system(config)
     checkpoint = values.checkpoint or values.workdir
     variables = parts.load_model(system, checkpoint)
+    stream = make_stream(system, variables, config.test)
+
+    def infer(frames, *, height: int, width: int, num_frames: int) -> "VideoResult":
+        return collect(stream(frames), config.test.top, num_frames, (height, width))
+
     outputs = predict(
         source,
         values.output,
-        make_infer(system, variables, config.test),
+        infer,
         categories=categories,
         wanted=wanted,
         overwrite=values.overwrite,

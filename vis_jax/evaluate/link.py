@@ -16,7 +16,7 @@ from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import RunLengths, VideoDetections
 from vis_jax.evaluate.infer import final_frames, live_tracks
 from vis_jax.results.clock import NO_CLOCK
-from vis_jax.results.collect import Collector
+from vis_jax.results.collect import collect
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
 from vis_jax.structures import Clip, Detections, Predictions
@@ -87,7 +87,7 @@ def make_link(
             frames = final_frames(seen, piece, Render(), NO_CLOCK)
         else:
             frames = frames_of(seen, detections.masks)
-        return collect(frames, piece, rules.top)
+        return collect(frames, rules.top, piece.rows, piece.sizes.original)
 
     return link
 
@@ -105,14 +105,6 @@ def frames_of(seen: Predictions, masks: RunLengths) -> Iterator[FrameResult]:
         rows = np.where(slots[frame] >= 0, places[slots[frame]], -1)
         found = {i: rle for i, rle in enumerate(rles) if rle and rows[i] >= 0}
         yield FrameResult(frame, tracks, rows[list(found)], list(found.values()))
-
-
-def collect(frames: Iterator[FrameResult], piece: Piece, top: int) -> VideoResult:
-    """The tracks of a video from all its frames."""
-    collector = Collector(top)
-    for frame in frames:
-        collector.add(frame)
-    return collector.result(piece.rows, piece.sizes.original)
 
 
 def pad(found: Detections, frames: int, classes: int) -> Detections:

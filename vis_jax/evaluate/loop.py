@@ -11,7 +11,7 @@ import numpy as np
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.finished import PARTIAL, RESULTS, SCORES, TRUTH, Finished
 from vis_jax.evaluate.infer import Stream
-from vis_jax.results.collect import Collector
+from vis_jax.results.collect import collect
 
 __all__ = ["PARTIAL", "RESULTS", "SCORES", "TRUTH", "evaluate", "video_frames"]
 
@@ -52,10 +52,13 @@ def evaluate(
     for index, video in enumerate(bar):
         if video.video_id in finished:
             continue
-        collector = Collector(top, finished.folder)
-        for frame in stream(video_frames(dataset, index)):
-            collector.add(frame)
-        found = collector.result(video.length, (video.height, video.width))
+        found = collect(
+            stream(video_frames(dataset, index)),
+            top,
+            video.length,
+            (video.height, video.width),
+            finished.folder,
+        )
         finished.add(dataset, index, found)
     return finished.score(dataset)
 

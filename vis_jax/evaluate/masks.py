@@ -262,7 +262,7 @@ def divide(
     """As `upsample`, each pixel only for the largest logit among those shown."""
     large = _enlarge(logits, rows, columns)
     large = jnp.where(shown[..., None, None], large, -jnp.inf)
-    numbers = jnp.arange(large.shape[1], dtype=jnp.int32)[:, None, None]
+    numbers = jnp.arange(large.shape[1], dtype=jnp.int32)[None, :, None, None]
     own = large.argmax(axis=1)[:, None] == numbers
     return ((large > 0) & own).astype(jnp.uint8)
 

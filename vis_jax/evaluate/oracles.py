@@ -16,8 +16,9 @@ import numpy as np
 from data_pipeline.datasets.dataset import Truth
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import RunLengths, VideoDetections, in_chunks
-from vis_jax.evaluate.link import collect, frames_of
+from vis_jax.evaluate.link import frames_of
 from vis_jax.evaluate.masks import Sizes
+from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
 from vis_jax.structures import Detections, Predictions
 from vis_jax.systems.detect_then_track import (
@@ -151,7 +152,8 @@ def identify(
     ids = identities(detections, truth, piece.sizes, rule=rule)
     slots = _round_up(len(truth.labels))
     seen = _vote(jnp.asarray(ids), detections.found, slots=slots, classes=classes)
-    return collect(frames_of(seen, detections.masks), piece, top)
+    frames = frames_of(seen, detections.masks)
+    return collect(frames, top, piece.rows, piece.sizes.original)
 
 
 @functools.partial(jax.jit, static_argnames=("slots", "classes"))

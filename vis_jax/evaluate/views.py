@@ -98,7 +98,8 @@ def merge(
     # As many as there are pairs, so that the number of programs stays small.
     padded = np.resize(chosen, len(pairs))
     logits = [
-        jnp.asarray(v.found.mask_logits)[:, r[padded]] for v, r in zip(views, rows, strict=True)
+        jnp.asarray(v.found.mask_logits)[:, r[padded]]
+        for v, r in zip(views, rows, strict=True)
     ]
     tracks = LiveTracks(np.asarray(chosen, np.int32) + 1, mean[chosen])
     piece, objects = views[pivot].piece, np.arange(len(chosen))

@@ -1,6 +1,7 @@
 """The frames of one video, collected to its tracks."""
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +120,26 @@ class Collector:
             width=width,
             num_frames=num_frames,
         )
+
+
+def collect(
+    frames: Iterable[FrameResult],
+    top: int,
+    num_frames: int,
+    size: tuple[int, int],
+    folder: str | os.PathLike | None = None,
+) -> VideoResult:
+    """The tracks of a video from all its frames.
+
+    Args:
+      frames: in order.
+      top, folder: see `Collector`.
+      num_frames, size: see `Collector.result`.
+    """
+    collector = Collector(top, folder)
+    for frame in frames:
+        collector.add(frame)
+    return collector.result(num_frames, size)
 
 
 def best_pairs(probs: np.ndarray, top: int) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""A video through a system, clip by clip, whatever the length of a clip."""
+
+import functools
+import itertools
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.recipes import recipe
+from tests.systems.contract import first_batch
+from vis_jax.evaluate.infer import make_stream
+from vis_jax.results.clock import Clock
+from vis_jax.results.collect import collect
+from vis_jax.structures import Clip, Predictions
+from vis_jax.systems.mask_track_rcnn import build
+from vis_jax.systems.system import System, TestSettings, Window
+
+SIDE, FRAMES = 64, 6
+
+
+def _config(**test):
+    values = {"short_side": SIDE, "score": 0.0, "frame_buckets": (8,)} | test
+    return recipe(
+        "mask_track_rcnn_shapes",
+        "debug",
+        {f"test.{name}": value for name, value in values.items()},
+    )
+
+
+@functools.cache
+def _variables():
+    """Random values, without compiling what draws the model's own."""
+    config = _config()
+    shapes = jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
+    rng = np.random.default_rng(1)
+
+    def draw(path, x):
+        ones = np.float32(path[-1].key in ("scale", "var"))
+        noise = rng.normal(size=x.shape) / np.sqrt(max(x.size / x.shape[-1], 4))
+        return (ones + noise).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, dict(shapes))
+
+
+def _video():
+    """Two squares on noise."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 60, (FRAMES, SIDE, SIDE, 3)).astype(np.uint8)
+    for t, frame in enumerate(frames):
+        frame[8:24, 4 * t : 4 * t + 16] = (200, 180, 40)
+        frame[40:56, 40 - 4 * t : 56 - 4 * t] = (40, 60, 220)
+    return frames
+
+
+@functools.cache
+def _frames(**test):
+    config = _config(**test)
+    stream = make_stream(build(config), _variables(), config.test)
+    return list(stream(_video()))
+
+
+@pytest.mark.slow
+def test_the_length_of_a_clip_changes_nothing():
+    whole = _frames()
+    assert [frame.frame for frame in whole] == list(range(FRAMES))
+    assert sum(len(frame.rows) for frame in whole) > FRAMES
+    final = collect(whole, 10, FRAMES, (SIDE, SIDE))
+    for length in (1, 4):  # the last clip of four is half empty
+        clips = _frames(mode="clip", clip_length=length)
+        for ours, theirs in zip(clips, whole, strict=True):
+            assert ours.frame == theirs.frame
+            np.testing.assert_array_equal(ours.track_ids, theirs.track_ids)
+            # Masks of an untrained network: pixels at the threshold may round.
+            assert (ours.masks != theirs.masks).mean() < 1e-3
+        found = collect(clips, 10, FRAMES, (SIDE, SIDE))
+        np.testing.assert_array_equal(found.track_ids, final.track_ids)
+        np.testing.assert_array_equal(found.labels, final.labels)
+        np.testing.assert_allclose(found.scores, final.scores, rtol=1e-5)
+
+
+def _late(delay):
+    """Says of a frame, `delay` frames later, how light it was: rows that are full."""
+
+    def start(clip: Clip):
+        shape = (delay, *clip.images.shape[1:3])
+        return jnp.zeros(shape, jnp.float32)
+
+    def step(variables, state, clip: Clip):
+        light = clip.images[..., 0].astype(jnp.float32) - 0.5
+        frames = jnp.concatenate([state, light])
+        rows = frames.shape[0]
+        found = Predictions(
+            class_probs=jnp.full((1, 1), 0.5),
+            track_ids=jnp.ones(1, jnp.int32),
+            valid=jnp.ones(1, bool),
+            slots=jnp.zeros((rows, 1), jnp.int32),
+            mask_logits=frames[:, None],
+        )
+        length = clip.images.shape[0]
+        return frames[length : length + delay], found
+
+    nothing = lambda *_: None  # noqa: E731
+    return System(nothing, nothing, start, step, Window(2, 2, delay))
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_what_comes_late_is_said_of_the_right_frame(count, delay):
+    frames = np.zeros((count, 32, 32, 3), np.uint8)
+    for t, frame in enumerate(frames):
+        frame[: t + 1] = 1
+    stream = make_stream(_late(delay), {}, TestSettings(short_side=32))
+    found = list(stream(frames))
+    assert [one.frame for one in found] == list(range(count))
+    assert [int(one.masks[0, :, 0].sum()) for one in found] == list(range(1, count + 1))
+    assert list(stream(frames[:0])) == []
+
+
+def _images(count):
+    for t in range(count):
+        frame = np.zeros((32, 32, 3), np.uint8)
+        frame[: t + 1] = 1
+        yield frame
+
+
+def test_frames_come_out_while_the_video_is_read():
+    """Endless, and the last frames before a pause do not wait for its end."""
+    stream = make_stream(_late(0), {}, TestSettings(short_side=32))
+    endless = stream(itertools.chain(_images(9), itertools.cycle(_images(1))))
+    assert [next(endless).frame for _ in range(20)] == list(range(20))
+    endless.close()
+    go_on = threading.Event()
+
+    def with_pause():
+        yield from _images(6)
+        assert go_on.wait(60)
+        yield from _images(1)
+
+    clock = Clock()
+    paused = stream(with_pause(), clock=clock)
+    # The third clip follows once it is known whether another one comes.
+    assert [next(paused).frame for _ in range(4)] == [0, 1, 2, 3]
+    go_on.set()
+    assert [one.frame for one in paused] == [4, 5, 6]
+    assert set(clock.seconds) == {"decode", "model", "masks"}
+    assert all(seconds > 0 for seconds in clock.seconds.values())
+
+
+def test_an_error_of_the_reader_reaches_the_one_who_asks():
+    def broken():
+        yield from _images(5)
+        raise ValueError("frame 5: broken")
+
+    stream = make_stream(_late(0), {}, TestSettings(short_side=32))
+    found = []
+    with pytest.raises(ValueError, match="frame 5: broken"):
+        found += stream(broken())
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="frame 5: broken"):
+        for _ in stream(broken()):
+            pass
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.02)
+    assert threading.active_count() <= before  # no thread is left
