@@ -15,12 +15,17 @@ from vis_jax.metrics.video_ap import Scores, evaluate
 
 NUM_WORST = 5  # videos in the table
 _LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
+# What py-motmetrics counts in its own way.
+_MOTMETRICS = (
+    *("mota", "num_switches", "num_fragmentations"),
+    *("mostly_tracked", "partially_tracked", "mostly_lost"),
+)
 
 
 class Options(NamedTuple):
     """What is worked out beside the twelve numbers, and how."""
 
-    tracking: bool = False  # HOTA, DetA, .. IDF1, .. IDSW, Frag
+    tracking: bool = False  # HOTA, DetA, .. MOTA, .. IDF1, .. IDSW, Frag
     per_video: bool = False  # a list `videos`
     per_category: bool = False  # a list `categories`
     occlusion: bool = False  # AP and AR by occlusion (OVIS)
@@ -168,6 +173,10 @@ def format_table(report: dict) -> str:
             f"{best['score_threshold']:.2f}",
             "",
         ]
+    if "motmetrics" in report:
+        cells = [_cell(name, report["motmetrics"][name]) for name in _MOTMETRICS]
+        lines.append("by the rules of py-motmetrics")
+        lines += _aligned([list(_MOTMETRICS), cells]) + [""]
     if "errors" in report:
         lost = report["errors"]["lost"]
         lines.append("AP50 lost to")

@@ -14,6 +14,7 @@ from jaxtyping import (
     Int32,
     Key,
     PRNGKeyArray,
+    Shaped,
     UInt8,
     UInt32,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Int32",
     "Key",
     "PRNGKeyArray",
+    "Shaped",
     "UInt8",
     "UInt32",
 ]

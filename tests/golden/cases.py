@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from tests.golden import golden_weights
 
 FOLDER = Path(__file__).parent
+
+Results = dict[str, np.ndarray]  # our arrays by stored name
 
 
 class CaseError(ValueError):
@@ -163,6 +166,12 @@ def _count_error(stored, ours, few: bool) -> tuple[float, float]:
     else:
         differing, pixels = np.abs(ours - stored).max(), stored.max()
     return float(differing), 4.0 + 2e-4 * float(pixels)
+
+
+def instances(case: Case, prefix: str, last: str) -> list[str]:
+    """The names '<prefix>/<number>' of which the case stores the quantity `last`."""
+    pattern = re.compile(rf"({re.escape(prefix)}/\d+)/{re.escape(last)}")
+    return [m[1] for m in map(pattern.fullmatch, case.arrays) if m]
 
 
 def nhwc(array: np.ndarray) -> np.ndarray:

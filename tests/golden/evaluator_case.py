@@ -1,7 +1,4 @@
-"""Our metrics on the stored case of the official evaluator and of TrackEval.
-
-Curves over thresholds, of which the metrics here report the mean, have no entry.
-"""
+"""Our metrics on the stored case of public evaluators of tracks."""
 
 import re
 from pathlib import Path
@@ -11,33 +8,44 @@ import numpy as np
 from tests.golden.cases import Case
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.results_json import load_results, load_truth
-from vis_jax.metrics.tracking import tracking_scores
-from vis_jax.metrics.video_ap import evaluate
+from vis_jax.metrics.tracking import Measures, measure, pool
+from vis_jax.metrics.tracks import Results, Truth
+from vis_jax.metrics.tube_overlap import tube_overlap
+from vis_jax.metrics.video_ap import best_first, evaluate, indexed_tracks
+
+Arrays = dict[str, np.ndarray]
 
 _SCORE = 0.3  # of the predictions that the tracking metrics saw
-_CLEAR = {"TP": "CLR_TP", "FN": "CLR_FN", "FP": "CLR_FP"}
+# The columns of `motmetrics/..`; the first three are about identities.
+_MOTMETRICS = (
+    *("mota", "motp", "num_switches", "num_fragmentations", "mostly_tracked"),
+    *("partially_tracked", "mostly_lost", "num_false_positives", "num_misses"),
+    *("num_matches", "num_objects", "num_predictions", "precision", "recall"),
+)
 
 
-def compare(case: Case) -> dict[str, np.ndarray]:
+def compare(case: Case) -> Arrays:
     """Our arrays by stored name; the files lie in `evaluator/` beside the case."""
     folder = case.path.parent / "evaluator"
-    results: dict[str, np.ndarray] = {}
+    results: Arrays = {}
     for name in case.arrays:
         found = re.fullmatch(r"(\w+)/stats", name)
         if found:
-            results |= _average_precision(folder, found[1])
+            truth, predictions = _load(folder, found[1])
+            results |= _average_precision(truth, predictions, found[1])
+            results |= _tube_overlaps(truth, predictions, found[1])
             if any(x.startswith(f"tracking/{found[1]}/") for x in case.arrays):
-                results |= _tracking(folder, found[1])
+                results |= _tracking(truth, predictions, found[1])
     return {name: values for name, values in results.items() if name in case.arrays}
 
 
-def _load(folder: Path, name: str):
+def _load(folder: Path, name: str) -> tuple[Truth, Results]:
     truth = load_truth(folder / f"{name}_gt.json")
     return truth, load_results(folder / f"{name}_results.json", truth)
 
 
-def _average_precision(folder: Path, name: str) -> dict[str, np.ndarray]:
-    found = evaluate(*_load(folder, name))
+def _average_precision(truth: Truth, predictions: Results, name: str) -> Arrays:
+    found = evaluate(truth, predictions)
     stats = [-1 if value is None else value for value in found.stats.values()]
     return {
         f"{name}/stats": np.array(stats),
@@ -46,31 +54,60 @@ def _average_precision(folder: Path, name: str) -> dict[str, np.ndarray]:
     }
 
 
-def _tracking(folder: Path, name: str) -> dict[str, np.ndarray]:
-    truth, predictions = _load(folder, name)
-    scores = tracking_scores(
-        truth, predictions, class_aware=False, score_threshold=_SCORE
-    )
-    rows = {"OVERALL": scores} | {str(k): v for k, v in scores["videos"].items()}
+def _tube_overlaps(truth: Truth, predictions: Results, name: str) -> Arrays:
+    tracks = indexed_tracks(truth, official_quirks=True)
     results = {}
-    for video, row in rows.items():
-        for key, value in row.items():
-            if key in ("HOTA", "DetA", "AssA", "LocA", "videos"):
-                continue  # means over thresholds
-            identity = key.startswith("ID") and key != "IDSW"
-            path = f"Identity/{key}" if identity else f"CLEAR/{_CLEAR.get(key, key)}"
-            results[f"trackeval/{name}/{video}/{path}"] = np.asarray(value)
-    for video in truth.videos:
-        overlaps = video_overlaps(
-            [x for x in truth.tracks if x.video_id == video and not x.crowd],
-            [
-                x
-                for x in predictions.tracks
-                if x.video_id == video and x.score >= _SCORE
-            ],
-            kind="mask",
-            class_aware=False,
-        )
-        for t, iou in enumerate(overlaps.ious):
-            results[f"tracking/{name}/{video}/frame{t}/similarity"] = np.asarray(iou)
+    for key in {(x.video_id, x.category_id) for x in [*tracks, *predictions.tracks]}:
+        of_key = [
+            [x for x in part if (x.video_id, x.category_id) == key]
+            for part in (predictions.tracks, tracks)
+        ]
+        overlap = tube_overlap(best_first(of_key[0]), of_key[1], official_quirks=True)
+        results[f"{name}/ious/{key[0]}_{key[1]}"] = overlap.iou()
     return results
+
+
+def _tracking(truth: Truth, predictions: Results, name: str) -> Arrays:
+    results: Arrays = {}
+    videos: dict = {}
+    for video in truth.videos:
+        truths = [x for x in truth.tracks if x.video_id == video and not x.crowd]
+        kept = [
+            x for x in predictions.tracks if x.video_id == video and x.score >= _SCORE
+        ]
+        overlaps = video_overlaps(truths, kept, kind="mask", class_aware=False)
+        videos[video] = measure(overlaps, _SCORE)
+        for t, (rows, columns, iou) in enumerate(zip(*overlaps[:3], strict=True)):
+            path = f"tracking/{name}/{video}/frame{t}"
+            results[f"{path}/similarity"] = iou
+            results[f"{path}/gt_ids"] = np.array([truths[i].track_id for i in rows])
+            results[f"{path}/pred_ids"] = np.array([kept[i].position for i in columns])
+    for video, one in videos.items():
+        results |= _trackeval(one, f"{name}/{video}")
+        results[f"motmetrics/{name}/{video}"] = _motmetrics(one)
+    pooled = pool(videos)
+    overall = _motmetrics(pooled)
+    # Deviation: py-motmetrics adds up distances from means, so that one video without a
+    # match makes `motp` of all of them NaN.
+    if any(one.motmetrics.report()["motp"] is None for one in videos.values()):
+        overall[3 + _MOTMETRICS.index("motp")] = np.nan
+    results[f"motmetrics/{name}/OVERALL"] = overall
+    return results | _trackeval(pooled, f"{name}/OVERALL")
+
+
+def _trackeval(found: Measures, path: str) -> Arrays:
+    families = {"HOTA": found.hota, "CLEAR": found.clear, "Identity": found.identity}
+    return {
+        f"trackeval/{path}/{family}/{key}": np.asarray(value)
+        for family, values in families.items()
+        for key, value in values.items()
+    }
+
+
+def _motmetrics(found: Measures) -> np.ndarray:
+    report = found.motmetrics.report()
+    identity = {key: found.identity[key] for key in ("IDF1", "IDP", "IDR")}
+    if not report["num_predictions"]:
+        identity["IDP"] = None  # TrackEval: 0
+    values = [*identity.values(), *(report[key] for key in _MOTMETRICS)]
+    return np.array([np.nan if value is None else value for value in values])

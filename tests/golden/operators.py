@@ -1,7 +1,4 @@
-"""Our operators on the stored case of elementary ones.
-
-An operator that nothing here computes has no entry.
-"""
+"""Our operators on the stored case of elementary ones; more in `layers.py`."""
 
 import functools
 import re
@@ -10,17 +7,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from tests.compiled import compiled
-from tests.golden.cases import Case, nchw, nhwc
-from vis_jax.converters.transforms import kernel, same
-from vis_jax.layers.attention import MultiHeadAttention
-from vis_jax.layers.norm import GroupNorm, LayerNorm
+from tests.golden.cases import Case, Results, instances, nchw, nhwc
+from tests.golden.layers import attention_results, layer_results, resampling_results
 from vis_jax.losses.classification import sigmoid_focal
 from vis_jax.losses.lovasz import lovasz_hinge, lovasz_softmax
 from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
 from vis_jax.ops.assignment import hungarian
-from vis_jax.ops.bilinear import resize, sample_channels
+from vis_jax.ops.bilinear import sample_channels
 from vis_jax.ops.boxes import box_area, box_iou, generalized_box_iou
 from vis_jax.ops.deform_attn import deform_attn
 from vis_jax.ops.deform_conv import deform_conv
@@ -34,18 +30,10 @@ from vis_jax.ops.roi_align import (
     roi_levels,
 )
 
-Results = dict[str, np.ndarray]
-
 
 def compare(case: Case) -> Results:
     """Our arrays by stored name."""
     return functools.reduce(lambda all_, part: all_ | part(case), _PARTS, {})
-
-
-def instances(case: Case, prefix: str, last: str) -> list[str]:
-    """The names '<prefix>/<number>' of which the case stores the quantity `last`."""
-    pattern = re.compile(rf"({re.escape(prefix)}/\d+)/{re.escape(last)}")
-    return [m[1] for m in map(pattern.fullmatch, case.arrays) if m]
 
 
 def _deform_attn(case: Case) -> Results:
@@ -184,20 +172,6 @@ def deform_conv_results(case: Case) -> Results:
     return results
 
 
-def _bilinear(case: Case) -> Results:
-    maps, grid = (case.arrays[f"grid_sample/{x}"] for x in ("input", "grid"))
-    points = ((grid + 1) / 2).reshape(len(grid), -1, 2)
-    read = compiled(jax.vmap(sample_channels))(nhwc(maps), points)
-    read = read.reshape(*grid.shape[:3], -1)
-    results = {"grid_sample/bilinear_zeros_align_corners_False": nchw(read)}
-    enlarge = compiled(resize, static_argnums=1)
-    for name in instances(case, "resize", "input"):
-        output = f"{name}/bilinear_align_corners_False"
-        size = case.arrays[output].shape[2:]
-        results[output] = nchw(enlarge(nhwc(case.arrays[f"{name}/input"]), size))
-    return results
-
-
 def lovasz_results(case: Case) -> Results:
     """Losses and their gradients."""
     logits, labels = (case.arrays[f"lovasz_hinge/{x}"] for x in ("logits", "labels"))
@@ -255,6 +229,8 @@ def _mask_losses(case: Case) -> Results:
     count = int(masks[1]) if masks else len(logits)
     # Of one class: label 0 is inside and 1 is none.
     labels = (targets <= 0.5).astype(np.int32)
+    # Without the weights of the classes; no model has it so.
+    unweighted = functools.partial(optax.losses.sigmoid_focal_loss, gamma=2.0)
     return {
         "mask_losses/dice_loss": compiled(point_dice)(logits, targets).sum() / count,
         "mask_losses/sigmoid_ce_loss": compiled(point_bce)(logits, targets).sum()
@@ -263,6 +239,9 @@ def _mask_losses(case: Case) -> Results:
         "mask_losses/batch_sigmoid_ce_cost": compiled(pairwise_bce)(logits, others),
         "mask_losses/sigmoid_focal_loss_alpha0.25_gamma2": compiled(sigmoid_focal)(
             logits[..., None], labels
+        ),
+        "mask_losses/sigmoid_focal_loss_alpha-1_gamma2": compiled(unweighted)(
+            logits, targets
         ),
     }
 
@@ -312,67 +291,17 @@ def _hungarian(case: Case) -> Results:
     return results
 
 
-def _norms(case: Case) -> Results:
-    results = {}
-    for name in instances(case, "group_norm", "output"):
-        x = nhwc(case.arrays[f"{name}/input"])
-        note = case.manifest["arrays"][f"{name}/output"].get("note", "")
-        groups = re.search(r"(\d+) groups", note)
-        if groups is None or int(groups[1]) != np.gcd(32, x.shape[-1]):
-            continue  # the layers here have no other number
-        scale, bias = (case.arrays[f"{name}/{x}"] for x in ("weight", "bias"))
-        run = compiled(GroupNorm().apply)
-        results[f"{name}/output"] = nchw(
-            run({"params": dict(scale=scale, bias=bias)}, x)
-        )
-    x = case.arrays["layer_norm/input"]
-    ones = np.ones(x.shape[-1], np.float32)
-    variables = {"params": dict(scale=ones, bias=0 * ones)}
-    results["layer_norm/output"] = compiled(LayerNorm().apply)(variables, x)
-    # As in the blocks of Swin.
-    exact = functools.partial(jax.nn.gelu, approximate=False)
-    results["gelu/exact"] = compiled(exact)(case.arrays["gelu/input"])
-    return results
-
-
-def _attention(case: Case) -> Results:
-    query, key, value = (
-        case.arrays[f"multihead_attention/{x}"].swapaxes(0, 1)
-        for x in ("query", "key", "value")
-    )
-    blocked = case.arrays["multihead_attention/attn_mask"]
-    heads = len(blocked) // len(query)
-    attend = ~blocked.reshape(len(query), heads, *blocked.shape[1:])
-    if (attend != attend[:, :1]).any():
-        return {}  # every head of ours looks where the others do
-    module = MultiHeadAttention(query.shape[-1], heads)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), query, key, value)
-    weights, params = case.weights("multihead_attention"), {}
-    parts = [np.split(weights[f"in_proj_{x}"], 3) for x in ("weight", "bias")]
-    names = dict(zip(("query", "key", "value"), zip(*parts, strict=True), strict=True))
-    names["out"] = (weights["out_proj.weight"], weights["out_proj.bias"])
-    for name, (matrix, bias) in names.items():
-        entry = shapes["params"][name]
-        params[name] = dict(
-            kernel=kernel(matrix, entry["kernel"].shape),
-            bias=same(bias, entry["bias"].shape),
-        )
-    run = compiled(module.apply)
-    out = run({"params": params}, query, key, value, attend[:, 0])
-    return {"multihead_attention/output": out.swapaxes(0, 1)}
-
-
 _PARTS: tuple[Callable[[Case], Results], ...] = (
     _deform_attn,
     _roi_align,
     _pyramid,
     _boxes,
     deform_conv_results,
-    _bilinear,
+    resampling_results,
     lovasz_results,
     _mask_losses,
     _points,
     _hungarian,
-    _norms,
-    _attention,
+    layer_results,
+    attention_results,
 )

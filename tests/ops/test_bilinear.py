@@ -4,10 +4,18 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from tests.compiled import compiled
-from vis_jax.ops.bilinear import resize, sample, sample_channels
+from vis_jax.ops.bilinear import (
+    resize,
+    resize_corners,
+    resize_nearest,
+    sample,
+    sample_channels,
+)
 
 _sample, _channels = compiled(sample), compiled(sample_channels)
-_resize = compiled(resize, static_argnums=1)
+_resize, _corners, _nearest = (
+    compiled(x, static_argnums=1) for x in (resize, resize_corners, resize_nearest)
+)
 
 
 def _half_pixel(x, size):
@@ -38,6 +46,38 @@ def test_resize_is_the_half_pixel_formula(size):
     x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
     expected = _half_pixel(x, size)
     np.testing.assert_allclose(_resize(x, size), expected, atol=1e-6)
+
+
+def test_corners_stay_where_they_are():
+    x = np.array([[0.0, 4.0], [8.0, 12.0]]).reshape(2, 2, 1)
+    expected = np.add.outer([0, 4, 8], [0, 2, 4])
+    np.testing.assert_allclose(_corners(x, (3, 3))[..., 0], expected, atol=1e-6)
+    np.testing.assert_allclose(_corners(x, (1, 2))[..., 0], [[0, 4]])
+    np.testing.assert_allclose(_corners(x[:1, :1], (2, 3)), np.zeros((2, 3, 1)))
+
+
+@pytest.mark.parametrize("size", [(7, 3), (2, 9)])
+def test_corners_are_the_formula(size):
+    x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
+    expected = np.zeros((*size, 2))
+    for i, j in np.ndindex(*size):
+        y, z = i * 3 / (size[0] - 1), j * 4 / (size[1] - 1)
+        for row, column in np.ndindex(4, 5):
+            weight = max(1 - abs(y - row), 0) * max(1 - abs(z - column), 0)
+            expected[i, j] += weight * x[row, column]
+    np.testing.assert_allclose(_corners(x, size), expected, atol=1e-6)
+    batch = _corners(np.stack([x, -x]), size)
+    np.testing.assert_allclose(batch[1], -expected, atol=1e-6)
+
+
+def test_nearest_takes_the_first_pixel_of_each_cell():
+    x = np.arange(48, dtype=np.int32).reshape(4, 12, 1)
+    np.testing.assert_array_equal(_nearest(x, (2, 3)), x[::2, ::4])
+    np.testing.assert_array_equal(
+        _nearest(x[:2, :3], (3, 6))[..., 0],
+        [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [12, 12, 13, 13, 14, 14]],
+    )
+    assert _nearest(x > 5, (2, 3)).dtype == bool
 
 
 def test_pixel_centres_corners_and_outside():

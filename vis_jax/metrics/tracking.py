@@ -2,21 +2,37 @@
 
 Luiten et al., "HOTA", IJCV 2021; Bernardin and Stiefelhagen, "CLEAR MOT", 2008; Ristani
 et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking",
-2016. Crowd tracks are left out; a mask without pixels counts as absent. Letters: D
-predicted tracks, G annotated tracks, T frames, of one video.
+2016. CLEAR also by the rules of py-motmetrics. Crowd tracks are left out; a mask
+without pixels counts as absent. Letters: D predicted tracks, G annotated tracks, T
+frames, of one video.
 """
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
+from vis_jax.metrics.clear_motmetrics import Counts, count, total
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
 from vis_jax.metrics.tracks import Id, Results, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
+
+
+class Measures(NamedTuple):
+    """Everything that is worked out of one video, or of all of them pooled.
+
+    The dictionaries are TrackEval's, with its names, and its 0 or 1 where nothing is
+    defined.
+    """
+
+    hota: dict  # arrays over 19 thresholds of IoU
+    clear: dict
+    identity: dict
+    motmetrics: Counts
 
 
 def tracking_scores(
@@ -40,10 +56,11 @@ def tracking_scores(
       progress: show a bar if it takes more than some seconds.
 
     Returns:
-      HOTA, DetA, AssA, LocA (means over 19 thresholds), MOTA, MOTP, IDF1, IDP, IDR as
-      fractions, None if no annotated track is ever visible; IDSW, Frag and the counts
-      TP, FN, FP, IDTP, IDFN, IDFP; `videos`: the same by video id; with `sweep`,
-      `best`: {score_threshold, IDF1}.
+      HOTA, DetA, AssA, LocA, DetRe, DetPr, AssRe, AssPr (means over 19 thresholds),
+      MOTA, sMOTA, MOTP, Re, Pr, IDF1, IDP, IDR as fractions, None if no annotated track
+      is ever visible; IDSW, Frag, MT, PT, ML and the counts TP, FN, FP, IDTP, IDFN,
+      IDFP; `motmetrics`: see `Counts.report`; `videos`: the same by video id; with
+      `sweep`, `best`: {score_threshold, IDF1}.
 
     Raises:
       ValueError: an unknown kind.
@@ -51,8 +68,7 @@ def tracking_scores(
     if kind not in ("mask", "box"):
         raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
-    metrics = _metrics()
-    found: dict[Id, list[dict]] = {}
+    found: dict[Id, Measures] = {}
     curve = np.zeros((len(SWEEP), 3))
     videos = sorted(truth.videos)
     for video_id in tqdm(videos, "tracking", delay=5, disable=not progress):
@@ -62,19 +78,38 @@ def tracking_scores(
             kind=kind,
             class_aware=class_aware,
         )
-        data = _trackeval_data(overlaps, overlaps.scores >= score_threshold)
-        found[video_id] = [metric.eval_sequence(data) for metric in metrics]
+        found[video_id] = measure(overlaps, score_threshold)
         if sweep:
             curve += _identity_counts(overlaps)
-    pooled = [
-        metric.combine_sequences({v: found[v][m] for v in found})
-        for m, metric in enumerate(metrics)
-    ]
-    scores = _summary(*pooled)
-    scores["videos"] = {video_id: _summary(*one) for video_id, one in found.items()}
+    scores = _summary(pool(found))
+    scores["videos"] = {video_id: _summary(one) for video_id, one in found.items()}
     if sweep:
         scores["best"] = _best_threshold(curve)
     return scores
+
+
+def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
+    """All tracking metrics of one video.
+
+    Args:
+      overlaps: of all predictions.
+      score_threshold: predictions below it are left out.
+    """
+    kept = overlaps.scores >= score_threshold
+    data = _trackeval_data(overlaps, kept)
+    hota, clear, identity = (metric.eval_sequence(data) for metric in _metrics())
+    by_motmetrics = count(overlaps, kept, iou_threshold=IOU_THRESHOLD)
+    return Measures(hota, clear, identity, by_motmetrics)
+
+
+def pool(videos: dict[Id, Measures]) -> Measures:
+    """The same of several videos together, by adding counts."""
+    hota, clear, identity = (
+        metric.combine_sequences({video: one[m] for video, one in videos.items()})
+        for m, metric in enumerate(_metrics())
+    )
+    by_motmetrics = total(one.motmetrics for one in videos.values())
+    return Measures(hota, clear, identity, by_motmetrics)
 
 
 def _metrics() -> tuple:
@@ -140,17 +175,21 @@ def _best_threshold(counts: np.ndarray) -> dict[str, float | None]:
     return {"score_threshold": float(SWEEP[best]), "IDF1": float(idf1[best])}
 
 
-def _summary(hota: dict, clear: dict, identity: dict) -> dict:
-    means = {key: hota[key] for key in ("HOTA", "DetA", "AssA", "LocA")}
-    ratios = {key: clear[key] for key in ("MOTA", "MOTP")}
-    ratios |= {key: identity[key] for key in ("IDF1", "IDP", "IDR")}
-    counts = {key: clear[key] for key in ("IDSW", "Frag")}
-    counts |= {key: clear[f"CLR_{key}"] for key in ("TP", "FN", "FP")}
-    counts |= {key: identity[key] for key in ("IDTP", "IDFN", "IDFP")}
+def _summary(found: Measures) -> dict:
+    means = ("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr")
+    hota, clear, identity, motmetrics = found
+    clear = {key.removeprefix("CLR_"): value for key, value in clear.items()}
     fractions: dict[str, float | None] = {
-        **{key: float(np.mean(value)) for key, value in means.items()},
-        **{key: float(value) for key, value in ratios.items()},
+        **{key: float(np.mean(hota[key])) for key in means},
+        **{key: float(clear[key]) for key in ("MOTA", "sMOTA", "MOTP", "Re", "Pr")},
+        **{key: float(identity[key]) for key in ("IDF1", "IDP", "IDR")},
     }
-    if not counts["TP"] + counts["FN"]:  # TrackEval gives 0, and 1 for LocA
+    counts = ("IDSW", "Frag", "MT", "PT", "ML", "TP", "FN", "FP")
+    if not clear["TP"] + clear["FN"]:  # TrackEval gives 0, and 1 for LocA
         fractions = dict.fromkeys(fractions)
-    return {**fractions, **{key: int(value) for key, value in counts.items()}}
+    return {
+        **fractions,
+        **{key: int(clear[key]) for key in counts},
+        **{key: int(identity[key]) for key in ("IDTP", "IDFN", "IDFP")},
+        "motmetrics": motmetrics.report(),
+    }

@@ -131,6 +131,15 @@ def indexed_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
     return [by_id[track.track_id] for track in ordered]
 
 
+def best_first(predictions: list[ResultTrack]) -> list[ResultTrack]:
+    """The predictions of one video and category that are matched, in their order.
+
+    Equal scores keep the order of the file.
+    """
+    order = np.argsort([-x.score for x in predictions], kind="stable")
+    return [predictions[i] for i in order[: MAX_PREDICTIONS[-1]]]
+
+
 def match(
     predictions: list[ResultTrack],
     truths: list[TruthTrack],
@@ -148,8 +157,7 @@ def match(
       ranges: which tracks count, A of them.
       official_quirks: a track with id 0 is never found.
     """
-    order = np.argsort([-x.score for x in predictions], kind="stable")
-    best = [predictions[i] for i in order[: MAX_PREDICTIONS[-1]]]
+    best = best_first(predictions)
     shape = (len(ranges), len(IOU_THRESHOLDS), len(best))
     low, high = np.array([r.area for r in ranges]).T[..., None]
     area = np.array([x.mean_area for x in best])

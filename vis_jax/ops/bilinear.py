@@ -6,8 +6,9 @@ in [0, 1] is that position divided by n ("align_corners=False" in PyTorch).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, Float, Float32, Shaped
 
 
 def resize(
@@ -24,6 +25,53 @@ def resize(
     """
     shape = (*x.shape[:-3], *size, x.shape[-1])
     return jax.image.resize(x, shape, method="bilinear", antialias=False)
+
+
+def resize_corners(
+    x: Float[Array, "*lead H W C"], size: tuple[int, int]
+) -> Float[Array, "*lead _ _ C"]:
+    """Bilinear resize that puts the outermost pixel centres onto each other.
+
+    "align_corners=True" in PyTorch, as in the semantic branch of Hybrid Task Cascade.
+
+    Args:
+      x: maps; the last three axes are height, width, channels.
+      size: new height and width in pixels; of 1 pixel it is the first one.
+
+    Returns:
+      The resized maps, in the dtype of `x`.
+    """
+    rows, columns = map(_corner_weights, x.shape[-3:-1], size)
+    weights = (jnp.asarray(w, x.dtype) for w in (rows, columns))
+    return jnp.einsum(
+        "...hwc,yh,xw->...yxc", x, *weights, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _corner_weights(length: int, size: int) -> Float32[np.ndarray, "size length"]:
+    """Weight of every pixel of an axis at every new one."""
+    at = np.linspace(0.0, length - 1.0, size)
+    near = 1.0 - np.abs(at[:, None] - np.arange(length))
+    return np.maximum(near, 0.0).astype(np.float32)
+
+
+def resize_nearest(
+    x: Shaped[Array, "*lead H W C"], size: tuple[int, int]
+) -> Shaped[Array, "*lead _ _ C"]:
+    """Resize without new values: new pixel i is pixel floor(i H / size) of the map.
+
+    The rule of PyTorch's and OpenCV's "nearest", by which a label map is reduced to its
+    pixels 0, 8, 16, ..
+
+    Args:
+      x: maps; the last three axes are height, width, channels.
+      size: new height and width in pixels.
+    """
+    rows, columns = (
+        np.arange(n) * length // n
+        for n, length in zip(size, x.shape[-3:-1], strict=True)
+    )
+    return jnp.take(jnp.take(x, rows, axis=-3), columns, axis=-2)
 
 
 def sample(

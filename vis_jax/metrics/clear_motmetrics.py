@@ -1,0 +1,143 @@
+"""CLEAR metrics by the rules of py-motmetrics 1.4.0, in which papers report MOTA.
+
+Bernardin and Stiefelhagen, "CLEAR MOT", 2008. They differ from those of TrackEval: a
+pair of any earlier frame is kept, not only one of the frame just before; a track is
+mostly tracked from 80 % of its frames, not above; and a track that is not visible for a
+while is no fragment for that.
+Letters: D predicted tracks, G annotated tracks, of one frame.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vis_jax.metrics.frame_overlaps import VideoOverlaps
+
+
+class Counts(NamedTuple):
+    """Counts of one video or the sums over several, by the names of py-motmetrics."""
+
+    num_switches: int = 0
+    num_fragmentations: int = 0
+    mostly_tracked: int = 0  # found in at least 80 % of its frames
+    partially_tracked: int = 0
+    mostly_lost: int = 0  # found in less than 20 %
+    num_false_positives: int = 0
+    num_misses: int = 0
+    num_matches: int = 0  # without switches
+    num_objects: int = 0  # annotated masks
+    num_predictions: int = 0  # predicted masks
+    distance: float = 0.0  # 1 - IoU, summed over matches and switches
+
+    def report(self) -> dict[str, float | int | None]:
+        """Ratios and counts by the names of py-motmetrics; None where undefined.
+
+        `motp` is a mean distance, 0 at best. py-motmetrics gives NaN, and infinities,
+        where this gives None, also for several videos if one of them has no match.
+        """
+        found = self.num_matches + self.num_switches
+        errors = self.num_misses + self.num_switches + self.num_false_positives
+        ratios = {
+            "mota": _ratio(self.num_objects - errors, self.num_objects),
+            "motp": _ratio(self.distance, found),
+            "precision": _ratio(found, found + self.num_false_positives),
+            "recall": _ratio(found, self.num_objects),
+        }
+        return ratios | dict(zip(self._fields[:-1], self, strict=False))
+
+
+def total(parts: Iterable[Counts]) -> Counts:
+    """Counts added up."""
+    return Counts(*map(sum, zip(Counts(), *parts, strict=True)))
+
+
+def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) -> Counts:
+    """Matches the tracks of one video frame by frame and counts what comes of it.
+
+    Args:
+      overlaps: of all predictions.
+      kept: bool, the predictions that take part.
+      iou_threshold: pairs below never match.
+    """
+    last: dict[int, int] = {}  # prediction that a track was matched with last
+    history: defaultdict[int, list[bool]] = defaultdict(list)  # found, where visible
+    frames = []
+    for rows, columns, ious in zip(*overlaps[:3], strict=True):
+        truth_ids, result_ids = rows.tolist(), columns[kept[columns]].tolist()
+        iou = ious[:, kept[columns]]
+        pairs = _pairs(
+            truth_ids, result_ids, iou, iou_threshold=iou_threshold, last=last
+        )
+        switches = 0
+        for g, d in pairs.items():
+            switches += last.get(truth_ids[g], result_ids[d]) != result_ids[d]
+            last[truth_ids[g]] = result_ids[d]
+        for g, truth_id in enumerate(truth_ids):
+            history[truth_id].append(g in pairs)
+        frame = Counts(
+            num_switches=switches,
+            num_false_positives=len(result_ids) - len(pairs),
+            num_misses=len(truth_ids) - len(pairs),
+            num_matches=len(pairs) - switches,
+            num_objects=len(truth_ids),
+            num_predictions=len(result_ids),
+            distance=sum(1 - float(iou[pair]) for pair in pairs.items()),
+        )
+        frames.append(frame)
+    return total([*frames, *map(_track_counts, history.values())])
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _pairs(
+    truth_ids: list[int],
+    result_ids: list[int],
+    iou: np.ndarray,
+    *,
+    iou_threshold: float,
+    last: dict[int, int],
+) -> dict[int, int]:
+    """Which prediction each track of a frame has, by their places in the frame.
+
+    Args:
+      truth_ids, result_ids: G and D of them.
+      iou: float64[G, D].
+      iou_threshold: pairs below never match.
+      last: the prediction that a track was matched with last, by their ids.
+    """
+    admissible = iou >= iou_threshold
+    pairs: dict[int, int] = {}
+    place = {result_id: d for d, result_id in enumerate(result_ids)}
+    for g, truth_id in enumerate(truth_ids):
+        d = place.get(last.get(truth_id, -1))
+        if d is not None and admissible[g, d] and d not in pairs.values():
+            pairs[g] = d
+    # The most pairs first, then the most IoU.
+    value = np.where(admissible, iou, -1e6)
+    value[list(pairs)] = value[:, list(pairs.values())] = -1e6
+    for g, d in zip(*linear_sum_assignment(value, maximize=True), strict=True):
+        if value[g, d] >= 0:
+            pairs[int(g)] = int(d)
+    return pairs
+
+
+def _track_counts(found: list[bool]) -> Counts:
+    """The part of the counts that comes from one track.
+
+    Args:
+      found: whether it was matched, for each frame in which it is visible.
+    """
+    share = sum(found) / len(found)
+    places = np.flatnonzero(found).tolist()
+    return Counts(
+        num_fragmentations=sum(b - a > 1 for a, b in pairwise(places)),
+        mostly_tracked=int(share >= 0.8),
+        partially_tracked=int(0.2 <= share < 0.8),
+        mostly_lost=int(share < 0.2),
+    )
