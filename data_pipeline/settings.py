@@ -40,7 +40,7 @@ class Shapes:
     # Frames of a video, or the least and the most, drawn for each video.
     length: Count | tuple[Count, Count] = (20, 30)
     # Number, size, speed and likeness of the shapes, and how much they hide each other.
-    difficulty: Literal["easy", "medium", "hard"] = "easy"
+    difficulty: Literal["easy", "medium", "hard", "crowd"] = "easy"
 
     def __post_init__(self):
         if isinstance(self.length, tuple) and self.length[0] > self.length[1]:
