@@ -1,6 +1,6 @@
 """What association is worth on moving shapes: perfect masks, trivial identities.
 
-Run: python benchmarks/bench_oracles.py [--videos 50] [--least-iou 0.1]
+Run: python benchmarks/bench_oracles.py [--videos 50] [--length 24] [--least-iou 0.1]
 
 Both oracles see every true mask with its class. `random` deals the identities of each
 frame at random among its instances; `previous frame` gives a mask the identity of the
@@ -120,12 +120,16 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=50, help="of the val split")
+    parser.add_argument("--length", type=int, help="frames; by default 20 to 30")
     parser.add_argument("--least-iou", type=float, default=0.1)
     flags = parser.parse_args()
+    length = flags.length or (20, 30)
     print("| difficulty | identities | AP | AP50 | IDF1 |")
     print("| --- | --- | --- | --- | --- |")
     for difficulty in DIFFICULTIES:
-        dataset = MovingShapes("val", num_videos=flags.videos, difficulty=difficulty)
+        dataset = MovingShapes(
+            "val", num_videos=flags.videos, length=length, difficulty=difficulty
+        )
         truth = parse_truth(to_ytvis(dataset))
         for name, oracle in oracles(flags.least_iou).items():
             row = measure(dataset, truth, oracle)

@@ -4,8 +4,8 @@ Run:   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shap
 Long:  the same with --config configs/ifr_shapes.py:large,steps=15000
 Smoke: the same with --config configs/ifr_shapes.py:debug (any CPU, about a minute)
 
-`decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium or hard; `large` has
-videos of 96 x 160 pixels instead of 64 x 96, and 20,000 of them instead of 1,000.
+`decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium, hard or crowd;
+`large` has videos of 96 x 160 pixels instead of 64 x 96, and 20,000 instead of 1,000.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ Run:   python -m vis_jax.main --config configs/mask_track_rcnn_shapes.py \\
            --workdir runs/mask_track_rcnn_shapes
 Smoke: the same with --config configs/mask_track_rcnn_shapes.py:debug (any CPU)
 
-`difficulty` is easy, medium or hard. `--config.test.tracker` of `evaluate` is
+`difficulty` is easy, medium, hard or crowd. `--config.test.tracker` of `evaluate` is
 mask_track, iou, deep_sort or seq; `compare` runs them all on the same detections.
 """
 

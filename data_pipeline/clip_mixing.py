@@ -47,7 +47,10 @@ def plan_still(
     """
     clip = plan_clip(seed, position, extents, config, streams=(_EPOCH, _CLIP))
     rng = generator(_VIEWS, seed, position)
-    return clip._replace(views=draw_views(rng, config.frames, motion))
+    return clip._replace(
+        frame_ids=np.zeros(config.frames, np.int32),
+        views=draw_views(rng, config.frames, motion),
+    )
 
 
 def plan_joint(

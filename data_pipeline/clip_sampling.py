@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from data_pipeline.datasets.dataset import Video
+from data_pipeline.frame_sampling import draw_near, draw_steps
 from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
@@ -27,11 +28,12 @@ class ClipPlan(NamedTuple):
     """What is done to make one clip of T frames."""
 
     video: int  # index in the data set
-    frame_ids: np.ndarray  # int32 [T], ascending
+    # int32 [T], ascending; fewer where the video ends before: the others are padding.
+    frame_ids: np.ndarray
     crop: tuple[int, int, int, int]  # top, left, height, width in source pixels
-    short_side: int  # pixels; what was drawn
+    short_side: int  # pixels; what was drawn, without effect if zoomed
     size: tuple[int, int]  # height, width of the content after resizing
-    flip: bool
+    flip: np.ndarray  # bool [T], which frames are mirrored
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
     # Of an image set in motion: float64 [T, 4], see `pseudo_clip.draw_views`.
     views: np.ndarray | None = None
@@ -88,15 +90,25 @@ def plan_clip(
     video = int(generator(of_epochs, seed, epoch).permutation(len(extents))[index])
     length, height, width = (int(value) for value in extents[video])
     rng = generator(of_clips, seed, position)
+    # What came later has streams of its own: clips of earlier settings stay the same.
+    frame_rng, flip_rng, zoom_rng = rng.spawn(3)
     # All is drawn for any settings, so that switching one thing leaves the others.
-    frame_ids = draw_frames(rng, length, clips.frames, clips.frame_range)
+    frame_ids = draw_near(rng, length, clips.frames, clips.frame_range)
+    if clips.sampling.kind != "near":
+        step = clips.sampling.max_step if clips.sampling.kind == "steps" else 1
+        frame_ids = draw_steps(frame_rng, length, clips.frames, step)
     short_side = int(clips.short_side[rng.integers(len(clips.short_side))])
-    flip = bool(rng.random() < clips.flip)
+    flip = np.full(clips.frames, rng.random() < clips.flip)
+    if clips.flip_per == "frame":
+        flip = flip_rng.random(clips.frames) < clips.flip
     colour = 1.0 + clips.colour * rng.uniform(-1.0, 1.0, 3)
     crop = _draw_crop(rng, height, width, clips.crop)
     size = resized_size(
         *crop[2:], short_side, long_side=clips.long_side, canvas=clips.canvas
     )
+    if clips.zoom is not None:
+        scale = zoom_rng.uniform(*clips.zoom)
+        crop, size = draw_window(zoom_rng, (height, width), scale, canvas=clips.canvas)
     return ClipPlan(
         video, frame_ids, crop, short_side, size, flip, tuple(colour.tolist())
     )
@@ -146,25 +158,6 @@ def batch_positions(
     return (range(first, first + local) for first in starts)
 
 
-def draw_frames(
-    rng: np.random.Generator, length: int, frames: int, frame_range: int
-) -> np.ndarray:
-    """A uniform key frame and others near it: int32 [T], ascending.
-
-    The others differ if the video has enough frames within `frame_range` of the key
-    frame; otherwise all of these are taken and some repeat.
-
-    Deviation: Mask2Former draws the others with replacement; the same for T = 2.
-    """
-    key = int(rng.integers(length))
-    low, high = max(0, key - frame_range), min(length - 1, key + frame_range)
-    near = np.delete(np.arange(low, high + 1), key - low)
-    others = rng.permutation(near)[: frames - 1]
-    missing = frames - 1 - len(others)
-    repeats = rng.integers(low, high + 1, missing)
-    return np.sort(np.concatenate([[key], others, repeats])).astype(np.int32)
-
-
 def resized_size(
     height: int,
     width: int,
@@ -205,6 +198,41 @@ def _draw_crop(
     top = int(rng.integers(height - sides[0] + 1))
     left = int(rng.integers(width - sides[1] + 1))
     return top, left, sides[0], sides[1]
+
+
+def draw_window(
+    rng: np.random.Generator,
+    extent: tuple[int, int],
+    scale: float,
+    *,
+    canvas: tuple[int, int],
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """A window of the size of the canvas, anywhere in the scaled frame.
+
+    Where the scaled frame is smaller than the canvas, all of it is taken. As the clips
+    of Johnander et al., "Video Instance Segmentation with Recurrent Graph Neural
+    Networks", whose code puts smaller frames in the middle of the canvas.
+
+    Args:
+      rng: source of the place.
+      extent: height and width of the source in pixels.
+      scale: target pixels for one source pixel.
+      canvas: height and width in target pixels.
+
+    Returns:
+      Top, left, height and width in source pixels; height and width of the result.
+    """
+    sides, size = [], []
+    for side, limit in zip(extent, canvas, strict=True):
+        cut = min(side, max(1, round(limit / scale)))
+        sides.append(cut)
+        whole = cut == side
+        size.append(min(limit, max(1, round(side * scale))) if whole else limit)
+    top, left = (
+        int(rng.integers(side - cut + 1))
+        for side, cut in zip(extent, sides, strict=True)
+    )
+    return (top, left, sides[0], sides[1]), (size[0], size[1])
 
 
 def generator(kind: int, seed: int, number: int) -> np.random.Generator:

@@ -5,7 +5,7 @@ masks at their final size, in the graph. Letters: h w source pixels, H W after r
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -48,11 +48,17 @@ class Renders(Protocol):
         ...
 
 
-def plan_features(plan: ClipPlan) -> dict[str, object]:
-    """What every source needs of a plan."""
+def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
+    """What every source needs of a plan.
+
+    A graph has as many frames for every clip: where the plan has fewer than `frames`,
+    the last one repeats. `real` counts those of the plan.
+    """
+    missing = frames - len(plan.frame_ids)
     return {
         "video": plan.video,
-        "frame_ids": plan.frame_ids,
+        "frame_ids": np.pad(plan.frame_ids, (0, missing), "edge"),
+        "real": len(plan.frame_ids),
         "crop": np.array(plan.crop, np.int32),
         "size": np.array(plan.size, np.int32),
         "flip": plan.flip,
@@ -65,9 +71,10 @@ def plan_signature(frames: int) -> dict[str, tf.TensorSpec]:
     return {
         "video": tf.TensorSpec([], tf.int64),
         "frame_ids": tf.TensorSpec([frames], tf.int32),
+        "real": tf.TensorSpec([], tf.int32),
         "crop": tf.TensorSpec([4], tf.int32),
         "size": tf.TensorSpec([2], tf.int32),
-        "flip": tf.TensorSpec([], tf.bool),
+        "flip": tf.TensorSpec([frames], tf.bool),
         "colour": tf.TensorSpec([3], tf.float32),
     }
 
@@ -81,7 +88,8 @@ class FolderSource:
     """
 
     def __init__(self, dataset: YouTubeVis, frames: int):
-        self._dataset, self._plain = dataset, PlainFiles(dataset.root)
+        self._dataset, self._frames = dataset, frames
+        self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
         self.signature = {
             **plan_signature(frames),
@@ -92,11 +100,11 @@ class FolderSource:
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
         """Paths, and the tracks that are seen in the frames; crowds are left out."""
-        dataset, ids = self._dataset, plan.frame_ids
-        tracks = dataset.tracks[plan.video]
+        dataset, features = self._dataset, plan_features(plan, self._frames)
+        ids, tracks = features["frame_ids"], dataset.tracks[plan.video]
         paths = [dataset.path(plan.video, int(frame)) for frame in ids]
         return {
-            **plan_features(plan),
+            **features,
             **_track_features(tracks, ids, dataset.videos[plan.video]),
             "paths": [str(path) for path in paths],
             "plain": [self._plain.has(path) for path in paths],
@@ -129,9 +137,10 @@ class RecordSource:
     def features(self, plan: ClipPlan) -> dict[str, object]:
         """The tracks that are seen in the frames; crowds are left out."""
         video, tracks = self._dataset.videos[plan.video], self._dataset.tracks
+        features = plan_features(plan, self._frames)
         return {
-            **plan_features(plan),
-            **_track_features(tracks[plan.video], plan.frame_ids, video),
+            **features,
+            **_track_features(tracks[plan.video], features["frame_ids"], video),
         }
 
     def read(self, features: Features) -> ClipTensors:
@@ -162,7 +171,8 @@ class StillSource:
     """
 
     def __init__(self, dataset: CocoImages, frames: int):
-        self._dataset, self._plain = dataset, PlainFiles(dataset.root)
+        self._dataset, self._frames = dataset, frames
+        self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
         self.signature = {
             **plan_signature(frames),
@@ -183,7 +193,7 @@ class StillSource:
         extent = image_extent(plan.views, plan.size)
         matrices = view_matrices(plan.views, extent, plan.size)
         return {
-            **plan_features(plan),
+            **plan_features(plan, self._frames),
             **_track_features(tracks, np.zeros(1, np.int32), video),
             "path": str(path),
             "plain": self._plain.has(path),
@@ -219,7 +229,7 @@ class RenderSource:
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
         """Nothing but the plan."""
-        return plan_features(plan)
+        return plan_features(plan, self._frames)
 
     def read(self, features: Features) -> ClipTensors:
         """Draws, cuts out and resizes."""

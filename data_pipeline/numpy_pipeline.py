@@ -78,13 +78,16 @@ def _make_clip(dataset, clips: Settings, plan: ClipPlan) -> dict[str, np.ndarray
     images, masks = drawn.images, drawn.masks
     if clips.colour > 0:
         images = jitter(images, np.array(plan.colour, np.float32))
-    if plan.flip:
-        images, masks = images[:, :, ::-1], masks[..., ::-1]
+    flip = plan.flip[: len(images)]
+    if flip.any():
+        images = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+        masks = np.where(flip[:, None, None], masks[..., ::-1], masks)
     return pad_clip(
         images,
         masks,
         labels=drawn.labels,
         track_ids=drawn.track_ids,
+        frames=clips.frames,
         canvas=clips.canvas,
         instances=clips.instances,
     )
@@ -94,6 +97,10 @@ def _check_native_size(dataset, clips: Settings) -> None:
     if clips.crop is not None:
         raise ValueError(
             f"data.crop: expected None without TensorFlow, got {clips.crop}"
+        )
+    if clips.zoom is not None:
+        raise ValueError(
+            f"data.zoom: expected None without TensorFlow, got {clips.zoom}"
         )
     for video in dataset.videos:
         short, long = sorted((video.height, video.width))

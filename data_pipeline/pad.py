@@ -1,7 +1,8 @@
 """Static sizes: clips on a canvas, instances in slots, with what is real beside them.
 
 Each step exists in NumPy and as TensorFlow ops; both give the same arrays. Letters:
-N instances before, M slots after; h w pixels of the content, H W of the canvas.
+N instances before, M slots after; t frames before, T after; h w pixels of the content,
+H W of the canvas.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ def pad_clip(
     *,
     labels: np.ndarray,
     track_ids: np.ndarray,
+    frames: int,
     canvas: tuple[int, int],
     instances: int,
 ) -> dict[str, np.ndarray]:
@@ -23,9 +25,10 @@ def pad_clip(
     filled in the order of the tracks.
 
     Args:
-      images: uint8 [T, h, w, 3], at most as large as the canvas.
-      masks: bool [N, T, h, w].
+      images: uint8 [t, h, w, 3], at most as large as the canvas.
+      masks: bool [N, t, h, w].
       labels, track_ids: int32 [N].
+      frames: T, at least t; the rest is padding at the end.
       canvas: H and W in pixels.
       instances: M.
     """
@@ -34,22 +37,18 @@ def pad_clip(
     keep = np.sort(largest[areas[largest] > 0])
     masks = masks[keep]
     boxes, present = _boxes(masks)
-    frames, height, width = images.shape[:3]
-    bottom, right = canvas[0] - height, canvas[1] - width
+    count, height, width = images.shape[:3]
+    after, bottom, right = frames - count, canvas[0] - height, canvas[1] - width
     empty = instances - len(keep)
-
-    def fill(array: np.ndarray) -> np.ndarray:
-        return np.pad(array, [(0, empty)] + [(0, 0)] * (array.ndim - 1))
-
     return {
-        "images": np.pad(images, [(0, 0), (0, bottom), (0, right), (0, 0)]),
-        "frame_valid": np.ones(frames, bool),
+        "images": np.pad(images, [(0, after), (0, bottom), (0, right), (0, 0)]),
+        "frame_valid": np.arange(frames) < count,
         "sizes": np.array([height, width], np.int32),
-        "masks": np.pad(masks, [(0, empty), (0, 0), (0, bottom), (0, right)]),
-        "boxes": fill(boxes),
-        "present": fill(present),
-        "labels": fill(labels[keep].astype(np.int32)),
-        "track_ids": fill(track_ids[keep].astype(np.int32)),
+        "masks": np.pad(masks, [(0, empty), (0, after), (0, bottom), (0, right)]),
+        "boxes": np.pad(boxes, [(0, empty), (0, after), (0, 0)]),
+        "present": np.pad(present, [(0, empty), (0, after)]),
+        "labels": np.pad(labels[keep].astype(np.int32), (0, empty)),
+        "track_ids": np.pad(track_ids[keep].astype(np.int32), (0, empty)),
         "instance_valid": np.arange(instances) < len(keep),
     }
 
@@ -69,7 +68,7 @@ def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes.astype(np.float32), present
 
 
-def pad_clip_graph(images, masks, *, labels, track_ids, canvas, instances):
+def pad_clip_graph(images, masks, *, labels, track_ids, frames, canvas, instances):
     """`pad_clip` for tensors."""
     import tensorflow as tf
 
@@ -78,25 +77,25 @@ def pad_clip_graph(images, masks, *, labels, track_ids, canvas, instances):
     keep = tf.sort(tf.boolean_mask(largest, tf.gather(areas, largest) > 0))
     masks = tf.gather(masks, keep)
     boxes, present = _boxes_graph(masks)
-    frames, size = images.shape[0], tf.shape(images)[1:3]
+    count, size = tf.shape(images)[0], tf.shape(images)[1:3]
+    after = frames - count
     bottom, right = canvas[0] - size[0], canvas[1] - size[1]
     empty = instances - tf.size(keep)
 
-    def fill(tensor, *axes: int):
-        paddings = [[0, empty]] + [[0, 0]] * len(axes)
-        return tf.ensure_shape(tf.pad(tensor, paddings), [instances, *axes])
+    def fill(tensor, paddings: list, *shape: int):
+        return tf.ensure_shape(tf.pad(tensor, paddings), shape)
 
-    pixels = tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
-    tubes = tf.pad(masks, [[0, empty], [0, 0], [0, bottom], [0, right]])
+    space = [[0, bottom], [0, right]]
+    slots, rest = [0, empty], [0, after]
     return {
-        "images": tf.ensure_shape(pixels, [frames, *canvas, 3]),
-        "frame_valid": tf.ones([frames], tf.bool),
+        "images": fill(images, [rest, *space, [0, 0]], frames, *canvas, 3),
+        "frame_valid": tf.range(frames) < count,
         "sizes": size,
-        "masks": tf.ensure_shape(tubes, [instances, frames, *canvas]),
-        "boxes": fill(boxes, frames, 4),
-        "present": fill(present, frames),
-        "labels": fill(tf.gather(labels, keep)),
-        "track_ids": fill(tf.gather(track_ids, keep)),
+        "masks": fill(masks, [slots, rest, *space], instances, frames, *canvas),
+        "boxes": fill(boxes, [slots, rest, [0, 0]], instances, frames, 4),
+        "present": fill(present, [slots, rest], instances, frames),
+        "labels": fill(tf.gather(labels, keep), [slots], instances),
+        "track_ids": fill(tf.gather(track_ids, keep), [slots], instances),
         "instance_valid": tf.range(instances) < tf.size(keep),
     }
 

@@ -163,15 +163,17 @@ def _make_clip(
 ) -> dict[str, tf.Tensor]:
     """One clip in the form of the schema, without the batch axis."""
     clip = source.read(features)
-    images = clip.images
+    real = features["real"]
+    images, masks = clip.images[:real], clip.masks[:, :real]
     if clips.colour > 0:
         images = jitter_graph(images, features["colour"])
-    images, masks = flip_clip(images, clip.masks, features["flip"])
+    images, masks = flip_clip(images, masks, features["flip"][:real])
     return pad_clip_graph(
         images,
         masks,
         labels=clip.labels,
         track_ids=clip.track_ids,
+        frames=clips.frames,
         canvas=clips.canvas,
         instances=clips.instances,
     )

@@ -18,7 +18,7 @@ class Field(NamedTuple):
 
 
 BATCH = {
-    "images": Field(np.uint8, ("B", "T", "H", "W", 3), "RGB; outside `sizes` zero"),
+    "images": Field(np.uint8, ("B", "T", "H", "W", 3), "RGB; 0 in padding"),
     "frame_valid": Field(np.bool_, ("B", "T"), "False: padding after the last frame"),
     "sizes": Field(np.int32, ("B", 2), "height, width of the content, at top left"),
     "masks": Field(np.bool_, ("B", "M", "T", "H", "W"), "visible (modal) pixels"),
@@ -61,6 +61,11 @@ def check_batch(batch: dict[str, np.ndarray], **sizes: int) -> None:
 
 def _check_padding(batch: dict[str, np.ndarray]) -> None:
     """Padding is empty, and what is present has pixels and a box."""
+    valid = batch["frame_valid"]
+    if not valid[:, 0].all() or (valid[:, 1:] & ~valid[:, :-1]).any():
+        raise ValueError("batch['frame_valid']: expected frames, then padding")
+    if (batch["images"].any((2, 3, 4)) & ~valid).any():
+        raise ValueError("batch['images']: pixels in a padded frame are not zero")
     allowed = batch["instance_valid"][..., None] & batch["frame_valid"][:, None, :]
     if (batch["present"] & ~allowed).any():
         raise ValueError("batch['present']: True in a padded slot or frame")

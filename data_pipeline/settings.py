@@ -40,7 +40,7 @@ class Shapes:
     # Frames of a video, or the least and the most, drawn for each video.
     length: Count | tuple[Count, Count] = (20, 30)
     # Number, size, speed and likeness of the shapes, and how much they hide each other.
-    difficulty: Literal["easy", "medium", "hard"] = "easy"
+    difficulty: Literal["easy", "medium", "hard", "crowd"] = "easy"
 
     def __post_init__(self):
         if isinstance(self.length, tuple) and self.length[0] > self.length[1]:
@@ -66,6 +66,28 @@ class Stills:
 
 
 @section
+class Near:
+    """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
+
+    kind: Literal["near"] = "near"
+
+
+@section
+class Run:
+    """`data.sampling`: consecutive frames."""
+
+    kind: Literal["run"] = "run"
+
+
+@section
+class Steps:
+    """`data.sampling`: frames in order, some of those between left out."""
+
+    kind: Literal["steps"] = "steps"
+    max_step: Count = 3  # each frame is 1 to this many after the one before
+
+
+@section
 class Settings:
     """`data`: the training videos and the clips drawn from them."""
 
@@ -77,13 +99,19 @@ class Settings:
     shapes: Shapes = Shapes()
     loader: Literal["tf", "numpy"] = "tf"  # numpy: moving shapes, without TensorFlow
     frames: Count = 2  # of a clip
-    frame_range: Natural = 20  # frames of a clip lie this close to its key frame
+    # Which frames of a video are a clip: near, run or steps.
+    sampling: Near | Run | Steps = Near()
+    frame_range: Natural = 20  # of `near`: frames lie this close to the key frame
     short_side: tuple[Count, ...] = (360, 480)  # pixels; one is drawn for each clip
     long_side: Count = 1333  # pixels, at most
     canvas: tuple[Count, Count] = (480, 864)  # height and width of every batch, pixels
     instances: Count = 20  # slots of a clip; the largest instances are kept
     crop: tuple[Count, Count] | None = None  # least and most side of a crop, pixels
-    flip: Share = 0.5  # probability that a clip is mirrored
+    # Least and most scale of the source; a window of the size of the canvas is cut out
+    # of the scaled frames, instead of crop, short_side and long_side. None = off.
+    zoom: Annotated[tuple[float, float] | None, Range(least=0.1, most=4)] = None
+    flip: Share = 0.5  # probability of mirroring ..
+    flip_per: Literal["clip", "frame"] = "clip"  # .. a clip, or each frame by itself
     colour: Share = 0.0  # largest relative change of brightness, contrast, saturation
     batch_size: Count = 16  # clips of a step, over all devices
 
@@ -97,9 +125,17 @@ class Settings:
             raise ValueError("short_side: expected at least one length, got ()")
         if self.crop is not None and self.crop[0] > self.crop[1]:
             raise ValueError(f"crop: expected (smallest, largest), got {self.crop}")
+        if self.zoom is not None:
+            self._check_zoom(self.zoom)
         most = 2 * self.frame_range + 1
-        if self.frames > most:
+        if self.sampling.kind == "near" and self.frames > most:
             raise ValueError(
                 f"frames: expected at most 2 * frame_range + 1 = {most} frames, got"
                 f" {self.frames}"
             )
+
+    def _check_zoom(self, zoom: tuple[float, float]) -> None:
+        if zoom[0] > zoom[1]:
+            raise ValueError(f"zoom: expected (least, most), got {zoom}")
+        if self.crop is not None:
+            raise ValueError(f"crop: expected None with zoom, got {self.crop}")

@@ -67,9 +67,27 @@ def resize_masks(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Te
 def flip_clip(
     images: tf.Tensor, masks: tf.Tensor, flip: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirrors left and right if `flip`: images [T, H, W, 3], masks [M, T, H, W]."""
+    """Mirrors left and right the frames that `flip`, bool [T], says.
+
+    Args:
+      images: [T, H, W, 3].
+      masks: [M, T, H, W].
+      flip: which frames.
+    """
+
+    def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.reverse(images, [2]), tf.reverse(masks, [3])
+
+    def some() -> tuple[tf.Tensor, tf.Tensor]:
+        new_images, new_masks = mirrored()
+        return (
+            tf.where(flip[:, None, None, None], new_images, images),
+            tf.where(flip[:, None, None], new_masks, masks),
+        )
+
+    # All frames or none, as by default, need no choice for every pixel.
     return tf.cond(
-        flip,
-        lambda: (tf.reverse(images, [2]), tf.reverse(masks, [3])),
+        tf.reduce_any(flip),
+        lambda: tf.cond(tf.reduce_all(flip), mirrored, some),
         lambda: (images, masks),
     )

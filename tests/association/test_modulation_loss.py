@@ -83,6 +83,16 @@ def test_chooses_objects_of_two_frames_in_turn_and_a_frame_that_shows_them():
     assert not (choice.objects[choice.valid] == 2).any()
 
 
+def test_chooses_no_frame_of_padding():
+    clip = _first(_clips(frames=4))
+    clip = clip._replace(frame_valid=np.arange(4) < 2)  # with objects behind it
+    many = compiled(jax.vmap(functools.partial(choose, objects=2), (None, 0)))
+    choice = many(clip, jax.random.split(jax.random.key(0), 50))
+    assert set(np.asarray(choice.target)) == {1}
+    assert choice.valid.all()
+    assert set(np.asarray(choice.guides).ravel()) == {0, 1}
+
+
 OPTIMIZER = optax.adam(1e-2)
 _moments = compiled(OPTIMIZER.init)
 

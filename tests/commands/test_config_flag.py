@@ -100,7 +100,7 @@ def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
     ("word", "expected"),
     [
         ("--config.modl.dim=3", "--config.modl.dim: the config has no such field"),
-        ("--config.data.fps=3", "'flip', 'frame_range', 'frames', "),
+        ("--config.data.fps=3", "'flip', 'flip_per', 'frame_range', 'frames', "),
         ("--config.data.fps=3", "in place of 'fps'"),
         ("--config.seed.now=3", "--config.seed.now: the config has no such field"),
         ("--noconfig.flop", "--config.flop: the config has no such field"),

@@ -5,11 +5,12 @@ import pytest
 
 from data_pipeline.clip_sampling import (
     batch_positions,
-    draw_frames,
+    draw_window,
     local_batch_size,
     plan_clip,
     resized_size,
 )
+from data_pipeline.frame_sampling import draw_near, draw_steps
 from tests.recipes import data_settings
 from vis_jax.settings import to_dict
 
@@ -52,7 +53,7 @@ def test_hosts_share_the_positions_of_a_batch():
 def test_switching_one_thing_leaves_the_others():
     plain = plan_clip(0, 5, EXTENTS, replace(CONFIG, flip=0.0, colour=0.0))
     cropped = plan_clip(0, 5, EXTENTS, replace(CONFIG, crop=(200, 300)))
-    assert not plain.flip
+    assert not plain.flip.any()
     assert plain.colour == (1.0, 1.0, 1.0)
     np.testing.assert_array_equal(plain.frame_ids, cropped.frame_ids)
     assert plain.short_side == cropped.short_side
@@ -63,7 +64,7 @@ def test_frames_are_near_sorted_and_differ_if_they_can(length):
     rng = np.random.default_rng(0)
     counts = np.zeros(length, int)
     for _ in range(300):
-        ids = draw_frames(rng, length, 3, 4)
+        ids = draw_near(rng, length, 3, 4)
         assert ids.dtype == np.int32
         assert ids.shape == (3,)
         assert (np.diff(ids) >= 0).all()
@@ -71,6 +72,71 @@ def test_frames_are_near_sorted_and_differ_if_they_can(length):
         assert len(set(ids.tolist())) == min(3, length)
         counts[ids] += 1
     assert (counts > 0).all()
+
+
+def test_clips_near_a_key_frame_are_those_of_earlier_runs():
+    """Changed? Then runs that are taken up see other clips than unbroken ones."""
+    plans = [plan_clip(3, p, EXTENTS, CONFIG) for p in range(4)]
+    assert [plan.video for plan in plans] == [1, 2, 3, 0]
+    frames = [[0, 0, 0], [0, 0, 1], [0, 1, 3], [14, 17, 20]]
+    assert [plan.frame_ids.tolist() for plan in plans] == frames
+    assert [plan.short_side for plan in plans] == [480, 480, 480, 480]
+    brightness = [0.981435, 0.93173, 1.055479, 0.961751]
+    found = [plan.colour[0] for plan in plans]
+    np.testing.assert_allclose(found, brightness, atol=1e-6)
+
+
+def test_consecutive_frames():
+    rng = np.random.default_rng(0)
+    starts = [draw_steps(rng, 8, 3, 1) for _ in range(200)]
+    assert all((np.diff(ids) == 1).all() for ids in starts)
+    assert {int(ids[0]) for ids in starts} == set(range(6))
+
+
+def test_steps_stay_within_their_bounds_and_the_video():
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_steps(rng, 9, 4, 3) for _ in range(500)])
+    assert drawn.dtype == np.int32
+    assert set(np.diff(drawn).ravel().tolist()) == {1, 2, 3}
+    assert set(drawn[:, 0].tolist()) == set(range(6))
+    assert drawn.max() == 8
+    # Where there is room, all steps have the same chance.
+    free = np.diff(drawn[drawn[:, 0] == 0])[:, 0]
+    assert (np.bincount(free)[1:] > 15).all()
+
+
+@pytest.mark.parametrize("max_step", [1, 3])
+def test_a_short_video_is_taken_whole(max_step):
+    for length in (1, 3, 4):
+        ids = draw_steps(np.random.default_rng(0), length, 4, max_step)
+        assert ids.tolist() == list(range(length))
+
+
+def test_kinds_of_sampling_change_the_frames_alone():
+    kinds = (
+        dict(kind="near"),
+        dict(kind="run"),
+        dict(kind="steps"),
+        dict(kind="steps", max_step=9),
+    )
+    plans = []
+    for kind in kinds:
+        config = data_settings(**{**to_dict(CONFIG), "sampling": kind})
+        plans.append([plan_clip(0, p, EXTENTS, config) for p in range(40)])
+    for first, *others in zip(*plans, strict=True):
+        for plan in others:
+            assert same(first._replace(frame_ids=0), plan._replace(frame_ids=0))
+    frames = [str([plan.frame_ids for plan in some]) for some in plans]
+    assert len(set(frames)) == 4
+
+
+def test_clips_of_consecutive_frames_can_be_longer_than_those_near_a_frame():
+    fields = {**to_dict(CONFIG), "frames": 10}
+    with pytest.raises(ValueError, match=r"data\.frames: expected at most 2 \*"):
+        data_settings(**fields)
+    assert data_settings(**{**fields, "sampling": {"kind": "run"}}).frames == 10
+    with pytest.raises(ValueError, match=r"sampling\.max_step: expected int, at least"):
+        data_settings(**{**fields, "sampling": dict(kind="steps", max_step=0)})
 
 
 def test_crops_stay_inside_and_keep_to_their_bounds():
@@ -84,6 +150,53 @@ def test_crops_stay_inside_and_keep_to_their_bounds():
         assert min(400, h) <= height <= min(500, h)
         assert min(400, w) <= width <= min(500, w)
     assert len({plan.crop[2] for plan in plans}) > 10
+
+
+def test_a_zoomed_window_has_the_size_of_the_canvas_and_lies_anywhere():
+    config = replace(CONFIG, zoom=(0.475, 1.0), canvas=(480, 864))
+    plans = [plan_clip(0, p, EXTENTS[:1], config) for p in range(300)]
+    scales = []
+    for plan in plans:
+        top, left, height, width = plan.crop
+        assert 0 <= top <= 720 - height
+        assert 0 <= left <= 1280 - width
+        for cut, side, size, limit in zip(
+            (height, width), (720, 1280), plan.size, (480, 864), strict=True
+        ):
+            assert size == limit or cut == side
+        scales.append(plan.size[1] / width)
+        # One scale for both axes, up to rounding to whole pixels.
+        assert abs(plan.size[0] / height - scales[-1]) < 2 / 480
+    assert 0.475 <= min(scales) < 0.5
+    assert 0.975 < max(scales) <= 1.001
+    places = {plan.crop[:2] for plan in plans if plan.crop[2] < 720}
+    assert len(places) > 100
+    assert {plan.size for plan in plans if plan.crop[2] == 720} != {(480, 864)}
+
+
+def test_zoom_in_closed_form():
+    rng = np.random.default_rng(0)
+    crop, size = draw_window(rng, (720, 1280), 0.5, canvas=(480, 864))
+    assert crop == (0, 0, 720, 1280)
+    assert size == (360, 640)
+    crop, size = draw_window(rng, (720, 1280), 1.0, canvas=(480, 864))
+    assert crop[2:] == size == (480, 864)
+    crop, size = draw_window(rng, (100, 3000), 2.0, canvas=(480, 864))
+    assert (crop[0], crop[2:], size) == (0, (100, 432), (200, 864))
+
+
+def test_frames_are_flipped_together_or_each_by_itself():
+    plans = {}
+    for per in ("clip", "frame"):
+        config = replace(CONFIG, flip=0.5, flip_per=per)
+        plans[per] = [plan_clip(0, p, EXTENTS, config) for p in range(100)]
+    together = np.array([plan.flip for plan in plans["clip"]])
+    single = np.array([plan.flip for plan in plans["frame"]])
+    assert (together == together[:, :1]).all()
+    assert (single != single[:, :1]).any(axis=1).mean() > 0.6
+    assert 0.4 < single.mean() < 0.6
+    for a, b in zip(plans["clip"], plans["frame"], strict=True):
+        assert same(a._replace(flip=0), b._replace(flip=0))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +241,10 @@ def test_sizes_fit_any_canvas():
         ("instances", True),
         ("crop", (600,)),
         ("crop", (600, 500)),
+        ("zoom", (0.5, 5.0)),
+        ("zoom", (0.9, 0.5)),
+        ("zoom", 0.5),
+        ("flip_per", "video"),
         ("flip", 1.5),
         ("flip", "yes"),
         ("colour", -0.1),

@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from data_pipeline.datasets.moving_shapes_silhouettes import SILHOUETTES
 
-LEVELS = ("easy", "medium", "hard")
+LEVELS = ("easy", "medium", "hard", "crowd")
 
 
 def make(**changes) -> MovingShapes:
@@ -74,7 +74,8 @@ def test_shapes_dtypes_and_what_follows_from_the_masks(difficulty):
 
 
 @pytest.mark.parametrize(
-    ("difficulty", "least", "most"), [("easy", 2, 4), ("medium", 3, 7), ("hard", 5, 10)]
+    ("difficulty", "least", "most"),
+    [("easy", 2, 4), ("medium", 3, 7), ("hard", 5, 10), ("crowd", 4, 7)],
 )
 def test_number_of_instances_each_seen_whole_once(difficulty, least, most):
     dataset = make(difficulty=difficulty, num_videos=10, length=12)
@@ -158,8 +159,9 @@ def test_silhouettes_stay_in_the_unit_circle_with_unit_slope(name, proportion):
     assert 0.85 < np.median(slope[near]) < 1.2
 
 
-def test_there_are_look_alikes_and_they_cross_in_hard_videos():
-    dataset = make(difficulty="hard", num_videos=4, length=20)
+@pytest.mark.parametrize("difficulty", ["hard", "crowd"])
+def test_there_are_look_alikes_and_they_cross(difficulty):
+    dataset = make(difficulty=difficulty, num_videos=4, length=20)
     twins, hidden = 0, []
     for index in range(4):
         scene = dataset.scene(index)
@@ -189,7 +191,7 @@ def test_a_single_frame_is_a_video():
         ({"split": "dev"}, "split: expected one of .*got 'dev'"),
         (
             {"difficulty": "extreme"},
-            "difficulty: expected 'easy' or 'medium' or 'hard'",
+            "difficulty: expected 'easy' or 'medium' or 'hard' or 'crowd'",
         ),
         ({"height": 8}, "data.shapes.height: expected int, at least 32, got 8"),
         ({"length": (5, 3)}, r"length: expected \(least, most\), got \(5, 3\)"),
@@ -220,6 +222,12 @@ def test_wrong_frames_are_named():
             [1, 0, 1, 0, 0, 0],
             [[95, 24, 119, 38], [53, 39, 65, 55], [44, 15, 64, 32]],
             [133.8, 80.8, 132.3],
+        ),
+        (
+            "crowd",
+            [0, 0, 0, 0, 1, 1],
+            [[32, 1, 56, 26], [0, 0, 0, 0], [39, 44, 62, 70]],
+            [120.5, 73.8, 108.0],
         ),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.augment.colour import jitter
+from data_pipeline.clip_sampling import plan_clip, video_extents
 from data_pipeline.datasets import DATASETS, make_dataset
 from data_pipeline.numpy_pipeline import train_batches
 from data_pipeline.pad import pad_clip
@@ -35,6 +36,68 @@ def test_batches_keep_the_schema_and_can_be_taken_up(config):
     again = next(train_batches(dataset, config, seed=1, start_step=2))
     for key, array in again.items():
         np.testing.assert_array_equal(array, batches[2][key])
+
+
+@pytest.mark.parametrize("kind", ["run", "steps"])
+def test_a_video_that_ends_early_is_padded(config, kind):
+    sampling = {"kind": kind}
+    shapes = dict(height=48, width=80, length=(2, 6), num_videos=9)
+    fields = dict(frames=4, batch_size=9, sampling=sampling, shapes=shapes, flip=0.0)
+    config = data_settings(**{**to_dict(config), **fields})
+    dataset = make_dataset(config)
+    batches = list(islice(train_batches(dataset, config, seed=1, start_step=0), 3))
+    for batch in batches:
+        check_batch(batch, B=9, T=4, M=3)
+        lengths = sorted(min(4, video.length) for video in dataset.videos)
+        assert sorted(batch["frame_valid"].sum(1)) == lengths
+        assert lengths[0] < 4
+    again = next(train_batches(dataset, config, seed=1, start_step=2))
+    for key, array in again.items():
+        np.testing.assert_array_equal(array, batches[2][key])
+
+
+def test_colour_is_changed_as_if_there_were_no_padding(config):
+    shapes = dict(height=48, width=80, length=2, num_videos=3)
+    fields = dict(
+        sampling={"kind": "run"}, frames=5, shapes=shapes, colour=0.5, flip=0.0
+    )
+    config = data_settings(**{**to_dict(config), **fields})
+    dataset = make_dataset(config)
+    batch = next(train_batches(dataset, config, seed=1, start_step=0))
+    for position, images in enumerate(batch["images"]):
+        plan = plan_clip(1, position, video_extents(dataset), config)
+        drawn = dataset.render(plan.video, [0, 1]).images
+        expected = jitter(drawn, np.array(plan.colour, np.float32))
+        np.testing.assert_array_equal(images[:2, :48, :80], expected)
+        assert not images[2:].any()
+
+
+@pytest.mark.parametrize("kind", ["near", "run"])
+def test_frames_flipped_one_by_one_take_their_truth_along(config, kind):
+    fields = dict(flip_per="frame", sampling={"kind": kind}, frames=4, colour=0.0)
+    shapes = dict(height=48, width=80, length=3, num_videos=3)
+    config = data_settings(**{**to_dict(config), **fields, "shapes": shapes})
+    dataset = make_dataset(config)
+    batch = next(train_batches(dataset, config, seed=2, start_step=0))
+    check_batch(batch)
+    mixed = 0
+    for position in range(4):
+        plan = plan_clip(2, position, video_extents(dataset), config)
+        drawn = dataset.render(plan.video, plan.frame_ids)
+        for t, flip in enumerate(plan.flip[: len(plan.frame_ids)]):
+            step = -1 if flip else 1
+            for m in np.flatnonzero(batch["instance_valid"][position]):
+                mask = drawn.masks[batch["track_ids"][position, m] - 1, t, :, ::step]
+                found = batch["masks"][position, m, t]
+                np.testing.assert_array_equal(found[:48, :80], mask)
+                x = np.flatnonzero(mask.any(0))
+                if x.size:
+                    box = batch["boxes"][position, m, t]
+                    assert box[[0, 2]].tolist() == [x[0], x[-1] + 1]
+            pixels = batch["images"][position, t, :48, :80]
+            np.testing.assert_array_equal(pixels, drawn.images[t, :, ::step])
+        mixed += len(set(plan.flip[: len(plan.frame_ids)].tolist())) > 1
+    assert mixed
 
 
 def test_neither_tensorflow_nor_jax_is_needed():
@@ -110,6 +173,7 @@ def test_resizing_is_refused(config):
     for name, value in (
         ("short_side", (96,)),
         ("crop", (20, 30)),
+        ("zoom", (0.5, 1.0)),
         ("long_side", 60),
         ("canvas", (48, 64)),
     ):
@@ -146,6 +210,7 @@ def test_padding_keeps_the_largest_in_order():
         masks,
         labels=np.arange(5),
         track_ids=np.arange(1, 6),
+        frames=2,
         canvas=(8, 8),
         instances=2,
     )

@@ -11,6 +11,7 @@ from pycocotools import mask as coco
 
 from data_pipeline import numpy_pipeline
 from data_pipeline.augment.geometry import crop_and_resize, source_positions
+from data_pipeline.clip_sampling import plan_clip, video_extents
 from data_pipeline.datasets import make_dataset
 from data_pipeline.errors import DataError
 from data_pipeline.pad import pad_clip, pad_clip_graph
@@ -19,6 +20,7 @@ from data_pipeline.rle import runs_from_strings
 from data_pipeline.rle_graph import decode_masks, run_tensors
 from data_pipeline.schema import check_batch
 from tests.recipes import data_settings
+from vis_jax.settings import to_dict
 
 
 @pytest.fixture
@@ -90,6 +92,69 @@ def test_both_pipelines_make_the_same_batches_of_shapes(shapes):
         check_batch(a, B=4, T=2, M=3, H=64, W=96)
         for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+@pytest.mark.parametrize("kind", ["run", "steps"])
+def test_both_pipelines_pad_videos_that_end_early(shapes, kind):
+    drawn = dict(height=48, width=80, length=(2, 6), num_videos=5)
+    fields = dict(sampling={"kind": kind}, frames=4, shapes=drawn, colour=0.3)
+    fields["flip_per"] = "frame" if kind == "steps" else "clip"
+    shapes = data_settings(**{**to_dict(shapes), **fields})
+    dataset = make_dataset(shapes)
+    ours = train_batches(dataset, shapes, seed=3, start_step=1)
+    plain = numpy_pipeline.train_batches(dataset, shapes, seed=3, start_step=1)
+    lengths = set()
+    for a, b in islice(zip(ours, plain, strict=False), 3):
+        check_batch(a, B=4, T=4, M=3, H=64, W=96)
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        lengths |= set(a["frame_valid"].sum(1).tolist())
+    assert {2, 4} <= lengths
+
+
+def test_frames_of_a_folder_are_padded(folder):
+    folder = data_settings(
+        **{**to_dict(folder), "sampling": {"kind": "run"}, "frames": 8}
+    )
+    dataset = make_dataset(folder)
+    batches = list(islice(train_batches(dataset, folder, seed=1, start_step=0), 2))
+    for batch in batches:
+        check_batch(batch, B=8, T=8, M=3)
+        assert (batch["frame_valid"].sum(1) == 6).all()  # the length of the videos
+    again = next(train_batches(dataset, folder, seed=1, start_step=1))
+    for key, array in again.items():
+        np.testing.assert_array_equal(array, batches[1][key])
+
+
+def test_zoom_is_a_crop_and_a_resize(folder):
+    folder = replace(folder, zoom=(0.6, 3.0), crop=None, canvas=(60, 90), flip=0.0)
+    dataset = make_dataset(folder)
+    batch = next(train_batches(dataset, folder, seed=0, start_step=0))
+    check_batch(batch, B=8, T=2, M=3, H=60, W=90)
+    cut = 0
+    for position, images in enumerate(batch["images"]):
+        plan = plan_clip(0, position, video_extents(dataset), folder)
+        height, width = plan.size
+        assert batch["sizes"][position].tolist() == [height, width]
+        frames = dataset.read_frames(plan.video, plan.frame_ids)
+        for image, frame in zip(images[:, :height, :width], frames, strict=True):
+            args = (tf.constant(x) for x in (frame, plan.crop, plan.size))
+            # JPEG decoders may differ by a grey level.
+            difference = image.astype(int) - crop_and_resize(*args).numpy()
+            assert np.abs(difference).max() <= 2
+        rows = source_positions(plan.crop[0], plan.crop[2], height).numpy()
+        columns = source_positions(plan.crop[1], plan.crop[3], width).numpy()
+        for m in np.flatnonzero(batch["instance_valid"][position]):
+            track = batch["track_ids"][position, m] - 1
+            masks = dataset.truth(plan.video).segmentations[track]
+            for t, frame in enumerate(plan.frame_ids):
+                if masks[frame] is None:
+                    continue
+                whole = coco.decode(masks[frame]).astype(bool)
+                found = batch["masks"][position, m, t, :height, :width]
+                np.testing.assert_array_equal(found, whole[rows][:, columns])
+        cut += plan.crop[2:] != (48, 64)
+    assert 0 < cut < 8
 
 
 def test_shapes_can_be_resized(shapes):
@@ -180,7 +245,7 @@ def test_the_graph_pads_as_numpy():
     )
     tensors = {name: tf.constant(array) for name, array in arrays.items()}
     for slots in (3, 8):
-        sizes = dict(canvas=(16, 16), instances=slots)
+        sizes = dict(frames=3, canvas=(16, 16), instances=slots)
         expected = pad_clip(**arrays, **sizes)
         found = pad_clip_graph(**tensors, **sizes)
         assert found.keys() == expected.keys()

@@ -109,15 +109,15 @@ def _check_loss(compiled, variables, batch, no_gradient) -> None:
         assert np.isfinite(value).all(), f"gradient of {path}"
         assert np.any(value != 0) == (path not in no_gradient), f"gradient of {path}"
     (again, _), _ = compiled(variables["params"], batch)
-    (junk, _), _ = compiled(variables["params"], _with_junk(batch))
+    (junk, _), _ = compiled(variables["params"], with_junk(batch))
     np.testing.assert_array_equal(loss, again, err_msg="the loss is random")
     np.testing.assert_array_equal(loss, junk, err_msg="padding changes the loss")
 
 
 def _with_padding(batch: Batch) -> Batch:
-    """The last instance slot and, of the first clip, the last frame become padding."""
+    """The last instance slot and, of the first clip, all frames but one are padding."""
     frame_valid, instance_valid = batch.frame_valid.copy(), batch.instance_valid.copy()
-    frame_valid[0, -1] = batch.frame_valid.shape[1] == 1
+    frame_valid[0, 1:] = False
     instance_valid[:, -1] = False
     real = instance_valid[..., None] & frame_valid[:, None]
     return batch._replace(
@@ -132,7 +132,7 @@ def _with_padding(batch: Batch) -> Batch:
     )
 
 
-def _with_junk(batch: Batch) -> Batch:
+def with_junk(batch: Batch) -> Batch:
     """Other images and masks where `frame_valid` and `instance_valid` are False."""
     padded = ~(batch.instance_valid[..., None] & batch.frame_valid[:, None])
     frames = batch.frame_valid[..., None, None, None]

@@ -94,6 +94,28 @@ def test_a_pair_is_two_different_real_frames_in_random_roles():
     np.testing.assert_array_equal(found.reference_boxes, found.truth.boxes)
 
 
+def test_pairs_are_of_real_frames():
+    batch = first_batch(_config({"data.frames": 4, "data.batch_size": 3}))
+    lengths = np.array([1, 2, 3])
+    batch = batch._replace(
+        boxes=np.tile(np.arange(4.0)[:, None], (*batch.boxes.shape[:2], 1, 4)).astype(
+            np.float32
+        ),
+        frame_valid=np.arange(4) < lengths[:, None],
+    )
+    pairs = jax.jit(
+        jax.vmap(functools.partial(draw_pair, style="torch"), in_axes=(0, None))
+    )
+    found = pairs(jax.random.split(jax.random.key(0), 50), batch)
+    keys, others = found.truth.boxes[..., 0, 0], found.reference_boxes[..., 0, 0]
+    for row, length in enumerate(lengths):
+        drawn = {
+            (int(a), int(b)) for a, b in zip(keys[:, row], others[:, row], strict=True)
+        }
+        expected = {(a, b) for a in range(length) for b in range(length) if a != b}
+        assert drawn == (expected or {(0, 0)})
+
+
 def test_a_padded_slot_is_present_in_neither_frame():
     batch = first_batch(_config())
     valid = np.arange(batch.instance_valid.shape[1]) > 0

@@ -7,8 +7,12 @@ examples:
 """
 
 import sys
+import typing
 
 from absl import flags
+
+from data_pipeline.settings import Shapes
+from vis_jax.settings import fields_of
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -17,7 +21,11 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string("output", None, "new folder to write", flag_values=values)
     choices = {
         "split": ("train", ("train", "val", "test"), "each has videos of its own"),
-        "difficulty": ("easy", ("easy", "medium", "hard"), "easy, medium or hard"),
+        "difficulty": (
+            "easy",
+            typing.get_args(fields_of(Shapes)["difficulty"].type),
+            "how many shapes, how alike, and how they move (docs/data.md)",
+        ),
     }
     for name, (default, among, text) in choices.items():
         flags.DEFINE_enum(name, default, among, text, flag_values=values)
