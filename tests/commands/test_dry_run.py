@@ -32,7 +32,7 @@ def product_system():
 
     def loss(variables, batch, rng):
         found = jnp.exp(scores(variables, batch.images)).sum()
-        return found, LossAux({"all": found}, {})
+        return found, LossAux({"all": found}, {}, {})
 
     def step(variables, tracks, clip):
         return tracks, scores(variables, clip.images)

@@ -87,6 +87,8 @@ def test_optimises_parameters_only(unbroken):
     _, state, recorder, _ = unbroken
     assert sorted(recorder.losses) == [1, 2, 3, 4, 5, 6]
     assert recorder.losses[6] < recorder.losses[1]
+    assert sorted(recorder.notes) == [1, 2, 3, 4, 5, 6]
+    assert 0 < recorder.notes[1]["dark"] < CLIPS
     assert int(state.step) == 6
     np.testing.assert_allclose(state.variables["constants"]["target_scale"], 0.1)
     assert float(state.variables["batch_stats"]["updates"]) == 6.0
@@ -192,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
         value, aux = toy.loss(variables, batch, rng)
         bad = jnp.where(batch.sizes.sum() == 0, jnp.nan, 0.0)
         terms = aux.terms | {"shape": bad}
-        return value + bad, LossAux(terms, aux.batch_stats)
+        return value + bad, LossAux(terms, aux.batch_stats, aux.notes)
 
     with pytest.raises(NonFiniteLossError, match="step 4: loss term 'shape' is nan"):
         run(

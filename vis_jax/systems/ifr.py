@@ -166,7 +166,7 @@ def build(settings: Settings) -> System:
             points,
             settings.loss,
         )
-        return sum(terms.values()), LossAux(terms, {})
+        return sum(terms.values()), LossAux(terms, {}, {})
 
     start, step = _whole_video(model, settings)
     if settings.test.mode == "clip":

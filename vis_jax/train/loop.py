@@ -76,7 +76,7 @@ def train(
                 monitor.add(step, metrics)
                 leave = run.notice.reached(step)
                 if due(step, every.log_every) or step == last:
-                    writer.progress(step, monitor.summary())
+                    writer.progress(step, *monitor.summary())
                 if draw and due(step, every.image_every):
                     writer.images(step, draw(state.variables, host, step))
                 save = due(step, every.checkpoint_every)
