@@ -110,7 +110,7 @@ def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
         ("--config.data.flip=2", "data.flip: expected float, 0 .. 1, got 2.0"),
         ("--config.model.backbone.remat=maybe", "config.model.backbone.remat"),
         ("--config.model=3", "--config.model=3: Failed to parse"),
-        ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adamw', 's"),
+        ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adam', 'ad"),
         ("--config.model.mask_decoder.dim=30", "model.mask_decoder.dim: expected a mu"),
         ("--config.model.mask_decoder.heads=3", "multiple of 4 and of heads, 3, got 2"),
         (
