@@ -175,6 +175,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     Every part of the model stays, thin and shallow; a run takes about a minute on any
     CPU. It replaces what the config says of data, sizes and steps, nothing else.
     """
+    cosine = config.get("optimizer", {}).get("schedule") == "cosine"
     small = dict(
         num_steps=4,
         compute_dtype="float32",
@@ -192,7 +193,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
             videos=2, short_side=64, long_side=1333, split="val", frame_buckets=(4, 8),
             chunk=4,
         ),
-        optimizer=dict(warmup_steps=0, decay_at=(3,)),
+        optimizer=dict(
+            warmup_steps=0, warmup_factor=0.0, decay_at=() if cosine else (3,)
+        ),
         train=dict(log_every=1, checkpoint_every=2, image_every=0),
     )  # fmt: skip
     if config.model.backbone.name == "swin":

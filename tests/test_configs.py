@@ -61,6 +61,9 @@ GONE = (
         r"|type_embed)",
         lambda run: run.model.mask_decoder.kind == "m2f_vis",
     ),
+    # Without effect there, and refused since.
+    (r"optimizer\.decay_at", lambda run: run.optimizer.schedule == "cosine"),
+    (r"optimizer\.warmup_factor", lambda run: not run.optimizer.warmup_steps),
     # Of the network of OSMN, without it; clips that a tracker reads do not overlap.
     (r"test\.trackers\.osmn(_masks)?\..*", lambda run: run.system != "osmn"),
     (

@@ -6,7 +6,7 @@ import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax.metrics.json_checks import FormatError
-from vis_jax.score import Options, format_table, score, score_short_long
+from vis_jax.score import METRICS, Options, format_table, score, score_short_long
 
 MASKS = rows(8, 8, None, 8)
 
@@ -67,6 +67,13 @@ def test_plain_scores_are_the_twelve_numbers(files):
     report = score(*files)
     keys = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl warnings"
     assert list(report) == keys.split()
+
+
+def test_the_metrics_are_those_of_a_report_that_are_no_counts(files):
+    report = score(*files, options=Options(tracking=True))
+    numbers = {k: v for k, v in report.items() if not isinstance(v, int | dict)}
+    assert set(METRICS) == set(numbers)
+    assert {"TP", "IDSW"} <= set(report)
 
 
 def test_strict_scoring_refuses_what_the_official_tool_lets_pass(tmp_path):

@@ -14,6 +14,11 @@ from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
 
 NUM_WORST = 5  # videos in the table
+# Numbers of a report with tracking of which more is better.
+METRICS = (
+    "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm",
+    "ARl", "HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1", "IDP", "IDR",
+)  # fmt: skip
 _LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
 # What py-motmetrics counts in its own way.
 _MOTMETRICS = (

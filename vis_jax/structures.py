@@ -94,3 +94,6 @@ class LossAux(NamedTuple):
 
     terms: dict[str, Float32[Array, ""]]  # weighted: they sum to the loss
     batch_stats: dict  # updated statistics of normalisation layers, {} if none
+    # Logged beside the terms and no part of the loss, such as how many objects of the
+    # batch found no place in arrays of fixed size; {} if none.
+    notes: dict[str, Float32[Array, ""]]

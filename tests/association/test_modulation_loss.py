@@ -81,6 +81,13 @@ def test_chooses_objects_of_two_frames_in_turn_and_a_frame_that_shows_them():
     assert second.any(axis=1).all()
     assert set(np.asarray(choice.guides)[second]) == {0, 1, 2, 3}
     assert not (choice.objects[choice.valid] == 2).any()
+    assert not choice.left_out.any()
+    one = compiled(jax.vmap(functools.partial(choose, objects=1), (None, 0)))(
+        clip, keys
+    )
+    both = np.asarray(one.target) == 3  # in other frames object 1 is alone
+    np.testing.assert_array_equal(one.left_out, both)
+    assert both.any()
 
 
 def test_chooses_no_frame_of_padding():
@@ -116,10 +123,10 @@ def _update(state, batch, key):
         variables = {"params": params, "batch_stats": state.stats}
         return osmn_loss(TOY, variables, batch, key, rule=RULE)
 
-    (loss, stats), gradients = jax.value_and_grad(value, has_aux=True)(state.params)
+    (loss, aux), gradients = jax.value_and_grad(value, has_aux=True)(state.params)
     updates, moments = OPTIMIZER.update(gradients, state.moments)
     params = optax.apply_updates(state.params, updates)
-    return Training(params, stats, moments), loss
+    return Training(params, aux.batch_stats, moments), loss
 
 
 @pytest.fixture
@@ -130,9 +137,9 @@ def update():
 
 def test_is_traced_without_hidden_promotion():
     loss = functools.partial(osmn_loss, TOY, rule=RULE)
-    value, stats = jax.eval_shape(loss, _variables(), _clips(), jax.random.key(0))
+    value, aux = jax.eval_shape(loss, _variables(), _clips(), jax.random.key(0))
     assert value.dtype == jnp.float32
-    assert jax.tree.map(jnp.shape, stats) == jax.tree.map(
+    assert jax.tree.map(jnp.shape, aux.batch_stats) == jax.tree.map(
         jnp.shape, _variables()["batch_stats"]
     )
 

@@ -76,6 +76,40 @@ def test_another_backbone_than_that_of_the_config_takes_its_variant():
     assert config.model.backbone == swin.Settings(variant="tiny")
 
 
+@pytest.mark.parametrize(
+    ("words", "path", "expected"),
+    [
+        (["--config.optimizer.clip_norm=2"], "optimizer.clip_norm", 2.0),
+        (["--config.optimizer.clip_norm", "None"], "optimizer.clip_norm", None),
+        (["--config.data.crop=(8, 9)"], "data.crop", (8, 9)),
+        (["--config.data.crop=None"], "data.crop", None),
+        (["--config.data.shapes.length=7"], "data.shapes.length", 7),
+        (["--config.data.shapes.length=(7,9)"], "data.shapes.length", (7, 9)),
+        (["--config.test.tta=(360,480)"], "test.tta", (360, 480)),
+        (
+            ["--config.optimizer.rates=(('a.*',.5),('.*',1.))"],
+            "optimizer.rates",
+            (("a.*", 0.5), (".*", 1.0)),
+        ),
+        (  # the last one counts
+            ["--config.data.crop=(8,9)", "--config.data.crop=None"], "data.crop", None,
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", ["dict(clip_norm=0.5)", "dict(clip_norm=None)"])
+def test_a_field_becomes_none_a_number_or_a_tuple(file, before, words, path, expected):
+    """Whatever it is in the recipe, as far as its type allows."""
+    text = CONFIG.replace("return ConfigDict", "config = ConfigDict")
+    crop = "(5, 6)" if "None" in before else "None"
+    lines = f"config.optimizer = {before}\n    config.data.crop = {crop}"
+    file.write_text(f"{text}    {lines}\n    return config\n")
+    found = config_of("--config", file, *words)
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
 def test_fields_of_further_evaluations_can_be_set(file):
     text = CONFIG.replace("return ConfigDict", "config = ConfigDict")
     evals = "dict(hard=dict(every=2, test=dict(videos=3)))"
@@ -107,10 +141,14 @@ def test_a_run_gives_its_config_unless_another_is_named(file, tmp_path):
         ("--config.seed=wide", "--config.seed=wide: invalid literal for int"),
         ("--config.seed=2.5", "--config.seed=2.5: invalid literal for int"),
         ("--config.data.flip=a", "--config.data.flip=a: could not convert string to"),
+        ("--config.seed=None", "--config.seed=None: invalid literal for int"),
+        ("--config.data.crop=x", "data.crop: expected (int, int) or None, at least 1"),
+        ("--config.optimizer.clip_norm=0", "clip_norm: expected float or None, above"),
+        ("--config.data.shapes.length=None", "data.shapes.length: expected int or (i"),
         ("--config.data.flip=2", "data.flip: expected float, 0 .. 1, got 2.0"),
         ("--config.model.backbone.remat=maybe", "config.model.backbone.remat"),
         ("--config.model=3", "--config.model=3: Failed to parse"),
-        ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adamw', 's"),
+        ("--config.optimizer.kind=sdg", "optimizer.kind: expected one of ['adam', 'ad"),
         ("--config.model.mask_decoder.dim=30", "model.mask_decoder.dim: expected a mu"),
         ("--config.model.mask_decoder.heads=3", "multiple of 4 and of heads, 3, got 2"),
         (
@@ -134,6 +172,10 @@ def test_a_wrong_field_is_named(file, tmp_path, word, expected):
         (
             "config.evals = dict(a=dict(test=dict(x=1)))",
             "evals.a.test.x: no such field",
+        ),
+        (
+            "config.evals = dict(a=dict(data=dict(flip=0.0)))",
+            "evals.a.data.flip: expected one of ['held_out', 'name', 'root', 'shapes'",
         ),
         (
             "config.evals = {'': {}}",

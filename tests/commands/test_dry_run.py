@@ -9,6 +9,7 @@ import pytest
 
 from data_pipeline.schema import BATCH
 from tests.command_line import call, error_of
+from vis_jax.commands.dry_run import _count
 from vis_jax.structures import LossAux
 from vis_jax.systems.system import System
 from vis_jax.train.dry_run import batch_shapes, estimate
@@ -32,7 +33,7 @@ def product_system():
 
     def loss(variables, batch, rng):
         found = jnp.exp(scores(variables, batch.images)).sum()
-        return found, LossAux({"all": found}, {})
+        return found, LossAux({"all": found}, {}, {})
 
     def step(variables, tracks, clip):
         return tracks, scores(variables, clip.images)
@@ -58,6 +59,11 @@ def test_counts_by_hand():
     assert memory["kept for the backward pass"] == 4 * (8 + 4)
 
 
+def test_a_count_is_exact_and_short():
+    assert _count(7_370_031) == "7,370,031 (7.37 M)"
+    assert _count(35, width=6) == "    35 (35)"
+
+
 def test_batch_shapes_follow_the_contract():
     batch = batch_shapes(B=2, T=3, M=4, H=5, W=6)._asdict()
     assert list(batch) == list(BATCH)
@@ -71,8 +77,14 @@ def test_prints_what_a_config_would_take():
     outcome = call("train", f"--config={CONFIG}", "--dry_run")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert re.match(r"parameters    \d+ k: backbone .* k, decoder .* k, ", lines[0])
-    assert re.match(r"FLOPs         .* M for a frame on 64 x 128", lines[1])
+    pattern = r"parameters    ([\d,]+) \(.*\); not trained: [\d,]+ \(.*\)"
+    found = re.fullmatch(pattern, lines[0])
+    assert found, lines[0]
+    parts = [re.fullmatch(r" {14} *([\d,]+) \(.*\)  (\w+)", x) for x in lines[1:4]]
+    numbers = {one[2]: int(one[1].replace(",", "")) for one in parts}
+    assert set(numbers) == {"backbone", "decoder", "pixel_decoder"}
+    assert sum(numbers.values()) == int(found[1].replace(",", ""))
+    assert re.match(r"FLOPs         .* M for a frame on 64 x 128", lines[4])
     assert f"MB for 2 clips on each of {jax.device_count()} devices" in outcome.out
     steps = (
         "steps         4 of 2 clips, 8 in all; 4.0 epochs of 2 videos, a clip of each"

@@ -114,6 +114,9 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
     assert "train.log_every: expected" in error("--config.train.log_every=0")
     assert "test.frame_buckets: expected" in error("--config.test.frame_buckets=a")
     assert "test.chunk: expected" in error("--config.test.chunk=0")
+    assert "train.best: expected one of ['AP', 'AP50'," in error(
+        "--config.train.best=APP"
+    )
     message = error("--config.model.num_classes=3")
     assert message.startswith("model.num_classes: expected 8")
 

@@ -51,10 +51,23 @@ def test_anchors_that_are_not_usable_are_never_chosen():
     assert out.positive[:2].all()
 
 
-def regions(truth=TRUTH, valid=(True,) * 5, size=8, boxes=BOXES):
-    rule = MatchRule(0.5, 0.5, claim_best, 0.5, size=size, most_positive=size)
+def sampled(truth=TRUTH, valid=(True,) * 5, size=8, boxes=BOXES, positive=8):
+    rule = MatchRule(0.5, 0.5, claim_best, 0.5, size=size, most_positive=positive)
     one = functools.partial(region_targets, num_classes=5, coder=CODER, rule=rule)
     return compiled(one)(KEY, boxes, truth, valid=np.array(valid))
+
+
+def regions(*inputs, **options):
+    found = sampled(*inputs, **options)
+    assert not found.left_out  # there is room for all positives
+    return found.targets
+
+
+def test_positive_regions_beyond_the_most_are_counted():
+    # Two true boxes and three proposals are positive.
+    found = sampled(positive=2)
+    assert int(found.targets.positive.sum()) == 2
+    assert int(found.left_out) == 3
 
 
 def test_regions_include_the_truth_and_know_their_label():

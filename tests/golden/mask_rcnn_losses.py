@@ -134,7 +134,7 @@ def targets_of(model: MaskRCNN, proposals, truth):
     """All regions of each image with what they are trained towards."""
     size = model.rules.proposals.size + truth.valid.shape[1]
     rule = MatchRule(0.5, 0.5, add_best, 2.0, size=size, most_positive=size)
-    return sample_regions(
+    found = sample_regions(
         KEY,
         proposals,
         truth,
@@ -142,6 +142,7 @@ def targets_of(model: MaskRCNN, proposals, truth):
         coder=model.rules.roi_coder,
         rule=rule,
     )
+    return found.targets
 
 
 def loss_of_masks(

@@ -105,6 +105,9 @@ def _check_loss(compiled, variables, batch, no_gradient) -> None:
     terms = list(aux.terms.values())
     assert {(x.shape, x.dtype) for x in terms} == {((), np.dtype("float32"))}
     np.testing.assert_allclose(sum(map(float, terms)), loss, rtol=1e-5)
+    for name, note in aux.notes.items():
+        assert (note.shape, note.dtype) == ((), np.float32), name
+        assert np.isfinite(note), name
     for path, value in flatten(gradient).items():
         assert np.isfinite(value).all(), f"gradient of {path}"
         assert np.any(value != 0) == (path not in no_gradient), f"gradient of {path}"

@@ -218,7 +218,7 @@ def test_each_weight_is_that_of_its_term(monkeypatch):
     weights["track"] = 7.0
     ones = dict.fromkeys(weights, jnp.float32(1.0))
     monkeypatch.setattr(mask_track_rcnn, "draw_pair", lambda *_, **__: None)
-    monkeypatch.setattr(mask_track_rcnn, "_losses", lambda *_: ones)
+    monkeypatch.setattr(mask_track_rcnn, "_losses", lambda *_: (ones, {}))
     config = _config({f"loss.{name}": weight for name, weight in weights.items()})
     loss, aux = build(config).loss({}, first_batch(config), jax.random.key(0))
     assert {name: float(term) for name, term in aux.terms.items()} == weights

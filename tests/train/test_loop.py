@@ -87,6 +87,8 @@ def test_optimises_parameters_only(unbroken):
     _, state, recorder, _ = unbroken
     assert sorted(recorder.losses) == [1, 2, 3, 4, 5, 6]
     assert recorder.losses[6] < recorder.losses[1]
+    assert sorted(recorder.notes) == [1, 2, 3, 4, 5, 6]
+    assert 0 < recorder.notes[1]["dark"] < CLIPS
     assert int(state.step) == 6
     np.testing.assert_allclose(state.variables["constants"]["target_scale"], 0.1)
     assert float(state.variables["batch_stats"]["updates"]) == 6.0
@@ -192,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
         value, aux = toy.loss(variables, batch, rng)
         bad = jnp.where(batch.sizes.sum() == 0, jnp.nan, 0.0)
         terms = aux.terms | {"shape": bad}
-        return value + bad, LossAux(terms, aux.batch_stats)
+        return value + bad, LossAux(terms, aux.batch_stats, aux.notes)
 
     with pytest.raises(NonFiniteLossError, match="step 4: loss term 'shape' is nan"):
         run(
@@ -271,15 +273,15 @@ def test_the_best_checkpoint_by_a_metric_is_kept(tmp_path):
 
 def test_a_best_checkpoint_survives_a_kill_before_its_last_rename(tmp_path):
     (tmp_path / "best.tmp").mkdir()
-    Best(str(tmp_path), "AP", [""])  # not whole: the record comes last
+    Best(str(tmp_path), "AP", {"": ()})  # not whole: the record comes last
     assert not (tmp_path / "best").exists()
     (tmp_path / "best.tmp" / "best.json").write_text('{"metric": "AP", "value": 0.5}')
-    best = Best(str(tmp_path), "AP", [""])
+    best = Best(str(tmp_path), "AP", {"": ()})
     assert (tmp_path / "best" / "best.json").exists()
     assert not best.offer(3, {"AP": 0.5})
     (tmp_path / "best" / "best.json").write_text("{")
     with pytest.raises(ValueError, match=r"best\.json: expected the metric and value"):
-        Best(str(tmp_path), "AP", [""])
+        Best(str(tmp_path), "AP", {"": ()})
 
 
 def test_a_metric_that_no_evaluation_has_is_named(tmp_path):
@@ -295,6 +297,18 @@ def test_a_metric_that_no_evaluation_has_is_named(tmp_path):
     ):
         more = [Evaluation("hard", 0, score)]
         run(tmp_path, evaluate=score, more=more, **{"train.best": "easy/AP"})
+
+
+def test_a_misspelt_metric_is_named_before_the_first_update(tmp_path):
+    def score(variables, step):
+        raise AssertionError
+
+    more = [Evaluation("hard", 2, score, ("AP", "IDF1"))]
+    expected = r"train.best: expected one of \['hard/AP', 'hard/IDF1'\], got 'hard/AR'"
+    with pytest.raises(ValueError, match=expected):
+        run(tmp_path, more=more, **{"train.best": "hard/AR"})
+    assert not list(tmp_path.iterdir())
+    Best(str(tmp_path), "hard/AP", {"hard": ("AP", "IDF1")})
 
 
 def test_a_window_of_updates_is_profiled(tmp_path):

@@ -5,21 +5,40 @@ from vis_jax.train.monitor import Monitor, NonFiniteLossError
 from vis_jax.train.step import StepMetrics
 
 
-def metrics(mask=1.0, dice=2.0, gradient_norm=3.0):
+def metrics(mask=1.0, dice=2.0, gradient_norm=3.0, lost=0.0):
     values = [np.float32(value) for value in (mask, dice, gradient_norm)]
     terms = {"mask": values[0], "dice": values[1]}
-    return StepMetrics(terms, values[0] + values[1], values[2], np.float32(1e-4))
+    return StepMetrics(
+        terms=terms,
+        notes={"lost": np.float32(lost)},
+        loss=values[0] + values[1],
+        gradient_norm=values[2],
+        learning_rate=np.float32(1e-4),
+    )
 
 
 def test_summary_is_the_mean_since_the_last_one():
     monitor = Monitor(clips_per_step=4)
     monitor.add(1, metrics(mask=1.0))
     monitor.add(2, metrics(mask=3.0))
-    first = monitor.summary()
+    first = monitor.summary().values
     assert (first["mask"], first["loss"]) == (2.0, 4.0)
     assert first["clips_per_second"] == 4 * first["steps_per_second"] > 0
     monitor.add(3, metrics(mask=7.0))
-    assert monitor.summary()["mask"] == 7.0
+    assert monitor.summary().values["mask"] == 7.0
+
+
+def test_notes_stand_apart_from_the_terms():
+    monitor = Monitor(clips_per_step=4)
+    monitor.add(1, metrics(lost=1.0))
+    monitor.add(2, metrics(lost=4.0))
+    assert "lost" not in monitor.latest()
+    values, notes = monitor.summary()
+    assert "lost" not in values
+    assert values["loss"] == 3.0
+    assert notes == {"lost": 2.5}
+    monitor.add(3, metrics(lost=np.inf))  # no part of the loss: no reason to stop
+    assert monitor.summary().notes == {"lost": np.inf}
 
 
 def test_a_check_between_summaries_loses_no_row():
@@ -27,7 +46,7 @@ def test_a_check_between_summaries_loses_no_row():
     monitor.add(1, metrics(mask=1.0))
     assert monitor.latest()["mask"] == 1.0
     monitor.add(2, metrics(mask=2.0))
-    assert monitor.summary()["mask"] == 1.5
+    assert monitor.summary().values["mask"] == 1.5
 
 
 @pytest.mark.parametrize(

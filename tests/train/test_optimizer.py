@@ -65,6 +65,22 @@ def sgd(params, gradients, *, config):
     return params
 
 
+def adam(params, gradients, *, betas, decay):
+    """The update that torch.optim.Adam documents, in plain NumPy and float64."""
+    params = flat(params)
+    first = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    second = {name: np.zeros_like(leaf) for name, leaf in params.items()}
+    for count, gradient in enumerate(map(flat, gradients), start=1):
+        for name, leaf in params.items():
+            g = gradient[name] + decay * DECAYS[name] * leaf
+            first[name] = betas[0] * first[name] + (1 - betas[0]) * g
+            second[name] = betas[1] * second[name] + (1 - betas[1]) * g**2
+            step = 0.02 * RATES[name] / (1 - betas[0] ** count)
+            root = np.sqrt(second[name]) / np.sqrt(1 - betas[1] ** count)
+            params[name] = leaf - step * first[name] / (root + 1e-8)
+    return params
+
+
 def build(params, **changes):
     config = toy_config(**changes)
     return config.optimizer, optimizers.build(
@@ -98,6 +114,51 @@ def test_equals_sgd_written_by_hand():
     expected = sgd(params, gradients, config=config)
     for name, leaf in flat(train(optimizer, params, gradients)).items():
         np.testing.assert_allclose(leaf, expected[name], rtol=2e-6, err_msg=name)
+
+
+FIVE = [1.0200000, 1.0150162, 1.0129253, 1.0081795, 1.0027604]
+ADAM = {
+    "optimizer.kind": "adam",
+    "optimizer.learning_rate": 0.02,
+    "optimizer.decay_at": (),
+    "optimizer.clip_norm": None,
+}
+
+
+def test_equals_adam_written_by_hand():
+    params = tree(0)
+    gradients = [tree(seed) for seed in range(1, 6)]
+    own = {"optimizer.betas": (0.8, 0.95), "optimizer.weight_decay": 0.3}
+    _, optimizer = build(params, **ADAM, **own)
+    expected = adam(params, gradients, betas=(0.8, 0.95), decay=0.3)
+    for name, leaf in flat(train(optimizer, params, gradients)).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=5e-6, err_msg=name)
+
+
+def test_five_steps_of_adam_in_numbers():
+    """Of a weight of 1; the numbers are those of torch.optim.Adam's documentation."""
+    config, optimizer = build(
+        {"weight": jnp.ones(())},
+        **ADAM, **{"optimizer.weight_decay": 0.1, "optimizer.rates": ((".*", 1.0),)},
+    )  # fmt: skip
+    assert (config.betas, config.eps) == ((0.9, 0.999), 1e-8)
+    params, found = {"weight": jnp.ones(())}, []
+    state = optimizer.transform.init(params)
+    for gradient in (-0.5, 0.5, -0.2, 0.1, 0.0):
+        updates, state = optimizer.transform.update(
+            {"weight": jnp.float32(gradient)}, state, params
+        )
+        params = optax.apply_updates(params, updates)
+        found.append(float(params["weight"]))
+    np.testing.assert_allclose(found, FIVE, rtol=1e-6)
+
+
+def test_adam_decays_nothing_unless_asked_to():
+    config, optimizer = build(tree(0), **ADAM, **{"optimizer.weight_decay": 0.0})
+    assert type(config)().weight_decay == 0.0
+    nothing = jax.tree.map(np.zeros_like, tree(0))
+    for name, leaf in flat(train(optimizer, tree(0), [nothing])).items():
+        np.testing.assert_array_equal(leaf, flat(tree(0))[name])
 
 
 def train(optimizer, params, gradients):
@@ -154,12 +215,14 @@ def test_a_parameter_without_a_rule_is_an_error():
     [
         ("schedule", "linear", "expected 'step' or 'cosine', got 'linear'"),
         ("learning_rate", -1.0, "learning_rate: expected float, at least 0, got -1.0"),
-        ("kind", "adam", "kind: expected one of ['adamw', 'sgd'], got 'adam'"),
+        ("kind", "lamb", "kind: expected one of ['adam', 'adamw', 'sgd'], got 'lamb'"),
         ("momentum", 0.5, "optimizer.momentum: no such field with kind 'adamw'"),
         ("betas", (0.9, 1.0), "betas: expected (float, float), at least 0 and below 1"),
         ("warmup_factor", -0.5, "warmup_factor: expected float, at least 0 and below"),
         ("clip_norm", 0.0, "clip_norm: expected float or None, above 0, got 0.0"),
         ("rates", ((".*", -1.0),), "rates: expected ((str, float), ..), at least 0"),
+        ("schedule", "cosine", "optimizer.decay_at: expected () with optimizer.sched"),
+        ("warmup_factor", 0.5, "optimizer.warmup_factor: expected 0.0 with optimizer."),
     ],
 )
 def test_values_out_of_range_are_errors(field, value, message):

@@ -18,7 +18,7 @@ def _loss(variables, batch, rng):
     del batch
     noise = jax.random.uniform(rng)
     loss = 0.5 * jnp.sum(variables["params"]["weight"] ** 2) + noise
-    return loss, LossAux({"noise": noise}, {})
+    return loss, LossAux({"noise": noise}, {}, {"twice": 2 * noise})
 
 
 def _update(step):
@@ -38,6 +38,7 @@ def test_an_update_in_closed_form():
     np.testing.assert_allclose(state.variables["params"]["weight"], [1.5, 2.0])
     assert int(state.step) == 3
     np.testing.assert_allclose(metrics.loss, 12.5 + metrics.terms["noise"])
+    np.testing.assert_allclose(metrics.notes["twice"], 2 * metrics.terms["noise"])
     np.testing.assert_allclose(metrics.gradient_norm, 5.0)
     np.testing.assert_allclose(metrics.learning_rate, 2.5)
 

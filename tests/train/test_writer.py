@@ -25,18 +25,20 @@ def events(folder):
 
 
 def test_progress_line():
-    line = progress_line(20, VALUES, num_steps=90)
+    line = progress_line(20, VALUES, {"lost": 0.0}, num_steps=90)
     assert line == "step 20/90  loss 2.5  dice 1.5  8.0 clips/s  ETA 0:02:20"
+    line = progress_line(20, VALUES, {"lost": 0.25}, num_steps=90)
+    assert line.startswith("step 20/90  loss 2.5  dice 1.5  lost 0.25  8.0 clips/s")
 
 
 def test_no_time_is_promised_before_the_speed_is_known():
     values = VALUES | {"steps_per_second": 0.0, "clips_per_second": 0.0}
-    assert progress_line(1, values, num_steps=90).endswith("0.0 clips/s  ETA -")
+    assert progress_line(1, values, {}, num_steps=90).endswith("0.0 clips/s  ETA -")
 
 
 def test_writes_scalars_images_and_lines(tmp_path, capsys):
     writer = TensorBoardWriter(str(tmp_path), num_steps=90)
-    writer.progress(20, VALUES)
+    writer.progress(20, VALUES, {"lost": 0.0})
     writer.scalars(20, {"AP": 12.5}, group="eval")
     image = np.full((4, 6, 3), 200, np.uint8)
     writer.images(20, {"clip": image})
@@ -48,6 +50,8 @@ def test_writes_scalars_images_and_lines(tmp_path, capsys):
     }
     assert found["train/loss"][0] == 20
     assert found["train/loss"][1].simple_value == 2.5
+    assert found["notes/lost"][1].simple_value == 0.0
+    assert "train/lost" not in found
     assert found["eval/AP"][1].simple_value == 12.5
     assert (found["clip"][1].image.height, found["clip"][1].image.width) == (4, 6)
     assert capsys.readouterr().err.startswith("step 20/90  loss 2.5")

@@ -27,10 +27,10 @@ class Recorder(Writer):
 
     def __init__(self):
         self.losses, self.evaluations, self.drawn, self.messages = {}, {}, {}, []
-        self.scores = []
+        self.scores, self.notes = [], {}
 
-    def progress(self, step, values):
-        self.losses[step] = values["loss"]
+    def progress(self, step, values, notes):
+        self.losses[step], self.notes[step] = values["loss"], notes
 
     def scalars(self, step, values, *, group):
         self.evaluations[step] = values

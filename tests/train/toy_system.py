@@ -1,7 +1,8 @@
 """A system small enough to know by heart: one linear map from mean colour to a number.
 
 The target of a clip is its height; the parameters are `head/kernel`, `head/bias` and
-`norm/scale`; a collection "constants" never changes and "batch_stats" counts updates.
+`norm/scale`; a collection "constants" never changes and "batch_stats" counts updates;
+a note has the number of dark clips.
 """
 
 from collections.abc import Iterator
@@ -44,7 +45,8 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
             "size": 0.01 * jnp.sum(params["head"]["kernel"] ** 2),
         }
         stats = {"updates": variables["batch_stats"]["updates"] + 1.0}
-        return terms["fit"] + terms["size"], LossAux(terms, stats)
+        notes = {"dark": jnp.sum(colour.mean(1) < 0.5).astype(jnp.float32)}
+        return terms["fit"] + terms["size"], LossAux(terms, stats, notes)
 
     return System(init, loss, start=tuple, step=lambda *unused: None)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vis_jax.backbones.normalize import normalize
 from vis_jax.losses.balanced_bce import balanced_bce
 from vis_jax.ops.guides import Place, View, place_of, spatial_guide, visual_guide
-from vis_jax.structures import Batch
+from vis_jax.structures import Batch, LossAux
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 # A frame may show how an object looks if it covers more than this ..
@@ -51,6 +51,7 @@ class Choice(NamedTuple):
     objects: Int32[Array, "O"]
     guides: Int32[Array, "O"]  # frame that shows how each looks
     valid: Bool[Array, "O"]
+    left_out: Int32[Array, ""]  # objects that could be learned from, beyond O
 
 
 class Examples(NamedTuple):
@@ -61,18 +62,12 @@ class Examples(NamedTuple):
     heat: Float32[Array, "O H W"]
     masks: Bool[Array, "O H W"]  # the truth
     valid: Bool[Array, "O"]
-
-
-class Loss(NamedTuple):
-    """Value of the loss, and the statistics of batch norm after it."""
-
-    value: Float32[Array, ""]
-    batch_stats: dict
+    left_out: Int32[Array, ""]  # see `Choice`
 
 
 def osmn_loss(
     model: nn.Module, variables: dict, batch: Batch, rng: PRNGKeyArray, *, rule: Rule
-) -> Loss:
+) -> tuple[Float32[Array, ""], LossAux]:
     """Balanced logistic loss summed over the pixels of all chosen objects.
 
     Args:
@@ -81,6 +76,10 @@ def osmn_loss(
       batch: clips; of one frame, too, where it is guide and target at once.
       rng: of the choice, the perturbation of the guides and the dropout.
       rule: which objects are segmented, and how; see `Rule`.
+
+    Returns:
+      The loss, and with it the statistics of batch norm after it, those of the network
+      alone.
     """
     rng, dropout = jax.random.split(rng)
     keys = jax.random.split(rng, batch.images.shape[0])
@@ -113,7 +112,8 @@ def osmn_loss(
         updates["batch_stats"],
         variables["batch_stats"],
     )
-    return Loss(value, stats)
+    left_out = found.left_out.sum().astype(jnp.float32)
+    return value, LossAux({"osmn": value}, stats, {"objects_left_out": left_out})
 
 
 def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examples:
@@ -142,6 +142,7 @@ def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examp
         heat=jax.vmap(heat)(place_keys, choice.objects),
         masks=clip.masks[choice.objects, choice.target],
         valid=choice.valid,
+        left_out=choice.left_out,
     )
 
 
@@ -170,6 +171,7 @@ def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> Choice:
         objects=chosen,
         guides=jax.vmap(_draw)(keys, good[chosen]),
         valid=usable[chosen],
+        left_out=jnp.maximum(usable.sum() - chosen.shape[0], 0).astype(jnp.int32),
     )
 
 

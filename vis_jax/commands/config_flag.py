@@ -3,11 +3,13 @@
 Everything wrong with it is a ValueError in one line, also in the user's own file.
 """
 
+import ast
 import dataclasses
 import json
 import os
 import runpy
 import traceback
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections import ConfigDict, config_flags
 
-from vis_jax.settings import CONFIG_FILE, fields_of
+from vis_jax.settings import CONFIG_FILE, Field, fields_of, union_of
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
@@ -49,7 +51,9 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     place = f"--config {given}" if given is not None else _saved_path(arguments)
     with _naming(place):
         recipe = _with_choices(recipe.to_dict(), arguments)
-        config = ConfigDict(_overridable(read_run(recipe)))
+        run = read_run(recipe)
+    run = read_run(_with_optional(recipe, run, arguments))
+    config = ConfigDict(_as_fields(run))
     _check_fields(config, arguments)
     config_flags.DEFINE_config_dict(
         "config", config, _TEXT, flag_values=values, sys_argv=arguments
@@ -160,20 +164,59 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
     return recipe
 
 
-def _overridable(value: Any) -> Any:
-    """Settings as a tree of fields that flags can set, those that are None as well."""
+def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
+    """The recipe with those fields from the command line that have several types.
+
+    A flag keeps the type of the value before it: it would turn no number into None or a
+    tuple. These words are taken out.
+
+    Args:
+      recipe: what `run` was read from.
+      run: tells the types.
+      arguments: of the command line.
+    """
+    for argument in list(arguments):
+        path = argument.partition("=")[0].lstrip("-").split(".")
+        field = _field_at(run, path[1:]) if path[0] == "config" else None
+        if field is None or union_of(field.type) or not _several(field.type):
+            continue
+        text, node = _take(arguments, ".".join(path)), recipe
+        if text is None:  # taken before: the last one counts
+            continue
+        for part in path[1:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = _literal(text)
+    return recipe
+
+
+def _field_at(settings: Any, path: list[str]) -> Field | None:
+    """The field of that path, if there is one."""
+    for part in path[:-1]:
+        settings = getattr(settings, part, None)
+    if not path or not dataclasses.is_dataclass(settings):
+        return None
+    return fields_of(type(settings)).get(path[-1])
+
+
+def _several(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (types.UnionType, typing.Union)
+
+
+def _literal(text: str) -> Any:
+    """None, a number or a tuple as Python writes them; any other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _as_fields(value: Any) -> Any:
+    """Settings as a tree of fields that flags can set."""
     if isinstance(value, Mapping):
-        return {name: _overridable(item) for name, item in value.items()}
+        return {name: _as_fields(item) for name, item in value.items()}
     if not dataclasses.is_dataclass(value):
         return value
-    fields = {}
-    for name, field in fields_of(type(value)).items():
-        item = getattr(value, name)
-        if item is None:
-            kind = next(x for x in typing.get_args(field.type) if x is not type(None))
-            item = config_dict.placeholder(typing.get_origin(kind) or kind)
-        fields[name] = _overridable(item)
-    return fields
+    return {name: _as_fields(getattr(value, name)) for name in fields_of(type(value))}
 
 
 @contextmanager

@@ -64,9 +64,11 @@ def _test_canvas(config: "RunSettings") -> tuple[int, int]:
 
 
 def _print_model(found, canvas: tuple[int, int]) -> None:
-    parts = ", ".join(f"{name} {_short(n)}" for name, n in found.parameters.items())
-    total = _short(sum(found.parameters.values()))
-    print(f"parameters    {total}: {parts}; {_short(found.constants)} constants")
+    total = sum(found.parameters.values())
+    print(f"parameters    {_count(total)}; not trained: {_count(found.constants)}")
+    width = max(len(f"{number:,}") for number in found.parameters.values())
+    for name, number in found.parameters.items():
+        print(f"              {_count(number, width)}  {name}")
     count = "unknown" if found.flops is None else _short(found.flops)
     print(
         f"FLOPs         {count} for a frame on {canvas[0]} x {canvas[1]}, 16:9 at the"
@@ -96,6 +98,11 @@ def _print_steps(config: "RunSettings", dataset) -> None:
         f"steps         {config.num_steps} of {config.data.batch_size} clips,"
         f" {clips} in all; {epochs}"
     )
+
+
+def _count(number: int, width: int = 0) -> str:
+    """All digits, and three with a unit: 7,370,031 (7.37 M)."""
+    return f"{number:>{width},} ({_short(number).strip()})"
 
 
 def _short(number: float) -> str:

@@ -12,13 +12,18 @@ from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import TestSettings
 from vis_jax.train.run_config import RunSettings as LoopSettings
 
+# Fields of `data` that say which videos a data set has.
+EVALUATED = ("name", "root", "split", "held_out", "shapes")
+
 
 @section
 class EvaluationSettings:
     """`evals.NAME`: a further evaluation; what it does not set is as in the config."""
 
     every: Natural = 0  # updates from one to the next; 0 = at the end only
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `data`
+    # Other `data`, of what says which videos there are: name, root, split, held_out,
+    # shapes.
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     test: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `test`
 
 
@@ -58,10 +63,17 @@ def of_evaluation(run: RunSettings, name: str) -> RunSettings:
     """The settings of one of `evals`, with its own data set and `test`.
 
     Raises:
-      ValueError: a field that it sets is unknown or out of its range.
+      ValueError: a field that it sets is unknown, out of its range, or of clips to
+        train on.
     """
     one, where = run.evals[name], f"evals.{name}"
     data = read_settings(type(run.data), one.data, f"{where}.data", base=run.data)
+    for field in one.data:
+        if field not in EVALUATED:
+            raise ValueError(
+                f"{where}.data.{field}: expected one of {sorted(EVALUATED)}, as the"
+                " others change nothing but the clips to train on"
+            )
     test = read_settings(type(run.test), one.test, f"{where}.test", base=run.test)
     return dataclasses.replace(run, data=data, test=test)
 

@@ -184,6 +184,7 @@ def evaluations_of(
       ValueError: an evaluation has no videos, or other categories.
     """
     from vis_jax.commands.run_settings import of_evaluation
+    from vis_jax.score import METRICS
     from vis_jax.train.evaluations import Evaluation
 
     runs = {"": (config, config.train.eval_every)}
@@ -198,7 +199,7 @@ def evaluations_of(
         folder = epath.Path(workdir) / "evaluation" / name
         system = parts.build_system(run)
         score = functools.partial(evaluate_at, run, system, tested, folder)
-        out.append(Evaluation(name, every, score))
+        out.append(Evaluation(name, every, score, METRICS))
     return out
 
 

@@ -15,6 +15,7 @@ from vis_jax.detectors.rcnn_targets import (
     AnchorTargets,
     MatchRule,
     RegionTargets,
+    SampledRegions,
     Truth,
     anchor_targets,
     region_targets,
@@ -86,7 +87,7 @@ def sample_regions(
     num_classes: int,
     coder: BoxCoder,
     rule: MatchRule,
-) -> RegionTargets:
+) -> SampledRegions:
     """Regions of B images to train the heads on; see `region_targets`."""
     one = functools.partial(
         region_targets, num_classes=num_classes, coder=coder, rule=rule
@@ -97,7 +98,7 @@ def sample_regions(
         boxes: Float32[Array, "R 4"],
         valid: Bool[Array, "R"],
         truth: Truth,
-    ) -> RegionTargets:
+    ) -> SampledRegions:
         return one(key, boxes, truth, valid=valid)
 
     keys = jax.random.split(rng, len(proposals.valid))

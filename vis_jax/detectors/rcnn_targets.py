@@ -80,6 +80,13 @@ class RegionTargets(NamedTuple):
     valid: Bool[Array, "*lead S"]
 
 
+class SampledRegions(NamedTuple):
+    """Regions of an image to train the heads on."""
+
+    targets: RegionTargets
+    left_out: Int32[Array, "*lead"]  # positive regions beyond `MatchRule.most_positive`
+
+
 def anchor_targets(
     rng: PRNGKeyArray,
     anchors: Float32[Array, "A 4"],
@@ -124,7 +131,7 @@ def region_targets(
     num_classes: int,
     coder: BoxCoder,
     rule: MatchRule,
-) -> RegionTargets:
+) -> SampledRegions:
     """Regions to train the heads on: of the proposals and the true boxes.
 
     Args:
@@ -155,7 +162,7 @@ def region_targets(
     )
     index = matching.truth[sampled.chosen]
     chosen = boxes[sampled.chosen]
-    return RegionTargets(
+    targets = RegionTargets(
         boxes=chosen,
         truth=index,
         labels=jnp.where(sampled.positive, truth.labels[index], num_classes),
@@ -163,6 +170,8 @@ def region_targets(
         positive=sampled.positive,
         valid=sampled.valid,
     )
+    left_out = matching.positive.sum() - sampled.positive.sum()
+    return SampledRegions(targets, left_out.astype(jnp.int32))
 
 
 def _match(

@@ -167,7 +167,7 @@ def build(settings: Settings) -> System:
             points,
             settings.loss,
         )
-        return sum(terms.values()), LossAux(terms, {})
+        return sum(terms.values()), LossAux(terms, {}, {})
 
     window = window_of(settings.test, settings.test.clip_stride)
     test_time = _whole_video if window.length is None else _clip_by_clip

@@ -149,9 +149,9 @@ def build(settings: Settings) -> System:
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
         pair = draw_pair(pair_rng, batch, style=model.style)
-        terms = _losses(model, rules, variables, pair, batch.sizes, rng)
+        terms, notes = _losses(model, rules, variables, pair, batch.sizes, rng)
         terms = {name: weights[name] * value for name, value in terms.items()}
-        return sum(terms.values()), LossAux(terms, {})
+        return sum(terms.values()), LossAux(terms, {}, notes)
 
     detector = _detector(model, settings)
     start, step = start_and_step(
@@ -229,7 +229,7 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
 
 
 def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
-    """Every term of the loss, not weighted."""
+    """Every term of the loss, not weighted, and notes."""
     rpn_rng, roi_rng = jax.random.split(rng)
 
     def apply(method, *inputs):
@@ -248,7 +248,7 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
     )
-    regions = sample_regions(
+    regions, left_out = sample_regions(
         roi_rng,
         proposals,
         pair.truth,
@@ -257,7 +257,8 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
         rule=rules.regions,
     )
     heads = _head_losses(apply, levels, regions, pair=pair, rules=rules)
-    return {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **heads}
+    terms = {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **heads}
+    return terms, {"positives_left_out": left_out.sum().astype(jnp.float32)}
 
 
 def _head_losses(

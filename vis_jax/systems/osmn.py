@@ -20,7 +20,7 @@ from vis_jax.association.track_head import Settings as TrackHeadSettings
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
 from vis_jax.settings import Count, OneOf, section
-from vis_jax.structures import Batch, LossAux
+from vis_jax.structures import Batch
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Detector, make_tracker, start_and_step
 from vis_jax.systems.system import Dtype, System, window_of
@@ -111,8 +111,8 @@ def build(settings: Settings, detector: Detector) -> System:
         return variables
 
     def loss(variables, batch: Batch, rng):
-        found = osmn_loss(model, _own(variables), batch, rng, rule=rule)
-        return found.value, LossAux({"osmn": found.value}, {"osmn": found.batch_stats})
+        value, aux = osmn_loss(model, _own(variables), batch, rng, rule=rule)
+        return value, aux._replace(batch_stats={"osmn": aux.batch_stats})
 
     start, step = start_and_step(
         detector,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import jax
 from etils import epath
@@ -19,21 +19,26 @@ class Best:
       workdir: of the run; a resumed run compares with the checkpoint kept there.
       metric: "AP" for the evaluation on `test`, "NAME/AP" for evals.NAME; "" keeps no
         checkpoint.
-      names: of the evaluations; "" for the one on `test`.
+      known: the metrics that an evaluation has, by its name, which is "" for the one
+        on `test`; empty if only the evaluation can say.
 
     Raises:
-      ValueError: there is no evaluation of that name.
+      ValueError: there is no evaluation of that name, or it has no such metric.
     """
 
-    def __init__(self, workdir: str, metric: str, names: Collection[str]):
+    def __init__(self, workdir: str, metric: str, known: Mapping[str, Collection[str]]):
         self.metric = metric
-        name = metric.rpartition("/")[0]
-        if metric and name not in names:
-            known = sorted(filter(None, names))
+        name, _, own = metric.rpartition("/")
+        if metric and name not in known:
+            names = sorted(filter(None, known))
             raise ValueError(
                 "train.best: expected METRIC, of the evaluation on test, or"
-                f" NAME/METRIC with one of evals, {known}, got {metric!r}"
+                f" NAME/METRIC with one of evals, {names}, got {metric!r}"
             )
+        if metric and known[name] and own not in known[name]:
+            prefix = f"{name}/" if name else ""
+            expected = [f"{prefix}{one}" for one in known[name]]
+            raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
         self._temporary = self._folder.with_name(f"{BEST}.tmp")
         self._value = -math.inf

@@ -16,7 +16,7 @@ class Estimate(NamedTuple):
     """Sizes of a model and of one update."""
 
     parameters: dict[str, int]  # numbers with a gradient, by part of the model
-    constants: int  # numbers in other collections
+    constants: int  # numbers in other collections, such as statistics of batch norm
     flops: float | None  # of `System.step` for one clip; None: XLA does not say
     memory: dict[str, int]  # bytes on one device, by use
 

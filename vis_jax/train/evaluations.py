@@ -1,6 +1,6 @@
 """The evaluations of a run: when each is due, and what becomes of its metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from vis_jax.train.best import BEST, Best
@@ -16,11 +16,14 @@ class Evaluation(NamedTuple):
       name: that of `evals`; "" for the evaluation on `test`.
       every: updates from one to the next; 0 = at the end only.
       score: (variables, step) -> metrics; empty in processes other than the first.
+      metrics: those among them by which checkpoints can be compared, the higher the
+        better; empty: any, which `score` has to tell.
     """
 
     name: str
     every: int
     score: Callable[[dict, int], dict[str, float]]
+    metrics: Collection[str] = ()
 
 
 class Evaluations:

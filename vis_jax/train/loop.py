@@ -50,13 +50,14 @@ def train(
 
     Raises:
       ValueError: on another model in `workdir`, too few batches, a loss that is not
-        finite (NonFiniteLossError), an unwritable disk (CheckpointError), another run
-        on `workdir` (WorkdirInUseError), settings that differ from those of the run.
+        finite (NonFiniteLossError), a `train.best` that no evaluation has, an
+        unwritable disk (CheckpointError), another run on `workdir` (WorkdirInUseError),
+        settings that differ from those of the run.
       SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
     """
     every, last = config.train, config.num_steps
     writer = writer or open_writer(workdir, num_steps=last)
-    best = Best(workdir, every.best, [one.name for one in evaluations])
+    best = Best(workdir, every.best, {one.name: one.metrics for one in evaluations})
     opened = open_run(
         config, system, make_batches, workdir=workdir, writer=writer,
         accept_changes=accept_changes,
@@ -76,7 +77,7 @@ def train(
                 monitor.add(step, metrics)
                 leave = run.notice.reached(step)
                 if due(step, every.log_every) or step == last:
-                    writer.progress(step, monitor.summary())
+                    writer.progress(step, *monitor.summary())
                 if draw and due(step, every.image_every):
                     writer.images(step, draw(state.variables, host, step))
                 save = due(step, every.checkpoint_every)

@@ -1,6 +1,7 @@
 """Metrics of the updates, read from the device without making it wait."""
 
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,13 @@ class NonFiniteLossError(ValueError):
     """The loss, one of its terms or its gradient is infinite or not a number."""
 
 
+class Summary(NamedTuple):
+    """Means over some updates."""
+
+    values: dict[str, float]  # loss, its terms, gradient norm, rate, speeds
+    notes: dict[str, float]  # of `LossAux`
+
+
 class Monitor:
     """Collects the metrics of each update and checks them when asked."""
 
@@ -23,6 +31,7 @@ class Monitor:
         self._clips_per_step = clips_per_step
         self._unread: list[tuple[int, StepMetrics]] = []
         self._rows: list[dict[str, float]] = []
+        self._notes: list[dict[str, float]] = []
         self._latest: dict[str, float] = {}
         self._since: float | None = None  # None: the first update is not done
         self._timed = 0  # updates since then
@@ -56,6 +65,7 @@ class Monitor:
             row["learning_rate"] = metrics.learning_rate
             self._latest = {name: float(value) for name, value in row.items()}
             self._rows.append(self._latest)
+            self._notes.append({name: float(x) for name, x in metrics.notes.items()})
 
     def latest(self) -> dict[str, float]:
         """The metrics of the last update.
@@ -66,7 +76,7 @@ class Monitor:
         self.check()
         return self._latest
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> Summary:
         """Means since the last summary, and speeds that leave out the first update.
 
         Raises:
@@ -74,12 +84,17 @@ class Monitor:
         """
         self.check()
         rows, self._rows = self._rows, []
+        notes, self._notes = self._notes, []
         timed, self._timed = self._timed, 0
         now = time.monotonic()
         seconds, self._since = now - (self._since or now), now
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         steps_per_second = timed / max(seconds, 1e-9)
-        return means | {
+        speeds = {
             "steps_per_second": steps_per_second,
             "clips_per_second": steps_per_second * self._clips_per_step,
         }
+        return Summary(_means(rows) | speeds, _means(notes))
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

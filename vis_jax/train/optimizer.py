@@ -1,4 +1,4 @@
-"""AdamW and SGD with clipping, and a rate and a decay for each parameter."""
+"""AdamW, Adam and SGD with clipping, and a rate and a decay for each parameter."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
@@ -25,33 +25,61 @@ class _Common:
     # Largest norm of all gradients together; None = they are not clipped.
     clip_norm: Annotated[float, Range(above=0)] | None = None
     warmup_steps: Natural = 0  # updates until the rate is reached
-    # Share of the rate at update 0, from which it rises; 0 = one step's share.
+    # Share of the rate at update 0, from which it rises; 0 = one step's share. Of use
+    # with warmup_steps only.
     warmup_factor: Annotated[float, Range(least=0, below=1)] = 0.0
     # step: divided by 10 at each of decay_at; cosine: down to 0 at num_steps.
     schedule: Literal["step", "cosine"] = "step"
-    decay_at: tuple[Natural, ...] = ()  # updates, ascending
+    decay_at: tuple[Natural, ...] = ()  # updates, ascending; of schedule step only
     rates: Multipliers = ((".*", 1.0),)  # of the learning rate; 0 = frozen
     decays: Multipliers = ((".*", 1.0),)  # of the weight decay
 
+    def __post_init__(self):
+        if self.schedule == "cosine" and self.decay_at:
+            raise ValueError(
+                "decay_at: expected () with optimizer.schedule 'cosine', which has no"
+                f" steps, got {self.decay_at}"
+            )
+        if self.warmup_factor and not self.warmup_steps:
+            raise ValueError(
+                "warmup_factor: expected 0.0 with optimizer.warmup_steps 0, which is no"
+                f" warm-up, got {self.warmup_factor}"
+            )
+
 
 @section
-class AdamW(_Common):
-    """`optimizer`: AdamW."""
+class _Moments(_Common):
+    """What both kinds of Adam share."""
 
-    kind: Literal["adamw"] = "adamw"  # or sgd, with fields of its own
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
     eps: Weight = 1e-8  # added to the root of the second moment
+
+
+@section
+class AdamW(_Moments):
+    """`optimizer`: AdamW, whose weight decay leaves the moments alone."""
+
+    kind: Literal["adamw"] = "adamw"  # or adam, sgd, with fields of their own
+
+
+@section
+class Adam(_Moments):
+    """`optimizer`: Adam, as in PyTorch."""
+
+    kind: Literal["adam"] = "adam"  # or adamw, sgd, with fields of their own
+    # Times the parameter, added to its gradient; where the multiplier is 1.
+    weight_decay: Weight = 0.0
 
 
 @section
 class SGD(_Common):
     """`optimizer`: gradient descent with momentum, as in PyTorch."""
 
-    kind: Literal["sgd"] = "sgd"  # or adamw, with fields of its own
+    kind: Literal["sgd"] = "sgd"  # or adamw, adam, with fields of their own
     momentum: Momentum = 0.9  # share of the last update that is kept
 
 
-Settings = AdamW | SGD
+Settings = AdamW | Adam | SGD
 
 
 class Optimizer(NamedTuple):
@@ -65,7 +93,7 @@ class Optimizer(NamedTuple):
 def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
     """The optimiser of `optimizer` in a config.
 
-    The global norm of all gradients is clipped before anything else. Both kinds follow
+    The global norm of all gradients is clipped before anything else. All kinds follow
     PyTorch: the learning rate multiplies the whole update, decay and momentum included.
 
     Args:
@@ -83,17 +111,26 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
     return Optimizer(
         optax.chain(
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
-            *(
-                _sgd(config, decay)
-                if isinstance(config, SGD)
-                else _adamw(config, decay)
-            ),
+            *_direction(config, decay),
             _scale_each(rates),
             optax.scale_by_learning_rate(schedule),
         ),
         schedule,
         lambda params: jax.tree.map(_stop_if_zero, params, rates),
     )
+
+
+def _direction(
+    config: Settings, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """From gradients to updates that wait for the learning rate."""
+    match config:
+        case AdamW():
+            return _adamw(config, decay)
+        case Adam():
+            return _adam(config, decay)
+        case SGD():
+            return _sgd(config, decay)
 
 
 def _adamw(
@@ -104,6 +141,16 @@ def _adamw(
     Algorithm 2, with the decay multiplied by the learning rate.
     """
     return optax.scale_by_adam(*config.betas, config.eps), decay
+
+
+def _adam(
+    config: Adam, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """Kingma and Ba, "Adam", ICLR 2015, Algorithm 1, on gradients with L2 decay.
+
+    The moments see the decay, as in `torch.optim.Adam`.
+    """
+    return decay, optax.scale_by_adam(*config.betas, config.eps)
 
 
 def _sgd(

@@ -19,6 +19,7 @@ class StepMetrics(NamedTuple):
     """Scalars of one update, of the whole batch."""
 
     terms: dict[str, Float32[Array, ""]]  # weighted: they sum to the loss
+    notes: dict[str, Float32[Array, ""]]  # see `LossAux`
     loss: Float32[Array, ""]
     gradient_norm: Float32[Array, ""]  # before clipping
     learning_rate: Float32[Array, ""]
@@ -63,6 +64,7 @@ def update_once(
         variables["batch_stats"] = aux.batch_stats
     metrics = StepMetrics(
         terms=aux.terms,
+        notes=aux.notes,
         loss=loss,
         gradient_norm=optax.tree.norm(gradients),
         learning_rate=optimizer.learning_rate(state.step),

@@ -25,8 +25,16 @@ NOT_SHOWN = (*SPEEDS, "gradient_norm", "learning_rate")
 class Writer:
     """Writes nothing; what every process but the first one has."""
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
-        """Shows how far the run is, and writes the values as scalars of "train"."""
+    def progress(
+        self, step: int, values: dict[str, float], notes: dict[str, float]
+    ) -> None:
+        """Shows how far the run is, and writes scalars.
+
+        Args:
+          step: updates done.
+          values: written as "train".
+          notes: written as "notes"; shown where they are not zero.
+        """
 
     def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
         """Writes values under `group/name`."""
@@ -77,13 +85,17 @@ class TensorBoardWriter(Writer):
                 self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
         return self._events
 
-    def progress(self, step: int, values: dict[str, float]) -> None:
+    def progress(
+        self, step: int, values: dict[str, float], notes: dict[str, float]
+    ) -> None:
         self.scalars(step, values, group="train")
+        self.scalars(step, notes, group="notes")
         if self._bar is None:
-            self.message(progress_line(step, values, num_steps=self._num_steps))
+            total = self._num_steps
+            self.message(progress_line(step, values, notes, num_steps=total))
         else:
             self._bar.update(step - self._bar.n)
-            self._bar.set_postfix_str(_terms(values))
+            self._bar.set_postfix_str(_terms(values, notes))
 
     def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
         events = self._open(step)
@@ -130,16 +142,19 @@ def open_writer(workdir: str, *, num_steps: int) -> Writer:
     return Writer()
 
 
-def progress_line(step: int, values: dict[str, float], *, num_steps: int) -> str:
+def progress_line(
+    step: int, values: dict[str, float], notes: dict[str, float], *, num_steps: int
+) -> str:
     """`step 20/90  loss 1.5  mask 1.2  dice 0.3  9.1 clips/s  ETA 0:01:10`."""
     speed = values["steps_per_second"]
     left = round((num_steps - step) / speed) if speed else None
     eta = "-" if left is None else datetime.timedelta(seconds=left)
     clips = f"{values['clips_per_second']:.1f} clips/s"
-    return f"step {step}/{num_steps}  {_terms(values)}  {clips}  ETA {eta}"
+    return f"step {step}/{num_steps}  {_terms(values, notes)}  {clips}  ETA {eta}"
 
 
-def _terms(values: dict[str, float]) -> str:
+def _terms(values: dict[str, float], notes: dict[str, float]) -> str:
     terms = {name: values[name] for name in values if name not in NOT_SHOWN}
-    shown = {"loss": terms.pop("loss"), **terms}
+    noted = {name: value for name, value in notes.items() if value}
+    shown = {"loss": terms.pop("loss"), **terms, **noted}
     return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
