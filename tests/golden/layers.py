@@ -110,7 +110,7 @@ def attention_results(case: Case) -> Results:
     params = _attention_params(case, module, (query, key, value))
     alone = np.eye(heads, dtype=np.float32).reshape(heads, heads, 1, 1)
 
-    def of_head(mask, alone):
+    def of_head(query, key, value, mask, alone):
         out = {
             "kernel": params["out"]["kernel"] * alone,
             "bias": params["out"]["bias"] / np.float32(heads),
@@ -118,7 +118,8 @@ def attention_results(case: Case) -> Results:
         variables = {"params": params | {"out": out}}
         return module.apply(variables, query, key, value, mask)
 
-    out = compiled(jax.vmap(of_head))(attend, alone)
+    every = jax.vmap(of_head, (None, None, None, 0, 0))
+    out = compiled(every)(query, key, value, attend, alone)
     weights = _attention_weights(module, params, (query, key), attend)
     return {
         f"{name}/output": out.sum(axis=0).swapaxes(0, 1),
@@ -160,9 +161,10 @@ def _attention_weights(
     values = np.zeros((count, *key.shape), np.float32)  # first axis: which key is 1
     values[np.arange(count), :, np.arange(count), 0] = 1.0
 
-    def one(mask, value):
+    def one(query, key, value, mask):
         return module.apply({"params": params | through}, query, key, value, mask)
 
-    every = jax.vmap(jax.vmap(one, (None, 0)), (0, None))
-    outputs = compiled(every)(attend, values)  # [heads, K, N, Q, C]
+    of_keys = jax.vmap(one, (None, None, 0, None))
+    of_heads = jax.vmap(of_keys, (None, None, None, 0))
+    outputs = compiled(of_heads)(query, key, values, attend)  # [heads, K, N, Q, C]
     return np.moveaxis(outputs[heads, ..., heads], 1, -1)

@@ -1,11 +1,24 @@
 """How alike soft tubes are: masks with values in [0, 1], over the frames of a clip."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32
 
 _EPSILON = 1e-6  # of the soft IoU, as in IFC
+
+
+class FrameOverlaps(NamedTuple):
+    """Overlap of pairs of soft tubes, frame by frame, in pixels."""
+
+    intersection: Float32[Array, "N M T"]  # sum(a b)
+    union: Float32[Array, "N M T"]  # sum(a + b - a b); near 0 where both are empty
+
+    def iou(self) -> Float32[Array, "N M T"]:
+        """Values in [0, 1]; 0 where both are empty."""
+        return self.intersection / jnp.maximum(self.union, _EPSILON)
 
 
 def soft_iou(
@@ -29,6 +42,22 @@ def soft_iou(
     one = jnp.where(shared, a.sum((2, 3)), 0.0).sum(1)
     other = _dot(shared, b.sum((2, 3)))
     return both / (one[:, None] + other - both + _EPSILON)
+
+
+def soft_iou_frames(
+    a: Float32[Array, "N T H W"], b: Float32[Array, "M T H W"]
+) -> FrameOverlaps:
+    """Soft intersection and union of each frame by itself.
+
+    Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
+    Video with Mask Propagation", CVPR 2020, Eq. 3.
+
+    Args:
+      a, b: probabilities, over the same frames.
+    """
+    a, b = (x.reshape(*x.shape[:2], -1) for x in (a, b))
+    both = jnp.einsum("ntp,mtp->nmt", a, b, precision=jax.lax.Precision.HIGHEST)
+    return FrameOverlaps(both, a.sum(2)[:, None] + b.sum(2)[None] - both)
 
 
 def soft_match_cost(
