@@ -34,19 +34,30 @@ def load_model(system: "System", checkpoint: str) -> dict:
     Raises:
       ValueError: there is no checkpoint, or it is of another model.
     """
+    from vis_jax.train.checkpoint import load_variables
+
+    variables = load_variables(checkpoint)
+    check_variables(system, variables, f"checkpoint {checkpoint}")
+    return variables
+
+
+def check_variables(system: "System", variables: dict, name: str) -> None:
+    """Raises ValueError unless the variables are those of the system.
+
+    Args:
+      system: as `build_system` makes it.
+      variables: by name.
+      name: of what is checked, for the message.
+    """
     import jax
 
-    from vis_jax.train.checkpoint import load_variables
     from vis_jax.train.dry_run import batch_shapes
     from vis_jax.train.tree_check import check_same_tree
 
     # Parameters do not depend on the sizes of a batch: the least one will do.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    expected = jax.eval_shape(system.init, key, batch)
-    variables = load_variables(checkpoint)
-    check_same_tree(variables, expected, name=f"checkpoint {checkpoint}")
-    return variables
+    check_same_tree(variables, jax.eval_shape(system.init, key, batch), name=name)
 
 
 def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
