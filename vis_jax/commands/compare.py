@@ -23,9 +23,8 @@ examples:
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from absl import flags
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.compare import Row
     from vis_jax.evaluate.oracles import MatchRule
+    from vis_jax.systems import BuildDetector
     from vis_jax.systems.detect_then_track import Detector, TestSettings
 
 # What the detections of a video do not depend on.
@@ -223,7 +223,7 @@ def _tables(given: list[str] | None, varied: bool) -> list[str]:
     return [name for number, name in names.items() if number in given]
 
 
-def _builder(config: "RunSettings") -> "Callable[[Any], Detector]":
+def _builder(config: "RunSettings") -> "BuildDetector":
     """What makes the detector of a system.
 
     Raises:

@@ -6,7 +6,6 @@ clip at model size, and no video of masks at the original size.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,28 +15,11 @@ from vis_jax.evaluate import views
 from vis_jax.evaluate.ahead import Ahead
 from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
+from vis_jax.evaluate.stream import Stream
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import Render, System, TestSettings
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Finds the objects of one video while its frames are read."""
-
-    def __call__(
-        self, frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
-    ) -> Iterator[FrameResult]:
-        """Yields every frame in order, once what is said of it is final.
-
-        Args:
-          frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;
-            only resized copies are kept, of one clip, or of the whole video if the
-            window of the system is that.
-          clock: what it measures: decode, model, masks.
-        """
-        ...
 
 
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
