@@ -15,9 +15,9 @@ from vis_jax.evaluate import views
 from vis_jax.evaluate.ahead import Ahead
 from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
-from vis_jax.evaluate.stream import Stream
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.results.stream import Stream
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import Render, System, TestSettings
 

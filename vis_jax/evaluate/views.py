@@ -15,10 +15,10 @@ from data_pipeline.read_video import fit_frame
 from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.clips import Piece, pieces_of
 from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
-from vis_jax.evaluate.stream import Stream
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.results.stream import Stream
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System, TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
