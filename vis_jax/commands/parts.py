@@ -115,11 +115,26 @@ def keep_compilations(workdir: epath.PathLike | None) -> None:
 
     JAX_COMPILATION_CACHE_DIR wins over it, empty for no cache.
     """
+    if workdir is not None:
+        _keep_compilations(epath.Path(workdir) / CACHE_FOLDER)
+
+
+def keep_user_compilations() -> None:
+    """As `keep_compilations`, in the user's cache folder: it serves every run.
+
+    That is vis_jax/compilations in $XDG_CACHE_HOME, or in ~/.cache.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification of the variable: what is no absolute path is to be ignored.
+    folder = epath.Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache"))
+    _keep_compilations(folder / "vis_jax" / "compilations")
+
+
+def _keep_compilations(folder: epath.Path) -> None:
     import jax
 
-    if workdir is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = epath.Path(workdir) / CACHE_FOLDER
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # With XLA's own caches the name of the folder is part of the key: a run that is
