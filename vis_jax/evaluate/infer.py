@@ -48,9 +48,9 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
                 piece = ahead.take()
                 if piece is None:
                     break
-                if state is None:
-                    state = start(piece.clip)
-                state, found = step(variables, state, piece.clip)
+                with clock("model"):
+                    state = start(piece.clip) if state is None else state
+                    state, found = step(variables, state, piece.clip)
                 # The device goes on while masks become run lengths: those of the clip
                 # before while it works on this one.
                 last, waiting = (
