@@ -44,7 +44,7 @@ PROGRAMS = ["init", "new", "step", "step", "update", "upsample", "upsample"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_compilation_cache():
+def own_compilation_cache(tmp_path_factory):
     """The commands keep compiled programs in the run's folder, as they do for users."""
     names = (
         "jax_compilation_cache_dir",
@@ -54,6 +54,7 @@ def own_compilation_cache():
     before = {name: getattr(jax.config, name) for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("JAX_COMPILATION_CACHE_DIR")
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         forget_programs()
         yield
     for name, value in before.items():
@@ -259,7 +260,7 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path):
         outcome = call("predict", "--workdir", workdir, *words, "--score_threshold=0")
         assert outcome.code == 0, outcome
         drawn = open_source(output / "video.mp4")
-        assert (drawn.num_frames, drawn.height, drawn.width) == (3, 50, 70)
+        assert (len(list(drawn)), drawn.height, drawn.width) == (3, 50, 70)
         results = json.loads((output / "results.json").read_text())
         assert {entry["video_id"] for entry in results} == {1}
         assert {len(entry["segmentations"]) for entry in results} == {3}

@@ -84,7 +84,7 @@ class Detections(NamedTuple):
     mask_boxes: Float32[Array, "*lead N 4"] | None = None
 
     @property
-    def covered(self) -> Float32[Array, "*lead N 4"]:
+    def covered(self) -> Float32[Array | np.ndarray, "*lead N 4"]:
         """What the masks cover."""
         return self.boxes if self.mask_boxes is None else self.mask_boxes
 

@@ -10,6 +10,7 @@ from vis_jax import systems
 from vis_jax.commands import compare_tables
 from vis_jax.commands.compare_tables import format_table
 from vis_jax.commands.parts import build_system
+from vis_jax.commands.vary import variants
 from vis_jax.evaluate.compare_rows import cue_choices, cue_name
 from vis_jax.trackers import TRACKERS
 from vis_jax.training.checkpoint import save_variables
@@ -93,6 +94,48 @@ def test_a_table_shows_the_paper_and_why_a_row_is_missing():
 
 def test_the_cues_have_the_rows_of_the_paper():
     assert list(compare_tables.CUES.paper) == [cue_name(cues) for cues in cue_choices()]
+
+
+@pytest.mark.slow
+def test_a_setting_that_varies_gives_what_evaluating_it_gives(words, tmp_path):
+    output = tmp_path / "out"
+    few = ("--config.test.videos=1", "--config.test.tracker=iou")
+    vary = ("--vary=test.objects=1,4", "--vary", "config.test.trackers.iou.min_iou=0.9")
+    compared = call("compare", *words, *few, "--output", output, *vary)
+    assert compared.code == 0, compared
+    tables = json.loads((output / "compare.json").read_text())["tables"]
+    names = ["objects=1", "objects=4", "trackers.iou.min_iou=0.9"]
+    assert list(tables) == ["varied"]
+    assert list(tables["varied"]) == names
+    assert all(f"\n{name} " in compared.out for name in names)
+    changed = ("--config.test.trackers.iou.min_iou=0.9", "--output", tmp_path / "alone")
+    alone = call("evaluate", *words, *few, *changed)
+    assert alone.code == 0, alone
+    results = [(output / name / "results.json").read_bytes() for name in names]
+    assert results[2] == (tmp_path / "alone" / "results.json").read_bytes()
+    assert len(set(results)) == 3
+
+
+def test_a_setting_that_cannot_vary_is_named(words, tmp_path):
+    out = ("--output", tmp_path / "out")
+    for given, expected in (
+        (
+            "short_side=2",
+            "--vary: expected test.FIELD=VALUE,VALUE,.., got short_side=2",
+        ),
+        ("test.top", "--vary: expected test.FIELD=VALUE,VALUE,.., got test.top"),
+        ("test.split=train", "--vary: expected a setting that all videos can have"),
+        ("test.sort=1", "test.sort: no such field"),
+        ("test.score=0.5,2", "test.score: expected float, 0 .. 1, got 2"),
+    ):
+        assert error_of("compare", *words, *out, "--vary", given).startswith(expected)
+    # Of several sides one is a value: a tuple in brackets.
+    config = recipe("ifr_shapes", "debug", {"test.short_side": 96})
+    given = ["test.tta=(64, 96),()", "test.mode=video"]
+    assert [one.name for one in variants(config, given)] == [
+        "tta=(64,96)", "tta=()", "mode=video",
+    ]  # fmt: skip
+    assert variants(config, given)[0].config.test.tta == (64, 96)
 
 
 def test_mistakes_are_named_before_any_work(words, tmp_path):

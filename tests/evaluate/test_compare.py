@@ -258,7 +258,7 @@ def test_a_run_goes_on_and_another_row_needs_no_detector(dataset, seen, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(row("a", fails_at=1))
     assert asked == ["find", "a", "find", "a"]
-    missing = Row("trackers", "b", "", None, "it has no network")
+    missing = Row("trackers", "b", "", missing="it has no network")
     report = run(row("a"), missing)
     assert asked == ["a"]
     assert report == json.loads((tmp_path / "compare.json").read_text())

@@ -22,7 +22,7 @@ def _run(monkeypatch, source, output, *more):
     monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
     monkeypatch.setattr(predict, "read_config", lambda values: None)
     monkeypatch.setattr(parts, "read_categories", lambda workdir: [(1, "cat")])
-    monkeypatch.setattr(parts, "keep_compilations", lambda workdir: None)
+    monkeypatch.setattr(parts, "keep_user_compilations", lambda: None)
     monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)
     monkeypatch.setattr(parts, "build_system", build_system)
     values = flags.FlagValues()

@@ -8,40 +8,44 @@ import socket
 import subprocess
 import sys
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from vis_jax.predict.loop import Wanted, predict
+from vis_jax.predict.loop import predict
 from vis_jax.predict.sources import open_source
+from vis_jax.predict.writer import Wanted
+from vis_jax.results.clock import NO_CLOCK
+from vis_jax.results.frame import FrameResult, LiveTracks
 
-NOTHING = SimpleNamespace(
-    labels=np.zeros(0, np.int32),
-    scores=np.zeros(0, np.float32),
-    track_ids=np.zeros(0, np.int32),
-    segmentations=[],
-)
+NO_TRACKS = LiveTracks(np.zeros(0, np.int32), np.zeros((0, 1), np.float32))
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vis_jax.predict.loop import _staging
-with _staging(Path(sys.argv[1])):
+from vis_jax.predict.staging import staging
+with staging(Path(sys.argv[1])):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def _predict(source, output, infer=lambda *_, **__: NOTHING, **wanted):
-    return predict(
+def _nothing(frames, *, clock=NO_CLOCK):
+    for t, _ in enumerate(frames):
+        yield FrameResult(t, NO_TRACKS, np.zeros(0, int), [])
+
+
+def _predict(source, output, **wanted):
+    done = predict(
         source,
         output,
-        infer,
+        _nothing,
         categories=[(1, "cat")],
+        top=1,
         wanted=Wanted(**wanted),
         progress=False,
     )
+    return done.outputs
 
 
 @pytest.fixture

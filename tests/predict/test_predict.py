@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,13 +6,21 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from tests.small_disk import files_up_to
-from vis_jax.predict import loop
-from vis_jax.predict.loop import Wanted, predict
-from vis_jax.predict.sources import PredictError, open_source
+from vis_jax.predict import writer
+from vis_jax.predict.loop import predict
+from vis_jax.predict.sources import PredictError, from_arrays, open_source
+from vis_jax.predict.writer import Wanted
+from vis_jax.results.clock import NO_CLOCK, Clock
+from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.visualize.colours import track_colour
 
 H, W, T = 72, 96, 4
 CATEGORIES = ((3, "cat"), (7, "dog"))
+FILES = ["results.json", "tracks.jsonl", "video.json"]
+TRACKS = LiveTracks(
+    np.array([4, 1, 9], np.int32),
+    np.array([[0.1, 0.9], [0.6, 0.0], [0.0, 0.2]], np.float32),
+)
 
 
 @pytest.fixture
@@ -25,45 +32,60 @@ def source(tmp_path):
     return open_source(folder)
 
 
-def _tube(x):
-    """A square that moves right and is absent from the last frame."""
-    masks = np.zeros((T, H, W), bool)
-    for t in range(T):
-        masks[t, 40:64, x + 2 * t : x + 2 * t + 24] = True
-    frames = [rle.encode(np.asfortranarray(mask)) for mask in masks]
-    return [*frames[:-1], None]
+def _mask(x, t):
+    """A square that moves right."""
+    mask = np.zeros((H, W), bool)
+    mask[40:64, x + 2 * t : x + 2 * t + 24] = True
+    return mask
 
 
-def _never(frames, **size):
+def _encoded(mask):
+    return rle.encode(np.asfortranarray(mask))
+
+
+def _frame(t, tracks=TRACKS):
+    """Three squares, absent from the last frame."""
+    rows = np.arange(3 if t < T - 1 else 0)
+    masks = [_encoded(_mask(x, t)) for x in (4, 16, 60)[: len(rows)]]
+    return FrameResult(t, tracks, rows, masks, (H, W))
+
+
+def _stream(frames, *, clock=NO_CLOCK):
+    for t, frame in enumerate(frames):
+        assert (frame == 40 + t).all() and frame.shape == (H, W, 3)
+        yield _frame(t)
+
+
+def _never(frames, *, clock=NO_CLOCK):
     raise AssertionError("the arguments are checked first")
 
 
-def _prediction(**changes):
-    fields = {
-        "labels": np.array([1, 0, 1], np.int32),
-        "scores": np.array([0.9, 0.6, 0.2], np.float32),
-        "track_ids": np.array([4, 1, 9], np.int32),
-        "segmentations": [_tube(4), _tube(16), _tube(60)],
-    }
-    return SimpleNamespace(**(fields | changes))
+def _saying(*results):
+    def stream(frames, *, clock=NO_CLOCK):
+        for _ in frames:
+            pass
+        yield from results
+
+    return stream
 
 
-def _infer(frames, *, height, width, num_frames):
-    assert [int(frame[0, 0, 0]) for frame in frames] == [40, 41, 42, 43]
-    assert (height, width, num_frames) == (H, W, T)
-    return _prediction()
-
-
-def _predict(source, output, infer=_infer, *, overwrite=False, **wanted):
+def _run(source, output, stream=_stream, *, top=3, **options):
+    names = ("whole", "overwrite", "clock")
+    more = {name: options.pop(name) for name in names if name in options}
     return predict(
         source,
         output,
-        infer,
+        stream,
         categories=CATEGORIES,
-        wanted=Wanted(**wanted),
-        overwrite=overwrite,
+        top=top,
+        wanted=Wanted(**options),
         progress=False,
+        **more,
     )
+
+
+def _predict(source, output, stream=_stream, **options):
+    return _run(source, output, stream, **options).outputs
 
 
 def _left(tmp_path):
@@ -77,11 +99,10 @@ def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):
     assert [entry["video_id"] for entry in results] == [1, 1, 1]
     scores = [entry["score"] for entry in results]
     np.testing.assert_allclose(scores, [0.9, 0.6, 0.2], rtol=1e-6)
-    for entry, truth in zip(results, _prediction().segmentations, strict=True):
-        assert entry["segmentations"][-1] is None
-        for got, expected in zip(entry["segmentations"][:-1], truth, strict=False):
-            assert got["size"] == [H, W] and isinstance(got["counts"], str)
-            np.testing.assert_array_equal(rle.decode(got), rle.decode(expected))
+    for entry, x in zip(results, (4, 16, 60), strict=True):
+        masks = rle.decode(entry["segmentations"])
+        expected = [_mask(x, t) for t in range(T - 1)] + [np.zeros((H, W), bool)]
+        np.testing.assert_array_equal(np.moveaxis(masks, 2, 0), expected)
     info = json.loads(written.info.read_text())
     (video,) = info["videos"]
     assert (video["id"], video["length"], video["height"]) == (1, T, H)
@@ -93,8 +114,8 @@ def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):
 def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
     written = _predict(source, tmp_path / "out", fps=12.5)
     video = open_source(written.video)
-    assert (video.num_frames, float(video.fps)) == (T, 12.5)
     frames = list(video)
+    assert (len(frames), float(video.fps)) == (T, 12.5)
     for t, x in ((0, 10), (2, 14)):  # inside track 4, clear of track 1
         expected = (40 + t + np.array(track_colour(4))) / 2
         np.testing.assert_allclose(frames[t][58, x], expected, atol=12)
@@ -102,15 +123,57 @@ def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
     np.testing.assert_allclose(frames[3], 43, atol=6)  # no track is present
 
 
-def test_of_a_track_with_two_classes_the_better_one_is_drawn():
-    found = SimpleNamespace(
-        labels=[0, 0, 1, 0],
-        scores=[0.9, 0.8, 0.7, 0.2],
-        track_ids=[2, 1, 2, 3],
-        segmentations=[],
+def test_a_frame_is_drawn_with_its_own_masks_when_they_come_late(source, tmp_path):
+    def late(frames, *, clock=NO_CLOCK):
+        count = 0
+        for count, _ in enumerate(frames, 1):
+            if count > 2:
+                yield _frame(count - 3)
+        yield from (_frame(t) for t in (count - 2, count - 1))
+
+    expected = _predict(source, tmp_path / "expected", write_pngs=True)
+    for name, options in {"late": {}, "whole": {"whole": True}}.items():
+        stream = late if name == "late" else _saying(*map(_frame, range(T)))
+        got = _predict(source, tmp_path / name, stream, write_pngs=True, **options)
+        for file in ("results.json", "tracks.jsonl", "video.json", "ids/00001.png"):
+            content = (got.results.parent / file).read_bytes()
+            assert content == (expected.results.parent / file).read_bytes()
+        frames = zip(open_source(got.video), open_source(expected.video), strict=True)
+        for one, other in frames:
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_line_for_each_frame_says_what_is_shown(source, tmp_path):
+    written = _predict(source, tmp_path / "out", score_threshold=0.5, draw_video=False)
+    lines = [json.loads(line) for line in written.tracks.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3]
+    assert [line["time"] for line in lines] == [0, 0.166667, 0.333333, 0.5]
+    assert [len(line["objects"]) for line in lines] == [2, 2, 2, 0]
+    dog, cat = lines[1]["objects"]
+    mask = dog.pop("segmentation")
+    np.testing.assert_array_equal(rle.decode(mask), _mask(4, 1))
+    assert dog == {"id": 4, "label": "dog", "score": 0.9, "box": [6, 40, 30, 64]}
+    assert (cat["id"], cat["label"], cat["score"]) == (1, "cat", 0.6)
+
+
+def test_scores_are_those_known_by_then_but_in_the_results_the_last(source, tmp_path):
+    def stream(frames, *, clock=NO_CLOCK):
+        for t, _ in enumerate(frames):
+            probs = np.array([[0.1 * t, 0.45]], np.float32)
+            tracks = LiveTracks(np.array([5], np.int32), probs)
+            found = FrameResult(t, tracks, np.array([0]), [_encoded(_mask(4, t))])
+            yield found
+
+    arrays = [np.zeros((H, W, 3), np.uint8)] * 7
+    written = _predict(from_arrays(arrays), tmp_path / "out", stream)
+    lines = [json.loads(line) for line in written.tracks.read_text().splitlines()]
+    labels = [line["objects"][0]["label"] for line in lines]
+    assert labels == ["dog"] * 5 + ["cat"] * 2
+    first, second = json.loads(written.results.read_text())
+    assert (first["category_id"], second["category_id"]) == (3, 7)
+    np.testing.assert_allclose(
+        [first["score"], second["score"]], [0.6, 0.45], rtol=1e-6
     )
-    assert loop._shown(found, 0.3).tolist() == [0, 1]
-    assert loop._shown(found, 0.1).tolist() == [0, 1, 3]
 
 
 def test_id_images_follow_the_tracks(source, tmp_path):
@@ -125,13 +188,12 @@ def test_id_images_follow_the_tracks(source, tmp_path):
 
 
 def test_no_tracks_at_all(source, tmp_path):
-    empty = np.zeros(0, np.int32)
-    nothing = SimpleNamespace(
-        labels=empty, scores=empty.astype(np.float32), track_ids=empty, segmentations=[]
-    )
-    written = _predict(source, tmp_path / "out", lambda *_, **__: nothing)
+    none = LiveTracks(np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
+    empty = [FrameResult(t, none, np.zeros(0, int), []) for t in range(T)]
+    written = _predict(source, tmp_path / "out", _saying(*empty), write_pngs=True)
     assert json.loads(written.results.read_text()) == []
-    assert open_source(written.video).num_frames == T
+    assert len(list(open_source(written.video))) == T
+    assert not np.asarray(Image.open(written.ids / "00000.png")).any()
 
 
 def test_an_output_with_content_is_kept(source, tmp_path):
@@ -140,25 +202,22 @@ def test_an_output_with_content_is_kept(source, tmp_path):
     _predict(source, output)  # empty: fine
     before = (output / "results.json").stat().st_mtime_ns
     with pytest.raises(PredictError, match="out: not empty; pass overwrite"):
-        _predict(source, output, infer=_never)
+        _predict(source, output, stream=_never)
     assert (output / "results.json").stat().st_mtime_ns == before
     with pytest.raises(PredictError, match="expected a folder, found a file"):
-        _predict(source, output / "results.json", infer=_never)
+        _predict(source, output / "results.json", stream=_never)
 
 
 def test_overwrite_replaces_what_predict_writes_and_nothing_else(source, tmp_path):
     output = tmp_path / "out"
     _predict(source, output, write_pngs=True)
     (output / "notes.txt").write_text("mine")
-    written = _predict(
-        source,
-        output,
-        lambda *_, **__: _prediction(scores=np.array([0.5, 0.4, 0.3])),
-        draw_video=False,
-        overwrite=True,
-    )
-    assert _left(output) == ["notes.txt", "results.json", "video.json"]
-    assert json.loads(written.results.read_text())[0]["score"] == 0.5
+    tracks = TRACKS._replace(class_probs=TRACKS.class_probs / 2)
+    stream = _saying(*(_frame(t, tracks) for t in range(T)))
+    written = _predict(source, output, stream, draw_video=False, overwrite=True)
+    assert _left(output) == ["notes.txt", *FILES]
+    score = json.loads(written.results.read_text())[0]["score"]
+    np.testing.assert_allclose(score, 0.45, rtol=1e-6)
     assert _left(tmp_path) == ["frames", "out"]
 
 
@@ -166,18 +225,26 @@ def test_a_full_disk_leaves_nothing(source, tmp_path, monkeypatch):
     def full(sink, frame):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop.VideoSink, "write", full)
+    monkeypatch.setattr(writer.VideoSink, "write", full)
     with pytest.raises(OSError, match="No space left"):
         _predict(source, tmp_path / "a" / "out", write_pngs=True)
     assert _left(tmp_path) == ["frames"]
 
 
-@pytest.mark.parametrize("name", ["results.json", "video.mp4"])
-def test_a_full_disk_names_the_file(source, tmp_path, name):
-    output = _predict(source, tmp_path / "all").results.parent
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("video.mp4", {}),
+        ("tracks.jsonl", {"draw_video": False, "score_threshold": 0.0}),
+        ("results.json", {"draw_video": False, "score_threshold": 1.0}),
+    ],
+)
+def test_a_full_disk_names_the_file(source, tmp_path, name, options):
+    output = _predict(source, tmp_path / "all", **options).results.parent
     size = (output / name).stat().st_size
+    assert size == max(path.stat().st_size for path in output.iterdir())
     with files_up_to(size - 1), pytest.raises(OSError) as caught:
-        _predict(source, tmp_path / "out")
+        _predict(source, tmp_path / "out", **options)
     assert caught.value.filename == str(tmp_path / "out" / name)
     assert _left(tmp_path) == ["all", "frames"]
 
@@ -187,7 +254,7 @@ def test_a_failure_while_overwriting_keeps_the_earlier_results(
 ):
     _predict(source, tmp_path / "out")
     before = (tmp_path / "out" / "results.json").read_bytes()
-    monkeypatch.setattr(loop, "draw_frame", None)
+    monkeypatch.setattr(writer, "draw_frame", None)
     with pytest.raises(TypeError):
         _predict(source, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "results.json").read_bytes() == before
@@ -196,34 +263,60 @@ def test_a_failure_while_overwriting_keeps_the_earlier_results(
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_a_failing_model_leaves_nothing(source, tmp_path, error):
-    def infer(frames, **_):
-        next(frames)
+    def stream(frames, *, clock=NO_CLOCK):
+        next(iter(frames))
+        yield _frame(0)
         assert any(name.startswith(".out.partial-") for name in _left(tmp_path))
         raise error
 
     with pytest.raises(error):
-        _predict(source, tmp_path / "out", infer)
+        _predict(source, tmp_path / "out", stream, write_pngs=True)
     assert _left(tmp_path) == ["frames"]
+
+
+def _tracks(ids, probs):
+    return LiveTracks(np.array(ids, np.int32), np.array(probs, np.float32))
+
+
+OTHER_SIZE = _frame(0)._replace(
+    rows=np.arange(1), segmentations=[_encoded(np.ones((9, 9), bool))]
+)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("results", "message"),
     [
-        ({"labels": np.array([0, 1])}, "expected 3 labels, got 2"),
-        ({"labels": np.array([0, 1, 2])}, r"expected labels 0 \.\. 1"),
-        ({"scores": np.array([0.1, np.nan, 0.2])}, r"expected scores in 0 \.\. 1"),
-        ({"track_ids": np.array([0, 1, 2])}, "expected track ids 1, 2"),
-        ({"segmentations": [[None] * T, [None], []]}, "4 segmentations of track 1"),
-        (
-            {"segmentations": [[{"size": [9, 9], "counts": b""}] * T] * 3},
-            r"masks of size \[72, 96\]",
-        ),
+        ([_frame(0), _frame(2)], "expected frame 1, got 2"),
+        ([_frame(0)], "got none of the last 3"),
+        ([_frame(0, _tracks([1, 2, 3], [[0.5]] * 3))], "of 2 classes, got 1"),
+        ([_frame(0, _tracks([1, 2, 3], [[0.5, np.nan]] * 3))], r"scores in 0 \.\. 1"),
+        ([_frame(0, _tracks([0, 2, 3], [[0.5, 0.5]] * 3))], "expected track ids 1, 2"),
+        ([OTHER_SIZE], r"masks of size \[72, 96\], got \[9, 9\]"),
     ],
 )
-def test_a_prediction_of_another_video_is_an_error(source, tmp_path, changes, message):
+def test_a_prediction_of_another_video_is_an_error(source, tmp_path, results, message):
     with pytest.raises(ValueError, match=message):
-        _predict(source, tmp_path / "out", lambda *_, **__: _prediction(**changes))
+        _predict(source, tmp_path / "out", _saying(*results), draw_video=False)
     assert _left(tmp_path) == ["frames"]
+
+
+def test_the_seconds_of_every_part_are_measured(source, tmp_path):
+    clock = Clock()
+    done = _run(source, tmp_path / "out", clock=clock, write_pngs=True)
+    assert set(clock.seconds) == {"writing", "drawing"}  # the rest is the stream's
+    assert done.num_frames == T and done.stopped is None
+    assert 0 < done.first < done.seconds
+    assert sum(clock.seconds.values()) < done.seconds
+
+
+def test_a_live_source_needs_a_system_that_does_not_read_whole_videos(tmp_path):
+    frames = (np.full((H, W, 3), 40 + t, np.uint8) for t in range(T))
+    source = from_arrays(frames, name="live")
+    expected = r"live: expected a system .* clip by clip.*--config\.test\.mode=clip"
+    with pytest.raises(PredictError, match=expected):
+        _predict(source, tmp_path / "out", _never, whole=True)
+    written = _predict(source, tmp_path / "out")
+    assert len(list(open_source(written.video))) == T
 
 
 @pytest.mark.parametrize("fps", [0, -1.0, float("nan"), float("inf")])

@@ -19,7 +19,7 @@ def test_odd_sizes_are_padded(tmp_path, monkeypatch, codec):
         for level in (50, 100, 150):
             video.write(np.full((33, 47, 3), level, np.uint8))
     source = open_source(path)
-    assert (source.height, source.width, source.num_frames) == (34, 48, 3)
+    assert (source.height, source.width) == (34, 48)
     assert source.fps == fps
     levels = [frame[33, 47].mean() for frame in source]
     np.testing.assert_allclose(levels, [50, 100, 150], atol=4)
@@ -32,34 +32,37 @@ def test_overlaps_go_to_the_higher_score():
     np.testing.assert_array_equal(ids, [[5, 5, 5, 300]])
     ids = sinks.id_map(masks, [5, 300], [0.4, 0.9])
     np.testing.assert_array_equal(ids, [[5, 300, 300, 300]])
-    assert ids.dtype == np.uint16
     none = sinks.id_map(masks[:0], [], [])
     np.testing.assert_array_equal(none, np.zeros((1, 4)))
 
 
 def test_id_images_keep_the_numbers_and_show_the_colours(tmp_path):
-    path = tmp_path / "0.png"
-    ids = np.array([[0, 1, 255]], np.uint16)
-    sinks.write_ids(path, ids, largest=255)
-    with Image.open(path) as image:
+    ids = np.array([[0, 1, 255]])
+    sink = sinks.IdSink(tmp_path / "ids")
+    sink.write(ids)
+    sink.close()
+    with Image.open(tmp_path / "ids" / "00000.png") as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), ids)
         assert image.convert("RGB").getpixel((1, 0)) == track_colour(1)
 
 
-def test_id_images_have_16_bits_where_the_video_needs_them(tmp_path):
-    path = tmp_path / "0.png"
-    ids = np.array([[0, 1, 2]], np.uint16)
-    sinks.write_ids(path, ids, largest=40_000)
-    with Image.open(path) as image:
-        assert image.mode == "I;16"
-        np.testing.assert_array_equal(np.asarray(image), ids)
+def test_all_id_images_have_16_bits_where_one_needs_them(tmp_path):
+    sink = sinks.IdSink(tmp_path / "ids")
+    frames = [[[0, 1, 255]], [[0, 7, 40_000]], [[2, 0, 0]]]
+    for ids in frames:
+        sink.write(np.array(ids))
+    sink.close()
+    for number, ids in enumerate(frames):
+        with Image.open(tmp_path / "ids" / f"0000{number}.png") as image:
+            assert image.mode == "I;16"
+            np.testing.assert_array_equal(np.asarray(image), ids)
     with pytest.raises(ValueError, match="expected track ids up to 65535, got 65536"):
-        sinks.write_ids(path, ids, largest=65_536)
+        sink.write(np.array([[65_536]]))
 
 
 def test_a_full_disk_names_the_image(tmp_path):
-    path = tmp_path / "0.png"
+    sink = sinks.IdSink(tmp_path / "ids")
     with files_up_to(100), pytest.raises(OSError) as caught:
-        sinks.write_ids(path, np.arange(10_000, dtype=np.uint16)[None], largest=9_999)
-    assert caught.value.filename == str(path)
+        sink.write(np.arange(10_000)[None])
+    assert caught.value.filename == str(tmp_path / "ids" / "00000.png")

@@ -1,5 +1,6 @@
 import gc
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,35 @@ def test_only_the_best_tracks_are_kept_and_they_are_the_right_ones(seed, top, cl
     assert list(zip(*fields, strict=True)) == rows
     assert [list(one) for one in found.segmentations] == masks
     assert collector.lost == frames[-1].tracks.lost
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 700, 1024])
+def test_long_tracks_are_found_frame_by_frame(count):
+    """Beyond a block of 256 masks, what says where they are is on disk, too."""
+    tracks = _tracks([1], [[1.0]])
+    rng = np.random.default_rng(count)
+    there = rng.random(count) < 0.9
+    masks = [rng.random(SIZE) < 0.5 for _ in range(count)]
+    frames = [frame(t, tracks, {0: masks[t]} if there[t] else {}) for t in range(count)]
+    (found,) = _collected(frames, 3, count + 5).segmentations
+    expected = [rle(masks[t]) if there[t] else EMPTY for t in range(count)]
+    assert list(found) == expected + [EMPTY] * 5
+    for t in rng.permutation(count)[:100].tolist():
+        assert found[t] == expected[t]
+
+
+def test_memory_does_not_grow_with_the_frames():
+    tracks, masks = _tracks([1, 2], [[1.0], [0.5]]), {0: box(0, 0, 3, 3)}
+    one, sizes = frame(0, tracks, masks | {1: box(1, 1, 2, 2)}), []
+    collector = Collector(3)
+    tracemalloc.start()
+    for t in range(6_001):
+        collector.add(one._replace(frame=t))
+        if t % 3_000 == 0:
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[2] - sizes[1] < 10_000  # bytes
 
 
 def test_no_tracks_are_an_empty_result():

@@ -1,9 +1,10 @@
-"""Compares trackers on the same detections, and with parts of the truth.
+"""Compares results of one checkpoint: trackers, parts of the truth, settings of test.
 
-For systems that find objects frame by frame and link them then, such as MaskTrack
-R-CNN. The detector sees every video once; its detections stay on disk, so that a run
-that is stopped goes on, and a tracker with other settings costs no detector. Tables, as
-in the paper of YouTube-VIS, whose numbers stand beside:
+--vary evaluates any system with several values of a setting of `test`: a row each.
+The tables are for systems that find objects frame by frame and link them then, such as
+MaskTrack R-CNN. The detector sees every video once; its detections stay on disk, so
+that a run that is stopped goes on, and a tracker with other settings costs no detector.
+They are those of the paper of YouTube-VIS, whose numbers stand beside:
   1  every tracker: AP, IDF1, HOTA, identity switches
   2  mask_track with its cues (detection score, IoU, category) on and off: 8 rows
   3  image oracle: true boxes, masks and categories, linked by mask_track;
@@ -17,32 +18,37 @@ examples:
       --config.test.split=held_out --config.test.trackers.iou.min_iou=0.5
   python -m vis_jax.main compare --config configs/mask_track_rcnn_r50.py \\
       --checkpoint r50 --output out --tables 2,3 --oracle_iou box --oracle_least 0.7
+  python -m vis_jax.main compare --workdir runs/ifr --vary test.mode=video,clip \\
+      --vary test.short_side=288,360,480
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from absl import flags
 
 from vis_jax.commands import compare_tables, parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.evaluate import fingerprint, open_split
+from vis_jax.commands.vary import Variant, variants
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
     from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.evaluate.compare import Row
     from vis_jax.evaluate.oracles import MatchRule
+    from vis_jax.systems import BuildDetector
     from vis_jax.systems.detect_then_track import Detector, TestSettings
 
 # What the detections of a video do not depend on.
-_OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode")
+_OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode", "clip_length")
 _TABLES = {
     "trackers": compare_tables.TRACKERS,
     "cues": compare_tables.CUES,
     "oracles": compare_tables.ORACLES,
+    "varied": compare_tables.VARIED,
 }
 _MAIN = "mask_track"  # the tracker of tables 2 and 3
 
@@ -60,8 +66,16 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_list(
         "tables",
-        ["1", "2", "3"],
-        "1 trackers, 2 cues, 3 oracles; separated by commas",
+        None,
+        "1 trackers, 2 cues, 3 oracles; separated by commas; default: all, none with"
+        " --vary",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "vary",
+        [],
+        "test.FIELD=VALUE,VALUE,..: a row for each value, all else as in the config;"
+        " several times for several settings",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -85,52 +99,88 @@ def run(values: flags.FlagValues) -> None:
 
     rule = MatchRule(values.oracle_iou, values.oracle_least)
     check_rule(rule)
-    tables = _tables(values.tables)
+    tables = _tables(values.tables, bool(values.vary))
     config = read_config(values)
-    _builder(config)  # wrong systems are named before anything is read
+    varied = variants(config, values.vary)
+    if tables:
+        _builder(config)  # wrong systems are named before anything is read
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     output = _output(values, config)
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
-    config = with_classes(config, len(dataset.categories))
+    config, *others = (
+        with_classes(one, len(dataset.categories))
+        for one in (config, *(variant.config for variant in varied))
+    )
+    varied = [Variant(old.name, new) for old, new in zip(varied, others, strict=True)]
     variables = parts.load_model(parts.build_system(config), checkpoint)
-    report = compare_split(config, variables, dataset, output, tables=tables, rule=rule)
-    for name in tables:
+    comparison = Comparison(config, variables, tables, rule, varied)
+    report = compare_split(comparison, dataset, output)
+    for name in [*tables, *(["varied"] if varied else [])]:
         print(compare_tables.format_table(_TABLES[name], report["tables"][name]))
     print(f"numbers       {output / 'compare.json'}")
 
 
-def compare_split(
-    config: "RunSettings",
-    variables: dict,
-    dataset: "Head",
-    output: Path,
-    *,
-    tables: list[str],
-    rule: "MatchRule",
-) -> dict:
+class Comparison(NamedTuple):
+    """What is to be compared.
+
+    Attributes:
+      config: of the run; `test` has the settings of inference.
+      variables: NumPy arrays.
+      tables: names of those for detectors and trackers.
+      rule: of the identity oracle.
+      varied: rows with settings of their own.
+    """
+
+    config: "RunSettings"
+    variables: dict
+    tables: list[str]
+    rule: "MatchRule"
+    varied: list[Variant]
+
+
+def compare_split(comparison: Comparison, dataset: "Head", output: Path) -> dict:
     """Works out tables on a data set.
 
     Args:
-      config: of the run; `test` has the settings of inference.
-      variables: NumPy arrays.
+      comparison: what is to be compared.
       dataset: as `open_split` finds it.
       output: folder to write to.
-      tables: their names.
-      rule: of the identity oracle.
     """
     import jax
 
-    from vis_jax.evaluate import compare_rows
     from vis_jax.evaluate.compare import compare
     from vis_jax.evaluate.detections import make_find
+
+    config, run_id = comparison.config, _detections_id(comparison)
+    device = jax.device_put(comparison.variables)
+    rows, find = [], None
+    if comparison.tables:
+        detector = _builder(config)(config)
+        find = make_find(detector, device, config.test.chunk)
+        rows += _table_rows(comparison, detector, device, run_id)
+    rows += _varied_rows(comparison, device)
+    return compare(
+        dataset,
+        rows,
+        output,
+        find=find,
+        test=config.test,
+        run_id=run_id,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def _table_rows(
+    comparison: Comparison, detector: "Detector", variables: dict, run_id: str
+) -> "list[Row]":
+    """The rows of the tables for detectors and trackers."""
+    from vis_jax.evaluate import compare_rows
     from vis_jax.systems import SYSTEMS
 
-    run_id = _detections_id(config, variables)
-    variables = jax.device_put(variables)
-    detector = _builder(config)(config)
+    config = comparison.config
     trackers = SYSTEMS[config.system].trackers(config)
     classes, test = config.model.num_classes, cast("TestSettings", config.test)
     made_of = compare_rows.Parts(detector, trackers, variables, test, classes, run_id)
@@ -139,30 +189,41 @@ def compare_split(
             made_of, dict.fromkeys((*compare_tables.TRACKERS.paper, *sorted(trackers)))
         ),
         "cues": lambda: compare_rows.cue_rows(made_of, _MAIN),
-        "oracles": lambda: compare_rows.oracle_rows(made_of, _MAIN, rule),
+        "oracles": lambda: compare_rows.oracle_rows(made_of, _MAIN, comparison.rule),
     }
-    return compare(
-        dataset,
-        [row for name in tables for row in makers[name]()],
-        output,
-        find=make_find(detector, variables, config.test.chunk),
-        test=config.test,
-        run_id=run_id,
-        progress=sys.stderr.isatty(),
-    )
+    return [row for name in comparison.tables for row in makers[name]()]
 
 
-def _tables(given: list[str]) -> list[str]:
-    """The names of the tables 1, 2, 3."""
-    names = dict(zip("123", _TABLES, strict=True))
-    if not given or not set(given) <= names.keys():
+def _varied_rows(comparison: Comparison, variables: dict) -> "list[Row]":
+    """The rows of `--vary`.
+
+    Raises:
+      ValueError: a setting changes the parameters.
+    """
+    from vis_jax.evaluate.compare_rows import varied_row
+
+    rows = []
+    for name, config in comparison.varied:
+        system = parts.build_system(config)
+        parts.check_variables(system, comparison.variables, f"--vary {name}")
+        run_id = fingerprint(config, comparison.variables)
+        rows.append(varied_row(name, run_id, system, variables, config.test))
+    return rows
+
+
+def _tables(given: list[str] | None, varied: bool) -> list[str]:
+    """The names of the tables 1, 2, 3; all if none are given, none with `--vary`."""
+    names = dict(zip("123", _TABLES, strict=False))
+    if given is None:
+        given = [] if varied else [*names]
+    elif not given or not set(given) <= names.keys():
         raise ValueError(
             f"--tables: expected some of 1,2,3, got {','.join(given) or 'none'}"
         )
     return [name for number, name in names.items() if number in given]
 
 
-def _builder(config: "RunSettings") -> "Callable[[Any], Detector]":
+def _builder(config: "RunSettings") -> "BuildDetector":
     """What makes the detector of a system.
 
     Raises:
@@ -191,9 +252,9 @@ def _output(values: flags.FlagValues, config: "RunSettings") -> Path:
     return Path(output)
 
 
-def _detections_id(config: "RunSettings", variables: dict) -> str:
+def _detections_id(comparison: Comparison) -> str:
     """A digest of all that detections depend on."""
-    values = to_dict(config)
+    values = to_dict(comparison.config)
     for name in _OF_TRACKERS:
-        del values["test"][name]
-    return fingerprint(values, variables)
+        values["test"].pop(name, None)
+    return fingerprint(values, comparison.variables)

@@ -53,6 +53,13 @@ ORACLES = Table(
     paper_columns=("AP", "AR10"),
     paper={"oracle_image": (78.7, 83.7), "oracle_identity": (31.5, 34.6)},
 )
+# Rows of `--vary`, which no paper has.
+VARIED = Table(
+    title="Settings of test varied, all else as in the config",
+    columns=(*_AP, "AR1", "AR10", "IDF1", "HOTA", "IDSW"),
+    paper_columns=(),
+    paper={},
+)
 
 
 def format_table(table: Table, rows: Mapping[str, Mapping]) -> str:
@@ -70,7 +77,7 @@ def format_table(table: Table, rows: Mapping[str, Mapping]) -> str:
         ours = [_cell(numbers.get(column)) for column in table.columns]
         lines.append([name, *ours, *("-" if x is None else f"{x:.1f}" for x in paper)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [table.title, f"paper: {PAPER}"]
+    text = [table.title, *([f"paper: {PAPER}"] if table.paper else [])]
     for line in lines:
         first, *others = map(_justify, line, widths, range(len(line)))
         text.append("  ".join((first, *others)).rstrip())

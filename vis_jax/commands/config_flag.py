@@ -185,7 +185,7 @@ def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
             continue
         for part in path[1:-1]:
             node = node.setdefault(part, {})
-        node[path[-1]] = _literal(text)
+        node[path[-1]] = literal(text)
     return recipe
 
 
@@ -202,8 +202,8 @@ def _several(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (types.UnionType, typing.Union)
 
 
-def _literal(text: str) -> Any:
-    """None, a number or a tuple as Python writes them; any other text as it is."""
+def literal(text: str) -> Any:
+    """What text stands for: None, a number or a tuple as in Python; else itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

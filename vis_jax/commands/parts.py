@@ -34,19 +34,30 @@ def load_model(system: "System", checkpoint: str) -> dict:
     Raises:
       ValueError: there is no checkpoint, or it is of another model.
     """
+    from vis_jax.training.checkpoint import load_variables
+
+    variables = load_variables(checkpoint)
+    check_variables(system, variables, f"checkpoint {checkpoint}")
+    return variables
+
+
+def check_variables(system: "System", variables: dict, name: str) -> None:
+    """Raises ValueError unless the variables are those of the system.
+
+    Args:
+      system: as `build_system` makes it.
+      variables: by name.
+      name: of what is checked, for the message.
+    """
     import jax
 
-    from vis_jax.training.checkpoint import load_variables
     from vis_jax.training.dry_run import batch_shapes
     from vis_jax.training.tree_check import check_same_tree
 
     # Parameters do not depend on the sizes of a batch: the least one will do.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    expected = jax.eval_shape(system.init, key, batch)
-    variables = load_variables(checkpoint)
-    check_same_tree(variables, expected, name=f"checkpoint {checkpoint}")
-    return variables
+    check_same_tree(variables, jax.eval_shape(system.init, key, batch), name=name)
 
 
 def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
@@ -104,11 +115,26 @@ def keep_compilations(workdir: epath.PathLike | None) -> None:
 
     JAX_COMPILATION_CACHE_DIR wins over it, empty for no cache.
     """
+    if workdir is not None:
+        _keep_compilations(epath.Path(workdir) / CACHE_FOLDER)
+
+
+def keep_user_compilations() -> None:
+    """As `keep_compilations`, in the user's cache folder: it serves every run.
+
+    That is vis_jax/compilations in $XDG_CACHE_HOME, or in ~/.cache.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification of the variable: what is no absolute path is to be ignored.
+    folder = epath.Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache"))
+    _keep_compilations(folder / "vis_jax" / "compilations")
+
+
+def _keep_compilations(folder: epath.Path) -> None:
     import jax
 
-    if workdir is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = epath.Path(workdir) / CACHE_FOLDER
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # With XLA's own caches the name of the folder is part of the key: a run that is

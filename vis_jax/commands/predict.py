@@ -4,18 +4,24 @@ examples:
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
   python -m vis_jax.main predict --workdir runs/shapes --source 'frames/*.jpg' \\
       --output out --score_threshold=0.5 --pngs
+  python -m vis_jax.main predict --workdir runs/shapes --source camera:0 --output out \\
+      --config.test.mode=clip
 """
 
+import re
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from absl import flags
 
+from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 
 if TYPE_CHECKING:
-    from vis_jax.results.video import VideoResult
+    from vis_jax.predict.loop import Done
+    from vis_jax.results.clock import Clock
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -24,18 +30,23 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     texts = {
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
-        "source": "video file, folder of frames, or a quoted pattern as 'frames/*.jpg'",
-        "output": "folder for results.json, video.json, video.mp4",
+        "source": "video file, folder of frames, a quoted pattern as 'frames/*.jpg',"
+        " - for standard input, camera:0, or http://.., https://.., rtsp://..",
+        "raw": "width x height of raw frames (rgb24) on standard input, as 640x360",
+        "output": "folder for results.json, video.json, tracks.jsonl, video.mp4",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_float(
-        "score_threshold", 0.3, "tracks below are not drawn", flag_values=values
+        "score_threshold",
+        0.3,
+        "what is below is neither drawn nor in tracks.jsonl",
+        flag_values=values,
     )
     flags.DEFINE_float(
         "fps",
         None,
-        "of the drawn video, 0.01 .. 1000; default: the source's",
+        "of the drawn video and of raw frames, 0.01 .. 1000; default: the source's",
         flag_values=values,
     )
     switches = {
@@ -49,40 +60,93 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Predicts."""
+    begin = time.perf_counter()
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_stream
-    from vis_jax.predict.loop import Wanted, predict, warning_lines
+    from vis_jax.predict.loop import check_live, predict, warning_lines
     from vis_jax.predict.sources import open_source
-    from vis_jax.results.collect import collect
+    from vis_jax.predict.writer import Wanted
+    from vis_jax.results.clock import Clock
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
-    source = open_source(values.source)
+    raw = raw_size(values.raw)
+    source = open_source(values.source, raw=raw, fps=values.fps if raw else None)
     wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
-    for line in warning_lines(source, wanted):
-        print(f"warning: {line}", file=sys.stderr)
-    parts.keep_compilations(values.workdir)
+    warn(warning_lines(source, wanted))
+    parts.keep_user_compilations()
     config = with_classes(config, len(categories))
     system = parts.build_system(config)
+    whole = system.window.length is None
+    check_live(source, whole)
     checkpoint = values.checkpoint or values.workdir
     variables = parts.load_model(system, checkpoint)
-    stream = make_stream(system, variables, config.test)
-
-    def infer(frames, *, height: int, width: int, num_frames: int) -> "VideoResult":
-        return collect(stream(frames), config.test.top, num_frames, (height, width))
-
-    outputs = predict(
+    clock = Clock()
+    ready = time.perf_counter()
+    done = predict(
         source,
         values.output,
-        infer,
+        make_stream(system, variables, config.test),
         categories=categories,
+        top=config.test.top,
+        whole=whole,
         wanted=wanted,
         overwrite=values.overwrite,
         progress=sys.stderr.isatty(),
+        clock=clock,
     )
-    for name, written in outputs._asdict().items():
-        if written is not None:
-            print(f"{name:<14}{written}")
+    warn(source.warnings)
+    report(done, clock, setup=ready - begin)
+    if done.stopped:
+        sys.exit(128 + done.stopped)
+
+
+def raw_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of "640x360", in the order of a file name, width first.
+
+    Raises:
+      ValueError: it is no such text.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if found is None:
+        raise ValueError(f"--raw: expected width x height as 640x360, got {text}")
+    return int(found[2]), int(found[1])
+
+
+def warn(lines: "list[str]") -> None:
+    """Prints what is odd, but lets the run go on."""
+    for line in lines:
+        print(f"warning: {printable(line)}", file=sys.stderr)
+
+
+def report(done: "Done", clock: "Clock", *, setup: float) -> None:
+    """Prints what was written, and how long it took.
+
+    Args:
+      done: how the prediction ended.
+      clock: its parts.
+      setup: seconds before it began.
+    """
+    if done.stopped:
+        from vis_jax.predict.interrupt import SIGNALS
+
+        name = SIGNALS[done.stopped]
+        written = f"the results of {done.num_frames} frames are written"
+        if done.outputs is None:
+            written = "no frame was final yet, nothing is written"
+        print(f"{name}: {written}", file=sys.stderr)
+    if done.outputs is None:
+        return
+    for name, path in done.outputs._asdict().items():
+        if path is not None:
+            print(f"{name:<14}{path}")
+    seconds = [f"{part} {value:.1f}" for part, value in clock.seconds.items()]
+    print(f"{'seconds':<14}{', '.join(seconds)}")
+    print(f"{'first frame':<14}{setup + done.first:.1f} s after the start")
+    rate = done.num_frames / done.seconds
+    print(f"{'frames/s':<14}{rate:.2f} ({done.num_frames} in {done.seconds:.1f} s)")

@@ -1,4 +1,4 @@
-"""Several results on the same detections: each is a row of a table.
+"""Several results on the same videos: each is a row of a table.
 
 Videos come one at a time: the detector runs once, unless its detections are on disk,
 then every row that has not seen the video. A run that is stopped goes on; rows that are
@@ -7,11 +7,13 @@ finished are not run again, so that another one can be added later.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from data_pipeline.datasets.dataset import Dataset, Truth
+import numpy as np
+
+from data_pipeline.datasets.dataset import Dataset, Truth, Video
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import Find, VideoDetections, cached, read_whole
 from vis_jax.evaluate.finished import RESULTS, Finished
@@ -40,14 +42,29 @@ class Predict(Protocol):
         ...
 
 
+@runtime_checkable
+class Run(Protocol):
+    """Gives the tracks of a video, without detections that were found before."""
+
+    def __call__(self, frames: Iterator[np.ndarray], video: Video, /) -> VideoResult:
+        """Returns the tracks.
+
+        Args:
+          frames: uint8 [H, W, 3] in order.
+          video: what is known of them.
+        """
+        ...
+
+
 class Row(NamedTuple):
     """A line of a table."""
 
     table: str
     name: str  # of its folder, too
     run_id: str  # what it depends on
-    predict: Predict | None
-    missing: str = ""  # why there is no `predict`
+    predict: Predict | None = None  # from detections
+    run: Run | None = None  # from frames
+    missing: str = ""  # why there is neither
 
 
 def compare(
@@ -55,7 +72,7 @@ def compare(
     rows: Sequence[Row],
     output: str | os.PathLike,
     *,
-    find: Find,
+    find: Find | None,
     test: TestSettings,
     run_id: str,
     progress: bool = True,
@@ -67,7 +84,7 @@ def compare(
       rows: their names differ; each has a folder with its `results.json`, `truth.json`
         and `scores.json`.
       output: folder of all.
-      find: the detections of a video.
+      find: the detections of a video; None if no row is made from them.
       test: how videos are read; see `read_whole`.
       run_id: what the detections depend on.
       progress: whether to show a progress bar.
@@ -85,6 +102,7 @@ def compare(
     tables, waiting = _plan(rows, folder, run_id)
 
     def see(index: int) -> Seen:
+        assert find is not None  # a row that is made from detections comes with it
         piece = read_whole(video_frames(dataset, index), test)
         path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
         detections = cached(path, run_id, lambda: find(piece))
@@ -111,7 +129,7 @@ def _plan(
     for row in rows:
         known = old.get(row.table, {}).get(row.name, {})
         done = (folder / row.name / RESULTS).exists()
-        if row.predict is None:
+        if not (row.predict or row.run):
             known = {"missing": row.missing}
         elif known.get("run_id") != row.run_id or not done:
             known = {"missing": "not finished"}
@@ -127,9 +145,13 @@ def _predict(dataset: Dataset, waiting: list, see: Callable, progress: bool) -> 
     bar = tqdm(dataset.videos, "compare", unit="video", disable=not progress)
     for index, video in enumerate(bar):
         lacking = [pair for pair in waiting if video.video_id not in pair[1]]
-        seen = see(index) if lacking else None
+        seen = see(index) if any(row.predict for row, _ in lacking) else None
         for row, finished in lacking:
-            finished.add(dataset, index, row.predict(seen))
+            if row.run:
+                found = row.run(video_frames(dataset, index), video)
+            else:
+                found = row.predict(seen)
+            finished.add(dataset, index, found)
 
 
 def _read_tables(path: Path, run_id: str) -> dict:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,17 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
+from data_pipeline.datasets.dataset import Video
 from vis_jax.evaluate.compare import Row, Seen
+from vis_jax.evaluate.infer import make_stream
 from vis_jax.evaluate.link import Link, Rules, make_link
 from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
+from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
 from vis_jax.settings import to_dict
 from vis_jax.structures import Clip
 from vis_jax.systems.detect_then_track import Detector, TestSettings
+from vis_jax.systems.system import System
+from vis_jax.systems.system import TestSettings as SystemTest
 from vis_jax.trackers import Build
 from vis_jax.trackers.tracker import Tracker
 
-TRACKERS, CUES, ORACLES = "trackers", "cues", "oracles"
+TRACKERS, CUES, ORACLES, VARIED = "trackers", "cues", "oracles", "varied"
 # As a row is named, and the setting of a tracker that weighs it.
 _CUES = {"det": "detection", "iou": "iou", "cat": "category"}
 _SIDE = 32  # pixels of the canvas that trackers are tried on
@@ -98,7 +103,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     known = Row(ORACLES, "oracle_identity", run_id, by_truth)
     why = _problem(parts, name)
     if why:
-        return [Row(ORACLES, "oracle_image", "", None, why), known]
+        return [Row(ORACLES, "oracle_image", "", missing=why), known]
     settings = _settings(parts, name)
     perfect = make_perfect(
         parts.detector, parts.variables, classes=classes, chunk=parts.test.chunk
@@ -112,11 +117,32 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     return [Row(ORACLES, "oracle_image", run_id, perfectly_seen), known]
 
 
+def varied_row(
+    name: str, run_id: str, system: System, variables: dict, test: SystemTest
+) -> Row:
+    """A system as it is evaluated, with settings of its own.
+
+    Args:
+      name: of the row.
+      run_id: what its result depends on.
+      system: built with the settings.
+      variables: of the system, on the device.
+      test: the settings.
+    """
+    stream = make_stream(system, variables, test)
+
+    def run(frames: Iterator[np.ndarray], video: Video) -> VideoResult:
+        size = (video.height, video.width)
+        return collect(stream(frames), test.top, video.length, size)
+
+    return Row(VARIED, name, run_id, run=run)
+
+
 def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) -> Row:
     """A tracker on what is detected, with these cues off."""
     why = _problem(parts, name)
     if why:
-        return Row(table, row, "", None, why)
+        return Row(table, row, "", missing=why)
     without = {_CUES[cue]: 0.0 for cue in off}
     settings = dataclasses.replace(_settings(parts, name), **without)
     link = _link(parts, name, settings)

@@ -6,7 +6,6 @@ clip at model size, and no video of masks at the original size.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,26 +17,9 @@ from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.results.stream import Stream
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import Render, System, TestSettings
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Finds the objects of one video while its frames are read."""
-
-    def __call__(
-        self, frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
-    ) -> Iterator[FrameResult]:
-        """Yields every frame in order, once what is said of it is final.
-
-        Args:
-          frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;
-            only resized copies are kept, of one clip, or of the whole video if the
-            window of the system is that.
-          clock: what it measures: decode, model, masks.
-        """
-        ...
 
 
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
@@ -66,9 +48,9 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
                 piece = ahead.take()
                 if piece is None:
                     break
-                if state is None:
-                    state = start(piece.clip)
-                state, found = step(variables, state, piece.clip)
+                with clock("model"):
+                    state = start(piece.clip) if state is None else state
+                    state, found = step(variables, state, piece.clip)
                 # The device goes on while masks become run lengths: those of the clip
                 # before while it works on this one.
                 last, waiting = (

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.finished import PARTIAL, RESULTS, SCORES, TRUTH, Finished
-from vis_jax.evaluate.infer import Stream
 from vis_jax.results.collect import collect
+from vis_jax.results.stream import Stream
 
 __all__ = ["PARTIAL", "RESULTS", "SCORES", "TRUTH", "evaluate", "video_frames"]
 

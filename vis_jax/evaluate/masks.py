@@ -72,15 +72,15 @@ def frame_masks(
     if found.mask_boxes is not None:
         masks = _inside_boxes(found, sizes, render, rows)
     else:
-        apart = render.overlap == "argmax"
-        whole = masks_of(
-            [jnp.asarray(found.mask_logits)],
-            [sizes],
-            rows=rows,
-            at_once=at_once,
-            apart=_shown(found, jnp) if apart else None,
-        )
-        masks = _of_tracks(found, whole, rows)
+        wanted = _wanted(found, rows)
+        columns = _padded(wanted, found.slots.shape[1])
+        apart = None
+        if render.overlap == "argmax":
+            real = np.arange(len(columns)) < len(wanted)
+            apart = _shown(found, jnp)[:, columns] & real[None]
+        logits = jnp.asarray(found.mask_logits)[:, columns]
+        whole = masks_of([logits], [sizes], rows=rows, at_once=at_once, apart=apart)
+        masks = _of_tracks(found, whole, rows, wanted)
     return map(_ranked, masks, itertools.repeat(render))
 
 
@@ -90,13 +90,31 @@ def _shown(found: Predictions, xnp: Any) -> Any:
     return (slots >= 0) & valid[slots]
 
 
+def _wanted(found: Predictions, rows: range) -> np.ndarray:
+    """Which of the D masks are enlarged: int [N]."""
+    if jax.default_backend() != "cpu":
+        # All, as to ask which ones are shown would be to wait for the model, and the
+        # device would work on the next clip before it enlarges these.
+        return np.arange(found.slots.shape[1])
+    return np.flatnonzero(_shown(found, np)[rows.start : rows.stop].any(axis=0))
+
+
+def _padded(wanted: np.ndarray, most: int) -> np.ndarray:
+    """As many as a power of two, so that few programs are compiled."""
+    count = min(1 << max(len(wanted) - 1, 0).bit_length(), most)
+    return np.append(wanted, np.zeros(count - len(wanted), int))
+
+
 def _of_tracks(
-    found: Predictions, whole: Iterator[np.ndarray], rows: range
+    found: Predictions,
+    whole: Iterator[np.ndarray],
+    rows: range,
+    wanted: np.ndarray,
 ) -> Iterator[FrameMasks]:
-    shown = _shown(found, np)
+    shown = _shown(found, np)[:, wanted]
     for row, masks in zip(rows, whole, strict=True):
-        objects = np.flatnonzero(shown[row])
-        yield FrameMasks(objects, masks[objects])
+        places = np.flatnonzero(shown[row])
+        yield FrameMasks(wanted[places], masks[places])
 
 
 def _inside_boxes(

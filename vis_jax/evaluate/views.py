@@ -4,7 +4,7 @@ You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
 Attention", 2022. One resolution is the pivot; what the others find is matched to it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.results.stream import Stream
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import System, TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
@@ -32,9 +33,7 @@ class View(NamedTuple):
     piece: Piece
 
 
-def make_stream(
-    system: System, variables: dict, test: TestSettings
-) -> Callable[..., Iterator[FrameResult]]:
+def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
     """As `infer.make_stream`, with `test.tta`: short sides in pixels.
 
     The result at `test.short_side`, one of them, is the pivot.

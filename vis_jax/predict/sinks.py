@@ -103,33 +103,66 @@ def id_map(
       scores: N numbers.
 
     Returns:
-      uint16 [H, W], 0 = background.
+      int32 [H, W], 0 = background.
     """
-    ids = np.zeros(masks.shape[1:], np.uint16)
+    ids = np.zeros(masks.shape[1:], np.int32)
     for i in np.argsort(np.asarray(scores), kind="stable"):
         ids[masks[i]] = track_ids[i]
     return ids
 
 
-def write_ids(path: Path, ids: np.ndarray, *, largest: int) -> None:
-    """Writes track ids as a PNG that keeps the numbers.
+class IdSink:
+    """Images of track ids, PNGs that keep the numbers.
+
+    Up to id 255 an image has 8 bits and a palette with the colours of the drawn video,
+    if no image of the video has a larger id; else 16 bits of grey.
 
     Args:
-      path: ends in .png.
-      ids: uint16 [H, W], 0 = background.
-      largest: the largest id in any frame of the video: up to 255 the image has 8 bits
-        and a palette with the colours of the drawn video, else 16 bits of grey.
-
-    Raises:
-      ValueError: an id over 65535.
-      OSError: it cannot be written, as on a full disk; names the file.
+      folder: made for them.
     """
-    if largest > 65_535:
-        raise ValueError(f"{path}: expected track ids up to 65535, got {largest}")
-    if largest > 255:
-        image = Image.fromarray(ids.astype(np.uint16))
-    else:
-        image = Image.fromarray(ids.astype(np.uint8))
-        image.putpalette(palette(256).tobytes())
-    with naming(path):
-        image.save(path)
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._count = self._coloured = 0
+        self._largest = 0
+        folder.mkdir()
+
+    def write(self, ids: np.ndarray) -> None:
+        """Writes the next image.
+
+        Args:
+          ids: int [H, W], 0 = background.
+
+        Raises:
+          ValueError: an id over 65535.
+          OSError: it cannot be written, as on a full disk; names the file.
+        """
+        path = self._path(self._count)
+        self._largest = max(self._largest, int(ids.max(initial=0)))
+        if self._largest > 65_535:
+            raise ValueError(
+                f"{path}: expected track ids up to 65535, got {self._largest}"
+            )
+        if self._largest > 255:
+            image = Image.fromarray(ids.astype(np.uint16))
+        else:
+            image = Image.fromarray(ids.astype(np.uint8))
+            image.putpalette(palette(256).tobytes())
+            self._coloured = self._count + 1
+        with naming(path):
+            image.save(path)
+        self._count += 1
+
+    def close(self) -> None:
+        """Gives all images 16 bits if one needs them."""
+        if self._largest <= 255:
+            return
+        for number in range(self._coloured):
+            path = self._path(number)
+            with Image.open(path, formats=("PNG",)) as image:
+                ids = np.asarray(image).astype(np.uint16)
+            with naming(path):
+                Image.fromarray(ids).save(path)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.png"

@@ -1,11 +1,12 @@
-"""Where frames come from: a video file, a folder of images, a glob."""
+"""Where frames come from: a file, a folder of images, a glob, a list, arrays."""
 
 import glob
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,17 @@ from PIL import Image, ImageOps
 from data_pipeline.images import FORMATS
 from data_pipeline.natural_order import natural_order
 from vis_jax.predict.errors import PredictError
+from vis_jax.predict.live import LIVE, STDIN, open_live
+from vis_jax.predict.source import FOLDER_FPS, Source
 from vis_jax.predict.video_file import (
+    Frame,
+    Input,
+    VideoReader,
     check_bounds,
     check_same_size,
-    read_video,
-    scan_video,
 )
 
-__all__ = ["FOLDER_FPS", "PredictError", "Source", "open_source"]
+__all__ = ["FOLDER_FPS", "PredictError", "Source", "from_arrays", "open_source"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Pictures, too, but not read: among frames they are an error, not left out.
@@ -30,50 +34,38 @@ OTHER_IMAGE_SUFFIXES = (
     *(".j2k", ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm"),
     *(".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".svg", ".tga"),
 )
-FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame of 30 a second
 EXIF_ORIENTATION = 0x0112
 
 
-@dataclass(frozen=True)
-class Source:
-    """Frames of one video, read anew by each iteration and never held together.
-
-    Iteration gives uint8 [H, W, 3], RGB, upright (rotation in the metadata is done).
-    """
-
-    name: str
-    path: Path  # the file, or the folder of the first image
-    height: int  # pixels, of the upright frame
-    width: int
-    num_frames: int
-    fps: Fraction  # frames a second; of a file without a rate, FOLDER_FPS
-    # One per frame; a video file has none, and gets names as YouTube-VIS would.
-    file_names: tuple[str, ...] = field(repr=False)
-    read: Callable[[], Iterator[np.ndarray]] = field(repr=False)
-    # What is odd about the file but lets it be read: one line each, with its name.
-    warnings: tuple[str, ...] = ()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.read()
-
-
-def open_source(path: str | Path) -> Source:
-    """Finds the frames that `path` names, and their number and size.
-
-    A video file is decoded once to count its frames: what its header says is not
-    reliable, and a broken file should fail before a model has run on it.
+def open_source(
+    path: str | Path | Sequence[str | Path],
+    *,
+    raw: tuple[int, int] | None = None,
+    fps: Fraction | float | None = None,
+) -> Source:
+    """Finds the frames that `path` names, and their size.
 
     Args:
       path: a video file, an image, a folder of images, or a glob that matches images
-        or one video file. Images are sorted by the numbers in their names.
+        or one video file, whose images are sorted by the numbers in their names; a list
+        of images, in that order; "-" for standard input; "camera:0" for a capture
+        device; an address that begins with one of `live.LIVE`.
+      raw: height and width in pixels of raw frames, RGB of 8 bits, on standard input.
+      fps: frames a second of such raw frames, which do not say.
 
     Returns:
-      A source that can be iterated over any number of times.
+      A source that can be iterated over any number of times, once if it is live.
 
     Raises:
-      PredictError: nothing there, nothing readable, or frames of different sizes.
+      PredictError: nothing there, nothing readable, or images of different sizes.
     """
+    if not isinstance(path, str | Path):
+        return _listed([Path(one) for one in path])
     pattern, path = str(path), Path(path)
+    if raw is not None and pattern != STDIN:
+        raise PredictError(f"--raw: expected - as the source, got {pattern}")
+    if pattern == STDIN or (pattern.startswith(LIVE) and not path.exists()):
+        return open_live(pattern, raw=raw, fps=None if fps is None else Fraction(fps))
     if path.is_dir():
         return _images(path.resolve().name, _images_in(path))
     if not path.exists():
@@ -82,6 +74,74 @@ def open_source(path: str | Path) -> Source:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _images(path.stem, [path])
     return _video(path)
+
+
+def from_arrays(
+    frames: Iterable[np.ndarray],
+    *,
+    fps: Fraction | float | None = None,
+    name: str = "video",
+) -> Source:
+    """A source of frames that are at hand.
+
+    Args:
+      frames: uint8 [H, W, 3], RGB: an array [T, H, W, 3], a list, or an iterator, which
+        is read once as it goes.
+      fps: frames a second; None: FOLDER_FPS.
+      name: of the video.
+
+    Raises:
+      PredictError: no frames, or the first one is no such array.
+    """
+    count = len(frames) if isinstance(frames, Sequence | np.ndarray) else None
+    # An iterator is its own: the first frame is put back in front.
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise PredictError(f"{name}: expected at least one frame, got none")
+    height, width = _array_size(f"{name}, frame 0", first)
+    check_bounds(name, height, width)
+    rate = FOLDER_FPS if fps is None else Fraction(fps)
+    rest = chain([first], iterator) if count is None else frames
+
+    def read() -> Iterator[Frame]:
+        for number, frame in enumerate(rest):
+            where = f"{name}, frame {number}"
+            check_same_size(where, _array_size(where, frame), (height, width))
+            yield Frame(frame, float(number / rate))
+
+    return Source(
+        name=name,
+        path=name,
+        height=height,
+        width=width,
+        num_frames=count,
+        fps=rate,
+        read=read,
+        live=count is None,
+    )
+
+
+def _array_size(where: str, frame: np.ndarray) -> tuple[int, int]:
+    shape, kind = np.shape(frame), getattr(frame, "dtype", type(frame).__name__)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise PredictError(
+            f"{where}: expected uint8 [height, width, 3], got {kind} {list(shape)}"
+        )
+    return shape[0], shape[1]
+
+
+def _listed(paths: list[Path]) -> Source:
+    """Images in the order given."""
+    if not paths:
+        raise PredictError("source: expected at least one image, got an empty list")
+    for path in paths:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise PredictError(
+                f"{path}: expected an image ({' '.join(IMAGE_SUFFIXES)})"
+            )
+        _check_regular(path)
+    return _images(paths[0].resolve().parent.name, paths)
 
 
 def _from_glob(pattern: str) -> Source:
@@ -141,7 +201,7 @@ def _images(name: str, paths: list[Path]) -> Source:
         check_same_size(str(path), _image_size(path), (height, width))
     return Source(
         name=name,
-        path=paths[0].parent,
+        path=str(paths[0].parent),
         height=height,
         width=width,
         num_frames=len(paths),
@@ -177,26 +237,37 @@ def _num_frames(image: Image.Image) -> int:
     return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
-def _read_images(paths: list[Path]) -> Iterator[np.ndarray]:
-    for path in paths:
+def _read_images(paths: list[Path]) -> Iterator[Frame]:
+    for number, path in enumerate(paths):
         try:
             with Image.open(path, formats=FORMATS) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError) as error:
             raise PredictError(f"{path}: not a readable image: {error}") from error
-        yield np.asarray(upright)
+        yield Frame(np.asarray(upright), float(number / FOLDER_FPS))
 
 
 def _video(path: Path) -> Source:
-    found = scan_video(path)
+    """A video file, of which the first frame is decoded."""
+    # Of a relative path FFmpeg takes what comes before a colon for a protocol. A
+    # playlist may name local files, but nothing on a network.
+    what = Input(str(path), str(path.absolute()), path=path)
+    with closing(VideoReader(what)) as reader:
+        height, width, fps = reader.height, reader.width, reader.fps
+    warnings: list[str] = []
+
+    def read() -> Iterator[Frame]:
+        frames = VideoReader(what)
+        yield from frames
+        warnings[:] = [f"{path}: {frames.damage}"] if frames.damage else []
+
     return Source(
         name=path.stem,
-        path=path,
-        height=found.height,
-        width=found.width,
-        num_frames=found.num_frames,
-        fps=found.fps or FOLDER_FPS,
-        file_names=tuple(f"{path.stem}/{t:05d}.jpg" for t in range(found.num_frames)),
-        read=partial(read_video, path),
-        warnings=(f"{path}: {found.damage}",) if found.damage else (),
+        path=str(path),
+        height=height,
+        width=width,
+        num_frames=None,
+        fps=fps or FOLDER_FPS,
+        read=read,
+        warnings=warnings,
     )

@@ -1,39 +1,47 @@
-"""Frames of a video file: upright, and with a count of those that are damaged."""
+"""Frames that FFmpeg decodes: upright, and with a count of those that are damaged."""
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from data_pipeline.images import MAX_PIXELS, MAX_SIDE
+from vis_jax.predict.complete import check_complete
 from vis_jax.predict.errors import PredictError
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 _SKEW = 0.02  # of a display matrix, relative to its scale: about one degree
-_BOXES_OF_FRAMES = (b"mdat", b"moof", b"moov")
-_BOXES = (
-    *_BOXES_OF_FRAMES,
-    *(b"emsg", b"free", b"ftyp", b"meta", b"pdin", b"prft", b"sidx", b"skip", b"styp"),
-    *(b"udta", b"uuid", b"wide"),
-)
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska
+_PAUSE = 0.005  # seconds before a device that has no frame yet is asked again
 
 
-class Scan(NamedTuple):
-    """What decoding a whole video shows."""
+class Frame(NamedTuple):
+    """A frame on its way, and when it is shown."""
 
-    height: int  # pixels, of the upright frame
-    width: int
-    num_frames: int
-    fps: Fraction | None  # frames a second; None: the file does not say
-    damage: str | None  # one line without the file's name; None: no damage seen
+    pixels: np.ndarray  # uint8 [H, W, 3], RGB, upright
+    seconds: float  # since the first frame
+
+
+class Input(NamedTuple):
+    """What FFmpeg opens."""
+
+    name: str  # in messages
+    file: Any  # an address, or an object with `read` and perhaps `seek`
+    # What it may read besides, as through a playlist: protocols, separated by commas.
+    protocols: str = "file"
+    path: Path | None = None  # a file whose end is checked
+    format: str | None = None  # None: found out from the content
+    options: tuple[tuple[str, str], ...] = ()  # of FFmpeg, by name
+    live: bool = False  # frames come as they are made: no delay by decoding ahead
+    wait: float | None = None  # seconds for the next data; None: for ever
 
 
 @dataclass
@@ -56,27 +64,83 @@ class _Damage:
         return "; ".join(texts) or None
 
 
-def scan_video(path: Path) -> Scan:
-    """Decodes a video once, as what headers say is not reliable.
+class VideoReader:
+    """The frames of a video, in order of display; iterated over once.
+
+    Opening it decodes the first frame, as what headers say is not reliable.
+
+    Args:
+      source: what to open.
 
     Raises:
-      PredictError: no video, cut off, or frames of different sizes.
+      PredictError: no video, cut off, or too large; names it.
     """
-    size, num_frames, damage = None, 0, _Damage()
-    for frame in _decode(path, damage):
-        found = _upright_size(frame, path)
-        size = check_same_size(f"{path}, frame {num_frames}", found, size or found)
-        num_frames += 1
-    if size is None:
-        raise PredictError(f"{path}: no frame could be decoded")
-    return Scan(*size, num_frames, _frame_rate(path), damage.text(num_frames))
 
+    def __init__(self, source: Input):
+        self.damage: str | None = None  # one line, known at the end; None: none seen
+        self.fps: Fraction | None = None  # frames a second; None: it does not say
+        self._name = source.name
+        self._found = _Damage()
+        self._frames = self._decode(source)
+        first = next(self._frames, None)
+        if first is None:
+            raise PredictError(f"{source.name}: no frame could be decoded")
+        self.height, self.width = _upright_size(first, source.name)  # pixels
+        self._first: "VideoFrame | None" = first
 
-def read_video(path: Path) -> Iterator[np.ndarray]:
-    """Yields uint8 [H, W, 3], RGB, upright, in order of display."""
-    for frame in _decode(path, _Damage()):
-        pixels = frame.to_ndarray(format="rgb24")
-        yield np.ascontiguousarray(_orientation(frame, path).apply(pixels))
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields the frames.
+
+        Raises:
+          PredictError: a frame has another size than the first, or reading fails.
+        """
+        first, self._first = self._first, None
+        if first is None:
+            return
+        begin, number = first.time, -1
+        frames = itertools.chain([first], self._frames)
+        for number, frame in enumerate(frames):
+            where = f"{self._name}, frame {number}"
+            size = _upright_size(frame, self._name)
+            check_same_size(where, size, (self.height, self.width))
+            pixels = frame.to_ndarray(format="rgb24")
+            pixels = _orientation(frame, self._name).apply(pixels)
+            seconds = float(number / (self.fps or 1))
+            if frame.time is not None and begin is not None:
+                seconds = float(frame.time - begin)
+            yield Frame(np.ascontiguousarray(pixels), seconds)
+        self.damage = self._found.text(number + 1)
+
+    def close(self) -> None:
+        """Closes a video that is not read to its end."""
+        self._frames.close()
+
+    def _decode(self, source: Input) -> Generator["VideoFrame", None, None]:
+        """The decoded frames as PyAV gives them; adds to `_found`."""
+        import av
+
+        num_frames = 0
+        try:
+            with _open(source) as container:
+                stream = _stream(source, container)
+                self.fps = stream.average_rate or stream.guessed_rate or None
+                for packet in _packets(container, stream):
+                    self._found.packets += packet.is_corrupt
+                    try:
+                        frames = cast("list[VideoFrame]", packet.decode())
+                    except av.InvalidDataError:
+                        self._found.lost += 1
+                        continue
+                    for frame in frames:
+                        if frame.is_corrupt:
+                            self._found.frames.append(num_frames)
+                        yield frame
+                        num_frames += 1
+        except (av.FFmpegError, OSError) as error:
+            raise PredictError(
+                f"{source.name}: not a readable video (after {num_frames} frames):"
+                f" {error}"
+            ) from error
 
 
 def check_same_size(
@@ -100,122 +164,47 @@ def check_bounds(where: str, height: int, width: int) -> None:
         )
 
 
-def _open(path: Path) -> "InputContainer":
+def _open(source: Input) -> "InputContainer":
     import av
 
-    # Of a relative path FFmpeg takes what comes before a colon for a protocol.
-    # A playlist may name local files, but nothing on a network. Titles are in any code.
+    # Titles are in any code.
     return av.open(
-        str(path.absolute()),
-        options={"protocol_whitelist": "file"},
+        source.file,
+        format=source.format,
+        options=dict(source.options) | {"protocol_whitelist": source.protocols},
         metadata_errors="replace",
+        timeout=source.wait,
     )
 
 
-def _stream(path: Path, container: "InputContainer") -> "VideoStream":
-    """The first video stream that is no picture attached to sound."""
+def _stream(source: Input, container: "InputContainer") -> "VideoStream":
+    """The first video stream that is no picture attached to sound, checked."""
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    for stream in container.streams.video:
-        if not stream.disposition & pictures:
-            return stream
-    raise PredictError(f"{path}: has no video stream")
+    streams = [x for x in container.streams.video if not x.disposition & pictures]
+    if not streams:
+        raise PredictError(f"{source.name}: has no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise PredictError(f"{source.name}: its video codec is unknown")
+    # Threads that decode a frame each hold frames back.
+    stream.thread_type = "SLICE" if source.live else "AUTO"
+    check_bounds(source.name, stream.height, stream.width)
+    if source.path is not None:
+        check_complete(source.path, stream)
+    return stream
 
 
-def _decode(path: Path, damage: _Damage) -> Iterator["VideoFrame"]:
-    """The decoded frames as PyAV gives them; adds to `damage`."""
+def _packets(container: "InputContainer", stream: "VideoStream") -> "Iterator[Packet]":
     import av
 
-    num_frames = 0
-    try:
-        with _open(path) as container:
-            stream = _stream(path, container)
-            if stream.codec_context is None:
-                raise PredictError(f"{path}: its video codec is unknown")
-            stream.thread_type = "AUTO"
-            check_bounds(str(path), stream.height, stream.width)
-            _check_complete(path, stream)
-            for packet in container.demux(stream):
-                damage.packets += packet.is_corrupt
-                try:
-                    frames = packet.decode()
-                except av.InvalidDataError:
-                    damage.lost += 1
-                    continue
-                for frame in frames:
-                    if frame.is_corrupt:
-                        damage.frames.append(num_frames)
-                    yield frame
-                    num_frames += 1
-    except (av.FFmpegError, OSError) as error:
-        raise PredictError(
-            f"{path}: not a readable video (after {num_frames} frames): {error}"
-        ) from error
-
-
-def _check_complete(path: Path, stream: "VideoStream") -> None:
-    """Compares the file with what it says of itself: decoders end without a word."""
-    indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    end, size = max(indexed, _declared_size(path)), path.stat().st_size
-    if end > size:
-        raise PredictError(f"{path}: truncated: expected {end} bytes, got {size}")
-
-
-def _declared_size(path: Path) -> int:
-    """Bytes that a file has to have by what it says of itself; 0 if it does not say.
-
-    Sources: RFC 8794 (EBML), sections 4 and 6.2; RFC 9559 (Matroska), section 5.1.
-    """
-    with path.open("rb") as file:
-        head = file.read(4096)
-        if head[4:8] in _BOXES:
-            return _end_of_boxes(file)
-    if head.startswith(b"RIFF"):
-        size = int.from_bytes(head[4:8], "little")
-        return 8 + size if size != 0xFFFF_FFFF else 0
-    if not head.startswith(_EBML):
-        return 0
-    length, start = _ebml_size(head, len(_EBML))
-    segment = start + (length or 0)
-    if head[segment : segment + 4] != _SEGMENT:
-        return 0
-    length, start = _ebml_size(head, segment + 4)
-    return 0 if length is None else start + length
-
-
-def _end_of_boxes(file: BinaryIO) -> int:
-    """Where the last box of an MP4 or QuickTime file ends that frames depend on.
-
-    Source: ISO 14496-12, 4.2. What is no known box may be anything and ends the search.
-    """
-    start = end = 0
     while True:
-        file.seek(start)
-        head = file.read(16)
-        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if kind not in _BOXES or size == 0:  # of the last box: up to the end
-            return end
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        start += max(size, 8)
-        end = start if kind in _BOXES_OF_FRAMES else end
-
-
-def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-    """Size of the data of an EBML element, None if unknown, and where they begin."""
-    octets = 9 - data[at].bit_length() if at < len(data) else 9
-    if octets > 8 or at + octets > len(data):
-        return None, at
-    unknown = (1 << 7 * octets) - 1
-    size = int.from_bytes(data[at : at + octets], "big") & unknown
-    return (None if size == unknown else size), at + octets
-
-
-def _frame_rate(path: Path) -> Fraction | None:
-    with _open(path) as container:
-        stream = _stream(path, container)
-        return stream.average_rate or stream.guessed_rate or None
+        try:
+            yield from container.demux(stream)
+            return
+        except av.BlockingIOError:  # of a device, as on macOS
+            time.sleep(_PAUSE)
 
 
 class _Orientation(NamedTuple):
@@ -233,7 +222,7 @@ class _Orientation(NamedTuple):
         return pixels[::rows, ::columns]
 
 
-def _orientation(frame: "VideoFrame", path: Path) -> _Orientation:
+def _orientation(frame: "VideoFrame", name: str) -> _Orientation:
     """What the display matrix says: a pixel at column p, row q of the decoded frame is
     shown at column a p + c q, row b p + d q, but for an offset.
 
@@ -255,11 +244,11 @@ def _orientation(frame: "VideoFrame", path: Path) -> _Orientation:
         return _Orientation(False, False, False)
     matrix = [[round(x / 65536, 3) for x in row] for row in ((a, b), (c, d))]
     raise PredictError(
-        f"{path}: display matrix: expected quarter turns and mirroring, got {matrix}"
+        f"{name}: display matrix: expected quarter turns and mirroring, got {matrix}"
     )
 
 
-def _upright_size(frame: "VideoFrame", path: Path) -> tuple[int, int]:
-    if _orientation(frame, path).transpose:
+def _upright_size(frame: "VideoFrame", name: str) -> tuple[int, int]:
+    if _orientation(frame, name).transpose:
         return frame.width, frame.height
     return frame.height, frame.width

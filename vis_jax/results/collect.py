@@ -22,8 +22,8 @@ class _Track(NamedTuple):
 class Collector:
     """The tracks of one video, of which only the best are kept once they end.
 
-    Masks go to a temporary file; memory holds 16 bytes for each mask of a live track
-    and of the `top` best that ended.
+    Masks go to a temporary file. Memory holds some kilobytes for each live track and
+    each of the `top` best that ended, whatever the number of frames.
 
     Args:
       top: the (track, class) pairs with the best probability that become the result; a
@@ -33,12 +33,12 @@ class Collector:
 
     def __init__(self, top: int, folder: str | os.PathLike | None = None):
         self.lost = 0  # objects so far that found no free slot
+        self.num_frames = 0  # up to the last one added
         self._top = top
         self._spill = Spill(folder)
         self._live: dict[int, _Track] = {}
         self._ended: list[_Track] = []
         self._tracks: LiveTracks | None = None
-        self._next = 0  # frame
         self._size: list[int] | None = None
 
     def add(self, frame: FrameResult) -> None:
@@ -48,11 +48,11 @@ class Collector:
           ValueError: frames are not in order, or masks have different sizes.
           OSError: the temporary file cannot be written; names it.
         """
-        if frame.frame < self._next:
+        if frame.frame < self.num_frames:
             raise ValueError(
-                f"frame: expected {self._next} or later, got {frame.frame}"
+                f"frame: expected {self.num_frames} or later, got {frame.frame}"
             )
-        self._next = frame.frame + 1
+        self.num_frames = frame.frame + 1
         if frame.tracks is not self._tracks:
             self._update(frame.tracks)
         for rle in frame.segmentations:
@@ -79,7 +79,7 @@ class Collector:
         del self._ended[self._top :]
         for number, probs in zip(numbers, tracks.class_probs.copy(), strict=True):
             before = self._live.get(number)
-            masks = before.masks if before else TrackIndex()
+            masks = before.masks if before else TrackIndex(self._spill)
             self._live[number] = _Track(number, probs, masks)
 
     def result(self, num_frames: int, size: tuple[int, int]) -> VideoResult:

@@ -1,14 +1,17 @@
-"""The masks of a video on disk, as run lengths: memory holds where they are."""
+"""The masks of a video on disk, as run lengths."""
 
 import os
 import tempfile
 import weakref
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 from vis_jax.metrics.disk import naming
+
+# Masks of a track that are found by one entry in memory: 4 KiB on disk.
+_BLOCK = 256
 
 
 class Spill:
@@ -27,7 +30,7 @@ class Spill:
     def __init__(self, folder: str | os.PathLike | None = None):
         self._file, self.path = tempfile.mkstemp(".masks", "vis_jax-", folder)
         os.unlink(self.path)
-        self.size = 0
+        self.size = 0  # bytes
         self._close = weakref.finalize(self, os.close, self._file)
 
     def append(self, data: bytes) -> int:
@@ -39,12 +42,10 @@ class Spill:
         Raises:
           OSError: it cannot be written, as on a full disk; names the file.
         """
-        start, rest = self.size, memoryview(data)
+        start, file, rest = self.size, self._checked(), memoryview(data)
         with naming(self.path):
             while rest:
-                rest = rest[
-                    os.pwrite(self._checked(), rest, start + len(data) - len(rest)) :
-                ]
+                rest = rest[os.pwrite(file, rest, start + len(data) - len(rest)) :]
         self.size += len(data)
         return start
 
@@ -67,26 +68,65 @@ class Spill:
         return self._file
 
 
-class TrackIndex:
-    """Where the run lengths of one track are: 16 bytes a frame."""
+class _Block(NamedTuple):
+    """Where some masks in a row are."""
 
-    def __init__(self) -> None:
-        self.frames = array("I")  # increasing
-        self._starts = array("Q")
-        self._lengths = array("I")
+    frames: array  # increasing
+    lengths: array  # bytes
+    starts: array  # the run lengths of each, in bytes from the start of the file
+
+    @classmethod
+    def of(cls, data: bytes = b"") -> "_Block":
+        """The block with this content."""
+        block = cls(array("I"), array("I"), array("Q"))
+        place = 0
+        for part in block:
+            size = _BLOCK * part.itemsize
+            part.frombytes(data[place : place + size])
+            place += size
+        return block
+
+
+class TrackIndex:
+    """Where the run lengths of one track are.
+
+    Memory holds the last block of them, and 12 bytes for each earlier one.
+    """
+
+    def __init__(self, spill: Spill):
+        self._spill = spill
+        self._last = _Block.of()
+        self._firsts = array("I")  # frame, of each earlier block
+        self._places = array("Q")  # in the file, of each earlier block
+        self._loaded: tuple[int, _Block] | None = None
 
     def add(self, frame: int, start: int, length: int) -> None:
         """The mask of a later frame than all before."""
-        self.frames.append(frame)
-        self._starts.append(start)
-        self._lengths.append(length)
+        if len(self._last.frames) == _BLOCK:
+            self._places.append(self._spill.append(b"".join(self._last)))
+            self._firsts.append(self._last.frames[0])
+            self._last = _Block.of()
+        for part, value in zip(self._last, (frame, length, start), strict=True):
+            part.append(value)
 
     def find(self, frame: int) -> tuple[int, int] | None:
         """Where the mask of a frame begins, and its length; None if there is none."""
-        place = bisect_left(self.frames, frame)
-        if place == len(self.frames) or self.frames[place] != frame:
+        block = self._block(frame)
+        place = bisect_left(block.frames, frame)
+        if place == len(block.frames) or block.frames[place] != frame:
             return None
-        return self._starts[place], self._lengths[place]
+        return block.starts[place], block.lengths[place]
+
+    def _block(self, frame: int) -> _Block:
+        """The block that has a frame if any has."""
+        last = self._last.frames
+        number = bisect_right(self._firsts, frame) - 1
+        if number < 0 or (last and frame >= last[0]):
+            return self._last
+        if self._loaded is None or self._loaded[0] != number:
+            data = self._spill.read(self._places[number], _BLOCK * 16)
+            self._loaded = (number, _Block.of(data))
+        return self._loaded[1]
 
 
 class TrackMasks(Sequence[dict]):

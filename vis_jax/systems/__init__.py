@@ -1,7 +1,7 @@
 """The systems by the name that a config gives them."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
 from vis_jax.systems import ifr, mask_track_rcnn, osmn
@@ -10,21 +10,56 @@ from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
 
 
+@runtime_checkable
+class BuildSystem(Protocol):
+    """Makes a system of its settings."""
+
+    def __call__(self, settings: Any, /) -> System:
+        """Returns the system.
+
+        Raises:
+          ValueError: settings do not fit each other.
+        """
+        ...
+
+
+@runtime_checkable
+class BuildDetector(Protocol):
+    """Makes the part of a system that finds objects, without a tracker."""
+
+    def __call__(self, settings: Any, /) -> Detector:
+        """Returns the detector.
+
+        Raises:
+          ValueError: settings do not fit each other.
+        """
+        ...
+
+
+@runtime_checkable
+class ListTrackers(Protocol):
+    """Says which trackers can link the objects of a system."""
+
+    def __call__(self, settings: Any, /) -> Mapping[str, Build]:
+        """Returns them by name."""
+        ...
+
+
 class SystemEntry(NamedTuple):
     """The settings class of a system, and the functions that build it from them.
 
     Attributes:
       settings: a class made by `section`.
-      build: (settings) -> the system.
-      detector: (settings) -> the part that finds objects frame by frame, without a
-        tracker; None if the system has no such part.
-      trackers: (settings) -> the trackers that can link these objects, by name.
+      build: makes the system.
+      detector: makes the part that finds objects frame by frame; None if there is none,
+        as where detections depend on the tracks before.
+      trackers: those that can link these objects.
     """
 
     settings: type
-    build: Callable[[Any], System]
-    detector: Callable[[Any], Detector] | None = None
-    trackers: Callable[[Any], Mapping[str, Build]] = lambda settings: TRACKERS
+    build: BuildSystem
+    detector: BuildDetector | None = None
+    trackers: ListTrackers = lambda settings, /: TRACKERS
 
 
 def _osmn(settings: osmn.Settings) -> System:

@@ -112,7 +112,9 @@ def scan_images(
 def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
     """Masks of the detections of a frame, as they are shown; none in padding."""
     height, width = frame.inside.shape
-    logits = stretch_masks(found.mask_logits, found.covered, size=(height, width))
+    logits = stretch_masks(
+        found.mask_logits, jnp.asarray(found.covered), size=(height, width)
+    )
     return (logits > 0) & frame.inside[None] & found.valid[:, None, None]
 
 

@@ -1,0 +1,190 @@
+"""Memory of predict and evaluate while a long video goes through.
+
+Run: python -m benchmarks.bench_memory [--frames 500 10000] [--systems ifr]
+
+Small systems with random weights, clip by clip, on frames of 96 x 160 in which squares
+move. Every row is a process of its own. At 20 points the resident memory of the process
+and the bytes of all live arrays on the device are taken; the slope is that of a line
+through the points after frame 500, and should be at most 1 MB per 1,000 frames. The
+peak includes writing the results, and in evaluate scoring them.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+HEIGHT, WIDTH, POINTS, WARM = 96, 160, 20, 500
+SYSTEMS = ("ifr", "mask_track_rcnn")
+TASKS = ("predict", "evaluate")
+SETTINGS = {
+    "ifr": {"mode": "clip", "clip_length": 5},
+    # As many detections as there can be: random weights are never sure.
+    "mask_track_rcnn": {"mode": "clip", "clip_length": 4, "score": 0.0},
+}
+
+
+def make_frame(t: int) -> np.ndarray:
+    """Frame `t`, uint8 [HEIGHT, WIDTH, 3]: three squares that come back."""
+    frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    for i in range(3):
+        x, y = (
+            (7 * t * (i + 1) + 40 * i) % (WIDTH - 24),
+            (3 * t + 30 * i) % (HEIGHT - 24),
+        )
+        frame[y : y + 24, x : x + 24] = np.roll((220, 60, 20), i)
+    return frame
+
+
+def resident() -> float:
+    """Resident memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Footage:
+    """A data set of one video without annotations, whose reading is measured."""
+
+    def __init__(self, frames: int):
+        from data_pipeline.datasets.dataset import Category, Video
+
+        self.points: list[tuple[int, float, float]] = []  # frame, MB, MB of arrays
+        names = tuple(f"{t:05d}.jpg" for t in range(frames))
+        self.videos = (Video(1, "long", HEIGHT, WIDTH, frames, names),)
+        self.categories = tuple(Category(i, f"class {i}") for i in range(1, 9))
+        self._every = max(frames // POINTS, 1)
+
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """Makes frames."""
+        return np.stack([self._frame(int(t)) for t in frame_ids])
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """All of them, one at a time."""
+        yield from map(self._frame, range(self.videos[0].length))
+
+    def _frame(self, t: int) -> np.ndarray:
+        if (t + 1) % self._every == 0:
+            import jax
+
+            gc.collect()
+            arrays = sum(array.nbytes for array in jax.live_arrays()) / 1e6
+            self.points.append((t + 1, resident(), arrays))
+        return make_frame(t)
+
+    def truth(self, index: int):
+        """No tracks."""
+        from data_pipeline.datasets.dataset import Truth
+
+        length = self.videos[0].length
+        return Truth(
+            labels=np.zeros(0, np.int32),
+            track_ids=np.zeros(0, np.int32),
+            crowd=np.zeros(0, bool),
+            boxes=np.zeros((0, length, 4), np.float32),
+            present=np.zeros((0, length), bool),
+            occlusion=np.zeros((0, length), np.float32),
+            segmentations=(),
+        )
+
+
+def measure(system_name: str, task: str, frames: int) -> None:
+    """Runs one row in this process and prints it."""
+    import jax
+
+    from vis_jax.commands import parts
+    from vis_jax.commands.run_settings import read_run, with_classes
+    from vis_jax.evaluate.infer import make_stream
+    from vis_jax.training.dry_run import batch_shapes
+
+    config = importlib.import_module(f"configs.{system_name}_shapes").get_config(
+        "debug"
+    )
+    content = config.to_dict()
+    test = dict(content["test"]) | SETTINGS[system_name]
+    content["test"] = test | {"short_side": HEIGHT, "chunk": 4}
+    footage = Footage(frames)
+    run = with_classes(read_run(content), len(footage.categories))
+    system = parts.build_system(run)
+    shapes = batch_shapes(B=1, T=2, H=HEIGHT, W=WIDTH, M=1)
+    batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    variables = jax.jit(system.init)(jax.random.key(0), batch)
+    stream = make_stream(system, variables, run.test)
+    with tempfile.TemporaryDirectory() as folder:
+        if task == "predict":
+            predict_all(footage, stream, run.test.top, Path(folder) / "out")
+        else:
+            from vis_jax.evaluate.loop import evaluate
+
+            options = {"top": run.test.top, "run_id": "", "progress": False}
+            evaluate(footage, stream, folder, **options)
+    report(system_name, task, footage)
+
+
+def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
+    """Draws everything: what `predict` does at most."""
+    from vis_jax.predict.loop import predict
+    from vis_jax.predict.sources import from_arrays
+    from vis_jax.predict.writer import Wanted
+
+    predict(
+        from_arrays(footage.frames()),
+        output,
+        stream,
+        categories=[(c.category_id, c.name) for c in footage.categories],
+        top=top,
+        wanted=Wanted(score_threshold=0.0, write_pngs=True),
+        progress=False,
+    )
+
+
+def report(system_name: str, task: str, footage: Footage) -> None:
+    """Prints the points and the slopes."""
+    points = np.array(footage.points)
+    late = points[points[:, 0] >= WARM]
+    slopes = ["-", "-"]
+    if len(late) > 1:
+        slopes = [
+            f"{np.polyfit(late[:, 0], late[:, i], 1)[0] * 1e3:.3f}" for i in (1, 2)
+        ]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    count = footage.videos[0].length
+    print(
+        f"{system_name:<16} {task:<9} {count:6} {slopes[0]:>8} {slopes[1]:>8}", end=""
+    )
+    print(f" {peak:9.0f}")
+    for i, name in ((1, "resident"), (2, "arrays")):
+        print(f"  {name:<9}" + " ".join(f"{value:.1f}" for value in points[:, i]))
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, nargs="+", default=[500, 10_000])
+    parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--here", action="store_true", help="one row, in this process")
+    args = parser.parse_args()
+    if args.here:
+        measure(args.systems[0], args.tasks[0], args.frames[0])
+        return
+    print("MB per 1,000 frames; peak and points in MB")
+    print("system           task      frames resident   arrays      peak", flush=True)
+    for system in args.systems:
+        for task in args.tasks:
+            for frames in args.frames:
+                words = ["--systems", system, "--tasks", task, "--frames", str(frames)]
+                command = [sys.executable, "-m", "benchmarks.bench_memory", "--here"]
+                subprocess.run([*command, *words], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Whether a video file is as long as it says: decoders end without a word."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from vis_jax.predict.errors import PredictError
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+_BOXES_OF_FRAMES = (b"mdat", b"moof", b"moov")
+_BOXES = (
+    *_BOXES_OF_FRAMES,
+    *(b"emsg", b"free", b"ftyp", b"meta", b"pdin", b"prft", b"sidx", b"skip", b"styp"),
+    *(b"udta", b"uuid", b"wide"),
+)
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska
+
+
+def check_complete(path: Path, stream: "VideoStream") -> None:
+    """Compares a file with what it says of itself.
+
+    Raises:
+      PredictError: it is cut off.
+    """
+    indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    end, size = max(indexed, declared_size(path)), path.stat().st_size
+    if end > size:
+        raise PredictError(f"{path}: truncated: expected {end} bytes, got {size}")
+
+
+def declared_size(path: Path) -> int:
+    """Bytes that a file has to have by what it says of itself; 0 if it does not say.
+
+    Sources: RFC 8794 (EBML), sections 4 and 6.2; RFC 9559 (Matroska), section 5.1.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head[4:8] in _BOXES:
+            return _end_of_boxes(file)
+    if head.startswith(b"RIFF"):
+        size = int.from_bytes(head[4:8], "little")
+        return 8 + size if size != 0xFFFF_FFFF else 0
+    if not head.startswith(_EBML):
+        return 0
+    length, start = _ebml_size(head, len(_EBML))
+    segment = start + (length or 0)
+    if head[segment : segment + 4] != _SEGMENT:
+        return 0
+    length, start = _ebml_size(head, segment + 4)
+    return 0 if length is None else start + length
+
+
+def _end_of_boxes(file: BinaryIO) -> int:
+    """Where the last box of an MP4 or QuickTime file ends that frames depend on.
+
+    Source: ISO 14496-12, 4.2. What is no known box may be anything and ends the search.
+    """
+    start = end = 0
+    while True:
+        file.seek(start)
+        head = file.read(16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if kind not in _BOXES or size == 0:  # of the last box: up to the end
+            return end
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        start += max(size, 8)
+        end = start if kind in _BOXES_OF_FRAMES else end
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """Size of the data of an EBML element, None if unknown, and where they begin."""
+    octets = 9 - data[at].bit_length() if at < len(data) else 9
+    if octets > 8 or at + octets > len(data):
+        return None, at
+    unknown = (1 << 7 * octets) - 1
+    size = int.from_bytes(data[at : at + octets], "big") & unknown
+    return (None if size == unknown else size), at + octets

@@ -1,0 +1,210 @@
+"""Frames that come as they are made: standard input, a camera, a stream of a network.
+
+They are read once, and nothing says how many there will be. What ends one ends the
+video, with a warning: the frames that came before count.
+"""
+
+import os
+import select
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.predict.errors import PredictError
+from vis_jax.predict.source import FOLDER_FPS, Source
+from vis_jax.predict.video_file import Frame, Input, VideoReader, check_bounds
+
+CAMERA, STDIN = "camera:", "-"
+# What an address may begin with, and the protocols that it may lead to: no files.
+_HTTP = "http,https,tcp,tls,crypto,data"
+_RTSP = "rtsp,rtp,udp,tcp,tls,http,https"
+URLS = {"http://": _HTTP, "https://": _HTTP, "rtsp://": _RTSP, "rtsps://": _RTSP}
+LIVE = (CAMERA, *URLS)
+WAIT = 10.0  # seconds without data after which a stream has ended
+_POLL = 0.1  # seconds between two looks at whether reading is to end
+
+
+class Camera(NamedTuple):
+    """How FFmpeg finds a capture device on a system."""
+
+    format: str
+    file: str  # with {} for what follows "camera:"
+    options: tuple[tuple[str, str], ...] = ()
+
+
+CAMERAS = {
+    "linux": Camera("v4l2", "/dev/video{}"),
+    "darwin": Camera("avfoundation", "{}:none", (("framerate", "30"),)),
+    "win32": Camera("dshow", "video={}"),
+}
+
+
+def open_live(
+    name: str, *, raw: tuple[int, int] | None = None, fps: Fraction | None = None
+) -> Source:
+    """Opens a live source, and waits for its first frame.
+
+    Args:
+      name: "-", "camera:0" or an address.
+      raw: height and width in pixels of raw frames on standard input.
+      fps: frames a second of raw frames; None: FOLDER_FPS.
+
+    Raises:
+      PredictError: it cannot be opened, or has no frame.
+    """
+    if name == STDIN:
+        return from_pipe(0, raw=raw, fps=fps)
+    if name.startswith(CAMERA):
+        return _decoded(_camera(name), name.replace(":", ""))
+    protocols = next(found for start, found in URLS.items() if name.startswith(start))
+    what = Input(name, name, protocols, live=True, wait=WAIT)
+    return _decoded(what, name.rstrip("/").rsplit("/", 1)[-1].split("?")[0])
+
+
+def _camera(name: str) -> Input:
+    kind = CAMERAS.get(sys.platform)
+    if kind is None:
+        raise PredictError(f"{name}: no cameras are read on {sys.platform}")
+    file = kind.file.format(name.removeprefix(CAMERA))
+    options = kind.options
+    return Input(name, file, "", None, kind.format, options, live=True, wait=WAIT)
+
+
+def from_pipe(
+    descriptor: int,
+    *,
+    raw: tuple[int, int] | None = None,
+    fps: Fraction | None = None,
+) -> Source:
+    """A video, or raw frames, from an open file such as standard input.
+
+    Args:
+      descriptor: of the open file.
+      raw, fps: as in `open_live`.
+
+    Raises:
+      PredictError: it is a terminal, or has no frame.
+    """
+    name = "standard input" if descriptor == 0 else f"file {descriptor}"
+    if os.isatty(descriptor):
+        raise PredictError(f"{name}: expected a video, got a terminal")
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    pipe = _File(descriptor) if regular else _Pipe(descriptor)
+    if raw is not None:
+        return _raw(name, pipe, raw, fps or FOLDER_FPS)
+    try:
+        return _decoded(Input(name, pipe, "", live=True), "stdin", pipe.stop)
+    except PredictError as error:
+        if regular:
+            raise
+        hint = "of an mp4 on a pipe the index has to be in front, as faststart puts it"
+        raise PredictError(f"{error}; {hint}") from error
+
+
+class _Pipe:
+    """Bytes that another process writes. They end when the wait for them is stopped."""
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+        self._stopped = threading.Event()
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        while not self._stopped.is_set():
+            ready, _, _ = select.select([self._descriptor], [], [], _POLL)
+            if ready:
+                return os.read(self._descriptor, size)
+        return b""
+
+    def stop(self) -> None:
+        """Makes this the end."""
+        self._stopped.set()
+
+
+class _File(_Pipe):
+    """A file given in place of a pipe: an index at its end can be read first."""
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place, in bytes."""
+        return os.lseek(self._descriptor, place, whence)
+
+    def tell(self) -> int:
+        """The place, in bytes."""
+        return self.seek(0, os.SEEK_CUR)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Source:
+    """A source that FFmpeg decodes."""
+    reader = VideoReader(what)
+    warnings: list[str] = []
+    unread = [reader]
+
+    def read() -> Iterator[Frame]:
+        if not unread:
+            raise PredictError(f"{what.name}: can be read only once")
+        try:
+            yield from unread.pop()
+        except PredictError as error:
+            warnings.append(f"{error}; the video ends there")
+        if reader.damage:
+            warnings.append(f"{what.name}: {reader.damage}")
+
+    return Source(
+        name=name or "stream",
+        path=what.name,
+        height=reader.height,
+        width=reader.width,
+        num_frames=None,
+        fps=reader.fps or FOLDER_FPS,
+        read=read,
+        live=True,
+        warnings=warnings,
+        stop=stop,
+    )
+
+
+def _raw(name: str, pipe: _Pipe, size: tuple[int, int], fps: Fraction) -> Source:
+    """Frames of 3 x height x width bytes, one after the other."""
+    height, width = size
+    check_bounds(name, height, width)
+    warnings: list[str] = []
+
+    def read() -> Iterator[Frame]:
+        number = 0
+        while True:
+            data = bytearray()
+            while len(data) < 3 * height * width:
+                more = pipe.read(3 * height * width - len(data))
+                if not more:
+                    break
+                data += more
+            if len(data) < 3 * height * width:
+                break
+            pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+            yield Frame(pixels, float(number / fps))
+            number += 1
+        if data:
+            expected = f"expected {3 * height * width} bytes, got {len(data)}"
+            warnings.append(f"{name}: frame {number}: {expected}; it is left out")
+
+    return Source(
+        name="stdin",
+        path=name,
+        height=height,
+        width=width,
+        num_frames=None,
+        fps=fps,
+        read=read,
+        live=True,
+        warnings=warnings,
+        stop=pipe.stop,
+    )

@@ -1,0 +1,153 @@
+"""The files of a prediction that grow frame by frame."""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.metrics.disk import naming
+from vis_jax.metrics.results_json import plain_mask
+from vis_jax.predict.sinks import IdSink, VideoSink, id_map
+from vis_jax.predict.source import Source
+from vis_jax.results.clock import Clock
+from vis_jax.results.frame import FrameResult
+from vis_jax.visualize.draw import draw_frame
+
+IDS, VIDEO, TRACKS = "ids", "video.mp4", "tracks.jsonl"
+
+
+class Wanted(NamedTuple):
+    """What `predict` writes beside the tracks."""
+
+    # What is below it is neither drawn nor in the id images and `tracks.jsonl`.
+    score_threshold: float = 0.3
+    draw_video: bool = True  # `video.mp4` with masks and labels
+    write_pngs: bool = False  # `ids/00000.png` ..: one track id per pixel
+    # Frames a second of the drawn video; None: as the source, within `loop.FPS`.
+    fps: Fraction | float | None = None
+
+
+class Writer:
+    """Writes `tracks.jsonl`, and what else is wanted. A context manager.
+
+    Args:
+      folder: to write to.
+      source: what the frames are of.
+      names: of the classes.
+      wanted: what is written.
+      fps: frames a second of the drawn video.
+      clock: measures drawing and writing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        names: Sequence[str],
+        wanted: Wanted,
+        fps: Fraction,
+        clock: Clock,
+    ):
+        self._folder, self._names, self._clock = folder, names, clock
+        self._threshold = wanted.score_threshold
+        self._size = (source.height, source.width)
+        with ExitStack() as stack:
+            path = folder / TRACKS
+            self._tracks = stack.enter_context(path.open("w", encoding="utf-8"))
+            self._ids = IdSink(folder / IDS) if wanted.write_pngs else None
+            self._video: VideoSink | None = None
+            if wanted.draw_video:
+                height, width = self._size
+                video = VideoSink(folder / VIDEO, fps=fps, height=height, width=width)
+                self._video = stack.enter_context(video)
+            self._stack = stack.pop_all()
+
+    def write(
+        self, seconds: float, pixels: np.ndarray | None, found: FrameResult
+    ) -> None:
+        """Adds a frame.
+
+        Args:
+          seconds: since the first frame.
+          pixels: uint8 [H, W, 3]; only read to be drawn.
+          found: what is in the frame.
+
+        Raises:
+          OSError: a file cannot be written, as on a full disk; names the file.
+        """
+        shown = _shown(found, self._threshold)
+        with self._clock("writing"), naming(self._folder / TRACKS):
+            self._tracks.write(self._line(seconds, shown) + "\n")
+        if self._ids is None and self._video is None:
+            return
+        with self._clock("drawing"):
+            # Its own size is that of the frame if there is no object.
+            masks = shown._replace(size=self._size).masks
+        if self._ids is not None:
+            with self._clock("writing"):
+                self._ids.write(id_map(masks, shown.track_ids, shown.scores))
+        if self._video is not None and pixels is not None:
+            with self._clock("drawing"):
+                drawn = draw_frame(
+                    pixels,
+                    masks,
+                    shown.track_ids,
+                    labels=shown.labels,
+                    names=self._names,
+                    scores=shown.scores,
+                )
+            with self._clock("writing"):
+                self._video.write(drawn)
+
+    def _line(self, seconds: float, found: FrameResult) -> str:
+        """A frame as JSON."""
+        columns = zip(
+            found.track_ids.tolist(),
+            found.labels.tolist(),
+            found.scores.tolist(),
+            found.boxes.astype(int).tolist(),
+            found.segmentations,
+            strict=True,
+        )
+        objects = [
+            {
+                "id": number,
+                "label": self._names[label],
+                "score": round(score, 6),
+                "box": box,
+                "segmentation": plain_mask(rle),
+            }
+            for number, label, score, box, rle in columns
+        ]
+        content = {"frame": found.frame, "time": round(seconds, 6), "objects": objects}
+        return json.dumps(content, allow_nan=False)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._clock("writing"):
+            try:
+                with naming(self._folder / TRACKS):
+                    self._tracks.close()
+            finally:
+                self._stack.__exit__(kind, error, traceback)
+            if self._ids is not None and error is None:
+                self._ids.close()
+
+
+def _shown(found: FrameResult, threshold: float) -> FrameResult:
+    """The objects that reach the threshold with their best class so far."""
+    keep = np.flatnonzero(found.scores >= threshold)
+    masks = [found.segmentations[i] for i in keep]
+    return found._replace(rows=found.rows[keep], segmentations=masks)
