@@ -140,8 +140,12 @@ def _stream(
     data = tf.data.Dataset.from_generator(
         lambda: features, output_signature=source.signature
     )
+    # Nothing in it branches on tensors: rewriting it would only take seconds.
+    make_clip = tf.autograph.experimental.do_not_convert(
+        partial(_make_clip, source, clips)
+    )
     return data.map(
-        lambda features: _make_clip(source, clips, features),
+        make_clip,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
