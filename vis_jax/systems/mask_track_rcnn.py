@@ -201,7 +201,7 @@ def build_model(settings: Settings) -> Model:
     classes = model.num_classes
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
-        fpn=FPN(model.fpn.dim, dtype),
+        fpn=FPN(**vars(model.fpn), dtype=dtype),
         rpn=RPN(model.rpn.dim, len(_RATIOS), dtype),
         box_head=BoxHead(classes, model.box_head.width, dtype),
         mask_head=MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
