@@ -181,6 +181,15 @@ def test_the_gradient_of_batch_norm_goes_through_the_statistics():
     np.testing.assert_allclose(found, 0.0, atol=1e-3)
 
 
+def test_a_large_mean_costs_no_digits():
+    x = draw(2, 3, 3, 2).astype("f8")
+    shifted = (x + 4096).astype(np.float32)
+    y, _ = _trained(shifted, _batch_norm(2))
+    expected, _ = _trained((shifted - 4096).astype(np.float32), _batch_norm(2))
+    # What is left is the mean's own rounding, 1 / 2 ** 12 of a value at 4096.
+    np.testing.assert_allclose(y, expected, atol=1e-3)
+
+
 def test_initial_statistics_are_not_those_of_the_first_batch():
     init = compiled(functools.partial(BatchNorm().init, train=True))
     stats = init(jax.random.key(0), draw(2, 3, 3, 2))["batch_stats"]

@@ -119,20 +119,19 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        apply = functools.partial(_by_constants, epsilon=self.epsilon)
         if not train:
+            kept = functools.partial(_by_constants, epsilon=self.epsilon)
             x = x.astype(self.dtype)
-            return apply(x, scale, bias, mean=mean.value, var=var.value)
+            return kept(x, scale, bias, mean=mean.value, var=var.value)
         y = x.astype(jnp.float32)
         found = _moments(y, jnp.ones(len(x), bool) if valid is None else valid)
         some = found.number > 0
-        y = apply(
-            y,
-            scale,
-            bias,
-            mean=jnp.where(some, found.mean, mean.value),
-            var=jnp.where(some, found.var, var.value),
-        )
+        centre = jnp.where(some, found.mean, mean.value)
+        spread = jnp.where(some, found.var, var.value)
+        factor = scale * jax.lax.rsqrt(spread + self.epsilon)
+        ones = (1,) * (x.ndim - 1)
+        centre, factor, bias = (v.reshape(*ones, -1) for v in (centre, factor, bias))
+        y = (y - centre) * factor + bias
         if not self.is_initializing():
             unbiased = found.var * found.number / jnp.maximum(found.number - 1, 1)
             share = jnp.where(some, self.momentum, 0.0)
