@@ -25,7 +25,7 @@ from vis_jax.commands import parts
 from vis_jax.commands.run_settings import read_run
 from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.structures import Clip, Predictions
-from vis_jax.train.dry_run import batch_shapes
+from vis_jax.training.dry_run import batch_shapes
 
 # Networks of the peer.
 PEERS = {

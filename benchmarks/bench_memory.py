@@ -102,7 +102,7 @@ def measure(system_name: str, task: str, frames: int) -> None:
     from vis_jax.commands import parts
     from vis_jax.commands.run_settings import read_run, with_classes
     from vis_jax.evaluate.infer import make_stream
-    from vis_jax.train.dry_run import batch_shapes
+    from vis_jax.training.dry_run import batch_shapes
 
     config = importlib.import_module(f"configs.{system_name}_shapes").get_config(
         "debug"

@@ -20,10 +20,10 @@ from benchmarks.peer import add_arguments, compare, print_machine
 from vis_jax.commands import parts
 from vis_jax.commands.run_settings import read_run
 from vis_jax.structures import Batch
-from vis_jax.train import optimizer as optimizers
-from vis_jax.train.sharding import make_mesh
-from vis_jax.train.state import TrainState
-from vis_jax.train.step import make_update
+from vis_jax.training import optimizer as optimizers
+from vis_jax.training.sharding import make_mesh
+from vis_jax.training.state import TrainState
+from vis_jax.training.step import make_update
 
 INSTANCES = 5
 

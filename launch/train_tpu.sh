@@ -19,7 +19,7 @@ fi
 tpu=$1 zone=$2 config=$3 workdir=$4
 shift 4
 flags=$(printf '%q ' --config "$config" --workdir "$workdir" "$@")
-# VIS_JAX_DISTRIBUTED: each host asks the TPU for the others (train/distributed.py).
+# VIS_JAX_DISTRIBUTED: each host asks the TPU for the others (training/distributed.py).
 # The words between the quotes are for the shell of the host.
 # shellcheck disable=SC2016
 remote='set -eu

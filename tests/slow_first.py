@@ -13,7 +13,7 @@ LONGEST = (
     "tests/evaluate/test_modes.py",
     "tests/converters/test_load.py",
     "tests/golden/test_mask2former.py",
-    "tests/train/test_devices.py",
+    "tests/training/test_devices.py",
     "tests/systems/test_osmn.py",
 )
 

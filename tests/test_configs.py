@@ -21,8 +21,8 @@ from vis_jax.params import flatten, match_rules
 from vis_jax.settings import to_dict
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.ifr import Model, build_model
-from vis_jax.train import optimizer as optimizers
-from vis_jax.train.dry_run import batch_shapes
+from vis_jax.training import optimizer as optimizers
+from vis_jax.training.dry_run import batch_shapes
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(

@@ -27,7 +27,7 @@ from tests.compilations import count_compilations
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import open_source
-from vis_jax.train.checkpoint import load_variables
+from vis_jax.training.checkpoint import load_variables
 
 pytestmark = pytest.mark.slow
 

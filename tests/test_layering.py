@@ -19,14 +19,14 @@ LAYERS = (
     {"backbones"},
     {"detectors", "association", "trackers"},
     {"systems"},
-    {"train", "evaluate", "predict", "export"},
+    {"training", "evaluate", "predict", "export"},
     {"commands", "main"},
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
-# .. `score` puts metrics together, `results` writes what they read; all of them serve
+# .. `scoring` puts metrics together, `results` writes what they read; all of them serve
 # the upper layers.
-ON_METRICS = {"score", "results"}
+ON_METRICS = {"scoring", "results"}
 SERVICES = ALONE | ON_METRICS
 UPPER = LAYERS[-2] | LAYERS[-1]
 # The one module that packages without JAX share with the models.
@@ -174,7 +174,7 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
 
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
-    numbers = _names("vis_jax/metrics", "vis_jax/results", "vis_jax/score")
+    numbers = _names("vis_jax/metrics", "vis_jax/results", "vis_jax/scoring")
     _import_in_stages(
         (blocked | {"tensorflow"}, numbers),
         (blocked, _names("data_pipeline", "vis_jax/converters")),

@@ -13,8 +13,8 @@ from vis_jax.commands.parts import build_system
 from vis_jax.commands.vary import variants
 from vis_jax.evaluate.compare_rows import cue_choices, cue_name
 from vis_jax.trackers import TRACKERS
-from vis_jax.train.checkpoint import save_variables
-from vis_jax.train.dry_run import batch_shapes
+from vis_jax.training.checkpoint import save_variables
+from vis_jax.training.dry_run import batch_shapes
 
 CONFIG = "configs/mask_track_rcnn_shapes.py:debug"
 

@@ -15,10 +15,10 @@ from tests.recipes import recipe
 from vis_jax.commands import convert, parts
 from vis_jax.converters.files import read_source
 from vis_jax.params import flatten
-from vis_jax.train.checkpoint import Checkpoints, load_variables
-from vis_jax.train.dry_run import batch_shapes
-from vis_jax.train.initial import prepare
-from vis_jax.train.sharding import make_mesh
+from vis_jax.training.checkpoint import Checkpoints, load_variables
+from vis_jax.training.dry_run import batch_shapes
+from vis_jax.training.initial import prepare
+from vis_jax.training.sharding import make_mesh
 
 CLIP = "configs/mask2former_vis_r50.py:debug"
 FRAME = "configs/ifr_r50.py:debug"

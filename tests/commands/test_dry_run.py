@@ -12,8 +12,8 @@ from tests.command_line import call, error_of
 from vis_jax.commands.dry_run import _count
 from vis_jax.structures import LossAux
 from vis_jax.systems.system import System
-from vis_jax.train.dry_run import batch_shapes, estimate
-from vis_jax.train.run_config import RunSettings
+from vis_jax.training.dry_run import batch_shapes, estimate
+from vis_jax.training.run_config import RunSettings
 
 CONFIG = "configs/ifr_r50.py:debug"
 

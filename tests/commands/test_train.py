@@ -168,7 +168,7 @@ def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):
 def test_processes_wait_for_the_one_that_evaluates():
     code = """
 import os, sys, time
-from vis_jax.train.distributed import initialise_distributed, wait_for_all
+from vis_jax.training.distributed import initialise_distributed, wait_for_all
 index = int(sys.argv[2])
 os.environ["VIS_JAX_COORDINATOR"] = sys.argv[1]
 os.environ["VIS_JAX_NUM_PROCESSES"] = "2"

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vis_jax.train.checkpoint import CheckpointError, Checkpoints, load_variables
-from vis_jax.train.state import TrainState
+from vis_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
+from vis_jax.training.state import TrainState
 
 
 def _flip(content: bytes) -> bytes:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.toy_run import Recorder
-from tests.train.toy_system import toy_batches, toy_config, toy_system
-from vis_jax.train.changes import ChangedSettingsError, is_decisive
-from vis_jax.train.lock import LOCK, WorkdirInUseError, only_run
-from vis_jax.train.loop import Evaluation, train
+from tests.training.toy_run import Recorder
+from tests.training.toy_system import toy_batches, toy_config, toy_system
+from vis_jax.training.changes import ChangedSettingsError, is_decisive
+from vis_jax.training.lock import LOCK, WorkdirInUseError, only_run
+from vis_jax.training.loop import Evaluation, train
 
 FORK = multiprocessing.get_context("spawn")
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.train.processes import start
-from vis_jax.train.devices import gpus_here, slurm_device_ids, tasks_here
+from tests.training.processes import start
+from vis_jax.training.devices import gpus_here, slurm_device_ids, tasks_here
 
 EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 

@@ -8,16 +8,16 @@ import pytest
 from etils import epath
 
 from tests.command_line import error_of
-from tests.train.toy_run import Recorder
-from tests.train.toy_system import toy_batches, toy_config, toy_system
+from tests.training.toy_run import Recorder
+from tests.training.toy_system import toy_batches, toy_config, toy_system
 from vis_jax.evaluate.finished import PARTIAL, Finished
 from vis_jax.params import flatten
-from vis_jax.train.checkpoint import save_variables
-from vis_jax.train.initial import load_initial
-from vis_jax.train.lock import LOCK, only_run
-from vis_jax.train.loop import train
-from vis_jax.train.tree_check import MismatchError
-from vis_jax.train.writer import TensorBoardWriter
+from vis_jax.training.checkpoint import save_variables
+from vis_jax.training.initial import load_initial
+from vis_jax.training.lock import LOCK, only_run
+from vis_jax.training.loop import train
+from vis_jax.training.tree_check import MismatchError
+from vis_jax.training.writer import TensorBoardWriter
 
 NESTED = b'{"a":' * 500 + b"1" + b"}" * 500
 
@@ -92,7 +92,7 @@ def bucket(tmp_path, monkeypatch):
         return real(str(text).replace("gs://bucket", str(place)))
 
     for module in ("writer", "lock"):
-        monkeypatch.setattr(f"vis_jax.train.{module}.epath.Path", path)
+        monkeypatch.setattr(f"vis_jax.training.{module}.epath.Path", path)
     return place
 
 

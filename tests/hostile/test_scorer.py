@@ -20,7 +20,7 @@ from vis_jax.metrics.results_json import parse_results
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
-from vis_jax.score import Options, format_table, score
+from vis_jax.scoring import Options, format_table, score
 
 A, B = rows(8, 12)
 OUTSIDE = ~rows(20)[0]

@@ -10,9 +10,9 @@ from tests.recipes import recipe
 from tests.systems.contract import check_system, first_batch
 from vis_jax.params import flatten
 from vis_jax.systems import SYSTEMS, ifr
-from vis_jax.train import optimizer as optimizers
-from vis_jax.train.state import TrainState
-from vis_jax.train.step import update_once
+from vis_jax.training import optimizer as optimizers
+from vis_jax.training.state import TrainState
+from vis_jax.training.step import update_once
 
 NORM = {"model.backbone.norm": "batch"}
 

@@ -10,7 +10,7 @@ class Table(NamedTuple):
     """What a table shows."""
 
     title: str
-    columns: tuple[str, ...]  # as `vis_jax.score` names them
+    columns: tuple[str, ...]  # as `vis_jax.scoring` names them
     paper_columns: tuple[str, ...]
     paper: Mapping[str, Sequence[float | None]]  # percent, by row
 

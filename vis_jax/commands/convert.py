@@ -192,7 +192,7 @@ def _shapes(system: "System") -> dict:
     """The variables as shapes; they do not depend on the sizes of a batch."""
     import jax
 
-    from vis_jax.train.dry_run import batch_shapes
+    from vis_jax.training.dry_run import batch_shapes
 
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     return dict(jax.eval_shape(system.init, jax.random.key(0), batch))
@@ -209,8 +209,8 @@ def _with_initial(
     import jax.numpy as jnp
 
     from vis_jax.params import flatten, unflatten
-    from vis_jax.train.dry_run import batch_shapes
-    from vis_jax.train.initial import load_initial
+    from vis_jax.training.dry_run import batch_shapes
+    from vis_jax.training.initial import load_initial
 
     def initial(key):
         shapes = batch_shapes(B=1, T=1, M=1, H=64, W=64)
@@ -241,8 +241,8 @@ def _write(
     config: "RunSettings",
 ) -> None:
     """Writes the folder whole or not at all."""
-    from vis_jax.train.checkpoint import save_variables
-    from vis_jax.train.run_config import write_config
+    from vis_jax.training.checkpoint import save_variables
+    from vis_jax.training.run_config import write_config
 
     temporary = output.with_name(f"{output.name}.tmp")
     if temporary.exists():  # left by a conversion that was stopped

@@ -24,7 +24,7 @@ def dry_run(config: "RunSettings") -> None:
 
     from data_pipeline.clip_sampling import local_batch_size
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.train.dry_run import batch_shapes, estimate
+    from vis_jax.training.dry_run import batch_shapes, estimate
 
     dataset = _dataset(config)
     if dataset is not None:

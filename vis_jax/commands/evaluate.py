@@ -96,7 +96,7 @@ def evaluate_split(
     """
     from vis_jax.evaluate.infer import make_stream
     from vis_jax.evaluate.loop import RESULTS, SCORES, evaluate
-    from vis_jax.score import format_table
+    from vis_jax.scoring import format_table
 
     stream = make_stream(system, variables, config.test)
     with local_folder(output) as folder:

@@ -34,7 +34,7 @@ def load_model(system: "System", checkpoint: str) -> dict:
     Raises:
       ValueError: there is no checkpoint, or it is of another model.
     """
-    from vis_jax.train.checkpoint import load_variables
+    from vis_jax.training.checkpoint import load_variables
 
     variables = load_variables(checkpoint)
     check_variables(system, variables, f"checkpoint {checkpoint}")
@@ -51,8 +51,8 @@ def check_variables(system: "System", variables: dict, name: str) -> None:
     """
     import jax
 
-    from vis_jax.train.dry_run import batch_shapes
-    from vis_jax.train.tree_check import check_same_tree
+    from vis_jax.training.dry_run import batch_shapes
+    from vis_jax.training.tree_check import check_same_tree
 
     # Parameters do not depend on the sizes of a batch: the least one will do.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)

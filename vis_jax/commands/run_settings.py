@@ -10,7 +10,7 @@ from data_pipeline.settings import Settings as DataSettings
 from vis_jax.settings import Natural, read_settings, section
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import TestSettings
-from vis_jax.train.run_config import RunSettings as LoopSettings
+from vis_jax.training.run_config import RunSettings as LoopSettings
 
 # Fields of `data` that say which videos a data set has.
 EVALUATED = ("name", "root", "split", "held_out", "shapes")

@@ -63,7 +63,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _one(values: flags.FlagValues) -> str:
-    from vis_jax.score import Options, format_table, score
+    from vis_jax.scoring import Options, format_table, score
 
     switches = {name: getattr(values, name) for name in _SWITCHES}
     options = Options(score_threshold=values.score_threshold, **switches)
@@ -78,7 +78,7 @@ def _one(values: flags.FlagValues) -> str:
 
 
 def _short_long(values: flags.FlagValues) -> str:
-    from vis_jax.score import format_table, score_short_long
+    from vis_jax.scoring import format_table, score_short_long
 
     more = [name for name in _SWITCHES if values[name].present]
     more = [name for name in more if name != "official_quirks"]

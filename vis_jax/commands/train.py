@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
-    from vis_jax.train.evaluations import Evaluation
-    from vis_jax.train.profile import Window
+    from vis_jax.training.evaluations import Evaluation
+    from vis_jax.training.profile import Window
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -83,7 +83,7 @@ def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
     Raises:
       ValueError: they are not two ascending numbers, or the run ends before them.
     """
-    from vis_jax.train.profile import Window
+    from vis_jax.training.profile import Window
 
     if updates is None:
         return None
@@ -109,13 +109,13 @@ def train_config(
     """Trains what a config describes in a folder, where evaluations write as well.
 
     Raises:
-      ValueError: see `vis_jax.train.loop.train`; or the classes differ somewhere.
+      ValueError: see `vis_jax.training.loop.train`; or the classes differ somewhere.
     """
     import jax
 
-    from vis_jax.train.devices import device_line
-    from vis_jax.train.distributed import initialise_distributed
-    from vis_jax.train.together import telling_others
+    from vis_jax.training.devices import device_line
+    from vis_jax.training.distributed import initialise_distributed
+    from vis_jax.training.together import telling_others
 
     initialise_distributed()
     if jax.process_index() == 0:
@@ -141,7 +141,7 @@ def _train(
     from data_pipeline.datasets.joint import JointClips
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.pictures import make_pictures
-    from vis_jax.train.loop import train
+    from vis_jax.training.loop import train
 
     dataset = make_training_set(config.data)
     if isinstance(dataset, JointClips) and jax.process_index() == 0:
@@ -184,8 +184,8 @@ def evaluations_of(
       ValueError: an evaluation has no videos, or other categories.
     """
     from vis_jax.commands.run_settings import of_evaluation
-    from vis_jax.score import METRICS
-    from vis_jax.train.evaluations import Evaluation
+    from vis_jax.scoring import METRICS
+    from vis_jax.training.evaluations import Evaluation
 
     runs = {"": (config, config.train.eval_every)}
     for name, one in config.evals.items():
@@ -236,7 +236,7 @@ def evaluate_at(
     """
     import jax
 
-    from vis_jax.train.distributed import wait_for_all
+    from vis_jax.training.distributed import wait_for_all
 
     numbers = {}
     if jax.process_index() == 0:

@@ -91,7 +91,7 @@ def compare(
 
     Returns:
       The content of the file: under `tables`, by table and row, the numbers of
-      `vis_jax.score.score` in [0, 1], or under `missing` why there are none. Tables
+      `vis_jax.scoring.score` in [0, 1], or under `missing` why there are none. Tables
       not among the rows stay as they were, if they are of the same detections.
 
     Raises:

@@ -63,7 +63,7 @@ class Finished:
         """Writes `results.json`, `truth.json` and `scores.json` of all its videos.
 
         Returns:
-          The numbers of `vis_jax.score.score`, with tracking, per category and per
+          The numbers of `vis_jax.scoring.score`, with tracking, per category and per
           video.
 
         Raises:
@@ -72,7 +72,7 @@ class Finished:
         """
         # Both need pycocotools, which importing this module must not.
         from data_pipeline.datasets.to_ytvis import to_ytvis
-        from vis_jax.score import Options, score
+        from vis_jax.scoring import Options, score
 
         with replacing(self.folder / RESULTS) as file:
             file.writelines(self._results(dataset))

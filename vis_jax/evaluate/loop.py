@@ -39,7 +39,7 @@ def evaluate(
       progress: whether to show a progress bar.
 
     Returns:
-      The numbers of `vis_jax.score.score`, with tracking, per category and per video.
+      The numbers of `vis_jax.scoring.score`, with tracking, per category and per video.
 
     Raises:
       OSError: a file cannot be written, as on a full disk; names the file. What is

@@ -1,0 +1,85 @@
+"""One process of a run of the toy system; prints its losses as JSON.
+
+    python -m tests.training.toy_run '{"workdir": "run", "config": {"num_steps": 6}}'
+
+Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
+`error_at`, the batch that cannot be read; `process_id`, `num_processes` and `port` of a
+run of several processes.
+"""
+
+import json
+import os
+import sys
+import time
+
+import jax
+import numpy as np
+
+from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.main import fail
+from vis_jax.training.distributed import FIELDS, initialise_distributed
+from vis_jax.training.loop import train
+from vis_jax.training.writer import Writer
+
+
+class Recorder(Writer):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.losses, self.evaluations, self.drawn, self.messages = {}, {}, {}, []
+        self.scores, self.notes = [], {}
+
+    def progress(self, step, values, notes):
+        self.losses[step], self.notes[step] = values["loss"], notes
+
+    def scalars(self, step, values, *, group):
+        self.evaluations[step] = values
+        self.scores.append((step, group, values))
+
+    def images(self, step, images):
+        self.drawn[step] = images
+
+    def message(self, text):
+        self.messages.append(text)
+
+
+def main(options: dict) -> None:
+    processes, index = options.get("num_processes", 1), options.get("process_id", 0)
+    if processes > 1:
+        values = (f"127.0.0.1:{options['port']}", processes, index)
+        names = FIELDS.values()
+        os.environ.update(zip(names, map(str, values), strict=True))
+        initialise_distributed()
+    clips = CLIPS // processes
+    share = slice(index * clips, (index + 1) * clips)
+    recorder = Recorder()
+
+    def batches(start):
+        for number, batch in enumerate(toy_batches(start, share=share), start):
+            if number == options.get("signal_at"):
+                os.kill(os.getpid(), options["signal"])
+            if number == options.get("error_at"):
+                raise ValueError(f"batch {number} is broken")
+            time.sleep(options.get("seconds_per_step", 0.0))
+            yield batch
+
+    config = toy_config(**options.get("config", {}))
+    try:
+        state = train(
+            config, toy_system(), batches, options["workdir"], writer=recorder
+        )
+        kernel = np.asarray(state.variables["params"]["head"]["kernel"])
+        stats = state.variables["batch_stats"]["norm"]
+    except SystemExit as leaving:
+        print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
+        raise leaving
+    report = {"losses": recorder.losses, "kernel": kernel.tolist()}
+    report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
+    print(json.dumps(report | {"devices": jax.device_count()}))
+
+
+if __name__ == "__main__":
+    try:
+        main(json.loads(sys.argv[1]))
+    except ValueError as error:  # as the command line does
+        sys.exit(fail(str(error)))

@@ -1,0 +1,270 @@
+"""Scores a results file against a truth file: numbers as JSON and as a table.
+
+Needs neither JAX nor TensorFlow.
+"""
+
+import os
+from typing import NamedTuple
+
+from vis_jax.metrics.error_breakdown import error_breakdown
+from vis_jax.metrics.json_checks import FormatError, write_json
+from vis_jax.metrics.results_json import load_results, load_truth
+from vis_jax.metrics.tracking import tracking_scores
+from vis_jax.metrics.tracks import Results, Truth
+from vis_jax.metrics.video_ap import Scores, evaluate
+
+NUM_WORST = 5  # videos in the table
+# Numbers of a report with tracking of which more is better.
+METRICS = (
+    "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm",
+    "ARl", "HOTA", "DetA", "DetRe", "DetPr", "AssA", "AssRe", "AssPr", "LocA", "MOTA",
+    "sMOTA", "MOTP", "Re", "Pr", "IDF1", "IDP", "IDR",
+)  # fmt: skip
+_LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
+# What py-motmetrics counts in its own way.
+_MOTMETRICS = (
+    *("mota", "num_switches", "num_fragmentations"),
+    *("mostly_tracked", "partially_tracked", "mostly_lost"),
+)
+
+
+class Options(NamedTuple):
+    """What is worked out beside the twelve numbers, and how."""
+
+    tracking: bool = False  # HOTA, DetA, .. MOTA, .. IDF1, .. IDSW, Frag
+    per_video: bool = False  # a list `videos`
+    per_category: bool = False  # a list `categories`
+    occlusion: bool = False  # AP and AR by occlusion (OVIS)
+    errors: bool = False  # AP50 lost to each kind of error
+    # Odd files are scored exactly as the official tool does, with `warnings`;
+    # otherwise they are errors.
+    official_quirks: bool = True
+    # Of the tracking metrics:
+    score_threshold: float = 0.3  # predictions below are left out
+    box_tracking: bool = False  # on boxes around the masks
+    class_aware: bool = True  # tracks of different categories do not match
+
+
+PLAIN = Options()
+
+
+def score(
+    truth_path: str | os.PathLike,
+    results_path: str | os.PathLike,
+    output_path: str | os.PathLike | None = None,
+    *,
+    options: Options = PLAIN,
+    progress: bool = False,
+) -> dict:
+    """Video AP and, if asked for, tracking metrics and what the AP is lost to.
+
+    Args:
+      truth_path: instances.json with annotations.
+      results_path: results.json.
+      output_path: where the numbers are written as JSON; None: nowhere.
+      options: what else is worked out.
+      progress: show bars in long runs.
+
+    Returns:
+      The numbers, in [0, 1]; None where the truth has nothing to find.
+
+    Raises:
+      FormatError: a file is not as it should be.
+    """
+    _check_folder(output_path)
+    quirks = options.official_quirks
+    truth = load_truth(truth_path, official_quirks=quirks)
+    results = load_results(results_path, truth, official_quirks=quirks)
+    report = _report(truth, results, options, progress)
+    if output_path is not None:
+        write_json(output_path, report, indent=1)
+    return report
+
+
+def _report(truth: Truth, results: Results, options: Options, progress: bool) -> dict:
+    """All numbers that are asked for."""
+    found = evaluate(
+        truth,
+        results,
+        official_quirks=options.official_quirks,
+        occlusion=options.occlusion,
+        per_video=options.per_video,
+        progress=progress,
+    )
+    report: dict = dict(found.stats)
+    videos = _video_rows(truth, found)
+    if options.tracking:
+        tracked = tracking_scores(
+            truth,
+            results,
+            kind="box" if options.box_tracking else "mask",
+            class_aware=options.class_aware,
+            score_threshold=options.score_threshold,
+            sweep=True,
+            progress=progress,
+        )
+        _add_tracking(report, videos, tracked)
+    if options.errors:
+        quirks = options.official_quirks
+        lost = error_breakdown(
+            truth, results, official_quirks=quirks, progress=progress
+        )
+        _add_errors(report, videos, lost)
+    if options.per_category:
+        report["categories"] = _category_rows(truth, results, found)
+    if options.per_video:
+        report["videos"] = videos
+    report["warnings"] = found.warnings
+    return report
+
+
+def score_short_long(
+    short_path: str | os.PathLike,
+    long_path: str | os.PathLike,
+    results_path: str | os.PathLike,
+    output_path: str | os.PathLike | None = None,
+    *,
+    official_quirks: bool = True,
+) -> dict:
+    """YouTube-VIS 2022: one results file against the short and the long videos.
+
+    Returns:
+      `mAP`, the mean of both APs, and the numbers of each under `short` and `long`.
+
+    Raises:
+      FormatError: a file is not as it should be, a video is in both truths, or a
+        prediction is of a video in neither.
+    """
+    _check_folder(output_path)
+    parts = {
+        "short": load_truth(short_path, official_quirks=official_quirks),
+        "long": load_truth(long_path, official_quirks=official_quirks),
+    }
+    both = parts["short"].videos.keys() & parts["long"].videos.keys()
+    if both:
+        raise FormatError(
+            f"{long_path}: videos: expected none of {short_path}, got id {min(both)}"
+        )
+    union = parts["short"]._replace(
+        videos=parts["short"].videos | parts["long"].videos,
+        categories=parts["short"].categories | parts["long"].categories,
+    )
+    results = load_results(results_path, union, official_quirks=official_quirks)
+    report: dict = {"mAP": None}
+    for name, truth in parts.items():
+        tracks = [track for track in results.tracks if track.video_id in truth.videos]
+        found = evaluate(
+            truth, results._replace(tracks=tracks), official_quirks=official_quirks
+        )
+        report[name] = found.stats | {"warnings": found.warnings}
+    values = [report[name]["AP"] for name in parts]
+    if None not in values:
+        report["mAP"] = sum(values) / 2
+    if output_path is not None:
+        write_json(output_path, report, indent=1)
+    return report
+
+
+def format_table(report: dict) -> str:
+    """The numbers of `score` as aligned text, fractions in percent."""
+    lines = []
+    numbers = {k: v for k, v in report.items() if not isinstance(v, dict | list)}
+    for names in _rows_of(list(numbers), 9):
+        cells = [_cell(name, numbers[name]) for name in names]
+        lines += _aligned([names, cells]) + [""]
+    if "best" in report and report["best"]["IDF1"] is not None:
+        best = report["best"]
+        lines += [
+            f"best IDF1 {100 * best['IDF1']:.1f} at score threshold "
+            f"{best['score_threshold']:.2f}",
+            "",
+        ]
+    if "motmetrics" in report:
+        cells = [_cell(name, report["motmetrics"][name]) for name in _MOTMETRICS]
+        lines.append("by the rules of py-motmetrics")
+        lines += _aligned([list(_MOTMETRICS), cells]) + [""]
+    if "errors" in report:
+        lost = report["errors"]["lost"]
+        lines.append("AP50 lost to")
+        lines += _aligned([list(lost), [_cell(k, v) for k, v in lost.items()]]) + [""]
+    if "categories" in report:
+        lines += _listing("category", report["categories"]) + [""]
+    if "videos" in report:
+        rows = [row for row in report["videos"] if row["AP"] is not None]
+        worst = sorted(rows, key=lambda row: row["AP"])[:NUM_WORST]
+        lines += _listing("worst video", worst) + [""]
+    for kind, count in report.get("warnings", {}).items():
+        lines.append(f"warning: {kind}: {count}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _check_folder(output_path: str | os.PathLike | None) -> None:
+    """Before the work rather than after it."""
+    folder = os.path.dirname(os.path.abspath(output_path or "."))
+    if output_path is not None and not os.path.isdir(folder):
+        raise ValueError(f"output: expected a file in an existing folder, got {folder}")
+
+
+def _video_rows(truth: Truth, found: Scores) -> list[dict]:
+    nothing = dict.fromkeys(("AP", "AP50", "AP75", "AR1", "AR10", "AR100"))
+    return [
+        {"id": video_id, "name": video.name} | found.per_video.get(video_id, nothing)
+        for video_id, video in sorted(truth.videos.items())
+    ]
+
+
+def _add_tracking(report: dict, videos: list[dict], tracked: dict) -> None:
+    """Adds tracking metrics to the report and to the rows of its videos."""
+    report |= {key: tracked[key] for key in tracked if key != "videos"}
+    for row in videos:
+        row |= tracked["videos"][row["id"]]
+
+
+def _add_errors(report: dict, videos: list[dict], lost: dict) -> None:
+    """Adds what the AP is lost to, to the report and to the rows of its videos."""
+    report["errors"] = {key: lost[key] for key in lost if key != "videos"}
+    for row in videos:
+        row["errors"] = lost["videos"].get(row["id"], {})
+
+
+def _category_rows(truth: Truth, results: Results, found: Scores) -> list[dict]:
+    rows = []
+    for category_id in found.category_ids:
+        row: dict = {"id": category_id, "name": truth.categories[category_id]}
+        for key, tracks in (("tracks", truth.tracks), ("predictions", results.tracks)):
+            row[key] = sum(track.category_id == category_id for track in tracks)
+        rows.append(row | found.per_category[category_id])
+    return rows
+
+
+def _rows_of(names: list[str], width: int) -> list[list[str]]:
+    return [names[i : i + width] for i in range(0, len(names), width)]
+
+
+def _cell(name: str, value: float | int | str | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{100 * value:.1f}"
+    return str(value)
+
+
+def _listing(title: str, rows: list[dict]) -> list[str]:
+    """A line for each row, its name first and flush left."""
+    columns = [key for key in _LISTED if rows and key in rows[0]]
+    names = [title, *(row["name"] for row in rows)]
+    width = max(map(len, names))
+    cells = [[_cell(key, row[key]) for key in columns] for row in rows]
+    numbers = _aligned([columns, *cells])
+    return [
+        f"{name.ljust(width)}  {line}"
+        for name, line in zip(names, numbers, strict=True)
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True))
+        for row in rows
+    ]

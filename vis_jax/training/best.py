@@ -1,0 +1,105 @@
+"""The best checkpoint of a run, by a metric of its evaluations."""
+
+import json
+import math
+from collections.abc import Collection, Mapping
+
+import jax
+from etils import epath
+
+from vis_jax.training.checkpoint import FOLDER
+
+BEST, RECORD = "best", "best.json"
+
+
+class Best:
+    """Keeps `workdir/best`: the checkpoint whose metric is the highest so far.
+
+    Args:
+      workdir: of the run; a resumed run compares with the checkpoint kept there.
+      metric: "AP" for the evaluation on `test`, "NAME/AP" for evals.NAME; "" keeps no
+        checkpoint.
+      known: the metrics that an evaluation has, by its name, which is "" for the one
+        on `test`; empty if only the evaluation can say.
+
+    Raises:
+      ValueError: there is no evaluation of that name, or it has no such metric.
+    """
+
+    def __init__(self, workdir: str, metric: str, known: Mapping[str, Collection[str]]):
+        self.metric = metric
+        name, _, own = metric.rpartition("/")
+        if metric and name not in known:
+            names = sorted(filter(None, known))
+            raise ValueError(
+                "train.best: expected METRIC, of the evaluation on test, or"
+                f" NAME/METRIC with one of evals, {names}, got {metric!r}"
+            )
+        if metric and known[name] and own not in known[name]:
+            prefix = f"{name}/" if name else ""
+            expected = [f"{prefix}{one}" for one in known[name]]
+            raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")
+        self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
+        self._temporary = self._folder.with_name(f"{BEST}.tmp")
+        self._value = -math.inf
+        whole = (self._temporary / RECORD).exists()  # the record is written last
+        if whole and not self._folder.exists() and jax.process_index() == 0:
+            self._temporary.rename(self._folder)  # a run was killed just before that
+        if metric and (self._folder / RECORD).exists():
+            self._value = _value_of(self._folder / RECORD, metric)
+
+    def offer(self, step: int, values: dict[str, float]) -> bool:
+        """Copies the checkpoint of a step if its metric beats all earlier ones.
+
+        Args:
+          step: has a complete checkpoint.
+          values: metrics of one evaluation, prefixed with "NAME/" for evals.NAME.
+
+        Returns:
+          True if the checkpoint was copied.
+
+        Raises:
+          ValueError: the evaluation that should have the metric lacks it.
+        """
+        prefix = self.metric.rpartition("/")[0]
+        mine = {k for k in values if k.rpartition("/")[0] == prefix}
+        if not self.metric or not mine:
+            return False
+        if self.metric not in mine:
+            raise ValueError(
+                f"train.best: expected one of {sorted(mine)}, got {self.metric!r}"
+            )
+        if not values[self.metric] > self._value:
+            return False
+        self._value = values[self.metric]
+        if self._temporary.exists():  # left by a run that was killed
+            self._temporary.rmtree()
+        _copy(self._workdir / FOLDER / str(step), self._temporary)
+        record = {"metric": self.metric, "value": self._value, "step": step}
+        (self._temporary / RECORD).write_text(json.dumps(record) + "\n")
+        if self._folder.exists():
+            self._folder.rmtree()
+        self._temporary.rename(self._folder)
+        return True
+
+
+def _value_of(record: epath.Path, metric: str) -> float:
+    """The value that a record has of a metric; minus infinity if it is of another."""
+    try:
+        found = json.loads(record.read_text())
+        return float(found["value"]) if found["metric"] == metric else -math.inf
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{record}: expected the metric and value of the best checkpoint, or no"
+            f" such folder: {error}"
+        ) from error
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    """Copies a folder, on any file system that etils knows."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            path.copy(target / path.name)

@@ -1,0 +1,300 @@
+"""Checkpoints: written whole or not at all, and restored only into the same model.
+
+A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
+`optimizer` (with the step and the random key) and `metrics`, a JSON file.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vis_jax.training.damage import (
+    describe_damage,
+    put_broken_metrics_aside,
+    quieten_orbax,
+)
+from vis_jax.training.distributed import all_agree, wait_for_all
+from vis_jax.training.state import TrainState
+from vis_jax.training.tree_check import MismatchError, check_same_tree
+
+FOLDER = "checkpoints"
+DAMAGED = "damaged"  # folder beside it, of steps that could not be read
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, found or read."""
+
+
+class Checkpoints:
+    """The newest checkpoints of one run; a context that waits for the last write."""
+
+    def __init__(self, workdir: str, *, keep: int):
+        if keep < 1:
+            raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
+        quieten_orbax()
+        self._writing_step = 0
+        folder = _absolute(workdir) / FOLDER
+        if jax.process_index() == 0:
+            for line in put_broken_metrics_aside(folder):
+                _to_stderr(line)
+        wait_for_all("metrics of checkpoints checked")
+        self._manager = ocp.CheckpointManager(
+            folder,
+            item_handlers=_handlers(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+                cleanup_tmp_directories=True,  # left by a run that was killed
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, metrics: dict[str, float]) -> None:
+        """Writes the state in the background, once the write before it is done.
+
+        Raises:
+          CheckpointError: if this write or the one before it fails.
+        """
+        step = int(state.step)
+        self.wait()
+        self._writing_step = step
+        optimizer = _optimizer_item(state, jax.random.key_data(state.rng))
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardSave(state.variables),
+            optimizer=ocp.args.StandardSave(optimizer),
+            metrics=ocp.args.JsonSave(metrics),
+        )
+        with self._writing():
+            self._manager.save(step, args=items)
+
+    def wait(self) -> None:
+        """Returns when nothing is left to write.
+
+        Raises:
+          CheckpointError: if the last write failed.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def restore_newest(
+        self, like: TrainState, *, say: Callable[[str], None] | None = None
+    ) -> TrainState | None:
+        """The state of the newest step that can be read, None if there is no step.
+
+        The folders of newer, damaged steps move to `damaged/` beside `checkpoints/`, so
+        that the run can write these steps again.
+
+        Args:
+          like: shapes, dtypes and shardings of the state.
+          say: receives a line for each step that is left out; default: the standard
+            error of the first process.
+
+        Raises:
+          CheckpointError: if there are checkpoints, and none can be read.
+          MismatchError: if the newest one holds other parameters than `like`.
+        """
+        failures: dict[int, ValueError] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self.restore(step, like)
+            except (CheckpointError, MismatchError) as error:
+                failures[step] = error
+            if all_agree(step not in failures):
+                self._set_aside(failures, step, say or _to_stderr)
+                return state
+            failures.setdefault(step, CheckpointError("another process cannot read it"))
+        if not failures:
+            return None
+        newest = next(iter(failures.values()))
+        if isinstance(newest, MismatchError):  # all steps of a run are of one model
+            raise newest
+        reasons = "; ".join(str(error) for error in failures.values())
+        raise CheckpointError(f"no checkpoint of this run can be read: {reasons}")
+
+    def _set_aside(
+        self, failures: dict[int, ValueError], step: int, say: Callable[[str], None]
+    ) -> None:
+        """Moves damaged steps away, in the first process, and says so."""
+        if not failures:
+            return
+        folder = self._manager.directory
+        for number, error in failures.items():
+            if jax.process_index() > 0:
+                break
+            target = _unused(folder.parent / DAMAGED / str(number))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / str(number)).rename(target)
+            reason = str(error).splitlines()[0]
+            say(f"{reason}; moved to {target}, going on from step {step}")
+        wait_for_all("damaged checkpoints moved")
+        self._manager.reload()
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state of a step.
+
+        Args:
+          step: of a complete checkpoint.
+          like: shapes, dtypes and shardings of the state.
+
+        Raises:
+          CheckpointError: if it cannot be read.
+          MismatchError: if it holds other parameters than `like`.
+        """
+        path = self._manager.directory / str(step)
+        with _reading(path):  # not by the manager, which reads the metrics as well
+            found = _handlers()["variables"].metadata(path / "variables").tree
+        check_same_tree(found, like.variables, name=f"checkpoint {path}")
+        key = jax.eval_shape(jax.random.key_data, like.rng)
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.rng.sharding)
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardRestore(like.variables),
+            optimizer=ocp.args.StandardRestore(_optimizer_item(like, key)),
+        )
+        with _reading(path):
+            items = self._manager.restore(step, args=items)
+        return TrainState(
+            step=items.optimizer["step"],
+            variables=items.variables,
+            opt_state=items.optimizer["opt_state"],
+            rng=jax.random.wrap_key_data(items.optimizer["rng"]),
+        )
+
+    def preempted(self, step: int) -> bool:
+        """True in every process at the same step, after one of them had a SIGTERM."""
+        return self._manager.reached_preemption(step)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except CheckpointError:
+            if error is None:  # otherwise the error on its way says why the run ended
+                raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax passes on what the file system raised
+            folder = self._manager.directory
+            raise CheckpointError(
+                f"step {self._writing_step}: cannot write the checkpoint:"
+                f" {_reason(error)}; complete ones in {folder}:"
+                f" {sorted(ocp.utils.checkpoint_steps(folder))}"
+            ) from error
+
+
+def load_variables(path: str | os.PathLike) -> dict[str, dict]:
+    """The variables of a checkpoint, in host memory, without the optimiser's state.
+
+    Args:
+      path: a run's workdir or its folder of checkpoints (the newest one is read), or
+        the folder of one step or of `save_variables`.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+    """
+    quieten_orbax()
+    folder = _find(_absolute(path))
+    with (
+        _reading(folder),
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,
+    ):
+        tree = checkpointer.metadata(folder).item_metadata["variables"].tree
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+        item = ocp.args.StandardRestore(like)
+        items = checkpointer.restore(folder, args=ocp.args.Composite(variables=item))
+    return items.variables
+
+
+def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
+    """Writes variables for `load_variables` and `config.init_from`.
+
+    Raises:
+      CheckpointError: if the folder exists.
+    """
+    folder = _absolute(path)
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists")
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(**_handlers())
+    ) as checkpointer:
+        item = ocp.args.StandardSave(jax.tree.map(np.asarray, variables))
+        checkpointer.save(folder, args=ocp.args.Composite(variables=item))
+
+
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    return {
+        "variables": ocp.StandardCheckpointHandler(),
+        "optimizer": ocp.StandardCheckpointHandler(),
+        "metrics": ocp.JsonCheckpointHandler(),
+    }
+
+
+def _find(path: epath.Path) -> epath.Path:
+    if (path / "variables").exists():
+        return path
+    folder = path / FOLDER if (path / FOLDER).exists() else path
+    steps = ocp.utils.checkpoint_steps(folder)
+    if not steps:
+        raise CheckpointError(
+            f"{path}: no checkpoint; expected a workdir, its folder {FOLDER!r} or the"
+            " folder of one step"
+        )
+    return folder / str(max(steps))
+
+
+@contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax has no error of its own for a damaged file
+        reason = describe_damage(error, path)
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
+
+
+def _optimizer_item(state: TrainState, key: object) -> dict[str, object]:
+    return {"step": state.step, "opt_state": state.opt_state, "rng": key}
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
+        return "no space left on the disk"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _unused(path: epath.Path) -> epath.Path:
+    """The path, with a number behind it if it exists."""
+    found, number = path, 0
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}.{number}")
+    return found
+
+
+def _absolute(path: str | os.PathLike) -> epath.Path:
+    """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(path).resolve()

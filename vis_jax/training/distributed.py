@@ -1,0 +1,105 @@
+"""Several processes as one run."""
+
+import os
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from vis_jax.training.devices import slurm_device_ids
+from vis_jax.training.together import watch_others
+
+FIELDS = {
+    "coordinator": "VIS_JAX_COORDINATOR",
+    "num_processes": "VIS_JAX_NUM_PROCESSES",
+    "process_id": "VIS_JAX_PROCESS_ID",
+}
+LONGEST_WAIT = 24 * 60 * 60  # seconds
+
+
+def initialise_distributed() -> bool:
+    """Joins the other processes of this run, if there are any.
+
+    To be called before anything else touches a device. In this order: the address in
+    the environment (VIS_JAX_COORDINATOR as "host:port", VIS_JAX_NUM_PROCESSES,
+    VIS_JAX_PROCESS_ID); a task of several started by `srun`; a host of several in a TPU
+    slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find out, as
+    launch/train_tpu.sh does. Otherwise the process is on its own.
+
+    Returns:
+      True if there are other processes.
+
+    Raises:
+      ValueError: if some of the three are given, but not all.
+    """
+    address = explicit_address(os.environ)
+    if address is not None:
+        jax.distributed.initialize(**address)
+    elif is_one_of_several(os.environ):
+        # JAX asks Slurm, or the TPU's metadata.
+        jax.distributed.initialize(local_device_ids=slurm_device_ids(os.environ))
+    watch_others()
+    return jax.process_count() > 1
+
+
+def wait_for_all(what: str) -> None:
+    """Returns once every process has called it; a day is the limit.
+
+    Args:
+      what: differs in each call of a run.
+    """
+    if jax.process_count() > 1:
+        # Named processes make Orbax ask the coordinator. Without them it runs a program
+        # on the devices, and that gives up after a minute or less.
+        everybody = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(
+            what, timeout=LONGEST_WAIT, processes=everybody
+        )
+
+
+def all_agree(fine: bool) -> bool:
+    """True in every process if it is so in all of them, which all have to call it."""
+    if jax.process_count() == 1:
+        return fine
+    return bool(multihost_utils.process_allgather(np.array(fine)).all())
+
+
+def explicit_address(environ: Mapping[str, str]) -> dict | None:
+    """Arguments of `jax.distributed.initialize`, None if nothing is given.
+
+    Raises:
+      ValueError: see `initialise_distributed`.
+    """
+    given = {name: environ[key] for name, key in FIELDS.items() if environ.get(key)}
+    if not given:
+        return None
+    if set(given) != set(FIELDS):
+        raise ValueError(
+            f"environment: expected all of {sorted(FIELDS.values())}, got"
+            f" {sorted(FIELDS[name] for name in given)}"
+        )
+    return {
+        "coordinator_address": given["coordinator"],
+        "num_processes": int(given["num_processes"]),
+        "process_id": int(given["process_id"]),
+    }
+
+
+def is_one_of_several(environ: Mapping[str, str]) -> bool:
+    """True where JAX can find the other processes by itself.
+
+    Raises:
+      ValueError: on a value of VIS_JAX_DISTRIBUTED other than "auto".
+    """
+    asked = environ.get("VIS_JAX_DISTRIBUTED", "")
+    if asked not in ("", "auto"):
+        raise ValueError(
+            f"VIS_JAX_DISTRIBUTED: expected 'auto' or nothing, got {asked!r}"
+        )
+    tasks = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    hosts = [
+        name for name in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if name
+    ]
+    return asked == "auto" or tasks > 1 or len(hosts) > 1

@@ -1,0 +1,101 @@
+"""What a run would take, found from shapes alone: nothing is computed or compiled."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from data_pipeline.schema import BATCH
+from vis_jax.structures import Batch, Clip
+from vis_jax.systems.system import System
+from vis_jax.training import optimizer as optimizers
+from vis_jax.training.run_config import RunSettings
+
+
+class Estimate(NamedTuple):
+    """Sizes of a model and of one update."""
+
+    parameters: dict[str, int]  # numbers with a gradient, by part of the model
+    constants: int  # numbers in other collections, such as statistics of batch norm
+    flops: float | None  # of `System.step` for one clip; None: XLA does not say
+    memory: dict[str, int]  # bytes on one device, by use
+
+
+def batch_shapes(**sizes: int) -> Batch:
+    """A batch of shapes.
+
+    Args:
+      **sizes: the axes of `data_pipeline.schema` by letter: B, T, H, W and M.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in BATCH.items():
+        shape = (sizes[a] if isinstance(a, str) else a for a in field.axes)
+        fields[name] = jax.ShapeDtypeStruct(tuple(shape), field.dtype)
+    return Batch(**fields)
+
+
+def estimate(
+    config: RunSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
+) -> Estimate:
+    """Parameters, operations of inference and memory of training.
+
+    Args:
+      config: of the run; for the optimiser.
+      system: the system of `config`.
+      batch: shapes of the clips of one device.
+      canvas: height and width in pixels of one frame at test time.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = dict(jax.eval_shape(system.init, key, batch))
+    params = variables["params"]
+    optimizer = optimizers.build(
+        config.optimizer, num_steps=config.num_steps, params=params
+    )
+    state = jax.eval_shape(optimizer.transform.init, params)
+    saved = jax.eval_shape(_saved(system), params, variables, batch, key)
+    return Estimate(
+        parameters={name: _count(part) for name, part in params.items()},
+        constants=_count(variables) - _count(params),
+        flops=_flops(system, variables, canvas),
+        memory={
+            "parameters": _bytes(variables),
+            "gradients": _bytes(params),
+            "optimiser": _bytes(state),
+            "batch": _bytes(batch),
+            "kept for the backward pass": _bytes(saved),
+        },
+    )
+
+
+def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | None:
+    """Operations for a video of one frame, from XLA's count before it compiles."""
+    shapes = (((1, *canvas, 3), jnp.uint8), ((1,), jnp.bool_), ((2,), jnp.int32))
+    arrays: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    clip = Clip(*arrays)
+    start = jax.eval_shape(system.start, clip)
+    lowered = jax.jit(system.step).lower(variables, start, clip)
+    # Some devices have no count; one frame has no loop whose body counts only once.
+    return (lowered.cost_analysis() or {}).get("flops")
+
+
+def _saved(system: System):
+    """A function that returns what autodiff stores between forward and backward."""
+
+    def saved(params: dict, variables: dict, batch: Batch, key: jax.Array) -> list:
+        def loss(params: dict) -> jax.Array:
+            return system.loss(variables | {"params": params}, batch, key)[0]
+
+        _, pullback = jax.vjp(loss, params)
+        given = {id(leaf) for leaf in jax.tree.leaves((params, variables, batch))}
+        stored = {id(leaf): leaf for leaf in jax.tree.leaves(pullback)}
+        return [leaf for name, leaf in stored.items() if name not in given]
+
+    return saved
+
+
+def _count(tree: dict) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

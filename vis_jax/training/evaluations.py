@@ -1,0 +1,94 @@
+"""The evaluations of a run: when each is due, and what becomes of its metrics."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from vis_jax.training.best import BEST, Best
+from vis_jax.training.run import Run
+from vis_jax.training.state import TrainState
+from vis_jax.training.writer import Writer
+
+
+class Evaluation(NamedTuple):
+    """One of the evaluations of a run; every one also takes place at the end.
+
+    Attributes:
+      name: that of `evals`; "" for the evaluation on `test`.
+      every: updates from one to the next; 0 = at the end only.
+      score: (variables, step) -> metrics; empty in processes other than the first.
+      metrics: those among them by which checkpoints can be compared, the higher the
+        better; empty: any, which `score` has to tell.
+    """
+
+    name: str
+    every: int
+    score: Callable[[dict, int], dict[str, float]]
+    metrics: Collection[str] = ()
+
+
+class Evaluations:
+    """Runs evaluations when they are due, and keeps the checkpoint that does best.
+
+    Args:
+      evaluations: in the order in which they run.
+      run: what is trained; has a checkpoint of the step if `needs_checkpoint`.
+      best: the best checkpoint of the run.
+      writer: receives the metrics.
+    """
+
+    def __init__(
+        self,
+        evaluations: Sequence[Evaluation],
+        *,
+        run: Run,
+        best: Best,
+        writer: Writer,
+    ):
+        self._evaluations, self._training = evaluations, run
+        self._best, self._writer = best, writer
+
+    def needs_checkpoint(self, step: int) -> bool:
+        """Whether this step is evaluated and could be the best one."""
+        return bool(self._best.metric and self._due(step))
+
+    def run_due(self, state: TrainState, step: int) -> None:
+        """Runs the evaluations that are due after update `step`.
+
+        Raises:
+          ValueError: see `Best.offer`.
+          StopNow: a signal came; a later run can take up the evaluation.
+        """
+        for evaluation in self._due(step):
+            self._run(evaluation, state, step)
+
+    def run_all(self, state: TrainState, step: int) -> None:
+        """Runs every evaluation, at the end of a run.
+
+        Raises:
+          ValueError: see `Best.offer`.
+          StopNow: a signal came; a later run can take up the evaluation.
+        """
+        for evaluation in self._evaluations:
+            self._run(evaluation, state, step)
+
+    def _due(self, step: int) -> list[Evaluation]:
+        return [one for one in self._evaluations if due(step, one.every)]
+
+    def _run(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
+        name, best = evaluation.name, self._best
+        with self._training.notice.at_once():
+            metrics = evaluation.score(state.variables, step)
+        self._writer.scalars(step, metrics, group=f"eval_{name}" if name else "eval")
+        if not best.metric:
+            return
+        self._training.checkpoints.wait()
+        prefix = f"{name}/" if name else ""
+        if best.offer(step, {f"{prefix}{key}": x for key, x in metrics.items()}):
+            self._writer.message(
+                f"step {step}: best {best.metric} so far, kept in {BEST}/"
+            )
+
+
+def due(step: int, every: int) -> bool:
+    """True at multiples of `every`; never if it is 0."""
+    return every > 0 and step % every == 0

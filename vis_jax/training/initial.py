@@ -1,0 +1,137 @@
+"""The state a run begins with: random, from other weights, or from a checkpoint."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from vis_jax.params import flatten, unflatten
+from vis_jax.structures import Batch
+from vis_jax.systems.system import System
+from vis_jax.training import optimizer as optimizers
+from vis_jax.training.checkpoint import Checkpoints, load_variables
+from vis_jax.training.run_config import RunSettings
+from vis_jax.training.sharding import Tree, param_sharding
+from vis_jax.training.state import TrainState
+from vis_jax.training.step import make_update
+from vis_jax.training.tree_check import MismatchError, check_same_tree
+
+LONGEST_HINT = 3  # patterns
+
+
+def prepare(
+    config: RunSettings,
+    system: System,
+    batch: Batch,
+    *,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    say: Callable[[str], None] | None = None,
+) -> tuple[TrainState, Callable]:
+    """The state to begin with and the compiled update.
+
+    The newest checkpoint wins over `config.init_from`, and that over random values;
+    `say` receives a line for each checkpoint that is damaged.
+
+    Raises:
+      ValueError: if the checkpoint or the weights do not fit the model.
+    """
+
+    def init(batch: Batch) -> dict[str, dict]:
+        return dict(system.init(jax.random.key(config.seed), batch))
+
+    variables = _placed(jax.eval_shape(init, batch), mesh)
+    optimizer = optimizers.build(
+        config.optimizer, num_steps=config.num_steps, params=variables["params"]
+    )
+
+    def new(variables: dict[str, dict]) -> TrainState:
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=optimizer.transform.init(variables["params"]),
+            rng=jax.random.fold_in(jax.random.key(config.seed), 1),
+        )
+
+    like = _placed(jax.eval_shape(new, variables), mesh)
+    update = make_update(system, optimizer, state=like, mesh=mesh)
+    restored = checkpoints.restore_newest(like, say=say)
+    if restored is not None:
+        return restored, update
+    shardings = param_sharding(like, mesh)
+    variables = jax.jit(init, out_shardings=shardings.variables)(batch)
+    if config.init_from:
+        variables = load_initial(config.init_from, variables, fresh=config.init_fresh)
+    return jax.jit(new, out_shardings=shardings)(variables), update
+
+
+def load_initial(
+    path: str, variables: dict[str, dict], *, fresh: Sequence[str]
+) -> dict[str, dict]:
+    """The variables with their values replaced by those of a checkpoint.
+
+    Args:
+      path: see `load_variables`.
+      variables: random values, in their places on the devices.
+      fresh: regexes over whole paths within a collection, such as 'class_head/.*'.
+        What matches keeps its random value; all else must be the same tree.
+
+    Raises:
+      MismatchError: if a variable that is not fresh is missing, unknown or misshapen.
+    """
+    patterns = [re.compile(pattern) for pattern in fresh]
+
+    def kept(flat: dict) -> dict:
+        return {name: leaf for name, leaf in flat.items() if not is_fresh(name)}
+
+    def is_fresh(name: str) -> bool:
+        inside = name.partition("/")[2]
+        return any(pattern.fullmatch(inside) for pattern in patterns)
+
+    flat: dict = flatten(variables)
+    loaded = kept(flatten(load_variables(path)))
+    try:
+        check_same_tree(loaded, kept(flat), name=f"init_from {path}")
+    except MismatchError as error:
+        patterns_to_fit = (*fresh, *_patterns(error.paths))
+        hint = f"init_fresh={patterns_to_fit} leaves these parameters out of it"
+        raise MismatchError(f"{error}\n  {hint}", error.paths) from None
+    for name, array in loaded.items():
+        flat[name] = jax.make_array_from_callback(
+            array.shape, flat[name].sharding, array.__getitem__
+        )
+    return {key: {} for key in variables} | unflatten(flat)
+
+
+def _patterns(paths: Iterable[str]) -> tuple[str, ...]:
+    """Regexes for `init_fresh` over the modules of these variables, and a few at most.
+
+    Args:
+      paths: with the collection in front.
+    """
+    inside = {path.partition("/")[2] for path in paths}
+    depth = max(path.count("/") for path in inside)
+    while True:
+        found = sorted({_pattern(path, depth) for path in inside})
+        if len(found) <= LONGEST_HINT or depth <= 1:
+            return tuple(found)
+        depth -= 1
+
+
+def _pattern(path: str, depth: int) -> str:
+    """A regex over all within the module of a variable, `depth` names deep at most."""
+    modules = path.split("/")[:-1][:depth]
+    return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
+
+
+def _placed(shapes: Tree, mesh: Mesh) -> Tree:
+    """Shapes with the sharding that `param_sharding` gives them."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        param_sharding(shapes, mesh),
+    )

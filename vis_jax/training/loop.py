@@ -1,0 +1,116 @@
+"""The order of events in a run."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from vis_jax.systems.system import System
+from vis_jax.training import profile
+from vis_jax.training.best import Best
+from vis_jax.training.evaluations import Evaluation, Evaluations, due
+from vis_jax.training.overview import parameter_table
+from vis_jax.training.preemption import StopNow, no_more_steps
+from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
+from vis_jax.training.run_config import RunSettings
+from vis_jax.training.state import TrainState
+from vis_jax.training.together import leave_others
+from vis_jax.training.writer import Writer, open_writer
+
+
+def train(
+    config: RunSettings,
+    system: System,
+    make_batches: MakeBatches,
+    workdir: str,
+    *,
+    evaluations: Sequence[Evaluation] = (),
+    draw: Callable[[dict, HostBatch, int], dict[str, np.ndarray]] | None = None,
+    writer: Writer | None = None,
+    window: profile.Window | None = None,
+    accept_changes: bool = False,
+) -> TrainState:
+    """Trains from the newest checkpoint in `workdir`, or from the start.
+
+    Stopped and started again, it ends in the same state as if it had not been. After
+    SIGTERM or Ctrl-C it saves and exits with code 143 or 130.
+
+    Args:
+      config: of the run.
+      system: what is trained.
+      make_batches: (batches to leave out) -> this process's share of each batch.
+      workdir: receives config.json, checkpoints and TensorBoard files.
+      evaluations: what is measured, and when.
+      draw: (variables, batch, step) -> images; every `train.image_every` steps.
+      writer: receives scalars and images; None: TensorBoard and a line of progress.
+      window: updates to profile.
+      accept_changes: goes on with settings that end in another state than those that
+        the run began with; see `vis_jax.training.changes`.
+
+    Raises:
+      ValueError: on another model in `workdir`, too few batches, a loss that is not
+        finite (NonFiniteLossError), a `train.best` that no evaluation has, an
+        unwritable disk (CheckpointError), another run on `workdir` (WorkdirInUseError),
+        settings that differ from those of the run.
+      SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
+    """
+    every, last = config.train, config.num_steps
+    writer = writer or open_writer(workdir, num_steps=last)
+    best = Best(workdir, every.best, {one.name: one.metrics for one in evaluations})
+    opened = open_run(
+        config, system, make_batches, workdir=workdir, writer=writer,
+        accept_changes=accept_changes,
+    )  # fmt: skip
+    trace = profile.profiled(window, os.path.join(workdir, profile.FOLDER))
+    with opened as run, trace as before_update:
+        state, monitor = run.state, run.monitor
+        scored = Evaluations(evaluations, run=run, best=best, writer=writer)
+        writer.message(parameter_table(state.variables["params"], config.optimizer))
+        try:
+            if 0 < run.start < last:  # what a signal at this step has left out
+                scored.run_due(state, run.start)
+            for step in range(run.start + 1, last + 1):
+                host, batch = next(run.batches)
+                before_update(step, state)
+                state, metrics = run.update(state, batch)
+                monitor.add(step, metrics)
+                leave = run.notice.reached(step)
+                if due(step, every.log_every) or step == last:
+                    writer.progress(step, *monitor.summary())
+                if draw and due(step, every.image_every):
+                    writer.images(step, draw(state.variables, host, step))
+                save = due(step, every.checkpoint_every)
+                if save or step == last or leave or scored.needs_checkpoint(step):
+                    run.checkpoints.save(state, monitor.latest())
+                if leave:
+                    raise StopNow
+                if step < last:
+                    scored.run_due(state, step)
+            run.checkpoints.wait()
+            no_more_steps(run.notice)
+            scored.run_all(state, last)
+        except StopNow:
+            end_early(run, state, writer)
+    return state
+
+
+def end_early(run: Run, state: TrainState, writer: Writer) -> None:
+    """Saves if that step is not saved yet, and ends the process with a signal's code.
+
+    Raises:
+      SystemExit: always.
+    """
+    step = int(state.step)
+    notice = run.notice
+    text = f"{notice.name}: saved step {step}; start again to go on"
+    if notice.last and jax.process_count() > 1:  # all is saved, and the others wait
+        writer.message(text)
+        writer.close()
+        leave_others(text, notice.code)
+    run.checkpoints.wait()
+    if run.checkpoints.latest_step() != step:
+        run.checkpoints.save(state, run.monitor.latest())
+        run.checkpoints.wait()
+    writer.message(text)
+    raise SystemExit(notice.code)

@@ -1,0 +1,196 @@
+"""AdamW, Adam and SGD with clipping, and a rate and a decay for each parameter."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import optax
+
+from vis_jax.params import match_rules
+from vis_jax.settings import Natural, Range, Weight, section
+from vis_jax.training import schedules
+
+Momentum = Annotated[float, Range(least=0, below=1)]
+# (regex over parameter paths, multiplier): the first match wins, and each parameter
+# must have one.
+Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
+
+
+@section
+class _Common:
+    """What all kinds share."""
+
+    learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
+    weight_decay: Weight = 0.05  # where the multiplier is 1
+    # Largest norm of all gradients together; None = they are not clipped.
+    clip_norm: Annotated[float, Range(above=0)] | None = None
+    warmup_steps: Natural = 0  # updates until the rate is reached
+    # Share of the rate at update 0, from which it rises; 0 = one step's share. Of use
+    # with warmup_steps only.
+    warmup_factor: Annotated[float, Range(least=0, below=1)] = 0.0
+    # step: divided by 10 at each of decay_at; cosine: down to 0 at num_steps.
+    schedule: Literal["step", "cosine"] = "step"
+    decay_at: tuple[Natural, ...] = ()  # updates, ascending; of schedule step only
+    rates: Multipliers = ((".*", 1.0),)  # of the learning rate; 0 = frozen
+    decays: Multipliers = ((".*", 1.0),)  # of the weight decay
+
+    def __post_init__(self):
+        if self.schedule == "cosine" and self.decay_at:
+            raise ValueError(
+                "decay_at: expected () with optimizer.schedule 'cosine', which has no"
+                f" steps, got {self.decay_at}"
+            )
+        if self.warmup_factor and not self.warmup_steps:
+            raise ValueError(
+                "warmup_factor: expected 0.0 with optimizer.warmup_steps 0, which is no"
+                f" warm-up, got {self.warmup_factor}"
+            )
+
+
+@section
+class _Moments(_Common):
+    """What both kinds of Adam share."""
+
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
+    eps: Weight = 1e-8  # added to the root of the second moment
+
+
+@section
+class AdamW(_Moments):
+    """`optimizer`: AdamW, whose weight decay leaves the moments alone."""
+
+    kind: Literal["adamw"] = "adamw"  # or adam, sgd, with fields of their own
+
+
+@section
+class Adam(_Moments):
+    """`optimizer`: Adam, as in PyTorch."""
+
+    kind: Literal["adam"] = "adam"  # or adamw, sgd, with fields of their own
+    # Times the parameter, added to its gradient; where the multiplier is 1.
+    weight_decay: Weight = 0.0
+
+
+@section
+class SGD(_Common):
+    """`optimizer`: gradient descent with momentum, as in PyTorch."""
+
+    kind: Literal["sgd"] = "sgd"  # or adamw, adam, with fields of their own
+    momentum: Momentum = 0.9  # share of the last update that is kept
+
+
+Settings = AdamW | Adam | SGD
+
+
+class Optimizer(NamedTuple):
+    """What a step needs to turn a loss into an update."""
+
+    transform: optax.GradientTransformation
+    learning_rate: schedules.Schedule  # of a parameter with multiplier 1
+    freeze: Callable  # params -> params; no gradient where the multiplier is 0
+
+
+def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
+    """The optimiser of `optimizer` in a config.
+
+    The global norm of all gradients is clipped before anything else. All kinds follow
+    PyTorch: the learning rate multiplies the whole update, decay and momentum included.
+
+    Args:
+      config: the section `optimizer`.
+      num_steps: updates of the whole run.
+      params: the parameters, or their shapes.
+
+    Raises:
+      ValueError: no rule matches a parameter, or the schedule does not fit the run.
+    """
+    rates = match_rules(params, config.rates)
+    decay = _add_weight_decay(config.weight_decay, match_rules(params, config.decays))
+    schedule = _schedule(config, num_steps)
+    clip = config.clip_norm
+    return Optimizer(
+        optax.chain(
+            optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+            *_direction(config, decay),
+            _scale_each(rates),
+            optax.scale_by_learning_rate(schedule),
+        ),
+        schedule,
+        lambda params: jax.tree.map(_stop_if_zero, params, rates),
+    )
+
+
+def _direction(
+    config: Settings, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """From gradients to updates that wait for the learning rate."""
+    match config:
+        case AdamW():
+            return _adamw(config, decay)
+        case Adam():
+            return _adam(config, decay)
+        case SGD():
+            return _sgd(config, decay)
+
+
+def _adamw(
+    config: AdamW, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+
+    Algorithm 2, with the decay multiplied by the learning rate.
+    """
+    return optax.scale_by_adam(*config.betas, config.eps), decay
+
+
+def _adam(
+    config: Adam, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """Kingma and Ba, "Adam", ICLR 2015, Algorithm 1, on gradients with L2 decay.
+
+    The moments see the decay, as in `torch.optim.Adam`.
+    """
+    return decay, optax.scale_by_adam(*config.betas, config.eps)
+
+
+def _sgd(
+    config: SGD, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+    """buffer = momentum * buffer + gradient + decay * parameter, which is the update.
+
+    Sutskever et al., "On the importance of initialization and momentum in deep
+    learning", ICML 2013, in the form of `torch.optim.SGD` with dampening 0.
+    """
+    return decay, optax.trace(config.momentum)
+
+
+def _schedule(config: Settings, num_steps: int) -> schedules.Schedule:
+    rate = config.learning_rate
+    warmup = schedules.Warmup(config.warmup_steps, config.warmup_factor)
+    if config.schedule == "step":
+        return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
+    return schedules.cosine(rate, num_steps=num_steps, warmup=warmup)
+
+
+def _add_weight_decay(decay: float, multipliers: dict) -> optax.GradientTransformation:
+    def add(updates: dict, params: dict) -> dict:
+        return jax.tree.map(
+            lambda update, param, multiplier: update + decay * multiplier * param,
+            updates,
+            params,
+            multipliers,
+        )
+
+    return optax.stateless(add)
+
+
+def _scale_each(multipliers: dict) -> optax.GradientTransformation:
+    def scale(updates: dict, params: dict) -> dict:
+        del params
+        return jax.tree.map(lambda update, by: by * update, updates, multipliers)
+
+    return optax.stateless(scale)
+
+
+def _stop_if_zero(param: Any, multiplier: float) -> Any:
+    return param if multiplier else jax.lax.stop_gradient(param)

@@ -1,0 +1,120 @@
+"""SIGTERM and Ctrl-C: a run saves before it leaves.
+
+SIGTERM is the notice a scheduler gives before it takes a machine away.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import jax
+
+from vis_jax.training.checkpoint import Checkpoints
+
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+
+class StopNow(BaseException):
+    """A signal came where the run can be left at once."""
+
+
+class Notice:
+    """Whether a run has been told to leave.
+
+    Attributes:
+      last: whether no more steps follow.
+      asked: the signal that this process has received, None if there was none.
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+        self._at_once = False
+        self.last = False
+        self.asked: signal.Signals | None = None
+
+    def reached(self, step: int) -> bool:
+        """To be called after each step: True when it is time to save and leave."""
+        if _has_company() or not _in_main_thread():
+            return self._checkpoints.preempted(step)
+        return self.asked is not None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal inside ends what is done, which can be taken up again later.
+
+        Raises:
+          StopNow: one came.
+        """
+        self._at_once = True
+        try:
+            if self.asked is not None and not _has_company():
+                raise StopNow
+            yield
+        finally:
+            self._at_once = False
+
+    @property
+    def name(self) -> str:
+        """What to call the signal."""
+        return NAMES[self.asked or signal.SIGTERM]
+
+    @property
+    def code(self) -> int:
+        """The exit code that says so: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + (self.asked or signal.SIGTERM)
+
+    def told(self, number: int, frame: FrameType | None) -> None:
+        """The handler of both signals."""
+        del frame
+        at_once = self._at_once and (self.last or not _has_company())
+        self.asked = self.asked or signal.Signals(number)
+        if number == signal.SIGINT:  # the second one ends the process at once
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if _has_company() and not at_once:
+                os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
+        if at_once:
+            raise StopNow
+
+
+@contextmanager
+def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
+    """Watches for SIGTERM and Ctrl-C while the context lasts.
+
+    With several processes it is JAX that watches for SIGTERM and lets them agree on a
+    step. A thread other than the main one may not watch: there a SIGTERM ends the
+    process.
+    """
+    found = Notice(checkpoints)
+    if not _in_main_thread():
+        yield found
+        return
+    alone = [signal.SIGINT] if _has_company() else [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, found.told) for number in alone}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def no_more_steps(notice: Notice) -> None:
+    """Before the last evaluation of several processes: a SIGTERM need not be agreed on.
+
+    The first process evaluates and leaves in order. The others wait for it, deep in
+    JAX, where no handler of Python would be called: they end as if they had none.
+    """
+    notice.last = True
+    if _has_company() and _in_main_thread():
+        first = jax.process_index() == 0
+        signal.signal(signal.SIGTERM, notice.told if first else signal.SIG_DFL)
+
+
+def _has_company() -> bool:
+    return jax.process_count() > 1
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,50 @@
+"""A window of updates under JAX's profiler."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+
+from vis_jax.training.state import TrainState
+
+FOLDER = "profile"
+
+
+class Window(NamedTuple):
+    """The updates that are profiled, both included; the first of a run is 1."""
+
+    first: int
+    last: int
+
+
+@contextmanager
+def profiled(
+    window: Window | None, folder: str
+) -> Iterator[Callable[[int, TrainState], None]]:
+    """Writes a trace of the window, to be opened with TensorBoard or Perfetto.
+
+    Yields:
+      A function to be called before each update with its number and the state, which
+      the device has to have computed before the trace begins or ends.
+    """
+    running = False
+
+    def before_update(step: int, state: TrainState) -> None:
+        nonlocal running
+        if window is None:
+            return
+        if running and step == window.last + 1:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            running = False
+        elif step == window.first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(folder)
+            running = True
+
+    try:
+        yield before_update
+    finally:
+        if running:
+            jax.profiler.stop_trace()

@@ -1,0 +1,102 @@
+"""Everything that is ready before the first update, and closed after the last one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vis_jax.structures import Batch
+from vis_jax.systems.system import System
+from vis_jax.training.changes import check_changes
+from vis_jax.training.checkpoint import Checkpoints
+from vis_jax.training.initial import prepare
+from vis_jax.training.lock import only_run
+from vis_jax.training.monitor import Monitor
+from vis_jax.training.preemption import Notice, notice
+from vis_jax.training.run_config import RunSettings, write_config
+from vis_jax.training.sharding import make_mesh, to_global
+from vis_jax.training.state import TrainState
+from vis_jax.training.step import StepMetrics
+from vis_jax.training.together import telling_others
+from vis_jax.training.writer import Writer
+
+HostBatch = dict[str, np.ndarray]
+MakeBatches = Callable[[int], Iterator[HostBatch]]
+
+
+class Run(NamedTuple):
+    """A run that is about to start or to go on."""
+
+    start: int  # updates done
+    state: TrainState
+    update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+    batches: Iterator[tuple[HostBatch, Batch]]  # this process's share, and all of it
+    checkpoints: Checkpoints
+    monitor: Monitor
+    notice: Notice
+
+
+@contextmanager
+def open_run(
+    config: RunSettings,
+    system: System,
+    make_batches: MakeBatches,
+    *,
+    workdir: str,
+    writer: Writer,
+    accept_changes: bool = False,
+) -> Iterator[Run]:
+    """Reads the newest checkpoint; at the end waits until the last one is written.
+
+    Only one run at a time may have the workdir.
+
+    Raises:
+      ValueError: see `vis_jax.training.loop.train`.
+    """
+    mesh = make_mesh()
+    with ExitStack() as stack:
+        stack.enter_context(closing(writer))
+        if jax.process_index() == 0:
+            stack.enter_context(only_run(workdir, say=writer.message))
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=config.train.keep))
+        told = stack.enter_context(notice(checkpoints))
+        stack.enter_context(telling_others())  # the first to end
+        start = checkpoints.latest_step() or 0
+        if start > config.num_steps:
+            raise ValueError(
+                f"num_steps: {config.num_steps}, but {workdir} is at step {start}"
+            )
+        if start:
+            check_changes(config, workdir, accept=accept_changes, say=writer.message)
+        host = unending(make_batches(start))
+        first = next(host)
+        state, update = prepare(
+            config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh,
+            say=writer.message,
+        )  # fmt: skip
+        if int(state.step) != start:  # the newest checkpoint is damaged
+            start = int(state.step)
+            host = unending(make_batches(int(state.step)))
+            first = next(host)
+        write_config(config, workdir)
+        monitor = Monitor(clips_per_step=len(first["images"]) * jax.process_count())
+        batches = placed(first, host, mesh)
+        yield Run(start, state, update, batches, checkpoints, monitor, told)
+
+
+def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
+    """The batches; asking for one more than there are is a ValueError."""
+    yield from batches
+    raise ValueError("make_batches: expected an endless iterator, the batches ended")
+
+
+def placed(
+    first: HostBatch, rest: Iterator[HostBatch], mesh: Mesh
+) -> Iterator[tuple[HostBatch, Batch]]:
+    """Each batch beside its copy on the devices."""
+    yield first, to_global(first, mesh)
+    for batch in rest:
+        yield batch, to_global(batch, mesh)
