@@ -12,7 +12,7 @@ from data_pipeline.datasets.clip_arrays import clip_of_truth
 from data_pipeline.datasets.dataset import Category, Dataset, Truth, Video
 from data_pipeline.schema import check_batch
 from tests.recipes import recipe
-from vis_jax.evaluate.infer import make_infer
+from vis_jax.evaluate.infer import make_stream
 from vis_jax.evaluate.loop import evaluate
 from vis_jax.systems import SYSTEMS
 from vis_jax.training.loop import train
@@ -119,8 +119,8 @@ def test_it_is_trained_on_evaluated_and_predicted(tmp_path, loader):
         run, system, lambda start: _batches(run, dataset, start), str(tmp_path / "run")
     )
     assert int(state.step) == 2
-    infer = make_infer(system, state.variables, run.test)
-    report = evaluate(dataset, infer, tmp_path, run_id="a", progress=False)
+    stream = make_stream(system, state.variables, run.test)
+    report = evaluate(dataset, stream, tmp_path, top=10, run_id="a", progress=False)
     assert 0 <= report["AP"] <= 1
     assert (tmp_path / "results.json").stat().st_size > 2
 
