@@ -1,19 +1,12 @@
 """Which clips of a stream are of videos and which of images set in motion."""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.augment.pseudo_clip import Motion, draw_views
-from data_pipeline.clip_sampling import (
-    ClipPlan,
-    generator,
-    plan_clip,
-    video_extents,
-)
-from data_pipeline.datasets.joint import JointClips
+from data_pipeline.clip_sampling import ClipPlan, generator, plan_clip
 from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
@@ -51,26 +44,3 @@ def plan_still(
         frame_ids=np.zeros(config.frames, np.int32),
         views=draw_views(rng, config.frames, motion),
     )
-
-
-def plan_joint(
-    dataset: JointClips, config: Settings, *, seed: int, positions: Iterator[range]
-) -> Iterator[list[ClipPlan]]:
-    """Yields the plans of this host's share of each batch.
-
-    Args:
-      dataset: videos and images.
-      config: of the clips.
-      seed: of the run.
-      positions: of the clips of each batch.
-    """
-    stills = video_extents(dataset.stills)
-    videos = stills[:0] if dataset.clips is None else video_extents(dataset.clips)
-    for batch in positions:
-        places = [place_of(position, dataset.share) for position in batch]
-        yield [
-            plan_still(seed, number, stills, config, dataset.motion)
-            if still
-            else plan_clip(seed, number, videos, config)
-            for still, number in places
-        ]

@@ -4,13 +4,12 @@ A clip depends on the seed and its position in the endless stream of clips, and 
 nothing else. Any position can therefore be taken up again, by any host.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Video
 from data_pipeline.frame_sampling import draw_near, draw_steps
 from data_pipeline.settings import Settings
 
@@ -18,10 +17,33 @@ _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
 
 
 @runtime_checkable
-class HasVideos(Protocol):
-    """Anything with a list of videos."""
+class HasExtent(Protocol):
+    """A video, as far as the choice of a clip depends on it."""
 
-    videos: tuple[Video, ...]
+    @property
+    def length(self) -> int:
+        """Frames."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        ...
+
+
+@runtime_checkable
+class HasVideos(Protocol):
+    """Anything with videos, such as a `Dataset`."""
+
+    @property
+    def videos(self) -> Sequence[HasExtent]:
+        """What clips are drawn from."""
+        ...
 
 
 class ClipPlan(NamedTuple):
@@ -37,6 +59,7 @@ class ClipPlan(NamedTuple):
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
     # Of an image set in motion: float64 [T, 4], see `pseudo_clip.draw_views`.
     views: np.ndarray | None = None
+    part: int = 0  # of a mixture of data sets, to which `video` belongs
 
 
 def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> int:
@@ -210,8 +233,9 @@ def draw_window(
     """A window of the size of the canvas, anywhere in the scaled frame.
 
     Where the scaled frame is smaller than the canvas, all of it is taken. As the clips
-    of Johnander et al., "Video Instance Segmentation with Recurrent Graph Neural
-    Networks", whose code puts smaller frames in the middle of the canvas.
+    of RGNNVIS (Brissman, Johnander et al., IJCV 2022).
+
+    Deviation: their code puts smaller frames in the middle of the canvas.
 
     Args:
       rng: source of the place.

@@ -1,11 +1,11 @@
-"""From the plan of a clip to its tensors: out of folders, records, or drawn on demand.
+"""From the plan of a clip to its tensors: out of folders, records, or through NumPy.
 
-A source turns a plan into small features, in Python, and features into images and
-masks at their final size, in the graph. Letters: h w source pixels, H W after resizing.
+Each class is a `ClipSource`. Letters: h w source pixels, H W after resizing.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -17,35 +17,58 @@ from data_pipeline.augment.geometry import (
 )
 from data_pipeline.augment.pseudo_clip import image_extent, take_views, view_matrices
 from data_pipeline.clip_sampling import ClipPlan
-from data_pipeline.datasets.coco import CocoImages
-from data_pipeline.datasets.dataset import Video
-from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.clip_source import (
+    ClipSource,
+    ClipTensors,
+    Features,
+    HasClipSource,
+)
+from data_pipeline.datasets.clip_arrays import checked_clip, seen_tracks
+from data_pipeline.datasets.dataset import Dataset, Video
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 from data_pipeline.plain_files import PlainFiles, as_plain
+from data_pipeline.rle import Runs
 from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
-
-Features = dict[str, tf.Tensor]
-
-
-class ClipTensors(NamedTuple):
-    """A clip before padding."""
-
-    images: tf.Tensor  # uint8 [T, H, W, 3]
-    masks: tf.Tensor  # bool [N, T, H, W]
-    labels: tf.Tensor  # int32 [N]
-    track_ids: tf.Tensor  # int32 [N]
 
 
 @runtime_checkable
-class Renders(Protocol):
-    """A data set that draws frames with their masks at once, in NumPy."""
+class HasTracks(Protocol):
+    """Videos whose masks are run lengths in memory."""
 
     videos: tuple[Video, ...]
+    tracks: tuple[tuple[Track, ...], ...]
+    runs: Runs
 
-    def render(self, index: int, frame_ids: np.ndarray):
-        """Has images [T, h, w, 3], masks [N, T, h, w], labels and track_ids [N]."""
+    def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
+        """See `Dataset.read_frames`."""
         ...
+
+
+@runtime_checkable
+class HasFiles(HasTracks, Protocol):
+    """Videos with a file for each frame."""
+
+    root: Path  # of the data set
+
+    def path(self, index: int, frame: int) -> Path:
+        """The image file of a frame of a video."""
+        ...
+
+
+@runtime_checkable
+class HasRecords(HasTracks, Protocol):
+    """Videos whose frames are encoded images, out of records."""
+
+    def encoded(self, index: int, frame_ids: np.ndarray) -> list[bytes]:
+        """The image files of frames of a video."""
+        ...
+
+
+def source_of(dataset: Dataset, frames: int) -> ClipSource:
+    """The source of clips of `frames` frames: the data set's own, or by `read_clip`."""
+    if isinstance(dataset, HasClipSource):
+        return dataset.clip_source(frames)
+    return ReadSource(dataset, frames)
 
 
 def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
@@ -87,7 +110,7 @@ class FolderSource:
       frames: T.
     """
 
-    def __init__(self, dataset: YouTubeVis, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int):
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -129,7 +152,7 @@ class RecordSource:
       frames: T.
     """
 
-    def __init__(self, dataset: TfdsVideos, frames: int):
+    def __init__(self, dataset: HasRecords, frames: int):
         self._dataset, self._frames = dataset, frames
         self._runs = run_tensors(dataset.runs)
         self.signature = {**plan_signature(frames), **_track_signature(frames)}
@@ -170,7 +193,7 @@ class StillSource:
       frames: T.
     """
 
-    def __init__(self, dataset: CocoImages, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int):
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -215,15 +238,15 @@ class StillSource:
         self._dataset.read_frames(plan.video, np.zeros(1, np.int32))
 
 
-class RenderSource:
-    """Calls `render` of a data set from the graph.
+class ReadSource:
+    """Calls `read_clip` of any data set from the graph.
 
     Args:
-      dataset: draws frames in NumPy.
+      dataset: the videos.
       frames: T.
     """
 
-    def __init__(self, dataset: Renders, frames: int):
+    def __init__(self, dataset: Dataset, frames: int):
         self._dataset, self._frames = dataset, frames
         self.signature = plan_signature(frames)
 
@@ -232,9 +255,9 @@ class RenderSource:
         return plan_features(plan, self._frames)
 
     def read(self, features: Features) -> ClipTensors:
-        """Draws, cuts out and resizes."""
+        """Reads, cuts out and resizes."""
         images, masks, labels, track_ids = tf.numpy_function(
-            self._render,
+            self._read_clip,
             [features["video"], features["frame_ids"]],
             [tf.uint8, tf.bool, tf.int32, tf.int32],
         )
@@ -249,12 +272,11 @@ class RenderSource:
         return ClipTensors(tf.stack(frames), masks, labels, track_ids)
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Draws the frames outside the graph, for the sake of the errors."""
-        self._dataset.render(plan.video, plan.frame_ids)
+        """Reads the frames outside the graph, for the sake of their errors."""
+        checked_clip(self._dataset, plan.video, plan.frame_ids)
 
-    def _render(self, video: np.integer, frame_ids: np.ndarray) -> tuple:
-        drawn = self._dataset.render(int(video), frame_ids)
-        return drawn.images, drawn.masks, drawn.labels, drawn.track_ids
+    def _read_clip(self, video: np.integer, frame_ids: np.ndarray) -> tuple:
+        return tuple(checked_clip(self._dataset, int(video), frame_ids))
 
 
 def _track_signature(frames: int) -> dict[str, tf.TensorSpec]:
@@ -271,11 +293,7 @@ def _track_features(
     tracks: Sequence[Track], ids: np.ndarray, video: Video
 ) -> dict[str, object]:
     """The tracks that are seen in frames `ids` and are no crowds."""
-    seen = [
-        (number, track)
-        for number, track in enumerate(tracks, start=1)
-        if not track.crowd and (track.mask_index[ids] >= 0).any()
-    ]
+    seen = seen_tracks(tracks, ids)
     masks = [track.mask_index[ids] for _, track in seen]
     return {
         "extent": np.array([video.height, video.width], np.int32),

@@ -1,4 +1,4 @@
-"""Batches of training clips without TensorFlow, for data sets that are drawn."""
+"""Batches of training clips without TensorFlow, of videos at their own size."""
 
 import os
 import weakref
@@ -11,7 +11,9 @@ import numpy as np
 
 from data_pipeline.augment.colour import jitter
 from data_pipeline.clip_sampling import ClipPlan, plan_batches
-from data_pipeline.datasets.joint import JointClips
+from data_pipeline.clip_source import Mixture
+from data_pipeline.datasets.clip_arrays import checked_clip
+from data_pipeline.datasets.dataset import Dataset, check_dataset
 from data_pipeline.pad import pad_clip
 from data_pipeline.settings import Settings
 
@@ -19,7 +21,7 @@ _BATCHES_AHEAD = 2
 
 
 def train_batches(
-    dataset,
+    dataset: Dataset,
     clips: Settings,
     *,
     seed: int,
@@ -27,19 +29,21 @@ def train_batches(
     host_index: int = 0,
     host_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`pipeline.train_batches` for drawn data sets at their own size.
+    """`pipeline.train_batches` for videos at their own size, through `read_clip`.
 
-    The same clips and, as nothing is resized, the same numbers.
+    The same clips and, as nothing is resized, the same numbers, but for JPEGs: two
+    decoders may differ by a grey level.
 
     Args:
-      dataset: draws frames with their masks: has `videos` and `render`.
+      dataset: no mixture with images.
       clips: see `settings.Settings`; `short_side` must be that of the videos.
       seed, start_step, host_index, host_count: see `pipeline.train_batches`.
 
     Raises:
-      ValueError: a setting that cannot be, or that asks for resizing.
+      ValueError: no data set; a setting that cannot be, or that asks for resizing.
     """
-    if isinstance(dataset, JointClips):
+    check_dataset(dataset)
+    if isinstance(dataset, Mixture):
         raise ValueError("data.loader: expected 'tf' for images, got 'numpy'")
     plans = plan_batches(
         dataset,
@@ -53,7 +57,9 @@ def train_batches(
     return _batches(dataset, clips, plans)
 
 
-def _batches(dataset, clips: Settings, plans: Iterator[list[ClipPlan]]):
+def _batches(
+    dataset: Dataset, clips: Settings, plans: Iterator[list[ClipPlan]]
+) -> Iterator[dict[str, np.ndarray]]:
     """Makes clips in threads, some batches ahead, and yields them in order."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     # An interpreter that ends may close this generator only when the modules that
@@ -73,9 +79,11 @@ def _batches(dataset, clips: Settings, plans: Iterator[list[ClipPlan]]):
         stop()
 
 
-def _make_clip(dataset, clips: Settings, plan: ClipPlan) -> dict[str, np.ndarray]:
-    drawn = dataset.render(plan.video, plan.frame_ids)
-    images, masks = drawn.images, drawn.masks
+def _make_clip(
+    dataset: Dataset, clips: Settings, plan: ClipPlan
+) -> dict[str, np.ndarray]:
+    clip = checked_clip(dataset, plan.video, plan.frame_ids)
+    images, masks = clip.images, clip.masks
     if clips.colour > 0:
         images = jitter(images, np.array(plan.colour, np.float32))
     flip = plan.flip[: len(images)]
@@ -85,15 +93,15 @@ def _make_clip(dataset, clips: Settings, plan: ClipPlan) -> dict[str, np.ndarray
     return pad_clip(
         images,
         masks,
-        labels=drawn.labels,
-        track_ids=drawn.track_ids,
+        labels=clip.labels,
+        track_ids=clip.track_ids,
         frames=clips.frames,
         canvas=clips.canvas,
         instances=clips.instances,
     )
 
 
-def _check_native_size(dataset, clips: Settings) -> None:
+def _check_native_size(dataset: Dataset, clips: Settings) -> None:
     if clips.crop is not None:
         raise ValueError(
             f"data.crop: expected None without TensorFlow, got {clips.crop}"

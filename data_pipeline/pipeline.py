@@ -8,31 +8,20 @@ import tensorflow as tf
 
 from data_pipeline.augment.colour import jitter_graph
 from data_pipeline.augment.geometry import flip_clip
-from data_pipeline.clip_mixing import plan_joint
 from data_pipeline.clip_sampling import ClipPlan, batch_positions, plan_batches
-from data_pipeline.clip_sources import (
-    Features,
-    FolderSource,
-    RecordSource,
-    Renders,
-    RenderSource,
-    StillSource,
-)
-from data_pipeline.datasets.dataset import Dataset
-from data_pipeline.datasets.joint import JointClips
-from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.datasets.ytvis_tfds import TfdsVideos
+from data_pipeline.clip_source import ClipSource, Features, Mixture
+from data_pipeline.clip_sources import source_of
+from data_pipeline.datasets.dataset import Dataset, check_dataset
 from data_pipeline.pad import pad_clip_graph
 from data_pipeline.settings import Settings
 
 _BATCHES_AHEAD = 2
 
-Source = FolderSource | RecordSource | RenderSource | StillSource
-Sources = dict[bool, Source]  # of videos; of images: True
+Sources = tuple[ClipSource, ...]  # one for each part of a data set
 
 
 def train_batches(
-    dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
+    dataset: Dataset,
     clips: Settings,
     *,
     seed: int,
@@ -48,7 +37,8 @@ def train_batches(
     are left out; if more than `clips.instances` remain, the largest are kept.
 
     Args:
-      dataset: a reader of a folder or of records, one that draws, or one with images.
+      dataset: what is read by `clip_source` if it has that, by `read_clip` otherwise;
+        or a `Mixture` of several.
       clips: see `settings.Settings`; `batch_size` counts the clips of all hosts.
       seed: of the run.
       start_step: the first step.
@@ -58,9 +48,10 @@ def train_batches(
       An endless iterator over arrays as `schema.BATCH` says.
 
     Raises:
-      ValueError: a setting that cannot be; while iterating, DataError for a file that
-        cannot be read.
+      ValueError: no data set; a setting that cannot be; while iterating, DataError for
+        a file that cannot be read.
     """
+    check_dataset(dataset)
     plans = partial(
         _plans,
         dataset,
@@ -80,7 +71,7 @@ def train_batches(
 
 
 def _plans(
-    dataset: YouTubeVis | TfdsVideos | Renders | JointClips,
+    dataset: Dataset,
     clips: Settings,
     start_step: int,
     *,
@@ -92,31 +83,17 @@ def _plans(
     place = dict(
         seed=seed, start_step=start_step, host_index=host_index, host_count=host_count
     )
-    if isinstance(dataset, JointClips):
-        positions = batch_positions(clips, **place)
-        return plan_joint(dataset, clips, seed=seed, positions=positions)
-    return plan_batches(dataset, clips, **place)
+    if not isinstance(dataset, Mixture):
+        return plan_batches(dataset, clips, **place)
+    plan = dataset.plan_clip
+    batches = batch_positions(clips, **place)
+    return ([plan(seed, one, clips) for one in positions] for positions in batches)
 
 
-def _sources(
-    dataset: YouTubeVis | TfdsVideos | Renders | JointClips, frames: int
-) -> Sources:
-    if not isinstance(dataset, JointClips):
-        return {False: _source(dataset, frames)}
-    stills: Sources = {True: StillSource(dataset.stills, frames)}
-    if dataset.clips is None:
-        return stills
-    return {False: _source(dataset.clips, frames), **stills}
-
-
-def _source(dataset: Dataset | Renders, frames: int) -> Source:
-    if isinstance(dataset, YouTubeVis):
-        return FolderSource(dataset, frames)
-    if isinstance(dataset, TfdsVideos):
-        return RecordSource(dataset, frames)
-    if isinstance(dataset, Renders):
-        return RenderSource(dataset, frames)
-    raise ValueError(f"dataset: expected videos to train on, got {type(dataset)}")
+def _sources(dataset: Dataset, frames: int) -> Sources:
+    if isinstance(dataset, Mixture):
+        return dataset.clip_sources(frames)
+    return (source_of(dataset, frames),)
 
 
 def _clips(
@@ -124,7 +101,7 @@ def _clips(
 ) -> tf.data.Dataset:
     """All clips in order."""
     streams = [
-        _stream(still, source, clips, plans()) for still, source in sources.items()
+        _stream(part, source, clips, plans()) for part, source in enumerate(sources)
     ]
     if len(streams) == 1:
         return streams[0]
@@ -132,34 +109,34 @@ def _clips(
 
 
 def _stream(
-    still: bool, source: Source, clips: Settings, plans: Iterator[list[ClipPlan]]
+    part: int, source: ClipSource, clips: Settings, plans: Iterator[list[ClipPlan]]
 ) -> tf.data.Dataset:
-    """The clips of images, or those of videos, in order."""
-    chosen = (plan for batch in plans for plan in batch if _is_still(plan) == still)
+    """The clips of one part, in order."""
+    chosen = (plan for batch in plans for plan in batch if plan.part == part)
     features = (source.features(plan) for plan in chosen)
     data = tf.data.Dataset.from_generator(
         lambda: features, output_signature=source.signature
     )
+    # Nothing in it branches on tensors: rewriting it would only take seconds.
+    make_clip = tf.autograph.experimental.do_not_convert(
+        partial(_make_clip, source, clips)
+    )
     return data.map(
-        lambda features: _make_clip(source, clips, features),
+        make_clip,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
 
 
 def _turns(plans: Iterator[list[ClipPlan]]) -> tf.data.Dataset:
-    """Whose clip is next: 0 for videos, 1 for images."""
-    turns = (int(_is_still(plan)) for batch in plans for plan in batch)
+    """The part whose clip is next."""
+    turns = (plan.part for batch in plans for plan in batch)
     signature = tf.TensorSpec([], tf.int64)
     return tf.data.Dataset.from_generator(lambda: turns, output_signature=signature)
 
 
-def _is_still(plan: ClipPlan) -> bool:
-    return plan.views is not None
-
-
 def _make_clip(
-    source: Source, clips: Settings, features: Features
+    source: ClipSource, clips: Settings, features: Features
 ) -> dict[str, tf.Tensor]:
     """One clip in the form of the schema, without the batch axis."""
     clip = source.read(features)
@@ -195,7 +172,7 @@ def _with_clear_errors(
             batch = next(batches)
         except tf.errors.OpError as error:
             for plan in next(plans(step)):
-                sources[_is_still(plan)].read_outside(plan)
+                sources[plan.part].read_outside(plan)
             raise ValueError(f"batch of step {step}: {error.message}") from error
         yield batch
         step += 1

@@ -97,7 +97,8 @@ class Settings:
     held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
     stills: Stills = Stills()
     shapes: Shapes = Shapes()
-    loader: Literal["tf", "numpy"] = "tf"  # numpy: moving shapes, without TensorFlow
+    # numpy: without TensorFlow, for videos that need no resizing.
+    loader: Literal["tf", "numpy"] = "tf"
     frames: Count = 2  # of a clip
     # Which frames of a video are a clip: near, run or steps.
     sampling: Near | Run | Steps = Near()

@@ -5,6 +5,13 @@ from collections.abc import Callable
 
 import jax
 
+# For `compiler_options` of a program that runs longer than it takes to compile: most do
+# not, so `tests/conftest.py` has XLA optimise nothing.
+RUNS_LONG = {
+    "xla_backend_optimization_level": 1,
+    "xla_llvm_disable_expensive_passes": False,
+}
+
 
 def compiled(function: Callable, **options) -> Callable:
     """`jax.jit(function, **options)` with results in NumPy.

@@ -1,5 +1,6 @@
 """How every test runs: on the CPU, types checked, no unseen broadcast or promotion."""
 
+import gc
 import os
 
 from tests import kept_programs
@@ -58,6 +59,12 @@ def pytest_configure(config):
     config.pluginmanager.register(slow_first)
     if not hasattr(config, "workerinput"):  # once, not in each worker
         kept_programs.limit(kept_programs.FOLDER)
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects that live: looking for cycles takes a tenth of it."""
+    gc.freeze()  # all modules
+    gc.set_threshold(100_000, 10, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.datasets.clip_arrays import clip_of_tracks
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
-from data_pipeline.datasets.dataset import Category, Truth, Video
+from data_pipeline.datasets.dataset import Category, ClipArrays, Truth, Video
 from data_pipeline.datasets.ytvis import read_frame, truth_of
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
@@ -84,6 +85,16 @@ class CocoImages:
     def truth(self, index: int) -> Truth:
         """The objects of an image."""
         return truth_of(self.videos[index], self.tracks[index], self.runs)
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """The image, which does not move, and its masks for each of `frame_ids`.
+
+        Raises:
+          DataError: as `read_frames`.
+        """
+        images = self.read_frames(index, frame_ids)
+        video, tracks = self.videos[index], self.tracks[index]
+        return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
 
 
 def match_categories(

@@ -1,4 +1,4 @@
-"""What every data set offers: videos, categories, frames and truth, in NumPy."""
+"""What every data set offers: videos, categories, frames, truth and clips, in NumPy."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -37,17 +37,53 @@ class Truth(NamedTuple):
     segmentations: tuple[tuple[dict | None, ...], ...]
 
 
+class ClipArrays(NamedTuple):
+    """Some frames of a video with the masks of its objects; N objects, T frames."""
+
+    images: np.ndarray  # uint8 [T, H, W, 3], RGB
+    masks: np.ndarray  # bool [N, T, H, W], visible pixels; empty where absent
+    labels: np.ndarray  # int32 [N], 0 .. K - 1
+    track_ids: np.ndarray  # int32 [N], 1, 2, .., as in `Truth`
+
+
 @runtime_checkable
 class Dataset(Protocol):
-    """A set of annotated videos."""
+    """A set of annotated videos: all that training, evaluation and prediction need.
 
-    categories: tuple[Category, ...]
+    An object with these members is a data set, whatever its class; see docs/data.md,
+    "A data set of your own". `index` is a position in `videos`, frames count from 0.
+    """
+
+    categories: tuple[Category, ...]  # a label is a position in them
     videos: tuple[Video, ...]
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
+        """Frames `frame_ids`, int [T], of a video: uint8 [T, H, W, 3], RGB.
+
+        Raises:
+          DataError: names the file and the video of a frame that cannot be read.
+        """
         ...
 
     def truth(self, index: int) -> Truth:
-        """The tracks of video `index` over all its frames."""
+        """The tracks of a video over all its frames; none if it is not annotated."""
         ...
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """What is trained on: frames, which may repeat, and the masks of their objects.
+
+        Without crowds; objects that no frame shows may be left out. `clip_of_truth`
+        makes it from the other members, for data sets that have no shorter way.
+        """
+        ...
+
+
+def check_dataset(dataset: object) -> None:
+    """Raises ValueError, with what is missing, unless it is a `Dataset`."""
+    members = ("categories", "videos", "read_frames", "truth", "read_clip")
+    missing = [name for name in members if not hasattr(dataset, name)]
+    if missing:
+        raise ValueError(
+            f"dataset: expected {', '.join(members)}, got {type(dataset).__name__}"
+            f" without {', '.join(missing)}"
+        )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Dataset, Truth
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth
 
 
 class Head:
@@ -26,3 +26,7 @@ class Head:
     def truth(self, index: int) -> Truth:
         """As `Dataset.truth`."""
         return self._dataset.truth(index)
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """As `Dataset.read_clip`."""
+        return self._dataset.read_clip(index, frame_ids)

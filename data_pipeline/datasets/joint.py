@@ -3,8 +3,12 @@
 import numpy as np
 
 from data_pipeline.augment.pseudo_clip import Motion
+from data_pipeline.clip_mixing import place_of, plan_still
+from data_pipeline.clip_sampling import ClipPlan, plan_clip, video_extents
+from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import CocoImages
-from data_pipeline.datasets.dataset import Dataset, Truth
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth
+from data_pipeline.settings import Settings
 
 
 class JointClips:
@@ -37,6 +41,8 @@ class JointClips:
         self.categories = stills.categories
         self._count = 0 if videos is None else len(videos.videos)
         self.videos = (() if videos is None else videos.videos) + stills.videos
+        extents = video_extents(self)
+        self._extents = extents[: self._count], extents[self._count :]
 
     def summary(self) -> str:
         """How many images there are, and what of them was left out."""
@@ -58,6 +64,30 @@ class JointClips:
         """As `Dataset.truth`."""
         dataset, index = self._owner(index)
         return dataset.truth(index)
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """As `Dataset.read_clip`; an image does not move here."""
+        dataset, index = self._owner(index)
+        return dataset.read_clip(index, frame_ids)
+
+    def clip_sources(self, frames: int) -> tuple[ClipSource, ...]:
+        """As `Mixture.clip_sources`: that of the images is the last."""
+        # TensorFlow takes seconds to import; evaluation does without it.
+        from data_pipeline.clip_sources import StillSource, source_of
+
+        stills = StillSource(self.stills, frames)
+        return (
+            (stills,) if self.clips is None else (source_of(self.clips, frames), stills)
+        )
+
+    def plan_clip(self, seed: int, position: int, clips: Settings) -> ClipPlan:
+        """As `Mixture.plan_clip`."""
+        still, number = place_of(position, self.share)
+        videos, stills = self._extents
+        if not still:
+            return plan_clip(seed, number, videos, clips)
+        plan = plan_still(seed, number, stills, clips, self.motion)
+        return plan._replace(part=0 if self.clips is None else 1)
 
     def _owner(self, index: int) -> tuple[Dataset, int]:
         if self.clips is not None and index < self._count:

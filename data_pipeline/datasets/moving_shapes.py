@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Category, Truth, Video
+from data_pipeline.datasets.dataset import Category, ClipArrays, Truth, Video
 from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
 from data_pipeline.datasets.moving_shapes_render import Rendered, render_scene
 from data_pipeline.datasets.moving_shapes_scene import Scene, draw_scene
@@ -94,6 +94,11 @@ class MovingShapes:
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
         """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
         return self.render(index, frame_ids).images
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """Frames `frame_ids` of video `index` with the masks of all its instances."""
+        drawn = self.render(index, frame_ids)
+        return ClipArrays(drawn.images, drawn.masks, drawn.labels, drawn.track_ids)
 
     def truth(self, index: int) -> Truth:
         """The tracks of video `index` over all its frames."""

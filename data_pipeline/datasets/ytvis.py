@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Truth, Video
+from data_pipeline.clip_source import ClipSource
+from data_pipeline.datasets.clip_arrays import clip_of_tracks
+from data_pipeline.datasets.dataset import ClipArrays, Truth, Video
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
@@ -73,6 +75,23 @@ class YouTubeVis:
     def truth(self, index: int) -> Truth:
         """The tracks of video `index` over all its frames."""
         return truth_of(self.videos[index], self.tracks[index], self.runs)
+
+    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
+        """Frames `frame_ids` of video `index` with the masks of their objects.
+
+        Raises:
+          DataError: as `read_frames`.
+        """
+        images = self.read_frames(index, frame_ids)
+        video, tracks = self.videos[index], self.tracks[index]
+        return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
+
+    def clip_source(self, frames: int) -> ClipSource:
+        """Decodes images and masks in the graph, for clips of `frames` frames."""
+        # TensorFlow takes seconds to import; evaluation does without it.
+        from data_pipeline.clip_sources import FolderSource
+
+        return FolderSource(self, frames)
 
 
 def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:

@@ -71,7 +71,7 @@ def test_the_folder_reads_back_as_the_same_data_set(shapes, folder):
 def test_a_track_that_is_never_seen_is_left_out(shapes):
     class Hidden:
         categories, videos = shapes.categories, shapes.videos
-        read_frames = shapes.read_frames
+        read_frames, read_clip = shapes.read_frames, shapes.read_clip
 
         def truth(self, index):
             truth = shapes.truth(index)
@@ -88,7 +88,7 @@ def test_a_track_that_is_never_seen_is_left_out(shapes):
 def test_unknown_occlusion_is_not_made_up(shapes):
     class Unknown:
         categories, videos = shapes.categories, shapes.videos
-        read_frames = shapes.read_frames
+        read_frames, read_clip = shapes.read_frames, shapes.read_clip
 
         def truth(self, index):
             truth = shapes.truth(index)
@@ -126,7 +126,7 @@ def test_nothing_is_overwritten(shapes, tmp_path):
 def test_an_empty_folder_is_filled_and_a_failure_leaves_nothing(shapes, tmp_path):
     class Broken:
         categories, videos = shapes.categories, shapes.videos
-        truth = shapes.truth
+        truth, read_clip = shapes.truth, shapes.read_clip
 
         def read_frames(self, index, frame_ids):
             if index == 1:

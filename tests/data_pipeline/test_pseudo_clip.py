@@ -18,6 +18,8 @@ from data_pipeline.augment.pseudo_clip import (
 )
 from data_pipeline.clip_mixing import place_of
 from data_pipeline.datasets import make_dataset, make_training_set
+from data_pipeline.datasets.clip_arrays import clip_of_truth
+from data_pipeline.datasets.head import Head
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
 from data_pipeline.schema import check_batch
@@ -89,6 +91,19 @@ def joint(config, write, annotations):
     root = str(write(annotations, images="JPEGImages"))
     config = with_stills(config, root=config.root, share=0.25)
     return replace(config, name="folder", root=root, split="train", short_side=(48,))
+
+
+def test_clips_without_motion_are_those_of_the_truth(joint):
+    dataset = make_training_set(joint)
+    for part in (dataset, Head(dataset, 3)):
+        for index, video in enumerate(part.videos):
+            ids = np.array([0, video.length - 1])
+            clip = part.read_clip(index, ids)
+            expected = clip_of_truth(clip.images, part.truth(index), ids)
+            for found, array in zip(clip, expected, strict=True):
+                np.testing.assert_array_equal(found, array)
+            frames = part.read_frames(index, ids)
+            np.testing.assert_array_equal(clip.images, frames)
 
 
 def view(x=0.0, y=0.0, angle=0.0, zoom=1.0):

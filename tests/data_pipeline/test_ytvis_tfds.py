@@ -67,6 +67,9 @@ def test_whole_videos_and_truth_are_those_of_the_folder(folder, packed):
         for frames in (range(LENGTH), [4, 1, 1]):
             a, b = (each.read_frames(index, np.array(frames)) for each in (one, other))
             np.testing.assert_array_equal(a, b)
+            clips = [each.read_clip(index, np.array(frames)) for each in (one, other)]
+            for a, b in zip(*clips, strict=True):
+                np.testing.assert_array_equal(a, b)
     ids = np.array([3])
     files = [one.path(1, 3).read_bytes()]
     assert other.encoded(1, ids) == files

@@ -103,6 +103,7 @@ def shapes_of(model: MaskRCNN) -> dict:
     )
 
 
+@functools.lru_cache(maxsize=2)  # one of each library; they are large
 def converted(case: Case, model: MaskRCNN, kind: str) -> dict:
     """The weights of a case, by the public converter."""
     variables, report = convert_tensors(case.weights(), shapes_of(model), kind)

@@ -30,7 +30,7 @@ NAMES = ["a\nb", "a\x1b[2Jb", "a\rb", "a\u2028b", "\x00", "a\ud800"]
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "in", *READ["png"])
+    return write_folder(tmp_path / "in", READ["png"])
 
 
 def edit(folder, change):

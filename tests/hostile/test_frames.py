@@ -121,40 +121,59 @@ REFUSED = {
 }
 
 
-def write_folder(root, name, write):
-    (root / "JPEGImages/v").mkdir(parents=True)
-    names = [f"v/{name.format(t)}" for t in range(LENGTH)]
-    for t, one in enumerate(names):
-        write(root / "JPEGImages" / one, t)
+def write_folder(root, *videos):
+    """A folder with videos, each with a category of its own.
+
+    Args:
+      videos: of each, how its files are named and what writes them.
+    """
+    tracks = dict(iscrowd=0, areas=[14 * 12] * LENGTH)
+    tracks |= dict(segmentations=[[polygon(t)] for t in range(LENGTH)])
     size = dict(height=HEIGHT, width=WIDTH, length=LENGTH)
-    masks = [[polygon(t)] for t in range(LENGTH)]
-    areas = [14 * 12] * LENGTH
-    track = dict(id=1, video_id=1, category_id=1, iscrowd=0, areas=areas)
-    content = dict(
-        videos=[dict(id=1, name="v", file_names=names, **size)],
-        categories=[dict(id=1, name="block")],
-        annotations=[track | dict(segmentations=masks)],
-    )
+    content = dict(videos=[], categories=[], annotations=[])
+    for key, (name, write) in enumerate(videos, start=1):
+        (root / f"JPEGImages/v{key}").mkdir(parents=True)
+        names = [f"v{key}/{name.format(t)}" for t in range(LENGTH)]
+        for t, one in enumerate(names):
+            write(root / "JPEGImages" / one, t)
+        content["videos"].append(dict(id=key, name=f"v{key}", file_names=names, **size))
+        content["categories"].append(dict(id=key, name=f"block {key}"))
+        content["annotations"].append(
+            tracks | dict(id=key, video_id=key, category_id=key)
+        )
     (root / "instances.json").write_text(json.dumps(content))
     return root
 
 
-def training_frames(root, length=LENGTH):
-    """Frames of the video as training has them, by their masks' order."""
+def training_frames(root, videos=1):
+    """Frames of the videos as training has them: [V, T, H, W, 3].
+
+    The category of the object says which video it is, and its mask which frame.
+    """
     config = data_settings(
         name="folder", root=str(root), frames=1, frame_range=0, short_side=(HEIGHT,),
         canvas=(HEIGHT, WIDTH), flip=0.0, batch_size=1, instances=1,
     )  # fmt: skip
     batches = train_batches(make_dataset(config), config, seed=0, start_step=0)
     found = {}
-    for _ in range(40):
+    for _ in range(40 * videos):
         batch = next(batches)
         mask = batch["masks"][0, 0, 0]
-        t = next(t for t in range(length) if (mask == block(t)).all())
-        found[t] = batch["images"][0, 0]
-        if len(found) == length:
+        t = next(t for t in range(LENGTH) if (mask == block(t)).all())
+        found[batch["labels"][0, 0], t] = batch["images"][0, 0]
+        if len(found) == LENGTH * videos:
             break
-    return np.stack([found[t] for t in range(length)])
+    return np.stack(
+        [[found[video, t] for t in range(LENGTH)] for video in range(videos)]
+    )
+
+
+def read_frames(root):
+    """Frames of the videos of a folder as its reader has them: [V, T, H, W, 3]."""
+    dataset, frames = YouTubeVis(root, "train"), np.arange(LENGTH)
+    return np.stack(
+        [dataset.read_frames(video, frames) for video in range(len(dataset.videos))]
+    )
 
 
 def problems(root):
@@ -164,19 +183,31 @@ def problems(root):
     return [str(error) for error in found]
 
 
-@pytest.mark.parametrize("kind", READ)
-def test_check_reader_training_and_packing_see_the_same(tmp_path, kind):
-    root = write_folder(tmp_path / "in", *READ[kind])
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """One folder with a video of each kind, as each reader sees it."""
+    folder = tmp_path_factory.mktemp("kinds")
+    root = write_folder(folder / "in", *READ.values())
     assert problems(root) == []
-    frames = YouTubeVis(root, "train").read_frames(0, np.arange(LENGTH))
+    build(root, "train", folder / "packed")
+    prepare(root, folder / "out", "train", layout="ytvis")
+    return {
+        "reader": read_frames(root),
+        "training": training_frames(root, len(READ)),
+        "packed": training_frames(folder / "packed", len(READ)),
+        "prepared": read_frames(folder / "out"),
+    }
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_check_reader_training_and_packing_see_the_same(seen, kind):
+    index = list(READ).index(kind)
+    frames = seen["reader"][index]
     grey = np.asarray(frames[0].astype(int))[block(0)].mean(0)
     assert abs(grey - np.asarray(frame(0))[6, 4]).max() < 8 or "grey" in kind
-    np.testing.assert_array_equal(training_frames(root), frames)
-    build(root, "train", tmp_path / "packed")
-    np.testing.assert_array_equal(training_frames(tmp_path / "packed"), frames)
-    prepare(root, tmp_path / "out", "train", layout="ytvis")
-    again = YouTubeVis(tmp_path / "out", "train").read_frames(0, np.arange(LENGTH))
-    assert abs(again.astype(int) - frames).mean() < 3
+    np.testing.assert_array_equal(seen["training"][index], frames)
+    np.testing.assert_array_equal(seen["packed"][index], frames)
+    assert abs(seen["prepared"][index].astype(int) - frames).mean() < 3
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -186,8 +217,8 @@ def test_check_reader_training_and_packing_refuse_the_same(tmp_path, kind):
     def write_second(path, t):
         write(path, t) if t else frame(t).save(path, "PNG")
 
-    root = write_folder(tmp_path / "in", name, write_second)
-    file = str(root / "JPEGImages/v" / name.format(1))
+    root = write_folder(tmp_path / "in", (name, write_second))
+    file = str(root / "JPEGImages/v1" / name.format(1))
     found = problems(root)
     assert len(found) == 1
     assert file in found[0] and message in found[0]
@@ -205,14 +236,14 @@ def test_check_reader_training_and_packing_refuse_the_same(tmp_path, kind):
 
 
 def test_a_folder_may_be_a_link_itself(tmp_path):
-    root = write_folder(tmp_path / "in", *READ["png"])
+    root = write_folder(tmp_path / "in", READ["png"])
     (tmp_path / "link").symlink_to(root)
     assert problems(tmp_path / "link") == []
 
 
 @pytest.mark.parametrize("name", ["instances.json", "JPEGImages"])
 def test_what_leads_out_of_the_folder_is_refused(tmp_path, name):
-    root = write_folder(tmp_path / "in", *READ["png"])
+    root = write_folder(tmp_path / "in", READ["png"])
     (root / name).rename(tmp_path / name)
     (root / name).symlink_to(tmp_path / name)
     with pytest.raises(DataError, match="expected a path that stays inside"):
