@@ -69,21 +69,21 @@ class Stills:
 class Near:
     """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
 
-    kind: Literal["near"] = "near"
+    kind: Literal["near"] = "near"  # how frames are drawn: near, run or steps
 
 
 @section
 class Run:
     """`data.sampling`: consecutive frames."""
 
-    kind: Literal["run"] = "run"
+    kind: Literal["run"] = "run"  # how frames are drawn: near, run or steps
 
 
 @section
 class Steps:
     """`data.sampling`: frames in order, some of those between left out."""
 
-    kind: Literal["steps"] = "steps"
+    kind: Literal["steps"] = "steps"  # how frames are drawn: near, run or steps
     max_step: Count = 3  # each frame is 1 to this many after the one before
 
 

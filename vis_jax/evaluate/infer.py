@@ -45,7 +45,11 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
             while True:
                 if not ahead.ready():
                     yield from waiting
-                piece = ahead.take()
+                try:
+                    piece = ahead.take()
+                except Exception:
+                    yield from waiting  # what was final before does not get lost
+                    raise
                 if piece is None:
                     break
                 with clock("model"):
