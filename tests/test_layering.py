@@ -20,7 +20,7 @@ LAYERS = (
     {"detectors", "association", "trackers"},
     {"systems"},
     {"training", "evaluate", "predict", "export"},
-    {"commands", "main"},
+    {"api", "commands", "main"},
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
@@ -32,7 +32,10 @@ UPPER = LAYERS[-2] | LAYERS[-1]
 # The one module that packages without JAX share with the models.
 SHARED = "vis_jax.settings"
 # `structures` names its arrays by `typing`.
-WITHIN_A_LAYER = {("structures", "typing"), ("main", "commands")}
+WITHIN_A_LAYER = {
+    ("structures", "typing"),
+    *(("main", "commands"), ("api", "commands"), ("api", "main")),
+}
 OURS = {"vis_jax", "data_pipeline", "configs", "benchmarks", "tests"}
 
 

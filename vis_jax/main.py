@@ -53,8 +53,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 def main(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten()
     try:
         return run(argv)
     except BrokenPipeError:  # nobody reads on, as after `| head`
@@ -66,6 +65,17 @@ def main(argv: list[str]) -> int:
         return fail(explain(error))
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
+
+
+def console() -> None:
+    """The script `vis-jax`; ends with the exit code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def quieten() -> None:
+    """Keeps TensorFlow and XLA from writing notes, if they are not loaded yet."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def run(argv: list[str]) -> int:
@@ -144,4 +154,4 @@ def fail(message: str, code: int = 2) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console()

@@ -77,7 +77,7 @@ def test_the_length_of_a_clip_changes_nothing():
         clips = _frames(mode="clip", clip_length=length)
         for ours, theirs in zip(clips, whole, strict=True):
             assert ours.frame == theirs.frame
-            np.testing.assert_array_equal(ours.track_ids, theirs.track_ids)
+            np.testing.assert_array_equal(ours.ids, theirs.ids)
             # Masks of an untrained network: pixels at the threshold may round.
             assert (ours.masks != theirs.masks).mean() < 1e-3
         found = collect(clips, 10, FRAMES, (SIDE, SIDE))

@@ -57,7 +57,7 @@ def _plain(frames, top, count):
         ended.sort(key=lambda track: -track[1].max())
         for number, probs in zip(numbers, one.tracks.class_probs, strict=True):
             live[number] = (probs, live.get(number, (None, {}))[1])
-        for number, mask in zip(one.track_ids.tolist(), one.segmentations, strict=True):
+        for number, mask in zip(one.ids.tolist(), one.segmentations, strict=True):
             live[number][1][one.frame] = mask
     tracks = [*((number, *track) for number, track in live.items()), *ended]
     pairs = [

@@ -12,7 +12,7 @@ TRACKS = LiveTracks(
 def test_what_a_frame_says_of_its_objects():
     masks = {2: box(1, 2, 3, 4), 0: box(0, 0, 8, 1), 1: box(0, 0, 0, 0)}
     found = frame(3, TRACKS, masks)
-    assert found.track_ids.tolist() == [9, 5, 2]
+    assert found.ids.tolist() == [9, 5, 2]
     assert (found.labels.tolist(), found.labels.dtype) == ([2, 1, 0], np.int32)
     expected = np.array([1, 0.7, 0.25], np.float32)
     np.testing.assert_array_equal(found.scores, expected)
@@ -25,4 +25,4 @@ def test_what_a_frame_says_of_its_objects():
 def test_a_frame_without_objects():
     found = frame(0, TRACKS, {})
     assert found.masks.shape == (0, *SIZE) and found.boxes.shape == (0, 4)
-    assert len(found.track_ids) == len(found.labels) == len(found.scores) == 0
+    assert len(found.ids) == len(found.labels) == len(found.scores) == 0

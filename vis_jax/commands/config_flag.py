@@ -1,24 +1,27 @@
 """--config: a config from a file or a training run, with fields set by --config.a.b=v.
 
-Everything wrong with it is a ValueError in one line, also in the user's own file.
+Everything wrong with it is a ValueError in one line.
 """
 
 import ast
 import dataclasses
-import json
 import os
-import runpy
-import traceback
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from vis_jax.commands.config_file import (
+    naming_place,
+    read_recipe,
+    read_saved,
+    saved_in,
+    set_field,
+)
 from vis_jax.settings import CONFIG_FILE, Field, fields_of, union_of
 
 if TYPE_CHECKING:
@@ -41,16 +44,18 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
       ValueError: there is no such config, it cannot be read, or a field is unknown,
         missing or out of its range.
     """
-    given = _take(arguments, "config")
-    recipe = _load(given) if given is not None else _saved_config(arguments)
-    if recipe is None:
+    given, saved = _take(arguments, "config"), _saved(arguments)
+    if given is not None:
+        place, recipe = f"--config {given}", read_recipe(given)
+    elif saved is not None:
+        place, recipe = os.fspath(saved), read_saved(saved)
+    else:
         flags.DEFINE_string("config", None, _TEXT, flag_values=values)
         return
     from vis_jax.commands.run_settings import read_run  # takes a while, as JAX does
 
-    place = f"--config {given}" if given is not None else _saved_path(arguments)
-    with _naming(place):
-        recipe = _with_choices(recipe.to_dict(), arguments)
+    with naming_place(place):
+        recipe = _with_choices(recipe, arguments)
         run = read_run(recipe)
     run = read_run(_with_optional(recipe, run, arguments))
     config = ConfigDict(_as_fields(run))
@@ -81,51 +86,6 @@ def read_config(values: flags.FlagValues) -> "RunSettings":
     )
 
 
-def read_json(path: epath.PathLike) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      ValueError: it is missing or cut; names it.
-    """
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: expected a JSON file, got none") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: expected JSON, got too deep a nesting") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}") from error
-
-
-def _load(text: str) -> ConfigDict:
-    """The config of `file.py:argument`."""
-    path, colon, argument = text.partition(":")
-    if not epath.Path(path).is_file():
-        raise ValueError(f"--config: expected a Python file, got {path}: no such file")
-    try:
-        get_config = runpy.run_path(path).get("get_config")
-        if get_config is None:
-            raise ValueError("expected a function get_config()")
-        config = get_config(argument) if colon else get_config()
-    except Exception as error:  # the user's own code
-        raise ValueError(f"--config {path}{_place(error, path)}") from error
-    if not isinstance(config, ConfigDict):
-        got = type(config).__name__
-        raise ValueError(f"--config {path}: expected a ConfigDict, got {got}")
-    return config
-
-
-def _place(error: Exception, path: str) -> str:
-    """Where in the file, and what: `, line 3: NameError: ..`."""
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}: {error.msg}"
-    if isinstance(error, ValueError):  # says by itself what was expected
-        return f": {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f", line {frame.lineno}" for frame in frames if frame.filename == path]
-    return f"{(lines or [''])[-1]}: {type(error).__name__}: {error}"
-
-
 def _check_fields(config: ConfigDict, arguments: list[str]) -> None:
     """Raises ValueError unless the config has every field that is set."""
     for argument in arguments:
@@ -154,13 +114,8 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
         path = head.lstrip("-").split(".")
         if path[0] != "config" or path[-1] not in ("name", "kind", "variant"):
             continue
-        value, node = _argument(arguments, ".".join(path)), recipe
-        for depth, part in enumerate(path[1:-1], 2):
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                name = ".".join(path[1:depth])
-                raise ValueError(f"{name}: expected fields and values, got {node!r}")
-        node[path[-1]] = value
+        value = _argument(arguments, ".".join(path))
+        set_field(recipe, ".".join(path[1:]), value)
     return recipe
 
 
@@ -180,12 +135,9 @@ def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
         field = _field_at(run, path[1:]) if path[0] == "config" else None
         if field is None or union_of(field.type) or not _several(field.type):
             continue
-        text, node = _take(arguments, ".".join(path)), recipe
-        if text is None:  # taken before: the last one counts
-            continue
-        for part in path[1:-1]:
-            node = node.setdefault(part, {})
-        node[path[-1]] = literal(text)
+        text = _take(arguments, ".".join(path))
+        if text is not None:  # else taken before: the last one counts
+            set_field(recipe, ".".join(path[1:]), literal(text))
     return recipe
 
 
@@ -219,34 +171,11 @@ def _as_fields(value: Any) -> Any:
     return {name: _as_fields(getattr(value, name)) for name in fields_of(type(value))}
 
 
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Puts the place of a config before what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-
-
-def _saved_path(arguments: list[str]) -> str:
-    workdir = _argument(arguments, "workdir") or ""
-    return os.fspath(epath.Path(workdir) / CONFIG_FILE)
-
-
-def _saved_config(arguments: list[str]) -> ConfigDict | None:
+def _saved(arguments: list[str]) -> epath.Path | None:
     """The config that a training run left in --workdir, if there is one."""
-    path = epath.Path(_saved_path(arguments))
-    if not _argument(arguments, "workdir") or not path.is_file():
-        return None
-    content = read_json(path)
-    if not isinstance(content, dict):
-        got = type(content).__name__
-        raise ValueError(f"{path}: expected a JSON object, got {got}")
-    with _naming(os.fspath(path)):
-        try:
-            return ConfigDict(content)
-        except RecursionError as error:
-            raise ValueError("expected settings, got too deep a nesting") from error
+    workdir = _argument(arguments, "workdir")
+    path = saved_in(workdir or "")
+    return path if workdir and path.is_file() else None
 
 
 def _take(arguments: list[str], name: str) -> str | None:

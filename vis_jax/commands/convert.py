@@ -77,7 +77,7 @@ def run(values: flags.FlagValues) -> None:
     source = read_source(
         values.source, key=values.key or "", prefix=values.prefix or ""
     )
-    given = _read_categories(values.categories) if values.categories else ()
+    given = parts.annotated_categories(values.categories) if values.categories else ()
     try:
         categories = given or _labels(values, source, config)
         if categories:
@@ -175,17 +175,6 @@ def _labels(values: flags.FlagValues, source: "Source", config: "RunSettings") -
     if config.model.num_classes not in (0, len(names)):
         return ()
     return tuple(Category(label, name) for label, name in enumerate(names, start=1))
-
-
-def _read_categories(path: str) -> tuple:
-    """The classes of an annotation file in the order of their labels."""
-    from data_pipeline.datasets.dataset import Category
-    from vis_jax.metrics.truth_json import load_videos
-
-    return tuple(
-        Category(int(number), name)
-        for number, name in sorted(load_videos(path).categories.items())
-    )
 
 
 def _shapes(system: "System") -> dict:

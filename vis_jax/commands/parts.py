@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from data_pipeline.errors import is_name
-from vis_jax.commands.config_flag import read_json
+from vis_jax.commands.config_file import read_json
 
 if TYPE_CHECKING:
+    from data_pipeline.datasets.dataset import Category
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
 
@@ -94,6 +95,21 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
         expected = "a list of id and name, on one line"
         raise ValueError(f"{path}: expected {expected}, got {rows!r:.99}")
     return found
+
+
+def annotated_categories(path: str) -> "tuple[Category, ...]":
+    """The classes of an annotation file in the order of their labels.
+
+    Raises:
+      ValueError: it is missing or damaged.
+    """
+    from data_pipeline.datasets.dataset import Category
+    from vis_jax.metrics.truth_json import load_videos
+
+    return tuple(
+        Category(int(number), name)
+        for number, name in sorted(load_videos(path).categories.items())
+    )
 
 
 def check_categories(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -72,3 +74,37 @@ def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:
     if len(offsets) != 2:
         raise ValueError(f"{name}: expected 2 offsets, got {len(offsets)}")
     return _DTYPES[dtype], tuple(shape), *offsets
+
+
+def write_safetensors(
+    path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Writes tensors by name, sorted.
+
+    Args:
+      path: of the file; replaced if it exists.
+      tensors: of dtypes that the format has.
+
+    Raises:
+      ValueError: a tensor has another dtype.
+    """
+    names = {str(np.dtype(d)): name for name, d in _DTYPES.items() if name != "BF16"}
+    header: dict[str, Any] = {"__metadata__": {"format": "vis_jax"}}
+    arrays, offset = [], 0
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name]).reshape(np.shape(tensors[name]))
+        if str(array.dtype) not in names:
+            raise ValueError(f"{name}: expected one of {[*names]}, got {array.dtype}")
+        header[name] = {
+            "dtype": names[str(array.dtype)],
+            "shape": [*array.shape],
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        arrays.append(array)
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format asks for numbers at multiples of 8
+    with open(path, "wb") as file:
+        file.write(np.array(len(text), "<u8").tobytes() + text)
+        for array in arrays:
+            file.write(array.data if array.size else b"")

@@ -57,7 +57,7 @@ def _drawn(image: np.ndarray, frame: FrameResult, names: Sequence[str]) -> np.nd
     return draw_frame(
         image,
         frame.masks[shown],
-        frame.track_ids[shown],
+        frame.ids[shown],
         labels=frame.labels[shown],
         names=names,
         scores=frame.scores[shown],

@@ -133,7 +133,7 @@ def predict(
             frames.check_all_taken()
         with clock("writing"):
             result = collector.result(count, (source.height, source.width))
-            _of_source(result, source, categories).save(folder)
+            of_source(result, source, categories).save(folder)
             publish(folder, output, (IDS, VIDEO, TRACKS, INFO, RESULTS))
     seconds = time.perf_counter() - begin
     return Done(_outputs(output, wanted), count, first, seconds, stop.asked)
@@ -282,9 +282,10 @@ def _check_frame(
         )
 
 
-def _of_source(
+def of_source(
     found: VideoResult, source: Source, categories: Sequence[tuple[int, str]]
 ) -> VideoResult:
+    """The tracks with the names of the video, its frames and their classes."""
     return dataclasses.replace(
         found,
         fps=source.fps,

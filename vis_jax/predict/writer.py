@@ -90,13 +90,13 @@ class Writer:
             masks = shown._replace(size=self._size).masks
         if self._ids is not None:
             with self._clock("writing"):
-                self._ids.write(id_map(masks, shown.track_ids, shown.scores))
+                self._ids.write(id_map(masks, shown.ids, shown.scores))
         if self._video is not None and pixels is not None:
             with self._clock("drawing"):
                 drawn = draw_frame(
                     pixels,
                     masks,
-                    shown.track_ids,
+                    shown.ids,
                     labels=shown.labels,
                     names=self._names,
                     scores=shown.scores,
@@ -107,7 +107,7 @@ class Writer:
     def _line(self, seconds: float, found: FrameResult) -> str:
         """A frame as JSON."""
         columns = zip(
-            found.track_ids.tolist(),
+            found.ids.tolist(),
             found.labels.tolist(),
             found.scores.tolist(),
             found.boxes.astype(int).tolist(),

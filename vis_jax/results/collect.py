@@ -64,7 +64,7 @@ class Collector:
                 )
         counts = [rle["counts"] for rle in frame.segmentations]
         start = self._spill.append(b"".join(counts))
-        for number, data in zip(frame.track_ids.tolist(), counts, strict=True):
+        for number, data in zip(frame.ids.tolist(), counts, strict=True):
             self._live[number].masks.add(frame.frame, start, len(data))
             start += len(data)
 

@@ -27,7 +27,7 @@ class FrameResult(NamedTuple):
     size: tuple[int, int] = (0, 0)
 
     @property
-    def track_ids(self) -> np.ndarray:
+    def ids(self) -> np.ndarray:
         """int32 [n], 1, 2, .."""
         return self.tracks.ids[self.rows]
 

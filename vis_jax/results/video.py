@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 RESULTS, INFO = "results.json", "video.json"
 VIDEO_ID = 1  # of the only video in the results
+
+
+class Track(NamedTuple):
+    """One entry of a result, without its masks."""
+
+    id: int  # 1, 2, ..
+    label: str  # name of its class
+    score: float  # in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,19 @@ class VideoResult:
     categories: tuple[tuple[int, str], ...] = ()  # (category id, name) of the labels
     name: str = "video"
     file_names: tuple[str, ...] = field(default=(), repr=False)  # (): made from `name`
+
+    @property
+    def tracks(self) -> list[Track]:
+        """All entries, in the order of `masks(t)` and `boxes(t)`.
+
+        Without categories a label is a number as text.
+        """
+        names = [name for _, name in self.categories]
+        columns = (self.track_ids.tolist(), self.labels.tolist(), self.scores.tolist())
+        return [
+            Track(number, names[label] if names else str(label), score)
+            for number, label, score in zip(*columns, strict=True)
+        ]
 
     @property
     def best_entries(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from vis_jax.training.damage import (
 from vis_jax.training.distributed import all_agree, wait_for_all
 from vis_jax.training.state import TrainState
 from vis_jax.training.tree_check import MismatchError, check_same_tree
+from vis_jax.training.weights_file import has_weights, read_weights
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # folder beside it, of steps that could not be read
@@ -207,11 +208,13 @@ def load_variables(path: str | os.PathLike) -> dict[str, dict]:
 
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
-        the folder of one step or of `save_variables`.
+        the folder of one step, of `save_variables` or of `write_weights`.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
+    if has_weights(path):
+        return read_weights(path)
     quieten_orbax()
     folder = _find(_absolute(path))
     with (

@@ -1,0 +1,126 @@
+"""Configs as files have them: a Python file, or the JSON of a training run.
+
+Everything wrong with one is a ValueError in one line, also in the user's own file.
+"""
+
+import json
+import os
+import runpy
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from vis_jax.settings import CONFIG_FILE
+
+
+def read_recipe(text: str) -> dict:
+    """The fields of a config file.
+
+    Args:
+      text: a Python file with `get_config()`, such as configs/ifr_shapes.py, or the
+        same with :name=value,.. behind it for `get_config('name=value,..')`.
+
+    Raises:
+      ValueError: there is no such file, or it gives no config.
+    """
+    path, colon, argument = text.partition(":")
+    if not epath.Path(path).is_file():
+        raise ValueError(f"--config: expected a Python file, got {path}: no such file")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise ValueError("expected a function get_config()")
+        config = get_config(argument) if colon else get_config()
+    except Exception as error:  # the user's own code
+        raise ValueError(f"--config {path}{_place(error, path)}") from error
+    if not isinstance(config, ConfigDict):
+        got = type(config).__name__
+        raise ValueError(f"--config {path}: expected a ConfigDict, got {got}")
+    return config.to_dict()
+
+
+def read_saved(path: epath.PathLike) -> dict:
+    """The fields of the config.json of a run.
+
+    Raises:
+      ValueError: it cannot be read, or is no JSON object; names it.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        got = type(content).__name__
+        raise ValueError(f"{path}: expected a JSON object, got {got}")
+    with naming_place(os.fspath(path)):
+        try:
+            return ConfigDict(content).to_dict()
+        except RecursionError as error:
+            raise ValueError("expected settings, got too deep a nesting") from error
+
+
+def saved_in(folder: epath.PathLike) -> epath.Path:
+    """Where a run has its config."""
+    return epath.Path(folder) / CONFIG_FILE
+
+
+def set_field(recipe: dict, path: str, value: Any) -> None:
+    """Sets a field of a config by its path, such as test.tracker.
+
+    Args:
+      recipe: nested fields; changed. Sections that are missing are made.
+      path: of the field.
+      value: of the field; of a section its fields, and those not given are kept.
+
+    Raises:
+      ValueError: a field has that name, where a section should have it.
+    """
+    *parents, name = path.split(".")
+    node = recipe
+    for depth, part in enumerate(parents, 1):
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            place = ".".join(parents[:depth])
+            raise ValueError(f"{place}: expected fields and values, got {node!r}")
+    if isinstance(value, Mapping) and isinstance(node.get(name), dict):
+        for inner, one in value.items():
+            set_field(recipe, f"{path}.{inner}", one)
+        return
+    node[name] = value
+
+
+def read_json(path: epath.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      ValueError: it is missing or cut; names it.
+    """
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: expected a JSON file, got none") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected JSON, got too deep a nesting") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, got {error}") from error
+
+
+@contextmanager
+def naming_place(place: str) -> Iterator[None]:
+    """Puts the place of a config before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _place(error: Exception, path: str) -> str:
+    """Where in the file, and what: `, line 3: NameError: ..`."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}: {error.msg}"
+    if isinstance(error, ValueError):  # says by itself what was expected
+        return f": {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f", line {frame.lineno}" for frame in frames if frame.filename == path]
+    return f"{(lines or [''])[-1]}: {type(error).__name__}: {error}"

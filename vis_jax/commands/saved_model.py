@@ -1,0 +1,183 @@
+"""Models as folders have them: a run, a checkpoint, the output of `convert`, a hub's.
+
+A folder of a model hub has config.json, categories.json and model.safetensors.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from etils import epath
+
+from vis_jax.commands import parts
+from vis_jax.commands.config_file import (
+    naming_place,
+    read_recipe,
+    read_saved,
+    set_field,
+)
+from vis_jax.settings import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
+
+_UP = 2  # folders from that of a step to that of its run
+
+
+class SavedModel(NamedTuple):
+    """A model, and what it needs to run."""
+
+    config: "RunSettings"
+    categories: tuple[tuple[int, str], ...]  # (category id, name) of labels 0, 1, ..
+    system: "System"
+    variables: dict  # NumPy arrays
+
+
+def read_model(
+    path: epath.PathLike,
+    fields: Mapping[str, Any],
+    *,
+    config: str | os.PathLike | Mapping | None = None,
+    categories: str | os.PathLike | Sequence[str] | None = None,
+) -> SavedModel:
+    """Reads a model.
+
+    Args:
+      path: the folder of a run, of a checkpoint of it, of the output of `convert`, or
+        in the layout of a model hub.
+      fields: of the config by path, such as test.tracker, which are changed.
+      config: see `read_settings_of`; None for the one in the folder or around it.
+      categories: an annotation file with the classes, or their names in order; None for
+        those in the folder or around it.
+
+    Raises:
+      ValueError: something of it is missing, damaged, or does not fit the rest.
+    """
+    from vis_jax.commands.run_settings import with_classes
+
+    folder = epath.Path(path)
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise ValueError(
+            f"{path}: expected the folder of a run, of a checkpoint or in the layout of"
+            f" a model hub, got {got}"
+        )
+    if config is None:
+        config = _around(folder, CONFIG_FILE, "config", "'configs/ifr_r50.py'")
+    settings = read_settings_of(config, fields)
+    if categories is None:
+        text = "an annotation file, or names"
+        home = _around(folder, parts.CATEGORIES_FILE, "categories", text).parent
+        classes = tuple(parts.read_categories(home))
+    else:
+        classes = _given_classes(categories)
+    settings = with_classes(settings, len(classes))
+    system = parts.build_system(settings)
+    variables = parts.load_model(system, os.fspath(path))
+    return SavedModel(settings, classes, system, variables)
+
+
+def read_settings_of(
+    config: str | os.PathLike | Mapping, fields: Mapping[str, Any]
+) -> "RunSettings":
+    """The settings of a config, with some fields changed.
+
+    Args:
+      config: a Python file as --config takes it, the config.json of a run, or fields.
+      fields: values by path, such as test.tracker, or those of a section by its path.
+
+    Raises:
+      ValueError: there is no such config, or a field is unknown, missing or out of its
+        range.
+    """
+    from vis_jax.commands.run_settings import read_run
+
+    if isinstance(config, Mapping):
+        place, recipe = "config", _copied(config)
+    elif os.fspath(config).endswith(".json"):
+        place, recipe = os.fspath(config), read_saved(config)
+        if "model_type" in recipe:
+            raise ValueError(
+                f"{place}: expected the config of a vis_jax run, got that of a Hugging"
+                " Face model; `vis-jax convert --kind huggingface` makes a run of it"
+            )
+    else:
+        place, recipe = f"--config {os.fspath(config)}", read_recipe(os.fspath(config))
+    with naming_place(place):
+        read_run(recipe)  # what is wrong now is not of `fields`
+    for name, value in fields.items():
+        set_field(recipe, name, value)
+    return read_run(recipe)
+
+
+def write_model(folder: str | os.PathLike, model: SavedModel) -> None:
+    """Writes a model in the layout of a model hub, whole or not at all.
+
+    Where its data and its first weights were is left out of its config.
+
+    Args:
+      folder: that does not exist, on a local disk; made with its parents.
+      model: what to write.
+
+    Raises:
+      ValueError: the folder exists.
+      OSError: a file cannot be written, as on a full disk; names the file.
+    """
+    from data_pipeline.datasets.dataset import Category
+    from vis_jax.training.run_config import write_config
+    from vis_jax.training.weights_file import write_weights
+
+    output = Path(folder)
+    if output.exists():
+        raise ValueError(f"{folder}: expected a new folder, got one that exists")
+    config = dataclasses.replace(
+        model.config,
+        init_from="",
+        init_fresh=(),
+        data=dataclasses.replace(model.config.data, root=""),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = epath.Path(output.with_name(f".{output.name}.partial-{os.getpid()}"))
+    try:
+        temporary.mkdir()
+        write_weights(temporary, model.variables)
+        categories = [Category(number, name) for number, name in model.categories]
+        parts.write_categories(temporary, categories)
+        write_config(config, os.fspath(temporary))
+        temporary.rename(output)
+    finally:
+        if temporary.exists():
+            temporary.rmtree()
+
+
+def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath.Path:
+    """The file of that name in a folder, or in one of those around it."""
+    absolute = folder if "://" in os.fspath(folder) else folder.resolve()
+    for place in (absolute, *[*absolute.parents][:_UP]):
+        if (place / name).is_file():
+            return place / name
+    raise ValueError(
+        f"{os.fspath(folder)}: expected {name} in it or in the run around it, got none;"
+        f" give {argument}=, such as {example}"
+    )
+
+
+def _given_classes(
+    categories: str | os.PathLike | Sequence[str],
+) -> tuple[tuple[int, str], ...]:
+    """Those of an annotation file, or names with the ids 1, 2, .."""
+    if isinstance(categories, str | os.PathLike):
+        found = parts.annotated_categories(os.fspath(categories))
+        return tuple((one.category_id, one.name) for one in found)
+    return tuple(enumerate(categories, start=1))
+
+
+def _copied(fields: Mapping) -> dict:
+    """Nested fields, which can be changed."""
+    return {
+        name: _copied(value) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
