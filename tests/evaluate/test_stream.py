@@ -177,6 +177,31 @@ def test_frames_come_out_while_the_video_is_read():
     assert all(seconds > 0 for seconds in clock.seconds.values())
 
 
+def test_objects_without_a_free_track_are_told_once_and_counted(caplog):
+    """A clip of two frames that each loses one object."""
+
+    def step(variables, state, clip: Clip):
+        found = Predictions(
+            class_probs=jnp.ones((1, 1)),
+            track_ids=jnp.ones(1, jnp.int32),
+            valid=jnp.ones(1, bool),
+            slots=jnp.full((2, 1), -1),
+            mask_logits=jnp.zeros((2, 1, 4, 4)),
+            lost=state,
+        )
+        return state + 1, found
+
+    start = lambda clip: jnp.zeros((), jnp.int32)  # noqa: E731
+    system = _late(0)._replace(start=start, step=step)
+    stream = make_stream(system, {}, TestSettings(short_side=32))
+    with caplog.at_level("WARNING", logger="absl"):
+        assert len(list(stream(_images(6)))) == 6
+    assert [record.getMessage() for record in caplog.records] == [
+        "frame 2: no track is free for another object: raise test.tracks",
+        "2 objects of a video found no free track",
+    ]
+
+
 def test_an_error_of_the_reader_comes_after_the_clips_before_it():
     def broken():
         yield from _images(5)
