@@ -263,6 +263,10 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path):
         words = ("--source", tmp_path / source, "--output", output, "--pngs")
         outcome = call("predict", "--workdir", workdir, *words, "--score_threshold=0")
         assert outcome.code == 0, outcome
+        (line,) = re.findall("^seconds +(.*)$", outcome.out, re.M)
+        measured = {part.split()[0] for part in line.split(", ")}
+        assert measured == {"decode", "model", "masks", "drawing", "writing"}
+        assert re.search(r"^frames/s +[\d.]+ \(3 in [\d.]+ s\)$", outcome.out, re.M)
         drawn = open_source(output / "video.mp4")
         assert (len(list(drawn)), drawn.height, drawn.width) == (3, 50, 70)
         results = json.loads((output / "results.json").read_text())
