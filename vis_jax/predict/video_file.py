@@ -177,13 +177,14 @@ def _open(source: Input) -> "InputContainer":
     import av
 
     # Titles are in any code.
-    return av.open(
+    container = av.open(
         source.file,
         format=source.format,
         options=dict(source.options) | {"protocol_whitelist": source.protocols},
         metadata_errors="replace",
         timeout=source.wait,
     )
+    return cast("InputContainer", container)
 
 
 def _stream(source: Input, container: "InputContainer") -> "VideoStream":
