@@ -60,6 +60,7 @@ class Footage:
         names = tuple(f"{t:05d}.jpg" for t in range(frames))
         self.videos = (Video(1, "long", HEIGHT, WIDTH, frames, names),)
         self.categories = tuple(Category(i, f"class {i}") for i in range(1, 9))
+        self.objects = 0  # masks so far
         self._every = max(frames // POINTS, 1)
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
@@ -78,6 +79,16 @@ class Footage:
             arrays = sum(array.nbytes for array in jax.live_arrays()) / 1e6
             self.points.append((t + 1, resident(), arrays))
         return make_frame(t)
+
+    def counted(self, stream):
+        """The stream, with its masks counted."""
+
+        def run(frames, **options):
+            for found in stream(frames, **options):
+                self.objects += len(found.rows)
+                yield found
+
+        return run
 
     def truth(self, index: int):
         """No tracks."""
@@ -116,7 +127,10 @@ def measure(system_name: str, task: str, frames: int) -> None:
     shapes = batch_shapes(B=1, T=2, H=HEIGHT, W=WIDTH, M=1)
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     variables = jax.jit(system.init)(jax.random.key(0), batch)
-    stream = make_stream(system, variables, run.test)
+    if system_name == "ifr":  # its bias says at first that nothing is an object
+        heads = variables["params"]["decoder"]["heads"]
+        heads["class_embed"]["bias"] = np.zeros(len(footage.categories), np.float32)
+    stream = footage.counted(make_stream(system, variables, run.test))
     with tempfile.TemporaryDirectory() as folder:
         if task == "predict":
             predict_all(footage, stream, run.test.top, Path(folder) / "out")
@@ -156,10 +170,9 @@ def report(system_name: str, task: str, footage: Footage) -> None:
         ]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     count = footage.videos[0].length
-    print(
-        f"{system_name:<16} {task:<9} {count:6} {slopes[0]:>8} {slopes[1]:>8}", end=""
-    )
-    print(f" {peak:9.0f}")
+    each = footage.objects / count
+    print(f"{system_name:<16} {task:<9} {count:6} {each:5.1f}", end="")
+    print(f" {slopes[0]:>8} {slopes[1]:>8} {peak:9.0f}")
     for i, name in ((1, "resident"), (2, "arrays")):
         print(f"  {name:<9}" + " ".join(f"{value:.1f}" for value in points[:, i]))
     sys.stdout.flush()
@@ -176,8 +189,9 @@ def main() -> None:
     if args.here:
         measure(args.systems[0], args.tasks[0], args.frames[0])
         return
-    print("MB per 1,000 frames; peak and points in MB")
-    print("system           task      frames resident   arrays      peak", flush=True)
+    print("Masks of a frame; MB per 1,000 frames; peak and points in MB")
+    print("system           task      frames masks resident   arrays      peak")
+    sys.stdout.flush()
     for system in args.systems:
         for task in args.tasks:
             for frames in args.frames:

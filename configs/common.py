@@ -183,7 +183,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         data=dict(
             name="moving_shapes", root="", held_out=(), frames=2, frame_range=3,
             short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
-            batch_size=2, stills=dict(share=0.0),
+            batch_size=2, joint=dict(root=""), stills=dict(share=0.0),
             shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
         ),
         model=dict(

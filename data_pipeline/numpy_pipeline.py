@@ -35,7 +35,7 @@ def train_batches(
     decoders may differ by a grey level.
 
     Args:
-      dataset: no mixture with images.
+      dataset: no `Mixture`.
       clips: see `settings.Settings`; `short_side` must be that of the videos.
       seed, start_step, host_index, host_count: see `pipeline.train_batches`.
 
@@ -44,7 +44,9 @@ def train_batches(
     """
     check_dataset(dataset)
     if isinstance(dataset, Mixture):
-        raise ValueError("data.loader: expected 'tf' for images, got 'numpy'")
+        raise ValueError(
+            "data.loader: expected 'tf' for several sets or images, got 'numpy'"
+        )
     plans = plan_batches(
         dataset,
         clips,

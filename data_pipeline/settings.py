@@ -28,6 +28,15 @@ COCO_NAMES = (
     ("mouse", ""),
 )
 
+# The same for OVIS and YouTube-VIS 2019. The last three are a guess: RGNNVIS shares 23
+# categories, which gives 42 in all, and does not say which.
+OVIS_NAMES = (
+    ("Motorcycle", "motorbike"),
+    ("Poultry", "duck"),
+    ("Vehicle", "sedan"),
+    ("Bird", "eagle"),
+)
+
 
 @section
 class Shapes:
@@ -66,24 +75,36 @@ class Stills:
 
 
 @section
+class Joint:
+    """`data.joint`: a second set of videos, trained on together with the first."""
+
+    root: str = ""  # its folder; "" = none
+    split: str = "train"  # of it, to train on
+    # Pairs of a category of it and what the first set calls it; "" leaves it out. Those
+    # with no counterpart follow the categories of the first set.
+    names: tuple[tuple[str, str], ...] = OVIS_NAMES
+    evaluate: Literal["first", "second"] = "first"  # the set that `test` means
+
+
+@section
 class Near:
     """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
 
-    kind: Literal["near"] = "near"
+    kind: Literal["near"] = "near"  # how frames are drawn: near, run or steps
 
 
 @section
 class Run:
     """`data.sampling`: consecutive frames."""
 
-    kind: Literal["run"] = "run"
+    kind: Literal["run"] = "run"  # how frames are drawn: near, run or steps
 
 
 @section
 class Steps:
     """`data.sampling`: frames in order, some of those between left out."""
 
-    kind: Literal["steps"] = "steps"
+    kind: Literal["steps"] = "steps"  # how frames are drawn: near, run or steps
     max_step: Count = 3  # each frame is 1 to this many after the one before
 
 
@@ -95,6 +116,7 @@ class Settings:
     root: str = ""  # its folder; moving shapes have none
     split: str = "train"  # of the data set, to train on
     held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
+    joint: Joint = Joint()
     stills: Stills = Stills()
     shapes: Shapes = Shapes()
     # numpy: without TensorFlow, for videos that need no resizing.
@@ -128,6 +150,8 @@ class Settings:
             raise ValueError(f"crop: expected (smallest, largest), got {self.crop}")
         if self.zoom is not None:
             self._check_zoom(self.zoom)
+        if self.joint.root:
+            self._check_joint()
         most = 2 * self.frame_range + 1
         if self.sampling.kind == "near" and self.frames > most:
             raise ValueError(
@@ -140,3 +164,14 @@ class Settings:
             raise ValueError(f"zoom: expected (least, most), got {zoom}")
         if self.crop is not None:
             raise ValueError(f"crop: expected None with zoom, got {self.crop}")
+
+    def _check_joint(self) -> None:
+        if self.name in ("moving_shapes", "coco"):
+            raise ValueError(
+                f"joint.root: expected none with name {self.name!r}, got"
+                f" {self.joint.root!r}"
+            )
+        if self.stills.share:
+            raise ValueError(
+                f"stills.share: expected 0 with joint.root, got {self.stills.share}"
+            )

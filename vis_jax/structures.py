@@ -44,8 +44,9 @@ class Predictions(NamedTuple):
 
     Axes: S track slots, F frames, D masks of a frame, K classes, h w cells of a mask.
     Masks are kept by frame, each with the slot of its track: most tracks of a long
-    video are not in a frame. The score of a track is the probability of its best class.
-    Which frames of the video the F frames are, `systems.system.Window` says.
+    video are not in a frame. A slot has one track for all frames of a step. The score
+    of a track is the probability of its best class. Which frames of the video the F
+    frames are, `systems.system.Window` says.
     """
 
     class_probs: Float32[

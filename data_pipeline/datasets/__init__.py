@@ -1,11 +1,19 @@
 """The data sets by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from data_pipeline.augment.pseudo_clip import Motion
 from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.datasets.joint import JointClips
+from data_pipeline.datasets.joint_videos import (
+    HasLabels,
+    JointVideos,
+    join_categories,
+    relabel,
+)
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
 from data_pipeline.datasets.ytvis_json import Track
@@ -13,6 +21,11 @@ from data_pipeline.datasets.ytvis_layout import is_tfds
 from data_pipeline.errors import DataError
 from data_pipeline.settings import Settings
 from vis_jax.settings import to_dict
+
+
+@runtime_checkable
+class Videos(Dataset, HasLabels, Protocol):
+    """Videos with annotations in memory, of a folder or of records."""
 
 
 def make_dataset(config: Settings, part_or_split: str = "train") -> Dataset:
@@ -23,12 +36,16 @@ def make_dataset(config: Settings, part_or_split: str = "train") -> Dataset:
         is read.
       part_or_split: "train" is `config.split` without the held-out videos, "held_out"
         is those, "all" is both; any other is the name of a split, taken whole. For
-        moving shapes "train" and "all" are `config.split`, "held_out" is "val".
+        moving shapes "train" and "all" are `config.split`, "held_out" is "val". Of two
+        sets (`config.joint`) it is that of `joint.evaluate`, with all categories.
 
     Raises:
       ValueError: settings that do not fit each other.
       DataError: a defect of the files.
     """
+    if config.joint.root:
+        first, second, _ = _both(config, part_or_split, config.joint.evaluate)
+        return first if config.joint.evaluate == "first" else second
     return DATASETS[config.name](config, part_or_split)
 
 
@@ -37,12 +54,18 @@ def make_training_set(config: Settings) -> Dataset:
 
     Args:
       config: as for `make_dataset`. If `stills.share` is more than 0, this share of the
-        clips is of images in motion; of COCO as `name`, all are.
+        clips is of images in motion; of COCO as `name`, all are. With `joint.root` the
+        videos are those of two sets.
 
     Raises:
       ValueError: settings that do not fit each other.
       DataError: a defect of the files; no object to train on.
     """
+    if config.joint.root:
+        first, second, added = _both(config, "train", "both")
+        _check_annotated(first, config.root)
+        _check_annotated(second, config.joint.root)
+        return JointVideos(first, second, added=added)
     dataset = make_dataset(config, "train")
     _check_annotated(dataset, config.root)
     stills = config.stills
@@ -73,6 +96,34 @@ def _check_annotated(dataset: Dataset, root: str) -> None:
         raise DataError(place, field="annotations", expected=expected, got="none")
 
 
+def _both(
+    config: Settings, part_or_split: str, wanted: str
+) -> tuple[Videos, Videos, int]:
+    """Both sets of videos with the categories of both, and how many the second adds.
+
+    Args:
+      config: the section `data`.
+      part_or_split: of the wanted set, or sets; of the other, what is trained on.
+      wanted: "first", "second" or "both".
+    """
+    joint = config.joint
+    other = replace(config, root=joint.root, split=joint.split, held_out=())
+    parts = {
+        name: part_or_split if wanted in (name, "both") else "train"
+        for name in ("first", "second")
+    }
+    first, second = _folder(config, parts["first"]), _folder(other, parts["second"])
+    categories, labels = join_categories(
+        first.categories, second.categories, joint.names
+    )
+    known = len(first.categories)
+    return (
+        relabel(first, categories, range(known)),
+        relabel(second, categories, labels),
+        len(categories) - known,
+    )
+
+
 def _coco(config: Settings, part_or_split: str) -> CocoImages:
     if part_or_split == "held_out" or (part_or_split in PARTS and config.held_out):
         raise ValueError("data.held_out: expected none, as COCO has a split for that")
@@ -80,10 +131,10 @@ def _coco(config: Settings, part_or_split: str) -> CocoImages:
     return CocoImages(config.root, split)
 
 
-def _folder(config: Settings, part_or_split: str) -> Dataset:
+def _folder(config: Settings, part_or_split: str) -> Videos:
     whole = part_or_split not in PARTS
     split = part_or_split if whole else config.split
-    reader: Callable[..., Dataset] = YouTubeVis
+    reader: Callable[..., Videos] = YouTubeVis
     if is_tfds(config.root, split):
         # Importing TFDS takes a while, which readers of other data sets are spared.
         from data_pipeline.datasets.ytvis_tfds import TfdsVideos

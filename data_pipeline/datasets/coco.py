@@ -110,21 +110,24 @@ def match_categories(
       names: pairs of a name in `found` and one in `wanted`, or "" for none. Pairs with
         a name that is not there say nothing.
     """
-    places = {_plain(category.name): k for k, category in enumerate(wanted)}
+    places = {plain_name(category.name): k for k, category in enumerate(wanted)}
     labels: dict[int, int | None] = {}
     for category in found:
         pairs = [
-            other for name, other in names if _plain(name) == _plain(category.name)
+            other
+            for name, other in names
+            if plain_name(name) == plain_name(category.name)
         ]
-        options = [places.get(_plain(other)) for other in pairs if other]
+        options = [places.get(plain_name(other)) for other in pairs if other]
         if "" not in pairs:
-            options.append(places.get(_plain(category.name)))
+            options.append(places.get(plain_name(category.name)))
         known = [label for label in options if label is not None]
         labels[category.category_id] = known[0] if known else None
     return labels
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name by which categories are matched."""
     return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 

@@ -11,7 +11,7 @@ from data_pipeline.schema import BATCH
 from tests.command_line import call, error_of
 from vis_jax.commands.dry_run import _count
 from vis_jax.structures import LossAux
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, Window
 from vis_jax.training.dry_run import batch_shapes, estimate
 from vis_jax.training.run_config import RunSettings
 
@@ -38,7 +38,7 @@ def product_system():
     def step(variables, tracks, clip):
         return tracks, scores(variables, clip.images)
 
-    return System(init, loss, lambda clip: (), step)
+    return System(init, loss, lambda clip: (), step, Window(None, None))
 
 
 def test_counts_by_hand():

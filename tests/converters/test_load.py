@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.golden.backbones import shapes_of as backbone_shapes
 from tests.golden.cases import load
 from tests.golden.mask2former import settings_of_case, shapes_of
 from vis_jax.backbones.resnet import ResNet
@@ -38,12 +39,6 @@ def model_shapes(kind="m2f_vis", *, loss="ce", **changes):
         part, _, name = path.rpartition(".")
         (config["model"][part] if part else config["model"])[name] = value
     return shapes_of(build_model(read_settings(Settings, config)))
-
-
-def backbone_shapes(model):
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    return {name: {"backbone": tree} for name, tree in shapes.items()}
 
 
 def same_values(a, b):
@@ -113,6 +108,7 @@ def test_old_and_released_spellings_are_accepted():
     same_values(converted()[0], theirs)
 
 
+@pytest.mark.slow
 def test_video_model_with_other_classes_fewer_queries_and_another_window():
     shapes = model_shapes(
         **{
@@ -129,6 +125,7 @@ def test_video_model_with_other_classes_fewer_queries_and_another_window():
     np.testing.assert_array_equal(queries, stored[:50])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame_ffn", [True, False])
 def test_frame_decoder_starts_random_or_from_the_layers_it_resembles(frame_ffn):
     weights = weights_of_case()
@@ -151,6 +148,7 @@ def test_frame_decoder_starts_random_or_from_the_layers_it_resembles(frame_ffn):
         np.testing.assert_array_equal(ours.reshape(256, 256), value)
 
 
+@pytest.mark.slow
 def test_all_spellings_of_resnets_give_the_same_backbone():
     case = load("backbone_resnet50")
     shapes = backbone_shapes(ResNet("50"))
@@ -174,6 +172,7 @@ def test_all_spellings_of_resnets_give_the_same_backbone():
     same_values(ours, theirs)
 
 
+@pytest.mark.slow
 def test_norms_that_train_scale_and_bias_have_them_among_the_parameters():
     weights = load("backbone_resnet50").weights("detectron2")
     fixed, _ = convert_tensors(weights, backbone_shapes(ResNet("50")), "resnet")
@@ -206,6 +205,7 @@ def test_microsofts_swin_leaves_the_output_norms_new():
     assert set(report.dropped) == {"norm.weight", "head.weight"}
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_initial_values_of_what_is_new(tmp_path):
     case = load("backbone_swin_tiny")
     shapes = backbone_shapes(Swin("tiny"))

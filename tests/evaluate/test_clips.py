@@ -64,14 +64,19 @@ def test_every_frame_is_final_once(count, stride, delay):
         np.testing.assert_array_equal(clip.images[: len(ids), 0, 0, 0], ids + 1)
         assert not clip.images[len(ids) :].any()
         assert not clip.images[:, 5:].any()
-        # No frame is read before it is needed to know which frames the next one has.
-        assert len(read) <= ids[-1] + 1 + stride
+        # No frame is read before it is needed to know where the next one begins.
+        assert len(read) <= ids[-1] + 1 + (1 if stride == 3 else stride)
         assert piece.first == clip.start - delay
         assert piece.rows <= 3 + delay
         final += range(piece.first, piece.first + piece.rows)
         lasts.append(bool(clip.last))
     assert [t for t in final if t >= 0] == list(range(count))
     assert lasts == [False] * (len(lasts) - 1) + [True]
+
+
+def test_clips_with_gaps_between_them_are_an_error():
+    with pytest.raises(ValueError, match="window.stride: expected 1 .. 3, .* got 4"):
+        list(pieces_of(_images(5), Window(3, 4), (5, 6)))
 
 
 def test_a_whole_video_is_one_padded_clip():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from data_pipeline.datasets.dataset import Truth
 from data_pipeline.datasets.head import Head
@@ -23,7 +24,7 @@ from vis_jax.evaluate.detections import (
     read_whole,
     save,
 )
-from vis_jax.evaluate.link import Rules, make_link
+from vis_jax.evaluate.link import Rules, make_link, pad
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.evaluate.masks import run_lengths
 from vis_jax.evaluate.oracles import (
@@ -35,7 +36,12 @@ from vis_jax.evaluate.oracles import (
     objects,
 )
 from vis_jax.structures import Detections
-from vis_jax.systems.detect_then_track import Appearance, Detector, TestSettings
+from vis_jax.systems.detect_then_track import (
+    Appearance,
+    Detector,
+    TestSettings,
+    start_and_step,
+)
 from vis_jax.trackers import TRACKERS
 from vis_jax.trackers.tracker import Tracked, Tracker
 
@@ -211,11 +217,44 @@ def test_masks_of_the_tracker_itself_replace_those_detected(dataset, seen):
     found = run(seen.piece, seen.detections)
     expected = np.zeros((48, 72), bool)
     expected[:, 36:] = True
-    from pycocotools import mask as coco_mask
-
     (masks,) = found.segmentations
     np.testing.assert_array_equal(coco_mask.decode(masks[0]), expected)
     assert not any(coco_mask.decode(rle).any() for rle in masks[1:])
+
+
+def test_a_tracker_that_reads_features_gets_them_in_both_ways(dataset, seen):
+    """It follows the first detection of every frame whose first pixel is even."""
+
+    def track(variables, state, clip, detections, features=None):
+        even = features[:, 0, 0, 0] % 2 == 0  # here features are the images
+        first = jnp.arange(detections.valid.shape[1]) == 0
+        ids = jnp.where(even[:, None] & first[None], 1, 0).astype(jnp.int32)
+        return state, Tracked(ids, jnp.zeros((), jnp.int32))
+
+    tracker = Tracker(lambda clip, detections: (), track, reads_features=True)
+    found = pad(seen.detections.found, 8, CLASSES)
+    detector = detector_of(dataset, 0)._replace(detect=lambda *_: found)
+    start, step = start_and_step(detector, tracker, slots=1, classes=CLASSES, chunk=8)
+    clip = seen.piece.clip
+    _, said = jax.jit(step)({}, start(clip), clip)
+    even = (clip.images[:, 0, 0, 0] % 2 == 0) & clip.frame_valid
+    assert 0 < even.sum() < 6
+    np.testing.assert_array_equal(said.slots[:, 0] == 0, even & found.valid[:, 0])
+    run = make_link(tracker, detector, {}, Rules(1, CLASSES, 5, 4))
+    (masks,) = run(seen.piece, seen.detections).segmentations
+    areas = [coco_mask.area(rle) > 0 for rle in masks]
+    np.testing.assert_array_equal(areas, (said.slots[:, 0] == 0)[:6])
+
+
+def test_masks_of_its_own_and_what_a_tracker_says_of_them_agree(dataset, seen):
+    def track(variables, state, clip, detections, features=None):
+        ids = jnp.zeros(detections.valid.shape, jnp.int32)
+        return state, Tracked(ids, jnp.zeros((), jnp.int32), detections)
+
+    tracker = Tracker(lambda clip, detections: (), track)
+    run = make_link(tracker, detector_of(dataset, 0), {}, Rules(2, CLASSES, 5, 4))
+    with pytest.raises(ValueError, match="expected masks of its own if draws, False"):
+        run(seen.piece, seen.detections)
 
 
 def test_detections_on_disk_are_those_that_were_written(seen, tmp_path):

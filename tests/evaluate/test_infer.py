@@ -45,12 +45,12 @@ def test_is_enlarge_crop_resize(original):
         np.testing.assert_array_equal(masks[clear], (expected > 0)[clear])
 
 
-def _predictions(slots, logits, boxes=None, valid=(True, True, False)):
-    """Masks of two valid tracks and one that is not."""
+def _predictions(slots, logits, boxes=None):
+    """Masks of tracks, the third of which is not valid."""
     return Predictions(
-        class_probs=np.full((3, 1), 0.5, np.float32),
-        track_ids=np.array([7, 8, 9], np.int32),
-        valid=np.array(valid),
+        class_probs=np.full((4, 1), 0.5, np.float32),
+        track_ids=np.array([7, 8, 9, 6], np.int32),
+        valid=np.array([True, True, False, True]),
         slots=np.asarray(slots, np.int32),
         mask_logits=np.asarray(logits, np.float32),
         mask_boxes=None if boxes is None else np.asarray(boxes, np.float32),

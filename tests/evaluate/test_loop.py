@@ -5,6 +5,7 @@ import pytest
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.small_disk import files_up_to
+from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.loop import PARTIAL, evaluate
 from vis_jax.evaluate.masks import run_lengths
 from vis_jax.results.frame import FrameResult, LiveTracks
@@ -58,6 +59,13 @@ def test_a_full_disk_names_the_file_and_what_is_finished_stays(dataset, tmp_path
         (tmp_path / "whole" / "results.json").read_text()
     )
     assert model.asked == 3  # one of the first two videos did not fit
+
+
+def test_a_second_evaluation_in_the_folder_is_refused(dataset, tmp_path):
+    expected = r"results\.partial\.jsonl: expected no other evaluation"
+    with Finished(tmp_path, "one"), pytest.raises(ValueError, match=expected):
+        run(dataset, tmp_path, Model())
+    run(dataset, tmp_path, Model())
 
 
 class Stopped(Model):

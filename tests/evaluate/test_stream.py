@@ -2,8 +2,11 @@
 
 import functools
 import itertools
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +20,9 @@ from vis_jax.results.clock import Clock
 from vis_jax.results.collect import collect
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.mask_track_rcnn import build
-from vis_jax.systems.system import System, TestSettings, Window
+from vis_jax.systems.system import Render, System, TestSettings, Window
 
+ROOT = Path(__file__).parents[2]
 SIDE, FRAMES = 64, 6
 
 
@@ -120,6 +124,29 @@ def test_what_comes_late_is_said_of_the_right_frame(count, delay):
     assert list(stream(frames[:0])) == []
 
 
+def test_masks_are_rendered_as_the_system_says():
+    """Two tracks that fill the frame; the second is surer."""
+
+    def step(variables, state, clip: Clip):
+        found = Predictions(
+            class_probs=jnp.full((2, 1), 0.5),
+            track_ids=jnp.arange(1, 3),
+            valid=jnp.ones(2, bool),
+            slots=jnp.tile(jnp.arange(2), (2, 1)),
+            mask_logits=jnp.tile(
+                jnp.asarray([1.0, 2.0])[None, :, None, None], (2, 1, 4, 4)
+            ),
+        )
+        return state, found
+
+    base = _late(0)._replace(start=lambda clip: (), step=step)
+    for overlap, areas in (("independent", [9, 9]), ("argmax", [0, 9]), ("rank", [9])):
+        system = base._replace(render=Render(overlap))
+        stream = make_stream(system, {}, TestSettings(size=(32, 32)))
+        for frame in stream(np.zeros((2, 3, 3, 3), np.uint8)):
+            assert frame.masks.sum((1, 2)).tolist() == areas
+
+
 def _images(count):
     for t in range(count):
         frame = np.zeros((32, 32, 3), np.uint8)
@@ -150,21 +177,68 @@ def test_frames_come_out_while_the_video_is_read():
     assert all(seconds > 0 for seconds in clock.seconds.values())
 
 
-def test_an_error_of_the_reader_reaches_the_one_who_asks():
+def test_objects_without_a_free_track_are_told_once_and_counted(caplog):
+    """A clip of two frames that each loses one object."""
+
+    def step(variables, state, clip: Clip):
+        found = Predictions(
+            class_probs=jnp.ones((1, 1)),
+            track_ids=jnp.ones(1, jnp.int32),
+            valid=jnp.ones(1, bool),
+            slots=jnp.full((2, 1), -1),
+            mask_logits=jnp.zeros((2, 1, 4, 4)),
+            lost=state,
+        )
+        return state + 1, found
+
+    start = lambda clip: jnp.zeros((), jnp.int32)  # noqa: E731
+    system = _late(0)._replace(start=start, step=step)
+    stream = make_stream(system, {}, TestSettings(short_side=32))
+    with caplog.at_level("WARNING", logger="absl"):
+        assert len(list(stream(_images(6)))) == 6
+    assert [record.getMessage() for record in caplog.records] == [
+        "frame 2: no track is free for another object: raise test.tracks",
+        "2 objects of a video found no free track",
+    ]
+
+
+def test_an_error_of_the_reader_comes_after_the_clips_before_it():
     def broken():
         yield from _images(5)
+        time.sleep(0.3)
         raise ValueError("frame 5: broken")
 
+    stream, found = make_stream(_late(0), {}, TestSettings(short_side=32)), []
+    with pytest.raises(ValueError, match="frame 5: broken"):
+        for frame in stream(broken()):
+            found.append(frame.frame)
+    assert found == [0, 1, 2, 3]
+
+
+def test_nobody_waits_for_a_reader_that_is_stuck():
+    """Neither who leaves early, nor the end of the process."""
+    code = """
+import sys, time
+from vis_jax.evaluate.ahead import Ahead
+def stuck():
+    yield 1
+    time.sleep(600)
+with Ahead(stuck()) as ahead:
+    assert ahead.take() == 1
+sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60)
+    assert done.returncode == 7
+
+
+def test_the_thread_ends_with_the_stream():
     stream = make_stream(_late(0), {}, TestSettings(short_side=32))
-    found = []
-    with pytest.raises(ValueError, match="frame 5: broken"):
-        found += stream(broken())
-    before = threading.active_count()
-    with pytest.raises(ValueError, match="frame 5: broken"):
-        for _ in stream(broken()):
-            pass
+    endless = stream(itertools.cycle(_images(1)))
+    next(endless)
+    assert "ahead" in {thread.name for thread in threading.enumerate()}
+    endless.close()
     for _ in range(100):
-        if threading.active_count() <= before:
-            break
-        time.sleep(0.02)
-    assert threading.active_count() <= before  # no thread is left
+        if "ahead" not in {thread.name for thread in threading.enumerate()}:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a thread is left")

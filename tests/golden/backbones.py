@@ -1,7 +1,10 @@
 """Our backbones on the stored cases of ResNet-50 and Swin-T."""
 
+import functools
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tests.compiled import compiled
@@ -14,10 +17,17 @@ from vis_jax.converters.load import convert_tensors
 _MOMENTUM = 0.1  # of torchvision's running statistics
 
 
-def converted(model: nn.Module, weights: dict, images: np.ndarray, kind: str) -> dict:
-    """The weights of a backbone, by the public converter."""
+@functools.cache
+def shapes_of(model: nn.Module) -> dict:
+    """Shapes of the variables of a backbone, whatever the size of its images."""
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    shapes = {name: {"backbone": tree} for name, tree in shapes.items()}
+    return {name: {"backbone": tree} for name, tree in shapes.items()}
+
+
+def converted(model: nn.Module, weights: dict, kind: str) -> dict:
+    """The weights of a backbone, by the public converter."""
+    shapes = shapes_of(model)
     variables, report = convert_tensors(weights, shapes, kind)
     if report.new:
         raise ValueError(f"expected every parameter to be filled, not {report.new}")
@@ -47,13 +57,13 @@ def compare_resnet(case: Case) -> dict[str, np.ndarray]:
     images = nhwc(case.arrays["image"])
     model = ResNet("50")
     run = compiled(_part(model, "stem"))
-    variables = converted(model, case.weights("detectron2"), images, "resnet")
+    variables = converted(model, case.weights("detectron2"), "resnet")
     features, stem = run(variables, images)
     results = {"detectron2/stem": nchw(stem)}
     results |= {f"detectron2/{name}": nchw(x) for name, x in features.items()}
 
     weights = case.weights("torchvision")
-    variables = converted(model, weights, images, "resnet")
+    variables = converted(model, weights, "resnet")
     results |= _torchvision("eval", *run(variables, images), weights)
     interceptor = BatchStatistics()
 
@@ -120,10 +130,9 @@ def compare_swin(case: Case) -> dict[str, np.ndarray]:
     settings = case.manifest["settings"]
     model = Swin("tiny", window=settings["window_size"], drop_path=0.0)
     count = sum(name.endswith("/image") for name in case.arrays)
-    weights, results = case.weights(), {}
+    variables, results = converted(model, case.weights(), "swin"), {}
     for i in range(count):
         images = nhwc(case.arrays[f"{i}/image"])
-        variables = converted(model, weights, images, "swin")
         features, embedded = compiled(_part(model, "patch_embed"))(variables, images)
         results[f"{i}/patch_embed"] = nchw(embedded)
         results |= {f"{i}/{name}": nchw(x) for name, x in features.items()}

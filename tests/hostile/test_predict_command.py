@@ -58,3 +58,20 @@ def test_a_rate_out_of_range_is_a_warning(monkeypatch, tmp_path, capsys, more, l
     for line in errors:
         assert line.startswith(f"warning: {path}: 1/120 frames a second; ")
         assert "--fps" in line
+
+
+def test_the_size_of_raw_frames_is_width_x_height():
+    assert predict.raw_size("640x360") == (360, 640)
+    assert predict.raw_size(None) is None
+
+
+@pytest.mark.parametrize("text", ["640", "640x", "0x360", "640x360x3", "640 x 360"])
+def test_other_sizes_of_raw_frames_are_named(monkeypatch, tmp_path, text):
+    expected = f"--raw: expected width x height as 640x360, got {text}"
+    with pytest.raises(ValueError, match=expected):
+        _run(monkeypatch, "-", tmp_path / "out", f"--raw={text}")
+
+
+def test_raw_frames_are_no_file(monkeypatch, tmp_path):
+    with pytest.raises(PredictError, match=r"--raw: expected - as the source, got a"):
+        _run(monkeypatch, "a.mp4", tmp_path / "out", "--raw=640x360")

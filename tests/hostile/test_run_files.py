@@ -59,27 +59,39 @@ HEAD = json.dumps({"run_id": "x"}).encode() + b"\n"
 
 @pytest.mark.parametrize(
     "line",
-    [b"\0" * 30, b"{", b"3", b"[1]", b'["a", []]', b"[1, 2]", b"[1, [2]]", b"\xff"],
+    [
+        b"\0" * 30,
+        b"{",
+        b"3",
+        b"[1]",
+        b'["a", []]',
+        b"[1, 2]",
+        b"[1, [2]]",
+        b"[1,[]]",
+        b"\xff",
+    ],
 )
 def test_a_damaged_line_of_an_evaluation_is_named(tmp_path, line):
     (tmp_path / PARTIAL).write_bytes(HEAD + b"[7, []]\n" + line + b"\n[8, []]\n")
-    with pytest.raises(ValueError, match="delete the file to evaluate") as caught:
-        Finished(tmp_path, "x")
+    expected = pytest.raises(ValueError, match="delete the file to evaluate")
+    with expected as caught, Finished(tmp_path, "x"):
+        pass
     assert str(caught.value).startswith(f"{tmp_path / PARTIAL}, line 3: ")
 
 
 @pytest.mark.parametrize("end", [b"", b"[9, [", b"\0" * 30])
 def test_what_follows_the_last_line_is_dropped(tmp_path, end):
     (tmp_path / PARTIAL).write_bytes(HEAD + b"[7, []]\n" + end)
-    finished = Finished(tmp_path, "x")
-    assert 7 in finished
-    assert 9 not in finished
+    with Finished(tmp_path, "x") as finished:
+        assert 7 in finished
+        assert 9 not in finished
     assert (tmp_path / PARTIAL).read_bytes() == HEAD + b"[7, []]\n"
 
 
 def test_a_line_of_another_evaluation_is_no_obstacle(tmp_path):
     (tmp_path / PARTIAL).write_bytes(HEAD + b"[7, []]\n")
-    assert 7 not in Finished(tmp_path, "y")
+    with Finished(tmp_path, "y") as finished:
+        assert 7 not in finished
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.predict.rtsp_server import rtsp_camera
 from tests.predict.test_sources import SIZE, _frame, _write_video
 from vis_jax.predict import live
 from vis_jax.predict.sinks import VideoSink
@@ -169,6 +170,16 @@ def test_a_stream_that_breaks_off_ends_there(tmp_path):
         source = open_source(address)
         assert 0 < len(list(source)) < 60
     assert all(line.startswith(address) for line in source.warnings)
+
+
+def test_a_camera_of_a_network():
+    with rtsp_camera([_frame(t % 6) for t in range(18)]) as address:
+        source = open_source(address)
+        assert (source.path, source.name, source.live) == (address, "pond", True)
+        assert (source.height, source.width) == SIZE
+        frames = list(source.read())
+    assert levels(frame.pixels for frame in frames) == [0, 1, 2, 3, 4, 5] * 3
+    np.testing.assert_allclose([f.seconds for f in frames], np.arange(18) / 10)
 
 
 def test_a_server_that_is_not_there():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -286,8 +287,9 @@ OTHER_SIZE = _frame(0)._replace(
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ([_frame(0), _frame(2)], "expected frame 1, got 2"),
-        ([_frame(0)], "got none of the last 3"),
+        ([_frame(0), _frame(2)], "expected frame 1 of the video, got 2"),
+        ([_frame(0)], "expected 4 frames, got 1"),
+        ([*map(_frame, range(T + 1))], "expected frame 4 of the video, got 4"),
         ([_frame(0, _tracks([1, 2, 3], [[0.5]] * 3))], "of 2 classes, got 1"),
         ([_frame(0, _tracks([1, 2, 3], [[0.5, np.nan]] * 3))], r"scores in 0 \.\. 1"),
         ([_frame(0, _tracks([0, 2, 3], [[0.5, 0.5]] * 3))], "expected track ids 1, 2"),
@@ -298,6 +300,14 @@ def test_a_prediction_of_another_video_is_an_error(source, tmp_path, results, me
     with pytest.raises(ValueError, match=message):
         _predict(source, tmp_path / "out", _saying(*results), draw_video=False)
     assert _left(tmp_path) == ["frames"]
+
+
+def test_a_source_that_turns_out_empty(tmp_path):
+    source = from_arrays([np.zeros((H, W, 3), np.uint8)])
+    source = dataclasses.replace(source, read=lambda: iter(()), live=True)
+    with pytest.raises(PredictError, match="video: has no frame"):
+        _predict(source, tmp_path / "out")
+    assert _left(tmp_path) == []
 
 
 def test_the_seconds_of_every_part_are_measured(source, tmp_path):

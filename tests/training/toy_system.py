@@ -14,7 +14,7 @@ import numpy as np
 from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import read_settings
 from vis_jax.structures import Batch, LossAux
-from vis_jax.systems.system import System
+from vis_jax.systems.system import System, Window
 from vis_jax.training.run_config import RunSettings
 
 CLIPS = 8
@@ -57,7 +57,8 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
         notes = {"dark": jnp.sum(colour.mean(1) < 0.5).astype(jnp.float32)}
         return terms["fit"] + terms["size"], LossAux(terms, stats, notes)
 
-    return System(init, loss, start=tuple, step=lambda *unused: None)
+    window = Window(None, None, buckets=(8,))
+    return System(init, loss, tuple, lambda *unused: None, window)
 
 
 def toy_batch(index: int, *, clips: int = CLIPS) -> dict[str, np.ndarray]:

@@ -46,10 +46,12 @@ def dry_run(config: "RunSettings") -> None:
 
 def _dataset(config: "RunSettings"):
     """The data set; None if its folder is not there. Moving shapes need none."""
-    from data_pipeline.datasets import make_dataset
+    from data_pipeline.datasets import make_dataset, make_training_set
 
     if not epath.Path(config.data.root).is_dir():
         return None
+    if config.data.joint.root:
+        return make_training_set(config.data)
     return make_dataset(config.data, "train")
 
 

@@ -139,13 +139,17 @@ def _train(
 
     from data_pipeline.datasets import make_training_set
     from data_pipeline.datasets.joint import JointClips
+    from data_pipeline.datasets.joint_videos import JointVideos
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.training.loop import train
 
     dataset = make_training_set(config.data)
-    if isinstance(dataset, JointClips) and jax.process_index() == 0:
-        print(f"images        {dataset.summary()}")
+    if jax.process_index() == 0:
+        if isinstance(dataset, JointClips):
+            print(f"images        {dataset.summary()}")
+        if isinstance(dataset, JointVideos):
+            print(f"videos        {dataset.summary()}")
     config = with_classes(config, len(dataset.categories))
     # What is wrong with an evaluation is known before the training.
     evaluations = evaluations_of(config, dataset.categories, workdir)

@@ -1,37 +1,68 @@
-"""Reads one item ahead in another thread, so that decoding and the device overlap."""
+"""Reads items ahead in another thread, so that decoding and the device overlap."""
 
+import contextlib
+import queue
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+_POLL = 0.1  # seconds between two looks at whether anybody still waits
+
+
+class _End(NamedTuple):
+    """Comes after the last item."""
+
+    error: BaseException | None  # what making an item raised
 
 
 class Ahead(Generic[T]):
-    """The items of an iterator, the next one being made meanwhile. A context manager.
+    """The items of an iterator, made one ahead of need. A context manager.
 
-    Left early, it does not wait for an item that is being made: it may never come.
+    Left early, it does not wait for an item that is being made, which may never come,
+    and neither does the end of the process.
     """
 
     def __init__(self, items: Iterator[T]):
-        self._items = items
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._next: Future[T | None] = self._submit()
+        self._ready: queue.Queue[T | _End] = queue.Queue(1)
+        self._left = threading.Event()
+        threading.Thread(
+            target=self._fill, args=(items,), name="ahead", daemon=True
+        ).start()
 
-    def _submit(self) -> "Future[T | None]":
-        return self._pool.submit(next, self._items, None)
+    def _fill(self, items: Iterator[T]) -> None:
+        error = None
+        try:
+            for item in items:
+                self._put(item)
+                if self._left.is_set():
+                    return
+        except BaseException as raised:  # of any kind: `take` raises it
+            error = raised
+        self._put(_End(error))
+
+    def _put(self, item: "T | _End") -> None:
+        while not self._left.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(item, timeout=_POLL)
+                break
 
     def ready(self) -> bool:
         """Whether `take` need not wait."""
-        return self._next.done()
+        return not self._ready.empty()
 
     def take(self) -> T | None:
-        """The next item, None after the last; raises what making it raised."""
-        item = self._next.result()
-        if item is not None:
-            self._next = self._submit()
-        return item
+        """The next item, None after the last; raises what making it raised.
+
+        After that it is not to be called again.
+        """
+        item = self._ready.get()
+        if not isinstance(item, _End):
+            return item
+        if item.error is not None:
+            raise item.error
+        return None
 
     def __enter__(self) -> "Ahead[T]":
         return self
@@ -42,4 +73,4 @@ class Ahead(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._left.set()

@@ -74,13 +74,16 @@ def pieces_of(
 ) -> Iterator[Piece]:
     """The clips of a video; without frames there are none.
 
-    How many frames there are need not be known: a clip follows once the frames up to
-    the start of the next one are read, or the video has ended.
+    How many frames there are need not be known: a clip follows once it is known whether
+    and, if clips overlap, where the next one begins.
 
     Args:
       images: uint8 [h, w, 3], as a system sees them.
       window: of the system.
       original: height and width of the frames in pixels.
+
+    Raises:
+      ValueError: the window has more frames between clips than in a clip.
     """
     for kept, start, length, more in _groups(iter(images), window):
         clip = _clip(kept, length, start, more is None)
@@ -94,21 +97,29 @@ def pieces_of(
 def _groups(
     frames: Iterator[np.ndarray], window: Window
 ) -> Iterator[tuple[list[np.ndarray], int, int, int | None]]:
-    """Frames of a clip, the first one's index, the clip's length, and the frames up to
-    the start of the next clip, None for the last one."""
+    """Yields frames, start and length of each clip, and how many frames lie between its
+    start and that of the next; None for the last one."""
     if window.length is None or window.stride is None:
         kept = list(frames)
         if kept:
             yield kept, 0, bucket(len(kept), window.buckets), None
         return
     length, stride, start = window.length, window.stride, 0
+    if not 1 <= stride <= length:
+        raise ValueError(
+            f"window.stride: expected 1 .. {length}, the frames of a clip, got {stride}"
+        )
     kept = list(islice(frames, length))
+    while kept and stride == length:
+        following = list(islice(frames, 1))  # is there another clip?
+        yield kept, start, length, length if following else None
+        start += length
+        kept = [*following, *islice(frames, length - 1)] if following else []
     while kept:
         more = list(islice(frames, stride))
-        shift = len(more) if stride < length else length
-        yield kept, start, length, shift if more else None
-        start += shift
-        kept = [*kept, *more][-length:] if stride < length and more else more
+        yield kept, start, length, len(more) or None
+        start += len(more)
+        kept = [*kept, *more][-length:] if more else []
 
 
 def _clip(kept: list[np.ndarray], length: int, start: int, last: bool) -> Clip:

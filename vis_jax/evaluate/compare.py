@@ -8,6 +8,7 @@ finished are not run again, so that another one can be added later.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -100,21 +101,27 @@ def compare(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     tables, waiting = _plan(rows, folder, run_id)
+    report = {"run_id": run_id, "tables": tables}
 
     def see(index: int) -> Seen:
-        assert find is not None  # a row that is made from detections comes with it
+        if find is None:
+            raise ValueError("find: expected one, as rows are made from detections")
         piece = read_whole(video_frames(dataset, index), test)
         path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
         detections = cached(path, run_id, lambda: find(piece))
         return Seen(piece, detections, dataset.truth(index))
 
-    _predict(dataset, waiting, see, progress)
-    report = {"run_id": run_id, "tables": tables}
-    for row, finished in waiting:
-        numbers = finished.score(dataset)
-        kept = {k: v for k, v in numbers.items() if k not in ("videos", "categories")}
-        tables[row.table][row.name] = {"run_id": row.run_id} | kept
-        write_json(folder / COMPARE, report, indent=1)
+    with ExitStack() as stack:
+        for _, finished in waiting:
+            stack.enter_context(finished)
+        _predict(dataset, waiting, see, progress)
+        for row, finished in waiting:
+            numbers = finished.score(dataset)
+            own = {
+                k: v for k, v in numbers.items() if k not in ("videos", "categories")
+            }
+            tables[row.table][row.name] = {"run_id": row.run_id} | own
+            write_json(folder / COMPARE, report, indent=1)
     write_json(folder / COMPARE, report, indent=1)
     return report
 
@@ -124,7 +131,9 @@ def _plan(
 ) -> tuple[dict[str, dict], list[tuple[Row, Finished]]]:
     """The tables as far as they are known, and the rows that are not finished."""
     old = _read_tables(folder / COMPARE, run_id)
-    tables: dict[str, dict] = old | {row.table: {} for row in rows}
+    # A table has the rows asked for now; settings that vary add to those before.
+    kept = {row.table: old.get(row.table, {}) if row.run else {} for row in rows}
+    tables: dict[str, dict] = old | {name: dict(one) for name, one in kept.items()}
     waiting = []
     for row in rows:
         known = old.get(row.table, {}).get(row.name, {})

@@ -192,13 +192,16 @@ def _try(parts: Parts, tracker: Tracker) -> None:
     images = np.zeros((1, _SIDE, _SIDE, 3), np.uint8)
     clip = Clip(images, np.ones(1, bool), np.full(2, _SIDE, np.int32))
     clip = jax.tree.map(jnp.asarray, clip)
-    found = parts.detector.empty(1)
-    jax.eval_shape(
-        lambda variables: tracker.track(
-            variables, tracker.start(clip, found), clip, found
-        ),
-        parts.variables,
-    )
+    found, detector = parts.detector.empty(1), parts.detector
+
+    def track(variables: dict) -> Any:
+        features = None
+        if tracker.reads_features:
+            features = detector.features(variables, clip.images, clip.size)
+        state = tracker.start(clip, found)
+        return tracker.track(variables, state, clip, found, features)
+
+    jax.eval_shape(track, parts.variables)
 
 
 def _digest(parts: Parts, name: str, settings: Any) -> str:

@@ -3,10 +3,12 @@
 They are lines of `results.partial.jsonl`, which `results.json` replaces at the end.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from data_pipeline.datasets.dataset import Dataset
@@ -22,6 +24,8 @@ PARTIAL = "results.partial.jsonl"
 class Finished:
     """Entries of the finished videos of one evaluation.
 
+    A context manager, which keeps other processes from the file.
+
     Args:
       folder: made if there is none.
       run_id: what the predictions depend on, such as checkpoint and settings; videos
@@ -30,14 +34,35 @@ class Finished:
 
     def __init__(self, folder: str | os.PathLike, run_id: str):
         self.folder = Path(folder)
+        self._path, self._run_id = self.folder / PARTIAL, run_id
+        # The bytes of the file that the entries of a video are: first, and after last.
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def __enter__(self) -> "Finished":
+        """Reads what is finished.
+
+        Raises:
+          ValueError: the file is damaged, or another process writes to it; names it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / PARTIAL
-        # Where the entries of a video lie in the file: first byte, and behind the last.
-        self._places = _read_partial(self._path, run_id)
-        if not self._places:
-            self._path.unlink(missing_ok=True)
-            with naming(self._path), self._path.open("x") as file:
-                file.write(json.dumps({"run_id": run_id}) + "\n")
+        self._lock = _locked(self._path)
+        try:
+            self._places = _read_partial(self._path, self._run_id)
+            if not self._places:
+                with naming(self._path), self._path.open("w") as file:
+                    file.write(json.dumps({"run_id": self._run_id}) + "\n")
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._lock)
 
     def __contains__(self, video_id: int) -> bool:
         return video_id in self._places
@@ -51,12 +76,17 @@ class Finished:
         video_id = dataset.videos[index].video_id
         ids = [category.category_id for category in dataset.categories]
         pieces = entry_pieces(found, video_id=video_id, category_ids=ids)
-        with naming(self._path), self._path.open("ab") as file:
-            file.write(f"[{video_id}, [".encode())
-            begin = file.tell()
-            file.writelines(piece.encode() for piece in pieces)
-            end = file.tell()
-            file.write(b"]]\n")
+        before = self._path.stat().st_size
+        try:
+            with naming(self._path), self._path.open("ab") as file:
+                file.write(f"[{video_id}, [".encode())
+                begin = file.tell()
+                file.writelines(piece.encode() for piece in pieces)
+                end = file.tell()
+                file.write(b"]]\n")
+        except BaseException:
+            os.truncate(self._path, before)
+            raise
         self._places[video_id] = (begin, end)
 
     def score(self, dataset: Dataset) -> dict:
@@ -102,6 +132,26 @@ class Finished:
         yield "]\n"
 
 
+def _locked(path: Path) -> int:
+    """A descriptor of the file that keeps others from it until it is closed.
+
+    Raises:
+      ValueError: another one has it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(
+            f"{path}: expected no other evaluation at work there; wait for it to end,"
+            " or give another --output"
+        ) from error
+    except OSError:  # a file system that knows no locks
+        pass
+    return descriptor
+
+
 def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
     """Where the entries of finished videos lie; none if the file is of another run.
 
@@ -121,8 +171,10 @@ def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
                 return {}
             if number > 1:
                 _check(path, number, record)
-                head = len(f"[{record[0]}, [")
-                places[record[0]] = (end + head, end + len(line) - len(b"]]\n"))
+                head = f"[{record[0]}, [".encode()
+                if not (line.startswith(head) and line.endswith(b"]]\n")):
+                    raise ValueError(_damaged(path, number, "expected other spaces"))
+                places[record[0]] = (end + len(head), end + len(line) - len(b"]]\n"))
             end += len(line)
     os.truncate(path, end)
     return places

@@ -38,14 +38,18 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
-        state = found = None
+        state = None
         waiting: Iterator[FrameResult] = iter(())
         pieces = read_pieces(frames, system.window, test, clock)
         with Ahead(pieces) as ahead:
             while True:
                 if not ahead.ready():
                     yield from waiting
-                piece = ahead.take()
+                try:
+                    piece = ahead.take()
+                except Exception:
+                    yield from waiting  # what was final before does not get lost
+                    raise
                 if piece is None:
                     break
                 with clock("model"):
@@ -53,15 +57,30 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
                     state, found = step(variables, state, piece.clip)
                 # The device goes on while masks become run lengths: those of the clip
                 # before while it works on this one.
-                last, waiting = (
-                    waiting,
-                    final_frames(found, piece, system.render, clock),
-                )
+                last = waiting
+                waiting = final_frames(found, piece, system.render, clock)
                 yield from last
             yield from waiting
-        _warn(found)
 
-    return stream
+    return lambda frames, *, clock=NO_CLOCK: noting_lost(stream(frames, clock=clock))
+
+
+def noting_lost(frames: Iterator[FrameResult]) -> Iterator[FrameResult]:
+    """The frames, and a warning where objects found no free track.
+
+    Of a video without an end nobody sees the last one: the first such frame is named.
+    """
+    lost = 0
+    for frame in frames:
+        if frame.tracks.lost and not lost:
+            logging.warning(
+                "frame %d: no track is free for another object: raise test.tracks",
+                frame.frame,
+            )
+        lost = frame.tracks.lost
+        yield frame
+    if lost:
+        logging.warning("%d objects of a video found no free track", lost)
 
 
 def final_frames(
@@ -107,11 +126,3 @@ def live_tracks(found: Predictions) -> tuple[LiveTracks, np.ndarray]:
         int(found.lost),
     )
     return tracks, np.where(valid, np.cumsum(valid) - 1, -1)
-
-
-def _warn(found: Predictions | None) -> None:
-    lost = 0 if found is None else int(found.lost)
-    if lost:
-        logging.warning(
-            "%d objects of a video found no free track: raise test.tracks", lost
-        )

@@ -10,11 +10,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import RunLengths, VideoDetections
-from vis_jax.evaluate.infer import final_frames, live_tracks
+from vis_jax.evaluate.infer import final_frames, live_tracks, noting_lost
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.collect import collect
 from vis_jax.results.frame import FrameResult
@@ -78,16 +77,11 @@ def make_link(
     def link(piece: Piece, detections: VideoDetections) -> VideoResult:
         found = pad(detections.found, len(piece.clip.frame_valid), rules.classes)
         seen = track(variables, piece.clip, found)
-        if int(seen.lost):
-            logging.warning(
-                "%d objects of a video found no free track: raise test.tracks",
-                int(seen.lost),
-            )
         if tracker.draws:
             frames = final_frames(seen, piece, Render(), NO_CLOCK)
         else:
             frames = frames_of(seen, detections.masks)
-        return collect(frames, rules.top, piece.rows, piece.sizes.original)
+        return collect(noting_lost(frames), rules.top, piece.rows, piece.sizes.original)
 
     return link
 

@@ -47,20 +47,20 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    finished = Finished(output, run_id)
-    bar = tqdm(dataset.videos, "evaluate", unit="video", disable=not progress)
-    for index, video in enumerate(bar):
-        if video.video_id in finished:
-            continue
-        found = collect(
-            stream(video_frames(dataset, index)),
-            top,
-            video.length,
-            (video.height, video.width),
-            finished.folder,
-        )
-        finished.add(dataset, index, found)
-    return finished.score(dataset)
+    with Finished(output, run_id) as finished:
+        bar = tqdm(dataset.videos, "evaluate", unit="video", disable=not progress)
+        for index, video in enumerate(bar):
+            if video.video_id in finished:
+                continue
+            found = collect(
+                stream(video_frames(dataset, index)),
+                top,
+                video.length,
+                (video.height, video.width),
+                finished.folder,
+            )
+            finished.add(dataset, index, found)
+        return finished.score(dataset)
 
 
 def video_frames(dataset: Dataset, index: int) -> Iterator[np.ndarray]:

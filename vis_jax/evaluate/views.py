@@ -36,8 +36,17 @@ class View(NamedTuple):
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
     """As `infer.make_stream`, with `test.tta`: short sides in pixels.
 
-    The result at `test.short_side`, one of them, is the pivot.
+    The result at `test.short_side`, one of them, is the pivot. Mask i of every frame is
+    that of query i, over the whole canvas.
+
+    Raises:
+      ValueError: the system reads clips, or its masks may not overlap.
     """
+    if system.window.length is not None or system.render.overlap != "independent":
+        raise ValueError(
+            "test.tta: expected () for a system that reads clips or whose masks do not"
+            f" overlap, got {test.tta}"
+        )
     step, variables = jax.jit(system.step), jax.device_put(variables)
 
     def stream(

@@ -20,10 +20,20 @@ from vis_jax.predict.source import FOLDER_FPS, Source
 from vis_jax.predict.video_file import Frame, Input, VideoReader, check_bounds
 
 CAMERA, STDIN = "camera:", "-"
-# What an address may begin with, and the protocols that it may lead to: no files.
-_HTTP = "http,https,tcp,tls,crypto,data"
-_RTSP = "rtsp,rtp,udp,tcp,tls,http,https"
-URLS = {"http://": _HTTP, "https://": _HTTP, "rtsp://": _RTSP, "rtsps://": _RTSP}
+
+
+class Address(NamedTuple):
+    """How FFmpeg reads a stream of a network."""
+
+    protocols: str  # that it may lead to: no files
+    options: tuple[tuple[str, str], ...] = ()
+
+
+_HTTP = Address("http,https,tcp,tls,crypto,data")
+# By TCP first: what UDP loses are holes in the picture.
+_RTSP = Address("rtsp,rtp,udp,tcp,tls", (("rtsp_flags", "prefer_tcp"),))
+# By what an address begins with.
+URLS = {"http://": _HTTP, "https://": _HTTP, "rtsp://": _RTSP}
 LIVE = (CAMERA, *URLS)
 WAIT = 10.0  # seconds without data after which a stream has ended
 _POLL = 0.1  # seconds between two looks at whether reading is to end
@@ -61,8 +71,8 @@ def open_live(
         return from_pipe(0, raw=raw, fps=fps)
     if name.startswith(CAMERA):
         return _decoded(_camera(name), name.replace(":", ""))
-    protocols = next(found for start, found in URLS.items() if name.startswith(start))
-    what = Input(name, name, protocols, live=True, wait=WAIT)
+    kind = next(found for start, found in URLS.items() if name.startswith(start))
+    what = Input(name, name, kind.protocols, options=kind.options, live=True, wait=WAIT)
     return _decoded(what, name.rstrip("/").rsplit("/", 1)[-1].split("?")[0])
 
 

@@ -3,11 +3,11 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,28 +19,13 @@ from vis_jax.predict.writer import IDS, TRACKS, VIDEO, Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
+from vis_jax.results.stream import Stream
 from vis_jax.results.video import INFO, RESULTS, VideoResult
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Finds the objects of one video while its frames are read."""
-
-    def __call__(
-        self, frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
-    ) -> Iterator[FrameResult]:
-        """Yields every frame in order, once what is said of it is final.
-
-        Args:
-          frames: uint8 [H, W, 3] in order; another thread may read them.
-          clock: what it measures: decode, model, masks.
-        """
-        ...
 
 
 class Outputs(NamedTuple):
@@ -108,18 +93,20 @@ def predict(
     output = Path(output)
     rate = _check_arguments(source, output, wanted, overwrite)
     check_live(source, whole)
-    names = [name for _, name in categories]
-    begin, first = time.perf_counter(), 0.0
+    begin = time.perf_counter()
     with staging(output) as folder, stoppable() as stop:
         collector = Collector(top, folder)
-        frames = Waiting(source, draw=wanted.draw_video, whole=whole)
-        bar = _bar(source, progress)
+        frames = Waiting(source, draw=wanted.draw_video, whole=whole, clock=clock)
+        results = _checked(frames, stream(frames, clock=clock), len(categories))
+        names = [name for _, name in categories]
+        first = 0.0
         try:
-            with Writer(folder, source, names, wanted, rate, clock) as writer, bar:
-                for found in _until(stop, stream(frames, clock=clock)):
+            with (
+                Writer(folder, source, names, wanted, rate, clock) as writer,
+                _bar(source, progress) as bar,
+            ):
+                for found in _until(stop, results):
                     first = first or time.perf_counter() - begin
-                    size = (source.height, source.width)
-                    _check_frame(found, collector.num_frames, size, len(names))
                     writer.write(*frames.take(), found)
                     with clock("writing"):
                         collector.add(found)
@@ -127,10 +114,8 @@ def predict(
         finally:
             source.stop()
         count = collector.num_frames
-        if not count and stop.asked:
-            return Done(None, 0, 0.0, time.perf_counter() - begin, stop.asked)
-        if not stop.asked:
-            frames.check_all_taken()
+        if not count:
+            return Done(None, 0, first, time.perf_counter() - begin, stop.asked)
         with clock("writing"):
             result = collector.result(count, (source.height, source.width))
             of_source(result, source, categories).save(folder)
@@ -160,15 +145,17 @@ class Waiting:
       source: the frames; read by iteration, maybe in another thread.
       draw: their pixels are needed again.
       whole: all are taken before the first result, so pixels are read once more.
+      clock: measures that.
     """
 
-    def __init__(self, source: Source, *, draw: bool, whole: bool):
-        self._source = source
+    def __init__(self, source: Source, *, draw: bool, whole: bool, clock: Clock):
+        self._source, self._clock = source, clock
         self._keep = draw and not whole
         self._again = source.read() if draw and whole else None
         self._frames: deque[tuple[float, np.ndarray | None]] = deque()
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """The frames; adds each to those that wait."""
         for frame in self._source.read():
             pixels = frame.pixels if self._keep else None
             self._frames.append((frame.seconds, pixels))
@@ -177,17 +164,27 @@ class Waiting:
     def take(self) -> tuple[float, np.ndarray | None]:
         """Seconds and pixels of the next frame; None if they are not needed."""
         seconds, pixels = self._frames.popleft()
-        if self._again is not None:
-            return seconds, next(self._again).pixels
-        return seconds, pixels
+        if self._again is None:
+            return seconds, pixels
+        with self._clock("decode"):
+            frame = next(self._again, None)
+        if frame is None:
+            raise PredictError(f"{self.path}: has fewer frames than before")
+        return seconds, frame.pixels
 
-    def check_all_taken(self) -> None:
-        """Raises ValueError unless there was a result for every frame."""
-        if self._frames:
-            raise ValueError(
-                f"prediction: expected every frame of {self._source.path},"
-                f" got none of the last {len(self._frames)}"
-            )
+    @property
+    def path(self) -> str:
+        """What messages call them."""
+        return self._source.path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self._source.height, self._source.width
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._frames)
 
 
 def _until(stop: Stop, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
@@ -257,13 +254,32 @@ def _bar(source: Source, progress: bool) -> "tqdm":
     return tqdm(None, "predict", total, unit="frame", disable=not progress)
 
 
-def _check_frame(
-    found: FrameResult, frame: int, size: tuple[int, int], classes: int
-) -> None:
-    """Raises ValueError unless it is this frame, of tracks of these classes."""
-    probs = found.tracks.class_probs
-    if found.frame != frame:
-        raise ValueError(f"prediction: expected frame {frame}, got {found.frame}")
+def _checked(
+    frames: Waiting, results: Iterator[FrameResult], classes: int
+) -> Iterator[FrameResult]:
+    """The results, one for each frame, of tracks of these classes.
+
+    Raises:
+      ValueError: they are not.
+      PredictError: there is no frame.
+    """
+    count = 0
+    for count, found in enumerate(results, 1):
+        if found.frame != count - 1 or not frames:
+            expected = f"frame {count - 1} of the video"
+            raise ValueError(f"prediction: expected {expected}, got {found.frame}")
+        _check_frame(found, frames.size, classes)
+        yield found
+    if frames:
+        expected = f"{count + len(frames)} frames"
+        raise ValueError(f"prediction: expected {expected}, got {count}")
+    if not count:
+        raise PredictError(f"{frames.path}: has no frame")
+
+
+def _check_frame(found: FrameResult, size: tuple[int, int], classes: int) -> None:
+    """Raises ValueError unless tracks have these classes and masks this size."""
+    probs, ids = found.tracks.class_probs, found.tracks.ids
     if probs.shape[1] != classes:
         raise ValueError(
             f"prediction: expected probabilities of {classes} classes,"
@@ -271,15 +287,13 @@ def _check_frame(
         )
     if not ((probs >= 0) & (probs <= 1)).all():  # also false for NaN
         raise ValueError(f"prediction: expected scores in 0 .. 1, got {probs}")
+    if ids.min(initial=1) < 1:
+        raise ValueError(f"prediction: expected track ids 1, 2, .., got {ids}")
     for rle in found.segmentations:
         if list(rle["size"]) != list(size):
             raise ValueError(
                 f"prediction: expected masks of size {list(size)}, got {rle['size']}"
             )
-    if found.tracks.ids.min(initial=1) < 1:
-        raise ValueError(
-            f"prediction: expected track ids 1, 2, .., got {found.tracks.ids}"
-        )
 
 
 def of_source(

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -30,11 +30,20 @@ class Frame(NamedTuple):
     seconds: float  # since the first frame
 
 
+@runtime_checkable
+class Bytes(Protocol):
+    """What FFmpeg can read, and go back in if it also has `seek` and `tell`."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        ...
+
+
 class Input(NamedTuple):
     """What FFmpeg opens."""
 
     name: str  # in messages
-    file: Any  # an address, or an object with `read` and perhaps `seek`
+    file: str | Bytes  # an address, or the content
     # What it may read besides, as through a playlist: protocols, separated by commas.
     protocols: str = "file"
     path: Path | None = None  # a file whose end is checked
@@ -168,13 +177,14 @@ def _open(source: Input) -> "InputContainer":
     import av
 
     # Titles are in any code.
-    return av.open(
+    container = av.open(
         source.file,
         format=source.format,
         options=dict(source.options) | {"protocol_whitelist": source.protocols},
         metadata_errors="replace",
         timeout=source.wait,
     )
+    return cast("InputContainer", container)
 
 
 def _stream(source: Input, container: "InputContainer") -> "VideoStream":

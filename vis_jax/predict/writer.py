@@ -57,8 +57,9 @@ class Writer:
         self._threshold = wanted.score_threshold
         self._size = (source.height, source.width)
         with ExitStack() as stack:
-            path = folder / TRACKS
-            self._tracks = stack.enter_context(path.open("w", encoding="utf-8"))
+            # Line by line, for those who read along.
+            tracks = (folder / TRACKS).open("w", buffering=1, encoding="utf-8")
+            self._tracks = stack.enter_context(tracks)
             self._ids = IdSink(folder / IDS) if wanted.write_pngs else None
             self._video: VideoSink | None = None
             if wanted.draw_video:

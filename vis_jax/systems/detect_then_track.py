@@ -193,6 +193,11 @@ def make_linker(tracker: Tracker, *, slots: int, classes: int) -> Linker:
         real = found.valid & jnp.asarray(clip.frame_valid)[:, None]
         found = found._replace(valid=real)
         inner, tracked = tracker.track(variables, state.tracker, clip, found, features)
+        if (tracked.shown is not None) != tracker.draws:
+            raise ValueError(
+                f"tracker: expected masks of its own if draws, {tracker.draws}, else"
+                " none"
+            )
         shown = found if tracked.shown is None else tracked.shown
         votes = add_votes(state.votes, tracked.track_ids, shown)
         seen = predictions(votes, tracked.track_ids, shown)

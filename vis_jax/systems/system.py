@@ -58,9 +58,8 @@ class Window(NamedTuple):
     """Which frames of a video a step sees, and which of them are final then.
 
     Row f of the masks of a clip is the frame `clip.start - delay + f` of the video: a
-    clip of T frames has T + delay rows. The first rows, as many as there are frames
-    from its start to that of the next clip, are final; of the last clip, all that are
-    frames of the video.
+    clip of T frames has T + delay rows. Rows are final up to the start of the next
+    clip, less the delay; after the last clip, all rows inside the video are.
     """
 
     length: int | None  # frames of a clip; None: the whole video is one clip
@@ -76,9 +75,9 @@ class Render(NamedTuple):
     """How the masks of a frame become pixels at the original size.
 
     independent: a pixel belongs to every mask that has it. argmax: only to the one of
-    the largest logit. rank: only to the first that has it, in the order of the masks;
-    of one that others hide, so that less than `least_visible` of it is left, nothing is
-    shown, and it hides nothing.
+    the largest logit. rank: only to the first mask that has it, in the order of the
+    masks. A mask of which less than the share `least_visible` stays visible is dropped,
+    and hides nothing.
     """
 
     overlap: Literal["independent", "argmax", "rank"] = "independent"

@@ -12,7 +12,7 @@ from vis_jax.settings import CONFIG_FILE, read_settings, to_dict
 # random numbers, clips or gradients.
 DECISIVE = ("seed", "system", "compute_dtype", "model", "loss", "data")
 # Of these the same clips come: where the files are, and what reads them.
-HARMLESS = ("data.root", "data.stills.root")
+HARMLESS = ("data.root", "data.joint.root", "data.joint.evaluate", "data.stills.root")
 KIND = "optimizer.kind"  # its state is of no use to another optimiser
 
 _NONE = object()
