@@ -50,6 +50,14 @@ def test_masks_and_boxes_of_a_frame():
     assert found.best_entries.tolist() == [0, 1]
 
 
+def test_tracks_are_the_entries_by_name():
+    found = _result()
+    names = [name for _, name in CATEGORIES]
+    expected = [(4, names[1], 0.75), (2, names[2], 0.5), (4, names[0], 0.25)]
+    assert found.tracks == expected
+    assert _result(categories=()).tracks[0] == (4, "1", 0.75)
+
+
 def test_files_are_as_the_scorer_reads_them(tmp_path):
     _result().save(tmp_path / "a" / "out")
     results = tmp_path / "a" / "out" / "results.json"

@@ -48,7 +48,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Evaluates."""
-    from vis_jax.commands.run_settings import with_classes
+    from vis_jax.commands.saved_model import make_model
 
     config = read_config(values)
     checkpoint = values.checkpoint or values.workdir
@@ -58,12 +58,11 @@ def run(values: flags.FlagValues) -> None:
         raise ValueError("--output: expected a folder for the results, got none")
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
-    config = with_classes(config, len(dataset.categories))
-    system = parts.build_system(config)
-    variables = parts.load_model(system, checkpoint)
+    classes = [(one.category_id, one.name) for one in dataset.categories]
+    model = make_model(config, classes, checkpoint)
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
     output = epath.Path(values.output) if values.output else folder
-    evaluate_split(config, system, variables, dataset, output)
+    evaluate_split(model.config, model.system, model.variables, dataset, output)
 
 
 def open_split(config: "RunSettings") -> "Head":

@@ -56,8 +56,6 @@ def read_model(
     Raises:
       ValueError: something of it is missing, damaged, or does not fit the rest.
     """
-    from vis_jax.commands.run_settings import with_classes
-
     folder = epath.Path(path)
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
@@ -74,10 +72,28 @@ def read_model(
         classes = tuple(parts.read_categories(home))
     else:
         classes = _given_classes(categories)
-    settings = with_classes(settings, len(classes))
-    system = parts.build_system(settings)
-    variables = parts.load_model(system, os.fspath(path))
-    return SavedModel(settings, classes, system, variables)
+    return make_model(settings, classes, os.fspath(path))
+
+
+def make_model(
+    config: "RunSettings", categories: Sequence[tuple[int, str]], checkpoint: str
+) -> SavedModel:
+    """The model of a config with the variables of a checkpoint.
+
+    Args:
+      config: may leave the number of classes open.
+      categories: (category id, name) of labels 0, 1, ..
+      checkpoint: see `vis_jax.training.checkpoint.load_variables`.
+
+    Raises:
+      ValueError: there is no checkpoint, or one of the three does not fit the others.
+    """
+    from vis_jax.commands.run_settings import with_classes
+
+    config = with_classes(config, len(categories))
+    system = parts.build_system(config)
+    variables = parts.load_model(system, checkpoint)
+    return SavedModel(config, tuple(categories), system, variables)
 
 
 def read_settings_of(
