@@ -23,7 +23,7 @@ from tests.commands.official import official_weights, write_pickle
 from tests.recipes import recipe
 from tests.saved_runs import write_run
 from vis_jax import api
-from vis_jax.commands import compare, parts
+from vis_jax.commands import compare, parts, train
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
 
@@ -82,13 +82,13 @@ def page(prepared, tmp_path, monkeypatch):
     def open_source(source):
         return opened("camera" if source == "camera:0" else source)
 
-    def train(config, workdir, settings=None):
+    def train_small(config, workdir, settings=None):
         api.read_settings_of(config, settings or {})
         own = OWN if settings else {}
         trained(TRAINED, workdir, own | {"num_steps": 1, "test.videos": 1})
 
     monkeypatch.setattr(api, "open_source", open_source)
-    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(api, "train", train_small)
     return folder
 
 
@@ -115,10 +115,14 @@ def run_line(line):
     head = ["vis-jax"] if words[0] == "vis-jax" else ["python", "-m", "vis_jax.main"]
     assert words[: len(head)] == head, line
     words = words[len(head) :]
+    words = shrunk(words)
     if words[0] == "compare":
         check_words(compare, words[1:])
         return
-    outcome = call(*shrunk(words))
+    if words[0].startswith("--") and "--dry_run" not in words:
+        check_words(train, words)
+        return
+    outcome = call(*words)
     assert outcome.code == 0, f"{line}: {outcome.err}"
 
 
@@ -138,8 +142,6 @@ def shrunk(words):
         return [*words, "--config.test.videos=1"]
     if words[0] == "predict":
         return [*words, "--overwrite"]  # what a block before has written
-    if words[0].startswith("--config") and "--dry_run" not in words:
-        return [*words, "--dry_run", *owned(words)]
     return [*words, *owned(words)]
 
 
