@@ -90,21 +90,21 @@ class Joint:
 class Near:
     """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
 
-    kind: Literal["near"] = "near"
+    kind: Literal["near"] = "near"  # or run, or steps
 
 
 @section
 class Run:
     """`data.sampling`: consecutive frames."""
 
-    kind: Literal["run"] = "run"
+    kind: Literal["run"] = "run"  # or near, or steps
 
 
 @section
 class Steps:
     """`data.sampling`: frames in order, some of those between left out."""
 
-    kind: Literal["steps"] = "steps"
+    kind: Literal["steps"] = "steps"  # or near, or run
     max_step: Count = 3  # each frame is 1 to this many after the one before
 
 
