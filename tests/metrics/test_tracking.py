@@ -124,6 +124,7 @@ def test_the_sweep_finds_the_best_threshold(name):
     assert every[list(SWEEP).index(best["score_threshold"])] == max(every)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic", "crowd", "occlusion"])
 def test_equal_to_trackeval(name):
     truth = load_truth(GOLDEN / f"{name}_gt.json")
@@ -154,6 +155,7 @@ def test_equal_to_trackeval(name):
             np.testing.assert_allclose(iou, expected[key], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["basic", "crowd", "occlusion"])
 def test_close_to_motmetrics(name):
     """Identity is defined alike. MOTA is not (see below), but no pair of these files
