@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Optax mixes dtypes in its updates, so what trains cannot be strict.
-_TRAINING = ("training", "commands", "test_main", "test_end_to_end")
+_TRAINING = ("training", "commands", "test_docs", "test_main", "test_end_to_end")
 
 
 @pytest.fixture

@@ -132,8 +132,36 @@ def test_some_packages_do_without(package, banned):
         assert not found, f"{path} imports {found}"
 
 
-def test_the_package_itself_is_empty():
-    assert not (ROOT / "vis_jax" / "__init__.py").read_text()
+def _loaded_by(code: str) -> set[str]:
+    """The packages, and the modules of ours, that a program loads."""
+    code += "\nimport sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.splitlines()[-1].split()
+    return {
+        name if name.startswith("vis_jax") else name.split(".")[0] for name in names
+    }
+
+
+def test_the_package_loads_nothing_before_it_is_used():
+    loaded = _loaded_by("import vis_jax; dir(vis_jax), vis_jax.__version__")
+    assert {name for name in loaded if name.startswith("vis_jax")} == {"vis_jax"}
+    assert not loaded & {"numpy", "absl", "ml_collections", "etils", "data_pipeline"}
+
+
+def test_scoring_loads_no_jax_and_no_tensorflow(tmp_path):
+    truth = {"videos": [], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    truth["videos"] = [
+        {"id": 1, "height": 8, "width": 8, "length": 1, "file_names": ["a/0.jpg"]}
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text("[]")
+    files = (str(tmp_path / "truth.json"), str(tmp_path / "results.json"))
+    loaded = _loaded_by(f"import vis_jax; assert 'AP' in vis_jax.score(*{files})")
+    assert "vis_jax.scoring" in loaded
+    assert not loaded & {"jax", "flax", "tensorflow", "absl", "ml_collections", "etils"}
 
 
 def _import_in_stages(*stages: tuple[set[str], list[str]]) -> None:

@@ -1,4 +1,7 @@
+import configparser
+import importlib
 import os
+import re
 import subprocess
 import sys
 import types
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import vis_jax
 from tests.command_line import call, error_of
 from vis_jax import main as program
 
@@ -39,6 +43,23 @@ def test_the_help_names_every_command():
         assert outcome.code == 0
         assert all(f"\n  {name} " in outcome.out for name in program.COMMANDS)
     assert "make_shapes" in call("data", "--help").out
+
+
+def test_the_package_has_the_script_its_version_and_its_types(monkeypatch, capsys):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    name, _, place = scripts[1].partition(" = ")
+    module, _, function = place.partition(":")
+    monkeypatch.setattr(sys, "argv", [name, "help"])
+    with pytest.raises(SystemExit) as ended:
+        getattr(importlib.import_module(module), function)()
+    assert (name, ended.value.code) == ("vis-jax", 0)
+    assert "commands:" in capsys.readouterr().out
+    assert setup["metadata"]["version"] == "attr: vis_jax.__version__"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", vis_jax.__version__)
+    for file in setup["options.package_data"]["vis_jax"].split():
+        assert (ROOT / "vis_jax" / file).is_file()
 
 
 def test_help_imports_nothing_heavy():

@@ -85,7 +85,7 @@ def run(values: flags.FlagValues) -> None:
         notes = _check_unseen(values, source, config)
         system = parts.build_system(config)
         variables, report = convert_source(
-            source, _shapes(system), values.kind, warm_start=values.warm_start
+            source, parts.shapes_of(system), values.kind, warm_start=values.warm_start
         )
     except ValueError as error:
         raise ValueError(f"{values.source}: {error}") from error
@@ -175,16 +175,6 @@ def _labels(values: flags.FlagValues, source: "Source", config: "RunSettings") -
     if config.model.num_classes not in (0, len(names)):
         return ()
     return tuple(Category(label, name) for label, name in enumerate(names, start=1))
-
-
-def _shapes(system: "System") -> dict:
-    """The variables as shapes; they do not depend on the sizes of a batch."""
-    import jax
-
-    from vis_jax.training.dry_run import batch_shapes
-
-    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
-    return dict(jax.eval_shape(system.init, jax.random.key(0), batch))
 
 
 def _with_initial(

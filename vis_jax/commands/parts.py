@@ -50,15 +50,21 @@ def check_variables(system: "System", variables: dict, name: str) -> None:
       variables: by name.
       name: of what is checked, for the message.
     """
+    from vis_jax.training.tree_check import check_same_tree
+
+    check_same_tree(variables, shapes_of(system), name=name)
+
+
+def shapes_of(system: "System") -> dict:
+    """The variables of a system as shapes."""
     import jax
 
     from vis_jax.training.dry_run import batch_shapes
-    from vis_jax.training.tree_check import check_same_tree
 
     # Parameters do not depend on the sizes of a batch: the least one will do.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    check_same_tree(variables, jax.eval_shape(system.init, key, batch), name=name)
+    return dict(jax.eval_shape(system.init, key, batch))
 
 
 def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
