@@ -193,6 +193,7 @@ def _names(*packages: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
+@pytest.mark.slow
 def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
     optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval"}
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}

@@ -47,6 +47,7 @@ def test_strides_and_channels(style):
         assert x.dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 64, 64, 3)), "f4")
     model = ResNet("thin", norm="group", remat=True)

@@ -165,6 +165,7 @@ def test_a_run_with_other_classes_is_left_alone(folder, tmp_path):
     assert [path.name for path in run.iterdir()] == ["categories.json"]
 
 
+@pytest.mark.slow
 def test_processes_wait_for_the_one_that_evaluates():
     code = """
 import os, sys, time

@@ -31,6 +31,7 @@ def test_background_moves_from_first_to_last(ours):
     np.testing.assert_array_equal(ours["params/mask_head/mask_logits/bias"], theirs[1:])
 
 
+@pytest.mark.slow
 def test_older_names_of_torchvision_are_the_same(ours):
     def older(name):
         for index in range(4):
@@ -47,6 +48,7 @@ def test_older_names_of_torchvision_are_the_same(ours):
         np.testing.assert_array_equal(leaf, ours[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_layers_of_the_classes_stay_new_for_other_classes():
     case = load(CASE)
     model = _model()
@@ -68,6 +70,7 @@ def test_layers_of_the_classes_stay_new_for_other_classes():
     }
 
 
+@pytest.mark.slow
 def test_a_missing_tensor_and_an_unknown_one_are_errors():
     weights = load(CASE).weights()
     weights["roi_heads.keypoint.bias"] = weights.pop("roi_heads.box_head.fc7.bias")

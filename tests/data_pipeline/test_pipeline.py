@@ -84,6 +84,7 @@ def test_resizing_is_pillows_up_to_rounding():
         np.testing.assert_array_equal(frame[rows][:, columns], nearest)
 
 
+@pytest.mark.slow
 def test_both_pipelines_make_the_same_batches_of_shapes(shapes):
     dataset = make_dataset(shapes)
     ours = train_batches(dataset, shapes, seed=3, start_step=1)
@@ -205,6 +206,7 @@ def _moves_left(batch: dict, b: int) -> bool:
     return centres[-1] < centres[0] - 0.5
 
 
+@pytest.mark.slow
 def test_a_run_can_be_taken_up_and_shared_by_hosts(folder):
     dataset = make_dataset(folder)
     batches = list(islice(train_batches(dataset, folder, seed=1, start_step=0), 3))

@@ -28,6 +28,7 @@ def test_keeps_the_contract_of_systems(decoder):
     assert found.valid.all()
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
     config = _config("ifr", {"compute_dtype": "bfloat16"})
@@ -53,6 +54,7 @@ def test_bfloat16_computes_without_hidden_promotion():
     assert out.mask_embeds.dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["ifr", "m2f_vis"])
 def test_mask_features_may_have_channels_of_their_own(decoder):
     width = "model.{}.mask_dim"

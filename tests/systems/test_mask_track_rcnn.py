@@ -159,6 +159,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
         np.testing.assert_allclose(ours, losses[counted].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
     config = _config({"compute_dtype": "bfloat16"})
