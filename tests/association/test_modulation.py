@@ -167,7 +167,7 @@ def test_statistics_of_places_leave_out_padding():
     pooled = heat.reshape(3, 4, 4, 4, 4).mean(axis=(2, 4))[:2]
     stats = updates["batch_stats"]["norm3"]
     np.testing.assert_allclose(stats["mean"], 0.01 * pooled.mean() * kernel, rtol=1e-4)
-    spread = 0.99 + 0.01 * pooled.var() * kernel**2
+    spread = 0.99 + 0.01 * pooled.var(ddof=1) * kernel**2
     np.testing.assert_allclose(stats["var"], spread, rtol=1e-5)
     # Other numbers in the padding, and the rest stays as it was.
     other = heat * np.array([1, 1, 50], np.float32).reshape(3, 1, 1)

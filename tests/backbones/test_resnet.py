@@ -61,6 +61,67 @@ def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
         assert np.any(leaf), path
 
 
+@pytest.mark.parametrize("variant", ["thin", "50"])
+def test_batch_norm_keeps_statistics_of_every_norm(variant):
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    frozen = ResNet(variant, norm="frozen_stats")
+    model = ResNet(variant, norm="batch", remat=True)
+    constants = jax.eval_shape(frozen.init, jax.random.key(0), images)["constants"]
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert jax.tree.map(jnp.shape, variables["batch_stats"]) == jax.tree.map(
+        jnp.shape, constants
+    )
+
+    def apply(variables, images):
+        return model.apply(variables, images, True, mutable=["batch_stats"])
+
+    _, updates = jax.eval_shape(apply, variables, images)
+    assert updates["batch_stats"] == variables["batch_stats"]
+
+
+def test_batch_norm_trains_by_the_batch_and_evaluates_by_what_it_keeps():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(3, 32, 64, 3)), jnp.float32)
+    valid = jnp.array([True, True, False])
+    models = [ResNet("thin", norm="batch", remat=remat) for remat in (False, True)]
+    variables = jax.jit(models[0].init)(jax.random.key(0), images)
+
+    def loss(params, model, images, valid):
+        found, updates = model.apply(
+            {**variables, "params": params}, images, True, valid, mutable=True
+        )
+        value = sum(jnp.mean(x[:2] ** 2) for x in found.values())
+        return value, updates["batch_stats"]
+
+    def run(model, *inputs):
+        of = jax.value_and_grad(loss, has_aux=True)
+        return jax.jit(of, static_argnums=1)(variables["params"], model, *inputs)
+
+    (value, stats), gradient = run(models[0], images, valid)
+    assert all(np.any(x) for x in jax.tree.leaves(gradient))
+    for path, leaf in flatten(stats).items():
+        assert np.any(leaf != flatten(variables["batch_stats"])[path]), path
+    # As without the padded image, and with blocks that are computed again.
+    for again in (run(models[0], images[:2], None), run(models[1], images, valid)):
+        np.testing.assert_allclose(again[0][0], value, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            again[0][1], stats,
+        )  # fmt: skip
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4),
+            again[1], gradient,
+        )  # fmt: skip
+    evaluate = jax.jit(models[0].apply)
+    before, after = (
+        evaluate(variables, images),
+        evaluate({**variables, "batch_stats": stats}, images),
+    )
+    assert np.abs(before["res5"] - after["res5"]).max() > 0.01
+    alone = evaluate({**variables, "batch_stats": stats}, images[:1])
+    np.testing.assert_allclose(alone["res5"], after["res5"][:1], rtol=1e-4, atol=1e-5)
+
+
 def test_max_pool_is_the_maximum_of_three_by_three():
     x = np.random.default_rng(0).random((1, 4, 6, 2)).astype(np.float32)
     wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -74,7 +135,7 @@ def test_max_pool_is_the_maximum_of_three_by_three():
     ("field", "expected"),
     [
         ({"variant": "51"}, "variant: expected one of .* got '51'"),
-        ({"norm": "batch"}, "norm: expected 'frozen_batch' or .* got 'batch'"),
+        ({"norm": "layer"}, "norm: expected 'frozen_batch' or .* got 'layer'"),
         ({"style": "tf"}, "style: expected 'torch' or 'caffe', got 'tf'"),
     ],
 )

@@ -1,5 +1,6 @@
 import functools
 import pickle
+import re
 
 import jax
 import numpy as np
@@ -176,13 +177,17 @@ def test_all_spellings_of_resnets_give_the_same_backbone():
 def test_norms_that_train_scale_and_bias_have_them_among_the_parameters():
     weights = load("backbone_resnet50").weights("detectron2")
     fixed, _ = convert_tensors(weights, backbone_shapes(ResNet("50")), "resnet")
-    shapes = backbone_shapes(ResNet("50", norm="frozen_stats"))
-    trained, report = convert_tensors(weights, shapes, "resnet")
-    assert not report.new
-    fixed, trained = flatten(fixed), flatten(trained)
-    for path, leaf in trained.items():
-        moved = path.replace("params/", "constants/") if "/norm/" in path else path
-        np.testing.assert_array_equal(leaf, fixed[moved], err_msg=path)
+    fixed = flatten(fixed)
+    for norm, statistics in (("frozen_stats", "constants"), ("batch", "batch_stats")):
+        shapes = backbone_shapes(ResNet("50", norm=norm))
+        trained, report = convert_tensors(weights, shapes, "resnet")
+        assert not report.new
+        assert set(trained) == {"params", statistics}
+        for path, leaf in flatten(trained).items():
+            moved = (
+                re.sub("^[a-z_]+/", "constants/", path) if "/norm/" in path else path
+            )
+            np.testing.assert_array_equal(leaf, fixed[moved], err_msg=path)
 
 
 def test_microsofts_swin_leaves_the_output_norms_new():

@@ -30,6 +30,9 @@ def test_frozen_norm_makes_constants_and_group_norm_parameters():
     frozen = jax.eval_shape(Conv(8, 1, norm="frozen_batch").init, key, x)
     assert set(frozen["params"]) == {"kernel"}
     assert set(frozen["constants"]["norm"]) == {"scale", "bias", "mean", "var"}
+    batch = jax.eval_shape(Conv(8, 1, norm="batch").init, key, x)
+    assert set(batch["params"]["norm"]) == {"scale", "bias"}
+    assert set(batch["batch_stats"]["norm"]) == {"mean", "var"}
     group = jax.eval_shape(Conv(8, 1, norm="group").init, key, x)
     assert set(group) == {"params"}
     assert set(group["params"]) == {"kernel", "norm"}

@@ -9,7 +9,7 @@ from tests.recipes import recipe
 from tests.systems.contract import Checked, check_system, first_batch
 from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
-from vis_jax.structures import Clip
+from vis_jax.structures import Clip, LossAux
 from vis_jax.systems import mask_track_rcnn
 from vis_jax.systems.mask_track_rcnn import (
     Pair,
@@ -218,7 +218,7 @@ def test_each_weight_is_that_of_its_term(monkeypatch):
     weights["track"] = 7.0
     ones = dict.fromkeys(weights, jnp.float32(1.0))
     monkeypatch.setattr(mask_track_rcnn, "draw_pair", lambda *_, **__: None)
-    monkeypatch.setattr(mask_track_rcnn, "_losses", lambda *_: (ones, {}))
+    monkeypatch.setattr(mask_track_rcnn, "_losses", lambda *_: LossAux(ones, {}, {}))
     config = _config({f"loss.{name}": weight for name, weight in weights.items()})
     loss, aux = build(config).loss({}, first_batch(config), jax.random.key(0))
     assert {name: float(term) for name, term in aux.terms.items()} == weights

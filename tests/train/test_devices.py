@@ -38,6 +38,8 @@ def assert_same_run(report, expected):
     for step, loss in report["losses"].items():
         np.testing.assert_allclose(loss, expected["losses"][step], rtol=1e-5)
     np.testing.assert_allclose(report["kernel"], expected["kernel"], rtol=1e-4)
+    for name in ("mean", "var"):  # of the clips of all devices
+        np.testing.assert_allclose(report[name], expected[name], rtol=1e-4)
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):

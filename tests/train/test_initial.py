@@ -46,7 +46,7 @@ def test_what_is_not_fresh_must_fit(variables, other, tmp_path):
     save_variables(str(tmp_path / "w"), other)
     with pytest.raises(ValueError, match="does not fit") as caught:
         load_initial(str(tmp_path / "w"), variables, fresh=())
-    assert "1 missing: params/norm/scale" in str(caught.value)
+    assert "2 missing: params/norm/bias, params/norm/scale" in str(caught.value)
     assert "1 unknown: params/tail/bias" in str(caught.value)
 
 

@@ -94,6 +94,16 @@ def test_optimises_parameters_only(unbroken):
     assert float(state.variables["batch_stats"]["updates"]) == 6.0
 
 
+def test_statistics_of_batch_norm_are_kept_with_the_state(unbroken):
+    """And saved with it; that a resumed run has the same bits is tested below."""
+    workdir, state, *_ = unbroken
+    stats = state.variables["batch_stats"]["norm"]
+    assert np.any(stats["mean"] != 0)
+    assert np.all(stats["var"] != 1)
+    saved = load_variables(str(workdir))["batch_stats"]["norm"]
+    jax.tree.map(np.testing.assert_array_equal, saved, stats)
+
+
 def test_writes_the_config_and_the_last_checkpoint(unbroken):
     workdir, state, *_ = unbroken
     assert json.loads((workdir / "config.json").read_text())["num_steps"] == 6
@@ -225,8 +235,8 @@ def test_a_run_begins_with_a_table_of_its_parameters(unbroken):
     assert table == [
         ["part", "parameters", "rate", "decay"],
         ["head", "12", "0.001", "0.05"],
-        ["norm", "3", "0.01", "0"],
-        ["all", "15"],
+        ["norm", "6", "0.01", "0"],
+        ["all", "18"],
     ]
 
 

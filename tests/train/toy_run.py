@@ -69,10 +69,12 @@ def main(options: dict) -> None:
             config, toy_system(), batches, options["workdir"], writer=recorder
         )
         kernel = np.asarray(state.variables["params"]["head"]["kernel"])
+        stats = state.variables["batch_stats"]["norm"]
     except SystemExit as leaving:
         print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
         raise leaving
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
+    report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
     print(json.dumps(report | {"devices": jax.device_count()}))
 
 

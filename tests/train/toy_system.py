@@ -1,8 +1,8 @@
 """A system small enough to know by heart: one linear map from mean colour to a number.
 
-The target of a clip is its height; the parameters are `head/kernel`, `head/bias` and
-`norm/scale`; a collection "constants" never changes and "batch_stats" counts updates;
-a note has the number of dark clips.
+The target of a clip is its height; the parameters are `head/kernel`, `head/bias`,
+`norm/scale` and `norm/bias`; a collection "constants" never changes and "batch_stats"
+counts updates and has those of batch norm; a note has the number of dark clips.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import read_settings
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.system import System
@@ -27,24 +28,32 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
         return {
             "params": {
                 "head": {"kernel": kernel, "bias": jnp.zeros(features)},
-                "norm": {"scale": jnp.ones(features)},
+                "norm": {"scale": jnp.ones(features), "bias": jnp.zeros(features)},
             },
             "constants": {"target_scale": jnp.full((), 0.1)},
-            "batch_stats": {"updates": jnp.zeros(())},
+            "batch_stats": {
+                "updates": jnp.zeros(()),
+                "norm": {"mean": jnp.zeros(features), "var": jnp.ones(features)},
+            },
         }
 
     def loss(variables, batch: Batch, rng):
-        params = variables["params"]
+        params, stats = variables["params"], variables["batch_stats"]
         colour = batch.images.astype(jnp.float32).mean((1, 2, 3)) / 255.0
         colour = colour + noise * jax.random.normal(rng, colour.shape)
-        hidden = (colour @ params["head"]["kernel"]) * params["norm"]["scale"][None]
+        hidden, norm = BatchNorm().apply(
+            {"params": params["norm"], "batch_stats": stats["norm"]},
+            colour @ params["head"]["kernel"],
+            train=True,
+            mutable=["batch_stats"],
+        )
         hidden = jnp.tanh(hidden + params["head"]["bias"][None])
         target = batch.sizes[:, :1] * variables["constants"]["target_scale"]
         terms = {
             "fit": jnp.mean((hidden - target) ** 2),
             "size": 0.01 * jnp.sum(params["head"]["kernel"] ** 2),
         }
-        stats = {"updates": variables["batch_stats"]["updates"] + 1.0}
+        stats = {"updates": stats["updates"] + 1.0, "norm": norm["batch_stats"]}
         notes = {"dark": jnp.sum(colour.mean(1) < 0.5).astype(jnp.float32)}
         return terms["fit"] + terms["size"], LossAux(terms, stats, notes)
 

@@ -21,6 +21,7 @@ from vis_jax.backbones.vgg import (
     max_pool,
 )
 from vis_jax.layers.conv import Conv
+from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
@@ -124,20 +125,12 @@ class SpatialModulator(nn.Module):
           valid: objects that count in the statistics of batch norm.
           train: batch norm by the statistics of this batch, which it remembers.
         """
-        # Without any object there are no statistics: NaN would reach the parameters.
-        counts = (valid | ~valid.any())[:, None, None, None]
         x, shifts = _mean_pool(heat[..., None]), []
         for block, channels in enumerate(self.channels, 3):
             x = _mean_pool(x)
             y = Conv(channels, 1, kernel_init=_SMALL, name=f"conv{block}")(x)
-            norm = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.99,
-                epsilon=1e-3,
-                use_fast_variance=False,
-                name=f"norm{block}",
-            )
-            shifts.append(nn.relu(norm(y, mask=counts)))
+            norm = BatchNorm(momentum=0.01, epsilon=1e-3, name=f"norm{block}")
+            shifts.append(nn.relu(norm(y, train, valid)))
         return tuple(shifts)
 
 

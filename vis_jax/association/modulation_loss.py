@@ -106,12 +106,7 @@ def osmn_loss(
     inside = jax.vmap(lambda size: _content(size, batch.images.shape[2:4]))(batch.sizes)
     inside = jnp.repeat(inside, logits.shape[0] // inside.shape[0], axis=0)
     value = balanced_bce(logits, masks, inside & valid[:, None, None])
-    # Without any object there is nothing to remember.
-    stats = jax.tree.map(
-        lambda new, old: jnp.where(valid.any(), new, old),
-        updates["batch_stats"],
-        variables["batch_stats"],
-    )
+    stats = updates["batch_stats"]
     left_out = found.left_out.sum().astype(jnp.float32)
     return value, LossAux({"osmn": value}, stats, {"objects_left_out": left_out})
 

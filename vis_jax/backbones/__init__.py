@@ -1,4 +1,7 @@
-"""Backbones: images to {"res2": stride 4, "res3": 8, "res4": 16, "res5": 32}."""
+"""Backbones: images to {"res2": stride 4, "res3": 8, "res4": 16, "res5": 32}.
+
+All are called as (images, train, valid); `valid` leaves images out of statistics.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

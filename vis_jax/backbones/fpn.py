@@ -1,17 +1,22 @@
-"""Feature pyramid: maps of one width at strides 4, 8, 16, 32 and 64.
+"""Feature pyramid: maps of one width at strides 4, 8, 16, 32, 64 and so on.
 
-Lin et al., "Feature pyramid networks for object detection", CVPR 2017.
+Lin et al., "Feature pyramid networks for object detection", CVPR 2017; the levels above
+the backbone's as in Lin et al., "Focal loss for dense object detection", ICCV 2017.
 """
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
+from vis_jax.ops.bilinear import resize
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, DTypeLike, Float
+
+_LAST = 5  # stage of the backbone
 
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -19,39 +24,78 @@ _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 @section
 class Settings:
-    """`model.fpn`."""
+    """`model.fpn`; which levels there are is up to the system."""
 
     dim: Count = 256  # channels of every level
+    # How a level is enlarged to be added to the finer one: nearest in Mask R-CNN and
+    # CondInst, bilinear in YOLACT.
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    # What makes each level above 'p5' from the one before: pool takes every second cell
+    # (Mask R-CNN), conv is a 3x3 convolution of stride 2 (YOLACT), relu_conv has a ReLU
+    # between two of these (CondInst).
+    extra: Literal["pool", "conv", "relu_conv"] = "pool"
+    relu_outputs: bool = False  # ReLU behind 'p5' and finer levels, as in YOLACT
 
 
 class FPN(nn.Module):
-    """Backbone features 'res2' .. 'res5' to 'p2' .. 'p6'.
+    """Backbone features 'res2' .. 'res5' to 'p2' .. 'p6', or from and to other levels.
 
     Attributes:
-      dim: channels of every level.
+      dim, upsample, extra, relu_outputs: see `Settings`.
+      finest: number of the finest level and of the finest stage that is read, 2 .. 5.
+      coarsest: number of the coarsest level, at least 5.
     """
 
     dim: int
+    upsample: str = "nearest"
+    extra: str = "pool"
+    relu_outputs: bool = False
+    finest: int = 2
+    coarsest: int = 6
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, features: dict[str, Float[Array, "N _ _ _"]]
     ) -> dict[str, Float[Array, "N _ _ D"]]:
-        """Levels by name; 'p6' is every second cell of 'p5', a 1 x 1 max-pool."""
+        """Levels by name, finest first."""
         conv = functools.partial(
             Conv, self.dim, use_bias=True, kernel_init=_FAN_IN, dtype=self.dtype
         )
         levels: dict[str, jax.Array] = {}
         top = None
-        for stage in (5, 4, 3, 2):
+        for stage in range(_LAST, self.finest - 1, -1):
             x = conv(1, name=f"lateral{stage}")(features[f"res{stage}"])
-            top = x if top is None else x + _double(top)
-            levels[f"p{stage}"] = conv(3, name=f"output{stage}")(top)
-        levels["p6"] = levels["p5"][:, ::2, ::2]
+            size = (x.shape[1], x.shape[2])
+            top = x if top is None else x + self._enlarge(top, size)
+            level = conv(3, name=f"output{stage}")(top)
+            levels[f"p{stage}"] = nn.relu(level) if self.relu_outputs else level
+        x = levels[f"p{_LAST}"]
+        for number in range(_LAST + 1, self.coarsest + 1):
+            if self.extra == "pool":
+                x = x[:, ::2, ::2]  # a 1 x 1 maximum
+            else:
+                between = self.extra == "relu_conv" and number > _LAST + 1
+                x = nn.relu(x) if between else x
+                x = conv(3, 2, name=f"output{number}")(x)
+            levels[f"p{number}"] = x
         return {name: levels[name] for name in sorted(levels)}
 
+    def _enlarge(
+        self, x: Float[Array, "N h w D"], size: tuple[int, int]
+    ) -> Float[Array, "N H W D"]:
+        if self.upsample == "bilinear":
+            return resize(x, size)
+        return _nearest(x, size)
 
-def _double(x: Float[Array, "N h w D"]) -> Float[Array, "N H W D"]:
-    """Every cell four times: the nearest neighbour at twice the size."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+def _nearest(x: Float[Array, "N h w D"], size: tuple[int, int]) -> jax.Array:
+    """The cell that holds the top left corner of each new one, as in PyTorch."""
+    height, width = x.shape[1:3]
+    if size == (2 * height, 2 * width):
+        return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    rows, columns = (
+        jnp.arange(new) * old // new
+        for new, old in zip(size, (height, width), strict=True)
+    )
+    return x[:, rows][:, :, columns]

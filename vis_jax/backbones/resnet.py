@@ -12,7 +12,9 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.settings import OneOf, section
-from vis_jax.typing import Array, DTypeLike, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float
+
+Valid = Bool[Array, "N"] | None  # images that count in the statistics of batch norm
 
 
 class Variant(NamedTuple):
@@ -40,8 +42,9 @@ class Settings:
     name: Literal["resnet"] = "resnet"  # or swin, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "50"  # depth; thin trains on a CPU
     # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
+    # batch to use and keep the statistics of the batch as well, over all devices;
     # group to train from scratch.
-    norm: Literal["frozen_batch", "frozen_stats", "group"] = "frozen_batch"
+    norm: Literal["frozen_batch", "frozen_stats", "batch", "group"] = "frozen_batch"
     # Where the weights come from: where the stride sits, and how pixels are scaled.
     style: Literal["torch", "caffe"] = "torch"
     remat: bool = False  # recompute blocks in the backward pass: less memory
@@ -57,12 +60,14 @@ class Basic(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+    def __call__(
+        self, x: Float[Array, "N H W C"], train: bool, valid: Valid
+    ) -> Float[Array, "N h w D"]:
         conv = functools.partial(Conv, norm=self.norm, dtype=self.dtype)
-        y = conv(self.width, 3, self.stride, name="conv1")(x)
-        y = conv(self.width, 3, name="conv2")(nn.relu(y))
+        y = conv(self.width, 3, self.stride, name="conv1")(x, train, valid)
+        y = conv(self.width, 3, name="conv2")(nn.relu(y), train, valid)
         if x.shape != y.shape:
-            x = conv(self.width, 1, self.stride, name="shortcut")(x)
+            x = conv(self.width, 1, self.stride, name="shortcut")(x, train, valid)
         return nn.relu(x + y)
 
 
@@ -79,16 +84,18 @@ class Bottleneck(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+    def __call__(
+        self, x: Float[Array, "N H W C"], train: bool, valid: Valid
+    ) -> Float[Array, "N h w D"]:
         conv = functools.partial(Conv, norm=self.norm, dtype=self.dtype)
         first, second = self.stride, 1
         if self.style == "torch":
             first, second = second, first
-        y = conv(self.width, 1, first, name="conv1")(x)
-        y = conv(self.width, 3, second, name="conv2")(nn.relu(y))
-        y = conv(4 * self.width, 1, name="conv3")(nn.relu(y))
+        y = conv(self.width, 1, first, name="conv1")(x, train, valid)
+        y = conv(self.width, 3, second, name="conv2")(nn.relu(y), train, valid)
+        y = conv(4 * self.width, 1, name="conv3")(nn.relu(y), train, valid)
         if x.shape != y.shape:
-            x = conv(4 * self.width, 1, self.stride, name="shortcut")(x)
+            x = conv(4 * self.width, 1, self.stride, name="shortcut")(x, train, valid)
         return nn.relu(x + y)
 
 
@@ -100,9 +107,11 @@ class Stem(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w D"]:
+    def __call__(
+        self, x: Float[Array, "N H W 3"], train: bool, valid: Valid
+    ) -> Float[Array, "N h w D"]:
         conv = Conv(self.width, 7, 2, self.norm, dtype=self.dtype, name="conv1")
-        return _max_pool(nn.relu(conv(x)))
+        return _max_pool(nn.relu(conv(x, train, valid)))
 
 
 class ResNet(nn.Module):
@@ -120,18 +129,19 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "N H W 3"], train: bool = False
+        self, images: Float[Array, "N H W 3"], train: bool = False, valid: Valid = None
     ) -> dict[str, Float[Array, "N _ _ _"]]:
-        """Features by name; `train` changes nothing, frozen statistics stay frozen.
+        """Features by name.
 
         Args:
           images: normalised; height and width are multiples of 32 pixels.
+          train, valid: see `BatchNorm`; other norms make no difference between them.
         """
         check_canvas(images)
         stage_sizes, width, block = VARIANTS[self.variant]
         kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
-        kind = nn.remat(kind) if self.remat else kind
-        x = Stem(width, self.norm, self.dtype, name="stem")(images)
+        kind = nn.remat(kind, static_argnums=2) if self.remat else kind
+        x = Stem(width, self.norm, self.dtype, name="stem")(images, train, valid)
         features = {}
         for stage, blocks in enumerate(stage_sizes):
             for index in range(blocks):
@@ -142,7 +152,7 @@ class ResNet(nn.Module):
                     style=self.style,
                     dtype=self.dtype,
                     name=f"res{stage + 2}_{index}",
-                )(x)
+                )(x, train, valid)
             features[f"res{stage + 2}"] = x
         return features
 

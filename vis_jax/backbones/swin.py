@@ -16,7 +16,7 @@ from vis_jax.layers.drop_path import DropPath
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
 from vis_jax.settings import Count, OneOf, Share, section
-from vis_jax.typing import Array, DTypeLike, Float
+from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 _INIT = nn.initializers.truncated_normal(0.02)
 _STAGES = 4
@@ -236,14 +236,19 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "N H W 3"], train: bool = False
+        self,
+        images: Float[Array, "N H W 3"],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
     ) -> dict[str, Float[Array, "N _ _ _"]]:
         """Features by name.
 
         Args:
           images: normalised; any size (a map of odd size is padded as it is halved).
           train: draw drop path.
+          valid: as other backbones have it; no image changes another here.
         """
+        del valid
         spec = sizes_of(self)
         window = spec.window
         rates = np.linspace(0.0, self.drop_path, sum(spec.depths)).tolist()

@@ -40,7 +40,10 @@ class Kind(NamedTuple):
 _TRAINED_SCALE = "params/backbone/stem/conv1/norm/scale"
 _FIXED_MEAN = "constants/backbone/stem/conv1/norm/mean"
 
-_NOT_BACKBONE = r"(params|constants)/(?!backbone/).*"
+# Where it keeps these up to date.
+_RUNNING_MEAN = "batch_stats/backbone/stem/conv1/norm/mean"
+
+_NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 
 KINDS = {
     "mask2former": Kind(
@@ -73,7 +76,7 @@ KINDS = {
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
         # Caffe2 files whose statistics are merged into scale and bias lack them.
-        (_NOT_BACKBONE, r"constants/backbone/.*/norm/(mean|var)"),
+        (_NOT_BACKBONE, r"(constants|batch_stats)/backbone/.*/norm/(mean|var)"),
     ),
     "swin": Kind(
         swin.MICROSOFT,
@@ -152,6 +155,8 @@ def convert_tensors(
         new = mask_track_rcnn.check_names(tensors)
     if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
         rules = resnet.trained_affine(rules)
+    if _RUNNING_MEAN in shapes:
+        rules = resnet.running_statistics(rules)
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(

@@ -45,11 +45,20 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
 
 def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
     """The rules for models whose norms have scale and bias among the parameters."""
-    pattern = re.compile(r"constants/(.*/norm/(?:scale|bias))")
+    return _moved(rules, r"constants/(.*/norm/(?:scale|bias))", r"params/\1")
+
+
+def running_statistics(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules for models whose norms keep mean and variance up to date, too."""
+    rules = trained_affine(rules)
+    return _moved(rules, r"constants/(.*/norm/(?:mean|var))", r"batch_stats/\1")
+
+
+def _moved(rules: Sequence[Rule], pattern: str, place: str) -> list[Rule]:
     return [
         rule._replace(
             targets=tuple(
-                (pattern.sub(r"params/\1", path), transform)
+                (re.sub(pattern, place, path), transform)
                 for path, transform in rule.targets
             )
         )

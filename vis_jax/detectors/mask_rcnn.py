@@ -91,7 +91,11 @@ class MaskRCNN(nn.Module):
     rules: Rules
 
     def features(self, images: Float[Array, "B H W 3"], train: bool = False) -> Levels:
-        """Levels 'p2' .. 'p6' of normalised images, sides multiples of 32 pixels."""
+        """Levels 'p2' .. 'p6' of normalised images, sides multiples of 32 pixels.
+
+        Args:
+          train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
+        """
         levels = self.fpn(self.backbone(images, train))
         return tuple(levels[name] for name in sorted(levels))
 

@@ -4,12 +4,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.layers.norm import FrozenBatchNorm, FrozenStatistics, GroupNorm
-from vis_jax.typing import Array, DTypeLike, Float
+from vis_jax.layers.norm import (
+    BatchNorm,
+    FrozenBatchNorm,
+    FrozenStatistics,
+    GroupNorm,
+)
+from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 NORMS = {
     "frozen_batch": FrozenBatchNorm,
     "frozen_stats": FrozenStatistics,
+    "batch": BatchNorm,
     "group": GroupNorm,
 }
 
@@ -37,7 +43,13 @@ class Conv(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+    def __call__(
+        self,
+        x: Float[Array, "N H W C"],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+    ) -> Float[Array, "N h w D"]:
+        """Maps of images; `train` and `valid` are read by `BatchNorm` alone."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
@@ -46,7 +58,8 @@ class Conv(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         if self.norm is not None:
-            x = NORMS[self.norm](dtype=self.dtype, name="norm")(x)
+            norm = NORMS[self.norm](dtype=self.dtype, name="norm")
+            x = norm(x, train, valid) if self.norm == "batch" else norm(x)
         return x
 
 

@@ -1,13 +1,15 @@
 """Normalisation layers with the epsilon of PyTorch (1e-5)."""
 
+import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, DTypeLike, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _EPSILON = 1e-5  # Flax's own layers have 1e-6
 
@@ -75,6 +77,88 @@ class FrozenStatistics(nn.Module):
         return _by_constants(x.astype(self.dtype), scale, bias, mean=mean, var=var)
 
 
+class BatchNorm(nn.Module):
+    """Batch normalisation with running statistics, as PyTorch's `BatchNorm2d`.
+
+    Ioffe and Szegedy, "Batch normalization", ICML 2015. In training the mean and the
+    variance are those of the batch, and move the running ones; else the running ones
+    are used. Of the n values of a batch, the running variance takes n / (n - 1) times
+    the variance.
+
+    The running statistics live in the collection 'batch_stats', which a training call
+    has to declare mutable and to hand on (`LossAux.batch_stats`). A batch that is
+    divided among devices has the statistics of all of it: batch norm is synchronised.
+    Under `vmap` each example would have its own.
+
+    Attributes:
+      momentum: share of a batch in the running statistics, as PyTorch has it.
+      epsilon: added to the variance.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = _EPSILON
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "N *axes C"],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+    ) -> Float[Array, "N *axes C"]:
+        """Normalises all images alike.
+
+        Args:
+          x: maps of images.
+          train: whether by the statistics of the batch.
+          valid: images that count in these. Without any, the running statistics are
+            used and stay as they are.
+        """
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if not train:
+            kept = functools.partial(_by_constants, epsilon=self.epsilon)
+            x = x.astype(self.dtype)
+            return kept(x, scale, bias, mean=mean.value, var=var.value)
+        y = x.astype(jnp.float32)
+        found = _moments(y, jnp.ones(len(x), bool) if valid is None else valid)
+        some = found.number > 0
+        centre = jnp.where(some, found.mean, mean.value)
+        spread = jnp.where(some, found.var, var.value)
+        factor = scale * jax.lax.rsqrt(spread + self.epsilon)
+        ones = (1,) * (x.ndim - 1)
+        centre, factor, bias = (v.reshape(*ones, -1) for v in (centre, factor, bias))
+        y = (y - centre) * factor + bias
+        if not self.is_initializing():
+            unbiased = found.var * found.number / jnp.maximum(found.number - 1, 1)
+            share = jnp.where(some, self.momentum, 0.0)
+            mean.value += share * (found.mean - mean.value)
+            var.value += share * (unbiased - var.value)
+        return y.astype(self.dtype)
+
+
+class _Moments(NamedTuple):
+    """Of the values of every channel."""
+
+    mean: Float32[Array, "C"]
+    var: Float32[Array, "C"]  # not corrected
+    number: Float32[Array, ""]  # of values of a channel
+
+
+def _moments(x: Float32[Array, "N *axes C"], valid: Bool[Array, "N"]) -> _Moments:
+    """Mean and variance over the valid images, in two passes; 0 without any."""
+    weight = valid.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
+    count = weight.sum() * math.prod(x.shape[1:-1])
+    axes = tuple(range(x.ndim - 1))
+    divisor = jnp.maximum(count, 1.0)
+    mean = (x * weight).sum(axes) / divisor
+    apart = x - mean.reshape(*[1] * (x.ndim - 1), -1)
+    return _Moments(mean, (jnp.square(apart) * weight).sum(axes) / divisor, count)
+
+
 def _by_constants(
     x: Float[Array, "*lead C"],
     scale: Float32[Array, "C"],
@@ -82,10 +166,11 @@ def _by_constants(
     *,
     mean: Float32[Array, "C"],
     var: Float32[Array, "C"],
+    epsilon: float = _EPSILON,
 ) -> Float[Array, "*lead C"]:
     """(x - mean) / std * scale + bias in the dtype of `x`."""
     # Folded in float32: one multiply and one add per element remain.
-    scale = scale * jax.lax.rsqrt(var + _EPSILON)
+    scale = scale * jax.lax.rsqrt(var + epsilon)
     bias = bias - mean * scale
     ones = (1,) * (x.ndim - 1)
     scale, bias = (v.reshape(*ones, -1).astype(x.dtype) for v in (scale, bias))

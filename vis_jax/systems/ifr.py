@@ -115,12 +115,19 @@ class Model(nn.Module):
     decoder: nn.Module
     style: str
 
-    def features(self, images, sizes, train: bool) -> ClipFeatures:
-        """Pixel features of clips [B, T, H, W, 3], frame by frame."""
+    def features(self, images, sizes, train: bool, frame_valid=None) -> ClipFeatures:
+        """Pixel features of clips [B, T, H, W, 3], frame by frame.
+
+        Args:
+          images, sizes: of `Batch`.
+          train, frame_valid: of the backbone; with batch norm, 'batch_stats' has to be
+            mutable.
+        """
         batch, frames = images.shape[:2]
         pixels = jax.vmap(functools.partial(normalize, style=self.style))
         flat = pixels(images, sizes).reshape(batch * frames, *images.shape[2:])
-        out = self.pixel_decoder(self.backbone(flat, train))
+        counted = None if frame_valid is None else frame_valid.reshape(-1)
+        out = self.pixel_decoder(self.backbone(flat, train, counted))
 
         def unflatten(x):
             return x.reshape(batch, frames, *x.shape[1:])
@@ -135,7 +142,7 @@ class Model(nn.Module):
 
     def __call__(self, images, sizes, frame_valid, train: bool):
         """Predictions of every layer, and the features they are made from."""
-        features = self.features(images, sizes, train)
+        features = self.features(images, sizes, train, frame_valid)
         return self.decode(features, frame_valid), features
 
 
@@ -155,10 +162,10 @@ def build(settings: Settings) -> System:
         drop, points = jax.random.split(rng)
         inputs = (batch.images, batch.sizes, batch.frame_valid)
         rngs = {"drop_path": drop}
-        out, features = cast(
-            tuple[DecoderOutput, ClipFeatures],
-            model.apply(variables, *inputs, True, rngs=rngs),
+        found, updates = model.apply(
+            variables, *inputs, True, rngs=rngs, mutable=["batch_stats"]
         )
+        out, features = cast(tuple[DecoderOutput, ClipFeatures], found)
         terms = set_loss(
             out.class_logits,
             out.mask_embeds,
@@ -167,7 +174,8 @@ def build(settings: Settings) -> System:
             points,
             settings.loss,
         )
-        return sum(terms.values()), LossAux(terms, {}, {})
+        stats = dict(updates.get("batch_stats", {}))
+        return sum(terms.values()), LossAux(terms, stats, {})
 
     window = window_of(settings.test, settings.test.clip_stride)
     test_time = _whole_video if window.length is None else _clip_by_clip

@@ -149,9 +149,9 @@ def build(settings: Settings) -> System:
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
         pair = draw_pair(pair_rng, batch, style=model.style)
-        terms, notes = _losses(model, rules, variables, pair, batch.sizes, rng)
-        terms = {name: weights[name] * value for name, value in terms.items()}
-        return sum(terms.values()), LossAux(terms, {}, notes)
+        aux = _losses(model, rules, variables, pair, batch.sizes, rng)
+        terms = {name: weights[name] * value for name, value in aux.terms.items()}
+        return sum(terms.values()), aux._replace(terms=terms)
 
     detector = _detector(model, settings)
     start, step = start_and_step(
@@ -204,7 +204,7 @@ def build_model(settings: Settings) -> Model:
     classes = model.num_classes
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
-        fpn=FPN(model.fpn.dim, dtype),
+        fpn=FPN(**vars(model.fpn), dtype=dtype),
         rpn=RPN(model.rpn.dim, len(_RATIOS), dtype),
         box_head=BoxHead(classes, model.box_head.width, dtype),
         mask_head=MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
@@ -228,14 +228,19 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
         )
 
 
-def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
-    """Every term of the loss, not weighted, and notes."""
+def _losses(
+    model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng
+) -> LossAux:
+    """Every term of the loss, not weighted, and what else comes with it."""
     rpn_rng, roi_rng = jax.random.split(rng)
 
     def apply(method, *inputs):
         return model.apply(variables, *inputs, method=method)
 
-    levels = cast(Levels, apply(Model.features, pair.images, True))
+    found, updates = model.apply(
+        variables, pair.images, True, method=Model.features, mutable=["batch_stats"]
+    )
+    levels = cast(Levels, found)
     count = len(sizes)
     features = tuple(x[:count] for x in levels)
     out, proposals = apply(Model.propose, features, sizes)
@@ -258,7 +263,8 @@ def _losses(model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng):
     )
     heads = _head_losses(apply, levels, regions, pair=pair, rules=rules)
     terms = {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **heads}
-    return terms, {"positives_left_out": left_out.sum().astype(jnp.float32)}
+    notes = {"positives_left_out": left_out.sum().astype(jnp.float32)}
+    return LossAux(terms, dict(updates.get("batch_stats", {})), notes)
 
 
 def _head_losses(

@@ -112,7 +112,9 @@ def build(settings: Settings, detector: Detector) -> System:
 
     def loss(variables, batch: Batch, rng):
         value, aux = osmn_loss(model, _own(variables), batch, rng, rule=rule)
-        return value, aux._replace(batch_stats={"osmn": aux.batch_stats})
+        # Those of a detector with batch norm stay.
+        stats = {**variables["batch_stats"], "osmn": aux.batch_stats}
+        return value, aux._replace(batch_stats=stats)
 
     start, step = start_and_step(
         detector,
