@@ -166,6 +166,19 @@ _SMALL: dict[str, Mapping] = dict(
         ),
         test=_SMALL_DETECTIONS,
     ),
+    yolact=dict(
+        data=dict(zoom=None),
+        model=dict(
+            fpn=dict(dim=16),
+            prototypes=4,
+            priors=dict(
+                sides=(15.0, 30.0, 60.0, 120.0, 240.0), ratios=(1.0, 0.5, 2.0),
+                divisor=96.0, square=False, image=(64, 96),
+            ),
+        ),
+        loss=dict(masks=10),
+        test=dict(**_SMALL_DETECTIONS, size=()),
+    ),
 )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ CASES = [
     ),
     ("mask_track_rcnn", source("a", file="mask_rcnn_r50_caffe_fpn_1x.pth"), "caffe"),
     ("mask2former", source("a"), "torch"),
+    ("yolact", source("a"), "torch"),
     ("mask2former", source("a", **BGR), "caffe"),
     ("huggingface", source("a"), "torch"),
     ("osmn", source("a"), "caffe"),

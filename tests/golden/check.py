@@ -27,6 +27,7 @@ from tests.golden import (
     mask_rcnn_losses,
     operators,
     track_head,
+    yolact,
 )
 from tests.golden.cases import Case, CaseError
 
@@ -56,6 +57,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "ops": operators.compare,
     "videomaskformer_r50": _mask2former,
     "videomaskformer_swin_tiny": _mask2former,
+    "yolact_r50": yolact.compare,
 }
 
 

@@ -7,6 +7,7 @@ from tests.compiled import compiled
 from tests.ops.one_map import roi_align
 from vis_jax.ops.masks import (
     crop_masks,
+    inside_boxes,
     paste_in_whole_pixels,
     paste_masks,
     stretch_masks,
@@ -117,3 +118,17 @@ def test_masks_are_enlarged_to_whole_pixels_with_a_border_of_zeros():
             weights = [np.maximum(1 - np.abs(a - np.arange(6)), 0) for a in at]
             expected[row, column] = weights[0] @ padded @ weights[1]
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_cells_inside_boxes_are_told_by_their_corner():
+    boxes = np.array([[8, 4, 16, 12], [7.9, 0, 16.1, 64], [0, 0, 0, 0]], np.float32)
+    of = compiled(inside_boxes, static_argnums=(1, 2), static_argnames="margin")
+    ours = of(boxes, (8, 6), (32, 48), margin=0.0)  # cells of 4 x 8 pixels
+    expected = np.zeros((3, 8, 6), bool)
+    expected[0, 1:3, 1:2] = True
+    expected[1, :, 1:3] = True
+    np.testing.assert_array_equal(ours, expected)
+    wide = of(boxes, (8, 6), (32, 48), margin=1.0)
+    expected[0, 0:4, 0:3], expected[1, :, 0:4] = True, True
+    expected[2, 0, 0] = True
+    np.testing.assert_array_equal(wide, expected)

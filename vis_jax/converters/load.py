@@ -14,6 +14,7 @@ from vis_jax.converters import (
     resnet,
     swin,
     vgg,
+    yolact,
 )
 from vis_jax.converters.files import Source, read_source
 from vis_jax.converters.rules import (
@@ -84,6 +85,7 @@ KINDS = {
         (_NOT_BACKBONE, swin.OUTPUT_NORMS),
     ),
     "vgg16": Kind((), vgg.TORCHVISION, vgg.NEW),
+    "yolact": Kind(yolact.NAMES, yolact.RULES, ()),
 }
 
 

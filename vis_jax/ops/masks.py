@@ -41,6 +41,34 @@ def crop_masks(
     return jnp.einsum("rih,rhw,rjw->rij", rows, chosen, columns)
 
 
+def inside_boxes(
+    boxes: Float32[Array, "N 4"],
+    cells: tuple[int, int],
+    canvas: tuple[int, int],
+    *,
+    margin: float,
+) -> Bool[Array, "N _ _"]:
+    """Cells of a map that lie in boxes, by their top left corners.
+
+    YOLACT's `crop`: column j counts if x1 - margin <= j < x2 + margin in cells.
+
+    Args:
+      boxes: in pixels of the canvas.
+      cells: height and width of the map, which covers the canvas.
+      canvas: height and width in pixels.
+      margin: cells by which boxes are enlarged on each side.
+    """
+    scale = np.array([c / p for c, p in zip(cells, canvas, strict=True)], np.float32)
+    scaled = boxes * jnp.asarray(np.tile(scale[::-1], 2))[None]
+    low, high = scaled[:, :2] - margin, scaled[:, 2:] + margin
+
+    def along(axis: int, length: int) -> Bool[Array, "N L"]:
+        index = jnp.arange(length, dtype=jnp.float32)[None]
+        return (index >= low[:, axis, None]) & (index < high[:, axis, None])
+
+    return along(1, cells[0])[:, :, None] & along(0, cells[1])[:, None]
+
+
 def stretch_masks(
     values: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],

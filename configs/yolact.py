@@ -1,0 +1,76 @@
+"""YOLACT with a ResNet on videos: the first stage of RGNNVIS, its detector.
+
+Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/yolact.py:backbone=r101 \\
+           --workdir runs/yolact --config.data.root=/data/ytvis2019 \\
+           --config.init_from=weights/coco_yolact_r101
+Smoke: the same with --config configs/yolact.py:debug (any CPU)
+
+`backbone` is r50 or r101; `dataset` as for configs/ifr.py. With `dataset=coco` the
+priors, the image size and the suppression are those of YOLACT on COCO, for its released
+weights. The files yolact_r50.py and yolact_r101.py are short for these.
+
+Deviation: the paper adds OpenImages to the videos, and divides the rate by 5.
+Deviation: YOLACT stretches the images of COCO to 550 x 550, in training, too.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+VARIANTS = {"r50": "50", "r101": "101"}
+_CANVAS = (480, 864)
+_EPOCH = 7_468  # frames: four of each of the 1,867 videos that the paper trains on
+
+
+def recipe(**given: str | int) -> Callable[[str | None], ConfigDict]:
+    """`get_config` of a recipe with other defaults of the string argument."""
+    defaults: dict[str, str | int] = dict(
+        backbone="r50", dataset="ytvis2019", frames=1, debug=False
+    )
+
+    def get_config(arg: str | None = None) -> ConfigDict:
+        """The config; `arg` is what follows the colon of --config."""
+        options = common.parse_arg(arg, **{**defaults, **given})
+        config = full_size(options)
+        return common.shrink(config) if options.debug else config
+
+    return get_config
+
+
+get_config = recipe()
+
+
+def full_size(options: ConfigDict) -> ConfigDict:
+    """The config at its published size, for `backbone`, `dataset` and `frames`."""
+    common.check_choice("backbone", options.backbone, VARIANTS)
+    classes = common.num_classes(options.dataset)
+    config = ConfigDict(dict(system="yolact", compute_dtype="bfloat16"))
+    # Frames of 720 x 1280 at 0.475 to 1 of their size, of which a window is seen.
+    config.data = common.clips(options, frame_range=20, short_side=(720,))
+    config.data.update(canvas=_CANVAS, zoom=(0.475, 1.0), batch_size=8)
+    epoch = _EPOCH // config.data.batch_size
+    config.num_steps = 120 * epoch
+    config.model = dict(
+        num_classes=classes,
+        backbone=dict(name="resnet", variant=VARIANTS[options.backbone]),
+    )
+    config.test = dict(
+        split=common.valid_split(options.dataset), size=_CANVAS, top=100, score=0.03,
+    )  # fmt: skip
+    config.optimizer = dict(
+        kind="adam", learning_rate=5e-5, weight_decay=1e-4,
+        decay_at=(60 * epoch, 90 * epoch),
+    )  # fmt: skip
+    if options.dataset == "coco":
+        config.model.priors = dict(
+            ratios=(1.0, 0.5, 2.0), divisor=550.0, square=True, image=(550, 550)
+        )
+        config.data.update(short_side=(550,), canvas=(576, 576), zoom=None)
+        config.test.update(
+            size=(550, 550), score=0.05, across_classes=False, objects=100
+        )
+    return config

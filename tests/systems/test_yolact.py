@@ -1,0 +1,208 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.recipes import recipe
+from tests.systems.contract import Checked, check_system, first_batch
+from vis_jax.losses.multibox import MultiboxLosses, Rule
+from vis_jax.structures import Clip
+from vis_jax.systems import SYSTEMS, yolact
+from vis_jax.systems.yolact import build, build_model, objects_of
+
+
+def _config(changes=None, name="yolact_shapes"):
+    return recipe(name, "debug", changes)
+
+
+@functools.cache
+def _checked() -> Checked:
+    """With batch norm; all negatives count, so that every level has a gradient."""
+    return check_system(build, _config({"loss.negatives": 1_000}, "yolact_r50"))
+
+
+@pytest.mark.slow
+def test_keeps_the_contract_of_systems():
+    config, found = _config(name="yolact_r50"), _checked().predictions
+    assert found.valid.shape == (config.test.tracks,)
+    assert found.mask_logits.shape[1:] == (config.test.objects, 16, 24)
+    assert (found.slots >= 0).any()
+    shown = found.mask_boxes[found.slots >= 0]
+    np.testing.assert_array_equal(shown, np.tile([0, 0, 96, 64], (len(shown), 1)))
+
+
+@pytest.mark.slow
+def test_statistics_of_the_batch_are_handed_on():
+    checked = _checked()
+    (_, aux), _ = checked.loss_and_gradient(checked.variables["params"], checked.batch)
+    before = checked.variables["batch_stats"]
+    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(before)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), aux.batch_stats, before)
+    assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.slow
+def test_frame_by_frame_equals_the_whole_video():
+    checked = _checked()
+    clip, whole = checked.clip, checked.predictions
+    step = jax.jit(checked.system.step)
+    state = None
+    for t in range(len(clip.images)):
+        one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
+        state = checked.system.start(one) if state is None else state
+        state, found = step(checked.variables, state, one)
+        np.testing.assert_array_equal(found.slots[0], whole.slots[t])
+    np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_updates_bring_the_loss_down():
+    checked = _checked()
+    params, losses = checked.variables["params"], []
+    for _ in range(40):
+        (loss, _), gradient = checked.loss_and_gradient(params, checked.batch)
+        losses.append(float(loss))
+        leaves = jax.tree.leaves(gradient)
+        length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
+        rate = np.float32(0.1 / max(length, 1.0))
+        params = jax.tree.map(lambda p, g, r=rate: p - r * g, params, gradient)
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]), losses
+
+
+def test_parameters_of_the_published_detector():
+    config = recipe("yolact_r50", None)
+    shapes = jax.eval_shape(
+        build(config).init, jax.random.key(0), first_batch(_config())
+    )
+    counts = {
+        part: sum(x.size for x in jax.tree.leaves(tree))
+        for part, tree in shapes["params"].items()
+    }
+    assert counts == {"backbone": 23_508_032, "detector": 7_370_031}
+
+
+def test_bfloat16_computes_without_hidden_promotion():
+    """Traced under strict promotion: a mix of dtypes would be an error."""
+    config = _config({"compute_dtype": "bfloat16", "model.dropout": 0.1})
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    assert loss.dtype == jnp.float32
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+    assert found.mask_logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("tracker", ["deep_sort", "seq"])
+def test_other_trackers_link_it(tracker):
+    config = _config({"test.tracker": tracker})
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+    assert found.slots.shape == (len(clip.images), config.test.objects)
+
+
+def test_a_tracker_of_embeddings_is_an_error():
+    config = _config({"test.tracker": "mask_track"})
+    batch = first_batch(config)
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    with pytest.raises(ValueError, match="expected a detector with a track head"):
+        build(config).start(clip)
+
+
+def test_detections_have_the_shapes_of_none():
+    config = _config()
+    detector, batch = SYSTEMS["yolact"].detector(config), first_batch(config)
+    variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
+
+    def look(variables, images, size):
+        return detector.detect(
+            variables, detector.features(variables, images, size), size
+        )
+
+    found = jax.eval_shape(look, variables, batch.images[0], batch.sizes[0])
+    empty = jax.eval_shape(lambda: detector.empty(len(batch.images[0])))
+    for name, ours in found._asdict().items():
+        theirs = getattr(empty, name)
+        assert ours.dtype == theirs.dtype, name
+        # Masks have the size of the canvas, which nobody knows before a frame.
+        axes = 2 if name == "mask_logits" else None
+        assert ours.shape[:axes] == theirs.shape[:axes], name
+
+
+def test_objects_are_those_of_every_frame():
+    batch = first_batch(_config({"data.frames": 3, "data.batch_size": 2}))
+    valid = np.array([[True, True, False], [True, True, True]])
+    found = jax.jit(objects_of)(batch._replace(frame_valid=valid))
+    for image, (clip, frame) in enumerate(np.ndindex(2, 3)):
+        np.testing.assert_array_equal(found.boxes[image], batch.boxes[clip, :, frame])
+        np.testing.assert_array_equal(found.masks[image], batch.masks[clip, :, frame])
+        np.testing.assert_array_equal(found.labels[image], batch.labels[clip])
+        present = batch.present[clip, :, frame] & batch.instance_valid[clip]
+        np.testing.assert_array_equal(found.valid[image], present & valid[clip, frame])
+    assert found.valid.any()
+    assert not found.crowd.any()
+
+
+def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
+    rules = []
+
+    def ones(*_, rule, **__):
+        rules.append(rule)
+        return MultiboxLosses(*[jnp.float32(1.0)] * 5)
+
+    monkeypatch.setattr(yolact, "multibox_losses", ones)
+    weights = dict(box_class=2.0, box=3.0, mask=4.0, semantic=5.0)
+    rule = dict(positive=0.6, negative=0.3, negatives=4, masks=7)
+    changes = {f"loss.{name}": value for name, value in (weights | rule).items()}
+    config = _config(changes)
+    system, batch = build(config), first_batch(config)
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    # Compiles in no time, as nothing depends on the network.
+    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
+    assert {name: float(term) for name, term in aux.terms.items()} == weights
+    assert float(loss) == sum(weights.values())
+    assert set(aux.notes) == {"positives_left_out"}
+    assert rules == [Rule(**rule)]
+
+
+def test_settings_reach_the_network():
+    model = build_model(recipe("yolact_r50", None))
+    assert model.detector.dropout == 0.1
+    assert model.rule == yolact.FindRule(0.03, 0.5, 200, 10, True)
+    coco = build_model(recipe("yolact_r101", "dataset=coco"))
+    assert (coco.priors.divisor, coco.priors.square) == (550.0, True)
+    assert coco.rule == yolact.FindRule(0.05, 0.5, 200, 100, False)
+    changes = {"test.score": 0.2, "test.nms": 0.7, "test.objects": 3}
+    rule = build_model(_config(changes)).rule
+    assert rule == yolact.FindRule(0.2, 0.7, 200, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.num_classes": 0}, "model.num_classes: expected at least 1, got 0"),
+        (
+            {"test.objects": 201},
+            "test.objects: expected at most 200, what is left of 200 candidates, got",
+        ),
+        (
+            {"test.objects": 1_601, "test.across_classes": False},
+            "test.objects: expected at most 1600, .* candidates of each class, got 16",
+        ),
+        (
+            {"loss.positive": 0.3},
+            "loss.negative: expected at most positive, 0.3, got 0.4",
+        ),
+        ({"loss.negatives": 0}, "loss.negatives: expected int, at least 1, got 0"),
+        ({"test.tracker": "sort"}, "test.tracker: expected one of"),
+    ],
+)
+def test_a_wrong_setting_is_an_error(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(_config(changes))

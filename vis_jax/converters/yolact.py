@@ -1,0 +1,73 @@
+"""Weights of YOLACT with a ResNet, as the released code stores them.
+
+Its order of the layers is from the coarsest to the finest. The background is the first
+class, as here. Layers whose shapes depend on the number of classes or of aspect ratios
+stay new where it differs.
+"""
+
+from vis_jax.converters.resnet import resnet_rules
+from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.swin import linear_rule
+from vis_jax.converters.transforms import kernel, same
+
+_NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+# Names of the backbone to those of a detectron2 model.
+NAMES = [
+    Rename(r"backbone\.conv1\.weight", "backbone.stem.conv1.weight"),
+    Rename(rf"backbone\.bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
+    *[
+        rename
+        for stage in range(4)
+        for old, new in [(rf"backbone\.layers\.{stage}\.", f"backbone.res{stage + 2}.")]
+        for rename in (
+            Rename(rf"{old}(\d+)\.conv(\d)\.weight", rf"{new}\1.conv\2.weight"),
+            Rename(rf"{old}(\d+)\.bn(\d)\.{_NORMS}", rf"{new}\1.conv\2.norm.\3"),
+            Rename(rf"{old}(\d+)\.downsample\.0\.weight", rf"{new}\1.shortcut.weight"),
+            Rename(
+                rf"{old}(\d+)\.downsample\.1\.{_NORMS}", rf"{new}\1.shortcut.norm.\2"
+            ),
+        )
+    ],
+]
+
+_LAYERS = {
+    **{
+        rf"fpn\.{old}_layers\.{place}": f"fpn/{new}{level}"
+        for old, new in (("lat", "lateral"), ("pred", "output"))
+        for place, level in enumerate((5, 4, 3))
+    },
+    r"fpn\.downsample_layers\.0": "fpn/output6",
+    r"fpn\.downsample_layers\.1": "fpn/output7",
+    # Between these are ReLUs and, at 6, the enlargement.
+    **{
+        rf"proto_net\.{place}": f"protonet/conv{number}"
+        for number, place in enumerate((0, 2, 4, 8), start=1)
+    },
+    r"prediction_layers\.0\.upfeature\.0": "head/shared",
+}
+
+# Where the classes, the ratios or the prototypes decide the shape.
+_OUTPUTS = {
+    r"proto_net\.10": "protonet/prototypes",
+    r"prediction_layers\.0\.bbox_layer": "head/deltas",
+    r"prediction_layers\.0\.conf_layer": "head/class_logits",
+    r"prediction_layers\.0\.mask_layer": "head/coefficients",
+    r"semantic_seg_conv": "semantic",
+}
+
+RULES = [
+    *resnet_rules("backbone.", "backbone/"),
+    *[
+        rule
+        for source, target in _LAYERS.items()
+        for rule in linear_rule(source, f"detector/{target}")
+    ],
+    *[
+        Rule(
+            rf"{source}\.{old}", ((f"params/detector/{target}/{new}", how),), fresh=True
+        )
+        for source, target in _OUTPUTS.items()
+        for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
+    ],
+]

@@ -1,0 +1,322 @@
+"""Losses of YOLACT on priors, with hard negatives; one image.
+
+Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019, section 3.3, and the
+`MultiBoxLoss` of its released code; Liu et al., "SSD", ECCV 2016. Every term is a sum;
+`multibox_losses` divides them as the released code does. Letters: P priors, M true
+objects, C classes with the background, which is the first one; Q prototypes; h w cells
+of the prototypes.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vis_jax.losses.rcnn import smooth_l1
+from vis_jax.ops.bilinear import resize
+from vis_jax.ops.box_coder import BoxCoder, encode
+from vis_jax.ops.boxes import box_area, box_iou
+from vis_jax.ops.masks import inside_boxes
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
+
+# Of the released code: share of a prior that a crowd has to cover to make it ignored,
+# and cells around a true box that its mask is trained in.
+_CROWD_SHARE = 0.7
+_CROP_MARGIN = 1.0
+_LOWEST_LOG = -100.0  # of probabilities, as PyTorch bounds them
+
+
+class Rule(NamedTuple):
+    """Which priors are trained on.
+
+    Attributes:
+      positive: least IoU with a true box of a positive.
+      negative: IoU below which a prior is negative; between both it is ignored.
+      negatives: hard negatives for each positive.
+      masks: the most positives of an image whose masks are trained.
+    """
+
+    positive: float
+    negative: float
+    negatives: int
+    masks: int
+
+
+class Objects(NamedTuple):
+    """True objects of images."""
+
+    boxes: Float32[Array, "*lead M 4"]  # pixels
+    labels: Int32[Array, "*lead M"]  # 0 .. K - 1, without the background
+    masks: Bool[Array, "*lead M H W"]
+    valid: Bool[Array, "*lead M"]
+    crowd: Bool[Array, "*lead M"]  # a group, of which nothing is learned but where
+
+
+class YolactOutput(NamedTuple):
+    """What the network says of images."""
+
+    class_logits: Float32[Array, "*lead P C"]  # the first class is the background
+    deltas: Float32[Array, "*lead P 4"]  # from priors to boxes
+    coefficients: Float32[Array, "*lead P Q"]  # in -1 .. 1
+    prototypes: Float32[Array, "*lead h w Q"]  # at a fourth of the canvas, from 0
+    semantic_logits: Float32[Array, "*lead h2 w2 K"]  # at an eighth; to train only
+
+
+class PriorMatch(NamedTuple):
+    """What each prior stands for; neither positive nor negative = ignored."""
+
+    truth: Int32[Array, "*lead P"]  # of use where positive
+    positive: Bool[Array, "*lead P"]
+    negative: Bool[Array, "*lead P"]
+
+
+class MultiboxLosses(NamedTuple):
+    """Of a batch, or sums of one image; not weighted."""
+
+    classes: Float32[Array, "*lead"]
+    boxes: Float32[Array, "*lead"]
+    masks: Float32[Array, "*lead"]
+    semantic: Float32[Array, "*lead"]
+    left_out: Float32[Array, "*lead"]  # positives whose masks were not trained
+
+
+def multibox_losses(
+    rng: PRNGKeyArray,
+    out: YolactOutput,
+    objects: Objects,
+    *,
+    image_valid: Bool[Array, "B"],
+    priors: Float32[Array, "P 4"],
+    coder: BoxCoder,
+    rule: Rule,
+) -> MultiboxLosses:
+    """The losses of a batch of images.
+
+    Those of classes, boxes and masks are divided by the number of positives, the
+    semantic one by the number of images. Deviation: without a positive the released
+    code divides by 0.
+
+    Args:
+      rng: key of the choice of positives whose masks are trained.
+      out: with leading axis B.
+      objects: with leading axis B.
+      image_valid: False marks images that count for nothing.
+      priors: in pixels.
+      coder: of the deltas.
+      rule: see the type.
+    """
+
+    def one(
+        key: PRNGKeyArray, out: YolactOutput, objects: Objects
+    ) -> tuple[MultiboxLosses, Int32[Array, ""]]:
+        return _image_losses(key, out, objects, priors=priors, coder=coder, rule=rule)
+
+    keys = jax.random.split(rng, len(image_valid))
+    sums, positives = jax.vmap(one)(keys, out, objects)
+    sums = jax.tree.map(lambda x: jnp.where(image_valid, x, 0.0).sum(), sums)
+    count = jnp.where(image_valid, positives, 0).sum()
+    count = jnp.maximum(count, 1).astype(jnp.float32)
+    images = jnp.maximum(image_valid.sum(), 1).astype(jnp.float32)
+    return MultiboxLosses(
+        sums.classes / count,
+        sums.boxes / count,
+        sums.masks / count,
+        sums.semantic / images,
+        sums.left_out,
+    )
+
+
+def _image_losses(
+    rng: PRNGKeyArray,
+    out: YolactOutput,
+    objects: Objects,
+    *,
+    priors: Float32[Array, "P 4"],
+    coder: BoxCoder,
+    rule: Rule,
+) -> tuple[MultiboxLosses, Int32[Array, ""]]:
+    """Sums over one image, and its positives."""
+    match = match_priors(priors, objects, rule=rule)
+    boxes = objects.boxes[match.truth]
+    real = objects._replace(valid=objects.valid & ~objects.crowd)
+    masks = mask_loss(
+        rng, out.prototypes, out.coefficients, real, match=match, most=rule.masks
+    )
+    errors = smooth_l1(out.deltas, encode(boxes, priors, coder=coder), 1.0)
+    losses = MultiboxLosses(
+        class_loss(
+            out.class_logits, objects.labels, match=match, negatives=rule.negatives
+        ),
+        jnp.where(match.positive, errors, 0.0).sum(),
+        masks.loss,
+        semantic_loss(out.semantic_logits, real),
+        masks.left_out,
+    )
+    return losses, match.positive.sum()
+
+
+def match_priors(
+    priors: Float32[Array, "P 4"], objects: Objects, *, rule: Rule
+) -> PriorMatch:
+    """Each prior to the true box it overlaps most; every true box gets a prior.
+
+    The pair of a true box and a prior that overlap most is forced together, then the
+    best of the other pairs, until all true boxes have one. Priors that a crowd covers
+    are ignored where they are not positive.
+
+    Args:
+      priors: in pixels.
+      objects: of one image.
+      rule: see the type.
+    """
+    real = objects.valid & ~objects.crowd
+    iou = jnp.where(real[:, None], box_iou(objects.boxes, priors), -1.0)
+    best = iou.max(axis=0)
+    truth = iou.argmax(axis=0).astype(jnp.int32)
+
+    def force(_, state):
+        left, best, truth = state
+        place = left.argmax()
+        row, column = place // left.shape[1], place % left.shape[1]
+        found = left[row, column] >= 0
+        best = best.at[column].set(jnp.where(found, 2.0, best[column]))
+        truth = truth.at[column].set(jnp.where(found, row, truth[column]))
+        return left.at[row].set(-1.0).at[:, column].set(-1.0), best, truth
+
+    _, best, truth = jax.lax.fori_loop(0, len(real), force, (iou, best, truth))
+    positive = best >= rule.positive
+    crowded = _crowd_share(priors, objects) > _CROWD_SHARE
+    return PriorMatch(truth, positive, (best < rule.negative) & ~crowded)
+
+
+def _crowd_share(
+    priors: Float32[Array, "P 4"], objects: Objects
+) -> Float32[Array, "P"]:
+    """The largest share of each prior that one crowd covers."""
+    crowd = objects.valid & objects.crowd
+    low = jnp.maximum(priors[:, None, :2], objects.boxes[None, :, :2])
+    high = jnp.minimum(priors[:, None, 2:], objects.boxes[None, :, 2:])
+    both = box_area(jnp.concatenate([low, high], axis=-1))
+    return jnp.where(crowd[None], both / box_area(priors)[:, None], 0.0).max(axis=1)
+
+
+def class_loss(
+    class_logits: Float32[Array, "P C"],
+    labels: Int32[Array, "M"],
+    *,
+    match: PriorMatch,
+    negatives: int,
+) -> Float32[Array, ""]:
+    """Cross-entropy of the positives and of the negatives that look least like one.
+
+    Negatives are ranked by their probability of the background; an image without
+    positives has none.
+
+    Args:
+      class_logits: the first class is the background.
+      labels: of the true objects, 0 .. K - 1.
+      match: of the priors.
+      negatives: as many for each positive, but at least one prior is left out.
+    """
+    hardness = jax.nn.logsumexp(class_logits, axis=-1) - class_logits[:, 0]
+    hardness = jnp.where(match.negative, jax.lax.stop_gradient(hardness), 0.0)
+    # Stable: the first of equals is the harder one.
+    rank = jnp.argsort(jnp.argsort(-hardness, stable=True), stable=True)
+    wanted = jnp.minimum(negatives * match.positive.sum(), len(rank) - 1)
+    hard = match.negative & (rank < wanted)
+    targets = jnp.where(match.positive, labels[match.truth] + 1, 0)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        class_logits, targets
+    )
+    return jnp.where(match.positive | hard, losses, 0.0).sum()
+
+
+class MaskLoss(NamedTuple):
+    """Of one image."""
+
+    loss: Float32[Array, ""]
+    left_out: Float32[Array, ""]  # positives beyond the most
+
+
+def mask_loss(
+    rng: PRNGKeyArray,
+    prototypes: Float32[Array, "h w Q"],
+    coefficients: Float32[Array, "P Q"],
+    objects: Objects,
+    *,
+    match: PriorMatch,
+    most: int,
+) -> MaskLoss:
+    """Cross-entropy of the masks of positives, each divided by the size of its box.
+
+    Predicted masks are cut at the true box. The sum over the cells of the canvas is
+    divided by the cells of the true box. Of more positives than `most` a random subset
+    stands for all.
+
+    Args:
+      rng: key of the choice.
+      prototypes: at a fourth of the canvas.
+      coefficients: of the priors.
+      objects: true ones; masks are compared at the size of the prototypes.
+      match: of the priors.
+      most: positives.
+    """
+    cells = (prototypes.shape[0], prototypes.shape[1])
+    canvas = (objects.masks.shape[1], objects.masks.shape[2])
+    draw = jax.random.uniform(rng, match.positive.shape)
+    rank = jnp.where(match.positive, draw, -1.0)
+    chosen = jax.lax.top_k(rank, min(most, len(rank)))[1]
+    counted, truth = match.positive[chosen], match.truth[chosen]
+    logits = jnp.einsum("hwq,nq->nhw", prototypes, coefficients[chosen])
+    inside = inside_boxes(objects.boxes, cells, canvas, margin=_CROP_MARGIN)[truth]
+    wanted = reduced_masks(objects.masks, cells)[truth]
+    losses = _cut_cross_entropy(logits, wanted, inside).sum(axis=(1, 2))
+    area = box_area(objects.boxes)[truth] * (cells[0] * cells[1])
+    area = area / (canvas[0] * canvas[1])
+    losses = losses / jnp.where(counted, area, 1.0)
+    positives, trained = (
+        x.sum().astype(jnp.float32) for x in (match.positive, counted)
+    )
+    share = positives / jnp.maximum(trained, 1.0)
+    return MaskLoss(jnp.where(counted, losses, 0.0).sum() * share, positives - trained)
+
+
+def _cut_cross_entropy(
+    logits: Float32[Array, "N h w"],
+    wanted: Bool[Array, "N h w"],
+    inside: Bool[Array, "N h w"],
+) -> Float32[Array, "N h w"]:
+    """Of probabilities that are 0 outside; logarithms are at least -100."""
+    log_true = jnp.where(wanted, jax.nn.log_sigmoid(logits), 0.0)
+    log_false = jnp.where(wanted, 0.0, jax.nn.log_sigmoid(-logits))
+    missed = jnp.where(wanted, -_LOWEST_LOG, 0.0)
+    found = -jnp.maximum(log_true + log_false, _LOWEST_LOG)
+    return jnp.where(inside, found, missed)
+
+
+def semantic_loss(
+    semantic_logits: Float32[Array, "h w K"], objects: Objects
+) -> Float32[Array, ""]:
+    """Logistic loss of every class in every cell, summed, over the number of cells.
+
+    Args:
+      semantic_logits: without background.
+      objects: a cell has the classes of all true masks there.
+    """
+    cells = (semantic_logits.shape[0], semantic_logits.shape[1])
+    masks = reduced_masks(objects.masks, cells) & objects.valid[:, None, None]
+    of_class = jax.nn.one_hot(objects.labels, semantic_logits.shape[2])
+    wanted = jnp.einsum("mhw,mk->hwk", masks.astype(jnp.float32), of_class)
+    losses = optax.losses.sigmoid_binary_cross_entropy(
+        semantic_logits, jnp.minimum(wanted, 1.0)
+    )
+    return losses.sum() / (cells[0] * cells[1])
+
+
+def reduced_masks(
+    masks: Bool[Array, "M H W"], size: tuple[int, int]
+) -> Bool[Array, "M _ _"]:
+    """Masks at another size: read bilinearly without smoothing, more than a half."""
+    small = resize(masks.astype(jnp.float32)[..., None], size)
+    return small[..., 0] > 0.5
