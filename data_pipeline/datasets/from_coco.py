@@ -55,7 +55,7 @@ def _describe(
     progress: bool,
 ):
     fail = partial(DataError, file)
-    groups = _group(images, content)
+    groups = _group(images, content, fail)
     videos: list[ForeignVideo] = []
     places: dict[object, tuple[int, int]] = {}
     for index, (name, entries) in enumerate(groups.items()):
@@ -93,7 +93,7 @@ def _describe(
     return describe(Foreign(tuple(videos), tracks, categories), progress)
 
 
-def _group(images: dict[int, dict], content: dict) -> dict[str, list[dict]]:
+def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
     """The images of each video in order, videos by name."""
     listed = content.get("videos")
     titles = {
@@ -109,19 +109,58 @@ def _group(images: dict[int, dict], content: dict) -> dict[str, list[dict]]:
         if name is None:
             name = path.parent.as_posix() if path.parent.name else "video"
         groups.setdefault(str(name), []).append(entry)
-    for entries in groups.values():
-        entries.sort(key=_order)
-    return {name: groups[name] for name in sorted(groups, key=_by_name)}
+    return {
+        name: _in_order(groups[name], partial(fail, video=name))
+        for name in sorted(groups, key=_by_name)
+    }
 
 
 def _by_name(name: str) -> tuple:
     return natural_order(Path(name))
 
 
-def _order(entry: dict) -> tuple:
-    number = next((entry[key] for key in _FRAME if key in entry), 0)
-    known = isinstance(number, int | float)
-    return number if known else 0, natural_order(Path(entry["file_name"]))
+def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
+    """The images of a video by the numbers of their frames, or else by file name."""
+    orders = {
+        key: _by_number(entries, key, fail)
+        for key in _FRAME
+        if any(entry.get(key) is not None for entry in entries)
+    }
+    if not orders:
+        return sorted(entries, key=lambda entry: _by_name(entry["file_name"]))
+    first, *others = orders.values()
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            if one is not two:
+                expected, got = "the same order", f"images {one['id']} and {two['id']}"
+                raise fail(field=" and ".join(orders), expected=expected, got=got)
+    return first
+
+
+def _by_number(entries: list[dict], key: str, fail: Fail) -> list[dict]:
+    numbered: dict[int, dict] = {}
+    for entry in entries:
+        here = partial(fail, field=f"image {entry['id']}, {key}")
+        value = entry.get(key)
+        if value is None:
+            expected = "the number of the frame, as other images of the video have"
+            raise here(expected=expected, got="nothing")
+        number = _frame_number(value)
+        if number is None:
+            raise here(expected="a whole number", got=value)
+        if number in numbered:
+            expected = "a number used once in the video"
+            got = f"{number}, as image {numbered[number]['id']} has"
+            raise here(expected=expected, got=got)
+        numbered[number] = entry
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _frame_number(value: object) -> int | None:
+    """A whole number, also written as text; None for all else."""
+    if isinstance(value, str) and len(value) <= 18:
+        return int(value) if value.isascii() and value.isdecimal() else None
+    return value if type(value) is int else None
 
 
 def _identity(entry: dict, fail: Fail) -> int | str:

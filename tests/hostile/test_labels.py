@@ -279,6 +279,81 @@ def test_an_object_without_a_mask_is_refused(tmp_path, nothing, box, got):
         prepared(tmp_path)
 
 
+def numbered_coco(folder, numbers, key="frame_id"):
+    """The block moves on in the order of `numbers`; None: the image has no such field.
+
+    The names of the files have the opposite order.
+    """
+    names = [f"{9 - t}.jpg" for t in range(len(numbers))]
+    write_frames(folder / "images", names)
+    content = write_coco(folder, names)
+    for entry, number in zip(content["images"], numbers, strict=True):
+        if number is not None:
+            entry[key] = number
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("key", ["frame_id", "frame_index"])
+@pytest.mark.parametrize("numbers", [[7, 8, 9], ["8", "9", "10"], [8, "09", 20]])
+def test_frames_are_in_the_order_of_their_numbers(tmp_path, numbers, key):
+    numbered_coco(tmp_path / "in", numbers, key)
+    masks = masks_of(prepared(tmp_path))
+    np.testing.assert_array_equal(masks[0], [block(t) for t in range(3)])
+
+
+def test_frames_without_numbers_are_in_the_order_of_their_names(tmp_path):
+    numbered_coco(tmp_path / "in", [None] * 3)
+    masks = masks_of(prepared(tmp_path))
+    np.testing.assert_array_equal(masks[0], [block(t) for t in (2, 1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([4, None, 6], "image 1, frame_id: expected the number .*, got nothing"),
+        (
+            [4, 5, 4],
+            "image 2, frame_id: expected a number used once .*, got 4, as image 0",
+        ),
+        ([4, "04", 5], "image 1, frame_id: .* used once .*, got 4, as image 0 has"),
+        ([4, 5, True], "image 2, frame_id: expected a whole number, got True"),
+        ([4, 5.5, 6], "image 1, frame_id: expected a whole number, got 5.5"),
+    ],
+)
+def test_numbers_that_order_no_frames_are_refused(tmp_path, numbers, message):
+    numbered_coco(tmp_path / "in", numbers)
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path)
+    assert not (tmp_path / "out/train").exists()
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "1.0", "²", [1], "9" * 5000])
+def test_a_number_of_a_frame_is_whole(tmp_path, number):
+    numbered_coco(tmp_path / "in", [1, 2])
+    file = tmp_path / "in/annotations.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["frame_id"] = number
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="image 1, frame_id: expected a whole number"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize(("others", "fits"), [([1, 5, 6], True), ([2, 1, 3], False)])
+def test_two_numbers_of_a_frame_say_the_same(tmp_path, others, fits):
+    numbered_coco(tmp_path / "in", [7, 8, 9])
+    file = tmp_path / "in/annotations.json"
+    content = json.loads(file.read_text())
+    for entry, number in zip(content["images"], others, strict=True):
+        entry["frame_index"] = number
+    file.write_text(json.dumps(content))
+    if fits:
+        assert hits(prepared(tmp_path)) == 1
+        return
+    message = "frame_id and frame_index: expected the same order, got images 0 and 1"
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path)
+
+
 # labelme
 
 
