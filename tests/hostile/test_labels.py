@@ -121,6 +121,11 @@ STEP = "<stop_frame>15</stop_frame><frame_filter>step=5</frame_filter>"
         ("<size>4</size><start_frame>0</start_frame>", range(4)),
         (f"<size>4</size><start_frame>0</start_frame>{STEP}", range(0, 20, 5)),
         ("<size>4</size><start_frame>7</start_frame>", range(7, 11)),
+        ("<size>4</size><stop_frame>3</stop_frame>", range(4)),
+        (f"<size>4</size>{STEP.replace('15', '19')}", range(0, 20, 5)),
+        (STEP, range(0, 20, 5)),
+        ("<start_frame>7</start_frame>", range(7, 11)),
+        ("<frame_filter>step = 2</frame_filter>", range(3, 11, 2)),
         ("", range(1, 5)),  # nothing is said
     ],
 )
@@ -138,12 +143,44 @@ def test_frames_have_the_numbers_of_the_images(tmp_path, meta, numbers):
         ("<size>5</size><start_frame>0</start_frame>", range(1, 5)),
         (f"<size>4</size>{STEP}", range(4)),
         ("<size>4</size><start_frame>7</start_frame>", range(4)),
+        (STEP, range(4)),
+        ("<stop_frame>3</stop_frame>", range(1, 5)),
+        ("<stop_frame>2</stop_frame>", range(4)),
+        ("<start_frame>7</start_frame>", range(4)),
+        ("<frame_filter>step=2</frame_filter>", range(4)),
     ],
 )
 def test_numbers_of_other_frames_are_refused(tmp_path, meta, numbers):
     names = [f"{number:05d}.jpg" for number in numbers]
     write_xml(tmp_path, xml_track(xml_box(3, 3)), meta=meta, names=names)
     with pytest.raises(DataError, match=r"annotations.xml.*meta: expected images num"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("<size>4</size><stop_frame>7</stop_frame>", "stop_frame: expected 3, .*got 7"),
+        ("<size>9</size><stop_frame>3</stop_frame>", "stop_frame: expected 8, .*got 3"),
+        (f"<size>16</size>{STEP}", "stop_frame: expected 75, .*steps of 5.*got 15"),
+        (
+            "<start_frame>4</start_frame><stop_frame>3</stop_frame>",
+            "at least start_frame",
+        ),
+        ("<size>0</size>", "size: expected at least 1, got 0"),
+        ("<size>many</size>", "size: expected a whole number, got many"),
+        ("<stop_frame>-1</stop_frame>", "stop_frame: expected a whole number, got -1"),
+        (
+            "<frame_filter>step=0</frame_filter>",
+            "frame_filter: expected step=N.*step=0",
+        ),
+        ("<frame_filter>every 5</frame_filter>", "frame_filter: .*got every 5"),
+        ("<size>4</size><frame_filter>step=1;2</frame_filter>", "filter: .*step=1;2"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(tmp_path, meta, message):
+    write_xml(tmp_path, xml_track(xml_box(0, 0)), meta=meta)
+    with pytest.raises(DataError, match=f"annotations.xml.*{message}"):
         prepared(tmp_path)
 
 
