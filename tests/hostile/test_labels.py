@@ -277,6 +277,94 @@ def test_an_object_without_identity_is_refused(tmp_path):
         prepared(tmp_path)
 
 
+def identified_coco(folder, *identities):
+    """One annotation in a frame, with these fields."""
+    names = [f"{t}.jpg" for t in range(len(identities))]
+    write_frames(folder / "images", names)
+    content = write_coco(folder, names)
+    for row, fields in zip(content["annotations"], identities, strict=True):
+        del row["track_id"]
+        row.update(fields)
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def inner(**fields):
+    return {"attributes": fields}
+
+
+@pytest.mark.parametrize(
+    "identities",
+    [
+        [{"track_id": 1}, {"track_id": "1"}, {"track_id": "01"}],
+        [{"track_id": 0}, {"track_id": "0"}, {"track_id": "000"}],
+        [{"track_id": "a1"}] * 3,
+        [{"instance_id": None} | inner(track_id=k) for k in (4, 4, "4")],
+        [{"instance_id": k} | inner(track_id=4) for k in (None, 9, "9")],
+        [{"instance_id": 7, "track_id": 1}, {"track_id": 1}, {"track_id": 1}],
+    ],
+)
+def test_the_same_identity_in_several_forms(tmp_path, identities):
+    identified_coco(tmp_path / "in", *identities)
+    masks = masks_of(prepared(tmp_path))
+    np.testing.assert_array_equal(masks, [[block(t) for t in range(3)]])
+
+
+def test_names_are_other_identities_than_numbers(tmp_path):
+    values = ("a", "1", "A", 2, "-2", "1a", "²")
+    identified_coco(tmp_path / "in", *({"track_id": value} for value in values))
+    assert len(masks_of(prepared(tmp_path))) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("identities", "message"),
+    [
+        (
+            [{"instance_id": k, "track_id": 5} for k in (1, 2, 3)],
+            "annotation 1, track_id and instance_id: expected one instance_id for"
+            " track_id 5, got 1 and 2",
+        ),
+        (
+            [{"instance_id": 1} | inner(track_id=k) for k in (5, 5, 6)],
+            "annotation 2, instance_id and attributes.track_id: expected one"
+            " attributes.track_id for instance_id 1, got 5 and 6",
+        ),
+        (
+            [{"instance_id": 1}, {"track_id": 1}],
+            "annotation 1, instance_id: expected this field, as in the first"
+            " annotation of the video, got track_id only",
+        ),
+        (
+            [{"track_id": None} | inner(track_id=None)],
+            "instance_id or track_id: .*noth",
+        ),
+        ([{"instance_id": 1, "track_id": [2]}], "0, track_id: expected a whole number"),
+        ([inner(track_id=2.0)], "attributes.track_id: expected a whole number"),
+        ([{"track_id": True}], "track_id: expected a whole number or a name, got True"),
+        ([{"track_id": ""}], "track_id: expected a whole number or a name"),
+    ],
+)
+def test_identities_that_contradict_each_other_are_refused(
+    tmp_path, identities, message
+):
+    identified_coco(tmp_path / "in", *identities)
+    with pytest.raises(DataError, match=message):
+        prepared(tmp_path)
+    assert not (tmp_path / "out/train").exists()
+
+
+def test_videos_have_identities_of_their_own(tmp_path):
+    """A field that one video lacks, or that has other partners there."""
+    names = ["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"]
+    write_frames(tmp_path / "in/images", names)
+    content = write_coco(tmp_path / "in", names)
+    for t, row in enumerate(content["annotations"]):
+        row.update({"track_id": 1, "instance_id": t // 2})
+    del content["annotations"][3]["instance_id"]
+    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
+    data = prepared(tmp_path)
+    assert [len(masks_of(data, video)) for video in range(2)] == [1, 1]
+
+
 def test_backslashes_separate_folders(tmp_path):
     names = [f"{t:04d}.jpg" for t in range(3)]
     write_frames(tmp_path / "in/images", names)
