@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
 from data_pipeline.datasets.foreign import (
@@ -24,7 +25,18 @@ LOOKED_FOR = (
 _VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
 _FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
 _IDENTITY = ("instance_id", "track_id")  # of an annotation
+# CVAT has it in attributes.
+_IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
 Fail = Callable[..., DataError]
+
+
+class _Row(NamedTuple):
+    """An annotation, the position of its frame, and its identities by field."""
+
+    entry: dict
+    frame: int
+    stated: dict[str, str]
+    fail: Fail
 
 
 def find(source: SourceFolder) -> Found | None:
@@ -55,7 +67,7 @@ def _describe(
     progress: bool,
 ):
     fail = partial(DataError, file)
-    groups = _group(images, content)
+    groups = _group(images, content, fail)
     videos: list[ForeignVideo] = []
     places: dict[object, tuple[int, int]] = {}
     for index, (name, entries) in enumerate(groups.items()):
@@ -69,7 +81,7 @@ def _describe(
             places[entry["id"]] = index, frame
         files = tuple(source.inside(folder / entry["file_name"]) for entry in entries)
         videos.append(ForeignVideo(name, files, size))
-    owned: list[dict] = [{} for _ in videos]
+    rows: list[list[_Row]] = [[] for _ in videos]
     for k, entry in enumerate(objects(content, "annotations", fail)):
         here = partial(fail, annotation=entry.get("id", f"[{k}]"))
         where = places.get(_hashable(entry.get("image_id")))
@@ -78,22 +90,19 @@ def _describe(
             raise here(field="image_id", expected=expected, got=got)
         index, frame = where
         here = partial(here, video=videos[index].name)
-        track = owned[index].setdefault(_identity(entry, here), {})
-        if frame in track:
-            expected = "one annotation in a frame for an identity"
-            raise here(field="image_id", expected=expected, got="another")
-        track[frame] = entry, here
+        rows[index].append(_Row(entry, frame, _identities(entry, here), here))
+    owned = [_by_identity(of_video) for of_video in rows]
     categories = read_categories(file, content)
     names = {category.category_id: category.name for category in categories}
 
     def tracks(index: int) -> list[ForeignTrack]:
         video = videos[index]
-        return [_track(frames, video, names) for frames in owned[index].values()]
+        return [_track(frames, video, names) for frames in owned[index]]
 
     return describe(Foreign(tuple(videos), tracks, categories), progress)
 
 
-def _group(images: dict[int, dict], content: dict) -> dict[str, list[dict]]:
+def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
     """The images of each video in order, videos by name."""
     listed = content.get("videos")
     titles = {
@@ -109,41 +118,123 @@ def _group(images: dict[int, dict], content: dict) -> dict[str, list[dict]]:
         if name is None:
             name = path.parent.as_posix() if path.parent.name else "video"
         groups.setdefault(str(name), []).append(entry)
-    for entries in groups.values():
-        entries.sort(key=_order)
-    return {name: groups[name] for name in sorted(groups, key=_by_name)}
+    return {
+        name: _in_order(groups[name], partial(fail, video=name))
+        for name in sorted(groups, key=_by_name)
+    }
 
 
 def _by_name(name: str) -> tuple:
     return natural_order(Path(name))
 
 
-def _order(entry: dict) -> tuple:
-    number = next((entry[key] for key in _FRAME if key in entry), 0)
-    known = isinstance(number, int | float)
-    return number if known else 0, natural_order(Path(entry["file_name"]))
+def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
+    """The images of a video by the numbers of their frames, or else by file name."""
+    orders = {
+        key: _by_number(entries, key, fail)
+        for key in _FRAME
+        if any(entry.get(key) is not None for entry in entries)
+    }
+    if not orders:
+        return sorted(entries, key=lambda entry: _by_name(entry["file_name"]))
+    first, *others = orders.values()
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            if one is not two:
+                expected, got = "the same order", f"images {one['id']} and {two['id']}"
+                raise fail(field=" and ".join(orders), expected=expected, got=got)
+    return first
 
 
-def _identity(entry: dict, fail: Fail) -> int | str:
-    attributes = entry.get("attributes")  # where CVAT has it
+def _by_number(entries: list[dict], key: str, fail: Fail) -> list[dict]:
+    numbered: dict[int, dict] = {}
+    for entry in entries:
+        here = partial(fail, field=f"image {entry['id']}, {key}")
+        value = entry.get(key)
+        if value is None:
+            expected = "the number of the frame, as other images of the video have"
+            raise here(expected=expected, got="nothing")
+        number = _frame_number(value)
+        if number is None:
+            raise here(expected="a whole number", got=value)
+        if number in numbered:
+            expected = "a number used once in the video"
+            got = f"{number}, as image {numbered[number]['id']} has"
+            raise here(expected=expected, got=got)
+        numbered[number] = entry
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _frame_number(value: object) -> int | None:
+    """A whole number, also written as text; None for all else."""
+    if isinstance(value, str) and len(value) <= 18:
+        return int(value) if value.isascii() and value.isdecimal() else None
+    return value if type(value) is int else None
+
+
+def _identities(entry: dict, fail: Fail) -> dict[str, str]:
+    """What an annotation says of its identity, by field: 7 and "7" are the same."""
+    attributes = entry.get("attributes")
     inner = attributes if isinstance(attributes, dict) else {}
-    places = [(key, each) for each in (entry, inner) for key in _IDENTITY]
-    found = [(key, each[key]) for key, each in places if key in each]
-    if not found:
+    values = [each.get(key) for each in (entry, inner) for key in _IDENTITY]
+    stated: dict[str, str] = {}
+    for field, value in zip(_IDENTITIES, values, strict=True):
+        if value is None:  # null, as where it is missing
+            continue
+        if type(value) not in (int, str) or value == "":
+            raise fail(field=field, expected="a whole number or a name", got=value)
+        text = str(value)
+        number = text.isascii() and text.isdecimal()
+        stated[field] = (text.lstrip("0") or "0") if number else text
+    if not stated:
         expected = "the identity of the object, over all frames, also in attributes"
         raise fail(field=" or ".join(_IDENTITY), expected=expected, got="nothing")
-    key, value = found[0]
-    if type(value) not in (int, str):
-        raise fail(field=key, expected="a whole number or a name", got=value)
-    return value
+    return stated
 
 
-def _track(frames: dict, video: ForeignVideo, names: dict[int, str]) -> ForeignTrack:
+def _by_identity(rows: list[_Row]) -> list[dict[int, _Row]]:
+    """The annotations of each object of a video, by frame."""
+    whole = [field for field in _IDENTITIES if all(field in r.stated for r in rows)]
+    if not whole:
+        field = next(iter(rows[0].stated))
+        row = next(row for row in rows if field not in row.stated)
+        expected = "this field, as in the first annotation of the video"
+        got = f"{' and '.join(row.stated)} only"
+        raise row.fail(field=field, expected=expected, got=got)
+    for other in _IDENTITIES:
+        _check_agreement(rows, whole[0], other)
+        _check_agreement(rows, other, whole[0])
+    tracks: dict[str, dict[int, _Row]] = {}
+    for row in rows:
+        track = tracks.setdefault(row.stated[whole[0]], {})
+        if row.frame in track:
+            expected = "one annotation in a frame for an identity"
+            raise row.fail(field="image_id", expected=expected, got="another")
+        track[row.frame] = row
+    return list(tracks.values())
+
+
+def _check_agreement(rows: list[_Row], field: str, other: str) -> None:
+    """Annotations that have one value in `field` have one value in `other`."""
+    partners: dict[str, str] = {}
+    for row in rows:
+        if field in row.stated and other in row.stated:
+            value, partner = row.stated[field], row.stated[other]
+            known = partners.setdefault(value, partner)
+            if known != partner:
+                expected = f"one {other} for {field} {value}"
+                got = f"{known} and {partner}"
+                raise row.fail(field=f"{field} and {other}", expected=expected, got=got)
+
+
+def _track(
+    frames: dict[int, _Row], video: ForeignVideo, names: dict[int, str]
+) -> ForeignTrack:
     """The annotations of one identity, by frame."""
     masks: list[dict | None] = [None] * len(video.files)
-    first = frames[min(frames)][0].get("category_id")
+    first: Any = frames[min(frames)].entry.get("category_id")
     crowd = False
-    for frame, (entry, fail) in frames.items():
+    for frame, (entry, _, _, fail) in frames.items():
         category = entry.get("category_id", "nothing")
         if _hashable(category) not in names:
             expected = "the id of a category"

@@ -117,32 +117,60 @@ def _reason(error: Exception) -> str:
 
 def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -> None:
     """Compares the numbers and the size of the frames with those of the images."""
-    height, width = (_stated(meta, f"original_size/{s}") for s in ("height", "width"))
+    sides = (f"original_size/{side}" for side in ("height", "width"))
+    height, width = (_stated(meta, side, fail) for side in sides)
     if height is not None and width is not None and (height, width) != video.size:
         expected = f"the (height, width) of the images, {video.size}"
         raise fail(field="original_size", expected=expected, got=(height, width))
-    count, first = _stated(meta, "size"), _stated(meta, "start_frame") or 0
-    if count is None:
-        return
-    rule = meta.findtext(".//frame_filter") or ""
-    step = re.fullmatch(r"\s*step\s*=\s*([1-9][0-9]{0,5})\s*", rule)
-    numbers = range(first, first + count * (int(step[1]) if step else 1))
-    numbers = numbers[:: int(step[1]) if step else 1]
     found = sorted(truth.places)
+    numbers = _frames(meta, found, fail)
     # Images may be missing, but not the first: their numbers might mean other frames.
-    if found[0] != first or not all(number in numbers for number in found):
-        expected = (
-            f"images numbered {first} to {numbers[-1]}, as size, start_frame and"
-            " frame_filter say"
-        )
+    if found[0] != numbers[0] or not all(number in numbers for number in found):
+        expected = f"images numbered {numbers[0]} to {numbers[-1]}"
+        expected += f" in steps of {numbers.step}" if numbers.step > 1 else ""
+        expected += ", as size, start_frame, stop_frame and frame_filter say"
         got = f"{len(found)} images, {found[0]} to {found[-1]}"
         raise fail(field="meta", expected=expected, got=got)
 
 
-def _stated(meta: Element, name: str) -> int | None:
+def _frames(meta: Element, found: list[int], fail: Fail) -> range:
+    """The numbers of the frames by the header; by those of the images what it leaves
+    open. There is at least one."""
+    names = ("size", "start_frame", "stop_frame")
+    count, first, stop = (_stated(meta, name, fail) for name in names)
+    step = _step(meta, fail)
+    if first is None:  # CVAT counts from 0
+        first = found[0] if count is None and stop is None else 0
+    if count == 0:
+        raise fail(field="size", expected="at least 1", got=count)
+    if stop is not None and stop < first:
+        expected = f"at least start_frame, {first}"
+        raise fail(field="stop_frame", expected=expected, got=stop)
+    if count is None:
+        last = max(found[-1], first) if stop is None else stop
+        return range(first, last + 1, step)
+    numbers = range(first, first + count * step, step)
+    if stop is not None and range(first, stop + 1, step) != numbers:
+        given = f"size {count}, start_frame {first} and steps of {step}"
+        expected = f"{numbers[-1]}, as {given} say"
+        raise fail(field="stop_frame", expected=expected, got=stop)
+    return numbers
+
+
+def _step(meta: Element, fail: Fail) -> int:
+    rule = (meta.findtext(".//frame_filter") or "").strip()
+    step = re.fullmatch(r"step\s*=\s*([1-9][0-9]{0,5})", rule)
+    if rule and not step:
+        raise fail(field="frame_filter", expected="step=N, or nothing", got=rule)
+    return int(step[1]) if step else 1
+
+
+def _stated(meta: Element, name: str, fail: Fail) -> int | None:
     """A whole number of the header; None where it is missing."""
     text = (meta.findtext(f".//{name}") or "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else None
+    if text and not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise fail(field=name, expected="a whole number", got=text)
+    return int(text) if text else None
 
 
 def _join_groups(

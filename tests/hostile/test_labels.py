@@ -121,6 +121,11 @@ STEP = "<stop_frame>15</stop_frame><frame_filter>step=5</frame_filter>"
         ("<size>4</size><start_frame>0</start_frame>", range(4)),
         (f"<size>4</size><start_frame>0</start_frame>{STEP}", range(0, 20, 5)),
         ("<size>4</size><start_frame>7</start_frame>", range(7, 11)),
+        ("<size>4</size><stop_frame>3</stop_frame>", range(4)),
+        (f"<size>4</size>{STEP.replace('15', '19')}", range(0, 20, 5)),
+        (STEP, range(0, 20, 5)),
+        ("<start_frame>7</start_frame>", range(7, 11)),
+        ("<frame_filter>step = 2</frame_filter>", range(3, 11, 2)),
         ("", range(1, 5)),  # nothing is said
     ],
 )
@@ -138,12 +143,44 @@ def test_frames_have_the_numbers_of_the_images(tmp_path, meta, numbers):
         ("<size>5</size><start_frame>0</start_frame>", range(1, 5)),
         (f"<size>4</size>{STEP}", range(4)),
         ("<size>4</size><start_frame>7</start_frame>", range(4)),
+        (STEP, range(4)),
+        ("<stop_frame>3</stop_frame>", range(1, 5)),
+        ("<stop_frame>2</stop_frame>", range(4)),
+        ("<start_frame>7</start_frame>", range(4)),
+        ("<frame_filter>step=2</frame_filter>", range(4)),
     ],
 )
 def test_numbers_of_other_frames_are_refused(tmp_path, meta, numbers):
     names = [f"{number:05d}.jpg" for number in numbers]
     write_xml(tmp_path, xml_track(xml_box(3, 3)), meta=meta, names=names)
     with pytest.raises(DataError, match=r"annotations.xml.*meta: expected images num"):
+        prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("<size>4</size><stop_frame>7</stop_frame>", "stop_frame: expected 3, .*got 7"),
+        ("<size>9</size><stop_frame>3</stop_frame>", "stop_frame: expected 8, .*got 3"),
+        (f"<size>16</size>{STEP}", "stop_frame: expected 75, .*steps of 5.*got 15"),
+        (
+            "<start_frame>4</start_frame><stop_frame>3</stop_frame>",
+            "at least start_frame",
+        ),
+        ("<size>0</size>", "size: expected at least 1, got 0"),
+        ("<size>many</size>", "size: expected a whole number, got many"),
+        ("<stop_frame>-1</stop_frame>", "stop_frame: expected a whole number, got -1"),
+        (
+            "<frame_filter>step=0</frame_filter>",
+            "frame_filter: expected step=N.*step=0",
+        ),
+        ("<frame_filter>every 5</frame_filter>", "frame_filter: .*got every 5"),
+        ("<size>4</size><frame_filter>step=1;2</frame_filter>", "filter: .*step=1;2"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(tmp_path, meta, message):
+    write_xml(tmp_path, xml_track(xml_box(0, 0)), meta=meta)
+    with pytest.raises(DataError, match=f"annotations.xml.*{message}"):
         prepared(tmp_path)
 
 
@@ -189,94 +226,6 @@ def test_outside_behind_the_last_frame_shows_nothing(tmp_path):
     write_xml(tmp_path, "".join(tracks))
     seen = masks_of(prepared(tmp_path)).any((2, 3))
     np.testing.assert_array_equal(seen, np.eye(4, dtype=bool))
-
-
-# COCO
-
-
-def write_coco(folder, names, *, file="annotations.json", **changes):
-    entries = [
-        {"id": t, "width": WIDTH, "height": HEIGHT, "file_name": name}
-        for t, name in enumerate(names)
-    ]
-    rows = [
-        {"id": t, "image_id": t, "category_id": 1, "segmentation": [polygon(t)]}
-        | {"bbox": [1, 1, 2, 2], "track_id": 5}
-        | changes
-        for t in range(len(names))
-    ]
-    (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    content = dict(images=entries, annotations=rows, categories=[dict(id=1, name="b")])
-    (folder / file).write_text(json.dumps(content))
-    return content
-
-
-def test_identities_in_attributes(tmp_path):
-    """As CVAT exports 'COCO 1.0'."""
-    names = [f"frame_{t:06d}.PNG" for t in range(4)]
-    write_frames(tmp_path / "in/images/default", names)
-    file = "annotations/instances_default.json"
-    content = write_coco(tmp_path / "in", names, file=file)
-    rows = []
-    for row in content["annotations"]:
-        del row["track_id"]
-        here = row | {"attributes": {"occluded": False, "track_id": 0}}
-        other = {"id": row["id"] + 9, "attributes": {"track_id": 1}}
-        rows += [here, here | other]
-    content["annotations"] = rows
-    (tmp_path / "in" / file).write_text(json.dumps(content))
-    data = prepared(tmp_path, "default")
-    assert masks_of(data).shape == (2, 4, HEIGHT, WIDTH)
-    assert hits(data) == 1
-
-
-def test_an_object_without_identity_is_refused(tmp_path):
-    names = ["0.jpg"]
-    write_frames(tmp_path / "in/images", names)
-    content = write_coco(tmp_path / "in", names, attributes={"occluded": False})
-    del content["annotations"][0]["track_id"]
-    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="instance_id or track_id: expected.*attrib"):
-        prepared(tmp_path)
-
-
-def test_backslashes_separate_folders(tmp_path):
-    names = [f"{t:04d}.jpg" for t in range(3)]
-    write_frames(tmp_path / "in/images", names)
-    write_coco(tmp_path / "in", [f"images\\{name}" for name in names])
-    data = prepared(tmp_path)
-    assert data.videos[0].length == 3
-    assert hits(data) == 1
-
-
-@pytest.mark.parametrize("name", ["..\\0.jpg", "C:\\0.jpg", "\\0.jpg", "a\\..\\..\\b"])
-def test_backslashes_do_not_lead_out(tmp_path, name):
-    write_frames(tmp_path / "in/images", ["0.jpg"])
-    write_coco(tmp_path / "in", [name])
-    with pytest.raises(DataError, match="file_name: expected a path inside"):
-        prepared(tmp_path)
-
-
-def test_one_flat_list_is_one_polygon(tmp_path):
-    names = [f"{t:04d}.jpg" for t in range(3)]
-    write_frames(tmp_path / "in/images", names)
-    content = write_coco(tmp_path / "in", names)
-    for t, row in enumerate(content["annotations"]):
-        row["segmentation"] = polygon(t)
-    (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    data = prepared(tmp_path)
-    assert hits(data) == 1
-    assert masks_of(data).sum() == 3 * 14 * 12
-
-
-@pytest.mark.parametrize("nothing", [[], None])
-@pytest.mark.parametrize(("box", "got"), [([1, 1, 2, 2], "a box only"), (0, "nothing")])
-def test_an_object_without_a_mask_is_refused(tmp_path, nothing, box, got):
-    write_frames(tmp_path / "in/images", ["0.jpg"])
-    write_coco(tmp_path / "in", ["0.jpg"], segmentation=nothing, bbox=box)
-    expected = f"segmentation: expected polygons or run lengths, got {got}"
-    with pytest.raises(DataError, match=expected):
-        prepared(tmp_path)
 
 
 # labelme
