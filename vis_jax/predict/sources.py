@@ -253,6 +253,7 @@ def _video(path: Path) -> Source:
     what = Input(str(path), str(path.absolute()), path=path)
     with closing(VideoReader(what)) as reader:
         height, width, fps = reader.height, reader.width, reader.fps
+        pixel_aspect = reader.pixel_aspect
     warnings: list[str] = []
 
     def read() -> Iterator[Frame]:
@@ -267,6 +268,7 @@ def _video(path: Path) -> Source:
         width=width,
         num_frames=None,
         fps=fps or FOLDER_FPS,
+        pixel_aspect=pixel_aspect,
         read=read,
         warnings=warnings,
     )
