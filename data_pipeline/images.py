@@ -21,6 +21,7 @@ MAX_SIDE = 16_384  # pixels, of a frame
 # Of a frame; as in vis_jax.metrics.json_checks, which says why.
 MAX_PIXELS = 3 * 2**24 - 1
 MAX_BYTES = 2**30  # of an image file
+WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
 ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
 
 # What decoders without a sense of orientation read with the same pixels.
@@ -29,6 +30,8 @@ _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 # Pillow warns of what is larger than it likes; here MAX_PIXELS is the bound.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What it says of damaged metadata names no file, and comes from the middle of a run.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Fail = Callable[..., DataError]
 
@@ -45,16 +48,19 @@ def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
     """
     if isinstance(file, Path):
         _check_regular(file, fail)
+    image = None
     try:
         image = Image.open(file, formats=FORMATS)
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except Exception as error:  # each of Pillow's decoders has errors of its own
+        if image is not None:
+            image.close()
         reason = f"{type(error).__name__}: {error}"
-        raise fail(expected="a whole image", got=reason) from error
+        raise fail(expected=WHOLE, got=reason) from error
     sides = image.height, image.width
     if frames != 1:
         image.close()
-        raise fail(expected="a file with one image", got=f"one with {frames}")
+        raise fail(expected=ONE_IMAGE, got=f"one with {frames}")
     if max(sides) > MAX_SIDE or sides[0] * sides[1] > MAX_PIXELS:
         image.close()
         expected = f"at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all"
@@ -93,12 +99,18 @@ def read_rgb(image: Image.Image, fail: Fail) -> np.ndarray:
       fail: as for `open_image`.
 
     Raises:
-      DataError: a file that is cut off, or of more than 8 bits a grey level, for which
-        there is no telling where black and white are.
+      DataError: a file that is cut off, of colours that cannot become RGB, or of
+        more than 8 bits a grey level, for which there is no telling where black and
+        white are.
     """
     if image.mode[0] in "IF":
         raise fail(expected="8 bits a channel", got=f"mode {image.mode}")
-    return np.asarray(turned(image, fail).convert("RGB"))
+    upright = turned(image, fail)
+    try:
+        return np.asarray(upright.convert("RGB"))
+    except Exception as error:  # as above; such as those of a damaged palette
+        got = f"mode {upright.mode}: {error}"
+        raise fail(expected="colours that become RGB", got=got) from error
 
 
 def turned(image: Image.Image, fail: Fail) -> Image.Image:
@@ -114,7 +126,7 @@ def turned(image: Image.Image, fail: Fail) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception as error:  # as above
         reason = f"{type(error).__name__}: {error}"
-        raise fail(expected="a whole image", got=reason) from error
+        raise fail(expected=WHOLE, got=reason) from error
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -147,7 +159,7 @@ def _check_regular(file: Path, fail: Fail) -> None:
         found = os.stat(file)
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise fail(expected="a whole image", got=reason) from error
+        raise fail(expected=WHOLE, got=reason) from error
     if not stat.S_ISREG(found.st_mode):
         raise fail(expected="a regular file", got="something else")
     if found.st_size > MAX_BYTES:

@@ -114,3 +114,8 @@ def test_without_anything_no_ratio_is_defined():
     report = total([]).report()
     assert {report[name] for name in ("mota", "motp", "precision", "recall")} == {None}
     assert report["num_objects"] == 0
+
+
+def test_precision_of_predictions_where_nothing_is_annotated():
+    report = Counts(num_false_positives=2, num_predictions=2).report()
+    assert (report["precision"], report["recall"]) == (0.0, None)

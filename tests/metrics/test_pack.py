@@ -115,6 +115,22 @@ def test_categories_keep_their_share():
         assert abs(held - len(ids) / 5) <= 2, category
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_video_cannot_be_split(number):
+    content = labelled_videos(1)
+    with pytest.raises(ValueError, match="videos: expected at least 2 videos, got 1$"):
+        split_videos(parse_truth(content), num_held_out=number, seed=0)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_both_sides_of_a_split_have_a_video(number):
+    truth = parse_truth(labelled_videos(2))
+    expected = f"num_held_out: expected 1 .. 1 of the 2 videos of .*, got {number}$"
+    with pytest.raises(ValueError, match=expected):
+        split_videos(truth, num_held_out=number, seed=0)
+    assert len(split_videos(truth, num_held_out=1, seed=0).held_out) == 1
+
+
 def test_only_the_seed_changes_a_split():
     content = labelled_videos(50)
     first = split_videos(parse_truth(content), num_held_out=10, seed=1)

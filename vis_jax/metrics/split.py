@@ -34,9 +34,14 @@ def split_videos(truth: Truth, *, num_held_out: int, seed: int) -> Split:
       seed: another one gives another split.
 
     Raises:
-      ValueError: not between 1 and the number of videos less one.
+      ValueError: a number not between 1 and that of the videos less one, or fewer than
+        two videos.
     """
     videos = sorted(truth.videos)
+    if len(videos) < 2:
+        raise ValueError(
+            f"{truth.name}: videos: expected at least 2 videos, got {len(videos)}"
+        )
     if not 1 <= num_held_out < len(videos):
         raise ValueError(
             f"num_held_out: expected 1 .. {len(videos) - 1} of the {len(videos)} videos"

@@ -175,6 +175,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         width=reader.width,
         num_frames=None,
         fps=reader.fps or FOLDER_FPS,
+        pixel_aspect=reader.pixel_aspect,
         read=read,
         live=True,
         warnings=warnings,

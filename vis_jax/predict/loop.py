@@ -237,14 +237,21 @@ def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:
 
 def warning_lines(source: Source, wanted: Wanted) -> list[str]:
     """What a user should know before the model runs: one line each, with the file."""
+    lines = []
+    if source.pixel_aspect != 1:
+        ratio = "{}:{}".format(*source.pixel_aspect.as_integer_ratio())
+        lines.append(
+            f"{source.path}: pixels of {ratio} (width:height), not square; masks and"
+            " boxes are of the frames as they are stored"
+        )
     low, high = FPS
-    if not wanted.draw_video or wanted.fps is not None or low <= source.fps <= high:
-        return []
-    drawn = float(_drawn_rate(source, wanted))
-    return [
-        f"{source.path}: {source.fps} frames a second; the drawn video gets"
-        f" {drawn:g} (expected {float(low)} .. {high}; --fps sets it)"
-    ]
+    if wanted.draw_video and wanted.fps is None and not low <= source.fps <= high:
+        drawn = float(_drawn_rate(source, wanted))
+        lines.append(
+            f"{source.path}: {source.fps} frames a second; the drawn video gets"
+            f" {drawn:g} (expected {float(low)} .. {high}; --fps sets it)"
+        )
+    return lines
 
 
 def _bar(source: Source, progress: bool) -> "tqdm":

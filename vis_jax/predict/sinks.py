@@ -27,7 +27,15 @@ LIMITED_RANGE = 1
 class VideoSink:
     """Encodes frames into an mp4 file, one at a time. A context manager."""
 
-    def __init__(self, path: Path, *, fps: Fraction, height: int, width: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: Fraction,
+        height: int,
+        width: int,
+        pixel_aspect: Fraction = Fraction(1),
+    ) -> None:
         """Opens the file.
 
         Args:
@@ -35,6 +43,8 @@ class VideoSink:
           fps: frames a second.
           height, width: of the frames, in pixels. An odd size gains a row or column
             on the lower or right side, as 4:2:0 video has even sizes.
+          pixel_aspect: width by height of a pixel in a player. A ratio that the format
+            cannot hold, of more than 255, is left out.
         """
         import av
 
@@ -55,6 +65,8 @@ class VideoSink:
             context.colorspace = context.color_primaries = ITU_BT_709
             context.color_trc = ITU_BT_709
             context.color_range = LIMITED_RANGE
+            if pixel_aspect != 1:
+                context.sample_aspect_ratio = pixel_aspect
         except BaseException:
             self._container.close()
             raise

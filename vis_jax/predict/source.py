@@ -29,6 +29,8 @@ class Source:
     # One per frame of a folder; () for what has none.
     file_names: tuple[str, ...] = field(default=(), repr=False)
     live: bool = False
+    # Width by height of a pixel as a player shows it; frames are as they are stored.
+    pixel_aspect: Fraction = Fraction(1)
     # What was odd about the frames when they were last read to their end: one line
     # each, with the name of the file.
     warnings: list[str] = field(default_factory=list)

@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from data_pipeline.images import FORMATS
+from data_pipeline.errors import DataError, printable
+from data_pipeline.images import ONE_IMAGE, WHOLE, open_image, read_rgb, upright_size
 from data_pipeline.natural_order import natural_order
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN, open_live
@@ -34,7 +34,6 @@ OTHER_IMAGE_SUFFIXES = (
     *(".j2k", ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm"),
     *(".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".svg", ".tga"),
 )
-EXIF_ORIENTATION = 0x0112
 
 
 def open_source(
@@ -214,37 +213,37 @@ def _images(name: str, paths: list[Path]) -> Source:
 def _image_size(path: Path) -> tuple[int, int]:
     """Height and width of the upright image, from its header alone."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            turned &= image.format != "TIFF"  # Pillow gives its upright size
-            mode = image.mode
-            num_frames = _num_frames(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PredictError(f"{path}: not a readable image: {error}") from error
+        with open_image(path, partial(DataError, path)) as image:
+            size, mode = upright_size(image), image.mode
+    except DataError as error:
+        raise _unreadable(path, error) from error
     if mode[0] in "IF":  # 16 bits and more: conversion to 8 bits would clip
         raise PredictError(f"{path}: expected 8 bits a channel, got mode {mode}")
-    if num_frames > 1:
-        raise PredictError(
-            f"{path}: expected a still image, got {num_frames} frames; make a video or"
-            " a folder of images of them"
-        )
-    return (width, height) if turned else (height, width)
-
-
-def _num_frames(image: Image.Image) -> int:
-    """Frames of an animation or pages of a TIFF; those of an MPO are views of one."""
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    return size
 
 
 def _read_images(paths: list[Path]) -> Iterator[Frame]:
     for number, path in enumerate(paths):
+        fail = partial(DataError, path)
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise PredictError(f"{path}: not a readable image: {error}") from error
-        yield Frame(np.asarray(upright), float(number / FOLDER_FPS))
+            with open_image(path, fail) as image:
+                pixels = read_rgb(image, fail)
+        except DataError as error:
+            raise _unreadable(path, error) from error
+        yield Frame(pixels, float(number / FOLDER_FPS))
+
+
+def _unreadable(path: Path, error: DataError) -> PredictError:
+    """The defect of an image in words for one who predicts."""
+    text = str(error)
+    if error.expected == WHOLE:
+        text = f"{path}: not a readable image: {error.got}"
+    if error.expected == ONE_IMAGE:
+        text = (
+            f"{path}: expected a still image, got {error.got} frames; make a video or a"
+            " folder of images of them"
+        )
+    return PredictError(printable(text))
 
 
 def _video(path: Path) -> Source:
@@ -254,6 +253,7 @@ def _video(path: Path) -> Source:
     what = Input(str(path), str(path.absolute()), path=path)
     with closing(VideoReader(what)) as reader:
         height, width, fps = reader.height, reader.width, reader.fps
+        pixel_aspect = reader.pixel_aspect
     warnings: list[str] = []
 
     def read() -> Iterator[Frame]:
@@ -268,6 +268,7 @@ def _video(path: Path) -> Source:
         width=width,
         num_frames=None,
         fps=fps or FOLDER_FPS,
+        pixel_aspect=pixel_aspect,
         read=read,
         warnings=warnings,
     )

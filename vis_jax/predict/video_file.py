@@ -88,6 +88,7 @@ class VideoReader:
     def __init__(self, source: Input):
         self.damage: str | None = None  # one line, known at the end; None: none seen
         self.fps: Fraction | None = None  # frames a second; None: it does not say
+        self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self._name = source.name
         self._found = _Damage()
         self._frames = self._decode(source)
@@ -95,6 +96,8 @@ class VideoReader:
         if first is None:
             raise PredictError(f"{source.name}: no frame could be decoded")
         self.height, self.width = _upright_size(first, source.name)  # pixels
+        if _orientation(first, source.name).transpose:
+            self.pixel_aspect = 1 / self.pixel_aspect
         self._first: "VideoFrame | None" = first
 
     def __iter__(self) -> Iterator[Frame]:
@@ -133,6 +136,8 @@ class VideoReader:
             with _open(source) as container:
                 stream = _stream(source, container)
                 self.fps = stream.average_rate or stream.guessed_rate or None
+                # Also 0 and None stand for a shape that is not known.
+                self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 for packet in _packets(container, stream):
                     self._found.packets += packet.is_corrupt
                     try:

@@ -64,7 +64,13 @@ class Writer:
             self._video: VideoSink | None = None
             if wanted.draw_video:
                 height, width = self._size
-                video = VideoSink(folder / VIDEO, fps=fps, height=height, width=width)
+                video = VideoSink(
+                    folder / VIDEO,
+                    fps=fps,
+                    height=height,
+                    width=width,
+                    pixel_aspect=source.pixel_aspect,
+                )
                 self._video = stack.enter_context(video)
             self._stack = stack.pop_all()
 
