@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from data_pipeline.datasets.head import Head
@@ -26,6 +25,15 @@ from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
 from tests.compilations import count_compilations
+from tests.trained_run import (
+    PROGRAMS,
+    STEPS,
+    before_the_end,
+    cached_programs,
+    forget_programs,
+    losses,
+    programs,
+)
 from vis_jax.commands import parts
 from vis_jax.params import flatten
 from vis_jax.predict import live
@@ -41,10 +49,7 @@ CONFIG = "configs/ifr_shapes.py:debug"
 # Eight clips for eight devices; one layer less to compile.
 SETTINGS = ("--config.data.batch_size=8", "--config.model.mask_decoder.layers=1")
 PICTURES = "--config.train.image_every=4"
-STEPS = 4
 FILES = {"results.json", "scores.json", "truth.json"}
-# What a run compiles besides the casts and slices of single arrays.
-PROGRAMS = ["init", "new", "step", "step", "update", "upsample", "upsample"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,12 +69,6 @@ def own_compilation_cache(tmp_path_factory):
     for name, value in before.items():
         jax.config.update(name, value)
     forget_programs()
-
-
-def forget_programs():
-    """What the next command needs it compiles or reads, as in a new process."""
-    jax.clear_caches()
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -105,32 +104,6 @@ def evaluated(workdir, tmp_path_factory):
 def evaluate(workdir, output, *words):
     words = ("--config.test.split=test", *words)
     return call("evaluate", "--workdir", workdir, "--output", output, *words)
-
-
-def cached_programs(workdir):
-    return {path.name for path in (workdir / "compilation_cache").glob("*-cache")}
-
-
-def programs(names):
-    """Those of PROGRAMS among "jit(update)", as JAX reports, or "jit_update-1f..."."""
-    found = [
-        re.split("[-()]", name.removeprefix("jit").strip("_("))[0] for name in names
-    ]
-    return sorted(name for name in found if name in PROGRAMS)
-
-
-def losses(workdir):
-    """The loss that each checkpoint was saved with, by step."""
-    files = (workdir / "checkpoints").glob("*/metrics/metrics")
-    return {int(f.parts[-3]): json.loads(f.read_text())["loss"] for f in files}
-
-
-def before_the_end(workdir, tmp_path):
-    """The run as it was after half of the steps."""
-    half = shutil.copytree(workdir, tmp_path / "half")
-    shutil.rmtree(half / "checkpoints" / str(STEPS))
-    shutil.rmtree(half / "evaluation")
-    return half
 
 
 def test_training_compiles_every_program_once(trained):
