@@ -97,30 +97,21 @@ DIFFICULTIES = {
         shutter=0.8,
         defocus=1.5,
     ),
-    # Looks of easy shapes, motion of hard ones: colour tells categories apart, overlap
-    # alone does not link the shapes.
-    "crowd": Difficulty(
-        instances=(4, 7),
-        diameter=(0.2, 0.4),
-        stretch=0.08,
-        lookalike=0.7,
-        crossing=0.85,
-        overlap=1.0,
-        inside=0.45,
-        speed=(0.03, 0.11),
-        travel=(0.2, 0.5),
-        camera=(0.05, 0.2),
-        growth=0.12,
-        spin=0.03,
-        contrast=85.0,
-        telling=True,
-        clutter=0.3,
-        noise=0.0,
-        light=0.0,
-        shutter=0.0,
-        defocus=0.0,
-    ),
 }
+# Looks of easy shapes, motion of hard ones: colour tells categories apart, overlap
+# alone does not link the shapes.
+DIFFICULTIES["crowd"] = DIFFICULTIES["easy"]._replace(
+    instances=(4, 7),
+    diameter=(0.2, 0.4),
+    lookalike=0.7,
+    crossing=0.85,
+    overlap=1.0,
+    inside=0.45,
+    speed=(0.03, 0.11),
+    travel=(0.2, 0.5),
+    camera=(0.05, 0.2),
+    noise=0.0,
+)
 
 _TRIES = 40  # per instance; later tries drop the wish to cross, then shrink
 

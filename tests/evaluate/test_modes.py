@@ -11,8 +11,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tests.compilations import count_compilations
+from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
-from tests.systems.contract import first_batch
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.evaluate.masks import Sizes
@@ -36,17 +36,8 @@ def _config(**test):
 
 @functools.cache
 def _variables():
-    """Random values, without compiling what draws the model's own."""
     config = _config()
-    shapes = jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
-    rng = np.random.default_rng(0)
-
-    def draw(path, x):
-        ones = np.float32(path[-1].key in ("scale", "var"))
-        noise = rng.normal(size=x.shape) / np.sqrt(max(x.size / x.shape[-1], 4))
-        return (ones + noise).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, dict(shapes))
+    return drawn_variables(build(config), config, 0)
 
 
 def _frames(count):

@@ -8,13 +8,12 @@ import threading
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
-from tests.systems.contract import first_batch
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.results.clock import Clock
 from vis_jax.results.collect import collect
@@ -37,17 +36,8 @@ def _config(**test):
 
 @functools.cache
 def _variables():
-    """Random values, without compiling what draws the model's own."""
     config = _config()
-    shapes = jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
-    rng = np.random.default_rng(1)
-
-    def draw(path, x):
-        ones = np.float32(path[-1].key in ("scale", "var"))
-        noise = rng.normal(size=x.shape) / np.sqrt(max(x.size / x.shape[-1], 4))
-        return (ones + noise).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, dict(shapes))
+    return drawn_variables(build(config), config, 1)
 
 
 def _video():
