@@ -209,11 +209,12 @@ def test_nobody_waits_for_a_reader_that_is_stuck():
     """Neither who leaves early, nor the end of the process."""
     code = """
 import sys, time
+from contextlib import closing
 from vis_jax.evaluate.ahead import Ahead
 def stuck():
     yield 1
     time.sleep(600)
-with Ahead(stuck()) as ahead:
+with closing(Ahead(stuck())) as ahead:
     assert ahead.take() == 1
 sys.exit(7)
 """

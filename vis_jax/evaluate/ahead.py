@@ -4,7 +4,6 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -18,11 +17,7 @@ class _End(NamedTuple):
 
 
 class Ahead(Generic[T]):
-    """The items of an iterator, made one ahead of need. A context manager.
-
-    Left early, it does not wait for an item that is being made, which may never come,
-    and neither does the end of the process.
-    """
+    """The items of an iterator, made one ahead of need."""
 
     def __init__(self, items: Iterator[T]):
         self._ready: queue.Queue[T | _End] = queue.Queue(1)
@@ -64,13 +59,9 @@ class Ahead(Generic[T]):
             raise item.error
         return None
 
-    def __enter__(self) -> "Ahead[T]":
-        return self
+    def close(self) -> None:
+        """Ends the reading, without a wait for an item that is being made.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+        That may never come, and the end of the process does not wait for it either.
+        """
         self._left.set()

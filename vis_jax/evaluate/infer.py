@@ -6,6 +6,7 @@ clip at model size, and no video of masks at the original size.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
         state = None
         waiting: Iterator[FrameResult] = iter(())
         pieces = read_pieces(frames, system.window, test, clock)
-        with Ahead(pieces) as ahead:
+        with closing(Ahead(pieces)) as ahead:
             while True:
                 if not ahead.ready():
                     yield from waiting
