@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ BOTH = [signal.SIGINT, signal.SIGTERM]
 
 def _stream(frames, *, clock=NO_CLOCK):
     """Reads in another thread, as systems do."""
-    with Ahead(iter(frames)) as ahead:
+    with closing(Ahead(iter(frames))) as ahead:
         t = 0
         while ahead.take() is not None:
             yield FrameResult(t, TRACKS, np.arange(1), [MASK])
