@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from signal import Signals
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.stream import Stream
 from vis_jax.results.video import INFO, RESULTS, VideoResult
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
 
@@ -99,21 +96,18 @@ def predict(
         frames = Waiting(source, draw=wanted.draw_video, whole=whole, clock=clock)
         results = _checked(frames, stream(frames, clock=clock), len(categories))
         names = [name for _, name in categories]
-        first = 0.0
+        first = begin
         try:
-            with (
-                Writer(folder, source, names, wanted, rate, clock) as writer,
-                _bar(source, progress) as bar,
-            ):
-                for found in _until(stop, results):
-                    first = first or time.perf_counter() - begin
+            with Writer(folder, source, names, wanted, rate, clock) as writer:
+                for found in _counted(_until(stop, results), source, progress):
+                    if not collector.num_frames:
+                        first = time.perf_counter()
                     writer.write(*frames.take(), found)
                     with clock("writing"):
                         collector.add(found)
-                    bar.update()
         finally:
             source.stop()
-        count = collector.num_frames
+        count, first = collector.num_frames, first - begin
         if not count:
             return Done(None, 0, first, time.perf_counter() - begin, stop.asked)
         with clock("writing"):
@@ -254,11 +248,14 @@ def warning_lines(source: Source, wanted: Wanted) -> list[str]:
     return lines
 
 
-def _bar(source: Source, progress: bool) -> "tqdm":
+def _counted(
+    results: Iterator[FrameResult], source: Source, progress: bool
+) -> Iterator[FrameResult]:
+    """The results, with a progress bar."""
     from tqdm import tqdm
 
     total = source.num_frames
-    return tqdm(None, "predict", total, unit="frame", disable=not progress)
+    yield from tqdm(results, "predict", total, unit="frame", disable=not progress)
 
 
 def _checked(
