@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.datasets.clip_arrays import clip_of_tracks
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
-from data_pipeline.datasets.dataset import Category, ClipArrays, Truth, Video
-from data_pipeline.datasets.ytvis import read_frame, truth_of
+from data_pipeline.datasets.dataset import Category, Video
+from data_pipeline.datasets.tracked import TrackedVideos
+from data_pipeline.datasets.ytvis import read_frame
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, stop
@@ -21,7 +21,7 @@ _ANNOTATIONS = "annotations/instances_{split}.json"
 _IMAGES = ("{split}", "images/{split}", "images")
 
 
-class CocoImages:
+class CocoImages(TrackedVideos):
     """Images of a folder in the format of COCO.
 
     Lin et al., "Microsoft COCO", ECCV 2014. Annotations lie in
@@ -81,20 +81,6 @@ class CocoImages:
         """
         frame = read_frame(self.path(index, 0), self.videos[index], root=self.root)
         return np.repeat(frame[None], len(frame_ids), axis=0)
-
-    def truth(self, index: int) -> Truth:
-        """The objects of an image."""
-        return truth_of(self.videos[index], self.tracks[index], self.runs)
-
-    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """The image, which does not move, and its masks for each of `frame_ids`.
-
-        Raises:
-          DataError: as `read_frames`.
-        """
-        images = self.read_frames(index, frame_ids)
-        video, tracks = self.videos[index], self.tracks[index]
-        return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
 
 
 def match_categories(

@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.clip_source import ClipSource
-from data_pipeline.datasets.clip_arrays import clip_of_tracks
-from data_pipeline.datasets.dataset import ClipArrays, Truth, Video
+from data_pipeline.datasets.dataset import Video
+from data_pipeline.datasets.tracked import TrackedVideos
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
 from data_pipeline.images import check_inside, open_image, read_rgb, upright_size
-from data_pipeline.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 PARTS = ("train", "held_out", "all")
 
 
-class YouTubeVis:
+class YouTubeVis(TrackedVideos):
     """Videos as folders of JPEGs with one annotation file.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019; Qi et al., "Occluded Video
@@ -72,50 +71,12 @@ class YouTubeVis:
             frame[:] = read_frame(path, video, root=self.root)
         return frames
 
-    def truth(self, index: int) -> Truth:
-        """The tracks of video `index` over all its frames."""
-        return truth_of(self.videos[index], self.tracks[index], self.runs)
-
-    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """Frames `frame_ids` of video `index` with the masks of their objects.
-
-        Raises:
-          DataError: as `read_frames`.
-        """
-        images = self.read_frames(index, frame_ids)
-        video, tracks = self.videos[index], self.tracks[index]
-        return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
-
     def clip_source(self, frames: int) -> ClipSource:
         """Decodes images and masks in the graph, for clips of `frames` frames."""
         # TensorFlow takes seconds to import; evaluation does without it.
         from data_pipeline.clip_sources import FolderSource
 
         return FolderSource(self, frames)
-
-
-def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:
-    """The tracks of a video over all its frames; `runs` has their masks."""
-    shape = (len(tracks), video.length)
-    masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
-    present = masks >= 0
-    boxes = np.zeros((*shape, 4), np.float32)
-    seen = take_runs(runs, masks[present])
-    boxes[present] = boxes_of_runs(seen, video.height)
-    size = dict(height=video.height, width=video.width)
-    occlusion = np.array([t.occlusion for t in tracks], np.float32).reshape(shape)
-    return Truth(
-        labels=np.array([t.label for t in tracks], np.int32),
-        track_ids=np.arange(1, len(tracks) + 1, dtype=np.int32),
-        crowd=np.array([t.crowd for t in tracks], bool),
-        boxes=boxes,
-        present=present,
-        occlusion=np.where(present, occlusion, np.float32(np.nan)),
-        segmentations=tuple(
-            tuple(None if k < 0 else compress_mask(runs, int(k), **size) for k in track)
-            for track in masks
-        ),
-    )
 
 
 def read_frame(path: Path, video: Video, *, root: Path) -> np.ndarray:

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipeline.clip_source import ClipSource
-from data_pipeline.datasets.clip_arrays import clip_of_tracks
-from data_pipeline.datasets.dataset import Category, ClipArrays, Truth, Video
-from data_pipeline.datasets.ytvis import decode_frame, truth_of, videos_of_part
+from data_pipeline.datasets.dataset import Category, Video
+from data_pipeline.datasets.tracked import TrackedVideos
+from data_pipeline.datasets.ytvis import decode_frame, videos_of_part
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_layout import (
     TFDS_FRAMES,
@@ -43,7 +43,7 @@ class _Annotated(NamedTuple):
     runs: Runs
 
 
-class TfdsVideos:
+class TfdsVideos(TrackedVideos):
     """Videos in ArrayRecord files, of which any frame can be read on its own.
 
     Names, tracks and masks are in memory, as for a folder; a frame is one record.
@@ -118,20 +118,6 @@ class TfdsVideos:
             place = self._place / video.file_names[int(number)]
             target[:] = decode_frame(BytesIO(image), video, place=place)
         return frames
-
-    def truth(self, index: int) -> Truth:
-        """The tracks of video `index` over all its frames."""
-        return truth_of(self.videos[index], self.tracks[index], self.runs)
-
-    def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """Frames `frame_ids` of video `index` with the masks of their objects.
-
-        Raises:
-          DataError: as `read_frames`.
-        """
-        images = self.read_frames(index, frame_ids)
-        video, tracks = self.videos[index], self.tracks[index]
-        return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
 
     def clip_source(self, frames: int) -> ClipSource:
         """Decodes images and masks in the graph, for clips of `frames` frames."""
