@@ -17,7 +17,6 @@ from vis_jax import backbones
 from vis_jax.association.track_head import Settings as TrackHeadSettings
 from vis_jax.association.track_head import TrackHead
 from vis_jax.backbones.fpn import FPN
-from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
 from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
 from vis_jax.detectors.conventions import CONVENTIONS
@@ -45,11 +44,9 @@ from vis_jax.systems.detect_then_track import (
     Appearance,
     Detector,
     TestSettings,
-    make_tracker,
-    start_and_step,
 )
-from vis_jax.systems.system import Dtype, System, window_of
-from vis_jax.trackers import TRACKERS
+from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
 
 _STRIDES = (4, 8, 16, 32, 64)
@@ -107,12 +104,13 @@ class Model(MaskRCNN):
         length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
         return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
 
-    def look(self, images, sizes) -> Detections:
+    def look(self, images, size) -> Detections:
         """Objects of images, from the pixels on."""
-        return self.find(self.features(images), sizes)
+        return self.find(self.features(images), size)
 
-    def find(self, features: Levels, sizes) -> Detections:
-        """Objects of images, described and with masks over their boxes."""
+    def find(self, features: Levels, size) -> Detections:
+        """Objects of images of one size, described and with masks over their boxes."""
+        sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
         _, proposals = self.propose(features, sizes)
         found = self.detect(features, proposals, sizes)
         # From the final boxes, not from the proposals.
@@ -143,7 +141,6 @@ def build(settings: Settings) -> System:
       ValueError: settings do not fit each other.
     """
     model, rules = build_model(settings), _rules(settings.model)
-    tracker = make_tracker(settings.test, TRACKERS)
     weights = vars(settings.loss)
 
     def loss(variables, batch: Batch, rng):
@@ -154,14 +151,7 @@ def build(settings: Settings) -> System:
         return sum(terms.values()), aux._replace(terms=terms)
 
     detector = _detector(model, settings)
-    start, step = start_and_step(
-        detector,
-        tracker,
-        slots=settings.test.tracks,
-        classes=settings.model.num_classes,
-        chunk=settings.test.chunk,
-    )
-    return System(detector.init, loss, start, step, window_of(settings.test))
+    return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
 def build_detector(settings: Settings) -> Detector:
@@ -335,40 +325,14 @@ def track_loss(
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """What finds objects, as functions of variables."""
-    classes, count = settings.model.num_classes, settings.test.objects
-
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[:1], method=Model.look)
-
-    def features(variables, images, size) -> Levels:
-        pixels = normalize(images, size, style=model.style)
-        return cast(Levels, model.apply(variables, pixels, method=Model.features))
-
-    def detect(variables, features: Levels, size) -> Detections:
-        sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
-        found = model.apply(variables, features, sizes, method=Model.find)
-        return cast(Detections, found)
-
-    def describe(variables, features: Levels, boxes) -> Appearance:
-        found = model.apply(variables, features, boxes, method=Model.describe)
-        return cast(Appearance, found)
-
-    def empty(frames: int) -> Detections:
-        def zeros(*shape: int) -> Array:
-            return jnp.zeros((frames, count, *shape), jnp.float32)
-
-        return Detections(
-            boxes=zeros(4),
-            scores=zeros(),
-            labels=jnp.full((frames, count), classes, jnp.int32),
-            valid=jnp.zeros((frames, count), bool),
-            embeds=zeros(settings.model.track_head.width),
-            looks=zeros(settings.model.box_head.width),
-            mask_logits=zeros(2 * MASK_SIDE, 2 * MASK_SIDE),
-        )
-
-    return Detector(init, features, detect, describe, empty)
+    shapes = Shapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=settings.model.track_head.width,
+        looks=settings.model.box_head.width,
+        mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
+    )
+    return make_detector(model, shapes, model.style)
 
 
 def _rules(model: ModelSettings) -> TrainRules:

@@ -22,8 +22,9 @@ from vis_jax.detectors import mask_rcnn
 from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch
 from vis_jax.systems import detect_then_track
-from vis_jax.systems.detect_then_track import Detector, make_tracker, start_and_step
-from vis_jax.systems.system import Dtype, System, window_of
+from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.tracked_detector import make_system
 from vis_jax.trackers import TRACKERS, Build, osmn, osmn_masks
 from vis_jax.trackers import Settings as TrackerSettings
 from vis_jax.trackers.one_shot import Network
@@ -91,7 +92,6 @@ def build(settings: Settings, detector: Detector) -> System:
     model = build_model(settings)
     side = settings.model.osmn.guide_side
     rule = Rule(settings.loss.objects, side, settings.loss.train_norm)
-    tracker = make_tracker(settings.test, trackers(settings))
 
     def init(rng, batch: Batch):
         detector_rng, rng = jax.random.split(rng)
@@ -116,14 +116,14 @@ def build(settings: Settings, detector: Detector) -> System:
         stats = {**variables["batch_stats"], "osmn": aux.batch_stats}
         return value, aux._replace(batch_stats=stats)
 
-    start, step = start_and_step(
+    return make_system(
         detector,
-        tracker,
-        slots=settings.test.tracks,
-        classes=settings.model.num_classes,
-        chunk=settings.test.chunk,
+        loss,
+        settings.test,
+        settings.model.num_classes,
+        trackers=trackers(settings),
+        init=init,
     )
-    return System(init, loss, start, step, window_of(settings.test))
 
 
 def build_model(settings: Settings) -> OSMN:

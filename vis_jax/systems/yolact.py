@@ -8,7 +8,7 @@ a frame, P priors.
 """
 
 import functools
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import flax.linen as nn
 import jax
@@ -38,12 +38,11 @@ from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import (
     Appearance,
     Detector,
-    make_tracker,
-    start_and_step,
 )
-from vis_jax.systems.system import Dtype, System, window_of
+from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.trackers import TRACKERS
-from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _CANDIDATES = 200  # priors of a class that take part in the suppression
 # Regions up to twice as long read the finest level; cells of their mean.
@@ -106,7 +105,7 @@ class Model(nn.Module):
     rule: FindRule
     style: str
 
-    def levels(
+    def features(
         self,
         images: Float32[Array, "I H W 3"],
         train: bool = False,
@@ -128,8 +127,13 @@ class Model(nn.Module):
         valid: Bool[Array, "I"] | None = None,
     ) -> tuple[YolactOutput, Float32[Array, "P 4"]]:
         """What is said of images, and the priors in pixels."""
-        levels = self.levels(images, train, valid)
+        levels = self.features(images, train, valid)
         return self.detector(levels), priors_of(levels, self.priors)
+
+    def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
+        """Everything that has parameters, on images."""
+        del size
+        return self.say(images, False)
 
     def find(self, levels: Levels, size: Int32[Array, "2"]) -> Detections:
         """Objects of frames of one size, with masks over the canvas."""
@@ -194,17 +198,9 @@ def build(settings: Settings) -> System:
       ValueError: settings do not fit each other.
     """
     model = build_model(settings)
-    tracker = make_tracker(settings.test, TRACKERS)
     detector = _detector(model, settings)
-    start, step = start_and_step(
-        detector,
-        tracker,
-        slots=settings.test.tracks,
-        classes=settings.model.num_classes,
-        chunk=settings.test.chunk,
-    )
     loss = functools.partial(stage_one_loss, model, settings.loss)
-    return System(detector.init, loss, start, step, window_of(settings.test))
+    return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
 def build_detector(settings: Settings) -> Detector:
@@ -309,38 +305,12 @@ def objects_of(batch: Batch) -> Objects:
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """What finds objects, as functions of variables."""
-    classes, count = settings.model.num_classes, settings.test.objects
-
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, False, method=Model.say)
-
-    def features(
-        variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
-    ) -> Levels:
-        pixels = normalize(images, size, style=model.style)
-        return cast(Levels, model.apply(variables, pixels, method=Model.levels))
-
-    def detect(variables: dict, levels: Levels, size) -> Detections:
-        return cast(Detections, model.apply(variables, levels, size, method=Model.find))
-
-    def describe(variables: dict, levels: Levels, boxes) -> Appearance:
-        found = model.apply(variables, levels, boxes, method=Model.describe)
-        return cast(Appearance, found)
-
-    def empty(frames: int) -> Detections:
-        def zeros(*shape: int) -> Array:
-            return jnp.zeros((frames, count, *shape), jnp.float32)
-
-        return Detections(
-            boxes=zeros(4),
-            scores=zeros(),
-            labels=jnp.full((frames, count), classes, jnp.int32),
-            valid=jnp.zeros((frames, count), bool),
-            embeds=zeros(0),
-            looks=zeros(settings.model.fpn.dim),
-            mask_logits=zeros(1, 1),
-            mask_boxes=zeros(4),
-        )
-
-    return Detector(init, features, detect, describe, empty)
+    shapes = Shapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=0,
+        looks=settings.model.fpn.dim,
+        mask=(1, 1),
+        covers=True,
+    )
+    return make_detector(model, shapes, model.style)
