@@ -144,16 +144,14 @@ def measure(system_name: str, task: str, frames: int) -> None:
 
 def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
     """Draws everything: what `predict` does at most."""
-    from vis_jax.predict.loop import predict
+    from vis_jax.predict.loop import Finder, predict
     from vis_jax.predict.sources import from_arrays
     from vis_jax.predict.writer import Wanted
 
     predict(
         from_arrays(footage.frames()),
         output,
-        stream,
-        categories=[(c.category_id, c.name) for c in footage.categories],
-        top=top,
+        Finder(stream, [(c.category_id, c.name) for c in footage.categories], top),
         wanted=Wanted(score_threshold=0.0, write_pngs=True),
         progress=False,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vis_jax.predict import live
-from vis_jax.predict.loop import predict, warning_lines
+from vis_jax.predict.loop import Finder, predict, warning_lines
 from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import open_source
 from vis_jax.predict.writer import Wanted
@@ -59,8 +59,8 @@ def test_the_drawn_video_has_the_same_shape(tmp_path, monkeypatch, codec, ratio)
             f"{path}: pixels of {ratio} (width:height), not square; masks and boxes are"
             " of the frames as they are stored"
         ]
-    words = dict(categories=[(1, "cat")], top=1, progress=False)
-    done = predict(source, tmp_path / "out", _nothing, **words)
+    finder = Finder(_nothing, [(1, "cat")], top=1)
+    done = predict(source, tmp_path / "out", finder, progress=False)
     assert _aspect(done.outputs.video) == aspect
 
 

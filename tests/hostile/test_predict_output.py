@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vis_jax.predict.loop import predict
+from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import open_source
 from vis_jax.predict.writer import Wanted
 from vis_jax.results.clock import NO_CLOCK
@@ -39,9 +39,7 @@ def _predict(source, output, **wanted):
     done = predict(
         source,
         output,
-        _nothing,
-        categories=[(1, "cat")],
-        top=1,
+        Finder(_nothing, [(1, "cat")], top=1),
         wanted=Wanted(**wanted),
         progress=False,
     )

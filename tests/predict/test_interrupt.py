@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 
 from vis_jax.evaluate.ahead import Ahead
 from vis_jax.predict import live, writer
-from vis_jax.predict.loop import predict
+from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import from_arrays, open_source
 from vis_jax.predict.writer import Wanted
 from vis_jax.results.clock import NO_CLOCK
@@ -35,8 +35,8 @@ def _stream(frames, *, clock=NO_CLOCK):
 
 def _predict(source, output, stream=_stream, **options):
     wanted = Wanted(write_pngs=True)
-    more = {"categories": [(1, "cat")], "top": 1, "wanted": wanted, "progress": False}
-    return predict(source, output, stream, **(more | options))
+    more = {"wanted": wanted, "progress": False}
+    return predict(source, output, Finder(stream, [(1, "cat")], 1), **(more | options))
 
 
 def _told(number):

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from tests.small_disk import files_up_to
 from vis_jax.predict import writer
-from vis_jax.predict.loop import predict
+from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import PredictError, from_arrays, open_source
 from vis_jax.predict.writer import Wanted
 from vis_jax.results.clock import NO_CLOCK, Clock
@@ -71,14 +71,13 @@ def _saying(*results):
 
 
 def _run(source, output, stream=_stream, *, top=3, **options):
-    names = ("whole", "overwrite", "clock")
+    finder = Finder(stream, CATEGORIES, top, options.pop("whole", False))
+    names = ("overwrite", "clock")
     more = {name: options.pop(name) for name in names if name in options}
     return predict(
         source,
         output,
-        stream,
-        categories=CATEGORIES,
-        top=top,
+        finder,
         wanted=Wanted(**options),
         progress=False,
         **more,

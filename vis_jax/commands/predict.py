@@ -66,7 +66,7 @@ def run(values: flags.FlagValues) -> None:
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_stream
-    from vis_jax.predict.loop import check_live, predict, warning_lines
+    from vis_jax.predict.loop import Finder, check_live, predict, warning_lines
     from vis_jax.predict.sources import open_source
     from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
@@ -84,15 +84,13 @@ def run(values: flags.FlagValues) -> None:
     check_live(source, whole)
     checkpoint = values.checkpoint or values.workdir
     variables = parts.load_model(system, checkpoint)
+    stream = make_stream(system, variables, config.test)
     clock = Clock()
     ready = time.perf_counter()
     done = predict(
         source,
         values.output,
-        make_stream(system, variables, config.test),
-        categories=categories,
-        top=config.test.top,
-        whole=whole,
+        Finder(stream, categories, config.test.top, whole),
         wanted=wanted,
         overwrite=values.overwrite,
         progress=sys.stderr.isatty(),

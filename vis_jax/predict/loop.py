@@ -48,14 +48,22 @@ class Done(NamedTuple):
 ALL_DRAWN = Wanted()
 
 
+class Finder(NamedTuple):
+    """What finds the tracks of a video."""
+
+    stream: Stream  # from frames to their objects
+    categories: Sequence[tuple[int, str]]  # (category id, name) of labels 0 .. K - 1
+    top: int  # tracks in `results.json`
+    # The stream reads all frames before the first result. They are read again to be
+    # drawn, as memory would hold them all.
+    whole: bool = False
+
+
 def predict(
     source: Source,
     output: str | Path,
-    stream: Stream,
+    finder: Finder,
     *,
-    categories: Sequence[tuple[int, str]],
-    top: int,
-    whole: bool = False,
     wanted: Wanted = ALL_DRAWN,
     overwrite: bool = False,
     progress: bool = True,
@@ -63,7 +71,7 @@ def predict(
 ) -> Done:
     """Writes the tracks of a video into a folder, or nothing if anything fails.
 
-    `results.json` has the `top` best tracks, in the layout of the YouTube-VIS results;
+    `results.json` has the best tracks, in the layout of the YouTube-VIS results;
     `video.json` has the video, the categories and the track ids that it refers to;
     `tracks.jsonl` has a line for each frame, with the scores known by then. SIGINT and
     SIGTERM end the video: what is final by then is written.
@@ -71,11 +79,7 @@ def predict(
     Args:
       source: the frames.
       output: folder to write; made with its parents if missing.
-      stream: from frames to their objects.
-      categories: (category id, name) of labels 0 .. K - 1.
-      top: tracks in `results.json`.
-      whole: the stream reads all frames before the first result. They are read again to
-        be drawn, as memory would hold them all.
+      finder: finds the tracks.
       wanted: what is drawn, and how.
       overwrite: replaces these files in a folder that has some; all else there stays.
       progress: whether to show a progress bar.
@@ -87,35 +91,53 @@ def predict(
       ValueError: an argument or a prediction that is out of range.
       OSError: a file cannot be written, as on a full disk; names the file.
     """
-    output = Path(output)
+    output, begin = Path(output), time.perf_counter()
     rate = _check_arguments(source, output, wanted, overwrite)
-    check_live(source, whole)
-    begin = time.perf_counter()
+    check_live(source, finder.whole)
+    job = _Job(source, finder, wanted, rate, progress, clock)
     with staging(output) as folder, stoppable() as stop:
-        collector = Collector(top, folder)
-        frames = Waiting(source, draw=wanted.draw_video, whole=whole, clock=clock)
-        results = _checked(frames, stream(frames, clock=clock), len(categories))
-        names = [name for _, name in categories]
-        first = begin
-        try:
-            with Writer(folder, source, names, wanted, rate, clock) as writer:
-                for found in _counted(_until(stop, results), source, progress):
-                    if not collector.num_frames:
-                        first = time.perf_counter()
-                    writer.write(*frames.take(), found)
-                    with clock("writing"):
-                        collector.add(found)
-        finally:
-            source.stop()
-        count, first = collector.num_frames, first - begin
-        if not count:
-            return Done(None, 0, first, time.perf_counter() - begin, stop.asked)
+        count, first = _write_all(job, folder, stop)
+        if count:
+            with clock("writing"):
+                publish(folder, output, (IDS, VIDEO, TRACKS, INFO, RESULTS))
+    outputs = _outputs(output, wanted) if count else None
+    seconds = time.perf_counter() - begin
+    return Done(outputs, count, (first or begin) - begin, seconds, stop.asked)
+
+
+class _Job(NamedTuple):
+    """What `predict` is asked for, once it is known to be good."""
+
+    source: Source
+    finder: Finder
+    wanted: Wanted
+    rate: Fraction  # frames a second of the drawn video
+    progress: bool
+    clock: Clock
+
+
+def _write_all(job: _Job, folder: Path, stop: Stop) -> tuple[int, float | None]:
+    """Writes the files; the number of final frames, and when the first one came."""
+    source, finder, wanted, rate, progress, clock = job
+    collector, first = Collector(finder.top, folder), None
+    frames = Waiting(source, draw=wanted.draw_video, whole=finder.whole, clock=clock)
+    names = [name for _, name in finder.categories]
+    results = _checked(frames, finder.stream(frames, clock=clock), len(names))
+    try:
+        with Writer(folder, source, names, wanted, rate, clock) as writer:
+            for found in _counted(_until(stop, results), source, progress):
+                first = first or time.perf_counter()
+                writer.write(*frames.take(), found)
+                with clock("writing"):
+                    collector.add(found)
+    finally:
+        source.stop()
+    count = collector.num_frames
+    if count:
         with clock("writing"):
             result = collector.result(count, (source.height, source.width))
-            of_source(result, source, categories).save(folder)
-            publish(folder, output, (IDS, VIDEO, TRACKS, INFO, RESULTS))
-    seconds = time.perf_counter() - begin
-    return Done(_outputs(output, wanted), count, first, seconds, stop.asked)
+            of_source(result, source, finder.categories).save(folder)
+    return count, first
 
 
 def check_live(source: Source, whole: bool) -> None:
