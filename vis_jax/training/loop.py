@@ -18,6 +18,9 @@ from vis_jax.training.state import TrainState
 from vis_jax.training.together import leave_others
 from vis_jax.training.writer import Writer, open_writer
 
+# (variables, batch, step) -> images by name, uint8 [H, W, 3]
+Draw = Callable[[dict, HostBatch, int], dict[str, np.ndarray]]
+
 
 def train(
     config: RunSettings,
@@ -26,7 +29,7 @@ def train(
     workdir: str,
     *,
     evaluations: Sequence[Evaluation] = (),
-    draw: Callable[[dict, HostBatch, int], dict[str, np.ndarray]] | None = None,
+    draw: Draw | None = None,
     writer: Writer | None = None,
     window: profile.Window | None = None,
     accept_changes: bool = False,
@@ -55,43 +58,56 @@ def train(
         settings that differ from those of the run.
       SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
     """
-    every, last = config.train, config.num_steps
-    writer = writer or open_writer(workdir, num_steps=last)
-    best = Best(workdir, every.best, {one.name: one.metrics for one in evaluations})
+    writer = writer or open_writer(workdir, num_steps=config.num_steps)
+    metrics = {one.name: one.metrics for one in evaluations}
+    best = Best(workdir, config.train.best, metrics)
     opened = open_run(
         config, system, make_batches, workdir=workdir, writer=writer,
         accept_changes=accept_changes,
     )  # fmt: skip
     trace = profile.profiled(window, os.path.join(workdir, profile.FOLDER))
     with opened as run, trace as before_update:
-        state, monitor = run.state, run.monitor
+        writer.message(parameter_table(run.state.variables["params"], config.optimizer))
         scored = Evaluations(evaluations, run=run, best=best, writer=writer)
-        writer.message(parameter_table(state.variables["params"], config.optimizer))
-        try:
-            if 0 < run.start < last:  # what a signal at this step has left out
-                scored.run_due(state, run.start)
-            for step in range(run.start + 1, last + 1):
-                host, batch = next(run.batches)
-                before_update(step, state)
-                state, metrics = run.update(state, batch)
-                monitor.add(step, metrics)
-                leave = run.notice.reached(step)
-                if due(step, every.log_every) or step == last:
-                    writer.progress(step, *monitor.summary())
-                if draw and due(step, every.image_every):
-                    writer.images(step, draw(state.variables, host, step))
-                save = due(step, every.checkpoint_every)
-                if save or step == last or leave or scored.needs_checkpoint(step):
-                    run.checkpoints.save(state, monitor.latest())
-                if leave:
-                    raise StopNow
-                if step < last:
-                    scored.run_due(state, step)
-            run.checkpoints.wait()
-            no_more_steps(run.notice)
-            scored.run_all(state, last)
-        except StopNow:
-            end_early(run, state, writer)
+        return _run_updates(config, run, scored, writer, draw, before_update)
+
+
+def _run_updates(
+    config: RunSettings,
+    run: Run,
+    scored: Evaluations,
+    writer: Writer,
+    draw: Draw | None,
+    before_update: Callable[[int, TrainState], None],
+) -> TrainState:
+    """The updates from where the run is to its end, and what is due between them."""
+    every, last = config.train, config.num_steps
+    state, monitor = run.state, run.monitor
+    try:
+        if 0 < run.start < last:  # what a signal at this step has left out
+            scored.run_due(state, run.start)
+        for step in range(run.start + 1, last + 1):
+            host, batch = next(run.batches)
+            before_update(step, state)
+            state, metrics = run.update(state, batch)
+            monitor.add(step, metrics)
+            leave = run.notice.reached(step)
+            if due(step, every.log_every) or step == last:
+                writer.progress(step, *monitor.summary())
+            if draw and due(step, every.image_every):
+                writer.images(step, draw(state.variables, host, step))
+            save = due(step, every.checkpoint_every)
+            if save or step == last or leave or scored.needs_checkpoint(step):
+                run.checkpoints.save(state, monitor.latest())
+            if leave:
+                raise StopNow
+            if step < last:
+                scored.run_due(state, step)
+        run.checkpoints.wait()
+        no_more_steps(run.notice)
+        scored.run_all(state, last)
+    except StopNow:
+        end_early(run, state, writer)
     return state
 
 
