@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.test_checkpoint import make_state
 from vis_jax.training.checkpoint import CheckpointError, Checkpoints, load_variables
 from vis_jax.training.state import TrainState
 
@@ -36,16 +36,6 @@ NOT_NEEDED = (
     "variables/ocdbt.process_0/manifest.ocdbt",
     "variables/ocdbt.process_0/d/*",
 )
-
-
-def make_state(step: int) -> TrainState:
-    params = {"head": {"kernel": jnp.full((3, 2), float(step))}}
-    return TrainState(
-        step=jnp.int32(step),
-        variables={"params": params, "constants": {}},
-        opt_state=({"mu": params}, (), jnp.int32(step)),
-        rng=jax.random.key(7),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,40 @@ class Checked(NamedTuple):
     loss_and_gradient: Callable
 
 
+def check_frame_by_frame(checked: Checked) -> None:
+    """One frame at a time, an online system says what it says of all at once."""
+    clip, whole = checked.clip, checked.predictions
+    step = jax.jit(checked.system.step)
+    state = found = None
+    for t in range(len(clip.images)):
+        one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
+        state = checked.system.start(one) if state is None else state
+        state, found = step(checked.variables, state, one)
+        np.testing.assert_array_equal(found.slots[0], whole.slots[t])
+        np.testing.assert_allclose(found.mask_boxes[0], whole.mask_boxes[t], atol=1e-2)
+    np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
+
+
+def check_learns(checked: Checked, *, updates: int, rate: float, mean_of: int) -> None:
+    """Updates on one batch take a fifth and more off the loss.
+
+    Args:
+      checked: the system.
+      updates: how many.
+      rate: length of an update, less where the gradient is shorter than 1.
+      mean_of: losses at the start and at the end that are compared.
+    """
+    params, losses = checked.variables["params"], []
+    for _ in range(updates):
+        (loss, _), gradient = checked.loss_and_gradient(params, checked.batch)
+        losses.append(float(loss))
+        leaves = jax.tree.leaves(gradient)
+        length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
+        scale = np.float32(rate / max(length, 1.0))
+        params = jax.tree.map(lambda p, g, r=scale: p - r * g, params, gradient)
+    assert np.mean(losses[-mean_of:]) < 0.8 * np.mean(losses[:mean_of]), losses
+
+
 def first_batch(config: RunSettings) -> Batch:
     """The first batch of a config whose data set is drawn."""
     batches = train_batches(

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from tests.recipes import recipe
-from tests.systems.contract import Checked, check_system, first_batch
+from tests.systems.contract import (
+    Checked,
+    check_frame_by_frame,
+    check_learns,
+    check_system,
+    first_batch,
+)
 from vis_jax.losses.multibox import MultiboxLosses, Rule
 from vis_jax.structures import Clip
 from vis_jax.systems import SYSTEMS, yolact
@@ -45,30 +51,12 @@ def test_statistics_of_the_batch_are_handed_on():
 
 @pytest.mark.slow
 def test_frame_by_frame_equals_the_whole_video():
-    checked = _checked()
-    clip, whole = checked.clip, checked.predictions
-    step = jax.jit(checked.system.step)
-    state = None
-    for t in range(len(clip.images)):
-        one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
-        state = checked.system.start(one) if state is None else state
-        state, found = step(checked.variables, state, one)
-        np.testing.assert_array_equal(found.slots[0], whole.slots[t])
-    np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
+    check_frame_by_frame(_checked())
 
 
 @pytest.mark.slow
 def test_updates_bring_the_loss_down():
-    checked = _checked()
-    params, losses = checked.variables["params"], []
-    for _ in range(40):
-        (loss, _), gradient = checked.loss_and_gradient(params, checked.batch)
-        losses.append(float(loss))
-        leaves = jax.tree.leaves(gradient)
-        length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
-        rate = np.float32(0.1 / max(length, 1.0))
-        params = jax.tree.map(lambda p, g, r=rate: p - r * g, params, gradient)
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]), losses
+    check_learns(_checked(), updates=40, rate=0.1, mean_of=5)
 
 
 def test_parameters_of_the_published_detector():
