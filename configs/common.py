@@ -146,6 +146,14 @@ _RCNN = dict(
     track_head=dict(width=32),
 )
 _SMALL_DETECTIONS = dict(objects=4, tracks=8)
+_SMALL_YOLACT = dict(
+    fpn=dict(dim=16),
+    prototypes=4,
+    priors=dict(
+        sides=(15.0, 30.0, 60.0, 120.0, 240.0), ratios=(1.0, 0.5, 2.0),
+        divisor=96.0, square=False, image=(64, 96),
+    ),
+)  # fmt: skip
 _SMALL: dict[str, Mapping] = dict(
     ifr=dict(
         model=dict(
@@ -168,16 +176,20 @@ _SMALL: dict[str, Mapping] = dict(
     ),
     yolact=dict(
         data=dict(zoom=None),
-        model=dict(
-            fpn=dict(dim=16),
-            prototypes=4,
-            priors=dict(
-                sides=(15.0, 30.0, 60.0, 120.0, 240.0), ratios=(1.0, 0.5, 2.0),
-                divisor=96.0, square=False, image=(64, 96),
-            ),
-        ),
+        model=_SMALL_YOLACT,
         loss=dict(masks=10),
         test=dict(**_SMALL_DETECTIONS, size=()),
+    ),
+    rgnn_vis=dict(
+        data=dict(zoom=None),
+        model=dict(
+            **_SMALL_YOLACT,
+            graph=dict(dim=16, narrow=8, tracks=6),
+            appearance=dict(width=16, narrow=8),
+            masks=dict(channels=4),
+        ),
+        loss=dict(stride=4),
+        test=dict(objects=4, size=()),
     ),
 )  # fmt: skip
 
@@ -214,16 +226,16 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
     for changes in (small, _SMALL[config.system]):
-        _set(config, changes)
+        set_fields(config, changes)
     return config
 
 
-def _set(config: ConfigDict, values: Mapping) -> None:
+def set_fields(config: ConfigDict, values: Mapping) -> None:
     """Sets fields of sections, which need not be there."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             if name not in config:
                 config[name] = ConfigDict()
-            _set(config[name], value)
+            set_fields(config[name], value)
         else:
             config[name] = value

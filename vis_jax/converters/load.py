@@ -12,6 +12,7 @@ from vis_jax.converters import (
     mask_rcnn,
     mask_track_rcnn,
     resnet,
+    rgnn_vis,
     swin,
     vgg,
     yolact,
@@ -73,6 +74,7 @@ KINDS = {
     ),
     "mask_track_rcnn": Kind(mask_track_rcnn.NAMES, mask_track_rcnn.RULES, ()),
     "osmn": Kind((), vgg.AUTHORS, vgg.AUTHORS_NEW),
+    "rgnn_vis": Kind(rgnn_vis.NAMES, rgnn_vis.RULES, ()),
     "resnet": Kind(
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
@@ -85,7 +87,8 @@ KINDS = {
         (_NOT_BACKBONE, swin.OUTPUT_NORMS),
     ),
     "vgg16": Kind((), vgg.TORCHVISION, vgg.NEW),
-    "yolact": Kind(yolact.NAMES, yolact.RULES, ()),
+    # A YOLACT has no association.
+    "yolact": Kind(yolact.NAMES, yolact.RULES, (rgnn_vis.ASSOCIATION,)),
 }
 
 

@@ -114,7 +114,7 @@ def _of_kind(source: Source, kind: str) -> Style:
         return _of_mmdetection(source)
     if kind == "mask_rcnn_torchvision":
         return Style("torch", "torchvision's Mask R-CNN")
-    if kind == "yolact":
+    if kind in ("yolact", "rgnn_vis"):
         return Style("torch", "YOLACT of its authors")
     if kind in ("mask2former", "huggingface"):
         return Style("torch", "Mask2Former's own settings; the file does not say")

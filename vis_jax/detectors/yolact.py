@@ -87,6 +87,8 @@ class FindRule(NamedTuple):
       candidates: the most priors of a class that take part in it.
       size: objects returned.
       across_classes: suppress whatever the classes; a prior then has one class.
+      clipped: cut boxes at the middle of the last pixels before they suppress each
+        other, as the released code of RGNNVIS does.
     """
 
     score_threshold: float
@@ -94,13 +96,14 @@ class FindRule(NamedTuple):
     candidates: int
     size: int
     across_classes: bool
+    clipped: bool = False
 
 
 class FoundPriors(NamedTuple):
     """Objects of an image, best first; padding has zeros and the label K."""
 
     priors: Int32[Array, "*lead N"]  # which prior each is
-    boxes: Float32[Array, "*lead N 4"]  # in pixels; not clipped
+    boxes: Float32[Array, "*lead N 4"]  # in pixels; clipped if the rule says so
     scores: Float32[Array, "*lead N"]
     labels: Int32[Array, "*lead N"]  # 0 .. K - 1, without the background
     valid: Bool[Array, "*lead N"]
@@ -191,20 +194,23 @@ class Yolact(nn.Module):
         # A mask for each image and channel.
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
 
-    def levels(
-        self, features: dict[str, Float[Array, "B _ _ _"]], train: bool = False
-    ) -> Levels:
-        """The pyramid, 'p3' .. 'p7'.
+    def dropped(
+        self, features: dict[str, Float[Array, "B _ _ _"]], train: bool
+    ) -> dict[str, Float[Array, "B _ _ _"]]:
+        """Features of the backbone without some channels, by the key 'dropout'.
 
         Args:
-          features: of the backbone, 'res3', 'res4' and 'res5'.
-          train: whether to drop channels, by the key 'dropout'.
+          features: 'res3', 'res4' and 'res5'.
+          train: whether to drop any.
         """
         names = [f"res{stage}" for stage in (3, 4, 5)]
-        kept = {
+        return {
             name: self.drop(features[name], deterministic=not train) for name in names
         }
-        found = self.fpn(kept)
+
+    def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
+        """The pyramid, 'p3' .. 'p7', of 'res3', 'res4' and 'res5'."""
+        found = self.fpn(features)
         return tuple(found[name] for name in sorted(found))
 
     def __call__(self, levels: Levels) -> YolactOutput:
@@ -274,6 +280,8 @@ def find(
     count, classes = probs.shape
     best = probs.max(axis=1)
     seen = at_least(clip_boxes(boxes, size), 1e-3)
+    if rule.clipped:
+        boxes = clip_boxes(boxes, size - 1)
     scores = best if rule.across_classes else probs.T
     suppress = fast_nms if rule.across_classes else fast_nms_each_label
     kept: Kept = suppress(

@@ -21,6 +21,16 @@ def torch_uniform(fan_in: int) -> Callable[..., Array]:
     return init
 
 
+def linear(
+    x: Float[Array, "*lead C"], features: int, name: str, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "*lead D"]:
+    """A linear layer inside a compact module; PyTorch's default initialisation."""
+    init = torch_uniform(x.shape[-1])
+    return nn.Dense(features, dtype=dtype, kernel_init=init, bias_init=init, name=name)(
+        x
+    )
+
+
 class Mlp(nn.Module):
     """`layers` linear layers with ReLU between; PyTorch's default initialisation."""
 
@@ -33,14 +43,8 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead D"]:
         for index in range(self.layers):
             last = index == self.layers - 1
-            init = torch_uniform(x.shape[-1])
-            x = nn.Dense(
-                self.out if last else self.hidden,
-                dtype=self.dtype,
-                kernel_init=init,
-                bias_init=init,
-                name=f"layers_{index}",
-            )(x)
+            features = self.out if last else self.hidden
+            x = linear(x, features, f"layers_{index}", self.dtype)
             x = x if last else nn.relu(x)
         return x
 

@@ -69,6 +69,27 @@ def inside_boxes(
     return along(1, cells[0])[:, :, None] & along(0, cells[1])[:, None]
 
 
+def between_corners(
+    boxes: Float32[Array, "N 4"], cells: tuple[int, int], canvas: tuple[int, int]
+) -> Bool[Array, "N _ _"]:
+    """Points of a grid that lie in boxes; the outermost are on the edges of the canvas.
+
+    The rule of the released code of RGNNVIS.
+
+    Args:
+      boxes: in pixels of the canvas.
+      cells: rows and columns of the grid.
+      canvas: height and width in pixels.
+    """
+
+    def along(axis: int, count: int, length: int) -> Bool[Array, "N L"]:
+        places = jnp.linspace(0.0, length, count, dtype=jnp.float32)[None]
+        return (boxes[:, axis, None] <= places) & (places <= boxes[:, axis + 2, None])
+
+    rows, columns = along(1, cells[0], canvas[0]), along(0, cells[1], canvas[1])
+    return rows[:, :, None] & columns[:, None]
+
+
 def stretch_masks(
     values: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],

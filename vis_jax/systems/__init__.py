@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
-from vis_jax.systems import ifr, mask_track_rcnn, osmn, yolact
+from vis_jax.systems import ifr, mask_track_rcnn, osmn, rgnn_vis, yolact
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
@@ -83,5 +83,6 @@ SYSTEMS = {
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector
     ),
     "osmn": SystemEntry(osmn.Settings, _osmn, _detector_of_osmn, osmn.trackers),
+    "rgnn_vis": SystemEntry(rgnn_vis.Settings, rgnn_vis.build),
     "yolact": SystemEntry(yolact.Settings, yolact.build, yolact.build_detector),
 }

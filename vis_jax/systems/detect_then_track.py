@@ -244,7 +244,7 @@ def in_chunks(function: Callable, images: UInt8[Array, "T H W 3"], chunk: int):
         return function(images)
     images = jnp.pad(images, ((0, -frames % chunk), *[(0, 0)] * 3))
     out = jax.lax.map(function, images.reshape(-1, chunk, *images.shape[1:]))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:frames], out)
+    return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:frames], out)
 
 
 def no_votes(slots: int, classes: int) -> Votes:

@@ -118,7 +118,8 @@ class Model(nn.Module):
           train: of the backbone, and whether to drop channels.
           valid: images that count in the statistics of batch norm.
         """
-        return self.detector.levels(self.backbone(images, train, valid), train)
+        features = self.detector.dropped(self.backbone(images, train, valid), train)
+        return self.detector.levels(features)
 
     def say(
         self,

@@ -1,0 +1,390 @@
+"""The recurrent graph network of RGNNVIS: from detections of frames to tracks.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022, sections 3.1 to 3.5. Everything works on one frame of one video, online; training
+runs the same step over the frames of a clip. Letters: M track slots, N detections of a
+frame, C classes with the background, which is the first, D channels of an embedding, A
+numbers of a description, L frames.
+"""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.track_decisions import (
+    ACTIVE,
+    FREE,
+    NEVER,
+    Decision,
+    Thresholds,
+    add_cues,
+    decide,
+    decide_by_scores,
+    description_scores,
+)
+from vis_jax.association.track_models import (
+    Looks,
+    Rule,
+    Seen,
+    TrackModel,
+    as_edges,
+    no_looks,
+)
+from vis_jax.layers.graph import Form, Graph, GraphNetwork
+from vis_jax.layers.mlp import Mlp, torch_uniform
+from vis_jax.layers.recurrence import Kind as RecurrenceKind
+from vis_jax.layers.recurrence import Recurrence
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.gaussian import VarianceRule
+from vis_jax.settings import Count, section
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+_LOGIT_BIAS = -2.1  # of the two decisions, as in the released code
+_ABSENT = -10.0  # logit of a match with no track
+
+
+@section
+class Settings:
+    """`model.graph`: the association; most fields are rows of table 3."""
+
+    tracks: Count = 24  # slots of a video; none is freed
+    dim: Count = 128  # channels of nodes and edges
+    narrow: Count = 32  # channels in the middle of residuals and gates
+    blocks: Count = 2  # interactions
+    residuals: bool = True  # after every interaction
+    residual_layers: Literal[2, 3] = 3  # of a residual; 2 in the released code
+    gated: bool = True  # nodes weigh their edges; False: sums, and one more layer each
+    layer_norm: bool = False  # at the end of every update, as in RGNNVIS++
+    # graph: as in the paper; pairs: every pair by itself, without a graph; heuristic:
+    # products of descriptions and, at test time, the cues of MaskTrack R-CNN.
+    decide: Literal["graph", "pairs", "heuristic"] = "graph"
+    recurrence: RecurrenceKind = "lstm"  # from frame to frame
+    feedback: bool = False  # its gates see its last output; the released code
+    # What edges say of looks: the likelihood under a Gaussian, which changes by rates,
+    # by the rate of the mean alone, or by two LSTMs; vertex: nothing, detections have
+    # their descriptions; none.
+    looks: Literal["gaussian", "constant_variance", "lstm", "vertex", "none"] = (
+        "gaussian"
+    )
+    variance: VarianceRule = "released"  # weight of the squared difference in Eq. 4b
+    fixed_variance: bool = False  # to begin with; True: the released code
+    looks_from_zero: bool = False  # the first look moves a mean of 0; the released code
+    # Tracks that are out of sight keep their last box; False: the released code.
+    keep_boxes: bool = True
+
+    def __post_init__(self):
+        if self.feedback and self.recurrence != "lstm":
+            raise ValueError(
+                "feedback: expected False, as no gate of recurrence"
+                f" {self.recurrence!r} reads it, got True"
+            )
+        if self.decide == "heuristic" and self.looks != "gaussian":
+            raise ValueError(
+                "looks: expected 'gaussian' with decide 'heuristic', whose descriptions"
+                f" are the last ones, got {self.looks!r}"
+            )
+
+
+class Frame(NamedTuple):
+    """Detections of a frame, best first, and what they look like."""
+
+    valid: Bool[Array, "*L N"]
+    logits: Float32[Array, "*L N C"]
+    scores: Float32[Array, "*L N"]
+    boxes: Float32[Array, "*L N 4"]  # in canvas pixels
+    looks: Float32[Array, "*L N A"]
+    background: Float32[Array, "*L A"]  # look of the frame as a whole
+    real: Bool[Array, "*L"]  # False: padding, which changes nothing
+
+
+class Memory(NamedTuple):
+    """All that is known of a video up to a frame; of constant size."""
+
+    begun: Bool[Array, ""]
+    status: Int32[Array, "M"]  # FREE, ACTIVE or INACTIVE
+    hidden: Float32[Array, "M D"]
+    cell: Float32[Array, "M D"]
+    boxes: Float32[Array, "M 4"]
+    empty_hidden: Float32[Array, "D"]  # of the empty track
+    empty_cell: Float32[Array, "D"]
+    looks: Looks  # the empty track is the last row
+    lost: Int32[Array, ""]  # new objects that found no free slot
+
+
+class Linked(NamedTuple):
+    """What a frame is made of. Logits are NEVER where there is nothing to decide."""
+
+    match_logits: Float32[Array, "*L M N"]
+    start_logits: Float32[Array, "*L N"]  # that a detection is a new object
+    pairs: Bool[Array, "*L M N"]  # of tracks from before and detections
+    status: Int32[Array, "*L M"]  # after the frame
+    born: Bool[Array, "*L M"]  # tracks that begin in this frame
+    chosen: Int32[Array, "*L M"]  # the detection of each active track
+    hidden: Float32[Array, "*L M D"]
+    class_logits: Float32[Array, "*L M C"]
+
+
+def empty_memory(settings: Settings, width: int) -> Memory:
+    """Before the first frame; `width` is A."""
+    rows, dim = settings.tracks, settings.dim
+
+    def zeros(*shape: int) -> Array:
+        return jnp.zeros(shape, jnp.float32)
+
+    return Memory(
+        begun=jnp.bool_(False),
+        status=jnp.zeros((rows,), jnp.int32),
+        hidden=zeros(rows, dim),
+        cell=zeros(rows, dim),
+        boxes=zeros(rows, 4),
+        empty_hidden=zeros(dim),
+        empty_cell=zeros(dim),
+        looks=no_looks(rows + 1, width, settings.looks),
+        lost=jnp.int32(0),
+    )
+
+
+class Said(NamedTuple):
+    """What is said of a frame before anything is decided."""
+
+    match_logits: Float32[Array, "M N"]
+    start_logits: Float32[Array, "N"]
+    tracks: Float32[Array, "M D"]  # what the tracks learn, if they go on
+    newcomers: Float32[Array, "N D"]  # and what they are, if they begin here
+    empty: Float32[Array, "D"]
+
+
+class ByGraph(nn.Module):
+    """The graph network and two logistic models on its edges, sections 3.2 and 3.3."""
+
+    settings: Settings
+
+    def setup(self):
+        settings = self.settings
+        form = Form(
+            dim=settings.dim,
+            narrow=settings.narrow,
+            layers=settings.residual_layers,
+            gated=settings.gated,
+            norm=settings.layer_norm,
+        )
+        self.network = GraphNetwork(form, settings.blocks, settings.residuals)
+        if settings.decide == "graph":
+            self.match, self.start = (
+                nn.Dense(
+                    1,
+                    kernel_init=nn.initializers.xavier_uniform(),
+                    bias_init=nn.initializers.constant(_LOGIT_BIAS),
+                )
+                for _ in range(2)
+            )
+
+    def __call__(
+        self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
+    ) -> Said:
+        """What the network says; see `GraphNetwork`.
+
+        Heuristic decisions have no logits from here.
+        """
+        graph = self.network(graph, pairs, valid)
+        match = jnp.full(pairs.shape, NEVER, jnp.float32)
+        start = match[0]
+        if self.settings.decide == "graph":
+            match = jnp.where(pairs, self.match(graph.edges)[..., 0], NEVER)
+            start = jnp.where(valid, self.start(graph.empty_edges)[..., 0], NEVER)
+        return Said(match, start, graph.tracks, graph.detections, graph.empty)
+
+
+class ByPairs(nn.Module):
+    """Every pair by itself: table 3, "no GNN", as the released code has it."""
+
+    dim: int
+
+    @nn.compact
+    def __call__(
+        self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
+    ) -> Said:
+        """A detection is new as far as it is no track's."""
+        match = Mlp(self.dim, 1, 3, name="match")(graph.edges)[..., 0]
+        likely = jnp.where(pairs, match, _ABSENT)
+        start = -jax.lax.stop_gradient(likely).max(axis=0)
+        match = jnp.where(pairs, match, NEVER)
+        best = graph.detections[match.argmax(axis=1)]
+        best = jnp.where(pairs.any(axis=1)[:, None], best, 0.0)
+        join = Mlp(self.dim, self.dim, 2, name="track")
+        unknown = jnp.zeros((len(graph.detections), self.dim), jnp.float32)
+        return Said(
+            match,
+            jnp.where(valid, start, NEVER),
+            join(jnp.concatenate([graph.tracks, best], axis=-1)),
+            join(jnp.concatenate([unknown, graph.detections], axis=-1)),
+            graph.empty,
+        )
+
+
+class TrackGraph(nn.Module):
+    """One frame of the association.
+
+    Attributes:
+      settings: see the type.
+      width: A.
+      classes: C.
+    """
+
+    settings: Settings
+    width: int
+    classes: int
+
+    def setup(self):
+        settings, init = self.settings, torch_uniform(self.settings.dim)
+        by_pairs = settings.decide == "pairs"
+        self.say = ByPairs(settings.dim) if by_pairs else ByGraph(settings)
+        self.recurrence, self.empty_recurrence = (
+            Recurrence(settings.recurrence, settings.feedback) for _ in range(2)
+        )
+        self.classify = nn.Dense(self.classes, kernel_init=init, bias_init=init)
+        kind = settings.looks
+        if kind not in ("vertex", "none"):
+            rule = Rule(
+                kind="latest" if settings.decide == "heuristic" else kind,
+                variance=settings.variance,
+                fixed_start=settings.fixed_variance,
+                from_zero=settings.looks_from_zero,
+            )
+            self.model = TrackModel(self.width, settings.dim, rule)
+
+    def __call__(
+        self,
+        memory: Memory,
+        frame: Frame,
+        *,
+        canvas: tuple[int, int],
+        thresholds: Thresholds,
+        cues: bool,
+    ) -> tuple[Memory, Linked]:
+        """The memory after a frame, and what was decided.
+
+        Args:
+          memory: before the frame.
+          frame: see the type.
+          canvas: height and width of the frame in pixels.
+          thresholds: of the decisions.
+          cues: whether heuristic decisions read more than the descriptions, as they
+            do at test time.
+        """
+        if self._models_looks:
+            begun = self.model.begin(memory.looks, frame.background, memory.begun)
+            memory = memory._replace(looks=begun)
+        pairs = (memory.status != FREE)[:, None] & frame.valid[None]
+        said = self.say(self._graph(memory, frame, canvas), pairs, frame.valid)
+        if self.settings.decide == "heuristic":
+            match, start = self._scores(memory, frame, cues)
+            said = said._replace(match_logits=match, start_logits=start)
+        decision = self._decide(memory, said, thresholds)
+        after = self._remember(memory, frame, said, decision)
+        linked = Linked(
+            said.match_logits,
+            said.start_logits,
+            pairs,
+            after.status,
+            decision.born,
+            decision.chosen,
+            after.hidden,
+            self.classify(after.hidden),
+        )
+        real = frame.real
+        return jax.tree.map(lambda a, b: jnp.where(real, b, a), memory, after), linked
+
+    @property
+    def _models_looks(self) -> bool:
+        return self.settings.looks not in ("vertex", "none")
+
+    def _graph(self, memory: Memory, frame: Frame, canvas: tuple[int, int]) -> Graph:
+        """Nodes and edges before the network, sections 3.1 and 3.4."""
+        height, width = canvas
+        sides = jnp.array([width, height, width, height], jnp.float32)[None]
+        nodes = [frame.logits, 2.0 * frame.boxes / sides - 1.0]
+        if self.settings.looks == "vertex":
+            nodes.append(frame.looks)
+        nodes = jnp.where(frame.valid[:, None], jnp.concatenate(nodes, axis=-1), 0.0)
+        edges = [2.0 * box_iou(memory.boxes, frame.boxes) - 1.0]
+        empty_edges = []
+        if self._models_looks:
+            likely = as_edges(memory.looks, frame.looks)
+            edges.insert(0, likely[:-1])
+            empty_edges.append(likely[-1])
+        none = jnp.zeros((len(frame.valid), 0), jnp.float32)
+        return Graph(
+            memory.hidden,
+            memory.empty_hidden,
+            nodes,
+            jnp.stack(edges, axis=-1),
+            jnp.stack(empty_edges, axis=-1) if empty_edges else none,
+        )
+
+    def _scores(
+        self, memory: Memory, frame: Frame, cues: bool
+    ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
+        """Of heuristic decisions."""
+        there = memory.status != FREE
+        match, start = description_scores(
+            memory.looks.mean[:-1], there, frame.looks, frame.valid
+        )
+        if cues:
+            own = self.classify(memory.hidden)[:, 1:].argmax(axis=1)
+            found = frame.logits[:, 1:].argmax(axis=1)
+            match = add_cues(
+                match,
+                confidence=frame.scores,
+                overlap=box_iou(memory.boxes, frame.boxes),
+                same_class=own[:, None] == found[None],
+            )
+        return match, start
+
+    def _decide(self, memory: Memory, said: Said, thresholds: Thresholds) -> Decision:
+        """No gradient goes through what is decided."""
+        match, start = map(
+            jax.lax.stop_gradient, (said.match_logits, said.start_logits)
+        )
+        if self.settings.decide == "heuristic":
+            return decide_by_scores(memory.status, match, start)
+        return decide(memory.status, match, start, thresholds)
+
+    def _remember(
+        self, memory: Memory, frame: Frame, said: Said, decision: Decision
+    ) -> Memory:
+        """The tracks after the decisions, section 3.5."""
+        active, born = decision.status == ACTIVE, decision.born[:, None]
+        there = (decision.status != FREE)[:, None]
+        entering = jnp.where(born, said.newcomers[decision.chosen], said.tracks)
+        hidden, cell = self.recurrence(
+            jnp.where(there, entering, 0.0), memory.hidden, memory.cell
+        )
+        empty_hidden, empty_cell = self.empty_recurrence(
+            said.empty, memory.empty_hidden, memory.empty_cell
+        )
+        hidden, cell = jnp.where(there, hidden, 0.0), jnp.where(there, cell, 0.0)
+        away = memory.boxes if self.settings.keep_boxes else 0.0
+        looks = memory.looks
+        if self._models_looks:
+            own = jnp.ones((1,), bool)
+            seen = Seen(
+                jnp.concatenate([frame.looks[decision.chosen], frame.background[None]]),
+                jnp.concatenate([hidden, empty_hidden[None]]),
+                jnp.concatenate([active, own]),
+                jnp.concatenate([decision.born, ~own]),
+            )
+            looks = self.model(looks, seen)
+        return Memory(
+            begun=jnp.bool_(True),
+            status=decision.status,
+            hidden=hidden,
+            cell=cell,
+            boxes=jnp.where(active[:, None], frame.boxes[decision.chosen], away),
+            empty_hidden=empty_hidden,
+            empty_cell=empty_cell,
+            looks=looks,
+            lost=memory.lost + decision.lost,
+        )

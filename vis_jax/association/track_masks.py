@@ -1,0 +1,105 @@
+"""Masks of the tracks of RGNNVIS: those of detections, with the say of the tracks.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022, section 3.6 and table 8. Letters: M tracks, D channels of an embedding.
+"""
+
+from typing import Annotated
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from vis_jax.association.track_appearance import INSIDE_BOX
+from vis_jax.layers.conv import Conv
+from vis_jax.layers.mlp import linear, torch_uniform
+from vis_jax.settings import Count, Range, section
+from vis_jax.typing import Array, Bool, Float32
+
+ABSENT = -20.0  # mask logit of tracks that are not in the frame
+
+
+@section
+class Settings:
+    """`model.masks`."""
+
+    # False: the logits of the detection, with a bonus within its box, which take part
+    # in the pooling of features; no parameters.
+    reweight: bool = True
+    channels: Count = 16  # of the embedding and of the hidden map
+    # What a mask logit must exceed to win a pixel; 10 in the released code.
+    background: Annotated[float, Range()] = 0.0
+
+
+class MaskReweighting(nn.Module):
+    """Two convolutions over the mask, the box and the embedding of each track.
+
+    The channels of the embedding are constant over the map. What they add depends on
+    how many taps of the first kernel lie on the map, so that no map of them is made.
+
+    Attributes:
+      channels: see `Settings`.
+    """
+
+    channels: int
+
+    @nn.compact
+    def __call__(
+        self,
+        logits: Float32[Array, "M h w"],
+        inside: Bool[Array, "M h w"],
+        embeds: Float32[Array, "M D"],
+        active: Bool[Array, "M"],
+    ) -> Float32[Array, "M h w"]:
+        """Mask logits of tracks.
+
+        Args:
+          logits, inside: mask and box of the detection of each active track.
+          embeds: of the tracks, after the frame.
+          active: tracks in the frame; all others get `ABSENT`.
+        """
+        there = active[:, None, None]
+        maps = [jnp.where(there, x, ABSENT) for x in (logits, inside)]
+        embeds = nn.relu(linear(embeds, self.channels, "embedding"))
+        x = _First(self.channels, name="conv1")(jnp.stack(maps, axis=-1), embeds)
+        init = torch_uniform(9 * self.channels)
+        conv = Conv(1, 3, use_bias=True, kernel_init=init, bias_init=init, name="conv2")
+        return jnp.where(there, conv(nn.relu(x))[..., 0], ABSENT)
+
+
+class _First(nn.Module):
+    """A 3 x 3 convolution of maps and constants, with zeros around the map."""
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self, maps: Float32[Array, "M h w C"], constants: Float32[Array, "M E"]
+    ) -> Float32[Array, "M h w D"]:
+        count = maps.shape[-1]
+        channels = count + constants.shape[-1]
+        init, shape = torch_uniform(9 * channels), (self.features,)
+        kernel = self.param("kernel", init, (3, 3, channels, *shape), jnp.float32)
+        bias = self.param("bias", init, shape, jnp.float32)
+        conv = Conv(self.features, 3, parent=None)
+        own = conv.apply({"params": {"kernel": kernel[:, :, :count]}}, maps)
+        taps = jnp.einsum("yxed,me->myxd", kernel[:, :, count:], constants)
+        rows, columns = map(_taps, maps.shape[1:3])
+        return own + jnp.einsum("hy,wx,myxd->mhwd", rows, columns, taps) + bias
+
+
+def _taps(length: int) -> Float32[np.ndarray, "{length} 3"]:
+    """Which taps of a kernel of three lie on an axis, at each of its places."""
+    found = np.ones((length, 3), np.float32)
+    found[0, 0] = found[-1, 2] = 0.0
+    return found
+
+
+def detection_masks(
+    logits: Float32[Array, "M h w"],
+    inside: Bool[Array, "M h w"],
+    active: Bool[Array, "M"],
+) -> Float32[Array, "M h w"]:
+    """Mask logits of tracks where nothing reweights them."""
+    masks = logits + INSIDE_BOX * inside
+    return jnp.where(active[:, None, None], masks, ABSENT)

@@ -1,0 +1,184 @@
+"""What tracks of RGNNVIS remember of their looks, and how like them detections are.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022, section 3.4 and table 3. Letters: R tracks, the last of them the empty one, N
+detections, A numbers of a description, D of an embedding.
+"""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.recurrence import Recurrence
+from vis_jax.ops import gaussian
+from vis_jax.typing import Array, Bool, Float32
+
+# The likelihood as a feature of an edge; without it values reach 10^6.
+_EDGE_SCALE, _EDGE_SHIFT = 0.01, -4.0
+# Softplus makes them variances of 0.1 and of 0.0009.
+_LEARNED_START, _FIXED_START = -2.25, -7.0
+_SPREAD_START = -7.0
+
+
+class Looks(NamedTuple):
+    """A Gaussian for each track."""
+
+    mean: Float32[Array, "R A"]
+    var: Float32[Array, "R A"]
+    # Outputs and cells of the LSTMs of the mean and of the variance, where there are.
+    lstm: tuple[tuple[Float32[Array, "R A"], Float32[Array, "R A"]], ...] = ()
+
+
+class Seen(NamedTuple):
+    """What a frame says of the looks of tracks."""
+
+    looks: Float32[Array, "R A"]
+    embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
+    active: Bool[Array, "R"]  # tracks that are in the frame
+    born: Bool[Array, "R"]  # tracks that begin in this frame; they are active
+
+
+class Rule(NamedTuple):
+    """How Gaussians begin and change.
+
+    Attributes:
+      kind: gaussian: Eq. 4; constant_variance: the mean alone moves; latest: the mean
+        is the last look, and the variance constant; lstm: two LSTMs see the looks.
+      variance: see `ops.gaussian.update`.
+      fixed_start: all channels begin with one fixed variance, as in the released code;
+        else with one that is learned.
+      from_zero: the first look moves a mean of 0, as in the released code; else it is
+        the mean.
+    """
+
+    kind: Literal["gaussian", "constant_variance", "latest", "lstm"]
+    variance: gaussian.VarianceRule
+    fixed_start: bool
+    from_zero: bool
+
+
+def as_edges(looks: Looks, x: Float32[Array, "N A"]) -> Float32[Array, "R N"]:
+    """Log-likelihoods of descriptions, on the scale of the other features of edges."""
+    likelihood = gaussian.log_likelihood(x, looks.mean, looks.var)
+    return _EDGE_SHIFT + _EDGE_SCALE * likelihood
+
+
+def no_looks(rows: int, width: int, kind: str) -> Looks:
+    """Before the first frame."""
+
+    def zeros() -> Float32[Array, "R A"]:
+        return jnp.zeros((rows, width), jnp.float32)
+
+    lstm = tuple((zeros(), zeros()) for _ in range(2)) if kind == "lstm" else ()
+    return Looks(zeros(), jnp.ones_like(zeros()), lstm)
+
+
+class TrackModel(nn.Module):
+    """Begins and updates the Gaussians; all tracks share the weights.
+
+    Attributes:
+      width: A.
+      dim: D.
+      rule: see the type.
+    """
+
+    width: int
+    dim: int
+    rule: Rule
+
+    def setup(self):
+        def rate(kernel_init, bias_init) -> nn.Dense:
+            return nn.Dense(1, kernel_init=kernel_init, bias_init=bias_init)
+
+        if self.rule.kind == "gaussian":
+            init = torch_uniform(self.dim)
+            self.var_rate = rate(init, init)
+            start = nn.initializers.constant(_SPREAD_START)
+            self.spread = rate(nn.initializers.xavier_uniform(), start)
+        if self.rule.kind in ("gaussian", "constant_variance"):
+            init = torch_uniform(self.dim)
+            self.mean_rate = rate(init, init)
+        if self.rule.kind == "lstm":
+            init = torch_uniform(self.width)
+            self.memories = [Recurrence("lstm", feedback=True) for _ in range(2)]
+            self.outputs = [
+                nn.Dense(self.width, kernel_init=init, bias_init=init) for _ in range(2)
+            ]
+            return
+        self.starts = [self._start(name) for name in ("start", "empty_start")]
+
+    def begin(
+        self, looks: Looks, background: Float32[Array, "A"], begun: Bool[Array, ""]
+    ) -> Looks:
+        """Gives all tracks their first variance, and the empty one its first look.
+
+        Nothing changes once the video has begun.
+
+        Args:
+          looks: before the frame.
+          background: look of the frame as a whole.
+          begun: whether frames came before.
+        """
+        first = looks._replace(mean=looks.mean.at[-1].set(background))
+        if self.rule.kind != "lstm":
+            own, empty = (jax.nn.softplus(start) for start in self.starts)
+            var = jnp.broadcast_to(own[None], looks.var.shape)
+            first = first._replace(var=var.at[-1].set(empty))
+        return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
+
+    def __call__(self, looks: Looks, seen: Seen) -> Looks:
+        """The Gaussians after a frame."""
+        update = self._by_lstm if self.rule.kind == "lstm" else self._by_rates
+        new = update(looks, seen)
+        active = seen.active[:, None]
+        return jax.tree.map(lambda a, b: jnp.where(active, b, a), looks, new)
+
+    def _by_rates(self, looks: Looks, seen: Seen) -> Looks:
+        # Slots are used once: those of new tracks are as they were at first.
+        mean, var, born = looks.mean, looks.var, seen.born[:, None]
+        if self.rule.kind == "latest":
+            return Looks(seen.looks, var)
+        kappa = _rate(self.mean_rate, seen.embeds)
+        if self.rule.kind == "constant_variance":
+            new_mean, new_var = kappa[:, None] * seen.looks, var
+            new_mean += (1.0 - kappa[:, None]) * mean
+        else:
+            new_mean, new_var = gaussian.update(
+                seen.looks,
+                mean,
+                var,
+                mean_rate=kappa,
+                var_rate=_rate(self.var_rate, seen.embeds),
+                spread=jax.nn.softplus(self.spread(seen.embeds)[:, 0]),
+                rule=self.rule.variance,
+            )
+        if not self.rule.from_zero:
+            new_mean = jnp.where(born, seen.looks, new_mean)
+            new_var = jnp.where(born, var, new_var)
+        return Looks(new_mean, new_var)
+
+    def _by_lstm(self, looks: Looks, seen: Seen) -> Looks:
+        steps = [
+            memory(seen.looks, *state)
+            for memory, state in zip(self.memories, looks.lstm, strict=True)
+        ]
+        mean, var = (
+            output(hidden)
+            for output, (hidden, _) in zip(self.outputs, steps, strict=True)
+        )
+        return Looks(mean, jax.nn.softplus(var), tuple(steps))
+
+    def _start(self, name: str) -> Float32[Array, "_"]:
+        """Before the softplus: one number, or a fixed one for every channel."""
+        if self.rule.fixed_start:
+            full = jnp.full((self.width,), _FIXED_START, jnp.float32)
+            return self.variable("constants", name, lambda: full).value
+        init = nn.initializers.constant(_LEARNED_START)
+        return self.param(name, init, (1,), jnp.float32)
+
+
+def _rate(layer: nn.Dense, embeds: Float32[Array, "R D"]) -> Float32[Array, "R"]:
+    return jax.nn.sigmoid(layer(embeds)[:, 0])

@@ -1,0 +1,232 @@
+"""Training of RGNNVIS: the association learns over clips, the detector is frozen.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022, section 4. Letters: B clips, L frames, G true objects, N detections of a frame, M
+tracks.
+"""
+
+import functools
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.track_decisions import thresholds
+from vis_jax.association.track_graph import Frame, Linked, empty_memory
+from vis_jax.association.track_truth import (
+    Identities,
+    class_targets,
+    identities,
+    match_targets,
+    object_slots,
+    primary_objects,
+    scored_tracks,
+    start_targets,
+)
+from vis_jax.backbones.normalize import normalize
+from vis_jax.losses.identity import match_loss as choice_loss
+from vis_jax.losses.track_graph import (
+    frame_weights,
+    mask_truth,
+    match_loss,
+    score_loss,
+    segmentation_loss,
+    start_loss,
+)
+from vis_jax.settings import Count, Natural, Range, Weight, section
+from vis_jax.structures import Batch, LossAux
+from vis_jax.systems.rgnn_model import Model, Sight, frames_of, link_frames
+from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
+
+_Open = Annotated[float, Range(above=0, below=1)]
+_Iou = Annotated[float, Range(least=0, below=1)]
+
+
+@section
+class LossSettings:
+    """`loss`: the weight of every term, and what is learned from."""
+
+    match: Weight = 4.0  # which detections go on with a track
+    start: Weight = 1.0  # which detections begin a track
+    score: Weight = 1.0  # which class a track has
+    segmentation: Weight = 1.0  # which pixels it has
+    # Probabilities that decide in training, as in `test`. At first no track would have
+    # a detection with the threshold of the test.
+    match_threshold: _Open = 0.1192
+    start_threshold: _Open = 0.1269
+    iou: _Iou = 0.5  # above which a detection is an object
+    # The four switches of the released code. A second track of an object has its class,
+    # or else that of the background.
+    duplicates: bool = False
+    birth_frame: bool = True  # the class counts in the frame in which a track begins
+    normalised: bool = True  # weights of the frames for the class sum to 1
+    # Masks of all frames are learned by the tracks of the last but one.
+    whole_clip: bool = False
+    stride: Count = 1  # of the pixels that masks are learned from; saves sorting
+    bptt: Natural = 0  # frames between which the gradient is cut; 0 = none
+
+
+class _Sums(NamedTuple):
+    """Of one clip."""
+
+    match: Float32[Array, ""]
+    start: Float32[Array, ""]
+    score: Float32[Array, ""]
+    segmentation: Float32[Array, ""]
+    lost: Int32[Array, ""]  # newcomers without a free slot
+    owned: Int32[Array, ""]  # objects that have a track
+
+
+def loss(
+    model: Model,
+    settings: LossSettings,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
+) -> tuple[Float32[Array, ""], LossAux]:
+    """The loss of a batch; the detector has no part in the gradient.
+
+    Deviation: the released code skips batches without any object.
+    """
+    sight = see(model, variables, batch, rng)
+    of_clip = functools.partial(_clip_sums, model, settings, variables)
+    sums = jax.vmap(of_clip)(sight, batch)
+    frames = jnp.maximum(batch.frame_valid.sum(), 1).astype(jnp.float32)
+    terms = {
+        "match": settings.match * sums.match.sum() / frames,
+        "start": settings.start * sums.start.sum() / frames,
+        "score": settings.score * sums.score.mean(),
+        "segmentation": settings.segmentation * sums.segmentation.sum() / frames,
+    }
+    notes = {
+        "newcomers_left_out": sums.lost.sum().astype(jnp.float32),
+        "objects_with_track": sums.owned.sum().astype(jnp.float32),
+    }
+    return sum(terms.values(), start=jnp.float32(0.0)), LossAux(terms, {}, notes)
+
+
+def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight:
+    """What the detector makes of the clips, [B L ..].
+
+    The clips are looked at frame by frame, all of them at once: that bounds the memory
+    and leaves each clip on its device.
+    """
+    pixels = functools.partial(normalize, style=model.style)
+
+    def one(
+        frame: tuple[UInt8[Array, "B H W 3"], PRNGKeyArray],
+    ) -> Sight:
+        images, key = frame
+        images = jax.vmap(pixels)(images[:, None], batch.sizes)[:, 0]
+        return model.apply(
+            variables,
+            images,
+            batch.sizes,
+            True,
+            method="see",
+            rngs={"dropout": key},
+        )
+
+    images = jnp.swapaxes(batch.images, 0, 1)
+    found = jax.lax.map(one, (images, jax.random.split(rng, len(images))))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)
+
+
+def _clip_sums(
+    model: Model, settings: LossSettings, variables: dict, sight: Sight, clip: Batch
+) -> _Sums:
+    """All terms of one clip, whose arrays have no axis B."""
+    described = model.apply(variables, sight.pooled, sight.valid, method="describe")
+    frames = frames_of(sight, described, clip.frame_valid)
+    memory, linked = link_frames(
+        model,
+        variables,
+        empty_memory(model.graph.settings, model.graph.width),
+        frames,
+        canvas=clip.images.shape[1:3],
+        thresholds=thresholds(settings.match_threshold, settings.start_threshold),
+        cues=False,
+        bptt=settings.bptt,
+    )
+    objects = primary_objects(
+        frames.boxes,
+        frames.valid,
+        jnp.swapaxes(clip.boxes, 0, 1),
+        present=(clip.present & clip.instance_valid[:, None]).T,
+        threshold=settings.iou,
+    )
+    tracks = identities(linked.born, linked.chosen, objects)
+    match, start = _decision_sums(model, linked, frames, tracks, objects)
+    score = score_loss(
+        linked.class_logits,
+        class_targets(tracks, clip.labels, duplicates=settings.duplicates),
+        scored=scored_tracks(linked.status, tracks, birth_frame=settings.birth_frame),
+        weights=frame_weights(clip.frame_valid, normalised=settings.normalised),
+    )
+    masks = _segmentation_sum(model, settings, variables, (sight, linked, tracks), clip)
+    return _Sums(match, start, score, masks, memory.lost, (tracks.owned > 0).sum())
+
+
+def _decision_sums(
+    model: Model,
+    linked: Linked,
+    frames: Frame,
+    tracks: Identities,
+    objects: Int32[Array, "L N"],
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """Sums over the frames of a clip."""
+    targets, real = match_targets(tracks, objects), frames.real
+    if model.graph.settings.decide == "heuristic":
+        # As MaskTrack R-CNN is trained: one choice for each detection of an object.
+        logits = jnp.concatenate(
+            [linked.start_logits[:, None], linked.match_logits], axis=1
+        )
+        column = jnp.where(targets.any(axis=1), targets.argmax(axis=1) + 1, 0)
+        positive = (objects > 0) & real[:, None]
+        mean = choice_loss(jnp.swapaxes(logits, 1, 2), column, positive)
+        return mean * len(real), jnp.float32(0.0)
+    match = match_loss(
+        linked.match_logits, targets, pairs=linked.pairs, frame_valid=real
+    )
+    start = start_loss(
+        linked.start_logits,
+        start_targets(tracks, objects),
+        valid=frames.valid,
+        frame_valid=real,
+    )
+    return match, start
+
+
+def _segmentation_sum(
+    model: Model,
+    settings: LossSettings,
+    variables: dict,
+    found: tuple[Sight, Linked, Identities],
+    clip: Batch,
+) -> Float32[Array, ""]:
+    """Sum over the frames of a clip."""
+    sight, linked, tracks = found
+
+    def draw(frame: tuple) -> Float32[Array, "M h w"]:
+        return model.apply(variables, *frame, method="draw")
+
+    parts = (sight.mask_logits, sight.inside, linked)
+    masks = jax.lax.map(jax.checkpoint(draw), parts)
+    there = clip.instance_valid[:, None, None, None]
+    truth = mask_truth(
+        clip.masks & there, clip.frame_valid, clip.sizes, stride=settings.stride
+    )
+    slots = object_slots(
+        tracks,
+        clip.frame_valid,
+        objects=len(clip.labels),
+        whole_clip=settings.whole_clip,
+    )
+    return segmentation_loss(
+        masks,
+        truth,
+        slots,
+        canvas=clip.images.shape[1:3],
+        stride=settings.stride,
+        background=model.background,
+    ).sum()

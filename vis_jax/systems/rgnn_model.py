@@ -1,0 +1,269 @@
+"""The network of RGNNVIS: a frozen YOLACT, and what links its detections.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022. Letters: T frames of one video, N detections of a frame, C classes with the
+background, which is the first, M tracks, A numbers of a description.
+"""
+
+from typing import Annotated, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax import backbones
+from vis_jax.association import track_graph, track_masks
+from vis_jax.association.track_appearance import (
+    INSIDE_BOX,
+    Appearance,
+    Described,
+    Masks,
+    Pooled,
+    pool,
+)
+from vis_jax.association.track_decisions import ACTIVE, Thresholds
+from vis_jax.association.track_graph import Frame, Linked, Memory, TrackGraph
+from vis_jax.association.track_masks import MaskReweighting, detection_masks
+from vis_jax.detectors import yolact
+from vis_jax.detectors.yolact import (
+    FindRule,
+    PriorSettings,
+    build_modules,
+    canvas_of,
+    combine,
+    find,
+    priors_of,
+)
+from vis_jax.ops.masks import between_corners
+from vis_jax.settings import Count, Range, section
+from vis_jax.typing import Array, Bool, DTypeLike, Float32, Int32
+
+_Even = Annotated[int, Range(least=2)]
+
+
+@section
+class AppearanceSettings:
+    """`model.appearance`: descriptions of detections."""
+
+    width: _Even = 512  # of a description, half of it from each of res4 and res5
+    narrow: Count = 128  # channels in the middle of the residual
+    positions: bool = False  # sine embeddings are added, as in RGNNVIS++
+    # The description of the whole frame goes through the residual, too; False: the
+    # released code.
+    describe_background: bool = True
+
+    def __post_init__(self):
+        if self.width % 2:
+            raise ValueError(f"width: expected an even number, got {self.width}")
+
+
+@section
+class ModelSettings(yolact.Settings):
+    """`model`."""
+
+    appearance: AppearanceSettings = AppearanceSettings()
+    graph: track_graph.Settings = track_graph.Settings()
+    masks: track_masks.Settings = track_masks.Settings()
+
+
+class Sight(NamedTuple):
+    """What the detector makes of frames; no gradient flows into it."""
+
+    valid: Bool[Array, "T N"]
+    logits: Float32[Array, "T N C"]
+    scores: Float32[Array, "T N"]
+    boxes: Float32[Array, "T N 4"]  # in canvas pixels
+    mask_logits: Float32[Array, "T N h w"]  # over the canvas
+    inside: Bool[Array, "T N h w"]  # cells within the box
+    pooled: dict[str, Pooled]
+
+
+class Model(nn.Module):
+    """Backbone, detector and association.
+
+    Attributes:
+      masks: None: masks are those of the detections.
+      background: mask logit that a track must exceed to win a pixel.
+      positions: length of the position embeddings; 0: none.
+      priors, rule: how priors become objects.
+      style: of the pixels, see `normalize`.
+    """
+
+    backbone: nn.Module
+    detector: nn.Module
+    appearance: nn.Module
+    graph: TrackGraph
+    masks: nn.Module | None
+    background: float
+    positions: int
+    priors: PriorSettings
+    rule: FindRule
+    style: str
+
+    def see(
+        self,
+        images: Float32[Array, "T H W 3"],
+        sizes: Int32[Array, "T 2"],
+        train: bool = False,
+    ) -> Sight:
+        """Detections of frames.
+
+        Args:
+          images: normalised, sides multiples of 32 pixels.
+          sizes: height and width of the content.
+          train: whether to drop channels of the backbone, by the key 'dropout'; its
+            statistics stay as they are.
+        """
+        features = self.detector.dropped(self.backbone(images), train)
+        levels = self.detector.levels(features)
+        out, canvas = self.detector(levels), canvas_of(levels)
+        priors = priors_of(levels, self.priors)
+        found = jax.vmap(lambda x, size: find(x, priors, size, rule=self.rule))(
+            out, sizes
+        )
+
+        def gather(x: Float32[Array, "T P _"]) -> Float32[Array, "T N _"]:
+            return jnp.take_along_axis(x, found.priors[..., None], axis=1)
+
+        masks = jax.vmap(combine)(out.prototypes, gather(out.coefficients))
+        cells = (masks.shape[2], masks.shape[3])
+        inside = jax.vmap(lambda x: between_corners(x, cells, canvas))(found.boxes)
+        inside &= found.valid[..., None, None]
+        pooled = pool(features, Masks(masks, inside, found.valid), self.positions)
+        sight = Sight(
+            found.valid,
+            gather(out.class_logits),
+            found.scores,
+            found.boxes,
+            masks,
+            inside,
+            pooled,
+        )
+        return jax.lax.stop_gradient(sight)
+
+    def describe(
+        self, pooled: dict[str, Pooled], valid: Bool[Array, "T N"]
+    ) -> Described:
+        """Descriptions of detections and of frames."""
+        return self.appearance(pooled, valid)
+
+    def link(
+        self,
+        memory: Memory,
+        frame: Frame,
+        canvas: tuple[int, int],
+        thresholds: Thresholds,
+        cues: bool,
+    ) -> tuple[Memory, Linked]:
+        """See `TrackGraph`."""
+        return self.graph(
+            memory, frame, canvas=canvas, thresholds=thresholds, cues=cues
+        )
+
+    def classify(self, hidden: Float32[Array, "M D"]) -> Float32[Array, "M C"]:
+        """Class logits of tracks."""
+        return self.graph.classify(hidden)
+
+    def draw(
+        self,
+        mask_logits: Float32[Array, "N h w"],
+        inside: Bool[Array, "N h w"],
+        linked: Linked,
+    ) -> Float32[Array, "M h w"]:
+        """Mask logits of the tracks of one frame.
+
+        Args:
+          mask_logits, inside: of the detections.
+          linked: of the frame.
+        """
+        active = linked.status == ACTIVE
+        own, box = mask_logits[linked.chosen], inside[linked.chosen]
+        if self.masks is None:
+            return detection_masks(own, box, active)
+        return self.masks(own, box, linked.hidden, active)
+
+    def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]):
+        """Everything that has parameters, on the first frame."""
+        sight = self.see(images, jnp.broadcast_to(size[None], (len(images), 2)))
+        seen = frames_of(
+            sight,
+            self.describe(sight.pooled, sight.valid),
+            jnp.ones(len(images), bool),
+        )
+        memory = track_graph.empty_memory(self.graph.settings, self.graph.width)
+        frame = jax.tree.map(lambda x: x[0], seen)
+        _, linked = self.link(
+            memory, frame, images.shape[1:3], Thresholds(0.0, 0.0), False
+        )
+        return self.draw(sight.mask_logits[0], sight.inside[0], linked)
+
+
+def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
+    """What the association reads of frames; nothing is detected in padded ones."""
+    return Frame(
+        valid=sight.valid & real[:, None],
+        logits=sight.logits,
+        scores=sight.scores,
+        boxes=sight.boxes,
+        looks=described.looks,
+        background=described.background,
+        real=real,
+    )
+
+
+def link_frames(
+    model: Model,
+    variables: dict,
+    memory: Memory,
+    frames: Frame,
+    *,
+    canvas: tuple[int, int],
+    thresholds: Thresholds,
+    cues: bool,
+    bptt: int = 0,
+) -> tuple[Memory, Linked]:
+    """The association over T frames, in order.
+
+    Args:
+      memory: before the frames.
+      canvas, thresholds, cues: see `TrackGraph`.
+      bptt: frames between which the memory passes no gradient; 0: none.
+    """
+    index = jnp.arange(len(frames.real))
+    cut = index % bptt == 0 if bptt else jnp.zeros_like(index, bool)
+
+    def step(memory: Memory, now: tuple[Frame, Array]) -> tuple[Memory, Linked]:
+        frame, cut = now
+        if bptt:
+            fixed = jax.lax.stop_gradient(memory)
+            memory = jax.tree.map(lambda a, b: jnp.where(cut, a, b), fixed, memory)
+        arguments = (memory, frame, canvas, thresholds, cues)
+        return model.apply(variables, *arguments, method="link")
+
+    return jax.lax.scan(step, memory, (frames, cut))
+
+
+def build_model(settings: ModelSettings, rule: FindRule, dtype: DTypeLike) -> Model:
+    """The network.
+
+    Args:
+      settings: `num_classes` is that of the data.
+      rule: how priors become objects.
+      dtype: of backbone and detector; all else is float32.
+    """
+    appearance, classes = settings.appearance, settings.num_classes + 1
+    reweight, channels = settings.masks.reweight, settings.masks.channels
+    return Model(
+        backbone=backbones.build_backbone(settings.backbone, dtype),
+        detector=build_modules(settings, dtype),
+        appearance=Appearance(
+            appearance.width, appearance.narrow, appearance.describe_background
+        ),
+        graph=TrackGraph(settings.graph, appearance.width, classes),
+        masks=MaskReweighting(channels) if reweight else None,
+        background=settings.masks.background if reweight else INSIDE_BOX,
+        positions=appearance.width // 2 if appearance.positions else 0,
+        priors=settings.priors,
+        rule=rule,
+        style=backbones.pixel_style(settings.backbone),
+    )

@@ -1,0 +1,177 @@
+"""RGNNVIS: a recurrent graph network that links the detections of a YOLACT.
+
+Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
+2022, and the released code of its first version, Johnander et al., GCPR 2021. The
+detector is trained before (`systems.yolact`) and frozen here. All decisions are those
+of the network, in training, too.
+"""
+
+import functools
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association import track_scores
+from vis_jax.association.track_decisions import ACTIVE, FREE, thresholds
+from vis_jax.association.track_graph import Memory, empty_memory
+from vis_jax.association.track_scores import Scoring, Tally, class_probs, empty_tally
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.yolact import FindRule
+from vis_jax.settings import Count, Range, Share, section
+from vis_jax.structures import Batch, Clip, Predictions
+from vis_jax.systems import system
+from vis_jax.systems.detect_then_track import in_chunks
+from vis_jax.systems.rgnn_loss import LossSettings, loss
+from vis_jax.systems.rgnn_model import (
+    Model,
+    ModelSettings,
+    Sight,
+    build_model,
+    frames_of,
+    link_frames,
+)
+from vis_jax.systems.system import Dtype, Render, System, window_of
+from vis_jax.typing import Array, UInt8
+
+_CANDIDATES = 200  # priors that take part in the suppression
+_Open = Annotated[float, Range(above=0, below=1)]
+
+
+@section
+class TestSettings(system.TestSettings):
+    """`test`; the result does not depend on how frames are cut into clips."""
+
+    mode: Literal["video", "clip"] = "clip"
+    score: Share = 0.03  # least score of a detection
+    nms: Share = 0.7  # IoU above which the better of two boxes suppresses
+    objects: Count = 16  # most detections of a frame, in training, too
+    match: _Open = 0.3133  # probability from which a track has a detection
+    start: _Open = 0.3133  # probability above which a detection begins a track
+    # What class and score of a track come from: the track itself; heuristic: the class
+    # of most of its detections and their mean score; averaged: their mean logits.
+    scoring: Scoring = "track"
+    # Of the scoring by the track: the class of the last frame, or of most frames, and
+    # the score of the last frame, or the mean over the frames.
+    video_class: Literal["last", "majority"] = "last"
+    video_score: Literal["last", "mean"] = "last"
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the detector; all else is in float32
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    test: TestSettings = TestSettings()
+
+
+class State(NamedTuple):
+    """A video up to some frame."""
+
+    memory: Memory
+    tally: Tally
+
+
+def build(settings: Settings) -> System:
+    """The system.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    test, model_settings = settings.test, settings.model
+    _check(model_settings, test)
+    rule = FindRule(
+        test.score,
+        test.nms,
+        _CANDIDATES,
+        test.objects,
+        across_classes=True,
+        clipped=True,
+    )
+    model = build_model(model_settings, rule, jnp.dtype(settings.compute_dtype))
+    tracks, classes = model_settings.graph.tracks, model_settings.num_classes + 1
+
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        return model.init(rng, images, batch.sizes[0], method="look")
+
+    def start(clip: Clip) -> State:
+        del clip
+        return State(
+            empty_memory(model_settings.graph, model_settings.appearance.width),
+            empty_tally(tracks, classes),
+        )
+
+    return System(
+        init,
+        functools.partial(loss, model, settings.loss),
+        start,
+        functools.partial(_step, model, settings),
+        window_of(test),
+        Render("argmax"),
+    )
+
+
+def _check(model: ModelSettings, test: TestSettings) -> None:
+    """Raises ValueError unless detections of known classes can be as many as asked."""
+    if model.num_classes < 1:
+        raise ValueError(
+            f"model.num_classes: expected at least 1, got {model.num_classes}"
+        )
+    if test.objects > _CANDIDATES:
+        raise ValueError(
+            f"test.objects: expected at most {_CANDIDATES}, the candidates of the"
+            f" suppression, got {test.objects}"
+        )
+    if test.tta:
+        raise ValueError(f"test.tta: expected (), got {test.tta}")
+
+
+def _step(
+    model: Model, settings: Settings, variables: dict, state: State, clip: Clip
+) -> tuple[State, Predictions]:
+    """The next frames of a video."""
+    test = settings.test
+    size = jnp.asarray(clip.size)
+    images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)
+
+    def see(images: UInt8[Array, "T H W 3"]) -> Sight:
+        pixels = normalize(images, size, style=model.style)
+        sizes = jnp.broadcast_to(size[None], (len(images), 2))
+        return model.apply(variables, pixels, sizes, method="see")
+
+    sight = in_chunks(see, images, test.chunk)
+    described = model.apply(variables, sight.pooled, sight.valid, method="describe")
+    frames = frames_of(sight, described, real)
+    memory, linked = link_frames(
+        model,
+        variables,
+        state.memory,
+        frames,
+        canvas=images.shape[1:3],
+        thresholds=thresholds(test.match, test.start),
+        cues=True,
+    )
+
+    def draw(frame):
+        masks, inside, linked = frame
+        return model.apply(variables, masks, inside, linked, method="draw")
+
+    masks = jax.lax.map(draw, (sight.mask_logits, sight.inside, linked))
+    tally = track_scores.count(state.tally, frames, linked)
+    rule = track_scores.Rule(
+        test.scoring, test.video_class == "majority", test.video_score == "mean"
+    )
+    last = model.apply(variables, memory.hidden, method="classify")
+    shown = (linked.status == ACTIVE) & real[:, None]
+    slots = jnp.arange(shown.shape[1], dtype=jnp.int32)
+    return State(memory, tally), Predictions(
+        class_probs=class_probs(tally, last, rule),
+        track_ids=slots + 1,
+        valid=memory.status != FREE,
+        slots=jnp.where(shown, slots[None], -1),
+        mask_logits=masks - model.background,
+        lost=memory.lost,
+    )
