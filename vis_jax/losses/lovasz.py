@@ -36,8 +36,21 @@ def lovasz_softmax(
     """
     classes = jnp.arange(probs.shape[1], dtype=labels.dtype)
     targets = labels[None] == classes[:, None]
-    errors = jnp.abs(targets.astype(probs.dtype) - probs.T)
-    return jax.vmap(_lovasz, (0, 0, 0, None))(errors, errors, targets, valid)
+    return jax.vmap(lovasz_class, (1, 0, None))(probs, targets, valid)
+
+
+def lovasz_class(
+    probs: Float32[Array, "P"], targets: Bool[Array, "P"], valid: Bool[Array, "P"]
+) -> Float32[Array, ""]:
+    """Loss of one class of `lovasz_softmax`.
+
+    Args:
+      probs: of the class.
+      targets: pixels of the class.
+      valid: False leaves a pixel out.
+    """
+    errors = jnp.abs(targets.astype(probs.dtype) - probs)
+    return _lovasz(errors, errors, targets, valid)
 
 
 def _lovasz(
