@@ -18,7 +18,12 @@ NORM = {"model.backbone.norm": "batch"}
 
 
 @pytest.mark.parametrize(
-    "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes"]
+    "name",
+    [
+        pytest.param("ifr_shapes", marks=pytest.mark.slow),
+        pytest.param("mask_track_rcnn_shapes", marks=pytest.mark.slow),
+        "osmn_shapes",
+    ],
 )
 def test_an_update_keeps_all_statistics(name):
     """Those of a detector that is not trained, too."""
