@@ -2,8 +2,14 @@
 
 import gc
 import os
+import sys
 
 from tests import kept_programs
+
+# Python files are compiled once, not in every process of every run, also where the
+# environment says otherwise, as images of containers do: that takes ten seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before JAX: the subprocesses of tests inherit all of it.
 _FLAGS = (

@@ -7,16 +7,24 @@ A worker that starts a long file last would leave the others waiting for it.
 LONGEST = (
     "tests/test_end_to_end.py",
     "tests/test_configs.py",
+    "tests/test_docs.py",
     "tests/golden/test_mask_rcnn.py",
+    "tests/systems/test_batch_norm.py",
     "tests/systems/test_ifr.py",
+    "tests/commands/test_compare.py",
+    "tests/training/test_devices.py",
+    "tests/data_pipeline/test_pipeline.py",
+    "tests/training/test_own_dataset.py",
+    "tests/test_api.py",
     "tests/systems/test_mask_track_rcnn.py",
     "tests/golden/test_operators.py",
-    "tests/commands/test_convert.py",
-    "tests/golden/test_mask2former.py",
     "tests/systems/test_osmn.py",
-    "tests/training/test_devices.py",
-    "tests/converters/test_load.py",
     "tests/evaluate/test_modes.py",
+    "tests/converters/test_load.py",
+    "tests/golden/test_mask2former.py",
+    "tests/systems/test_padded_frames.py",
+    "tests/systems/test_yolact.py",
+    "tests/commands/test_convert.py",
 )
 
 

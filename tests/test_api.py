@@ -57,6 +57,7 @@ def files_of(video, folder):
     return [(folder / name).read_bytes() for name in ("results.json", "video.json")]
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_path):
     out = tmp_path / "command"
     words = ("--workdir", run, "--source", clip, "--output", out, "--novideo", *FLAGS)
@@ -178,6 +179,7 @@ def test_a_checkpoint_takes_what_it_lacks_from_the_run_around_it(run, model):
         assert flatten(found._saved.variables).keys() == expected.keys()
 
 
+@pytest.mark.slow
 def test_a_bare_checkpoint_needs_a_config_and_classes(run, tmp_path):
     bare = shutil.copytree(run / "checkpoints" / "4", tmp_path / "a/b/c/bare")
     annotations = tmp_path / "instances.json"
@@ -204,6 +206,7 @@ def saved(run):
     return json.loads((run / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_hub_is_the_same_model(model, frames, tmp_path):
     hub = tmp_path / "hub"
     model.save_hub(hub)
@@ -285,6 +288,7 @@ def test_the_names_are_those_listed():
         vis_jax.trakc  # noqa: B018
 
 
+@pytest.mark.slow
 def test_modules_do_not_hide_what_has_their_name():
     code = """
 import vis_jax, vis_jax.training.loop, vis_jax.scoring

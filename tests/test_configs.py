@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import flax.linen as nn
@@ -48,6 +49,16 @@ MILLIONS = {
     "mask2former_vis_swinb": {"": 106.89},
     "mask2former_vis_swinl": {"": 215.51},
 }
+
+
+# Of full size, these recipes are among the quick tests: one of each system.
+QUICK = ("ifr_r50", "mask2former_vis_r50", "mask_track_rcnn_r50", "yolact_r50")
+
+
+def _slow_but(quick: Collection[str], names: Iterable[str]) -> list:
+    """Parameters of a test that is slow but for some."""
+    marks = {name: () if name in quick else pytest.mark.slow for name in names}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 # What recipes had before settings had defaults, and where it is now ..
@@ -203,7 +214,7 @@ def test_debug_takes_a_finite_loss(name):
     np.testing.assert_allclose(sum(terms.values()), 2 * total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MILLIONS)
+@pytest.mark.parametrize("name", _slow_but(QUICK, MILLIONS))
 def test_full_size_has_the_parameters_published(name):
     params = flatten(_shapes(name))
     assert all(x.dtype == jnp.float32 for x in params.values())
@@ -243,7 +254,7 @@ def test_mask_track_rcnn_freezes_the_stem_and_the_first_stage():
     assert len(frozen) == 3 * (1 + 3 * 3 + 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", _slow_but(QUICK, NAMES))
 def test_the_optimiser_has_a_rule_for_every_parameter(name):
     run = recipe(name, None)
     optimizers.build(run.optimizer, num_steps=run.num_steps, params=_shapes(name))

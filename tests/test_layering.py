@@ -204,6 +204,7 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
     )
 
 
+@pytest.mark.slow
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
     numbers = _names("vis_jax/metrics", "vis_jax/results", "vis_jax/scoring")

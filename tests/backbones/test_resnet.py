@@ -11,6 +11,7 @@ from vis_jax.params import flatten
 from vis_jax.settings import read_settings
 
 
+@pytest.mark.slow
 def test_matches_stored_outputs_of_torchvision():
     case = load("backbone_resnet50")
     images = jnp.asarray(nhwc(case.arrays["image"]))
@@ -80,6 +81,7 @@ def test_batch_norm_keeps_statistics_of_every_norm(variant):
     assert updates["batch_stats"] == variables["batch_stats"]
 
 
+@pytest.mark.slow
 def test_batch_norm_trains_by_the_batch_and_evaluates_by_what_it_keeps():
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(3, 32, 64, 3)), jnp.float32)

@@ -11,6 +11,7 @@ from vis_jax.params import flatten
 from vis_jax.settings import read_settings
 
 
+@pytest.mark.slow
 def test_matches_stored_outputs_at_a_size_nothing_divides():
     case = load("backbone_swin_tiny")
     images = jnp.asarray(nhwc(case.arrays["2/image"]))

@@ -93,6 +93,7 @@ def test_annotations_that_end_in_the_middle_are_named(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_truncated_image_is_named_and_nothing_is_trained(folder, tmp_path):
     for path in (folder / "JPEGImages").rglob("*.jpg"):
         cut(path)

@@ -60,6 +60,7 @@ def hugging_face_names(case):
     return out
 
 
+@pytest.mark.slow
 def test_every_official_tensor_is_used_and_every_parameter_filled():
     _, report = converted()
     assert not report.new

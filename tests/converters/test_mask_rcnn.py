@@ -20,6 +20,7 @@ def ours():
     return flatten(converted(load(CASE), _model(), "mask_rcnn_torchvision"))
 
 
+@pytest.mark.slow
 def test_background_moves_from_first_to_last(ours):
     weights = load(CASE).weights()
     theirs = weights["roi_heads.box_predictor.cls_score.bias"]

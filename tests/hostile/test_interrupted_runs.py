@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 
@@ -147,11 +148,17 @@ def test_without_locks_of_the_disk_the_file_decides(
     assert (f"delete {tmp_path / LOCK}" in str(caught.value)) == (host == "another")
 
 
+@pytest.fixture(scope="module")
+def kept_three_steps(standard_promotion, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("three_steps") / "run"
+    run(workdir, num_steps=3)
+    return workdir
+
+
 @pytest.fixture
-def three_steps(tmp_path):
+def three_steps(kept_three_steps, tmp_path):
     """A workdir that is at step 3 of 6."""
-    run(tmp_path, num_steps=3)
-    return tmp_path
+    return shutil.copytree(kept_three_steps, tmp_path / "run")
 
 
 def test_the_same_settings_are_not_mentioned(three_steps):

@@ -104,6 +104,7 @@ def test_long_tracks_are_found_frame_by_frame(count):
         assert found[t] == expected[t]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_frames():
     tracks, masks = _tracks([1, 2], [[1.0], [0.5]]), {0: box(0, 0, 3, 3)}
     one, sizes = frame(0, tracks, masks | {1: box(1, 1, 2, 2)}), []
@@ -148,6 +149,7 @@ def test_the_result_so_far_can_be_asked_for_at_any_time():
 
 
 def test_the_temporary_file_has_no_name_and_ends_with_its_result(tmp_path):
+    gc.collect()  # files that earlier tests left open
     opened = len(os.listdir("/proc/self/fd"))
     collector = Collector(3, tmp_path)
     for one in video(0, 5):

@@ -18,7 +18,12 @@ NORM = {"model.backbone.norm": "batch"}
 
 
 @pytest.mark.parametrize(
-    "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes"]
+    "name",
+    [
+        pytest.param("ifr_shapes", marks=pytest.mark.slow),
+        pytest.param("mask_track_rcnn_shapes", marks=pytest.mark.slow),
+        "osmn_shapes",
+    ],
 )
 def test_an_update_keeps_all_statistics(name):
     """Those of a detector that is not trained, too."""
@@ -43,8 +48,8 @@ def test_trains_and_evaluates_by_what_training_has_kept():
     assert "batch_stats" not in jax.eval_shape(
         ifr.build(group).init, jax.random.key(0), checked.batch
     )
-    transform = optax.sgd(0.01)
-    optimizer = optimizers.Optimizer(transform, lambda count: 0.01, lambda tree: tree)
+    transform = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    optimizer = optimizers.Optimizer(transform, lambda count: 0.1, lambda tree: tree)
     variables = jax.tree.map(jnp.asarray, checked.variables)
     state = TrainState(
         jnp.int32(0), variables, transform.init(variables["params"]), jax.random.key(1)
@@ -56,10 +61,10 @@ def test_trains_and_evaluates_by_what_training_has_kept():
 
     losses = []
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-        for _ in range(30):
+        for _ in range(10):
             state, metrics = update(state, checked.batch)
             losses.append(float(metrics.loss))
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5]), losses
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses
     before = flatten(variables["batch_stats"])
     for path, leaf in flatten(state.variables["batch_stats"]).items():
         assert np.any(leaf != before[path]), path

@@ -56,7 +56,7 @@ def test_frame_by_frame_equals_the_whole_video():
 
 @pytest.mark.slow
 def test_updates_bring_the_loss_down():
-    check_learns(_checked(), updates=30, rate=0.05, mean_of=10)
+    check_learns(_checked(), updates=10, rate=0.05, mean_of=3)
 
 
 def test_a_pair_is_two_different_real_frames_in_random_roles():

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import first_batch, with_junk
 from vis_jax.systems import SYSTEMS
@@ -25,11 +26,10 @@ def test_a_loss_is_blind_to_frames_behind_the_end_of_a_video(name):
     batch = first_batch(run)
     assert set(batch.frame_valid.sum(axis=1)) == {2, 3}
     system = SYSTEMS[run.system].build(run)
-    key = jax.random.key(0, impl="unsafe_rbg")
-    variables = jax.jit(lambda key, batch: dict(system.init(key, batch)))(key, batch)
-    loss = jax.jit(lambda batch: system.loss(variables, batch, jax.random.key(1)))
-    value, aux = jax.device_get(loss(batch))
+    variables = drawn_variables(system, run, 0)
+    loss, key = jax.jit(system.loss), jax.random.key(1)
+    value, aux = jax.device_get(loss(variables, batch, key))
     assert np.isfinite(value) and value > 0
-    junk, other = jax.device_get(loss(with_junk(batch)))
+    junk, other = jax.device_get(loss(variables, with_junk(batch), key))
     np.testing.assert_array_equal(value, junk)
     jax.tree.map(np.testing.assert_array_equal, aux, other)
