@@ -88,8 +88,11 @@ class Case:
             return _count_error(stored, ours, "differing_pixels" in str(entry))
         if not stored.size:
             return 0.0, 0.0
-        unknown = np.isnan(stored)
-        if (unknown != np.isnan(ours)).any():
+        # No number, or an infinite one: the same here as there.
+        unknown = ~np.isfinite(stored)
+        if not np.array_equal(stored[unknown], ours[unknown], equal_nan=True):
+            return np.inf, 0.0
+        if (unknown != ~np.isfinite(ours)).any():
             return np.inf, 0.0
         stored, ours = (np.where(unknown, 0, x) for x in (stored, ours))
         largest = np.abs(stored).max(initial=0.0)

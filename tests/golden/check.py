@@ -26,6 +26,7 @@ from tests.golden import (
     mask_rcnn_detectron2,
     mask_rcnn_losses,
     operators,
+    rgnn_vis,
     track_head,
     yolact,
 )
@@ -55,6 +56,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "maskrcnn_r50_fpn_torchvision": _torchvision,
     "masktrack_track_head": track_head.compare,
     "ops": operators.compare,
+    "rgnnvis_r50": rgnn_vis.compare,
     "videomaskformer_r50": _mask2former,
     "videomaskformer_swin_tiny": _mask2former,
     "yolact_r50": yolact.compare,

@@ -8,7 +8,7 @@ from vis_jax.params import flatten
 
 
 def official_gradients(
-    case: Case, variables: dict, gradients: dict
+    case: Case, variables: dict, gradients: dict, kind: str = "mask2former"
 ) -> dict[str, np.ndarray]:
     """The stored 'grad/<official name>' arrays from gradients of our variables.
 
@@ -23,7 +23,7 @@ def official_gradients(
         weights[name] = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(
             shape
         )
-    positions, report = convert_tensors(weights, variables, "mask2former")
+    positions, report = convert_tensors(weights, variables, kind)
     positions, gradients = flatten(positions), flatten(gradients)
     results = {}
     for name in names:

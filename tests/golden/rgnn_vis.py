@@ -1,25 +1,41 @@
-"""Our RGNNVIS on the stored case of the released code."""
+"""Our RGNNVIS on the stored case of the released code.
 
+The authors put a row for the background before the tracks and one for new tracks behind
+them in what they store of the video, and an empty detection before all detections.
+"""
+
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tests.golden.cases import Case, Results, nchw, nhwc
-from vis_jax.association import track_graph
-from vis_jax.association.track_appearance import INSIDE_BOX
-from vis_jax.association.track_decisions import Thresholds
+from tests.golden.gradients import official_gradients
+from vis_jax.association import track_graph, track_masks
+from vis_jax.association.track_appearance import INSIDE_BOX, Described
+from vis_jax.association.track_decisions import ACTIVE, Thresholds
+from vis_jax.association.track_graph import Linked, Memory, empty_memory
+from vis_jax.association.track_truth import primary_objects
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors.yolact import FindRule, priors_of
+from vis_jax.detectors.yolact import CODER, FindRule, Levels, priors_of
+from vis_jax.layers.graph import Graph, GraphNetwork
+from vis_jax.losses.multibox import YolactOutput
+from vis_jax.ops.bilinear import resize
+from vis_jax.ops.box_coder import decode
+from vis_jax.ops.boxes import box_iou
+from vis_jax.structures import Batch
+from vis_jax.systems.rgnn_loss import LossSettings, clip_sums
 from vis_jax.systems.rgnn_model import (
     AppearanceSettings,
     Model,
     ModelSettings,
+    Sight,
     build_model,
     frames_of,
-    link_frames,
 )
 
 # What the released code has and the paper has not.
@@ -30,9 +46,20 @@ _GRAPH = track_graph.Settings(
     looks_from_zero=True,
     keep_boxes=False,
 )
+_LOSS = LossSettings(
+    duplicates=True, birth_frame=False, normalised=False, whole_clip=True
+)
+_TERMS = {
+    "trkdetass": ("match", 4.0),
+    "newass": ("start", 1.0),
+    "trkcls": ("score", 1.0),
+    "trkseg": ("segmentation", 1.0),
+}
 _CANDIDATES = 200
 _MAGNIFIED = 8  # the stored images are that much smaller than the network's
-_BACKGROUND, _NEW = 3, 4  # status codes of the authors' additional rows
+_BACKGROUND, _NEW = 3, 4  # status of the authors' additional rows
+# The released code never reads the background logit of its settings.
+_BACKGROUND_LOGIT = 10.0
 
 
 def model_of_case(case: Case) -> Model:
@@ -44,6 +71,7 @@ def model_of_case(case: Case) -> Model:
         backbone=resnet.Settings(norm="batch"),
         appearance=AppearanceSettings(describe_background=False),
         graph=track_graph.Settings(**graph),
+        masks=track_masks.Settings(background=_BACKGROUND_LOGIT),
     )
     rule = FindRule(
         float(np.exp(settings["raw_det_threshold"])),
@@ -78,20 +106,298 @@ def converted(case: Case, model: Model) -> dict:
     return variables
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def see(model: Model, variables, images):
-    """What the detector says of the frames, and what it makes of that."""
+class Seen(NamedTuple):
+    """What is computed of all frames before they are linked."""
 
-    def both(self: Model, images):
+    levels: Levels
+    out: YolactOutput
+    priors: np.ndarray
+    sight: Sight
+    described: Described
+    maps: dict  # projected features
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def see(model: Model, variables, images) -> Seen:
+    """All frames, each by itself."""
+
+    def look(self: Model, images) -> Seen:
         features = self.backbone(images)
         levels = self.detector.levels(features)
         sizes = jnp.broadcast_to(
             jnp.array([images.shape[1:3]], jnp.int32), (len(images), 2)
         )
-        priors = priors_of(levels, self.priors)
         sight = self.see(images, sizes)
-        described = self.describe(sight.pooled, sight.valid)
-        maps = self.appearance.project(features)
-        return self.detector(levels), priors, sight, described, maps
+        return Seen(
+            levels,
+            self.detector(levels),
+            priors_of(levels, self.priors),
+            sight,
+            self.describe(sight.pooled, sight.valid),
+            self.appearance.project(features),
+        )
 
-    return model.apply(variables, images, method=both)
+    return model.apply(variables, images, method=look)
+
+
+def canvas_of_case(case: Case) -> tuple[int, int]:
+    """Height and width of the images in pixels."""
+    height, width = case.manifest["settings"]["working_size"]
+    return height, width
+
+
+class Step(NamedTuple):
+    """What is computed of one frame after another."""
+
+    memory: Memory
+    linked: Linked
+    graph: Graph  # behind the network
+    masks: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def link(
+    model: Model, canvas, threshold: float, variables, memory: Memory, frame, masks
+) -> Step:
+    """One frame, after those that the memory is of."""
+    (memory, linked), inside = model.apply(
+        variables,
+        memory,
+        frame,
+        canvas,
+        Thresholds(threshold, threshold),
+        False,
+        method="link",
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, GraphNetwork),
+    )
+    (graph,) = [
+        x
+        for x in jax.tree.leaves(inside, is_leaf=lambda x: isinstance(x, Graph))
+        if isinstance(x, Graph)
+    ]
+    drawn = model.apply(variables, *masks, linked, method="draw")
+    return Step(memory, linked, graph, drawn)
+
+
+def compare(case: Case, *, losses: bool = True) -> Results:
+    """All stored arrays as we compute them; those of losses if asked for."""
+    model = model_of_case(case)
+    variables = converted(case, model)
+    images = images_of_case(case)
+    seen = see(model, variables, images)
+    results = {}
+    for index in range(len(images)):
+        results |= _detected(seen, index, canvas_of_case(case))
+    steps = _steps(case, model, variables, seen)
+    for index, step in enumerate(steps):
+        before = steps[index - 1].memory if index else None
+        results |= _linked(step, before, index)
+    results |= _video(case, model, steps)
+    if losses:
+        results |= _losses(case, model, variables, seen.sight)
+    return jax.device_get(results)
+
+
+def _detected(seen: Seen, index: int, canvas: tuple[int, int]) -> Results:
+    """Of one frame: the detector and the descriptions."""
+    out, sight = seen.out, seen.sight
+    one = slice(index, index + 1)
+    last = np.float32([canvas[::-1]]).repeat(2, axis=0).reshape(1, 4) - 1
+    boxes = decode(out.deltas[index], seen.priors, coder=CODER)
+    inside = sight.inside[one].astype(jnp.float32)
+    found = {
+        "active": sight.valid[one],
+        "boxes": sight.boxes[one],
+        "segscores": sight.mask_logits[one] + INSIDE_BOX * inside,
+        "lbscores": sight.logits[one],
+        "raw_segscores": sight.mask_logits[one],
+        "box_segscores": inside,
+    }
+    results = {
+        "detector/yolact_loc": out.deltas[one],
+        "detector/yolact_conf": out.class_logits[one],
+        "detector/yolact_maskcoeffs": out.coefficients[one],
+        "detector/yolact_priorboxes": seen.priors,
+        "detector/yolact_protosegmaps": out.prototypes[one],
+        "detector/yolact_semantic_segmap": nchw(out.semantic_logits[one]),
+        "detector/yolact_boxes": jnp.clip(boxes, 0.0, last)[None],
+        **{f"detections/{name}": x for name, x in found.items()},
+        **{f"descriptor/0/{name}": x for name, x in found.items()},
+        "descriptor/0/appearance": seen.described.looks[one],
+        "descriptor/1/appearance_mean": seen.described.background[one],
+        "appnet/0": nchw(seen.maps["res4"][one]),
+        "appnet/1": nchw(seen.maps["res5"][one]),
+    }
+    return {f"frame/{index}/{name}": x for name, x in results.items()}
+
+
+def _steps(case: Case, model: Model, variables, seen: Seen) -> list[Step]:
+    """All frames in order."""
+    sight = seen.sight
+    frames = frames_of(sight, seen.described, jnp.ones(len(sight.valid), bool))
+    threshold = case.manifest["settings"]["novel_acceptance_threshold"]
+    memory = empty_memory(model.graph.settings, model.graph.width)
+    steps = []
+    for index in range(len(sight.valid)):
+        frame = jax.tree.map(lambda x, i=index: x[i], frames)
+        masks = (sight.mask_logits[index], sight.inside[index])
+        fixed = (model, canvas_of_case(case), threshold)
+        steps.append(link(*fixed, variables, memory, frame, masks))
+        memory = steps[-1].memory
+    return steps
+
+
+def _linked(step: Step, before: Memory | None, index: int) -> Results:
+    """Of one frame: the graph, the decisions and the tracks."""
+    memory, linked, graph = step.memory, step.linked, step.graph
+    active = linked.status == ACTIVE
+    tracks = {
+        "lbscores": linked.class_logits,
+        "time": np.int64(index + 1),
+        "embedding": memory.hidden,
+        "appearance_mean": memory.looks.mean[:-1],
+        "appearance_var": memory.looks.var[:-1],
+        "active": linked.status,
+        "memory_cell": memory.cell,
+    }
+    results = {
+        "matcher/0": linked.match_logits,
+        "matcher/1": linked.start_logits,
+        "matcher/3/bkg_vertex": graph.empty,
+        "matcher/3/trk_vertices": graph.tracks,
+        "matcher/3/det_vertices": graph.detections,
+        "matcher/3/bkgdet_edges": graph.empty_edges,
+        "matcher/3/trkdet_edges": graph.edges,
+        # The authors' detections begin with 1 in what they store of this.
+        "assigner/0": jnp.where(active, linked.chosen, 1),
+        "assigner/1": linked.born.astype(jnp.uint8),
+        "assigner/2": linked.status,
+        **{f"tracks/0/{name}": x for name, x in tracks.items()},
+        "tracks/0/boxes": jnp.full_like(memory.boxes, -1.0)
+        if before is None
+        else before.boxes,
+        "tracks/1/appearance_mean": memory.looks.mean[-1],
+        "tracks/1/appearance_var": memory.looks.var[-1],
+        "tracks/1/memory_cell": memory.empty_cell,
+        "tracks/1/embedding": memory.empty_hidden,
+        "output/0/boxes": memory.boxes,
+        "output/0/segscores": step.masks,
+        "output/0/lbscores": linked.class_logits,
+        "output/0/active": linked.status,
+        **{f"output/1/{name}": x for name, x in tracks.items()},
+        "output/1/boxes": memory.boxes,
+    }
+    named = {
+        f"frame/{index}/{name}": np.asarray(x) if name.endswith("/time") else x[None]
+        for name, x in results.items()
+    }
+    named[f"frame/{index}/output/1/segstate"] = np.asarray(step.masks)[:, None]
+    return named
+
+
+def _video(case: Case, model: Model, steps: list[Step]) -> Results:
+    """What is stored of all frames together."""
+    count = len(steps[0].linked.status)
+    height, width = canvas_of_case(case)
+    rows = {name: [] for name in ("before", "births", "logits", "boxes", "scores")}
+    status, births = np.zeros(count, np.int64), np.zeros((count, 2), np.int64)
+    rows["after"], rows["segments"] = [], []
+    for index, step in enumerate(jax.device_get(steps)):
+        linked = step.linked
+        rows["before"].append(np.r_[_BACKGROUND, status, _NEW])
+        rows["births"].append(np.pad(births, ((1, 1), (0, 0))))
+        born = linked.born[:, None]
+        births = np.where(
+            born, np.stack([np.full(count, index), linked.chosen + 1], 1), births
+        )
+        status = linked.status.astype(np.int64)
+        rows["after"].append(np.r_[_BACKGROUND, status, _NEW])
+        pairs = np.concatenate(
+            [
+                np.full_like(linked.match_logits[:1], -np.inf),
+                linked.match_logits,
+                linked.start_logits[None],
+            ]
+        )
+        rows["logits"].append(np.pad(pairs, ((0, 0), (1, 0)), constant_values=-np.inf))
+        whole, none = [0, 0, height, width], [-1] * 4
+        rows["boxes"].append(np.concatenate([[whole], step.memory.boxes, [none]]))
+        rows["scores"].append(np.pad(linked.class_logits, ((1, 1), (0, 0))))
+        large = np.asarray(resize(step.masks[..., None], (height, width)))[..., 0]
+        background = np.full_like(large[:1], model.background)
+        rows["segments"].append(np.concatenate([background, large]).argmax(axis=0))
+    found = {name: np.stack(x)[None] for name, x in rows.items()}
+    return {
+        "video/lbscores": found["scores"][:, -1],
+        "video/track_active": found["before"],
+        "video/track_initializers": found["births"],
+        "video/track_detection_assignments": found["logits"],
+        "video/aux_vis_lbscores": found["scores"],
+        "video/object_boxes": found["boxes"],
+        "video/active_objects": found["after"],
+        "video/instance_segs": found["segments"],
+    }
+
+
+def clip_of_case(case: Case) -> Batch:
+    """The truth of the frames, without an axis of clips."""
+    boxes, labels, numbers = (
+        case.arrays[f"anno/{name}"][0] for name in ("odannos", "lbannos", "isannos")
+    )
+    present = case.arrays["anno/active"][0][:, 1:] == 1
+    count, (frames, *canvas) = present.shape[1], numbers.shape
+    masks = numbers[None] == np.arange(1, count + 1).reshape(-1, 1, 1, 1)
+    return Batch(
+        images=np.zeros((frames, *canvas, 3), np.uint8),
+        frame_valid=np.ones(frames, bool),
+        sizes=np.array(canvas, np.int32),
+        masks=masks,
+        boxes=np.swapaxes(boxes[:, 1:], 0, 1),
+        present=present.T,
+        labels=labels[1:].astype(np.int32) - 1,
+        track_ids=np.arange(1, count + 1, dtype=np.int32),
+        instance_valid=present.any(axis=0),
+    )
+
+
+def _losses(case: Case, model: Model, variables: dict, sight: Sight) -> Results:
+    """The losses and the gradients of their sum."""
+    clip = jax.tree.map(jnp.asarray, clip_of_case(case))
+    threshold = case.manifest["settings"]["novel_acceptance_threshold"]
+    probability = float(1.0 / (1.0 + np.exp(-threshold)))
+    settings = dataclasses.replace(
+        _LOSS, match_threshold=probability, start_threshold=probability
+    )
+
+    def total(params: dict):
+        sums = clip_sums(model, settings, variables | {"params": params}, sight, clip)
+        frames = len(clip.frame_valid)
+        terms = {
+            name: weight * getattr(sums, ours) / (1 if ours == "score" else frames)
+            for name, (ours, weight) in _TERMS.items()
+        }
+        return sum(terms.values()), terms
+
+    both = jax.jit(jax.value_and_grad(total, has_aux=True))
+    (value, terms), gradient = both(variables["params"])
+    boxes = jnp.swapaxes(clip.boxes, 0, 1)
+    objects = primary_objects(
+        sight.boxes,
+        sight.valid,
+        boxes,
+        present=clip.present.T,
+        threshold=settings.iou,
+    )
+    overlaps = jax.vmap(box_iou)(sight.boxes, boxes)
+    overlaps = jnp.where(clip.present.T[:, None], overlaps, 0.0)
+    best = jnp.where(
+        overlaps.max(axis=2) > settings.iou, overlaps.argmax(axis=2) + 1, 0
+    )
+    return {
+        **{f"loss/{name}": x for name, x in terms.items()},
+        "loss/total": value,
+        "loss/primary_detection_anno_ids": np.pad(objects, ((0, 0), (1, 0)))[None],
+        "loss/detection_anno_ids": np.pad(best, ((0, 0), (1, 0)))[None],
+        **official_gradients(case, variables, {"params": gradient}, "rgnn_vis"),
+    }

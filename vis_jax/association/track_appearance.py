@@ -63,7 +63,7 @@ def pool(
       masks: see the type.
       positions: length of a position embedding; 0: none.
     """
-    logits = masks.logits + INSIDE_BOX * masks.inside
+    logits = masks.logits + INSIDE_BOX * masks.inside.astype(jnp.float32)
 
     def one(x: Float[Array, "T h w C"]) -> Pooled:
         frames, height, width, channels = x.shape

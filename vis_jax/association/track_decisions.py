@@ -140,4 +140,5 @@ def add_cues(
 
     The confidence counts as it is, not as a logarithm, and a new track gets no cue.
     """
-    return scores + confidence[None] + _OVERLAP * overlap + _CATEGORY * same_class
+    same = same_class.astype(jnp.float32)
+    return scores + confidence[None] + _OVERLAP * overlap + _CATEGORY * same

@@ -305,10 +305,10 @@ class TrackGraph(nn.Module):
         """Nodes and edges before the network, sections 3.1 and 3.4."""
         height, width = canvas
         sides = jnp.array([width, height, width, height], jnp.float32)[None]
-        nodes = [frame.logits, 2.0 * frame.boxes / sides - 1.0]
+        parts = [frame.logits, 2.0 * frame.boxes / sides - 1.0]
         if self.settings.looks == "vertex":
-            nodes.append(frame.looks)
-        nodes = jnp.where(frame.valid[:, None], jnp.concatenate(nodes, axis=-1), 0.0)
+            parts.append(frame.looks)
+        nodes = jnp.where(frame.valid[:, None], jnp.concatenate(parts, axis=-1), 0.0)
         edges = [2.0 * box_iou(memory.boxes, frame.boxes) - 1.0]
         empty_edges = []
         if self._models_looks:

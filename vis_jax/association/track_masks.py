@@ -4,7 +4,7 @@ Brissman et al., "Recurrent graph neural networks for video instance segmentatio
 2022, section 3.6 and table 8. Letters: M tracks, D channels of an embedding.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -59,7 +59,9 @@ class MaskReweighting(nn.Module):
           active: tracks in the frame; all others get `ABSENT`.
         """
         there = active[:, None, None]
-        maps = [jnp.where(there, x, ABSENT) for x in (logits, inside)]
+        maps = [
+            jnp.where(there, x, ABSENT) for x in (logits, inside.astype(jnp.float32))
+        ]
         embeds = nn.relu(linear(embeds, self.channels, "embedding"))
         x = _First(self.channels, name="conv1")(jnp.stack(maps, axis=-1), embeds)
         init = torch_uniform(9 * self.channels)
@@ -82,10 +84,11 @@ class _First(nn.Module):
         kernel = self.param("kernel", init, (3, 3, channels, *shape), jnp.float32)
         bias = self.param("bias", init, shape, jnp.float32)
         conv = Conv(self.features, 3, parent=None)
-        own = conv.apply({"params": {"kernel": kernel[:, :, :count]}}, maps)
+        own: Any = conv.apply({"params": {"kernel": kernel[:, :, :count]}}, maps)
         taps = jnp.einsum("yxed,me->myxd", kernel[:, :, count:], constants)
         rows, columns = map(_taps, maps.shape[1:3])
-        return own + jnp.einsum("hy,wx,myxd->mhwd", rows, columns, taps) + bias
+        own += jnp.einsum("hy,wx,myxd->mhwd", rows, columns, taps)
+        return own + bias.reshape(1, 1, 1, -1)
 
 
 def _taps(length: int) -> Float32[np.ndarray, "{length} 3"]:
@@ -101,5 +104,5 @@ def detection_masks(
     active: Bool[Array, "M"],
 ) -> Float32[Array, "M h w"]:
     """Mask logits of tracks where nothing reweights them."""
-    masks = logits + INSIDE_BOX * inside
+    masks = logits + INSIDE_BOX * inside.astype(jnp.float32)
     return jnp.where(active[:, None, None], masks, ABSENT)

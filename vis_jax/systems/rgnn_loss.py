@@ -6,7 +6,7 @@ tracks.
 """
 
 import functools
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ from vis_jax.losses.track_graph import (
 )
 from vis_jax.settings import Count, Natural, Range, Weight, section
 from vis_jax.structures import Batch, LossAux
-from vis_jax.systems.rgnn_model import Model, Sight, frames_of, link_frames
+from vis_jax.systems.rgnn_model import Model, Sight, call, frames_of, link_frames
 from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 _Open = Annotated[float, Range(above=0, below=1)]
@@ -66,7 +66,7 @@ class LossSettings:
     bptt: Natural = 0  # frames between which the gradient is cut; 0 = none
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """Of one clip."""
 
     match: Float32[Array, ""]
@@ -89,7 +89,7 @@ def loss(
     Deviation: the released code skips batches without any object.
     """
     sight = see(model, variables, batch, rng)
-    of_clip = functools.partial(_clip_sums, model, settings, variables)
+    of_clip = functools.partial(clip_sums, model, settings, variables)
     sums = jax.vmap(of_clip)(sight, batch)
     frames = jnp.maximum(batch.frame_valid.sum(), 1).astype(jnp.float32)
     terms = {
@@ -118,7 +118,7 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
     ) -> Sight:
         images, key = frame
         images = jax.vmap(pixels)(images[:, None], batch.sizes)[:, 0]
-        return model.apply(
+        found = model.apply(
             variables,
             images,
             batch.sizes,
@@ -126,24 +126,25 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
             method="see",
             rngs={"dropout": key},
         )
+        return cast(Sight, found)
 
     images = jnp.swapaxes(batch.images, 0, 1)
     found = jax.lax.map(one, (images, jax.random.split(rng, len(images))))
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)
 
 
-def _clip_sums(
+def clip_sums(
     model: Model, settings: LossSettings, variables: dict, sight: Sight, clip: Batch
-) -> _Sums:
+) -> Sums:
     """All terms of one clip, whose arrays have no axis B."""
-    described = model.apply(variables, sight.pooled, sight.valid, method="describe")
+    described = call(model, variables, "describe", sight.pooled, sight.valid)
     frames = frames_of(sight, described, clip.frame_valid)
     memory, linked = link_frames(
         model,
         variables,
         empty_memory(model.graph.settings, model.graph.width),
         frames,
-        canvas=clip.images.shape[1:3],
+        canvas=(clip.images.shape[1], clip.images.shape[2]),
         thresholds=thresholds(settings.match_threshold, settings.start_threshold),
         cues=False,
         bptt=settings.bptt,
@@ -164,7 +165,7 @@ def _clip_sums(
         weights=frame_weights(clip.frame_valid, normalised=settings.normalised),
     )
     masks = _segmentation_sum(model, settings, variables, (sight, linked, tracks), clip)
-    return _Sums(match, start, score, masks, memory.lost, (tracks.owned > 0).sum())
+    return Sums(match, start, score, masks, memory.lost, (tracks.owned > 0).sum())
 
 
 def _decision_sums(
@@ -208,7 +209,7 @@ def _segmentation_sum(
     sight, linked, tracks = found
 
     def draw(frame: tuple) -> Float32[Array, "M h w"]:
-        return model.apply(variables, *frame, method="draw")
+        return call(model, variables, "draw", *frame)
 
     parts = (sight.mask_logits, sight.inside, linked)
     masks = jax.lax.map(jax.checkpoint(draw), parts)
@@ -226,7 +227,7 @@ def _segmentation_sum(
         masks,
         truth,
         slots,
-        canvas=clip.images.shape[1:3],
+        canvas=(clip.images.shape[1], clip.images.shape[2]),
         stride=settings.stride,
         background=model.background,
     ).sum()

@@ -5,7 +5,7 @@ Brissman et al., "Recurrent graph neural networks for video instance segmentatio
 background, which is the first, M tracks, A numbers of a description.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,7 +36,7 @@ from vis_jax.detectors.yolact import (
 )
 from vis_jax.ops.masks import between_corners
 from vis_jax.settings import Count, Range, section
-from vis_jax.typing import Array, Bool, DTypeLike, Float32, Int32
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 _Even = Annotated[int, Range(least=2)]
 
@@ -192,10 +192,14 @@ class Model(nn.Module):
         )
         memory = track_graph.empty_memory(self.graph.settings, self.graph.width)
         frame = jax.tree.map(lambda x: x[0], seen)
-        _, linked = self.link(
-            memory, frame, images.shape[1:3], Thresholds(0.0, 0.0), False
-        )
+        canvas = (images.shape[1], images.shape[2])
+        _, linked = self.link(memory, frame, canvas, Thresholds(0.0, 0.0), False)
         return self.draw(sight.mask_logits[0], sight.inside[0], linked)
+
+
+def call(model: Model, variables: dict, method: str, *arguments: Any) -> Any:
+    """What a method of the model returns, without dropout."""
+    return model.apply(variables, *arguments, method=method)
 
 
 def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
@@ -237,13 +241,12 @@ def link_frames(
         if bptt:
             fixed = jax.lax.stop_gradient(memory)
             memory = jax.tree.map(lambda a, b: jnp.where(cut, a, b), fixed, memory)
-        arguments = (memory, frame, canvas, thresholds, cues)
-        return model.apply(variables, *arguments, method="link")
+        return call(model, variables, "link", memory, frame, canvas, thresholds, cues)
 
     return jax.lax.scan(step, memory, (frames, cut))
 
 
-def build_model(settings: ModelSettings, rule: FindRule, dtype: DTypeLike) -> Model:
+def build_model(settings: ModelSettings, rule: FindRule, dtype: jnp.dtype) -> Model:
     """The network.
 
     Args:

@@ -28,6 +28,7 @@ from vis_jax.systems.rgnn_model import (
     ModelSettings,
     Sight,
     build_model,
+    call,
     frames_of,
     link_frames,
 )
@@ -140,31 +141,30 @@ def _step(
     def see(images: UInt8[Array, "T H W 3"]) -> Sight:
         pixels = normalize(images, size, style=model.style)
         sizes = jnp.broadcast_to(size[None], (len(images), 2))
-        return model.apply(variables, pixels, sizes, method="see")
+        return call(model, variables, "see", pixels, sizes)
 
     sight = in_chunks(see, images, test.chunk)
-    described = model.apply(variables, sight.pooled, sight.valid, method="describe")
+    described = call(model, variables, "describe", sight.pooled, sight.valid)
     frames = frames_of(sight, described, real)
     memory, linked = link_frames(
         model,
         variables,
         state.memory,
         frames,
-        canvas=images.shape[1:3],
+        canvas=(images.shape[1], images.shape[2]),
         thresholds=thresholds(test.match, test.start),
         cues=True,
     )
 
-    def draw(frame):
-        masks, inside, linked = frame
-        return model.apply(variables, masks, inside, linked, method="draw")
+    def draw(frame: tuple) -> Array:
+        return call(model, variables, "draw", *frame)
 
     masks = jax.lax.map(draw, (sight.mask_logits, sight.inside, linked))
     tally = track_scores.count(state.tally, frames, linked)
     rule = track_scores.Rule(
         test.scoring, test.video_class == "majority", test.video_score == "mean"
     )
-    last = model.apply(variables, memory.hidden, method="classify")
+    last = call(model, variables, "classify", memory.hidden)
     shown = (linked.status == ACTIVE) & real[:, None]
     slots = jnp.arange(shown.shape[1], dtype=jnp.int32)
     return State(memory, tally), Predictions(
