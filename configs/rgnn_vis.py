@@ -10,7 +10,7 @@ It starts from a YOLACT that configs/yolact.py has trained with the same `backbo
 frames. `dataset` as for configs/ifr.py, and `joint`: YouTube-VIS 2019 and OVIS, the
 latter at --config.data.joint.root. Where the paper and its released code differ,
 `preset` is the one or the other, or `chosen`: the paper where it is clear, else the
-code (docs/systems.md#rgnnvis). The files rgnn_vis_r50.py and rgnn_vis_r101.py are short
+code. The files rgnn_vis_r50.py and rgnn_vis_r101.py are short
 for these.
 
 Deviation: videos of fewer frames than a clip are padded, and of any size.

@@ -81,7 +81,7 @@ def model_of_case(case: Case) -> Model:
         across_classes=True,
         clipped=True,
     )
-    return build_model(model, rule, jnp.float32)
+    return build_model(model, rule, jnp.dtype("float32"))
 
 
 def images_of_case(case: Case):
