@@ -21,7 +21,7 @@ from vis_jax.association.track_graph import Linked, Memory, empty_memory
 from vis_jax.association.track_truth import primary_objects
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors.yolact import CODER, FindRule, Levels, priors_of
+from vis_jax.detectors.yolact import CODER, FindRule, priors_of
 from vis_jax.layers.graph import Graph, GraphNetwork
 from vis_jax.losses.multibox import YolactOutput
 from vis_jax.ops.bilinear import resize
@@ -109,7 +109,6 @@ def converted(case: Case, model: Model) -> dict:
 class Seen(NamedTuple):
     """What is computed of all frames before they are linked."""
 
-    levels: Levels
     out: YolactOutput
     priors: np.ndarray
     sight: Sight
@@ -129,7 +128,6 @@ def see(model: Model, variables, images) -> Seen:
         )
         sight = self.see(images, sizes)
         return Seen(
-            levels,
             self.detector(levels),
             priors_of(levels, self.priors),
             sight,
