@@ -140,8 +140,7 @@ def see(model: Model, variables, images) -> Seen:
 
 def canvas_of_case(case: Case) -> tuple[int, int]:
     """Height and width of the images in pixels."""
-    height, width = case.manifest["settings"]["working_size"]
-    return height, width
+    return tuple(case.manifest["settings"]["working_size"])
 
 
 class Step(NamedTuple):
@@ -322,7 +321,9 @@ def _video(case: Case, model: Model, steps: list[Step]) -> Results:
         whole, none = [0, 0, height, width], [-1] * 4
         rows["boxes"].append(np.concatenate([[whole], step.memory.boxes, [none]]))
         rows["scores"].append(np.pad(linked.class_logits, ((1, 1), (0, 0))))
-        large = np.asarray(resize(step.masks[..., None], (height, width)))[..., 0]
+        large = np.asarray(resize(jnp.asarray(step.masks)[..., None], (height, width)))[
+            ..., 0
+        ]
         background = np.full_like(large[:1], model.background)
         rows["segments"].append(np.concatenate([background, large]).argmax(axis=0))
     found = {name: np.stack(x)[None] for name, x in rows.items()}
