@@ -1,4 +1,4 @@
-"""RGNNVIS, small, on moving shapes. Not yet measured.
+"""RGNNVIS, small, on moving shapes. Results: docs/results.md#rgnnvis.
 
 Run:   python -m vis_jax.main --config configs/yolact_shapes.py:difficulty=crowd \\
            --workdir runs/yolact_crowd
