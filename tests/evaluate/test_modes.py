@@ -118,8 +118,9 @@ def test_four_hundred_frames_take_no_more_memory_than_a_few():
     assert sum("upsample" in name for name in names) <= 1  # or by the tests before
     counts, sizes, most = zip(*measured, strict=True)
     assert len(counts) == 4
-    # A clip may be on its way to the device, or the masks of one from there.
-    assert max(counts) - min(counts) < 10, measured
+    # A clip may be on its way to the device, or all that a step returns from there: 19
+    # arrays. Were one kept of each clip, there would be 42 more in the end.
+    assert max(counts) - min(counts) < 30, measured
     assert max(sizes) < 1.1 * min(sizes), measured
     # KiB: less than 3 for each frame.
     assert most[-1] - most[0] < 900, measured
