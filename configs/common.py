@@ -4,12 +4,15 @@ A config states what differs from the defaults of the library; `python -m vis_ja
 config --config FILE` prints all fields with their meaning and range.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ml_collections import ConfigDict
 
+Value = str | int | float | bool  # of a string argument
+GetConfig = Callable[[str | None], ConfigDict]
 
-def parse_arg(arg: str | None, **defaults: str | int | float | bool) -> ConfigDict:
+
+def parse_arg(arg: str | None, **defaults: Value) -> ConfigDict:
     """Reads `--config file.py:name=value,flag` into a ConfigDict of `defaults`.
 
     Args:
@@ -30,7 +33,7 @@ def parse_arg(arg: str | None, **defaults: str | int | float | bool) -> ConfigDi
     return out
 
 
-def _parse_value(name: str, text: str, default: str | int | float | bool):
+def _parse_value(name: str, text: str, default: Value):
     if isinstance(default, bool):
         if text.lower() not in ("", "true", "false"):
             raise ValueError(
@@ -44,6 +47,31 @@ def _parse_value(name: str, text: str, default: str | int | float | bool):
         raise ValueError(
             f"config argument {name}: expected {kind}, got {text!r}"
         ) from error
+
+
+def recipes(
+    full_size: Callable[[ConfigDict], ConfigDict], **defaults: Value
+) -> Callable[..., GetConfig]:
+    """A function that makes the `get_config` of each recipe of a method.
+
+    What it is called with are other defaults of the string argument; `debug` is an
+    argument of all recipes.
+
+    Args:
+      full_size: the config for the values of the string argument.
+      **defaults: of the string argument.
+    """
+
+    def recipe(**given: Value) -> GetConfig:
+        def get_config(arg: str | None = None) -> ConfigDict:
+            """The config; `arg` is what follows the colon of --config."""
+            options = parse_arg(arg, **{**defaults, "debug": False, **given})
+            config = full_size(options)
+            return shrink(config) if options.debug else config
+
+        return get_config
+
+    return recipe
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -13,8 +13,6 @@ more give their first. The files ifr_*.py and mask2former_vis_*.py name the publ
 models, with the papers' numbers.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import common
@@ -29,24 +27,8 @@ BACKBONES = {
 }
 
 
-def recipe(**given: str | int) -> Callable[[str | None], ConfigDict]:
-    """`get_config` of a recipe with other defaults of the string argument."""
-    defaults: dict[str, str | int] = dict(
-        backbone="r50", decoder="ifr", dataset="ytvis2019", frames=2, queries=100,
-        debug=False,
-    )  # fmt: skip
-
-    def get_config(arg: str | None = None) -> ConfigDict:
-        """The config; `arg` is what follows the colon of --config."""
-        return _config(common.parse_arg(arg, **{**defaults, **given}))
-
-    return get_config
-
-
-get_config = recipe()
-
-
-def _config(options: ConfigDict) -> ConfigDict:
+def full_size(options: ConfigDict) -> ConfigDict:
+    """The config at its published size."""
     long = options.dataset != "ytvis2019"  # 2021 trains longer; OVIS as 2021
     common.check_choice("backbone", options.backbone, BACKBONES)
     common.check_choice("decoder", options.decoder, ("ifr", "m2f_vis"))
@@ -70,4 +52,10 @@ def _config(options: ConfigDict) -> ConfigDict:
         rates=(("backbone/.*", 0.1), (".*", 1.0)),
         decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
-    return common.shrink(config) if options.debug else config
+    return config
+
+
+recipe = common.recipes(
+    full_size, backbone="r50", decoder="ifr", dataset="ytvis2019", frames=2, queries=100
+)
+get_config = recipe()

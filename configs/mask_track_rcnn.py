@@ -16,31 +16,11 @@ Deviation: portrait videos are made to fit the landscape canvas of training; the
 turn the canvas instead.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import common
 
 VARIANTS = {"r50": "50", "r101": "101"}
-
-
-def recipe(**given: str | int) -> Callable[[str | None], ConfigDict]:
-    """`get_config` of a recipe with other defaults of the string argument."""
-    defaults: dict[str, str | int] = dict(
-        backbone="r50", dataset="ytvis2019", frames=2, debug=False
-    )
-
-    def get_config(arg: str | None = None) -> ConfigDict:
-        """The config; `arg` is what follows the colon of --config."""
-        options = common.parse_arg(arg, **{**defaults, **given})
-        config = full_size(options)
-        return common.shrink(config) if options.debug else config
-
-    return get_config
-
-
-get_config = recipe()
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -74,3 +54,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
         rates=(("backbone/(stem|res2_).*", 0.0), (".*", 1.0)),
     )  # fmt: skip
     return config
+
+
+recipe = common.recipes(full_size, backbone="r50", dataset="ytvis2019", frames=2)
+get_config = recipe()

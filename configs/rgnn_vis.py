@@ -17,8 +17,6 @@ Deviation: videos of fewer frames than a clip are padded, and of any size.
 Deviation: no batch is skipped for having no object.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import common
@@ -60,25 +58,6 @@ NEW = ("(appearance|graph|masks)/.*",)
 PLUS = dict(
     graph=dict(layer_norm=True), appearance=dict(positions=True)
 )  # of the model
-
-
-def recipe(**given: str) -> Callable[[str | None], ConfigDict]:
-    """`get_config` of a recipe with other defaults of the string argument."""
-    defaults: dict[str, str | int | bool] = dict(
-        backbone="r50", dataset="ytvis2019", plus=False, preset="chosen", frames=0,
-        debug=False,
-    )  # fmt: skip
-
-    def get_config(arg: str | None = None) -> ConfigDict:
-        """The config; `arg` is what follows the colon of --config."""
-        options = common.parse_arg(arg, **{**defaults, **given})
-        config = full_size(options)
-        return common.shrink(config) if options.debug else config
-
-    return get_config
-
-
-get_config = recipe()
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -125,3 +104,14 @@ def _steps(options: ConfigDict) -> int:
         return 300 * (_OVIS_VIDEOS // 4)
     # The paper says 633 updates an epoch, which is more than all videos once.
     return 150 * (633 if options.preset == "paper" else _VIDEOS // 4)
+
+
+recipe = common.recipes(
+    full_size,
+    backbone="r50",
+    dataset="ytvis2019",
+    plus=False,
+    preset="chosen",
+    frames=0,
+)
+get_config = recipe()

@@ -15,8 +15,6 @@ Deviation: the paper adds OpenImages to the videos, and divides the rate by 5.
 Deviation: YOLACT stretches the images of COCO to 550 x 550, in training, too.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import common
@@ -24,24 +22,6 @@ from configs import common
 VARIANTS = {"r50": "50", "r101": "101"}
 _CANVAS = (480, 864)
 _EPOCH = 7_468  # frames: four of each of the 1,867 videos that the paper trains on
-
-
-def recipe(**given: str | int) -> Callable[[str | None], ConfigDict]:
-    """`get_config` of a recipe with other defaults of the string argument."""
-    defaults: dict[str, str | int] = dict(
-        backbone="r50", dataset="ytvis2019", frames=1, debug=False
-    )
-
-    def get_config(arg: str | None = None) -> ConfigDict:
-        """The config; `arg` is what follows the colon of --config."""
-        options = common.parse_arg(arg, **{**defaults, **given})
-        config = full_size(options)
-        return common.shrink(config) if options.debug else config
-
-    return get_config
-
-
-get_config = recipe()
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -74,3 +54,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
             size=(550, 550), score=0.05, across_classes=False, objects=100
         )
     return config
+
+
+recipe = common.recipes(full_size, backbone="r50", dataset="ytvis2019", frames=1)
+get_config = recipe()
