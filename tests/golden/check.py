@@ -27,6 +27,7 @@ from tests.golden import (
     mask_rcnn_losses,
     operators,
     rgnn_vis,
+    rgnn_vis_losses,
     track_head,
     yolact,
 )
@@ -40,6 +41,10 @@ def _torchvision(case: Case) -> dict:
 def _detectron2(case: Case) -> dict:
     losses = mask_rcnn_losses.compare_detectron2(case)
     return mask_rcnn_detectron2.compare(case) | losses
+
+
+def _rgnn_vis(case: Case) -> dict:
+    return rgnn_vis.compare(case) | rgnn_vis_losses.compare(case)
 
 
 _mask2former = functools.partial(mask2former.compare, gradients=True)
@@ -56,7 +61,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "maskrcnn_r50_fpn_torchvision": _torchvision,
     "masktrack_track_head": track_head.compare,
     "ops": operators.compare,
-    "rgnnvis_r50": rgnn_vis.compare,
+    "rgnnvis_r50": _rgnn_vis,
     "videomaskformer_r50": _mask2former,
     "videomaskformer_swin_tiny": _mask2former,
     "yolact_r50": yolact.compare,

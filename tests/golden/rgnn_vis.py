@@ -4,7 +4,7 @@ The authors put a row for the background before the tracks and one for new track
 them in what they store of the video, and an empty detection before all detections.
 """
 
-import dataclasses
+import collections
 import functools
 from typing import NamedTuple
 
@@ -13,12 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.golden.cases import Case, Results, nchw, nhwc
-from tests.golden.gradients import official_gradients
 from vis_jax.association import track_graph, track_masks
 from vis_jax.association.track_appearance import INSIDE_BOX, Described
 from vis_jax.association.track_decisions import ACTIVE, Thresholds
 from vis_jax.association.track_graph import Linked, Memory, empty_memory
-from vis_jax.association.track_truth import primary_objects
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.yolact import CODER, FindRule, priors_of
@@ -26,9 +24,6 @@ from vis_jax.layers.graph import Graph, GraphNetwork
 from vis_jax.losses.multibox import YolactOutput
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.box_coder import decode
-from vis_jax.ops.boxes import box_iou
-from vis_jax.structures import Batch
-from vis_jax.systems.rgnn_loss import LossSettings, clip_sums
 from vis_jax.systems.rgnn_model import (
     AppearanceSettings,
     Model,
@@ -46,15 +41,6 @@ _GRAPH = track_graph.Settings(
     looks_from_zero=True,
     keep_boxes=False,
 )
-_LOSS = LossSettings(
-    duplicates=True, birth_frame=False, normalised=False, whole_clip=True
-)
-_TERMS = {
-    "trkdetass": ("match", 4.0),
-    "newass": ("start", 1.0),
-    "trkcls": ("score", 1.0),
-    "trkseg": ("segmentation", 1.0),
-}
 _CANDIDATES = 200
 _MAGNIFIED = 8  # the stored images are that much smaller than the network's
 _BACKGROUND, _NEW = 3, 4  # status of the authors' additional rows
@@ -177,8 +163,8 @@ def link(
     return Step(memory, linked, graph, drawn)
 
 
-def compare(case: Case, *, losses: bool = True) -> Results:
-    """All stored arrays as we compute them; those of losses if asked for."""
+def compare(case: Case) -> Results:
+    """All stored arrays but those of losses as we compute them."""
     model = model_of_case(case)
     variables = converted(case, model)
     images = images_of_case(case)
@@ -191,8 +177,6 @@ def compare(case: Case, *, losses: bool = True) -> Results:
         before = steps[index - 1].memory if index else None
         results |= _linked(step, before, index)
     results |= _video(case, model, steps)
-    if losses:
-        results |= _losses(case, model, variables, seen.sight)
     return jax.device_get(results)
 
 
@@ -297,9 +281,8 @@ def _video(case: Case, model: Model, steps: list[Step]) -> Results:
     """What is stored of all frames together."""
     count = len(steps[0].linked.status)
     height, width = canvas_of_case(case)
-    rows = {name: [] for name in ("before", "births", "logits", "boxes", "scores")}
+    rows = collections.defaultdict(list)
     status, births = np.zeros(count, np.int64), np.zeros((count, 2), np.int64)
-    rows["after"], rows["segments"] = [], []
     for index, step in enumerate(jax.device_get(steps)):
         linked = step.linked
         rows["before"].append(np.r_[_BACKGROUND, status, _NEW])
@@ -336,67 +319,4 @@ def _video(case: Case, model: Model, steps: list[Step]) -> Results:
         "video/object_boxes": found["boxes"],
         "video/active_objects": found["after"],
         "video/instance_segs": found["segments"],
-    }
-
-
-def clip_of_case(case: Case) -> Batch:
-    """The truth of the frames, without an axis of clips."""
-    boxes, labels, numbers = (
-        case.arrays[f"anno/{name}"][0] for name in ("odannos", "lbannos", "isannos")
-    )
-    present = case.arrays["anno/active"][0][:, 1:] == 1
-    count, (frames, *canvas) = present.shape[1], numbers.shape
-    masks = numbers[None] == np.arange(1, count + 1).reshape(-1, 1, 1, 1)
-    return Batch(
-        images=np.zeros((frames, *canvas, 3), np.uint8),
-        frame_valid=np.ones(frames, bool),
-        sizes=np.array(canvas, np.int32),
-        masks=masks,
-        boxes=np.swapaxes(boxes[:, 1:], 0, 1),
-        present=present.T,
-        labels=labels[1:].astype(np.int32) - 1,
-        track_ids=np.arange(1, count + 1, dtype=np.int32),
-        instance_valid=present.any(axis=0),
-    )
-
-
-def _losses(case: Case, model: Model, variables: dict, sight: Sight) -> Results:
-    """The losses and the gradients of their sum."""
-    clip = jax.tree.map(jnp.asarray, clip_of_case(case))
-    threshold = case.manifest["settings"]["novel_acceptance_threshold"]
-    probability = float(1.0 / (1.0 + np.exp(-threshold)))
-    settings = dataclasses.replace(
-        _LOSS, match_threshold=probability, start_threshold=probability
-    )
-
-    def total(params: dict):
-        sums = clip_sums(model, settings, variables | {"params": params}, sight, clip)
-        frames = len(clip.frame_valid)
-        terms = {
-            name: weight * getattr(sums, ours) / (1 if ours == "score" else frames)
-            for name, (ours, weight) in _TERMS.items()
-        }
-        return sum(terms.values()), terms
-
-    both = jax.jit(jax.value_and_grad(total, has_aux=True))
-    (value, terms), gradient = both(variables["params"])
-    boxes = jnp.swapaxes(clip.boxes, 0, 1)
-    objects = primary_objects(
-        sight.boxes,
-        sight.valid,
-        boxes,
-        present=clip.present.T,
-        threshold=settings.iou,
-    )
-    overlaps = jax.vmap(box_iou)(sight.boxes, boxes)
-    overlaps = jnp.where(clip.present.T[:, None], overlaps, 0.0)
-    best = jnp.where(
-        overlaps.max(axis=2) > settings.iou, overlaps.argmax(axis=2) + 1, 0
-    )
-    return {
-        **{f"loss/{name}": x for name, x in terms.items()},
-        "loss/total": value,
-        "loss/primary_detection_anno_ids": np.pad(objects, ((0, 0), (1, 0)))[None],
-        "loss/detection_anno_ids": np.pad(best, ((0, 0), (1, 0)))[None],
-        **official_gradients(case, variables, {"params": gradient}, "rgnn_vis"),
     }
