@@ -58,7 +58,8 @@ class Settings:
     gated: bool = True  # nodes weigh their edges; False: sums, and one more layer each
     layer_norm: bool = False  # at the end of every update, as in RGNNVIS++
     # graph: as in the paper; pairs: every pair by itself, without a graph; heuristic:
-    # products of descriptions and, at test time, the cues of MaskTrack R-CNN.
+    # products of descriptions and, at test time, the cues of MaskTrack R-CNN, without
+    # recurrence (set it to none).
     decide: Literal["graph", "pairs", "heuristic"] = "graph"
     recurrence: RecurrenceKind = "lstm"  # from frame to frame
     feedback: bool = False  # its gates see its last output; the released code
@@ -80,11 +81,16 @@ class Settings:
                 "feedback: expected False, as no gate of recurrence"
                 f" {self.recurrence!r} reads it, got True"
             )
-        if self.decide == "heuristic" and self.looks != "gaussian":
-            raise ValueError(
-                "looks: expected 'gaussian' with decide 'heuristic', whose descriptions"
-                f" are the last ones, got {self.looks!r}"
-            )
+        if self.decide == "heuristic":
+            for name, only, why in (
+                ("recurrence", "none", "states are what the graph says"),
+                ("looks", "gaussian", "a description is the last one"),
+            ):
+                if getattr(self, name) != only:
+                    raise ValueError(
+                        f"{name}: expected {only!r} with decide 'heuristic', where"
+                        f" {why}, got {getattr(self, name)!r}"
+                    )
 
 
 class Frame(NamedTuple):
@@ -218,8 +224,8 @@ class ByPairs(nn.Module):
         return Said(
             match,
             jnp.where(valid, start, NEVER),
-            join(jnp.concatenate([graph.tracks, best], axis=-1)),
-            join(jnp.concatenate([unknown, graph.detections], axis=-1)),
+            nn.relu(join(jnp.concatenate([graph.tracks, best], axis=-1))),
+            nn.relu(join(jnp.concatenate([unknown, graph.detections], axis=-1))),
             graph.empty,
         )
 

@@ -107,7 +107,6 @@ class TrackModel(nn.Module):
             self.outputs = [
                 nn.Dense(self.width, kernel_init=init, bias_init=init) for _ in range(2)
             ]
-            return
         self.starts = [self._start(name) for name in ("start", "empty_start")]
 
     def begin(
@@ -122,11 +121,10 @@ class TrackModel(nn.Module):
           background: look of the frame as a whole.
           begun: whether frames came before.
         """
-        first = looks._replace(mean=looks.mean.at[-1].set(background))
-        if self.rule.kind != "lstm":
-            own, empty = (jax.nn.softplus(start) for start in self.starts)
-            var = jnp.broadcast_to(own[None], looks.var.shape)
-            first = first._replace(var=var.at[-1].set(empty))
+        own, empty = (jax.nn.softplus(start) for start in self.starts)
+        var = jnp.broadcast_to(own[None], looks.var.shape).at[-1].set(empty)
+        mean = looks.mean.at[-1].set(background)
+        first = looks._replace(mean=mean, var=var)
         return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
 
     def __call__(self, looks: Looks, seen: Seen) -> Looks:
