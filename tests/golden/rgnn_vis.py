@@ -118,7 +118,10 @@ def see(model: Model, variables, images) -> Seen:
             priors_of(levels, self.priors),
             sight,
             self.describe(sight.pooled, sight.valid),
-            self.appearance.project(features),
+            {
+                name: project(features[name], jnp.ones(features[name].shape[:3]))
+                for name, project in self.appearance.projections.items()
+            },
         )
 
     return model.apply(variables, images, method=look)

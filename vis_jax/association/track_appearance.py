@@ -152,15 +152,3 @@ class Appearance(nn.Module):
             background = self.residual(background)
         found = self.residual(jnp.concatenate(looks, axis=-1))
         return Described(jnp.where(valid[..., None], found, 0.0), background)
-
-    def project(
-        self, features: dict[str, Float[Array, "T _ _ _"]]
-    ) -> dict[str, Float32[Array, "T _ _ _"]]:
-        """The projected maps, without positions, that descriptions are means of."""
-        found = {}
-        for name in STAGES:
-            maps = features[name].astype(jnp.float32)
-            found[name] = self.projections[name](
-                maps, jnp.ones(maps.shape[:3], jnp.float32)
-            )
-        return found

@@ -57,6 +57,11 @@ class TestSettings(system.TestSettings):
     video_class: Literal["last", "majority"] = "last"
     video_score: Literal["last", "mean"] = "last"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tta:
+            raise ValueError(f"tta: expected () for tracks, got {self.tta}")
+
 
 @section
 class Settings:
@@ -126,8 +131,6 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
             f"test.objects: expected at most {_CANDIDATES}, the candidates of the"
             f" suppression, got {test.objects}"
         )
-    if test.tta:
-        raise ValueError(f"test.tta: expected (), got {test.tta}")
 
 
 def _step(
