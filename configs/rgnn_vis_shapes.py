@@ -31,7 +31,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.model,
         dict(
             graph=dict(tracks=16, dim=64),
-            appearance=dict(width=64, narrow=32),
+            appearance=dict(narrow=64),
             masks=dict(channels=8),
         ),
     )
@@ -44,7 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         common.set_fields(config.model, rgnn_vis.PLUS)
     config.init_fresh = rgnn_vis.NEW
     config.optimizer = dict(
-        kind="adam", learning_rate=5e-4, weight_decay=1e-4, rates=rgnn_vis.FROZEN,
+        kind="adam", learning_rate=1e-3, weight_decay=1e-4, rates=rgnn_vis.FROZEN,
         clip_norm=5.0, warmup_steps=50, schedule="cosine",
     )  # fmt: skip
     return common.shrink(config) if options.debug else config
