@@ -145,6 +145,10 @@ def test_what_is_odd_about_a_source_is_a_warning(model, clip, monkeypatch):
     monkeypatch.setattr(api, "open_source", odd)
     with pytest.warns(UserWarning, match="1 frame is damaged"):
         model.track(clip)
+    stream = model.stream(clip)
+    next(stream)
+    with pytest.warns(UserWarning, match="1 frame is damaged"):
+        stream.close()  # as one ends a camera
 
 
 def test_settings_are_read_as_flags_are(run):

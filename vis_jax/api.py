@@ -196,8 +196,8 @@ def _closed(source: Source, stream: Stream) -> Iterator[FrameResult]:
         yield from stream(source)
     finally:
         source.stop()
-    for line in source.warnings:
-        warnings.warn(line, stacklevel=2)
+        for line in source.warnings:
+            warnings.warn(line, stacklevel=2)
 
 
 def _opened(source: Frames, fps: Fraction | float | None) -> Source:

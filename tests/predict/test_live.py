@@ -205,6 +205,36 @@ def test_a_camera(monkeypatch):
     np.testing.assert_allclose([f.seconds for f in frames], np.arange(20) / 10)
 
 
+def test_frames_that_a_camera_drops_are_counted(monkeypatch):
+    """Frames 8 to 10 and 14 never come; it is asked for its frames until the 16th."""
+    filters = "testsrc=size=64x40:rate=10,select='not(between(n,8,10)+eq(n,14))'"
+    monkeypatch.setitem(live.CAMERAS, sys.platform, live.Camera("lavfi", filters))
+    source = open_source("camera:0")
+    frames = source.read()
+    for _ in range(9):
+        seconds = next(frames).seconds
+        assert source.warnings == []
+    np.testing.assert_allclose(seconds, 1.1)
+    for _ in range(9, 16):
+        next(frames)
+    source.stop()
+    expected = "room for 4 more, the first after number 7: they may have been dropped"
+    (line,) = source.warnings
+    assert line.startswith("camera:0: the times of its frames") and expected in line
+
+
+def test_times_that_waver_are_no_gap(monkeypatch):
+    times = "(N+0.3*mod(N,2))/10/TB"
+    filters = f"testsrc=size=64x40:rate=10,settb=1/1000,setpts='{times}'"
+    monkeypatch.setitem(live.CAMERAS, sys.platform, live.Camera("lavfi", filters))
+    source = open_source("camera:0")
+    frames = source.read()
+    seconds = [next(frames).seconds for _ in range(40)]
+    np.testing.assert_allclose(seconds[:4], [0, 0.13, 0.2, 0.33], atol=2e-3)
+    source.stop()
+    assert source.warnings == []
+
+
 def test_a_camera_that_is_not_there(monkeypatch, tmp_path):
     with pytest.raises(PredictError, match="camera:77: not a readable video"):
         open_source("camera:77")

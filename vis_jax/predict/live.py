@@ -108,7 +108,8 @@ def from_pipe(
     if raw is not None:
         return _raw(name, pipe, raw, fps or FOLDER_FPS)
     try:
-        return _decoded(Input(name, pipe, "", live=True), "stdin", pipe.stop)
+        what = Input(name, pipe, "", live=not regular)
+        return _decoded(what, "stdin", pipe.stop)
     except PredictError as error:
         if regular:
             raise
@@ -156,7 +157,12 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
     """A source that FFmpeg decodes."""
     reader = VideoReader(what)
     warnings: list[str] = []
+    ends: list[str] = []
     unread = [reader]
+
+    def tell() -> None:
+        damage = [f"{what.name}: {reader.damage}"] if reader.damage else []
+        warnings[:] = [*ends, *damage]
 
     def read() -> Iterator[Frame]:
         if not unread:
@@ -164,9 +170,13 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         try:
             yield from unread.pop()
         except PredictError as error:
-            warnings.append(f"{error}; the video ends there")
-        if reader.damage:
-            warnings.append(f"{what.name}: {reader.damage}")
+            ends.append(f"{error}; the video ends there")
+        tell()
+
+    def end() -> None:
+        # Most live videos end because nobody waits for the next frame.
+        tell()
+        stop()
 
     return Source(
         name=name or "stream",
@@ -179,7 +189,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         read=read,
         live=True,
         warnings=warnings,
-        stop=stop,
+        stop=end,
     )
 
 

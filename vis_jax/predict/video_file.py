@@ -1,9 +1,11 @@
 """Frames that FFmpeg decodes: upright, and with a count of those that are damaged."""
 
 import itertools
+import statistics
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _SKEW = 0.02  # of a display matrix, relative to its scale: about one degree
 _PAUSE = 0.005  # seconds before a device that has no frame yet is asked again
+# Of a live video: what is usual between frames is seen from the last so many, ..
+_TIMES = 32
+_LEAST_TIMES = 6  # .. at least from these, and a gap is longer by ..
+_GAP = 1.5  # .. more than this factor.
 
 
 class Frame(NamedTuple):
@@ -53,24 +59,57 @@ class Input(NamedTuple):
     wait: float | None = None  # seconds for the next data; None: for ever
 
 
+class _Gaps:
+    """Frames that are missing by the times of those that came."""
+
+    def __init__(self) -> None:
+        self.missing = 0  # as many as would fit into the gaps
+        self.first: int | None = None  # the number of the frame before the first gap
+        self._times: deque[float] = deque(maxlen=_TIMES)  # seconds of the last frames
+
+    def add(self, number: int, seconds: float) -> None:
+        """The next frame."""
+        if len(self._times) >= _LEAST_TIMES:
+            interval, usual = seconds - self._times[-1], self._usual()
+            if 0 < _GAP * usual < interval:
+                self.missing += round(interval / usual) - 1
+                self.first = number - 1 if self.first is None else self.first
+        self._times.append(seconds)
+
+    def _usual(self) -> float:
+        """Seconds between two frames; over two intervals, as one may be long and the
+        next one short."""
+        times = list(self._times)
+        return statistics.median(
+            (after - before) / 2
+            for before, after in zip(times, times[2:], strict=False)
+        )
+
+
 @dataclass
 class _Damage:
     """What a decoder says about the data it gets."""
 
-    frames: list[int] = field(default_factory=list)  # flagged as damaged
+    frames: int = 0  # flagged as damaged
+    first: int | None = None  # the number of the first of them
     packets: int = 0  # flagged as damaged
     lost: int = 0  # packets that gave an error in place of a frame
 
-    def text(self, num_frames: int) -> str | None:
-        number = max(len(self.frames), self.packets)
+    def add(self, number: int) -> None:
+        """A damaged frame."""
+        self.frames += 1
+        self.first = number if self.first is None else self.first
+
+    def texts(self, num_frames: int) -> list[str]:
+        number = max(self.frames, self.packets)
         texts = []
         if number:
-            where = f", the first is number {self.frames[0]}" if self.frames else ""
+            where = "" if self.first is None else f", the first is number {self.first}"
             verb = "is" if number == 1 else "are"
-            texts = [f"{number} of {num_frames} frames {verb} damaged{where}"]
+            texts.append(f"{number} of {num_frames} frames {verb} damaged{where}")
         if self.lost:
             texts.append(f"{self.lost} packets could not be decoded and are left out")
-        return "; ".join(texts) or None
+        return texts
 
 
 class VideoReader:
@@ -86,11 +125,11 @@ class VideoReader:
     """
 
     def __init__(self, source: Input):
-        self.damage: str | None = None  # one line, known at the end; None: none seen
         self.fps: Fraction | None = None  # frames a second; None: it does not say
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self._name = source.name
-        self._found = _Damage()
+        self._found, self._count = _Damage(), 0
+        self._gaps = _Gaps() if source.live else None
         self._frames = self._decode(source)
         first = next(self._frames, None)
         if first is None:
@@ -99,6 +138,21 @@ class VideoReader:
         if _orientation(first, source.name).transpose:
             self.pixel_aspect = 1 / self.pixel_aspect
         self._first: "VideoFrame | None" = first
+
+    @property
+    def damage(self) -> str | None:
+        """What is damaged or missing among the frames so far, one line; None: nothing.
+
+        Of a file gaps between frames say nothing: many have no constant rate.
+        """
+        texts = self._found.texts(self._count)
+        if self._gaps is not None and self._gaps.missing:
+            count, first = self._gaps.missing, self._gaps.first
+            texts.append(
+                f"the times of its frames leave room for {count} more, the first after"
+                f" number {first}: they may have been dropped before they came"
+            )
+        return "; ".join(texts) or None
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames.
@@ -109,7 +163,7 @@ class VideoReader:
         first, self._first = self._first, None
         if first is None:
             return
-        begin, number = first.time, -1
+        begin = first.time
         frames = itertools.chain([first], self._frames)
         for number, frame in enumerate(frames):
             where = f"{self._name}, frame {number}"
@@ -120,8 +174,10 @@ class VideoReader:
             seconds = float(number / (self.fps or 1))
             if frame.time is not None and begin is not None:
                 seconds = float(frame.time - begin)
+                if self._gaps is not None:
+                    self._gaps.add(number, seconds)
+            self._count = number + 1
             yield Frame(np.ascontiguousarray(pixels), seconds)
-        self.damage = self._found.text(number + 1)
 
     def close(self) -> None:
         """Closes a video that is not read to its end."""
@@ -147,7 +203,7 @@ class VideoReader:
                         continue
                     for frame in frames:
                         if frame.is_corrupt:
-                            self._found.frames.append(num_frames)
+                            self._found.add(num_frames)
                         yield frame
                         num_frames += 1
         except (av.FFmpegError, OSError) as error:
