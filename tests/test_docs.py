@@ -30,6 +30,7 @@ from vis_jax.predict.sinks import VideoSink
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL_VIDEOS = ("--num_videos=2", "--height=64", "--width=96", "--length=4")
 # In place of every recipe, so that it is compiled once.
@@ -105,6 +106,24 @@ def test_every_block_runs(name, page):
             run_line(line)
     assert "python" in kinds and "" in kinds
     assert json.loads((page / "out/video.json").read_text())["videos"]
+
+
+def headings(path):
+    """What links call the headings of a page."""
+    text = BLOCK.sub("", path.read_text())
+    names = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in names}
+
+
+def test_every_link_leads_somewhere():
+    count = 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for file, heading in LINK.findall(page.read_text()):
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {file}"
+            assert not heading or heading in headings(target), f"{page.name}: {heading}"
+            count += 1
+    assert count > 20
 
 
 def run_line(line):
