@@ -158,6 +158,11 @@ def test_of_new_objects_the_best_get_the_free_slots():
     assert _places(said[-1]) == {"a": 1, "b": 2, "c": 3, "d": 4}
 
 
+def test_objects_beyond_the_slots_are_counted():
+    said = _run([_found("abc"), _found("de"), _found("abe"), _found("b")], tracks=4)
+    assert [int(one.lost) for one in said] == [0, 1, 2, 2]
+
+
 def test_padding_at_the_end_of_a_short_video_counts_for_nothing():
     valid = np.array([True, True, False])
     found = _found("a")

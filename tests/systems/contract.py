@@ -92,6 +92,7 @@ def check_system(
         reason beside the call.
     """
     system, batch = build(config), first_batch(config)
+    assert functools.reduce(getattr, system.limit.split("."), config) > 0
     variables = _check_init(system, batch)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)

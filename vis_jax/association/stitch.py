@@ -40,6 +40,7 @@ class TrackBank(NamedTuple):
     # The clips before, newest first, at their place in the present frames.
     recent_probs: Float32[Array, "R A T h w"]
     recent_seen: Bool[Array, "R A T"]
+    lost: Int32[Array, ""]  # instances up to now that found no free slot
 
 
 def empty_bank(
@@ -63,6 +64,7 @@ def empty_bank(
         covered=jnp.zeros((tracks, frames)),
         recent_probs=jnp.zeros((clips, tracks, frames, *size)),
         recent_seen=jnp.zeros((clips, tracks, frames), bool),
+        lost=jnp.zeros((), jnp.int32),
     )
 
 
@@ -84,7 +86,8 @@ def stitch(
 ) -> TrackBank:
     """Adds the instances of a clip to the tracks they continue; the rest are new.
 
-    If there are more new ones than free slots, those with the best score get them.
+    If there are more new ones than free slots, those with the best score get them; the
+    others are counted as lost.
 
     Args:
       bank: as it was after the clip before.
@@ -116,6 +119,7 @@ def stitch(
         covered=bank.covered + seen.astype(jnp.float32),
         recent_probs=jnp.concatenate([probs[None], bank.recent_probs[:-1]]),
         recent_seen=jnp.concatenate([seen[None], bank.recent_seen[:-1]]),
+        lost=bank.lost + (found.valid & (slots == tracks)).sum(dtype=jnp.int32),
     )
 
 
@@ -130,6 +134,7 @@ def read_bank(bank: TrackBank) -> Predictions:
         valid=valid,
         slots=jnp.where(bank.covered.T > 0, numbers, -1),
         mask_logits=jnp.moveaxis(bank.logit_sum / jnp.maximum(covered, 1.0), 1, 0),
+        lost=bank.lost,
     )
 
 

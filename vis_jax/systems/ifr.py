@@ -179,7 +179,8 @@ def build(settings: Settings) -> System:
 
     window = window_of(settings.test, settings.test.clip_stride)
     test_time = _whole_video if window.length is None else _clip_by_clip
-    return System(init, loss, *test_time(model, settings), window)
+    start_and_step = test_time(model, settings)
+    return System(init, loss, *start_and_step, window, limit="test.clip_tracks")
 
 
 def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:

@@ -97,6 +97,9 @@ class System(NamedTuple):
     step: Step
     window: Window
     render: Render = Render()
+    # The setting that says how many tracks there can be: where no slot is free for an
+    # object, a warning names it.
+    limit: str = "test.tracks"
 
 
 @section
