@@ -13,6 +13,7 @@ from PIL import Image
 
 import vis_jax
 from tests.command_line import call
+from tests.commands.folder import config_words, write_folder
 from tests.recipes import recipe
 from tests.saved_runs import NAMES, write_run
 from vis_jax import api
@@ -70,6 +71,23 @@ def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_pa
     assert len(video.tracks) > 0
     assert video.masks(T - 1).shape == (len(video.tracks), *SIZE)
     assert {track.label for track in video.tracks} <= set(NAMES)
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_the_video_finds_the_same(run, model, tmp_path):
+    folder = write_folder(tmp_path / "set", num_videos=1)
+    words = ("--workdir", run, "--output", tmp_path / "out", *FLAGS)
+    outcome = call("evaluate", *words, *config_words(folder))
+    assert outcome.code == 0, outcome
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    (frames,) = (folder / "JPEGImages").iterdir()
+    video = model.track(frames)
+    assert len(video.tracks) > 0
+    for name in ("score", "segmentations"):
+        ours = [entry[name] for entry in video.to_ytvis()]
+        assert [entry[name] for entry in found] == ours
+    labels = [entry["category_id"] - 1 for entry in found]
+    assert labels == video.labels.tolist()
 
 
 def test_frames_come_as_they_are_final_and_make_the_tracks(model, clip):
