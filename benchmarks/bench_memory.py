@@ -1,12 +1,13 @@
 """Memory of predict and evaluate while a long video goes through.
 
-Run: python -m benchmarks.bench_memory [--frames 500 10000] [--systems ifr]
+Run: python -m benchmarks.bench_memory [--frames 500 10000] [--recipes ifr_shapes]
 
-Small systems with random weights, clip by clip, on frames of 96 x 160 in which squares
-move. Every row is a process of its own. At 20 points the resident memory of the process
-and the bytes of all live arrays on the device are taken; the slope is that of a line
-through the points after frame 500, and should be at most 1 MB per 1,000 frames. The
-peak includes writing the results, and in evaluate scoring them.
+Recipes of `configs/`, as small as `:debug` makes them and with random weights, clip by
+clip, on frames of 96 x 160 in which squares move. Every row is a process of its own. At
+20 points the resident memory of the process and the bytes of all live arrays on the
+device are taken; the slope is that of a line through the points after frame 500, and
+should be at most 1 MB per 1,000 frames. The peak includes writing the results, and in
+evaluate scoring them.
 """
 
 import argparse
@@ -23,12 +24,15 @@ from pathlib import Path
 import numpy as np
 
 HEIGHT, WIDTH, POINTS, WARM = 96, 160, 20, 500
-SYSTEMS = ("ifr", "mask_track_rcnn")
+RECIPES = ("ifr_shapes", "mask_track_rcnn_shapes", "rgnn_vis_shapes")
 TASKS = ("predict", "evaluate")
+# Of `test`, by system; of others the defaults. As many detections and tracks as there
+# can be: random weights are never sure.
 SETTINGS = {
-    "ifr": {"mode": "clip", "clip_length": 5},
-    # As many detections as there can be: random weights are never sure.
-    "mask_track_rcnn": {"mode": "clip", "clip_length": 4, "score": 0.0},
+    "ifr": {"clip_length": 5},
+    "mask_track_rcnn": {"clip_length": 4, "score": 0.0},
+    "rgnn_vis": {"clip_length": 4, "score": 0.0, "match": 0.02, "start": 0.02},
+    "yolact": {"clip_length": 4, "score": 0.0},
 }
 
 
@@ -106,7 +110,7 @@ class Footage:
         )
 
 
-def measure(system_name: str, task: str, frames: int) -> None:
+def measure(recipe: str, task: str, frames: int) -> None:
     """Runs one row in this process and prints it."""
     import jax
 
@@ -115,19 +119,16 @@ def measure(system_name: str, task: str, frames: int) -> None:
     from vis_jax.evaluate.infer import make_stream
     from vis_jax.training.dry_run import batch_shapes
 
-    config = importlib.import_module(f"configs.{system_name}_shapes").get_config(
-        "debug"
-    )
-    content = config.to_dict()
-    test = dict(content["test"]) | SETTINGS[system_name]
-    content["test"] = test | {"short_side": HEIGHT, "chunk": 4}
+    content = importlib.import_module(f"configs.{recipe}").get_config("debug").to_dict()
+    test = content["test"] | SETTINGS.get(content["system"], {})
+    content["test"] = test | {"mode": "clip", "short_side": HEIGHT, "chunk": 4}
     footage = Footage(frames)
     run = with_classes(read_run(content), len(footage.categories))
     system = parts.build_system(run)
     shapes = batch_shapes(B=1, T=2, H=HEIGHT, W=WIDTH, M=1)
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     variables = jax.jit(system.init)(jax.random.key(0), batch)
-    if system_name == "ifr":  # its bias says at first that nothing is an object
+    if run.system == "ifr":  # its bias says at first that nothing is an object
         heads = variables["params"]["decoder"]["heads"]
         heads["class_embed"]["bias"] = np.zeros(len(footage.categories), np.float32)
     stream = footage.counted(make_stream(system, variables, run.test))
@@ -139,7 +140,7 @@ def measure(system_name: str, task: str, frames: int) -> None:
 
             options = {"top": run.test.top, "run_id": "", "progress": False}
             evaluate(footage, stream, folder, **options)
-    report(system_name, task, footage)
+    report(recipe, task, footage)
 
 
 def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
@@ -157,7 +158,7 @@ def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
     )
 
 
-def report(system_name: str, task: str, footage: Footage) -> None:
+def report(recipe: str, task: str, footage: Footage) -> None:
     """Prints the points and the slopes."""
     points = np.array(footage.points)
     late = points[points[:, 0] >= WARM]
@@ -169,7 +170,7 @@ def report(system_name: str, task: str, footage: Footage) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     count = footage.videos[0].length
     each = footage.objects / count
-    print(f"{system_name:<16} {task:<9} {count:6} {each:5.1f}", end="")
+    print(f"{recipe:<22} {task:<9} {count:6} {each:5.1f}", end="")
     print(f" {slopes[0]:>8} {slopes[1]:>8} {peak:9.0f}")
     for i, name in ((1, "resident"), (2, "arrays")):
         print(f"  {name:<9}" + " ".join(f"{value:.1f}" for value in points[:, i]))
@@ -180,20 +181,20 @@ def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[500, 10_000])
-    parser.add_argument("--systems", nargs="+", default=SYSTEMS, choices=SYSTEMS)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, help="of configs/")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--here", action="store_true", help="one row, in this process")
     args = parser.parse_args()
     if args.here:
-        measure(args.systems[0], args.tasks[0], args.frames[0])
+        measure(args.recipes[0], args.tasks[0], args.frames[0])
         return
     print("Masks of a frame; MB per 1,000 frames; peak and points in MB")
-    print("system           task      frames masks resident   arrays      peak")
+    print("recipe                 task      frames masks resident   arrays      peak")
     sys.stdout.flush()
-    for system in args.systems:
+    for recipe in args.recipes:
         for task in args.tasks:
             for frames in args.frames:
-                words = ["--systems", system, "--tasks", task, "--frames", str(frames)]
+                words = ["--recipes", recipe, "--tasks", task, "--frames", str(frames)]
                 command = [sys.executable, "-m", "benchmarks.bench_memory", "--here"]
                 subprocess.run([*command, *words], check=True)
 
