@@ -18,26 +18,34 @@ from vis_jax.evaluate.infer import make_stream
 from vis_jax.results.clock import Clock
 from vis_jax.results.collect import collect
 from vis_jax.structures import Clip, Predictions
-from vis_jax.systems.mask_track_rcnn import build
+from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import Render, System, TestSettings, Window
 
 ROOT = Path(__file__).parents[2]
 SIDE, FRAMES = 64, 6
 
 
-def _config(**test):
-    values = {"short_side": SIDE, "score": 0.0, "frame_buckets": (8,)} | test
+# Online systems: as many detections and tracks as there can be, and the whole video.
+ONLINE = {
+    "mask_track_rcnn": {"score": 0.0},
+    "rgnn_vis": {"score": 0.0, "match": 0.02, "start": 0.02, "mode": "video"},
+    "yolact": {"score": 0.0},
+}
+
+
+def _config(name, **test):
+    values = {"short_side": SIDE, "frame_buckets": (8,)} | ONLINE[name] | test
     return recipe(
-        "mask_track_rcnn_shapes",
+        f"{name}_shapes",
         "debug",
-        {f"test.{name}": value for name, value in values.items()},
+        {f"test.{field}": value for field, value in values.items()},
     )
 
 
 @functools.cache
-def _variables():
-    config = _config()
-    return drawn_variables(build(config), config, 1)
+def _variables(name):
+    config = _config(name)
+    return drawn_variables(SYSTEMS[name].build(config), config, 1)
 
 
 def _video():
@@ -50,21 +58,21 @@ def _video():
     return frames
 
 
-@functools.cache
-def _frames(**test):
-    config = _config(**test)
-    stream = make_stream(build(config), _variables(), config.test)
-    return list(stream(_video()))
+def _frames(name, **test):
+    config = _config(name, **test)
+    system = SYSTEMS[name].build(config)
+    return list(make_stream(system, _variables(name), config.test)(_video()))
 
 
 @pytest.mark.slow
-def test_the_length_of_a_clip_changes_nothing():
-    whole = _frames()
+@pytest.mark.parametrize("name", ONLINE)
+def test_the_length_of_a_clip_changes_nothing(name):
+    whole = _frames(name)
     assert [frame.frame for frame in whole] == list(range(FRAMES))
     assert sum(len(frame.rows) for frame in whole) > FRAMES
     final = collect(whole, 10, FRAMES, (SIDE, SIDE))
     for length in (1, 4):  # the last clip of four is half empty
-        clips = _frames(mode="clip", clip_length=length)
+        clips = _frames(name, mode="clip", clip_length=length)
         for ours, theirs in zip(clips, whole, strict=True):
             assert ours.frame == theirs.frame
             np.testing.assert_array_equal(ours.ids, theirs.ids)
