@@ -16,8 +16,6 @@ Deviation: portrait videos and images are made to fit the landscape canvas of tr
 Deviation: on COCO the authors suppress boxes within each class.
 """
 
-from collections.abc import Callable
-
 from ml_collections import ConfigDict
 
 from configs import common
@@ -25,24 +23,6 @@ from configs import common
 VARIANTS = {"r50": "50", "r101": "101"}
 _EPOCH = 11_190  # clips: five of each of the 2,238 videos of YouTube-VIS 2019
 _FROZEN = ("backbone/(stem|res2_).*", 0.0)
-
-
-def recipe(**given: str | int) -> Callable[[str | None], ConfigDict]:
-    """`get_config` of a recipe with other defaults of the string argument."""
-    defaults: dict[str, str | int] = dict(
-        backbone="r50", dataset="ytvis2019", frames=5, debug=False
-    )
-
-    def get_config(arg: str | None = None) -> ConfigDict:
-        """The config; `arg` is what follows the colon of --config."""
-        options = common.parse_arg(arg, **{**defaults, **given})
-        config = full_size(options)
-        return common.shrink(config) if options.debug else config
-
-    return get_config
-
-
-get_config = recipe()
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -87,3 +67,7 @@ def _on_coco(config: ConfigDict) -> ConfigDict:
         rates=(_FROZEN, (".*", 1.0)),
     )  # fmt: skip
     return config
+
+
+recipe = common.recipes(full_size, backbone="r50", dataset="ytvis2019", frames=5)
+get_config = recipe()
