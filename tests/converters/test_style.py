@@ -57,6 +57,12 @@ CASES = [
     ("mask_track_rcnn", source("a", file="mask_rcnn_r50_caffe_fpn_1x.pth"), "caffe"),
     ("mask2former", source("a"), "torch"),
     ("yolact", source("a"), "torch"),
+    ("condinst", source("a"), "torch"),
+    (
+        "condinst",
+        source("a", beside={"meta": {"config": "dict(depth=50, style='caffe',)"}}),
+        "caffe",
+    ),
     ("mask2former", source("a", **BGR), "caffe"),
     ("huggingface", source("a"), "torch"),
     ("osmn", source("a"), "caffe"),

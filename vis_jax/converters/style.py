@@ -110,7 +110,7 @@ def _of_pixels(tensors: Mapping[str, np.ndarray]) -> Style:
 
 def _of_kind(source: Source, kind: str) -> Style:
     names, author = source.tensors, source.beside.get("__author__")
-    if kind == "mask_track_rcnn":
+    if kind in ("condinst", "mask_track_rcnn"):
         return _of_mmdetection(source)
     if kind == "mask_rcnn_torchvision":
         return Style("torch", "torchvision's Mask R-CNN")
@@ -132,7 +132,7 @@ def _of_kind(source: Source, kind: str) -> Style:
 
 
 def _of_mmdetection(source: Source) -> Style:
-    """By the text of the config in 'meta'; MaskTrack R-CNN itself is of style torch."""
+    """By the text of the config in 'meta'; the authors' models are of style torch."""
     meta = source.beside.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     match = (
