@@ -262,6 +262,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     )  # fmt: skip
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
+    if "track_head" in config.model:  # of a detector that can do without
+        config.model.track_head.width = 32
     for changes in (small, _SMALL[config.system]):
         set_fields(config, changes)
     return config

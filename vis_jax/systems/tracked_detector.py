@@ -25,8 +25,9 @@ from vis_jax.systems.system import Init, Loss, System, window_of
 from vis_jax.trackers import TRACKERS, Build
 from vis_jax.typing import Array, Float, Float32
 
-# Regions up to twice as long read the finest level; cells of their mean.
-_FINEST_SIDE, _POOL_SIDE, _POOL_SAMPLES = 112.0, 3, 2
+# Regions up to twice as long read the finest level; points of a cell per axis; cells of
+# the mean of a region.
+_FINEST_SIDE, _POOL_SAMPLES, _MEAN_SIDE = 112.0, 2, 3
 
 
 class Shapes(NamedTuple):
@@ -119,13 +120,14 @@ def make_system(
     return System(init or detector.init, loss, start, step, window_of(test))
 
 
-def looks_in(
+def pool_in(
     boxes: Float32[Array, "T N 4"],
     levels: tuple[Float[Array, "T _ _ D"], ...],
     *,
     finest: int,
-) -> Float32[Array, "T N D"]:
-    """The mean of the features in boxes, of unit length.
+    side: int,
+) -> Float[Array, "T N S S D"]:
+    """The features in boxes.
 
     Each box reads the level of its size, as regions of Mask R-CNN do.
 
@@ -133,23 +135,34 @@ def looks_in(
       boxes: in pixels.
       levels: of the pyramid, finest first.
       finest: number of the first one; its stride is 2 ** finest.
+      side: S, cells of a box per axis.
     """
 
     def one(
         levels: tuple[Array, ...], boxes: Float32[Array, "N 4"]
-    ) -> Float32[Array, "N D"]:
-        pooled = pyramid_roi_align(
+    ) -> Float[Array, "N S S D"]:
+        return pyramid_roi_align(
             levels,
             boxes,
             roi_levels(boxes, levels=len(levels), finest=_FINEST_SIDE),
             scales=tuple(2.0**-n for n in range(finest, finest + len(levels))),
-            size=(_POOL_SIDE, _POOL_SIDE),
+            size=(side, side),
             samples=_POOL_SAMPLES,
             convention=ALIGNED,
         )
-        return pooled.astype(jnp.float32).mean(axis=(1, 2))
 
-    looks = jax.vmap(one)(levels, boxes)
+    return jax.vmap(one)(levels, boxes)
+
+
+def looks_in(
+    boxes: Float32[Array, "T N 4"],
+    levels: tuple[Float[Array, "T _ _ D"], ...],
+    *,
+    finest: int,
+) -> Float32[Array, "T N D"]:
+    """The mean of the features in boxes, of unit length; see `pool_in`."""
+    pooled = pool_in(boxes, levels, finest=finest, side=_MEAN_SIDE)
+    looks = pooled.astype(jnp.float32).mean(axis=(2, 3))
     length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
     return looks / jnp.maximum(length, 1e-6)
 
@@ -189,6 +202,7 @@ def on_canvas(found: Detections, canvas: tuple[int, int]) -> Detections:
 
     return found._replace(
         boxes=real(found.boxes),
+        embeds=real(found.embeds),
         looks=real(found.looks),
         mask_logits=real(found.mask_logits),
         mask_boxes=real(whole),
