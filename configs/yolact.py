@@ -9,9 +9,14 @@ Smoke: the same with --config configs/yolact.py:debug (any CPU)
 
 `backbone` is r50 or r101; `dataset` as for configs/ifr.py. With `dataset=coco` the
 priors, the image size and the suppression are those of YOLACT on COCO, for its released
-weights. The files yolact_r50.py and yolact_r101.py are short for these.
+weights. With `track` the track head of MaskTrack R-CNN learns from pairs of frames on a
+trained YOLACT, which stays as it is: --config.init_from=runs/yolact; then `mask_track`
+links the detections. The files yolact_r50.py and yolact_r101.py are short for these.
 
 Deviation: the paper adds OpenImages to the videos, and divides the rate by 5.
+Deviation: in the paper (table 9), the rule of MaskTrack R-CNN compares descriptions of
+the association network of RGNNVIS, a setting there (`model.graph.decide`); here it has
+its own head. What trains it is not said: updates as for RGNNVIS, of pairs.
 Deviation: YOLACT stretches the images of COCO to 550 x 550, in training, too.
 """
 
@@ -23,10 +28,28 @@ VARIANTS = {"r50": "50", "r101": "101"}
 _CANVAS = (480, 864)
 _EPOCH = 7_468  # frames: four of each of the 1,867 videos that the paper trains on
 
+# Rates of a detector that stays as it is.
+FROZEN = (("(backbone|detector)/.*", 0.0), (".*", 1.0))
+
+
+def add_track_head(config: ConfigDict, *, width: int) -> None:
+    """Makes a recipe of YOLACT one of a track head alone, on a trained YOLACT.
+
+    Args:
+      config: of YOLACT.
+      width: of the embedding.
+    """
+    config.model.track_head = dict(width=width)
+    common.set_fields(config, dict(loss=dict(detector=False)))
+    config.test.tracker = "mask_track"
+    config.init_fresh = ("track_head/.*",)
+    config.optimizer.rates = FROZEN
+
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size, for `backbone`, `dataset` and `frames`."""
+    """The config at its published size; `frames` is 0 for 1, or 2 with `track`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
+    options.frames = options.frames or (2 if options.track else 1)
     classes = common.num_classes(options.dataset)
     config = ConfigDict(dict(system="yolact", compute_dtype="bfloat16"))
     # Frames of 720 x 1280 at 0.475 to 1 of their size, of which a window is seen.
@@ -53,8 +76,14 @@ def full_size(options: ConfigDict) -> ConfigDict:
         config.test.update(
             size=(550, 550), score=0.05, across_classes=False, objects=100
         )
+    if options.track:
+        add_track_head(config, width=1_024)
+        config.num_steps = 150 * (_EPOCH // 4 // config.data.batch_size)
+        config.optimizer.update(learning_rate=2e-4, decay_at=())
     return config
 
 
-recipe = common.recipes(full_size, backbone="r50", dataset="ytvis2019", frames=1)
+recipe = common.recipes(
+    full_size, backbone="r50", dataset="ytvis2019", track=False, frames=0
+)
 get_config = recipe()

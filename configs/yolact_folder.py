@@ -10,7 +10,8 @@ Smoke: python -m vis_jax.main --config configs/yolact_folder.py:debug \\
            configs/ifr_folder.py)
 
 With `--config.init_from` it starts from a run of configs/yolact_shapes.py; the layers
-that name classes are new then, as the classes are others.
+that name classes are new then, as the classes are others. With `track` the track
+head alone is trained, for mask_track, from a run of this recipe without it.
 """
 
 from ml_collections import ConfigDict
@@ -20,10 +21,13 @@ from configs import common, yolact_shapes
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    options = common.parse_arg(arg, steps=2_000, debug=False)
-    config = yolact_shapes.get_config(f"steps={options.steps}")
+    options = common.parse_arg(arg, steps=2_000, track=False, debug=False)
+    config = yolact_shapes.get_config(f"steps={options.steps},track={options.track}")
     config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
-    config.init_fresh = ("detector/(head/class_logits|semantic)/.*",)
+    if options.track:
+        config.data.frame_range = 1_000  # any two frames of a video
+    else:
+        config.init_fresh = ("detector/(head/class_logits|semantic)/.*",)
     config.test.update(
         split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64),
         tracks=300, top=300,

@@ -7,17 +7,21 @@ Run:   python -m vis_jax.main --config configs/yolact_shapes.py \\
 Smoke: the same with --config configs/yolact_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. `--config.test.tracker` of `evaluate` is
-iou, deep_sort or seq; `compare` runs them all on the same detections.
+iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` the
+track head alone is trained, for mask_track, on a trained YOLACT:
+--config.init_from=runs/yolact_shapes.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, yolact
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    options = common.parse_arg(arg, difficulty="easy", steps=3_000, debug=False)
+    options = common.parse_arg(
+        arg, difficulty="easy", steps=3_000, track=False, debug=False
+    )
     config = ConfigDict(dict(system="yolact", num_steps=options.steps))
     config.data = dict(
         name="moving_shapes", frames=1, short_side=(96,), canvas=(96, 160),
@@ -46,4 +50,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         schedule="cosine", decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
     )  # fmt: skip
     config.train = dict(keep=2, image_every=500)
+    if options.track:
+        yolact.add_track_head(config, width=128)
+        # Any two frames of a video.
+        config.data.update(frames=2, frame_range=12, batch_size=8)
     return common.shrink(config) if options.debug else config

@@ -215,7 +215,7 @@ def test_crowds_alone_are_nothing_to_train_on(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["ifr_folder", "mask_track_rcnn_folder", "osmn_folder"]
+    "name", ["ifr_folder", "mask_track_rcnn_folder", "osmn_folder", "rgnn_vis_folder"]
 )
 def test_the_debug_recipe_of_a_folder_does_not_ignore_it(folder, tmp_path, name):
     words = (f"--config=configs/{name}.py:debug", f"--config.data.root={folder}")

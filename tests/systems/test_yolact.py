@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
+from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import (
     Checked,
@@ -14,6 +16,7 @@ from tests.systems.contract import (
     first_batch,
 )
 from vis_jax.losses.multibox import MultiboxLosses, Rule
+from vis_jax.params import flatten, match_rules
 from vis_jax.structures import Clip
 from vis_jax.systems import SYSTEMS, yolact
 from vis_jax.systems.yolact import build, build_model, objects_of
@@ -23,10 +26,17 @@ def _config(changes=None, name="yolact_shapes"):
     return recipe(name, "debug", changes)
 
 
+HEAD = {"model.track_head.width": 8}
+
+
 @functools.cache
 def _checked() -> Checked:
-    """With batch norm; all negatives count, so that every level has a gradient."""
-    return check_system(build, _config({"loss.negatives": 1_000}, "yolact_r50"))
+    """With all parts: batch norm, and a track head that is trained beside.
+
+    All negatives count, so that every level has a gradient.
+    """
+    changes = {"loss.negatives": 1_000, "test.tracker": "mask_track", **HEAD}
+    return check_system(build, _config(changes, "yolact_r50"))
 
 
 @pytest.mark.slow
@@ -60,21 +70,66 @@ def test_updates_bring_the_loss_down():
 
 
 def test_parameters_of_the_published_detector():
-    config = recipe("yolact_r50", None)
-    shapes = jax.eval_shape(
-        build(config).init, jax.random.key(0), first_batch(_config())
-    )
-    counts = {
+    expected = {"backbone": 23_508_032, "detector": 7_370_031}
+    assert _counts(None) == expected
+    # That of MaskTrack R-CNN.
+    assert _counts("track") == {**expected, "track_head": 13_895_680}
+
+
+def _counts(arg) -> dict[str, int]:
+    return {
         part: sum(x.size for x in jax.tree.leaves(tree))
-        for part, tree in shapes["params"].items()
+        for part, tree in _shapes("yolact_r50", arg)["params"].items()
     }
-    assert counts == {"backbone": 23_508_032, "detector": 7_370_031}
+
+
+def _shapes(name, arg) -> dict:
+    init = build(recipe(name, arg)).init
+    return dict(jax.eval_shape(init, jax.random.key(0), first_batch(_config())))
+
+
+@pytest.mark.parametrize("name", ["yolact_r50", "yolact_shapes"])
+def test_the_recipe_of_a_track_head_trains_it_alone_on_pairs(name):
+    run = recipe(name, "track")
+    assert (run.data.frames, run.loss.detector) == (2, False)
+    assert run.test.tracker == "mask_track"
+    assert run.init_fresh == ("track_head/.*",)
+    rates = flatten(match_rules(_shapes(name, "track")["params"], run.optimizer.rates))
+    assert {path.split("/")[0] for path, rate in rates.items() if rate} == {
+        "track_head"
+    }
+
+
+@pytest.mark.slow
+def test_a_track_head_alone_leaves_the_detector_as_it_is():
+    """Weights and statistics: it sees frames as at test time, without dropout."""
+    config = recipe("yolact_r50", "track,debug", {"model.dropout": 0.5})
+    assert config.model.backbone.norm == "batch"
+    system, batch = build(config), first_batch(config)
+    variables = drawn_variables(system, config, 0)
+    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+
+    def loss(params, others, batch):
+        return system.loss({**others, "params": params}, batch, jax.random.key(1))
+
+    run = compiled(jax.value_and_grad(loss, has_aux=True))
+    (value, aux), gradient = run(variables.pop("params"), variables, batch)
+    assert set(aux.terms) == {"track"}
+    np.testing.assert_allclose(aux.terms["track"], value)
+    assert value > 0
+    assert aux.batch_stats == {}
+    reached = {path for path, leaf in flatten(gradient).items() if leaf.any()}
+    assert reached == {
+        f"track_head/{layer}/{leaf}"
+        for layer in ("fc1", "fc2")
+        for leaf in ("kernel", "bias")
+    }
 
 
 @pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
     """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config({"compute_dtype": "bfloat16", "model.dropout": 0.1})
+    config = _config({"compute_dtype": "bfloat16", "model.dropout": 0.1, **HEAD})
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -85,9 +140,10 @@ def test_bfloat16_computes_without_hidden_promotion():
     assert found.mask_logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("tracker", ["deep_sort", "seq"])
+@pytest.mark.parametrize("tracker", ["deep_sort", "seq", "mask_track"])
 def test_other_trackers_link_it(tracker):
-    config = _config({"test.tracker": tracker})
+    head = HEAD if tracker == "mask_track" else {}
+    config = _config({"test.tracker": tracker, **head})
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
@@ -103,8 +159,9 @@ def test_a_tracker_of_embeddings_is_an_error():
         build(config).start(clip)
 
 
-def test_detections_have_the_shapes_of_none():
-    config = _config()
+@pytest.mark.parametrize("changes", [{}, HEAD])
+def test_detections_have_the_shapes_of_none(changes):
+    config = _config(changes)
     detector, batch = SYSTEMS["yolact"].detector(config), first_batch(config)
     variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
 
@@ -138,16 +195,22 @@ def test_objects_are_those_of_every_frame():
 
 
 def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
-    rules = []
+    rules, least = [], []
 
     def ones(*_, rule, **__):
         rules.append(rule)
         return MultiboxLosses(*[jnp.float32(1.0)] * 5)
 
+    def one(*_, **given):
+        least.append(given["least"])
+        return jnp.float32(1.0)
+
     monkeypatch.setattr(yolact, "multibox_losses", ones)
-    weights = dict(box_class=2.0, box=3.0, mask=4.0, semantic=5.0)
+    monkeypatch.setattr(yolact, "pair_loss", one)
+    weights = dict(box_class=2.0, box=3.0, mask=4.0, semantic=5.0, track=6.0)
     rule = dict(positive=0.6, negative=0.3, negatives=4, masks=7)
     changes = {f"loss.{name}": value for name, value in (weights | rule).items()}
+    changes |= {**HEAD, "model.track_head.positive": 0.8}
     config = _config(changes)
     system, batch = build(config), first_batch(config)
     shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
@@ -158,6 +221,7 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     assert float(loss) == sum(weights.values())
     assert set(aux.notes) == {"positives_left_out"}
     assert rules == [Rule(**rule)]
+    assert least == [0.8]
 
 
 def test_settings_reach_the_network():
@@ -190,6 +254,11 @@ def test_settings_reach_the_network():
         ),
         ({"loss.negatives": 0}, "loss.negatives: expected int, at least 1, got 0"),
         ({"test.tracker": "sort"}, "test.tracker: expected one of"),
+        (
+            {"loss.detector": False},
+            "loss.detector: expected True without a track head .*, got False",
+        ),
+        ({"model.track_head.width": -1}, "model.track_head.width: expected int, at"),
     ],
 )
 def test_a_wrong_setting_is_an_error(changes, message):

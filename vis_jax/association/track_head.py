@@ -9,7 +9,7 @@ from typing import Annotated
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vis_jax.settings import Count, Range, section
+from vis_jax.settings import Count, Natural, Range, section
 from vis_jax.typing import Array, DTypeLike, Float, Float32
 
 _NORMAL = nn.initializers.normal(0.01)
@@ -23,6 +23,13 @@ class Settings:
     # IoU with its object from which a region trains the head; 0.5 in the released code,
     # 0.7 in the text. Below 0.5 a region is of use for no head.
     positive: Annotated[float, Range(least=0.5, most=1)] = 0.5
+
+
+@section
+class OptionalSettings(Settings):
+    """`model.track_head` of detectors that can do without."""
+
+    width: Natural = 0  # of the embedding; 0 = no track head
 
 
 class TrackHead(nn.Module):

@@ -1,11 +1,11 @@
-"""Pairs of frames that train MaskTrack R-CNN: a key frame and a reference frame.
+"""Pairs of frames that train a track head: a key frame and a reference frame.
 
 Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4. Letters: B clips, M
 true objects.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.rcnn_targets import Truth
 from vis_jax.structures import Batch
-from vis_jax.typing import Array, Bool, Float32, PRNGKeyArray
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
+
+
+class Roles(NamedTuple):
+    """Frames of each clip."""
+
+    key: Int32[Array, "B"]
+    reference: Int32[Array, "B"]
 
 
 class Pair(NamedTuple):
@@ -26,16 +33,30 @@ class Pair(NamedTuple):
     reference_present: Bool[Array, "B M"]
 
 
-def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
+def draw_roles(rng: PRNGKeyArray, frame_valid: Bool[Array, "B T"]) -> Roles:
     """A random key frame of every clip and another of its frames; the same for T = 1.
 
     The paper draws the roles at random, too.
     """
-    rank = jax.random.uniform(rng, batch.frame_valid.shape)
-    order = jnp.argsort(jnp.where(batch.frame_valid, rank, 2.0), axis=1)
+    rank = jax.random.uniform(rng, frame_valid.shape)
+    order = jnp.argsort(jnp.where(frame_valid, rank, 2.0), axis=1)
     key, other = order[:, 0], order[:, min(1, order.shape[1] - 1)]
+    real = frame_valid[jnp.arange(len(key)), other]
+    return Roles(key, jnp.where(real, other, key))
+
+
+def frames_at(images: Any, frames: Int32[Array, "B"]) -> Any:
+    """One frame of each clip, of arrays whose first axis are the B x T frames."""
+    count = len(frames)
+    return jax.tree.map(
+        lambda x: x.reshape(count, -1, *x.shape[1:])[jnp.arange(count), frames], images
+    )
+
+
+def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
+    """The frames of `draw_roles`, normalised, with their objects."""
+    key, other = draw_roles(rng, batch.frame_valid)
     rows = jnp.arange(len(key))
-    other = jnp.where(batch.frame_valid[rows, other], other, key)
     images = jnp.concatenate([batch.images[rows, key], batch.images[rows, other]])
     pixels = jax.vmap(functools.partial(normalize, style=style))
     sizes = jnp.concatenate([batch.sizes, batch.sizes])

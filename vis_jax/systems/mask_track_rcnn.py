@@ -31,13 +31,12 @@ from vis_jax.detectors.rcnn_losses import (
 )
 from vis_jax.detectors.rcnn_targets import MatchRule, RegionTargets
 from vis_jax.detectors.rpn import RPN, ProposalRule
-from vis_jax.losses.identity import match_loss
+from vis_jax.losses import identity
 from vis_jax.losses.rcnn import region_losses
 from vis_jax.ops.anchors import AnchorGrid
 from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
 from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import box_iou
-from vis_jax.ops.match_logits import match_logits
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
@@ -311,16 +310,16 @@ def track_loss(
     Args:
       least: IoU with its truth from which a region counts.
     """
-    present = pair.reference_present
-    logits = jax.vmap(match_logits)(embeds, reference, present)
-    # Objects have the same slot in both frames; 0 = not in the reference frame.
-    there = jnp.take_along_axis(present, positives.truth, axis=1)
-    targets = jnp.where(there, positives.truth + 1, 0)
     own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
     pairs = (positives.boxes[:, :, None], own[:, :, None])
     overlap = jax.vmap(jax.vmap(box_iou))(*pairs)[..., 0, 0]
-    counted = positives.positive & positives.valid & (overlap >= least)
-    return match_loss(logits, targets, counted)
+    return identity.track_loss(
+        embeds,
+        reference,
+        positives.truth,
+        counted=positives.positive & positives.valid & (overlap >= least),
+        present=pair.reference_present,
+    )
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

@@ -2,21 +2,25 @@
 
 Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019; trained on frames of
 videos as the detector of RGNNVIS, Brissman et al., "Recurrent graph neural networks for
-video instance segmentation", IJCV 2022, section 4.1. It has no track head: trackers get
-no embeddings. Letters: B clips, T frames, I = B T images, M true objects, N objects of
-a frame, P priors.
+video instance segmentation", IJCV 2022, section 4.1. It may have the track head of
+MaskTrack R-CNN, as in table 9 there; else trackers get no embeddings. Letters: B clips,
+T frames, I = B T images, M true objects, N objects of a frame, P priors, E numbers of
+an embedding.
 """
 
 import functools
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vis_jax import backbones
+from vis_jax.association.track_head import OptionalSettings as TrackHeadSettings
+from vis_jax.association.track_head import TrackHead
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import yolact
+from vis_jax.detectors.frame_pair import draw_roles, frames_at
 from vis_jax.detectors.yolact import (
     CODER,
     FINEST,
@@ -29,9 +33,8 @@ from vis_jax.detectors.yolact import (
     find,
     priors_of,
 )
-from vis_jax.losses.multibox import Objects, Rule, YolactOutput, multibox_losses
+from vis_jax.losses.multibox import Rule, YolactOutput, multibox_losses
 from vis_jax.ops.boxes import clip_boxes
-from vis_jax.ops.roi_align import ALIGNED, pyramid_roi_align, roi_levels
 from vis_jax.settings import Count, Fraction, OneOf, Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems import detect_then_track
@@ -40,13 +43,28 @@ from vis_jax.systems.detect_then_track import (
     Detector,
 )
 from vis_jax.systems.system import Dtype, System
-from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
+from vis_jax.systems.track_pairs import Found, pair_loss
+from vis_jax.systems.tracked_detector import (
+    Shapes,
+    looks_in,
+    make_detector,
+    make_system,
+    objects_of,
+    on_canvas,
+    pool_in,
+)
 from vis_jax.trackers import TRACKERS
-from vis_jax.typing import Array, Bool, Float32, Int32
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 _CANDIDATES = 200  # priors of a class that take part in the suppression
-# Regions up to twice as long read the finest level; cells of their mean.
-_FINEST_SIDE, _POOL_SIDE, _POOL_SAMPLES = 112.0, 3, 2
+_TRACK_SIDE = 7  # cells of a region that the track head sees, as in MaskTrack R-CNN
+
+
+@section
+class ModelSettings(yolact.Settings):
+    """`model`."""
+
+    track_head: TrackHeadSettings = TrackHeadSettings()
 
 
 @section
@@ -61,6 +79,10 @@ class LossSettings:
     negative: Fraction = 0.4  # IoU below which a prior is background
     negatives: Count = 3  # hard negatives for each positive
     masks: Count = 100  # most positives of an image whose masks are trained
+    track: Weight = 1.0  # which object of another frame a region is, if there is a head
+    # Train the detector; False: it sees frames as at test time, and the track head
+    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    detector: bool = True
 
     def __post_init__(self):
         if self.negative > self.positive:
@@ -85,15 +107,24 @@ class Settings:
     """All that this system reads of a config."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
-    model: yolact.Settings = yolact.Settings()
+    model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
 
 
+class Said(NamedTuple):
+    """What the network says of images."""
+
+    levels: Levels
+    out: YolactOutput
+    priors: Float32[Array, "P 4"]  # in pixels
+
+
 class Model(nn.Module):
-    """Backbone and detector.
+    """Backbone, detector and track head.
 
     Attributes:
+      track_head: None: there are no embeddings.
       priors: see their settings.
       rule: how priors become objects.
       style: of the pixels, see `normalize`.
@@ -101,6 +132,7 @@ class Model(nn.Module):
 
     backbone: nn.Module
     detector: nn.Module
+    track_head: nn.Module | None
     priors: yolact.PriorSettings
     rule: FindRule
     style: str
@@ -126,15 +158,24 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> tuple[YolactOutput, Float32[Array, "P 4"]]:
-        """What is said of images, and the priors in pixels."""
+    ) -> Said:
+        """What is said of images."""
         levels = self.features(images, train, valid)
-        return self.detector(levels), priors_of(levels, self.priors)
+        return Said(levels, self.detector(levels), priors_of(levels, self.priors))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
         del size
-        return self.say(images, False)
+        said = self.say(images, False)
+        return said, self.embed(said.levels, jnp.zeros((len(images), 1, 4)))
+
+    def embed(
+        self, levels: Levels, boxes: Float32[Array, "I R 4"]
+    ) -> Float32[Array, "I R E"]:
+        """What regions are compared by, from the features in them."""
+        if self.track_head is None:
+            return jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
+        return self.track_head(pool_in(boxes, levels, finest=FINEST, side=_TRACK_SIDE))
 
     def find(self, levels: Levels, size: Int32[Array, "2"]) -> Detections:
         """Objects of frames of one size, with masks over the canvas."""
@@ -148,48 +189,26 @@ class Model(nn.Module):
         masks = jax.vmap(crop)(logits, found.boxes)
         boxes = clip_boxes(found.boxes, size)
         appearance = self.describe(levels, boxes)
-        whole = jnp.array([0, 0, *canvas[::-1]], jnp.float32)
-        whole = jnp.broadcast_to(whole.reshape(1, 1, 4), boxes.shape)
-
-        def real(x: Array) -> Array:
-            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
-            return jnp.where(valid, x, jnp.zeros_like(x))
-
-        return Detections(
-            boxes=real(boxes),
-            scores=found.scores,
-            labels=found.labels,
-            valid=found.valid,
-            embeds=appearance.embeds,
-            looks=real(appearance.looks),
-            mask_logits=real(masks),
-            mask_boxes=real(whole),
+        return on_canvas(
+            Detections(
+                boxes=boxes,
+                scores=found.scores,
+                labels=found.labels,
+                valid=found.valid,
+                embeds=appearance.embeds,
+                looks=appearance.looks,
+                mask_logits=masks,
+            ),
+            canvas,
         )
 
     def describe(self, levels: Levels, boxes: Float32[Array, "T N 4"]) -> Appearance:
-        """The mean of the features in boxes, of unit length; there are no embeddings.
+        """Embeddings, and the mean of the features in boxes.
 
         Each box reads the level of its size, as regions of Mask R-CNN do.
         """
-
-        def one(
-            levels: tuple[Array, ...], boxes: Float32[Array, "N 4"]
-        ) -> Float32[Array, "N D"]:
-            pooled = pyramid_roi_align(
-                levels,
-                boxes,
-                roi_levels(boxes, levels=len(levels), finest=_FINEST_SIDE),
-                scales=tuple(2.0**-n for n in range(FINEST, FINEST + len(levels))),
-                size=(_POOL_SIDE, _POOL_SIDE),
-                samples=_POOL_SAMPLES,
-                convention=ALIGNED,
-            )
-            return pooled.astype(jnp.float32).mean(axis=(1, 2))
-
-        looks = jax.vmap(one)(levels, boxes)
-        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
-        embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
-        return Appearance(embeds, looks / jnp.maximum(length, 1e-6))
+        looks = looks_in(boxes, levels, finest=FINEST)
+        return Appearance(self.embed(levels, boxes), looks)
 
 
 def build(settings: Settings) -> System:
@@ -200,7 +219,9 @@ def build(settings: Settings) -> System:
     """
     model = build_model(settings)
     detector = _detector(model, settings)
-    loss = functools.partial(stage_one_loss, model, settings.loss)
+    loss = functools.partial(
+        pair_and_frame_loss, model, settings.loss, settings.model.track_head.positive
+    )
     return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
@@ -216,11 +237,13 @@ def build_model(settings: Settings) -> Model:
       ValueError: settings do not fit each other.
     """
     model, test = settings.model, settings.test
-    _check(model, test)
+    _check(settings)
     dtype = jnp.dtype(settings.compute_dtype)
+    width = model.track_head.width
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
         detector=build_modules(model, dtype),
+        track_head=TrackHead(width, dtype) if width else None,
         priors=model.priors,
         rule=FindRule(
             test.score, test.nms, _CANDIDATES, test.objects, test.across_classes
@@ -229,9 +252,9 @@ def build_model(settings: Settings) -> Model:
     )
 
 
-def _check(model: yolact.Settings, test: TestSettings) -> None:
-    """Raises ValueError unless detections of known classes can be as many as asked."""
-    classes = model.num_classes
+def _check(settings: Settings) -> None:
+    """Raises ValueError unless there are classes, enough candidates and a loss."""
+    test, classes = settings.test, settings.model.num_classes
     if classes < 1:
         raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
     most = _CANDIDATES * (1 if test.across_classes else classes)
@@ -241,33 +264,82 @@ def _check(model: yolact.Settings, test: TestSettings) -> None:
             f" candidates{'' if test.across_classes else ' of each class'}, got"
             f" {test.objects}"
         )
+    if not (settings.loss.detector or settings.model.track_head.width):
+        raise ValueError(
+            "loss.detector: expected True without a track head (model.track_head.width"
+            " 0), got False"
+        )
 
 
-def stage_one_loss(
-    model: Model, settings: LossSettings, variables: dict, batch: Batch, rng
+def pair_and_frame_loss(
+    model: Model,
+    settings: LossSettings,
+    least: float,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of all frames of the clips, each an image by itself."""
+    """The loss of the frames of the clips, and of pairs of them if there is a head.
+
+    Args:
+      model: the network.
+      settings: `loss`.
+      least: IoU with its object from which a region trains the track head.
+      variables, batch, rng: see `System.loss`.
+    """
     drop_rng, mask_rng = jax.random.split(rng)
+    said, stats = _say(model, variables, batch, drop_rng, train=settings.detector)
+    terms: dict[str, Array] = {}
+    notes: dict[str, Array] = {}
+    if settings.detector:
+        terms, notes = _frame_terms(settings, said, batch, mask_rng)
+    if model.track_head is not None:
+        # Another key than those above, which models without a head have, too.
+        roles = draw_roles(jax.random.fold_in(rng, 2), batch.frame_valid)
+        found = _find(model, frames_at(said.out, roles.key), said.priors, batch.sizes)
+
+        def embed(levels: Levels, boxes: Float32[Array, "B R 4"], /) -> Array:
+            embeds = model.apply(variables, levels, boxes, method=Model.embed)
+            return cast(Array, embeds)
+
+        pairs = pair_loss(embed, said.levels, found, batch, roles=roles, least=least)
+        terms["track"] = settings.track * pairs
+    loss = sum(terms.values(), start=jnp.float32(0.0))
+    return loss, LossAux(terms, stats, notes)
+
+
+def _say(
+    model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray, *, train: bool
+) -> tuple[Said, dict]:
+    """What is said of all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
-    image_valid = batch.frame_valid.reshape(-1)
+    if not train:
+        said = model.apply(variables, images, False, method=Model.say)
+        return jax.lax.stop_gradient(cast(Said, said)), {}
     said, updates = model.apply(
         variables,
         images,
         True,
-        image_valid,
+        batch.frame_valid.reshape(-1),
         method=Model.say,
-        rngs={"dropout": drop_rng},
+        rngs={"dropout": rng},
         mutable=["batch_stats"],
     )
-    out, priors = cast(tuple[YolactOutput, Array], said)
+    return cast(Said, said), dict(updates.get("batch_stats", {}))
+
+
+def _frame_terms(
+    settings: LossSettings, said: Said, batch: Batch, rng: PRNGKeyArray
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Terms of the detector, each frame an image by itself, and what is logged."""
     found = multibox_losses(
-        mask_rng,
-        out,
+        rng,
+        said.out,
         objects_of(batch),
-        image_valid=image_valid,
-        priors=priors,
+        image_valid=batch.frame_valid.reshape(-1),
+        priors=said.priors,
         coder=CODER,
         rule=Rule(
             settings.positive, settings.negative, settings.negatives, settings.masks
@@ -279,29 +351,22 @@ def stage_one_loss(
         "mask": settings.mask * found.masks,
         "semantic": settings.semantic * found.semantic,
     }
-    stats = dict(updates.get("batch_stats", {}))
-    notes = {"positives_left_out": found.left_out}
-    loss = sum(terms.values(), start=jnp.float32(0.0))
-    return loss, LossAux(terms, stats, notes)
+    return terms, {"positives_left_out": found.left_out}
 
 
-def objects_of(batch: Batch) -> Objects:
-    """The true objects of every frame, [I, M]; the data have no crowds."""
+def _find(
+    model: Model,
+    out: YolactOutput,
+    priors: Float32[Array, "P 4"],
+    sizes: Int32[Array, "B 2"],
+) -> Found:
+    """The objects of one frame of each clip, as at test time."""
 
-    def frames(x: Array) -> Array:
-        return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+    def one(out: YolactOutput, size: Int32[Array, "2"]) -> Found:
+        found = find(out, priors, size, rule=model.rule)
+        return Found(clip_boxes(found.boxes, size), found.valid)
 
-    present = batch.present & batch.instance_valid[..., None]
-    present &= batch.frame_valid[:, None]
-    labels = jnp.broadcast_to(batch.labels[..., None], present.shape)
-    valid = frames(present)
-    return Objects(
-        boxes=frames(batch.boxes),
-        labels=frames(labels),
-        masks=frames(batch.masks),
-        valid=valid,
-        crowd=jnp.zeros_like(valid),
-    )
+    return jax.vmap(one)(out, sizes)
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
@@ -309,7 +374,7 @@ def _detector(model: Model, settings: Settings) -> Detector:
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
-        embeds=0,
+        embeds=settings.model.track_head.width,
         looks=settings.model.fpn.dim,
         mask=(1, 1),
         covers=True,

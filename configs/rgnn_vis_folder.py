@@ -1,0 +1,32 @@
+"""RGNNVIS, small, on a folder of videos. Results: docs/results.md#rgnnvis.
+
+Run:   python -m vis_jax.main --config configs/yolact_folder.py \\
+           --workdir runs/yolact --config.data.root=/data/videos \\
+           --config.data.held_out='("dog","boat")'
+       python -m vis_jax.main --config configs/rgnn_vis_folder.py \\
+           --workdir runs/rgnn_vis --config.init_from=runs/yolact \\
+           --config.data.root=/data/videos --config.data.held_out='("dog","boat")'
+Smoke: python -m vis_jax.main --config configs/rgnn_vis_folder.py:debug \\
+           --workdir runs/debug (any CPU, on moving shapes; on a folder as that of
+           configs/ifr_folder.py)
+
+It starts from a YOLACT that configs/yolact_folder.py has trained on the same folder,
+and leaves it as it is. `plus` is RGNNVIS++; `preset` as for configs/rgnn_vis.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, rgnn_vis_shapes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(
+        arg, steps=1_000, plus=False, preset="chosen", debug=False
+    )
+    chosen = f"steps={options.steps},plus={options.plus},preset={options.preset}"
+    config = rgnn_vis_shapes.get_config(chosen)
+    config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
+    config.test.update(split="train", videos=0, long_side=192, chunk=8)
+    config.model.num_classes = 0  # as many as the folder has categories
+    return common.shrink(config) if options.debug else config
