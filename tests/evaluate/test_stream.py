@@ -27,6 +27,7 @@ SIDE, FRAMES = 64, 6
 
 # Online systems: as many detections and tracks as there can be, and the whole video.
 ONLINE = {
+    "condinst": {"score": 0.0},
     "mask_track_rcnn": {"score": 0.0},
     "rgnn_vis": {"score": 0.0, "match": 0.02, "start": 0.02, "mode": "video"},
     "yolact": {"score": 0.0},
@@ -77,7 +78,8 @@ def test_the_length_of_a_clip_changes_nothing(name):
             assert ours.frame == theirs.frame
             np.testing.assert_array_equal(ours.ids, theirs.ids)
             # Masks of an untrained network: pixels at the threshold may round.
-            assert (ours.masks != theirs.masks).mean() < 1e-3
+            differ = np.count_nonzero(ours.masks != theirs.masks)
+            assert differ <= 1e-3 * ours.masks.size
         found = collect(clips, 10, FRAMES, (SIDE, SIDE))
         np.testing.assert_array_equal(found.track_ids, final.track_ids)
         np.testing.assert_array_equal(found.labels, final.labels)
