@@ -46,7 +46,7 @@ _RELEASED = dict(
     ),
     loss=dict(
         match_threshold=0.1192, start_threshold=0.1192, duplicates=True,
-        birth_frame=False, normalised=False, whole_clip=True,
+        late_classes=False, birth_frame=False, normalised=False, whole_clip=True,
     ),
     test=dict(match=0.1192, start=0.1192),
 )  # fmt: skip

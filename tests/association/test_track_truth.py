@@ -8,6 +8,7 @@ from vis_jax.association.track_truth import (
     Identities,
     class_targets,
     identities,
+    known_objects,
     match_targets,
     object_slots,
     primary_objects,
@@ -21,6 +22,7 @@ primary = compiled(primary_objects, static_argnames="threshold")
 identify = compiled(identities)
 matches, starts = compiled(match_targets), compiled(start_targets)
 of_classes = compiled(class_targets, static_argnames="duplicates")
+know = compiled(known_objects, static_argnames="late")
 scored = compiled(scored_tracks, static_argnames="birth_frame")
 slots_of = compiled(object_slots, static_argnames=("objects", "whole_clip"))
 
@@ -106,10 +108,25 @@ def test_two_detections_of_one_object_and_a_duplicate_track():
         starts(tracks, objects), [[True, False], [False, False], [False, False]]
     )
     labels = np.array([4], np.int32)
-    plain = of_classes(tracks, labels, duplicates=False)
+    known = np.ones(1, bool)
+    plain = of_classes(tracks, labels, known=known, duplicates=False)
     np.testing.assert_array_equal(plain, [5, 0, 0, 0])
-    released = of_classes(tracks, labels, duplicates=True)
+    released = of_classes(tracks, labels, known=known, duplicates=True)
     np.testing.assert_array_equal(released, [5, 0, 5, 0])
+
+
+def test_the_released_code_knows_the_objects_of_the_first_frame():
+    present = np.array([[True, False], [False, True], [False, False]])
+    np.testing.assert_array_equal(know(present, late=True), [True] * 3)
+    np.testing.assert_array_equal(know(present, late=False), [True, False, False])
+
+
+def test_tracks_of_unknown_objects_are_background():
+    owned = np.array([2, 1, 0, 3], np.int32)
+    tracks = Identities(owned, owned, np.arange(4, dtype=np.int32))
+    labels, known = np.array([4, 6, 0], np.int32), np.array([True, False, True])
+    found = of_classes(tracks, labels, known=known, duplicates=False)
+    np.testing.assert_array_equal(found, [0, 5, 0, 1])
 
 
 def test_an_object_that_no_track_was_opened_for_is_to_be_opened_later():

@@ -13,7 +13,7 @@ from tests.systems.contract import (
     first_batch,
 )
 from vis_jax.params import flatten
-from vis_jax.systems import SYSTEMS
+from vis_jax.systems import SYSTEMS, rgnn_loss
 from vis_jax.systems.rgnn_vis import build
 
 # Every row of table 3 that changes the network, and what the released code has.
@@ -114,6 +114,39 @@ def _same_or_drawn(known, path, shape, drawn):
     if name in known and known[name].shape == shape.shape:
         return known[name]
     return drawn.normal(0, 0.1, shape.shape).astype(np.float32)
+
+
+# Functions of the loss and the setting that each has to be given.
+LOSS_SWITCHES = {
+    "known_objects": ("late", "late_classes"),
+    "class_targets": ("duplicates", "duplicates"),
+    "scored_tracks": ("birth_frame", "birth_frame"),
+    "frame_weights": ("normalised", "normalised"),
+    "object_slots": ("whole_clip", "whole_clip"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["chosen", "released"])
+def test_the_switches_of_the_loss_arrive(preset, monkeypatch):
+    config = recipe("rgnn_vis_shapes", f"preset={preset},debug")
+    system, batch, given = build(config), first_batch(config), {}
+    for name, (argument, field) in LOSS_SWITCHES.items():
+        whole = getattr(rgnn_loss, name)
+
+        def watched(*args, whole=whole, argument=argument, field=field, **switches):
+            given[field] = switches[argument]
+            return whole(*args, **switches)
+
+        monkeypatch.setattr(rgnn_loss, name, watched)
+    key = jax.random.key(0)
+    variables = dict(jax.eval_shape(system.init, key, batch))
+    jax.eval_shape(system.loss, variables, batch, key)
+    assert given == {field: getattr(config.loss, field) for field in given}
+    assert len(given) == len(LOSS_SWITCHES)
+    released = {field: field in ("duplicates", "whole_clip") for field in given}
+    chosen = {field: not value for field, value in released.items()}
+    assert given == {"released": released, "chosen": chosen}[preset]
 
 
 @pytest.mark.parametrize(

@@ -118,20 +118,35 @@ def start_targets(
     return (objects > 0) & ~match_targets(tracks, objects).any(axis=1)
 
 
+def known_objects(present: Bool[Array, "G L"], *, late: bool) -> Bool[Array, "G"]:
+    """Objects whose class is learned.
+
+    Args:
+      present: frames that show each object.
+      late: all of them; False: those of the first frame, as in the released code.
+    """
+    return jnp.ones_like(present[:, 0]) if late else present[:, 0]
+
+
 def class_targets(
-    tracks: Identities, labels: Int32[Array, "G"], *, duplicates: bool
+    tracks: Identities,
+    labels: Int32[Array, "G"],
+    *,
+    known: Bool[Array, "G"],
+    duplicates: bool,
 ) -> Int32[Array, "M"]:
     """The class of every track, 0 for the background.
 
     Args:
       tracks: see the type.
       labels: of the objects, 0 .. K - 1; class 1 of the network is label 0.
+      known: tracks of all other objects are background, too.
       duplicates: later tracks of an object have its class, as in the released code;
         False: they are background, as in the paper.
     """
     objects = tracks.objects if duplicates else tracks.owned
-    classes = labels[jnp.maximum(objects - 1, 0)] + 1
-    return jnp.where(objects > 0, classes, 0)
+    index = jnp.maximum(objects - 1, 0)
+    return jnp.where((objects > 0) & known[index], labels[index] + 1, 0)
 
 
 def scored_tracks(

@@ -17,6 +17,7 @@ from vis_jax.association.track_truth import (
     Identities,
     class_targets,
     identities,
+    known_objects,
     match_targets,
     object_slots,
     primary_objects,
@@ -55,9 +56,12 @@ class LossSettings:
     match_threshold: _Open = 0.1192
     start_threshold: _Open = 0.1269
     iou: _Iou = 0.5  # above which a detection is an object
-    # The four switches of the released code. A second track of an object has its class,
+    # The five switches of the released code. A second track of an object has its class,
     # or else that of the background.
     duplicates: bool = False
+    # Objects that the first frame does not show have their class, too; False: that of
+    # the background, by a slip of the released code in how it cuts clips.
+    late_classes: bool = True
     birth_frame: bool = True  # the class counts in the frame in which a track begins
     normalised: bool = True  # weights of the frames for the class sum to 1
     # Masks of all frames are learned by the tracks of the last but one.
@@ -158,9 +162,10 @@ def clip_sums(
     )
     tracks = identities(linked.born, linked.chosen, objects)
     match, start = _decision_sums(model, linked, frames, tracks, objects)
+    known = known_objects(clip.present, late=settings.late_classes)
     score = score_loss(
         linked.class_logits,
-        class_targets(tracks, clip.labels, duplicates=settings.duplicates),
+        class_targets(tracks, clip.labels, known=known, duplicates=settings.duplicates),
         scored=scored_tracks(linked.status, tracks, birth_frame=settings.birth_frame),
         weights=frame_weights(clip.frame_valid, normalised=settings.normalised),
     )

@@ -1,0 +1,56 @@
+"""Runs of systems with batch norm, stopped and started again."""
+
+import functools
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipeline.datasets import make_dataset
+from data_pipeline.numpy_pipeline import train_batches
+from tests.recipes import recipe
+from tests.training.toy_run import Recorder
+from vis_jax.params import flatten
+from vis_jax.systems import SYSTEMS
+from vis_jax.training.loop import train
+
+NORM = {"model.backbone.norm": "batch", "num_steps": 3, "train.checkpoint_every": 3}
+# Everything is a detection, so that there is something to link.
+FREE = {"test.score": 0.0, "test.match": 0.02, "test.start": 0.02}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes", "moves"),
+    [("yolact_shapes", {}, True), ("rgnn_vis_shapes", FREE, False)],
+)
+def test_a_resumed_run_ends_with_the_same_bits(name, changes, moves, tmp_path):
+    """Also of the statistics; those of a detector that is not trained never move."""
+    run = recipe(name, "debug", {**NORM, **changes})
+    system, dataset = SYSTEMS[run.system].build(run), make_dataset(run.data)
+
+    def batches(start, stop_at=None):
+        drawn = train_batches(dataset, run.data, seed=run.seed, start_step=start)
+        for number, batch in enumerate(drawn, start):
+            if number == stop_at:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    def trained(workdir, batches):
+        recorder = Recorder()
+        state = train(run, system, batches, str(tmp_path / workdir), writer=recorder)
+        return jax.device_get((state.variables, state.opt_state)), recorder.losses
+
+    whole, losses = trained("whole", batches)
+    with pytest.raises(SystemExit):
+        trained("broken", functools.partial(batches, stop_at=1))
+    again, resumed = trained("broken", batches)
+    assert 1 not in resumed and set(resumed) < set(losses)
+    assert resumed.items() <= losses.items()
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    stats = flatten(whole[0]["batch_stats"])
+    assert stats
+    for path, value in stats.items():
+        still = np.all(value == (0.0 if path.endswith("mean") else 1.0))
+        assert still != moves, path
