@@ -23,6 +23,7 @@ ANNOTATIONS = (
     "JPEGImages/instances.json",
     "instances.json",
     "annotations.json",
+    "annotations/instances_default.json",  # CVAT's name where a task has no splits
 )
 _IMAGES = (
     "{split}/JPEGImages",
@@ -32,6 +33,7 @@ _IMAGES = (
     "images/{split}",
     "JPEGImages",
     "images",
+    "images/default",
     "",
 )
 

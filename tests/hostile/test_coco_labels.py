@@ -35,8 +35,9 @@ def write_coco(folder, names, *, file="annotations.json", **changes):
     return content
 
 
-def test_identities_in_attributes(tmp_path):
-    """As CVAT exports 'COCO 1.0'."""
+@pytest.mark.parametrize("split", ["default", "train"])
+def test_identities_in_attributes(tmp_path, split):
+    """As CVAT exports 'COCO 1.0', where the name 'default' is that of no split."""
     names = [f"frame_{t:06d}.PNG" for t in range(4)]
     write_frames(tmp_path / "in/images/default", names)
     file = "annotations/instances_default.json"
@@ -49,7 +50,7 @@ def test_identities_in_attributes(tmp_path):
         rows += [here, here | other]
     content["annotations"] = rows
     (tmp_path / "in" / file).write_text(json.dumps(content))
-    data = prepared(tmp_path, "default")
+    data = prepared(tmp_path, split)
     assert masks_of(data).shape == (2, 4, HEIGHT, WIDTH)
     assert hits(data) == 1
 
