@@ -2,9 +2,10 @@
 
 Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHON]
      python -m benchmarks.bench_inference --systems mask_track_rcnn --videos 1 4
+     python -m benchmarks.bench_inference --systems yolact rgnn_vis --size 480 864
 
-The peer is Mask2Former of Hugging Face transformers; for MaskTrack R-CNN it is Mask
-R-CNN of torchvision with as many proposals and detections. Both read `--frames` frames
+The peer is Mask2Former of Hugging Face transformers; for the systems that detect boxes
+it is Mask R-CNN of torchvision with as many detections. Both read `--frames` frames
 of each of `--videos` videos that lie on the device, at the same size, with random
 weights; the peer sees them as images of a batch. Mask2Former returns classes and masks
 at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take turns,
@@ -15,6 +16,8 @@ The peer needs torch, and transformers and scipy or torchvision.
 import argparse
 import importlib
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from vis_jax.commands import parts
 from vis_jax.commands.run_settings import read_run
 from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.structures import Clip, Predictions
+from vis_jax.systems.system import Render
 from vis_jax.training.dry_run import batch_shapes
 
 # Networks of the peer.
@@ -32,16 +36,32 @@ PEERS = {
     "ifr": "mask2former",
     "mask2former_vis": "mask2former",
     "mask_track_rcnn": "mask_rcnn",
+    "yolact": "mask_rcnn",
+    "rgnn_vis": "mask_rcnn",
+}
+# Random weights are sure of nothing: with these there are as many detections and
+# tracks as there can be, in ours and in the peer.
+SURE_OF_NOTHING = {
+    "mask_track_rcnn": dict(score=0.0),
+    "yolact": dict(score=0.0),
+    "rgnn_vis": dict(score=0.0, match=1e-6, start=1e-6),
 }
 
 
-def make_forward(name: str, args: argparse.Namespace, videos: int):
+class Forward(NamedTuple):
+    """One forward pass."""
+
+    call: Callable[[], None]
+    detections: int  # most of a frame
+
+
+def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
     """One forward pass of the system of a config file for some videos, compiled."""
     config = importlib.import_module(f"configs.{name}").get_config().to_dict()
     config["compute_dtype"], config["test"]["chunk"] = args.dtype, args.frames
-    if config["system"] != "ifr":
-        config["test"]["score"] = 0.0  # as many detections as there can be
-    system = parts.build_system(read_run(config))
+    config["test"].update(SURE_OF_NOTHING.get(config["system"], {}))
+    run = read_run(config)
+    system = parts.build_system(run)
     size = (args.size[0], args.size[1])
     shapes = batch_shapes(B=1, T=args.frames, H=size[0], W=size[1], M=1)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -53,6 +73,7 @@ def make_forward(name: str, args: argparse.Namespace, videos: int):
         frame_valid=jnp.ones(shape[:2], bool),
         size=jnp.tile(jnp.asarray([size], jnp.int32), (videos, 1)),
         start=jnp.zeros((videos,), jnp.int32),
+        last=jnp.zeros((videos,), bool),
     )
     one = jax.tree.map(lambda x: x[0], clips)
     states = jax.tree.map(lambda x: jnp.stack([x] * videos), system.start(one))
@@ -62,20 +83,21 @@ def make_forward(name: str, args: argparse.Namespace, videos: int):
 
     def call() -> None:
         _, found = jax.block_until_ready(compiled(*inputs))
-        if found.mask_boxes is not None:
-            enlarge(jax.tree.map(np.asarray, found), size)
+        if PEERS[config["system"]] == "mask_rcnn":
+            enlarge(found, size, system.render)
 
-    return call
+    return Forward(call, getattr(run.test, "objects", 0))
 
 
-def enlarge(found: Predictions, size: tuple[int, int]) -> None:
-    """Masks over boxes at the size of the frame, as the peer returns them."""
+def enlarge(found: Predictions, size: tuple[int, int], render: Render) -> None:
+    """Masks at the size of the frame, as the peer returns them."""
     for video in range(len(found.valid)):
         one = jax.tree.map(lambda x, i=video: x[i], found)
-        keep = np.flatnonzero(one.valid)
-        count = one.mask_logits.shape[1]
-        sizes = Sizes(size, size, size)
-        for _ in frame_masks(one, sizes, keep=keep, count=count, at_once=count):
+        count = one.mask_logits.shape[0]
+        masks = frame_masks(
+            one, Sizes(size, size, size), render, rows=range(count), at_once=count
+        )
+        for _ in masks:
             pass
 
 
@@ -97,13 +119,15 @@ def main() -> None:
         args.backbones, args.systems, args.videos
     ):
         count = videos * args.frames
+        forward = make_forward(f"{system}_{backbone}", args, videos)
         row = compare(
-            make_forward(f"{system}_{backbone}", args, videos),
+            forward.call,
             args,
             what="forward",
             network=PEERS[system],
             backbone=backbone,
             queries=100,
+            detections=forward.detections,
             batch=count,
             instances=0,
         )

@@ -117,9 +117,9 @@ def make_call(settings: dict) -> Callable[[], None]:
 
     Args:
       settings: what (forward, train or deform_attn), network (mask2former or
-        mask_rcnn, forward only), backbone (r50 or swint), queries, size (height and
-        width in pixels), batch (images), instances (of an image, when training), dtype,
-        threads, compile.
+        mask_rcnn, forward only), backbone (r50 or swint), queries, detections (of an
+        image, mask_rcnn only), size (height and width in pixels), batch (images),
+        instances (of an image, when training), dtype, threads, compile.
     """
     import torch
 
@@ -134,7 +134,7 @@ def make_call(settings: dict) -> Callable[[], None]:
 
 
 def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
-    """Mask R-CNN with the numbers of MaskTrack R-CNN: 200 proposals, 10 detections."""
+    """Mask R-CNN with the proposals of MaskTrack R-CNN: 200."""
     import torch
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
@@ -143,7 +143,7 @@ def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
         min_size=min(settings["size"]), max_size=max(settings["size"]),
         rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=200,
         # Random weights are sure of nothing: as many detections as there can be.
-        box_score_thresh=0.0, box_detections_per_img=10,
+        box_score_thresh=0.0, box_detections_per_img=settings["detections"],
     ).to(device).eval()  # fmt: skip
     images = list(torch.rand(settings["batch"], 3, *settings["size"], device=device))
     dtype = getattr(torch, settings["dtype"])

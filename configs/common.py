@@ -202,6 +202,15 @@ _SMALL: dict[str, Mapping] = dict(
         ),
         test=_SMALL_DETECTIONS,
     ),
+    condinst=dict(
+        model=dict(
+            fpn=dict(dim=16),
+            head=dict(convs=1),
+            masks=dict(dim=8, convs=1, channels=4),
+        ),
+        loss=dict(ranges=(16.0, 32.0, 64.0, 128.0), positives=16),
+        test=dict(**_SMALL_DETECTIONS, candidates=20),
+    ),
     yolact=dict(
         data=dict(zoom=None),
         model=_SMALL_YOLACT,

@@ -14,6 +14,7 @@ from vis_jax.params import flatten
 RGB = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.375)}
 BGR = {"pixel_mean": (103.53, 116.28, 123.675), "pixel_std": (1.0, 1.0, 1.0)}
 FIELD = "model.backbone.style"
+STEM = "backbone.bottom_up.stem.conv1.weight"
 
 
 def source(*names, beside=None, file="weights.pkl", **pixels):
@@ -29,7 +30,7 @@ def author(name):
 CASES = [
     ("resnet", source("conv1_w", "res_conv1_bn_s"), "caffe"),
     ("resnet", source("res2_0_branch2a_w"), "caffe"),
-    ("resnet", source("stem.conv1.weight", beside=author("torchvision")), "torch"),
+    ("resnet", source("stem.conv1.weight", beside=author("torchvision")), ""),
     ("resnet", source("conv1.weight", "fc.weight"), "torch"),
     ("resnet", source("conv1.weight", file="resnet50_msra-5891d200.pth"), "caffe"),
     ("resnet", source("conv1.weight"), ""),
@@ -38,10 +39,20 @@ CASES = [
     ("mask_rcnn_detectron2", source("a", **RGB), "torch"),
     (
         "mask_rcnn_detectron2",
-        source("a", beside=author("Detectron2 Model Zoo")),
+        source(STEM, beside=author("Detectron2 Model Zoo")),
+        "",
+    ),
+    (
+        "mask_rcnn_detectron2",
+        source(STEM, **BGR, beside=author("Detectron2 Model Zoo")),
         "caffe",
     ),
-    ("mask_rcnn_detectron2", source("backbone.bottom_up.stem.conv1.weight"), ""),
+    (
+        "mask_rcnn_detectron2",
+        source(STEM, **RGB, beside=author("Detectron2 Model Zoo")),
+        "torch",
+    ),
+    ("mask_rcnn_detectron2", source(STEM), ""),
     ("mask_rcnn_torchvision", source("a"), "torch"),
     ("mask_track_rcnn", source("a"), "torch"),
     (
@@ -57,6 +68,12 @@ CASES = [
     ("mask_track_rcnn", source("a", file="mask_rcnn_r50_caffe_fpn_1x.pth"), "caffe"),
     ("mask2former", source("a"), "torch"),
     ("yolact", source("a"), "torch"),
+    ("condinst", source("a"), "torch"),
+    (
+        "condinst",
+        source("a", beside={"meta": {"config": "dict(depth=50, style='caffe',)"}}),
+        "caffe",
+    ),
     ("mask2former", source("a", **BGR), "caffe"),
     ("huggingface", source("a"), "torch"),
     ("osmn", source("a"), "caffe"),

@@ -12,7 +12,7 @@ from vis_jax.systems import SYSTEMS
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes"]
+    "name", ["ifr_shapes", "mask_track_rcnn_shapes", "osmn_shapes", "condinst_shapes"]
 )
 def test_a_loss_is_blind_to_frames_behind_the_end_of_a_video(name):
     changes = {

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.converters import (
+    condinst,
     huggingface,
     mask2former,
     mask_rcnn,
@@ -48,6 +49,7 @@ _RUNNING_MEAN = "batch_stats/backbone/stem/conv1/norm/mean"
 _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 
 KINDS = {
+    "condinst": Kind(condinst.NAMES, condinst.RULES, ()),
     "mask2former": Kind(
         mask2former.OLD_NAMES,
         [*mask2former.BACKBONE, *mask2former.PIXEL_DECODER, *mask2former.HEADS],

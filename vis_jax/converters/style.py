@@ -110,7 +110,7 @@ def _of_pixels(tensors: Mapping[str, np.ndarray]) -> Style:
 
 def _of_kind(source: Source, kind: str) -> Style:
     names, author = source.tensors, source.beside.get("__author__")
-    if kind == "mask_track_rcnn":
+    if kind in ("condinst", "mask_track_rcnn"):
         return _of_mmdetection(source)
     if kind == "mask_rcnn_torchvision":
         return Style("torch", "torchvision's Mask R-CNN")
@@ -120,19 +120,16 @@ def _of_kind(source: Source, kind: str) -> Style:
         return Style("torch", "Mask2Former's own settings; the file does not say")
     if any(_CAFFE2_NAME.fullmatch(name) for name in names):
         return Style("caffe", "the names of Caffe2")
-    if isinstance(author, str) and author.lower() == "torchvision":
-        return Style("torch", "its author, torchvision")
-    if kind == "mask_rcnn_detectron2" and author == "Detectron2 Model Zoo":
-        return Style("caffe", "its author, Detectron2 Model Zoo")
     if kind == "resnet" and names.keys() & {"fc.weight", "fc.bias"}:
         return Style("torch", "torchvision's classifier")
     if any(_DETECTRON2_NAME.fullmatch(name) for name in names):
+        # The author decides nothing: detectron2's zoo has models of both styles.
         return Style("", f"names of detectron2, author {author!s:.40}, no pixel_std")
     return Style("", "torchvision's names without its classifier, as converted ones")
 
 
 def _of_mmdetection(source: Source) -> Style:
-    """By the text of the config in 'meta'; MaskTrack R-CNN itself is of style torch."""
+    """By the text of the config in 'meta'; the authors' models are of style torch."""
     meta = source.beside.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     match = (

@@ -1,7 +1,8 @@
 """Losses between mask logits and binary masks, taken at points.
 
-Letters: P points. Milletari et al., "V-Net", 2016, in the form of Mask2Former: sums,
-not squared sums, in the denominator, and 1 added above and below.
+Letters: P points. Dice is that of Milletari et al., "V-Net", 2016; `point_dice` and
+`pairwise_dice` have the form of Mask2Former: sums, not squared sums, in the
+denominator, and 1 added above and below.
 """
 
 import jax
@@ -24,6 +25,16 @@ def point_dice(
     probs = jax.nn.sigmoid(logits)
     overlap = 2 * jnp.sum(probs * targets, axis=-1) + 1
     return 1 - overlap / (probs.sum(axis=-1) + targets.sum(axis=-1) + 1)
+
+
+def squared_dice(
+    logits: Float32[Array, "*N P"], targets: Float32[Array, "*N P"]
+) -> Float32[Array, "*N"]:
+    """1 - 2 sum(p g) / (sum(p^2) + sum(g^2) + 1e-5), as in CondInst."""
+    probs = jax.nn.sigmoid(logits)
+    overlap = 2 * jnp.sum(probs * targets, axis=-1)
+    squares = jnp.square(probs).sum(axis=-1) + jnp.square(targets).sum(axis=-1)
+    return 1 - overlap / (squares + 1e-5)
 
 
 def pairwise_bce(

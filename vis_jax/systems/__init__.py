@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
-from vis_jax.systems import ifr, mask_track_rcnn, osmn, rgnn_vis, yolact
+from vis_jax.systems import condinst, ifr, mask_track_rcnn, osmn, rgnn_vis, yolact
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
@@ -78,6 +78,7 @@ def _detector_of_osmn(settings: osmn.Settings) -> Detector:
 
 
 SYSTEMS = {
+    "condinst": SystemEntry(condinst.Settings, condinst.build, condinst.build_detector),
     "ifr": SystemEntry(ifr.Settings, ifr.build),
     "mask_track_rcnn": SystemEntry(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector

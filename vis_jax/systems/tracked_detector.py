@@ -1,12 +1,18 @@
-"""A network that finds objects frame by frame, with any tracker, as a system."""
+"""A network that finds objects frame by frame, with any tracker, as a system.
+
+Letters: B clips, T frames, I = B T images, M true objects, N objects of a frame.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
+from vis_jax.losses.multibox import Objects
+from vis_jax.ops.roi_align import ALIGNED, pyramid_roi_align, roi_levels
 from vis_jax.structures import Batch, Detections
 from vis_jax.systems.detect_then_track import (
     Appearance,
@@ -17,7 +23,10 @@ from vis_jax.systems.detect_then_track import (
 )
 from vis_jax.systems.system import Init, Loss, System, window_of
 from vis_jax.trackers import TRACKERS, Build
-from vis_jax.typing import Array
+from vis_jax.typing import Array, Float, Float32
+
+# Regions up to twice as long read the finest level; cells of their mean.
+_FINEST_SIDE, _POOL_SIDE, _POOL_SAMPLES = 112.0, 3, 2
 
 
 class Shapes(NamedTuple):
@@ -108,3 +117,79 @@ def make_system(
         chunk=test.chunk,
     )
     return System(init or detector.init, loss, start, step, window_of(test))
+
+
+def looks_in(
+    boxes: Float32[Array, "T N 4"],
+    levels: tuple[Float[Array, "T _ _ D"], ...],
+    *,
+    finest: int,
+) -> Float32[Array, "T N D"]:
+    """The mean of the features in boxes, of unit length.
+
+    Each box reads the level of its size, as regions of Mask R-CNN do.
+
+    Args:
+      boxes: in pixels.
+      levels: of the pyramid, finest first.
+      finest: number of the first one; its stride is 2 ** finest.
+    """
+
+    def one(
+        levels: tuple[Array, ...], boxes: Float32[Array, "N 4"]
+    ) -> Float32[Array, "N D"]:
+        pooled = pyramid_roi_align(
+            levels,
+            boxes,
+            roi_levels(boxes, levels=len(levels), finest=_FINEST_SIDE),
+            scales=tuple(2.0**-n for n in range(finest, finest + len(levels))),
+            size=(_POOL_SIDE, _POOL_SIDE),
+            samples=_POOL_SAMPLES,
+            convention=ALIGNED,
+        )
+        return pooled.astype(jnp.float32).mean(axis=(1, 2))
+
+    looks = jax.vmap(one)(levels, boxes)
+    length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
+    return looks / jnp.maximum(length, 1e-6)
+
+
+def objects_of(batch: Batch) -> Objects:
+    """The true objects of every frame, [I, M]; the data have no crowds."""
+
+    def frames(x: Array) -> Array:
+        return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+
+    present = batch.present & batch.instance_valid[..., None]
+    present &= batch.frame_valid[:, None]
+    labels = jnp.broadcast_to(batch.labels[..., None], present.shape)
+    valid = frames(present)
+    return Objects(
+        boxes=frames(batch.boxes),
+        labels=frames(labels),
+        masks=frames(batch.masks),
+        valid=valid,
+        crowd=jnp.zeros_like(valid),
+    )
+
+
+def on_canvas(found: Detections, canvas: tuple[int, int]) -> Detections:
+    """The same detections, whose masks cover the canvas, with zeros as padding.
+
+    Args:
+      found: [T, N]; what padding has does not matter but in scores and labels.
+      canvas: height and width in pixels.
+    """
+    whole = jnp.array([0, 0, *canvas[::-1]], jnp.float32)
+    whole = jnp.broadcast_to(whole.reshape(1, 1, 4), found.boxes.shape)
+
+    def real(x: Array) -> Array:
+        valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
+        return jnp.where(valid, x, jnp.zeros_like(x))
+
+    return found._replace(
+        boxes=real(found.boxes),
+        looks=real(found.looks),
+        mask_logits=real(found.mask_logits),
+        mask_boxes=real(whole),
+    )

@@ -29,9 +29,8 @@ from vis_jax.detectors.yolact import (
     find,
     priors_of,
 )
-from vis_jax.losses.multibox import Objects, Rule, YolactOutput, multibox_losses
+from vis_jax.losses.multibox import Rule, YolactOutput, multibox_losses
 from vis_jax.ops.boxes import clip_boxes
-from vis_jax.ops.roi_align import ALIGNED, pyramid_roi_align, roi_levels
 from vis_jax.settings import Count, Fraction, OneOf, Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems import detect_then_track
@@ -40,13 +39,18 @@ from vis_jax.systems.detect_then_track import (
     Detector,
 )
 from vis_jax.systems.system import Dtype, System
-from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
+from vis_jax.systems.tracked_detector import (
+    Shapes,
+    looks_in,
+    make_detector,
+    make_system,
+    objects_of,
+    on_canvas,
+)
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 _CANDIDATES = 200  # priors of a class that take part in the suppression
-# Regions up to twice as long read the finest level; cells of their mean.
-_FINEST_SIDE, _POOL_SIDE, _POOL_SAMPLES = 112.0, 3, 2
 
 
 @section
@@ -148,22 +152,17 @@ class Model(nn.Module):
         masks = jax.vmap(crop)(logits, found.boxes)
         boxes = clip_boxes(found.boxes, size)
         appearance = self.describe(levels, boxes)
-        whole = jnp.array([0, 0, *canvas[::-1]], jnp.float32)
-        whole = jnp.broadcast_to(whole.reshape(1, 1, 4), boxes.shape)
-
-        def real(x: Array) -> Array:
-            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
-            return jnp.where(valid, x, jnp.zeros_like(x))
-
-        return Detections(
-            boxes=real(boxes),
-            scores=found.scores,
-            labels=found.labels,
-            valid=found.valid,
-            embeds=appearance.embeds,
-            looks=real(appearance.looks),
-            mask_logits=real(masks),
-            mask_boxes=real(whole),
+        return on_canvas(
+            Detections(
+                boxes=boxes,
+                scores=found.scores,
+                labels=found.labels,
+                valid=found.valid,
+                embeds=appearance.embeds,
+                looks=appearance.looks,
+                mask_logits=masks,
+            ),
+            canvas,
         )
 
     def describe(self, levels: Levels, boxes: Float32[Array, "T N 4"]) -> Appearance:
@@ -171,25 +170,9 @@ class Model(nn.Module):
 
         Each box reads the level of its size, as regions of Mask R-CNN do.
         """
-
-        def one(
-            levels: tuple[Array, ...], boxes: Float32[Array, "N 4"]
-        ) -> Float32[Array, "N D"]:
-            pooled = pyramid_roi_align(
-                levels,
-                boxes,
-                roi_levels(boxes, levels=len(levels), finest=_FINEST_SIDE),
-                scales=tuple(2.0**-n for n in range(FINEST, FINEST + len(levels))),
-                size=(_POOL_SIDE, _POOL_SIDE),
-                samples=_POOL_SAMPLES,
-                convention=ALIGNED,
-            )
-            return pooled.astype(jnp.float32).mean(axis=(1, 2))
-
-        looks = jax.vmap(one)(levels, boxes)
-        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
+        looks = looks_in(boxes, levels, finest=FINEST)
         embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
-        return Appearance(embeds, looks / jnp.maximum(length, 1e-6))
+        return Appearance(embeds, looks)
 
 
 def build(settings: Settings) -> System:
@@ -283,25 +266,6 @@ def stage_one_loss(
     notes = {"positives_left_out": found.left_out}
     loss = sum(terms.values(), start=jnp.float32(0.0))
     return loss, LossAux(terms, stats, notes)
-
-
-def objects_of(batch: Batch) -> Objects:
-    """The true objects of every frame, [I, M]; the data have no crowds."""
-
-    def frames(x: Array) -> Array:
-        return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
-
-    present = batch.present & batch.instance_valid[..., None]
-    present &= batch.frame_valid[:, None]
-    labels = jnp.broadcast_to(batch.labels[..., None], present.shape)
-    valid = frames(present)
-    return Objects(
-        boxes=frames(batch.boxes),
-        labels=frames(labels),
-        masks=frames(batch.masks),
-        valid=valid,
-        crowd=jnp.zeros_like(valid),
-    )
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

@@ -1,0 +1,17 @@
+"""CondInst, ResNet-101. Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/condinst_r101.py \\
+           --workdir runs/condinst_r101 --config.data.root=/data/ytvis2019 \\
+           --config.init_from=weights/coco_condinst_r101
+Smoke: the same with --config configs/condinst_r101.py:debug (any CPU)
+
+`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, coco, folder (classes from its file)
+or moving_shapes. `--config.test.tracker=..` links the detections by iou, deep_sort or
+seq.
+
+Deviations: see configs/condinst.py.
+"""
+
+from configs import condinst
+
+get_config = condinst.recipe(backbone="r101")

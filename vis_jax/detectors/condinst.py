@@ -1,0 +1,348 @@
+"""CondInst: FCOS whose locations also predict the filters that make their mask.
+
+Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020. Letters: B
+images, K classes, P locations, Q numbers of a filter, M true objects, N objects, S
+positives whose masks are trained, h w cells of the finest level, C channels there.
+"""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.backbones.fpn import FPN
+from vis_jax.backbones.fpn import Settings as FpnSettings
+from vis_jax.detectors import fcos
+from vis_jax.detectors.fcos import (
+    COARSEST,
+    FINEST,
+    STRIDES,
+    Cells,
+    FCOSHead,
+    Levels,
+    Places,
+    boxes_at,
+    candidates,
+    suppress,
+)
+from vis_jax.layers.conv import Conv
+from vis_jax.losses.fcos import DenseTargets, FcosOutput, positives_of
+from vis_jax.losses.mask import squared_dice
+from vis_jax.losses.multibox import Objects
+from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.boxes import at_least, clip_boxes
+from vis_jax.ops.dynamic_masks import dynamic_masks, num_params
+from vis_jax.settings import Count, section
+from vis_jax.typing import (
+    Array,
+    Bool,
+    DTypeLike,
+    Float,
+    Float32,
+    Int32,
+    PRNGKeyArray,
+)
+
+MASK_STRIDE = STRIDES[0] // 2  # pixels of a cell of masks
+_SUMMED = 3  # finest levels that the mask branch reads
+# PyTorch's own start of convolutions.
+_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+@section
+class MaskSettings:
+    """`model.masks`: the branch whose features the filters of objects read."""
+
+    dim: Count = 128  # channels of the hidden layers
+    convs: Count = 4  # 3x3 convolutions behind the sum of the levels
+    channels: Count = 8  # of its output
+
+
+class CondInstOutput(NamedTuple):
+    """What the network says of images."""
+
+    dense: FcosOutput
+    features: Float32[Array, "*lead h w C"]  # of the mask branch
+
+
+class FindRule(NamedTuple):
+    """How locations become objects.
+
+    Attributes:
+      score_threshold: the best class of a location, times its centreness, must be above
+        this.
+      iou_threshold: of the suppression, which is blind to classes.
+      candidates: the most locations of a level that take part in it.
+      size: objects returned.
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    candidates: int
+    size: int
+
+
+class FoundPlaces(NamedTuple):
+    """Objects of an image, best first; padding has zeros and the label K."""
+
+    chosen: Int32[Array, "*lead N"]  # the location of each
+    boxes: Float32[Array, "*lead N 4"]  # in pixels, within the content
+    scores: Float32[Array, "*lead N"]  # probability of the class times centreness
+    labels: Int32[Array, "*lead N"]
+    valid: Bool[Array, "*lead N"]
+
+
+class MaskLoss(NamedTuple):
+    """Of a batch."""
+
+    loss: Float32[Array, ""]
+    left_out: Float32[Array, ""]  # positives beyond the most
+
+
+class MaskBranch(nn.Module):
+    """Features that all masks of an image share, at the finest level.
+
+    Attributes:
+      dim, convs, channels: see `MaskSettings`.
+    """
+
+    dim: int
+    convs: int
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        levels: Levels,
+        train: bool = False,
+        valid: Bool[Array, "B"] | None = None,
+    ) -> Float32[Array, "B h w C"]:
+        """Sums the finest levels, enlarged, and goes on from there.
+
+        Args:
+          levels: finest first.
+          train, valid: see `BatchNorm`.
+        """
+        conv = functools.partial(
+            Conv, self.dim, 3, norm="batch", kernel_init=_UNIFORM, dtype=self.dtype
+        )
+        refined = [
+            nn.relu(conv(name=f"refine{FINEST + place}")(level, train, valid))
+            for place, level in enumerate(levels[:_SUMMED])
+        ]
+        x = refined[0]
+        for place, level in enumerate(refined[1:], start=1):
+            x = x + aligned_upsample(level, 2**place)
+        for number in range(1, self.convs + 1):
+            x = nn.relu(conv(name=f"conv{number}")(x, train, valid))
+        # Deviation: its bias starts at 0, in PyTorch within 1 / sqrt(dim).
+        output = Conv(
+            self.channels, 1, use_bias=True, kernel_init=_UNIFORM,
+            dtype=self.dtype, name="output",
+        )  # fmt: skip
+        return output(x).astype(jnp.float32)
+
+
+class CondInst(nn.Module):
+    """All behind the backbone; the modules are fields, so that systems may share them.
+
+    What changes the features of a frame by those of others comes before `levels`.
+    """
+
+    fpn: nn.Module
+    head: nn.Module
+    masks: nn.Module
+
+    def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
+        """The pyramid, 'p3' .. 'p7'.
+
+        Args:
+          features: 'res3', 'res4' and 'res5'.
+        """
+        found = self.fpn(features)
+        return tuple(found[name] for name in sorted(found))
+
+    def __call__(
+        self,
+        levels: Levels,
+        train: bool = False,
+        valid: Bool[Array, "B"] | None = None,
+    ) -> CondInstOutput:
+        """What is said of all locations, and the features of masks."""
+        return CondInstOutput(self.head(levels), self.masks(levels, train, valid))
+
+
+def build_modules(
+    fpn: FpnSettings,
+    head: fcos.Settings,
+    masks: MaskSettings,
+    *,
+    classes: int,
+    dtype: DTypeLike,
+    ids: int = 0,
+    id_convs: int = 1,
+) -> CondInst:
+    """The modules behind the backbone.
+
+    Args:
+      fpn, head, masks: of the config.
+      classes: K.
+      dtype: to compute in.
+      ids, id_convs: see `FCOSHead`.
+    """
+    return CondInst(
+        fpn=FPN(**vars(fpn), finest=FINEST, coarsest=COARSEST, dtype=dtype),
+        head=FCOSHead(
+            fpn.dim, head.convs, classes, num_params(masks.channels), ids, id_convs,
+            dtype=dtype,
+        ),
+        masks=MaskBranch(masks.dim, masks.convs, masks.channels, dtype=dtype),
+    )  # fmt: skip
+
+
+def class_scores(out: FcosOutput) -> Float32[Array, "*lead P K"]:
+    """Probabilities of classes times the centreness."""
+    centres = jax.nn.sigmoid(out.centre_logits)
+    return jax.nn.sigmoid(out.class_logits) * centres[..., None]
+
+
+def find(
+    out: FcosOutput,
+    places: Places,
+    size: Int32[Array, "2"],
+    *,
+    cells: Cells,
+    rule: FindRule,
+) -> FoundPlaces:
+    """The objects of one image; a location has one class.
+
+    Args:
+      out: of the image.
+      places: the locations.
+      size: height and width of the content in pixels; boxes beyond it are no objects.
+      cells: of every level.
+      rule: see the type.
+    """
+    scores = class_scores(out)
+    best = scores.max(axis=1)
+    chosen = candidates(best, cells, most=rule.candidates)
+    boxes = boxes_at(places.locations[chosen], out.distances[chosen])
+    boxes = clip_boxes(boxes, size)
+    kept = suppress(
+        boxes,
+        best[chosen],
+        valid=at_least(boxes, 1e-3) & (best[chosen] > rule.score_threshold),
+        iou_threshold=rule.iou_threshold,
+        size=rule.size,
+    )
+    places_kept, valid = chosen[kept.chosen], kept.valid
+    labels = scores[places_kept].argmax(axis=1)
+    return FoundPlaces(
+        jnp.where(valid, places_kept, 0).astype(jnp.int32),
+        jnp.where(valid[:, None], boxes[kept.chosen], 0.0),
+        jnp.where(valid, best[places_kept], 0.0),
+        jnp.where(valid, labels, scores.shape[1]).astype(jnp.int32),
+        valid,
+    )
+
+
+def mask_logits(
+    filters: Float32[Array, "N Q"], features: Float[Array, "h w C"], places: Places
+) -> Float32[Array, "N h2 w2"]:
+    """Masks over the canvas, at twice the resolution of the features.
+
+    Cell i stands for pixel 4 i + 2.
+
+    Args:
+      filters: of each object.
+      features: of the mask branch.
+      places: where each object was found.
+    """
+    logits = dynamic_masks(
+        filters, features, places.locations, places.strides, stride=STRIDES[0]
+    )
+    return aligned_upsample(logits[..., None], STRIDES[0] // MASK_STRIDE)[..., 0]
+
+
+def shown_masks(logits: Float32[Array, "N h w"]) -> Float32[Array, "N h w"]:
+    """Probabilities less a half, so that inside is positive, of the middles of cells.
+
+    The released code enlarges probabilities so that cell i stays at pixel 4 i + 2; the
+    middle of its four pixels is half a pixel before.
+    """
+    probs = jax.nn.sigmoid(logits)
+    back = 0.5 / MASK_STRIDE
+    for axis in (1, 2):
+        first = jax.lax.slice_in_dim(probs, 0, 1, axis=axis)
+        others = jax.lax.slice_in_dim(probs, 0, probs.shape[axis] - 1, axis=axis)
+        before = jnp.concatenate([first, others], axis=axis)
+        probs = (1 - back) * probs + back * before
+    return probs - 0.5
+
+
+def mask_loss(
+    rng: PRNGKeyArray,
+    out: CondInstOutput,
+    objects: Objects,
+    *,
+    targets: DenseTargets,
+    places: Places,
+    image_valid: Bool[Array, "B"],
+    most: int,
+) -> MaskLoss:
+    """Dice loss of the masks of positives, their mean over the batch.
+
+    True masks are read at every fourth pixel. Of more positives in an image than `most`
+    a random subset stands for all.
+
+    Args:
+      rng: key of the choice.
+      out: with leading axis B.
+      objects: with leading axis B.
+      targets: of all locations, with leading axis B.
+      places: the locations of an image.
+      image_valid: False marks images that count for nothing.
+      most: positives of an image.
+    """
+
+    @jax.checkpoint  # The hidden layers of all positives are larger than all else.
+    def one(
+        key: PRNGKeyArray, out: CondInstOutput, objects: Objects, targets: DenseTargets
+    ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+        return _image_mask_loss(key, out, objects, targets, places=places, most=most)
+
+    keys = jax.random.split(rng, len(image_valid))
+    sums, left_out = jax.vmap(one)(keys, out, objects, targets)
+    sums, left_out = (jnp.where(image_valid, x, 0.0).sum() for x in (sums, left_out))
+    return MaskLoss(sums / positives_of(targets.positive, image_valid), left_out)
+
+
+def _image_mask_loss(
+    rng: PRNGKeyArray,
+    out: CondInstOutput,
+    objects: Objects,
+    targets: DenseTargets,
+    *,
+    places: Places,
+    most: int,
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """Sum over the positives of one image, and how many were left out."""
+    draw = jax.random.uniform(rng, targets.positive.shape)
+    rank = jnp.where(targets.positive, draw, -1.0)
+    chosen = jax.lax.top_k(rank, min(most, len(rank)))[1]
+    counted = targets.positive[chosen]
+    at = Places(*(x[chosen] for x in places))
+    logits = mask_logits(out.dense.filters[chosen], out.features, at)
+    first = MASK_STRIDE // 2
+    wanted = objects.masks[:, first::MASK_STRIDE, first::MASK_STRIDE]
+    wanted = wanted[targets.truth[chosen]].astype(jnp.float32)
+    flat = (len(chosen), -1)
+    losses = squared_dice(logits.reshape(flat), wanted.reshape(flat))
+    positives, trained = (
+        x.sum().astype(jnp.float32) for x in (targets.positive, counted)
+    )
+    share = positives / jnp.maximum(trained, 1.0)
+    return jnp.where(counted, losses, 0.0).sum() * share, positives - trained

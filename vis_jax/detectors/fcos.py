@@ -1,0 +1,215 @@
+"""FCOS: class, box, centreness and more of every location of a pyramid.
+
+Tian et al., "FCOS: Fully convolutional one-stage object detection", ICCV 2019. Letters:
+K classes, P locations, finest level first, then row, then column; Q numbers of a
+filter, N objects, D channels.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.conv import Conv
+from vis_jax.losses.fcos import FcosOutput
+from vis_jax.ops.nms import Kept, nms_by_label
+from vis_jax.settings import Count, section
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
+
+FINEST, COARSEST = 3, 7  # levels of the pyramid
+STRIDES = tuple(2**level for level in range(FINEST, COARSEST + 1))
+_PRIOR = 0.01  # probability of every class before training
+_NORMAL = nn.initializers.normal(0.01)
+
+Levels = tuple[Float[Array, "B _ _ D"], ...]
+Cells = tuple[tuple[int, int], ...]  # height and width of every level
+
+
+@section
+class Settings:
+    """`model.head`: what reads the pyramid; all levels share its layers."""
+
+    convs: Count = 4  # 3x3 convolutions before the outputs, for classes and for boxes
+
+
+class Places(NamedTuple):
+    """The locations of all levels."""
+
+    locations: Float32[Array, "*lead P 2"]  # x, y in pixels
+    strides: Int32[Array, "*lead P"]  # of their levels, in pixels
+
+
+class Tower(nn.Module):
+    """Convolutions, each with group norm and ReLU.
+
+    Attributes:
+      dim: channels.
+      convs: how many.
+    """
+
+    dim: int
+    convs: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.layers = [
+            Conv(self.dim, 3, norm="group", kernel_init=_NORMAL, dtype=self.dtype)
+            for _ in range(self.convs)
+        ]
+
+    def __call__(self, x: Float[Array, "B h w _"]) -> Float[Array, "B h w D"]:
+        """The features behind the last layer."""
+        for layer in self.layers:
+            x = nn.relu(layer(x))
+        return x
+
+
+class FCOSHead(nn.Module):
+    """The outputs of every location, with filters for masks.
+
+    The identities of IAI (Zhu et al., "Instance as identity", ECCV 2022) have a tower
+    of their own.
+
+    Attributes:
+      dim: channels of the towers.
+      convs: layers of those of classes and of boxes.
+      classes: K.
+      filters: Q.
+      ids: identities; 0 = none.
+      id_convs: layers of their tower.
+    """
+
+    dim: int
+    convs: int
+    classes: int
+    filters: int
+    ids: int = 0
+    id_convs: int = 1
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        prior = -math.log((1 - _PRIOR) / _PRIOR)
+
+        def output(width: int, bias: float = 0.0) -> Conv:
+            return Conv(
+                width, 3, use_bias=True, kernel_init=_NORMAL,
+                bias_init=nn.initializers.constant(bias), dtype=self.dtype,
+            )  # fmt: skip
+
+        self.class_tower = Tower(self.dim, self.convs, self.dtype)
+        self.box_tower = Tower(self.dim, self.convs, self.dtype)
+        self.class_logits = output(self.classes, prior)
+        self.distances = output(4)
+        self.centre_logits = output(1)
+        self.controller = output(self.filters)
+        if self.ids:
+            self.id_tower = Tower(self.dim, self.id_convs, self.dtype)
+            self.id_logits = output(self.ids, prior)
+        self.scales = [
+            self.param(f"scale{level}", nn.initializers.ones, (1,), jnp.float32)
+            for level in range(FINEST, COARSEST + 1)
+        ]
+
+    def __call__(self, levels: Levels) -> FcosOutput:
+        """What is said of the locations of all levels."""
+        outputs = [
+            self._level(x, scale, stride)
+            for x, scale, stride in zip(levels, self.scales, STRIDES, strict=True)
+        ]
+        return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *outputs)
+
+    def _level(
+        self, x: Float[Array, "B h w D"], scale: Float32[Array, "1"], stride: int
+    ) -> FcosOutput:
+        def flat(x: Float[Array, "B h w _"]) -> Float32[Array, "B hw _"]:
+            return x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1])
+
+        of_class, of_box = self.class_tower(x), self.box_tower(x)
+        distances = flat(self.distances(of_box)) * scale.reshape(1, 1, 1)
+        classes = flat(self.class_logits(of_class))
+        ids = flat(self.id_logits(self.id_tower(x))) if self.ids else classes[..., :0]
+        return FcosOutput(
+            classes,
+            nn.relu(distances) * stride,
+            flat(self.centre_logits(of_box))[..., 0],
+            flat(self.controller(of_box)),
+            ids,
+        )
+
+
+def cells_of(levels: Levels) -> Cells:
+    """Height and width of every level."""
+    return tuple((x.shape[1], x.shape[2]) for x in levels)
+
+
+def places_of(cells: Cells) -> Places:
+    """The middle of every cell: x = stride j + stride // 2, y alike.
+
+    Args:
+      cells: of every level.
+    """
+    locations, strides = [], []
+    for (height, width), stride in zip(cells, STRIDES, strict=True):
+        y, x = jnp.mgrid[:height, :width].reshape(2, -1)
+        middle = jnp.stack([x, y], axis=1) * stride + stride // 2
+        locations.append(middle.astype(jnp.float32))
+        strides.append(jnp.full(height * width, stride, jnp.int32))
+    return Places(jnp.concatenate(locations), jnp.concatenate(strides))
+
+
+def boxes_at(
+    locations: Float32[Array, "*lead 2"], distances: Float32[Array, "*lead 4"]
+) -> Float32[Array, "*lead 4"]:
+    """Corners of boxes by the distances of their sides from locations, in pixels."""
+    return jnp.concatenate(
+        [locations - distances[..., :2], locations + distances[..., 2:]], axis=-1
+    )
+
+
+def candidates(
+    ranks: Float32[Array, "P"], cells: Cells, *, most: int
+) -> Int32[Array, "C"]:
+    """The locations with the highest ranks of each level.
+
+    Args:
+      ranks: of all locations.
+      cells: of every level.
+      most: locations of a level.
+    """
+    chosen, start = [], 0
+    for height, width in cells:
+        count = height * width
+        level = ranks[start : start + count]
+        chosen.append(start + jax.lax.top_k(level, min(most, count))[1])
+        start += count
+    return jnp.concatenate(chosen)
+
+
+def suppress(
+    boxes: Float32[Array, "C 4"],
+    ranks: Float32[Array, "C"],
+    *,
+    valid: Bool[Array, "C"],
+    iou_threshold: float,
+    size: int,
+) -> Kept:
+    """Greedy suppression whatever the class; there may be fewer boxes than `size`.
+
+    Args:
+      boxes, valid, iou_threshold: see `nms_by_label`.
+      ranks: whose order counts.
+      size: how many to return.
+    """
+    count = len(ranks)
+    kept = nms_by_label(
+        boxes,
+        ranks,
+        jnp.zeros(count, jnp.int32),
+        valid=valid,
+        iou_threshold=iou_threshold,
+        size=min(size, count),
+    )
+    missing = max(size - count, 0)
+    return Kept(*(jnp.pad(x, (0, missing)) for x in kept))

@@ -1,0 +1,127 @@
+"""Losses of FCOS on locations.
+
+Tian et al., "FCOS: Fully convolutional one-stage object detection", ICCV 2019, with the
+boxes of its later code, "FCOS: A simple and strong anchor-free object detector", TPAMI
+2021. Letters: B images, P locations of all levels, K classes, Q numbers of a filter, N
+identities.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vis_jax.losses.classification import sigmoid_focal
+from vis_jax.ops.boxes import generalized_box_iou
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+_LEAST_WEIGHT = 1e-6  # of all boxes; as in mmdetection
+
+
+class FcosOutput(NamedTuple):
+    """What the head says of every location."""
+
+    class_logits: Float32[Array, "*lead P K"]
+    distances: Float32[Array, "*lead P 4"]  # to left, top, right, bottom; pixels, >= 0
+    centre_logits: Float32[Array, "*lead P"]
+    filters: Float32[Array, "*lead P Q"]  # what makes the mask, see `dynamic_masks`
+    id_logits: Float32[Array, "*lead P N"]  # N = 0 without identities
+
+
+class DenseTargets(NamedTuple):
+    """What each location stands for; others than the positives are background."""
+
+    truth: Int32[Array, "*lead P"]  # index of the true object; of use where positive
+    labels: Int32[Array, "*lead P"]  # K = background
+    distances: Float32[Array, "*lead P 4"]  # pixels; 1 where not positive
+    positive: Bool[Array, "*lead P"]
+
+
+class FcosLosses(NamedTuple):
+    """Of a batch; not weighted."""
+
+    classes: Float32[Array, ""]
+    boxes: Float32[Array, ""]
+    centres: Float32[Array, ""]
+
+
+def fcos_losses(
+    out: FcosOutput, targets: DenseTargets, *, image_valid: Bool[Array, "B"]
+) -> FcosLosses:
+    """Focal loss, GIoU loss weighted by centreness, logistic loss of the centreness.
+
+    The first and the last are divided by the number of positives, the second by the sum
+    of its weights. A batch that is divided among devices has those of all of it.
+
+    Args:
+      out: with leading axis B.
+      targets: with leading axis B.
+      image_valid: False marks images that count for nothing.
+    """
+    counted = targets.positive & image_valid[:, None]
+    wanted = centreness(targets.distances)
+    weights = jnp.where(counted, wanted, 0.0)
+    errors = 1 - _giou(out.distances, targets.distances)
+    centres = optax.losses.sigmoid_binary_cross_entropy(out.centre_logits, wanted)
+    return FcosLosses(
+        dense_focal(
+            out.class_logits, targets.labels,
+            image_valid=image_valid, positive=targets.positive,
+        ),
+        (errors * weights).sum() / jnp.maximum(weights.sum(), _LEAST_WEIGHT),
+        jnp.where(counted, centres, 0.0).sum()
+        / positives_of(targets.positive, image_valid),
+    )  # fmt: skip
+
+
+def dense_focal(
+    logits: Float32[Array, "B P K"],
+    labels: Int32[Array, "B P"],
+    *,
+    image_valid: Bool[Array, "B"],
+    positive: Bool[Array, "B P"],
+) -> Float32[Array, ""]:
+    """Focal loss of all locations, divided by the number of positives.
+
+    Args:
+      logits: of classes, or of identities.
+      labels: K for none.
+      image_valid: False marks images that count for nothing.
+      positive: locations that stand for an object.
+    """
+    losses = jnp.where(image_valid[:, None], sigmoid_focal(logits, labels), 0.0)
+    return losses.sum() / positives_of(positive, image_valid)
+
+
+def positives_of(
+    positive: Bool[Array, "B P"], image_valid: Bool[Array, "B"]
+) -> Float32[Array, ""]:
+    """Positive locations of the images that count, at least 1."""
+    count = (positive & image_valid[:, None]).sum()
+    return jnp.maximum(count, 1).astype(jnp.float32)
+
+
+def centreness(distances: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
+    """1 in the middle of a box, 0 at its border; Eq. 3 of the paper.
+
+    Args:
+      distances: to left, top, right, bottom, above 0.
+    """
+    near = jnp.minimum(distances[..., :2], distances[..., 2:])
+    far = jnp.maximum(distances[..., :2], distances[..., 2:])
+    ratios = near / far
+    return jnp.sqrt(ratios[..., 0] * ratios[..., 1])
+
+
+def _giou(
+    a: Float32[Array, "*lead 4"], b: Float32[Array, "*lead 4"]
+) -> Float32[Array, "*lead"]:
+    """Of pairs of boxes around the same location, which does not matter."""
+
+    def one(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
+        return generalized_box_iou(a[None], b[None])[0, 0]
+
+    lead, sign = a.shape[:-1], jnp.array([[-1.0, -1.0, 1.0, 1.0]])
+    a, b = (x.reshape(-1, 4) * sign for x in (a, b))
+    return jax.vmap(one)(a, b).reshape(lead)
