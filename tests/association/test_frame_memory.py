@@ -112,7 +112,7 @@ def test_frames_of_a_video_equal_the_slow_form(part):
     np.testing.assert_allclose(last.local_values, video.before.values, atol=2e-5)
     if module.settings.use_global:
         count = len(video.everything)
-        assert last.count == count == 3
+        assert last.entered == count == 3
         stored = np.array([frame.values for frame in video.everything])
         np.testing.assert_allclose(last.global_values[:count], stored, atol=2e-5)
 
@@ -190,7 +190,7 @@ def test_the_order_of_slots_and_what_is_in_unused_ones_change_nothing(params):
     clip = _clip(5)
     _, memories = watch(BLOCK, params, clip)
     memory = jax.tree.map(lambda x: x[-1], memories)
-    assert memory.count[0] == 3
+    assert memory.entered[0] == 3
     other, real = _clip(5, seed=5), np.arange(5)[:, None] == 0
     expected, _ = watch(BLOCK, params, other, real, memory=memory)
     order = [2, 0, 1, 3]
@@ -221,7 +221,7 @@ def test_padded_frames_change_nothing(params):
         np.testing.assert_allclose(real_of(ours), theirs, atol=1e-5)
         np.testing.assert_array_equal(ours[[1, 3], 0], ours[[0, 2], 0])
         np.testing.assert_array_equal(ours[4, 1], ours[3, 1])
-    assert memories.count[0, 1] == memories.step[0, 1] == 0
+    assert memories.entered[0, 1] == memories.step[0, 1] == 0
 
 
 def test_videos_do_not_meet(params):

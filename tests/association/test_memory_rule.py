@@ -32,7 +32,7 @@ def trace(new, real, *, slots, interval):
 
 def _frames(memory):
     """Frames in the global memory, by slot, after each frame."""
-    used = np.minimum(memory.count, memory.global_keys.shape[1])
+    used = np.minimum(memory.entered, memory.global_keys.shape[1])
     keys, values = memory.global_keys[..., 0, 0, 0], memory.global_values[..., 0, 0, 0]
     np.testing.assert_array_equal(keys, -values)
     return [
@@ -93,4 +93,4 @@ def test_padded_frames_count_for_nothing():
     assert [_frames(found)[t] for t in real] == frames
     np.testing.assert_array_equal(found.step[real], alone.step)
     np.testing.assert_array_equal(found.local_keys[5], found.local_keys[3])
-    assert found.count[0] == 0 and not found.local_keys[0].any()
+    assert found.entered[0] == 0 and not found.local_keys[0].any()

@@ -77,7 +77,7 @@ class Memory(NamedTuple):
 
     global_keys: Float[Array, "*B S h w C"]
     global_values: Float[Array, "*B S h w C"]
-    count: Int32[Array, "*B"]  # frames that entered the global memory
+    entered: Int32[Array, "*B"]  # frames that entered the global memory
     local_keys: Float[Array, "*B h w C"]  # of the frame before
     local_values: Float[Array, "*B h w C"]
     step: Int32[Array, "*B"]  # frames up to now
@@ -135,12 +135,12 @@ def write(
       interval: see `Settings`.
     """
     step = memory.step + 1
-    enters = new | (memory.count == 0)
+    enters = new | (memory.entered == 0)
     if interval is not None:
         enters |= step - memory.last >= interval
     slots = len(memory.global_keys)
     ring = max(slots - 1, 1)  # slot 0 keeps the first frame
-    slot = jnp.where(memory.count == 0, 0, 1 + (memory.count - 1) % ring)
+    slot = jnp.where(memory.entered == 0, 0, 1 + (memory.entered - 1) % ring)
     hit = (jnp.arange(slots) == slot) & enters & real
     hit = hit[:, None, None, None]
     # The first frame does not start the interval: frames 0, 2, 5, 8, .. at 3.
@@ -148,7 +148,7 @@ def write(
     return Memory(
         jnp.where(hit, keys[None], memory.global_keys),
         jnp.where(hit, values[None], memory.global_values),
-        memory.count + (enters & real).astype(jnp.int32),
+        memory.entered + (enters & real).astype(jnp.int32),
         jnp.where(real, keys, memory.local_keys),
         jnp.where(real, values, memory.local_values),
         jnp.where(real, step, memory.step),
@@ -262,7 +262,7 @@ class MemoryBlock(nn.Module):
         held = KeysValues(
             memory.global_keys.reshape(shape), memory.global_values.reshape(shape)
         )
-        used = jnp.arange(slots)[None] < memory.count[:, None]
+        used = jnp.arange(slots)[None] < memory.entered[:, None]
         attend = jnp.repeat(used, height * width, axis=1)[:, None]
         attend = jnp.broadcast_to(
             attend, (videos, height * width, slots * height * width)

@@ -1,7 +1,7 @@
 """Multi-head attention with keys and values that may be projected ahead of time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -75,8 +75,8 @@ class MultiHeadAttention(nn.Module):
     dim: int
     heads: int
     dtype: DTypeLike = jnp.float32
-    kernel_init: jax.nn.initializers.Initializer = _fused_xavier
-    bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros
+    kernel_init: Callable[..., Array] = _fused_xavier
+    bias_init: Callable[..., Array] = nn.initializers.zeros
 
     def setup(self):
         shape = (self.heads, self.dim // self.heads)
