@@ -63,20 +63,27 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
                 yield from last
             yield from waiting
 
-    return lambda frames, *, clock=NO_CLOCK: noting_lost(stream(frames, clock=clock))
+    return lambda frames, *, clock=NO_CLOCK: noting_lost(
+        stream(frames, clock=clock), system.limit
+    )
 
 
-def noting_lost(frames: Iterator[FrameResult]) -> Iterator[FrameResult]:
+def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResult]:
     """The frames, and a warning where objects found no free track.
 
     Of a video without an end nobody sees the last one: the first such frame is named.
+
+    Args:
+      frames: of a video.
+      limit: see `System`.
     """
     lost = 0
     for frame in frames:
         if frame.tracks.lost and not lost:
             logging.warning(
-                "frame %d: no track is free for another object: raise test.tracks",
+                "frame %d: no track is free for another object: raise %s",
                 frame.frame,
+                limit,
             )
         lost = frame.tracks.lost
         yield frame

@@ -81,7 +81,8 @@ def make_link(
             frames = final_frames(seen, piece, Render(), NO_CLOCK)
         else:
             frames = frames_of(seen, detections.masks)
-        return collect(noting_lost(frames), rules.top, piece.rows, piece.sizes.original)
+        frames = noting_lost(frames, "test.tracks")
+        return collect(frames, rules.top, piece.rows, piece.sizes.original)
 
     return link
 

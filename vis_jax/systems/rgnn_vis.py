@@ -117,6 +117,7 @@ def build(settings: Settings) -> System:
         functools.partial(_step, model, settings),
         window_of(test),
         Render("argmax"),
+        "model.graph.tracks",
     )
 
 
