@@ -38,6 +38,9 @@ PEERS = {
     "mask_track_rcnn": "mask_rcnn",
     "yolact": "mask_rcnn",
     "rgnn_vis": "mask_rcnn",
+    "condinst": "mask_rcnn",
+    "iai_condinst": "mask_rcnn",
+    "iai_mask_rcnn": "mask_rcnn",
 }
 # Random weights are sure of nothing: with these there are as many detections and
 # tracks as there can be, in ours and in the peer.
@@ -45,6 +48,9 @@ SURE_OF_NOTHING = {
     "mask_track_rcnn": dict(score=0.0),
     "yolact": dict(score=0.0),
     "rgnn_vis": dict(score=0.0, match=1e-6, start=1e-6),
+    "condinst": dict(score=0.0),
+    "iai": dict(score=0.0, id_score=0.0, least=0.0),
+    "iai_mask_rcnn": dict(score=0.0, id_score=0.0, least=0.0),
 }
 
 
@@ -83,7 +89,7 @@ def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
 
     def call() -> None:
         _, found = jax.block_until_ready(compiled(*inputs))
-        if PEERS[config["system"]] == "mask_rcnn":
+        if PEERS[name.rpartition("_")[0]] == "mask_rcnn":
             enlarge(found, size, system.render)
 
     return Forward(call, getattr(run.test, "objects", 0))

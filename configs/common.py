@@ -165,14 +165,15 @@ def clips(
 
 
 # The least sizes of the parts of a model that still train, by system.
-_RCNN = dict(
+_SMALL_HEADS = dict(
     fpn=dict(dim=16),
     rpn=dict(dim=16, sampled=16, proposals=16),
     regions=dict(sampled=16, positives=4),
     box_head=dict(width=32),
     mask_head=dict(dim=16, convs=1),
-    track_head=dict(width=32),
 )
+_RCNN = dict(**_SMALL_HEADS, track_head=dict(width=32))
+_SMALL_HAB = dict(stage="res4", dim=16, mlp_dim=32, radius=1, slots=3)
 _SMALL_DETECTIONS = dict(objects=4, tracks=8)
 _SMALL_YOLACT = dict(
     fpn=dict(dim=16),
@@ -182,6 +183,10 @@ _SMALL_YOLACT = dict(
         divisor=96.0, square=False, image=(64, 96),
     ),
 )  # fmt: skip
+_SMALL_CONDINST = dict(
+    fpn=dict(dim=16), head=dict(convs=1), masks=dict(dim=8, convs=1, channels=4)
+)
+_FEW_PLACES = dict(ranges=(16.0, 32.0, 64.0, 128.0), positives=16)
 _SMALL: dict[str, Mapping] = dict(
     ifr=dict(
         model=dict(
@@ -203,13 +208,21 @@ _SMALL: dict[str, Mapping] = dict(
         test=_SMALL_DETECTIONS,
     ),
     condinst=dict(
-        model=dict(
-            fpn=dict(dim=16),
-            head=dict(convs=1),
-            masks=dict(dim=8, convs=1, channels=4),
-        ),
-        loss=dict(ranges=(16.0, 32.0, 64.0, 128.0), positives=16),
+        model=_SMALL_CONDINST,
+        loss=_FEW_PLACES,
         test=dict(**_SMALL_DETECTIONS, candidates=20),
+    ),
+    iai=dict(
+        model=dict(
+            **_SMALL_CONDINST,
+            ids=dict(count=6),
+            hab=_SMALL_HAB,
+        ),
+        loss=_FEW_PLACES,
+        test=dict(objects=4, tracks=8, candidates=20),
+    ),
+    iai_mask_rcnn=dict(
+        model=dict(**_SMALL_HEADS, ids=6, hab=_SMALL_HAB), test=dict(objects=4)
     ),
     yolact=dict(
         data=dict(zoom=None),

@@ -22,7 +22,7 @@ from configs import common
 
 VARIANTS = {"r50": "50", "r101": "101"}
 _EPOCH = 11_190  # clips: five of each of the 2,238 videos of YouTube-VIS 2019
-_FROZEN = ("backbone/(stem|res2_).*", 0.0)
+FROZEN = ("backbone/(stem|res2_).*", 0.0)
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -36,6 +36,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.model = dict(
         num_classes=common.num_classes(options.dataset),
         backbone=dict(name="resnet", variant=VARIANTS[options.backbone]),
+        pixels="vgg",
     )
     config.test = dict(
         split=common.valid_split(options.dataset), long_side=640, top=100
@@ -45,7 +46,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.optimizer = dict(
         learning_rate=1e-4, weight_decay=1e-4, warmup_steps=500, warmup_factor=0.001,
         decay_at=(8 * epoch, 11 * epoch),
-        rates=(_FROZEN, ("backbone/.*", 0.1), (".*", 1.0)),
+        rates=(FROZEN, ("backbone/.*", 0.1), (".*", 1.0)),
         decays=(("backbone/.*", 0.9), (".*", 1.0)),
     )  # fmt: skip
     return _on_coco(config) if options.dataset == "coco" else config
@@ -64,7 +65,7 @@ def _on_coco(config: ConfigDict) -> ConfigDict:
     config.optimizer = dict(
         kind="sgd", learning_rate=0.01, weight_decay=1e-4, warmup_steps=1_000,
         warmup_factor=0.001, decay_at=(60_000, 80_000),
-        rates=(_FROZEN, (".*", 1.0)),
+        rates=(FROZEN, (".*", 1.0)),
     )  # fmt: skip
     return config
 

@@ -23,6 +23,16 @@ def test_caffe_weights_see_blue_first_and_undivided():
     np.testing.assert_allclose(out[0, 0, 0], [-103.53, -116.28, 131.325], rtol=1e-5)
 
 
+def test_iai_has_another_mean_and_spread():
+    out = np.asarray(normalize(RED, jnp.array([4, 6], jnp.int32), style="vgg"))
+    np.testing.assert_allclose(
+        out[0, 0, 0],
+        [(255 - 123.68) / 58.393, -116.779 / 57.12, -103.939 / 57.375],
+        rtol=1e-6,
+    )
+
+
 def test_an_unknown_style_is_an_error():
-    with pytest.raises(ValueError, match="'torch' or 'caffe', got 'tf'"):
+    message = "expected one of 'torch', 'caffe', 'vgg', got 'tf'"
+    with pytest.raises(ValueError, match=message):
         normalize(RED, jnp.array([4, 6], jnp.int32), style="tf")

@@ -1,12 +1,17 @@
+import jax
 import numpy as np
 import pytest
 
-from tests.golden import iai as golden
 from tests.golden.cases import load
+from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.params import flatten
+from vis_jax.systems import condinst, iai
+from vis_jax.systems.iai_model import IdSettings, ModelSettings
+from vis_jax.training.dry_run import batch_shapes
 
 KIND, CLASSES, IDS = "condinst", 40, 20
+ASSOCIATION = ("lstt.", "encoder_projector.", "backbone_projector.")
 HEAD = "params/detector/head"
 CLASS_LAYERS = {f"{HEAD}/class_logits/{leaf}" for leaf in ("kernel", "bias")}
 
@@ -17,13 +22,22 @@ def blank(ids=True):
     return {
         x["name"]: np.broadcast_to(np.float32(i), x["shape"])
         for i, x in enumerate(entries)
-        if not x["name"].startswith(golden.ASSOCIATION)
+        if not x["name"].startswith(ASSOCIATION)
         and (ids or not x["name"].startswith(("bbox_head.id_", "bbox_head.conv_id")))
     }
 
 
 def shapes_of(classes=CLASSES, ids=IDS, norm="frozen_stats"):
-    return golden.shapes_of(golden.network_of(classes, ids, norm))
+    """Of a CondInst, or with identities of the image model of IAI."""
+    sizes = dict(num_classes=classes, backbone=resnet.Settings(norm=norm))
+    if ids:
+        model = ModelSettings(**sizes, ids=IdSettings(count=ids), association=False)
+        system = iai.build(iai.Settings(model=model))
+    else:
+        model = condinst.ModelSettings(**sizes)
+        system = condinst.build(condinst.Settings(model=model))
+    batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
+    return dict(jax.eval_shape(system.init, jax.random.key(0), batch))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from vis_jax.evaluate.masks import (
     stretched,
     upsample,
 )
+from vis_jax.ops.aligned_upsample import aligned_upsample
 from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import Render
@@ -132,3 +134,13 @@ def test_masks_are_those_of_the_op():
     clear = np.abs(expected) > 1e-5  # rounding may turn a sign at zero
     np.testing.assert_array_equal(found[clear], (expected > 0)[clear])
     assert not found[expected == 0].any()
+
+
+def test_aligned_cells_are_enlarged_by_the_operator_of_that_name():
+    canvas, content, original = (32, 24), (27, 24), (40, 31)
+    values = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    axes = zip((8, 6), canvas, content, original, strict=True)
+    rows, columns = (resize_matrix(*axis, aligned=True) for axis in axes)
+    large = np.asarray(aligned_upsample(jnp.asarray(values)[..., None], 4))[..., 0]
+    expected = _resize(large[: content[0], : content[1]], original)
+    np.testing.assert_allclose(rows @ values @ columns.T, expected, atol=1e-5)

@@ -192,12 +192,12 @@ def test_objects_without_a_free_track_are_told_once_and_counted(caplog):
         return state + 1, found
 
     start = lambda clip: jnp.zeros((), jnp.int32)  # noqa: E731
-    system = _late(0)._replace(start=start, step=step)
+    system = _late(0)._replace(start=start, step=step, limit="model.places")
     stream = make_stream(system, {}, TestSettings(short_side=32))
     with caplog.at_level("WARNING", logger="absl"):
         assert len(list(stream(_images(6)))) == 6
     assert [record.getMessage() for record in caplog.records] == [
-        "frame 2: no track is free for another object: raise test.tracks",
+        "frame 2: no track is free for another object: raise model.places",
         "2 objects of a video found no free track",
     ]
 

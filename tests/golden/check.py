@@ -22,6 +22,7 @@ from tests.golden import (
     deep_sort,
     evaluator_case,
     iai,
+    iai_losses,
     mask2former,
     mask_rcnn,
     mask_rcnn_detectron2,
@@ -48,6 +49,10 @@ def _rgnn_vis(case: Case) -> dict:
     return rgnn_vis.compare(case) | rgnn_vis_losses.compare(case)
 
 
+def _iai(case: Case) -> dict:
+    return iai.compare(case) | iai_losses.compare(case)
+
+
 _mask2former = functools.partial(mask2former.compare, gradients=True)
 
 # By the name of a case: case -> stored arrays as we compute them.
@@ -56,7 +61,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "backbone_swin_tiny": backbones.compare_swin,
     "deepsort": deep_sort.compare,
     "evaluator": evaluator_case.compare,
-    "iai_condinst_r50": iai.compare,
+    "iai_condinst_r50": _iai,
     "mask2former_r50": _mask2former,
     "mask2former_swin_tiny": _mask2former,
     "maskrcnn_r50_fpn_detectron2": _detectron2,

@@ -21,3 +21,14 @@ def test_does_nothing_at_test_time_or_at_rate_zero():
     x = jnp.ones((4, 2))
     np.testing.assert_array_equal(DropPath(0.5).apply({}, x, False), x)
     np.testing.assert_array_equal(DropPath(0.0).apply({}, x, True), x)
+
+
+def test_drops_tokens_of_all_samples_alike():
+    x = np.ones((2, 20, 30, 3))
+    rngs = {"drop_path": jax.random.key(0)}
+    drop = DropPath(0.25, axes=(1, 2))
+    y = compiled(lambda x, rngs: drop.apply({}, x, True, rngs=rngs))(x, rngs)
+    assert (y == y[:1, :, :, :1]).all()
+    kept = y[0, :, :, 0] > 0
+    assert abs(kept.mean() - 0.75) < 0.05
+    assert kept.any(axis=0).all() and kept.any(axis=1).all()

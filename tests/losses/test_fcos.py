@@ -11,6 +11,7 @@ from vis_jax.losses.fcos import (
     centreness,
     dense_focal,
     fcos_losses,
+    id_loss,
 )
 
 IMAGES, COUNT, CLASSES = 3, 37, 5
@@ -163,3 +164,31 @@ def test_identities_are_normalised_by_the_positives_of_the_classes():
     one[0, 0] = True
     alone = focal(out.id_logits, labels, positive=one)
     np.testing.assert_allclose(alone / all_counted, targets.positive.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["focal", "bce", "softmax"])
+def test_identities_are_learned_by_each_kind_of_loss(kind):
+    out, targets = scene()
+    image_valid = np.array([True, False, True])
+    none = CLASSES - 1 if kind == "softmax" else CLASSES
+    ids = np.where(targets.positive, np.minimum(targets.labels, none - 1), none)
+    expected = 0.0
+    for image, place in np.ndindex(ids.shape):
+        if not image_valid[image]:
+            continue
+        logits = out.class_logits[image, place].astype(np.float64)
+        own = (np.arange(CLASSES) == ids[image, place]).astype(float)
+        if kind == "softmax":
+            expected -= logits[ids[image, place]] - np.log(np.exp(logits).sum())
+        else:
+            losses = bce(logits, own)
+            probs = 1 / (1 + np.exp(-logits))
+            wrong = np.where(own > 0, 1 - probs, probs)
+            focal = np.where(own > 0, 0.25, 0.75) * wrong**2
+            expected += (losses * (focal if kind == "focal" else 1)).sum()
+    found = compiled(id_loss, static_argnames="kind")(
+        out.class_logits, ids.astype(np.int32), kind=kind, image_valid=image_valid,
+        positive=targets.positive,
+    )  # fmt: skip
+    positives = targets.positive[image_valid].sum()
+    np.testing.assert_allclose(found, expected / positives, rtol=1e-5)

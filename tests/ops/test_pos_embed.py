@@ -5,6 +5,7 @@ from vis_jax.ops import pos_embed
 
 sine_1d = compiled(pos_embed.sine_1d, static_argnums=(0, 1))
 sine_2d = compiled(pos_embed.sine_2d, static_argnums=(0, 1, 2))
+from_zero = compiled(pos_embed.sine_2d_from_zero, static_argnums=(0, 1, 2))
 
 
 def _literal(length, dim, extent):
@@ -38,3 +39,19 @@ def test_rows_fill_the_first_half_and_columns_the_second():
     for i, j in np.ndindex(3, 4):
         expected = np.concatenate([rows[i], columns[j]])
         np.testing.assert_allclose(found[i, j], expected, atol=1e-5)
+
+
+def test_angles_from_zero_are_a_full_turn_at_the_last_row():
+    found = from_zero(12, 5, 256)
+    np.testing.assert_allclose(
+        found[:4, 3, 0], [0, 0.54064, 0.90963, 0.98982], atol=1e-5
+    )
+    rows = 2 * np.pi * np.arange(12) / 11 / 10_000 ** (2 / 128)
+    np.testing.assert_allclose(found[:, 2, 3], np.cos(rows), atol=1e-4)
+    columns = 2 * np.pi * np.arange(5) / 4
+    np.testing.assert_allclose(found[7, :, 128], np.sin(columns), atol=1e-4)
+
+
+def test_angles_from_zero_of_a_single_row():
+    found = from_zero(1, 2, 8)
+    np.testing.assert_array_equal(found[0, :, :4], [[0, 1, 0, 1]] * 2)

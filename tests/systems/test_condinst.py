@@ -193,6 +193,8 @@ def test_settings_reach_the_network():
     assert model.rule == FindRule(0.05, 0.5, 200, 10)
     assert model.detector.head.convs == model.detector.masks.convs == 4
     assert model.detector.fpn.extra == "relu_conv"
+    assert model.style == "vgg"
+    assert build_model(_config()).style == "torch"
     coco = build_model(recipe("condinst_r101", "dataset=coco"))
     assert coco.rule == FindRule(0.05, 0.6, 1_000, 100)
     small = build_model(

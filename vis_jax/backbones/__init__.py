@@ -23,3 +23,13 @@ def build_backbone(settings: Settings, dtype: jnp.dtype) -> nn.Module:
 def pixel_style(settings: Settings) -> str:
     """How `normalize` scales the pixels for this backbone: 'torch' or 'caffe'."""
     return settings.style if isinstance(settings, resnet.Settings) else "torch"
+
+
+def stage_channels(settings: Settings, stage: str) -> int:
+    """Channels of one of 'res2' .. 'res5'."""
+    if isinstance(settings, resnet.Settings):
+        variant = resnet.VARIANTS[settings.variant]
+        first = variant.width * (4 if variant.block == "bottleneck" else 1)
+    else:
+        first = settings.dim or swin.VARIANTS[settings.variant].dim
+    return first * 2 ** (int(stage.removeprefix("res")) - 2)

@@ -4,8 +4,13 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Float, Float32, Int32, UInt8
 
-_MEAN = (123.675, 116.280, 103.530)  # red, green, blue, in 0 .. 255
-_STD = (58.395, 57.120, 57.375)
+# Mean and spread of red, green, blue, in 0 .. 255.
+_IMAGENET = ((123.675, 116.280, 103.530), (58.395, 57.120, 57.375))
+_COLOURS = {
+    "torch": _IMAGENET,
+    "caffe": _IMAGENET,
+    "vgg": ((123.68, 116.779, 103.939), (58.393, 57.12, 57.375)),
+}
 
 
 def normalize(
@@ -22,15 +27,18 @@ def normalize(
     Args:
       images: RGB in 0 .. 255.
       size: height, width of the content at the top left, in pixels.
-      style: 'torch', or 'caffe' for weights trained by Caffe2 (BGR, no division).
+      style: 'torch'; 'vgg' as the released IAI; 'caffe' for weights trained by Caffe2
+        (BGR, no division).
 
     Raises:
       ValueError: on another style.
     """
-    if style not in ("torch", "caffe"):
-        raise ValueError(f"style: expected 'torch' or 'caffe', got {style!r}")
-    x = images.astype(jnp.float32) - jnp.asarray(_MEAN).reshape(1, 1, 1, 3)
-    x = x / jnp.asarray(_STD).reshape(1, 1, 1, 3) if style == "torch" else x[..., ::-1]
+    if style not in _COLOURS:
+        known = ", ".join(map(repr, _COLOURS))
+        raise ValueError(f"style: expected one of {known}, got {style!r}")
+    mean, spread = (jnp.array(x).reshape(1, 1, 1, 3) for x in _COLOURS[style])
+    x = images.astype(jnp.float32) - mean
+    x = x[..., ::-1] if style == "caffe" else x / spread
     rows = jnp.arange(x.shape[1]) < size[0]
     columns = jnp.arange(x.shape[2]) < size[1]
     inside = rows[:, None] & columns[None]

@@ -26,10 +26,7 @@ NAMES = [
 _DETECTOR, _HEAD = "detector", "detector/head"
 
 _LAYERS = {
-    **{
-        rf"neck\.lateral_convs\.{place}\.conv": f"{_DETECTOR}/fpn/lateral{place + 3}"
-        for place in range(3)
-    },
+    r"neck\.lateral_convs\.0\.conv": f"{_DETECTOR}/fpn/lateral3",
     **{
         rf"neck\.fpn_convs\.{place}\.conv": f"{_DETECTOR}/fpn/output{place + 3}"
         for place in range(5)
@@ -40,8 +37,13 @@ _LAYERS = {
     r"bbox_head\.mask_head\.4": f"{_DETECTOR}/masks/output",
 }
 
-# Where the classes or the identities decide the shape.
+# Where the classes or the identities decide the shape, or the channels of a stage that
+# an association has replaced.
 _OUTPUTS = {
+    **{
+        rf"neck\.lateral_convs\.{place}\.conv": f"{_DETECTOR}/fpn/lateral{place + 3}"
+        for place in (1, 2)
+    },
     r"bbox_head\.conv_cls": f"{_HEAD}/class_logits",
     r"bbox_head\.conv_id": f"{_HEAD}/id_logits",
 }

@@ -9,6 +9,7 @@ import numpy as np
 from vis_jax.converters import (
     condinst,
     huggingface,
+    iai,
     mask2former,
     mask_rcnn,
     mask_track_rcnn,
@@ -49,7 +50,9 @@ _RUNNING_MEAN = "batch_stats/backbone/stem/conv1/norm/mean"
 _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 
 KINDS = {
-    "condinst": Kind(condinst.NAMES, condinst.RULES, ()),
+    # A CondInst knows no other frames.
+    "condinst": Kind(condinst.NAMES, condinst.RULES, (iai.ASSOCIATION,)),
+    "iai": Kind(iai.NAMES, iai.RULES, ()),
     "mask2former": Kind(
         mask2former.OLD_NAMES,
         [*mask2former.BACKBONE, *mask2former.PIXEL_DECODER, *mask2former.HEADS],
@@ -65,16 +68,20 @@ KINDS = {
         ],
         (),
     ),
-    # A Mask R-CNN has no tracking head.
+    # A Mask R-CNN has no tracking head and knows no other frames.
     "mask_rcnn_detectron2": Kind(
-        (), mask_rcnn.DETECTRON2, (mask_track_rcnn.TRACK_HEAD,)
+        (),
+        mask_rcnn.DETECTRON2,
+        (mask_track_rcnn.TRACK_HEAD, iai.REGION_ASSOCIATION),
     ),
     "mask_rcnn_torchvision": Kind(
         mask_rcnn.TORCHVISION_NAMES,
         mask_rcnn.TORCHVISION,
-        (mask_track_rcnn.TRACK_HEAD,),
+        (mask_track_rcnn.TRACK_HEAD, iai.REGION_ASSOCIATION),
     ),
-    "mask_track_rcnn": Kind(mask_track_rcnn.NAMES, mask_track_rcnn.RULES, ()),
+    "mask_track_rcnn": Kind(
+        mask_track_rcnn.NAMES, mask_track_rcnn.RULES, (iai.REGION_ASSOCIATION,)
+    ),
     "osmn": Kind((), vgg.AUTHORS, vgg.AUTHORS_NEW),
     "rgnn_vis": Kind(rgnn_vis.NAMES, rgnn_vis.RULES, ()),
     "resnet": Kind(
@@ -159,7 +166,7 @@ def convert_tensors(
         decoder, fresh = _query_decoder(shapes, warm_start)
         rules, new = [*rules, *decoder], (*new, *fresh)
     if kind == "mask_track_rcnn":
-        new = mask_track_rcnn.check_names(tensors)
+        new = (*new, *mask_track_rcnn.check_names(tensors))
     if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
         rules = resnet.trained_affine(rules)
     if _RUNNING_MEAN in shapes:

@@ -18,11 +18,13 @@ from vis_jax.detectors.box_head import Settings as BoxHeadSettings
 from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.mask_head import Settings as MaskHeadSettings
 from vis_jax.detectors.mask_head import of_label
+from vis_jax.detectors.rcnn_targets import MatchRule
 from vis_jax.detectors.rcnn_targets import Settings as RegionSettings
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.detectors.rpn import Settings as RpnSettings
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
-from vis_jax.ops.box_coder import BoxCoder
+from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
+from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.roi_align import (
     Adaptive,
     Convention,
@@ -32,7 +34,9 @@ from vis_jax.ops.roi_align import (
 from vis_jax.settings import Natural, OneOf, section
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
-_ROI_STRIDES = (4, 8, 16, 32)
+STRIDES = (4, 8, 16, 32, 64)  # of the levels that have anchors
+RATIOS = (0.5, 1.0, 2.0)  # of the sides of anchors
+_ROI_STRIDES = STRIDES[:-1]
 _FINEST = 56.0  # pixels; larger regions read coarser levels
 BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
 
@@ -74,6 +78,52 @@ class Rules(NamedTuple):
     detections: DetectRule
 
 
+def build_rules(settings: Settings, detections: DetectRule) -> Rules:
+    """The rules of a config.
+
+    Args:
+      settings: `model` of it.
+      detections: how regions become objects.
+    """
+    conventions = CONVENTIONS[settings.conventions]
+    return Rules(
+        anchors=AnchorGrid(
+            sides=tuple(settings.rpn.scale * stride for stride in STRIDES),
+            ratios=RATIOS,
+            strides=tuple((stride, stride) for stride in STRIDES),
+            centre=conventions.centre,
+            rounded=conventions.rounded,
+        ),
+        proposal_coder=BoxCoder(UNIT, conventions.log_range),
+        proposals=ProposalRule(
+            before=settings.rpn.proposals,
+            size=settings.rpn.proposals,
+            iou_threshold=0.7,
+            least_side=conventions.least_proposal,
+        ),
+        roi_convention=conventions.roi,
+        roi_samples=conventions.samples,
+        roi_coder=BoxCoder(ROI, conventions.log_range),
+        detections=detections,
+    )
+
+
+class TrainRules(NamedTuple):
+    """What is trained on."""
+
+    anchors: MatchRule
+    regions: MatchRule
+
+
+def train_rules(settings: Settings) -> TrainRules:
+    """The rules of a config; `settings` are those of its `model`."""
+    sampled, regions = settings.rpn.sampled, settings.regions
+    return TrainRules(
+        MatchRule(0.7, 0.3, claim_best, 0.3, sampled, sampled // 2),
+        MatchRule(0.5, 0.5, claim_best, 0.5, regions.sampled, regions.positives),
+    )
+
+
 class MaskRCNN(nn.Module):
     """Backbone, pyramid and the three heads.
 
@@ -96,7 +146,11 @@ class MaskRCNN(nn.Module):
         Args:
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
         """
-        levels = self.fpn(self.backbone(images, train))
+        return self.levels(self.backbone(images, train))
+
+    def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
+        """Levels 'p2' .. 'p6' of the features of the backbone."""
+        levels = self.fpn(features)
         return tuple(levels[name] for name in sorted(levels))
 
     def propose(

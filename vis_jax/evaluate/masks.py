@@ -40,10 +40,16 @@ class Matrices(NamedTuple):
     columns: np.ndarray
 
 
-def matrices(size: tuple[int, int], sizes: Sizes) -> Matrices:
-    """From logits of a height and width to the original size."""
+def matrices(size: tuple[int, int], sizes: Sizes, *, aligned: bool = False) -> Matrices:
+    """From logits of a height and width to the original size.
+
+    Args:
+      size: of the logits.
+      sizes: of the frames.
+      aligned: see `Render`.
+    """
     axes = zip(size, *sizes, strict=True)
-    return Matrices(*(resize_matrix(*axis) for axis in axes))
+    return Matrices(*(resize_matrix(*axis, aligned=aligned) for axis in axes))
 
 
 def run_lengths(masks: np.ndarray) -> list[dict]:
@@ -79,7 +85,14 @@ def frame_masks(
             real = np.arange(len(columns)) < len(wanted)
             apart = _shown(found, jnp)[:, columns] & real[None]
         logits = jnp.asarray(found.mask_logits)[:, columns]
-        whole = masks_of([logits], [sizes], rows=rows, at_once=at_once, apart=apart)
+        whole = masks_of(
+            [logits],
+            [sizes],
+            rows=rows,
+            at_once=at_once,
+            apart=apart,
+            aligned=render.aligned,
+        )
         masks = _of_tracks(found, whole, rows, wanted)
     return map(_ranked, masks, itertools.repeat(render))
 
@@ -215,6 +228,7 @@ def masks_of(
     rows: range,
     at_once: int,
     apart: jax.Array | None = None,
+    aligned: bool = False,
 ) -> Iterator[np.ndarray]:
     """Masks uint8 [N, W, H] of some frames of a clip, frame by frame.
 
@@ -228,9 +242,10 @@ def masks_of(
       at_once: the most frames that leave the device together.
       apart: bool [T, N], masks that compete for the pixels: each belongs to the mask of
         the largest logit. None: they may overlap. Only of one view.
+      aligned: see `Render`.
     """
     to_original = [
-        matrices((logits.shape[2], logits.shape[3]), size)
+        matrices((logits.shape[2], logits.shape[3]), size, aligned=aligned)
         for logits, size in zip(views, sizes, strict=True)
     ]
     frames, objects = views[0].shape[:2]
@@ -307,19 +322,36 @@ def _enlarge(
     return precise("tnHw,Ww->tnWH", tall, columns)
 
 
-def resize_matrix(length: int, canvas: int, content: int, original: int) -> np.ndarray:
+def resize_matrix(
+    length: int, canvas: int, content: int, original: int, *, aligned: bool = False
+) -> np.ndarray:
     """One axis of: resize logits to the canvas, crop to the content, resize back.
 
     Both resizes are bilinear with half-pixel centres and clamped edges, and so linear:
     their product is one small matrix, float32 [original, length].
+
+    Args:
+      length: of the logits.
+      canvas, content, original: see `Sizes`.
+      aligned: see `Render`; the canvas is then a multiple of the length.
     """
-    up = _bilinear(length, canvas)[:content]
+    up = (_aligned if aligned else _bilinear)(length, canvas)[:content]
     return (_bilinear(int(content), original) @ up).astype(np.float32)
 
 
 def _bilinear(source: int, target: int) -> np.ndarray:
     """Weights [target, source] of a bilinear resize without antialiasing."""
-    at = (np.arange(target) + 0.5) * source / target - 0.5
+    return _read_at((np.arange(target) + 0.5) * source / target - 0.5, source)
+
+
+def _aligned(source: int, target: int) -> np.ndarray:
+    """The same of `ops.aligned_upsample`."""
+    factor = target // source
+    return _read_at((np.arange(target) - factor // 2) / factor, source)
+
+
+def _read_at(at: np.ndarray, source: int) -> np.ndarray:
+    """Weights [P, source] of linear reading at places [P], clamped at both ends."""
     at = np.clip(at, 0, source - 1)
     distance = np.abs(at[:, None] - np.arange(source))
     return np.maximum(1 - distance, 0)

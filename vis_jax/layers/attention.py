@@ -1,7 +1,7 @@
 """Multi-head attention with keys and values that may be projected ahead of time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -34,6 +34,26 @@ class KeysValues(NamedTuple):
     values: Float[Array, "*lead K heads d"]
 
 
+def weighted_values(
+    queries: Float[Array, "*lead Q heads d"],
+    memory: KeysValues,
+    attend: Bool[Array, "*lead Q K"] | None,
+) -> Float[Array, "*lead Q heads d"]:
+    """Values of each head, by a float32 softmax over the keys.
+
+    Args:
+      queries: projected and scaled.
+      memory: see the type.
+      attend: True where a query may look at a key; None = everywhere.
+    """
+    logits = jnp.einsum("...qhd,...khd->...hqk", queries, memory.keys)
+    logits = logits.astype(jnp.float32)
+    if attend is not None:
+        logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(memory.values.dtype)
+    return jnp.einsum("...hqk,...khd->...qhd", weights, memory.values)
+
+
 def _fused_xavier(
     key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "..."]:
@@ -44,17 +64,30 @@ def _fused_xavier(
 
 
 class MultiHeadAttention(nn.Module):
-    """Vaswani et al., "Attention is all you need", section 3.2; softmax in float32."""
+    """Vaswani et al., "Attention is all you need", section 3.2; softmax in float32.
+
+    Attributes:
+      dim, heads: channels, and heads that share them.
+      kernel_init: of queries, keys and values.
+      bias_init: of all four layers.
+    """
 
     dim: int
     heads: int
     dtype: DTypeLike = jnp.float32
+    kernel_init: Callable[..., Array] = _fused_xavier
+    bias_init: Callable[..., Array] = nn.initializers.zeros
 
     def setup(self):
         shape = (self.heads, self.dim // self.heads)
 
         def project() -> nn.DenseGeneral:
-            return nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=_fused_xavier)
+            return nn.DenseGeneral(
+                shape,
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+                bias_init=self.bias_init,
+            )
 
         self.query, self.key, self.value = project(), project(), project()
         self.out = nn.DenseGeneral(
@@ -62,6 +95,7 @@ class MultiHeadAttention(nn.Module):
             axis=(-2, -1),
             dtype=self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=self.bias_init,
         )
 
     def __call__(
@@ -93,9 +127,4 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "*lead Q C"]:
         """Attention over keys and values that are already projected."""
         q = self.query(query) * (self.dim // self.heads) ** -0.5
-        logits = jnp.einsum("...qhd,...khd->...hqk", q, memory.keys)
-        logits = logits.astype(jnp.float32)
-        if attend is not None:
-            logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
-        weights = jax.nn.softmax(logits, axis=-1).astype(memory.values.dtype)
-        return self.out(jnp.einsum("...hqk,...khd->...qhd", weights, memory.values))
+        return self.out(weighted_values(q, memory, attend))

@@ -12,9 +12,14 @@ class DropPath(nn.Module):
 
     Huang et al., "Deep networks with stochastic depth", ECCV 2016. Draws from the rng
     stream 'drop_path'.
+
+    Attributes:
+      rate: probability of dropping, in [0, 1).
+      axes: along which there are draws: 0, that of the samples, or that of the tokens.
     """
 
-    rate: float  # probability of dropping, in [0, 1)
+    rate: float
+    axes: tuple[int, ...] = (0,)
 
     @nn.compact
     def __call__(
@@ -23,6 +28,6 @@ class DropPath(nn.Module):
         if not train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        shape = tuple(n if axis in self.axes else 1 for axis, n in enumerate(x.shape))
         kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)
         return jnp.where(kept, x / keep, jnp.zeros_like(x))

@@ -6,7 +6,7 @@ boxes of its later code, "FCOS: A simple and strong anchor-free object detector"
 identities.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,10 @@ from vis_jax.ops.boxes import generalized_box_iou
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 _LEAST_WEIGHT = 1e-6  # of all boxes; as in mmdetection
+
+# The loss of identities: focal, or logistic of each by itself, or of a softmax over
+# them and the background.
+IdLoss = Literal["focal", "bce", "softmax"]
 
 
 class FcosOutput(NamedTuple):
@@ -91,6 +95,38 @@ def dense_focal(
       positive: locations that stand for an object.
     """
     losses = jnp.where(image_valid[:, None], sigmoid_focal(logits, labels), 0.0)
+    return losses.sum() / positives_of(positive, image_valid)
+
+
+def id_loss(
+    logits: Float32[Array, "B P N"],
+    ids: Int32[Array, "B P"],
+    *,
+    kind: IdLoss,
+    image_valid: Bool[Array, "B"],
+    positive: Bool[Array, "B P"],
+) -> Float32[Array, ""]:
+    """Loss of the identities of all locations, divided by the number of positives.
+
+    Zhu et al., "Instance as identity", ECCV 2022, Table 7, whose "CE" is one of the
+    last two.
+
+    Args:
+      logits: of identities; of a softmax the last column is the background.
+      ids: the number of the last identity and 1 more for none.
+      kind: see the type.
+      image_valid: False marks images that count for nothing.
+      positive: locations that stand for an object.
+    """
+    if kind == "focal":
+        return dense_focal(logits, ids, image_valid=image_valid, positive=positive)
+    if kind == "softmax":
+        of_label = optax.losses.softmax_cross_entropy_with_integer_labels
+        losses = of_label(logits, ids)
+    else:
+        wanted = jax.nn.one_hot(ids, logits.shape[-1])
+        losses = optax.losses.sigmoid_binary_cross_entropy(logits, wanted).sum(axis=-1)
+    losses = jnp.where(image_valid[:, None], losses, 0.0)
     return losses.sum() / positives_of(positive, image_valid)
 
 

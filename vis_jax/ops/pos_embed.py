@@ -12,20 +12,25 @@ _TEMPERATURE = 10_000.0
 
 
 def sine_1d(
-    length: int, dim: int, extent: Float32[Array, "*B"] | float | None = None
+    length: int,
+    dim: int,
+    extent: Float32[Array, "*B"] | float | None = None,
+    *,
+    first: int = 1,
 ) -> Float32[Array, "*B {length} {dim}"]:
     """Sine of even and cosine of odd channels of positions scaled to (0, 2 pi].
 
     Channel j of position i has the angle
-    2 pi (i + 1) / (extent + 1e-6) / 10000^(2 floor(j / 2) / dim).
+    2 pi (i + first) / (extent + 1e-6) / 10000^(2 floor(j / 2) / dim).
 
     Args:
       length: number of positions.
       dim: number of channels.
       extent: positions that count, where some at the end are padding; None = all.
+      first: what counting begins with.
     """
     extent = jnp.asarray(length if extent is None else extent, jnp.float32)
-    position = jnp.arange(1, length + 1, dtype=jnp.float32)
+    position = jnp.arange(first, length + first, dtype=jnp.float32)
     channel = np.arange(dim)
     wavelengths = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / dim)
     # Axes are [*B, length, dim]; equal ranks, as nothing broadcasts unseen.
@@ -47,7 +52,26 @@ def sine_2d(
       height, width: of the map in pixels.
       dim: number of channels, even.
     """
-    shape = (height, width, dim // 2)
-    rows = jnp.broadcast_to(sine_1d(height, dim // 2)[:, None], shape)
-    columns = jnp.broadcast_to(sine_1d(width, dim // 2)[None], shape)
-    return jnp.concatenate([rows, columns], axis=-1)
+    return _plane(sine_1d(height, dim // 2), sine_1d(width, dim // 2))
+
+
+def sine_2d_from_zero(
+    height: int, width: int, dim: int
+) -> Float32[Array, "{height} {width} {dim}"]:
+    """As `sine_2d` with angles from 0 at the first to 2 pi at the last row and column.
+
+    Source: `PositionEmbeddingSine` of AOT (Yang et al., NeurIPS 2021).
+    """
+    rows, columns = (
+        sine_1d(length, dim // 2, float(length - 1), first=0)
+        for length in (height, width)
+    )
+    return _plane(rows, columns)
+
+
+def _plane(
+    rows: Float32[Array, "h C"], columns: Float32[Array, "w C"]
+) -> Float32[Array, "h w _"]:
+    shape = (len(rows), len(columns), rows.shape[-1])
+    parts = [jnp.broadcast_to(x, shape) for x in (rows[:, None], columns[None])]
+    return jnp.concatenate(parts, axis=-1)

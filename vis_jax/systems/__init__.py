@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
-from vis_jax.systems import condinst, ifr, mask_track_rcnn, osmn, rgnn_vis, yolact
+from vis_jax.systems import (
+    condinst,
+    iai,
+    iai_mask_rcnn,
+    ifr,
+    mask_track_rcnn,
+    osmn,
+    rgnn_vis,
+    yolact,
+)
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
@@ -79,6 +88,8 @@ def _detector_of_osmn(settings: osmn.Settings) -> Detector:
 
 SYSTEMS = {
     "condinst": SystemEntry(condinst.Settings, condinst.build, condinst.build_detector),
+    "iai": SystemEntry(iai.Settings, iai.build),
+    "iai_mask_rcnn": SystemEntry(iai_mask_rcnn.Settings, iai_mask_rcnn.build),
     "ifr": SystemEntry(ifr.Settings, ifr.build),
     "mask_track_rcnn": SystemEntry(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector

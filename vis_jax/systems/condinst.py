@@ -15,24 +15,25 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax import backbones
-from vis_jax.backbones import resnet
-from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.backbones.normalize import normalize
-from vis_jax.detectors import fcos
 from vis_jax.detectors.condinst import (
     CondInstOutput,
     FindRule,
-    MaskSettings,
     build_modules,
     find,
     mask_logits,
     mask_loss,
     shown_masks,
 )
+from vis_jax.detectors.condinst_settings import (
+    LossSettings,
+    ModelSettings,
+    pixel_style,
+)
 from vis_jax.detectors.fcos import FINEST, STRIDES, Levels, Places, cells_of, places_of
 from vis_jax.detectors.fcos_targets import TargetRule, dense_targets
 from vis_jax.losses.fcos import fcos_losses
-from vis_jax.settings import Count, Natural, OneOf, Range, Weight, section
+from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Appearance, Detector
@@ -47,41 +48,6 @@ from vis_jax.systems.tracked_detector import (
 )
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Bool, Float32, Int32
-
-
-@section
-class ModelSettings:
-    """`model` of a CondInst."""
-
-    num_classes: Natural = 0  # 0 = as many as the data set has
-    backbone: backbones.Settings = resnet.Settings(norm="frozen_stats")
-    fpn: FpnSettings = FpnSettings(extra="relu_conv")
-    head: fcos.Settings = fcos.Settings()
-    masks: MaskSettings = MaskSettings()
-
-
-@section
-class LossSettings:
-    """`loss`: the weight of every term, and which locations are trained on."""
-
-    box_class: Weight = 1.0  # which class a location has
-    box: Weight = 1.0  # where its object is
-    centre: Weight = 1.0  # how near the middle of the box it is
-    mask: Weight = 1.0  # which pixels its object has
-    # Locations of an object are in a square around the centroid of its mask: half its
-    # side, in strides.
-    radius: Annotated[float, Range(above=0)] = 1.5
-    # Pixels from a location to the farthest side of its box up to which each level but
-    # the last stands for the object.
-    ranges: Annotated[tuple[float, ...], Range(above=0)] = (64.0, 128.0, 256.0, 512.0)
-    positives: Count = 256  # most locations of an image whose masks are trained
-
-    def __post_init__(self):
-        levels = len(STRIDES) - 1
-        if len(self.ranges) != levels or list(self.ranges) != sorted(set(self.ranges)):
-            raise ValueError(
-                f"ranges: expected {levels} in ascending order, got {self.ranges}"
-            )
 
 
 @section
@@ -212,7 +178,7 @@ def build_model(settings: Settings) -> Model:
             model.fpn, model.head, model.masks, classes=model.num_classes, dtype=dtype
         ),
         rule=FindRule(test.score, test.nms, test.candidates, test.objects),
-        style=backbones.pixel_style(model.backbone),
+        style=pixel_style(model.pixels, model.backbone),
     )
 
 

@@ -7,7 +7,7 @@ the published one or another: all see the same detections. Letters: B clips, M t
 objects, S sampled regions, N objects of a frame.
 """
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -22,20 +22,26 @@ from vis_jax.detectors.box_head import BoxHead, BoxOutput, DetectRule
 from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.frame_pair import Pair, draw_pair
 from vis_jax.detectors.mask_head import MaskHead, of_label
-from vis_jax.detectors.mask_rcnn import BOX_SIDE, MASK_SIDE, Levels, MaskRCNN, Rules
+from vis_jax.detectors.mask_rcnn import (
+    BOX_SIDE,
+    MASK_SIDE,
+    RATIOS,
+    Levels,
+    MaskRCNN,
+    TrainRules,
+    build_rules,
+    train_rules,
+)
 from vis_jax.detectors.rcnn_losses import (
     mask_losses,
     positives_of,
     rpn_losses,
     sample_regions,
 )
-from vis_jax.detectors.rcnn_targets import MatchRule, RegionTargets
-from vis_jax.detectors.rpn import RPN, ProposalRule
+from vis_jax.detectors.rcnn_targets import RegionTargets
+from vis_jax.detectors.rpn import RPN
 from vis_jax.losses import identity
 from vis_jax.losses.rcnn import region_losses
-from vis_jax.ops.anchors import AnchorGrid
-from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
-from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import box_iou
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
@@ -47,9 +53,6 @@ from vis_jax.systems.detect_then_track import (
 from vis_jax.systems.system import Dtype, System
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
-
-_STRIDES = (4, 8, 16, 32, 64)
-_RATIOS = (0.5, 1.0, 2.0)
 
 
 @section
@@ -125,27 +128,20 @@ class Model(MaskRCNN):
         return Detections(*found, *map(real, (*appearance, masks)))
 
 
-class TrainRules(NamedTuple):
-    """What is trained on."""
-
-    anchors: MatchRule
-    regions: MatchRule
-    track: float  # IoU with the truth from which a region trains the track head
-
-
 def build(settings: Settings) -> System:
     """The system.
 
     Raises:
       ValueError: settings do not fit each other.
     """
-    model, rules = build_model(settings), _rules(settings.model)
+    model, rules = build_model(settings), train_rules(settings.model)
+    least = settings.model.track_head.positive
     weights = vars(settings.loss)
 
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
         pair = draw_pair(pair_rng, batch, style=model.style)
-        aux = _losses(model, rules, variables, pair, batch.sizes, rng)
+        aux = _losses(model, rules, least, variables, pair, batch.sizes, rng)
         terms = {name: weights[name] * value for name, value in aux.terms.items()}
         return sum(terms.values()), aux._replace(terms=terms)
 
@@ -167,34 +163,15 @@ def build_model(settings: Settings) -> Model:
     model, test = settings.model, settings.test
     _check(model, test)
     dtype = jnp.dtype(settings.compute_dtype)
-    conventions = CONVENTIONS[model.conventions]
-    rules = Rules(
-        anchors=AnchorGrid(
-            sides=tuple(model.rpn.scale * stride for stride in _STRIDES),
-            ratios=_RATIOS,
-            strides=tuple((stride, stride) for stride in _STRIDES),
-            centre=conventions.centre,
-            rounded=conventions.rounded,
-        ),
-        proposal_coder=BoxCoder(UNIT, conventions.log_range),
-        proposals=ProposalRule(
-            before=model.rpn.proposals,
-            size=model.rpn.proposals,
-            iou_threshold=0.7,
-            least_side=conventions.least_proposal,
-        ),
-        roi_convention=conventions.roi,
-        roi_samples=conventions.samples,
-        roi_coder=BoxCoder(ROI, conventions.log_range),
-        detections=DetectRule(
-            test.score, test.nms, conventions.least_detection, test.objects
-        ),
+    least_side = CONVENTIONS[model.conventions].least_detection
+    rules = build_rules(
+        model, DetectRule(test.score, test.nms, least_side, test.objects)
     )
     classes = model.num_classes
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
         fpn=FPN(**vars(model.fpn), dtype=dtype),
-        rpn=RPN(model.rpn.dim, len(_RATIOS), dtype),
+        rpn=RPN(model.rpn.dim, len(RATIOS), dtype),
         box_head=BoxHead(classes, model.box_head.width, dtype),
         mask_head=MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
         rules=rules,
@@ -218,9 +195,13 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
 
 
 def _losses(
-    model: Model, rules: TrainRules, variables, pair: Pair, sizes, rng
+    model: Model, rules: TrainRules, least: float, variables, pair: Pair, sizes, rng
 ) -> LossAux:
-    """Every term of the loss, not weighted, and what else comes with it."""
+    """Every term of the loss, not weighted, and what else comes with it.
+
+    Args:
+      least: IoU with the truth from which a region trains the track head.
+    """
     rpn_rng, roi_rng = jax.random.split(rng)
 
     def apply(method, *inputs):
@@ -250,14 +231,20 @@ def _losses(
         coder=model.rules.roi_coder,
         rule=rules.regions,
     )
-    heads = _head_losses(apply, levels, regions, pair=pair, rules=rules)
+    heads = _head_losses(apply, levels, regions, pair=pair, rules=rules, least=least)
     terms = {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **heads}
     notes = {"positives_left_out": left_out.sum().astype(jnp.float32)}
     return LossAux(terms, dict(updates.get("batch_stats", {})), notes)
 
 
 def _head_losses(
-    apply, levels: Levels, regions: RegionTargets, *, pair: Pair, rules: TrainRules
+    apply,
+    levels: Levels,
+    regions: RegionTargets,
+    *,
+    pair: Pair,
+    rules: TrainRules,
+    least: float,
 ):
     """Terms of the heads on regions of the key frames.
 
@@ -266,6 +253,7 @@ def _head_losses(
       levels: of all frames of the pairs.
       regions: sampled.
       pair, rules: the frames with their objects, and which regions train.
+      least: see `track_loss`.
     """
     count = len(regions.boxes)
     features = tuple(x[:count] for x in levels)
@@ -292,7 +280,7 @@ def _head_losses(
             apply(Model.embed, reference),
             positives,
             pair,
-            least=rules.track,
+            least=least,
         ),
     }
 
@@ -332,12 +320,3 @@ def _detector(model: Model, settings: Settings) -> Detector:
         mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
     )
     return make_detector(model, shapes, model.style)
-
-
-def _rules(model: ModelSettings) -> TrainRules:
-    sampled, regions = model.rpn.sampled, model.regions
-    return TrainRules(
-        MatchRule(0.7, 0.3, claim_best, 0.3, sampled, sampled // 2),
-        MatchRule(0.5, 0.5, claim_best, 0.5, regions.sampled, regions.positives),
-        model.track_head.positive,
-    )

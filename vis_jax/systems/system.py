@@ -82,6 +82,8 @@ class Render(NamedTuple):
 
     overlap: Literal["independent", "argmax", "rank"] = "independent"
     least_visible: float = 0.0  # share of the pixels of a mask; read by rank
+    # Masks that cover the canvas are enlarged to it as `ops.aligned_upsample` does it.
+    aligned: bool = False
 
 
 class System(NamedTuple):

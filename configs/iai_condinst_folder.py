@@ -1,0 +1,29 @@
+"""IAI on CondInst, small, from scratch on a folder of videos.
+
+Results: docs/results.md#iai.
+
+Run:   python -m vis_jax.main --config configs/iai_condinst_folder.py \\
+           --workdir runs/folder --config.data.root=/data/videos \\
+           --config.data.held_out='("dog","boat")'
+Smoke: python -m vis_jax.main --config configs/iai_condinst_folder.py:debug \\
+           --workdir runs/debug (any CPU, on moving shapes; on a folder as that of
+           configs/ifr_folder.py)
+
+With `--config.init_from` it starts from a run of configs/iai_condinst_shapes.py; the
+layers that name classes are new then, as the classes are others.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, iai_condinst_shapes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(arg, steps=2_000, debug=False)
+    config = iai_condinst_shapes.get_config(f"steps={options.steps}")
+    config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=11)
+    config.init_fresh = ("detector/head/class_logits/.*",)
+    config.test.update(split="train", videos=0, long_side=192)
+    config.model.num_classes = 0  # as many as the folder has categories
+    return common.shrink(config) if options.debug else config

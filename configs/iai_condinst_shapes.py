@@ -1,0 +1,32 @@
+"""IAI on CondInst, small, from scratch on moving shapes.
+
+Results: docs/results.md#iai.
+
+Run:   python -m vis_jax.main --config configs/iai_condinst_shapes.py \\
+           --workdir runs/iai_shapes
+Smoke: the same with --config configs/iai_condinst_shapes.py:debug (any CPU)
+
+`difficulty` is easy, medium, hard or crowd. The association is on the stage of stride
+16, as there are 15 tokens at stride 32.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, condinst_shapes
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config; `arg` is what follows the colon of --config."""
+    options = common.parse_arg(arg, difficulty="crowd", steps=2_500, debug=False)
+    config = condinst_shapes.get_config(f"difficulty={options.difficulty}")
+    config.system, config.num_steps = "iai", options.steps
+    config.data.update(frames=5, batch_size=4, sampling=dict(kind="steps"))
+    config.model.update(
+        ids=dict(count=12),
+        # Of 64 channels, the tokens take all.
+        hab=dict(stage="res4", dim=64, mlp_dim=128, use_cls_projector=False),
+    )
+    config.test = dict(
+        split="val", videos=50, short_side=96, top=24, objects=10, clip_length=12,
+    )  # fmt: skip
+    return common.shrink(config) if options.debug else config

@@ -1,0 +1,204 @@
+"""What every setting of IAI changes, by shapes and rules alone where these tell."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.recipes import recipe
+from tests.systems.contract import first_batch
+from vis_jax.detectors.condinst import MaskLoss
+from vis_jax.detectors.condinst_ids import IdRule
+from vis_jax.detectors.fcos_targets import TargetRule
+from vis_jax.losses.fcos import FcosLosses
+from vis_jax.params import flatten
+from vis_jax.structures import Clip
+from vis_jax.systems import iai_loss
+from vis_jax.systems.iai import build, build_network, video_rules
+
+
+def _config(changes=None, name="iai_condinst_r50"):
+    return recipe(name, "debug", changes)
+
+
+def _shapes(changes=None):
+    """Variables, and what a step gives."""
+    config = _config(changes)
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    loss, aux = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    assert loss.shape == ()
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+    return flatten(dict(variables)), aux, state, found
+
+
+def _parameters(changes=None):
+    return {
+        path.removeprefix("params/"): x.shape
+        for path, x in _shapes(changes)[0].items()
+        if path.startswith("params/")
+    }
+
+
+def test_without_identities_there_is_no_head_for_them_and_a_bank_of_two():
+    parameters = _parameters({"model.ids.on": False})
+    assert not any("id_tower" in path or "id_logits" in path for path in parameters)
+    assert parameters["hab/id_bank/kernel"] == (17, 17, 2, 16)
+    _, aux, _, found = _shapes({"model.ids.on": False})
+    assert set(aux.terms) == {"box_class", "box", "centre", "mask"}
+    assert found.valid.shape == (4,)  # the objects of a frame
+
+
+def test_without_identities_a_tracker_may_link_objects():
+    _, _, state, found = _shapes({"model.ids.on": False, "test.link": "iou"})
+    assert found.valid.shape == (8,)
+    assert state.linked is not None
+
+
+def test_without_association_there_are_no_memories():
+    variables, _, state, _ = _shapes({"model.association": False})
+    assert not any("hab" in path for path in variables)
+    assert any("id_logits" in path for path in variables)
+    assert state.memory is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone", "lateral"),
+    [
+        ({"model.hab.use_local": False}, "local_attention", 64),
+        ({"model.hab.use_global": False}, "global_out", 64),
+        ({"model.hab.use_cls_projector": False}, "backbone_projector", 32),
+    ],
+)
+def test_parts_of_the_association_that_are_off_are_gone(changes, gone, lateral):
+    parameters, whole = _parameters(changes), _parameters()
+    assert not any(gone in path for path in parameters)
+    assert set(parameters) == {path for path in whole if gone not in path}
+    assert parameters["detector/fpn/lateral4/kernel"] == (1, 1, lateral, 16)
+
+
+def test_the_id_head_and_the_stage_have_the_shapes_asked_for():
+    whole = _parameters()
+    assert whole["detector/head/id_logits/kernel"] == (3, 3, 16, 6)
+    assert whole["hab/id_bank/kernel"] == (17, 17, 7, 16)
+    changes = {"model.ids.convs": 3, "model.ids.loss": "softmax", "model.ids.count": 9}
+    parameters = _parameters(changes)
+    assert sum("head/id_tower/layers" in path for path in parameters) == 9
+    assert parameters["detector/head/id_logits/kernel"] == (3, 3, 16, 10)
+    assert parameters["hab/id_bank/kernel"] == (17, 17, 10, 16)
+    coarse = _parameters({"model.hab.stage": "res5"})
+    assert coarse["hab/id_bank/kernel"] == (33, 33, 7, 16)
+    assert coarse["hab/encoder_projector/kernel"] == (1, 1, 128, 16)
+
+
+def test_memories_are_as_long_as_asked_for():
+    state = _shapes({"model.hab.slots": 5})[2]
+    assert state.memory.global_keys.shape[1] == 5
+    assert _shapes()[2].memory.global_keys.shape[1] == 3
+
+
+def test_rules_of_the_test_reach_the_network():
+    assert build_network(recipe("iai_condinst_r50", None)).rule == IdRule(
+        0.1, 0.1, 0.5, 200, 10, "code", "focal"
+    )
+    assert build_network(recipe("iai_condinst_r101", None)).rule == IdRule(
+        0.05, 0.1, 0.5, 1_000, 10, "code", "focal"
+    )
+    assert build_network(recipe("iai_condinst_r50", "dataset=ovis")).rule.size == 50
+    changes = {
+        "score": 0.2, "id_score": 0.3, "nms": 0.4, "candidates": 7, "objects": 3,
+        "rank": "average",
+    }  # fmt: skip
+    changed = _config({f"test.{name}": value for name, value in changes.items()})
+    rule = IdRule(0.2, 0.3, 0.4, 7, 3, "average", "focal")
+    assert build_network(changed).rule == rule
+    bce = build_network(_config({"model.ids.loss": "bce"}))
+    assert bce.rule.ids == "bce"
+    assert build_network(_config()).style == "vgg"
+    assert build_network(_config({"model.pixels": "backbone"})).style == "torch"
+
+
+def test_rules_of_identities_arrive():
+    assert video_rules(_config()) == (6, 5, "paper", "all_frames", 0.05)
+    changes = {
+        "test.capacity": "code", "test.video_score": "detected", "test.least": 0.2,
+        "model.ids.count": 9,
+    }  # fmt: skip
+    assert video_rules(_config(changes)) == (9, 8, "code", "detected", 0.2)
+    assert video_rules(_config({"model.ids.on": False}))[:2] == (0, 4)
+
+
+def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
+    rules, most, kinds = [], [], []
+    one = jnp.float32(1.0)
+    targets_of = iai_loss.dense_targets
+
+    def targets(*args, rule, **kwargs):
+        rules.append(rule)
+        return targets_of(*args, rule=rule, **kwargs)
+
+    def masks(*_, **kwargs):
+        most.append(kwargs["most"])
+        return MaskLoss(one, one)
+
+    def ids(*_, kind, **__):
+        kinds.append(kind)
+        return one
+
+    monkeypatch.setattr(iai_loss, "dense_targets", targets)
+    monkeypatch.setattr(
+        iai_loss, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
+    )
+    monkeypatch.setattr(iai_loss, "mask_loss", masks)
+    monkeypatch.setattr(iai_loss, "id_loss", ids)
+    weights = dict(box_class=2.0, id=6.0, box=3.0, centre=4.0, mask=5.0)
+    rule = dict(radius=2.5, ranges=(8.0, 9.0, 10.0, 11.0))
+    changes = weights | rule | dict(positives=7)
+    changes = {f"loss.{name}": value for name, value in changes.items()}
+    config = _config({**changes, "model.ids.loss": "bce"})
+    system, batch = build(config), first_batch(config)
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    # Compiles in no time, as nothing depends on the network.
+    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
+    assert {name: float(term) for name, term in aux.terms.items()} == weights
+    assert float(loss) == sum(weights.values())
+    assert set(aux.notes) == {"positives_left_out", "objects_without_id"}
+    assert (set(rules), set(most), set(kinds)) == ({TargetRule(**rule)}, {7}, {"bce"})
+
+
+@pytest.mark.parametrize("permute", [False, True])
+def test_identities_are_ranks_unless_they_are_drawn(monkeypatch, permute):
+    keys = []
+    named = iai_loss.sequence_ids
+
+    def spy(track_ids, present, *, count, key=None):
+        keys.append(key)
+        return named(track_ids, present, count=count, key=key)
+
+    monkeypatch.setattr(iai_loss, "sequence_ids", spy)
+    config = _config({"loss.permute": permute})
+    system, batch = build(config), first_batch(config)
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    jax.eval_shape(system.loss, shapes, batch, jax.random.key(0))
+    assert [key is not None for key in keys] == [permute]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.num_classes": 0}, "model.num_classes: expected at least 1, got 0"),
+        ({"model.ids.count": 1}, "model.ids.count: expected int, 2 .. 254, got 1"),
+        ({"model.hab.dim": 64}, "model.hab.dim: expected less than half of 64"),
+        (
+            {"test.mode": "video", "test.tta": (64,)},
+            r"test.tta: expected \(\) for an online system",
+        ),
+        ({"test.link": "seq"}, "test.link: expected"),
+    ],
+)
+def test_settings_that_do_not_fit_are_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        system, batch = build(_config(changes)), first_batch(_config())
+        jax.eval_shape(system.init, jax.random.key(0), batch)

@@ -1,0 +1,390 @@
+"""The hybrid association block of IAI: tokens of a frame look at those of earlier ones.
+
+Zhu et al., "Instance As Identity: A Generic Online Paradigm for Video Instance
+Segmentation", ECCV 2022, section 3.3, and the released code, whose block comes from
+Yang et al., "Associating Objects with Transformers for Video Object Segmentation",
+NeurIPS 2021 (AOT). Letters: B videos, h w tokens of a frame, C channels of a token, S
+frames of the global memory.
+"""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.id_bank import IDBank
+from vis_jax.layers.attention import (
+    KeysValues,
+    MultiHeadAttention,
+    check_dim,
+    weighted_values,
+)
+from vis_jax.layers.conv import Conv
+from vis_jax.layers.drop_path import DropPath
+from vis_jax.layers.gated_ffn import GatedFeedForward
+from vis_jax.layers.local_attention import LocalAttention
+from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.ops.pos_embed import sine_2d_from_zero
+from vis_jax.settings import Count, Share, section
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Int32, UInt8
+
+
+@section
+class Settings:
+    """`model.hab`: the hybrid association block; the `use_` fields are table 5."""
+
+    # Stage of the backbone that the block replaces; a small canvas has few tokens at
+    # stride 32, that of res5.
+    stage: Literal["res4", "res5"] = "res5"
+    dim: Count = 256  # channels of a token
+    self_heads: Count = 4  # of the attention within a frame
+    memory_heads: Count = 2  # of both attentions to earlier frames
+    radius: Count = 7  # of the window in the frame before, in tokens
+    mlp_dim: Count = 1024  # channels inside the feed-forward part
+    drop_path: Share = 0.1  # probability, for each token of a batch
+    use_local: bool = True  # attention to the frame before
+    use_global: bool = True  # attention to the first and further frames
+    use_cls_projector: bool = True  # channels that no memory has a say in
+    # Frames from one that enters the global memory to the next; None: only the first.
+    interval: Count | None = 3
+    # At test time, frames with a new object enter the global memory, too.
+    on_new: bool = True
+    # Frames of the global memory at test time; once it is full, the oldest but the
+    # first makes room. Deviation: the released code keeps all.
+    slots: Count = 36
+
+    def __post_init__(self):
+        check_dim(self.dim, self.self_heads)
+        if self.dim % self.memory_heads:
+            raise ValueError(
+                f"memory_heads: expected a divisor of dim, {self.dim}, got"
+                f" {self.memory_heads}"
+            )
+        if not (self.use_local or self.use_global):
+            raise ValueError(
+                "use_global: expected True where use_local is False, as nothing else"
+                " would associate frames, got False"
+            )
+
+
+class Memory(NamedTuple):
+    """What is kept of a video's frames, of constant size.
+
+    `*B` is the axis of videos, or nothing for one video.
+    """
+
+    global_keys: Float[Array, "*B S h w C"]
+    global_values: Float[Array, "*B S h w C"]
+    entered: Int32[Array, "*B"]  # frames that entered the global memory
+    local_keys: Float[Array, "*B h w C"]  # of the frame before
+    local_values: Float[Array, "*B h w C"]
+    step: Int32[Array, "*B"]  # frames up to now
+    last: Int32[Array, "*B"]  # step at which a frame entered the global memory; 0 first
+
+
+def empty_memory(
+    settings: Settings,
+    videos: int,
+    height: int,
+    width: int,
+    *,
+    slots: int,
+    dtype: DTypeLike = jnp.float32,
+) -> Memory:
+    """Before the first frame.
+
+    Args:
+      settings: of the block.
+      videos: B.
+      height, width: of the map of tokens.
+      slots: S; `settings.slots` at test time, `training_slots` in training.
+    """
+    slots = slots if settings.use_global else 0
+    local = jnp.zeros((videos, height, width, settings.dim), dtype)
+    stored = jnp.zeros((videos, slots, height, width, settings.dim), dtype)
+    zero = jnp.zeros((videos,), jnp.int32)
+    return Memory(stored, stored, zero, local, local, zero, zero)
+
+
+def training_slots(frames: int, interval: int | None) -> int:
+    """Frames of the global memory that the last of `frames` frames looks at."""
+    return 1 if interval is None else 1 + (frames - 1) // interval
+
+
+def write(
+    memory: Memory,
+    keys: Float[Array, "h w C"],
+    values: Float[Array, "h w C"],
+    *,
+    new: Bool[Array, ""],
+    real: Bool[Array, ""],
+    interval: int | None,
+) -> Memory:
+    """The memory of one video after a frame.
+
+    The frame replaces the one before, and enters the global memory if it is the first,
+    if `interval` frames have passed since one did, or if a new object is in it.
+
+    Args:
+      memory: of one video.
+      keys, values: of the frame.
+      new: a new object is in the frame.
+      real: False: the frame is padding, and nothing changes.
+      interval: see `Settings`.
+    """
+    step = memory.step + 1
+    enters = new | (memory.entered == 0)
+    if interval is not None:
+        enters |= step - memory.last >= interval
+    slots = len(memory.global_keys)
+    ring = max(slots - 1, 1)  # slot 0 keeps the first frame
+    slot = jnp.where(memory.entered == 0, 0, 1 + (memory.entered - 1) % ring)
+    hit = (jnp.arange(slots) == slot) & enters & real
+    hit = hit[:, None, None, None]
+    # The first frame does not start the interval: frames 0, 2, 5, 8, .. at 3.
+    last = jnp.where(enters & (memory.step > 0), step, memory.last)
+    return Memory(
+        jnp.where(hit, keys[None], memory.global_keys),
+        jnp.where(hit, values[None], memory.global_values),
+        memory.entered + (enters & real).astype(jnp.int32),
+        jnp.where(real, keys, memory.local_keys),
+        jnp.where(real, values, memory.local_values),
+        jnp.where(real, step, memory.step),
+        jnp.where(real, last, memory.last),
+    )
+
+
+class Tokens(NamedTuple):
+    """What of a frame is remembered, once its ids are known."""
+
+    keys: Float[Array, "B h w C"]
+    normed: Float[Array, "B h w C"]
+
+
+class MemoryBlock(nn.Module):
+    """The block of AOT: within the frame, to its memories, feed-forward.
+
+    "Long short-term transformer", with one layer. Norms come first, and a last one
+    closes the block. Positions have a part in the attention within the frame only.
+    """
+
+    settings: Settings
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        settings, dim, dtype = self.settings, self.settings.dim, self.dtype
+        init = nn.initializers.xavier_uniform()
+        self.self_attention = MultiHeadAttention(
+            dim, settings.self_heads, dtype, init, torch_uniform(dim)
+        )
+
+        def linear() -> nn.Dense:
+            return nn.Dense(
+                dim, dtype=dtype, kernel_init=init, bias_init=torch_uniform(dim)
+            )
+
+        self.key, self.value = linear(), linear()
+        if settings.use_global:
+            self.global_out = linear()
+        if settings.use_local:
+            self.local_attention = LocalAttention(
+                dim, settings.memory_heads, settings.radius, dtype
+            )
+        self.ffn = GatedFeedForward(settings.mlp_dim, dtype=dtype)
+        self.self_norm, self.memory_norm = LayerNorm(dtype), LayerNorm(dtype)
+        self.ffn_norm, self.out_norm = LayerNorm(dtype), LayerNorm(dtype)
+        # One draw for each token, shared by videos and channels, as in the source.
+        self.drop = DropPath(settings.drop_path, axes=(1, 2))
+
+    def __call__(
+        self,
+        x: Float[Array, "B h w C"],
+        memory: Memory,
+        unknown: Float[Array, "C"],
+        train: bool,
+    ) -> tuple[Float[Array, "B h w C"], Tokens]:
+        """Tokens after the block, and what to remember of them.
+
+        Args:
+          x: tokens.
+          memory: of each video; the first frame looks at itself.
+          unknown: id embedding of a frame whose ids are not known, for the first frame.
+          train: whether paths are dropped.
+        """
+        x = x + self.drop(self._within(self.self_norm(x)), train)
+        normed = self.memory_norm(x)
+        tokens = Tokens(self.key(normed), normed)
+        embeds = jnp.broadcast_to(unknown, normed.shape)
+        memory = remember(
+            memory,
+            tokens.keys,
+            self.values(normed, embeds),
+            new=jnp.zeros_like(memory.step, bool),
+            real=memory.step == 0,
+            interval=None,
+        )
+        if self.settings.use_global:
+            x = x + self._global(tokens.keys, memory)
+        if self.settings.use_local:
+            found = self.local_attention(
+                tokens.keys, memory.local_keys, memory.local_values
+            )
+            x = x + self.drop(found, train)
+        x = x + self.drop(self.ffn(self.ffn_norm(x)), train)
+        return self.out_norm(x), tokens
+
+    def values(
+        self, normed: Float[Array, "B h w C"], embeds: Float[Array, "B h w C"]
+    ) -> Float[Array, "B h w C"]:
+        """Values of a frame with the ids of its objects.
+
+        Args:
+          normed: see `Tokens`.
+          embeds: of the ids.
+        """
+        return self.value(normed + embeds)
+
+    def _within(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        _, height, width, dim = x.shape
+        position = sine_2d_from_zero(height, width, dim).astype(self.dtype)
+        flat, placed = (y.reshape(len(x), -1, dim) for y in (x, x + position[None]))
+        return self.self_attention(placed, placed, flat).reshape(x.shape)
+
+    def _global(
+        self, queries: Float[Array, "B h w C"], memory: Memory
+    ) -> Float[Array, "B h w C"]:
+        """Attention to all tokens of all frames in the global memory."""
+        videos, height, width, dim = queries.shape
+        heads, slots = self.settings.memory_heads, memory.global_keys.shape[1]
+        shape = videos, -1, heads, dim // heads
+        held = KeysValues(
+            memory.global_keys.reshape(shape), memory.global_values.reshape(shape)
+        )
+        used = jnp.arange(slots)[None] < memory.entered[:, None]
+        attend = jnp.repeat(used, height * width, axis=1)[:, None]
+        attend = jnp.broadcast_to(
+            attend, (videos, height * width, slots * height * width)
+        )
+        queries = queries.reshape(shape) * (dim // heads) ** -0.5
+        found = weighted_values(queries, held, attend)
+        return self.global_out(found.reshape(videos, height, width, dim))
+
+
+def remember(
+    memory: Memory,
+    keys: Float[Array, "B h w C"],
+    values: Float[Array, "B h w C"],
+    *,
+    new: Bool[Array, "B"],
+    real: Bool[Array, "B"],
+    interval: int | None,
+) -> Memory:
+    """`write` for all videos."""
+
+    def of_video(
+        memory: Memory,
+        keys: Float[Array, "h w C"],
+        values: Float[Array, "h w C"],
+        new: Bool[Array, ""],
+        real: Bool[Array, ""],
+    ) -> Memory:
+        return write(memory, keys, values, new=new, real=real, interval=interval)
+
+    return jax.vmap(of_video)(memory, keys, values, new, real)
+
+
+class HybridAssociation(nn.Module):
+    """The block: features of a frame in, features that know earlier frames out.
+
+    Two calls for each frame: the block itself before detection, and `remember` once the
+    masks are known, those of the truth in training.
+
+    Attributes:
+      settings: see the type.
+      channels: of the stage.
+      id_channels: of the ID bank: N + 1, or 2 for objects and background only.
+      stride: of the stage in pixels.
+
+    Raises:
+      ValueError: the stage has too few channels for two times `dim` and classes.
+    """
+
+    settings: Settings
+    channels: int
+    id_channels: int
+    stride: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        settings, left = self.settings, self.channels - 2 * self.settings.dim
+        if settings.use_cls_projector and left <= 0:
+            raise ValueError(
+                f"model.hab.dim: expected less than half of {self.channels}, the"
+                f" channels of {settings.stage}, got {settings.dim}"
+            )
+
+        def project(features: int) -> Conv:
+            init = torch_uniform(self.channels)
+            return Conv(
+                features,
+                kernel=1,
+                use_bias=True,
+                kernel_init=init,
+                bias_init=init,
+                dtype=self.dtype,
+            )
+
+        self.encoder_projector = project(settings.dim)
+        if settings.use_cls_projector:
+            self.backbone_projector = project(left)
+        self.block = MemoryBlock(settings, self.dtype)
+        self.id_bank = IDBank(self.id_channels, settings.dim, self.stride, self.dtype)
+
+    def __call__(
+        self, features: Float[Array, "B h w D"], memory: Memory, train: bool
+    ) -> tuple[Float[Array, "B h w E"], Tokens]:
+        """Features [projected, block, class] that replace those of the stage.
+
+        As many channels as before, or 2 C without the class projector.
+
+        Args:
+          features: of the stage.
+          memory: of the frames before.
+          train: whether paths are dropped; draws from the rng stream 'drop_path'.
+        """
+        projected = self.encoder_projector(features)
+        found, tokens = self.block(projected, memory, self.id_bank.blank(), train)
+        parts = [projected, found]
+        if self.settings.use_cls_projector:
+            parts.append(self.backbone_projector(features))
+        return jnp.concatenate(parts, axis=-1), tokens
+
+    def remember(
+        self,
+        memory: Memory,
+        tokens: Tokens,
+        ids: UInt8[Array, "B H W"],
+        *,
+        new: Bool[Array, "B"],
+        real: Bool[Array, "B"],
+    ) -> Memory:
+        """The memories after a frame.
+
+        Deviation: in training, the source runs the block on the first frame again for
+        what is remembered, which draws new paths to drop; else the two are equal.
+
+        Args:
+          memory: which the frame has read.
+          tokens: of the frame.
+          ids: its id map; see `identity.truth_map` and `identity.detection_map`.
+          new: new objects are in the frame; all False in training, as in the source.
+          real: False marks padded frames, which change nothing.
+        """
+        values = self.block.values(tokens.normed, self.id_bank(ids))
+        new = new & self.settings.on_new
+        interval = self.settings.interval
+        return remember(
+            memory, tokens.keys, values, new=new, real=real, interval=interval
+        )

@@ -1,0 +1,71 @@
+"""Class and score of the identities of a video.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022; the rules are those of the released code and of its first
+version. Letters: S identities, D detections of a frame, K classes.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+# What frames the score of an identity is a mean of: all up to now, or those in which it
+# was detected, of which each identity has its best classes only.
+Over = Literal["all_frames", "detected"]
+_BEST_CLASSES = 5
+
+
+class Tally(NamedTuple):
+    """What the frames so far say of the identities."""
+
+    frames: Float32[Array, ""]
+    detected: Float32[Array, "S"]  # frames in which an identity was found
+    scores: Float32[Array, "S K"]  # sums
+
+
+def empty_tally(slots: int, classes: int) -> Tally:
+    """Before the first frame."""
+    return Tally(
+        jnp.float32(0.0),
+        jnp.zeros((slots,), jnp.float32),
+        jnp.zeros((slots, classes), jnp.float32),
+    )
+
+
+def count(
+    tally: Tally,
+    ids: Int32[Array, "D"],
+    shown: Bool[Array, "D"],
+    class_scores: Float32[Array, "D K"],
+    *,
+    real: Bool[Array, ""],
+) -> Tally:
+    """Adds a frame.
+
+    Args:
+      tally: before.
+      ids: 0 .. S - 1, each of one detection.
+      shown: detections that have one.
+      class_scores: of the detections.
+      real: False: the frame is padding.
+    """
+    slot = jnp.where(shown & real, ids, len(tally.detected))
+    return Tally(
+        tally.frames + real.astype(jnp.float32),
+        tally.detected.at[slot].add(1.0, mode="drop"),
+        tally.scores.at[slot].add(class_scores, mode="drop"),
+    )
+
+
+def class_probs(tally: Tally, *, over: Over, least: float) -> Float32[Array, "S K"]:
+    """Mean scores, where above `least`; all others are 0."""
+    if over == "all_frames":
+        mean = tally.scores / jnp.maximum(tally.frames, 1.0)
+    else:
+        mean = tally.scores / jnp.maximum(tally.detected, 1.0)[:, None]
+        best = jax.lax.top_k(mean, min(_BEST_CLASSES, mean.shape[1]))[0]
+        mean = jnp.where(mean >= best[:, -1:], mean, 0.0)
+    return jnp.where(mean > least, mean, 0.0)

@@ -1,0 +1,212 @@
+"""Identities as channels: which id an object has, in training and from frame to frame.
+
+Zhu et al., "Instance As Identity: A Generic Online Paradigm for Video Instance
+Segmentation", ECCV 2022, sections 3.2 to 3.4, and the released code. There are N ids:
+0 .. N - 2 are those of objects, N - 1 says that an object is new, and N that there is
+none. Letters: M objects of a sequence, D detections of a frame, best first.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.assignment import hungarian
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
+
+# In id maps, which are uint8: a pixel without any channel, not even the background's.
+BLANK = 255
+MOST_IDS = 254  # N; the background, which is N, must differ from BLANK
+_LEAST_VISIBLE = 0.1  # of the area of a mask; the released code
+
+# When all ids are given away. paper: further objects are discarded; code: they share
+# the last id, of which only the last one is painted and none is an output.
+Capacity = Literal["paper", "code"]
+
+
+class SequenceIds(NamedTuple):
+    """The ids of a training sequence."""
+
+    ids: Int32[Array, "M"]  # N where an object has none
+    kept: Bool[Array, "M"]  # objects with an id
+    targets: Int32[Array, "T M"]  # of the id head: N where there is nothing
+    dropped: Int32[Array, ""]  # objects in the sequence that are too many
+
+
+def sequence_ids(
+    track_ids: Int32[Array, "M"],
+    present: Bool[Array, "M T"],
+    *,
+    count: int,
+    key: PRNGKeyArray | None = None,
+) -> SequenceIds:
+    """Ids by the order of track ids, and targets: new in the frame of first appearance.
+
+    Later frames have the object's own id, also after an absence. Objects that are in no
+    frame take no id. Beyond N - 1 objects, those with the largest track ids have none.
+
+    Args:
+      track_ids: distinct among the objects present.
+      present: False where an object is not in a frame or the frame is padding.
+      count: N.
+      key: draws the ids instead, all different; None: 0, 1, .. as in the source.
+    """
+    seen = present.any(axis=1)
+    rank = (seen[None] & (track_ids[None] < track_ids[:, None])).sum(axis=1)
+    kept = seen & (rank < count - 1)
+    ids = rank
+    if key is not None:
+        ids = jax.random.permutation(key, count - 1)[jnp.minimum(rank, count - 2)]
+    ids = jnp.where(kept, ids, count).astype(jnp.int32)
+    first = present.argmax(axis=1)
+    frames = jnp.arange(present.shape[1])
+    targets = jnp.where(frames[:, None] == first[None], count - 1, ids[None])
+    targets = jnp.where(present.T & kept[None], targets, count).astype(jnp.int32)
+    return SequenceIds(ids, kept, targets, (seen & ~kept).sum().astype(jnp.int32))
+
+
+def truth_map(
+    masks: Bool[Array, "M H W"],
+    ids: Int32[Array, "M"],
+    valid: Bool[Array, "M"],
+    *,
+    background: int,
+) -> UInt8[Array, "H W"]:
+    """The id of every pixel in training; of overlapping masks the smallest owns it.
+
+    Of masks of one size, the first does.
+
+    Args:
+      ids: of the objects; all 0 for a bank that tells objects from background only.
+      valid: objects to paint.
+      background: N, or 1 for such a bank.
+    """
+    masks = masks & valid[:, None, None]
+    size = masks.sum(axis=(1, 2)).argsort(stable=True).argsort()
+    size = size.astype(jnp.int32)[:, None, None]
+    owner = jnp.where(masks, size, len(masks)).argmin(axis=0)
+    found = jnp.where(masks.any(axis=0), ids[owner], background)
+    return found.astype(jnp.uint8)
+
+
+def detection_map(
+    visible: Bool[Array, "D H W"],
+    ids: Int32[Array, "D"],
+    valid: Bool[Array, "D"],
+    *,
+    background: int,
+) -> UInt8[Array, "H W"]:
+    """The id of every pixel at test time, from masks that do not overlap.
+
+    Of several detections with one id, which only the rule `code` gives, the last one is
+    painted, and the pixels of the others are `BLANK`.
+
+    Args:
+      visible: see `Visible`.
+      ids, valid: of the detections that are painted; see `Issued`.
+      background: N, or 1 for a bank without ids, whose ids are all 0. Use `truth_map`
+        for that one: here all but one detection would be blank.
+    """
+    later = jnp.triu(jnp.ones((len(ids), len(ids)), bool), 1)
+    replaced = (later & (ids[:, None] == ids[None]) & valid[None]).any(axis=1)
+    shown = jnp.where(replaced, BLANK, ids)
+    visible = visible & valid[:, None, None]
+    owner = visible.argmax(axis=0)
+    found = jnp.where(visible.any(axis=0), shown[owner], background)
+    return found.astype(jnp.uint8)
+
+
+def blank_map(height: int, width: int) -> UInt8[Array, "{height} {width}"]:
+    """What is known before the first frame: no channel anywhere."""
+    return jnp.full((height, width), BLANK, jnp.uint8)
+
+
+class Visible(NamedTuple):
+    """Masks that do not overlap."""
+
+    masks: Bool[Array, "D H W"]
+    kept: Bool[Array, "D"]  # detections of which enough is to be seen
+
+
+def visible_masks(masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]) -> Visible:
+    """Gives every pixel to its best detection, and drops what is hidden.
+
+    A detection of which less than a tenth is left is dropped; what it covers stays
+    covered all the same, as in the released code.
+
+    Args:
+      masks: best first.
+      valid: False marks padding.
+    """
+    masks = masks & valid[:, None, None]
+    first = masks.argmax(axis=0)
+    own = masks & (first[None] == jnp.arange(len(masks))[:, None, None])
+    area, left = (x.sum(axis=(1, 2)).astype(jnp.float32) for x in (masks, own))
+    kept = (area > 0) & (left / jnp.maximum(area, 1.0) >= _LEAST_VISIBLE)
+    return Visible(own & kept[:, None, None], kept)
+
+
+def unique_ids(
+    scores: Float32[Array, "D N"], valid: Bool[Array, "D"]
+) -> Int32[Array, "D"]:
+    """The column of each detection, so that the sum of all scores is largest.
+
+    Columns 0 .. N - 1 are those of `scores`, each for one detection; N is none of them,
+    with score 0; those after it are further places for new objects, so that all
+    detections may be new. Sigmoid scores as they are, without a least score.
+
+    Args:
+      scores: probabilities of the id head.
+      valid: False marks padding, whose columns mean nothing.
+    """
+    count = scores.shape[1]
+    further = jnp.repeat(scores[:, count - 1 :], len(scores) - 1, axis=1)
+    none = jnp.zeros_like(scores[:, :1])
+    columns = jnp.concatenate([scores, none, further], axis=1)
+    return hungarian(-columns.T, valid)
+
+
+class Issued(NamedTuple):
+    """The ids of a frame."""
+
+    ids: Int32[Array, "D"]  # N where there is none
+    valid: Bool[Array, "D"]  # detections with an id: to paint, and to score
+    new: Bool[Array, "D"]  # detections that got a new one
+    issued: Int32[Array, ""]  # ids given away up to now: outputs are those below
+    lost: Int32[Array, ""]  # new objects of this frame that found no id
+
+
+def issue_ids(
+    columns: Int32[Array, "D"],
+    valid: Bool[Array, "D"],
+    issued: Int32[Array, ""],
+    *,
+    count: int,
+    capacity: Capacity,
+) -> Issued:
+    """Ids of known objects, and the next ones for new objects; none is given twice.
+
+    A column that is no id given away yet means a new object, so that in the first frame
+    all are new. An object without an id is lost in every frame in which it is found:
+    the most lost in one frame, not their sum, counts objects.
+
+    Args:
+      columns: see `unique_ids`.
+      valid: detections.
+      issued: S, ids given away before this frame.
+      count: N. `paper` gives away N - 1 ids, `code` N - 2.
+      capacity: see the type.
+    """
+    last = count - 2
+    new = valid & (columns >= issued)
+    place = issued + jnp.cumsum(new).astype(jnp.int32) - 1
+    found = new.sum().astype(jnp.int32)
+    if capacity == "paper":
+        lost = new & (place > last)
+        given, issued = valid & ~lost, jnp.minimum(issued + found, last + 1)
+    else:
+        lost = new & (place >= last)
+        given, issued = valid, jnp.minimum(issued + found, last)
+    ids = jnp.where(new, jnp.minimum(place, last), columns)
+    ids = jnp.where(given, ids, count).astype(jnp.int32)
+    return Issued(ids, given, new & given, issued, lost.sum().astype(jnp.int32))

@@ -1,0 +1,83 @@
+"""Weights of IAI on CondInst, as its authors release them.
+
+The image model has the names of `converters.condinst`; what is here is what makes it
+know earlier frames.
+"""
+
+import numpy as np
+
+from vis_jax.converters import condinst
+from vis_jax.converters.rules import Rule, Shape
+from vis_jax.converters.swin import linear_rule, norm_rule
+from vis_jax.converters.transforms import kernel, same
+
+NAMES = condinst.NAMES
+
+# What a CondInst alone does not have.
+ASSOCIATION = r"params/(hab/.*|detector/head/id_(tower|logits)/.*)"
+
+# What a Mask R-CNN alone does not have.
+REGION_ASSOCIATION = r"params/(hab/.*|box_head/id_logits/.*)"
+
+_LAYER, _BLOCK = r"lstt\.LSTT\.layers\.0", "hab/block"
+
+_LINEAR = {
+    r"(encoder|backbone)_projector": r"hab/\1_projector",
+    **{
+        rf"{_LAYER}\.self_attn\.{old}": f"{_BLOCK}/self_attention/{new}"
+        for old, new in (
+            ("linear_Q", "query"),
+            ("linear_K", "key"),
+            ("linear_V", "value"),
+            ("projection", "out"),
+        )
+    },
+    rf"{_LAYER}\.linear_Q": f"{_BLOCK}/key",
+    rf"{_LAYER}\.linear_V": f"{_BLOCK}/value",
+    rf"{_LAYER}\.long_term_attn\.projection": f"{_BLOCK}/global_out",
+    rf"{_LAYER}\.short_term_attn\.fc": f"{_BLOCK}/local_attention/out",
+    rf"{_LAYER}\.(linear[12])": rf"{_BLOCK}/ffn/\1",
+}
+
+_NORMS = {
+    rf"{_LAYER}\.norm1": f"{_BLOCK}/memory_norm",
+    rf"{_LAYER}\.norm2": f"{_BLOCK}/self_norm",
+    rf"{_LAYER}\.norm3": f"{_BLOCK}/ffn_norm",
+    rf"{_LAYER}\.activation\.gn": f"{_BLOCK}/ffn/norm",
+    r"lstt\.LSTT\.decoder_norms\.0": f"{_BLOCK}/out_norm",
+}
+
+
+def _squeezed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """Without axes of length 1; the first axis may be split, as that of heads is."""
+    return same(tensor.squeeze(), shape)
+
+
+_TABLES = {
+    rf"{_LAYER}\.activation\.GCT\.(alpha|beta|gamma)": rf"{_BLOCK}/ffn/gate/\1",
+    rf"{_LAYER}\.short_term_attn\.V_bias": f"{_BLOCK}/local_attention/value_bias",
+    rf"{_LAYER}\.short_term_attn\.relative_emb\.weight": (
+        f"{_BLOCK}/local_attention/relative_kernel"
+    ),
+    rf"{_LAYER}\.short_term_attn\.relative_emb\.bias": (
+        f"{_BLOCK}/local_attention/relative_bias"
+    ),
+}
+
+RULES = [
+    *condinst.RULES,
+    *[rule for old, new in _LINEAR.items() for rule in linear_rule(old, new)],
+    *[rule for old, new in _NORMS.items() for rule in norm_rule(old, new)],
+    *[Rule(old, ((f"params/{new}", _squeezed),)) for old, new in _TABLES.items()],
+    Rule(
+        rf"{_LAYER}\.activation\.conv\.weight",
+        ((f"params/{_BLOCK}/ffn/conv/kernel", kernel),),
+    ),
+    # The number of identities decides the shape.
+    Rule(
+        r"lstt\.patch_wise_id_bank\.weight",
+        (("params/hab/id_bank/kernel", kernel),),
+        fresh=True,
+    ),
+    Rule(r"lstt\.patch_wise_id_bank\.bias", (("params/hab/id_bank/bias", same),)),
+]

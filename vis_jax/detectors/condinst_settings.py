@@ -1,0 +1,56 @@
+"""Settings of CondInst that all systems on it have.
+
+Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020.
+"""
+
+from typing import Annotated, Literal
+
+from vis_jax import backbones
+from vis_jax.backbones import resnet
+from vis_jax.backbones.fpn import Settings as FpnSettings
+from vis_jax.detectors import fcos
+from vis_jax.detectors.condinst import MaskSettings
+from vis_jax.detectors.fcos import STRIDES
+from vis_jax.settings import Count, Natural, Range, Weight, section
+
+
+@section
+class ModelSettings:
+    """`model` of a CondInst."""
+
+    num_classes: Natural = 0  # 0 = as many as the data set has
+    backbone: backbones.Settings = resnet.Settings(norm="frozen_stats")
+    fpn: FpnSettings = FpnSettings(extra="relu_conv")
+    head: fcos.Settings = fcos.Settings()
+    masks: MaskSettings = MaskSettings()
+    # How colours are scaled: as for the weights of the backbone, or as in IAI.
+    pixels: Literal["backbone", "vgg"] = "backbone"
+
+
+@section
+class LossSettings:
+    """`loss`: the weight of every term, and which locations are trained on."""
+
+    box_class: Weight = 1.0  # which class a location has
+    box: Weight = 1.0  # where its object is
+    centre: Weight = 1.0  # how near the middle of the box it is
+    mask: Weight = 1.0  # which pixels its object has
+    # Locations of an object are in a square around the centroid of its mask: half its
+    # side, in strides.
+    radius: Annotated[float, Range(above=0)] = 1.5
+    # Pixels from a location to the farthest side of its box up to which each level but
+    # the last stands for the object.
+    ranges: Annotated[tuple[float, ...], Range(above=0)] = (64.0, 128.0, 256.0, 512.0)
+    positives: Count = 256  # most locations of an image whose masks are trained
+
+    def __post_init__(self):
+        levels = len(STRIDES) - 1
+        if len(self.ranges) != levels or list(self.ranges) != sorted(set(self.ranges)):
+            raise ValueError(
+                f"ranges: expected {levels} in ascending order, got {self.ranges}"
+            )
+
+
+def pixel_style(pixels: str, backbone: backbones.Settings) -> str:
+    """The style of `normalize` that `model.pixels` means."""
+    return backbones.pixel_style(backbone) if pixels == "backbone" else pixels

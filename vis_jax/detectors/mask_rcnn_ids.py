@@ -1,0 +1,132 @@
+"""Mask R-CNN whose box head also says which identity a region has.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022, report this form (Table 6), of which no code was released:
+details are decisions of this library. Letters: R regions, S side of their features, K
+classes, N identities of which the last one is that of newcomers, D objects of a frame.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.detectors.box_head import BoxHead, BoxOutput
+from vis_jax.detectors.fcos import suppress
+from vis_jax.detectors.id_objects import Rank, mix
+from vis_jax.ops.box_coder import BoxCoder, decode
+from vis_jax.ops.boxes import clip_boxes
+from vis_jax.typing import Array, Bool, Float, Float32, Int32
+
+
+class IdBoxOutput(NamedTuple):
+    """What is said about each region; the last class and identity are background."""
+
+    boxes: BoxOutput
+    id_logits: Float32[Array, "*lead R N1"]
+
+
+class IdBoxHead(BoxHead):
+    """The box head with one linear layer more.
+
+    Attributes:
+      ids: N.
+    """
+
+    ids: int = 1
+
+    def setup(self):
+        super().setup()
+        self.id_logits = nn.Dense(
+            self.ids + 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype
+        )
+
+    def identify(self, pooled: Float[Array, "*lead R S S C"]) -> IdBoxOutput:
+        """Classes, boxes and identities from the features of regions."""
+        logits = self.id_logits(self.describe(pooled)).astype(jnp.float32)
+        return IdBoxOutput(self(pooled), logits)
+
+
+class IdRegionRule(NamedTuple):
+    """How regions become objects.
+
+    Attributes:
+      class_threshold: the best class of a region must be above this, and ..
+      id_threshold: .. the best identity above this.
+      iou_threshold: of the suppression, which is blind to classes.
+      size: D.
+      rank: what orders objects in the suppression.
+    """
+
+    class_threshold: float
+    id_threshold: float
+    iou_threshold: float
+    size: int
+    rank: Rank
+
+
+class IdBoxes(NamedTuple):
+    """Objects of a frame, best rank first; padding has zeros and the label K."""
+
+    boxes: Float32[Array, "D 4"]  # in pixels, within the content
+    labels: Int32[Array, "D"]
+    class_scores: Float32[Array, "D K"]  # probabilities
+    id_scores: Float32[Array, "D N"]  # probabilities
+    valid: Bool[Array, "D"]
+
+
+def find_boxes(
+    out: IdBoxOutput,
+    regions: Float32[Array, "R 4"],
+    *,
+    valid: Bool[Array, "R"],
+    size: Int32[Array, "2"],
+    first: Bool[Array, ""],
+    coder: BoxCoder,
+    rule: IdRegionRule,
+) -> IdBoxes:
+    """The objects of one image; a region has the box of its best class.
+
+    Args:
+      out: of the regions.
+      regions: what the deltas refer to, in pixels.
+      valid: False marks padding among the regions.
+      size: height and width of the content in pixels.
+      first: whether the image is the first one of its video.
+      coder: of the deltas.
+      rule: see the type.
+    """
+    classes = jax.nn.softmax(out.boxes.class_logits)[:, :-1]
+    ids = jax.nn.softmax(out.id_logits)[:, :-1]
+    labels = classes.argmax(axis=1).astype(jnp.int32)
+    index = labels[:, None, None]
+    deltas = jnp.take_along_axis(out.boxes.deltas, index, axis=1)[:, 0]
+    boxes = clip_boxes(decode(deltas, regions, coder=coder), size)
+    mixed = mix(
+        classes.max(axis=1),
+        ids,
+        first=first,
+        rank=rule.rank,
+        class_threshold=rule.class_threshold,
+        id_threshold=rule.id_threshold,
+    )
+    kept = suppress(
+        boxes,
+        mixed.ranks,
+        valid=valid & mixed.counted,
+        iou_threshold=rule.iou_threshold,
+        size=rule.size,
+    )
+
+    def real(x: Array) -> Array:
+        x, there = x[kept.chosen], kept.valid.reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(there, x, jnp.zeros_like(x))
+
+    return IdBoxes(
+        real(boxes),
+        jnp.where(kept.valid, labels[kept.chosen], classes.shape[1]),
+        real(classes),
+        real(ids),
+        kept.valid,
+    )

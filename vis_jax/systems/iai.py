@@ -1,0 +1,251 @@
+"""IAI on CondInst: every object has an identity, which the network itself names.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022, and its released code. A frame is seen with the memories of
+the frames before, in which the identities of their objects are written; its objects are
+found with the identity each one has, or as new ones. Letters: T frames, D detections of
+a frame, K classes.
+"""
+
+import functools
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.frame_memory import Memory
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.condinst import shown_masks
+from vis_jax.detectors.condinst_ids import IdRule, pixel_masks
+from vis_jax.detectors.id_objects import IdObjects
+from vis_jax.settings import Count, section
+from vis_jax.structures import Batch, Clip, Detections, Predictions
+from vis_jax.systems import iai_video
+from vis_jax.systems.detect_then_track import Linker, in_chunks, make_linker
+from vis_jax.systems.iai_loss import LossSettings, loss
+from vis_jax.systems.iai_model import (
+    FrameStages,
+    Model,
+    ModelSettings,
+    Seen,
+    Stages,
+    build_model,
+    start_memory,
+)
+from vis_jax.systems.iai_video import (
+    Named,
+    Rules,
+    Video,
+    name_frame,
+    report,
+    rules_of,
+    start_video,
+)
+from vis_jax.systems.system import Dtype, Render, System, window_of
+from vis_jax.systems.tracked_detector import on_canvas
+from vis_jax.trackers import iou as iou_tracker
+from vis_jax.typing import Array, Bool, Int32, UInt8
+
+
+@section
+class TestSettings(iai_video.TestSettings):
+    """`test`; the result does not depend on how frames are cut into clips."""
+
+    # Most locations of a level that take part in the suppression.
+    candidates: Count = 200
+    # Without identities: rank, the k-th best detection of each frame is identity k; or
+    # iou, by the overlap of boxes, with up to `tracks` identities.
+    link: Literal["rank", "iou"] = "rank"
+    tracks: Count = 360
+    iou: iou_tracker.Settings = iou_tracker.Settings()
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    test: TestSettings = TestSettings()
+
+
+class State(NamedTuple):
+    """A video up to some frame."""
+
+    memory: Memory | None
+    video: Video
+    linked: Any  # of the tracker `iou`; None without
+
+
+class FrameOut(NamedTuple):
+    """What is found in a frame."""
+
+    objects: IdObjects
+    named: Named
+
+
+def build(settings: Settings) -> System:
+    """The system.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    model, ids = build_network(settings), settings.model.ids
+
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        canvas = (images.shape[1], images.shape[2])
+        memory = start_memory(model.hab, 1, canvas, slots=1)
+        return model.init(rng, images, memory, method="look")
+
+    return System(
+        init,
+        functools.partial(loss, model, settings.loss, ids),
+        functools.partial(start, model, settings),
+        functools.partial(_step, model, settings),
+        window_of(settings.test),
+        # Each pixel belongs to the best of the masks that have it.
+        Render("rank", aligned=True),
+        "model.ids.count" if ids.on else "test.tracks",
+    )
+
+
+def build_network(settings: Settings) -> Model:
+    """The network.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    test, ids = settings.test, settings.model.ids
+    rule = IdRule(
+        test.score, test.id_score, test.nms, test.candidates, test.objects, test.rank,
+        ids.loss,
+    )  # fmt: skip
+    return build_model(settings.model, rule, jnp.dtype(settings.compute_dtype))
+
+
+def video_rules(settings: Settings) -> Rules:
+    """How objects get identities."""
+    ids = settings.model.ids
+    return rules_of(settings.test, ids.count if ids.on else 0)
+
+
+def start(model: Model, settings: Settings, clip: Clip) -> State:
+    """Before the first frame of a video."""
+    linked = None
+    if _by_iou(settings):
+        linked = _linker(settings).start(clip, _no_detections(settings, clip))
+    canvas = (clip.images.shape[1], clip.images.shape[2])
+    return State(
+        start_memory(model.hab, 1, canvas, slots=settings.model.hab.slots),
+        start_video(video_rules(settings), settings.model.num_classes),
+        linked,
+    )
+
+
+def _step(
+    model: Model, settings: Settings, variables: dict, state: State, clip: Clip
+) -> tuple[State, Predictions]:
+    """The next frames of a video."""
+    size = jnp.asarray(clip.size)
+    images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)
+
+    def look(images: UInt8[Array, "T H W 3"]) -> Stages:
+        pixels = normalize(images, size, style=model.style)
+        return cast(Stages, model.apply(variables, pixels, method=Model.stages))
+
+    def follow(
+        state: State, now: tuple[FrameStages, Array]
+    ) -> tuple[State, tuple[IdObjects, Array]]:
+        features, real = now
+        state, found = see_frame(
+            model, settings, variables, state, features, size, real
+        )
+        return state, (found.objects, found.named.slots)
+
+    features = in_chunks(look, images, settings.test.chunk)
+    state, (objects, slots) = jax.lax.scan(follow, state, (features, real))
+    if _by_iou(settings):
+        found = _detections(objects, slots >= 0, images)
+        linked, seen = _linker(settings).link(variables, state.linked, clip, found)
+        return state._replace(linked=linked), seen
+    # Enlarged as probabilities: a half becomes zero.
+    masks = jax.nn.sigmoid(objects.mask_logits) - 0.5
+    return state, report(video_rules(settings), state.video, slots, masks)
+
+
+def see_frame(
+    model: Model,
+    settings: Settings,
+    variables: dict,
+    state: State,
+    features: FrameStages,
+    size: Int32[Array, "2"],
+    real: Bool[Array, ""],
+) -> tuple[State, FrameOut]:
+    """The next frame of a video; padding changes nothing of the state.
+
+    Args:
+      model, settings: of the system.
+      variables: of the model.
+      state: before the frame.
+      features: of the backbone.
+      size: height and width of the content in pixels.
+      real: False: the frame is padding.
+    """
+    features = jax.tree.map(lambda x: x[None], features)
+    memory: Any = state.memory
+    first = state.video.tally.frames == 0
+    seen = model.apply(variables, features, memory, size, first, method=Model.see)
+    objects, tokens = cast(Seen, seen)
+    masks = pixel_masks(objects.mask_logits)
+    named = name_frame(video_rules(settings), state.video, objects, masks, real)
+    if memory is not None:
+        what = memory, tokens, named.painted[None], named.new[None], real[None]
+        memory = model.apply(variables, *what, method=Model.remember)
+    return State(memory, named.video, state.linked), FrameOut(objects, named)
+
+
+def _by_iou(settings: Settings) -> bool:
+    return not settings.model.ids.on and settings.test.link == "iou"
+
+
+def _linker(settings: Settings) -> Linker:
+    """The tracker that links objects without identities."""
+    test = settings.test
+    return make_linker(
+        iou_tracker.build(test.iou, test.tracks),
+        slots=test.tracks,
+        classes=settings.model.num_classes,
+    )
+
+
+def _no_detections(settings: Settings, clip: Clip) -> Detections:
+    """Of its frames; only the shapes count."""
+    lead = len(clip.images), settings.test.objects
+    zeros = jnp.zeros(lead, jnp.float32)
+    boxes, none, mask = (jnp.zeros((*lead, n), jnp.float32) for n in (4, 0, 1))
+    labels, valid = zeros.astype(jnp.int32), zeros > 0
+    return Detections(boxes, zeros, labels, valid, none, none, mask[..., None], boxes)
+
+
+def _detections(
+    objects: IdObjects, shown: Bool[Array, "T D"], images: UInt8[Array, "T H W 3"]
+) -> Detections:
+    """What the tracker links: the detections that others do not hide."""
+    scores = objects.class_scores
+    labels = jnp.where(shown, scores.argmax(axis=-1), scores.shape[-1])
+    none = jnp.zeros((*shown.shape, 0), jnp.float32)
+    return on_canvas(
+        Detections(
+            boxes=objects.boxes,
+            scores=jnp.where(shown, scores.max(axis=-1), 0.0),
+            labels=labels.astype(jnp.int32),
+            valid=shown,
+            embeds=none,
+            looks=none,
+            mask_logits=jax.vmap(shown_masks)(objects.mask_logits),
+        ),
+        (images.shape[1], images.shape[2]),
+    )

@@ -1,0 +1,368 @@
+"""Training of IAI: the frames of clips in order, each told the truth of those before.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022, section 3.4, and its released code. Letters: B clips, T
+frames, M true objects.
+"""
+
+import functools
+from typing import NamedTuple, Protocol, cast, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.frame_memory import Memory, Tokens, training_slots
+from vis_jax.association.identity import SequenceIds, sequence_ids, truth_map
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors import condinst_settings
+from vis_jax.detectors.condinst import mask_loss
+from vis_jax.detectors.fcos_targets import TargetRule, dense_targets
+from vis_jax.losses.fcos import fcos_losses, id_loss
+from vis_jax.losses.multibox import Objects
+from vis_jax.settings import Weight, section
+from vis_jax.structures import Batch, LossAux
+from vis_jax.systems.iai_model import (
+    IdSettings,
+    Model,
+    Said,
+    Stages,
+    start_memory,
+)
+from vis_jax.systems.tracked_detector import objects_of
+from vis_jax.typing import (
+    Array,
+    Bool,
+    Float,
+    Float32,
+    Int32,
+    Key,
+    PRNGKeyArray,
+    UInt32,
+)
+
+TimedStages = dict[str, Float[Array, "T B _ _ _"]]
+
+
+@section
+class LossSettings(condinst_settings.LossSettings):
+    """`loss`: the weight of every term, and which locations are trained on."""
+
+    id: Weight = 1.0  # which identity the object of a location has
+    # Draw the identities of a clip at random. As released they are the ranks of the
+    # objects' ids, so that only clips of many objects train the later ones.
+    permute: bool = False
+
+
+class Frame(NamedTuple):
+    """The images of one time, or with a leading axis T those of all."""
+
+    features: Stages | TimedStages  # of the backbone
+    objects: Objects  # [B, M]
+    targets: Int32[Array, "*lead B M"]  # of the ID head
+    ids: Int32[Array, "*lead B M"]  # that are remembered
+    painted: Bool[Array, "*lead B M"]  # objects that are remembered
+    real: Bool[Array, "*lead B"]  # False: padding
+    sizes: Int32[Array, "*lead B 2"]  # of the content, in pixels
+    key: Key[Array, "*lead"] | UInt32[Array, "*lead 2"]
+
+
+class Carry(NamedTuple):
+    """What one frame leaves to the next."""
+
+    memory: Memory | None
+    stats: dict  # of batch norm
+
+
+class FrameLoss(NamedTuple):
+    """Of the images of one time."""
+
+    terms: dict[str, Float32[Array, ""]]  # not weighted
+    notes: dict[str, Float32[Array, ""]]
+    tokens: Tokens | None  # what to remember
+    stats: dict  # of batch norm
+
+
+@runtime_checkable
+class Look(Protocol):
+    """What a network says of the images of one time, and how wrong it is."""
+
+    def __call__(self, variables: dict, carry: Carry, frame: Frame, /) -> FrameLoss:
+        """Returns the losses.
+
+        Args:
+          variables: of the model.
+          carry: from the images before; its statistics count, not those of variables.
+          frame: the images.
+        """
+        ...
+
+
+def loss(
+    model: Model,
+    settings: LossSettings,
+    ids: IdSettings,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
+) -> tuple[Float32[Array, ""], LossAux]:
+    """The loss of a batch."""
+    images = pixels_of(batch, model.style)
+    return condinst_loss(model, settings, ids, variables, images, batch, rng)
+
+
+def pixels_of(batch: Batch, style: str) -> Float32[Array, "B T H W 3"]:
+    """The images, normalised."""
+    return jax.vmap(functools.partial(normalize, style=style))(
+        batch.images, batch.sizes
+    )
+
+
+def condinst_loss(
+    model: Model,
+    settings: LossSettings,
+    ids: IdSettings,
+    variables: dict,
+    images: Float32[Array, "B T H W 3"],
+    batch: Batch,
+    rng: PRNGKeyArray,
+    *,
+    train: bool = True,
+) -> tuple[Float32[Array, ""], LossAux]:
+    """See `clip_loss`."""
+    weights = {
+        name: getattr(settings, name)
+        for name in ("box_class", "id", "box", "centre", "mask")
+        if name != "id" or ids.on
+    }
+    return clip_loss(
+        model,
+        functools.partial(_look, model, settings, ids, train),
+        weights,
+        variables,
+        images,
+        batch,
+        rng,
+        ids=ids.count if ids.on else 0,
+        permute=settings.permute,
+        train=train,
+    )
+
+
+def clip_loss(
+    model: nn.Module,
+    look: Look,
+    weights: dict[str, float],
+    variables: dict,
+    images: Float32[Array, "B T H W 3"],
+    batch: Batch,
+    rng: PRNGKeyArray,
+    *,
+    ids: int,
+    permute: bool,
+    train: bool,
+) -> tuple[Float32[Array, ""], LossAux]:
+    """The mean of the frames' losses, and their gradients through the memories.
+
+    Args:
+      model: with the field `hab` and the methods `stages` and `remember`.
+      look: at the images of one time.
+      weights: of the terms that it gives.
+      variables: of the model.
+      images: those of the batch, normalised.
+      batch: the truth; its images are not read.
+      rng: of dropped paths, drawn identities, and samples that are trained.
+      ids: N; 0 = no identities.
+      permute: see `LossSettings`.
+      train: False: the statistics of batch norm are used and kept.
+    """
+    id_key, frame_key = jax.random.split(rng)
+    features, stats = _stages(model, variables, images, batch.frame_valid, train)
+    named = _sequence_ids(ids, batch, id_key if permute else None)
+    keys = jax.random.split(frame_key, images.shape[1])
+    frames = _frames(features, batch, named, keys)
+    slots = 0
+    if model.hab is not None:
+        slots = training_slots(images.shape[1], model.hab.settings.interval)
+    canvas = (images.shape[2], images.shape[3])
+    memory = start_memory(model.hab, len(images), canvas, slots=slots)
+
+    def follow(carry: Carry, frame: Frame) -> tuple[Carry, tuple[dict, dict]]:
+        found = look(variables, carry, frame)
+        memory = _remembered(model, variables, carry.memory, found.tokens, frame, ids)
+        return Carry(memory, found.stats), (found.terms, found.notes)
+
+    # All that a frame computes is computed again for its gradient: memories and
+    # features alone stay.
+    end, (terms, notes) = jax.lax.scan(
+        jax.checkpoint(follow), Carry(memory, stats), frames
+    )
+    seen = batch.frame_valid.any(axis=0)
+    count = jnp.maximum(seen.sum(), 1).astype(jnp.float32)
+    weighted = {
+        name: weight * jnp.where(seen, terms[name], 0.0).sum() / count
+        for name, weight in weights.items()
+    }
+    notes = {name: x.sum() for name, x in notes.items()}
+    notes["objects_without_id"] = named.dropped.sum().astype(jnp.float32)
+    total = sum(weighted.values(), start=jnp.float32(0.0))
+    return total, LossAux(weighted, end.stats, notes)
+
+
+def _remembered(
+    model: nn.Module,
+    variables: dict,
+    memory: Memory | None,
+    tokens: Tokens | None,
+    frame: Frame,
+    ids: int,
+) -> Memory | None:
+    """The memories after the images of one time, told the truth of them."""
+    if memory is None:
+        return None
+    paint = functools.partial(truth_map, background=ids or 1)
+    maps = jax.vmap(paint)(frame.objects.masks, frame.ids, frame.painted)
+    # As released, where no object is ever new to the memory in training.
+    new = jnp.zeros_like(frame.real)
+    after = model.apply(
+        variables, memory, tokens, maps, new, frame.real, method="remember"
+    )
+    return cast(Memory, after)
+
+
+def _stages(
+    model: nn.Module,
+    variables: dict,
+    images: Float32[Array, "B T H W 3"],
+    frame_valid: Bool[Array, "B T"],
+    train: bool,
+) -> tuple[TimedStages, dict]:
+    """Features of all images, [T, B, ..], and the statistics of batch norm after it."""
+    clips, frames = images.shape[:2]
+    found, updates = model.apply(
+        variables,
+        images.reshape(-1, *images.shape[2:]),
+        train,
+        frame_valid.reshape(-1),
+        method="stages",
+        mutable=["batch_stats"],
+    )
+    features = jax.tree.map(
+        lambda x: x.reshape(clips, frames, *x.shape[1:]).swapaxes(0, 1), found
+    )
+    return features, dict(updates.get("batch_stats", {}))
+
+
+def _sequence_ids(ids: int, batch: Batch, key: PRNGKeyArray | None) -> SequenceIds:
+    """Of every clip; without identities all objects are 0."""
+    present = batch.present & batch.instance_valid[..., None]
+    present &= batch.frame_valid[:, None]
+    if not ids:
+        shape = present.shape
+        none = jnp.zeros((shape[0], shape[2], shape[1]), jnp.int32)
+        zeros = jnp.zeros(shape[:2], jnp.int32)
+        return SequenceIds(zeros, present.any(axis=2), none, zeros[:, 0])
+    if key is None:
+        of_clip = functools.partial(sequence_ids, count=ids)
+        return jax.vmap(of_clip)(batch.track_ids, present)
+    keys = jax.random.split(key, len(present))
+
+    def drawn(
+        track_ids: Int32[Array, "M"], present: Bool[Array, "M T"], key: PRNGKeyArray
+    ) -> SequenceIds:
+        return sequence_ids(track_ids, present, count=ids, key=key)
+
+    return jax.vmap(drawn)(batch.track_ids, present, keys)
+
+
+def _frames(
+    features: TimedStages,
+    batch: Batch,
+    named: SequenceIds,
+    keys: Key[Array, "T"] | UInt32[Array, "T 2"],
+) -> Frame:
+    """All frames in order, [T, B, ..]."""
+    clips, frames = batch.frame_valid.shape
+    objects = jax.tree.map(
+        lambda x: x.reshape(clips, frames, *x.shape[1:]).swapaxes(0, 1),
+        objects_of(batch),
+    )
+
+    def always(x: Array) -> Array:
+        return jnp.broadcast_to(x[None], (frames, *x.shape))
+
+    return Frame(
+        features=features,
+        objects=objects,
+        targets=named.targets.swapaxes(0, 1),
+        ids=always(named.ids),
+        painted=objects.valid & named.kept[None],
+        real=batch.frame_valid.T,
+        sizes=always(batch.sizes),
+        key=keys,
+    )
+
+
+def _look(
+    model: Model,
+    settings: LossSettings,
+    ids: IdSettings,
+    train: bool,
+    variables: dict,
+    carry: Carry,
+    frame: Frame,
+) -> FrameLoss:
+    """The losses of CondInst with identities."""
+    path_key, mask_key = jax.random.split(frame.key)
+    found, updates = model.apply(
+        variables | {"batch_stats": carry.stats},
+        frame.features,
+        carry.memory,
+        train,
+        frame.real,
+        method=Model.say,
+        rngs={"drop_path": path_key},
+        mutable=["batch_stats"],
+    )
+    said = cast(Said, found)
+    terms, left_out = _terms(mask_key, settings, ids, said, frame)
+    notes = {"positives_left_out": left_out}
+    return FrameLoss(terms, notes, said.tokens, dict(updates["batch_stats"]))
+
+
+def _terms(
+    rng: PRNGKeyArray, settings: LossSettings, ids: IdSettings, said: Said, frame: Frame
+) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
+    """The losses, and how many positives are beyond those whose masks are trained."""
+    out, places = said.out, said.places
+    rule = TargetRule(settings.radius, settings.ranges)
+    classes = out.dense.class_logits.shape[-1]
+    targets = jax.vmap(lambda x: dense_targets(x, places, rule=rule, classes=classes))(
+        frame.objects
+    )
+    found = fcos_losses(out.dense, targets, image_valid=frame.real)
+    masks = mask_loss(
+        rng,
+        out,
+        frame.objects,
+        targets=targets,
+        places=places,
+        image_valid=frame.real,
+        most=settings.positives,
+    )
+    terms = {
+        "box_class": found.classes,
+        "box": found.boxes,
+        "centre": found.centres,
+        "mask": masks.loss,
+    }
+    if ids.on:
+        wanted = jnp.take_along_axis(frame.targets, targets.truth, axis=1)
+        terms["id"] = id_loss(
+            out.dense.id_logits,
+            jnp.where(targets.positive, wanted, ids.count),
+            kind=ids.loss,
+            image_valid=frame.real,
+            positive=targets.positive,
+        )
+    return terms, masks.left_out

@@ -1,0 +1,279 @@
+"""The network of IAI: a CondInst that remembers earlier frames and names identities.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022. Letters: B images of one time, one of each video; N
+identities, h w cells of the finest level.
+"""
+
+from typing import Annotated, Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax import backbones
+from vis_jax.association import frame_memory
+from vis_jax.association.frame_memory import (
+    HybridAssociation,
+    Memory,
+    Tokens,
+    empty_memory,
+)
+from vis_jax.association.identity import MOST_IDS, blank_map
+from vis_jax.detectors import condinst_settings
+from vis_jax.detectors.condinst import CondInstOutput, build_modules
+from vis_jax.detectors.condinst_ids import IdRule, find_objects
+from vis_jax.detectors.fcos import Cells, Places, cells_of, places_of
+from vis_jax.detectors.id_objects import IdObjects
+from vis_jax.losses.fcos import IdLoss
+from vis_jax.settings import Count, Range, section
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
+
+STAGES = ("res3", "res4", "res5")  # of the backbone that the pyramid reads
+
+# N: one of them says that an object is new; id maps have room for so many.
+IdCount = Annotated[int, Range(least=2, most=MOST_IDS)]
+
+Stages = dict[str, Float[Array, "B _ _ _"]]
+FrameStages = dict[str, Float[Array, "_ _ _"]]  # of one frame
+
+
+@section
+class IdSettings:
+    """`model.ids`: the identities."""
+
+    # Without them there is no ID head: objects are found by their class alone, linked
+    # by `test.link`, and remembered as objects, whichever they are.
+    on: bool = True
+    # N: channels of the ID head, of which the last one says that an object is new.
+    count: IdCount = 20
+    convs: Count = 1  # 3x3 convolutions of the ID head before its output
+    # How the ID head is trained: focal, or the two readings of the paper's "CE": bce,
+    # each identity by itself, or softmax, with a channel more for the background.
+    loss: IdLoss = "focal"
+
+
+@section
+class ModelSettings(condinst_settings.ModelSettings):
+    """`model` of an IAI on CondInst."""
+
+    ids: IdSettings = IdSettings()
+    # Without it the pyramid reads the backbone as it is, and no frame knows another.
+    association: bool = True
+    hab: frame_memory.Settings = frame_memory.Settings()
+
+
+class Said(NamedTuple):
+    """What the network says of images."""
+
+    out: CondInstOutput
+    places: Places
+    cells: Cells
+    tokens: Tokens | None  # what to remember; None without association
+
+
+class Seen(NamedTuple):
+    """The objects of one frame of one video."""
+
+    objects: IdObjects
+    tokens: Tokens | None
+
+
+class Model(nn.Module):
+    """Backbone, association and detector.
+
+    Attributes:
+      hab: the association; None: there is none.
+      rule: how locations become objects.
+      style: of the pixels, see `normalize`.
+    """
+
+    backbone: nn.Module
+    detector: nn.Module
+    hab: HybridAssociation | None
+    rule: IdRule
+    style: str
+
+    def stages(
+        self,
+        images: Float32[Array, "I H W 3"],
+        train: bool = False,
+        valid: Bool[Array, "I"] | None = None,
+    ) -> Stages:
+        """Features of the backbone, which sees each image by itself.
+
+        Args:
+          images: normalised, sides multiples of 32 pixels.
+          train: of the backbone.
+          valid: images that count in the statistics of batch norm.
+        """
+        features = self.backbone(images, train, valid)
+        return {name: features[name] for name in STAGES}
+
+    def say(
+        self,
+        features: Stages,
+        memory: Memory | None,
+        train: bool = False,
+        valid: Bool[Array, "B"] | None = None,
+    ) -> Said:
+        """What is said of images by what is remembered of the frames before.
+
+        Args:
+          features: of the images.
+          memory: of each video; None without association.
+          train: whether paths are dropped, by the key 'drop_path', and batch norm has
+            the statistics of the batch.
+          valid: images that count in these.
+        """
+        features, tokens = associate(self.hab, features, memory, train)
+        levels = self.detector.levels(features)
+        out, cells = self.detector(levels, train, valid), cells_of(levels)
+        return Said(out, places_of(cells), cells, tokens)
+
+    def see(
+        self,
+        features: Stages,
+        memory: Memory | None,
+        size: Int32[Array, "2"],
+        first: Bool[Array, ""],
+    ) -> Seen:
+        """The objects of the next frame of one video.
+
+        Args:
+          features: of the frame, B = 1.
+          memory: of the frames before; None without association.
+          size: height and width of the content in pixels.
+          first: whether it is the first frame.
+        """
+        said = self.say(features, memory)
+        out = jax.tree.map(lambda x: x[0], said.out)
+        objects = find_objects(
+            out, said.places, size, first=first, cells=said.cells, rule=self.rule
+        )
+        return Seen(objects, said.tokens)
+
+    def remember(
+        self,
+        memory: Memory,
+        tokens: Tokens,
+        ids: UInt8[Array, "B H W"],
+        new: Bool[Array, "B"],
+        real: Bool[Array, "B"],
+    ) -> Memory:
+        """The memory after a frame; see `HybridAssociation.remember`."""
+        hab = cast(HybridAssociation, self.hab)
+        return hab.remember(memory, tokens, ids, new=new, real=real)
+
+    def look(self, images: Float32[Array, "B H W 3"], memory: Memory | None) -> Any:
+        """Everything that has parameters, on images."""
+        said = self.say(self.stages(images), memory)
+        if memory is None:
+            return said.out
+        _, height, width, _ = images.shape
+        ids = jnp.broadcast_to(blank_map(height, width), images.shape[:3])
+        real = jnp.ones(len(images), bool)
+        return said.out, self.remember(
+            memory, cast(Tokens, said.tokens), ids, ~real, real
+        )
+
+
+def associate(
+    hab: HybridAssociation | None,
+    features: Stages,
+    memory: Memory | None,
+    train: bool,
+) -> tuple[Stages, Tokens | None]:
+    """Features of which the association has replaced a stage, and what to remember.
+
+    Args:
+      hab: the association; None: there is none.
+      features: of the backbone.
+      memory: of each video; None without association.
+      train: whether paths are dropped.
+    """
+    if hab is None or memory is None:
+        return features, None
+    stage = hab.settings.stage
+    found, tokens = hab(features[stage], memory, train)
+    return features | {stage: found}, tokens
+
+
+def start_memory(
+    hab: HybridAssociation | None, videos: int, canvas: tuple[int, int], *, slots: int
+) -> Memory | None:
+    """Before the first frame; None without association.
+
+    Args:
+      hab: the association.
+      videos: B.
+      canvas: height and width in pixels.
+      slots: frames of the global memory.
+    """
+    if hab is None:
+        return None
+    height, width = (-(-side // hab.stride) for side in canvas)
+    return empty_memory(
+        hab.settings, videos, height, width, slots=slots, dtype=hab.dtype
+    )
+
+
+def build_association(
+    settings: frame_memory.Settings,
+    backbone: backbones.Settings,
+    *,
+    ids: int,
+    dtype: jnp.dtype,
+) -> HybridAssociation:
+    """The association.
+
+    Args:
+      settings: of it.
+      backbone: whose stage it replaces.
+      ids: N; 0 = none: it remembers where objects are.
+      dtype: to compute in.
+    """
+    return HybridAssociation(
+        settings,
+        channels=backbones.stage_channels(backbone, settings.stage),
+        id_channels=(ids or 1) + 1,
+        stride=2 ** int(settings.stage[-1]),
+        dtype=dtype,
+    )
+
+
+def build_model(settings: ModelSettings, rule: IdRule, dtype: jnp.dtype) -> Model:
+    """The network.
+
+    Args:
+      settings: `num_classes` is that of the data.
+      rule: how locations become objects.
+      dtype: to compute in.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    if settings.num_classes < 1:
+        raise ValueError(
+            f"model.num_classes: expected at least 1, got {settings.num_classes}"
+        )
+    ids, channels, hab = settings.ids, 0, None
+    if ids.on:
+        channels = ids.count + (ids.loss == "softmax")
+    if settings.association:
+        hab = build_association(
+            settings.hab,
+            settings.backbone,
+            ids=ids.count if ids.on else 0,
+            dtype=dtype,
+        )
+    return Model(
+        backbone=backbones.build_backbone(settings.backbone, dtype),
+        detector=build_modules(
+            settings.fpn, settings.head, settings.masks,
+            classes=settings.num_classes, dtype=dtype, ids=channels, id_convs=ids.convs,
+        ),
+        hab=hab,
+        rule=rule,
+        style=condinst_settings.pixel_style(settings.pixels, settings.backbone),
+    )  # fmt: skip

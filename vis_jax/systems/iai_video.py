@@ -1,0 +1,196 @@
+"""Identities over the frames of a video, whatever finds the objects.
+
+Zhu et al., "Instance as identity: a generic online paradigm for video instance
+segmentation", ECCV 2022, section 3.5, and its released code. Letters: D detections of a
+frame, K classes, N identities, S identities that a video can have.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from vis_jax.association import id_scores
+from vis_jax.association.id_scores import Over, Tally
+from vis_jax.association.identity import (
+    Capacity,
+    Issued,
+    Visible,
+    detection_map,
+    issue_ids,
+    truth_map,
+    unique_ids,
+    visible_masks,
+)
+from vis_jax.detectors.id_objects import IdObjects, Rank
+from vis_jax.settings import Count, Share, section
+from vis_jax.structures import Predictions
+from vis_jax.systems import system
+from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+
+
+@section
+class TestSettings(system.TestSettings):
+    """`test`; the result does not depend on how frames are cut into clips."""
+
+    mode: Literal["video", "clip"] = "clip"
+    score: Share = 0.1  # least probability of the class of a detection ..
+    id_score: Share = 0.1  # .. and of its identity
+    nms: Share = 0.5  # IoU above which the better of two boxes suppresses
+    objects: Count = 10  # most detections of a frame
+    # What orders the boxes of the suppression: code, class and half the identity in the
+    # first frame, half the class and the identity later; average, their mean.
+    rank: Rank = "code"
+    # Where all identities are given away: paper, new objects are lost; code, they share
+    # the last one, which is not shown.
+    capacity: Capacity = "paper"
+    # The score of an identity: the mean over all frames, or those that show it.
+    video_score: Over = "all_frames"
+    least: Share = 0.05  # scores of classes of an identity up to this are 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tta:
+            raise ValueError(f"tta: expected () for an online system, got {self.tta}")
+
+
+class Rules(NamedTuple):
+    """How objects get identities, and identities scores.
+
+    Attributes:
+      ids: N; 0 = no identities: the k-th detection of a frame is identity k.
+      slots: S; N - 1 with identities, of which `code` never shows the last one.
+      capacity, over, least: see `TestSettings`.
+    """
+
+    ids: int
+    slots: int
+    capacity: Capacity
+    over: Over
+    least: float
+
+    @property
+    def background(self) -> int:
+        """What id maps have where nothing is; without identities objects are 0."""
+        return self.ids or 1
+
+
+class Video(NamedTuple):
+    """What is known of the identities of a video up to some frame."""
+
+    issued: Int32[Array, ""]  # identities given away
+    tally: Tally
+    lost: Int32[Array, ""]  # most objects of a frame that found no identity
+
+
+class Named(NamedTuple):
+    """What the identities of a frame are."""
+
+    video: Video  # after the frame
+    slots: Int32[Array, "D"]  # of the identity; -1 = not shown
+    painted: UInt8[Array, "H W"]  # the id map to remember
+    new: Bool[Array, ""]  # whether an object is new
+
+
+def rules_of(test: TestSettings, ids: int) -> Rules:
+    """The rules of a config.
+
+    Args:
+      test: of the config.
+      ids: N; 0 = no identities.
+    """
+    slots = ids - 1 if ids else test.objects
+    return Rules(ids, slots, test.capacity, test.video_score, test.least)
+
+
+def start_video(rules: Rules, classes: int) -> Video:
+    """Before the first frame; `classes` is K."""
+    zero = jnp.int32(0)
+    return Video(zero, id_scores.empty_tally(rules.slots, classes), zero)
+
+
+def name_frame(
+    rules: Rules,
+    video: Video,
+    objects: IdObjects,
+    masks: Bool[Array, "D H W"],
+    real: Bool[Array, ""],
+) -> Named:
+    """The identities of the objects of the next frame.
+
+    Args:
+      rules: see the type.
+      video: before the frame.
+      objects: of the frame.
+      masks: of the objects, over the canvas.
+      real: False: the frame is padding, which changes nothing of the video.
+    """
+    visible = visible_masks(masks, objects.valid)
+    issued = _issue(rules, objects, visible.kept, video.issued)
+    after = Video(
+        jnp.where(real, issued.issued, video.issued),
+        id_scores.count(
+            video.tally, issued.ids, issued.valid, objects.class_scores, real=real
+        ),
+        jnp.maximum(video.lost, jnp.where(real, issued.lost, 0)),
+    )
+    # As released, the last identity of the rule `code` is never below `issued`.
+    shown = issued.valid & (issued.ids < issued.issued) & real
+    slots = jnp.where(shown, issued.ids, -1)
+    return Named(after, slots, _paint(rules, visible, issued), issued.new.any())
+
+
+def report(
+    rules: Rules,
+    video: Video,
+    slots: Int32[Array, "T D"],
+    mask_logits: Float32[Array, "T D h w"],
+    mask_boxes: Float32[Array, "T D 4"] | None = None,
+) -> Predictions:
+    """All identities so far, and the masks of some frames.
+
+    Args:
+      rules: see the type.
+      video: after the frames.
+      slots: of the identities of the detections of each frame; see `Named`.
+      mask_logits, mask_boxes: see `Predictions`.
+    """
+    numbers = jnp.arange(rules.slots, dtype=jnp.int32)
+    known = video.tally.detected > 0
+    if rules.ids:
+        known &= numbers < video.issued
+    return Predictions(
+        class_probs=id_scores.class_probs(
+            video.tally, over=rules.over, least=rules.least
+        ),
+        track_ids=numbers + 1,
+        valid=known,
+        slots=slots,
+        mask_logits=mask_logits,
+        mask_boxes=mask_boxes,
+        lost=video.lost,
+    )
+
+
+def _issue(
+    rules: Rules,
+    objects: IdObjects,
+    kept: Bool[Array, "D"],
+    issued: Int32[Array, ""],
+) -> Issued:
+    """The identities of the detections of a frame; without any, their rank."""
+    if not rules.ids:
+        ids = jnp.arange(len(kept), dtype=jnp.int32)
+        none = jnp.zeros_like(kept)
+        return Issued(ids, kept, none, jnp.int32(len(kept)), jnp.int32(0))
+    columns = unique_ids(objects.id_scores, kept)
+    return issue_ids(columns, kept, issued, count=rules.ids, capacity=rules.capacity)
+
+
+def _paint(rules: Rules, visible: Visible, issued: Issued) -> UInt8[Array, "H W"]:
+    """The id map of a frame that is remembered."""
+    if rules.ids:
+        return detection_map(
+            visible.masks, issued.ids, issued.valid, background=rules.background
+        )
+    nobody = jnp.zeros_like(issued.ids)
+    return truth_map(visible.masks, nobody, issued.valid, background=rules.background)
