@@ -40,13 +40,13 @@ class IDBank(nn.Module):
         patches = jax.nn.one_hot(
             _patches(ids, self.stride), self.channels, dtype=self.dtype
         )
-        kernel = self.kernel.astype(self.dtype)
+        kernel = jnp.asarray(self.kernel, self.dtype)  # NumPy arrays, too
         found = jnp.einsum("bhwyxn,yxnc->bhwc", patches, kernel)
         return found + self.blank()[None, None, None]
 
     def blank(self) -> Float[Array, "C"]:
         """The embedding of a map of nothing but BLANK."""
-        return self.bias.astype(self.dtype)
+        return jnp.asarray(self.bias, self.dtype)
 
 
 def _patches(ids: UInt8[Array, "B H W"], stride: int) -> UInt8[Array, "B h w k k"]:

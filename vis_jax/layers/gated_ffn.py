@@ -68,7 +68,8 @@ class DepthwiseConv(nn.Module):
         side, pad = self.kernel, self.kernel // 2
         # In the form of a convolution with groups, for the sizes Xavier's rule reads.
         shape = (side, side, 1, channels)
-        kernel = self.param("kernel", _XAVIER, shape, jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", _XAVIER, shape, jnp.float32)
+        kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         found = jnp.zeros((len(x), height, width, channels), self.dtype)
         for row in range(side):

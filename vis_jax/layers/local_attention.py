@@ -42,15 +42,17 @@ class LocalAttention(nn.Module):
         shape = self.heads, places, dim
         kernel = self.param("relative_kernel", _relative_init, shape)
         bias = self.param("relative_bias", torch_uniform(dim), shape[:2])
-        value_bias = self.param(
-            "value_bias", _value_init, (self.heads, dim, places)
-        ).astype(self.dtype)
+        value_bias = self.param("value_bias", _value_init, (self.heads, dim, places))
+        # NumPy arrays, too.
+        kernel, bias, value_bias = (
+            jnp.asarray(x, self.dtype) for x in (kernel, bias, value_bias)
+        )
         queries, keys, values = (
             x.reshape(*x.shape[:3], self.heads, dim) for x in (queries, keys, values)
         )
         # Of queries that are not scaled.
-        relative = jnp.einsum("byxhd,hpd->byxhp", queries, kernel.astype(self.dtype))
-        relative += bias.astype(self.dtype)[None, None, None]
+        relative = jnp.einsum("byxhd,hpd->byxhp", queries, kernel)
+        relative += bias[None, None, None]
 
         def of_map(
             queries: Float[Array, "h w heads d"],
