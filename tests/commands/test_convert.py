@@ -169,7 +169,7 @@ def test_all_that_does_not_fit_is_one_error_and_nothing_is_written(weights, tmp_
     ("changes", "expected"),
     [
         (["--output="], "--output: expected a value, got none"),
-        (["--kind=yolo"], "--kind: expected one of ['mask2former', "),
+        (["--kind=yolo"], "--kind: expected one of ['condinst', "),
         (["--source=absent.pkl"], "absent.pkl: no such file"),
         (["--warm_start"], "warm_start: expected the weights of a whole Mask2Former"),
         (["--config.model.num_classes=0"], "model.num_classes: expected at least 1"),

@@ -236,7 +236,8 @@ def _video(case: Case, settings: iai.Settings, steps: list[Step]) -> Results:
     logits = found.objects.mask_logits.astype(np.float64)
     masks = (1 / (1 + np.exp(-logits)) - 0.5).astype(np.float32)
     rules, last = iai.video_rules(settings), steps[-1].state.video
-    seen = jax.device_get(report(rules, last, found.named.slots, masks))
+    given = jax.tree.map(jnp.asarray, (last, found.named.slots, masks))
+    seen = jax.device_get(report(rules, *given))
     frames = frame_masks(
         seen,
         sizes,
