@@ -1,13 +1,15 @@
 import pytest
 
-from tests.golden import iai, iai_losses
+from tests.golden import iai
 from tests.golden.cases import load
 
 
 @pytest.mark.slow
-def test_every_stored_array():
+def test_every_stored_array_but_losses_and_gradients():
+    """`tests.golden.check` compares these, which take minutes to compile."""
     case = load("iai_condinst_r50")
-    results = iai.compare(case) | iai_losses.compare(case)
-    assert set(results) == set(case.outputs())
-    for name, ours in results.items():
-        case.check(name, ours)
+    results = iai.compare(case)
+    names = [x for x in case.outputs() if not x.startswith(("loss/", "grad/"))]
+    assert len(names) == 191
+    for name in names:
+        case.check(name, results[name])
