@@ -5,6 +5,7 @@ config --config FILE` prints all fields with their meaning and range.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -280,6 +281,57 @@ def shrink(config: ConfigDict) -> ConfigDict:
     for changes in (small, _SMALL[config.system]):
         set_fields(config, changes)
     return config
+
+
+def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
+    """What small detectors that a tracker links have in common, on moving shapes.
+
+    Args:
+      system: its name.
+      options: with `difficulty` and `steps`.
+      **data: fields of `data` beside those that all have.
+    """
+    config = ConfigDict(dict(system=system, num_steps=options.steps))
+    config.data = dict(
+        name="moving_shapes", short_side=(96,), canvas=(96, 160), instances=10,
+        colour=0.1,
+        shapes=dict(length=12, difficulty=options.difficulty, num_videos=20_000),
+        **data,
+    )  # fmt: skip
+    config.model = dict(
+        num_classes=NUM_CLASSES["moving_shapes"],
+        backbone=dict(name="resnet", variant="thin", norm="group"),
+        fpn=dict(dim=64),
+    )
+    config.test = dict(
+        split="val", videos=50, short_side=96, top=120, chunk=12,
+        frame_buckets=(12, 24, 36), tracks=120,
+    )  # fmt: skip
+    config.optimizer = dict(
+        learning_rate=1e-3, clip_norm=1.0, warmup_steps=100, schedule="cosine",
+        decays=NO_DECAY_ON_NORMS_AND_TABLES,
+    )  # fmt: skip
+    config.train = dict(keep=2, image_every=500)
+    return config
+
+
+# `test` of small detectors on a folder, whose videos have dozens of frames.
+LINKED_ON_FOLDER = dict(chunk=8, frame_buckets=(32, 64), tracks=300, top=300)
+
+
+def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> None:
+    """Makes a small config one for a folder of videos, all of which train and test.
+
+    Args:
+      config: of moving shapes.
+      instances: of a clip.
+      **test: further fields of `test`.
+    """
+    config.data.update(
+        name="folder", long_side=192, canvas=(96, 192), instances=instances
+    )
+    config.test.update(split="train", videos=0, long_side=192, **test)
+    config.model.num_classes = 0  # as many as the folder has categories
 
 
 def set_fields(config: ConfigDict, values: Mapping) -> None:

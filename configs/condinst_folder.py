@@ -22,11 +22,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
     options = common.parse_arg(arg, steps=2_000, debug=False)
     config = condinst_shapes.get_config(f"steps={options.steps}")
-    config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
+    common.put_on_folder(config, **common.LINKED_ON_FOLDER)
     config.init_fresh = ("detector/head/class_logits/.*",)
-    config.test.update(
-        split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64),
-        tracks=300, top=300,
-    )  # fmt: skip
-    config.model.num_classes = 0  # as many as the folder has categories
     return common.shrink(config) if options.debug else config

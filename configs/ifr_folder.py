@@ -20,15 +20,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
     options = common.parse_arg(arg, steps=5_000, debug=False)
     config = ifr_shapes.get_config(f"large,steps={options.steps}")
-    config.data.update(
-        name="folder", frame_range=8, long_side=192, canvas=(96, 192), instances=8
-    )
+    common.put_on_folder(config, chunk=8, frame_buckets=(32, 64))
+    config.data.frame_range = 8
     config.data.shapes.num_videos = 100
-    config.model.num_classes = 0  # as many as the folder has categories
     config.loss.points = 192
-    config.test.update(
-        split="train", videos=0, long_side=192, chunk=8, frame_buckets=(32, 64)
-    )
     config.optimizer.warmup_steps = 100
     config.train.update(log_every=50, image_every=0)
     return common.shrink(config) if options.debug else config

@@ -26,7 +26,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     chosen = f"steps={options.steps},plus={options.plus},preset={options.preset}"
     config = rgnn_vis_shapes.get_config(chosen)
-    config.data.update(name="folder", long_side=192, canvas=(96, 192), instances=8)
-    config.test.update(split="train", videos=0, long_side=192, chunk=8)
-    config.model.num_classes = 0  # as many as the folder has categories
+    common.put_on_folder(config, chunk=8)
     return common.shrink(config) if options.debug else config

@@ -22,16 +22,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(
         arg, difficulty="easy", steps=3_000, track=False, debug=False
     )
-    config = ConfigDict(dict(system="yolact", num_steps=options.steps))
-    config.data = dict(
-        name="moving_shapes", frames=1, short_side=(96,), canvas=(96, 160),
-        instances=10, colour=0.1, batch_size=16,
-        shapes=dict(length=12, difficulty=options.difficulty, num_videos=20_000),
-    )  # fmt: skip
-    config.model = dict(
-        num_classes=common.NUM_CLASSES["moving_shapes"],
-        backbone=dict(name="resnet", variant="thin", norm="group"),
-        fpn=dict(dim=64),
+    config = common.small_detector("yolact", options, frames=1, batch_size=16)
+    config.model.update(
         # 1, 1/2 and 2 in pixels, and sides of nearly as many: objects have 13 to 40.
         priors=dict(
             sides=(15.0, 30.0, 60.0, 120.0, 240.0), ratios=(0.6, 0.3, 1.2),
@@ -41,15 +33,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         dropout=0.0,
     )  # fmt: skip
     config.loss = dict(masks=50)
-    config.test = dict(
-        split="val", videos=50, short_side=96, top=120, chunk=12,
-        frame_buckets=(12, 24, 36), tracks=120,
-    )  # fmt: skip
-    config.optimizer = dict(
-        learning_rate=1e-3, clip_norm=1.0, warmup_steps=100,
-        schedule="cosine", decays=common.NO_DECAY_ON_NORMS_AND_TABLES,
-    )  # fmt: skip
-    config.train = dict(keep=2, image_every=500)
     if options.track:
         yolact.add_track_head(config, width=128)
         # Any two frames of a video.
