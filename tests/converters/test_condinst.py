@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.golden.cases import load
+from tests.converters import stored
+from tests.converters.stored import check_whole
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.params import flatten
@@ -12,18 +13,18 @@ from vis_jax.training.dry_run import batch_shapes
 
 KIND, CLASSES, IDS = "condinst", 40, 20
 ASSOCIATION = ("lstt.", "encoder_projector.", "backbone_projector.")
+IDENTITIES = ("bbox_head.id_", "bbox_head.conv_id")
 HEAD = "params/detector/head"
 CLASS_LAYERS = {f"{HEAD}/class_logits/{leaf}" for leaf in ("kernel", "bias")}
 
 
 def blank(ids=True):
     """Shapes by official name, one number each."""
-    entries = load("iai_condinst_r50").manifest["parameters"]["model"]
+    dropped = ASSOCIATION if ids else (*ASSOCIATION, *IDENTITIES)
     return {
-        x["name"]: np.broadcast_to(np.float32(i), x["shape"])
-        for i, x in enumerate(entries)
-        if not x["name"].startswith(ASSOCIATION)
-        and (ids or not x["name"].startswith(("bbox_head.id_", "bbox_head.conv_id")))
+        name: x
+        for name, x in stored.blank("iai_condinst_r50").items()
+        if not name.startswith(dropped)
     }
 
 
@@ -46,11 +47,7 @@ def report():
 
 
 def test_every_tensor_is_used_once_and_every_parameter_filled(report):
-    assert report.new == ()
-    assert set(report.used) | set(report.dropped) == set(blank())
-    assert all(name.endswith(".num_batches_tracked") for name in report.dropped)
-    targets = [path for paths in report.used.values() for path in paths]
-    assert len(targets) == len(set(targets)) == len(report.used)
+    check_whole(report, set(blank()))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
+import functools
+
 import numpy as np
 import pytest
 
+from tests.converters.stored import blank, check_whole
 from tests.golden.cases import load
 from tests.golden.iai import settings_of_case, shapes_of
 from vis_jax.converters.load import convert_tensors
@@ -13,15 +16,7 @@ NEW_IDS = {
     "params/detector/head/id_logits/kernel",
     "params/detector/head/id_logits/bias",
 }
-
-
-def blank():
-    """Shapes by official name, one number each."""
-    entries = load("iai_condinst_r50").manifest["parameters"]["model"]
-    return {
-        x["name"]: np.broadcast_to(np.float32(i), x["shape"])
-        for i, x in enumerate(entries)
-    }
+tensors = functools.partial(blank, "iai_condinst_r50")
 
 
 def shapes(**model):
@@ -32,15 +27,11 @@ def shapes(**model):
 
 @pytest.fixture(scope="module")
 def report():
-    return convert_tensors(blank(), shapes(), "iai")[1]
+    return convert_tensors(tensors(), shapes(), "iai")[1]
 
 
 def test_every_tensor_is_used_once_and_every_parameter_filled(report):
-    assert report.new == ()
-    assert set(report.used) | set(report.dropped) == set(blank())
-    assert all(name.endswith(".num_batches_tracked") for name in report.dropped)
-    targets = [path for paths in report.used.values() for path in paths]
-    assert len(targets) == len(set(targets)) == len(report.used)
+    check_whole(report, set(tensors()))
 
 
 @pytest.mark.parametrize(
@@ -66,18 +57,18 @@ def test_every_tensor_is_used_once_and_every_parameter_filled(report):
 )
 def test_tensors_go_where_they_belong(report, source, target):
     assert report.used[source] == (target,)
-    assert np.unique(report.params[target]) == np.unique(blank()[source])
+    assert np.unique(report.params[target]) == np.unique(tensors()[source])
 
 
 def test_other_identities_stay_new():
-    found = convert_tensors(blank(), shapes(ids={"count": 25}), "iai")[1]
+    found = convert_tensors(tensors(), shapes(ids={"count": 25}), "iai")[1]
     assert set(found.new) == NEW_IDS
 
 
 def test_a_condinst_leaves_the_association_and_the_id_head_new():
     image_model = {
         name: value
-        for name, value in blank().items()
+        for name, value in tensors().items()
         if name.startswith(("backbone.", "neck.", "bbox_head."))
         and not name.startswith(("bbox_head.id_", "bbox_head.conv_id"))
     }
@@ -90,7 +81,7 @@ def test_a_condinst_leaves_the_association_and_the_id_head_new():
 def test_without_the_class_projector_a_condinst_has_another_layer_behind_the_stage():
     image_model = {
         name: value
-        for name, value in blank().items()
+        for name, value in tensors().items()
         if name.startswith(("backbone.", "neck.", "bbox_head."))
     }
     without = shapes(hab={"use_cls_projector": False})

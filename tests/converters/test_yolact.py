@@ -1,8 +1,10 @@
+import functools
+
 import numpy as np
 import pytest
 
+from tests.converters.stored import blank, check_whole
 from tests.golden import yolact as golden
-from tests.golden.cases import load
 from vis_jax.backbones.resnet import ResNet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.yolact import Settings, build_modules
@@ -14,15 +16,7 @@ CLASS_LAYERS = {
     for layer in ("head/class_logits", "semantic")
     for leaf in ("kernel", "bias")
 }
-
-
-def blank():
-    """Shapes by official name, one number each."""
-    entries = load("yolact_r50").manifest["parameters"]["model"]
-    return {
-        x["name"]: np.broadcast_to(np.float32(i), x["shape"])
-        for i, x in enumerate(entries)
-    }
+tensors = functools.partial(blank, "yolact_r50")
 
 
 def shapes_of(classes, norm="batch"):
@@ -32,15 +26,11 @@ def shapes_of(classes, norm="batch"):
 
 @pytest.fixture(scope="module")
 def report():
-    return convert_tensors(blank(), shapes_of(golden.CLASSES), KIND)[1]
+    return convert_tensors(tensors(), shapes_of(golden.CLASSES), KIND)[1]
 
 
 def test_every_tensor_is_used_once_and_every_parameter_filled(report):
-    assert report.new == ()
-    assert set(report.used) | set(report.dropped) == set(blank())
-    assert all(name.endswith(".num_batches_tracked") for name in report.dropped)
-    targets = [path for paths in report.used.values() for path in paths]
-    assert len(targets) == len(set(targets)) == len(report.used)
+    check_whole(report, set(tensors()))
 
 
 @pytest.mark.parametrize(
@@ -64,16 +54,16 @@ def test_every_tensor_is_used_once_and_every_parameter_filled(report):
 )  # fmt: skip
 def test_tensors_go_where_they_belong(report, source, target):
     assert report.used[source] == (target,)
-    assert np.unique(report.params[target]) == np.unique(blank()[source])
+    assert np.unique(report.params[target]) == np.unique(tensors()[source])
 
 
 def test_layers_of_the_classes_stay_new_for_other_classes():
-    _, report = convert_tensors(blank(), shapes_of(40), KIND)
+    _, report = convert_tensors(tensors(), shapes_of(40), KIND)
     assert set(report.new) == CLASS_LAYERS
 
 
 def test_the_norms_may_be_constants():
-    variables, report = convert_tensors(blank(), shapes_of(80, "frozen_batch"), KIND)
+    variables, report = convert_tensors(tensors(), shapes_of(80, "frozen_batch"), KIND)
     assert report.new == ()
     assert "constants/backbone/res4_5/conv2/norm/scale" in flatten(variables)
 
@@ -92,7 +82,7 @@ def test_the_norms_may_be_constants():
     ],
 )
 def test_a_missing_tensor_and_an_unknown_one_are_errors(change, message):
-    weights = blank()
+    weights = tensors()
     change(weights)
     with pytest.raises(ValueError, match=message):
         convert_tensors(weights, shapes_of(80), KIND)
