@@ -50,6 +50,8 @@ def _rgnn_vis(case: Case) -> dict:
 
 
 def _iai(case: Case) -> dict:
+    if not any(name.startswith("loss/") for name in case.outputs()):
+        return iai.compare(case)  # the case of the tests, which is kept small
     return iai.compare(case) | iai_losses.compare(case)
 
 
