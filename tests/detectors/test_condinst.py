@@ -16,9 +16,9 @@ from vis_jax.detectors.condinst import (
     build_modules,
     find,
     mask_logits,
-    mask_loss,
     shown_masks,
 )
+from vis_jax.detectors.condinst_losses import mask_loss
 from vis_jax.detectors.fcos import Places, places_of
 from vis_jax.losses.fcos import DenseTargets, FcosOutput
 from vis_jax.losses.multibox import Objects

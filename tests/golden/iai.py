@@ -23,9 +23,9 @@ from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.ops.dynamic_masks import WIDTH
 from vis_jax.structures import Clip
 from vis_jax.systems import iai
-from vis_jax.systems.iai import FrameOut, State, see_frame
+from vis_jax.systems.iai import State, see_frame
 from vis_jax.systems.iai_model import IdSettings, Model, ModelSettings
-from vis_jax.systems.iai_video import report
+from vis_jax.systems.iai_video import Followed, report
 from vis_jax.training.dry_run import batch_shapes
 
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
     out: tuple  # of the detector
     associated: jax.Array  # what replaces the last stage
     places: tuple  # of the objects
-    found: FrameOut
+    found: Followed
     state: State  # after the frame
 
 

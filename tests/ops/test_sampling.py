@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.ops.sampling import sample_balanced
+from vis_jax.ops.sampling import sample_balanced, sample_positives
 
 POSITIVE = np.arange(20) < 6
 NEGATIVE = np.arange(20) >= 9  # 6, 7 and 8 are ignored
@@ -47,3 +47,25 @@ def test_negatives_fill_up_and_padding_the_rest():
 def test_more_than_there_are_is_an_error():
     with pytest.raises(ValueError, match="expected 1 .. 20 candidates, got 21"):
         draw(21, 4)
+
+
+def test_a_random_subset_stands_for_all_positives():
+    one = functools.partial(sample_positives, most=4)
+    found = compiled(jax.vmap(one, (0, None)))(KEYS, POSITIVE)
+    assert found.counted.all()
+    assert all(len(set(row) & set(range(6))) == 4 for row in found.chosen.tolist())
+    np.testing.assert_array_equal(found.share, np.float32(6 / 4))
+    np.testing.assert_array_equal(found.left_out, 2)
+    # 300 draws of 4 of 6, within 4 standard deviations.
+    np.testing.assert_allclose(np.bincount(found.chosen.ravel()), 200, atol=33)
+
+
+@pytest.mark.parametrize("most", [8, 30])
+def test_of_few_positives_all_are_taken_once(most):
+    one = functools.partial(sample_positives, most=most)
+    found = compiled(one)(KEYS[0], POSITIVE)
+    assert len(found.chosen) == min(most, 20)
+    assert sorted(found.chosen[found.counted]) == list(range(6))
+    assert (found.share, found.left_out) == (1, 0)
+    none = compiled(one)(KEYS[0], np.zeros(20, bool))
+    assert (none.counted.any(), none.share, none.left_out) == (False, 0, 0)

@@ -67,6 +67,26 @@ def check_learns(checked: Checked, *, updates: int, rate: float, mean_of: int) -
     assert np.mean(losses[-mean_of:]) < 0.8 * np.mean(losses[:mean_of]), losses
 
 
+def check_statistics(checked: Checked, parts: Collection[str]) -> None:
+    """All statistics of batch norm move with an update, whatever padding has in it.
+
+    Args:
+      checked: the system.
+      parts: of the model that have any.
+    """
+    params, batch = checked.variables["params"], checked.batch
+    first = np.arange(batch.frame_valid.shape[1]) == 0
+    batch = batch._replace(frame_valid=batch.frame_valid & first)
+    (_, aux), _ = checked.loss_and_gradient(params, batch)
+    before = checked.variables["batch_stats"]
+    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(before)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), aux.batch_stats, before)
+    assert all(jax.tree.leaves(moved))
+    assert set(moved) == set(parts)
+    (_, junk), _ = checked.loss_and_gradient(params, with_junk(batch))
+    jax.tree.map(np.testing.assert_array_equal, aux.batch_stats, junk.batch_stats)
+
+
 def first_batch(config: RunSettings) -> Batch:
     """The first batch of a config whose data set is drawn."""
     batches = train_batches(

@@ -10,14 +10,16 @@ from tests.systems.contract import (
     Checked,
     check_frame_by_frame,
     check_learns,
+    check_statistics,
     check_system,
     first_batch,
 )
-from vis_jax.detectors.condinst import FindRule, MaskLoss
+from tests.systems.traced import check_dtypes, check_none, check_weights, step_shapes
+from vis_jax.detectors import condinst_losses
+from vis_jax.detectors.condinst import FindRule
+from vis_jax.detectors.condinst_losses import MaskLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
-from vis_jax.structures import Clip
-from vis_jax.systems import SYSTEMS, condinst
 from vis_jax.systems.condinst import build, build_model
 
 
@@ -53,19 +55,7 @@ def test_keeps_the_contract_of_systems():
 
 @pytest.mark.slow
 def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
-    checked = _checked()
-    params, batch = checked.variables["params"], checked.batch
-    valid = batch.frame_valid & (np.arange(batch.frame_valid.shape[1]) == 0)
-    batch = batch._replace(frame_valid=valid)
-    (_, aux), _ = checked.loss_and_gradient(params, batch)
-    before = checked.variables["batch_stats"]
-    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(before)
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), aux.batch_stats, before)
-    assert all(jax.tree.leaves(moved))
-    assert {"backbone", "detector"} == set(moved)
-    images = np.where(valid[..., None, None, None], batch.images, 255 - batch.images)
-    (_, junk), _ = checked.loss_and_gradient(params, batch._replace(images=images))
-    jax.tree.map(np.testing.assert_array_equal, aux.batch_stats, junk.batch_stats)
+    check_statistics(_checked(), {"backbone", "detector"})
 
 
 @pytest.mark.slow
@@ -113,52 +103,24 @@ def test_parameters_of_the_published_detector(name, backbone):
 
 
 def test_bfloat16_computes_without_hidden_promotion():
-    """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config({"compute_dtype": "bfloat16"})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
-    assert loss.dtype == jnp.float32
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.mask_logits.dtype == jnp.float32
+    check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
 
 
 @pytest.mark.parametrize("tracker", ["deep_sort", "seq"])
 def test_other_trackers_link_it(tracker):
     config = _config({"test.tracker": tracker})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.slots.shape == (len(clip.images), config.test.objects)
+    shape = (config.data.frames, config.test.objects)
+    assert step_shapes(build(config), config).slots.shape == shape
 
 
 def test_detections_have_the_shapes_of_none():
-    config = _config()
-    detector, batch = SYSTEMS["condinst"].detector(config), first_batch(config)
-    variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
-
-    def look(variables, images, size):
-        return detector.detect(
-            variables, detector.features(variables, images, size), size
-        )
-
-    found = jax.eval_shape(look, variables, batch.images[0], batch.sizes[0])
-    empty = jax.eval_shape(lambda: detector.empty(len(batch.images[0])))
-    for name, ours in found._asdict().items():
-        theirs = getattr(empty, name)
-        assert ours.dtype == theirs.dtype, name
-        # Masks have the size of the canvas, which nobody knows before a frame.
-        axes = 2 if name == "mask_logits" else None
-        assert ours.shape[:axes] == theirs.shape[:axes], name
+    check_none("condinst", _config())
 
 
 def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     rules, most = [], []
     one = jnp.float32(1.0)
-    targets_of = condinst.dense_targets
+    targets_of = condinst_losses.dense_targets
 
     def targets(*args, rule, **kwargs):
         rules.append(rule)
@@ -168,22 +130,16 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
         most.append(kwargs["most"])
         return MaskLoss(one, one)
 
-    monkeypatch.setattr(condinst, "dense_targets", targets)
+    monkeypatch.setattr(condinst_losses, "dense_targets", targets)
     monkeypatch.setattr(
-        condinst, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
+        condinst_losses, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
     )
-    monkeypatch.setattr(condinst, "mask_loss", masks)
+    monkeypatch.setattr(condinst_losses, "mask_loss", masks)
     weights = dict(box_class=2.0, box=3.0, centre=4.0, mask=5.0)
     rule = dict(radius=2.5, ranges=(8.0, 9.0, 10.0, 11.0))
     changes = weights | rule | dict(positives=7)
     config = _config({f"loss.{name}": value for name, value in changes.items()})
-    system, batch = build(config), first_batch(config)
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    # Compiles in no time, as nothing depends on the network.
-    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
-    assert {name: float(term) for name, term in aux.terms.items()} == weights
-    assert float(loss) == sum(weights.values())
+    aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out"}
     assert (rules, most) == ([TargetRule(**rule)], [7])
 

@@ -1,7 +1,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,13 +11,13 @@ from tests.systems.contract import (
     check_frame_by_frame,
     check_learns,
     check_system,
-    first_batch,
 )
+from tests.systems.traced import check_dtypes
 from vis_jax.detectors.mask_rcnn_ids import IdRegionRule
 from vis_jax.params import flatten
-from vis_jax.structures import Clip
 from vis_jax.systems import SYSTEMS
-from vis_jax.systems.iai_mask_rcnn import build, build_model, id_loss
+from vis_jax.systems.iai_mask_rcnn import build, build_model
+from vis_jax.systems.iai_mask_rcnn_loss import id_loss
 from vis_jax.training.dry_run import batch_shapes
 
 
@@ -76,15 +75,7 @@ def test_parameters_of_the_published_network():
 
 @pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
-    """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config({"compute_dtype": "bfloat16"})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
-    assert loss.dtype == jnp.float32
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.mask_logits.dtype == jnp.float32
+    check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
 
 
 def test_rules_of_the_test_reach_the_network():

@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
-from vis_jax.detectors.condinst import MaskLoss
+from tests.systems.traced import check_weights
+from vis_jax.detectors import condinst_losses
 from vis_jax.detectors.condinst_ids import IdRule
+from vis_jax.detectors.condinst_losses import MaskLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
 from vis_jax.params import flatten
@@ -132,7 +133,7 @@ def test_rules_of_identities_arrive():
 def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     rules, most, kinds = [], [], []
     one = jnp.float32(1.0)
-    targets_of = iai_loss.dense_targets
+    targets_of = condinst_losses.dense_targets
 
     def targets(*args, rule, **kwargs):
         rules.append(rule)
@@ -146,24 +147,18 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
         kinds.append(kind)
         return one
 
-    monkeypatch.setattr(iai_loss, "dense_targets", targets)
+    monkeypatch.setattr(condinst_losses, "dense_targets", targets)
     monkeypatch.setattr(
-        iai_loss, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
+        condinst_losses, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
     )
-    monkeypatch.setattr(iai_loss, "mask_loss", masks)
+    monkeypatch.setattr(condinst_losses, "mask_loss", masks)
     monkeypatch.setattr(iai_loss, "id_loss", ids)
     weights = dict(box_class=2.0, id=6.0, box=3.0, centre=4.0, mask=5.0)
     rule = dict(radius=2.5, ranges=(8.0, 9.0, 10.0, 11.0))
     changes = weights | rule | dict(positives=7)
     changes = {f"loss.{name}": value for name, value in changes.items()}
     config = _config({**changes, "model.ids.loss": "bce"})
-    system, batch = build(config), first_batch(config)
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    # Compiles in no time, as nothing depends on the network.
-    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
-    assert {name: float(term) for name, term in aux.terms.items()} == weights
-    assert float(loss) == sum(weights.values())
+    aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out", "objects_without_id"}
     assert (set(rules), set(most), set(kinds)) == ({TargetRule(**rule)}, {7}, {"bce"})
 

@@ -13,9 +13,10 @@ from tests.systems.contract import (
     check_system,
     first_batch,
 )
+from tests.systems.traced import check_dtypes
 from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
-from vis_jax.structures import Clip, LossAux
+from vis_jax.structures import LossAux
 from vis_jax.systems import mask_track_rcnn
 from vis_jax.systems.mask_track_rcnn import (
     Pair,
@@ -148,16 +149,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
 
 @pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
-    """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config({"compute_dtype": "bfloat16"})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
-    assert loss.dtype == jnp.float32
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.mask_logits.dtype == jnp.float32
+    check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from tests.systems.contract import (
     Checked,
     check_frame_by_frame,
     check_learns,
+    check_statistics,
     check_system,
     first_batch,
 )
+from tests.systems.traced import check_dtypes, check_none, check_weights, step_shapes
 from vis_jax.losses.multibox import MultiboxLosses, Rule
 from vis_jax.params import flatten, match_rules
 from vis_jax.structures import Clip
-from vis_jax.systems import SYSTEMS, yolact
+from vis_jax.systems import yolact
 from vis_jax.systems.yolact import build, build_model, objects_of
 
 
@@ -50,13 +52,8 @@ def test_keeps_the_contract_of_systems():
 
 
 @pytest.mark.slow
-def test_statistics_of_the_batch_are_handed_on():
-    checked = _checked()
-    (_, aux), _ = checked.loss_and_gradient(checked.variables["params"], checked.batch)
-    before = checked.variables["batch_stats"]
-    assert jax.tree.structure(aux.batch_stats) == jax.tree.structure(before)
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), aux.batch_stats, before)
-    assert all(jax.tree.leaves(moved))
+def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
+    check_statistics(_checked(), {"backbone"})
 
 
 @pytest.mark.slow
@@ -128,27 +125,17 @@ def test_a_track_head_alone_leaves_the_detector_as_it_is():
 
 @pytest.mark.slow
 def test_bfloat16_computes_without_hidden_promotion():
-    """Traced under strict promotion: a mix of dtypes would be an error."""
-    config = _config({"compute_dtype": "bfloat16", "model.dropout": 0.1, **HEAD})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
-    assert loss.dtype == jnp.float32
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.mask_logits.dtype == jnp.float32
+    check_dtypes(
+        build, _config({"compute_dtype": "bfloat16", "model.dropout": 0.1, **HEAD})
+    )
 
 
 @pytest.mark.parametrize("tracker", ["deep_sort", "seq", "mask_track"])
 def test_other_trackers_link_it(tracker):
     head = HEAD if tracker == "mask_track" else {}
     config = _config({"test.tracker": tracker, **head})
-    system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    _, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    assert found.slots.shape == (len(clip.images), config.test.objects)
+    shape = (config.data.frames, config.test.objects)
+    assert step_shapes(build(config), config).slots.shape == shape
 
 
 def test_a_tracker_of_embeddings_is_an_error():
@@ -161,23 +148,7 @@ def test_a_tracker_of_embeddings_is_an_error():
 
 @pytest.mark.parametrize("changes", [{}, HEAD])
 def test_detections_have_the_shapes_of_none(changes):
-    config = _config(changes)
-    detector, batch = SYSTEMS["yolact"].detector(config), first_batch(config)
-    variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
-
-    def look(variables, images, size):
-        return detector.detect(
-            variables, detector.features(variables, images, size), size
-        )
-
-    found = jax.eval_shape(look, variables, batch.images[0], batch.sizes[0])
-    empty = jax.eval_shape(lambda: detector.empty(len(batch.images[0])))
-    for name, ours in found._asdict().items():
-        theirs = getattr(empty, name)
-        assert ours.dtype == theirs.dtype, name
-        # Masks have the size of the canvas, which nobody knows before a frame.
-        axes = 2 if name == "mask_logits" else None
-        assert ours.shape[:axes] == theirs.shape[:axes], name
+    check_none("yolact", _config(changes))
 
 
 def test_objects_are_those_of_every_frame():
@@ -212,13 +183,7 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     changes = {f"loss.{name}": value for name, value in (weights | rule).items()}
     changes |= {**HEAD, "model.track_head.positive": 0.8}
     config = _config(changes)
-    system, batch = build(config), first_batch(config)
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    # Compiles in no time, as nothing depends on the network.
-    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
-    assert {name: float(term) for name, term in aux.terms.items()} == weights
-    assert float(loss) == sum(weights.values())
+    aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out"}
     assert rules == [Rule(**rule)]
     assert least == [0.8]

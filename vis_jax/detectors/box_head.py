@@ -90,7 +90,10 @@ class BoxHead(nn.Module):
 
     def __call__(self, pooled: Float[Array, "*lead R S S C"]) -> BoxOutput:
         """Logits and deltas from the features of regions."""
-        x = self.describe(pooled)
+        return self.read(self.describe(pooled))
+
+    def read(self, x: Float[Array, "*lead R D"]) -> BoxOutput:
+        """Logits and deltas from the last hidden layer."""
         deltas = self.deltas(x)
         deltas = deltas.reshape(*deltas.shape[:-1], self.num_classes, 4)
         return BoxOutput(

@@ -28,9 +28,7 @@ from vis_jax.detectors.fcos import (
     suppress,
 )
 from vis_jax.layers.conv import Conv
-from vis_jax.losses.fcos import DenseTargets, FcosOutput, positives_of
-from vis_jax.losses.mask import squared_dice
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.fcos import FcosOutput
 from vis_jax.ops.aligned_upsample import aligned_upsample
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.dynamic_masks import dynamic_masks, num_params
@@ -42,7 +40,6 @@ from vis_jax.typing import (
     Float,
     Float32,
     Int32,
-    PRNGKeyArray,
 )
 
 MASK_STRIDE = STRIDES[0] // 2  # pixels of a cell of masks
@@ -92,13 +89,6 @@ class FoundPlaces(NamedTuple):
     scores: Float32[Array, "*lead N"]  # probability of the class times centreness
     labels: Int32[Array, "*lead N"]
     valid: Bool[Array, "*lead N"]
-
-
-class MaskLoss(NamedTuple):
-    """Of a batch."""
-
-    loss: Float32[Array, ""]
-    left_out: Float32[Array, ""]  # positives beyond the most
 
 
 class MaskBranch(nn.Module):
@@ -281,68 +271,3 @@ def shown_masks(logits: Float32[Array, "N h w"]) -> Float32[Array, "N h w"]:
         before = jnp.concatenate([first, others], axis=axis)
         probs = (1 - back) * probs + back * before
     return probs - 0.5
-
-
-def mask_loss(
-    rng: PRNGKeyArray,
-    out: CondInstOutput,
-    objects: Objects,
-    *,
-    targets: DenseTargets,
-    places: Places,
-    image_valid: Bool[Array, "B"],
-    most: int,
-) -> MaskLoss:
-    """Dice loss of the masks of positives, their mean over the batch.
-
-    True masks are read at every fourth pixel. Of more positives in an image than `most`
-    a random subset stands for all.
-
-    Args:
-      rng: key of the choice.
-      out: with leading axis B.
-      objects: with leading axis B.
-      targets: of all locations, with leading axis B.
-      places: the locations of an image.
-      image_valid: False marks images that count for nothing.
-      most: positives of an image.
-    """
-
-    @jax.checkpoint  # The hidden layers of all positives are larger than all else.
-    def one(
-        key: PRNGKeyArray, out: CondInstOutput, objects: Objects, targets: DenseTargets
-    ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-        return _image_mask_loss(key, out, objects, targets, places=places, most=most)
-
-    keys = jax.random.split(rng, len(image_valid))
-    sums, left_out = jax.vmap(one)(keys, out, objects, targets)
-    sums, left_out = (jnp.where(image_valid, x, 0.0).sum() for x in (sums, left_out))
-    return MaskLoss(sums / positives_of(targets.positive, image_valid), left_out)
-
-
-def _image_mask_loss(
-    rng: PRNGKeyArray,
-    out: CondInstOutput,
-    objects: Objects,
-    targets: DenseTargets,
-    *,
-    places: Places,
-    most: int,
-) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Sum over the positives of one image, and how many were left out."""
-    draw = jax.random.uniform(rng, targets.positive.shape)
-    rank = jnp.where(targets.positive, draw, -1.0)
-    chosen = jax.lax.top_k(rank, min(most, len(rank)))[1]
-    counted = targets.positive[chosen]
-    at = Places(*(x[chosen] for x in places))
-    logits = mask_logits(out.dense.filters[chosen], out.features, at)
-    first = MASK_STRIDE // 2
-    wanted = objects.masks[:, first::MASK_STRIDE, first::MASK_STRIDE]
-    wanted = wanted[targets.truth[chosen]].astype(jnp.float32)
-    flat = (len(chosen), -1)
-    losses = squared_dice(logits.reshape(flat), wanted.reshape(flat))
-    positives, trained = (
-        x.sum().astype(jnp.float32) for x in (targets.positive, counted)
-    )
-    share = positives / jnp.maximum(trained, 1.0)
-    return jnp.where(counted, losses, 0.0).sum() * share, positives - trained

@@ -44,8 +44,9 @@ class IdBoxHead(BoxHead):
 
     def identify(self, pooled: Float[Array, "*lead R S S C"]) -> IdBoxOutput:
         """Classes, boxes and identities from the features of regions."""
-        logits = self.id_logits(self.describe(pooled)).astype(jnp.float32)
-        return IdBoxOutput(self(pooled), logits)
+        x = self.describe(pooled)
+        logits = self.id_logits(x).astype(jnp.float32)
+        return IdBoxOutput(self.read(x), logits)
 
 
 class IdRegionRule(NamedTuple):

@@ -18,6 +18,7 @@ from vis_jax.ops.bilinear import resize
 from vis_jax.ops.box_coder import BoxCoder, encode
 from vis_jax.ops.boxes import box_area, box_iou
 from vis_jax.ops.masks import inside_boxes
+from vis_jax.ops.sampling import sample_positives
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 # Of the released code: share of a prior that a crowd has to cover to make it ignored,
@@ -264,22 +265,17 @@ def mask_loss(
     """
     cells = (prototypes.shape[0], prototypes.shape[1])
     canvas = (objects.masks.shape[1], objects.masks.shape[2])
-    draw = jax.random.uniform(rng, match.positive.shape)
-    rank = jnp.where(match.positive, draw, -1.0)
-    chosen = jax.lax.top_k(rank, min(most, len(rank)))[1]
-    counted, truth = match.positive[chosen], match.truth[chosen]
-    logits = jnp.einsum("hwq,nq->nhw", prototypes, coefficients[chosen])
+    subset = sample_positives(rng, match.positive, most=most)
+    truth = match.truth[subset.chosen]
+    logits = jnp.einsum("hwq,nq->nhw", prototypes, coefficients[subset.chosen])
     inside = inside_boxes(objects.boxes, cells, canvas, margin=_CROP_MARGIN)[truth]
     wanted = reduced_masks(objects.masks, cells)[truth]
     losses = _cut_cross_entropy(logits, wanted, inside).sum(axis=(1, 2))
     area = box_area(objects.boxes)[truth] * (cells[0] * cells[1])
     area = area / (canvas[0] * canvas[1])
-    losses = losses / jnp.where(counted, area, 1.0)
-    positives, trained = (
-        x.sum().astype(jnp.float32) for x in (match.positive, counted)
-    )
-    share = positives / jnp.maximum(trained, 1.0)
-    return MaskLoss(jnp.where(counted, losses, 0.0).sum() * share, positives - trained)
+    losses = losses / jnp.where(subset.counted, area, 1.0)
+    total = jnp.where(subset.counted, losses, 0.0).sum() * subset.share
+    return MaskLoss(total, subset.left_out)
 
 
 def _cut_cross_entropy(

@@ -1,11 +1,11 @@
-"""Random choice of a fixed number of candidates with a share of positives."""
+"""Random choices of a fixed number of candidates."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Bool, Int32, PRNGKeyArray
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class Sampled(NamedTuple):
@@ -47,3 +47,30 @@ def sample_balanced(
     group = jnp.where(positive, 0, jnp.where(negative, 1, 2))
     place = jnp.argsort(group, stable=True)[:size]
     return Sampled(order[place].astype(jnp.int32), positive[place], group[place] < 2)
+
+
+class Subset(NamedTuple):
+    """Positives that stand for all of them."""
+
+    chosen: Int32[Array, "S"]  # into the candidates
+    counted: Bool[Array, "S"]  # False: padding
+    share: Float32[Array, ""]  # positives for each one chosen
+    left_out: Float32[Array, ""]  # positives beyond the most
+
+
+def sample_positives(
+    rng: PRNGKeyArray, positive: Bool[Array, "N"], *, most: int
+) -> Subset:
+    """All positives, or a random subset of `most`.
+
+    Args:
+      rng: key of the choice.
+      positive: of the candidates.
+      most: how many are chosen; fewer if there are fewer candidates.
+    """
+    draw = jax.random.uniform(rng, positive.shape)
+    rank = jnp.where(positive, draw, -1.0)
+    chosen = jax.lax.top_k(rank, min(most, len(rank)))[1]
+    counted = positive[chosen]
+    found, taken = (x.sum().astype(jnp.float32) for x in (positive, counted))
+    return Subset(chosen, counted, found / jnp.maximum(taken, 1.0), found - taken)

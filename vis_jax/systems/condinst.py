@@ -22,22 +22,20 @@ from vis_jax.detectors.condinst import (
     build_modules,
     find,
     mask_logits,
-    mask_loss,
     shown_masks,
 )
+from vis_jax.detectors.condinst_losses import image_losses
 from vis_jax.detectors.condinst_settings import (
     LossSettings,
     ModelSettings,
     pixel_style,
 )
 from vis_jax.detectors.fcos import FINEST, STRIDES, Levels, Places, cells_of, places_of
-from vis_jax.detectors.fcos_targets import TargetRule, dense_targets
-from vis_jax.losses.fcos import fcos_losses
 from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Appearance, Detector
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.tracked_detector import (
     Shapes,
     looks_in,
@@ -167,10 +165,7 @@ def build_model(settings: Settings) -> Model:
       ValueError: the number of classes is not known.
     """
     model, test = settings.model, settings.test
-    if model.num_classes < 1:
-        raise ValueError(
-            f"model.num_classes: expected at least 1, got {model.num_classes}"
-        )
+    check_classes(model.num_classes)
     dtype = jnp.dtype(settings.compute_dtype)
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
@@ -199,30 +194,12 @@ def frame_loss(
         mutable=["batch_stats"],
     )
     out, places = cast(tuple[CondInstOutput, Places], said)
-    objects = objects_of(batch)
-    rule = TargetRule(settings.radius, settings.ranges)
-    classes = out.dense.class_logits.shape[-1]
-    targets = jax.vmap(lambda x: dense_targets(x, places, rule=rule, classes=classes))(
-        objects
+    found = image_losses(
+        rng, settings, out, objects_of(batch), places=places, image_valid=image_valid
     )
-    found = fcos_losses(out.dense, targets, image_valid=image_valid)
-    masks = mask_loss(
-        rng,
-        out,
-        objects,
-        targets=targets,
-        places=places,
-        image_valid=image_valid,
-        most=settings.positives,
-    )
-    terms = {
-        "box_class": settings.box_class * found.classes,
-        "box": settings.box * found.boxes,
-        "centre": settings.centre * found.centres,
-        "mask": settings.mask * masks.loss,
-    }
+    terms = {name: getattr(settings, name) * x for name, x in found.terms.items()}
     stats = dict(updates.get("batch_stats", {}))
-    notes = {"positives_left_out": masks.left_out}
+    notes = {"positives_left_out": found.left_out}
     loss = sum(terms.values(), start=jnp.float32(0.0))
     return loss, LossAux(terms, stats, notes)
 

@@ -8,43 +8,45 @@ a frame, K classes.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vis_jax.association.frame_memory import Memory
-from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.condinst import shown_masks
 from vis_jax.detectors.condinst_ids import IdRule, pixel_masks
 from vis_jax.detectors.id_objects import IdObjects
 from vis_jax.settings import Count, section
 from vis_jax.structures import Batch, Clip, Detections, Predictions
 from vis_jax.systems import iai_video
-from vis_jax.systems.detect_then_track import Linker, in_chunks, make_linker
+from vis_jax.systems.detect_then_track import Linker, make_linker
 from vis_jax.systems.iai_loss import LossSettings, loss
 from vis_jax.systems.iai_model import (
     FrameStages,
     Model,
     ModelSettings,
-    Seen,
-    Stages,
     build_model,
     start_memory,
 )
 from vis_jax.systems.iai_video import (
-    Named,
+    Followed,
     Rules,
     Video,
-    name_frame,
+    follow_frame,
     report,
     rules_of,
+    stages_of,
     start_video,
 )
 from vis_jax.systems.system import Dtype, Render, System, window_of
-from vis_jax.systems.tracked_detector import on_canvas
+from vis_jax.systems.tracked_detector import (
+    Shapes,
+    empty_detections,
+    on_canvas,
+)
 from vis_jax.trackers import iou as iou_tracker
-from vis_jax.typing import Array, Bool, Int32, UInt8
+from vis_jax.typing import Array, Bool, Int32
 
 
 @section
@@ -76,13 +78,6 @@ class State(NamedTuple):
     memory: Memory | None
     video: Video
     linked: Any  # of the tracker `iou`; None without
-
-
-class FrameOut(NamedTuple):
-    """What is found in a frame."""
-
-    objects: IdObjects
-    named: Named
 
 
 def build(settings: Settings) -> System:
@@ -135,7 +130,11 @@ def start(model: Model, settings: Settings, clip: Clip) -> State:
     """Before the first frame of a video."""
     linked = None
     if _by_iou(settings):
-        linked = _linker(settings).start(clip, _no_detections(settings, clip))
+        shapes = Shapes(
+            settings.test.objects, settings.model.num_classes, 0, 0, (1, 1), covers=True
+        )
+        none = empty_detections(shapes, len(clip.images))
+        linked = _linker(settings).start(clip, none)
     canvas = (clip.images.shape[1], clip.images.shape[2])
     return State(
         start_memory(model.hab, 1, canvas, slots=settings.model.hab.slots),
@@ -148,12 +147,7 @@ def _step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
     """The next frames of a video."""
-    size = jnp.asarray(clip.size)
-    images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)
-
-    def look(images: UInt8[Array, "T H W 3"]) -> Stages:
-        pixels = normalize(images, size, style=model.style)
-        return cast(Stages, model.apply(variables, pixels, method=Model.stages))
+    size, real = jnp.asarray(clip.size), jnp.asarray(clip.frame_valid)
 
     def follow(
         state: State, now: tuple[FrameStages, Array]
@@ -164,10 +158,10 @@ def _step(
         )
         return state, (found.objects, found.named.slots)
 
-    features = in_chunks(look, images, settings.test.chunk)
+    features = stages_of(model, variables, clip, chunk=settings.test.chunk)
     state, (objects, slots) = jax.lax.scan(follow, state, (features, real))
     if _by_iou(settings):
-        found = _detections(objects, slots >= 0, images)
+        found = _detections(objects, slots >= 0, clip)
         linked, seen = _linker(settings).link(variables, state.linked, clip, found)
         return state._replace(linked=linked), seen
     # Enlarged as probabilities: a half becomes zero.
@@ -183,7 +177,7 @@ def see_frame(
     features: FrameStages,
     size: Int32[Array, "2"],
     real: Bool[Array, ""],
-) -> tuple[State, FrameOut]:
+) -> tuple[State, Followed]:
     """The next frame of a video; padding changes nothing of the state.
 
     Args:
@@ -194,17 +188,18 @@ def see_frame(
       size: height and width of the content in pixels.
       real: False: the frame is padding.
     """
-    features = jax.tree.map(lambda x: x[None], features)
-    memory: Any = state.memory
-    first = state.video.tally.frames == 0
-    seen = model.apply(variables, features, memory, size, first, method=Model.see)
-    objects, tokens = cast(Seen, seen)
-    masks = pixel_masks(objects.mask_logits)
-    named = name_frame(video_rules(settings), state.video, objects, masks, real)
-    if memory is not None:
-        what = memory, tokens, named.painted[None], named.new[None], real[None]
-        memory = model.apply(variables, *what, method=Model.remember)
-    return State(memory, named.video, state.linked), FrameOut(objects, named)
+    found = follow_frame(
+        model,
+        video_rules(settings),
+        variables,
+        state.memory,
+        state.video,
+        features,
+        size=size,
+        real=real,
+        pixels=lambda objects: pixel_masks(objects.mask_logits),
+    )
+    return State(found.memory, found.named.video, state.linked), found
 
 
 def _by_iou(settings: Settings) -> bool:
@@ -221,17 +216,8 @@ def _linker(settings: Settings) -> Linker:
     )
 
 
-def _no_detections(settings: Settings, clip: Clip) -> Detections:
-    """Of its frames; only the shapes count."""
-    lead = len(clip.images), settings.test.objects
-    zeros = jnp.zeros(lead, jnp.float32)
-    boxes, none, mask = (jnp.zeros((*lead, n), jnp.float32) for n in (4, 0, 1))
-    labels, valid = zeros.astype(jnp.int32), zeros > 0
-    return Detections(boxes, zeros, labels, valid, none, none, mask[..., None], boxes)
-
-
 def _detections(
-    objects: IdObjects, shown: Bool[Array, "T D"], images: UInt8[Array, "T H W 3"]
+    objects: IdObjects, shown: Bool[Array, "T D"], clip: Clip
 ) -> Detections:
     """What the tracker links: the detections that others do not hide."""
     scores = objects.class_scores
@@ -247,5 +233,5 @@ def _detections(
             looks=none,
             mask_logits=jax.vmap(shown_masks)(objects.mask_logits),
         ),
-        (images.shape[1], images.shape[2]),
+        (clip.images.shape[1], clip.images.shape[2]),
     )

@@ -16,9 +16,8 @@ from vis_jax.association.frame_memory import Memory, Tokens, training_slots
 from vis_jax.association.identity import SequenceIds, sequence_ids, truth_map
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import condinst_settings
-from vis_jax.detectors.condinst import mask_loss
-from vis_jax.detectors.fcos_targets import TargetRule, dense_targets
-from vis_jax.losses.fcos import fcos_losses, id_loss
+from vis_jax.detectors.condinst_losses import image_losses
+from vis_jax.losses.fcos import id_loss
 from vis_jax.losses.multibox import Objects
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, LossAux
@@ -27,6 +26,7 @@ from vis_jax.systems.iai_model import (
     Model,
     Said,
     Stages,
+    remember,
     start_memory,
 )
 from vis_jax.systems.tracked_detector import objects_of
@@ -165,7 +165,7 @@ def clip_loss(
     """The mean of the frames' losses, and their gradients through the memories.
 
     Args:
-      model: with the field `hab` and the methods `stages` and `remember`.
+      model: with the field `hab` and the method `stages`.
       look: at the images of one time.
       weights: of the terms that it gives.
       variables: of the model.
@@ -224,10 +224,15 @@ def _remembered(
     maps = jax.vmap(paint)(frame.objects.masks, frame.ids, frame.painted)
     # As released, where no object is ever new to the memory in training.
     new = jnp.zeros_like(frame.real)
-    after = model.apply(
-        variables, memory, tokens, maps, new, frame.real, method="remember"
+    return remember(
+        model.hab,
+        variables,
+        memory,
+        cast(Tokens, tokens),
+        maps,
+        new=new,
+        real=frame.real,
     )
-    return cast(Memory, after)
 
 
 def _stages(
@@ -334,35 +339,23 @@ def _terms(
     rng: PRNGKeyArray, settings: LossSettings, ids: IdSettings, said: Said, frame: Frame
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
     """The losses, and how many positives are beyond those whose masks are trained."""
-    out, places = said.out, said.places
-    rule = TargetRule(settings.radius, settings.ranges)
-    classes = out.dense.class_logits.shape[-1]
-    targets = jax.vmap(lambda x: dense_targets(x, places, rule=rule, classes=classes))(
-        frame.objects
-    )
-    found = fcos_losses(out.dense, targets, image_valid=frame.real)
-    masks = mask_loss(
+    found = image_losses(
         rng,
-        out,
+        settings,
+        said.out,
         frame.objects,
-        targets=targets,
-        places=places,
+        places=said.places,
         image_valid=frame.real,
-        most=settings.positives,
     )
-    terms = {
-        "box_class": found.classes,
-        "box": found.boxes,
-        "centre": found.centres,
-        "mask": masks.loss,
-    }
-    if ids.on:
-        wanted = jnp.take_along_axis(frame.targets, targets.truth, axis=1)
-        terms["id"] = id_loss(
-            out.dense.id_logits,
-            jnp.where(targets.positive, wanted, ids.count),
-            kind=ids.loss,
-            image_valid=frame.real,
-            positive=targets.positive,
-        )
-    return terms, masks.left_out
+    if not ids.on:
+        return found.terms, found.left_out
+    positive, truth = found.targets.positive, found.targets.truth
+    wanted = jnp.take_along_axis(frame.targets, truth, axis=1)
+    of_ids = id_loss(
+        said.out.dense.id_logits,
+        jnp.where(positive, wanted, ids.count),
+        kind=ids.loss,
+        image_valid=frame.real,
+        positive=positive,
+    )
+    return {**found.terms, "id": of_ids}, found.left_out

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from vis_jax import backbones
 from vis_jax.association import frame_memory
 from vis_jax.association.frame_memory import HybridAssociation, Memory, Tokens
 from vis_jax.association.identity import blank_map
 from vis_jax.backbones.fpn import FPN
-from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
 from vis_jax.detectors.box_head import DetectRule
 from vis_jax.detectors.id_objects import IdObjects
@@ -29,7 +27,6 @@ from vis_jax.detectors.mask_rcnn import (
     RATIOS,
     Levels,
     MaskRCNN,
-    TrainRules,
     build_rules,
     train_rules,
 )
@@ -39,32 +36,31 @@ from vis_jax.detectors.mask_rcnn_ids import (
     IdRegionRule,
     find_boxes,
 )
-from vis_jax.detectors.rcnn_losses import (
-    mask_losses,
-    positives_of,
-    rpn_losses,
-    sample_regions,
-)
-from vis_jax.detectors.rcnn_targets import Truth
 from vis_jax.detectors.rpn import RPN
-from vis_jax.losses.rcnn import region_losses
 from vis_jax.ops.masks import stretch_masks
-from vis_jax.settings import Weight, section
+from vis_jax.settings import section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems import iai_video
-from vis_jax.systems.detect_then_track import in_chunks
-from vis_jax.systems.iai_loss import Carry, Frame, FrameLoss, clip_loss, pixels_of
+from vis_jax.systems.iai_loss import clip_loss, pixels_of
+from vis_jax.systems.iai_mask_rcnn_loss import LossSettings, look
 from vis_jax.systems.iai_model import (
     FrameStages,
     IdCount,
+    Seen,
     Stages,
     associate,
     build_association,
     start_memory,
 )
-from vis_jax.systems.iai_video import Named, Video, name_frame, report, start_video
-from vis_jax.systems.system import Dtype, Render, System, window_of
-from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+from vis_jax.systems.iai_video import (
+    Video,
+    follow_frame,
+    report,
+    stages_of,
+    start_video,
+)
+from vis_jax.systems.system import Dtype, Render, System, check_classes, window_of
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 @section
@@ -74,19 +70,6 @@ class ModelSettings(mask_rcnn.Settings):
     # N: identities, of which the last one says that an object is new.
     ids: IdCount = 20
     hab: frame_memory.Settings = frame_memory.Settings()
-
-
-@section
-class LossSettings:
-    """`loss`: the weight of every term."""
-
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    id: Weight = 1.0  # which identity it has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    permute: bool = False  # draw the identities of a clip at random; see `systems.iai`
 
 
 @section
@@ -104,13 +87,6 @@ class State(NamedTuple):
 
     memory: Memory
     video: Video
-
-
-class Seen(NamedTuple):
-    """The objects of one frame of one video; masks cover their boxes."""
-
-    objects: IdObjects
-    tokens: Tokens
 
 
 class Model(MaskRCNN):
@@ -159,7 +135,10 @@ class Model(MaskRCNN):
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
     ) -> Seen:
-        """The objects of the next frame of one video; see `iai_model.Model`."""
+        """The objects of the next frame of one video; see `iai_model.Model`.
+
+        Masks cover their boxes.
+        """
         levels, tokens = self.pyramid(features, memory)
         _, proposals = self.propose(levels, size[None])
         out = self.identify(levels, proposals.boxes)
@@ -177,18 +156,7 @@ class Model(MaskRCNN):
         objects = IdObjects(
             found.boxes, found.class_scores, found.id_scores, masks, found.valid
         )
-        return Seen(objects, cast(Tokens, tokens))
-
-    def remember(
-        self,
-        memory: Memory,
-        tokens: Tokens,
-        ids: UInt8[Array, "B H W"],
-        new: Bool[Array, "B"],
-        real: Bool[Array, "B"],
-    ) -> Memory:
-        """The memory after a frame; see `HybridAssociation.remember`."""
-        return self.hab.remember(memory, tokens, ids, new=new, real=real)
+        return Seen(objects, tokens)
 
     def look(
         self, images: Float32[Array, "B H W 3"], size: Int32[Array, "2"], memory: Memory
@@ -198,7 +166,9 @@ class Model(MaskRCNN):
         _, height, width, _ = images.shape
         real = jnp.ones(1, bool)
         ids = blank_map(height, width)[None]
-        return seen.objects, self.remember(memory, seen.tokens, ids, ~real, real)
+        tokens = cast(Tokens, seen.tokens)
+        after = self.hab.remember(memory, tokens, ids, new=~real, real=real)
+        return seen.objects, after
 
 
 def build(settings: Settings) -> System:
@@ -242,8 +212,7 @@ def build_model(settings: Settings) -> Model:
     """
     model, test = settings.model, settings.test
     classes, dtype = model.num_classes, jnp.dtype(settings.compute_dtype)
-    if classes < 1:
-        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    check_classes(classes)
     rule = IdRegionRule(test.score, test.id_score, test.nms, test.objects, test.rank)
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
@@ -266,7 +235,7 @@ def _loss(
     weights = {k: x for k, x in vars(settings.loss).items() if k != "permute"}
     return clip_loss(
         model,
-        functools.partial(_look, model, train_rules(settings.model), settings.model),
+        functools.partial(look, model, train_rules(settings.model)),
         weights,
         variables,
         pixels_of(batch, model.style),
@@ -278,119 +247,38 @@ def _loss(
     )
 
 
-def _look(
-    model: Model,
-    rules: TrainRules,
-    settings: ModelSettings,
-    variables: dict,
-    carry: Carry,
-    frame: Frame,
-) -> FrameLoss:
-    """The losses of Mask R-CNN with identities."""
-    path_key, rpn_key, roi_key = jax.random.split(frame.key, 3)
-
-    def apply(method, *inputs, **options) -> Any:
-        return model.apply(variables, *inputs, method=method, **options)
-
-    levels, tokens = apply(
-        Model.pyramid, frame.features, carry.memory, True, rngs={"drop_path": path_key}
-    )
-    objects = frame.objects
-    truth = Truth(objects.boxes, objects.labels, objects.valid)
-    # No anchor is inside an image of padding: it trains nothing.
-    sizes = jnp.where(frame.real[:, None], frame.sizes, 0)
-    out, proposals = apply(Model.propose, levels, frame.sizes)
-    rpn = rpn_losses(
-        rpn_key,
-        out,
-        truth,
-        anchors=model.anchors(levels),
-        sizes=sizes,
-        coder=model.rules.proposal_coder,
-        rule=rules.anchors,
-    )
-    regions, left_out = sample_regions(
-        roi_key,
-        proposals,
-        truth,
-        num_classes=settings.num_classes,
-        coder=model.rules.roi_coder,
-        rule=rules.regions,
-    )
-    regions = regions._replace(valid=regions.valid & frame.real[:, None])
-    said = cast(IdBoxOutput, apply(Model.identify, levels, regions.boxes))
-    heads = region_losses(
-        said.boxes.class_logits,
-        said.boxes.deltas,
-        regions.deltas,
-        labels=regions.labels,
-        valid=regions.valid,
-        beta=1.0,
-    )
-    wanted = jnp.take_along_axis(frame.targets, regions.truth, axis=1)
-    wanted = jnp.where(regions.positive, wanted, settings.ids)
-    positives = positives_of(regions, rules.regions)
-    terms = {
-        "rpn_class": rpn.classes,
-        "rpn_box": rpn.boxes,
-        "box_class": heads.classes,
-        "box": heads.boxes,
-        "id": id_loss(said.id_logits, wanted, regions.valid),
-        "mask": mask_losses(
-            apply(Model.masks, levels, positives.boxes), positives, objects.masks
-        ),
-    }
-    notes = {"positives_left_out": left_out.sum().astype(jnp.float32)}
-    return FrameLoss(terms, notes, tokens, carry.stats)
-
-
-def id_loss(
-    logits: Float32[Array, "B R N1"],
-    ids: Int32[Array, "B R"],
-    valid: Bool[Array, "B R"],
-) -> Float32[Array, ""]:
-    """Mean cross-entropy of the identities of regions, as that of their classes.
-
-    Args:
-      logits: the last column is the background.
-      ids: N for regions without an object.
-      valid: False marks padding.
-    """
-    of_label = optax.losses.softmax_cross_entropy_with_integer_labels
-    losses = jnp.where(valid, of_label(logits, ids), 0.0)
-    return losses.sum() / jnp.maximum(valid.sum(), 1).astype(jnp.float32)
-
-
 def _step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
     """The next frames of a video."""
-    size = jnp.asarray(clip.size)
-    images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)
-    canvas = (images.shape[1], images.shape[2])
+    size, real = jnp.asarray(clip.size), jnp.asarray(clip.frame_valid)
+    canvas = (clip.images.shape[1], clip.images.shape[2])
     rules = iai_video.rules_of(settings.test, settings.model.ids)
 
-    def look(images: UInt8[Array, "T H W 3"]) -> Stages:
-        pixels = normalize(images, size, style=model.style)
-        return cast(Stages, model.apply(variables, pixels, method=Model.stages))
+    def pixels(objects: IdObjects) -> Bool[Array, "D H W"]:
+        return stretch_masks(_shown(objects), objects.boxes, size=canvas) > 0
 
     def follow(state: State, now: tuple[FrameStages, Array]) -> tuple[State, Any]:
         features, real = now
-        features = jax.tree.map(lambda x: x[None], features)
-        first = state.video.tally.frames == 0
-        seen = model.apply(
-            variables, features, state.memory, size, first, method=Model.see
+        found = follow_frame(
+            model,
+            rules,
+            variables,
+            state.memory,
+            state.video,
+            features,
+            size=size,
+            real=real,
+            pixels=pixels,
         )
-        objects, tokens = cast(Seen, seen)
-        # Enlarged as probabilities, as for MaskTrack R-CNN: a half becomes zero.
-        shown = jax.nn.sigmoid(objects.mask_logits) - 0.5
-        masks = stretch_masks(shown, objects.boxes, size=canvas) > 0
-        named: Named = name_frame(rules, state.video, objects, masks, real)
-        what = state.memory, tokens, named.painted[None], named.new[None], real[None]
-        memory = model.apply(variables, *what, method=Model.remember)
-        after = State(cast(Memory, memory), named.video)
-        return after, (named.slots, shown, objects.boxes)
+        after = State(cast(Memory, found.memory), found.named.video)
+        return after, (found.named.slots, _shown(found.objects), found.objects.boxes)
 
-    features = in_chunks(look, images, settings.test.chunk)
+    features = stages_of(model, variables, clip, chunk=settings.test.chunk)
     state, (slots, shown, boxes) = jax.lax.scan(follow, state, (features, real))
     return state, report(rules, state.video, slots, shown, boxes)
+
+
+def _shown(objects: IdObjects) -> Float32[Array, "D h w"]:
+    """Probabilities less a half, enlarged as for MaskTrack R-CNN."""
+    return jax.nn.sigmoid(objects.mask_logits) - 0.5

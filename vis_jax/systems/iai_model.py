@@ -27,6 +27,7 @@ from vis_jax.detectors.fcos import Cells, Places, cells_of, places_of
 from vis_jax.detectors.id_objects import IdObjects
 from vis_jax.losses.fcos import IdLoss
 from vis_jax.settings import Count, Range, section
+from vis_jax.systems.system import check_classes
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
 STAGES = ("res3", "res4", "res5")  # of the backbone that the pyramid reads
@@ -153,18 +154,6 @@ class Model(nn.Module):
         )
         return Seen(objects, said.tokens)
 
-    def remember(
-        self,
-        memory: Memory,
-        tokens: Tokens,
-        ids: UInt8[Array, "B H W"],
-        new: Bool[Array, "B"],
-        real: Bool[Array, "B"],
-    ) -> Memory:
-        """The memory after a frame; see `HybridAssociation.remember`."""
-        hab = cast(HybridAssociation, self.hab)
-        return hab.remember(memory, tokens, ids, new=new, real=real)
-
     def look(self, images: Float32[Array, "B H W 3"], memory: Memory | None) -> Any:
         """Everything that has parameters, on images."""
         said = self.say(self.stages(images), memory)
@@ -173,9 +162,9 @@ class Model(nn.Module):
         _, height, width, _ = images.shape
         ids = jnp.broadcast_to(blank_map(height, width), images.shape[:3])
         real = jnp.ones(len(images), bool)
-        return said.out, self.remember(
-            memory, cast(Tokens, said.tokens), ids, ~real, real
-        )
+        hab = cast(HybridAssociation, self.hab)
+        tokens = cast(Tokens, said.tokens)
+        return said.out, hab.remember(memory, tokens, ids, new=~real, real=real)
 
 
 def associate(
@@ -197,6 +186,28 @@ def associate(
     stage = hab.settings.stage
     found, tokens = hab(features[stage], memory, train)
     return features | {stage: found}, tokens
+
+
+def remember(
+    hab: HybridAssociation,
+    variables: dict,
+    memory: Memory,
+    tokens: Tokens,
+    ids: UInt8[Array, "B H W"],
+    *,
+    new: Bool[Array, "B"],
+    real: Bool[Array, "B"],
+) -> Memory:
+    """The memory after a frame; see `HybridAssociation.remember`.
+
+    Args:
+      hab: the association of a model, its field `hab`.
+      variables: of the model.
+      memory, tokens, ids, new, real: of the method.
+    """
+    own = {"params": variables["params"]["hab"]}
+    after = hab.apply(own, memory, tokens, ids, new=new, real=real, method="remember")
+    return cast(Memory, after)
 
 
 def start_memory(
@@ -253,10 +264,7 @@ def build_model(settings: ModelSettings, rule: IdRule, dtype: jnp.dtype) -> Mode
     Raises:
       ValueError: settings do not fit each other.
     """
-    if settings.num_classes < 1:
-        raise ValueError(
-            f"model.num_classes: expected at least 1, got {settings.num_classes}"
-        )
+    check_classes(settings.num_classes)
     ids, channels, hab = settings.ids, 0, None
     if ids.on:
         channels = ids.count + (ids.loss == "softmax")

@@ -5,11 +5,14 @@ segmentation", ECCV 2022, section 3.5, and its released code. Letters: D detecti
 frame, K classes, N identities, S identities that a video can have.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vis_jax.association import id_scores
+from vis_jax.association.frame_memory import Memory, Tokens
 from vis_jax.association.id_scores import Over, Tally
 from vis_jax.association.identity import (
     Capacity,
@@ -21,10 +24,13 @@ from vis_jax.association.identity import (
     unique_ids,
     visible_masks,
 )
+from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.id_objects import IdObjects, Rank
 from vis_jax.settings import Count, Share, section
-from vis_jax.structures import Predictions
+from vis_jax.structures import Clip, Predictions
 from vis_jax.systems import system
+from vis_jax.systems.detect_then_track import in_chunks
+from vis_jax.systems.iai_model import FrameStages, Seen, Stages, remember
 from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
@@ -137,6 +143,83 @@ def name_frame(
     shown = issued.valid & (issued.ids < issued.issued) & real
     slots = jnp.where(shown, issued.ids, -1)
     return Named(after, slots, _paint(rules, visible, issued), issued.new.any())
+
+
+class Followed(NamedTuple):
+    """What is found in a frame, and what it leaves to the next."""
+
+    memory: Memory | None
+    objects: IdObjects
+    named: Named
+
+
+@runtime_checkable
+class Pixels(Protocol):
+    """How the masks of a network become pixels."""
+
+    def __call__(self, objects: IdObjects, /) -> Bool[Array, "D H W"]:
+        """Returns the masks of the objects over the canvas."""
+        ...
+
+
+def follow_frame(
+    model: nn.Module,
+    rules: Rules,
+    variables: dict,
+    memory: Memory | None,
+    video: Video,
+    features: FrameStages,
+    *,
+    size: Int32[Array, "2"],
+    real: Bool[Array, ""],
+    pixels: Pixels,
+) -> Followed:
+    """The next frame of a video; padding changes nothing of memory and identities.
+
+    Args:
+      model: with the field `hab` and the method `see`.
+      rules: see the type.
+      variables: of the model.
+      memory: of the frames before; None without association.
+      video: before the frame.
+      features: of the backbone.
+      size: height and width of the content in pixels.
+      real: False: the frame is padding.
+      pixels: see the type.
+    """
+    stages = jax.tree.map(lambda x: x[None], features)
+    first = video.tally.frames == 0
+    seen = model.apply(variables, stages, memory, size, first, method="see")
+    objects, tokens = cast(Seen, seen)
+    named = name_frame(rules, video, objects, pixels(objects), real)
+    if memory is not None:
+        memory = remember(
+            model.hab,
+            variables,
+            memory,
+            cast(Tokens, tokens),
+            named.painted[None],
+            new=named.new[None],
+            real=real[None],
+        )
+    return Followed(memory, objects, named)
+
+
+def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> Stages:
+    """Features of the frames of a clip.
+
+    Args:
+      model: with the field `style` and the method `stages`.
+      variables: of the model.
+      clip: of a video.
+      chunk: frames that the backbone sees at a time.
+    """
+
+    def look(images: UInt8[Array, "T H W 3"]) -> Stages:
+        pixels = normalize(images, jnp.asarray(clip.size), style=model.style)
+        return cast(Stages, model.apply(variables, pixels, method="stages"))
+
+    return in_chunks(look, jnp.asarray(clip.images), chunk)
 
 
 def report(

@@ -35,7 +35,15 @@ from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import CrossEntropy, Focal, set_loss, truth_of
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
-from vis_jax.systems.system import Dtype, Start, Step, System, TestSettings, window_of
+from vis_jax.systems.system import (
+    Dtype,
+    Start,
+    Step,
+    System,
+    TestSettings,
+    check_classes,
+    window_of,
+)
 from vis_jax.typing import Array, Int32
 
 FOCAL_PRIOR = 0.01  # probability that every class starts from, as in RetinaNet
@@ -266,8 +274,7 @@ def build_model(settings: Settings) -> Model:
     """
     dtype = jnp.dtype(settings.compute_dtype)
     model, classes = settings.model, settings.model.num_classes
-    if classes < 1:
-        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    check_classes(classes)
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
         pixel_decoder=PixelDecoder(**vars(model.pixel_decoder), dtype=dtype),

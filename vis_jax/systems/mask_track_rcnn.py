@@ -50,7 +50,7 @@ from vis_jax.systems.detect_then_track import (
     Detector,
     TestSettings,
 )
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
 
@@ -184,8 +184,7 @@ def build_model(settings: Settings) -> Model:
 def _check(model: ModelSettings, test: TestSettings) -> None:
     """Raises ValueError unless detections of known classes can be as many as asked."""
     classes = model.num_classes
-    if classes < 1:
-        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    check_classes(classes)
     most = model.rpn.proposals * classes
     if test.objects > most:
         raise ValueError(

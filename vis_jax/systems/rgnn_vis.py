@@ -32,7 +32,7 @@ from vis_jax.systems.rgnn_model import (
     frames_of,
     link_frames,
 )
-from vis_jax.systems.system import Dtype, Render, System, window_of
+from vis_jax.systems.system import Dtype, Render, System, check_classes, window_of
 from vis_jax.typing import Array, UInt8
 
 _CANDIDATES = 200  # priors that take part in the suppression
@@ -123,10 +123,7 @@ def build(settings: Settings) -> System:
 
 def _check(model: ModelSettings, test: TestSettings) -> None:
     """Raises ValueError unless detections of known classes can be as many as asked."""
-    if model.num_classes < 1:
-        raise ValueError(
-            f"model.num_classes: expected at least 1, got {model.num_classes}"
-        )
+    check_classes(model.num_classes)
     if test.objects > _CANDIDATES:
         raise ValueError(
             f"test.objects: expected at most {_CANDIDATES}, the candidates of the"

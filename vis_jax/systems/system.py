@@ -71,6 +71,12 @@ class Window(NamedTuple):
     buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
 
 
+def check_classes(num_classes: int) -> None:
+    """Raises ValueError unless a model knows how many classes there are."""
+    if num_classes < 1:
+        raise ValueError(f"model.num_classes: expected at least 1, got {num_classes}")
+
+
 class Render(NamedTuple):
     """How the masks of a frame become pixels at the original size.
 

@@ -3,6 +3,7 @@
 Letters: B clips, T frames, I = B T images, M true objects, N objects of a frame.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
@@ -68,24 +69,27 @@ def make_detector(model: nn.Module, shapes: Shapes, style: str) -> Detector:
         found = model.apply(variables, features, boxes, method="describe")
         return cast(Appearance, found)
 
-    def empty(frames: int) -> Detections:
-        lead = (frames, shapes.objects)
-
-        def zeros(*shape: int) -> Array:
-            return jnp.zeros((*lead, *shape), jnp.float32)
-
-        return Detections(
-            boxes=zeros(4),
-            scores=zeros(),
-            labels=jnp.full(lead, shapes.classes, jnp.int32),
-            valid=jnp.zeros(lead, bool),
-            embeds=zeros(shapes.embeds),
-            looks=zeros(shapes.looks),
-            mask_logits=zeros(*shapes.mask),
-            mask_boxes=zeros(4) if shapes.covers else None,
-        )
-
+    empty = functools.partial(empty_detections, shapes)
     return Detector(init, features, detect, describe, empty)
+
+
+def empty_detections(shapes: Shapes, frames: int) -> Detections:
+    """None of the objects of some frames; all is padding."""
+    lead = (frames, shapes.objects)
+
+    def zeros(*shape: int) -> Array:
+        return jnp.zeros((*lead, *shape), jnp.float32)
+
+    return Detections(
+        boxes=zeros(4),
+        scores=zeros(),
+        labels=jnp.full(lead, shapes.classes, jnp.int32),
+        valid=jnp.zeros(lead, bool),
+        embeds=zeros(shapes.embeds),
+        looks=zeros(shapes.looks),
+        mask_logits=zeros(*shapes.mask),
+        mask_boxes=zeros(4) if shapes.covers else None,
+    )
 
 
 def make_system(

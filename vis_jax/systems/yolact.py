@@ -42,7 +42,7 @@ from vis_jax.systems.detect_then_track import (
     Appearance,
     Detector,
 )
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.track_pairs import Found, pair_loss
 from vis_jax.systems.tracked_detector import (
     Shapes,
@@ -255,8 +255,7 @@ def build_model(settings: Settings) -> Model:
 def _check(settings: Settings) -> None:
     """Raises ValueError unless there are classes, enough candidates and a loss."""
     test, classes = settings.test, settings.model.num_classes
-    if classes < 1:
-        raise ValueError(f"model.num_classes: expected at least 1, got {classes}")
+    check_classes(classes)
     most = _CANDIDATES * (1 if test.across_classes else classes)
     if test.objects > most:
         raise ValueError(

@@ -1,0 +1,75 @@
+"""What can be seen of a system without computing: shapes, dtypes, and its weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.systems.contract import first_batch
+from vis_jax.commands.run_settings import RunSettings
+from vis_jax.structures import Clip, LossAux, Predictions
+from vis_jax.systems import SYSTEMS
+from vis_jax.systems.system import System
+
+
+def step_shapes(system: System, config: RunSettings) -> Predictions:
+    """What the first step says of the first clip of a config, as shapes."""
+    batch = first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    return jax.eval_shape(system.step, variables, system.start(clip), clip)[1]
+
+
+def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) -> None:
+    """Parameters, loss and masks are float32, whatever is computed in.
+
+    Traced under strict promotion: a mix of dtypes would be an error.
+    """
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    assert loss.dtype == jnp.float32
+    assert step_shapes(system, config).mask_logits.dtype == jnp.float32
+
+
+def check_none(name: str, config: RunSettings) -> None:
+    """The detections of a detector have the shapes of those of none.
+
+    Args:
+      name: of a system whose masks cover the canvas.
+      config: of it.
+    """
+    detector, batch = SYSTEMS[name].detector(config), first_batch(config)
+    variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
+
+    def look(variables, images, size):
+        return detector.detect(
+            variables, detector.features(variables, images, size), size
+        )
+
+    found = jax.eval_shape(look, variables, batch.images[0], batch.sizes[0])
+    empty = jax.eval_shape(lambda: detector.empty(len(batch.images[0])))
+    for field, ours in found._asdict().items():
+        theirs = getattr(empty, field)
+        assert ours.dtype == theirs.dtype, field
+        # Masks have the size of the canvas, which nobody knows before a frame.
+        axes = 2 if field == "mask_logits" else None
+        assert ours.shape[:axes] == theirs.shape[:axes], field
+
+
+def check_weights(
+    system: System, config: RunSettings, weights: dict[str, float]
+) -> LossAux:
+    """Each term of the loss has its weight, where a test has made all of them 1.
+
+    Compiles in no time, as then nothing depends on the network.
+    """
+    batch = first_batch(config)
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    loss, aux = jax.jit(system.loss)(zeros, batch, jax.random.key(0))
+    assert {name: float(term) for name, term in aux.terms.items()} == weights
+    assert float(loss) == sum(weights.values())
+    return aux

@@ -1,0 +1,136 @@
+"""Training of IAI on Mask R-CNN; see `systems.iai_mask_rcnn`.
+
+Letters: B images of one time, R regions, M true objects, N identities.
+"""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vis_jax.detectors.mask_rcnn import Levels, MaskRCNN, TrainRules
+from vis_jax.detectors.mask_rcnn_ids import IdBoxOutput
+from vis_jax.detectors.rcnn_losses import (
+    mask_losses,
+    positives_of,
+    rpn_losses,
+    sample_regions,
+)
+from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.detectors.rpn import Proposals
+from vis_jax.losses.rcnn import region_losses
+from vis_jax.settings import Weight, section
+from vis_jax.systems.iai_loss import Carry, Frame, FrameLoss
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
+
+
+@section
+class LossSettings:
+    """`loss`: the weight of every term."""
+
+    rpn_class: Weight = 1.0  # is an anchor an object
+    rpn_box: Weight = 1.0  # where it is
+    box_class: Weight = 1.0  # which class a region has
+    id: Weight = 1.0  # which identity it has
+    box: Weight = 1.0  # where it is
+    mask: Weight = 1.0  # which pixels it has
+    permute: bool = False  # draw the identities of a clip at random; see `systems.iai`
+
+
+def look(
+    model: MaskRCNN,
+    rules: TrainRules,
+    variables: dict,
+    carry: Carry,
+    frame: Frame,
+) -> FrameLoss:
+    """The losses of Mask R-CNN with identities."""
+    path_key, rpn_key, roi_key = jax.random.split(frame.key, 3)
+
+    def apply(method, *inputs, **options) -> Any:
+        return model.apply(variables, *inputs, method=method, **options)
+
+    levels, tokens = apply(
+        "pyramid", frame.features, carry.memory, True, rngs={"drop_path": path_key}
+    )
+    objects = frame.objects
+    truth = Truth(objects.boxes, objects.labels, objects.valid)
+    # No anchor is inside an image of padding: it trains nothing.
+    sizes = jnp.where(frame.real[:, None], frame.sizes, 0)
+    out, proposals = apply("propose", levels, frame.sizes)
+    rpn = rpn_losses(
+        rpn_key,
+        out,
+        truth,
+        anchors=model.anchors(levels),
+        sizes=sizes,
+        coder=model.rules.proposal_coder,
+        rule=rules.anchors,
+    )
+    of_regions, left_out = _region_terms(
+        model, rules, variables, levels, frame, proposals, roi_key
+    )
+    terms = {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **of_regions}
+    notes = {"positives_left_out": left_out}
+    return FrameLoss(terms, notes, tokens, carry.stats)
+
+
+def _region_terms(
+    model: MaskRCNN,
+    rules: TrainRules,
+    variables: dict,
+    levels: Levels,
+    frame: Frame,
+    proposals: Proposals,
+    rng: PRNGKeyArray,
+) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
+    """The losses of regions, and how many positives found no place among them."""
+    objects = frame.objects
+    regions, left_out = sample_regions(
+        rng,
+        proposals,
+        Truth(objects.boxes, objects.labels, objects.valid),
+        num_classes=model.box_head.num_classes,
+        coder=model.rules.roi_coder,
+        rule=rules.regions,
+    )
+    regions = regions._replace(valid=regions.valid & frame.real[:, None])
+    said = model.apply(variables, levels, regions.boxes, method="identify")
+    said = cast(IdBoxOutput, said)
+    heads = region_losses(
+        said.boxes.class_logits,
+        said.boxes.deltas,
+        regions.deltas,
+        labels=regions.labels,
+        valid=regions.valid,
+        beta=1.0,
+    )
+    wanted = jnp.take_along_axis(frame.targets, regions.truth, axis=1)
+    wanted = jnp.where(regions.positive, wanted, model.box_head.ids)
+    positives = positives_of(regions, rules.regions)
+    masks = model.apply(variables, levels, positives.boxes, method="masks")
+    terms = {
+        "box_class": heads.classes,
+        "box": heads.boxes,
+        "id": id_loss(said.id_logits, wanted, regions.valid),
+        "mask": mask_losses(cast(Array, masks), positives, objects.masks),
+    }
+    return terms, left_out.sum().astype(jnp.float32)
+
+
+def id_loss(
+    logits: Float32[Array, "B R N1"],
+    ids: Int32[Array, "B R"],
+    valid: Bool[Array, "B R"],
+) -> Float32[Array, ""]:
+    """Mean cross-entropy of the identities of regions, as that of their classes.
+
+    Args:
+      logits: the last column is the background.
+      ids: N for regions without an object.
+      valid: False marks padding.
+    """
+    of_label = optax.losses.softmax_cross_entropy_with_integer_labels
+    losses = jnp.where(valid, of_label(logits, ids), 0.0)
+    return losses.sum() / jnp.maximum(valid.sum(), 1).astype(jnp.float32)
