@@ -316,7 +316,9 @@ def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
 
 
 # `test` of small detectors on a folder, whose videos have dozens of frames.
-LINKED_ON_FOLDER = dict(chunk=8, frame_buckets=(32, 64), tracks=300, top=300)
+LINKED_ON_FOLDER: dict[str, Any] = dict(
+    chunk=8, frame_buckets=(32, 64), tracks=300, top=300
+)
 
 
 def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> None:

@@ -101,8 +101,7 @@ def find_boxes(
     classes = jax.nn.softmax(out.boxes.class_logits)[:, :-1]
     ids = jax.nn.softmax(out.id_logits)[:, :-1]
     labels = classes.argmax(axis=1).astype(jnp.int32)
-    index = labels[:, None, None]
-    deltas = jnp.take_along_axis(out.boxes.deltas, index, axis=1)[:, 0]
+    deltas = _of_class(out.boxes.deltas, labels)
     boxes = clip_boxes(decode(deltas, regions, coder=coder), size)
     mixed = mix(
         classes.max(axis=1),
@@ -119,15 +118,13 @@ def find_boxes(
         iou_threshold=rule.iou_threshold,
         size=rule.size,
     )
+    found = (x[kept.chosen] for x in (boxes, classes, ids))
+    boxes, scores, ids = (jnp.where(kept.valid[:, None], x, 0.0) for x in found)
+    labels = jnp.where(kept.valid, labels[kept.chosen], classes.shape[1])
+    return IdBoxes(boxes, labels, scores, ids, kept.valid)
 
-    def real(x: Array) -> Array:
-        x, there = x[kept.chosen], kept.valid.reshape(-1, *[1] * (x.ndim - 1))
-        return jnp.where(there, x, jnp.zeros_like(x))
 
-    return IdBoxes(
-        real(boxes),
-        jnp.where(kept.valid, labels[kept.chosen], classes.shape[1]),
-        real(classes),
-        real(ids),
-        kept.valid,
-    )
+def _of_class(
+    deltas: Float32[Array, "R K 4"], labels: Int32[Array, "R"]
+) -> Float32[Array, "R 4"]:
+    return jnp.take_along_axis(deltas, labels[:, None, None], axis=1)[:, 0]

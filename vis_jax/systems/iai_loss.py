@@ -12,7 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.frame_memory import Memory, Tokens, training_slots
+from vis_jax.association.frame_memory import (
+    HybridAssociation,
+    Memory,
+    Tokens,
+    training_slots,
+)
 from vis_jax.association.identity import SequenceIds, sequence_ids, truth_map
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import condinst_settings
@@ -181,11 +186,7 @@ def clip_loss(
     named = _sequence_ids(ids, batch, id_key if permute else None)
     keys = jax.random.split(frame_key, images.shape[1])
     frames = _frames(features, batch, named, keys)
-    slots = 0
-    if model.hab is not None:
-        slots = training_slots(images.shape[1], model.hab.settings.interval)
-    canvas = (images.shape[2], images.shape[3])
-    memory = start_memory(model.hab, len(images), canvas, slots=slots)
+    memory = _first_memory(model.hab, images)
 
     def follow(carry: Carry, frame: Frame) -> tuple[Carry, tuple[dict, dict]]:
         found = look(variables, carry, frame)
@@ -197,16 +198,30 @@ def clip_loss(
     end, (terms, notes) = jax.lax.scan(
         jax.checkpoint(follow), Carry(memory, stats), frames
     )
-    seen = batch.frame_valid.any(axis=0)
-    count = jnp.maximum(seen.sum(), 1).astype(jnp.float32)
-    weighted = {
-        name: weight * jnp.where(seen, terms[name], 0.0).sum() / count
-        for name, weight in weights.items()
-    }
+    means = _mean_over_frames(terms, batch.frame_valid)
+    weighted = {name: weight * means[name] for name, weight in weights.items()}
     notes = {name: x.sum() for name, x in notes.items()}
     notes["objects_without_id"] = named.dropped.sum().astype(jnp.float32)
     total = sum(weighted.values(), start=jnp.float32(0.0))
     return total, LossAux(weighted, end.stats, notes)
+
+
+def _first_memory(
+    hab: HybridAssociation | None, images: Float32[Array, "B T H W 3"]
+) -> Memory | None:
+    """Before the first frames, with room for what the last ones read."""
+    clips, frames, height, width, _ = images.shape
+    slots = 0 if hab is None else training_slots(frames, hab.settings.interval)
+    return start_memory(hab, clips, (height, width), slots=slots)
+
+
+def _mean_over_frames(
+    terms: dict[str, Float32[Array, "T"]], frame_valid: Bool[Array, "B T"]
+) -> dict[str, Float32[Array, ""]]:
+    """The mean of each term over the times at which any clip has a frame."""
+    seen = frame_valid.any(axis=0)
+    count = jnp.maximum(seen.sum(), 1).astype(jnp.float32)
+    return {name: jnp.where(seen, x, 0.0).sum() / count for name, x in terms.items()}
 
 
 def _remembered(
