@@ -315,6 +315,27 @@ def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
     return config
 
 
+# Rates of a detector that stays as it is.
+FROZEN_DETECTOR = (("(backbone|detector)/.*", 0.0), (".*", 1.0))
+
+# `data` of small track heads: any two frames of a video.
+ANY_PAIR: dict[str, Any] = dict(frames=2, frame_range=12, batch_size=8)
+
+
+def add_track_head(config: ConfigDict, *, width: int) -> None:
+    """Makes the recipe of a detector one of a track head alone, on that one trained.
+
+    Args:
+      config: of YOLACT or CondInst.
+      width: of the embedding.
+    """
+    config.model.track_head = dict(width=width)
+    set_fields(config, dict(loss=dict(detector=False)))
+    config.test.tracker = "mask_track"
+    config.init_fresh = ("track_head/.*",)
+    config.optimizer.rates = FROZEN_DETECTOR
+
+
 # `test` of small detectors on a folder, whose videos have dozens of frames.
 LINKED_ON_FOLDER: dict[str, Any] = dict(
     chunk=8, frame_buckets=(32, 64), tracks=300, top=300

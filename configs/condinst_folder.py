@@ -10,7 +10,8 @@ Smoke: python -m vis_jax.main --config configs/condinst_folder.py:debug \\
            configs/ifr_folder.py)
 
 With `--config.init_from` it starts from a run of configs/condinst_shapes.py; the layers
-that name classes are new then, as the classes are others.
+that name classes are new then, as the classes are others. With `track` the track head
+alone is trained, for mask_track, from a run of this recipe without it.
 """
 
 from ml_collections import ConfigDict
@@ -20,8 +21,11 @@ from configs import common, condinst_shapes
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    options = common.parse_arg(arg, steps=2_000, debug=False)
-    config = condinst_shapes.get_config(f"steps={options.steps}")
+    options = common.parse_arg(arg, steps=2_000, track=False, debug=False)
+    config = condinst_shapes.get_config(f"steps={options.steps},track={options.track}")
     common.put_on_folder(config, **common.LINKED_ON_FOLDER)
-    config.init_fresh = ("detector/head/class_logits/.*",)
+    if options.track:
+        config.data.frame_range = 1_000  # any two frames of a video
+    else:
+        config.init_fresh = ("detector/head/class_logits/.*",)
     return common.shrink(config) if options.debug else config

@@ -7,7 +7,9 @@ Run:   python -m vis_jax.main --config configs/condinst_shapes.py \\
 Smoke: the same with --config configs/condinst_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. `--config.test.tracker` of `evaluate` is
-iou, deep_sort or seq; `compare` runs them all on the same detections.
+iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` a
+track head alone is trained, for mask_track, on a trained CondInst:
+--config.init_from=runs/condinst_shapes.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +19,9 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config; `arg` is what follows the colon of --config."""
-    options = common.parse_arg(arg, difficulty="easy", steps=3_000, debug=False)
+    options = common.parse_arg(
+        arg, difficulty="easy", steps=3_000, track=False, debug=False
+    )
     config = common.small_detector("condinst", options, frames=1, batch_size=16)
     config.model.update(
         head=dict(convs=2),
@@ -25,4 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     # Objects are 13 to 40 pixels long: the two finest levels stand for them.
     config.loss = dict(ranges=(24.0, 48.0, 96.0, 192.0), positives=64)
+    if options.track:
+        common.add_track_head(config, width=128)
+        config.data.update(common.ANY_PAIR)
     return common.shrink(config) if options.debug else config

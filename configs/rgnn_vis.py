@@ -19,7 +19,7 @@ Deviation: no batch is skipped for having no object.
 
 from ml_collections import ConfigDict
 
-from configs import common, yolact
+from configs import common
 
 VARIANTS = {"r50": "50", "r101": "101"}
 _CANVAS = (480, 864)
@@ -53,7 +53,7 @@ _RELEASED = dict(
 PRESETS = {"chosen": {}, "paper": _PAPER, "released": _RELEASED}
 
 # Only the association is trained, and a YOLACT has none.
-FROZEN = yolact.FROZEN
+FROZEN = common.FROZEN_DETECTOR
 NEW = ("(appearance|graph|masks)/.*",)
 PLUS = dict(
     graph=dict(layer_norm=True), appearance=dict(positions=True)

@@ -28,23 +28,6 @@ VARIANTS = {"r50": "50", "r101": "101"}
 _CANVAS = (480, 864)
 _EPOCH = 7_468  # frames: four of each of the 1,867 videos that the paper trains on
 
-# Rates of a detector that stays as it is.
-FROZEN = (("(backbone|detector)/.*", 0.0), (".*", 1.0))
-
-
-def add_track_head(config: ConfigDict, *, width: int) -> None:
-    """Makes a recipe of YOLACT one of a track head alone, on a trained YOLACT.
-
-    Args:
-      config: of YOLACT.
-      width: of the embedding.
-    """
-    config.model.track_head = dict(width=width)
-    common.set_fields(config, dict(loss=dict(detector=False)))
-    config.test.tracker = "mask_track"
-    config.init_fresh = ("track_head/.*",)
-    config.optimizer.rates = FROZEN
-
 
 def full_size(options: ConfigDict) -> ConfigDict:
     """The config at its published size; `frames` is 0 for 1, or 2 with `track`."""
@@ -77,7 +60,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
             size=(550, 550), score=0.05, across_classes=False, objects=100
         )
     if options.track:
-        add_track_head(config, width=1_024)
+        common.add_track_head(config, width=1_024)
         config.num_steps = 150 * (_EPOCH // 4 // config.data.batch_size)
         config.optimizer.update(learning_rate=2e-4, decay_at=())
     return config

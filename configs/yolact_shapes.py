@@ -14,7 +14,7 @@ track head alone is trained, for mask_track, on a trained YOLACT:
 
 from ml_collections import ConfigDict
 
-from configs import common, yolact
+from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -34,7 +34,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )  # fmt: skip
     config.loss = dict(masks=50)
     if options.track:
-        yolact.add_track_head(config, width=128)
-        # Any two frames of a video.
-        config.data.update(frames=2, frame_range=12, batch_size=8)
+        common.add_track_head(config, width=128)
+        config.data.update(common.ANY_PAIR)
     return common.shrink(config) if options.debug else config

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
+from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import (
     Checked,
@@ -20,12 +22,15 @@ from vis_jax.detectors.condinst import FindRule
 from vis_jax.detectors.condinst_losses import MaskLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
+from vis_jax.systems import condinst
 from vis_jax.systems.condinst import build, build_model
 
 
 def _config(changes=None, name="condinst_shapes"):
     return recipe(name, "debug", changes)
 
+
+HEAD = {"model.track_head.width": 8}
 
 _NO_GRADIENT = {
     # Of the coarsest levels no location stands for an object of the debug size.
@@ -37,8 +42,9 @@ _NO_GRADIENT = {
 
 @functools.cache
 def _checked() -> Checked:
-    """With batch norm in the backbone, too; all that is found is shown."""
-    changes = {"model.backbone.norm": "batch", "test.score": 0.0}
+    """With batch norm in the backbone and a track head; all that is found is shown."""
+    changes = {"model.backbone.norm": "batch", "test.score": 0.0, **HEAD}
+    changes["test.tracker"] = "mask_track"
     config = _config(changes, "condinst_r50")
     return check_system(build, config, no_gradient=_NO_GRADIENT)
 
@@ -66,9 +72,7 @@ def test_without_objects_the_loss_is_finite():
         checked.variables["params"], checked.batch._replace(present=none)
     )
     assert np.isfinite(loss)
-    assert {name: float(x) for name, x in aux.terms.items() if x} == {
-        "box_class": float(loss)
-    }
+    assert {name for name, x in aux.terms.items() if x} == {"box_class"}
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
 
 
@@ -102,23 +106,63 @@ def test_parameters_of_the_published_detector(name, backbone):
     assert parts == {"fpn": 3_868_672, "head": 5_215_963, "masks": 1_477_384}
 
 
+def test_parameters_of_the_track_head():
+    init = build(recipe("condinst_r50", "track")).init
+    shapes = jax.eval_shape(init, jax.random.key(0), first_batch(_config()))
+    head = shapes["params"]["track_head"]
+    # A convolution without bias, its group norm, and one with bias.
+    expected = 9 * 256**2 + 2 * 256 + 9 * 256**2 + 256
+    assert sum(x.size for x in jax.tree.leaves(head)) == expected
+
+
 def test_bfloat16_computes_without_hidden_promotion():
-    check_dtypes(build, _config({"compute_dtype": "bfloat16"}))
+    check_dtypes(build, _config({"compute_dtype": "bfloat16", **HEAD}))
 
 
-@pytest.mark.parametrize("tracker", ["deep_sort", "seq"])
+@pytest.mark.parametrize("tracker", ["deep_sort", "seq", "mask_track"])
 def test_other_trackers_link_it(tracker):
-    config = _config({"test.tracker": tracker})
+    head = HEAD if tracker == "mask_track" else {}
+    config = _config({"test.tracker": tracker, **head})
     shape = (config.data.frames, config.test.objects)
     assert step_shapes(build(config), config).slots.shape == shape
 
 
-def test_detections_have_the_shapes_of_none():
-    check_none("condinst", _config())
+@pytest.mark.parametrize("changes", [{}, HEAD])
+def test_detections_have_the_shapes_of_none(changes):
+    check_none("condinst", _config(changes))
+
+
+def test_embeddings_of_objects_are_those_of_the_locations_they_were_found_at():
+    """And those of a true box are those of the location at its middle."""
+    changes = {**HEAD, "test.score": 0.0, "loss.ranges": (16.0, 32.0, 64.0, 128.0)}
+    config = _config(changes)
+    model, batch = build_model(config), first_batch(config)
+    variables = drawn_variables(build(config), config, 0)
+    middle = np.array([[[20, 12, 28, 20], [8, 8, 56, 56]]], np.float32)
+
+    def run(variables, images, size):
+        def both(self, images, size):
+            levels = self.features(images)
+            return (
+                self.find(levels, size).embeds,
+                self.embed(levels),
+                self.describe(levels, jnp.asarray(middle)).embeds,
+            )
+
+        return model.apply(variables, images, size, method=both)
+
+    images = batch.images[0, :1].astype(np.float32) / 128 - 1
+    found, everywhere, described = compiled(run)(variables, images, batch.sizes[0])
+    near = np.abs(everywhere[0][:, None] - found[0][None]).max(axis=2)
+    assert (near.min(axis=0) == 0).all()
+    # Of 8 x 12 cells of 8 pixels cell (2, 3); of 4 x 6 of 16 pixels cell (2, 2).
+    np.testing.assert_array_equal(
+        described[0], everywhere[0][[2 * 12 + 3, 96 + 2 * 6 + 2]]
+    )
 
 
 def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
-    rules, most = [], []
+    rules, most, compared = [], [], []
     one = jnp.float32(1.0)
     targets_of = condinst_losses.dense_targets
 
@@ -130,18 +174,25 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
         most.append(kwargs["most"])
         return MaskLoss(one, one)
 
+    def places(*_, **kwargs):
+        compared.append(kwargs["most"])
+        return one
+
+    monkeypatch.setattr(condinst, "place_loss", places)
     monkeypatch.setattr(condinst_losses, "dense_targets", targets)
     monkeypatch.setattr(
         condinst_losses, "fcos_losses", lambda *_, **__: FcosLosses(*[one] * 3)
     )
     monkeypatch.setattr(condinst_losses, "mask_loss", masks)
-    weights = dict(box_class=2.0, box=3.0, centre=4.0, mask=5.0)
+    weights = dict(box_class=2.0, box=3.0, centre=4.0, mask=5.0, track=6.0)
     rule = dict(radius=2.5, ranges=(8.0, 9.0, 10.0, 11.0))
     changes = weights | rule | dict(positives=7)
-    config = _config({f"loss.{name}": value for name, value in changes.items()})
+    changes = {f"loss.{name}": value for name, value in changes.items()}
+    config = _config(changes | HEAD)
     aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out"}
-    assert (rules, most) == ([TargetRule(**rule)], [7])
+    # Of the detector, and of the pairs.
+    assert (rules, most, compared) == ([TargetRule(**rule)] * 2, [7], [7])
 
 
 def test_settings_reach_the_network():
@@ -177,6 +228,11 @@ def test_settings_reach_the_network():
         ),
         ({"loss.ranges": (64.0,)}, "loss.ranges: expected 4 in ascending order"),
         ({"test.tracker": "osmn"}, "test.tracker: expected one of"),
+        (
+            {"loss.detector": False},
+            "loss.detector: expected True without a track head .*, got False",
+        ),
+        ({"model.track_head.width": -1}, "model.track_head.width: expected int, at"),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(changes, message):

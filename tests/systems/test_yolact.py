@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.compiled import compiled
-from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import (
     Checked,
@@ -18,8 +16,6 @@ from tests.systems.contract import (
 )
 from tests.systems.traced import check_dtypes, check_none, check_weights, step_shapes
 from vis_jax.losses.multibox import MultiboxLosses, Rule
-from vis_jax.params import flatten, match_rules
-from vis_jax.structures import Clip
 from vis_jax.systems import yolact
 from vis_jax.systems.yolact import build, build_model, objects_of
 
@@ -74,52 +70,11 @@ def test_parameters_of_the_published_detector():
 
 
 def _counts(arg) -> dict[str, int]:
+    init = build(recipe("yolact_r50", arg)).init
+    shapes = jax.eval_shape(init, jax.random.key(0), first_batch(_config()))
     return {
         part: sum(x.size for x in jax.tree.leaves(tree))
-        for part, tree in _shapes("yolact_r50", arg)["params"].items()
-    }
-
-
-def _shapes(name, arg) -> dict:
-    init = build(recipe(name, arg)).init
-    return dict(jax.eval_shape(init, jax.random.key(0), first_batch(_config())))
-
-
-@pytest.mark.parametrize("name", ["yolact_r50", "yolact_shapes"])
-def test_the_recipe_of_a_track_head_trains_it_alone_on_pairs(name):
-    run = recipe(name, "track")
-    assert (run.data.frames, run.loss.detector) == (2, False)
-    assert run.test.tracker == "mask_track"
-    assert run.init_fresh == ("track_head/.*",)
-    rates = flatten(match_rules(_shapes(name, "track")["params"], run.optimizer.rates))
-    assert {path.split("/")[0] for path, rate in rates.items() if rate} == {
-        "track_head"
-    }
-
-
-@pytest.mark.slow
-def test_a_track_head_alone_leaves_the_detector_as_it_is():
-    """Weights and statistics: it sees frames as at test time, without dropout."""
-    config = recipe("yolact_r50", "track,debug", {"model.dropout": 0.5})
-    assert config.model.backbone.norm == "batch"
-    system, batch = build(config), first_batch(config)
-    variables = drawn_variables(system, config, 0)
-    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-
-    def loss(params, others, batch):
-        return system.loss({**others, "params": params}, batch, jax.random.key(1))
-
-    run = compiled(jax.value_and_grad(loss, has_aux=True))
-    (value, aux), gradient = run(variables.pop("params"), variables, batch)
-    assert set(aux.terms) == {"track"}
-    np.testing.assert_allclose(aux.terms["track"], value)
-    assert value > 0
-    assert aux.batch_stats == {}
-    reached = {path for path, leaf in flatten(gradient).items() if leaf.any()}
-    assert reached == {
-        f"track_head/{layer}/{leaf}"
-        for layer in ("fc1", "fc2")
-        for leaf in ("kernel", "bias")
+        for part, tree in shapes["params"].items()
     }
 
 
@@ -136,14 +91,6 @@ def test_other_trackers_link_it(tracker):
     config = _config({"test.tracker": tracker, **head})
     shape = (config.data.frames, config.test.objects)
     assert step_shapes(build(config), config).slots.shape == shape
-
-
-def test_a_tracker_of_embeddings_is_an_error():
-    config = _config({"test.tracker": "mask_track"})
-    batch = first_batch(config)
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    with pytest.raises(ValueError, match="expected a detector with a track head"):
-        build(config).start(clip)
 
 
 @pytest.mark.parametrize("changes", [{}, HEAD])

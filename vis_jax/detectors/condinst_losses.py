@@ -4,6 +4,7 @@ Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020. Le
 images, M true objects, P locations.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -54,11 +55,7 @@ def image_losses(
       places: the locations of an image.
       image_valid: False marks images that count for nothing.
     """
-    rule = TargetRule(settings.radius, settings.ranges)
-    classes = out.dense.class_logits.shape[-1]
-    targets = jax.vmap(lambda x: dense_targets(x, places, rule=rule, classes=classes))(
-        objects
-    )
+    targets = targets_of(settings, out, objects, places)
     found = fcos_losses(out.dense, targets, image_valid=image_valid)
     masks = mask_loss(
         rng,
@@ -76,6 +73,16 @@ def image_losses(
         "mask": masks.loss,
     }
     return ImageLosses(terms, targets, masks.left_out)
+
+
+def targets_of(
+    settings: LossSettings, out: CondInstOutput, objects: Objects, places: Places
+) -> DenseTargets:
+    """What the locations of images stand for; arguments as of `image_losses`."""
+    rule = TargetRule(settings.radius, settings.ranges)
+    classes = out.dense.class_logits.shape[-1]
+    one = functools.partial(dense_targets, places=places, rule=rule, classes=classes)
+    return jax.vmap(one)(objects)
 
 
 def mask_loss(

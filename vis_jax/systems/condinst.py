@@ -2,13 +2,14 @@
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020, with the
 training targets and the suppression of the image model of IAI, Zhu et al., "Instance as
-identity: a generic online paradigm for video instance segmentation", ECCV 2022. It has
-no track head: trackers get no embeddings. Letters: B clips, T frames, I = B T images, N
-objects of a frame.
+identity: a generic online paradigm for video instance segmentation", ECCV 2022. It may
+have a track head, as in table 6 there; else trackers get no embeddings. Letters: B
+clips, T frames, I = B T images, N objects of a frame, P locations, E numbers of an
+embedding.
 """
 
 import functools
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from vis_jax import backbones
 from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors import condinst_settings
 from vis_jax.detectors.condinst import (
     CondInstOutput,
     FindRule,
@@ -24,20 +26,24 @@ from vis_jax.detectors.condinst import (
     mask_logits,
     shown_masks,
 )
-from vis_jax.detectors.condinst_losses import image_losses
-from vis_jax.detectors.condinst_settings import (
-    LossSettings,
-    ModelSettings,
-    pixel_style,
+from vis_jax.detectors.condinst_losses import image_losses, targets_of
+from vis_jax.detectors.condinst_settings import pixel_style
+from vis_jax.detectors.condinst_track import (
+    TrackMap,
+    TrackSettings,
+    place_loss,
+    place_of,
 )
 from vis_jax.detectors.fcos import FINEST, STRIDES, Levels, Places, cells_of, places_of
-from vis_jax.settings import Count, OneOf, section
+from vis_jax.detectors.frame_pair import draw_roles
+from vis_jax.settings import Count, OneOf, Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Appearance, Detector
 from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.tracked_detector import (
     Shapes,
+    check_trained,
     looks_in,
     make_detector,
     make_system,
@@ -45,7 +51,32 @@ from vis_jax.systems.tracked_detector import (
     on_canvas,
 )
 from vis_jax.trackers import TRACKERS
-from vis_jax.typing import Array, Bool, Float32, Int32
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
+
+
+@section
+class ModelSettings(condinst_settings.ModelSettings):
+    """`model`."""
+
+    track_head: TrackSettings = TrackSettings()
+
+
+@section
+class LossSettings(condinst_settings.LossSettings):
+    """`loss`."""
+
+    # Which object of another frame a location stands for, if there is a head.
+    track: Weight = 1.0
+    # Train the detector; False: it sees frames as at test time, and the track head
+    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    detector: bool = True
+
+
+class Said(NamedTuple):
+    """What the network says of images."""
+
+    levels: Levels
+    out: CondInstOutput
 
 
 @section
@@ -68,15 +99,19 @@ class Settings:
 
 
 class Model(nn.Module):
-    """Backbone and detector.
+    """Backbone, detector and track head.
 
     Attributes:
+      track_head: None: there are no embeddings.
+      ranges: see `TargetRule`.
       rule: how locations become objects.
       style: of the pixels, see `normalize`.
     """
 
     backbone: nn.Module
     detector: nn.Module
+    track_head: nn.Module | None
+    ranges: tuple[float, ...]
     rule: FindRule
     style: str
 
@@ -100,15 +135,23 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> tuple[CondInstOutput, Places]:
-        """What is said of images, and the locations it is said of."""
+    ) -> Said:
+        """What is said of images."""
         levels = self.features(images, train, valid)
-        return self.detector(levels, train, valid), places_of(cells_of(levels))
+        return Said(levels, self.detector(levels, train, valid))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
         del size
-        return self.say(images, False)
+        said = self.say(images, False)
+        return said, self.embed(said.levels)
+
+    def embed(self, levels: Levels) -> Float32[Array, "I P E"]:
+        """What the objects of all locations are compared by."""
+        if self.track_head is None:
+            count = sum(height * width for height, width in cells_of(levels))
+            return jnp.zeros((len(levels[0]), count, 0), jnp.float32)
+        return self.track_head(levels)
 
     def find(self, levels: Levels, size: Int32[Array, "2"]) -> Detections:
         """Objects of frames of one size, with masks over the canvas."""
@@ -120,7 +163,7 @@ class Model(nn.Module):
         filters = jnp.take_along_axis(out.dense.filters, chosen, axis=1)
         at = Places(*(x[found.chosen] for x in places))
         masks = jax.vmap(shown_masks)(jax.vmap(mask_logits)(filters, out.features, at))
-        appearance = self.describe(levels, found.boxes)
+        embeds = jnp.take_along_axis(self.embed(levels), chosen, axis=1)
         height, width = cells[0]
         return on_canvas(
             Detections(
@@ -128,16 +171,21 @@ class Model(nn.Module):
                 scores=found.scores,
                 labels=found.labels,
                 valid=found.valid,
-                embeds=appearance.embeds,
-                looks=appearance.looks,
+                embeds=embeds,
+                looks=looks_in(found.boxes, levels, finest=FINEST),
                 mask_logits=masks,
             ),
             (STRIDES[0] * height, STRIDES[0] * width),
         )
 
     def describe(self, levels: Levels, boxes: Float32[Array, "T N 4"]) -> Appearance:
-        """The mean of the features in boxes; there are no embeddings."""
-        embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
+        """The embedding in the middle of boxes, and the mean of the features in them.
+
+        It is that of the level on which locations learn to stand for such a box.
+        """
+        place = functools.partial(place_of, cells=cells_of(levels), ranges=self.ranges)
+        places = jax.vmap(place)(boxes)[..., None]
+        embeds = jnp.take_along_axis(self.embed(levels), places, axis=1)
         return Appearance(embeds, looks_in(boxes, levels, finest=FINEST))
 
 
@@ -149,7 +197,7 @@ def build(settings: Settings) -> System:
     """
     model = build_model(settings)
     detector = _detector(model, settings)
-    loss = functools.partial(frame_loss, model, settings.loss)
+    loss = functools.partial(pair_and_frame_loss, model, settings.loss)
     return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
@@ -162,46 +210,89 @@ def build_model(settings: Settings) -> Model:
     """The network.
 
     Raises:
-      ValueError: the number of classes is not known.
+      ValueError: settings do not fit each other.
     """
     model, test = settings.model, settings.test
     check_classes(model.num_classes)
+    width = model.track_head.width
+    check_trained(settings.loss.detector, width)
     dtype = jnp.dtype(settings.compute_dtype)
     return Model(
         backbone=backbones.build_backbone(model.backbone, dtype),
         detector=build_modules(
             model.fpn, model.head, model.masks, classes=model.num_classes, dtype=dtype
         ),
+        track_head=TrackMap(model.fpn.dim, width, dtype) if width else None,
+        ranges=settings.loss.ranges,
         rule=FindRule(test.score, test.nms, test.candidates, test.objects),
         style=pixel_style(model.pixels, model.backbone),
     )
 
 
-def frame_loss(
-    model: Model, settings: LossSettings, variables: dict, batch: Batch, rng
+def pair_and_frame_loss(
+    model: Model,
+    settings: LossSettings,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of all frames of the clips, each an image by itself."""
+    """The loss of the frames of the clips, and of pairs of them if there is a head.
+
+    Args:
+      model: the network.
+      settings: `loss`.
+      variables, batch, rng: see `System.loss`.
+    """
+    said, stats = _say(model, variables, batch, train=settings.detector)
+    objects, places = objects_of(batch), places_of(cells_of(said.levels))
+    terms: dict[str, Array] = {}
+    notes: dict[str, Array] = {}
+    if settings.detector:
+        found = image_losses(
+            rng,
+            settings,
+            said.out,
+            objects,
+            places=places,
+            image_valid=batch.frame_valid.reshape(-1),
+        )
+        terms = {name: getattr(settings, name) * x for name, x in found.terms.items()}
+        notes = {"positives_left_out": found.left_out}
+    if model.track_head is not None:
+        embeds = model.apply(variables, said.levels, method=Model.embed)
+        # Other keys than that above, which models without a head have, too.
+        roles_rng, places_rng = jax.random.split(jax.random.fold_in(rng, 2))
+        terms["track"] = settings.track * place_loss(
+            places_rng,
+            cast(Array, embeds),
+            targets_of(settings, said.out, objects, places),
+            objects.valid,
+            roles=draw_roles(roles_rng, batch.frame_valid),
+            most=settings.positives,
+        )
+    loss = sum(terms.values(), start=jnp.float32(0.0))
+    return loss, LossAux(terms, stats, notes)
+
+
+def _say(
+    model: Model, variables: dict, batch: Batch, *, train: bool
+) -> tuple[Said, dict]:
+    """What is said of all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
-    image_valid = batch.frame_valid.reshape(-1)
+    if not train:
+        said = model.apply(variables, images, False, method=Model.say)
+        return jax.lax.stop_gradient(cast(Said, said)), {}
     said, updates = model.apply(
         variables,
         images,
         True,
-        image_valid,
+        batch.frame_valid.reshape(-1),
         method=Model.say,
         mutable=["batch_stats"],
     )
-    out, places = cast(tuple[CondInstOutput, Places], said)
-    found = image_losses(
-        rng, settings, out, objects_of(batch), places=places, image_valid=image_valid
-    )
-    terms = {name: getattr(settings, name) * x for name, x in found.terms.items()}
-    stats = dict(updates.get("batch_stats", {}))
-    notes = {"positives_left_out": found.left_out}
-    loss = sum(terms.values(), start=jnp.float32(0.0))
-    return loss, LossAux(terms, stats, notes)
+    return cast(Said, said), dict(updates.get("batch_stats", {}))
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
@@ -209,7 +300,7 @@ def _detector(model: Model, settings: Settings) -> Detector:
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
-        embeds=0,
+        embeds=settings.model.track_head.width,
         looks=settings.model.fpn.dim,
         mask=(1, 1),
         covers=True,

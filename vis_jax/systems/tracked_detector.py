@@ -92,6 +92,20 @@ def empty_detections(shapes: Shapes, frames: int) -> Detections:
     )
 
 
+def check_trained(detector: bool, width: int) -> None:
+    """Raises ValueError unless something is trained.
+
+    Args:
+      detector: `loss.detector`.
+      width: `model.track_head.width`.
+    """
+    if not (detector or width):
+        raise ValueError(
+            "loss.detector: expected True without a track head (model.track_head.width"
+            " 0), got False"
+        )
+
+
 def make_system(
     detector: Detector,
     loss: Loss,

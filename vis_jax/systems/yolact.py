@@ -46,6 +46,7 @@ from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.track_pairs import Found, pair_loss
 from vis_jax.systems.tracked_detector import (
     Shapes,
+    check_trained,
     looks_in,
     make_detector,
     make_system,
@@ -263,11 +264,7 @@ def _check(settings: Settings) -> None:
             f" candidates{'' if test.across_classes else ' of each class'}, got"
             f" {test.objects}"
         )
-    if not (settings.loss.detector or settings.model.track_head.width):
-        raise ValueError(
-            "loss.detector: expected True without a track head (model.track_head.width"
-            " 0), got False"
-        )
+    check_trained(settings.loss.detector, settings.model.track_head.width)
 
 
 def pair_and_frame_loss(
