@@ -222,10 +222,11 @@ def _losses(
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
     )
-    regions, left_out = sample_regions(
+    regions, left_out, _ = sample_regions(
         roi_rng,
-        proposals,
+        proposals.boxes,
         pair.truth,
+        valid=proposals.valid,
         num_classes=model.num_classes,
         coder=model.rules.roi_coder,
         rule=rules.regions,
