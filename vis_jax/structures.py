@@ -90,6 +90,13 @@ class Detections(NamedTuple):
         return self.boxes if self.mask_boxes is None else self.mask_boxes
 
 
+class Appearance(NamedTuple):
+    """Descriptions of objects, as in `Detections`."""
+
+    embeds: Float32[Array, "*lead N E"]
+    looks: Float32[Array, "*lead N F"]
+
+
 class LossAux(NamedTuple):
     """What a loss reports beside its value."""
 

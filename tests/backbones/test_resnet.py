@@ -7,7 +7,9 @@ from tests.golden.cases import load, nchw, nhwc
 from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.resnet import ResNet, Settings, _max_pool
 from vis_jax.converters.load import convert_tensors
-from vis_jax.params import flatten
+from vis_jax.converters.resnet import TORCHVISION, resnet_rules
+from vis_jax.converters.rules import convert, rename
+from vis_jax.params import flatten, unflatten
 from vis_jax.settings import read_settings
 
 
@@ -25,6 +27,30 @@ def test_matches_stored_outputs_of_torchvision():
     for stage in range(1, 5):
         ours = nchw(features[f"res{stage + 1}"])
         case.check(f"torchvision/eval/layer{stage}", ours)
+
+
+# Weights of the stages with scale and bias of their norms, of mmdetection.
+STAGES = {"stem": 9_536, "res2": 393_216, "res3": 2_589_768}
+STAGES |= {"res4": 55_585_182, "res5": 27_971_638}
+
+
+@pytest.mark.slow
+def test_a_deformable_resnext_has_as_many_parameters_as_published():
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    model = ResNet("x101_64x4d", norm="frozen_stats", deform_stages=(3, 4, 5))
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    counts = dict.fromkeys(STAGES, 0)
+    for path, leaf in flatten(params).items():
+        counts[path.split("/")[0].split("_")[0]] += leaf.size
+    assert counts == STAGES
+    moved = {path.split("/")[0] for path in flatten(params) if "offset" in path}
+    blocks = {3: 4, 4: 23, 5: 3}
+    assert moved == {f"res{s}_{i}" for s, n in blocks.items() for i in range(n)}
+    assert params["res4_0"]["conv2"]["offset"]["kernel"].shape == (3, 3, 1024, 18)
+    assert params["res2_0"]["conv2"]["kernel"].shape == (3, 3, 4, 256)
+    # The published sizes of the detectors with and without differ by this.
+    offsets = sum(x.size for path, x in flatten(params).items() if "offset" in path)
+    assert offsets == 143_299_601 - 138_156_533
 
 
 @pytest.mark.parametrize(
@@ -61,6 +87,50 @@ def test_thin_net_has_a_gradient_for_every_parameter_with_remat():
     for path, leaf in flatten(jax.jit(jax.grad(loss))(variables)).items():
         assert np.isfinite(leaf).all(), path
         assert np.any(leaf), path
+
+
+@pytest.mark.slow
+def test_deformable_stages_start_without_effect_and_learn_to_move():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 64, 3)), "f4")
+    model = ResNet("thin", norm="group", deform_stages=(3, 5), remat=True)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    plain = unflatten(
+        {k: v for k, v in flatten(variables).items() if "offset" not in k}
+    )
+    expected = jax.jit(ResNet("thin", norm="group").apply)(plain, images)
+
+    def loss(variables):
+        found = model.apply(variables, images, True)
+        return jnp.mean(found["res5"] ** 2), found
+
+    (_, ours), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables)
+    for name, x in expected.items():
+        np.testing.assert_allclose(ours[name], x, atol=1e-4)
+    moved = {k: v for k, v in flatten(gradient).items() if "offset" in k}
+    stages = ("res3_0", "res5_0")
+    assert set(moved) == {
+        f"params/{stage}/conv2/offset/{leaf}"
+        for stage in stages
+        for leaf in ("kernel", "bias")
+    }
+    assert all(np.isfinite(x).all() and np.any(x) for x in moved.values())
+
+
+def test_files_of_deformable_models_are_read():
+    tensors = {
+        "layer2.0.conv2.conv_offset.weight": np.zeros((18, 8, 3, 3), np.float32),
+        "layer2.1.conv2_offset.bias": np.zeros(18, np.float32),
+        "layer2.0.conv2.weight": np.zeros((8, 2, 3, 3), np.float32),
+    }
+    renamed = rename(tensors, TORCHVISION).tensors
+    assert "backbone.res3.0.conv2_offset.weight" in renamed  # as in detectron2
+    shapes = {
+        "params/backbone/res3_0/conv2/offset/kernel": (3, 3, 8, 18),
+        "params/backbone/res3_1/conv2/offset/bias": (18,),
+        "params/backbone/res3_0/conv2/kernel": (3, 3, 2, 8),
+    }
+    report = convert(renamed, shapes, resnet_rules("backbone.", "backbone/"))
+    assert set(report.params) == set(shapes)
 
 
 @pytest.mark.parametrize("variant", ["thin", "50"])
@@ -139,6 +209,8 @@ def test_max_pool_is_the_maximum_of_three_by_three():
     [
         ({"variant": "51"}, "variant: expected one of .* got '51'"),
         ({"norm": "layer"}, "norm: expected 'frozen_batch' or .* got 'layer'"),
+        ({"deform_stages": (6,)}, r"deform_stages.*, 2 \.\. 5, got"),
+        ({"deform_modulated": True}, "deform_modulated: expected False without"),
         ({"style": "tf"}, "style: expected 'torch' or 'caffe', got 'tf'"),
     ],
 )

@@ -80,12 +80,12 @@ def model_of(
     size = min(rules.proposals.size, len(_RATIOS) * cells)
     rules = rules._replace(proposals=rules.proposals._replace(size=size))
     return MaskRCNN(
-        backbone,
-        FPN(256),
-        RPN(256, ratios=len(_RATIOS)),
-        BoxHead(classes, width=1024),
-        MaskHead(classes, dim=256, convs=4),
-        rules,
+        backbone=backbone,
+        fpn=FPN(256),
+        rpn=RPN(256, ratios=len(_RATIOS)),
+        rules=rules,
+        box_head=BoxHead(classes, width=1024),
+        mask_head=MaskHead(classes, dim=256, convs=4),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.layers.conv import Conv
+from vis_jax.ops.grouped_conv import by_columns, grouped_conv
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2), (7, 2)])
@@ -22,6 +23,60 @@ def test_pads_all_sides_alike(kernel, stride):
         patch = wide[top : top + kernel, left : left + kernel]
         expected[row, column] = np.einsum("yxc,yxcd->d", patch, weights)
     np.testing.assert_allclose(ours[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("groups", "stride"), [(4, 1), (64, 2)])
+def test_both_forms_of_a_grouped_convolution_agree(groups, stride):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4, 6, 2 * groups)).astype(np.float32)
+    layer = Conv(groups, 3, stride, groups=groups)
+    ours, variables = compiled(layer.init_with_output)(jax.random.key(0), x)
+    kernel = variables["params"]["kernel"]
+    assert kernel.shape == (3, 3, 2, groups)
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    def layered(x, kernel):
+        return layer.apply({"params": {"kernel": kernel}}, x)
+
+    def columns(x, kernel):
+        return by_columns(x, kernel, stride)
+
+    cotangent = rng.normal(size=ours.shape).astype(np.float32)
+
+    def run(form):
+        def both(x, kernel):
+            out, gradients = jax.vjp(form, x, kernel)
+            return out, gradients(jnp.asarray(cotangent))
+
+        return compiled(both)(x, kernel)
+
+    expected = run(plain)
+    for form in (layered, columns):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            run(form), expected,
+        )  # fmt: skip
+
+
+def test_a_grouped_convolution_has_its_gradient_chosen_by_the_platform():
+    x, kernel = np.zeros((1, 4, 4, 8), "f4"), np.zeros((3, 3, 2, 8), "f4")
+
+    def loss(x, kernel):
+        return grouped_conv(x, kernel, 1).sum()
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
+    for platform, convolutions in (("cpu", 0), ("tpu", 2)):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == convolutions
 
 
 def test_frozen_norm_makes_constants_and_group_norm_parameters():

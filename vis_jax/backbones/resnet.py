@@ -1,9 +1,11 @@
 """ResNet in the layout of detectron2: images to maps of strides 4, 8, 16, 32.
 
-He et al., "Deep residual learning for image recognition", CVPR 2016.
+He et al., "Deep residual learning for image recognition", CVPR 2016; with groups Xie et
+al., "Aggregated residual transformations for deep neural networks", CVPR 2017.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
@@ -11,18 +13,26 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
-from vis_jax.settings import OneOf, section
+from vis_jax.layers.deform_conv import DeformConv
+from vis_jax.settings import OneOf, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 Valid = Bool[Array, "N"] | None  # images that count in the statistics of batch norm
 
 
 class Variant(NamedTuple):
-    """Blocks of each stage, channels of the first stage, kind of block."""
+    """Blocks of each stage, channels of the first stage, kind of block.
+
+    Attributes:
+      groups: of the 3x3 convolutions.
+      group_width: of the first stage, channels of a group there for 64 of `width`.
+    """
 
     stage_sizes: tuple[int, ...]
     width: int
     block: str
+    groups: int = 1
+    group_width: int = 64
 
 
 VARIANTS = {
@@ -32,6 +42,7 @@ VARIANTS = {
     "50": Variant((3, 4, 6, 3), 64, "bottleneck"),
     "101": Variant((3, 4, 23, 3), 64, "bottleneck"),
     "152": Variant((3, 8, 36, 3), 64, "bottleneck"),
+    "x101_64x4d": Variant((3, 4, 23, 3), 64, "bottleneck", groups=64, group_width=4),
 }
 
 
@@ -40,7 +51,8 @@ class Settings:
     """`model.backbone` of a ResNet."""
 
     name: Literal["resnet"] = "resnet"  # or swin, with fields of its own
-    variant: Annotated[str, OneOf(VARIANTS)] = "50"  # depth; thin trains on a CPU
+    # Depth; thin trains on a CPU; x101_64x4d is a ResNeXt: 64 groups of 4 channels.
+    variant: Annotated[str, OneOf(VARIANTS)] = "50"
     # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
     # batch to use and keep the statistics of the batch as well, over all devices;
     # group to train from scratch.
@@ -48,16 +60,54 @@ class Settings:
     # Where the weights come from: where the stride sits, and how pixels are scaled.
     style: Literal["torch", "caffe"] = "torch"
     remat: bool = False  # recompute blocks in the backward pass: less memory
+    # Stages, 3 .. 5 in detectors, whose 3x3 convolutions (of two, the second) read
+    # where offsets move them.
+    deform_stages: tuple[Annotated[int, Range(least=2, most=5)], ...] = ()
+    deform_modulated: bool = False  # .. and weigh what they read, as in version 2
+
+    def __post_init__(self):
+        if self.deform_modulated and not self.deform_stages:
+            raise ValueError(
+                "deform_modulated: expected False without deform_stages, got True"
+            )
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+class Block(nn.Module):
+    """What the blocks of a stage have in common.
+
+    Attributes:
+      width: channels, in bottlenecks a quarter of those of the output.
+      inner: channels of the 3x3 convolution of bottlenecks.
+      groups: of that.
+      deform: None, or whether the deformable convolution is modulated.
+    """
 
     width: int
+    inner: int
     stride: int
+    groups: int
+    deform: bool | None
     norm: str
     style: str
     dtype: DTypeLike
+
+    def _second(self, features: int, stride: int) -> nn.Module:
+        """The convolution that may be deformable."""
+        kind: Callable[..., nn.Module] = functools.partial(Conv, kernel=3)
+        if self.deform is not None:
+            kind = functools.partial(DeformConv, modulated=self.deform)
+        return kind(
+            features=features,
+            stride=stride,
+            norm=self.norm,
+            groups=self.groups,
+            dtype=self.dtype,
+            name="conv2",
+        )
+
+
+class Basic(Block):
+    """Two 3x3 convolutions and a shortcut."""
 
     @nn.compact
     def __call__(
@@ -65,23 +115,17 @@ class Basic(nn.Module):
     ) -> Float[Array, "N h w D"]:
         conv = functools.partial(Conv, norm=self.norm, dtype=self.dtype)
         y = conv(self.width, 3, self.stride, name="conv1")(x, train, valid)
-        y = conv(self.width, 3, name="conv2")(nn.relu(y), train, valid)
+        y = self._second(self.width, 1)(nn.relu(y), train, valid)
         if x.shape != y.shape:
             x = conv(self.width, 1, self.stride, name="shortcut")(x, train, valid)
         return nn.relu(x + y)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions and a shortcut; four times `width` channels.
 
     The stride sits in the 3x3 convolution, with style 'caffe' in the first 1x1.
     """
-
-    width: int
-    stride: int
-    norm: str
-    style: str
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -91,8 +135,8 @@ class Bottleneck(nn.Module):
         first, second = self.stride, 1
         if self.style == "torch":
             first, second = second, first
-        y = conv(self.width, 1, first, name="conv1")(x, train, valid)
-        y = conv(self.width, 3, second, name="conv2")(nn.relu(y), train, valid)
+        y = conv(self.inner, 1, first, name="conv1")(x, train, valid)
+        y = self._second(self.inner, second)(nn.relu(y), train, valid)
         y = conv(4 * self.width, 1, name="conv3")(nn.relu(y), train, valid)
         if x.shape != y.shape:
             x = conv(4 * self.width, 1, self.stride, name="shortcut")(x, train, valid)
@@ -118,13 +162,16 @@ class ResNet(nn.Module):
     """Stages 'res2' to 'res5' of a ResNet, after their last ReLU.
 
     Attributes:
-      variant, norm, style, remat: see `Settings`, `Bottleneck` and `normalize`.
+      variant, norm, style, remat, deform_stages, deform_modulated: see `Settings`,
+        `Bottleneck` and `normalize`.
     """
 
     variant: str
     norm: str = "frozen_batch"
     style: str = "torch"
     remat: bool = False
+    deform_stages: tuple[int, ...] = ()
+    deform_modulated: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -138,22 +185,29 @@ class ResNet(nn.Module):
           train, valid: see `BatchNorm`; other norms make no difference between them.
         """
         check_canvas(images)
-        stage_sizes, width, block = VARIANTS[self.variant]
-        kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
+        variant = VARIANTS[self.variant]
+        kind = {"basic": Basic, "bottleneck": Bottleneck}[variant.block]
         kind = nn.remat(kind, static_argnums=2) if self.remat else kind
-        x = Stem(width, self.norm, self.dtype, name="stem")(images, train, valid)
+        stem = Stem(variant.width, self.norm, self.dtype, name="stem")
+        x = stem(images, train, valid)
         features = {}
-        for stage, blocks in enumerate(stage_sizes):
+        for stage, blocks in enumerate(variant.stage_sizes, 2):
+            width = variant.width * 2 ** (stage - 2)
             for index in range(blocks):
                 x = kind(
-                    width=width * 2**stage,
-                    stride=2 if stage > 0 and index == 0 else 1,
+                    width=width,
+                    inner=width * variant.group_width // 64 * variant.groups,
+                    stride=2 if stage > 2 and index == 0 else 1,
+                    groups=variant.groups,
+                    deform=self.deform_modulated
+                    if stage in self.deform_stages
+                    else None,
                     norm=self.norm,
                     style=self.style,
                     dtype=self.dtype,
-                    name=f"res{stage + 2}_{index}",
+                    name=f"res{stage}_{index}",
                 )(x, train, valid)
-            features[f"res{stage + 2}"] = x
+            features[f"res{stage}"] = x
         return features
 
 

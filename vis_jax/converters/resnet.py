@@ -38,6 +38,16 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
             )
             for old, new in CONSTANTS.items()
         ]
+    rules[:0] = [
+        Rule(
+            rf"{source}(res\d)\.(\d+)\.(\w+)_offset\.{old}",
+            ((f"params/{target}\\1_\\2/\\3/offset/{new}", transform),),
+        )
+        for old, new, transform in (
+            ("weight", "kernel", kernel),
+            ("bias", "bias", same),
+        )
+    ]
     count = Rule(rf"{source}.*num_batches_tracked", dropped="counter of training steps")
     bias = Rule(rf"{source}stem\.conv1\.bias", dropped="a bias of zeros")
     return [*rules, count, bias]
@@ -110,6 +120,11 @@ TORCHVISION = [
             Rename(
                 rf"layer{stage}\.(\d+)\.conv(\d)\.weight",
                 rf"backbone.res{stage + 1}.\1.conv\2.weight",
+            ),
+            # Of mmdetection, whose deformable layers are otherwise the same.
+            Rename(
+                rf"layer{stage}\.(\d+)\.conv2(?:\.conv)?_offset\.(weight|bias)",
+                rf"backbone.res{stage + 1}.\1.conv2_offset.\2",
             ),
             Rename(
                 rf"layer{stage}\.(\d+)\.bn(\d)\.{_NORMS}",

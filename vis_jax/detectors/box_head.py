@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vis_jax.ops.box_coder import BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes
-from vis_jax.ops.nms import nms_each_label
+from vis_jax.ops.nms import nms_by_label, nms_each_label
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
@@ -57,6 +57,13 @@ class FoundBoxes(NamedTuple):
     valid: Bool[Array, "*lead N"]
 
 
+class FoundClasses(NamedTuple):
+    """Objects of images, and how probable every class is; padding has zeros."""
+
+    found: FoundBoxes
+    class_probs: Float32[Array, "*lead N K"]  # without background
+
+
 class BoxHead(nn.Module):
     """Two hidden layers, then class logits and one box for every class.
 
@@ -80,7 +87,12 @@ class BoxHead(nn.Module):
         self.fc2 = dense(self.width, _FAN_IN)
         normal = nn.initializers.normal
         self.class_logits = dense(self.num_classes + 1, normal(0.01))
-        self.deltas = dense(4 * self.num_classes, normal(0.001))
+        self.deltas = dense(4 * self.boxes, normal(0.001))
+
+    @property
+    def boxes(self) -> int:
+        """Boxes of a region: one for every class."""
+        return self.num_classes
 
     def describe(
         self, pooled: Float[Array, "*lead R S S C"]
@@ -95,10 +107,19 @@ class BoxHead(nn.Module):
     def read(self, x: Float[Array, "*lead R D"]) -> BoxOutput:
         """Logits and deltas from the last hidden layer."""
         deltas = self.deltas(x)
-        deltas = deltas.reshape(*deltas.shape[:-1], self.num_classes, 4)
+        deltas = deltas.reshape(*deltas.shape[:-1], self.boxes, 4)
         return BoxOutput(
             self.class_logits(x).astype(jnp.float32), deltas.astype(jnp.float32)
         )
+
+
+class SharedBoxHead(BoxHead):
+    """A box head with one box for all classes, as in cascades; K of its deltas is 1."""
+
+    @property
+    def boxes(self) -> int:
+        """Boxes of a region: one."""
+        return 1
 
 
 def detect(
@@ -145,3 +166,49 @@ def detect(
         jnp.where(kept.valid, labels, classes),
         kept.valid,
     )
+
+
+def detect_shared(
+    class_logits: Float32[Array, "R K1"],
+    boxes: Float32[Array, "R 4"],
+    *,
+    valid: Bool[Array, "R"],
+    rule: DetectRule,
+    candidates: int,
+) -> FoundClasses:
+    """As `detect`, for boxes that all classes share, and that have been decoded.
+
+    Args:
+      class_logits: the last class is background.
+      boxes: in pixels.
+      valid: False marks padding among the boxes.
+      rule: which become objects.
+      candidates: only as many of the best pairs of a box and a class take part; more
+        than all of them: all.
+
+    Raises:
+      ValueError: if `rule.size` is more than there are candidates.
+    """
+    probs = jax.nn.softmax(class_logits)[:, :-1]
+    count, classes = probs.shape
+    usable = valid & at_least(boxes, rule.least_side)
+    usable = usable[:, None] & (probs > rule.score_threshold)
+    ranked = jnp.where(usable, probs, -1.0).ravel()
+    scores, pairs = jax.lax.top_k(ranked, min(candidates, count * classes))
+    kept = nms_by_label(
+        boxes[pairs // classes],
+        scores,
+        pairs % classes,
+        valid=scores > rule.score_threshold,
+        iou_threshold=rule.iou_threshold,
+        size=rule.size,
+    )
+    chosen = pairs[kept.chosen]
+    at, label = chosen // classes, chosen % classes
+    found = FoundBoxes(
+        jnp.where(kept.valid[:, None], boxes[at], 0.0),
+        jnp.where(kept.valid, scores[kept.chosen], 0.0),
+        jnp.where(kept.valid, label, classes),
+        kept.valid,
+    )
+    return FoundClasses(found, jnp.where(kept.valid[:, None], probs[at], 0.0))

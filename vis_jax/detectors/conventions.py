@@ -32,6 +32,8 @@ class Conventions(NamedTuple):
 
 
 MMDETECTION = Conventions(0.5, True, BOTH, 0.0, 0.0, LEGACY, 2)  # before 2.0
+# Deviation: mmdetection 2 reads as many points as detectron2, see there.
+MMDETECTION2 = Conventions(0.0, False, BOTH, 0.0, 0.0, ALIGNED, Adaptive(8))
 # Deviation: torchvision divides the canvas by the size of a map to get its stride; that
 # is not 64 at the last level where the canvas is no multiple of it.
 TORCHVISION = Conventions(0.0, True, UPPER, 1e-3, 1e-2, UNALIGNED, 2)
@@ -41,6 +43,7 @@ DETECTRON2 = Conventions(0.0, False, UPPER, 1e-6, 0.0, ALIGNED, Adaptive(8))
 
 CONVENTIONS = {
     "mmdetection": MMDETECTION,
+    "mmdetection2": MMDETECTION2,
     "torchvision": TORCHVISION,
     "detectron2": DETECTRON2,
 }

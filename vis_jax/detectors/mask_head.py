@@ -57,25 +57,52 @@ class MaskHead(nn.Module):
     convs: int
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        self.hidden = [
+            Conv(self.dim, 3, use_bias=True, dtype=self.dtype, name=f"conv{index}")
+            for index in range(1, self.convs + 1)
+        ]
+        self.upsample = Upsample(self.dim, self.dtype)
+        self.mask_logits = Conv(
+            self.num_classes, 1, use_bias=True, kernel_init=MSRA, dtype=self.dtype
+        )
+
     def __call__(self, pooled: Float[Array, "R S S C"]) -> Float32[Array, "R S2 S2 K"]:
         """Mask logits of every class from the features of regions."""
+        return self.predict(self.convolve(pooled))
+
+    def convolve(self, pooled: Float[Array, "R S S C"]) -> Float[Array, "R S S D"]:
+        """The last hidden layer before the masks are enlarged."""
         x = pooled
-        for index in range(1, self.convs + 1):
-            conv = Conv(
-                self.dim, 3, use_bias=True, dtype=self.dtype, name=f"conv{index}"
-            )
+        for conv in self.hidden:
             x = nn.relu(conv(x))
-        x = nn.relu(Upsample(self.dim, self.dtype, name="upsample")(x))
-        predictor = Conv(
-            self.num_classes,
-            1,
-            use_bias=True,
-            kernel_init=MSRA,
-            dtype=self.dtype,
-            name="mask_logits",
-        )
-        return predictor(x).astype(jnp.float32)
+        return x
+
+    def predict(self, hidden: Float[Array, "R S S D"]) -> Float32[Array, "R S2 S2 K"]:
+        """Mask logits of every class from the last hidden layer."""
+        x = nn.relu(self.upsample(hidden))
+        return self.mask_logits(x).astype(jnp.float32)
+
+
+class FlowMaskHead(MaskHead):
+    """A mask head that also sees the last hidden layer of the stage before it.
+
+    Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section
+    3.2: a 1x1 convolution of that layer is added to the features of the regions.
+    """
+
+    @nn.compact
+    def join(
+        self, pooled: Float[Array, "R S S C"], before: Float[Array, "R S S D"]
+    ) -> Float[Array, "R S S C"]:
+        """Features of regions and of the stage before.
+
+        Args:
+          pooled: of the regions.
+          before: the last hidden layer of the stage before, of the same regions.
+        """
+        flow = Conv(pooled.shape[-1], 1, use_bias=True, dtype=self.dtype, name="flow")
+        return pooled + nn.relu(flow(before))
 
 
 def of_label(

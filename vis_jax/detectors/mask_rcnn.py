@@ -4,7 +4,6 @@ He et al., "Mask R-CNN", ICCV 2017; Lin et al., "Feature pyramid networks", CVPR
 Letters: R regions of an image, S side of pooled features.
 """
 
-import functools
 from typing import Annotated, NamedTuple
 
 import flax.linen as nn
@@ -20,27 +19,22 @@ from vis_jax.detectors.mask_head import Settings as MaskHeadSettings
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.rcnn_targets import MatchRule
 from vis_jax.detectors.rcnn_targets import Settings as RegionSettings
-from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
+from vis_jax.detectors.rpn import ProposalRule, Proposals
 from vis_jax.detectors.rpn import Settings as RpnSettings
-from vis_jax.ops.anchors import AnchorGrid, make_anchors
+from vis_jax.detectors.two_stage import (
+    BOX_SIDE,
+    MASK_SIDE,
+    RATIOS,
+    STRIDES,
+    Levels,
+    TwoStage,
+)
+from vis_jax.ops.anchors import AnchorGrid
 from vis_jax.ops.box_coder import ROI, UNIT, BoxCoder
 from vis_jax.ops.box_matching import claim_best
-from vis_jax.ops.roi_align import (
-    Adaptive,
-    Convention,
-    pyramid_roi_align,
-    roi_levels,
-)
+from vis_jax.ops.roi_align import Adaptive, Convention
 from vis_jax.settings import Natural, OneOf, section
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
-
-STRIDES = (4, 8, 16, 32, 64)  # of the levels that have anchors
-RATIOS = (0.5, 1.0, 2.0)  # of the sides of anchors
-_ROI_STRIDES = STRIDES[:-1]
-_FINEST = 56.0  # pixels; larger regions read coarser levels
-BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
-
-Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 
 @section
@@ -124,18 +118,13 @@ def train_rules(settings: Settings) -> TrainRules:
     )
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(TwoStage):
     """Backbone, pyramid and the three heads.
-
-    The modules are fields, so that a system can share or replace any of them.
 
     Attributes:
       rules: how boxes are made.
     """
 
-    backbone: nn.Module
-    fpn: nn.Module
-    rpn: nn.Module
     box_head: nn.Module
     mask_head: nn.Module
     rules: Rules
@@ -147,71 +136,6 @@ class MaskRCNN(nn.Module):
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
         """
         return self.levels(self.backbone(images, train))
-
-    def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
-        """Levels 'p2' .. 'p6' of the features of the backbone."""
-        levels = self.fpn(features)
-        return tuple(levels[name] for name in sorted(levels))
-
-    def propose(
-        self, features: Levels, sizes: Int32[Array, "B 2"]
-    ) -> tuple[RPNOutput, Proposals]:
-        """What the region proposal network says, and the boxes made of it.
-
-        Args:
-          sizes: height and width of each image's content in pixels.
-        """
-        out = self.rpn(features)
-        counts = tuple(
-            x.shape[1] * x.shape[2] * len(self.rules.anchors.ratios) for x in features
-        )
-        if self.rules.proposals.size > sum(counts):
-            raise ValueError(
-                f"model.rpn.proposals: expected at most {sum(counts)}, the anchors of a"
-                f" frame, got {self.rules.proposals.size}"
-            )
-        one = functools.partial(
-            propose,
-            anchors=self.anchors(features),
-            counts=counts,
-            coder=self.rules.proposal_coder,
-            rule=self.rules.proposals,
-        )
-
-        def propose_one(
-            logits: Float32[Array, "A"],
-            deltas: Float32[Array, "A 4"],
-            size: Int32[Array, "2"],
-        ) -> Proposals:
-            return one(logits, deltas, image_size=size)
-
-        return out, jax.vmap(propose_one)(out.objectness_logits, out.deltas, sizes)
-
-    def anchors(self, features: Levels) -> Float32[Array, "A 4"]:
-        """Anchors of all levels, in pixels."""
-        return make_anchors(
-            [(x.shape[1], x.shape[2]) for x in features], self.rules.anchors
-        )
-
-    def pool(
-        self, features: Levels, boxes: Float32[Array, "B R 4"], side: int
-    ) -> Float[Array, "B R S S D"]:
-        """Features of regions, each from the level of its size."""
-
-        def one(
-            features: tuple[Float[Array, "_ _ D"], ...], boxes: Float32[Array, "R 4"]
-        ) -> Float[Array, "R S S D"]:
-            return pyramid_roi_align(
-                features,
-                boxes,
-                roi_levels(boxes, levels=len(_ROI_STRIDES), finest=_FINEST),
-                scales=tuple(1 / stride for stride in _ROI_STRIDES),
-                size=(side, side),
-                samples=self.rules.roi_samples,
-                convention=self.rules.roi_convention,
-            )
-
-        return jax.vmap(one)(features[: len(_ROI_STRIDES)], boxes)
 
     def classify(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> BoxOutput:
         """Class logits and deltas of regions."""

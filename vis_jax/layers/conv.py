@@ -10,6 +10,7 @@ from vis_jax.layers.norm import (
     FrozenStatistics,
     GroupNorm,
 )
+from vis_jax.ops.grouped_conv import grouped_conv
 from vis_jax.typing import Array, Bool, DTypeLike, Float
 
 NORMS = {
@@ -31,6 +32,7 @@ class Conv(nn.Module):
       kernel: side of the square kernel; the padding is kernel // 2 on all four sides,
         as PyTorch models have it ("SAME" pads strided maps on one side only).
       norm: a key of NORMS, or None.
+      groups: equal parts of the channels that are convolved each by itself.
     """
 
     features: int
@@ -38,6 +40,7 @@ class Conv(nn.Module):
     stride: int = 1
     norm: str | None = None
     use_bias: bool = False
+    groups: int = 1
     kernel_init: jax.nn.initializers.Initializer = MSRA
     bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
@@ -50,7 +53,8 @@ class Conv(nn.Module):
         valid: Bool[Array, "N"] | None = None,
     ) -> Float[Array, "N h w D"]:
         """Maps of images; `train` and `valid` are read by `BatchNorm` alone."""
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        width = x.shape[-1] // self.groups
+        shape = (self.kernel, self.kernel, width, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
         x = _convolve(x.astype(self.dtype), kernel, self.stride)
@@ -58,16 +62,33 @@ class Conv(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         if self.norm is not None:
-            norm = NORMS[self.norm](dtype=self.dtype, name="norm")
-            x = norm(x, train, valid) if self.norm == "batch" else norm(x)
+            x = normalised(x, self.norm, train, valid)
         return x
+
+
+def normalised(
+    x: Float[Array, "N H W C"],
+    norm: str,
+    train: bool,
+    valid: Bool[Array, "N"] | None,
+) -> Float[Array, "N H W C"]:
+    """Maps after the layer 'norm' of the module that calls this.
+
+    Args:
+      norm: a key of NORMS.
+      train, valid: see `BatchNorm`.
+    """
+    layer = NORMS[norm](dtype=x.dtype, name="norm")
+    return layer(x, train, valid) if norm == "batch" else layer(x)
 
 
 def _convolve(
     x: Float[Array, "N H W C"],
-    kernel: Float[Array, "k k C D"],
+    kernel: Float[Array, "k k c D"],
     stride: int,
 ) -> Float[Array, "N h w D"]:
+    if kernel.shape[2] != x.shape[-1]:
+        return grouped_conv(x, kernel, stride)
     pad = kernel.shape[0] // 2
     if pad == 0:
         # A matrix product; its gradient runs twice as fast on CPUs as a convolution's.

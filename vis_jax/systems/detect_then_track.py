@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.settings import Count, OneOf, Share, section
-from vis_jax.structures import Clip, Detections, Predictions
+from vis_jax.structures import Appearance, Clip, Detections, Predictions
 from vis_jax.systems import system
 from vis_jax.systems.system import Init, Start, Step
 from vis_jax.trackers import TRACKERS, Build
@@ -38,13 +38,6 @@ class TestSettings(system.TestSettings):
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () with a tracker, got {self.tta}")
-
-
-class Appearance(NamedTuple):
-    """Descriptions of objects, as in `Detections`."""
-
-    embeds: Float32[Array, "*lead N E"]
-    looks: Float32[Array, "*lead N F"]
 
 
 @runtime_checkable

@@ -1,0 +1,358 @@
+"""Hybrid Task Cascade: three box heads and three mask heads, one after the other.
+
+Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019. Every stage has
+its own weights: it reads the boxes of the stage before, classifies and moves them, and
+its mask head sees the hidden features of the mask head before. A semantic branch adds
+its features to those of all regions. Letters: R regions of an image, S side of pooled
+features, N objects of a frame, K classes, h w cells of a map of stride 8.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax import backbones
+from vis_jax.backbones.fpn import FPN
+from vis_jax.detectors import semantic_head
+from vis_jax.detectors.box_head import (
+    DetectRule,
+    FoundClasses,
+    SharedBoxHead,
+    detect_shared,
+)
+from vis_jax.detectors.cascade_settings import CascadeRules, Settings, build_rules
+from vis_jax.detectors.conventions import CONVENTIONS
+from vis_jax.detectors.mask_head import FlowMaskHead, MaskHead, of_label
+from vis_jax.detectors.rpn import RPN, Proposals
+from vis_jax.detectors.semantic_head import SemanticHead
+from vis_jax.detectors.two_stage import (
+    BOX_SIDE,
+    MASK_SIDE,
+    RATIOS,
+    Levels,
+    TwoStage,
+)
+from vis_jax.ops.box_coder import decode
+from vis_jax.ops.boxes import clip_boxes
+from vis_jax.ops.roi_align import pyramid_roi_align
+from vis_jax.structures import Appearance, Detections
+from vis_jax.typing import Array, Bool, Float, Float32, Int32
+
+
+class CascadeFeatures(NamedTuple):
+    """What the heads read of images; without a semantic branch its fields are None."""
+
+    levels: Levels  # 'p2' .. 'p6'
+    semantic: Float[Array, "B h w D"] | None  # added to the features of regions
+    semantic_logits: Float32[Array, "B h w S"] | None
+
+
+class StageOutput(NamedTuple):
+    """What a stage says about each region; the last class is background."""
+
+    class_logits: Float32[Array, "B R K1"]
+    deltas: Float32[Array, "B R 4"]  # of one box for all classes
+
+
+class FoundObjects(NamedTuple):
+    """Objects of images, described and with masks, and the probability of classes."""
+
+    detections: Detections
+    class_probs: Float32[Array, "*lead N K"]  # without background
+
+
+class Cascade(TwoStage):
+    """Backbone, pyramid, proposals, semantic branch and the heads of all stages.
+
+    Attributes:
+      rules: how boxes are made.
+      box_heads, mask_heads: of each stage, the first one first.
+      semantic_head: None: regions are read from the pyramid alone.
+      track_head: what embeds regions for a tracker; None: nothing.
+      num_classes: K.
+      style: of the pixels, see `normalize`.
+    """
+
+    rules: CascadeRules
+    box_heads: tuple[SharedBoxHead, ...]
+    mask_heads: tuple[MaskHead, ...]
+    semantic_head: SemanticHead | None
+    num_classes: int
+    style: str
+    track_head: nn.Module | None = None
+
+    def features(
+        self, images: Float[Array, "B H W 3"], train: bool = False
+    ) -> CascadeFeatures:
+        """What the heads read of normalised images, sides multiples of 32 pixels.
+
+        Args:
+          train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
+        """
+        levels = self.levels(self.backbone(images, train))
+        if self.semantic_head is None:
+            return CascadeFeatures(levels, None, None)
+        logits, embedding = self.semantic_head(levels)
+        return CascadeFeatures(levels, embedding, logits)
+
+    def pool_both(
+        self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"], side: int
+    ) -> Float[Array, "B R S S D"]:
+        """Features of regions with those of the semantic branch added.
+
+        Args:
+          boxes: in pixels.
+          side: S, `BOX_SIDE` or `MASK_SIDE`.
+        """
+        pooled = self.pool(features.levels, boxes, side)
+        if features.semantic is None:
+            return pooled
+        return pooled + self._pool_semantic(features.semantic, boxes, side)
+
+    def classify(
+        self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    ) -> StageOutput:
+        """Class logits and deltas of regions by a stage.
+
+        Args:
+          stage: 0, 1, ..
+          boxes: in pixels.
+        """
+        pooled = self.pool_both(features, boxes, BOX_SIDE)
+        out = self.box_heads[stage](pooled)
+        return StageOutput(out.class_logits, out.deltas[:, :, 0])
+
+    def refine(
+        self,
+        stage: int,
+        deltas: Float32[Array, "B R 4"],
+        boxes: Float32[Array, "B R 4"],
+        sizes: Int32[Array, "B 2"],
+    ) -> Float32[Array, "B R 4"]:
+        """Boxes moved by the deltas of a stage and cut at the borders of the images.
+
+        Args:
+          stage: 0, 1, ..; decides the scale of the deltas.
+          deltas: relative to `boxes`.
+          boxes: in pixels.
+          sizes: height and width of each image's content in pixels.
+        """
+        moved = decode(deltas, boxes, coder=self.rules.roi_coders[stage])
+        return jax.vmap(clip_boxes)(moved, sizes)
+
+    def mask_logits(
+        self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    ) -> Float32[Array, "B R H W K"]:
+        """Mask logits of regions for every class, by a stage, over the region's box.
+
+        The hidden layers of the stages before run on the same regions, with gradient.
+
+        Args:
+          stage: 0, 1, ..
+          boxes: in pixels.
+
+        Returns:
+          Logits of 2 `MASK_SIDE` x 2 `MASK_SIDE` cells.
+        """
+        hidden = self._mask_hidden(stage, features, boxes)[-1]
+        return _unflatten(self.mask_heads[stage].predict(hidden), boxes)
+
+    def all_masks(
+        self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    ) -> tuple[Float32[Array, "B R H W K"], ...]:
+        """`mask_logits` of every stage; regions are read once."""
+        hidden = self._mask_hidden(len(self.mask_heads) - 1, features, boxes)
+        return tuple(
+            _unflatten(head.predict(x), boxes)
+            for head, x in zip(self.mask_heads, hidden, strict=True)
+        )
+
+    def mask_probs(
+        self,
+        features: CascadeFeatures,
+        boxes: Float32[Array, "B N 4"],
+        labels: Int32[Array, "B N"],
+    ) -> Float32[Array, "B N H W"]:
+        """Masks of objects over their boxes: the mean of the stages' probabilities."""
+        logits = self.all_masks(features, boxes)
+        chosen = [jax.nn.sigmoid(jax.vmap(of_label)(x, labels)) for x in logits]
+        return sum(chosen[1:], chosen[0]) / len(chosen)
+
+    def detect(
+        self,
+        features: CascadeFeatures,
+        proposals: Proposals,
+        sizes: Int32[Array, "B 2"],
+    ) -> FoundClasses:
+        """Objects among the proposals of each image, by all stages.
+
+        Each stage classifies its own boxes; the mean of the logits decides.
+
+        Args:
+          proposals: of each image.
+          sizes: height and width of each image's content in pixels.
+        """
+        boxes, logits = proposals.boxes, []
+        for stage in range(len(self.box_heads)):
+            out = self.classify(stage, features, boxes)
+            boxes = self.refine(stage, out.deltas, boxes, sizes)
+            logits.append(out.class_logits)
+        mean = sum(logits[1:], logits[0]) / len(logits)
+
+        def one(
+            logits: Float32[Array, "R K1"],
+            boxes: Float32[Array, "R 4"],
+            valid: Bool[Array, "R"],
+        ) -> FoundClasses:
+            return detect_shared(
+                logits,
+                boxes,
+                valid=valid,
+                rule=self.rules.detections,
+                candidates=self.rules.candidates,
+            )
+
+        return jax.vmap(one)(mean, boxes, proposals.valid)
+
+    def describe(
+        self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    ) -> Appearance:
+        """Descriptions of regions for the trackers.
+
+        The track head reads the pyramid alone; looks are what the class of the last
+        stage is read from.
+        """
+        pooled = self.pool(features.levels, boxes, BOX_SIDE)
+        embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
+        if self.track_head is not None:
+            embeds = self.track_head(pooled)
+        if features.semantic is not None:
+            pooled += self._pool_semantic(features.semantic, boxes, BOX_SIDE)
+        looks = self.box_heads[-1].describe(pooled).astype(jnp.float32)
+        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
+        return Appearance(embeds, looks / jnp.maximum(length, 1e-6))
+
+    def look(
+        self, images: Float[Array, "B H W 3"], size: Int32[Array, "2"]
+    ) -> Detections:
+        """Objects of images, from the pixels on; runs all that has parameters."""
+        return self.find(self.features(images), size)
+
+    def find(self, features: CascadeFeatures, size: Int32[Array, "2"]) -> Detections:
+        """Objects of images of one size, described and with masks over their boxes."""
+        return self.find_classes(features, size).detections
+
+    def find_classes(
+        self, features: CascadeFeatures, size: Int32[Array, "2"]
+    ) -> FoundObjects:
+        """As `find`, with the probability of every class.
+
+        Args:
+          size: height and width of the content in pixels.
+        """
+        sizes = jnp.broadcast_to(size[None], (len(features.levels[0]), 2))
+        _, proposals = self.propose(features.levels, sizes)
+        found, class_probs = self.detect(features, proposals, sizes)
+        appearance = self.describe(features, found.boxes)
+        # A half becomes zero, so that masks are enlarged as probabilities.
+        masks = self.mask_probs(features, found.boxes, found.labels) - 0.5
+
+        def real(x: Array) -> Array:
+            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
+            return jnp.where(valid, x, jnp.zeros_like(x))
+
+        detections = Detections(*found, *map(real, (*appearance, masks)))
+        return FoundObjects(detections, class_probs)
+
+    def _pool_semantic(
+        self, semantic: Float[Array, "B h w D"], boxes: Float32[Array, "B R 4"], side
+    ) -> Float[Array, "B R S S D"]:
+        """Features of the semantic branch: `MASK_SIDE` cells, or means of these."""
+
+        def one(
+            semantic: Float[Array, "h w D"], boxes: Float32[Array, "R 4"]
+        ) -> Float[Array, "R M M D"]:
+            return pyramid_roi_align(
+                (semantic,),
+                boxes,
+                jnp.zeros(len(boxes), jnp.int32),
+                scales=(1 / semantic_head.STRIDE,),
+                size=(MASK_SIDE, MASK_SIDE),
+                samples=self.rules.roi_samples,
+                convention=self.rules.roi_convention,
+            )
+
+        pooled = jax.vmap(one)(semantic, boxes)
+        if side == MASK_SIDE:
+            return pooled
+        part = MASK_SIDE // side
+        split = pooled.reshape(*boxes.shape[:2], side, part, side, part, -1)
+        return split.mean(axis=(3, 5))
+
+    def _mask_hidden(
+        self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    ) -> list[Float[Array, "_ S S D"]]:
+        """The last hidden layers of the mask heads up to a stage."""
+        pooled = self.pool_both(features, boxes, MASK_SIDE)
+        pooled = pooled.reshape(-1, *pooled.shape[2:])
+        hidden: list[jax.Array] = []
+        for head in self.mask_heads[: stage + 1]:
+            x = pooled
+            if isinstance(head, FlowMaskHead):
+                x = head.join(pooled, hidden[-1])
+            hidden.append(head.convolve(x))
+        return hidden
+
+
+def _unflatten(
+    x: Float32[Array, "_ H W K"], boxes: Float32[Array, "B R 4"]
+) -> Float32[Array, "B R H W K"]:
+    """What is said of the regions of all images, by image again."""
+    return x.reshape(*boxes.shape[:2], *x.shape[1:])
+
+
+def build_cascade(
+    settings: Settings,
+    detections: DetectRule,
+    dtype: jnp.dtype,
+    track_head: nn.Module | None = None,
+) -> Cascade:
+    """The network of a config; `model.num_classes` has to be known.
+
+    Args:
+      settings: `model` of it.
+      detections: how regions become objects, but for the least side, which is that of
+        the conventions.
+      dtype: that it computes in.
+      track_head: of the network; None: it has none.
+    """
+    classes, mask, semantic = (
+        settings.num_classes,
+        settings.mask_head,
+        settings.semantic,
+    )
+    stages = len(settings.stages.iou)
+    kinds = (MaskHead, *[FlowMaskHead] * (stages - 1))
+    branch = None
+    if semantic.enabled:
+        count = semantic.classes or classes + 1
+        shape = (semantic.dim, semantic.convs, settings.fpn.dim)
+        branch = SemanticHead(count, *shape, dtype)
+    least_side = CONVENTIONS[settings.conventions].least_detection
+    return Cascade(
+        backbone=backbones.build_backbone(settings.backbone, dtype),
+        fpn=FPN(**vars(settings.fpn), dtype=dtype),
+        rpn=RPN(settings.rpn.dim, len(RATIOS), dtype),
+        rules=build_rules(settings, detections._replace(least_side=least_side)),
+        box_heads=tuple(
+            SharedBoxHead(classes, settings.box_head.width, dtype)
+            for _ in range(stages)
+        ),
+        mask_heads=tuple(kind(classes, mask.dim, mask.convs, dtype) for kind in kinds),
+        semantic_head=branch,
+        num_classes=classes,
+        style=backbones.pixel_style(settings.backbone),
+        track_head=track_head,
+    )

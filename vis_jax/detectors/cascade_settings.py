@@ -1,0 +1,97 @@
+"""Settings of Hybrid Task Cascade, and the rules that follow from them."""
+
+from typing import Annotated, NamedTuple
+
+from vis_jax.detectors import mask_rcnn, semantic_head
+from vis_jax.detectors.box_head import DetectRule
+from vis_jax.detectors.conventions import CONVENTIONS
+from vis_jax.detectors.rpn import ProposalRule
+from vis_jax.ops.anchors import AnchorGrid
+from vis_jax.ops.box_coder import BoxCoder
+from vis_jax.ops.roi_align import Adaptive, Convention
+from vis_jax.settings import Natural, OneOf, Range, Share, Weight, section
+
+_CANDIDATES = 1000  # most pairs of a box and a class that suppression looks at
+
+_Positive = Annotated[float, Range(above=0)]
+
+
+@section
+class StageSettings:
+    """`model.stages`: a number for each stage of the cascade."""
+
+    # Least IoU with the truth of a region that trains a stage as a positive.
+    iou: tuple[Share, ...] = (0.5, 0.6, 0.7)
+    # Standard deviations of the deltas of centres and of sides; see `BoxCoder`.
+    centre_std: tuple[_Positive, ...] = (0.1, 0.05, 0.033)
+    side_std: tuple[_Positive, ...] = (0.2, 0.1, 0.067)
+    # Of the losses of a stage, beside those of `loss`.
+    weight: tuple[Weight, ...] = (1.0, 0.5, 0.25)
+
+    def __post_init__(self):
+        count = len(self.iou)
+        if not count:
+            raise ValueError("iou: expected at least one stage, got ()")
+        for name in ("centre_std", "side_std", "weight"):
+            values = getattr(self, name)
+            if len(values) != count:
+                raise ValueError(
+                    f"{name}: expected {count} numbers, one for each stage as in iou,"
+                    f" got {values}"
+                )
+
+
+@section
+class Settings(mask_rcnn.Settings):
+    """`model` of a Hybrid Task Cascade."""
+
+    stages: StageSettings = StageSettings()
+    semantic: semantic_head.Settings = semantic_head.Settings()
+    # mmdetection2 is that of the published weights, whose names are newer than 1.x.
+    conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection2"
+    # Points of RoIAlign per axis and cell; 0 = as the conventions have it, which costs
+    # many times as much where that is one point for each cell of the map.
+    roi_samples: Natural = 2
+
+
+class CascadeRules(NamedTuple):
+    """What turns the outputs of the heads into boxes; see the types.
+
+    Attributes:
+      roi_samples: points of RoIAlign per axis and cell.
+      roi_coders: of the deltas of each stage.
+      candidates: most pairs of a box and a class that suppression looks at.
+    """
+
+    anchors: AnchorGrid
+    proposal_coder: BoxCoder
+    proposals: ProposalRule
+    roi_convention: Convention
+    roi_samples: int | Adaptive
+    roi_coders: tuple[BoxCoder, ...]
+    detections: DetectRule
+    candidates: int
+
+
+def build_rules(settings: Settings, detections: DetectRule) -> CascadeRules:
+    """The rules of a config.
+
+    Args:
+      settings: `model` of it.
+      detections: how regions become objects.
+    """
+    rules = mask_rcnn.build_rules(settings, detections)
+    stages = settings.stages
+    return CascadeRules(
+        anchors=rules.anchors,
+        proposal_coder=rules.proposal_coder,
+        proposals=rules.proposals,
+        roi_convention=rules.roi_convention,
+        roi_samples=settings.roi_samples or rules.roi_samples,
+        roi_coders=tuple(
+            BoxCoder((centre, centre, side, side), rules.roi_coder.log_range)
+            for centre, side in zip(stages.centre_std, stages.side_std, strict=True)
+        ),
+        detections=detections,
+        candidates=_CANDIDATES,
+    )
