@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.layers.conv import Conv
-from vis_jax.layers.norm import GroupNorm, LayerNorm
+from vis_jax.layers.norm import GroupNorm, layer_norm
 from vis_jax.settings import Count, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32, PRNGKeyArray
 
@@ -250,8 +250,7 @@ class Propagation(nn.Module):
         if self.settings.fuse == "linear":
             return total[:, 0] + self.mask_bias
         if self.settings.fuse == "norm_relu":
-            values = {"scale": self.fuse_scale, "bias": self.fuse_bias}
-            total = LayerNorm(parent=None).apply({"params": values}, total)
+            total = layer_norm(total, self.fuse_scale, self.fuse_bias)
         return (jax.nn.relu(total) @ self.mask_kernel)[:, 0] + self.mask_bias
 
 
@@ -260,9 +259,9 @@ def tap_positions(
 ) -> Float32[Array, "h w K 2"]:
     """Where each tap reads: y, x in cells, the centre of the first cell at 0, 0."""
     height, width = offsets.shape[:2]
-    taps = np.stack(np.mgrid[-1:2, -1:2], axis=-1).reshape(-1, 2)
+    taps = np.indices((3, 3)).reshape(2, 9).T - 1
     taps = np.concatenate([taps * step for step in dilations])
-    cells = np.stack(np.mgrid[:height, :width], axis=-1)
+    cells = np.moveaxis(np.indices((height, width)), 0, -1)
     return offsets + jnp.asarray(cells[:, :, None] + taps, jnp.float32)
 
 
