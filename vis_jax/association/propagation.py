@@ -275,7 +275,7 @@ class _Corners(NamedTuple):
 def _corners(at: Float32[Array, "K 2"], size: tuple[int, int]) -> _Corners:
     """Readings with zeros outside the map.
 
-    Weights are written without |x|, whose derivative at 0 is 0: offsets begin there.
+    At whole cells, where offsets begin, derivatives are those towards the next cell.
     """
     low = jnp.floor(at)
     part = at - low
