@@ -31,7 +31,7 @@ _HE = nn.initializers.he_normal()
 
 @section
 class Settings:
-    """`model.refine`: masks at a high resolution."""
+    """`model.refinement`: masks at a high resolution."""
 
     side: Count = 384  # pixels of a patch, along each axis
     dim: Count = 128  # channels of the residual blocks
