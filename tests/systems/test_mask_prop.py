@@ -45,16 +45,9 @@ def settings(**test):
     )  # fmt: skip
 
 
-def untrained(model, settings):
-    def loss(variables, batch, rng):
-        raise AssertionError("no test here trains")
-
-    return loss
-
-
 @functools.cache
 def checked():
-    system = build(settings(), untrained)
+    system = build(settings())
     changes = {"data.frames": FRAMES, "data.shapes.length": FRAMES}
     batch = first_batch(recipe("mask_track_rcnn_shapes", "debug", changes))
     variables = check_init(system, batch)
@@ -72,7 +65,7 @@ def test_contract():
 
 def test_clip_by_clip_it_says_the_same():
     variables, _, whole_clip, whole = checked()
-    system = build(settings(mode="clip"), untrained)
+    system = build(settings(mode="clip"))
     assert system.window == (3, 3, RADIUS, ())
     run, state, row = jax.jit(system.step), None, 0
     frames, size = list(whole_clip.images), whole_clip.images.shape[1:3]
@@ -95,7 +88,7 @@ def test_clip_by_clip_it_says_the_same():
 def test_trackers_link_the_same_objects(propagation, embeds):
     """By shapes alone: detector and trackers have tests of their own."""
     variables, _, clip, whole = checked()
-    system = build(settings(propagation=propagation, mode="clip"), untrained)
+    system = build(settings(propagation=propagation, mode="clip"))
     assert system.window.delay == 0
     state = system.start(clip)
     assert state.tracker.embeds.shape == (24, embeds)
@@ -107,7 +100,7 @@ def test_trackers_link_the_same_objects(propagation, embeds):
 
 def test_without_refinement_masks_are_those_of_the_cascade():
     variables, _, clip, _ = checked()
-    system = build(settings(refine=False), untrained)
+    system = build(settings(refine=False))
     state = jax.eval_shape(system.start, clip)
     found = jax.eval_shape(system.step, variables, state, clip)[1]
     assert found.mask_logits.shape == (FRAMES, 4, 28, 28)

@@ -10,6 +10,7 @@ from vis_jax.systems import (
     iai,
     iai_mask_rcnn,
     ifr,
+    mask_prop,
     mask_track_rcnn,
     osmn,
     rgnn_vis,
@@ -93,6 +94,7 @@ SYSTEMS = {
     "iai": SystemEntry(iai.Settings, iai.build),
     "iai_mask_rcnn": SystemEntry(iai_mask_rcnn.Settings, iai_mask_rcnn.build),
     "ifr": SystemEntry(ifr.Settings, ifr.build),
+    "mask_prop": SystemEntry(mask_prop.Settings, mask_prop.build),
     "mask_track_rcnn": SystemEntry(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector
     ),

@@ -7,7 +7,7 @@ video with mask propagation", CVPR 2020, tables 2 and 3. Letters: B clips, R reg
 numbers of an embedding.
 """
 
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from vis_jax.association.track_head import OptionalSettings as TrackHeadSettings
 from vis_jax.association.track_head import TrackHead
 from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.box_head import DetectRule
-from vis_jax.detectors.cascade import Cascade, build_cascade
+from vis_jax.detectors.cascade import Cascade, CascadeFeatures, build_cascade
 from vis_jax.detectors.cascade_losses import (
     TrainRules,
     TrueObjects,
@@ -88,7 +88,16 @@ def build(settings: Settings) -> System:
     ) -> tuple[Float32[Array, ""], LossAux]:
         pair_rng, rng = jax.random.split(rng)
         pair = draw_pair(pair_rng, batch, style=model.style)
-        aux = _losses(model, rules, least, variables, pair, batch.sizes, rng)
+        aux = pair_losses(
+            rng,
+            model,
+            variables,
+            pair,
+            batch.sizes,
+            rules=rules,
+            least=least,
+            both=False,
+        ).aux
         terms = {name: weights[name] * value for name, value in aux.terms.items()}
         total = sum(terms.values(), start=jnp.float32(0.0))
         return total, aux._replace(terms=terms)
@@ -140,38 +149,49 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _losses(
+class PairLosses(NamedTuple):
+    """Losses of pairs of frames, and what they were read from."""
+
+    aux: LossAux  # terms not weighted
+    key: CascadeFeatures  # of the key frames
+    other: Levels  # of the other frames; () if no one asked for them
+
+
+def pair_losses(
+    rng: PRNGKeyArray,
     model: Cascade,
-    rules: TrainRules,
-    least: float,
     variables: dict,
     pair: Pair,
     sizes: Int32[Array, "B 2"],
-    rng: PRNGKeyArray,
-) -> LossAux:
-    """Every term of the loss, not weighted, and what else comes with it.
+    *,
+    rules: TrainRules,
+    least: float,
+    both: bool,
+) -> PairLosses:
+    """Every term of the loss, and what else comes with it.
 
     Args:
+      rng: key of the choice of anchors and regions.
       model, variables: the network.
-      rules: what is trained on.
-      least: IoU with the truth from which a region trains the track head.
       pair: the key frames train the detector, both the track head, if there is one.
       sizes: height and width of each frame's content in pixels.
-      rng: key of the choice of anchors and regions.
+      rules: what is trained on.
+      least: IoU with the truth from which a region trains the track head.
+      both: whether the other frames are read without a track head, too.
     """
     count, tracked = len(sizes), model.track_head is not None
-    images = pair.images if tracked else pair.images[:count]
+    images = pair.images if tracked or both else pair.images[:count]
     found, updates = model.apply(
         variables, images, True, method=Cascade.pyramid, mutable=["batch_stats"]
     )
     levels = cast(Levels, found)
     bound = model.bind(variables)
     features = bound.read(tuple(x[:count] for x in levels))
+    others = tuple(x[count:] for x in levels) if tracked or both else ()
     objects = TrueObjects(pair.truth, pair.masks, sizes)
     losses = detector_losses(rng, bound, features, objects, rules)
     terms = dict(losses.terms)
     if tracked:
-        others = tuple(x[count:] for x in levels)
         terms["track"] = region_track_loss(
             _embed(bound, features.levels, losses.positives.boxes),
             _embed(bound, others, pair.reference_boxes),
@@ -180,7 +200,8 @@ def _losses(
             least=least,
         )
     notes = {"positives_left_out": losses.left_out}
-    return LossAux(terms, dict(updates.get("batch_stats", {})), notes)
+    aux = LossAux(terms, dict(updates.get("batch_stats", {})), notes)
+    return PairLosses(aux, features, others)
 
 
 def _embed(

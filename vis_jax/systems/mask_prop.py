@@ -8,7 +8,7 @@ What is shown of a track in a frame is the mask that was found there, refined.
 """
 
 import functools
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import jax.numpy as jnp
 
@@ -16,6 +16,7 @@ from vis_jax.structures import Appearance, Batch, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
 from vis_jax.systems.mask_prop_carriers import Carrier, Deform
+from vis_jax.systems.mask_prop_loss import make_loss
 from vis_jax.systems.mask_prop_model import (
     Model,
     build_model,
@@ -24,7 +25,7 @@ from vis_jax.systems.mask_prop_model import (
     see,
 )
 from vis_jax.systems.mask_prop_settings import Settings
-from vis_jax.systems.system import Loss, System, window_of
+from vis_jax.systems.system import System, window_of
 from vis_jax.systems.tracked_detector import Shapes, empty_detections
 from vis_jax.trackers import TRACKERS
 
@@ -32,21 +33,8 @@ from vis_jax.trackers import TRACKERS
 _TRACKERS = {"iou": "iou", "track_head": "mask_track"}
 
 
-@runtime_checkable
-class MakeLoss(Protocol):
-    """Makes the loss of the system."""
-
-    def __call__(self, model: Model, settings: Settings, /) -> Loss:
-        """Returns it."""
-        ...
-
-
-def build(settings: Settings, make_loss: MakeLoss) -> System:
+def build(settings: Settings) -> System:
     """The system.
-
-    Args:
-      settings: of the config.
-      make_loss: makes what is trained.
 
     Raises:
       ValueError: settings do not fit each other.

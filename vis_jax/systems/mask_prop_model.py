@@ -22,7 +22,7 @@ from vis_jax.detectors.cascade import (
     build_cascade,
 )
 from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
-from vis_jax.detectors.two_stage import MASK_SIDE
+from vis_jax.detectors.two_stage import MASK_SIDE, Levels
 from vis_jax.structures import Detections
 from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.systems.system import check_classes
@@ -82,7 +82,7 @@ class Model(Cascade, kw_only=True):
         """Objects of images; runs all that has parameters."""
         features = self.features(images)
         found = self.find(features, size)
-        p3 = p3_of(features)[0]
+        p3 = p3_of(features.levels)[0]
         masks = jnp.zeros((1, *p3.shape[:2]), jnp.float32)
         self.carry(p3, p3, masks, jnp.ones(1, bool))
         side = self.refinement.settings.side
@@ -90,9 +90,9 @@ class Model(Cascade, kw_only=True):
         return found
 
 
-def p3_of(features: CascadeFeatures) -> Float[Array, "B h w C"]:
+def p3_of(levels: Levels) -> Float[Array, "B h w C"]:
     """The level that masks are propagated on."""
-    return features.levels[_PLACE]
+    return levels[_PLACE]
 
 
 def build_model(settings: Settings) -> Model:

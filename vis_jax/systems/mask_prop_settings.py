@@ -7,8 +7,9 @@ from vis_jax.association.propagation import Settings as PropagationSettings
 from vis_jax.association.track_head import OptionalSettings as TrackHeadSettings
 from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.refine import Settings as RefineSettings
+from vis_jax.losses.soft_iou import Normalisation
 from vis_jax.settings import Count, Range, Share, Weight, section
-from vis_jax.systems import system
+from vis_jax.systems import cascade, system
 from vis_jax.systems.system import Dtype
 from vis_jax.trackers.iou import Settings as IouSettings
 from vis_jax.trackers.mask_track import Settings as MaskTrackSettings
@@ -27,22 +28,24 @@ class ModelSettings(cascade_settings.Settings):
 
 
 @section
-class LossSettings:
-    """`loss`: the weight of every term; those of the cascade have `model.stages`, too.
+class LossSettings(cascade.LossSettings):
+    """`loss`: the weight of every term, and which masks are carried.
 
-    That of the semantic branch is the paper's; it does not say those of `propagation`
-    and `refinement`.
+    The paper gives no weight of `propagation` and `refinement`.
     """
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    semantic: Weight = 0.1  # which class a cell shows
-    propagation: Weight = 1.0  # which pixels the object has in another frame, Eq. 2
+    propagation: Weight = 1.0  # which pixels an object has in both frames, Eq. 2
     refinement: Weight = 1.0  # which pixels of its patch it has
-    track: Weight = 1.0  # which object of another frame it is, with a track head
+    # Of the objects whose true mask is carried, not the one that the mask heads find.
+    true_masks: Share = 0.5
+    mask_gradient: bool = False  # train the mask heads by the masks that are carried
+    own_frame: bool = True  # carry masks to the key frame, too, as Eq. 2 has it
+    # Cells added above and below the fraction of Eq. 3, without which an object that
+    # has left teaches nothing; 0 = the paper read literally.
+    epsilon: Weight = 1.0
+    # Over objects: "sum" as in Eq. 2, or "mean", which does not grow with their number.
+    normalisation: Normalisation = "mean"
+    refined: Count = 4  # most objects of a key frame that train the refinement
 
 
 @section

@@ -120,7 +120,7 @@ def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
         variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
     ) -> tuple[Any, Objects]:
         seen = see(model, variables, images, size)
-        p3 = p3_of(seen.features)
+        p3 = p3_of(seen.features.levels)
         found = find(model, variables, seen, size, refined=test.refine)
         cells = (p3.shape[1], p3.shape[2])
         return carrier.views(variables, images, p3), _objects(found, cells, test)
