@@ -98,7 +98,14 @@ class Cascade(TwoStage):
         Args:
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
         """
-        levels = self.levels(self.backbone(images, train))
+        return self.read(self.pyramid(images, train))
+
+    def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """Levels 'p2' .. 'p6' of normalised images; see `features`."""
+        return self.levels(self.backbone(images, train))
+
+    def read(self, levels: Levels) -> CascadeFeatures:
+        """What the heads read of images whose pyramid is there."""
         if self.semantic_head is None:
             return CascadeFeatures(levels, None, None)
         logits, embedding = self.semantic_head(levels)
