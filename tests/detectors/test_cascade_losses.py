@@ -6,12 +6,22 @@ import numpy as np
 
 from tests.compiled import compiled
 from tests.detectors import literal_cascade
-from vis_jax.detectors.cascade import StageOutput
-from vis_jax.detectors.cascade_losses import Boxes, TrueObjects, cascade_losses
+from tests.recipes import recipe
+from vis_jax.detectors.box_head import DetectRule
+from vis_jax.detectors.cascade import CascadeFeatures, StageOutput, build_cascade
+from vis_jax.detectors.cascade_losses import (
+    Boxes,
+    StageLosses,
+    TrueObjects,
+    cascade_losses,
+    stage_terms,
+    train_rules,
+)
 from vis_jax.detectors.rcnn_targets import MatchRule, Truth
 from vis_jax.ops.box_coder import BOTH, BoxCoder, decode
 from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import clip_boxes
+from vis_jax.params import flatten
 
 K, HEIGHT, WIDTH, CELLS = 3, 48, 64, 28
 IOU = (0.5, 0.6, 0.7)
@@ -157,3 +167,48 @@ def test_boxes_have_no_gradient_and_stages_learn_from_their_own_losses():
     assert few.positives.boxes.shape == (1, 4, 4)
     assert few.moved.boxes.shape == (1, 16, 4)
     assert few.left_out > 0
+
+
+def test_stages_count_by_their_weights():
+    model = recipe("cascade_r50", None).model
+    rules = train_rules(model)
+    assert rules.weights == (1.0, 0.5, 0.25)
+    assert [rule[:2] for rule in rules.regions] == [(0.5, 0.5), (0.6, 0.6), (0.7, 0.7)]
+    assert [rule.least for rule in rules.regions] == [0.5, 0.6, 0.7]
+    assert {rule[-2:] for rule in rules.regions} == {(512, 128)}
+    assert rules.anchors[-2:] == (256, 128)
+    losses = [np.array(x, np.float32) for x in ((1, 2, 4), (8, 0, 0), (0, 0, 40))]
+    terms = compiled(stage_terms, static_argnums=1)(StageLosses(*losses), rules.weights)
+    assert terms == {"box_class": 3.0, "box": 8.0, "mask": 10.0}
+
+
+def test_masks_of_the_last_stage_train_the_heads_before_it():
+    """Their hidden layers, but neither what they predict nor any box head."""
+    settings = recipe("cascade_shapes", "debug").model
+    model = build_cascade(settings, DetectRule(0.1, 0.5, 0.0, 4), jnp.dtype("float32"))
+    maps = [np.ones((1, 2**n, 2**n, 16), np.float32) for n in (4, 3, 2, 1, 0)]
+    features = CascadeFeatures(tuple(maps), maps[1], None)
+    boxes = np.array([[[2, 3, 40, 50]]], np.float32)
+
+    def masks(params, features, boxes):
+        logits = model.apply(params, 2, features, boxes, method="mask_logits")
+        return logits.sum()
+
+    @compiled
+    def of(key, features, boxes):
+        params = model.init(key, features, boxes, method="all_masks")
+        return jax.grad(masks)(params, features, boxes)
+
+    found = flatten(of(jax.random.key(0), features, boxes))
+    reached = {path.split("/", 1)[1] for path, x in found.items() if x.any()}
+    layers = {
+        0: ("conv1",),
+        1: ("conv1", "flow"),
+        2: ("conv1", "flow", "mask_logits", "upsample"),
+    }
+    assert reached == {
+        f"mask_heads_{stage}/{layer}/{leaf}"
+        for stage, names in layers.items()
+        for layer in names
+        for leaf in ("kernel", "bias")
+    }

@@ -215,6 +215,15 @@ def _stage_losses(
     return StageResult(StageLosses(*losses, masks), moved, positives, left)
 
 
+def stage_terms(
+    losses: StageLosses, weights: tuple[float, ...]
+) -> dict[str, Float32[Array, ""]]:
+    """The sums over stages; a weight of a stage is that of its three losses."""
+    names = ("box_class", "box", "mask")
+    by_stage = jnp.array(weights, jnp.float32)
+    return {name: by_stage @ x for name, x in zip(names, losses, strict=True)}
+
+
 class DetectorLosses(NamedTuple):
     """What training of a cascade on images gives.
 
@@ -267,15 +276,8 @@ def detector_losses(
         rules=rules.regions,
         num_classes=model.num_classes,
     )
-    weights = jnp.array(rules.weights, jnp.float32)
-    classes, boxes, masks = (weights @ x for x in stages.losses)
-    terms = {
-        "rpn_class": rpn.classes,
-        "rpn_box": rpn.boxes,
-        "box_class": classes,
-        "box": boxes,
-        "mask": masks,
-    }
+    of_stages = stage_terms(stages.losses, rules.weights)
+    terms = {"rpn_class": rpn.classes, "rpn_box": rpn.boxes, **of_stages}
     if features.semantic_logits is not None:
         terms["semantic"] = _semantic_loss(
             features.semantic_logits, objects, model.num_classes
