@@ -16,6 +16,7 @@ import functools
 import statistics
 import sys
 import time
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def make_inputs(model: Propagation, args: argparse.Namespace):
 
 
 def make_call(form, model: Propagation, inputs, backward: bool):
-    """One call, compiled, and its result."""
+    """One call, compiled."""
     forward = functools.partial(form, model)
 
     def total(*given):
@@ -96,14 +97,21 @@ def make_call(form, model: Propagation, inputs, backward: bool):
     def call():
         return jax.block_until_ready(compiled(*inputs))
 
-    return call, call()
+    return call
 
 
-def seconds(call) -> float:
-    """Processor time of one call, whatever else runs on the machine."""
+class Timed(NamedTuple):
+    """A call's result, and its processor time, whatever else runs on the machine."""
+
+    result: Any
+    seconds: float
+
+
+def timed(call) -> Timed:
+    """Calls once."""
     start = time.process_time()
-    call()
-    return time.process_time() - start
+    result = call()
+    return Timed(result, time.process_time() - start)
 
 
 def difference(a, b) -> float:
@@ -131,17 +139,20 @@ def main() -> None:
     )
     print("pass      shared  direct  ratio  (range)        difference")
     for backward in (False, True):
-        ours, found = make_call(shared, model, inputs, backward)
-        slow, expected = make_call(direct, model, inputs, backward)
-        times = [(seconds(ours), seconds(slow)) for _ in range(args.rounds)]
-        ratios = sorted(b / a for a, b in times)
+        calls = [make_call(form, model, inputs, backward) for form in (shared, direct)]
+        rounds = [[timed(call) for call in calls] for _ in range(args.rounds)]
+        ratios = sorted(slow.seconds / ours.seconds for ours, slow in rounds)
+        medians = [
+            statistics.median(one.seconds for one in form)
+            for form in zip(*rounds, strict=True)
+        ]
+        apart = difference(*(one.result for one in rounds[0]))
         print(
             f"{'gradient' if backward else 'forward':<9}"
-            f" {statistics.median(t[0] for t in times):6.2f}"
-            f" {statistics.median(t[1] for t in times):7.2f}"
+            f" {medians[0]:6.2f} {medians[1]:7.2f}"
             f" {statistics.median(ratios):6.1f}"
             f"  ({ratios[0]:.1f} - {ratios[-1]:.1f})"
-            f"  {difference(found, expected):12.1e}",
+            f"  {apart:12.1e}",
             flush=True,
         )
 
