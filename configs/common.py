@@ -208,6 +208,10 @@ _SMALL: dict[str, Mapping] = dict(
         ),
         test=_SMALL_DETECTIONS,
     ),
+    cascade=dict(
+        model=dict(**_SMALL_HEADS, semantic=dict(dim=16, convs=1), roi_samples=1),
+        test=_SMALL_DETECTIONS,
+    ),
     condinst=dict(
         model=_SMALL_CONDINST,
         loss=_FEW_PLACES,

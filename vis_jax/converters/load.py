@@ -8,6 +8,7 @@ import numpy as np
 
 from vis_jax.converters import (
     condinst,
+    htc,
     huggingface,
     iai,
     mask2former,
@@ -52,6 +53,8 @@ _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 KINDS = {
     # A CondInst knows no other frames.
     "condinst": Kind(condinst.NAMES, condinst.RULES, (iai.ASSOCIATION,)),
+    # A Hybrid Task Cascade has no tracking head.
+    "htc": Kind(htc.NAMES, htc.RULES, (mask_track_rcnn.TRACK_HEAD,)),
     "iai": Kind(iai.NAMES, iai.RULES, ()),
     "mask2former": Kind(
         mask2former.OLD_NAMES,
@@ -165,6 +168,9 @@ def convert_tensors(
     if whole:
         decoder, fresh = _query_decoder(shapes, warm_start)
         rules, new = [*rules, *decoder], (*new, *fresh)
+    notes: tuple[str, ...] = ()
+    if kind == "htc":
+        rules, notes = htc.rules_for(rules, shapes), htc.notes_on(tensors)
     if kind == "mask_track_rcnn":
         new = (*new, *mask_track_rcnn.check_names(tensors))
     if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
@@ -174,7 +180,7 @@ def convert_tensors(
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(
-        notes=(*folded, *resized(report.used, renamed.tensors, shapes)),
+        notes=(*notes, *folded, *resized(report.used, renamed.tensors, shapes)),
         used=_original(report.used, renamed.origins),
         dropped=_original(report.dropped, renamed.origins),
     )

@@ -110,7 +110,7 @@ def _of_pixels(tensors: Mapping[str, np.ndarray]) -> Style:
 
 def _of_kind(source: Source, kind: str) -> Style:
     names, author = source.tensors, source.beside.get("__author__")
-    if kind in ("condinst", "iai", "mask_track_rcnn"):
+    if kind in ("condinst", "htc", "iai", "mask_track_rcnn"):
         return _of_mmdetection(source)
     if kind == "mask_rcnn_torchvision":
         return Style("torch", "torchvision's Mask R-CNN")

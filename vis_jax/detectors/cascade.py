@@ -7,6 +7,7 @@ its features to those of all regions. Letters: R regions of an image, S side of 
 features, N objects of a frame, K classes, h w cells of a map of stride 8.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ from vis_jax.detectors.box_head import (
 )
 from vis_jax.detectors.cascade_settings import CascadeRules, Settings, build_rules
 from vis_jax.detectors.conventions import CONVENTIONS
-from vis_jax.detectors.mask_head import FlowMaskHead, MaskHead, of_label
+from vis_jax.detectors.mask_head import FlowMaskHead, MaskHead, merge_masks
 from vis_jax.detectors.rpn import RPN, Proposals
 from vis_jax.detectors.semantic_head import SemanticHead
 from vis_jax.detectors.two_stage import (
@@ -36,7 +37,6 @@ from vis_jax.detectors.two_stage import (
 )
 from vis_jax.ops.box_coder import decode
 from vis_jax.ops.boxes import clip_boxes
-from vis_jax.ops.roi_align import pyramid_roi_align
 from vis_jax.structures import Appearance, Detections
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
@@ -54,6 +54,13 @@ class StageOutput(NamedTuple):
 
     class_logits: Float32[Array, "B R K1"]
     deltas: Float32[Array, "B R 4"]  # of one box for all classes
+
+
+class Stages(NamedTuple):
+    """What all stages say."""
+
+    boxes: tuple[Float32[Array, "B R 4"], ...]  # of each stage, and those of the last
+    said: tuple[StageOutput, ...]  # of each stage
 
 
 class FoundObjects(NamedTuple):
@@ -91,7 +98,14 @@ class Cascade(TwoStage):
         Args:
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
         """
-        levels = self.levels(self.backbone(images, train))
+        return self.read(self.pyramid(images, train))
+
+    def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """Levels 'p2' .. 'p6' of normalised images; see `features`."""
+        return self.levels(self.backbone(images, train))
+
+    def read(self, levels: Levels) -> CascadeFeatures:
+        """What the heads read of images whose pyramid is there."""
         if self.semantic_head is None:
             return CascadeFeatures(levels, None, None)
         logits, embedding = self.semantic_head(levels)
@@ -109,7 +123,7 @@ class Cascade(TwoStage):
         pooled = self.pool(features.levels, boxes, side)
         if features.semantic is None:
             return pooled
-        return pooled + self._pool_semantic(features.semantic, boxes, side)
+        return pooled + self.pool_semantic(features.semantic, boxes, side)
 
     def classify(
         self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
@@ -156,14 +170,25 @@ class Cascade(TwoStage):
         Returns:
           Logits of 2 `MASK_SIDE` x 2 `MASK_SIDE` cells.
         """
-        hidden = self._mask_hidden(stage, features, boxes)[-1]
+        hidden = self.mask_hidden(features, boxes, stage + 1)[-1]
         return _unflatten(self.mask_heads[stage].predict(hidden), boxes)
 
     def all_masks(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
     ) -> tuple[Float32[Array, "B R H W K"], ...]:
         """`mask_logits` of every stage; regions are read once."""
-        hidden = self._mask_hidden(len(self.mask_heads) - 1, features, boxes)
+        hidden = self.mask_hidden(features, boxes, len(self.mask_heads))
+        return self.predict_masks(hidden, boxes)
+
+    def predict_masks(
+        self, hidden: list[Float[Array, "_ S S D"]], boxes: Float32[Array, "B R 4"]
+    ) -> tuple[Float32[Array, "B R H W K"], ...]:
+        """`mask_logits` of every stage.
+
+        Args:
+          hidden: of every stage, see `mask_hidden`.
+          boxes: that these were read from.
+        """
         return tuple(
             _unflatten(head.predict(x), boxes)
             for head, x in zip(self.mask_heads, hidden, strict=True)
@@ -176,9 +201,25 @@ class Cascade(TwoStage):
         labels: Int32[Array, "B N"],
     ) -> Float32[Array, "B N H W"]:
         """Masks of objects over their boxes: the mean of the stages' probabilities."""
-        logits = self.all_masks(features, boxes)
-        chosen = [jax.nn.sigmoid(jax.vmap(of_label)(x, labels)) for x in logits]
-        return sum(chosen[1:], chosen[0]) / len(chosen)
+        return merge_masks(self.all_masks(features, boxes), labels)
+
+    def run_stages(
+        self,
+        features: CascadeFeatures,
+        boxes: Float32[Array, "B R 4"],
+        sizes: Int32[Array, "B 2"],
+    ) -> Stages:
+        """What all stages say, each of the boxes that the one before has moved.
+
+        Args:
+          boxes: in pixels, those of the first stage.
+          sizes: height and width of each image's content in pixels.
+        """
+        seen, said = [boxes], []
+        for stage in range(len(self.box_heads)):
+            said.append(self.classify(stage, features, seen[-1]))
+            seen.append(self.refine(stage, said[-1].deltas, seen[-1], sizes))
+        return Stages(tuple(seen), tuple(said))
 
     def detect(
         self,
@@ -186,20 +227,23 @@ class Cascade(TwoStage):
         proposals: Proposals,
         sizes: Int32[Array, "B 2"],
     ) -> FoundClasses:
-        """Objects among the proposals of each image, by all stages.
-
-        Each stage classifies its own boxes; the mean of the logits decides.
+        """Objects among the proposals of each image.
 
         Args:
           proposals: of each image.
           sizes: height and width of each image's content in pixels.
         """
-        boxes, logits = proposals.boxes, []
-        for stage in range(len(self.box_heads)):
-            out = self.classify(stage, features, boxes)
-            boxes = self.refine(stage, out.deltas, boxes, sizes)
-            logits.append(out.class_logits)
-        mean = sum(logits[1:], logits[0]) / len(logits)
+        stages = self.run_stages(features, proposals.boxes, sizes)
+        return self.choose(stages, proposals.valid)
+
+    def choose(self, stages: Stages, valid: Bool[Array, "B R"]) -> FoundClasses:
+        """Objects by the mean of the class logits of all stages; boxes are the last.
+
+        Args:
+          stages: see `run_stages`.
+          valid: False marks padding among the regions.
+        """
+        rules = self.rules
 
         def one(
             logits: Float32[Array, "R K1"],
@@ -210,11 +254,13 @@ class Cascade(TwoStage):
                 logits,
                 boxes,
                 valid=valid,
-                rule=self.rules.detections,
-                candidates=self.rules.candidates,
+                rule=rules.detections,
+                candidates=rules.candidates,
             )
 
-        return jax.vmap(one)(mean, boxes, proposals.valid)
+        logits = [out.class_logits for out in stages.said]
+        mean = sum(logits[1:], logits[0]) / len(logits)
+        return jax.vmap(one)(mean, stages.boxes[-1], valid)
 
     def describe(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
@@ -229,7 +275,7 @@ class Cascade(TwoStage):
         if self.track_head is not None:
             embeds = self.track_head(pooled)
         if features.semantic is not None:
-            pooled += self._pool_semantic(features.semantic, boxes, BOX_SIDE)
+            pooled += self.pool_semantic(features.semantic, boxes, BOX_SIDE)
         looks = self.box_heads[-1].describe(pooled).astype(jnp.float32)
         length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
         return Appearance(embeds, looks / jnp.maximum(length, 1e-6))
@@ -266,39 +312,35 @@ class Cascade(TwoStage):
         detections = Detections(*found, *map(real, (*appearance, masks)))
         return FoundObjects(detections, class_probs)
 
-    def _pool_semantic(
-        self, semantic: Float[Array, "B h w D"], boxes: Float32[Array, "B R 4"], side
+    def pool_semantic(
+        self,
+        semantic: Float[Array, "B h w D"],
+        boxes: Float32[Array, "B R 4"],
+        side: int,
     ) -> Float[Array, "B R S S D"]:
-        """Features of the semantic branch: `MASK_SIDE` cells, or means of these."""
+        """Features of the semantic branch alone, see `semantic_head.pool`."""
+        one = functools.partial(
+            semantic_head.pool,
+            read=MASK_SIDE,
+            side=side,
+            samples=self.rules.roi_samples,
+            convention=self.rules.roi_convention,
+        )
+        return jax.vmap(one)(semantic, boxes)
 
-        def one(
-            semantic: Float[Array, "h w D"], boxes: Float32[Array, "R 4"]
-        ) -> Float[Array, "R M M D"]:
-            return pyramid_roi_align(
-                (semantic,),
-                boxes,
-                jnp.zeros(len(boxes), jnp.int32),
-                scales=(1 / semantic_head.STRIDE,),
-                size=(MASK_SIDE, MASK_SIDE),
-                samples=self.rules.roi_samples,
-                convention=self.rules.roi_convention,
-            )
-
-        pooled = jax.vmap(one)(semantic, boxes)
-        if side == MASK_SIDE:
-            return pooled
-        part = MASK_SIDE // side
-        split = pooled.reshape(*boxes.shape[:2], side, part, side, part, -1)
-        return split.mean(axis=(3, 5))
-
-    def _mask_hidden(
-        self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
+    def mask_hidden(
+        self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"], stages: int
     ) -> list[Float[Array, "_ S S D"]]:
-        """The last hidden layers of the mask heads up to a stage."""
+        """The last hidden layers of the first mask heads, of the regions of all images.
+
+        Args:
+          boxes: in pixels.
+          stages: how many heads run.
+        """
         pooled = self.pool_both(features, boxes, MASK_SIDE)
         pooled = pooled.reshape(-1, *pooled.shape[2:])
         hidden: list[jax.Array] = []
-        for head in self.mask_heads[: stage + 1]:
+        for head in self.mask_heads[:stages]:
             x = pooled
             if isinstance(head, FlowMaskHead):
                 x = head.join(pooled, hidden[-1])
@@ -328,18 +370,9 @@ def build_cascade(
       dtype: that it computes in.
       track_head: of the network; None: it has none.
     """
-    classes, mask, semantic = (
-        settings.num_classes,
-        settings.mask_head,
-        settings.semantic,
-    )
+    classes, mask, dim = settings.num_classes, settings.mask_head, settings.fpn.dim
     stages = len(settings.stages.iou)
     kinds = (MaskHead, *[FlowMaskHead] * (stages - 1))
-    branch = None
-    if semantic.enabled:
-        count = semantic.classes or classes + 1
-        shape = (semantic.dim, semantic.convs, settings.fpn.dim)
-        branch = SemanticHead(count, *shape, dtype)
     least_side = CONVENTIONS[settings.conventions].least_detection
     return Cascade(
         backbone=backbones.build_backbone(settings.backbone, dtype),
@@ -351,7 +384,7 @@ def build_cascade(
             for _ in range(stages)
         ),
         mask_heads=tuple(kind(classes, mask.dim, mask.convs, dtype) for kind in kinds),
-        semantic_head=branch,
+        semantic_head=semantic_head.build(settings.semantic, classes, dim, dtype),
         num_classes=classes,
         style=backbones.pixel_style(settings.backbone),
         track_head=track_head,

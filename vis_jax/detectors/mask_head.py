@@ -5,6 +5,7 @@ features; masks have twice that side and cover the box of their region.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import MSRA, Conv
@@ -113,3 +114,16 @@ def of_label(
     return jnp.take_along_axis(
         mask_logits, index.reshape(-1, 1, 1, 1), axis=-1
     ).squeeze(-1)
+
+
+def merge_masks(
+    mask_logits: tuple[Float32[Array, "B N H W K"], ...], labels: Int32[Array, "B N"]
+) -> Float32[Array, "B N H W"]:
+    """The mean over several heads of the probabilities of the masks of one class.
+
+    Args:
+      mask_logits: of every head.
+      labels: that class; K, as padding has it, is read as K - 1.
+    """
+    chosen = [jax.nn.sigmoid(jax.vmap(of_label)(x, labels)) for x in mask_logits]
+    return sum(chosen[1:], chosen[0]) / len(chosen)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
 from vis_jax.systems import (
+    cascade,
     condinst,
     iai,
     iai_mask_rcnn,
@@ -87,6 +88,7 @@ def _detector_of_osmn(settings: osmn.Settings) -> Detector:
 
 
 SYSTEMS = {
+    "cascade": SystemEntry(cascade.Settings, cascade.build, cascade.build_detector),
     "condinst": SystemEntry(condinst.Settings, condinst.build, condinst.build_detector),
     "iai": SystemEntry(iai.Settings, iai.build),
     "iai_mask_rcnn": SystemEntry(iai_mask_rcnn.Settings, iai_mask_rcnn.build),
