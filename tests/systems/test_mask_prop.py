@@ -42,8 +42,8 @@ def settings(dtype="float32", **test):
             ),
             test=dict(
                 score=0.0, objects=4, tracks=24, radius=RADIUS, threshold=0.05,
-                clip_length=3, chunk=4, **test,
-            ),
+                clip_length=3, chunk=4,
+            ) | test,
         ),
         "config",
     )  # fmt: skip
@@ -142,3 +142,8 @@ def test_parameters_at_the_published_size():
     extra = {"propagation": 2_310_146, "refinement": 744_065, "track_head": 13_895_680}
     assert {name: counts.pop(name) for name in extra} == extra
     assert sum(counts.values()) == 80_067_959
+
+
+def test_more_objects_than_the_detector_can_find_are_refused():
+    with pytest.raises(ValueError, match=r"test\.objects: expected at most 36"):
+        build(settings(objects=37), untrained)
