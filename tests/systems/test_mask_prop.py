@@ -1,24 +1,28 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.recipes import recipe
 from tests.systems.contract import check_init, check_step, first_batch
 from vis_jax.evaluate.clips import pieces_of
+from vis_jax.params import flatten
 from vis_jax.settings import read_settings
 from vis_jax.systems.mask_prop import build
+from vis_jax.systems.mask_prop_model import build_model
 from vis_jax.systems.mask_prop_settings import Settings
 
 FRAMES, RADIUS = 7, 2
 
 
-def settings(**test):
+def settings(dtype="float32", **test):
     """The least network with all parts; all that it finds is an object."""
     return read_settings(
         Settings,
         dict(
+            compute_dtype=dtype,
             model=dict(
                 num_classes=3,
                 stages=dict(
@@ -38,8 +42,8 @@ def settings(**test):
             ),
             test=dict(
                 score=0.0, objects=4, tracks=24, radius=RADIUS, threshold=0.05,
-                clip_length=3, chunk=4, **test,
-            ),
+                clip_length=3, chunk=4,
+            ) | test,
         ),
         "config",
     )  # fmt: skip
@@ -99,8 +103,40 @@ def test_trackers_link_the_same_objects(propagation, embeds):
 
 
 def test_without_refinement_masks_are_those_of_the_cascade():
+    """And in bfloat16 all that is kept of frames has it."""
     variables, _, clip, _ = checked()
-    system = build(settings(refine=False))
+    system = build(settings("bfloat16", refine=False))
     state = jax.eval_shape(system.start, clip)
-    found = jax.eval_shape(system.step, variables, state, clip)[1]
+    after, found = jax.eval_shape(system.step, variables, state, clip)
     assert found.mask_logits.shape == (FRAMES, 4, 28, 28)
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(
+        lambda x: x.dtype, state
+    )
+    kept = {after.links.masks.dtype, after.views.features.dtype}
+    assert kept == {jnp.dtype("bfloat16")}
+
+
+def test_parameters_at_the_published_size():
+    full = read_settings(
+        Settings,
+        {"model": {"num_classes": 40, "track_head": {"width": 1024}}},
+        "config",
+    )
+    model = build_model(full)
+    image = jax.ShapeDtypeStruct((1, 96, 96, 3), np.float32)
+    size = jax.ShapeDtypeStruct((2,), np.int32)
+    look = functools.partial(model.init, method="look")
+    variables = jax.eval_shape(look, jax.random.key(0), image, size)
+    counts = {}
+    for path, value in flatten(variables["params"]).items():
+        part = path.split("/")[0]
+        counts[part] = counts.get(part, 0) + value.size
+    # The cascade with ResNet-50; its batch norm has statistics beside the parameters.
+    extra = {"propagation": 2_310_146, "refinement": 744_065, "track_head": 13_895_680}
+    assert {name: counts.pop(name) for name in extra} == extra
+    assert sum(counts.values()) == 80_067_959
+
+
+def test_more_objects_than_the_detector_can_find_are_refused():
+    with pytest.raises(ValueError, match=r"test\.objects: expected at most 36"):
+        build(settings(objects=37))

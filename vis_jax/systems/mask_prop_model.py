@@ -21,6 +21,7 @@ from vis_jax.detectors.cascade import (
     FoundObjects,
     build_cascade,
 )
+from vis_jax.detectors.cascade_settings import CANDIDATES
 from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
 from vis_jax.detectors.two_stage import MASK_SIDE, Levels
 from vis_jax.structures import Detections
@@ -103,10 +104,10 @@ def build_model(settings: Settings) -> Model:
     """
     model, test = settings.model, settings.test
     check_classes(model.num_classes)
-    most = model.rpn.proposals * model.num_classes
+    most = min(model.rpn.proposals * model.num_classes, CANDIDATES)
     if test.objects > most:
         raise ValueError(
-            f"test.objects: expected at most model.rpn.proposals x classes, {most}, got"
+            f"test.objects: expected at most {most}, what suppression looks at, got"
             f" {test.objects}"
         )
     dtype = jnp.dtype(settings.compute_dtype)
