@@ -23,7 +23,7 @@ from vis_jax.losses.soft_iou import soft_iou_loss
 from vis_jax.ops.masks import paste_on_level
 from vis_jax.ops.sampling import sample_positives
 from vis_jax.structures import Batch, LossAux
-from vis_jax.systems.cascade import pair_losses
+from vis_jax.systems.cascade_loss import pair_losses
 from vis_jax.systems.mask_prop_model import STRIDE, Model, p3_of
 from vis_jax.systems.mask_prop_settings import LossSettings, Settings
 from vis_jax.systems.system import Loss

@@ -9,7 +9,7 @@ from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.refine import Settings as RefineSettings
 from vis_jax.losses.soft_iou import Normalisation
 from vis_jax.settings import Count, Range, Share, Weight, section
-from vis_jax.systems import cascade, system
+from vis_jax.systems import cascade_loss, system
 from vis_jax.systems.system import Dtype
 from vis_jax.trackers.iou import Settings as IouSettings
 from vis_jax.trackers.mask_track import Settings as MaskTrackSettings
@@ -28,7 +28,7 @@ class ModelSettings(cascade_settings.Settings):
 
 
 @section
-class LossSettings(cascade.LossSettings):
+class LossSettings(cascade_loss.LossSettings):
     """`loss`: the weight of every term, and which masks are carried.
 
     The paper gives no weight of `propagation` and `refinement`.
