@@ -95,6 +95,45 @@ def test_matches_the_definition_cell_by_cell(settings):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_gradients_are_those_of_the_definition():
+    """By central differences in float64, along a direction of each input by itself."""
+    model = _model(dilations=(3, 6, 12))
+    centre, other, masks, valid = _inputs(instances=2, size=(7, 8))
+    inputs = (_random_params(model), centre, other, masks)
+    rng = np.random.default_rng(2)
+    weights = rng.normal(size=masks.shape)
+
+    def ours(params, centre, other, masks):
+        given = (centre, other, masks, jnp.asarray(valid))
+        found = model.apply({"params": params}, *given)
+        return (found * weights.astype(np.float32)).sum()
+
+    def defined(inputs):
+        found = literal.propagate(
+            *inputs, valid, dilations=(3, 6, 12), fuse="relu", norm="group"
+        )
+        return (found * weights).sum()
+
+    gradients = compiled(jax.grad(ours, argnums=(0, 1, 2, 3)))(*inputs)
+    inputs = jax.tree.map(lambda x: x.astype(np.float64), inputs)
+    for number, gradient in enumerate(gradients):
+        along = jax.tree.map(lambda x: rng.normal(size=x.shape), inputs[number])
+        sides = []
+        for step in (1e-5, -1e-5):
+            moved = list(inputs)
+            moved[number] = jax.tree.map(
+                lambda x, d, step=step: x + step * d, inputs[number], along
+            )
+            sides.append(defined(moved))
+        slopes = jax.tree.map(lambda g, d: (g * d).sum(), gradient, along)
+        expected = (sides[0] - sides[1]) / 2e-5
+        assert abs(expected) > 0.01
+        np.testing.assert_allclose(
+            sum(jax.tree.leaves(slopes)), expected, rtol=1e-3, atol=1e-4
+        )
+
+
 def test_size_of_the_branch_of_the_paper():
     shapes = _init(Propagation(Settings(), 256), size=(8, 8))["params"]
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == 2_310_146
@@ -122,6 +161,7 @@ def _direct(params, offsets, centre, other, masks, dilations):
     return jax.nn.softmax(jax.lax.map(one, masks), axis=0)
 
 
+@pytest.mark.slow
 def test_shared_taps_are_the_direct_form_in_value_and_gradient():
     """Property 5, for features, masks and all kernels, those of offsets among them."""
     model = _model()

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.layers.conv import Conv
+from vis_jax.layers.deform import centre_tap
 from vis_jax.layers.norm import GroupNorm, layer_norm
 from vis_jax.settings import Count, Range, section
-from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32, PRNGKeyArray
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 _HE = nn.initializers.he_normal()
 
@@ -94,7 +95,7 @@ class Propagation(nn.Module):
             for d in settings.dilations
         ]
         self.warp_kernels = [
-            self.param(f"warp_{d}", _centre_tap, (3, 3, channels, channels))
+            self.param(f"warp_{d}", centre_tap, (3, 3, channels, channels))
             for d in settings.dilations
         ]
         if settings.fuse == "norm_relu":
@@ -302,9 +303,3 @@ def _dilated(
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-def _centre_tap(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float32[Array, "3 3 C C"]:
-    """The kernel that changes nothing."""
-    del key
-    return jnp.zeros(shape, jnp.float32).at[1, 1].set(jnp.eye(shape[-1]))

@@ -23,6 +23,7 @@ from vis_jax.typing import Array, Bool, Float32
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _DAMPING = 1e-3  # of squared gradients; the unit is the variance of the brightness
+_LEAST_SIDE = 8  # pixels
 # Leaving the frame is better than what differs more; the unit is the same.
 _UNSEEN = 0.25
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -55,25 +56,18 @@ def flow_between(
 
     Args:
       a, b: brightness, in any unit.
-      levels: of the pyramid, each half as large as the one before; 1 is no pyramid. An
-        object has to be some 5 pixels large on the coarsest to be told from what is
-        around it, and the work of the search grows with the square of its pixels.
+      levels: of the pyramid at most, each half as large as the one before, none with
+        less than 8 pixels on a side; 1 is no pyramid. An object has to be some 5 pixels
+        large on the coarsest to be told from what is around it, and the work of the
+        search grows with the square of its pixels.
       warps: how often the flow is improved at each level.
 
     Returns:
       dx, dy; 0 between equal frames.
-
-    Raises:
-      ValueError: if the coarsest level is smaller than 8 pixels.
     """
-    if min(a.shape) < 2 ** (levels + 2):
-        raise ValueError(
-            f"levels: expected 8 pixels or more on the coarsest of {levels} levels, got"
-            f" frames of {a.shape}"
-        )
     a, b = (jnp.stack([a, b]) - a.mean()) / (a.std() + 1e-6)
     pyramid = [(a, b)]
-    for _ in range(levels - 1):
+    while len(pyramid) < levels and min(a.shape) >= 2 * _LEAST_SIDE:
         a, b = _halve(a), _halve(b)
         pyramid.append((a, b))
     flow = _consistent(*pyramid[-1])
