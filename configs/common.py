@@ -175,6 +175,7 @@ _SMALL_HEADS = dict(
 )
 _RCNN = dict(**_SMALL_HEADS, track_head=dict(width=32))
 _SMALL_HAB = dict(stage="res4", dim=16, mlp_dim=32, radius=1, slots=3)
+_SMALL_CASCADE = dict(**_SMALL_HEADS, semantic=dict(dim=16, convs=1), roi_samples=1)
 _SMALL_DETECTIONS = dict(objects=4, tracks=8)
 _SMALL_YOLACT = dict(
     fpn=dict(dim=16),
@@ -197,6 +198,14 @@ _SMALL: dict[str, Mapping] = dict(
         loss=dict(points=64),
         test=dict(clip_length=3, clip_instances=4, clip_tracks=6),
     ),
+    mask_prop=dict(
+        model=dict(
+            **_SMALL_CASCADE,
+            propagation=dict(dim=16, chunk=64),
+            refinement=dict(side=16, dim=8, blocks=1),
+        ),
+        test=dict(objects=4, tracks=12, radius=2),
+    ),
     mask_track_rcnn=dict(model=_RCNN, test=_SMALL_DETECTIONS),
     osmn=dict(
         model=dict(
@@ -206,6 +215,10 @@ _SMALL: dict[str, Mapping] = dict(
                 guide_side=32,
             ),
         ),
+        test=_SMALL_DETECTIONS,
+    ),
+    cascade=dict(
+        model=_SMALL_CASCADE,
         test=_SMALL_DETECTIONS,
     ),
     condinst=dict(

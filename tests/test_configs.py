@@ -182,7 +182,9 @@ def _filled(shapes: dict) -> dict:
 
     def draw(path, x):
         ones = path[-1].key in ("scale", "var")
-        noise = rng.normal(size=x.shape) / np.sqrt(max(x.size / x.shape[-1], 4))
+        noise = rng.normal(size=x.shape) / np.sqrt(
+            max(x.size / (x.shape[-1] if x.shape else 1), 4)
+        )
         return (ones + (not ones) * noise).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)

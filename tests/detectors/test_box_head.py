@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.detectors.box_head import BoxHead, DetectRule, detect
+from vis_jax.detectors.box_head import (
+    BoxHead,
+    DetectRule,
+    SharedBoxHead,
+    detect,
+    detect_shared,
+)
 from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder
 
 REGIONS = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
@@ -63,3 +69,49 @@ def test_head_takes_any_leading_axes():
     assert out.deltas.shape == (2, 5, 3, 4)
     assert out.deltas.dtype == jnp.float32
     assert variables["params"]["fc1"]["kernel"].shape == (7, 7, 4, 8)
+
+
+def random_regions(count=12, classes=3):
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 20, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(4, 20, (count, 2))], axis=1)
+    logits = rng.normal(size=(count, classes + 1)) * 2
+    valid = rng.random(count) < 0.8
+    return logits.astype(np.float32), boxes.astype(np.float32), valid
+
+
+def test_one_box_for_all_classes_is_as_one_box_each():
+    logits, boxes, valid = random_regions()
+    rule = RULE._replace(size=20, iou_threshold=0.3, least_side=6.0)
+    each = compiled(functools.partial(detect, coder=BoxCoder(ROI, UPPER), rule=rule))(
+        logits,
+        np.zeros((len(boxes), 3, 4), np.float32),
+        boxes,
+        valid=valid,
+        image_size=np.array([100, 100]),
+    )
+    shared = functools.partial(detect_shared, rule=rule, candidates=1000)
+    found, probs = compiled(shared)(logits, boxes, valid=valid)
+    assert 5 < each.valid.sum() < 20
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, each)
+    at = found.valid
+    np.testing.assert_array_equal(probs[at, found.labels[at]], found.scores[at])
+    assert not probs[~at].any()
+
+
+def test_only_the_best_candidates_take_part():
+    logits, boxes, valid = random_regions()
+    rule = RULE._replace(size=4, iou_threshold=1.0)
+    shared = functools.partial(detect_shared, rule=rule, candidates=4)
+    found, _ = compiled(shared)(logits, boxes, valid=valid)
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    best = np.sort(scores[valid, :-1].ravel())[::-1][:4]
+    np.testing.assert_allclose(found.scores, best, rtol=1e-5)
+
+
+def test_a_shared_box_head_has_one_box():
+    head = SharedBoxHead(num_classes=3, width=8)
+    pooled = jax.ShapeDtypeStruct((2, 5, 7, 7, 4), jnp.float32)
+    out, variables = jax.eval_shape(head.init_with_output, jax.random.key(0), pooled)
+    assert out.deltas.shape == (2, 5, 1, 4)
+    assert variables["params"]["deltas"]["kernel"].shape == (8, 4)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.detectors.mask_head import MaskHead, Upsample, of_label
+from vis_jax.detectors.mask_head import MaskHead, Upsample, merge_masks, of_label
 
 _of_label = compiled(of_label)
 
@@ -36,3 +36,11 @@ def test_mask_of_the_label():
     np.testing.assert_array_equal(masks.ravel(), [2, 3])
     padding = _of_label(logits, np.array([3, 3]))
     np.testing.assert_array_equal(padding.ravel(), [2, 5])
+
+
+def test_masks_of_several_heads_are_averaged_as_probabilities():
+    logits = [np.full((1, 2, 1, 1, 3), x, np.float32) for x in (0.0, 8.0, -2.0)]
+    logits[1][0, 0, ..., 1] = -8  # another class
+    merged = compiled(merge_masks)(tuple(logits), np.array([[2, 3]]))
+    expected = np.mean([1 / (1 + np.exp(-x)) for x in (0.0, 8.0, -2.0)])
+    np.testing.assert_allclose(merged.ravel(), [expected] * 2, rtol=1e-6)

@@ -143,8 +143,9 @@ def targets_of(model: MaskRCNN, proposals, truth):
     rule = MatchRule(0.5, 0.5, add_best, 2.0, size=size, most_positive=size)
     found = sample_regions(
         KEY,
-        proposals,
+        proposals.boxes,
         truth,
+        valid=proposals.valid,
         num_classes=model.box_head.num_classes,
         coder=model.rules.roi_coder,
         rule=rule,

@@ -62,6 +62,15 @@ def test_regions_match_the_definition():
     np.testing.assert_allclose(losses.boxes, boxes / 5, rtol=1e-5)
 
 
+def test_one_box_for_all_classes_is_that_of_every_class():
+    logits, deltas, targets, labels = region_inputs()
+    valid = np.ones((2, 3), bool)
+    one = deltas[:, :, :1]
+    rest = dict(labels=labels, valid=valid, beta=1.0)
+    ours = run(logits, one, targets, **rest)
+    np.testing.assert_array_equal(ours, run(logits, one.repeat(3, 2), targets, **rest))
+
+
 def test_padding_and_other_classes_have_no_gradient():
     logits, deltas, targets, labels = region_inputs()
     valid = np.array([[True, True, True], [False, True, False]])

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from vis_jax.ops.masks import (
     inside_boxes,
     paste_in_whole_pixels,
     paste_masks,
+    paste_on_level,
     stretch_masks,
 )
 from vis_jax.ops.roi_align import ALIGNED, UNALIGNED
@@ -17,6 +19,7 @@ from vis_jax.ops.roi_align import ALIGNED, UNALIGNED
 crop = compiled(crop_masks, static_argnames=("side", "convention"))
 paste = compiled(paste_masks, static_argnames="size")
 paste_whole = compiled(paste_in_whole_pixels, static_argnames="size")
+paste_level = compiled(paste_on_level, static_argnames=("size", "stride"))
 stretch = compiled(stretch_masks, static_argnames="size")
 
 
@@ -132,3 +135,49 @@ def test_cells_inside_boxes_are_told_by_their_corner():
     expected[0, 0:4, 0:3], expected[1, :, 0:4] = True, True
     expected[2, 0, 0] = True
     np.testing.assert_array_equal(wide, expected)
+
+
+def test_whole_cells_of_a_level_are_filled_exactly():
+    """Property 14: boxes of k x k cells, up to one cell of the level for two of 28."""
+    count = 14
+    sides = 8 * np.arange(1, count + 1, dtype=np.float32)
+    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
+    ours = paste_level(np.ones((count, 28, 28)), boxes, size=(16, 18), stride=8)
+    for k, found in enumerate(ours, start=1):
+        expected = np.zeros((16, 18))
+        expected[:k, :k] = 1
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_edge_through_the_middle_of_a_cell_of_a_level():
+    ones = np.ones((1, 28, 28))
+    box = np.array([[12.0, 8, 32, 24]])  # x1 at the centre of column 1
+    ours = paste_level(ones, box, size=(4, 6), stride=8)[0]
+    expected = np.zeros((4, 6))
+    expected[1:3, 1:4] = [0.5, 1, 1]
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_quadrant_lands_in_its_quadrant_of_a_level():
+    probs = np.zeros((1, 28, 28))
+    probs[0, :14, 14:] = 1  # above right
+    ours = paste_level(probs, np.array([[0.0, 0, 64, 64]]), size=(8, 8), stride=8)[0]
+    expected = np.zeros((8, 8))
+    expected[:4, 4:] = 1
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_cell_of_a_level_is_the_mean_of_its_quarter_points():
+    rng = np.random.default_rng(0)
+    probs = rng.random((2, 28, 28))
+    boxes = np.array([[3.0, 9, 51, 30], [-20, -10, 70, 60]])
+    ours = paste_level(probs, boxes, size=(5, 7), stride=8)
+    for r, v, u in np.ndindex(2, 5, 7):
+        x1, y1, x2, y2 = boxes[r]
+        total = 0.0
+        for y, x in itertools.product((8 * v + 2, 8 * v + 6), (8 * u + 2, 8 * u + 6)):
+            a, b = ((y - y1) / (y2 - y1) * 28 - 0.5, (x - x1) / (x2 - x1) * 28 - 0.5)
+            for i, j in np.ndindex(28, 28):
+                weight = max(1 - abs(a - i), 0) * max(1 - abs(b - j), 0)
+                total += weight * probs[r, i, j]
+        np.testing.assert_allclose(ours[r, v, u], total / 4, atol=1e-5)

@@ -113,14 +113,14 @@ def check_system(
     """
     system, batch = build(config), first_batch(config)
     assert functools.reduce(getattr, system.limit.split("."), config) > 0
-    variables = _check_init(system, batch)
+    variables = check_init(system, batch)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
-    clip, predictions = _check_step(system, variables, batch)
+    clip, predictions = check_step(system, variables, batch)
     return Checked(system, variables, batch, clip, predictions, loss_and_gradient)
 
 
-def _check_init(system: System, batch: Batch) -> dict:
+def check_init(system: System, batch: Batch) -> dict:
     """Parameters are finite float32 and depend on the key alone.
 
     Returns them with noise, as a value that starts at zero can hide a gradient.
@@ -208,7 +208,7 @@ def with_junk(batch: Batch) -> Batch:
     )
 
 
-def _check_step(system, variables, batch) -> tuple[Clip, Predictions]:
+def check_step(system, variables, batch) -> tuple[Clip, Predictions]:
     """Predictions that frames added as padding do not change."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
 
@@ -266,7 +266,7 @@ def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
 
 
 def _check_masks(found: Predictions, clip: Clip) -> None:
-    """Masks cover the canvas with square pixels, or boxes inside the content."""
+    """Masks cover the canvas with square pixels, or boxes that reach the content."""
     height, width = found.mask_logits.shape[2:]
     if found.mask_boxes is None:
         assert height * clip.images.shape[2] == width * clip.images.shape[1]
@@ -274,6 +274,6 @@ def _check_masks(found: Predictions, clip: Clip) -> None:
     boxes = found.mask_boxes
     assert (boxes.shape, boxes.dtype) == ((*found.slots.shape, 4), np.float32)
     boxes = boxes[found.slots >= 0]
-    assert (boxes >= 0).all()
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
-    assert (boxes[..., 2:] <= np.asarray(clip.size)[::-1]).all()
+    assert (boxes[..., 2:] >= 0).all()
+    assert (boxes[..., :2] <= np.asarray(clip.size)[::-1]).all()

@@ -23,9 +23,9 @@ from vis_jax.systems.mask_track_rcnn import (
     build,
     build_model,
     draw_pair,
-    track_loss,
 )
 from vis_jax.systems.system import Window
+from vis_jax.systems.track_pairs import region_track_loss
 
 
 def _config(changes=None):
@@ -141,7 +141,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
     reference = jnp.array([[[1.0, 0], [9, 9]]])
     # Logits 0 = none and 1, 3, 2 = object 0, which is wanted but for the last region.
     losses = np.log1p(np.exp([-1.0, -3.0, 2.0]))
-    loss = jax.jit(track_loss, static_argnames="least")
+    loss = jax.jit(region_track_loss, static_argnames="least")
     for least, counted in ((0.5, [0, 1, 2]), (0.7, [0, 2])):  # IoU 1, 0.6, 0.9
         ours = loss(embeds, reference, positives, pair, least=least)
         np.testing.assert_allclose(ours, losses[counted].mean(), rtol=1e-5)

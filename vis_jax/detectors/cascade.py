@@ -37,6 +37,7 @@ from vis_jax.detectors.two_stage import (
 )
 from vis_jax.ops.box_coder import decode
 from vis_jax.ops.boxes import clip_boxes
+from vis_jax.ops.roi_align import dense_roi_align
 from vis_jax.structures import Appearance, Detections
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
@@ -98,7 +99,14 @@ class Cascade(TwoStage):
         Args:
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
         """
-        levels = self.levels(self.backbone(images, train))
+        return self.read(self.pyramid(images, train))
+
+    def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """Levels 'p2' .. 'p6' of normalised images; see `features`."""
+        return self.levels(self.backbone(images, train))
+
+    def read(self, levels: Levels) -> CascadeFeatures:
+        """What the heads read of images whose pyramid is there."""
         if self.semantic_head is None:
             return CascadeFeatures(levels, None, None)
         logits, embedding = self.semantic_head(levels)
@@ -311,11 +319,15 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         side: int,
     ) -> Float[Array, "B R S S D"]:
-        """Features of the semantic branch alone, see `semantic_head.pool`."""
+        """Features of the semantic branch alone.
+
+        As in the source, `MASK_SIDE` cells are read; fewer are means of these.
+        """
         one = functools.partial(
-            semantic_head.pool,
-            read=MASK_SIDE,
-            side=side,
+            dense_roi_align,
+            scale=1 / semantic_head.STRIDE,
+            size=(side, side),
+            parts=MASK_SIDE // side,
             samples=self.rules.roi_samples,
             convention=self.rules.roi_convention,
         )

@@ -11,7 +11,7 @@ from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.roi_align import Adaptive, Convention
 from vis_jax.settings import Natural, OneOf, Range, Share, Weight, section
 
-_CANDIDATES = 1000  # most pairs of a box and a class that suppression looks at
+CANDIDATES = 1000  # most pairs of a box and a class that suppression looks at
 
 _Positive = Annotated[float, Range(above=0)]
 
@@ -93,5 +93,5 @@ def build_rules(settings: Settings, detections: DetectRule) -> CascadeRules:
             for centre, side in zip(stages.centre_std, stages.side_std, strict=True)
         ),
         detections=detections,
-        candidates=_CANDIDATES,
+        candidates=CANDIDATES,
     )

@@ -31,6 +31,7 @@ class Pair(NamedTuple):
     masks: Bool[Array, "B M H W"]  # of the key frames
     reference_boxes: Float32[Array, "B M 4"]
     reference_present: Bool[Array, "B M"]
+    reference_masks: Bool[Array, "B M H W"]
 
 
 def draw_roles(rng: PRNGKeyArray, frame_valid: Bool[Array, "B T"]) -> Roles:
@@ -67,4 +68,5 @@ def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
         masks=batch.masks[rows, :, key],
         reference_boxes=batch.boxes[rows, :, other],
         reference_present=present[rows, :, other],
+        reference_masks=batch.masks[rows, :, other],
     )

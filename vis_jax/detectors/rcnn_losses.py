@@ -20,7 +20,7 @@ from vis_jax.detectors.rcnn_targets import (
     anchor_targets,
     region_targets,
 )
-from vis_jax.detectors.rpn import Proposals, RPNOutput
+from vis_jax.detectors.rpn import RPNOutput
 from vis_jax.losses.rcnn import RCNNLosses, mask_loss, proposal_losses
 from vis_jax.ops.anchors import inside
 from vis_jax.ops.box_coder import BoxCoder
@@ -81,9 +81,10 @@ def rpn_losses(
 
 def sample_regions(
     rng: PRNGKeyArray,
-    proposals: Proposals,
+    boxes: Float32[Array, "B R 4"],
     truth: Truth,
     *,
+    valid: Bool[Array, "B R"],
     num_classes: int,
     coder: BoxCoder,
     rule: MatchRule,
@@ -101,8 +102,8 @@ def sample_regions(
     ) -> SampledRegions:
         return one(key, boxes, truth, valid=valid)
 
-    keys = jax.random.split(rng, len(proposals.valid))
-    return jax.vmap(sample)(keys, proposals.boxes, proposals.valid, truth)
+    keys = jax.random.split(rng, len(valid))
+    return jax.vmap(sample)(keys, boxes, valid, truth)
 
 
 def positives_of(regions: RegionTargets, rule: MatchRule) -> RegionTargets:

@@ -85,6 +85,7 @@ class SampledRegions(NamedTuple):
 
     targets: RegionTargets
     left_out: Int32[Array, "*lead"]  # positive regions beyond `MatchRule.most_positive`
+    is_truth: Bool[Array, "*lead S"]  # true boxes themselves
 
 
 def anchor_targets(
@@ -171,7 +172,8 @@ def region_targets(
         valid=sampled.valid,
     )
     left_out = matching.positive.sum() - sampled.positive.sum()
-    return SampledRegions(targets, left_out.astype(jnp.int32))
+    is_truth = sampled.valid & (sampled.chosen < len(truth.valid))
+    return SampledRegions(targets, left_out.astype(jnp.int32), is_truth)
 
 
 def _match(

@@ -91,3 +91,13 @@ def _direction_bias(heads: int, levels: int, points: int) -> Callable[..., Array
         return jnp.asarray(bias, dtype).reshape(shape)
 
     return init
+
+
+def centre_tap(
+    key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "k k C C"]:
+    """Initialises the kernel of a convolution so that it changes nothing."""
+    del key
+    middle = shape[0] // 2
+    eye = jnp.eye(shape[-1], dtype=dtype)
+    return jnp.zeros(tuple(shape), dtype).at[middle, middle].set(eye)

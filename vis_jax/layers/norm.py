@@ -27,12 +27,18 @@ class LayerNorm(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        y = x.astype(jnp.float32)
-        y = y - y.mean(axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + _EPSILON)
-        ones = (1,) * (x.ndim - 1)
-        y = y * scale.reshape(*ones, -1) + bias.reshape(*ones, -1)
-        return y.astype(self.dtype)
+        return layer_norm(x, scale, bias).astype(self.dtype)
+
+
+def layer_norm(
+    x: Float[Array, "*lead C"], scale: Float32[Array, "C"], bias: Float32[Array, "C"]
+) -> Float32[Array, "*lead C"]:
+    """`LayerNorm` with parameters at hand."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + _EPSILON)
+    ones = (1,) * (x.ndim - 1)
+    return y * scale.reshape(*ones, -1) + bias.reshape(*ones, -1)
 
 
 class FrozenBatchNorm(nn.Module):

@@ -62,7 +62,7 @@ def proposal_losses(
 
 def region_losses(
     class_logits: Float32[Array, "*lead S K1"],
-    deltas: Float32[Array, "*lead S K 4"],
+    deltas: Float32[Array, "*lead S _ 4"],
     targets: Float32[Array, "*lead S 4"],
     *,
     labels: Int32[Array, "*lead S"],
@@ -73,7 +73,8 @@ def region_losses(
 
     Args:
       class_logits: the last class is background.
-      deltas: for each class; only those of the label count.
+      deltas: for each class, of which only those of the label count; or of one box that
+        all classes share.
       targets: deltas from a region to its truth; read where the label is a class.
       labels: 0 .. K, K = background.
       valid: False marks padding.
@@ -83,11 +84,10 @@ def region_losses(
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(
         class_logits, labels
     )
-    classes = deltas.shape[-2]
-    index = jnp.minimum(labels, classes - 1)[..., None, None]
+    index = jnp.minimum(labels, deltas.shape[-2] - 1)[..., None, None]
     chosen = jnp.take_along_axis(deltas, index, axis=-2).squeeze(-2)
     count = jnp.maximum(valid.sum(), 1).astype(jnp.float32)
-    found = valid & (labels < classes)
+    found = valid & (labels < class_logits.shape[-1] - 1)
     return RCNNLosses(
         _sum_where(losses, valid) / count,
         _sum_where(smooth_l1(chosen, targets, beta), found) / count,

@@ -158,6 +158,39 @@ def _paste_weights(
     return jnp.where(extent[..., None] > 0, near, 0.0)
 
 
+def paste_on_level(
+    probs: Float32[Array, "R h w"],
+    boxes: Float32[Array, "R 4"],
+    *,
+    size: tuple[int, int],
+    stride: int,
+) -> Float32[Array, "R _ _"]:
+    """Probabilities over boxes on a feature map: `paste_masks` at its stride.
+
+    A cell is the mean of readings at its four quarter points, 1/4 and 3/4 along each
+    axis: at its centre alone, masks of small boxes would be read too coarsely. Values
+    stay soft, and gradients flow to `probs`. For MaskProp, which does not say how masks
+    get to the resolution of features.
+
+    Args:
+      probs: of cells that cover a box.
+      boxes: in pixels of the image.
+      size: height and width of the feature map.
+      stride: pixels of a cell.
+    """
+    # Quarter points are the pixel centres of a map that is twice as fine.
+    fine = boxes / (stride / 2)
+
+    def along(axis: int, length: int, cells: int) -> Float32[Array, "R L S"]:
+        low, high = fine[:, axis], fine[:, axis + 2]
+        weights = _paste_weights(low, high, 2 * length, cells)
+        return weights.reshape(-1, length, 2, cells).mean(axis=2)
+
+    rows = along(1, size[0], probs.shape[1])
+    columns = along(0, size[1], probs.shape[2])
+    return jnp.einsum("ryi,rij,rxj->ryx", rows, probs, columns)
+
+
 def paste_in_whole_pixels(
     probs: Float32[Array, "R h w"],
     boxes: Float32[Array, "R 4"],

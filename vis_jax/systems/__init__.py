@@ -5,10 +5,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vis_jax.settings import fields_of
 from vis_jax.systems import (
+    cascade,
     condinst,
     iai,
     iai_mask_rcnn,
     ifr,
+    mask_prop,
     mask_track_rcnn,
     osmn,
     rgnn_vis,
@@ -87,10 +89,12 @@ def _detector_of_osmn(settings: osmn.Settings) -> Detector:
 
 
 SYSTEMS = {
+    "cascade": SystemEntry(cascade.Settings, cascade.build, cascade.build_detector),
     "condinst": SystemEntry(condinst.Settings, condinst.build, condinst.build_detector),
     "iai": SystemEntry(iai.Settings, iai.build),
     "iai_mask_rcnn": SystemEntry(iai_mask_rcnn.Settings, iai_mask_rcnn.build),
     "ifr": SystemEntry(ifr.Settings, ifr.build),
+    "mask_prop": SystemEntry(mask_prop.Settings, mask_prop.build),
     "mask_track_rcnn": SystemEntry(
         mask_track_rcnn.Settings, mask_track_rcnn.build, mask_track_rcnn.build_detector
     ),

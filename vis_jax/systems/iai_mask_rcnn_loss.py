@@ -87,10 +87,11 @@ def _region_terms(
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
     """The losses of regions, and how many positives found no place among them."""
     objects = frame.objects
-    regions, left_out = sample_regions(
+    regions, left_out, _ = sample_regions(
         rng,
-        proposals,
+        proposals.boxes,
         Truth(objects.boxes, objects.labels, objects.valid),
+        valid=proposals.valid,
         num_classes=model.box_head.num_classes,
         coder=model.rules.roi_coder,
         rule=rules.regions,

@@ -40,9 +40,7 @@ from vis_jax.detectors.rcnn_losses import (
 )
 from vis_jax.detectors.rcnn_targets import RegionTargets
 from vis_jax.detectors.rpn import RPN
-from vis_jax.losses import identity
 from vis_jax.losses.rcnn import region_losses
-from vis_jax.ops.boxes import box_iou
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
@@ -51,6 +49,7 @@ from vis_jax.systems.detect_then_track import (
     TestSettings,
 )
 from vis_jax.systems.system import Dtype, System, check_classes
+from vis_jax.systems.track_pairs import region_track_loss
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
 
@@ -222,10 +221,11 @@ def _losses(
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
     )
-    regions, left_out = sample_regions(
+    regions, left_out, _ = sample_regions(
         roi_rng,
-        proposals,
+        proposals.boxes,
         pair.truth,
+        valid=proposals.valid,
         num_classes=model.num_classes,
         coder=model.rules.roi_coder,
         rule=rules.regions,
@@ -252,7 +252,7 @@ def _head_losses(
       levels: of all frames of the pairs.
       regions: sampled.
       pair, rules: the frames with their objects, and which regions train.
-      least: see `track_loss`.
+      least: see `region_track_loss`.
     """
     count = len(regions.boxes)
     features = tuple(x[:count] for x in levels)
@@ -274,7 +274,7 @@ def _head_losses(
         "box_class": heads.classes,
         "box": heads.boxes,
         "mask": mask_losses(mask_logits, positives, pair.masks),
-        "track": track_loss(
+        "track": region_track_loss(
             apply(Model.embed, pooled[:, : rules.regions.most_positive]),
             apply(Model.embed, reference),
             positives,
@@ -282,31 +282,6 @@ def _head_losses(
             least=least,
         ),
     }
-
-
-def track_loss(
-    embeds: Float32[Array, "B S E"],
-    reference: Float32[Array, "B M E"],
-    positives: RegionTargets,
-    pair: Pair,
-    *,
-    least: float,
-) -> Float32[Array, ""]:
-    """Which object of the reference frame each positive region is; Eq. 2.
-
-    Args:
-      least: IoU with its truth from which a region counts.
-    """
-    own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
-    pairs = (positives.boxes[:, :, None], own[:, :, None])
-    overlap = jax.vmap(jax.vmap(box_iou))(*pairs)[..., 0, 0]
-    return identity.track_loss(
-        embeds,
-        reference,
-        positives.truth,
-        counted=positives.positive & positives.valid & (overlap >= least),
-        present=pair.reference_present,
-    )
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

@@ -5,7 +5,8 @@ has features of frames and a function that embeds boxes in them; it need not hav
 proposals. What the head learns to recognise are the true boxes of the key frame, which
 are also among the proposals of MaskTrack R-CNN, and the objects that the detector finds
 there, as at test time. Letters: B clips, T frames, I = B T images, M true objects, N
-objects found in a frame, R = N + M regions, E numbers of an embedding.
+objects found in a frame, R = N + M regions, S sampled regions, E numbers of an
+embedding.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from vis_jax.detectors.frame_pair import Roles, frames_at
+from vis_jax.detectors.frame_pair import Pair, Roles, frames_at
+from vis_jax.detectors.rcnn_targets import RegionTargets
 from vis_jax.losses.identity import track_loss
 from vis_jax.ops.boxes import box_iou
 from vis_jax.structures import Batch
@@ -115,4 +117,35 @@ def pair_loss(
         regions.truth,
         counted=regions.counted,
         present=there,
+    )
+
+
+def region_track_loss(
+    embeds: Float32[Array, "B S E"],
+    reference: Float32[Array, "B M E"],
+    positives: RegionTargets,
+    pair: Pair,
+    *,
+    least: float,
+) -> Float32[Array, ""]:
+    """Which object of the reference frame each positive region is; Eq. 2.
+
+    For detectors with proposals, whose samples are matched with the truth already.
+
+    Args:
+      embeds: of the regions.
+      reference: of the true boxes of the reference frame.
+      positives: regions of the key frame that may be positive.
+      pair: the frames.
+      least: IoU with its truth from which a region counts.
+    """
+    own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
+    pairs = (positives.boxes[:, :, None], own[:, :, None])
+    overlap = jax.vmap(jax.vmap(box_iou))(*pairs)[..., 0, 0]
+    return track_loss(
+        embeds,
+        reference,
+        positives.truth,
+        counted=positives.positive & positives.valid & (overlap >= least),
+        present=pair.reference_present,
     )

@@ -1,0 +1,53 @@
+"""MaskProp with a ResNet or ResNeXt. Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/mask_prop.py:backbone=x101,deform \\
+           --workdir runs/mask_prop --config.data.root=/data/ytvis2019 \\
+           --config.init_from=weights/coco_htc_x101_dcn
+Smoke: the same with --config configs/mask_prop.py:debug (any CPU)
+
+`backbone`, `deform` and `dataset` as for configs/cascade.py, whose schedule this is,
+and from whose run or converted weights it starts: what carries and refines masks is
+new. With `track` the head of MaskTrack R-CNN trains beside, so that one model serves
+the rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head.
+OpenImages, as a folder in the layout of COCO, joins as stills (docs/data.md). The files
+mask_prop_r50.py, mask_prop_r101.py and mask_prop_x101.py are short for these.
+
+Rows of the paper, each on one trained model, but for Table 4:
+  Table 3  test.propagation
+  Table 4  backbone; the paper's X-101 is deformable in the text, not in the table
+  Fig. 6   test.radius, T: clips of 2 T + 1 frames
+  5.2      test.refine=False
+
+Deviations: see configs/cascade.py. Training frames lie at most 25 frames of the data
+set apart, which has every fifth frame of its videos; if the paper means frames of the
+videos: --config.data.frame_range=5.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cascade, common
+
+# What a cascade does not have.
+NEW = ("(propagation|refinement)/.*",)
+
+
+def carry_masks(config: ConfigDict) -> None:
+    """Makes a recipe of a cascade on pairs of frames one of MaskProp."""
+    config.system = "mask_prop"
+    if "tracker" in config.test:
+        del config.test["tracker"]
+    config.init_fresh = NEW
+
+
+def full_size(options: ConfigDict) -> ConfigDict:
+    """The config at its published size, on pairs of frames."""
+    options.frames = options.frames or 2
+    config = cascade.full_size(options)
+    carry_masks(config)
+    return config
+
+
+recipe = common.recipes(
+    full_size, backbone="r50", deform=False, dataset="ytvis2019", track=False, frames=0
+)
+get_config = recipe()

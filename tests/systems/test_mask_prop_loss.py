@@ -1,0 +1,225 @@
+"""The terms that MaskProp adds, against loops over objects, frames and cells."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compiled import compiled
+from vis_jax.association import propagation
+from vis_jax.detectors import refine
+from vis_jax.detectors.cascade import CascadeFeatures
+from vis_jax.detectors.frame_pair import Pair
+from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.systems.mask_prop_loss import carried_masks, extra_terms, on_level
+from vis_jax.systems.mask_prop_settings import LossSettings
+
+HEIGHT, WIDTH, CHANNELS, OBJECTS = 48, 64, 8, 3
+CANVAS = (HEIGHT, WIDTH)
+BRANCH = propagation.Propagation(
+    propagation.Settings(dim=8, dilations=(1, 2), chunk=16), CHANNELS
+)
+PATCH = refine.Settings(side=16, dim=8, blocks=1)
+NET = refine.Refine(PATCH)
+
+
+def _pair(rng) -> Pair:
+    """Two pairs: three objects, of which one leaves; and none."""
+    masks = np.zeros((2, 2, OBJECTS, *CANVAS), bool)  # key frames, then the others
+    boxes = np.zeros((2, 2, OBJECTS, 4), np.float32)
+    places = [(0, 4, 6, 20, 30), (1, 24, 30, 44, 60), (2, 2, 40, 18, 58)]
+    for number, top, left, bottom, right in places:
+        for frame in range(2):
+            if frame and number == 2:
+                continue
+            step = 3 * frame
+            inside = (slice(top + step, bottom + step), slice(left, right))
+            masks[frame, 0, number][inside] = True
+            boxes[frame, 0, number] = (left, top + step, right, bottom + step)
+    present = masks.any(axis=(-2, -1))
+    images = rng.normal(size=(4, *CANVAS, 3)).astype(np.float32)
+    labels = np.array([[0, 1, 0], [0, 0, 0]], np.int32)
+    return Pair(
+        images=images,
+        truth=Truth(boxes[0], labels, present[0]),
+        masks=masks[0],
+        reference_boxes=boxes[1],
+        reference_present=present[1],
+        reference_masks=masks[1],
+    )
+
+
+@functools.cache
+def _case():
+    """Parameters, the pairs and features of both frames."""
+    rng = np.random.default_rng(0)
+    levels = tuple(
+        rng.normal(size=(2, HEIGHT // s, WIDTH // s, CHANNELS)).astype(np.float32)
+        for s in (4, 8, 16)
+    )
+    features = CascadeFeatures(levels, None, None)
+    other = rng.normal(size=levels[1].shape).astype(np.float32)
+    valid = np.ones(1, bool)
+    one = np.zeros((1, *levels[1].shape[1:3]), np.float32)
+    keys = jax.random.split(jax.random.key(0))
+    found = jax.device_get(
+        (
+            jax.jit(BRANCH.init)(keys[0], levels[1][0], other[0], one, valid),
+            jax.jit(NET.init)(keys[1], np.zeros((16, 16, 4), np.float32)),
+        )
+    )
+    # Not as they begin, where offsets and what is refined are zero.
+    noisy = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), found
+    )
+    return dict(zip(("branch", "net"), noisy, strict=True)), _pair(rng), features, other
+
+
+def _apply(variables):
+    """The network: masks by the mask heads are a fixed function of the features."""
+
+    def apply(method, /, *inputs):
+        if method == "mask_probs":
+            features, boxes, labels = inputs
+            grid = jnp.linspace(-2.0, 2.0, 28)
+            disk = 4 - grid[:, None] ** 2 - grid[None] ** 2
+            level = features.levels[1].mean() * variables["heads"]
+            logits = jnp.broadcast_to(disk, (*boxes.shape[:2], 28, 28)) + level
+            by_label = labels[..., None, None].astype(jnp.float32)
+            return jax.nn.sigmoid(logits + by_label)
+        if method == "refine_patch":
+            return NET.apply(variables["net"], *inputs)
+        return BRANCH.apply(variables["branch"], *inputs, method=method)
+
+    return apply
+
+
+def _terms(variables, features, other, pair, *, settings):
+    """The propagation loss, and all terms."""
+    found = extra_terms(
+        jax.random.key(1),
+        _apply(variables),
+        settings,
+        pair,
+        features=features,
+        other=other,
+        sizes=jnp.array([CANVAS] * 2, jnp.int32),
+        refinement=PATCH,
+    )
+    return found["propagation"], found
+
+
+def _run(transform=lambda function: function, **changes):
+    variables, pair, features, other = _case()
+    variables = variables | {"heads": np.float32(0.3)}
+    function = functools.partial(_terms, settings=LossSettings(**changes))
+    return compiled(transform(function))(variables, features, other, pair)
+
+
+@functools.cache
+def _gradients(**changes):
+    """Of the propagation loss, by variables and by the features of both frames."""
+    return _run(
+        functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True), **changes
+    )[0]
+
+
+@functools.cache
+def _carried(**changes):
+    variables, pair, features, _ = _case()
+
+    def run(variables, features, pair):
+        return carried_masks(
+            jax.random.split(jax.random.key(1))[0],
+            _apply(variables | {"heads": np.float32(0.3)}),
+            LossSettings(**changes),
+            pair,
+            features,
+            jnp.array([CANVAS] * 2, jnp.int32),
+        )
+
+    return compiled(run)(variables, features, pair)
+
+
+_branch = compiled(BRANCH.apply)
+
+
+def _literal(own_frame=True, epsilon=1.0, normalisation="mean", **changes):
+    """Eq. 2 and 3 in loops."""
+    variables, pair, features, other = _case()
+    carried = _carried(**changes)
+    total = 0.0
+    for clip in range(2):
+        valid = pair.truth.valid[clip]
+        key = features.levels[1][clip]
+        frames = [(key, pair.masks[clip])] if own_frame else []
+        frames.append((other[clip], pair.reference_masks[clip]))
+        loss = 0.0
+        for values, masks in frames:
+            found = _branch(
+                variables["branch"], key, values, carried.masks[clip], valid
+            )
+            for number in np.flatnonzero(valid):
+                wanted = masks[number].reshape(6, 8, 8, 8).mean(axis=(1, 3))
+                both = (found[number] * wanted).sum()
+                either = found[number].sum() + wanted.sum() - both
+                loss += 1 - (both + epsilon) / (either + epsilon)
+        count = valid.sum() if normalisation == "mean" else 1
+        total += loss / max(count, 1)
+    return total / 2
+
+
+def test_masks_on_the_level_are_the_shares_of_cells():
+    masks = np.zeros((1, 1, 16, 24), bool)
+    masks[0, 0, 4:12, 8:14] = True
+    np.testing.assert_array_equal(
+        compiled(on_level)(masks)[0, 0], [[0, 0.375, 0], [0, 0.375, 0]]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"own_frame": False, "epsilon": 0.25, "normalisation": "sum"}],
+)
+def test_the_propagation_loss_is_eq_2_of_both_frames(changes):
+    found, _ = _run(**changes)
+    np.testing.assert_allclose(found, _literal(**changes), rtol=1e-4)
+
+
+def test_masks_are_the_true_ones_or_those_of_the_heads_on_moved_boxes():
+    _, pair, _, _ = _case()
+    true, found = _carried(true_masks=1.0), _carried(true_masks=0.0)
+    np.testing.assert_array_equal(true.masks, true.truth)
+    assert np.abs(found.masks - found.truth)[0].max() > 0.1
+    mixed = _carried(true_masks=0.5).masks
+    which = [
+        [np.array_equal(mixed[0, n], x.masks[0, n]) for x in (true, found)]
+        for n in range(OBJECTS)
+    ]
+    assert all(sum(row) == 1 for row in which)
+    assert {row[0] for row in which} == {True, False}
+    moved = np.abs(found.boxes - pair.truth.boxes)[0]
+    assert (moved > 0).all() and moved.max() < 3
+
+
+def test_mask_heads_learn_by_what_is_carried_only_if_asked():
+    assert _gradients()[0]["heads"] == 0
+    assert _gradients(mask_gradient=True)[0]["heads"] != 0
+
+
+def test_gradients_reach_the_branch_and_the_features_of_both_frames():
+    variables, features, other = _gradients()
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(variables["branch"]))
+    # The second pair has no objects.
+    for level in (features.levels[1], other):
+        assert np.abs(level[0]).max() > 0
+        assert not level[1].any()
+
+
+def test_some_objects_train_the_refinement():
+    """Here all three of the first pair, or one of them; the second pair has none."""
+    all_of_them, one = (_run(refined=count)[1]["refinement"] for count in (3, 1))
+    assert 0 < all_of_them < 0.5 and 0 < one < 0.5
+    assert one != pytest.approx(all_of_them, rel=1e-3)

@@ -1,0 +1,145 @@
+"""Hybrid Task Cascade on videos: objects of single frames, which a tracker links.
+
+Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019. With the track
+head of MaskTrack R-CNN, which pairs of frames train, it is the "MaskTrack R-CNN*" of
+Bertasius and Torresani, "Classifying, segmenting, and tracking object instances in
+video with mask propagation", CVPR 2020, tables 2 and 3. Letters: B clips, R regions, E
+numbers of an embedding.
+"""
+
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.track_head import OptionalSettings as TrackHeadSettings
+from vis_jax.association.track_head import TrackHead
+from vis_jax.detectors import cascade_settings
+from vis_jax.detectors.box_head import DetectRule
+from vis_jax.detectors.cascade import Cascade, build_cascade
+from vis_jax.detectors.cascade_losses import (
+    train_rules,
+)
+from vis_jax.detectors.frame_pair import draw_pair
+from vis_jax.detectors.two_stage import MASK_SIDE
+from vis_jax.settings import OneOf, section
+from vis_jax.structures import Batch, LossAux
+from vis_jax.systems import detect_then_track
+from vis_jax.systems.cascade_loss import LossSettings, pair_losses
+from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.system import Dtype, System, check_classes
+from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
+from vis_jax.trackers import TRACKERS
+from vis_jax.typing import Array, Float32, PRNGKeyArray
+
+
+@section
+class ModelSettings(cascade_settings.Settings):
+    """`model`."""
+
+    track_head: TrackHeadSettings = TrackHeadSettings()
+
+
+@section
+class TestSettings(detect_then_track.TestSettings):
+    """`test`."""
+
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
+
+
+@section
+class Settings:
+    """All that this system reads of a config."""
+
+    compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    test: TestSettings = TestSettings()
+
+
+def build(settings: Settings) -> System:
+    """The system.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    model = build_model(settings)
+    rules, weights = train_rules(settings.model), vars(settings.loss)
+    least = settings.model.track_head.positive
+
+    def loss(
+        variables: dict, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Float32[Array, ""], LossAux]:
+        pair_rng, rng = jax.random.split(rng)
+        pair = draw_pair(pair_rng, batch, style=model.style)
+        aux = pair_losses(
+            rng,
+            model,
+            variables,
+            pair,
+            batch.sizes,
+            rules=rules,
+            least=least,
+            both=False,
+        ).aux
+        terms = {name: weights[name] * value for name, value in aux.terms.items()}
+        total = sum(terms.values(), start=jnp.float32(0.0))
+        return total, aux._replace(terms=terms)
+
+    detector = _detector(model, settings)
+    return make_system(detector, loss, settings.test, settings.model.num_classes)
+
+
+def build_detector(settings: Settings) -> Detector:
+    """What finds the objects, without a tracker."""
+    return _detector(build_model(settings), settings)
+
+
+def build_model(settings: Settings) -> Cascade:
+    """The network.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    _check(settings)
+    model, test = settings.model, settings.test
+    dtype = jnp.dtype(settings.compute_dtype)
+    width = model.track_head.width
+    return build_cascade(
+        model,
+        DetectRule(test.score, test.nms, 0.0, test.objects),
+        dtype,
+        TrackHead(width, dtype) if width else None,
+    )
+
+
+def _check(settings: Settings) -> None:
+    """Raises ValueError unless objects and semantic classes can be as many as asked."""
+    model, test = settings.model, settings.test
+    classes = model.num_classes
+    check_classes(classes)
+    most = min(model.rpn.proposals * classes, cascade_settings.CANDIDATES)
+    if test.objects > most:
+        raise ValueError(
+            f"test.objects: expected at most {most}, what suppression looks at, got"
+            f" {test.objects}"
+        )
+    semantic = model.semantic
+    trained = semantic.enabled and settings.loss.semantic > 0
+    if trained and semantic.classes not in (0, classes + 1):
+        raise ValueError(
+            f"model.semantic.classes: expected 0 or {classes + 1}, the classes and the"
+            f" background, to be trained (loss.semantic), got {semantic.classes}"
+        )
+
+
+def _detector(model: Cascade, settings: Settings) -> Detector:
+    """What finds objects, as functions of variables."""
+    shapes = Shapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=settings.model.track_head.width,
+        looks=settings.model.box_head.width,
+        mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
+    )
+    return make_detector(model, shapes, model.style)

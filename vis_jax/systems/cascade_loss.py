@@ -1,0 +1,91 @@
+"""What a Hybrid Task Cascade learns from pairs of frames, for all systems on it.
+
+Letters: B clips, R regions, E numbers of an embedding.
+"""
+
+from typing import NamedTuple, cast
+
+from vis_jax.detectors.cascade import Cascade, CascadeFeatures
+from vis_jax.detectors.cascade_losses import TrainRules, TrueObjects, detector_losses
+from vis_jax.detectors.frame_pair import Pair
+from vis_jax.detectors.two_stage import BOX_SIDE, Levels
+from vis_jax.settings import Weight, section
+from vis_jax.structures import LossAux
+from vis_jax.systems.track_pairs import region_track_loss
+from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray
+
+
+@section
+class LossSettings:
+    """`loss`: the weight of every term; `model.stages.weight` has those of stages."""
+
+    rpn_class: Weight = 1.0  # is an anchor an object
+    rpn_box: Weight = 1.0  # where it is
+    box_class: Weight = 1.0  # which class a region has
+    box: Weight = 1.0  # where it is
+    mask: Weight = 1.0  # which pixels it has
+    semantic: Weight = 0.1  # what a cell shows, if there is a semantic branch
+    track: Weight = 1.0  # which object of another frame a region is, if there is a head
+
+
+class PairLosses(NamedTuple):
+    """Losses of pairs of frames, and what they were read from."""
+
+    aux: LossAux  # terms not weighted
+    key: CascadeFeatures  # of the key frames
+    other: Levels  # of the other frames; () if no one asked for them
+
+
+def pair_losses(
+    rng: PRNGKeyArray,
+    model: Cascade,
+    variables: dict,
+    pair: Pair,
+    sizes: Int32[Array, "B 2"],
+    *,
+    rules: TrainRules,
+    least: float,
+    both: bool,
+) -> PairLosses:
+    """Every term of the loss, and what else comes with it.
+
+    Args:
+      rng: key of the choice of anchors and regions.
+      model, variables: the network.
+      pair: the key frames train the detector, both the track head, if there is one.
+      sizes: height and width of each frame's content in pixels.
+      rules: what is trained on.
+      least: IoU with the truth from which a region trains the track head.
+      both: whether the other frames are read without a track head, too.
+    """
+    count, tracked = len(sizes), model.track_head is not None
+    images = pair.images if tracked or both else pair.images[:count]
+    found, updates = model.apply(
+        variables, images, True, method=Cascade.pyramid, mutable=["batch_stats"]
+    )
+    levels = cast(Levels, found)
+    bound = model.bind(variables)
+    features = bound.read(tuple(x[:count] for x in levels))
+    others = tuple(x[count:] for x in levels) if tracked or both else ()
+    objects = TrueObjects(pair.truth, pair.masks, sizes)
+    losses = detector_losses(rng, bound, features, objects, rules)
+    terms = dict(losses.terms)
+    if tracked:
+        terms["track"] = region_track_loss(
+            _embed(bound, features.levels, losses.positives.boxes),
+            _embed(bound, others, pair.reference_boxes),
+            losses.positives,
+            pair,
+            least=least,
+        )
+    notes = {"positives_left_out": losses.left_out}
+    aux = LossAux(terms, dict(updates.get("batch_stats", {})), notes)
+    return PairLosses(aux, features, others)
+
+
+def _embed(
+    model: Cascade, levels: Levels, boxes: Float32[Array, "B R 4"]
+) -> Float32[Array, "B R E"]:
+    """What regions are compared by: from the pyramid alone, as at test time."""
+    assert model.track_head is not None
+    return model.track_head(model.pool(levels, boxes, BOX_SIDE))

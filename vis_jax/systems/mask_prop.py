@@ -1,0 +1,92 @@
+"""MaskProp: masks are carried to the frames around, where those of one object agree.
+
+Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
+Video with Mask Propagation", CVPR 2020. A cascade finds the objects of every frame; the
+propagation branch says where they are in the T frames before and after; objects of
+different frames whose masks agree in the frames that both are carried to are one track.
+What is shown of a track in a frame is the mask that was found there, refined.
+"""
+
+import functools
+from typing import cast
+
+import jax.numpy as jnp
+
+from vis_jax.structures import Appearance, Batch, Detections
+from vis_jax.systems import mask_prop_video
+from vis_jax.systems.detect_then_track import Detector, start_and_step
+from vis_jax.systems.mask_prop_carriers import Carrier, Deform
+from vis_jax.systems.mask_prop_loss import make_loss
+from vis_jax.systems.mask_prop_model import (
+    Model,
+    build_model,
+    find,
+    mask_cells,
+    see,
+)
+from vis_jax.systems.mask_prop_settings import Settings
+from vis_jax.systems.system import System, window_of
+from vis_jax.systems.tracked_detector import Shapes, empty_detections
+from vis_jax.trackers import TRACKERS
+
+# What links the objects where no masks are carried: the tracker's name.
+_TRACKERS = {"iou": "iou", "track_head": "mask_track"}
+
+
+def build(settings: Settings) -> System:
+    """The system.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    model, test = build_model(settings), settings.test
+    detector, loss = _detector(model, settings), make_loss(model, settings)
+    if test.propagation in _TRACKERS:
+        name = _TRACKERS[test.propagation]
+        tracker = TRACKERS[name](getattr(test.trackers, name), test.tracks)
+        start, step = start_and_step(
+            detector,
+            tracker,
+            slots=test.tracks,
+            classes=settings.model.num_classes,
+            chunk=test.chunk,
+        )
+        return System(detector.init, loss, start, step, window_of(test))
+    carrier: Carrier = Deform(model)
+    look = mask_prop_video.make_look(model, carrier, test)
+    delay = 0 if test.mode == "video" else test.radius
+    return System(
+        detector.init,
+        loss,
+        functools.partial(mask_prop_video.start, carrier, settings, delay),
+        functools.partial(mask_prop_video.step, look, carrier, test),
+        window_of(test)._replace(delay=delay),
+    )
+
+
+def _detector(model: Model, settings: Settings) -> Detector:
+    """What finds the objects, for a tracker."""
+
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        return model.init(rng, images, batch.sizes[0], method="look")
+
+    def detect(variables, features, size) -> Detections:
+        refined = settings.test.refine
+        return find(model, variables, features, size, refined=refined).detections
+
+    def describe(variables, features, boxes) -> Appearance:
+        found = model.apply(variables, features.features, boxes, method="describe")
+        return cast(Appearance, found)
+
+    shapes = Shapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=settings.model.track_head.width,
+        looks=settings.model.box_head.width,
+        mask=mask_cells(settings),
+        covers=True,
+    )
+    features = functools.partial(see, model)
+    empty = functools.partial(empty_detections, shapes)
+    return Detector(init, features, detect, describe, empty)

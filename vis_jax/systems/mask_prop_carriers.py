@@ -1,0 +1,134 @@
+"""Ways to carry the masks of a frame of MaskProp to the frames around it.
+
+Letters: L frames of a clip around a centre frame, N objects of a frame, K classes, h w
+cells of 'p3'.
+"""
+
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.propagation import Prepared
+from vis_jax.systems.mask_prop_model import Model
+from vis_jax.typing import Array, Bool, Float32, UInt8
+
+
+class Objects(NamedTuple):
+    """The objects of frames as they are linked, best first."""
+
+    masks: Float32[Array, "*lead N h w"]  # probabilities on 'p3'
+    valid: Bool[Array, "*lead N"]
+    class_scores: Float32[Array, "*lead N K"]  # see `ClipTracks`
+    mask_logits: Float32[Array, "*lead N s s"]  # to be shown ..
+    mask_boxes: Float32[Array, "*lead N 4"]  # .. in these boxes
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """A way to carry the masks of a frame to the frames around it."""
+
+    def views(
+        self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
+    ) -> Any:
+        """What is read of frames.
+
+        Args:
+          variables: of the whole system.
+          images: the frames.
+          p3: their features, [T h w C].
+
+        Returns:
+          Arrays with the frames as their first axis.
+        """
+        ...
+
+    def no_views(self, frames: int, cells: tuple[int, int], /) -> Any:
+        """Zeros in the shape of `views`.
+
+        Args:
+          frames: how many.
+          cells: height and width of 'p3'.
+        """
+        ...
+
+    def carry(
+        self,
+        variables: dict,
+        centre: Any,
+        others: Any,
+        frame_valid: Bool[Array, "L"],
+        objects: Objects,
+        /,
+    ) -> Float32[Array, "N L h w"]:
+        """The masks of the objects in all frames of a clip.
+
+        Args:
+          variables: of the whole system.
+          centre: view of the frame of the objects.
+          others: views of the L frames.
+          frame_valid: False: there is no such frame; whatever it has does not matter.
+          objects: of the centre.
+        """
+        ...
+
+
+class Deform(NamedTuple):
+    """Carries masks by the propagation branch."""
+
+    model: Model
+
+    def views(
+        self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
+    ) -> Prepared:
+        """See `Carrier`."""
+        del images
+
+        def prepare(p3: Array) -> Prepared:
+            found = self.model.apply(variables, p3, method="prepare")
+            return cast(Prepared, found)
+
+        return jax.vmap(prepare)(p3)
+
+    def no_views(self, frames: int, cells: tuple[int, int], /) -> Prepared:
+        """See `Carrier`."""
+        branch = self.model.propagation
+        lead, dim = (frames, *cells), branch.settings.dim
+
+        def zeros(channels: int) -> Array:
+            return jnp.zeros((*lead, channels), branch.dtype)
+
+        return Prepared(
+            zeros(branch.channels), zeros(dim), zeros(dim), jnp.zeros(lead, jnp.float32)
+        )
+
+    def carry(
+        self,
+        variables: dict,
+        centre: Prepared,
+        others: Prepared,
+        frame_valid: Bool[Array, "L"],
+        objects: Objects,
+        /,
+    ) -> Float32[Array, "N L h w"]:
+        """See `Carrier`."""
+        taps = self.model.apply(variables, centre.features, method="taps")
+
+        def to_frame(frame: tuple[Prepared, Array]) -> Float32[Array, "N h w"]:
+            other, there = frame
+
+            def carry() -> Float32[Array, "N h w"]:
+                found = self.model.apply(
+                    variables,
+                    centre,
+                    taps,
+                    other,
+                    objects.masks,
+                    objects.valid,
+                    method="propagate",
+                )
+                return cast(Array, found)
+
+            return jax.lax.cond(there, carry, lambda: jnp.zeros_like(objects.masks))
+
+        return jnp.moveaxis(jax.lax.map(to_frame, (others, frame_valid)), 0, 1)

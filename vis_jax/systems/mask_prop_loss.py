@@ -1,0 +1,242 @@
+"""What MaskProp is trained with, beside a cascade: masks carried between two frames.
+
+Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
+Video with Mask Propagation", CVPR 2020, sections 4.2 and 5.1. The paper does not say
+which masks are carried in training, nor how the refinement is trained: those here come
+from the mask heads on true boxes, as at test time from boxes that were found, or are
+the true ones. Letters: B pairs of frames, M true objects, h w cells of stride 8, C
+channels there.
+"""
+
+import functools
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.detectors import refine
+from vis_jax.detectors.cascade import CascadeFeatures
+from vis_jax.detectors.cascade_losses import train_rules
+from vis_jax.detectors.frame_pair import Pair, draw_pair
+from vis_jax.detectors.refine import Coarse, jitter_boxes, refine_loss
+from vis_jax.losses.soft_iou import soft_iou_loss
+from vis_jax.ops.masks import paste_on_level
+from vis_jax.ops.sampling import sample_positives
+from vis_jax.structures import Batch, LossAux
+from vis_jax.systems.cascade_loss import pair_losses
+from vis_jax.systems.mask_prop_model import STRIDE, Model, p3_of
+from vis_jax.systems.mask_prop_settings import LossSettings, Settings
+from vis_jax.systems.system import Loss
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
+
+
+@runtime_checkable
+class Apply(Protocol):
+    """The network with its variables."""
+
+    def __call__(self, method: str, /, *inputs: Any) -> Any:
+        """Returns what a method of `mask_prop_model.Model` says of its inputs."""
+        ...
+
+
+def make_loss(model: Model, settings: Settings) -> Loss:
+    """The loss of pairs of frames."""
+    rules, weights = train_rules(settings.model), settings.loss
+
+    def loss(
+        variables: dict, batch: Batch, rng: PRNGKeyArray
+    ) -> tuple[Float32[Array, ""], LossAux]:
+        pair_rng, rng, extra_rng = jax.random.split(rng, 3)
+        pair = draw_pair(pair_rng, batch, style=model.style)
+        found = pair_losses(
+            rng,
+            model,
+            variables,
+            pair,
+            batch.sizes,
+            rules=rules,
+            least=settings.model.track_head.positive,
+            both=True,
+        )
+
+        def apply(method: str, /, *inputs: Any) -> Any:
+            return model.apply(variables, *inputs, method=method)
+
+        extra = extra_terms(
+            extra_rng,
+            apply,
+            weights,
+            pair,
+            features=found.key,
+            other=p3_of(found.other),
+            sizes=batch.sizes,
+            refinement=settings.model.refinement,
+        )
+        terms = found.aux.terms | extra
+        terms = {name: getattr(weights, name) * x for name, x in terms.items()}
+        total = sum(terms.values(), start=jnp.float32(0.0))
+        return total, found.aux._replace(terms=terms)
+
+    return loss
+
+
+class Carried(NamedTuple):
+    """Masks of the objects of the key frames."""
+
+    boxes: Float32[Array, "B M 4"]  # true ones, moved as those of a detector are
+    probs: Float32[Array, "B M H W"]  # by the mask heads, over these boxes
+    masks: Float32[Array, "B M h w"]  # what is carried
+    truth: Float32[Array, "B M h w"]
+
+
+def extra_terms(
+    rng: PRNGKeyArray,
+    apply: Apply,
+    settings: LossSettings,
+    pair: Pair,
+    *,
+    features: CascadeFeatures,
+    other: Float[Array, "B h w C"],
+    sizes: Int32[Array, "B 2"],
+    refinement: refine.Settings,
+) -> dict[str, Float32[Array, ""]]:
+    """The terms that MaskProp has beside those of its detector, not weighted.
+
+    Args:
+      rng: key of the boxes, of the masks that are carried and of the objects whose
+        masks are refined.
+      apply: the network, with its variables.
+      settings: `loss`.
+      pair: key frames and the others, with their objects.
+      features: of the key frames.
+      other: of the other frames, of stride 8.
+      sizes: height and width of each frame's content in pixels.
+      refinement: of the network.
+    """
+    carry_rng, refine_rng = jax.random.split(rng)
+    carried = carried_masks(carry_rng, apply, settings, pair, features, sizes)
+    terms = {
+        "propagation": propagation_loss(
+            apply, settings, carried, pair, p3_of(features.levels), other
+        )
+    }
+    terms["refinement"] = refinement_loss(
+        refine_rng,
+        apply,
+        carried,
+        pair,
+        sizes=sizes,
+        most=settings.refined,
+        refinement=refinement,
+    )
+    return terms
+
+
+def carried_masks(
+    rng: PRNGKeyArray,
+    apply: Apply,
+    settings: LossSettings,
+    pair: Pair,
+    features: CascadeFeatures,
+    sizes: Int32[Array, "B 2"],
+) -> Carried:
+    """The masks that stand for objects of the key frames; see `extra_terms`."""
+    box_rng, kind_rng = jax.random.split(rng)
+    keys = jax.random.split(box_rng, len(sizes))
+    boxes = jax.vmap(jitter_boxes)(keys, pair.truth.boxes, sizes)
+    if not settings.mask_gradient:
+        features = jax.lax.stop_gradient(features)
+    probs = apply("mask_probs", features, boxes, pair.truth.labels)
+    if not settings.mask_gradient:
+        probs = jax.lax.stop_gradient(probs)
+    _, height, width, _ = p3_of(features.levels).shape
+    paste = functools.partial(paste_on_level, size=(height, width), stride=STRIDE)
+    truth = on_level(pair.masks)
+    given = jax.random.bernoulli(kind_rng, settings.true_masks, boxes.shape[:2])
+    masks = jnp.where(given[..., None, None], truth, jax.vmap(paste)(probs, boxes))
+    return Carried(boxes, cast(Array, probs), masks, truth)
+
+
+def on_level(masks: Bool[Array, "B M H W"]) -> Float32[Array, "B M h w"]:
+    """The share of every cell of stride 8 that a mask has."""
+    *lead, height, width = masks.shape
+    cells = (height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    return masks.reshape(*lead, *cells).astype(jnp.float32).mean(axis=(3, 5))
+
+
+def propagation_loss(
+    apply: Apply,
+    settings: LossSettings,
+    carried: Carried,
+    pair: Pair,
+    key: Float[Array, "B h w C"],
+    other: Float[Array, "B h w C"],
+) -> Float32[Array, ""]:
+    """Eq. 2 for both frames, or the other one alone; the mean over the pairs.
+
+    Args:
+      apply, settings: see `extra_terms`.
+      carried: of the key frames.
+      pair: with the objects of both frames.
+      key, other: features of the frames.
+    """
+    truth = on_level(pair.reference_masks)[:, :, None]
+    valid = pair.truth.valid
+    if settings.own_frame:
+        truth = jnp.concatenate([carried.truth[:, :, None], truth], axis=2)
+
+    def one(
+        key: Array, other: Array, masks: Array, truth: Array, valid: Array
+    ) -> Float32[Array, ""]:
+        centre, taps = apply("prepare", key), apply("taps", key)
+        frames = [centre] if settings.own_frame else []
+        frames.append(apply("prepare", other))
+        found = [apply("propagate", centre, taps, x, masks, valid) for x in frames]
+        return soft_iou_loss(
+            jnp.stack(found, axis=1),
+            truth,
+            jnp.broadcast_to(valid[:, None], truth.shape[:2]),
+            epsilon=settings.epsilon,
+            normalisation=settings.normalisation,
+        )
+
+    return jax.vmap(one)(key, other, carried.masks, truth, valid).mean()
+
+
+def refinement_loss(
+    rng: PRNGKeyArray,
+    apply: Apply,
+    carried: Carried,
+    pair: Pair,
+    *,
+    sizes: Int32[Array, "B 2"],
+    most: int,
+    refinement: refine.Settings,
+) -> Float32[Array, ""]:
+    """1 - soft IoU of refined masks of some objects; the mean over the pairs.
+
+    Args:
+      rng: key of their choice.
+      apply, sizes, refinement: see `extra_terms`.
+      carried: what is refined, as the mask heads find it.
+      pair: key frames, with their objects.
+      most: objects of a frame.
+    """
+
+    net = functools.partial(apply, "refine_patch")
+
+    def one(key, pixels, boxes, probs, masks, valid, size) -> Float32[Array, ""]:
+        chosen, counted, _, _ = sample_positives(key, valid, most=most)
+        return refine_loss(
+            net,
+            pixels,
+            Coarse(boxes[chosen], probs[chosen], counted),
+            masks[chosen],
+            size=size,
+            settings=refinement,
+        )
+
+    count = len(sizes)
+    inputs = (carried.boxes, carried.probs, pair.masks, pair.truth.valid, sizes)
+    keys = jax.random.split(rng, count)
+    return jax.vmap(one)(keys, pair.images[:count], *inputs).mean()

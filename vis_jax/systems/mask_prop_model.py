@@ -1,0 +1,214 @@
+"""The network of MaskProp: a cascade, the propagation branch and the refinement.
+
+Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
+Video with Mask Propagation", CVPR 2020. Letters: N objects of a frame, K classes, h w
+cells of 'p3', S side of a patch, s side of a refined mask.
+"""
+
+import dataclasses
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.propagation import Prepared, Propagation
+from vis_jax.association.track_head import TrackHead
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.box_head import DetectRule
+from vis_jax.detectors.cascade import (
+    Cascade,
+    CascadeFeatures,
+    FoundObjects,
+    build_cascade,
+)
+from vis_jax.detectors.cascade_settings import CANDIDATES
+from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
+from vis_jax.detectors.two_stage import MASK_SIDE, Levels
+from vis_jax.structures import Detections
+from vis_jax.systems.mask_prop_settings import Settings
+from vis_jax.systems.system import check_classes
+from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
+
+STRIDE = 8  # pixels of a cell of 'p3'
+_PLACE = 1  # of 'p3' among the levels
+
+
+class Model(Cascade, kw_only=True):
+    """A cascade with what MaskProp adds.
+
+    Attributes:
+      propagation: carries masks from frame to frame.
+      refinement: of masks in patches of the image.
+    """
+
+    propagation: Propagation
+    refinement: Refine
+
+    def prepare(self, p3: Float[Array, "h w C"]) -> Prepared:
+        """See `Propagation`."""
+        return self.propagation.prepare(p3)
+
+    def taps(self, p3: Float[Array, "h w C"]) -> Float[Array, "h w P c"]:
+        """See `Propagation`."""
+        return self.propagation.taps(p3)
+
+    def propagate(
+        self,
+        centre: Prepared,
+        taps: Float[Array, "h w P c"],
+        other: Prepared,
+        masks: Float32[Array, "N h w"],
+        valid: Bool[Array, "N"],
+    ) -> Float32[Array, "N h w"]:
+        """See `Propagation`."""
+        return self.propagation.propagate(centre, taps, other, masks, valid)
+
+    def carry(
+        self,
+        centre: Float[Array, "h w C"],
+        other: Float[Array, "h w C"],
+        masks: Float32[Array, "N h w"],
+        valid: Bool[Array, "N"],
+    ) -> Float32[Array, "N h w"]:
+        """All of the propagation for one pair of frames, from their 'p3' on."""
+        return self.propagation(centre, other, masks, valid)
+
+    def refine_patch(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
+        """See `Refine`."""
+        return self.refinement(pixels)
+
+    def look(
+        self, images: Float[Array, "B H W 3"], size: Int32[Array, "2"]
+    ) -> Detections:
+        """Objects of images; runs all that has parameters."""
+        features = self.features(images)
+        found = self.find(features, size)
+        p3 = p3_of(features.levels)[0]
+        masks = jnp.zeros((1, *p3.shape[:2]), jnp.float32)
+        self.carry(p3, p3, masks, jnp.ones(1, bool))
+        side = self.refinement.settings.side
+        self.refine_patch(jnp.zeros((side, side, 4), jnp.float32))
+        return found
+
+
+def p3_of(levels: Levels) -> Float[Array, "B h w C"]:
+    """The level that masks are propagated on."""
+    return levels[_PLACE]
+
+
+def build_model(settings: Settings) -> Model:
+    """The network.
+
+    Raises:
+      ValueError: settings do not fit each other.
+    """
+    model, test = settings.model, settings.test
+    check_classes(model.num_classes)
+    most = min(model.rpn.proposals * model.num_classes, CANDIDATES)
+    if test.objects > most:
+        raise ValueError(
+            f"test.objects: expected at most {most}, what suppression looks at, got"
+            f" {test.objects}"
+        )
+    dtype = jnp.dtype(settings.compute_dtype)
+    width = model.track_head.width
+    cascade = build_cascade(
+        model,
+        DetectRule(test.score, test.nms, 0.0, test.objects),
+        dtype,
+        TrackHead(width, dtype) if width else None,
+    )
+    names = [field.name for field in dataclasses.fields(Cascade) if field.init]
+    parts = {name: getattr(cascade, name) for name in names}
+    parts |= {"parent": None, "name": None}
+    return Model(
+        **parts,
+        propagation=Propagation(model.propagation, model.fpn.dim, dtype),
+        refinement=Refine(model.refinement, dtype),
+    )
+
+
+def mask_cells(settings: Settings) -> tuple[int, int]:
+    """Height and width of the masks that are shown."""
+    refinement = settings.model.refinement
+    side = 2 * MASK_SIDE
+    if settings.test.refine:
+        side = refinement.side // refinement.stride
+    return side, side
+
+
+class Seen(NamedTuple):
+    """What the network makes of frames before it looks for objects."""
+
+    pixels: Float32[Array, "T H W 3"]  # normalised
+    features: CascadeFeatures
+
+
+def see(
+    model: Model,
+    variables: dict,
+    images: UInt8[Array, "T H W 3"],
+    size: Int32[Array, "2"],
+) -> Seen:
+    """The features of frames.
+
+    Args:
+      model: the network.
+      variables: of it.
+      images: frames of one video.
+      size: height and width of the content in pixels.
+    """
+    pixels = normalize(images, size, style=model.style)
+    features = model.apply(variables, pixels, method="features")
+    return Seen(pixels, cast(CascadeFeatures, features))
+
+
+class Shown(NamedTuple):
+    """Objects of frames with the masks that are shown."""
+
+    detections: Detections  # `mask_boxes` says what the masks cover
+    class_probs: Float32[Array, "T N K"]
+    # As found, over the boxes: what is carried to other frames.
+    probs: Float32[Array, "T N c c"]
+
+
+def find(
+    model: Model,
+    variables: dict,
+    seen: Seen,
+    size: Int32[Array, "2"],
+    *,
+    refined: bool,
+) -> Shown:
+    """The objects of frames.
+
+    Args:
+      model: the network.
+      variables: of it.
+      seen: of the frames.
+      size: height and width of the content in pixels.
+      refined: whether masks are those of the refinement; else those of the cascade.
+    """
+    found = model.apply(variables, seen.features, size, method="find_classes")
+    detections, class_probs = cast(FoundObjects, found)
+    # A half is zero, so that masks are enlarged as probabilities.
+    probs = detections.mask_logits + 0.5
+    shown = detections._replace(mask_boxes=detections.boxes)
+    if refined:
+
+        def net(pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
+            found = model.apply(variables, pixels, method="refine_patch")
+            return cast(Array, found)
+
+        def refine(frame: tuple[Array, Coarse]) -> Refined:
+            return refine_masks(
+                net, *frame, size=size, settings=model.refinement.settings
+            )
+
+        coarse = Coarse(detections.boxes, probs, detections.valid)
+        masks = jax.lax.map(refine, (seen.pixels, coarse))
+        real = detections.valid[..., None, None]
+        shown = detections._replace(
+            mask_logits=jnp.where(real, masks.probs - 0.5, 0.0), mask_boxes=masks.boxes
+        )
+    return Shown(shown, class_probs, probs)
