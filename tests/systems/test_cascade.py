@@ -13,9 +13,11 @@ from tests.systems.contract import (
     first_batch,
 )
 from tests.systems.traced import check_dtypes
+from vis_jax.detectors.cascade import CascadeFeatures
 from vis_jax.structures import LossAux
 from vis_jax.systems import cascade
 from vis_jax.systems.cascade import build
+from vis_jax.systems.cascade_loss import PairLosses
 
 # Two of the three stages: all that there is between stages.
 TWO = {
@@ -67,7 +69,8 @@ def test_each_weight_is_that_of_its_term(monkeypatch):
     weights = {name: float(number) for number, name in enumerate(names, 2)}
     ones = dict.fromkeys(names, jnp.float32(1.0))
     monkeypatch.setattr(cascade, "draw_pair", lambda *_, **__: None)
-    monkeypatch.setattr(cascade, "_losses", lambda *_: LossAux(ones, {}, {}))
+    found = PairLosses(LossAux(ones, {}, {}), CascadeFeatures((), None, None), ())
+    monkeypatch.setattr(cascade, "pair_losses", lambda *_, **__: found)
     config = _config({f"loss.{name}": weight for name, weight in weights.items()})
     loss, aux = build(config).loss({}, first_batch(config), jax.random.key(0))
     assert {name: float(term) for name, term in aux.terms.items()} == weights
