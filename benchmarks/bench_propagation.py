@@ -1,0 +1,161 @@
+"""Speed of MaskProp's propagation: taps that instances share against the direct form.
+
+Run: python -m benchmarks.bench_propagation [--instances 10] [--size 48 80] [--rounds 3]
+
+Both give the masks of all instances of a centre frame in one other frame, from prepared
+features, with the same parameters. "direct" is the definition: one deformable
+convolution (`ops/deform_conv`) for each dilation and instance. "shared" is what
+`association/propagation` does; the taps of the centre frame are counted in, though the
+frames of a clip share them. The gradient is that of a sum with respect to features,
+masks and parameters. Seconds of processor time, medians over rounds in which both take
+turns.
+"""
+
+import argparse
+import functools
+import statistics
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.peer import print_machine
+from vis_jax.association.propagation import Propagation, Settings
+from vis_jax.ops.deform_conv import deform_conv
+
+
+def direct(model: Propagation, variables, centre, other, masks):
+    """Masks by deformable convolutions of every instance by itself."""
+    params, dilations = variables["params"], model.settings.dilations
+    offsets = model.apply(variables, centre, other, method="offsets")
+    parts = jnp.split(offsets, len(dilations), axis=2)
+
+    # Without it the gradient would keep the readings of all instances.
+    @jax.checkpoint
+    def one(mask):
+        instance = centre.features * mask[..., None]
+        warped = [
+            deform_conv(
+                instance,
+                params[f"warp_{dilation}"],
+                part.reshape(*mask.shape, 1, 3, 3, 2),
+                modulation=None,
+                stride=1,
+                padding=dilation,
+                dilation=dilation,
+            )
+            for dilation, part in zip(dilations, parts, strict=True)
+        ]
+        fused = jax.nn.relu(sum(warped) / len(dilations) + other.features)
+        return (fused @ params["mask_kernel"])[..., 0] + params["mask_bias"]
+
+    shares = jax.nn.softmax(jax.lax.map(one, masks), axis=0)
+    return shares * other.attention
+
+
+def shared(model: Propagation, variables, centre, other, masks):
+    """The same by shared taps."""
+    apply = functools.partial(model.apply, variables)
+    taps = apply(centre.features, method="taps")
+    valid = jnp.ones(len(masks), bool)
+    return apply(centre, taps, other, masks, valid, method="propagate")
+
+
+def make_inputs(model: Propagation, args: argparse.Namespace):
+    """Random parameters, two prepared frames and masks."""
+    keys = iter(jax.random.split(jax.random.key(0), 4))
+    frames = jax.random.normal(next(keys), (2, *args.size, model.channels))
+    masks = jax.random.uniform(next(keys), (args.instances, *args.size))
+    valid = jnp.ones(args.instances, bool)
+    variables = jax.jit(model.init)(next(keys), *frames, masks, valid)
+    key = next(keys)
+    # Offsets of about a cell; fresh ones are 0.
+    params = {
+        name: 0.05 * jax.random.normal(key, value.shape)
+        if name.startswith("offsets")
+        else value
+        for name, value in variables["params"].items()
+    }
+    variables = {"params": params}
+    centre, other = (model.apply(variables, x, method="prepare") for x in frames)
+    return variables, centre, other, masks
+
+
+def make_call(form, model: Propagation, inputs, backward: bool):
+    """One call, compiled."""
+    forward = functools.partial(form, model)
+
+    def total(*given):
+        # Squares: the sum of a softmax has no gradient.
+        return jnp.square(forward(*given)).sum()
+
+    run = jax.grad(total, argnums=(0, 1, 2, 3)) if backward else forward
+    compiled = jax.jit(run).lower(*inputs).compile()
+
+    def call():
+        return jax.block_until_ready(compiled(*inputs))
+
+    return call
+
+
+class Timed(NamedTuple):
+    """A call's result, and its processor time, whatever else runs on the machine."""
+
+    result: Any
+    seconds: float
+
+
+def timed(call) -> Timed:
+    """Calls once."""
+    start = time.process_time()
+    result = call()
+    return Timed(result, time.process_time() - start)
+
+
+def difference(a, b) -> float:
+    """Largest difference of two results, relative to the largest value of each leaf."""
+    parts = jax.tree.map(lambda x, y: abs(x - y).max() / (abs(y).max() + 1e-9), a, b)
+    return float(max(jax.tree.leaves(parts)))
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, nargs=2, default=(48, 80), help="cells")
+    parser.add_argument("--channels", type=int, default=256)
+    parser.add_argument("--instances", type=int, default=10)
+    parser.add_argument("--chunk", type=int, default=Settings().chunk)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    model = Propagation(Settings(chunk=args.chunk), args.channels)
+    inputs = make_inputs(model, args)
+    print_machine(jax.devices()[0].device_kind)
+    height, width = args.size
+    print(
+        f"{height} x {width} cells, {args.channels} channels, {args.instances}"
+        " instances, float32, seconds"
+    )
+    print("pass      shared  direct  ratio  (range)        difference")
+    for backward in (False, True):
+        calls = [make_call(form, model, inputs, backward) for form in (shared, direct)]
+        rounds = [[timed(call) for call in calls] for _ in range(args.rounds)]
+        ratios = sorted(slow.seconds / ours.seconds for ours, slow in rounds)
+        medians = [
+            statistics.median(one.seconds for one in form)
+            for form in zip(*rounds, strict=True)
+        ]
+        apart = difference(*(one.result for one in rounds[0]))
+        print(
+            f"{'gradient' if backward else 'forward':<9}"
+            f" {medians[0]:6.2f} {medians[1]:7.2f}"
+            f" {statistics.median(ratios):6.1f}"
+            f"  ({ratios[0]:.1f} - {ratios[-1]:.1f})"
+            f"  {apart:12.1e}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
