@@ -102,6 +102,17 @@ def test_trackers_link_the_same_objects(propagation, embeds):
     assert found.mask_logits.shape == whole.mask_logits.shape
 
 
+def test_optical_flow_carries_masks_of_the_same_objects():
+    """By shapes alone, as above."""
+    variables, _, clip, whole = checked()
+    system = build(settings(propagation="flow"))
+    state = system.start(clip)
+    assert state.views.shape == (RADIUS, 8, 12)  # brightness
+    after, found = jax.eval_shape(system.step, variables, state, clip)
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, state)
+    assert found.mask_logits.shape == whole.mask_logits.shape
+
+
 def test_without_refinement_masks_are_those_of_the_cascade():
     """And in bfloat16 all that is kept of frames has it."""
     variables, _, clip, _ = checked()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from vis_jax.structures import Appearance, Batch, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
-from vis_jax.systems.mask_prop_carriers import Carrier, Deform
+from vis_jax.systems.mask_prop_carriers import Carrier, Deform, Flow
 from vis_jax.systems.mask_prop_loss import make_loss
 from vis_jax.systems.mask_prop_model import (
     Model,
@@ -53,6 +53,8 @@ def build(settings: Settings) -> System:
         )
         return System(detector.init, loss, start, step, window_of(test))
     carrier: Carrier = Deform(model)
+    if test.propagation == "flow":
+        carrier = Flow(test.flow)
     look = mask_prop_video.make_look(model, carrier, test)
     delay = 0 if test.mode == "video" else test.radius
     return System(

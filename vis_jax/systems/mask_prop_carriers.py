@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.association.propagation import Prepared
-from vis_jax.systems.mask_prop_model import Model
+from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
+from vis_jax.systems.mask_prop_model import STRIDE, Model
+from vis_jax.systems.mask_prop_settings import FlowSettings
 from vis_jax.typing import Array, Bool, Float32, UInt8
 
 
@@ -132,3 +134,94 @@ class Deform(NamedTuple):
             return jax.lax.cond(there, carry, lambda: jnp.zeros_like(objects.masks))
 
         return jnp.moveaxis(jax.lax.map(to_frame, (others, frame_valid)), 0, 1)
+
+
+class Flow(NamedTuple):
+    """Carries masks by optical flow; where it leaves the frame they are 0."""
+
+    settings: FlowSettings
+
+    def views(
+        self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
+    ) -> Float32[Array, "T h w"]:
+        """See `Carrier`: the brightness of each cell."""
+        del variables, p3
+        pixels = images.astype(jnp.float32)
+        return jax.vmap(lambda image: grey_at_stride(image, stride=STRIDE))(pixels)
+
+    def no_views(
+        self, frames: int, cells: tuple[int, int], /
+    ) -> Float32[Array, "T h w"]:
+        """See `Carrier`.
+
+        Raises:
+          ValueError: frames are too small for the levels.
+        """
+        levels = self.settings.levels
+        least = 8 * 2 ** (levels - 1)
+        if min(cells) < least:
+            raise ValueError(
+                f"test.flow.levels: expected frames of at least {least} cells of"
+                f" {STRIDE} pixels on each side for {levels} levels, got {cells}"
+            )
+        return jnp.zeros((frames, *cells), jnp.float32)
+
+    def carry(
+        self,
+        variables: dict,
+        centre: Float32[Array, "h w"],
+        others: Float32[Array, "L h w"],
+        frame_valid: Bool[Array, "L"],
+        objects: Objects,
+        /,
+    ) -> Float32[Array, "N L h w"]:
+        """See `Carrier`."""
+        del variables
+        if self.settings.chained:
+            flows = self._chained(others)
+        else:
+            flows = self._direct(centre, others, frame_valid)
+        maps = jnp.moveaxis(objects.masks, 0, -1)
+        tubes = jax.lax.map(lambda flow: warp(maps, flow), flows)
+        return jnp.moveaxis(tubes, -1, 0)
+
+    def _between(
+        self, a: Float32[Array, "h w"], b: Float32[Array, "h w"]
+    ) -> Float32[Array, "h w 2"]:
+        levels, warps = self.settings.levels, self.settings.warps
+        return flow_between(a, b, levels=levels, warps=warps)
+
+    def _direct(
+        self,
+        centre: Float32[Array, "h w"],
+        others: Float32[Array, "L h w"],
+        frame_valid: Bool[Array, "L"],
+    ) -> Float32[Array, "L h w 2"]:
+        """The flow from every frame to the centre."""
+
+        def one(frame: tuple[Array, Array]) -> Float32[Array, "h w 2"]:
+            other, there = frame
+            none = jnp.zeros((*other.shape, 2), jnp.float32)
+            return jax.lax.cond(
+                there, lambda: self._between(other, centre), lambda: none
+            )
+
+        return jax.lax.map(one, (others, frame_valid))
+
+    def _chained(self, others: Float32[Array, "L h w"]) -> Float32[Array, "L h w 2"]:
+        """The same by way of the frames between."""
+        radius = len(others) // 2
+        none = jnp.zeros((*others.shape[1:], 2), jnp.float32)
+
+        def onward(
+            flow: Float32[Array, "h w 2"], pair: tuple[Array, Array]
+        ) -> tuple[Array, Array]:
+            farther, nearer = pair
+            flow = compose(self._between(farther, nearer), flow)
+            return flow, flow
+
+        def from_centre(frames: Float32[Array, "R h w"]) -> Float32[Array, "_ h w 2"]:
+            return jax.lax.scan(onward, none, (frames[1:], frames[:-1]))[1]
+
+        before = from_centre(others[radius::-1])[::-1]
+        return jnp.concatenate([before, none[None], from_centre(others[radius:])])

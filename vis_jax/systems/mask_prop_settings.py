@@ -49,6 +49,23 @@ class LossSettings(cascade_loss.LossSettings):
 
 
 @section
+class FlowSettings:
+    """`test.flow`: optical flow between frames at the resolution of 'p3'.
+
+    It is computed without weights; the paper has FlowNet2 in its place.
+    """
+
+    # Each level has half the cells of the one before along each axis. Objects that have
+    # fewer than 5 on the coarsest are hardly followed; the work of the first search
+    # grows with the square of its cells.
+    levels: Count = 1
+    warps: Count = 6  # how often the flow is improved at each level
+    # Flow to frames further away is put together from that between neighbours; else it
+    # is found at once. The paper does not say.
+    chained: bool = False
+
+
+@section
 class TrackerSettings:
     """`test.trackers`: for objects that are not linked by their masks in clips."""
 
@@ -69,9 +86,9 @@ class TestSettings(system.TestSettings):
     tracks: Count = 360
     refine: bool = True  # masks shown are those of the refinement network
     # What links the objects of frames. deform: masks carried to other frames by the
-    # network; iou: test.trackers.iou, by the overlap of boxes; track_head:
-    # test.trackers.mask_track.
-    propagation: Literal["deform", "iou", "track_head"] = "deform"
+    # network; flow: by test.flow; iou: test.trackers.iou, by the overlap of boxes;
+    # track_head: test.trackers.mask_track.
+    propagation: Literal["deform", "flow", "iou", "track_head"] = "deform"
     # Frames on either side of each frame that its masks are carried to, T in the paper.
     radius: Count = 6
     # IoU of masks from which detections of a frame are one object, whose labels all
@@ -86,6 +103,7 @@ class TestSettings(system.TestSettings):
     unique: bool = True
     scoring: ScoreMode = "label_sum_over_n"  # of a track for each class
     least: Share = 0.01  # scores of classes of a track up to this are 0
+    flow: FlowSettings = FlowSettings()
     trackers: TrackerSettings = TrackerSettings()
 
     def __post_init__(self):

@@ -1,0 +1,66 @@
+import jax
+import numpy as np
+import pytest
+
+from tests.compiled import compiled
+from vis_jax.systems.mask_prop_carriers import Flow, Objects
+from vis_jax.systems.mask_prop_model import STRIDE
+from vis_jax.systems.mask_prop_settings import FlowSettings
+
+CELLS, RADIUS = (24, 32), 2
+MOVED = (2, 1)  # columns and rows from frame to frame
+
+
+def scene():
+    """A blob of waves that moves, as images and as masks on cells, [L ..]."""
+    y, x = np.indices((64, 96))
+    texture = np.sin(y / 3) + np.sin(x / 4 + y / 7) + np.cos((x - 2 * y) / 6)
+    masks = np.zeros((2 * RADIUS + 1, *CELLS), np.float32)
+    grey = np.zeros(masks.shape)
+    for t in range(len(masks)):
+        dx, dy = MOVED[0] * t, MOVED[1] * t
+        grey[t] = texture[20 - dy : 44 - dy, 30 - dx : 62 - dx]
+        masks[t, 6 + dy : 14 + dy, 8 + dx : 18 + dx] = 1
+    pixels = np.uint8(np.round(128 + 30 * grey))[..., None].repeat(3, -1)
+    return pixels.repeat(STRIDE, 1).repeat(STRIDE, 2), masks
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_flow_carries_masks_to_the_frames_around(chained):
+    carrier = Flow(FlowSettings(chained=chained))
+    images, masks = scene()
+    centre = masks[RADIUS]
+    objects = Objects(
+        np.stack([centre, 0.5 * centre]), np.ones(2, bool), *[np.zeros(2)] * 3
+    )
+
+    @compiled
+    def carry(images, masks, frame_valid):
+        views = carrier.views({}, images, images)
+        found = objects._replace(masks=masks)
+        return carrier.carry({}, views[RADIUS], views, frame_valid, found)
+
+    there = np.arange(2 * RADIUS + 1) > 0  # the first frame is not of the video
+    tubes = carry(images, objects.masks, there)
+    assert tubes.shape == (2, 2 * RADIUS + 1, *CELLS)
+    np.testing.assert_allclose(tubes[1], tubes[0] / 2, atol=1e-6)
+    np.testing.assert_allclose(tubes[0, RADIUS], centre, atol=1e-6)
+    for found, truth in zip(tubes[0, 1:], masks[1:], strict=True):
+        both = np.minimum(found, truth).sum()
+        assert both / np.maximum(found, truth).sum() > 0.9
+    still = (masks[1] * centre).sum() / np.maximum(masks[1], centre).sum()
+    assert still < 0.65  # without any flow
+
+
+def test_views_of_frames_that_are_not_there_have_the_shape_of_others():
+    images, _ = scene()
+    carrier = Flow(FlowSettings())
+    views = compiled(lambda x: carrier.views({}, x, x))(images)
+    none = carrier.no_views(len(images), CELLS)
+    assert jax.tree.map(np.shape, none) == jax.tree.map(np.shape, views)
+
+
+def test_frames_that_are_too_small_for_the_levels_are_refused():
+    carrier = Flow(FlowSettings(levels=3))
+    with pytest.raises(ValueError, match=r"test\.flow\.levels: .* 32 cells"):
+        carrier.no_views(2, CELLS)
