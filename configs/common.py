@@ -209,7 +209,13 @@ _SMALL: dict[str, Mapping] = dict(
         test=_SMALL_DETECTIONS,
     ),
     cascade=dict(
-        model=dict(**_SMALL_HEADS, semantic=dict(dim=16, convs=1), roi_samples=1),
+        model=dict(
+            **_SMALL_HEADS, semantic=dict(dim=16, convs=1), roi_samples=1,
+            stages=dict(  # two, as many as have something between them
+                iou=(0.5, 0.6), centre_std=(0.1, 0.05), side_std=(0.2, 0.1),
+                weight=(1.0, 0.5),
+            ),
+        ),
         test=_SMALL_DETECTIONS,
     ),
     condinst=dict(
