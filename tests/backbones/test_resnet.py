@@ -6,8 +6,8 @@ import pytest
 from tests.golden.cases import load, nchw, nhwc
 from vis_jax.backbones import BACKBONES
 from vis_jax.backbones.resnet import ResNet, Settings, _max_pool
-from vis_jax.converters.load import convert_tensors
-from vis_jax.converters.resnet import TORCHVISION, resnet_rules
+from vis_jax.converters.load import KINDS, convert_tensors
+from vis_jax.converters.resnet import TORCHVISION
 from vis_jax.converters.rules import convert, rename
 from vis_jax.params import flatten, unflatten
 from vis_jax.settings import read_settings
@@ -129,8 +129,13 @@ def test_files_of_deformable_models_are_read():
         "params/backbone/res3_1/conv2/offset/bias": (18,),
         "params/backbone/res3_0/conv2/kernel": (3, 3, 2, 8),
     }
-    report = convert(renamed, shapes, resnet_rules("backbone.", "backbone/"))
+    _, rules, new = KINDS["resnet"]
+    report = convert(renamed, shapes, rules)
     assert set(report.params) == set(shapes)
+    # ImageNet models are not deformable.
+    plain = {name: x for name, x in renamed.items() if "offset" not in name}
+    report = convert(plain, shapes, rules, new=new)
+    assert report.new == tuple(path for path in shapes if "offset" in path)
 
 
 @pytest.mark.parametrize("variant", ["thin", "50"])

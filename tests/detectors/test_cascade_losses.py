@@ -191,7 +191,7 @@ def test_masks_of_the_last_stage_train_the_heads_before_it():
     boxes = np.array([[[2, 3, 40, 50]]], np.float32)
 
     def masks(params, features, boxes):
-        logits = model.apply(params, 2, features, boxes, method="mask_logits")
+        logits = model.apply(params, 1, features, boxes, method="mask_logits")
         return logits.sum()
 
     @compiled
@@ -201,11 +201,7 @@ def test_masks_of_the_last_stage_train_the_heads_before_it():
 
     found = flatten(of(jax.random.key(0), features, boxes))
     reached = {path.split("/", 1)[1] for path, x in found.items() if x.any()}
-    layers = {
-        0: ("conv1",),
-        1: ("conv1", "flow"),
-        2: ("conv1", "flow", "mask_logits", "upsample"),
-    }
+    layers = {0: ("conv1",), 1: ("conv1", "flow", "mask_logits", "upsample")}
     assert reached == {
         f"mask_heads_{stage}/{layer}/{leaf}"
         for stage, names in layers.items()

@@ -19,20 +19,9 @@ from vis_jax.systems import cascade
 from vis_jax.systems.cascade import build
 from vis_jax.systems.cascade_loss import PairLosses
 
-# Two of the three stages: all that there is between stages.
-TWO = {
-    f"model.stages.{name}": values
-    for name, values in {
-        "iou": (0.5, 0.6),
-        "centre_std": (0.1, 0.05),
-        "side_std": (0.2, 0.1),
-        "weight": (1.0, 0.5),
-    }.items()
-}
-
 
 def _config(changes=None):
-    return recipe("cascade_shapes", "track,debug", {**TWO, **(changes or {})})
+    return recipe("cascade_shapes", "track,debug", changes)
 
 
 @functools.cache

@@ -91,7 +91,11 @@ KINDS = {
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
         # Caffe2 files whose statistics are merged into scale and bias lack them.
-        (_NOT_BACKBONE, r"(constants|batch_stats)/backbone/.*/norm/(mean|var)"),
+        (
+            _NOT_BACKBONE,
+            r"(constants|batch_stats)/backbone/.*/norm/(mean|var)",
+            resnet.OFFSETS,
+        ),
     ),
     "swin": Kind(
         swin.MICROSOFT,

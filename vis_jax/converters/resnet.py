@@ -101,6 +101,9 @@ def fold_stem_bias(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
     return Renamed(tensors, origins), (line,)
 
 
+# ImageNet models are not deformable; offsets then start at zero.
+OFFSETS = r"params/backbone/res\d_\d+/conv2/offset/(kernel|bias)"
+
 # ImageNet files also hold the classifier.
 CLASSIFIER = Rule(
     r"(fc|linear|fc1000|pred)[._].*|.*_momentum|lr",
