@@ -232,6 +232,14 @@ def test_without_semantic_branch_its_tensors_are_dropped(tensors):
     assert "model.semantic.enabled" in report.dropped[branch[0]]
 
 
+def test_what_links_frames_is_new(tensors):
+    shapes, leaf = shapes_of(), jax.ShapeDtypeStruct((2,), jnp.float32)
+    parts = {"track_head": {"fc1": leaf}, "propagation": {"offset3": leaf}}
+    params = shapes["params"] | parts | {"refinement": {"conv1": leaf}}
+    report = convert_tensors(tensors, shapes | {"params": params}, KIND)[1]
+    assert {path.split("/")[1] for path in report.new} == {*parts, "refinement"}
+
+
 def test_a_missing_stage_is_an_error(tensors):
     some = {n: x for n, x in tensors.items() if "_head.2." not in n}
     with pytest.raises(MisfitError, match=r"box_heads_2/\w+/\w+': no source"):

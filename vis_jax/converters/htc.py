@@ -21,6 +21,10 @@ from vis_jax.converters.rules import Rename, Rule
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
+# What a Hybrid Task Cascade alone does not have: of MaskProp, what carries masks to
+# other frames and refines them.
+PROPAGATION = r"params/(propagation|refinement)/.*"
+
 _PREFIX = "roi_head."  # of the heads in version 2
 _HEADS = r"roi_head\."
 _MASK = r"mask_head\.(\d)"

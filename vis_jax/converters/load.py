@@ -53,8 +53,8 @@ _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 KINDS = {
     # A CondInst knows no other frames.
     "condinst": Kind(condinst.NAMES, condinst.RULES, (iai.ASSOCIATION,)),
-    # A Hybrid Task Cascade has no tracking head.
-    "htc": Kind(htc.NAMES, htc.RULES, (mask_track_rcnn.TRACK_HEAD,)),
+    # A Hybrid Task Cascade has no tracking head and knows no other frames.
+    "htc": Kind(htc.NAMES, htc.RULES, (mask_track_rcnn.TRACK_HEAD, htc.PROPAGATION)),
     "iai": Kind(iai.NAMES, iai.RULES, ()),
     "mask2former": Kind(
         mask2former.OLD_NAMES,
