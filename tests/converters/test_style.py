@@ -69,6 +69,7 @@ CASES = [
     ("mask2former", source("a"), "torch"),
     ("yolact", source("a"), "torch"),
     ("condinst", source("a"), "torch"),
+    ("htc", source("a"), "torch"),
     (
         "condinst",
         source("a", beside={"meta": {"config": "dict(depth=50, style='caffe',)"}}),

@@ -255,6 +255,23 @@ def test_without_semantic_branch_nothing_of_it_is_left():
     assert features.semantic_logits is None
 
 
+def test_the_network_computes_in_the_dtype_asked_for():
+    """What it says of objects is float32 whatever the features are."""
+    model = build_cascade(settings_of(), RULE, jnp.dtype("bfloat16"))
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    size = jax.ShapeDtypeStruct((2,), jnp.int32)
+    variables = shapes_of(model)
+    dtypes = {x.dtype for x in jax.tree.leaves(variables["params"])}
+    assert dtypes == {jnp.dtype("float32")}
+    read, look = (
+        functools.partial(model.apply, method=name) for name in ("features", "look")
+    )
+    features = jax.eval_shape(read, variables, images)
+    assert features.semantic.dtype == features.levels[0].dtype == jnp.bfloat16
+    found = jax.eval_shape(look, variables, images, size)
+    assert found.mask_logits.dtype == found.looks.dtype == jnp.float32
+
+
 def test_settings_reach_the_network():
     changes = dict(
         semantic=dict(classes=7, dim=5, convs=2),

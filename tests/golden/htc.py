@@ -12,8 +12,9 @@ import numpy as np
 from tests.compiled import compiled
 from tests.golden.cases import Case, nchw, nhwc
 from tests.golden.mask_rcnn import valid_rows
+from vis_jax.backbones import fpn
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors import cascade, semantic_head
+from vis_jax.detectors import box_head, cascade, mask_head, semantic_head
 from vis_jax.detectors.box_head import DetectRule
 from vis_jax.detectors.cascade import Cascade, CascadeFeatures
 from vis_jax.detectors.cascade_settings import Settings, StageSettings
@@ -32,21 +33,34 @@ _paste = compiled(paste_masks, static_argnames="size")
 def model_of(case: Case) -> Cascade:
     """The model of the manifest; it has a backbone, which the case has not."""
     given = case.manifest["settings"]
+    shapes = {x["name"]: x["shape"] for x in case.manifest["parameters"]["model"]}
+    dim = case.arrays["fpn/0"].shape[1]
+    width = shapes["roi_head.bbox_head.0.shared_fcs.0.bias"][0]
+    semantic = given["semantic"]
     stds = np.array(given["target_stds"])
-    semantic = semantic_head.Settings(
-        classes=given["semantic"]["num_classes"], convs=given["semantic"]["num_convs"]
-    )
+    ones = (1.0,) * len(stds)  # of training alone
     settings = Settings(
         num_classes=given["num_classes"],
-        stages=StageSettings(centre_std=tuple(stds[:, 0]), side_std=tuple(stds[:, 2])),
-        semantic=semantic,
+        fpn=fpn.Settings(dim=dim),
+        box_head=box_head.Settings(width=width),
+        mask_head=mask_head.Settings(dim=dim),
+        stages=StageSettings(
+            iou=ones,
+            centre_std=tuple(stds[:, 0].tolist()),
+            side_std=tuple(stds[:, 2].tolist()),
+            weight=ones,
+        ),
+        semantic=semantic_head.Settings(
+            classes=semantic["num_classes"], dim=dim, convs=semantic["num_convs"]
+        ),
         roi_samples=0,
     )
-    rule = DetectRule(given["score_thr"], given["nms_iou"], 0.0, given["max_per_img"])
+    pairs = len(case.arrays["proposals"]) * settings.num_classes
+    count = min(given["max_per_img"], pairs)
+    rule = DetectRule(given["score_thr"], given["nms_iou"], 0.0, count)
     model = cascade.build_cascade(settings, rule, jnp.dtype("float32"))
     # The source has no limits of these: enough for boxes as long as the finest map.
     most = -(-max(case.arrays["fpn/0"].shape[2:]) // BOX_SIDE)
-    pairs = len(case.arrays["proposals"]) * settings.num_classes
     rules = model.rules._replace(roi_samples=Adaptive(most), candidates=pairs)
     return model.clone(rules=rules)
 

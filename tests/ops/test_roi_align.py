@@ -13,6 +13,7 @@ from vis_jax.ops.roi_align import (
     LEGACY,
     UNALIGNED,
     Adaptive,
+    dense_roi_align,
     pyramid_roi_align,
     roi_levels,
 )
@@ -142,3 +143,37 @@ def test_adaptive_samples_have_the_gradient_of_their_mean():
     value, gradient = compiled(jax.value_and_grad(total))(np.ones((12, 12, 1)))
     # An empty box reads zero; every bin of the other is a mean of ones.
     np.testing.assert_allclose([value, gradient.sum()], [6, 6], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "convention", "parts"),
+    [(2, ALIGNED, 1), (1, UNALIGNED, 2), (Adaptive(3), LEGACY, 2)],
+)
+def test_the_dense_form_is_the_same_in_value_and_gradient(samples, convention, parts):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(6, 9, 3)).astype(np.float32)
+    low = rng.uniform(-12, 60, (40, 2))  # some beyond the map
+    sides = np.where(rng.random((40, 1)) < 0.1, 0, rng.uniform(1, 60, (40, 2)))
+    boxes = np.concatenate([low, low + sides], axis=1).astype(np.float32)
+    wanted = rng.normal(size=(40, 2, 4, 3)).astype(np.float32)
+    read = dict(scale=1 / 8, samples=samples, convention=convention)
+
+    def gathered(features, boxes):
+        fine = roi_align(features, boxes, size=(2 * parts, 4 * parts), **read)
+        return fine.reshape(40, 2, parts, 4, parts, 3).mean((2, 4))
+
+    def dense(features, boxes):
+        return dense_roi_align(features, boxes, size=(2, 4), parts=parts, **read)
+
+    def both(read, features, boxes):
+        read = functools.partial(read, boxes=boxes)
+        values, pull = jax.vjp(read, features)
+        return values, pull(wanted)[0]
+
+    expected, found = (
+        compiled(functools.partial(both, read))(features, boxes)
+        for read in (gathered, dense)
+    )
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected[0]).max() > 1

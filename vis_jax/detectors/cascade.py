@@ -37,6 +37,7 @@ from vis_jax.detectors.two_stage import (
 )
 from vis_jax.ops.box_coder import decode
 from vis_jax.ops.boxes import clip_boxes
+from vis_jax.ops.roi_align import dense_roi_align
 from vis_jax.structures import Appearance, Detections
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
@@ -318,11 +319,15 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         side: int,
     ) -> Float[Array, "B R S S D"]:
-        """Features of the semantic branch alone, see `semantic_head.pool`."""
+        """Features of the semantic branch alone.
+
+        As in the source, `MASK_SIDE` cells are read; fewer are means of these.
+        """
         one = functools.partial(
-            semantic_head.pool,
-            read=MASK_SIDE,
-            side=side,
+            dense_roi_align,
+            scale=1 / semantic_head.STRIDE,
+            size=(side, side),
+            parts=MASK_SIDE // side,
             samples=self.rules.roi_samples,
             convention=self.rules.roi_convention,
         )

@@ -1,7 +1,7 @@
 """Semantic branch of Hybrid Task Cascade: what every cell shows, whatever its instance.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section 3.3.
-Letters: h w cells of the map, of stride 8; S semantic classes; R regions.
+Letters: h w cells of the map, of stride 8; S semantic classes.
 """
 
 import flax.linen as nn
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.ops.bilinear import resize_corners, resize_nearest
-from vis_jax.ops.roi_align import Adaptive, Convention, pyramid_roi_align
 from vis_jax.settings import Count, Natural, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
@@ -88,38 +87,6 @@ def build(
         return None
     classes = settings.classes or num_classes + 1
     return SemanticHead(classes, settings.dim, settings.convs, channels, dtype)
-
-
-def pool(
-    semantic: Float[Array, "h w D"],
-    boxes: Float32[Array, "R 4"],
-    *,
-    read: int,
-    side: int,
-    samples: int | Adaptive,
-    convention: Convention,
-) -> Float[Array, "R s s D"]:
-    """Features of the semantic branch for regions of one image.
-
-    Args:
-      semantic: the embedding.
-      boxes: in pixels.
-      read: cells along each axis of a region that are read.
-      side: s, cells that are returned: the means of those read, in equal parts.
-      samples, convention: see `pyramid_roi_align`.
-    """
-    pooled = pyramid_roi_align(
-        (semantic,),
-        boxes,
-        jnp.zeros(len(boxes), jnp.int32),
-        scales=(1 / STRIDE,),
-        size=(read, read),
-        samples=samples,
-        convention=convention,
-    )
-    part = read // side
-    split = pooled.reshape(len(boxes), side, part, side, part, pooled.shape[-1])
-    return split.mean(axis=(2, 4))
 
 
 def semantic_loss(

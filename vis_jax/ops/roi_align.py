@@ -14,6 +14,8 @@ import numpy as np
 from vis_jax.ops.boxes import box_area
 from vis_jax.typing import Array, Float, Float32, Int32
 
+_AT_ONCE = 2**22  # numbers that `dense_roi_align` makes at a time
+
 
 class Convention(NamedTuple):
     """Where a box lies on a map.
@@ -125,6 +127,61 @@ def pyramid_roi_align(
     return total
 
 
+def dense_roi_align(
+    features: Float[Array, "H W C"],
+    boxes: Float32[Array, "N 4"],
+    *,
+    scale: float,
+    size: tuple[int, int],
+    parts: int,
+    samples: int | Adaptive,
+    convention: Convention,
+) -> Float[Array, "N _ _ C"]:
+    """As `pyramid_roi_align` of one map, by matrix products instead of gathers.
+
+    RoIAlign is separable: each axis has a matrix with the weight of every cell of the
+    map in every cell of the output. The work grows with the size of the map, which is
+    why this is for coarse ones; the gradient adds up nothing cell by cell, which takes
+    long on CPUs.
+
+    Args:
+      features: the map.
+      boxes: in pixels; parts outside the map read zeros.
+      scale: cells per pixel.
+      size: height and width of the output.
+      parts: each cell of the output is the mean of parts x parts equal ones, each with
+        points of its own.
+      samples, convention: as there.
+    """
+    scaled = boxes * scale - convention.shift
+    rows, columns = (
+        _dense_weights(
+            scaled[:, axis],
+            scaled[:, axis + 2],
+            length,
+            bins,
+            parts,
+            samples,
+            convention,
+        ).astype(features.dtype)
+        for axis, length, bins in zip((1, 0), features.shape[:2], size, strict=True)
+    )
+
+    def one(axes: tuple[Array, Array]) -> Float[Array, "_ _ C"]:
+        return jnp.einsum(
+            "ih,hwc,jw->ijc",
+            axes[0],
+            features,
+            axes[1],
+            precision=jax.lax.Precision.HIGHEST,
+            optimize="optimal",
+        )
+
+    # All boxes at once would make size[0] x W x C numbers of each.
+    each = size[0] * math.prod(features.shape[1:])
+    return jax.lax.map(one, (rows, columns), batch_size=max(1, _AT_ONCE // each))
+
+
 class _Reading(NamedTuple):
     """Cells read along one axis for every bin of a box, and their weights."""
 
@@ -179,6 +236,26 @@ def _axis_points(
             _Reading(jnp.minimum(first + 1, last), part * share),
         ]
     return readings
+
+
+def _dense_weights(
+    low: Float32[Array, "N"],
+    high: Float32[Array, "N"],
+    length: int,
+    bins: int,
+    parts: int,
+    samples: int | Adaptive,
+    convention: Convention,
+) -> Float32[Array, "N S H"]:
+    """Weight of every cell of an axis in every bin; see `dense_roi_align`."""
+    count = jnp.full(low.shape, length, jnp.int32)
+    readings = _axis_points(low, high, count, bins * parts, samples, convention)
+    cells = jnp.arange(length, dtype=jnp.int32).reshape(1, 1, -1)
+    weights = jnp.zeros((len(low), bins * parts, length), jnp.float32)
+    for reading in readings:
+        there = reading.cells[..., None] == cells
+        weights += jnp.where(there, reading.weights[..., None], 0.0)
+    return weights.reshape(len(low), bins, parts, length).mean(axis=2)
 
 
 class _Sample(NamedTuple):
