@@ -8,7 +8,7 @@ convolution (`ops/deform_conv`) for each dilation and instance. "shared" is what
 `association/propagation` does; the taps of the centre frame are counted in, though the
 frames of a clip share them. The gradient is that of a sum with respect to features,
 masks and parameters. Seconds of processor time, medians over rounds in which both take
-turns.
+turns; MB are what XLA plans beside inputs and results, shared / direct.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import functools
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -83,8 +84,15 @@ def make_inputs(model: Propagation, args: argparse.Namespace):
     return variables, centre, other, masks
 
 
-def make_call(form, model: Propagation, inputs, backward: bool):
-    """One call, compiled."""
+class Call(NamedTuple):
+    """A compiled call, and the memory XLA plans for it beside inputs and results."""
+
+    run: Callable[[], Any]
+    megabytes: float
+
+
+def make_call(form, model: Propagation, inputs, backward: bool) -> Call:
+    """Compiles one form."""
     forward = functools.partial(form, model)
 
     def total(*given):
@@ -97,7 +105,7 @@ def make_call(form, model: Propagation, inputs, backward: bool):
     def call():
         return jax.block_until_ready(compiled(*inputs))
 
-    return call
+    return Call(call, compiled.memory_analysis().temp_size_in_bytes / 1e6)
 
 
 class Timed(NamedTuple):
@@ -147,10 +155,10 @@ def main() -> None:
         f"{height} x {width} cells, {args.channels} channels, {args.instances}"
         " instances, float32, seconds"
     )
-    print("pass      shared  direct  ratio  (range)        difference")
+    print("pass      shared  direct  ratio  (range)        difference  MB")
     for backward in (False, True):
         calls = [make_call(form, model, inputs, backward) for form in (shared, direct)]
-        rounds = [[timed(call) for call in calls] for _ in range(args.rounds)]
+        rounds = [[timed(call.run) for call in calls] for _ in range(args.rounds)]
         ratios = sorted(slow.seconds / ours.seconds for ours, slow in rounds)
         medians = [
             statistics.median(one.seconds for one in form)
@@ -162,7 +170,8 @@ def main() -> None:
             f" {medians[0]:6.2f} {medians[1]:7.2f}"
             f" {statistics.median(ratios):6.1f}"
             f"  ({ratios[0]:.1f} - {ratios[-1]:.1f})"
-            f"  {apart:12.1e}",
+            f"  {apart:12.1e}  "
+            + " / ".join(f"{call.megabytes:.0f}" for call in calls),
             flush=True,
         )
 

@@ -356,3 +356,25 @@ def test_half_precision_stays_near():
 def test_dilations_are_some_and_different(dilations):
     with pytest.raises(ValueError, match="dilations: expected at least one"):
         Settings(dilations=dilations)
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_chunk():
+    sizes = []
+    for chunk in (16, 1000):
+        model = _model(chunk=chunk)
+        inputs = _inputs(size=(13, 14))
+        run = jax.jit(model.apply).lower({"params": _random_params(model)}, *inputs)
+        sizes.append(run.compile().memory_analysis().temp_size_in_bytes)
+    # 182 cells in twelve chunks, of which each reads 72 rows of 5 numbers a cell.
+    assert sizes[0] < sizes[1] - 150 * 72 * 5 * 4
+
+
+def test_callers_map_over_frames():
+    model = _model()
+    variables = {"params": _random_params(model)}
+    centre, other, masks, valid = _inputs()
+    one = _run(model)(variables, centre, other, masks, valid)
+    over = jax.vmap(model.apply, (None, None, 0, None, None))
+    both = compiled(over)(variables, centre, np.stack([centre, other]), masks, valid)
+    np.testing.assert_allclose(both[1], one, atol=1e-6)

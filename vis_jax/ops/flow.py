@@ -259,11 +259,12 @@ def _cost(
 
 def _windows(x: Float32[Array, "H W C"]) -> Float32[Array, "25 H W C"]:
     """The pixels around each pixel; those beyond the border are those of the border."""
+    # One gather: 25 slices double the time the whole takes to compile.
+    steps = np.indices((5, 5)).reshape(2, -1, 1, 1) - 2
     height, width = x.shape[:2]
-    rows, columns = (np.arange(-2, n + 2).clip(0, n - 1) for n in (height, width))
-    padded = x[rows][:, columns]
-    near = [padded[i : i + height, j : j + width] for i, j in np.ndindex(5, 5)]
-    return jnp.stack(near)
+    rows = (np.arange(height)[None, :, None] + steps[0]).clip(0, height - 1)
+    columns = (np.arange(width)[None, None] + steps[1]).clip(0, width - 1)
+    return x[rows, columns]
 
 
 class _Differences(NamedTuple):
