@@ -58,9 +58,3 @@ def test_views_of_frames_that_are_not_there_have_the_shape_of_others():
     views = compiled(lambda x: carrier.views({}, x, x))(images)
     none = carrier.no_views(len(images), CELLS)
     assert jax.tree.map(np.shape, none) == jax.tree.map(np.shape, views)
-
-
-def test_frames_that_are_too_small_for_the_levels_are_refused():
-    carrier = Flow(FlowSettings(levels=3))
-    with pytest.raises(ValueError, match=r"test\.flow\.levels: .* 32 cells"):
-        carrier.no_views(2, CELLS)

@@ -55,9 +55,9 @@ class FlowSettings:
     It is computed without weights; the paper has FlowNet2 in its place.
     """
 
-    # Each level has half the cells of the one before along each axis. Objects that have
-    # fewer than 5 on the coarsest are hardly followed; the work of the first search
-    # grows with the square of its cells.
+    # At most; each level has half the cells of the one before along each axis, and none
+    # less than 8. Objects of less than 5 cells on the coarsest are hardly followed; the
+    # work of the first search grows with the square of its cells.
     levels: Count = 1
     warps: Count = 6  # how often the flow is improved at each level
     # Flow to frames further away is put together from that between neighbours; else it
