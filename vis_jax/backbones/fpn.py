@@ -4,7 +4,6 @@ Lin et al., "Feature pyramid networks for object detection", CVPR 2017; the leve
 the backbone's as in Lin et al., "Focal loss for dense object detection", ICCV 2017.
 """
 
-import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -54,21 +53,49 @@ class FPN(nn.Module):
     coarsest: int = 6
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        stages = range(self.finest, _LAST + 1)
+        self.lateral_convs = {n: self._conv(f"lateral{n}", 1) for n in stages}
+        self.output_convs = {n: self._conv(f"output{n}", 3) for n in stages}
+        above = range(_LAST + 1, self.coarsest + 1) if self.extra != "pool" else ()
+        self.extra_convs = {n: self._conv(f"output{n}", 3, 2) for n in above}
+
+    def _conv(self, name: str, side: int, stride: int = 1) -> Conv:
+        return Conv(
+            self.dim,
+            side,
+            stride,
+            use_bias=True,
+            kernel_init=_FAN_IN,
+            dtype=self.dtype,
+            name=name,
+        )
+
     def __call__(
         self, features: dict[str, Float[Array, "N _ _ _"]]
     ) -> dict[str, Float[Array, "N _ _ D"]]:
         """Levels by name, finest first."""
-        conv = functools.partial(
-            Conv, self.dim, use_bias=True, kernel_init=_FAN_IN, dtype=self.dtype
+        return self.merge(self.laterals(features))
+
+    def laterals(
+        self, features: dict[str, Float[Array, "N _ _ _"]]
+    ) -> tuple[Float[Array, "N _ _ D"], ...]:
+        """Stages of the backbone at the width of the levels, finest first."""
+        return tuple(
+            conv(features[f"res{stage}"]) for stage, conv in self.lateral_convs.items()
         )
+
+    def merge(
+        self, laterals: tuple[Float[Array, "N _ _ D"], ...]
+    ) -> dict[str, Float[Array, "N _ _ D"]]:
+        """Levels by name, finest first, of what `laterals` returns."""
         levels: dict[str, jax.Array] = {}
         top = None
         for stage in range(_LAST, self.finest - 1, -1):
-            x = conv(1, name=f"lateral{stage}")(features[f"res{stage}"])
+            x = laterals[stage - self.finest]
             size = (x.shape[1], x.shape[2])
             top = x if top is None else x + self._enlarge(top, size)
-            level = conv(3, name=f"output{stage}")(top)
+            level = self.output_convs[stage](top)
             levels[f"p{stage}"] = nn.relu(level) if self.relu_outputs else level
         x = levels[f"p{_LAST}"]
         for number in range(_LAST + 1, self.coarsest + 1):
@@ -77,7 +104,7 @@ class FPN(nn.Module):
             else:
                 between = self.extra == "relu_conv" and number > _LAST + 1
                 x = nn.relu(x) if between else x
-                x = conv(3, 2, name=f"output{number}")(x)
+                x = self.extra_convs[number](x)
             levels[f"p{number}"] = x
         return {name: levels[name] for name in sorted(levels)}
 

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 
+from vis_jax.backbones.fpn import FPN
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
 from vis_jax.ops.box_coder import BoxCoder
@@ -70,7 +71,7 @@ class TwoStage(nn.Module):
     """
 
     backbone: nn.Module
-    fpn: nn.Module
+    fpn: FPN
     rpn: nn.Module
     rules: RegionRules
 
