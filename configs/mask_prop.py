@@ -9,12 +9,15 @@ Smoke: the same with --config configs/mask_prop.py:debug (any CPU)
 and from whose run or converted weights it starts: what carries and refines masks is
 new. With `track` the head of MaskTrack R-CNN trains beside, so that one model serves
 the rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head.
+With `stsn` the features of a frame are enriched by those of other frames before objects
+are found (`model.temporal`), as in the backbone of the paper's best rows.
 OpenImages, as a folder in the layout of COCO, joins as stills (docs/data.md). The files
 mask_prop_r50.py, mask_prop_r101.py and mask_prop_x101.py are short for these.
 
 Rows of the paper, each on one trained model, but for Table 4:
   Table 3  test.propagation
-  Table 4  backbone; the paper's X-101 is deformable in the text, not in the table
+  Table 4  backbone; the paper's X-101 is deformable in the text, not in the table; the
+           last row: backbone=x101,deform,stsn
   Fig. 6   test.radius, T: clips of 2 T + 1 frames
   5.2      test.refine=False
 
@@ -29,6 +32,7 @@ from configs import cascade, common
 
 # What a cascade does not have.
 NEW = ("(propagation|refinement)/.*",)
+SAMPLING = ("temporal_./.*",)
 
 
 def carry_masks(config: ConfigDict) -> None:
@@ -44,10 +48,19 @@ def full_size(options: ConfigDict) -> ConfigDict:
     options.frames = options.frames or 2
     config = cascade.full_size(options)
     carry_masks(config)
+    if options.stsn:
+        config.model.temporal = "stsn"
+        config.init_fresh += SAMPLING
     return config
 
 
 recipe = common.recipes(
-    full_size, backbone="r50", deform=False, dataset="ytvis2019", track=False, frames=0
+    full_size,
+    backbone="r50",
+    deform=False,
+    stsn=False,
+    dataset="ytvis2019",
+    track=False,
+    frames=0,
 )
 get_config = recipe()

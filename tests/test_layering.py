@@ -120,7 +120,7 @@ def test_each_system_stands_alone():
         if path.stem.startswith("mask_prop"):  # one system in several files
             shared |= {
                 f"mask_prop_{part}"
-                for part in ("model", "settings", "carriers", "video", "loss")
+                for part in ("model", "settings", "carriers", "frames", "video", "loss")
             }
         assert path.name == "__init__.py" or others <= shared, path
 

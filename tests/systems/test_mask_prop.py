@@ -14,10 +14,10 @@ from vis_jax.systems.mask_prop import build
 from vis_jax.systems.mask_prop_model import build_model
 from vis_jax.systems.mask_prop_settings import Settings
 
-FRAMES, RADIUS = 7, 2
+FRAMES, RADIUS, SUPPORT = 7, 2, 1
 
 
-def settings(dtype="float32", **test):
+def settings(dtype="float32", temporal="none", **test):
     """The least network with all parts; all that it finds is an object."""
     return read_settings(
         Settings,
@@ -25,6 +25,7 @@ def settings(dtype="float32", **test):
             compute_dtype=dtype,
             model=dict(
                 num_classes=3,
+                temporal=temporal,
                 stages=dict(
                     iou=(0.5, 0.6), centre_std=(0.1, 0.05), side_std=(0.2, 0.1),
                     weight=(1.0, 0.5),
@@ -67,13 +68,10 @@ def test_contract():
     assert clip.frame_valid.all()
 
 
-def test_clip_by_clip_it_says_the_same():
-    variables, _, whole_clip, whole = checked()
-    system = build(settings(mode="clip"))
-    assert system.window == (3, 3, RADIUS, ())
+def clip_by_clip_as(whole, system, variables, images):
+    """Checks that clips of a video give what the whole video gave."""
     run, state, row = jax.jit(system.step), None, 0
-    frames, size = list(whole_clip.images), whole_clip.images.shape[1:3]
-    for piece in pieces_of(frames, system.window, size):
+    for piece in pieces_of(list(images), system.window, images.shape[1:3]):
         state = system.start(piece.clip) if state is None else state
         state, found = run(variables, state, piece.clip)
         part = slice(max(-piece.first, 0), piece.rows)
@@ -86,6 +84,118 @@ def test_clip_by_clip_it_says_the_same():
     assert row == FRAMES
     np.testing.assert_array_equal(found.track_ids, whole.track_ids)
     np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-4)
+
+
+def test_clip_by_clip_it_says_the_same():
+    variables, _, clip, whole = checked()
+    system = build(settings(mode="clip"))
+    assert system.window == (3, 3, RADIUS, ())
+    clip_by_clip_as(whole, system, variables, clip.images)
+
+
+@functools.cache
+def sampled():
+    """With temporal sampling: fresh variables, those of an open gate, the step."""
+    variables, batch, clip, _ = checked()
+    system = build(settings(temporal="stsn", support=SUPPORT))
+    drawn = jax.device_get(jax.jit(system.init)(jax.random.key(0), batch))["params"]
+    names = ("temporal_0", "temporal_1")
+    fresh = {name: drawn.pop(name) for name in names}
+    # All else is named as without.
+    shapes = jax.tree.map(np.shape, drawn)
+    assert shapes == jax.tree.map(np.shape, variables["params"])
+    rng = np.random.default_rng(0)
+    opened = jax.tree.map(
+        lambda x: (x + 0.1 * rng.normal(size=x.shape)).astype(np.float32), fresh
+    )
+    for name in names:
+        opened[name]["gate"] = np.float32(0.7)
+    run = jax.jit(system.step)
+
+    def step(images, frame_valid=clip.frame_valid, temporal=opened):
+        params = variables["params"] | temporal
+        return jax.device_get(
+            run(
+                {"params": params},
+                system.start(clip),
+                clip._replace(images=images, frame_valid=frame_valid),
+            )
+        )[1]
+
+    return fresh, opened, step
+
+
+def test_a_closed_gate_leaves_everything_as_it_was():
+    variables, batch, clip, whole = checked()
+    fresh, _, step = sampled()
+    found = step(clip.images, temporal=fresh)
+    np.testing.assert_array_equal(found.slots, whole.slots)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, whole)
+
+
+def test_an_open_gate_reads_the_frames_around_and_no_others():
+    _, _, clip, whole = checked()
+    _, _, step = sampled()
+    first = step(clip.images)
+    assert np.abs(first.mask_boxes - whole.mask_boxes).max() > 0.1
+    images = clip.images.copy()
+    images[0] = 255 - images[0]
+    other = step(images)
+    far = slice(SUPPORT + 1, None)
+    np.testing.assert_array_equal(first.mask_boxes[far], other.mask_boxes[far])
+    np.testing.assert_array_equal(first.mask_logits[far], other.mask_logits[far])
+    changed = np.abs(first.mask_boxes - other.mask_boxes).max(axis=(1, 2))
+    assert (changed[: SUPPORT + 1] > 0).all()
+    # Nor those behind the end of a video.
+    real = np.arange(FRAMES) < 4
+    first = step(clip.images, real)
+    images = clip.images.copy()
+    images[4:] = 255 - images[4:]
+    other = step(images, real)
+    for name in ("mask_boxes", "mask_logits", "slots"):
+        ours, theirs = (getattr(x, name)[:4] for x in (first, other))
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(first.class_probs, other.class_probs)
+
+
+def test_clip_by_clip_it_reads_the_same_frames_around():
+    variables, _, clip, _ = checked()
+    _, opened, step = sampled()
+    system = build(settings(temporal="stsn", support=SUPPORT, mode="clip"))
+    assert system.window.delay == RADIUS + SUPPORT
+    variables = {"params": variables["params"] | opened}
+    clip_by_clip_as(step(clip.images), system, variables, clip.images)
+    # In bfloat16 all that is kept of features has it.
+    given = settings("bfloat16", temporal="stsn", support=SUPPORT, mode="clip")
+    system = build(given)
+    state = jax.eval_shape(system.start, clip)
+    after, _ = jax.eval_shape(system.step, variables, state, clip)
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (state, after)]
+    assert kinds[0] == kinds[1]
+    kept = {x.dtype for x in (*after.kept.fine, *after.kept.coarse)}
+    assert kept == {jnp.dtype("bfloat16")}
+
+
+def test_in_training_the_frames_of_a_pair_read_each_other():
+    """The loss with a closed gate is that without; it has a gradient in all parts."""
+    variables, batch, _, _ = checked()
+    batch = batch._replace(labels=batch.labels % 3)
+    fresh, opened, _ = sampled()
+    loss = build(settings(temporal="stsn")).loss
+
+    def value(temporal, params, batch):
+        return loss({"params": params | temporal}, batch, jax.random.key(1))[0]
+
+    run, params = jax.jit(jax.value_and_grad(value)), variables["params"]
+    plain = jax.jit(build(settings()).loss)(variables, batch, jax.random.key(1))[0]
+    closed, gradient = run(fresh, params, batch)
+    assert np.isfinite(closed)
+    np.testing.assert_allclose(closed, plain, rtol=1e-5)
+    assert all(part["gate"] != 0 for part in gradient.values())
+    changed, gradient = run(opened, params, batch)
+    assert abs(changed - closed) > 1e-4
+    for path, x in flatten(gradient).items():
+        assert np.isfinite(x).all() and np.any(x != 0), path
 
 
 @pytest.mark.parametrize(("propagation", "embeds"), [("iou", 0), ("track_head", 8)])
@@ -146,6 +256,22 @@ def test_parameters_at_the_published_size():
     extra = {"propagation": 2_310_146, "refinement": 744_065, "track_head": 13_895_680}
     assert {name: counts.pop(name) for name in extra} == extra
     assert sum(counts.values()) == 80_067_959
+
+
+def test_an_argument_of_the_recipe_enriches_features():
+    run = recipe("mask_prop_x101", "stsn")
+    assert (run.model.temporal, run.test.support) == ("stsn", 6)
+    assert run.init_fresh == ("(propagation|refinement)/.*", "temporal_./.*")
+    plain = recipe("mask_prop", "backbone=x101,deform")
+    assert plain.model.temporal == "none"
+    assert plain.init_fresh == run.init_fresh[:1]
+
+
+@pytest.mark.parametrize("propagation", ["iou", "track_head"])
+def test_trackers_do_not_see_the_frames_around(propagation):
+    message = r"test\.propagation: .* with model\.temporal 'stsn'.* got"
+    with pytest.raises(ValueError, match=message):
+        settings(temporal="stsn", propagation=propagation)
 
 
 def test_more_objects_than_the_detector_can_find_are_refused():

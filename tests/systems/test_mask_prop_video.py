@@ -13,10 +13,11 @@ from tests.compiled import compiled
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.settings import read_settings
 from vis_jax.structures import Detections
-from vis_jax.systems.mask_prop_carriers import Objects
+from vis_jax.systems.mask_prop_carriers import Objects, objects_of_frame
+from vis_jax.systems.mask_prop_frames import Alone, Around, Maps
 from vis_jax.systems.mask_prop_model import STRIDE, Shown
 from vis_jax.systems.mask_prop_settings import Settings
-from vis_jax.systems.mask_prop_video import objects_of_frame, start, step
+from vis_jax.systems.mask_prop_video import start, step
 from vis_jax.systems.system import window_of
 
 MOST = 3  # objects of a frame, and classes
@@ -104,9 +105,44 @@ class Perfect(NamedTuple):
 PERFECT = Perfect()
 
 
+class Windows:
+    """Objects as `look` finds them; what is shown also says which frames were read.
+
+    Of a frame that is, as of those around it, the value of channel 2; the digits have
+    the base `BASE`, the frame itself comes last.
+    """
+
+    BASE = 6
+
+    def laterals(self, variables, images, size):
+        del variables, size
+        return Maps((), (images[:, :1, :1, 2:].astype(jnp.float32),))
+
+    def no_laterals(self, frames, canvas):
+        return Maps((), (jnp.zeros((frames, 1, 1, 1), jnp.float32),))
+
+    def sample(self, variables, centre, support):
+        digits = jnp.concatenate([support[0], centre[0][None]])
+        powers = jnp.array([self.BASE**n for n in range(len(digits))], jnp.float32)
+        return (jnp.einsum("n,nhwc->hwc", powers, digits),)
+
+    def look(self, variables, images, maps, size):
+        cells, found = look(variables, images, size)
+        code = maps.coarse[0]
+        return cells, found._replace(mask_logits=found.mask_logits + 10 * code)
+
+
+def _finder(given, sampled):
+    if not sampled:
+        return Alone(look, given.test.chunk)
+    delay = given.test.support if given.test.mode == "clip" else 0
+    return Around(Windows(), given.test.support, delay, given.test.chunk)
+
+
 @functools.cache
-def _step(given, carrier):
-    return compiled(functools.partial(step, look, carrier, given.test))
+def _step(given, carrier, sampled):
+    finder = _finder(given, sampled)
+    return compiled(functools.partial(step, finder, carrier, given.test))
 
 
 class Told(NamedTuple):
@@ -117,16 +153,18 @@ class Told(NamedTuple):
     lost: int
 
 
-def told(scene, carrier=PERFECT, **test):
+def told(scene, carrier=PERFECT, sampled=False, **test):
     """Runs a video as it is run when it is evaluated."""
     given = settings(**test)
+    finder = _finder(given, sampled)
     delay = given.test.radius if given.test.mode == "clip" else 0
-    window = window_of(given.test)._replace(delay=delay)
+    window = window_of(given.test)._replace(delay=delay + finder.delay)
     state, frames, scores = None, [], {}
     for piece in pieces_of(scene.images, window, scene.images.shape[1:3]):
         if state is None:
-            state = jax.device_get(start(carrier, given, delay, piece.clip))
-        state, found = _step(given, carrier)({}, state, piece.clip)
+            state = start(finder, carrier, given, delay, piece.clip)
+            state = jax.device_get(state)
+        state, found = _step(given, carrier, sampled)({}, state, piece.clip)
         scores |= dict(zip(found.track_ids.tolist(), found.class_probs, strict=True))
         for row in range(max(-piece.first, 0), piece.rows):
             slots = found.slots[row]
@@ -174,6 +212,25 @@ def test_whole_videos_and_clips_give_the_tracks_of_the_literal_form():
                 np.testing.assert_allclose(parts.scores[track], probs, atol=1e-6)
         tracks += len(whole.scores)
     assert tracks > 12  # not three in every video
+
+
+@pytest.mark.parametrize(("support", "clip_length"), [(1, 3), (2, 1)])
+def test_objects_are_found_with_the_frames_around(support, clip_length):
+    """The first and last frame stand for those beyond the ends; padding is not read."""
+    options = dict(sampled=True, support=support, clip_length=clip_length)
+    for length in (1, 2, 9):
+        scene = Scene.draw(length, seed=length)
+        scene.images[..., 2] += MOST  # the same order; no frame has 0
+        values = scene.images[:, 0, 0, 2].astype(int)
+        steps = [n for n in range(-support, support + 1) if n]
+        shown = []
+        for t, frame in enumerate(expected(scene)):
+            read = values[np.clip([t + n for n in [*steps, 0]], 0, length - 1)]
+            code = sum(int(x) * Windows.BASE**n for n, x in enumerate(read))
+            shown.append({track: n + 10 * code for track, n in frame.items()})
+        for mode in ("video", "clip"):
+            assert told(scene, mode=mode, **options).frames == shown
+    assert sum(map(bool, shown)) > 4  # of nine frames
 
 
 def test_a_longer_radius_bridges_longer_gaps():

@@ -46,6 +46,7 @@ def pair_losses(
     rules: TrainRules,
     least: float,
     both: bool,
+    pyramid: str = "pyramid",
 ) -> PairLosses:
     """Every term of the loss, and what else comes with it.
 
@@ -57,11 +58,12 @@ def pair_losses(
       rules: what is trained on.
       least: IoU with the truth from which a region trains the track head.
       both: whether the other frames are read without a track head, too.
+      pyramid: method of the network that makes the pyramid of these frames.
     """
     count, tracked = len(sizes), model.track_head is not None
     images = pair.images if tracked or both else pair.images[:count]
     found, updates = model.apply(
-        variables, images, True, method=Cascade.pyramid, mutable=["batch_stats"]
+        variables, images, True, method=pyramid, mutable=["batch_stats"]
     )
     levels = cast(Levels, found)
     bound = model.bind(variables)

@@ -230,14 +230,18 @@ def start_and_step(
     return start, step
 
 
-def in_chunks(function: Callable, images: UInt8[Array, "T H W 3"], chunk: int):
-    """`function` of frames, a few at a time, which bounds the memory."""
-    frames = images.shape[0]
-    if frames <= chunk:
-        return function(images)
-    images = jnp.pad(images, ((0, -frames % chunk), *[(0, 0)] * 3))
-    out = jax.lax.map(function, images.reshape(-1, chunk, *images.shape[1:]))
-    return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:frames], out)
+def in_chunks(function: Callable, frames: Any, chunk: int):
+    """`function` of arrays of frames, a few at a time, which bounds the memory."""
+    count = len(jax.tree.leaves(frames)[0])
+    if count <= chunk:
+        return function(frames)
+
+    def split(x: Array) -> Array:
+        padded = jnp.pad(x, ((0, -count % chunk), *[(0, 0)] * (x.ndim - 1)))
+        return padded.reshape(-1, chunk, *x.shape[1:])
+
+    out = jax.lax.map(function, jax.tree.map(split, frames))
+    return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:count], out)
 
 
 def no_votes(slots: int, classes: int) -> Votes:

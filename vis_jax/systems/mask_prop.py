@@ -16,6 +16,13 @@ from vis_jax.structures import Appearance, Batch, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
 from vis_jax.systems.mask_prop_carriers import Carrier, Deform, Flow
+from vis_jax.systems.mask_prop_frames import (
+    Alone,
+    Around,
+    Finder,
+    Network,
+    make_look,
+)
 from vis_jax.systems.mask_prop_loss import make_loss
 from vis_jax.systems.mask_prop_model import (
     Model,
@@ -55,15 +62,24 @@ def build(settings: Settings) -> System:
     carrier: Carrier = Deform(model)
     if test.propagation == "flow":
         carrier = Flow(test.flow)
-    look = mask_prop_video.make_look(model, carrier, test)
     delay = 0 if test.mode == "video" else test.radius
+    finder = _finder(model, carrier, settings)
     return System(
         detector.init,
         loss,
-        functools.partial(mask_prop_video.start, carrier, settings, delay),
-        functools.partial(mask_prop_video.step, look, carrier, test),
-        window_of(test)._replace(delay=delay),
+        functools.partial(mask_prop_video.start, finder, carrier, settings, delay),
+        functools.partial(mask_prop_video.step, finder, carrier, test),
+        window_of(test)._replace(delay=delay + finder.delay),
     )
+
+
+def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
+    """What finds the objects, for masks that are carried."""
+    test = settings.test
+    if settings.model.temporal == "none":
+        return Alone(make_look(model, carrier, test), test.chunk)
+    delay = 0 if test.mode == "video" else test.support
+    return Around(Network(model, carrier, test), test.support, delay, test.chunk)
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

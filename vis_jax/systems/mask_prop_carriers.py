@@ -1,4 +1,4 @@
-"""Ways to carry the masks of a frame of MaskProp to the frames around it.
+"""Objects of a frame of MaskProp, and ways to carry their masks to the frames around.
 
 Letters: L frames of a clip around a centre frame, N objects of a frame, K classes, h w
 cells of 'p3'.
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 
 from vis_jax.association.propagation import Prepared
 from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
-from vis_jax.systems.mask_prop_model import STRIDE, Model
-from vis_jax.systems.mask_prop_settings import FlowSettings
+from vis_jax.ops.masks import paste_on_level
+from vis_jax.ops.slots import group_duplicates
+from vis_jax.systems.mask_prop_model import STRIDE, Model, Shown
+from vis_jax.systems.mask_prop_settings import FlowSettings, TestSettings
 from vis_jax.typing import Array, Bool, Float32, UInt8
 
 
@@ -24,6 +26,53 @@ class Objects(NamedTuple):
     class_scores: Float32[Array, "*lead N K"]  # see `ClipTracks`
     mask_logits: Float32[Array, "*lead N s s"]  # to be shown ..
     mask_boxes: Float32[Array, "*lead N 4"]  # .. in these boxes
+
+
+def objects_of_frames(
+    found: Shown, cells: tuple[int, int], test: TestSettings
+) -> Objects:
+    """`objects_of_frame` of each of some frames."""
+
+    def one(found: Shown) -> Objects:
+        return objects_of_frame(found, cells, test)
+
+    return jax.vmap(one)(found)
+
+
+def objects_of_frame(
+    found: Shown, cells: tuple[int, int], test: TestSettings
+) -> Objects:
+    """The objects of a frame as they are linked.
+
+    Args:
+      found: in the frame; those that are one object under several labels become one.
+      cells: height and width of 'p3'.
+      test: of the config.
+    """
+    detections = found.detections
+    valid, scores = detections.valid, detections.scores
+    masks = paste_on_level(found.probs, detections.boxes, size=cells, stride=STRIDE)
+    inside = masks > 0.5
+    owner = jnp.arange(len(valid), dtype=jnp.int32)
+    if test.duplicates:
+        owner = group_duplicates(inside, scores, valid, iou_threshold=test.duplicates)
+        valid &= owner == jnp.arange(len(valid), dtype=jnp.int32)
+    class_scores = found.class_probs
+    if test.scoring != "vector_mean":
+        # Padding has the label K, which JAX drops.
+        class_scores = jnp.zeros_like(class_scores)
+        class_scores = class_scores.at[owner, detections.labels].max(
+            scores, mode="drop"
+        )
+    if test.binarize:
+        masks = inside.astype(jnp.float32)
+    return Objects(
+        masks=jnp.where(valid[:, None, None], masks, 0.0),
+        valid=valid,
+        class_scores=jnp.where(valid[:, None], class_scores, 0.0),
+        mask_logits=detections.mask_logits,
+        mask_boxes=jnp.asarray(detections.covered),
+    )
 
 
 @runtime_checkable

@@ -57,6 +57,7 @@ def make_loss(model: Model, settings: Settings) -> Loss:
             rules=rules,
             least=settings.model.track_head.positive,
             both=True,
+            pyramid="pair_pyramid",
         )
 
         def apply(method: str, /, *inputs: Any) -> Any:

@@ -8,6 +8,7 @@ cells of 'p3', S side of a patch, s side of a refined mask.
 import dataclasses
 from typing import NamedTuple, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -24,12 +25,15 @@ from vis_jax.detectors.cascade import (
 from vis_jax.detectors.cascade_settings import CANDIDATES
 from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
 from vis_jax.detectors.two_stage import MASK_SIDE, Levels
+from vis_jax.layers.temporal_sampling import TemporalSampling
 from vis_jax.structures import Detections
 from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.systems.system import check_classes
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
 STRIDE = 8  # pixels of a cell of 'p3'
+SAMPLED = 2  # laterals that temporal sampling enriches: those of stages 4 and 5
+FrameMaps = tuple[Float[Array, "_ _ D"], ...]  # of one frame
 _PLACE = 1  # of 'p3' among the levels
 
 
@@ -39,10 +43,64 @@ class Model(Cascade, kw_only=True):
     Attributes:
       propagation: carries masks from frame to frame.
       refinement: of masks in patches of the image.
+      temporal: what enriches the coarsest laterals of the pyramid by other frames.
     """
 
     propagation: Propagation
     refinement: Refine
+    temporal: tuple[TemporalSampling, ...] = ()
+
+    def laterals(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """Stages 2 .. 5 of normalised images, before the coarser are added to finer."""
+        return self.fpn.laterals(self.backbone(images, train))
+
+    def merge(self, laterals: Levels) -> Levels:
+        """Levels 'p2' .. 'p6' of `laterals`."""
+        levels = self.fpn.merge(laterals)
+        return tuple(levels[name] for name in sorted(levels))
+
+    def read_laterals(self, laterals: Levels) -> CascadeFeatures:
+        """What the heads read of images whose `laterals` are there."""
+        return self.read(self.merge(laterals))
+
+    def sample(
+        self, centre: FrameMaps, support: Levels, valid: Bool[Array, "S"]
+    ) -> FrameMaps:
+        """Laterals of a frame, enriched by those of others.
+
+        Args:
+          centre: the coarsest of the frame, as many as there are blocks.
+          support: the same of S other frames.
+          valid: which of these have a part.
+        """
+        parts = zip(self.temporal, centre, support, strict=True)
+        return tuple(block(x, around, valid) for block, x, around in parts)
+
+    def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """See `Cascade`; each image is a video of one frame."""
+        laterals = self.laterals(images, train)
+        none = jax.tree.map(lambda x: x[:, None][:, :0], laterals)
+        return self.merge(self._sample_all(laterals, none))
+
+    def pair_pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
+        """`pyramid` of key frames and then their others, which see each other."""
+        laterals = self.laterals(images, train)
+        half = len(images) // 2
+        other = jax.tree.map(lambda x: jnp.roll(x, half, axis=0)[:, None], laterals)
+        return self.merge(self._sample_all(laterals, other))
+
+    def _sample_all(
+        self, laterals: Levels, support: tuple[Float[Array, "B S _ _ D"], ...]
+    ) -> Levels:
+        """Laterals of frames, each enriched by its own others."""
+        if not self.temporal:
+            return laterals
+        lead, here = support[0].shape[:2], len(laterals) - len(self.temporal)
+        sample = nn.vmap(
+            Model.sample, variable_axes={"params": None}, split_rngs={"params": False}
+        )
+        found = sample(self, laterals[here:], support[here:], jnp.ones(lead, bool))
+        return laterals[:here] + found
 
     def prepare(self, p3: Float[Array, "h w C"]) -> Prepared:
         """See `Propagation`."""
@@ -118,6 +176,7 @@ def build_model(settings: Settings) -> Model:
         dtype,
         TrackHead(width, dtype) if width else None,
     )
+    blocks = SAMPLED if model.temporal == "stsn" else 0
     names = [field.name for field in dataclasses.fields(Cascade) if field.init]
     parts = {name: getattr(cascade, name) for name in names}
     parts |= {"parent": None, "name": None}
@@ -125,6 +184,7 @@ def build_model(settings: Settings) -> Model:
         **parts,
         propagation=Propagation(model.propagation, model.fpn.dim, dtype),
         refinement=Refine(model.refinement, dtype),
+        temporal=tuple(TemporalSampling(dtype) for _ in range(blocks)),
     )
 
 
@@ -160,6 +220,19 @@ def see(
     """
     pixels = normalize(images, size, style=model.style)
     features = model.apply(variables, pixels, method="features")
+    return Seen(pixels, cast(CascadeFeatures, features))
+
+
+def see_laterals(
+    model: Model,
+    variables: dict,
+    images: UInt8[Array, "T H W 3"],
+    laterals: Levels,
+    size: Int32[Array, "2"],
+) -> Seen:
+    """As `see`, of frames whose laterals are there, enriched by those of others."""
+    pixels = normalize(images, size, style=model.style)
+    features = model.apply(variables, laterals, method="read_laterals")
     return Seen(pixels, cast(CascadeFeatures, features))
 
 

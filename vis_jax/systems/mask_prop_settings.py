@@ -25,6 +25,10 @@ class ModelSettings(cascade_settings.Settings):
     refinement: RefineSettings = RefineSettings()
     # For `test.propagation` track_head.
     track_head: TrackHeadSettings = TrackHeadSettings()
+    # What enriches the features of a frame by those of other frames before objects are
+    # found, at strides 16 and 32. stsn: see `layers.temporal_sampling`; in training the
+    # other frame of a pair, at test time test.support frames on either side.
+    temporal: Literal["none", "stsn"] = "none"
 
 
 @section
@@ -91,6 +95,9 @@ class TestSettings(system.TestSettings):
     propagation: Literal["deform", "flow", "iou", "track_head"] = "deform"
     # Frames on either side of each frame that its masks are carried to, T in the paper.
     radius: Count = 6
+    # Frames on either side that model.temporal reads; beyond the ends of a video its
+    # first and last frame stand for them.
+    support: Count = 6
     # IoU of masks from which detections of a frame are one object, whose labels all
     # count; 0 = never. Else the masks of an object with two labels share its pixels.
     duplicates: Share = 0.7
@@ -126,4 +133,11 @@ class Settings:
             raise ValueError(
                 "test.propagation: expected a model with a track head for 'track_head',"
                 " got model.track_head.width 0"
+            )
+        sampled, linked = self.model.temporal != "none", self.test.propagation
+        if sampled and linked not in ("deform", "flow"):
+            raise ValueError(
+                "test.propagation: expected 'deform' or 'flow' with model.temporal"
+                f" {self.model.temporal!r}, as trackers see frames one by one, got"
+                f" {linked!r}"
             )

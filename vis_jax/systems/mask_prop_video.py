@@ -3,11 +3,13 @@
 Each frame is the centre of a clip of its own, of T frames on either side. It can be
 linked once the last of these has arrived, so that the masks of a video that comes clip
 by clip are T frames late: the delay. A whole video has none, and goes through the same
-step. Letters: S frames of a clip of the video, D frames of delay (0 or T), F = S + D
-frames that a step speaks of, N objects of a frame, K classes, h w cells of 'p3'.
+step. Where objects are found with the help of the frames around, they come later, too:
+see `mask_prop_frames`. Letters: S frames of a clip of the video, D frames of delay (0
+or T), F = D + S and the delay of the finder: frames that a step speaks of, N objects of
+a frame, K classes, h w cells of 'p3'.
 """
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,58 +23,31 @@ from vis_jax.association.clip_tracks import (
     link,
     no_links,
 )
-from vis_jax.ops.masks import paste_on_level
-from vis_jax.ops.slots import group_duplicates
 from vis_jax.structures import Clip, Predictions
-from vis_jax.systems.detect_then_track import in_chunks
 from vis_jax.systems.mask_prop_carriers import Carrier, Objects
-from vis_jax.systems.mask_prop_model import (
-    STRIDE,
-    Model,
-    Shown,
-    find,
-    mask_cells,
-    p3_of,
-    see,
-)
+from vis_jax.systems.mask_prop_frames import Finder
+from vis_jax.systems.mask_prop_model import STRIDE, mask_cells
 from vis_jax.systems.mask_prop_settings import Settings, TestSettings
-from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class State(NamedTuple):
     """A video up to some frame."""
 
+    kept: Any  # what the finder keeps
     views: Any  # of the last D + T frames, what masks are carried by
     real: Bool[Array, "E"]  # which of these D + T frames the video has
     waiting: Objects  # of the last D frames
     links: Links
 
 
-@runtime_checkable
-class Look(Protocol):
-    """What finds the objects of frames, each by itself."""
-
-    def __call__(
-        self,
-        variables: dict,
-        images: UInt8[Array, "T H W 3"],
-        size: Int32[Array, "2"],
-        /,
-    ) -> tuple[Any, Objects]:
-        """Returns views of the frames, as `Carrier.views`, and their objects.
-
-        Args:
-          variables: of the whole system.
-          images: frames of one video.
-          size: height and width of the content in pixels.
-        """
-        ...
-
-
-def start(carrier: Carrier, settings: Settings, delay: int, clip: Clip) -> State:
+def start(
+    finder: Finder, carrier: Carrier, settings: Settings, delay: int, clip: Clip
+) -> State:
     """Before the first frame of a video.
 
     Args:
+      finder: of objects.
       carrier: of masks.
       settings: of the system.
       delay: D.
@@ -93,6 +68,7 @@ def start(carrier: Carrier, settings: Settings, delay: int, clip: Clip) -> State
         mask_boxes=zeros(4),
     )
     return State(
+        finder.start(clip),
         carrier.no_views(delay + test.radius, cells),
         jnp.zeros(delay + test.radius, bool),
         waiting,
@@ -107,29 +83,8 @@ def start(carrier: Carrier, settings: Settings, delay: int, clip: Clip) -> State
     )
 
 
-def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
-    """Finds objects by the network.
-
-    Args:
-      model: the network.
-      carrier: of masks.
-      test: of the config.
-    """
-
-    def look(
-        variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
-    ) -> tuple[Any, Objects]:
-        seen = see(model, variables, images, size)
-        p3 = p3_of(seen.features.levels)
-        found = find(model, variables, seen, size, refined=test.refine)
-        cells = (p3.shape[1], p3.shape[2])
-        return carrier.views(variables, images, p3), _objects(found, cells, test)
-
-    return look
-
-
 def step(
-    look: Look,
+    finder: Finder,
     carrier: Carrier,
     test: TestSettings,
     variables: dict,
@@ -139,7 +94,7 @@ def step(
     """The next frames of a video.
 
     Args:
-      look: finds objects.
+      finder: of objects.
       carrier: of masks.
       test: of the config.
       variables: of the whole system.
@@ -147,18 +102,13 @@ def step(
       clip: the frames.
     """
     count, delay = len(clip.frame_valid), len(state.waiting.valid)
-    size, radius = jnp.asarray(clip.size), test.radius
-
-    def find(images: UInt8[Array, "T H W 3"]) -> tuple[Any, Objects]:
-        return look(variables, images, size)
-
-    views, found = in_chunks(find, jnp.asarray(clip.images), test.chunk)
-    frame_valid = jnp.asarray(clip.frame_valid)
-    none = carrier.no_views(radius, (found.masks.shape[2], found.masks.shape[3]))
-    views = _joined(state.views, views, none)
-    real = jnp.concatenate([state.real, frame_valid, jnp.zeros(radius, bool)])
-    objects = _joined(state.waiting, found)
-    rows = jnp.arange(count + delay, dtype=jnp.int32)
+    radius = test.radius
+    kept, arrived = finder.find(variables, state.kept, clip)
+    cells = (arrived.objects.masks.shape[2], arrived.objects.masks.shape[3])
+    views = _joined(state.views, arrived.views, carrier.no_views(radius, cells))
+    real = jnp.concatenate([state.real, arrived.real, jnp.zeros(radius, bool)])
+    objects = _joined(state.waiting, arrived.objects)
+    rows = jnp.arange(len(objects.valid), dtype=jnp.int32)
     # The clips of the other rows are not complete.
     ready = real[radius : radius + len(rows)] & (
         (rows < count) | jnp.asarray(clip.last)
@@ -186,57 +136,13 @@ def step(
 
     links, slots = jax.lax.scan(link_row, free_ended(state.links), (rows, ready))
     after = State(
+        kept,
         jax.tree.map(lambda x: x[count : count + delay + radius], views),
         real[count : count + delay + radius],
-        jax.tree.map(lambda x: x[count:], objects),
+        jax.tree.map(lambda x: x[count : count + delay], objects),
         links,
     )
     return after, _report(links, slots, objects, test)
-
-
-def _objects(found: Shown, cells: tuple[int, int], test: TestSettings) -> Objects:
-    """The objects of frames as they are linked; see `objects_of_frame`."""
-
-    def one(found: Shown) -> Objects:
-        return objects_of_frame(found, cells, test)
-
-    return jax.vmap(one)(found)
-
-
-def objects_of_frame(
-    found: Shown, cells: tuple[int, int], test: TestSettings
-) -> Objects:
-    """The objects of a frame as they are linked.
-
-    Args:
-      found: in the frame; those that are one object under several labels become one.
-      cells: height and width of 'p3'.
-      test: of the config.
-    """
-    detections = found.detections
-    valid, scores = detections.valid, detections.scores
-    masks = paste_on_level(found.probs, detections.boxes, size=cells, stride=STRIDE)
-    inside = masks > 0.5
-    owner = jnp.arange(len(valid), dtype=jnp.int32)
-    if test.duplicates:
-        owner = group_duplicates(inside, scores, valid, iou_threshold=test.duplicates)
-        valid &= owner == jnp.arange(len(valid), dtype=jnp.int32)
-    class_scores = found.class_probs
-    if test.scoring != "vector_mean":
-        # Padding has the label K, which JAX drops.
-        class_scores = jnp.zeros_like(class_scores)
-        class_scores = class_scores.at[owner, detections.labels].max(
-            scores, mode="drop"
-        )
-    if test.binarize:
-        masks = inside.astype(jnp.float32)
-    return Objects(
-        masks=jnp.where(valid[:, None, None], masks, 0.0),
-        valid=valid,
-        class_scores=jnp.where(valid[:, None], class_scores, 0.0),
-        mask_logits=detections.mask_logits,
-        mask_boxes=jnp.asarray(detections.covered),
-    )
 
 
 def _link_objects(

@@ -1,0 +1,380 @@
+"""What finds the objects of MaskProp in the frames of a video, clip by clip.
+
+Each frame is looked at by itself, or its features are first enriched by those of the
+frames around it (STSN, see `layers.temporal_sampling`). Then objects of a frame are
+found once the last of these has arrived. Letters: S frames of a clip of the video, K
+frames read on either side, E frames of delay (0 or K), F = S + E frames that are looked
+at, N objects of a frame, h w cells of 'p3'.
+"""
+
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.two_stage import STRIDES, Levels
+from vis_jax.structures import Clip
+from vis_jax.systems.detect_then_track import in_chunks
+from vis_jax.systems.mask_prop_carriers import Carrier, Objects, objects_of_frames
+from vis_jax.systems.mask_prop_model import (
+    SAMPLED,
+    FrameMaps,
+    Model,
+    Seen,
+    find,
+    p3_of,
+    see,
+    see_laterals,
+)
+from vis_jax.systems.mask_prop_settings import TestSettings
+from vis_jax.typing import Array, Bool, Int32, UInt8
+
+
+class Arrived(NamedTuple):
+    """Frames that were looked at.
+
+    Behind the first S of them, frames are only there at the end of a video.
+    """
+
+    views: Any  # as `Carrier.views`
+    objects: Objects
+    real: Bool[Array, "F"]  # which frames the video has
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """What finds the objects of the frames of a video.
+
+    Of a clip it looks at the frames from `delay` before its first one on, at those that
+    came last only if the video ends with them.
+    """
+
+    @property
+    def delay(self) -> int:
+        """E: how many frames later than its image a frame is looked at."""
+        ...
+
+    def start(self, clip: Clip, /) -> Any:
+        """Returns what is kept of the frames before the first; see `System`."""
+        ...
+
+    def find(self, variables: dict, kept: Any, clip: Clip, /) -> tuple[Any, Arrived]:
+        """Returns what is kept of the frames so far, and the frames looked at.
+
+        Args:
+          variables: of the whole system.
+          kept: of the frames before the clip.
+          clip: the next frames.
+        """
+        ...
+
+
+@runtime_checkable
+class Look(Protocol):
+    """What finds the objects of frames, each by itself."""
+
+    def __call__(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        size: Int32[Array, "2"],
+        /,
+    ) -> tuple[Any, Objects]:
+        """Returns views of the frames, as `Carrier.views`, and their objects.
+
+        Args:
+          variables: of the whole system.
+          images: frames of one video.
+          size: height and width of the content in pixels.
+        """
+        ...
+
+
+class Maps(NamedTuple):
+    """Laterals of the pyramid of frames, finest first, arrays [T _ _ C]."""
+
+    fine: Levels  # read as they are
+    coarse: Levels  # enriched by those of other frames
+
+
+class Alone(NamedTuple):
+    """Looks at each frame by itself."""
+
+    look: Look
+    chunk: int  # frames at once
+
+    @property
+    def delay(self) -> int:
+        """See `Finder`."""
+        return 0
+
+    def start(self, clip: Clip, /) -> tuple[()]:
+        """See `Finder`."""
+        del clip
+        return ()
+
+    def find(
+        self, variables: dict, kept: tuple[()], clip: Clip, /
+    ) -> tuple[tuple[()], Arrived]:
+        """See `Finder`."""
+        size = jnp.asarray(clip.size)
+
+        def look(images: UInt8[Array, "T H W 3"]) -> tuple[Any, Objects]:
+            return self.look(variables, images, size)
+
+        views, objects = in_chunks(look, jnp.asarray(clip.images), self.chunk)
+        return kept, Arrived(views, objects, jnp.asarray(clip.frame_valid))
+
+
+def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
+    """Finds objects by the network, in each frame by itself.
+
+    Args:
+      model: the network.
+      carrier: of masks.
+      test: of the config.
+    """
+
+    def look(
+        variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
+    ) -> tuple[Any, Objects]:
+        seen = see(model, variables, images, size)
+        return _views_and_objects(model, carrier, test, variables, images, seen, size)
+
+    return look
+
+
+@runtime_checkable
+class Stages(Protocol):
+    """A network whose features of a frame are enriched by those of others."""
+
+    def laterals(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        size: Int32[Array, "2"],
+        /,
+    ) -> Maps:
+        """Returns the features of frames, each by itself.
+
+        Args:
+          variables: of the whole system.
+          images: frames of one video.
+          size: height and width of the content in pixels.
+        """
+        ...
+
+    def no_laterals(self, frames: int, canvas: tuple[int, int], /) -> Maps:
+        """Returns zeros in the shape of `laterals`.
+
+        Args:
+          frames: how many.
+          canvas: height and width in pixels.
+        """
+        ...
+
+    def sample(
+        self, variables: dict, centre: FrameMaps, support: Levels, /
+    ) -> FrameMaps:
+        """Returns the coarse maps of a frame, enriched.
+
+        Args:
+          variables: of the whole system.
+          centre: coarse maps of the frame.
+          support: of frames around it.
+        """
+        ...
+
+    def look(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        maps: Maps,
+        size: Int32[Array, "2"],
+        /,
+    ) -> tuple[Any, Objects]:
+        """Returns views of frames, as `Carrier.views`, and their objects.
+
+        Args:
+          variables: of the whole system.
+          images: frames of one video.
+          maps: of these, the coarse ones enriched.
+          size: height and width of the content in pixels.
+        """
+        ...
+
+
+class Kept(NamedTuple):
+    """The last frames of a video up to some frame."""
+
+    images: UInt8[Array, "E H W 3"]  # which were not looked at yet
+    fine: Levels  # of these
+    # Of these and of as many before them, which they are enriched by.
+    coarse: Levels
+    real: Bool[Array, "F"]  # which of the latter the video has
+
+
+class Around(NamedTuple):
+    """Looks at each frame with what is kept of K frames on either side.
+
+    Attributes:
+      stages: of the network.
+      radius: K.
+      delay: K, or 0 for whole videos.
+      chunk: frames at once.
+    """
+
+    stages: Stages
+    radius: int
+    delay: int
+    chunk: int
+
+    def start(self, clip: Clip, /) -> Kept:
+        """See `Finder`."""
+        height, width = clip.images.shape[1:3]
+        waiting = self.stages.no_laterals(self.delay, (height, width))
+        before = self.stages.no_laterals(2 * self.delay, (height, width))
+        return Kept(
+            jnp.zeros((self.delay, height, width, 3), jnp.uint8),
+            waiting.fine,
+            before.coarse,
+            jnp.zeros(2 * self.delay, bool),
+        )
+
+    def find(self, variables: dict, kept: Kept, clip: Clip, /) -> tuple[Kept, Arrived]:
+        """See `Finder`."""
+        size, count = jnp.asarray(clip.size), len(clip.frame_valid)
+        images = jnp.asarray(clip.images)
+
+        def read(images: UInt8[Array, "T H W 3"]) -> Maps:
+            return self.stages.laterals(variables, images, size)
+
+        maps = in_chunks(read, images, self.chunk)
+        new = Kept(images, maps.fine, maps.coarse, jnp.asarray(clip.frame_valid))
+        frames = jax.tree.map(lambda *x: jnp.concatenate(x), kept, new)
+        rows = jnp.arange(count + self.delay, dtype=jnp.int32)
+
+        def enrich(row: Int32[Array, ""]) -> FrameMaps:
+            # Frame `row` has `delay` more before it among the coarse maps.
+            centre = row + self.delay
+            around = frames_around(frames.real, centre, self.radius)
+            here, there = (
+                jax.tree.map(lambda x, at=at: x[at], frames.coarse)
+                for at in (centre, around)
+            )
+            return self.stages.sample(variables, here, there)
+
+        def look(part: _Part) -> tuple[Any, Objects]:
+            maps = Maps(part.fine, jax.lax.map(enrich, part.rows))
+            return self.stages.look(variables, part.images, maps, size)
+
+        def look_if_wanted(part: _Part) -> tuple[Any, Objects]:
+            none = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, part)
+            )
+            return jax.lax.cond(part.wanted.any(), look, lambda _: none, part)
+
+        real = frames.real[self.delay :]
+        wanted = real & ((rows < count) | jnp.asarray(clip.last))
+        parts = _Part(rows, wanted, frames.images, frames.fine)
+        run = look_if_wanted if self.delay else look
+        views, objects = in_chunks(run, parts, self.chunk)
+        after = jax.tree.map(lambda x: x[count:], frames)
+        return after, Arrived(views, objects, real)
+
+
+class _Part(NamedTuple):
+    """Some of the frames that are looked at."""
+
+    rows: Int32[Array, "T"]  # their numbers
+    wanted: Bool[Array, "T"]
+    images: UInt8[Array, "T H W 3"]
+    fine: Levels
+
+
+def frames_around(
+    real: Bool[Array, "F"], centre: Int32[Array, ""], radius: int
+) -> Int32[Array, "L"]:
+    """The frames on either side of one.
+
+    Bertasius et al., "Object Detection in Video with Spatiotemporal Sampling Networks",
+    ECCV 2018: the first and the last frame stand for those beyond the ends of a video.
+
+    Args:
+      real: which frames the video has, without gaps.
+      centre: index of the frame.
+      radius: frames on either side.
+    """
+    first, last = jnp.argmax(real), len(real) - 1 - jnp.argmax(real[::-1])
+    steps = [n for n in range(-radius, radius + 1) if n]
+    return jnp.clip(centre + jnp.array(steps, jnp.int32), first, last).astype(jnp.int32)
+
+
+class Network(NamedTuple):
+    """The network of MaskProp as `Stages`."""
+
+    model: Model
+    carrier: Carrier
+    test: TestSettings
+
+    def laterals(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        size: Int32[Array, "2"],
+        /,
+    ) -> Maps:
+        """See `Stages`."""
+        pixels = normalize(images, size, style=self.model.style)
+        found = self.model.apply(variables, pixels, False, method="laterals")
+        laterals = cast(Levels, found)
+        return Maps(laterals[:-SAMPLED], laterals[-SAMPLED:])
+
+    def no_laterals(self, frames: int, canvas: tuple[int, int], /) -> Maps:
+        """See `Stages`."""
+        fpn = self.model.fpn
+        maps = tuple(
+            jnp.zeros(
+                (frames, *(side // stride for side in canvas), fpn.dim), fpn.dtype
+            )
+            for stride in STRIDES[:-1]
+        )
+        return Maps(maps[:-SAMPLED], maps[-SAMPLED:])
+
+    def sample(
+        self, variables: dict, centre: FrameMaps, support: Levels, /
+    ) -> FrameMaps:
+        """See `Stages`."""
+        valid = jnp.ones(len(support[0]), bool)
+        found = self.model.apply(variables, centre, support, valid, method="sample")
+        return cast(FrameMaps, found)
+
+    def look(
+        self,
+        variables: dict,
+        images: UInt8[Array, "T H W 3"],
+        maps: Maps,
+        size: Int32[Array, "2"],
+        /,
+    ) -> tuple[Any, Objects]:
+        """See `Stages`."""
+        seen = see_laterals(
+            self.model, variables, images, maps.fine + maps.coarse, size
+        )
+        return _views_and_objects(*self, variables, images, seen, size)
+
+
+def _views_and_objects(
+    model: Model,
+    carrier: Carrier,
+    test: TestSettings,
+    variables: dict,
+    images: UInt8[Array, "T H W 3"],
+    seen: Seen,
+    size: Int32[Array, "2"],
+) -> tuple[Any, Objects]:
+    p3 = p3_of(seen.features.levels)
+    found = find(model, variables, seen, size, refined=test.refine)
+    cells = (p3.shape[1], p3.shape[2])
+    return carrier.views(variables, images, p3), objects_of_frames(found, cells, test)
