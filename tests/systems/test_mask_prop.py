@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.recipes import recipe
-from tests.systems.contract import check_init, check_step, first_batch
+from tests.systems.contract import check_learns, check_system
+from tests.systems.traced import check_dtypes
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.params import flatten
 from vis_jax.settings import read_settings
@@ -17,59 +18,49 @@ from vis_jax.systems.mask_prop_settings import Settings
 FRAMES, RADIUS = 7, 2
 
 
-def settings(dtype="float32", **test):
-    """The least network with all parts; all that it finds is an object."""
-    return read_settings(
-        Settings,
-        dict(
-            compute_dtype=dtype,
-            model=dict(
-                num_classes=3,
-                stages=dict(
-                    iou=(0.5, 0.6), centre_std=(0.1, 0.05), side_std=(0.2, 0.1),
-                    weight=(1.0, 0.5),
-                ),
-                backbone=dict(variant="thin", norm="group"),
-                fpn=dict(dim=16),
-                rpn=dict(dim=16, proposals=12, scale=4.0),
-                regions=dict(sampled=8, positives=4),
-                box_head=dict(width=16),
-                mask_head=dict(dim=8, convs=1),
-                semantic=dict(dim=8, convs=1),
-                propagation=dict(dim=8, dilations=(1, 2)),
-                refinement=dict(side=16, dim=8, blocks=1),
-                track_head=dict(width=8),
-            ),
-            test=dict(
-                score=0.0, objects=4, tracks=24, radius=RADIUS, threshold=0.05,
-                clip_length=3, chunk=4,
-            ) | test,
-        ),
-        "config",
-    )  # fmt: skip
+def config(changes=None):
+    """All that the network finds is an object, and all parts train."""
+    free = {
+        "test.score": 0.0, "test.radius": RADIUS, "test.threshold": 0.05,
+        "test.tracks": 24, "test.clip_length": 3, "data.frames": FRAMES,
+        "data.shapes.length": FRAMES, "model.track_head.width": 8,
+    }  # fmt: skip
+    return recipe("mask_prop_shapes", "debug", {**free, **(changes or {})})
+
+
+def system_of(changes=None):
+    return build(config(changes))
 
 
 @functools.cache
 def checked():
-    system = build(settings())
-    changes = {"data.frames": FRAMES, "data.shapes.length": FRAMES}
-    batch = first_batch(recipe("mask_track_rcnn_shapes", "debug", changes))
-    variables = check_init(system, batch)
-    return variables, batch, *check_step(system, variables, batch)
+    return check_system(build, config())
+
+
+def seen():
+    return checked().variables, checked().clip, checked().predictions
 
 
 def test_contract():
-    _, _, clip, found = checked()
+    found, clip = checked().predictions, checked().clip
     assert found.valid.sum() >= 4
     assert (found.slots >= 0).sum() > found.valid.sum()  # tracks go on
-    side = settings().model.refinement.side
+    side = config().model.refinement.side
     assert found.mask_logits.shape == (FRAMES, 4, side, side)
     assert clip.frame_valid.all()
 
 
+def test_updates_bring_the_loss_down():
+    check_learns(checked(), updates=8, rate=0.05, mean_of=3)
+
+
+def test_bfloat16_computes_without_hidden_promotion():
+    check_dtypes(build, config({"compute_dtype": "bfloat16"}))
+
+
 def test_clip_by_clip_it_says_the_same():
-    variables, _, whole_clip, whole = checked()
-    system = build(settings(mode="clip"))
+    variables, whole_clip, whole = seen()
+    system = system_of({"test.mode": "clip"})
     assert system.window == (3, 3, RADIUS, ())
     run, state, row = jax.jit(system.step), None, 0
     frames, size = list(whole_clip.images), whole_clip.images.shape[1:3]
@@ -91,8 +82,8 @@ def test_clip_by_clip_it_says_the_same():
 @pytest.mark.parametrize(("propagation", "embeds"), [("iou", 0), ("track_head", 8)])
 def test_trackers_link_the_same_objects(propagation, embeds):
     """By shapes alone: detector and trackers have tests of their own."""
-    variables, _, clip, whole = checked()
-    system = build(settings(propagation=propagation, mode="clip"))
+    variables, clip, whole = seen()
+    system = system_of({"test.propagation": propagation, "test.mode": "clip"})
     assert system.window.delay == 0
     state = system.start(clip)
     assert state.tracker.embeds.shape == (24, embeds)
@@ -104,8 +95,8 @@ def test_trackers_link_the_same_objects(propagation, embeds):
 
 def test_optical_flow_carries_masks_of_the_same_objects():
     """By shapes alone, as above."""
-    variables, _, clip, whole = checked()
-    system = build(settings(propagation="flow"))
+    variables, clip, whole = seen()
+    system = system_of({"test.propagation": "flow"})
     state = system.start(clip)
     assert state.views.shape == (RADIUS, 8, 12)  # brightness
     after, found = jax.eval_shape(system.step, variables, state, clip)
@@ -115,8 +106,8 @@ def test_optical_flow_carries_masks_of_the_same_objects():
 
 def test_without_refinement_masks_are_those_of_the_cascade():
     """And in bfloat16 all that is kept of frames has it."""
-    variables, _, clip, _ = checked()
-    system = build(settings("bfloat16", refine=False))
+    variables, clip, _ = seen()
+    system = system_of({"compute_dtype": "bfloat16", "test.refine": False})
     state = jax.eval_shape(system.start, clip)
     after, found = jax.eval_shape(system.step, variables, state, clip)
     assert found.mask_logits.shape == (FRAMES, 4, 28, 28)
@@ -149,5 +140,6 @@ def test_parameters_at_the_published_size():
 
 
 def test_more_objects_than_the_detector_can_find_are_refused():
-    with pytest.raises(ValueError, match=r"test\.objects: expected at most 36"):
-        build(settings(objects=37))
+    most = config().model.rpn.proposals * config().model.num_classes
+    with pytest.raises(ValueError, match=rf"test\.objects: expected at most {most}"):
+        system_of({"test.objects": most + 1})
