@@ -81,6 +81,22 @@ def test_the_recipe_has_the_parts_of_the_paper():
     assert (plain.track_head.width, plain.semantic.enabled) == (0, True)
 
 
+def test_arguments_of_the_recipe():
+    run = recipe("cascade", "backbone=x101,deform,track")
+    backbone = run.model.backbone
+    assert (backbone.variant, backbone.deform_stages) == ("x101_64x4d", (3, 4, 5))
+    assert backbone.remat
+    assert (run.data.frames, run.data.frame_range) == (2, 25)
+    assert (run.test.tracker, run.model.track_head.width) == ("mask_track", 1024)
+    plain = recipe("cascade", "dataset=coco")
+    assert plain.model.backbone.deform_stages == ()
+    assert (plain.data.frames, plain.model.num_classes) == (1, 80)
+    assert (plain.test.tracker, plain.model.track_head.width) == ("iou", 0)
+    assert (plain.num_steps, plain.optimizer.decay_at) == (147_840, (118_272, 140_448))
+    with pytest.raises(ValueError, match="backbone: expected one of .*, got 'r18'"):
+        recipe("cascade", "backbone=r18")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -64,12 +64,17 @@ def deform_conv(
 def _convolve(
     values: Float[Array, "P K C"], kernel: Float[Array, "kh kw c D"]
 ) -> Float[Array, "P D"]:
-    """Sum over taps and the channels of each group."""
+    """Sum over taps and the channels of each group.
+
+    The groups are brought to the front: as a middle axis of the values they make the
+    gradient of the kernel seven times as slow on CPUs.
+    """
     *taps, width, features = kernel.shape
-    groups = values.shape[2] // width
-    values = values.reshape(*values.shape[:2], groups, width)
-    kernel = kernel.reshape(math.prod(taps), width, groups, features // groups)
-    return jnp.einsum("pkgc,kcgd->pgd", values, kernel).reshape(len(values), -1)
+    count, groups = len(values), values.shape[2] // width
+    values = jnp.moveaxis(values.reshape(count, -1, groups, width), 2, 0)
+    values = values.reshape(groups, count, -1)
+    kernel = kernel.reshape(math.prod(taps) * width, groups, features // groups)
+    return jnp.einsum("gpk,kgd->pgd", values, kernel).reshape(count, -1)
 
 
 def _check(
