@@ -7,14 +7,10 @@ import pytest
 
 from tests.recipes import recipe
 from tests.systems.contract import check_learns, check_system
-from tests.systems.traced import check_dtypes, check_weights
-from vis_jax.detectors.cascade import CascadeFeatures
+from tests.systems.traced import check_dtypes
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.params import flatten
 from vis_jax.settings import read_settings
-from vis_jax.structures import LossAux
-from vis_jax.systems import cascade_loss, mask_prop_loss
-from vis_jax.systems.cascade_loss import PairLosses
 from vis_jax.systems.mask_prop import build
 from vis_jax.systems.mask_prop_model import build_model
 from vis_jax.systems.mask_prop_settings import Settings
@@ -56,22 +52,6 @@ def test_contract():
 
 def test_updates_bring_the_loss_down():
     check_learns(checked(), updates=8, rate=0.05, mean_of=3)
-
-
-def test_each_weight_is_that_of_its_term(monkeypatch):
-    extra = ("propagation", "refinement")
-    names = [*vars(cascade_loss.LossSettings()), *extra]
-    weights = {name: float(number) for number, name in enumerate(names, 2)}
-    ones = dict.fromkeys(names, jnp.float32(1.0))
-    aux = LossAux({x: v for x, v in ones.items() if x not in extra}, {}, {})
-    found = PairLosses(aux, CascadeFeatures((), None, None), ())
-    carried = {name: ones[name] for name in extra}
-    for name, value in {
-        "draw_pair": None, "pair_losses": found, "extra_terms": carried, "p3_of": None,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(mask_prop_loss, name, lambda *_, value=value, **__: value)
-    given = config({f"loss.{name}": weight for name, weight in weights.items()})
-    check_weights(build(given), given, weights)
 
 
 def test_bfloat16_computes_without_hidden_promotion():
