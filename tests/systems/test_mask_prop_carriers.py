@@ -1,8 +1,12 @@
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.compiled import compiled
+from vis_jax.systems import mask_prop_carriers
 from vis_jax.systems.mask_prop_carriers import Flow, Objects
 from vis_jax.systems.mask_prop_model import STRIDE
 from vis_jax.systems.mask_prop_settings import FlowSettings
@@ -58,3 +62,21 @@ def test_views_of_frames_that_are_not_there_have_the_shape_of_others():
     views = compiled(lambda x: carrier.views({}, x, x))(images)
     none = carrier.no_views(len(images), CELLS)
     assert jax.tree.map(np.shape, none) == jax.tree.map(np.shape, views)
+
+
+def test_flow_has_the_levels_and_warps_of_the_settings(monkeypatch):
+    given = []
+
+    def no_flow(a, b, **options):
+        given.append(options)
+        return jnp.zeros((*a.shape, 2))
+
+    monkeypatch.setattr(mask_prop_carriers, "flow_between", no_flow)
+    carrier = Flow(FlowSettings(levels=2, warps=3))
+    grey, masks = np.zeros((3, *CELLS), np.float32), np.ones((1, *CELLS), np.float32)
+    objects = Objects(masks, np.ones(1, bool), *[np.zeros(1)] * 3)
+    tubes = compiled(functools.partial(carrier.carry, {}))(
+        grey[1], grey, np.ones(3, bool), objects
+    )
+    assert given == [{"levels": 2, "warps": 3}]
+    assert (tubes == 1).all()
