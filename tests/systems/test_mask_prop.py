@@ -34,7 +34,8 @@ def system_of(changes=None):
 
 @functools.cache
 def checked():
-    return check_system(build, config())
+    # Patches that are refined have more of an object's surroundings.
+    return check_system(build, config(), boxes_inside=False)
 
 
 def seen():
