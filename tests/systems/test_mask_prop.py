@@ -144,3 +144,8 @@ def test_more_objects_than_the_detector_can_find_are_refused():
     most = config().model.rpn.proposals * config().model.num_classes
     with pytest.raises(ValueError, match=rf"test\.objects: expected at most {most}"):
         system_of({"test.objects": most + 1})
+
+
+def test_semantic_classes_that_no_object_has_are_refused():
+    with pytest.raises(ValueError, match=r"model\.semantic\.classes: expected 0 or 9"):
+        system_of({"model.semantic.classes": 183})

@@ -214,9 +214,9 @@ def test_thresholds_and_shared_tracks_follow_the_settings():
     assert ids == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     scene.images[..., 0] = np.minimum(scene.images[..., 0], 1)
     scene.images[..., 2] = 0
-    # Objects 2 and 3 have no pixels, and so no track goes on but that of the first.
-    shared = told(scene, unique=False).frames
-    assert [min(frame) for frame in shared] == [1, 1, 1]
+    # Objects 2 and 3 have no pixels: both are the background, and the better one shows.
+    assert told(scene, unique=False).frames[1:] == [{1: 1, 2: 2}] * 2
+    assert told(scene, unique=True).frames[1:] == [{1: 1, 2: 2, 3: 3}] * 2
 
 
 def test_tracks_that_ended_make_place_in_the_next_clip():
