@@ -140,6 +140,12 @@ def test_parameters_at_the_published_size():
     assert sum(counts.values()) == 80_067_959
 
 
+def test_settings_say_which_regions_become_objects():
+    rule = build_model(config({"test.nms": 0.4})).rules.detections
+    assert (rule.score_threshold, rule.iou_threshold) == (0.0, 0.4)
+    assert rule.size == config().test.objects
+
+
 def test_more_objects_than_the_detector_can_find_are_refused():
     most = config().model.rpn.proposals * config().model.num_classes
     with pytest.raises(ValueError, match=rf"test\.objects: expected at most {most}"):
