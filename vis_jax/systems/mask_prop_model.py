@@ -2,7 +2,8 @@
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020. Letters: N objects of a frame, K classes, h w
-cells of 'p3', S side of a patch, s side of a refined mask.
+cells of 'p3', C its channels, P taps, c channels of a tap, S side of a patch, s side of
+a refined mask.
 """
 
 import dataclasses

@@ -75,7 +75,7 @@ class TrackerSettings:
 
 @section
 class TestSettings(system.TestSettings):
-    """`test`; the result does not depend on how frames are cut into clips."""
+    """`test`; but for `tracks`, the result does not depend on how clips are cut."""
 
     clip_length: Count = 16  # frames of a clip of test.mode "clip"
     score: Share = 0.1  # least score of a detection
