@@ -237,15 +237,15 @@ def test_each_weight_is_that_of_its_term_and_settings_arrive(monkeypatch):
     of_masks = ("propagation", "refinement")
     weights = {name: float(n) for n, name in enumerate(of_detector + of_masks, 2)}
     one, given = jnp.float32(1.0), {}
-    levels = (jnp.zeros((1, 8, 12, 4)),) * 3
+    key, other = (tuple(jnp.zeros((1, 8, 12, 4)) for _ in range(3)) for _ in range(2))
 
     def detector(*_, **settings):
         given.update(settings)
         aux = LossAux(dict.fromkeys(of_detector, one), {}, {})
-        return PairLosses(aux, CascadeFeatures(levels, None, None), levels)
+        return PairLosses(aux, CascadeFeatures(key, None, None), other)
 
     def extra(rng, apply, settings, pair, **inputs):
-        given.update(loss=settings, refinement=inputs["refinement"])
+        given.update(inputs, loss=settings)
         return dict.fromkeys(of_masks, one)
 
     monkeypatch.setattr(mask_prop_loss, "pair_losses", detector)
@@ -256,5 +256,7 @@ def test_each_weight_is_that_of_its_term_and_settings_arrive(monkeypatch):
     aux = check_weights(mask_prop.build(config), config, weights)
     assert aux.notes == {}
     assert given["both"] and given["least"] == 0.8
+    assert given["features"].levels[1] is key[1]
+    assert given["other"] is other[1]
     assert given["loss"] == config.loss
     assert given["refinement"] == config.model.refinement
