@@ -17,6 +17,11 @@ layout of COCO, joins as stills: see docs/data.md. cascade_r50.py is short for r
 Deviation: the batch is a fourth of the paper's 64 pairs, and the rate, too.
 Deviation: the paper's epoch takes every frame once as the key frame; here clips are
 drawn, as many as the paper has.
+Deviation: semantic labels are drawn from the objects, with all else as background; HTC
+has those of COCO-stuff, and twice the weight.
+Deviation: the heads train on the best 1,000 proposals, as at test time; on 2,000 in
+mmdetection.
+Deviation: portrait videos and images are made to fit the landscape canvas of training.
 """
 
 from ml_collections import ConfigDict

@@ -7,10 +7,13 @@ Smoke: the same with --config configs/mask_prop.py:debug (any CPU)
 
 `backbone`, `deform` and `dataset` as for configs/cascade.py, whose schedule this is,
 and from whose run or converted weights it starts: what carries and refines masks is
-new. With `track` the head of MaskTrack R-CNN trains beside, so that one model serves
-the rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head.
-With `stsn` the features of a frame are enriched by those of other frames before objects
-are found (`model.temporal`), as in the backbone of the paper's best rows.
+new. To go on from a run of MaskProp: --config.init_fresh "()".
+
+With `track` the head of MaskTrack R-CNN trains beside, so that one model serves the
+rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head. With
+`stsn` the features of a frame are enriched by those of other frames before objects are
+found (`model.temporal`), as in the backbone of the paper's best rows; trackers, `iou`
+and `track_head`, are refused with it.
 OpenImages, as a folder in the layout of COCO, joins as stills (docs/data.md). The files
 mask_prop_r50.py, mask_prop_r101.py and mask_prop_x101.py are short for these.
 

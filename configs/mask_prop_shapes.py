@@ -24,7 +24,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     mask_prop.carry_masks(config)
     config.data.frame_range = 6
     config.model.update(
-        propagation=dict(dim=64), refinement=dict(side=64, dim=16, blocks=2)
+        # Regions are small: a cell of theirs is no larger than one of the pyramid.
+        roi_samples=1,
+        propagation=dict(dim=64),
+        refinement=dict(side=64, dim=16, blocks=2),
     )
+    config.loss = dict(refined=1)
     config.init_fresh = ()
     return common.shrink(config) if options.debug else config

@@ -226,11 +226,11 @@ def test_boxes_move_by_the_scale_of_their_stage():
 
 def test_the_mean_of_logits_decides():
     logits = np.log(np.array([[0.9, 0.05, 0.04, 0.01], [0.2, 0.5, 0.2, 0.1]]))
-    said = [
+    outputs = [
         StageOutput(x[None].astype(np.float32), np.zeros((1, 2, 4), np.float32))
         for x in (logits, logits[::-1], logits)
     ]
-    stages = Stages((BOXES,) * 3 + (BOXES + 1,), tuple(said))
+    stages = Stages((BOXES,) * 3 + (BOXES + 1,), tuple(outputs))
     choose = compiled(functools.partial(model_of().apply, {}, method="choose"))
     found, probs = choose(stages, np.array([[True, False]]))
     mean = np.exp((2 * logits[0] + logits[1]) / 3)

@@ -141,12 +141,12 @@ def compare(case: Case) -> dict[str, np.ndarray]:
         "given/mask_roi_features": nchw(out["mask_pooled"][0]),
         "given/semantic_roi_features": nchw(out["semantic_pooled"][0]),
     }
-    for i, said in enumerate(out["stages"].said):
+    for i, output in enumerate(out["stages"].outputs):
         boxes = out["stages"].boxes[i][0]
         results |= {
             f"stage/{i}/rois": np.pad(boxes, ((0, 0), (1, 0))),
-            f"stage/{i}/cls_score": said.class_logits[0],
-            f"stage/{i}/bbox_pred": said.deltas[0],
+            f"stage/{i}/cls_score": output.class_logits[0],
+            f"stage/{i}/bbox_pred": output.deltas[0],
             f"given/cls_score/{i}": out["given"][i].class_logits[0],
             f"given/bbox_pred/{i}": out["given"][i].deltas[0, :, 0],
             f"mask/{i}": nchw(masks[i]),

@@ -102,6 +102,7 @@ def check_system(
     config: RunSettings,
     *,
     no_gradient: Collection[str] = (),
+    boxes_inside: bool = True,
 ) -> Checked:
     """Checks all four functions of a system on the data of a small config.
 
@@ -110,17 +111,18 @@ def check_system(
       config: small enough to compile in seconds, with at least two instance slots.
       no_gradient: paths of parameters that the loss need not reach, each with its
         reason beside the call.
+      boxes_inside: what masks cover is inside the content; else it reaches it.
     """
     system, batch = build(config), first_batch(config)
     assert functools.reduce(getattr, system.limit.split("."), config) > 0
-    variables = check_init(system, batch)
+    variables = _check_init(system, batch)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
-    clip, predictions = check_step(system, variables, batch)
+    clip, predictions = _check_step(system, variables, batch, boxes_inside)
     return Checked(system, variables, batch, clip, predictions, loss_and_gradient)
 
 
-def check_init(system: System, batch: Batch) -> dict:
+def _check_init(system: System, batch: Batch) -> dict:
     """Parameters are finite float32 and depend on the key alone.
 
     Returns them with noise, as a value that starts at zero can hide a gradient.
@@ -208,7 +210,9 @@ def with_junk(batch: Batch) -> Batch:
     )
 
 
-def check_step(system, variables, batch) -> tuple[Clip, Predictions]:
+def _check_step(
+    system, variables, batch, boxes_inside: bool
+) -> tuple[Clip, Predictions]:
     """Predictions that frames added as padding do not change."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
 
@@ -218,6 +222,7 @@ def check_step(system, variables, batch) -> tuple[Clip, Predictions]:
 
     state, found = jax.device_get(first(variables, clip))
     _check_predictions(found, clip, system.window)
+    _check_masks(found, clip, boxes_inside)
     same_state = jax.tree.map(
         lambda a, b: a.shape == b.shape, state, jax.eval_shape(system.start, clip)
     )
@@ -252,7 +257,6 @@ def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
     assert len(found.slots) == len(clip.images) + window.delay
     assert (found.slots.dtype, found.mask_logits.dtype) == (np.int32, np.float32)
     assert found.mask_logits.shape[:2] == found.slots.shape
-    _check_masks(found, clip)
     for row in found.slots:
         shown = row[row >= 0]
         assert len(set(shown)) == len(shown)  # a track has one mask in a frame
@@ -265,8 +269,8 @@ def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
     assert int(found.lost) >= 0
 
 
-def _check_masks(found: Predictions, clip: Clip) -> None:
-    """Masks cover the canvas with square pixels, or boxes that reach the content."""
+def _check_masks(found: Predictions, clip: Clip, boxes_inside: bool) -> None:
+    """Masks cover the canvas with square pixels, or boxes of the content."""
     height, width = found.mask_logits.shape[2:]
     if found.mask_boxes is None:
         assert height * clip.images.shape[2] == width * clip.images.shape[1]
@@ -275,5 +279,10 @@ def _check_masks(found: Predictions, clip: Clip) -> None:
     assert (boxes.shape, boxes.dtype) == ((*found.slots.shape, 4), np.float32)
     boxes = boxes[found.slots >= 0]
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
-    assert (boxes[..., 2:] >= 0).all()
-    assert (boxes[..., :2] <= np.asarray(clip.size)[::-1]).all()
+    size = np.asarray(clip.size)[::-1]
+    if boxes_inside:
+        assert (boxes >= 0).all()
+        assert (boxes[..., 2:] <= size).all()
+    else:
+        assert (boxes[..., 2:] >= 0).all()
+        assert (boxes[..., :2] <= size).all()

@@ -16,7 +16,7 @@ from tests.systems.traced import check_dtypes
 from vis_jax.detectors.cascade import CascadeFeatures
 from vis_jax.structures import LossAux
 from vis_jax.systems import cascade
-from vis_jax.systems.cascade import build
+from vis_jax.systems.cascade import build, build_model
 from vis_jax.systems.cascade_loss import PairLosses
 
 
@@ -95,6 +95,13 @@ def test_arguments_of_the_recipe():
     assert (plain.num_steps, plain.optimizer.decay_at) == (147_840, (118_272, 140_448))
     with pytest.raises(ValueError, match="backbone: expected one of .*, got 'r18'"):
         recipe("cascade", "backbone=r18")
+
+
+def test_settings_say_which_regions_become_objects():
+    model = build_model(_config({"test.score": 0.2, "test.nms": 0.4}))
+    rule = model.rules.detections
+    assert (rule.score_threshold, rule.iou_threshold) == (0.2, 0.4)
+    assert (rule.least_side, rule.size) == (0.0, _config().test.objects)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.recipes import recipe
-from tests.systems.contract import check_init, check_step, first_batch
+from tests.systems.contract import check_learns, check_system
+from tests.systems.traced import check_dtypes
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.params import flatten
 from vis_jax.settings import read_settings
@@ -17,55 +18,45 @@ from vis_jax.systems.mask_prop_settings import Settings
 FRAMES, RADIUS, SUPPORT = 7, 2, 1
 
 
-def settings(dtype="float32", temporal="none", **test):
-    """The least network with all parts; all that it finds is an object."""
-    return read_settings(
-        Settings,
-        dict(
-            compute_dtype=dtype,
-            model=dict(
-                num_classes=3,
-                temporal=temporal,
-                stages=dict(
-                    iou=(0.5, 0.6), centre_std=(0.1, 0.05), side_std=(0.2, 0.1),
-                    weight=(1.0, 0.5),
-                ),
-                backbone=dict(variant="thin", norm="group"),
-                fpn=dict(dim=16),
-                rpn=dict(dim=16, proposals=12, scale=4.0),
-                regions=dict(sampled=8, positives=4),
-                box_head=dict(width=16),
-                mask_head=dict(dim=8, convs=1),
-                semantic=dict(dim=8, convs=1),
-                propagation=dict(dim=8, dilations=(1, 2)),
-                refinement=dict(side=16, dim=8, blocks=1),
-                track_head=dict(width=8),
-            ),
-            test=dict(
-                score=0.0, objects=4, tracks=24, radius=RADIUS, threshold=0.05,
-                clip_length=3, chunk=4,
-            ) | test,
-        ),
-        "config",
-    )  # fmt: skip
+def config(changes=None):
+    """All that the network finds is an object, and all parts train."""
+    free = {
+        "test.score": 0.0, "test.radius": RADIUS, "test.threshold": 0.05,
+        "test.tracks": 24, "test.clip_length": 3, "data.frames": FRAMES,
+        "data.shapes.length": FRAMES, "model.track_head.width": 8,
+    }  # fmt: skip
+    return recipe("mask_prop_shapes", "debug", {**free, **(changes or {})})
+
+
+def system_of(changes=None):
+    return build(config(changes))
 
 
 @functools.cache
 def checked():
-    system = build(settings())
-    changes = {"data.frames": FRAMES, "data.shapes.length": FRAMES}
-    batch = first_batch(recipe("mask_track_rcnn_shapes", "debug", changes))
-    variables = check_init(system, batch)
-    return variables, batch, *check_step(system, variables, batch)
+    # Patches that are refined have more of an object's surroundings.
+    return check_system(build, config(), boxes_inside=False)
+
+
+def seen():
+    return checked().variables, checked().clip, checked().predictions
 
 
 def test_contract():
-    _, _, clip, found = checked()
+    found, clip = checked().predictions, checked().clip
     assert found.valid.sum() >= 4
     assert (found.slots >= 0).sum() > found.valid.sum()  # tracks go on
-    side = settings().model.refinement.side
+    side = config().model.refinement.side
     assert found.mask_logits.shape == (FRAMES, 4, side, side)
     assert clip.frame_valid.all()
+
+
+def test_updates_bring_the_loss_down():
+    check_learns(checked(), updates=8, rate=0.05, mean_of=3)
+
+
+def test_bfloat16_computes_without_hidden_promotion():
+    check_dtypes(build, config({"compute_dtype": "bfloat16"}))
 
 
 def clip_by_clip_as(whole, system, variables, images):
@@ -87,18 +78,21 @@ def clip_by_clip_as(whole, system, variables, images):
 
 
 def test_clip_by_clip_it_says_the_same():
-    variables, _, clip, whole = checked()
-    system = build(settings(mode="clip"))
+    variables, clip, whole = seen()
+    system = system_of({"test.mode": "clip"})
     assert system.window == (3, 3, RADIUS, ())
     clip_by_clip_as(whole, system, variables, clip.images)
+
+
+SAMPLED = {"model.temporal": "stsn", "test.support": SUPPORT}
 
 
 @functools.cache
 def sampled():
     """With temporal sampling: fresh variables, those of an open gate, the step."""
-    variables, batch, clip, _ = checked()
-    system = build(settings(temporal="stsn", support=SUPPORT))
-    drawn = jax.device_get(jax.jit(system.init)(jax.random.key(0), batch))["params"]
+    variables, clip, _ = seen()
+    system, init = system_of(SAMPLED), jax.jit(system_of(SAMPLED).init)
+    drawn = jax.device_get(init(jax.random.key(0), checked().batch))["params"]
     names = ("temporal_0", "temporal_1")
     fresh = {name: drawn.pop(name) for name in names}
     # All else is named as without.
@@ -126,7 +120,7 @@ def sampled():
 
 
 def test_a_closed_gate_leaves_everything_as_it_was():
-    variables, batch, clip, whole = checked()
+    _, clip, whole = seen()
     fresh, _, step = sampled()
     found = step(clip.images, temporal=fresh)
     np.testing.assert_array_equal(found.slots, whole.slots)
@@ -134,7 +128,7 @@ def test_a_closed_gate_leaves_everything_as_it_was():
 
 
 def test_an_open_gate_reads_the_frames_around_and_no_others():
-    _, _, clip, whole = checked()
+    _, clip, whole = seen()
     _, _, step = sampled()
     first = step(clip.images)
     assert np.abs(first.mask_boxes - whole.mask_boxes).max() > 0.1
@@ -159,15 +153,15 @@ def test_an_open_gate_reads_the_frames_around_and_no_others():
 
 
 def test_clip_by_clip_it_reads_the_same_frames_around():
-    variables, _, clip, _ = checked()
+    variables, clip, _ = seen()
     _, opened, step = sampled()
-    system = build(settings(temporal="stsn", support=SUPPORT, mode="clip"))
+    by_clip = SAMPLED | {"test.mode": "clip"}
+    system = system_of(by_clip)
     assert system.window.delay == RADIUS + SUPPORT
     variables = {"params": variables["params"] | opened}
     clip_by_clip_as(step(clip.images), system, variables, clip.images)
     # In bfloat16 all that is kept of features has it.
-    given = settings("bfloat16", temporal="stsn", support=SUPPORT, mode="clip")
-    system = build(given)
+    system = system_of(by_clip | {"compute_dtype": "bfloat16"})
     state = jax.eval_shape(system.start, clip)
     after, _ = jax.eval_shape(system.step, variables, state, clip)
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (state, after)]
@@ -178,16 +172,15 @@ def test_clip_by_clip_it_reads_the_same_frames_around():
 
 def test_in_training_the_frames_of_a_pair_read_each_other():
     """The loss with a closed gate is that without; it has a gradient in all parts."""
-    variables, batch, _, _ = checked()
-    batch = batch._replace(labels=batch.labels % 3)
+    params, batch = checked().variables["params"], checked().batch
     fresh, opened, _ = sampled()
-    loss = build(settings(temporal="stsn")).loss
+    loss = system_of(SAMPLED).loss
 
     def value(temporal, params, batch):
         return loss({"params": params | temporal}, batch, jax.random.key(1))[0]
 
-    run, params = jax.jit(jax.value_and_grad(value)), variables["params"]
-    plain = jax.jit(build(settings()).loss)(variables, batch, jax.random.key(1))[0]
+    run = jax.jit(jax.value_and_grad(value))
+    (plain, _), _ = checked().loss_and_gradient(params, batch)
     closed, gradient = run(fresh, params, batch)
     assert np.isfinite(closed)
     np.testing.assert_allclose(closed, plain, rtol=1e-5)
@@ -201,8 +194,8 @@ def test_in_training_the_frames_of_a_pair_read_each_other():
 @pytest.mark.parametrize(("propagation", "embeds"), [("iou", 0), ("track_head", 8)])
 def test_trackers_link_the_same_objects(propagation, embeds):
     """By shapes alone: detector and trackers have tests of their own."""
-    variables, _, clip, whole = checked()
-    system = build(settings(propagation=propagation, mode="clip"))
+    variables, clip, whole = seen()
+    system = system_of({"test.propagation": propagation, "test.mode": "clip"})
     assert system.window.delay == 0
     state = system.start(clip)
     assert state.tracker.embeds.shape == (24, embeds)
@@ -214,8 +207,8 @@ def test_trackers_link_the_same_objects(propagation, embeds):
 
 def test_optical_flow_carries_masks_of_the_same_objects():
     """By shapes alone, as above."""
-    variables, _, clip, whole = checked()
-    system = build(settings(propagation="flow"))
+    variables, clip, whole = seen()
+    system = system_of({"test.propagation": "flow"})
     state = system.start(clip)
     assert state.views.shape == (RADIUS, 8, 12)  # brightness
     after, found = jax.eval_shape(system.step, variables, state, clip)
@@ -225,8 +218,8 @@ def test_optical_flow_carries_masks_of_the_same_objects():
 
 def test_without_refinement_masks_are_those_of_the_cascade():
     """And in bfloat16 all that is kept of frames has it."""
-    variables, _, clip, _ = checked()
-    system = build(settings("bfloat16", refine=False))
+    variables, clip, _ = seen()
+    system = system_of({"compute_dtype": "bfloat16", "test.refine": False})
     state = jax.eval_shape(system.start, clip)
     after, found = jax.eval_shape(system.step, variables, state, clip)
     assert found.mask_logits.shape == (FRAMES, 4, 28, 28)
@@ -271,9 +264,21 @@ def test_an_argument_of_the_recipe_enriches_features():
 def test_trackers_do_not_see_the_frames_around(propagation):
     message = r"test\.propagation: .* with model\.temporal 'stsn'.* got"
     with pytest.raises(ValueError, match=message):
-        settings(temporal="stsn", propagation=propagation)
+        config(SAMPLED | {"test.propagation": propagation})
+
+
+def test_settings_say_which_regions_become_objects():
+    rule = build_model(config({"test.nms": 0.4})).rules.detections
+    assert (rule.score_threshold, rule.iou_threshold) == (0.0, 0.4)
+    assert rule.size == config().test.objects
 
 
 def test_more_objects_than_the_detector_can_find_are_refused():
-    with pytest.raises(ValueError, match=r"test\.objects: expected at most 36"):
-        build(settings(objects=37))
+    most = config().model.rpn.proposals * config().model.num_classes
+    with pytest.raises(ValueError, match=rf"test\.objects: expected at most {most}"):
+        system_of({"test.objects": most + 1})
+
+
+def test_semantic_classes_that_no_object_has_are_refused():
+    with pytest.raises(ValueError, match=r"model\.semantic\.classes: expected 0 or 9"):
+        system_of({"model.semantic.classes": 183})

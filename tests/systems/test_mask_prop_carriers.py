@@ -1,10 +1,15 @@
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.systems.mask_prop_carriers import Flow, Objects
-from vis_jax.systems.mask_prop_model import STRIDE
+from tests.recipes import recipe
+from vis_jax.systems import mask_prop_carriers
+from vis_jax.systems.mask_prop_carriers import Deform, Flow, Objects
+from vis_jax.systems.mask_prop_model import STRIDE, build_model
 from vis_jax.systems.mask_prop_settings import FlowSettings
 
 CELLS, RADIUS = (24, 32), 2
@@ -58,3 +63,53 @@ def test_views_of_frames_that_are_not_there_have_the_shape_of_others():
     views = compiled(lambda x: carrier.views({}, x, x))(images)
     none = carrier.no_views(len(images), CELLS)
     assert jax.tree.map(np.shape, none) == jax.tree.map(np.shape, views)
+
+
+def test_flow_has_the_levels_and_warps_of_the_settings(monkeypatch):
+    given = []
+
+    def no_flow(a, b, **options):
+        given.append(options)
+        return jnp.zeros((*a.shape, 2))
+
+    monkeypatch.setattr(mask_prop_carriers, "flow_between", no_flow)
+    carrier = Flow(FlowSettings(levels=2, warps=3))
+    grey, masks = np.zeros((3, *CELLS), np.float32), np.ones((1, *CELLS), np.float32)
+    objects = Objects(masks, np.ones(1, bool), *[np.zeros(1)] * 3)
+    tubes = compiled(functools.partial(carrier.carry, {}))(
+        grey[1], grey, np.ones(3, bool), objects
+    )
+    assert given == [{"levels": 2, "warps": 3}]
+    assert (tubes == 1).all()
+
+
+def test_the_network_carries_masks_from_the_centre_to_every_frame_there_is():
+    model = build_model(recipe("mask_prop_shapes", "debug"))
+    branch, cells, frames = model.propagation.clone(parent=None, name=None), (4, 6), 3
+    rng = np.random.default_rng(0)
+    p3 = rng.normal(size=(frames, *cells, branch.channels)).astype(np.float32)
+    masks = rng.random((2, *cells)).astype(np.float32)
+    valid, there = np.array([True, True]), np.array([False, True, True])
+    objects = Objects(masks, valid, *[np.zeros(2, np.float32)] * 3)
+    shapes = jax.eval_shape(branch.init, jax.random.key(0), p3[0], p3[1], masks, valid)[
+        "params"
+    ]
+    params = jax.tree.map(
+        lambda x: (0.4 * rng.normal(size=x.shape)).astype(np.float32), shapes
+    )
+
+    @compiled
+    def carry(params, p3, there, objects):
+        variables = {"params": {"propagation": params}}
+        carrier = Deform(model)
+        views = carrier.views(variables, p3.astype(np.uint8)[..., :3], p3)
+        centre = jax.tree.map(lambda x: x[1], views)
+        return carrier.carry(variables, centre, views, there, objects)
+
+    tubes = carry(params, p3, there, objects)
+    assert not tubes[:, 0].any()
+    one = compiled(branch.apply)
+    for t in (1, 2):
+        expected = one({"params": params}, p3[1], p3[t], masks, valid)
+        np.testing.assert_allclose(tubes[:, t], expected, atol=1e-5)
+    assert np.abs(tubes[:, 1] - tubes[:, 2]).max() > 0.01

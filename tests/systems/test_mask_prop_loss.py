@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
+from tests.recipes import recipe
+from tests.systems.traced import check_weights
 from vis_jax.association import propagation
 from vis_jax.detectors import refine
 from vis_jax.detectors.cascade import CascadeFeatures
 from vis_jax.detectors.frame_pair import Pair
 from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.structures import LossAux
+from vis_jax.systems import mask_prop, mask_prop_loss
+from vis_jax.systems.cascade_loss import PairLosses
 from vis_jax.systems.mask_prop_loss import carried_masks, extra_terms, on_level
 from vis_jax.systems.mask_prop_settings import LossSettings
 
@@ -223,3 +228,35 @@ def test_some_objects_train_the_refinement():
     all_of_them, one = (_run(refined=count)[1]["refinement"] for count in (3, 1))
     assert 0 < all_of_them < 0.5 and 0 < one < 0.5
     assert one != pytest.approx(all_of_them, rel=1e-3)
+
+
+def test_each_weight_is_that_of_its_term_and_settings_arrive(monkeypatch):
+    of_detector = (
+        "rpn_class", "rpn_box", "box_class", "box", "mask", "semantic", "track",
+    )  # fmt: skip
+    of_masks = ("propagation", "refinement")
+    weights = {name: float(n) for n, name in enumerate(of_detector + of_masks, 2)}
+    one, given = jnp.float32(1.0), {}
+    key, other = (tuple(jnp.zeros((1, 8, 12, 4)) for _ in range(3)) for _ in range(2))
+
+    def detector(*_, **settings):
+        given.update(settings)
+        aux = LossAux(dict.fromkeys(of_detector, one), {}, {})
+        return PairLosses(aux, CascadeFeatures(key, None, None), other)
+
+    def extra(rng, apply, settings, pair, **inputs):
+        given.update(inputs, loss=settings)
+        return dict.fromkeys(of_masks, one)
+
+    monkeypatch.setattr(mask_prop_loss, "pair_losses", detector)
+    monkeypatch.setattr(mask_prop_loss, "extra_terms", extra)
+    changes = {f"loss.{name}": weight for name, weight in weights.items()}
+    changes["model.track_head.positive"] = 0.8
+    config = recipe("mask_prop_shapes", "debug", changes)
+    aux = check_weights(mask_prop.build(config), config, weights)
+    assert aux.notes == {}
+    assert given["both"] and given["least"] == 0.8
+    assert given["features"].levels[1] is key[1]
+    assert given["other"] is other[1]
+    assert given["loss"] == config.loss
+    assert given["refinement"] == config.model.refinement

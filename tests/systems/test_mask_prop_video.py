@@ -36,8 +36,9 @@ def settings(**test):
 
 
 class Scene(NamedTuple):
-    """Frames: in channel 0 the number of the object at a place, 0 for none; in the
-    others, which objects are found, and in which order."""
+    """Frames: in channel 0 the number of the object at a place, 0 for none; in channel
+    1, which objects are found; in channel 2, their order, and 3 for each step by which
+    their labels are wrong."""
 
     images: np.ndarray
 
@@ -60,10 +61,10 @@ def look(variables, images, size):
     """The objects that a frame says are found, and the frame itself as its view."""
     cells = images[:, ::STRIDE, ::STRIDE]
     bits, order = (cells[:, 0, 0, c].astype(jnp.int32)[:, None] for c in (1, 2))
-    number = (jnp.arange(MOST)[None] + order) % MOST
+    number = (jnp.arange(MOST)[None] + order % MOST) % MOST
     masks = cells[:, None, ..., 0] == (number + 1)[..., None, None].astype(jnp.uint8)
     valid = (bits >> number) % 2 == 1
-    scores = jax.nn.one_hot(number, MOST) * 0.8
+    scores = jax.nn.one_hot((number + order // MOST) % MOST, MOST) * 0.8
     named = (number + 1).astype(jnp.float32)[..., None, None]
     shown = jnp.broadcast_to(named, (*valid.shape, 28, 28))
     boxes = jnp.broadcast_to(jnp.arange(4.0)[None, None], (*valid.shape, 4))
@@ -270,9 +271,9 @@ def test_thresholds_and_shared_tracks_follow_the_settings():
     assert ids == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     scene.images[..., 0] = np.minimum(scene.images[..., 0], 1)
     scene.images[..., 2] = 0
-    # Objects 2 and 3 have no pixels, and so no track goes on but that of the first.
-    shared = told(scene, unique=False).frames
-    assert [min(frame) for frame in shared] == [1, 1, 1]
+    # Objects 2 and 3 have no pixels: both are the background, and the better one shows.
+    assert told(scene, unique=False).frames[1:] == [{1: 1, 2: 2}] * 2
+    assert told(scene, unique=True).frames[1:] == [{1: 1, 2: 2, 3: 3}] * 2
 
 
 def test_tracks_that_ended_make_place_in_the_next_clip():
@@ -286,6 +287,18 @@ def test_tracks_that_ended_make_place_in_the_next_clip():
     whole = told(scene, **options)
     assert whole.frames[-1] == {}
     assert whole.lost == 9  # of frames 6, 7 and 13
+
+
+@pytest.mark.parametrize(
+    ("scoring", "expected"),
+    [("label_sum_over_n", [0.8 * 2 / 3, 0.8 / 3, 0]), ("label_mean", [0.8, 0.8, 0])],
+)
+def test_scores_of_a_track_with_two_labels(scoring, expected):
+    scene = Scene.draw(3)
+    scene.images[..., 1], scene.images[..., 2] = 1, 0
+    scene.images[1, ..., 2] = MOST  # in this frame the next label
+    scores = told(scene, scoring=scoring).scores
+    np.testing.assert_allclose(scores[1], expected, rtol=1e-6)
 
 
 def test_low_scores_are_none():

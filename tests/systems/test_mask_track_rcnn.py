@@ -136,6 +136,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
         masks=jnp.zeros((1, 2, 1, 1), bool),
         reference_boxes=boxes,
         reference_present=jnp.array([[True, False]]),
+        reference_masks=jnp.zeros((1, 2, 1, 1), bool),
     )
     embeds = jnp.array([[[1.0, 0], [3, 0], [2, 0]]])
     reference = jnp.array([[[1.0, 0], [9, 9]]])

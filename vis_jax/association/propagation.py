@@ -6,8 +6,7 @@ paper leaves open (the residual block, initial values, how dilations are put tog
 follows PoseWarper, Bertasius et al., NeurIPS 2019, on which the paper builds.
 
 All methods take one centre frame and one other frame. Letters: h w cells of the feature
-map, C its channels, D channels of the residual block, K taps, nine for each dilation,
-P cells of a chunk.
+map, C its channels, D channels of the residual block, K taps, nine for each dilation.
 """
 
 import math

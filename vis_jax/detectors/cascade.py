@@ -43,7 +43,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 
 class CascadeFeatures(NamedTuple):
-    """What the heads read of images; without a semantic branch its fields are None."""
+    """Features that the heads read; without a semantic branch its fields are None."""
 
     levels: Levels  # 'p2' .. 'p6'
     semantic: Float[Array, "B h w D"] | None  # added to the features of regions
@@ -51,17 +51,17 @@ class CascadeFeatures(NamedTuple):
 
 
 class StageOutput(NamedTuple):
-    """What a stage says about each region; the last class is background."""
+    """Predictions of a stage for each region; the last class is background."""
 
     class_logits: Float32[Array, "B R K1"]
     deltas: Float32[Array, "B R 4"]  # of one box for all classes
 
 
 class Stages(NamedTuple):
-    """What all stages say."""
+    """Boxes and predictions of all stages."""
 
     boxes: tuple[Float32[Array, "B R 4"], ...]  # of each stage, and those of the last
-    said: tuple[StageOutput, ...]  # of each stage
+    outputs: tuple[StageOutput, ...]  # of each stage
 
 
 class FoundObjects(NamedTuple):
@@ -94,7 +94,7 @@ class Cascade(TwoStage):
     def features(
         self, images: Float[Array, "B H W 3"], train: bool = False
     ) -> CascadeFeatures:
-        """What the heads read of normalised images, sides multiples of 32 pixels.
+        """Features of normalised images, whose sides are multiples of 32 pixels.
 
         Args:
           train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
@@ -106,7 +106,7 @@ class Cascade(TwoStage):
         return self.levels(self.backbone(images, train))
 
     def read(self, levels: Levels) -> CascadeFeatures:
-        """What the heads read of images whose pyramid is there."""
+        """Features of images from their pyramid."""
         if self.semantic_head is None:
             return CascadeFeatures(levels, None, None)
         logits, embedding = self.semantic_head(levels)
@@ -210,17 +210,18 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         sizes: Int32[Array, "B 2"],
     ) -> Stages:
-        """What all stages say, each of the boxes that the one before has moved.
+        """Predictions of all stages, each for the boxes of the one before.
 
         Args:
           boxes: in pixels, those of the first stage.
           sizes: height and width of each image's content in pixels.
         """
-        seen, said = [boxes], []
+        refined, outputs = [boxes], []
         for stage in range(len(self.box_heads)):
-            said.append(self.classify(stage, features, seen[-1]))
-            seen.append(self.refine(stage, said[-1].deltas, seen[-1], sizes))
-        return Stages(tuple(seen), tuple(said))
+            outputs.append(self.classify(stage, features, refined[-1]))
+            deltas = outputs[-1].deltas
+            refined.append(self.refine(stage, deltas, refined[-1], sizes))
+        return Stages(tuple(refined), tuple(outputs))
 
     def detect(
         self,
@@ -259,7 +260,7 @@ class Cascade(TwoStage):
                 candidates=rules.candidates,
             )
 
-        logits = [out.class_logits for out in stages.said]
+        logits = [out.class_logits for out in stages.outputs]
         mean = sum(logits[1:], logits[0]) / len(logits)
         return jax.vmap(one)(mean, stages.boxes[-1], valid)
 
@@ -356,7 +357,7 @@ class Cascade(TwoStage):
 def _unflatten(
     x: Float32[Array, "_ H W K"], boxes: Float32[Array, "B R 4"]
 ) -> Float32[Array, "B R H W K"]:
-    """What is said of the regions of all images, by image again."""
+    """Regions of all images, grouped by image again."""
     return x.reshape(*boxes.shape[:2], *x.shape[1:])
 
 

@@ -49,7 +49,7 @@ class DeformConv(nn.Module):
         shape = (_SIDE, _SIDE, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", MSRA, shape, jnp.float32)
         x = x.astype(self.dtype)
-        said = Conv(
+        predicted = Conv(
             (3 if self.modulated else 2) * _TAPS,
             _SIDE,
             self.stride,
@@ -57,12 +57,12 @@ class DeformConv(nn.Module):
             kernel_init=nn.initializers.zeros,
             name="offset",
         )(x)
-        offsets = said[..., : 2 * _TAPS]
-        offsets = offsets.reshape(*said.shape[:3], 1, _SIDE, _SIDE, 2)
+        offsets = predicted[..., : 2 * _TAPS]
+        offsets = offsets.reshape(*predicted.shape[:3], 1, _SIDE, _SIDE, 2)
         weights = None
         if self.modulated:
-            weights = jax.nn.sigmoid(said[..., 2 * _TAPS :])
-            weights = weights.reshape(*said.shape[:3], 1, _SIDE, _SIDE)
+            weights = jax.nn.sigmoid(predicted[..., 2 * _TAPS :])
+            weights = weights.reshape(*predicted.shape[:3], 1, _SIDE, _SIDE)
         x = self._read(x, jnp.asarray(kernel, self.dtype), offsets, weights)
         return normalised(x, self.norm, train, valid)
 

@@ -3,6 +3,7 @@
 Letters: S side of the output, L levels.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -154,18 +155,14 @@ def dense_roi_align(
       samples, convention: as there.
     """
     scaled = boxes * scale - convention.shift
+    weights = functools.partial(
+        _dense_weights, parts=parts, samples=samples, convention=convention
+    )
     rows, columns = (
-        _dense_weights(
-            scaled[:, axis],
-            scaled[:, axis + 2],
-            length,
-            bins,
-            parts,
-            samples,
-            convention,
-        ).astype(features.dtype)
+        weights(scaled[:, axis], scaled[:, axis + 2], length=length, bins=bins)
         for axis, length, bins in zip((1, 0), features.shape[:2], size, strict=True)
     )
+    rows, columns = rows.astype(features.dtype), columns.astype(features.dtype)
 
     def one(axes: tuple[Array, Array]) -> Float[Array, "_ _ C"]:
         return jnp.einsum(
@@ -241,6 +238,7 @@ def _axis_points(
 def _dense_weights(
     low: Float32[Array, "N"],
     high: Float32[Array, "N"],
+    *,
     length: int,
     bins: int,
     parts: int,

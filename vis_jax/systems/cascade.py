@@ -17,17 +17,15 @@ from vis_jax.association.track_head import TrackHead
 from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.box_head import DetectRule
 from vis_jax.detectors.cascade import Cascade, build_cascade
-from vis_jax.detectors.cascade_losses import (
-    train_rules,
-)
+from vis_jax.detectors.cascade_losses import train_rules
 from vis_jax.detectors.frame_pair import draw_pair
 from vis_jax.detectors.two_stage import MASK_SIDE
 from vis_jax.settings import OneOf, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems import detect_then_track
-from vis_jax.systems.cascade_loss import LossSettings, pair_losses
+from vis_jax.systems.cascade_loss import LossSettings, check_settings, pair_losses
 from vis_jax.systems.detect_then_track import Detector
-from vis_jax.systems.system import Dtype, System, check_classes
+from vis_jax.systems.system import Dtype, System
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Float32, PRNGKeyArray
@@ -101,8 +99,8 @@ def build_model(settings: Settings) -> Cascade:
     Raises:
       ValueError: settings do not fit each other.
     """
-    _check(settings)
     model, test = settings.model, settings.test
+    check_settings(model, settings.loss, test.objects)
     dtype = jnp.dtype(settings.compute_dtype)
     width = model.track_head.width
     return build_cascade(
@@ -111,26 +109,6 @@ def build_model(settings: Settings) -> Cascade:
         dtype,
         TrackHead(width, dtype) if width else None,
     )
-
-
-def _check(settings: Settings) -> None:
-    """Raises ValueError unless objects and semantic classes can be as many as asked."""
-    model, test = settings.model, settings.test
-    classes = model.num_classes
-    check_classes(classes)
-    most = min(model.rpn.proposals * classes, cascade_settings.CANDIDATES)
-    if test.objects > most:
-        raise ValueError(
-            f"test.objects: expected at most {most}, what suppression looks at, got"
-            f" {test.objects}"
-        )
-    semantic = model.semantic
-    trained = semantic.enabled and settings.loss.semantic > 0
-    if trained and semantic.classes not in (0, classes + 1):
-        raise ValueError(
-            f"model.semantic.classes: expected 0 or {classes + 1}, the classes and the"
-            f" background, to be trained (loss.semantic), got {semantic.classes}"
-        )
 
 
 def _detector(model: Cascade, settings: Settings) -> Detector:

@@ -5,12 +5,14 @@ Letters: B clips, R regions, E numbers of an embedding.
 
 from typing import NamedTuple, cast
 
+from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.cascade import Cascade, CascadeFeatures
 from vis_jax.detectors.cascade_losses import TrainRules, TrueObjects, detector_losses
 from vis_jax.detectors.frame_pair import Pair
 from vis_jax.detectors.two_stage import BOX_SIDE, Levels
 from vis_jax.settings import Weight, section
 from vis_jax.structures import LossAux
+from vis_jax.systems.system import check_classes
 from vis_jax.systems.track_pairs import region_track_loss
 from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray
 
@@ -26,6 +28,31 @@ class LossSettings:
     mask: Weight = 1.0  # which pixels it has
     semantic: Weight = 0.1  # what a cell shows, if there is a semantic branch
     track: Weight = 1.0  # which object of another frame a region is, if there is a head
+
+
+def check_settings(
+    model: cascade_settings.Settings, loss: LossSettings, objects: int
+) -> None:
+    """Raises ValueError unless objects and semantic classes can be as many as asked.
+
+    Args:
+      model, loss: of the system.
+      objects: `test.objects`.
+    """
+    classes, semantic = model.num_classes, model.semantic
+    check_classes(classes)
+    most = min(model.rpn.proposals * classes, cascade_settings.CANDIDATES)
+    if objects > most:
+        raise ValueError(
+            f"test.objects: expected at most {most}, what suppression looks at, got"
+            f" {objects}"
+        )
+    trained = semantic.enabled and loss.semantic > 0
+    if trained and semantic.classes not in (0, classes + 1):
+        raise ValueError(
+            f"model.semantic.classes: expected 0 or {classes + 1}, the classes and the"
+            f" background, to be trained (loss.semantic), got {semantic.classes}"
+        )
 
 
 class PairLosses(NamedTuple):

@@ -2,7 +2,8 @@
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020. Letters: N objects of a frame, K classes, h w
-cells of 'p3', S side of a patch, s side of a refined mask.
+cells of 'p3', C its channels, P taps, c channels of a tap, S side of a patch, s side of
+a refined mask.
 """
 
 import dataclasses
@@ -22,13 +23,12 @@ from vis_jax.detectors.cascade import (
     FoundObjects,
     build_cascade,
 )
-from vis_jax.detectors.cascade_settings import CANDIDATES
 from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
 from vis_jax.detectors.two_stage import MASK_SIDE, Levels
 from vis_jax.layers.temporal_sampling import TemporalSampling
 from vis_jax.structures import Detections
+from vis_jax.systems.cascade_loss import check_settings
 from vis_jax.systems.mask_prop_settings import Settings
-from vis_jax.systems.system import check_classes
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
 STRIDE = 8  # pixels of a cell of 'p3'
@@ -161,13 +161,7 @@ def build_model(settings: Settings) -> Model:
       ValueError: settings do not fit each other.
     """
     model, test = settings.model, settings.test
-    check_classes(model.num_classes)
-    most = min(model.rpn.proposals * model.num_classes, CANDIDATES)
-    if test.objects > most:
-        raise ValueError(
-            f"test.objects: expected at most {most}, what suppression looks at, got"
-            f" {test.objects}"
-        )
+    check_settings(model, settings.loss, test.objects)
     dtype = jnp.dtype(settings.compute_dtype)
     width = model.track_head.width
     cascade = build_cascade(

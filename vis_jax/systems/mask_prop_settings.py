@@ -79,9 +79,9 @@ class TrackerSettings:
 
 @section
 class TestSettings(system.TestSettings):
-    """`test`; the result does not depend on how frames are cut into clips."""
+    """`test`; but for `tracks`, the result does not depend on how clips are cut."""
 
-    clip_length: Count = 12  # frames of a clip of test.mode "clip"
+    clip_length: Count = 16  # frames of a clip of test.mode "clip"
     score: Share = 0.1  # least score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
     objects: Count = 20  # most detections in a frame
