@@ -161,8 +161,7 @@ def region_targets(
         size=rule.size,
         most_positive=rule.most_positive,
     )
-    index = matching.truth[sampled.chosen]
-    chosen = boxes[sampled.chosen]
+    index, chosen = matching.truth[sampled.chosen], boxes[sampled.chosen]
     targets = RegionTargets(
         boxes=chosen,
         truth=index,

@@ -9,6 +9,7 @@ or T), F = D + S and the delay of the finder: frames that a step speaks of, N ob
 a frame, K classes, h w cells of 'p3'.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -114,26 +115,8 @@ def step(
         (rows < count) | jnp.asarray(clip.last)
     )
 
-    def link_row(
-        links: Links, now: tuple[Array, Array]
-    ) -> tuple[Links, Int32[Array, "N"]]:
-        row, ready = now
-
-        def link_centre(links: Links) -> tuple[Links, Int32[Array, "N"]]:
-            there = jax.tree.map(lambda x: x[row], objects)
-            centre = jax.tree.map(lambda x: x[row + radius], views)
-            around, frames = (
-                jax.tree.map(lambda x: _window(x, row, 2 * radius + 1), part)
-                for part in (views, real)
-            )
-            tubes = carrier.carry(variables, centre, around, frames, there)
-            return _link_objects(links, tubes, frames, there, test)
-
-        def skip(links: Links) -> tuple[Links, Int32[Array, "N"]]:
-            return links, jnp.full((test.objects,), -1, jnp.int32)
-
-        return jax.lax.cond(ready, link_centre, skip, links)
-
+    frames = _Frames(views, real, objects)
+    link_row = functools.partial(_link_row, carrier, test, variables, frames)
     links, slots = jax.lax.scan(link_row, free_ended(state.links), (rows, ready))
     after = State(
         kept,
@@ -143,6 +126,41 @@ def step(
         links,
     )
     return after, _report(links, slots, objects, test)
+
+
+class _Frames(NamedTuple):
+    """What is linked: V = F + 2 T frames, of which the middle ones are centres."""
+
+    views: Any  # as `Carrier.views`, of V frames
+    real: Bool[Array, "V"]  # which of these the video has
+    objects: Objects  # of F frames
+
+
+def _link_row(
+    carrier: Carrier,
+    test: TestSettings,
+    variables: dict,
+    frames: _Frames,
+    links: Links,
+    now: tuple[Int32[Array, ""], Bool[Array, ""]],
+) -> tuple[Links, Int32[Array, "N"]]:
+    """Links the objects of a frame, if `now`, its number and whether, says so."""
+    row, ready = now
+
+    def link_centre(links: Links) -> tuple[Links, Int32[Array, "N"]]:
+        there = jax.tree.map(lambda x: x[row], frames.objects)
+        centre = jax.tree.map(lambda x: x[row + test.radius], frames.views)
+        around, real = (
+            jax.tree.map(lambda x: _window(x, row, 2 * test.radius + 1), part)
+            for part in (frames.views, frames.real)
+        )
+        tubes = carrier.carry(variables, centre, around, real, there)
+        return _link_objects(links, tubes, real, there, test)
+
+    def skip(links: Links) -> tuple[Links, Int32[Array, "N"]]:
+        return links, jnp.full((test.objects,), -1, jnp.int32)
+
+    return jax.lax.cond(ready, link_centre, skip, links)
 
 
 def _link_objects(
