@@ -3,6 +3,7 @@
 Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHON]
      python -m benchmarks.bench_inference --systems mask_track_rcnn --videos 1 4
      python -m benchmarks.bench_inference --systems yolact rgnn_vis --size 480 864
+     python -m benchmarks.bench_inference --systems mask_prop --frames 36 --size 384 640
 
 The peer is Mask2Former of Hugging Face transformers; for the systems that detect boxes
 it is Mask R-CNN of torchvision with as many detections. Both read `--frames` frames
@@ -41,6 +42,8 @@ PEERS = {
     "condinst": "mask_rcnn",
     "iai_condinst": "mask_rcnn",
     "iai_mask_rcnn": "mask_rcnn",
+    "cascade": "mask_rcnn",
+    "mask_prop": "mask_rcnn",
 }
 # Random weights are sure of nothing: with these there are as many detections and
 # tracks as there can be, in ours and in the peer.
@@ -49,6 +52,8 @@ SURE_OF_NOTHING = {
     "yolact": dict(score=0.0),
     "rgnn_vis": dict(score=0.0, match=1e-6, start=1e-6),
     "condinst": dict(score=0.0),
+    "cascade": dict(score=0.0),
+    "mask_prop": dict(score=0.0),
     "iai": dict(score=0.0, id_score=0.0, least=0.0),
     "iai_mask_rcnn": dict(score=0.0, id_score=0.0, least=0.0),
 }
