@@ -167,7 +167,7 @@ def test_a_wrong_field_is_named(file, tmp_path, word, expected):
     [
         ("config.data.fps = 3", "data.fps: no such field"),
         ("config.data.frames = 0", "data.frames: expected int, at least 1, got 0"),
-        ("config.system = 'irf'", "system: expected one of ['condinst', "),
+        ("config.system = 'irf'", "system: expected one of ['cascade', "),
         ("del config.data", "data: expected a value, got none"),
         (
             "config.evals = dict(a=dict(test=dict(x=1)))",
