@@ -8,6 +8,9 @@ Smoke: the same with --config configs/iai_condinst_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. The association is on the stage of stride
 16, as there are 15 tokens at stride 32.
+
+With `--config.init_from` it starts from a run of configs/condinst_shapes.py: what makes
+and reads identities is new.
 """
 
 from ml_collections import ConfigDict
@@ -26,6 +29,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # Of 64 channels, the tokens take all.
         hab=dict(stage="res4", dim=64, mlp_dim=128, use_cls_projector=False),
     )
+    # Level 4 reads the association.
+    config.init_fresh = (
+        "hab/.*", "detector/head/id_.*", "detector/fpn/lateral4/.*"
+    )  # fmt: skip
     config.test = dict(
         split="val", videos=50, short_side=96, top=24, objects=10, clip_length=12,
     )  # fmt: skip
