@@ -10,7 +10,7 @@ from tests.converters.stored import check_whole
 from vis_jax.converters.load import convert_tensors
 from vis_jax.converters.rules import MisfitError
 from vis_jax.detectors.box_head import DetectRule
-from vis_jax.detectors.cascade import build_cascade
+from vis_jax.detectors.cascade import Cascade, cascade_parts
 from vis_jax.detectors.cascade_settings import Settings
 from vis_jax.params import flatten, unflatten
 from vis_jax.settings import read_settings
@@ -123,7 +123,7 @@ def shapes_of():
         ),
     )
     rule = DetectRule(0.1, 0.5, 0.0, 4)
-    model = build_cascade(settings, rule, jnp.dtype("float32"))
+    model = Cascade(**cascade_parts(settings, rule, jnp.dtype("float32")))
     init = functools.partial(model.init, method="look")
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     size = jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -15,7 +15,7 @@ from vis_jax.detectors.cascade import (
     CascadeFeatures,
     StageOutput,
     Stages,
-    build_cascade,
+    cascade_parts,
 )
 from vis_jax.detectors.cascade_settings import Settings, build_rules
 from vis_jax.detectors.two_stage import BOX_SIDE, MASK_SIDE
@@ -44,7 +44,7 @@ def settings_of(**changes) -> Settings:
 
 
 def model_of(**changes) -> Cascade:
-    return build_cascade(settings_of(**changes), RULE, jnp.dtype("float32"))
+    return Cascade(**cascade_parts(settings_of(**changes), RULE, jnp.dtype("float32")))
 
 
 def shapes_of(model, canvas=(64, 64)):
@@ -62,7 +62,7 @@ def numbers(tree) -> int:
 def published():
     """With ResNet-50 for YouTube-VIS: the network and the shapes of its variables."""
     settings = read_settings(Settings, dict(num_classes=40, rpn=dict(proposals=1000)))
-    model = build_cascade(settings, PUBLISHED, jnp.dtype("float32"))
+    model = Cascade(**cascade_parts(settings, PUBLISHED, jnp.dtype("float32")))
     return model, shapes_of(model, (96, 160))
 
 
@@ -257,7 +257,7 @@ def test_without_semantic_branch_nothing_of_it_is_left():
 
 def test_the_network_computes_in_the_dtype_asked_for():
     """What it says of objects is float32 whatever the features are."""
-    model = build_cascade(settings_of(), RULE, jnp.dtype("bfloat16"))
+    model = Cascade(**cascade_parts(settings_of(), RULE, jnp.dtype("bfloat16")))
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     size = jax.ShapeDtypeStruct((2,), jnp.int32)
     variables = shapes_of(model)

@@ -8,7 +8,12 @@ from tests.compiled import compiled
 from tests.detectors import literal_cascade
 from tests.recipes import recipe
 from vis_jax.detectors.box_head import DetectRule
-from vis_jax.detectors.cascade import CascadeFeatures, StageOutput, build_cascade
+from vis_jax.detectors.cascade import (
+    Cascade,
+    CascadeFeatures,
+    StageOutput,
+    cascade_parts,
+)
 from vis_jax.detectors.cascade_losses import (
     Boxes,
     StageLosses,
@@ -185,7 +190,9 @@ def test_stages_count_by_their_weights():
 def test_masks_of_the_last_stage_train_the_heads_before_it():
     """Their hidden layers, but neither what they predict nor any box head."""
     settings = recipe("cascade_shapes", "debug").model
-    model = build_cascade(settings, DetectRule(0.1, 0.5, 0.0, 4), jnp.dtype("float32"))
+    model = Cascade(
+        **cascade_parts(settings, DetectRule(0.1, 0.5, 0.0, 4), jnp.dtype("float32"))
+    )
     maps = [np.ones((1, 2**n, 2**n, 16), np.float32) for n in (4, 3, 2, 1, 0)]
     features = CascadeFeatures(tuple(maps), maps[1], None)
     boxes = np.array([[[2, 3, 40, 50]]], np.float32)

@@ -58,7 +58,9 @@ def model_of(case: Case) -> Cascade:
     pairs = len(case.arrays["proposals"]) * settings.num_classes
     count = min(given["max_per_img"], pairs)
     rule = DetectRule(given["score_thr"], given["nms_iou"], 0.0, count)
-    model = cascade.build_cascade(settings, rule, jnp.dtype("float32"))
+    model = cascade.Cascade(
+        **cascade.cascade_parts(settings, rule, jnp.dtype("float32"))
+    )
     # The source has no limits of these: enough for boxes as long as the finest map.
     most = -(-max(case.arrays["fpn/0"].shape[2:]) // BOX_SIDE)
     rules = model.rules._replace(roi_samples=Adaptive(most), candidates=pairs)

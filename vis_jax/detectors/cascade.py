@@ -8,7 +8,7 @@ features, N objects of a frame, K classes, h w cells of a map of stride 8.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -361,13 +361,13 @@ def _unflatten(
     return x.reshape(*boxes.shape[:2], *x.shape[1:])
 
 
-def build_cascade(
+def cascade_parts(
     settings: Settings,
     detections: DetectRule,
     dtype: jnp.dtype,
     track_head: nn.Module | None = None,
-) -> Cascade:
-    """The network of a config; `model.num_classes` has to be known.
+) -> dict[str, Any]:
+    """The fields of the network of a config; `model.num_classes` has to be known.
 
     Args:
       settings: `model` of it.
@@ -380,7 +380,7 @@ def build_cascade(
     stages = len(settings.stages.iou)
     kinds = (MaskHead, *[FlowMaskHead] * (stages - 1))
     least_side = CONVENTIONS[settings.conventions].least_detection
-    return Cascade(
+    return dict(
         backbone=backbones.build_backbone(settings.backbone, dtype),
         fpn=FPN(**vars(settings.fpn), dtype=dtype),
         rpn=RPN(settings.rpn.dim, len(RATIOS), dtype),

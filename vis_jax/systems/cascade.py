@@ -16,7 +16,7 @@ from vis_jax.association.track_head import OptionalSettings as TrackHeadSettings
 from vis_jax.association.track_head import TrackHead
 from vis_jax.detectors import cascade_settings
 from vis_jax.detectors.box_head import DetectRule
-from vis_jax.detectors.cascade import Cascade, build_cascade
+from vis_jax.detectors.cascade import Cascade, cascade_parts
 from vis_jax.detectors.cascade_losses import train_rules
 from vis_jax.detectors.frame_pair import draw_pair
 from vis_jax.detectors.two_stage import MASK_SIDE
@@ -25,7 +25,7 @@ from vis_jax.structures import Batch, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.cascade_loss import LossSettings, check_settings, pair_losses
 from vis_jax.systems.detect_then_track import Detector
-from vis_jax.systems.system import Dtype, System
+from vis_jax.systems.system import Dtype, System, weighted
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Float32, PRNGKeyArray
@@ -62,8 +62,7 @@ def build(settings: Settings) -> System:
       ValueError: settings do not fit each other.
     """
     model = build_model(settings)
-    rules, weights = train_rules(settings.model), vars(settings.loss)
-    least = settings.model.track_head.positive
+    rules, least = train_rules(settings.model), settings.model.track_head.positive
 
     def loss(
         variables: dict, batch: Batch, rng: PRNGKeyArray
@@ -80,9 +79,7 @@ def build(settings: Settings) -> System:
             least=least,
             both=False,
         ).aux
-        terms = {name: weights[name] * value for name, value in aux.terms.items()}
-        total = sum(terms.values(), start=jnp.float32(0.0))
-        return total, aux._replace(terms=terms)
+        return weighted(aux, settings.loss)
 
     detector = _detector(model, settings)
     return make_system(detector, loss, settings.test, settings.model.num_classes)
@@ -103,11 +100,13 @@ def build_model(settings: Settings) -> Cascade:
     check_settings(model, settings.loss, test.objects)
     dtype = jnp.dtype(settings.compute_dtype)
     width = model.track_head.width
-    return build_cascade(
-        model,
-        DetectRule(test.score, test.nms, 0.0, test.objects),
-        dtype,
-        TrackHead(width, dtype) if width else None,
+    return Cascade(
+        **cascade_parts(
+            model,
+            DetectRule(test.score, test.nms, 0.0, test.objects),
+            dtype,
+            TrackHead(width, dtype) if width else None,
+        )
     )
 
 

@@ -26,7 +26,7 @@ from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.cascade_loss import pair_losses
 from vis_jax.systems.mask_prop_model import STRIDE, Model, p3_of
 from vis_jax.systems.mask_prop_settings import LossSettings, Settings
-from vis_jax.systems.system import Loss
+from vis_jax.systems.system import Loss, weighted
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
 
 
@@ -41,7 +41,7 @@ class Apply(Protocol):
 
 def make_loss(model: Model, settings: Settings) -> Loss:
     """The loss of pairs of frames."""
-    rules, weights = train_rules(settings.model), settings.loss
+    rules = train_rules(settings.model)
 
     def loss(
         variables: dict, batch: Batch, rng: PRNGKeyArray
@@ -66,17 +66,15 @@ def make_loss(model: Model, settings: Settings) -> Loss:
         extra = extra_terms(
             extra_rng,
             apply,
-            weights,
+            settings.loss,
             pair,
             features=found.key,
             other=p3_of(found.other),
             sizes=batch.sizes,
             refinement=settings.model.refinement,
         )
-        terms = found.aux.terms | extra
-        terms = {name: getattr(weights, name) * x for name, x in terms.items()}
-        total = sum(terms.values(), start=jnp.float32(0.0))
-        return total, found.aux._replace(terms=terms)
+        aux = found.aux._replace(terms=found.aux.terms | extra)
+        return weighted(aux, settings.loss)
 
     return loss
 

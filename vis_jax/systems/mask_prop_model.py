@@ -6,7 +6,6 @@ cells of 'p3', C its channels, P taps, c channels of a tap, S side of a patch, s
 a refined mask.
 """
 
-import dataclasses
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ from vis_jax.detectors.cascade import (
     Cascade,
     CascadeFeatures,
     FoundObjects,
-    build_cascade,
+    cascade_parts,
 )
 from vis_jax.detectors.refine import Coarse, Refine, Refined, refine_masks
 from vis_jax.detectors.two_stage import MASK_SIDE, Levels
@@ -164,16 +163,13 @@ def build_model(settings: Settings) -> Model:
     check_settings(model, settings.loss, test.objects)
     dtype = jnp.dtype(settings.compute_dtype)
     width = model.track_head.width
-    cascade = build_cascade(
+    parts = cascade_parts(
         model,
         DetectRule(test.score, test.nms, 0.0, test.objects),
         dtype,
         TrackHead(width, dtype) if width else None,
     )
     blocks = SAMPLED if model.temporal == "stsn" else 0
-    names = [field.name for field in dataclasses.fields(Cascade) if field.init]
-    parts = {name: getattr(cascade, name) for name in names}
-    parts |= {"parent": None, "name": None}
     return Model(
         **parts,
         propagation=Propagation(model.propagation, model.fpn.dim, dtype),

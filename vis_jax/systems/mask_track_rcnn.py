@@ -48,7 +48,7 @@ from vis_jax.systems.detect_then_track import (
     Detector,
     TestSettings,
 )
-from vis_jax.systems.system import Dtype, System, check_classes
+from vis_jax.systems.system import Dtype, System, check_classes, weighted
 from vis_jax.systems.track_pairs import region_track_loss
 from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
@@ -135,14 +135,12 @@ def build(settings: Settings) -> System:
     """
     model, rules = build_model(settings), train_rules(settings.model)
     least = settings.model.track_head.positive
-    weights = vars(settings.loss)
 
     def loss(variables, batch: Batch, rng):
         pair_rng, rng = jax.random.split(rng)
         pair = draw_pair(pair_rng, batch, style=model.style)
         aux = _losses(model, rules, least, variables, pair, batch.sizes, rng)
-        terms = {name: weights[name] * value for name, value in aux.terms.items()}
-        return sum(terms.values()), aux._replace(terms=terms)
+        return weighted(aux, settings.loss)
 
     detector = _detector(model, settings)
     return make_system(detector, loss, settings.test, settings.model.num_classes)

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
+
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.typing import Array, Float32, PRNGKeyArray
@@ -108,6 +110,18 @@ class System(NamedTuple):
     # The setting that says how many tracks there can be: where no slot is free for an
     # object, a warning names it.
     limit: str = "test.tracks"
+
+
+def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:
+    """A loss and its terms.
+
+    Args:
+      aux: with terms that are not weighted.
+      weights: settings with a weight for each of them, by its name.
+    """
+    terms = {name: getattr(weights, name) * x for name, x in aux.terms.items()}
+    total = sum(terms.values(), start=jnp.float32(0.0))
+    return total, aux._replace(terms=terms)
 
 
 @section
