@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     mask_prop.carry_masks(config)
     config.data.frame_range = 6
     config.model.update(
-        # Regions are small: a cell of theirs is no larger than one of the pyramid.
+        # Regions are small: a cell of theirs is about as large as one of the pyramid.
         roi_samples=1,
         propagation=dict(dim=64),
         refinement=dict(side=64, dim=16, blocks=2),

@@ -16,7 +16,7 @@ from tests.systems.contract import (
     check_system,
     first_batch,
 )
-from tests.systems.traced import check_dtypes, check_none, check_weights, step_shapes
+from tests.systems.traced import check_dtypes, check_weights
 from vis_jax.detectors import condinst_losses
 from vis_jax.detectors.condinst import FindRule
 from vis_jax.detectors.condinst_losses import MaskLoss
@@ -117,19 +117,6 @@ def test_parameters_of_the_track_head():
 
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, _config({"compute_dtype": "bfloat16", **HEAD}))
-
-
-@pytest.mark.parametrize("tracker", ["deep_sort", "seq", "mask_track"])
-def test_other_trackers_link_it(tracker):
-    head = HEAD if tracker == "mask_track" else {}
-    config = _config({"test.tracker": tracker, **head})
-    shape = (config.data.frames, config.test.objects)
-    assert step_shapes(build(config), config).slots.shape == shape
-
-
-@pytest.mark.parametrize("changes", [{}, HEAD])
-def test_detections_have_the_shapes_of_none(changes):
-    check_none("condinst", _config(changes))
 
 
 def test_embeddings_of_objects_are_those_of_the_locations_they_were_found_at():

@@ -6,6 +6,7 @@ from tests.compiled import compiled
 from tests.evaluate.drawn import drawn_variables
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
+from tests.systems.traced import check_none, step_shapes
 from vis_jax.params import flatten, match_rules
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems import SYSTEMS
@@ -37,6 +38,7 @@ def test_padding_of_detections_with_masks_over_the_canvas_has_zeros():
 
 # Detectors whose track head is trained alone.
 _ALONE = ("yolact", "condinst")
+_HEAD = {"model.track_head.width": 8}
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,19 @@ def test_a_tracker_of_embeddings_is_an_error_without_a_head(name):
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
     with pytest.raises(ValueError, match="expected a detector with a track head"):
         SYSTEMS[name].build(config).start(clip)
+
+
+@pytest.mark.parametrize("tracker", ["deep_sort", "seq", "mask_track"])
+@pytest.mark.parametrize("name", _ALONE)
+def test_other_trackers_link_it(name, tracker):
+    head = _HEAD if tracker == "mask_track" else {}
+    config = recipe(f"{name}_shapes", "debug", {"test.tracker": tracker, **head})
+    shape = (config.data.frames, config.test.objects)
+    system = SYSTEMS[name].build(config)
+    assert step_shapes(system, config).slots.shape == shape
+
+
+@pytest.mark.parametrize("changes", [{}, _HEAD])
+@pytest.mark.parametrize("name", _ALONE)
+def test_detections_have_the_shapes_of_none(name, changes):
+    check_none(name, recipe(f"{name}_shapes", "debug", changes))
