@@ -120,16 +120,6 @@ class Model(Cascade, kw_only=True):
         """See `Propagation`."""
         return self.propagation.propagate(centre, taps, other, masks, valid)
 
-    def carry(
-        self,
-        centre: Float[Array, "h w C"],
-        other: Float[Array, "h w C"],
-        masks: Float32[Array, "N h w"],
-        valid: Bool[Array, "N"],
-    ) -> Float32[Array, "N h w"]:
-        """All of the propagation for one pair of frames, from their 'p3' on."""
-        return self.propagation(centre, other, masks, valid)
-
     def refine_patch(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
         """See `Refine`."""
         return self.refinement(pixels)
@@ -142,7 +132,7 @@ class Model(Cascade, kw_only=True):
         found = self.find(features, size)
         p3 = p3_of(features.levels)[0]
         masks = jnp.zeros((1, *p3.shape[:2]), jnp.float32)
-        self.carry(p3, p3, masks, jnp.ones(1, bool))
+        self.propagation(p3, p3, masks, jnp.ones(1, bool))
         side = self.refinement.settings.side
         self.refine_patch(jnp.zeros((side, side, 4), jnp.float32))
         return found
