@@ -20,6 +20,7 @@ import numpy as np
 from vis_jax.layers.conv import Conv
 from vis_jax.layers.deform import centre_tap
 from vis_jax.layers.norm import GroupNorm, layer_norm
+from vis_jax.ops.conv import convolve
 from vis_jax.settings import Count, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
@@ -294,11 +295,4 @@ def _dilated(
     x: Float[Array, "1 h w D"], kernel: Float[Array, "3 3 D O"], dilation: int
 ) -> Float[Array, "1 h w O"]:
     """A dilated convolution, padded to the size of its input."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=(1, 1),
-        padding=((dilation, dilation), (dilation, dilation)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return convolve(x, kernel.astype(x.dtype), 1, dilation)
