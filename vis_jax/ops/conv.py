@@ -90,7 +90,10 @@ def _backward(
         )
 
     def in_groups(x: Array, kernel: Array, cotangent: Array) -> Inputs:
-        return jax.vjp(lambda *at: by_columns(*at, stride), x, kernel)[1](cotangent)
+        def columns(x: Array, kernel: Array) -> Array:
+            return by_columns(x, kernel, stride)
+
+        return jax.vjp(columns, x, kernel)[1](cotangent)
 
     def dense(x: Array, kernel: Array, cotangent: Array) -> Inputs:
         return _dense_gradients(x, kernel, cotangent, stride, dilation)
