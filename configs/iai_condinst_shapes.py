@@ -25,7 +25,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.system, config.num_steps = "iai", options.steps
     config.data.update(frames=5, batch_size=4, sampling=dict(kind="steps"))
     config.model.update(
-        ids=dict(count=12),
+        # More than twice the objects of a video: in the first part of training, objects
+        # that are known are taken for new ones, and each uses up an identity.
+        ids=dict(count=24),
         # Of 64 channels, the tokens take all.
         hab=dict(stage="res4", dim=64, mlp_dim=128, use_cls_projector=False),
     )
