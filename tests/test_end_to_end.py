@@ -336,6 +336,7 @@ raise SystemExit(main(sys.argv[1:]))
     }
     # The same batches without TensorFlow, which takes seconds to start.
     words = ("--config.data.loader=numpy", "--accept_changes")
+    words += ("--config.mesh.fsdp=4", "--config.mesh.least=64")
     done = subprocess.run(
         [sys.executable, "-c", code, "--workdir", str(half), *words],
         cwd=ROOT,

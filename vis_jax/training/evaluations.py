@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from vis_jax.training.best import BEST, Best
 from vis_jax.training.run import Run
+from vis_jax.training.sharding import whole
 from vis_jax.training.state import TrainState
 from vis_jax.training.writer import Writer
 
@@ -77,7 +78,7 @@ class Evaluations:
     def _run(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
         name, best = evaluation.name, self._best
         with self._training.notice.at_once():
-            metrics = evaluation.score(state.variables, step)
+            metrics = evaluation.score(whole(state.evaluated), step)
         self._writer.scalars(step, metrics, group=f"eval_{name}" if name else "eval")
         if not best.metric:
             return

@@ -11,11 +11,12 @@ from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
+from vis_jax.training.average import start_average
 from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import RunSettings
-from vis_jax.training.sharding import Tree, param_sharding
+from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
 from vis_jax.training.state import TrainState
-from vis_jax.training.step import make_update
+from vis_jax.training.step import Rules, make_update
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 
 LONGEST_HINT = 3  # patterns
@@ -36,13 +37,15 @@ def prepare(
     `say` receives a line for each checkpoint that is damaged.
 
     Raises:
-      ValueError: if the checkpoint or the weights do not fit the model.
+      ValueError: if the checkpoint or the weights do not fit the model, or microbatches
+        cannot have equally many clips of each device.
     """
+    _check_microbatches(config.train.accumulate, len(batch.images), mesh)
 
     def init(batch: Batch) -> dict[str, dict]:
         return dict(system.init(jax.random.key(config.seed), batch))
 
-    variables = _placed(jax.eval_shape(init, batch), mesh)
+    variables = _placed(jax.eval_shape(init, batch), mesh, config.mesh)
     optimizer = optimizers.build(
         config.optimizer, num_steps=config.num_steps, params=variables["params"]
     )
@@ -53,14 +56,18 @@ def prepare(
             variables=variables,
             opt_state=optimizer.transform.init(variables["params"]),
             rng=jax.random.fold_in(jax.random.key(config.seed), 1),
+            average=start_average(variables) if config.train.ema else None,
         )
 
-    like = _placed(jax.eval_shape(new, variables), mesh)
-    update = make_update(system, optimizer, state=like, mesh=mesh)
+    like = _placed(jax.eval_shape(new, variables), mesh, config.mesh)
+    update = make_update(
+        system, optimizer, state=like, mesh=mesh, sharded=config.mesh,
+        rules=Rules(config.train.accumulate, config.train.ema),
+    )  # fmt: skip
     restored = checkpoints.restore_newest(like, say=say)
     if restored is not None:
         return restored, update
-    shardings = param_sharding(like, mesh)
+    shardings = param_sharding(like, mesh, config.mesh)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
     if config.init_from:
         variables = load_initial(config.init_from, variables, fresh=config.init_fresh)
@@ -126,12 +133,21 @@ def _pattern(path: str, depth: int) -> str:
     return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
 
 
-def _placed(shapes: Tree, mesh: Mesh) -> Tree:
+def _check_microbatches(count: int, clips: int, mesh: Mesh) -> None:
+    share = clips // mesh.size
+    if share % count:
+        raise ValueError(
+            f"train.accumulate: expected a divisor of {share}, the clips of a batch on"
+            f" each of {mesh.size} devices, got {count}"
+        )
+
+
+def _placed(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
     """Shapes with the sharding that `param_sharding` gives them."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
-        param_sharding(shapes, mesh),
+        param_sharding(shapes, mesh, settings),
     )

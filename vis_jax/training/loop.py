@@ -14,6 +14,7 @@ from vis_jax.training.overview import parameter_table
 from vis_jax.training.preemption import StopNow, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
 from vis_jax.training.run_config import RunSettings
+from vis_jax.training.sharding import whole
 from vis_jax.training.state import TrainState
 from vis_jax.training.together import leave_others
 from vis_jax.training.writer import Writer, open_writer
@@ -95,7 +96,7 @@ def _run_updates(
             if due(step, every.log_every) or step == last:
                 writer.progress(step, *monitor.summary())
             if draw and due(step, every.image_every):
-                writer.images(step, draw(state.variables, host, step))
+                writer.images(step, draw(whole(state.evaluated), host, step))
             save = due(step, every.checkpoint_every)
             if save or step == last or leave or scored.needs_checkpoint(step):
                 run.checkpoints.save(state, monitor.latest())
