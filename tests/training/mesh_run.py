@@ -17,10 +17,11 @@ import numpy as np
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
 from tests.training.toy_run import Recorder
-from tests.training.toy_system import CLIPS, toy_batch, toy_config, toy_system
+from tests.training.toy_system import CLIPS, SIDE, toy_batch, toy_config, toy_system
 from vis_jax.params import flatten
 from vis_jax.structures import Batch
 from vis_jax.systems import SYSTEMS
+from vis_jax.training.dry_run import batch_shapes
 from vis_jax.training.evaluations import Evaluation
 from vis_jax.training.loop import train
 from vis_jax.training.sharding import (
@@ -30,6 +31,7 @@ from vis_jax.training.sharding import (
     make_mesh,
     param_sharding,
 )
+from vis_jax.training.simulate import compile_update, lower_update
 
 MESHES: dict[str, dict] = {
     "data=8": {},
@@ -90,6 +92,24 @@ def detector(mesh_settings: MeshSettings) -> dict:
     }
 
 
+def simulated(mesh: dict) -> dict:
+    """What an update of the toy system takes on one of eight devices."""
+    config = toy_config(mesh={**mesh, "least": 1}, **{"train.ema": 0.9})
+    batch = batch_shapes(B=2 * CLIPS, T=1, M=1, H=SIDE, W=SIDE)
+    lowered = lower_update(config, toy_system(features=8), batch)
+    found = compile_update(lowered)
+    sent: dict[str, float] = {}
+    for one in found.exchanged:
+        sent[one.kind] = sent.get(one.kind, 0) + one.sent
+    return {
+        "stored": lowered.stored,
+        "flops": lowered.flops,
+        "arguments": found.arguments,
+        "working": found.working,
+        "sent": sent,
+    }
+
+
 def main(folder: Path) -> None:
     report: dict = {name: toy(folder, name, mesh) for name, mesh in MESHES.items()}
     mesh = MESHES["data=2,fsdp=4"]
@@ -98,6 +118,7 @@ def main(folder: Path) -> None:
     report["kept"] = again["kernel"] == report["fsdp=8"]["kernel"]
     report["from one"] = toy(folder, "one", mesh)
     report["detector"] = detector(MeshSettings(**mesh, least=64))
+    report["simulated"] = simulated(mesh)
     print(json.dumps(report))
 
 

@@ -149,3 +149,26 @@ def test_a_detector_has_the_loss_and_the_statistics_of_one_device(eight):
     assert len(found) > 1
     for name, value in found.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_an_update_of_the_toy_system_by_hand(eight):
+    """On one of 2 x 4 devices, with two clips of 6 x 6 pixels and 8 features each."""
+    found = eight[0]["simulated"]
+    # 3 x 8 and 3 x 8 weights and 2 x 8 statistics divided by 4; a count, a constant.
+    assert found["stored"]["parameters"] == 4 * (24 + 24 + 16) // 4 + 8
+    assert found["stored"]["average"] == found["stored"]["parameters"] - 4
+    # Two moments of each weight, the counts of the moments and of the schedule.
+    assert found["stored"]["optimiser"] == 4 * 2 * 48 // 4 + 8
+    # XLA keeps of the batch what is read, images and sizes; a key and a step.
+    state = sum(
+        found["stored"][name] for name in ("parameters", "average", "optimiser")
+    )
+    assert found["arguments"] == state + 2 * (6 * 6 * 3 + 8) + 8 + 4
+    # Products of 16 colours with 3 x 8 weights, forward and for the weights.
+    assert found["flops"] == 2 * (2 * 16 * 3 * 8) / 8
+    # Three quarters of each divided array come from the others; twice seven eighths
+    # of each gradient are sent to add it up. Beyond that, means of batch norm.
+    assert 1 <= found["sent"]["all-gather"] / (4 * 64 * 3 / 4) < 2
+    assert 1 <= found["sent"]["all-reduce"] / (2 * 4 * 48 * 7 / 8) < 2
+    assert found["working"] > 0

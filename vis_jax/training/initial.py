@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,25 +23,29 @@ from vis_jax.training.tree_check import MismatchError, check_same_tree
 LONGEST_HINT = 3  # patterns
 
 
-def prepare(
-    config: RunSettings,
-    system: System,
-    batch: Batch,
-    *,
-    checkpoints: Checkpoints,
-    mesh: Mesh,
-    say: Callable[[str], None] | None = None,
-) -> tuple[TrainState, Callable]:
-    """The state to begin with and the compiled update.
+class Plan(NamedTuple):
+    """A run before anything is computed."""
 
-    The newest checkpoint wins over `config.init_from`, and that over random values;
-    `say` receives a line for each checkpoint that is damaged.
+    init: Callable[[Batch], dict]  # random variables
+    new: Callable[[dict], TrainState]  # the state before the first update
+    like: TrainState  # its shapes, and where they are
+    update: Callable  # compiled on its first call
+
+
+def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
+    """What a run consists of.
+
+    Args:
+      config: of the run.
+      system: what is trained.
+      batch: of all devices, or its shapes.
+      mesh: of `config.mesh`.
 
     Raises:
-      ValueError: if the checkpoint or the weights do not fit the model, or microbatches
-        cannot have equally many clips of each device.
+      ValueError: microbatches cannot have equally many clips of each device, or a rule
+        of the optimiser or of the mesh does not fit the parameters.
     """
-    _check_microbatches(config.train.accumulate, len(batch.images), mesh)
+    _check_microbatches(config.train.accumulate, batch.images.shape[0], mesh)
 
     def init(batch: Batch) -> dict[str, dict]:
         return dict(system.init(jax.random.key(config.seed), batch))
@@ -64,6 +69,28 @@ def prepare(
         system, optimizer, state=like, mesh=mesh, sharded=config.mesh,
         rules=Rules(config.train.accumulate, config.train.ema),
     )  # fmt: skip
+    return Plan(init, new, like, update)
+
+
+def prepare(
+    config: RunSettings,
+    system: System,
+    batch: Batch,
+    *,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    say: Callable[[str], None] | None = None,
+) -> tuple[TrainState, Callable]:
+    """The state to begin with and the compiled update.
+
+    The newest checkpoint wins over `config.init_from`, and that over random values;
+    `say` receives a line for each checkpoint that is damaged.
+
+    Raises:
+      ValueError: if the checkpoint or the weights do not fit the model; see
+        `make_plan`.
+    """
+    init, new, like, update = make_plan(config, system, batch, mesh)
     restored = checkpoints.restore_newest(like, say=say)
     if restored is not None:
         return restored, update
