@@ -15,7 +15,8 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    (report,) = finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
+    folder = tmp_path_factory.mktemp("one")
+    (report,) = finish(start({"workdir": str(folder), "features": 4}))
     return report
 
 
@@ -43,18 +44,21 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    (report,) = finish(start({"workdir": str(tmp_path)}, xla_flags=EIGHT))
+    options = {"workdir": str(tmp_path), "features": 4}
+    (report,) = finish(start(options, xla_flags=EIGHT))
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
 
 
 def test_two_processes_compute_what_one_does(one_device, tmp_path):
-    options = {"workdir": str(tmp_path)}
+    """Each of them keeps half of the state."""
+    halves = {"mesh": {"fsdp": 2, "least": 1}}
+    options = {"workdir": str(tmp_path), "features": 4, "config": halves}
     for report in two_processes(options, options):
         assert report["devices"] == 2
         assert_same_run(report, one_device)
     # One process goes on from the checkpoint that two have written.
-    more = {"workdir": str(tmp_path), "config": {"num_steps": 7}}
+    more = options | {"config": {"num_steps": 7}}
     (report,) = finish(start(more))
     assert list(report["losses"]) == ["7"]
 

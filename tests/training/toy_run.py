@@ -3,8 +3,8 @@
     python -m tests.training.toy_run '{"workdir": "run", "config": {"num_steps": 6}}'
 
 Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
-`error_at`, the batch that cannot be read; `process_id`, `num_processes` and `port` of a
-run of several processes.
+`error_at`, the batch that cannot be read; `features` of the system; `process_id`,
+`num_processes` and `port` of a run of several processes.
 """
 
 import json
@@ -19,6 +19,7 @@ from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.main import fail
 from vis_jax.training.distributed import FIELDS, initialise_distributed
 from vis_jax.training.loop import train
+from vis_jax.training.sharding import whole
 from vis_jax.training.writer import Writer
 
 
@@ -64,12 +65,12 @@ def main(options: dict) -> None:
             yield batch
 
     config = toy_config(**options.get("config", {}))
+    system = toy_system(features=options.get("features", 3))
     try:
-        state = train(
-            config, toy_system(), batches, options["workdir"], writer=recorder
-        )
-        kernel = np.asarray(state.variables["params"]["head"]["kernel"])
-        stats = state.variables["batch_stats"]["norm"]
+        state = train(config, system, batches, options["workdir"], writer=recorder)
+        variables = whole(state.variables)
+        kernel = np.asarray(variables["params"]["head"]["kernel"])
+        stats = variables["batch_stats"]["norm"]
     except SystemExit as leaving:
         print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
         raise leaving
