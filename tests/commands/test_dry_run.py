@@ -13,6 +13,7 @@ from tests.command_line import call, error_of
 from tests.recipes import recipe
 from vis_jax.commands import dry_run_mesh
 from vis_jax.commands.dry_run import _count
+from vis_jax.settings import read_settings
 from vis_jax.structures import LossAux
 from vis_jax.systems.system import System, Window
 from vis_jax.training.dry_run import batch_shapes, estimate
@@ -60,6 +61,15 @@ def test_counts_by_hand():
     assert memory["batch"] == 2 * 4 * 3 + (1 + 8 + 1 + 1) + 8 + 16 + 4 + 4
     # The pixels as floats, and the exponentials.
     assert memory["kept for the backward pass"] == 4 * (8 + 4)
+
+
+def test_microbatches_and_averages_count():
+    settings = {"num_steps": 1, "train": {"accumulate": 4, "ema": 0.9}}
+    config = read_settings(RunSettings, settings)
+    batch = batch_shapes(B=4, T=1, M=1, H=2, W=4)
+    memory = estimate(config, product_system(), batch, canvas=(2, 4)).memory
+    assert memory["average"] == 4 * 32
+    assert memory["kept for the backward pass"] == 4 * (8 + 4)  # as of one clip
 
 
 def test_a_count_is_exact_and_short():

@@ -21,6 +21,22 @@ class Found(NamedTuple):
     gradients: dict  # with respect to "params"
 
 
+def check_microbatches(count: int, clips: int, *, devices: int) -> None:
+    """Raises ValueError unless a batch can be split.
+
+    Args:
+      count: microbatches.
+      clips: of the batch of all devices.
+      devices: that have equally many.
+    """
+    share = clips // devices
+    if share % count:
+        raise ValueError(
+            f"train.accumulate: expected a divisor of {share}, the clips of a batch on"
+            f" each of {devices} devices, got {count}"
+        )
+
+
 def loss_and_gradients(
     loss: Loss, variables: dict, batch: Batch, rng: PRNGKeyArray
 ) -> Found:

@@ -12,6 +12,7 @@ from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
+from vis_jax.training.accumulate import check_microbatches
 from vis_jax.training.average import start_average
 from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import RunSettings
@@ -45,7 +46,8 @@ def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> 
       ValueError: microbatches cannot have equally many clips of each device, or a rule
         of the optimiser or of the mesh does not fit the parameters.
     """
-    _check_microbatches(config.train.accumulate, batch.images.shape[0], mesh)
+    clips = batch.images.shape[0]
+    check_microbatches(config.train.accumulate, clips, devices=mesh.size)
 
     def init(batch: Batch) -> dict[str, dict]:
         return dict(system.init(jax.random.key(config.seed), batch))
@@ -158,15 +160,6 @@ def _pattern(path: str, depth: int) -> str:
     """A regex over all within the module of a variable, `depth` names deep at most."""
     modules = path.split("/")[:-1][:depth]
     return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
-
-
-def _check_microbatches(count: int, clips: int, mesh: Mesh) -> None:
-    share = clips // mesh.size
-    if share % count:
-        raise ValueError(
-            f"train.accumulate: expected a divisor of {share}, the clips of a batch on"
-            f" each of {mesh.size} devices, got {count}"
-        )
 
 
 def _placed(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
