@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C: a run saves before it leaves.
+"""SIGTERM, SIGUSR1 and Ctrl-C: a run saves before it leaves.
 
-SIGTERM is the notice a scheduler gives before it takes a machine away.
+SIGTERM is the notice that Kubernetes, Cloud TPU and most schedulers give before they
+take a machine away; jobs of Slurm often ask for SIGUSR1 (`--signal=USR1@180`).
 """
 
 import os
@@ -14,7 +15,11 @@ import jax
 
 from vis_jax.training.checkpoint import Checkpoints
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+NAMES = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGINT: "Ctrl-C",
+}
 
 
 class StopNow(BaseException):
@@ -63,25 +68,25 @@ class Notice:
 
     @property
     def code(self) -> int:
-        """The exit code that says so: 143 after SIGTERM, 130 after Ctrl-C."""
-        return 128 + (self.asked or signal.SIGTERM)
+        """The exit code that says so: 130 after Ctrl-C, 143 after a scheduler's."""
+        return 128 + (signal.SIGINT if self.asked == signal.SIGINT else signal.SIGTERM)
 
     def told(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals."""
+        """The handler of the signals."""
         del frame
         at_once = self._at_once and (self.last or not _has_company())
         self.asked = self.asked or signal.Signals(number)
         if number == signal.SIGINT:  # the second one ends the process at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            if _has_company() and not at_once:
-                os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
+        if number != signal.SIGTERM and _has_company() and not at_once:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
         if at_once:
             raise StopNow
 
 
 @contextmanager
 def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
-    """Watches for SIGTERM and Ctrl-C while the context lasts.
+    """Watches for the signals while the context lasts.
 
     With several processes it is JAX that watches for SIGTERM and lets them agree on a
     step. A thread other than the main one may not watch: there a SIGTERM ends the
@@ -91,8 +96,10 @@ def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
     if not _in_main_thread():
         yield found
         return
-    alone = [signal.SIGINT] if _has_company() else [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.signal(number, found.told) for number in alone}
+    watched: list[signal.Signals] = [n for n in NAMES if n != signal.SIGTERM]
+    if not _has_company():
+        watched.append(signal.SIGTERM)
+    before = {number: signal.signal(number, found.told) for number in watched}
     try:
         yield found
     finally:
