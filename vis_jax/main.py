@@ -11,6 +11,7 @@ import sys
 from absl import flags
 
 from data_pipeline.errors import printable
+from vis_jax.commands.path_flags import check_paths
 
 # Each is a module of vis_jax.commands, its words joined by underscores.
 COMMANDS = {
@@ -89,6 +90,8 @@ def run(argv: list[str]) -> int:
         return 0
     name, arguments = split_command(argv)
     command = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
+    if not wants_help:
+        check_paths(name, arguments)
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     command.define(values, [] if wants_help else arguments)

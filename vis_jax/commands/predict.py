@@ -14,10 +14,12 @@ import time
 from typing import TYPE_CHECKING
 
 from absl import flags
+from etils import epath
 
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.paths import is_remote, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.loop import Done
@@ -64,9 +66,16 @@ def run(values: flags.FlagValues) -> None:
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
+    check_bucket(values.output, overwrite=values.overwrite)
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_stream
-    from vis_jax.predict.loop import Finder, check_live, predict, warning_lines
+    from vis_jax.predict.loop import (
+        RESULTS,
+        Finder,
+        check_live,
+        predict,
+        warning_lines,
+    )
     from vis_jax.predict.sources import open_source
     from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
@@ -87,17 +96,18 @@ def run(values: flags.FlagValues) -> None:
     stream = make_stream(system, variables, config.test)
     clock = Clock()
     ready = time.perf_counter()
-    done = predict(
-        source,
-        values.output,
-        Finder(stream, categories, config.test.top, whole),
-        wanted=wanted,
-        overwrite=values.overwrite,
-        progress=sys.stderr.isatty(),
-        clock=clock,
-    )
+    with written_locally(values.output, last=RESULTS) as folder:
+        done = predict(
+            source,
+            folder,
+            Finder(stream, categories, config.test.top, whole),
+            wanted=wanted,
+            overwrite=values.overwrite,
+            progress=sys.stderr.isatty(),
+            clock=clock,
+        )
     warn(source.warnings)
-    report(done, clock, setup=ready - begin)
+    report(done, clock, setup=ready - begin, output=values.output)
     if done.stopped:
         sys.exit(128 + done.stopped)
 
@@ -116,19 +126,29 @@ def raw_size(text: str | None) -> tuple[int, int] | None:
     return int(found[2]), int(found[1])
 
 
+def check_bucket(output: str, *, overwrite: bool) -> None:
+    """Raises ValueError if there is something at an output in a bucket.
+
+    A folder on a disk is checked by `vis_jax.predict.loop.predict`.
+    """
+    if is_remote(output) and not overwrite and epath.Path(output).exists():
+        raise ValueError(f"{output}: not empty; pass overwrite to replace results")
+
+
 def warn(lines: "list[str]") -> None:
     """Prints what is odd, but lets the run go on."""
     for line in lines:
         print(f"warning: {printable(line)}", file=sys.stderr)
 
 
-def report(done: "Done", clock: "Clock", *, setup: float) -> None:
+def report(done: "Done", clock: "Clock", *, setup: float, output: str) -> None:
     """Prints what was written, and how long it took.
 
     Args:
       done: how the prediction ended.
       clock: its parts.
       setup: seconds before it began.
+      output: folder that has the files now.
     """
     if done.stopped:
         from vis_jax.predict.interrupt import SIGNALS
@@ -142,7 +162,7 @@ def report(done: "Done", clock: "Clock", *, setup: float) -> None:
         return
     for name, path in done.outputs._asdict().items():
         if path is not None:
-            print(f"{name:<14}{path}")
+            print(f"{name:<14}{epath.Path(output) / path.name}")
     seconds = [f"{part} {value:.1f}" for part, value in clock.seconds.items()]
     print(f"{'seconds':<14}{', '.join(seconds)}")
     print(f"{'first frame':<14}{setup + done.first:.1f} s after the start")
