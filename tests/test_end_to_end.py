@@ -182,6 +182,37 @@ def test_a_stopped_evaluation_goes_on(workdir, evaluated, tmp_path, monkeypatch)
     assert asked == [0, 1]
 
 
+def test_shards_of_an_evaluation_merge_to_its_files(workdir, evaluated, tmp_path):
+    expected, _, _ = evaluated
+    output = tmp_path / "test"
+    outcome = evaluate(workdir, output, "--shard", "2/2")
+    assert outcome.code == 0, outcome
+    partial = output / "results.partial-2-of-2.jsonl"
+    assert outcome.out.splitlines() == [
+        "videos        2 in 2 shares; by frames the largest is 1.000 of the mean",
+        f"partial       {partial}",
+    ]
+    words = ("evaluate", "--workdir", workdir, "--output", output)
+    words = (*words, "--config.test.split=test")
+    message = error_of(*words, "--merge")
+    assert message == f"{output}: expected 2 finished shares, got 1: missing 1"
+    message = error_of(*words, "--shard", "1/3")
+    assert message.startswith(f"{partial}: expected a share by 3, as the others are")
+    message = error_of(*words, "--merge", "--shard", "1/2")
+    assert message.startswith("--merge: expected it alone")
+    other = ("--checkpoint", workdir / "checkpoints" / "2")
+    message = error_of(*words, "--merge", *other)
+    assert message.startswith(f"{partial}: expected a share of this config and check")
+
+    assert evaluate(workdir, output, "--shard", "1/2").code == 0
+    outcome = evaluate(workdir, output, "--merge")
+    assert outcome.code == 0, outcome
+    assert "HOTA" in outcome.out
+    assert {path.name for path in output.iterdir()} == FILES
+    for name in FILES:
+        assert (output / name).read_bytes() == (expected / name).read_bytes()
+
+
 def test_a_full_disk_loses_no_checkpoint_and_the_run_goes_on(
     workdir, tmp_path, monkeypatch
 ):

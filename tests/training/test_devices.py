@@ -15,8 +15,20 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    (report,) = finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
-    return report
+    return one_run(tmp_path_factory.mktemp("one"))
+
+
+def one_run(folder, **flags):
+    """A run of one process, with an evaluation at its end."""
+    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
+    (report,) = finish(start(options, **flags))
+    return report | {"evaluated": evaluated(folder)}
+
+
+def evaluated(folder):
+    """The files of an evaluation."""
+    files = (folder / "evaluation").iterdir()
+    return {path.name: path.read_bytes() for path in files}
 
 
 def two_processes(*options, code=0):
@@ -43,16 +55,20 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    (report,) = finish(start({"workdir": str(tmp_path)}, xla_flags=EIGHT))
+    report = one_run(tmp_path, xla_flags=EIGHT)
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
+    # A video on each device: the same bits.
+    assert len(report["evaluated"]["results.json"]) > 1000
+    assert report["evaluated"] == one_device["evaluated"]
 
 
 def test_two_processes_compute_what_one_does(one_device, tmp_path):
-    options = {"workdir": str(tmp_path)}
+    options = {"workdir": str(tmp_path), "evaluate": str(tmp_path / "evaluation")}
     for report in two_processes(options, options):
         assert report["devices"] == 2
         assert_same_run(report, one_device)
+    assert evaluated(tmp_path) == one_device["evaluated"]
     # One process goes on from the checkpoint that two have written.
     more = {"workdir": str(tmp_path), "config": {"num_steps": 7}}
     (report,) = finish(start(more))
