@@ -1,9 +1,10 @@
 """Commands that several processes share: progress over all of them, and signals."""
 
+import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,28 @@ def together() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def all_texts(name: str, texts: Sequence[str]) -> list[str]:
+    """The texts of all processes, in each of them; all have to call it.
+
+    Args:
+      name: of what they say; differs in each use in a process.
+      texts: of this process.
+    """
+    import jax
+    from orbax.checkpoint import multihost
+
+    from vis_jax.training.distributed import wait_for_all
+
+    if jax.process_count() == 1:
+        return list(texts)
+    client = multihost.get_jax_distributed_client()
+    folder = f"vis_jax/texts/{name}"
+    client.key_value_set(f"{folder}/{jax.process_index():06}", json.dumps(list(texts)))
+    wait_for_all(f"texts of {name}")
+    found = sorted(client.key_value_dir_get(folder))
+    return [text for _, value in found for text in json.loads(value)]
+
+
 class _TermError(KeyboardInterrupt):
     """SIGTERM came. No `except Exception` of a library takes it."""
 
@@ -78,7 +101,9 @@ class Progress:
 
         self._name, self._total, self._unit = name, total, unit
         self._several, self._index = jax.process_count() > 1, jax.process_index()
-        self._client: Any = multihost.get_jax_distributed_client()
+        self._client: Any = None
+        if self._several:
+            self._client = multihost.get_jax_distributed_client()
         shown = self._index == 0 and sys.stderr.isatty()
         self._bar = tqdm(None, name, total, unit=unit, disable=not shown)
         self._lines = self._index == 0 and not shown

@@ -22,9 +22,8 @@ from vis_jax.evaluate.merge import (
     merge,
 )
 from vis_jax.evaluate.shares import WHOLE, Share, divide
-from vis_jax.evaluate.spread import Left, spread
+from vis_jax.evaluate.spread import Left, leaving, spread
 from vis_jax.results.collect import collect
-from vis_jax.results.frame import FrameResult
 from vis_jax.results.stream import Stream
 from vis_jax.results.video import VideoResult
 
@@ -124,10 +123,6 @@ def evaluate_share(
             tell(count)
 
 
-class _LeftError(Exception):
-    """Nobody waits for the result of a video."""
-
-
 def _predict(
     dataset: Dataset,
     stream: Stream,
@@ -138,15 +133,8 @@ def _predict(
 ) -> VideoResult:
     """The tracks of a video; masks go to a temporary file in the folder."""
     video = dataset.videos[index]
-
-    def frames() -> Iterator[FrameResult]:
-        for frame in stream(video_frames(dataset, index)):
-            if left():
-                raise _LeftError
-            yield frame
-
-    size = (video.height, video.width)
-    return collect(frames(), top, video.length, size, folder)
+    frames = leaving(stream, left)(video_frames(dataset, index))
+    return collect(frames, top, video.length, (video.height, video.width), folder)
 
 
 def video_frames(dataset: Dataset, index: int) -> Iterator[np.ndarray]:

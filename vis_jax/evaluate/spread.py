@@ -3,8 +3,14 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
+
+import numpy as np
+
+from vis_jax.results.clock import NO_CLOCK, Clock
+from vis_jax.results.frame import FrameResult
+from vis_jax.results.stream import Stream
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,6 +54,24 @@ def spread(
         shared.left.set()
         for thread in threads:
             thread.join(_LONGEST_END)
+
+
+class LeftError(Exception):
+    """Nobody waits for the results of a video any more."""
+
+
+def leaving(stream: Stream, left: Left) -> Stream:
+    """A stream that raises LeftError at the next frame once `left()` is true."""
+
+    def results(
+        frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
+    ) -> Iterator[FrameResult]:
+        for frame in stream(frames, clock=clock):
+            if left():
+                raise LeftError
+            yield frame
+
+    return results
 
 
 class _Shared:
