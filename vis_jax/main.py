@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "train a system, evaluate it at the end (the default command)",
     "evaluate": "predict every video of a data set and score the result",
     "compare": "link what a detector finds with every tracker, and with the truth",
-    "predict": "find and track the objects of one video",
+    "predict": "find and track the objects of one video, or of many",
     "config": "print every field of a config with its meaning, default and range",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",

@@ -1,45 +1,27 @@
-"""Runs in a bucket, for which a scheme of epath stands in.
-
-The files of bucket:// are in a local folder. Whatever takes an address for the name of
-a local file does not find them there.
-"""
+"""Runs in a bucket; tests/test_end_to_end.py has the commands with a whole model."""
 
 import json
-from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-from etils import epath
 
 import vis_jax
 from data_pipeline.datasets import make_dataset
 from data_pipeline.datasets.remote_root import local_root
 from data_pipeline.errors import DataError
-from tests.command_line import call, error_of
+from tests.command_line import error_of
 from tests.recipes import recipe
-from tests.saved_runs import write_run
+from tests.stand_in_bucket import Bucket
 from tests.training.toy_run import Recorder
 from tests.training.toy_system import toy_batches, toy_config, toy_system
-from vis_jax.paths import copy_folder, written_locally
-from vis_jax.predict.sinks import VideoSink
+from vis_jax.paths import written_locally
 from vis_jax.training.best import Best
 from vis_jax.training.evaluations import Evaluation
 from vis_jax.training.loop import train
 from vis_jax.training.profile import Window
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "ifr_shapes.py") + ":debug"
-
-
-@epath.register_path_cls("bucket://")
-class Bucket:
-    """Makes a path in the folder of an address."""
-
-    folder: ClassVar[Path]
-
-    def __new__(cls, address: str):
-        return epath.Path(cls.folder / address.removeprefix("bucket://"))
 
 
 @pytest.fixture
@@ -101,29 +83,9 @@ def test_the_best_checkpoint_is_published_again_after_a_kill(bucket):
     assert not made.exists()
 
 
-@pytest.mark.slow
-def test_evaluate_and_predict_in_a_bucket(bucket, tmp_path):
-    copy_folder(write_run(tmp_path / "run", "ifr_shapes"), "bucket://run")
-    words = ("--config.test.videos=1", "--output", "bucket://scored")
-    outcome = call("evaluate", "--workdir", "bucket://run", *words)
-    assert outcome.code == 0, outcome.err
-    assert "scores        bucket://scored/scores.json" in outcome.out.replace(
-        str(bucket), "bucket:/"
-    )
-    assert sorted(path.name for path in (bucket / "scored").iterdir()) == [
-        "results.json", "scores.json", "truth.json",
-    ]  # fmt: skip
-    source = tmp_path / "clip.mp4"
-    with VideoSink(source, fps=Fraction(5), height=64, width=96) as video:
-        for _ in range(3):
-            video.write(np.zeros((64, 96, 3), np.uint8))
-    words = ("predict", "--workdir", "bucket://run", "--source", source, "--pngs")
-    words = (*words, "--checkpoint", "bucket://run/checkpoints/4")
-    outcome = call(*words, "--output", "bucket://found")
-    assert outcome.code == 0, outcome.err
-    assert str(bucket / "found" / "results.json") in outcome.out
-    assert len(list((bucket / "found" / "ids").iterdir())) == 3
-    assert (bucket / "found" / "video.mp4").stat().st_size > 0
+def test_results_in_a_bucket_are_not_replaced_unasked(bucket):
+    (bucket / "found").mkdir(parents=True)
+    words = ("predict", "--workdir", "bucket://run", "--source", "clip.mp4")
     message = error_of(*words, "--output", "bucket://found")
     assert message == "bucket://found: not empty; pass overwrite to replace results"
 
@@ -165,6 +127,16 @@ def test_evaluate_and_predict_in_a_bucket(bucket, tmp_path):
 )
 def test_a_flag_that_needs_a_disk_is_named(bucket, words, expected):
     assert error_of(*words) == expected
+
+
+def test_the_outputs_of_many_videos_need_a_disk(bucket, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos" / name).touch()
+    words = ("--workdir", "bucket://run", "--source", tmp_path / "videos")
+    message = error_of("predict", *words, "--output", "bucket://out")
+    expected = "expected a path on a disk, got bucket://out"
+    assert message == f"--output, of many videos: {expected}"
 
 
 def test_an_address_that_nothing_reads_is_named_by_python_functions_too():

@@ -16,8 +16,20 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    (report,) = finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
-    return report
+    return one_run(tmp_path_factory.mktemp("one"))
+
+
+def one_run(folder, **flags):
+    """A run of one process, with an evaluation at its end."""
+    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
+    (report,) = finish(start(options, **flags))
+    return report | {"evaluated": evaluated(folder)}
+
+
+def evaluated(folder):
+    """The files of an evaluation."""
+    files = (folder / "evaluation").iterdir()
+    return {path.name: path.read_bytes() for path in files}
 
 
 def start_two(*options):
@@ -45,26 +57,30 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    (report,) = finish(start({"workdir": str(tmp_path)}, xla_flags=EIGHT))
+    report = one_run(tmp_path, xla_flags=EIGHT)
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
+    # A video on each device: the same bits.
+    assert len(report["evaluated"]["results.json"]) > 1000
+    assert report["evaluated"] == one_device["evaluated"]
 
 
 @pytest.fixture(scope="module")
 def two_devices(tmp_path_factory):
-    """The workdir and the reports of a run in two processes."""
-    workdir = tmp_path_factory.mktemp("two")
-    options = {"workdir": str(workdir)}
-    return workdir, two_processes(options, options)
+    """The folder and the reports of a run in two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
+    return folder, two_processes(options, options)
 
 
 def test_two_processes_compute_what_one_does(one_device, two_devices):
-    workdir, reports = two_devices
+    folder, reports = two_devices
     for report in reports:
         assert report["devices"] == 2
         assert_same_run(report, one_device)
+    assert evaluated(folder) == one_device["evaluated"]
     # One process goes on from the checkpoint that two have written.
-    more = {"workdir": str(workdir), "config": {"num_steps": 7}}
+    more = {"workdir": str(folder / "run"), "config": {"num_steps": 7}}
     (report,) = finish(start(more))
     assert list(report["losses"]) == ["7"]
 

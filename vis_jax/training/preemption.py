@@ -42,7 +42,7 @@ class Notice:
 
     def reached(self, step: int) -> bool:
         """To be called after each step: True when it is time to save and leave."""
-        if _has_company() or not _in_main_thread():
+        if has_company() or not _in_main_thread():
             return self._checkpoints.preempted(step)
         return self.asked is not None
 
@@ -55,7 +55,7 @@ class Notice:
         """
         self._at_once = True
         try:
-            if self.asked is not None and not _has_company():
+            if self.asked is not None and not has_company():
                 raise StopNow
             yield
         finally:
@@ -74,11 +74,11 @@ class Notice:
     def told(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
         del frame
-        at_once = self._at_once and (self.last or not _has_company())
+        at_once = self._at_once and (self.last or not has_company())
         self.asked = self.asked or signal.Signals(number)
         if number == signal.SIGINT:  # the second one ends the process at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if number != signal.SIGTERM and _has_company() and not at_once:
+        if number != signal.SIGTERM and has_company() and not at_once:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
         if at_once:
             raise StopNow
@@ -97,7 +97,7 @@ def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
         yield found
         return
     watched: list[signal.Signals] = [n for n in NAMES if n != signal.SIGTERM]
-    if not _has_company():
+    if not has_company():
         watched.append(signal.SIGTERM)
     before = {number: signal.signal(number, found.told) for number in watched}
     try:
@@ -114,12 +114,13 @@ def no_more_steps(notice: Notice) -> None:
     JAX, where no handler of Python would be called: they end as if they had none.
     """
     notice.last = True
-    if _has_company() and _in_main_thread():
+    if has_company() and _in_main_thread():
         first = jax.process_index() == 0
         signal.signal(signal.SIGTERM, notice.told if first else signal.SIG_DFL)
 
 
-def _has_company() -> bool:
+def has_company() -> bool:
+    """Whether there are other processes."""
     return jax.process_count() > 1
 
 
