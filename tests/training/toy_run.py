@@ -4,19 +4,27 @@
 
 Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
 `error_at`, the batch that cannot be read; `features` of the system; `process_id`,
-`num_processes` and `port` of a run of several processes.
+`num_processes` and `port` of a run of several processes; `evaluate`, a folder for an
+evaluation at the end.
 """
 
 import json
 import os
 import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
 import jax
 import numpy as np
 
+from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.commands.evaluate import evaluate_split, evaluate_together
+from vis_jax.commands.saved_model import SavedModel
 from vis_jax.main import fail
+from vis_jax.systems.system import TestSettings
 from vis_jax.training.distributed import FIELDS, initialise_distributed
 from vis_jax.training.loop import train
 from vis_jax.training.sharding import whole
@@ -42,6 +50,26 @@ class Recorder(Writer):
 
     def message(self, text):
         self.messages.append(text)
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation reads of a config."""
+
+    test: TestSettings
+
+
+def evaluate(output: str) -> None:
+    """Evaluates the toy system, untrained, in all processes and on all devices."""
+    dataset = MovingShapes("val", num_videos=9, height=32, width=48, length=5)
+    classes = [(one.category_id, one.name) for one in dataset.categories]
+    system, config = toy_system(), Evaluated(TestSettings(short_side=32))
+    variables = jax.device_get(system.init(jax.random.key(0), None))
+    model = SavedModel(config, tuple(classes), system, variables)
+    with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
+        if jax.process_count() > 1:
+            evaluate_together(model, dataset, Path(output))
+        else:
+            evaluate_split(config, system, variables, dataset, Path(output))
 
 
 def main(options: dict) -> None:
@@ -74,6 +102,8 @@ def main(options: dict) -> None:
     except SystemExit as leaving:
         print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
         raise leaving
+    if "evaluate" in options:
+        evaluate(options["evaluate"])
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
     report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
     print(json.dumps(report | {"devices": jax.device_count()}))

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from vis_jax.paths import is_remote
 from vis_jax.training.average import start_average
 from vis_jax.training.damage import (
     describe_damage,
@@ -321,4 +322,4 @@ def _unused(path: epath.Path) -> epath.Path:
 
 def _absolute(path: str | os.PathLike) -> epath.Path:
     """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
-    return epath.Path(path) if "://" in str(path) else epath.Path(path).resolve()
+    return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()

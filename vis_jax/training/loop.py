@@ -38,7 +38,7 @@ def train(
     """Trains from the newest checkpoint in `workdir`, or from the start.
 
     Stopped and started again, it ends in the same state as if it had not been. After
-    SIGTERM or Ctrl-C it saves and exits with code 143 or 130.
+    SIGTERM or SIGUSR1 it saves and exits with code 143, after Ctrl-C with 130.
 
     Args:
       config: of the run.
@@ -57,7 +57,7 @@ def train(
         finite (NonFiniteLossError), a `train.best` that no evaluation has, an
         unwritable disk (CheckpointError), another run on `workdir` (WorkdirInUseError),
         settings that differ from those of the run.
-      SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
+      SystemExit: with code 143 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     """
     writer = writer or open_writer(workdir, num_steps=config.num_steps)
     metrics = {one.name: one.metrics for one in evaluations}
