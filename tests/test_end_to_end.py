@@ -25,6 +25,7 @@ from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
 from tests.compilations import count_compilations
+from tests.stand_in_bucket import Bucket
 from tests.trained_run import (
     PROGRAMS,
     STEPS,
@@ -182,6 +183,37 @@ def test_a_stopped_evaluation_goes_on(workdir, evaluated, tmp_path, monkeypatch)
     assert asked == [0, 1]
 
 
+def test_shards_of_an_evaluation_merge_to_its_files(workdir, evaluated, tmp_path):
+    expected, _, _ = evaluated
+    output = tmp_path / "test"
+    outcome = evaluate(workdir, output, "--shard", "2/2")
+    assert outcome.code == 0, outcome
+    partial = output / "results.partial-2-of-2.jsonl"
+    assert outcome.out.splitlines() == [
+        "videos        2 in 2 shares; by frames the largest is 1.000 of the mean",
+        f"partial       {partial}",
+    ]
+    words = ("evaluate", "--workdir", workdir, "--output", output)
+    words = (*words, "--config.test.split=test")
+    message = error_of(*words, "--merge")
+    assert message == f"{output}: expected 2 finished shares, got 1: missing 1"
+    message = error_of(*words, "--shard", "1/3")
+    assert message.startswith(f"{partial}: expected a share by 3, as the others are")
+    message = error_of(*words, "--merge", "--shard", "1/2")
+    assert message.startswith("--merge: expected it alone")
+    other = ("--checkpoint", workdir / "checkpoints" / "2")
+    message = error_of(*words, "--merge", *other)
+    assert message.startswith(f"{partial}: expected a share of this config and check")
+
+    assert evaluate(workdir, output, "--shard", "1/2").code == 0
+    outcome = evaluate(workdir, output, "--merge")
+    assert outcome.code == 0, outcome
+    assert "HOTA" in outcome.out
+    assert {path.name for path in output.iterdir()} == FILES
+    for name in FILES:
+        assert (output / name).read_bytes() == (expected / name).read_bytes()
+
+
 def test_a_full_disk_loses_no_checkpoint_and_the_run_goes_on(
     workdir, tmp_path, monkeypatch
 ):
@@ -214,16 +246,28 @@ def test_a_full_disk_loses_no_checkpoint_and_the_run_goes_on(
     assert (half / scores).read_bytes() == (workdir / scores).read_bytes()
 
 
-def test_a_finished_run_is_not_trained_again(workdir, tmp_path):
+@pytest.fixture
+def bucket(monkeypatch):
+    """A function that makes a path an address, as of a bucket."""
+    monkeypatch.setattr(Bucket, "folder", Path("/"), raising=False)
+    return lambda path: f"bucket:/{path}"
+
+
+def test_a_finished_run_is_not_trained_again(workdir, tmp_path, bucket):
     again = shutil.copytree(workdir, tmp_path / "again")
+    scores = again / "evaluation" / "step_4" / "scores.json"
+    before = scores.read_bytes()
+    shutil.rmtree(scores.parent)
+    again = bucket(again)
     outcome = call("--workdir", again)
     assert outcome.code == 0
     assert "loss" not in outcome.err
+    assert scores.read_bytes() == before  # it is only evaluated
     message = error_of("--workdir", again, "--config.num_steps=3")
     assert message == f"num_steps: 3, but {again} is at step 4"
 
 
-def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path):
+def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path, bucket):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 50, 70, 3), np.uint8)
     (tmp_path / "frames").mkdir()
@@ -231,10 +275,11 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path):
         for t, frame in enumerate(frames):
             video.write(frame)
             Image.fromarray(frame).save(tmp_path / f"frames/{t}.png")
-    for source in ("in.mp4", "frames"):
+    for source, address in (("in.mp4", str), ("frames", bucket)):
         output = tmp_path / f"out_{source}"
-        words = ("--source", tmp_path / source, "--output", output, "--pngs")
-        outcome = call("predict", "--workdir", workdir, *words, "--score_threshold=0")
+        words = ("--source", tmp_path / source, "--output", address(output), "--pngs")
+        words = ("--workdir", address(workdir), *words, "--score_threshold=0")
+        outcome = call("predict", *words)
         assert outcome.code == 0, outcome
         (line,) = re.findall("^seconds +(.*)$", outcome.out, re.M)
         measured = {part.split()[0] for part in line.split(", ")}
@@ -336,6 +381,7 @@ raise SystemExit(main(sys.argv[1:]))
     }
     # The same batches without TensorFlow, which takes seconds to start.
     words = ("--config.data.loader=numpy", "--accept_changes")
+    words += ("--config.mesh.fsdp=4", "--config.mesh.least=64")
     done = subprocess.run(
         [sys.executable, "-c", code, "--workdir", str(half), *words],
         cwd=ROOT,

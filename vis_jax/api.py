@@ -29,6 +29,7 @@ from vis_jax.commands.saved_model import (
 from vis_jax.commands.train import train_config
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.main import quieten
+from vis_jax.paths import check_folder
 from vis_jax.predict.loop import check_live, of_source
 from vis_jax.predict.source import Source
 from vis_jax.predict.sources import from_arrays, open_source
@@ -69,6 +70,7 @@ def load(
       ValueError: something is missing, damaged or does not fit; a setting is unknown or
         out of its range. One line that says what was expected and what came.
     """
+    check_folder("path", path)
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
     found = read_model(path, fields, config=config, categories=categories)
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
@@ -100,6 +102,7 @@ def train(
         fit. One line that says what was expected and what came.
     """
     quieten()
+    check_folder("workdir", workdir)
     run = read_settings_of(config or saved_in(workdir), settings or {})
     train_config(run, os.fspath(workdir), accept_changes=accept_changes)
 

@@ -11,13 +11,14 @@ import sys
 from absl import flags
 
 from data_pipeline.errors import printable
+from vis_jax.commands.path_flags import check_paths
 
 # Each is a module of vis_jax.commands, its words joined by underscores.
 COMMANDS = {
     "train": "train a system, evaluate it at the end (the default command)",
     "evaluate": "predict every video of a data set and score the result",
     "compare": "link what a detector finds with every tracker, and with the truth",
-    "predict": "find and track the objects of one video",
+    "predict": "find and track the objects of one video, or of many",
     "config": "print every field of a config with its meaning, default and range",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
@@ -89,6 +90,8 @@ def run(argv: list[str]) -> int:
         return 0
     name, arguments = split_command(argv)
     command = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
+    if not wants_help:
+        check_paths(name, arguments)
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     command.define(values, [] if wants_help else arguments)

@@ -15,6 +15,7 @@ from data_pipeline.datasets.joint_videos import (
     relabel,
 )
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
+from data_pipeline.datasets.remote_root import local_root, on_disk
 from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.datasets.ytvis_layout import is_tfds
@@ -75,7 +76,10 @@ def make_training_set(config: Settings) -> Dataset:
     if stills.share == 0:
         return dataset
     images = CocoImages(
-        stills.root, stills.split, categories=dataset.categories, names=stills.names
+        on_disk(stills.root, "data.stills.root"),
+        stills.split,
+        categories=dataset.categories,
+        names=stills.names,
     )
     return JointClips(dataset, images, share=stills.share, motion=motion)
 
@@ -128,21 +132,22 @@ def _coco(config: Settings, part_or_split: str) -> CocoImages:
     if part_or_split == "held_out" or (part_or_split in PARTS and config.held_out):
         raise ValueError("data.held_out: expected none, as COCO has a split for that")
     split = config.split if part_or_split in PARTS else part_or_split
-    return CocoImages(config.root, split)
+    return CocoImages(on_disk(config.root, "data.root"), split)
 
 
 def _folder(config: Settings, part_or_split: str) -> Videos:
     whole = part_or_split not in PARTS
     split = part_or_split if whole else config.split
     reader: Callable[..., Videos] = YouTubeVis
-    if is_tfds(config.root, split):
+    root = local_root(config.root, split)
+    if is_tfds(root, split):
         # Importing TFDS takes a while, which readers of other data sets are spared.
         from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 
         reader = TfdsVideos
     if whole:
-        return reader(config.root, split, part="all")
-    return reader(config.root, split, held_out=config.held_out, part=part_or_split)
+        return reader(root, split, part="all")
+    return reader(root, split, held_out=config.held_out, part=part_or_split)
 
 
 def _moving_shapes(config: Settings, part_or_split: str) -> MovingShapes:

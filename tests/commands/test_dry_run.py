@@ -1,5 +1,6 @@
 """What a training would take, without one."""
 
+import json
 import re
 
 import jax
@@ -9,7 +10,10 @@ import pytest
 
 from data_pipeline.schema import BATCH
 from tests.command_line import call, error_of
+from tests.recipes import recipe
+from vis_jax.commands import dry_run_mesh
 from vis_jax.commands.dry_run import _count
+from vis_jax.settings import read_settings
 from vis_jax.structures import LossAux
 from vis_jax.systems.system import System, Window
 from vis_jax.training.dry_run import batch_shapes, estimate
@@ -57,6 +61,15 @@ def test_counts_by_hand():
     assert memory["batch"] == 2 * 4 * 3 + (1 + 8 + 1 + 1) + 8 + 16 + 4 + 4
     # The pixels as floats, and the exponentials.
     assert memory["kept for the backward pass"] == 4 * (8 + 4)
+
+
+def test_microbatches_and_averages_count():
+    settings = {"num_steps": 1, "train": {"accumulate": 4, "ema": 0.9}}
+    config = read_settings(RunSettings, settings)
+    batch = batch_shapes(B=4, T=1, M=1, H=2, W=4)
+    memory = estimate(config, product_system(), batch, canvas=(2, 4)).memory
+    assert memory["average"] == 4 * 32
+    assert memory["kept for the backward pass"] == 4 * (8 + 4)  # as of one clip
 
 
 def test_a_count_is_exact_and_short():
@@ -113,3 +126,73 @@ def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(tmp_p
 def test_wrong_settings_are_found_without_a_training(field, expected):
     words = (f"--config={CONFIG}", "--dry_run", f"--config.{field}")
     assert expected in error_of(*words)
+
+
+MESH = ("--dry_run", "--mesh=data=2,fsdp=2", "--config.data.batch_size=4")
+
+
+@pytest.mark.slow
+def test_an_update_on_simulated_devices_is_lowered():
+    words = ("--config=configs/yolact_shapes.py:debug", *MESH, "--compile_seconds=0")
+    outcome = call("train", *words, "--config.mesh.least=1")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == (
+        "mesh          data=2, fsdp=2: 4 simulated devices, clips on each: 1"
+    )
+    assert lines[1] == "compiled      no: --compile_seconds is 0"
+    assert re.fullmatch(r"parameters +\d+ kB on each device", lines[2])
+    assert "sent          unknown: that needs the compiled program" in lines
+    chips = [line.split() for line in lines[-5:]]
+    assert [row[0] for row in chips] == ["H100", "H200", "v5e", "v5p", "v6e"]
+    assert {row[1] for row in chips} == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data=8,fsdp=0", "--mesh: expected data=N,fsdp=N, got 'data=8,fsdp=0'"),
+        ("fsdp=8", "--mesh: expected data=N,fsdp=N, got 'fsdp=8'"),
+        ("data=8,model=2", "--mesh: expected data=N,fsdp=N"),
+        ("data=3", "data.batch_size: expected a multiple of 3, .* got 2; set --conf"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        dry_run_mesh.read_mesh(recipe("ifr_shapes"), text)
+    words = ("--config=configs/ifr_shapes.py:debug", "--mesh=data=2")
+    assert "--mesh: expected --dry_run beside it" in error_of("train", *words)
+
+
+LOWERED = {"stored": {"parameters": 4000}, "flops": 1e12, "chips": {}}
+COMPILED = {"arguments": 5, "working": 6, "sent": {}, "chips": {}}
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds", "reason"),
+    [
+        ("os.kill(os.getpid(), 9)", 60, "code -9, -9 where memory runs out"),
+        ("time.sleep(60)", 2, "it takes more than --compile_seconds=2"),
+        ("", 0, "--compile_seconds is 0"),
+        (f"print({json.dumps(COMPILED)!r})", 60, ""),
+    ],
+)
+def test_a_program_that_is_not_compiled_says_why(script, seconds, reason, monkeypatch):
+    begin = f"import os, time; print({json.dumps(LOWERED)!r}, flush=True); {script}"
+    monkeypatch.setattr(dry_run_mesh, "CHILD", ("-c", begin))
+    run = dry_run_mesh.read_mesh(recipe("ifr_shapes"), "data=2")
+    found = dry_run_mesh.simulate(run, seconds=seconds)
+    assert found.lowered == LOWERED
+    assert found.compiled == (None if reason else COMPILED)
+    assert found.reason.startswith(reason) and bool(reason) == bool(found.reason)
+
+
+def test_an_error_of_the_settings_is_that_of_the_user(monkeypatch):
+    run = dry_run_mesh.read_mesh(recipe("ifr_shapes"), "data=2")
+    text = json.dumps({"error": "mesh.rules: wrong"})
+    monkeypatch.setattr(dry_run_mesh, "CHILD", ("-c", f"print({text!r})"))
+    with pytest.raises(ValueError, match=r"^mesh.rules: wrong$"):
+        dry_run_mesh.simulate(run, seconds=60)
+    monkeypatch.setattr(dry_run_mesh, "CHILD", ("-c", "raise SystemExit('gone')"))
+    with pytest.raises(ValueError, match="--mesh: cannot lower the update: gone"):
+        dry_run_mesh.simulate(run, seconds=60)

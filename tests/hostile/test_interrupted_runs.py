@@ -45,7 +45,11 @@ def run(workdir, *, score=None, batches=toy_batches, accept=False, every=0, **ch
 
 @pytest.mark.parametrize(
     ("number", "name", "code"),
-    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)],
+    [
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGUSR1, "SIGUSR1", 143),
+        (signal.SIGINT, "Ctrl-C", 130),
+    ],
 )
 @pytest.mark.parametrize("at", [3, 6])
 def test_a_signal_ends_an_evaluation_at_once(tmp_path, number, name, code, at):

@@ -1,12 +1,16 @@
 """Several processes: an error of one of them, and the GPUs that each one takes."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.training.processes import start
+from tests.training.processes import ROOT, start
 from vis_jax.training.devices import gpus_here, slurm_device_ids, tasks_here
+from vis_jax.training.together import LOST
 
 EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
 
@@ -35,6 +39,45 @@ def test_an_error_in_one_process_ends_the_other_with_its_cause(tmp_path, fails):
     assert "Traceback" not in errors[1 - fails]
     assert "batch 3 is broken" in errors[fails]
     assert [process.returncode for process in processes] == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_frozen_coordinator_ends_the_other_process():
+    code = """
+import os, signal, sys, time
+from vis_jax.training.distributed import initialise_distributed, wait_for_all
+initialise_distributed()
+wait_for_all("here")
+if os.environ["VIS_JAX_PROCESS_ID"] == "0":
+    os.kill(os.getpid(), signal.SIGSTOP)
+wait_for_all("never")
+"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = os.environ | {
+        "VIS_JAX_COORDINATOR": f"127.0.0.1:{port}",
+        "VIS_JAX_NUM_PROCESSES": "2",
+        "VIS_JAX_LOST_AFTER": "2",
+    }
+    frozen, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env=environ | {"VIS_JAX_PROCESS_ID": str(index)},
+        )
+        for index in range(2)
+    )  # fmt: skip
+    try:
+        errors = other.communicate(timeout=60)[1]
+    finally:
+        frozen.kill()
+        other.kill()
+        frozen.communicate()
+    assert errors == (
+        "error: process 0 of 2, the coordinator: no sign of life for 2 s: killed,"
+        " frozen or cut off\n"
+    )
+    assert other.returncode == LOST
 
 
 @pytest.mark.parametrize(

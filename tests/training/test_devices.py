@@ -7,30 +7,46 @@ import numpy as np
 import pytest
 
 from tests.training.processes import finish, start
+from vis_jax.training.together import LOST
 
 pytestmark = pytest.mark.slow
 
+SYSTEM = {"features": 4}  # which two devices can divide
+HALVES = SYSTEM | {"config": {"mesh": {"fsdp": 2, "least": 1}}}
 EIGHT = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    (report,) = finish(start({"workdir": str(tmp_path_factory.mktemp("one"))}))
-    return report
+    return one_run(tmp_path_factory.mktemp("one"))
 
 
-def two_processes(*options, code=0):
+def one_run(folder, **flags):
+    """A run of one process, with an evaluation at its end."""
+    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
+    (report,) = finish(start(SYSTEM | options, **flags))
+    return report | {"evaluated": evaluated(folder)}
+
+
+def evaluated(folder):
+    """The files of an evaluation."""
+    files = (folder / "evaluation").iterdir()
+    return {path.name: path.read_bytes() for path in files}
+
+
+def start_two(*options):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"num_processes": 2, "port": port}
-    return finish(
-        *(
-            start({"process_id": index, **shared, **own})
-            for index, own in enumerate(options)
-        ),
-        code=code,
-    )
+    return [
+        start({"process_id": index, **shared, **own})
+        for index, own in enumerate(options)
+    ]
+
+
+def two_processes(*options, code=0):
+    return finish(*start_two(*options), code=code)
 
 
 def assert_same_run(report, expected):
@@ -43,29 +59,68 @@ def assert_same_run(report, expected):
 
 
 def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    (report,) = finish(start({"workdir": str(tmp_path)}, xla_flags=EIGHT))
+    report = one_run(tmp_path, xla_flags=EIGHT)
     assert (one_device["devices"], report["devices"]) == (1, 8)
     assert_same_run(report, one_device)
+    # A video on each device: the same bits.
+    assert len(report["evaluated"]["results.json"]) > 1000
+    assert report["evaluated"] == one_device["evaluated"]
 
 
-def test_two_processes_compute_what_one_does(one_device, tmp_path):
-    options = {"workdir": str(tmp_path)}
-    for report in two_processes(options, options):
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory):
+    """The folder and the reports of a run in two processes with half a state each."""
+    folder = tmp_path_factory.mktemp("two")
+    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
+    return folder, two_processes(*[HALVES | options] * 2)
+
+
+def test_two_processes_compute_what_one_does(one_device, two_devices):
+    folder, reports = two_devices
+    for report in reports:
         assert report["devices"] == 2
         assert_same_run(report, one_device)
+    assert evaluated(folder) == one_device["evaluated"]
     # One process goes on from the checkpoint that two have written.
-    more = {"workdir": str(tmp_path), "config": {"num_steps": 7}}
+    more = {"workdir": str(folder / "run"), "config": {"num_steps": 7}} | SYSTEM
     (report,) = finish(start(more))
     assert list(report["losses"]) == ["7"]
 
 
-def test_sigterm_to_one_process_stops_both_at_the_same_step(tmp_path):
+def test_two_processes_of_which_one_was_killed_go_on_to_the_same_bits(
+    two_devices, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VIS_JAX_LOST_AFTER", "3")
+    options = HALVES | {"workdir": str(tmp_path)}
+    killed = options | {"signal": signal.SIGKILL, "signal_at": 5}
+    survivor, lost = start_two(options, killed)
+    try:
+        errors = survivor.communicate(timeout=60)[1]
+    finally:
+        survivor.kill()
+        lost.kill()
+        lost.communicate()
+    assert (survivor.returncode, lost.returncode) == (LOST, -signal.SIGKILL)
+    assert errors == (
+        f"error: process 1 of 2 on {socket.gethostname()}: no sign of life for 3 s:"
+        " killed, frozen or cut off\n"
+    )
+    for report, expected in zip(
+        two_processes(options, options), two_devices[1], strict=True
+    ):
+        assert report["kernel"] == expected["kernel"]
+        assert report["losses"]
+        assert report["losses"].items() < expected["losses"].items()
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     options = {
         "workdir": str(tmp_path),
         "seconds_per_step": 0.05,
         "config": {"num_steps": 400, "train.checkpoint_every": 400},
     }
-    told = options | {"signal": signal.SIGTERM, "signal_at": 2}
+    # SIGUSR1, which becomes the SIGTERM that JAX tells the others of.
+    told = options | {"signal": signal.SIGUSR1, "signal_at": 2}
     steps = [max(map(int, r["losses"])) for r in two_processes(told, options, code=143)]
     assert steps[0] == steps[1] < 400
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]

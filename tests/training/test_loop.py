@@ -157,6 +157,15 @@ def test_a_resumed_run_makes_up_for_the_evaluation_that_a_sigterm_left_out(tmp_p
     assert recorder.evaluations == {2: {"AP": 2.0}, 4: {"AP": 4.0}, 6: {"AP": 6.0}}
 
 
+def test_several_processes_save_before_an_evaluation(tmp_path, monkeypatch):
+    """Which a signal does not end there."""
+    monkeypatch.setattr("vis_jax.training.evaluations.has_company", lambda: True)
+    changes = {"train.eval_every": 2, "train.checkpoint_every": 100, "train.keep": 9}
+    run(tmp_path, evaluate=lambda variables, step: {"AP": 1.0}, num_steps=5, **changes)
+    saved = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert saved == {"2", "4", "5"}
+
+
 def test_a_finished_run_evaluates_again_and_trains_no_more(unbroken):
     workdir, expected, *_ = unbroken
     state, recorder = run(workdir, evaluate=lambda variables, step: {"AP": 1.0})

@@ -3,22 +3,31 @@
     python -m tests.training.toy_run '{"workdir": "run", "config": {"num_steps": 6}}'
 
 Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
-`error_at`, the batch that cannot be read; `process_id`, `num_processes` and `port` of a
-run of several processes.
+`error_at`, the batch that cannot be read; `features` of the system; `process_id`,
+`num_processes` and `port` of a run of several processes; `evaluate`, a folder for an
+evaluation at the end.
 """
 
 import json
 import os
 import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
 import jax
 import numpy as np
 
+from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
+from vis_jax.commands.evaluate import evaluate_split, evaluate_together
+from vis_jax.commands.saved_model import SavedModel
 from vis_jax.main import fail
+from vis_jax.systems.system import TestSettings
 from vis_jax.training.distributed import FIELDS, initialise_distributed
 from vis_jax.training.loop import train
+from vis_jax.training.sharding import whole
 from vis_jax.training.writer import Writer
 
 
@@ -43,6 +52,26 @@ class Recorder(Writer):
         self.messages.append(text)
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation reads of a config."""
+
+    test: TestSettings
+
+
+def evaluate(output: str) -> None:
+    """Evaluates the toy system, untrained, in all processes and on all devices."""
+    dataset = MovingShapes("val", num_videos=9, height=32, width=48, length=5)
+    classes = [(one.category_id, one.name) for one in dataset.categories]
+    system, config = toy_system(), Evaluated(TestSettings(short_side=32))
+    variables = jax.device_get(system.init(jax.random.key(0), None))
+    model = SavedModel(config, tuple(classes), system, variables)
+    with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
+        if jax.process_count() > 1:
+            evaluate_together(model, dataset, Path(output))
+        else:
+            evaluate_split(config, system, variables, dataset, Path(output))
+
+
 def main(options: dict) -> None:
     processes, index = options.get("num_processes", 1), options.get("process_id", 0)
     if processes > 1:
@@ -64,15 +93,17 @@ def main(options: dict) -> None:
             yield batch
 
     config = toy_config(**options.get("config", {}))
+    system = toy_system(features=options.get("features", 3))
     try:
-        state = train(
-            config, toy_system(), batches, options["workdir"], writer=recorder
-        )
-        kernel = np.asarray(state.variables["params"]["head"]["kernel"])
-        stats = state.variables["batch_stats"]["norm"]
+        state = train(config, system, batches, options["workdir"], writer=recorder)
+        variables = whole(state.variables)
+        kernel = np.asarray(variables["params"]["head"]["kernel"])
+        stats = variables["batch_stats"]["norm"]
     except SystemExit as leaving:
         print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
         raise leaving
+    if "evaluate" in options:
+        evaluate(options["evaluate"])
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
     report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
     print(json.dumps(report | {"devices": jax.device_count()}))

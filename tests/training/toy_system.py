@@ -13,7 +13,7 @@ import numpy as np
 
 from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import read_settings
-from vis_jax.structures import Batch, LossAux
+from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems.system import System, Window
 from vis_jax.training.run_config import RunSettings
 
@@ -57,8 +57,22 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
         notes = {"dark": jnp.sum(colour.mean(1) < 0.5).astype(jnp.float32)}
         return terms["fit"] + terms["size"], LossAux(terms, stats, notes)
 
+    def step(variables, state, clip: Clip):
+        """One track with the mean colour of the video; it covers what is light."""
+        head = variables["params"]["head"]
+        frames = clip.images.astype(jnp.float32) / 255.0
+        colour = frames.mean((0, 1, 2))
+        found = Predictions(
+            class_probs=jax.nn.sigmoid(colour @ head["kernel"] + head["bias"])[None],
+            track_ids=jnp.ones(1, jnp.int32),
+            valid=jnp.ones(1, bool),
+            slots=jnp.zeros((frames.shape[0], 1), jnp.int32),
+            mask_logits=frames.mean(-1)[:, None] - 0.5,
+        )
+        return state, found
+
     window = Window(None, None, buckets=(8,))
-    return System(init, loss, tuple, lambda *unused: None, window)
+    return System(init, loss, lambda clip: (), step, window)
 
 
 def toy_batch(index: int, *, clips: int = CLIPS) -> dict[str, np.ndarray]:

@@ -6,6 +6,8 @@ import numpy as np
 from etils import epath
 
 from vis_jax.commands import parts
+from vis_jax.commands.dry_run_mesh import dry_run_mesh, read_mesh
+from vis_jax.commands.numbers import short_number
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
@@ -13,8 +15,15 @@ if TYPE_CHECKING:
 _FRAME_16_9 = (720, 1280)  # height, width in pixels of a usual video
 
 
-def dry_run(config: "RunSettings") -> None:
+def dry_run(
+    config: "RunSettings", *, mesh: str | None = None, seconds: int = 0
+) -> None:
     """Prints parameters, operations, memory, epochs and the arrays of a batch.
+
+    Args:
+      config: of the run.
+      mesh: lengths of a mesh to simulate in place of that, such as data=64,fsdp=8.
+      seconds: see `dry_run_mesh`.
 
     Raises:
       ValueError: a setting that cannot be, or the number of classes is left to a data
@@ -29,6 +38,9 @@ def dry_run(config: "RunSettings") -> None:
     dataset = _dataset(config)
     if dataset is not None:
         config = with_classes(config, len(dataset.categories))
+    if mesh is not None:
+        dry_run_mesh(read_mesh(config, mesh), seconds=seconds)
+        return
     system = parts.build_system(config)
     clips, devices = config.data, jax.device_count()
     share = local_batch_size(clips.batch_size, host_index=0, host_count=devices)
@@ -71,7 +83,7 @@ def _print_model(found, canvas: tuple[int, int]) -> None:
     width = max(len(f"{number:,}") for number in found.parameters.values())
     for name, number in found.parameters.items():
         print(f"              {_count(number, width)}  {name}")
-    count = "unknown" if found.flops is None else _short(found.flops)
+    count = "unknown" if found.flops is None else short_number(found.flops)
     print(
         f"FLOPs         {count} for a frame on {canvas[0]} x {canvas[1]}, 16:9 at the"
         " test size; a multiply-add\n              is 2, any other operation 1,"
@@ -80,13 +92,14 @@ def _print_model(found, canvas: tuple[int, int]) -> None:
 
 
 def _print_memory(memory: dict[str, int], share: int, devices: int) -> None:
+    total = short_number(sum(memory.values()))
     print(
-        f"memory        {_short(sum(memory.values()))}B for {share} clips on each of"
+        f"memory        {total}B for {share} clips on each of"
         f" {devices} devices, an estimate: all that\n              autodiff stores; XLA"
         " may recompute some of it, and needs working space"
     )
     for name, size in memory.items():
-        print(f"              {_short(size):>6}B  {name}")
+        print(f"              {short_number(size):>6}B  {name}")
 
 
 def _print_steps(config: "RunSettings", dataset) -> None:
@@ -104,13 +117,4 @@ def _print_steps(config: "RunSettings", dataset) -> None:
 
 def _count(number: int, width: int = 0) -> str:
     """All digits, and three with a unit: 7,370,031 (7.37 M)."""
-    return f"{number:>{width},} ({_short(number).strip()})"
-
-
-def _short(number: float) -> str:
-    """Three digits and a unit of 1000."""
-    for unit in ("", " k", " M", " G"):
-        if number < 999.5:
-            return f"{number:.3g}{unit or ' '}"
-        number /= 1000
-    return f"{number:.3g} T"
+    return f"{number:>{width},} ({short_number(number).strip()})"

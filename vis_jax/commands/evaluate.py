@@ -1,12 +1,22 @@
 """Predicts every video of a data set and scores the result.
 
 Writes results.json, truth.json and scores.json; stopped, it goes on where it was.
+Every device of the machine works, each on a video of its own.
+
+On several hosts: start the same command on each of them, as for training
+(docs/training.md); each has its share of the videos, and --output is on a disk that
+all of them see. As a job array, without a network between the tasks: give each one
+--shard NUMBER/COUNT, and when all are done run the command once with --merge. The
+results are the same in every case.
 
 examples:
   python -m vis_jax.main evaluate --workdir runs/shapes --output runs/shapes/test \\
       --config.test.split=test
   python -m vis_jax.main evaluate --config configs/ifr_r50.py --checkpoint r50 \\
       --config.data.root=/data/ytvis2019 --output out
+  sbatch --array=1-16 --wrap 'python -m vis_jax.main evaluate --workdir runs/r50 \\
+      --shard $SLURM_ARRAY_TASK_ID/16'
+  python -m vis_jax.main evaluate --workdir runs/r50 --merge
 """
 
 import hashlib
@@ -15,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +36,14 @@ from etils import epath
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.metrics.disk import naming
+from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
     from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.commands.saved_model import SavedModel
+    from vis_jax.evaluate.shares import Share
     from vis_jax.systems.system import System
 
 
@@ -41,14 +55,24 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "output": "folder for results.json, truth.json, scores.json;"
         " default: evaluation/<split> in --workdir",
+        "shard": "NUMBER/COUNT, such as 3/16: predict this part of the videos only;"
+        " numbers go from 1 to COUNT; a partial file in --output is left for --merge",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_bool(
+        "merge",
+        False,
+        "score what --shard has left in --output; names the shards that are missing,"
+        " unfinished, or of another config, checkpoint or number of shards",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
     """Evaluates."""
-    from vis_jax.commands.saved_model import make_model
+    from vis_jax.commands.processes import together
+    from vis_jax.evaluate.shares import read_share
 
     config = read_config(values)
     checkpoint = values.checkpoint or values.workdir
@@ -56,13 +80,46 @@ def run(values: flags.FlagValues) -> None:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
+    if values.merge and values.shard:
+        raise ValueError(
+            f"--merge: expected it alone, once all shards are done, got --shard"
+            f" {values.shard} with it"
+        )
+    share = read_share(values.shard) if values.shard else None
+    with together():
+        _evaluate(config, checkpoint, values, share)
+
+
+def _evaluate(
+    config: "RunSettings",
+    checkpoint: str,
+    values: flags.FlagValues,
+    share: "Share | None",
+) -> None:
+    """`run`, once the flags are known to be good."""
+    import jax
+
+    from vis_jax.commands.saved_model import make_model
+
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
     classes = [(one.category_id, one.name) for one in dataset.categories]
     model = make_model(config, classes, checkpoint)
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
     output = epath.Path(values.output) if values.output else folder
-    evaluate_split(model.config, model.system, model.variables, dataset, output)
+    if share is not None or values.merge:
+        if jax.process_count() > 1:
+            raise ValueError(
+                "--shard, --merge: expected a process on its own, got one of"
+                f" {jax.process_count()}, which share the videos by themselves"
+            )
+        do = merge_shards if share is None else partial(evaluate_shard, share=share)
+        do(model, dataset, output)
+    elif jax.process_count() > 1:
+        on_disk("--output, of several processes", output)
+        evaluate_together(model, dataset, output)
+    else:
+        evaluate_split(model.config, model.system, model.variables, dataset, output)
 
 
 def open_split(config: "RunSettings") -> "Head":
@@ -93,23 +150,115 @@ def evaluate_split(
       dataset: as `open_split` finds it.
       output: folder to write to.
     """
-    from vis_jax.evaluate.infer import make_stream
-    from vis_jax.evaluate.loop import RESULTS, SCORES, evaluate
-    from vis_jax.scoring import format_table
+    from vis_jax.evaluate.infer import make_streams
+    from vis_jax.evaluate.loop import evaluate
 
-    stream = make_stream(system, variables, config.test)
     with local_folder(output) as folder:
         report = evaluate(
             dataset,
-            stream,
+            make_streams(system, variables, config.test),
             folder,
             top=config.test.top,
             run_id=fingerprint(config, variables),
             progress=sys.stderr.isatty(),
         )
+    print_report(report, output)
+    return report
+
+
+def print_report(report: dict, output: epath.Path) -> None:
+    """Prints the table of an evaluation, and where its files are."""
+    from vis_jax.evaluate.loop import RESULTS, SCORES
+    from vis_jax.scoring import format_table
+
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
-    return report
+
+
+def evaluate_together(model: "SavedModel", dataset: "Head", output: epath.Path) -> None:
+    """Scores a model on a data set, in one of several processes of JAX.
+
+    Args:
+      model: the same in all processes.
+      dataset: as `open_split` finds it.
+      output: folder on a disk that all of them see.
+    """
+    import jax
+
+    from vis_jax.commands.processes import own_share
+    from vis_jax.evaluate.loop import merge
+    from vis_jax.training.devices import device_line
+    from vis_jax.training.distributed import wait_for_all
+
+    first, share = jax.process_index() == 0, own_share()
+    if first:
+        print(device_line(), flush=True)
+    evaluate_shard(model, dataset, output, share=share)
+    wait_for_all(f"predicted for {output}")
+    if first:
+        run_id = fingerprint(model.config, model.variables)
+        print_report(
+            merge(dataset, Path(output), run_id=run_id, count=share.total), output
+        )
+    wait_for_all(f"scored in {output}")  # who leaves does not wait for long
+
+
+def evaluate_shard(
+    model: "SavedModel", dataset: "Head", output: epath.Path, *, share: "Share"
+) -> None:
+    """Predicts one share of a data set; leaves a partial file.
+
+    Raises:
+      ValueError: a task of a job array finds shares by another number; names one.
+    """
+    import jax
+
+    from vis_jax.commands.processes import Progress
+    from vis_jax.evaluate.infer import make_streams
+    from vis_jax.evaluate.loop import evaluate_share
+    from vis_jax.evaluate.merge import check_same_count
+    from vis_jax.evaluate.shares import balance, divide, partial_files, partial_name
+
+    lengths = [video.length for video in dataset.videos]
+    shares = divide(lengths, share.total)
+    if jax.process_index() == 0:
+        print(
+            f"videos        {len(lengths)} in {share.total} shares; by frames the"
+            f" largest is {balance(lengths, shares):.3f} of the mean",
+            flush=True,
+        )
+    several = jax.process_count() > 1
+    if not several:
+        check_same_count(Path(output), partial_files(Path(output)), share.total)
+    total = len(lengths) if several else len(shares[share.number - 1])
+    with Progress("evaluate", total) as progress:
+        evaluate_share(
+            dataset,
+            make_streams(model.system, model.variables, model.config.test),
+            Path(output),
+            top=model.config.test.top,
+            run_id=fingerprint(model.config, model.variables),
+            share=share,
+            tell=progress.tell,
+        )
+        if jax.process_index() == 0:
+            progress.wait()
+    if not several:
+        print(f"partial       {output / partial_name(share)}")
+
+
+def merge_shards(model: "SavedModel", dataset: "Head", output: epath.Path) -> None:
+    """Scores what the processes of a job array have left.
+
+    Raises:
+      ValueError: a shard is missing, unfinished, or of another evaluation; names it.
+    """
+    from vis_jax.evaluate.loop import merge
+    from vis_jax.evaluate.merge import count_shares
+
+    run_id = fingerprint(model.config, model.variables)
+    count = count_shares(Path(output), run_id)
+    print_report(merge(dataset, Path(output), run_id=run_id, count=count), output)
 
 
 @contextmanager

@@ -1,4 +1,11 @@
-"""Finds and tracks the objects of one video: results.json and a video with masks.
+"""Finds and tracks the objects of a video: results.json and a video with masks.
+
+With a folder of videos, or a .txt file with the path of a video on each line, --output
+gets a folder for each of them. Every device of the machine works, each on a video of
+its own. Started again, it goes on with the videos that lack results. A video that
+cannot be read does not stop the others; at the end such videos are listed, and the exit
+code is 3. On several hosts: the same command on each of them, as for training, or
+--shard NUMBER/COUNT for the tasks of a job array.
 
 examples:
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
@@ -6,6 +13,9 @@ examples:
       --output out --score_threshold=0.5 --pngs
   python -m vis_jax.main predict --workdir runs/shapes --source camera:0 --output out \\
       --config.test.mode=clip
+  python -m vis_jax.main predict --workdir runs/shapes --source videos/ --output out
+  sbatch --array=1-16 --wrap 'python -m vis_jax.main predict --workdir runs/r50 \\
+      --source videos.txt --output out --shard $SLURM_ARRAY_TASK_ID/16'
 """
 
 import re
@@ -14,10 +24,12 @@ import time
 from typing import TYPE_CHECKING
 
 from absl import flags
+from etils import epath
 
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.paths import is_remote, on_disk, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.loop import Done
@@ -31,9 +43,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "source": "video file, folder of frames, a quoted pattern as 'frames/*.jpg',"
-        " - for standard input, camera:0, or http://.., https://.., rtsp://..",
+        " - for standard input, camera:0, or http://.., https://.., rtsp://..; a folder"
+        " of videos, or a .txt file that lists them",
         "raw": "width x height of raw frames (rgb24) on standard input, as 640x360",
-        "output": "folder for results.json, video.json, tracks.jsonl, video.mp4",
+        "output": "folder for results.json, video.json, tracks.jsonl, video.mp4; with"
+        " many videos, it gets a folder for each",
+        "shard": "NUMBER/COUNT, such as 3/16: only this part of many videos; numbers go"
+        " from 1 to COUNT",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -52,7 +68,11 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     switches = {
         "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
         "video": (True, "write video.mp4"),
-        "overwrite": (False, "replace earlier results in --output"),
+        "overwrite": (
+            False,
+            "replace earlier results in --output; of many videos, those of another"
+            " config, checkpoint or video",
+        ),
     }
     for name, (default, text) in switches.items():
         flags.DEFINE_bool(name, default, text, flag_values=values)
@@ -64,9 +84,40 @@ def run(values: flags.FlagValues) -> None:
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
+    from vis_jax.predict.many import find_videos
+
+    videos = find_videos(values.source)
+    if videos is not None:
+        from vis_jax.commands.predict_videos import predict_videos
+
+        on_disk("--output, of many videos", values.output)
+        predict_videos(values, videos)
+        return
+    if values.shard:
+        raise ValueError(
+            f"--shard: expected a folder of videos or a .txt file that lists them as"
+            f" --source, got {values.source}, one video"
+        )
+    predict_video(values, begin)
+
+
+def predict_video(values: flags.FlagValues, begin: float) -> None:
+    """Predicts one video.
+
+    Args:
+      values: the flags.
+      begin: when the command began, of `time.perf_counter`.
+    """
+    check_bucket(values.output, overwrite=values.overwrite)
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_stream
-    from vis_jax.predict.loop import Finder, check_live, predict, warning_lines
+    from vis_jax.predict.loop import (
+        RESULTS,
+        Finder,
+        check_live,
+        predict,
+        warning_lines,
+    )
     from vis_jax.predict.sources import open_source
     from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
@@ -87,17 +138,18 @@ def run(values: flags.FlagValues) -> None:
     stream = make_stream(system, variables, config.test)
     clock = Clock()
     ready = time.perf_counter()
-    done = predict(
-        source,
-        values.output,
-        Finder(stream, categories, config.test.top, whole),
-        wanted=wanted,
-        overwrite=values.overwrite,
-        progress=sys.stderr.isatty(),
-        clock=clock,
-    )
+    with written_locally(values.output, last=RESULTS) as folder:
+        done = predict(
+            source,
+            folder,
+            Finder(stream, categories, config.test.top, whole),
+            wanted=wanted,
+            overwrite=values.overwrite,
+            progress=sys.stderr.isatty(),
+            clock=clock,
+        )
     warn(source.warnings)
-    report(done, clock, setup=ready - begin)
+    report(done, clock, setup=ready - begin, output=values.output)
     if done.stopped:
         sys.exit(128 + done.stopped)
 
@@ -116,19 +168,29 @@ def raw_size(text: str | None) -> tuple[int, int] | None:
     return int(found[2]), int(found[1])
 
 
+def check_bucket(output: str, *, overwrite: bool) -> None:
+    """Raises ValueError if there is something at an output in a bucket.
+
+    A folder on a disk is checked by `vis_jax.predict.loop.predict`.
+    """
+    if is_remote(output) and not overwrite and epath.Path(output).exists():
+        raise ValueError(f"{output}: not empty; pass overwrite to replace results")
+
+
 def warn(lines: "list[str]") -> None:
     """Prints what is odd, but lets the run go on."""
     for line in lines:
         print(f"warning: {printable(line)}", file=sys.stderr)
 
 
-def report(done: "Done", clock: "Clock", *, setup: float) -> None:
+def report(done: "Done", clock: "Clock", *, setup: float, output: str) -> None:
     """Prints what was written, and how long it took.
 
     Args:
       done: how the prediction ended.
       clock: its parts.
       setup: seconds before it began.
+      output: folder that has the files now.
     """
     if done.stopped:
         from vis_jax.predict.interrupt import SIGNALS
@@ -142,7 +204,7 @@ def report(done: "Done", clock: "Clock", *, setup: float) -> None:
         return
     for name, path in done.outputs._asdict().items():
         if path is not None:
-            print(f"{name:<14}{path}")
+            print(f"{name:<14}{epath.Path(output) / path.name}")
     seconds = [f"{part} {value:.1f}" for part, value in clock.seconds.items()]
     print(f"{'seconds':<14}{', '.join(seconds)}")
     print(f"{'first frame':<14}{setup + done.first:.1f} s after the start")

@@ -52,6 +52,22 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " without --workdir, and without data unless they set the number of classes",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "mesh",
+        None,
+        "with --dry_run: lengths of a mesh of simulated devices, such as"
+        " data=64,fsdp=8; prints memory, communication and the least time of an update"
+        " on each device",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "compile_seconds",
+        600,
+        "with --mesh: how long it may take; then, or at once with 0, what is known"
+        " without compiling is printed",
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_list(
         "profile",
         None,
@@ -64,8 +80,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Trains, or says what that would take."""
     if values.dry_run:
-        dry_run(read_config(values))
+        config = read_config(values)
+        dry_run(config, mesh=values.mesh, seconds=values.compile_seconds)
         return
+    if values.mesh is not None:
+        raise ValueError(
+            "--mesh: expected --dry_run beside it; a run has --config.mesh.fsdp"
+        )
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the run, got none")
     config = read_config(values)

@@ -17,8 +17,9 @@ import numpy as np
 from data_pipeline.datasets.dataset import Dataset, Truth, Video
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import Find, VideoDetections, cached, read_whole
-from vis_jax.evaluate.finished import RESULTS, Finished
+from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.loop import video_frames
+from vis_jax.evaluate.merge import RESULTS, score_all
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.results.video import VideoResult
 from vis_jax.systems.system import TestSettings
@@ -116,7 +117,7 @@ def compare(
             stack.enter_context(finished)
         _predict(dataset, waiting, see, progress)
         for row, finished in waiting:
-            numbers = finished.score(dataset)
+            numbers = score_all(dataset, finished.folder, [finished])
             own = {
                 k: v for k, v in numbers.items() if k not in ("videos", "categories")
             }

@@ -1,28 +1,27 @@
 """The videos of an evaluation that are finished, on disk, so that it can go on.
 
-They are lines of `results.partial.jsonl`, which `results.json` replaces at the end.
+They are lines of `results.partial.jsonl`, or of one such file for each share of the
+videos; `results.json` replaces them at the end, see `vis_jax.evaluate.merge`.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.metrics.disk import naming, replacing
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.evaluate.shares import PARTIAL, WHOLE, Share, partial_name
+from vis_jax.metrics.disk import naming
 from vis_jax.results.files import entry_pieces
 from vis_jax.results.video import VideoResult
 
-RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
-PARTIAL = "results.partial.jsonl"
+__all__ = ["PARTIAL", "Finished", "finished_ids", "run_of"]
 
 
 class Finished:
-    """Entries of the finished videos of one evaluation.
+    """Entries of the finished videos of one evaluation, or of one share of it.
 
     A context manager, which keeps other processes from the file.
 
@@ -30,13 +29,18 @@ class Finished:
       folder: made if there is none.
       run_id: what the predictions depend on, such as checkpoint and settings; videos
         of another one do not count, and are removed.
+      share: which part of the videos.
     """
 
-    def __init__(self, folder: str | os.PathLike, run_id: str):
-        self.folder = Path(folder)
-        self._path, self._run_id = self.folder / PARTIAL, run_id
+    def __init__(self, folder: str | os.PathLike, run_id: str, share: Share = WHOLE):
+        self.folder, self.share = Path(folder), share
+        self._path, self._run_id = self.folder / partial_name(share), run_id
         # The bytes of the file that the entries of a video are: first, and after last.
         self._places: dict[int, tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        """How many videos are finished."""
+        return len(self._places)
 
     def __enter__(self) -> "Finished":
         """Reads what is finished.
@@ -47,8 +51,11 @@ class Finished:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._path)
         try:
-            self._places = _read_partial(self._path, self._run_id)
-            if not self._places:
+            partial = _read_partial(self._path, self._run_id)
+            if partial is not None:
+                self._places = partial.places
+                os.truncate(self._path, partial.end)
+            else:
                 with naming(self._path), self._path.open("w") as file:
                     file.write(json.dumps({"run_id": self._run_id}) + "\n")
         except BaseException:
@@ -89,47 +96,38 @@ class Finished:
             raise
         self._places[video_id] = (begin, end)
 
-    def score(self, dataset: Dataset) -> dict:
-        """Writes `results.json`, `truth.json` and `scores.json` of all its videos.
-
-        Returns:
-          The numbers of `vis_jax.scoring.score`, with tracking, per category and per
-          video.
-
-        Raises:
-          OSError: a file cannot be written, as on a full disk; names the file. What is
-            finished stays, for a later evaluation to continue.
-        """
-        # Both need pycocotools, which importing this module must not.
-        from data_pipeline.datasets.to_ytvis import to_ytvis
-        from vis_jax.scoring import Options, score
-
-        with replacing(self.folder / RESULTS) as file:
-            file.writelines(self._results(dataset))
-        write_json(self.folder / TRUTH, to_ytvis(dataset), indent=None)
-        report = score(
-            self.folder / TRUTH,
-            self.folder / RESULTS,
-            self.folder / SCORES,
-            options=Options(tracking=True, per_category=True, per_video=True),
-        )
-        self._path.unlink()
-        return report
-
-    def _results(self, dataset: Dataset) -> Iterator[str]:
-        """The results file of all videos, in their order, one video at a time."""
-        yield "["
-        first = True
+    def entries(self, video_id: int) -> str:
+        """The entries of a finished video as JSON, with commas and without brackets."""
+        begin, end = self._places[video_id]
         with self._path.open("rb") as file:
-            for video in dataset.videos:
-                begin, end = self._places[video.video_id]
-                if begin == end:
-                    continue
-                file.seek(begin)
-                yield "" if first else ", "
-                yield file.read(end - begin).decode()
-                first = False
-        yield "]\n"
+            file.seek(begin)
+            return file.read(end - begin).decode()
+
+    def remove(self) -> None:
+        """Removes the file, once its entries are elsewhere."""
+        self._path.unlink()
+
+
+def run_of(path: Path) -> str | None:
+    """The run that a partial file is of; None if it has no first line yet.
+
+    Raises:
+      ValueError: the line is damaged.
+    """
+    with path.open("rb") as file:
+        line = file.readline()
+    record = _parsed(path, 1, line) if line.endswith(b"\n") else None
+    return record.get("run_id") if isinstance(record, dict) else None
+
+
+def finished_ids(path: Path, run_id: str) -> set[int]:
+    """The videos in a partial file of a run, which another process may be writing.
+
+    Raises:
+      ValueError: a line other than the last is damaged; names it.
+    """
+    partial = _read_partial(path, run_id)
+    return set() if partial is None else set(partial.places)
 
 
 def _locked(path: Path) -> int:
@@ -152,14 +150,22 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
-    """Where the entries of finished videos lie; none if the file is of another run.
+class _Partial(NamedTuple):
+    """What a partial file has."""
+
+    # The bytes that the entries of a video are: first, and after last.
+    places: dict[int, tuple[int, int]]
+    end: int  # bytes up to the end of the last whole line
+
+
+def _read_partial(path: Path, run_id: str) -> _Partial | None:
+    """Where the entries of finished videos lie; None if the file is of another run.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.
     """
-    if not path.exists():
-        return {}
+    if run_of(path) != run_id:
+        return None
     places, end = {}, 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -167,8 +173,6 @@ def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
             if not line.endswith(b"\n"):
                 break
             record = _parsed(path, number, line)
-            if number == 1 and record != {"run_id": run_id}:
-                return {}
             if number > 1:
                 _check(path, number, record)
                 head = f"[{record[0]}, [".encode()
@@ -176,8 +180,7 @@ def _read_partial(path: Path, run_id: str) -> dict[int, tuple[int, int]]:
                     raise ValueError(_damaged(path, number, "expected other spaces"))
                 places[record[0]] = (end + len(head), end + len(line) - len(b"]]\n"))
             end += len(line)
-    os.truncate(path, end)
-    return places
+    return _Partial(places, end)
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Any:

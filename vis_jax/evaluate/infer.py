@@ -5,7 +5,7 @@ device a few frames at a time and become run lengths at once, so that memory hol
 clip at model size, and no video of masks at the original size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import jax
@@ -16,6 +16,7 @@ from vis_jax.evaluate import views
 from vis_jax.evaluate.ahead import Ahead
 from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
+from vis_jax.evaluate.turns import NO_TURNS, Turns
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.results.stream import Stream
@@ -23,49 +24,85 @@ from vis_jax.structures import Predictions
 from vis_jax.systems.system import Render, System, TestSettings
 
 
-def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
+def make_stream(
+    system: System,
+    variables: dict,
+    test: TestSettings,
+    device: jax.Device | None = None,
+    turns: Turns = NO_TURNS,
+) -> Stream:
     """What runs a system on videos.
 
     Args:
       system: what to run.
       variables: its parameters.
       test: the sizes that frames are resized to; `tta`, short sides to average over.
+      device: where it runs; None: the default one.
+      turns: shared by the streams of several devices.
     """
     if test.tta:
-        return views.make_stream(system, variables, test)
-    variables = jax.device_put(variables)
+        return views.make_stream(system, variables, test, device, turns)
+    variables = jax.device_put(variables, device)
     start, step = jax.jit(system.start), jax.jit(system.step, donate_argnums=1)
 
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
         state = None
-        waiting: Iterator[FrameResult] = iter(())
-        pieces = read_pieces(frames, system.window, test, clock)
-        with closing(Ahead(pieces)) as ahead:
-            while True:
-                if not ahead.ready():
-                    yield from waiting
-                try:
-                    piece = ahead.take()
-                except Exception:
-                    yield from waiting  # what was final before does not get lost
-                    raise
-                if piece is None:
-                    break
-                with clock("model"):
-                    state = start(piece.clip) if state is None else state
-                    state, found = step(variables, state, piece.clip)
-                # The device goes on while masks become run lengths: those of the clip
-                # before while it works on this one.
-                last = waiting
-                waiting = final_frames(found, piece, system.render, clock)
-                yield from last
-            yield from waiting
+
+        def look(piece: Piece) -> Iterator[FrameResult]:
+            nonlocal state
+            with clock("model"):
+                # What runs next runs where its arrays are.
+                clip = jax.device_put(piece.clip, device)
+                with turns.turn(piece.clip.images.shape):
+                    state = start(clip) if state is None else state
+                    state, found = step(variables, state, clip)
+            return final_frames(found, piece, system.render, clock)
+
+        return _overlapped(read_pieces(frames, system.window, test, clock), look)
 
     return lambda frames, *, clock=NO_CLOCK: noting_lost(
         stream(frames, clock=clock), system.limit
     )
+
+
+def _overlapped(
+    pieces: Iterator[Piece], look: Callable[[Piece], Iterator[FrameResult]]
+) -> Iterator[FrameResult]:
+    """The frames of all clips.
+
+    Args:
+      pieces: the clips, which another thread reads.
+      look: begins the work of the device on a clip, and returns its final frames.
+    """
+    waiting: Iterator[FrameResult] = iter(())
+    with closing(Ahead(pieces)) as ahead:
+        while True:
+            if not ahead.ready():
+                yield from waiting
+            try:
+                piece = ahead.take()
+            except Exception:
+                yield from waiting  # what was final before does not get lost
+                raise
+            if piece is None:
+                break
+            # The device goes on while masks become run lengths: those of the clip
+            # before while it works on this one.
+            last, waiting = waiting, look(piece)
+            yield from last
+        yield from waiting
+
+
+def make_streams(system: System, variables: dict, test: TestSettings) -> list[Stream]:
+    """As `make_stream`, one for each device of this process.
+
+    Each device has the parameters and its own video, and runs what one device alone
+    would run, so that results do not depend on how many there are.
+    """
+    devices, turns = jax.local_devices(), Turns()
+    return [make_stream(system, variables, test, one, turns) for one in devices]
 
 
 def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResult]:

@@ -1,26 +1,49 @@
-"""Evaluation over a data set, one video at a time, and the files it writes.
+"""Evaluation over a data set, and the files it writes.
 
-A run that is stopped goes on where it stopped; see `Finished`.
+A run that is stopped goes on where it stopped; see `Finished`. Several processes have a
+share of the videos each, and one of them merges what they found; within a process there
+is a stream for each device.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.evaluate.finished import PARTIAL, RESULTS, SCORES, TRUTH, Finished
+from vis_jax.evaluate.finished import PARTIAL, Finished
+from vis_jax.evaluate.merge import (
+    RESULTS,
+    SCORES,
+    TRUTH,
+    finished_by_others,
+    merge,
+)
+from vis_jax.evaluate.shares import WHOLE, Share, divide
+from vis_jax.evaluate.spread import Left, leaving, spread
 from vis_jax.results.collect import collect
 from vis_jax.results.stream import Stream
+from vis_jax.results.video import VideoResult
 
-__all__ = ["PARTIAL", "RESULTS", "SCORES", "TRUTH", "evaluate", "video_frames"]
+__all__ = [
+    "PARTIAL",
+    "RESULTS",
+    "SCORES",
+    "TRUTH",
+    "evaluate",
+    "evaluate_share",
+    "merge",
+    "video_frames",
+]
 
 _CHUNK = 16  # frames read at once
 
 
 def evaluate(
     dataset: Dataset,
-    stream: Stream,
+    stream: Stream | Sequence[Stream],
     output: str | os.PathLike,
     *,
     top: int,
@@ -31,7 +54,8 @@ def evaluate(
 
     Args:
       dataset: annotated videos.
-      stream: finds the objects of a video; see `make_stream`.
+      stream: finds the objects of a video; see `make_stream`. Several work at once,
+        each on its own device.
       output: folder for `results.json`, `truth.json` and `scores.json`.
       top: tracks of a result, those with the best scores.
       run_id: what the predictions depend on, such as checkpoint and settings; only a
@@ -47,20 +71,70 @@ def evaluate(
     """
     from tqdm import tqdm
 
-    with Finished(output, run_id) as finished:
-        bar = tqdm(dataset.videos, "evaluate", unit="video", disable=not progress)
-        for index, video in enumerate(bar):
-            if video.video_id in finished:
-                continue
-            found = collect(
-                stream(video_frames(dataset, index)),
-                top,
-                video.length,
-                (video.height, video.width),
-                finished.folder,
-            )
+    streams = stream if isinstance(stream, Sequence) else [stream]
+    total = len(dataset.videos)
+    with tqdm(None, "evaluate", total, unit="video", disable=not progress) as bar:
+
+        def show(count: int) -> None:
+            bar.update(count - bar.n)
+
+        evaluate_share(dataset, streams, output, top=top, run_id=run_id, tell=show)
+    return merge(dataset, output, run_id=run_id, count=1)
+
+
+def evaluate_share(
+    dataset: Dataset,
+    streams: Sequence[Stream],
+    output: str | os.PathLike,
+    *,
+    top: int,
+    run_id: str,
+    share: Share = WHOLE,
+    tell: Callable[[int], None],
+) -> None:
+    """Predicts the videos of one share, for `merge` to collect.
+
+    Args:
+      dataset, output, top, run_id: as in `evaluate`; the same for all shares.
+      streams: each finds the objects of a video on its own device.
+      share: which part of the videos; see `divide`.
+      tell: is called with the number of videos of the share that are finished, first
+        with that of those found finished.
+
+    Raises:
+      ValueError: another process works on the share, or its file is damaged.
+      OSError: a file cannot be written; names it.
+    """
+    shares = divide([video.length for video in dataset.videos], share.total)
+    own = shares[share.number - 1]
+    known = finished_by_others(Path(output), run_id, share.total)
+    with Finished(output, run_id, share) as finished:
+        videos = [(index, dataset.videos[index].video_id) for index in own]
+        waiting = [i for i, id_ in videos if not (id_ in finished or id_ in known)]
+        count = len(own) - len(waiting)
+        tell(count)
+        workers = [
+            partial(_predict, dataset, stream, top, finished.folder)
+            for stream in streams
+        ]
+        for index, found in spread(waiting, workers):
             finished.add(dataset, index, found)
-        return finished.score(dataset)
+            count += 1
+            tell(count)
+
+
+def _predict(
+    dataset: Dataset,
+    stream: Stream,
+    top: int,
+    folder: Path,
+    index: int,
+    left: Left,
+) -> VideoResult:
+    """The tracks of a video; masks go to a temporary file in the folder."""
+    video = dataset.videos[index]
+    frames = leaving(stream, left)(video_frames(dataset, index))
+    return collect(frames, top, video.length, (video.height, video.width), folder)
 
 
 def video_frames(dataset: Dataset, index: int) -> Iterator[np.ndarray]:

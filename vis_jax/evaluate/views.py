@@ -15,6 +15,7 @@ from data_pipeline.read_video import fit_frame
 from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.clips import Piece, pieces_of
 from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
+from vis_jax.evaluate.turns import NO_TURNS, Turns
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
 from vis_jax.results.frame import FrameResult, LiveTracks
@@ -33,7 +34,13 @@ class View(NamedTuple):
     piece: Piece
 
 
-def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
+def make_stream(
+    system: System,
+    variables: dict,
+    test: TestSettings,
+    device: jax.Device | None = None,
+    turns: Turns = NO_TURNS,
+) -> Stream:
     """As `infer.make_stream`, with `test.tta`: short sides in pixels.
 
     The result at `test.short_side`, one of them, is the pivot. Mask i of every frame is
@@ -47,14 +54,15 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
             "test.tta: expected () for a system that reads clips or whose masks do not"
             f" overlap, got {test.tta}"
         )
-    step, variables = jax.jit(system.step), jax.device_put(variables)
+    step, variables = jax.jit(system.step), jax.device_put(variables, device)
 
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
         with clock("decode"):
             videos, original = _resized(frames, test)
-        with clock("model"):
+        shapes = tuple((len(video), video[0].shape) for video in videos if video)
+        with clock("model"), turns.turn(shapes):
             views = [
                 View(step(variables, system.start(piece.clip), piece.clip)[1], piece)
                 for images in videos

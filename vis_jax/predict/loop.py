@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from signal import Signals
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vis_jax.metrics.json_checks import write_json
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
@@ -22,6 +23,7 @@ from vis_jax.results.frame import FrameResult
 from vis_jax.results.stream import Stream
 from vis_jax.results.video import INFO, RESULTS, VideoResult
 
+RUN = "run.json"  # of one of many videos: what its results depend on
 FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
 
 
@@ -46,6 +48,7 @@ class Done(NamedTuple):
 
 
 ALL_DRAWN = Wanted()
+_FILES = (IDS, VIDEO, TRACKS, INFO, RESULTS, RUN)  # the last one makes all complete
 
 
 class Finder(NamedTuple):
@@ -99,10 +102,42 @@ def predict(
         count, first = _write_all(job, folder, stop)
         if count:
             with clock("writing"):
-                publish(folder, output, (IDS, VIDEO, TRACKS, INFO, RESULTS))
+                publish(folder, output, _FILES)
     outputs = _outputs(output, wanted) if count else None
     seconds = time.perf_counter() - begin
     return Done(outputs, count, (first or begin) - begin, seconds, stop.asked)
+
+
+def predict_whole(
+    source: Source,
+    output: Path,
+    finder: Finder,
+    record: Mapping[str, str | int],
+    *,
+    wanted: Wanted = ALL_DRAWN,
+    overwrite: bool = False,
+) -> int:
+    """As `predict`, for one of many videos: to its end, or not at all.
+
+    Args:
+      source, output, finder, wanted, overwrite: see `predict`.
+      record: what the results depend on; goes to `run.json`, the last file to appear.
+
+    Returns:
+      The number of frames.
+
+    Raises:
+      PredictError, ValueError, OSError: as in `predict`; or the source is live.
+    """
+    rate = _check_arguments(source, output, wanted, overwrite)
+    if source.live:
+        raise PredictError(f"{source.path}: expected a file or a folder of images")
+    job = _Job(source, finder, wanted, rate, False, NO_CLOCK)
+    with staging(output) as folder:
+        count, _ = _write_all(job, folder, Stop())
+        write_json(folder / RUN, dict(record), indent=1)
+        publish(folder, output, _FILES)
+    return count
 
 
 class _Job(NamedTuple):
@@ -230,6 +265,16 @@ def _check_arguments(
     source: Source, output: Path, wanted: Wanted, overwrite: bool
 ) -> Fraction:
     """Frames a second of the drawn video, once all arguments are known to be good."""
+    check_wanted(wanted)
+    if output.exists() and not output.is_dir():
+        raise PredictError(f"{output}: expected a folder, found a file")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
+    return _drawn_rate(source, wanted)
+
+
+def check_wanted(wanted: Wanted) -> None:
+    """Raises ValueError for a threshold or rate that is out of range."""
     if not 0 <= wanted.score_threshold <= 1:
         raise ValueError(
             f"score_threshold: expected 0 .. 1, got {wanted.score_threshold}"
@@ -238,11 +283,6 @@ def _check_arguments(
     if wanted.fps is not None and not low <= wanted.fps <= high:
         expected = f"{float(low)} .. {high} frames a second"
         raise ValueError(f"--fps: expected {expected}, got {wanted.fps}")
-    if output.exists() and not output.is_dir():
-        raise PredictError(f"{output}: expected a folder, found a file")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
-    return _drawn_rate(source, wanted)
 
 
 def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:

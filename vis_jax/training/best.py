@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import jax
 from etils import epath
 
+from vis_jax.paths import copy_folder, is_remote
 from vis_jax.training.checkpoint import FOLDER
 
 BEST, RECORD = "best", "best.json"
@@ -41,10 +42,12 @@ class Best:
             raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
         self._temporary = self._folder.with_name(f"{BEST}.tmp")
+        self._in_bucket = is_remote(workdir)
         self._value = -math.inf
         whole = (self._temporary / RECORD).exists()  # the record is written last
-        if whole and not self._folder.exists() and jax.process_index() == 0:
-            self._temporary.rename(self._folder)  # a run was killed just before that
+        replaced = not self._in_bucket and self._folder.exists()
+        if whole and not replaced and jax.process_index() == 0:
+            self._publish()  # a run was killed before that
         if metric and (self._folder / RECORD).exists():
             self._value = _value_of(self._folder / RECORD, metric)
 
@@ -74,13 +77,22 @@ class Best:
         self._value = values[self.metric]
         if self._temporary.exists():  # left by a run that was killed
             self._temporary.rmtree()
-        _copy(self._workdir / FOLDER / str(step), self._temporary)
+        copy_folder(self._workdir / FOLDER / str(step), self._temporary)
         record = {"metric": self.metric, "value": self._value, "step": step}
         (self._temporary / RECORD).write_text(json.dumps(record) + "\n")
+        self._publish()
+        return True
+
+    def _publish(self) -> None:
+        """Gives the copy its name; where that is not one act, it can be done again."""
         if self._folder.exists():
             self._folder.rmtree()
-        self._temporary.rename(self._folder)
-        return True
+        if not self._in_bucket:
+            self._temporary.rename(self._folder)
+            return
+        copy_folder(self._temporary, self._folder, last=RECORD)
+        (self._temporary / RECORD).unlink()  # first: what is left is not whole
+        self._temporary.rmtree()
 
 
 def _value_of(record: epath.Path, metric: str) -> float:
@@ -93,13 +105,3 @@ def _value_of(record: epath.Path, metric: str) -> float:
             f"{record}: expected the metric and value of the best checkpoint, or no"
             f" such folder: {error}"
         ) from error
-
-
-def _copy(source: epath.Path, target: epath.Path) -> None:
-    """Copies a folder, on any file system that etils knows."""
-    target.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.is_dir():
-            _copy(path, target / path.name)
-        else:
-            path.copy(target / path.name)

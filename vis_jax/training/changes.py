@@ -10,7 +10,10 @@ from vis_jax.settings import CONFIG_FILE, read_settings, to_dict
 
 # With another value of these a resumed run is not the run that was stopped: other
 # random numbers, clips or gradients.
-DECISIVE = ("seed", "system", "compute_dtype", "model", "loss", "data")
+DECISIVE = (
+    *("seed", "system", "compute_dtype", "model", "loss", "data"),
+    *("train.accumulate", "train.ema"),
+)
 # Of these the same clips come: where the files are, and what reads them.
 HARMLESS = ("data.root", "data.joint.root", "data.joint.evaluate", "data.stills.root")
 KIND = "optimizer.kind"  # its state is of no use to another optimiser

@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, and restored only into the same model.
 
-A run keeps them in `workdir/checkpoints/<step>/` with three items: `variables`,
-`optimizer` (with the step and the random key) and `metrics`, a JSON file.
+A run keeps them in `workdir/checkpoints/<step>/` with these items: `variables`,
+`optimizer` (with the step and the random key), `metrics`, a JSON file, and in runs with
+`train.ema` `average`, which `load_variables` puts in the place of what it averages.
 """
 
 import errno
@@ -10,12 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from vis_jax.paths import is_remote
+from vis_jax.training.average import start_average
 from vis_jax.training.damage import (
     describe_damage,
     put_broken_metrics_aside,
@@ -26,7 +30,7 @@ from vis_jax.training.state import TrainState
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 from vis_jax.training.weights_file import has_weights, read_weights
 
-FOLDER = "checkpoints"
+FOLDER, AVERAGE = "checkpoints", "average"
 DAMAGED = "damaged"  # folder beside it, of steps that could not be read
 
 
@@ -70,13 +74,15 @@ class Checkpoints:
         self.wait()
         self._writing_step = step
         optimizer = _optimizer_item(state, jax.random.key_data(state.rng))
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardSave(state.variables),
-            optimizer=ocp.args.StandardSave(optimizer),
-            metrics=ocp.args.JsonSave(metrics),
-        )
+        items: dict[str, ocp.args.CheckpointArgs] = {
+            "variables": ocp.args.StandardSave(state.variables),
+            "optimizer": ocp.args.StandardSave(optimizer),
+            "metrics": ocp.args.JsonSave(metrics),
+        }
+        if state.average is not None:
+            items[AVERAGE] = ocp.args.StandardSave(state.average)
         with self._writing():
-            self._manager.save(step, args=items)
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Returns when nothing is left to write.
@@ -141,7 +147,9 @@ class Checkpoints:
         self._manager.reload()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step.
+        """The state of a step, also where another mesh wrote it.
+
+        Where a run has not kept an average before, it begins with the variables.
 
         Args:
           step: of a complete checkpoint.
@@ -157,17 +165,23 @@ class Checkpoints:
         check_same_tree(found, like.variables, name=f"checkpoint {path}")
         key = jax.eval_shape(jax.random.key_data, like.rng)
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.rng.sharding)
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(like.variables),
-            optimizer=ocp.args.StandardRestore(_optimizer_item(like, key)),
-        )
+        wanted = {
+            "variables": ocp.args.StandardRestore(like.variables),
+            "optimizer": ocp.args.StandardRestore(_optimizer_item(like, key)),
+        }
+        if like.average is not None and (path / AVERAGE).exists():
+            wanted[AVERAGE] = ocp.args.StandardRestore(like.average)
         with _reading(path):
-            items = self._manager.restore(step, args=items)
+            items = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+        average = items[AVERAGE] if AVERAGE in wanted else None
+        if like.average is not None and average is None:
+            average = start_average(items.variables)
         return TrainState(
             step=items.optimizer["step"],
             variables=items.variables,
             opt_state=items.optimizer["opt_state"],
             rng=jax.random.wrap_key_data(items.optimizer["rng"]),
+            average=average,
         )
 
     def preempted(self, step: int) -> bool:
@@ -206,6 +220,8 @@ class Checkpoints:
 def load_variables(path: str | os.PathLike) -> dict[str, dict]:
     """The variables of a checkpoint, in host memory, without the optimiser's state.
 
+    Where a run keeps an average (`train.ema`), that is what they are.
+
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
         the folder of one step, of `save_variables` or of `write_weights`.
@@ -221,11 +237,11 @@ def load_variables(path: str | os.PathLike) -> dict[str, dict]:
         _reading(folder),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,
     ):
-        tree = checkpointer.metadata(folder).item_metadata["variables"].tree
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-        item = ocp.args.StandardRestore(like)
-        items = checkpointer.restore(folder, args=ocp.args.Composite(variables=item))
-    return items.variables
+        found = checkpointer.metadata(folder).item_metadata
+        names = [name for name in ("variables", AVERAGE) if (folder / name).exists()]
+        wanted = {name: ocp.args.StandardRestore(_empty(found[name])) for name in names}
+        items = checkpointer.restore(folder, args=ocp.args.Composite(**wanted))
+    return {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
 
 
 def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
@@ -248,8 +264,14 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
     return {
         "variables": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),
+        AVERAGE: ocp.StandardCheckpointHandler(),
         "metrics": ocp.JsonCheckpointHandler(),
     }
+
+
+def _empty(metadata: Any) -> dict:
+    """Arrays in host memory for an item to be read into."""
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata.tree)
 
 
 def _find(path: epath.Path) -> epath.Path:
@@ -300,4 +322,4 @@ def _unused(path: epath.Path) -> epath.Path:
 
 def _absolute(path: str | os.PathLike) -> epath.Path:
     """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
-    return epath.Path(path) if "://" in str(path) else epath.Path(path).resolve()
+    return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()

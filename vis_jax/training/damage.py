@@ -47,7 +47,7 @@ def describe_damage(error: BaseException, folder: epath.Path) -> str:
 
 def _broken_json(folder: epath.Path) -> str | None:
     """The first item without its description, or file of one that is not JSON."""
-    for item in ("variables", "optimizer"):
+    for item in ("variables", "optimizer", "average"):
         if not (folder / item).exists():
             continue
         if not (folder / item / "_METADATA").exists():

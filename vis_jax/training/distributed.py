@@ -8,14 +8,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from vis_jax.training import jax_messages
 from vis_jax.training.devices import slurm_device_ids
-from vis_jax.training.together import watch_others
+from vis_jax.training.together import lost_after, watch_others
 
 FIELDS = {
     "coordinator": "VIS_JAX_COORDINATOR",
     "num_processes": "VIS_JAX_NUM_PROCESSES",
     "process_id": "VIS_JAX_PROCESS_ID",
 }
+JAX_LATER = 30  # seconds, so that `watch_others` has missed a process long before JAX
 LONGEST_WAIT = 24 * 60 * 60  # seconds
 
 
@@ -26,20 +28,23 @@ def initialise_distributed() -> bool:
     the environment (VIS_JAX_COORDINATOR as "host:port", VIS_JAX_NUM_PROCESSES,
     VIS_JAX_PROCESS_ID); a task of several started by `srun`; a host of several in a TPU
     slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find out, as
-    launch/train_tpu.sh does. Otherwise the process is on its own.
+    launch/tpu.sh does. Otherwise the process is on its own.
 
     Returns:
       True if there are other processes.
 
     Raises:
-      ValueError: if some of the three are given, but not all.
+      ValueError: if some of the three are given, but not all; see `lost_after`.
     """
     address = explicit_address(os.environ)
-    if address is not None:
-        jax.distributed.initialize(**address)
-    elif is_one_of_several(os.environ):
+    if address is None and is_one_of_several(os.environ):
         # JAX asks Slurm, or the TPU's metadata.
-        jax.distributed.initialize(local_device_ids=slurm_device_ids(os.environ))
+        address = {"local_device_ids": slurm_device_ids(os.environ)}
+    if address is not None:
+        # JAX has a heartbeat in half of this time, and may miss a process after that.
+        heartbeat = 2 * int(lost_after()) + JAX_LATER
+        jax_messages.shorten()
+        jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat)
     watch_others()
     return jax.process_count() > 1
 

@@ -9,6 +9,8 @@ from data_pipeline.schema import BATCH
 from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
+from vis_jax.training.accumulate import check_microbatches
+from vis_jax.training.average import start_average
 from vis_jax.training.run_config import RunSettings
 
 
@@ -37,7 +39,7 @@ def batch_shapes(**sizes: int) -> Batch:
 def estimate(
     config: RunSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
 ) -> Estimate:
-    """Parameters, operations of inference and memory of training.
+    """Parameters, operations of inference and memory of training, without a mesh.
 
     Args:
       config: of the run; for the optimiser.
@@ -52,7 +54,9 @@ def estimate(
         config.optimizer, num_steps=config.num_steps, params=params
     )
     state = jax.eval_shape(optimizer.transform.init, params)
-    saved = jax.eval_shape(_saved(system), params, variables, batch, key)
+    part = _microbatch(batch, config.train.accumulate)
+    saved = jax.eval_shape(_saved(system), params, variables, part, key)
+    average = jax.eval_shape(start_average, variables) if config.train.ema else {}
     return Estimate(
         parameters={name: _count(part) for name, part in params.items()},
         constants=_count(variables) - _count(params),
@@ -61,9 +65,23 @@ def estimate(
             "parameters": _bytes(variables),
             "gradients": _bytes(params),
             "optimiser": _bytes(state),
+            **({"average": _bytes(average)} if average else {}),
             "batch": _bytes(batch),
             "kept for the backward pass": _bytes(saved),
         },
+    )
+
+
+def _microbatch(batch: Batch, count: int) -> Batch:
+    """The shapes of one of `count` microbatches.
+
+    Raises:
+      ValueError: `count` does not divide the clips.
+    """
+    clips = batch.images.shape[0]
+    check_microbatches(count, clips, devices=1)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((clips // count, *x.shape[1:]), x.dtype), batch
     )
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from vis_jax.training.best import BEST, Best
+from vis_jax.training.preemption import has_company
 from vis_jax.training.run import Run
+from vis_jax.training.sharding import whole
 from vis_jax.training.state import TrainState
 from vis_jax.training.writer import Writer
 
@@ -48,8 +50,12 @@ class Evaluations:
         self._best, self._writer = best, writer
 
     def needs_checkpoint(self, step: int) -> bool:
-        """Whether this step is evaluated and could be the best one."""
-        return bool(self._best.metric and self._due(step))
+        """Whether this step is evaluated, and could be the best one or the last.
+
+        Several processes do not obey a signal in an evaluation, which the scheduler may
+        end by killing them: then they go on from this step.
+        """
+        return bool((self._best.metric or has_company()) and self._due(step))
 
     def run_due(self, state: TrainState, step: int) -> None:
         """Runs the evaluations that are due after update `step`.
@@ -77,7 +83,7 @@ class Evaluations:
     def _run(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
         name, best = evaluation.name, self._best
         with self._training.notice.at_once():
-            metrics = evaluation.score(state.variables, step)
+            metrics = evaluation.score(whole(state.evaluated), step)
         self._writer.scalars(step, metrics, group=f"eval_{name}" if name else "eval")
         if not best.metric:
             return

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,66 @@ from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
+from vis_jax.training.accumulate import check_microbatches
+from vis_jax.training.average import start_average
 from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import RunSettings
-from vis_jax.training.sharding import Tree, param_sharding
+from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
 from vis_jax.training.state import TrainState
-from vis_jax.training.step import make_update
+from vis_jax.training.step import Rules, make_update
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 
 LONGEST_HINT = 3  # patterns
+
+
+class Plan(NamedTuple):
+    """A run before anything is computed."""
+
+    init: Callable[[Batch], dict]  # random variables
+    new: Callable[[dict], TrainState]  # the state before the first update
+    like: TrainState  # its shapes, and where they are
+    update: Callable  # compiled on its first call
+
+
+def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
+    """What a run consists of.
+
+    Args:
+      config: of the run.
+      system: what is trained.
+      batch: of all devices, or its shapes.
+      mesh: of `config.mesh`.
+
+    Raises:
+      ValueError: microbatches cannot have equally many clips of each device, or a rule
+        of the optimiser or of the mesh does not fit the parameters.
+    """
+    clips = batch.images.shape[0]
+    check_microbatches(config.train.accumulate, clips, devices=mesh.size)
+
+    def init(batch: Batch) -> dict[str, dict]:
+        return dict(system.init(jax.random.key(config.seed), batch))
+
+    variables = _placed(jax.eval_shape(init, batch), mesh, config.mesh)
+    optimizer = optimizers.build(
+        config.optimizer, num_steps=config.num_steps, params=variables["params"]
+    )
+
+    def new(variables: dict[str, dict]) -> TrainState:
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=optimizer.transform.init(variables["params"]),
+            rng=jax.random.fold_in(jax.random.key(config.seed), 1),
+            average=start_average(variables) if config.train.ema else None,
+        )
+
+    like = _placed(jax.eval_shape(new, variables), mesh, config.mesh)
+    update = make_update(
+        system, optimizer, state=like, mesh=mesh, sharded=config.mesh,
+        rules=Rules(config.train.accumulate, config.train.ema),
+    )  # fmt: skip
+    return Plan(init, new, like, update)
 
 
 def prepare(
@@ -36,31 +89,14 @@ def prepare(
     `say` receives a line for each checkpoint that is damaged.
 
     Raises:
-      ValueError: if the checkpoint or the weights do not fit the model.
+      ValueError: if the checkpoint or the weights do not fit the model; see
+        `make_plan`.
     """
-
-    def init(batch: Batch) -> dict[str, dict]:
-        return dict(system.init(jax.random.key(config.seed), batch))
-
-    variables = _placed(jax.eval_shape(init, batch), mesh)
-    optimizer = optimizers.build(
-        config.optimizer, num_steps=config.num_steps, params=variables["params"]
-    )
-
-    def new(variables: dict[str, dict]) -> TrainState:
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            variables=variables,
-            opt_state=optimizer.transform.init(variables["params"]),
-            rng=jax.random.fold_in(jax.random.key(config.seed), 1),
-        )
-
-    like = _placed(jax.eval_shape(new, variables), mesh)
-    update = make_update(system, optimizer, state=like, mesh=mesh)
+    init, new, like, update = make_plan(config, system, batch, mesh)
     restored = checkpoints.restore_newest(like, say=say)
     if restored is not None:
         return restored, update
-    shardings = param_sharding(like, mesh)
+    shardings = param_sharding(like, mesh, config.mesh)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
     if config.init_from:
         variables = load_initial(config.init_from, variables, fresh=config.init_fresh)
@@ -126,12 +162,12 @@ def _pattern(path: str, depth: int) -> str:
     return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
 
 
-def _placed(shapes: Tree, mesh: Mesh) -> Tree:
+def _placed(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
     """Shapes with the sharding that `param_sharding` gives them."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
-        param_sharding(shapes, mesh),
+        param_sharding(shapes, mesh, settings),
     )

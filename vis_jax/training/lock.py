@@ -13,6 +13,8 @@ from pathlib import Path
 
 from etils import epath
 
+from vis_jax.paths import is_remote
+
 LOCK = "run.lock"  # in the workdir
 # What a file system raises that knows no locks, such as Lustre without `flock`.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -37,7 +39,7 @@ def only_run(workdir: str, *, say: Callable[[str], None] | None = None) -> Itera
     Raises:
       WorkdirInUseError: another process holds it.
     """
-    if "://" in workdir:
+    if is_remote(workdir):
         with _marked(epath.Path(workdir) / LOCK, say or _to_stderr):
             yield
         return

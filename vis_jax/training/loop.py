@@ -14,6 +14,7 @@ from vis_jax.training.overview import parameter_table
 from vis_jax.training.preemption import StopNow, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
 from vis_jax.training.run_config import RunSettings
+from vis_jax.training.sharding import whole
 from vis_jax.training.state import TrainState
 from vis_jax.training.together import leave_others
 from vis_jax.training.writer import Writer, open_writer
@@ -37,7 +38,7 @@ def train(
     """Trains from the newest checkpoint in `workdir`, or from the start.
 
     Stopped and started again, it ends in the same state as if it had not been. After
-    SIGTERM or Ctrl-C it saves and exits with code 143 or 130.
+    SIGTERM or SIGUSR1 it saves and exits with code 143, after Ctrl-C with 130.
 
     Args:
       config: of the run.
@@ -56,7 +57,7 @@ def train(
         finite (NonFiniteLossError), a `train.best` that no evaluation has, an
         unwritable disk (CheckpointError), another run on `workdir` (WorkdirInUseError),
         settings that differ from those of the run.
-      SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
+      SystemExit: with code 143 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     """
     writer = writer or open_writer(workdir, num_steps=config.num_steps)
     metrics = {one.name: one.metrics for one in evaluations}
@@ -95,7 +96,7 @@ def _run_updates(
             if due(step, every.log_every) or step == last:
                 writer.progress(step, *monitor.summary())
             if draw and due(step, every.image_every):
-                writer.images(step, draw(state.variables, host, step))
+                writer.images(step, draw(whole(state.evaluated), host, step))
             save = due(step, every.checkpoint_every)
             if save or step == last or leave or scored.needs_checkpoint(step):
                 run.checkpoints.save(state, monitor.latest())

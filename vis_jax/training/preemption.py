@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C: a run saves before it leaves.
+"""SIGTERM, SIGUSR1 and Ctrl-C: a run saves before it leaves.
 
-SIGTERM is the notice a scheduler gives before it takes a machine away.
+SIGTERM is the notice that Kubernetes, Cloud TPU and most schedulers give before they
+take a machine away; jobs of Slurm often ask for SIGUSR1 (`--signal=USR1@180`).
 """
 
 import os
@@ -14,7 +15,11 @@ import jax
 
 from vis_jax.training.checkpoint import Checkpoints
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+NAMES = {
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGINT: "Ctrl-C",
+}
 
 
 class StopNow(BaseException):
@@ -37,7 +42,7 @@ class Notice:
 
     def reached(self, step: int) -> bool:
         """To be called after each step: True when it is time to save and leave."""
-        if _has_company() or not _in_main_thread():
+        if has_company() or not _in_main_thread():
             return self._checkpoints.preempted(step)
         return self.asked is not None
 
@@ -50,7 +55,7 @@ class Notice:
         """
         self._at_once = True
         try:
-            if self.asked is not None and not _has_company():
+            if self.asked is not None and not has_company():
                 raise StopNow
             yield
         finally:
@@ -63,25 +68,25 @@ class Notice:
 
     @property
     def code(self) -> int:
-        """The exit code that says so: 143 after SIGTERM, 130 after Ctrl-C."""
-        return 128 + (self.asked or signal.SIGTERM)
+        """The exit code that says so: 130 after Ctrl-C, 143 after a scheduler's."""
+        return 128 + (signal.SIGINT if self.asked == signal.SIGINT else signal.SIGTERM)
 
     def told(self, number: int, frame: FrameType | None) -> None:
-        """The handler of both signals."""
+        """The handler of the signals."""
         del frame
-        at_once = self._at_once and (self.last or not _has_company())
+        at_once = self._at_once and (self.last or not has_company())
         self.asked = self.asked or signal.Signals(number)
         if number == signal.SIGINT:  # the second one ends the process at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            if _has_company() and not at_once:
-                os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
+        if number != signal.SIGTERM and has_company() and not at_once:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
         if at_once:
             raise StopNow
 
 
 @contextmanager
 def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
-    """Watches for SIGTERM and Ctrl-C while the context lasts.
+    """Watches for the signals while the context lasts.
 
     With several processes it is JAX that watches for SIGTERM and lets them agree on a
     step. A thread other than the main one may not watch: there a SIGTERM ends the
@@ -91,8 +96,10 @@ def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
     if not _in_main_thread():
         yield found
         return
-    alone = [signal.SIGINT] if _has_company() else [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.signal(number, found.told) for number in alone}
+    watched: list[signal.Signals] = [n for n in NAMES if n != signal.SIGTERM]
+    if not has_company():
+        watched.append(signal.SIGTERM)
+    before = {number: signal.signal(number, found.told) for number in watched}
     try:
         yield found
     finally:
@@ -107,12 +114,13 @@ def no_more_steps(notice: Notice) -> None:
     JAX, where no handler of Python would be called: they end as if they had none.
     """
     notice.last = True
-    if _has_company() and _in_main_thread():
+    if has_company() and _in_main_thread():
         first = jax.process_index() == 0
         signal.signal(signal.SIGTERM, notice.told if first else signal.SIG_DFL)
 
 
-def _has_company() -> bool:
+def has_company() -> bool:
+    """Whether there are other processes."""
     return jax.process_count() > 1
 
 

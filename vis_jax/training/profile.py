@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 
+from vis_jax.paths import written_locally
 from vis_jax.training.state import TrainState
 
 FOLDER = "profile"
@@ -29,22 +30,24 @@ def profiled(
       the device has to have computed before the trace begins or ends.
     """
     running = False
+    if window is None:
+        yield lambda step, state: None
+        return
 
     def before_update(step: int, state: TrainState) -> None:
         nonlocal running
-        if window is None:
-            return
         if running and step == window.last + 1:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
             running = False
         elif step == window.first:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(folder)
+            jax.profiler.start_trace(local)
             running = True
 
-    try:
-        yield before_update
-    finally:
-        if running:
-            jax.profiler.stop_trace()
+    with written_locally(folder) as local:
+        try:
+            yield before_update
+        finally:
+            if running:
+                jax.profiler.stop_trace()

@@ -56,7 +56,7 @@ def open_run(
     Raises:
       ValueError: see `vis_jax.training.loop.train`.
     """
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh)
     with ExitStack() as stack:
         stack.enter_context(closing(writer))
         if jax.process_index() == 0:

@@ -1,18 +1,27 @@
 """What the loop reads of a config, and the config beside a run."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 from etils import epath
 
-from vis_jax.settings import CONFIG_FILE, Count, Natural, section, to_dict
+from vis_jax.settings import CONFIG_FILE, Count, Natural, Range, section, to_dict
 from vis_jax.training.optimizer import AdamW, Settings
+from vis_jax.training.sharding import MeshSettings
 
 
 @section
 class TrainSettings:
-    """`train`: what happens when; numbers are updates."""
+    """`train`: how an update is made, and what happens when; numbers are updates."""
+
+    # Microbatches that a batch is computed in, one after the other; divides the clips
+    # of each device. A loss that divides by a number of objects divides by that of a
+    # microbatch.
+    accumulate: Count = 1
+    # Share that a moving average of the weights keeps of itself in an update, such as
+    # 0.9998; the average is what is evaluated and loaded. 0 = none is kept.
+    ema: Annotated[float, Range(least=0, below=1)] = 0.0
 
     log_every: Count = 20  # a line of progress
     checkpoint_every: Count = 500  # the state, from which a run goes on
@@ -35,6 +44,7 @@ class RunSettings:
     init_fresh: tuple[str, ...] = ()
     optimizer: Settings = AdamW()
     train: TrainSettings = TrainSettings()
+    mesh: MeshSettings = MeshSettings()
 
 
 def write_config(config: Any, workdir: str) -> None:

@@ -1,32 +1,130 @@
-"""Where arrays live: one mesh over all devices of all processes."""
+"""Where arrays live: one mesh over all devices of all processes.
 
-from typing import TypeVar
+The batch is divided among all devices. Between two updates, a state is divided among
+the devices of the axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et
+al., "ZeRO", SC 2020, stage 3), and each group of them along "data" has all of it.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vis_jax.settings import Count, Natural, Range, section
 from vis_jax.structures import Batch
 
 Tree = TypeVar("Tree")
 
-
-def make_mesh() -> Mesh:
-    """All devices along one axis, "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+AXES = ("data", "fsdp")
 
 
-def param_sharding(tree: Tree, mesh: Mesh) -> Tree:
-    """The sharding of each leaf of a state: a copy on every device.
+@section
+class MeshSettings:
+    """`mesh`: how the devices of all processes share the batch and the state."""
 
-    To shard parameters, return other specs here; nothing else needs to change.
+    # Groups of devices that each keep a whole state; -1 = all devices over fsdp.
+    data: Annotated[int, Range(least=-1)] = -1
+    # Devices of a group, among which parameters, gradients, averages and the state of
+    # the optimiser are divided; 1 = each device keeps everything.
+    fsdp: Count = 1
+    # Numbers in the smallest array that is divided; smaller ones are on every device.
+    least: Natural = 16_384
+    # (regex over whole paths of parameters, axis that is divided or None for an array
+    # on every device); the first match wins over `least` and over the longest axis.
+    rules: tuple[tuple[str, int | None], ...] = ()
+
+    def __post_init__(self):
+        if self.data == 0:
+            raise ValueError("data: expected -1 or at least 1, got 0")
+        for pattern, _ in self.rules:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"rules: expected regexes, got {pattern!r}: {error}"
+                ) from error
+
+
+NOT_DIVIDED = MeshSettings()  # each device keeps a whole state
+
+
+def mesh_shape(settings: MeshSettings, devices: int) -> tuple[int, int]:
+    """Lengths of the axes "data" and "fsdp".
+
+    Args:
+      settings: the section `mesh`.
+      devices: of all processes.
+
+    Raises:
+      ValueError: the product of both cannot be the number of devices.
     """
-    return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+    data, fsdp = settings.data, settings.fsdp
+    if devices % fsdp:
+        raise ValueError(
+            f"mesh.fsdp: expected a divisor of the number of devices, {devices}, got"
+            f" {fsdp}"
+        )
+    if data not in (-1, devices // fsdp):
+        raise ValueError(
+            f"mesh.data: expected -1 or {devices // fsdp}, which times mesh.fsdp"
+            f" {fsdp} is the number of devices, {devices}, got {data}"
+        )
+    return devices // fsdp, fsdp
+
+
+def make_mesh(settings: MeshSettings = NOT_DIVIDED) -> Mesh:
+    """All devices along the axes "data" and "fsdp".
+
+    Raises:
+      ValueError: see `mesh_shape`.
+    """
+    shape = mesh_shape(settings, jax.device_count())
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def param_sharding(
+    tree: Tree, mesh: Mesh | AbstractMesh, settings: MeshSettings = NOT_DIVIDED
+) -> Tree:
+    """The sharding of each leaf of a state, or of a part of it, between two updates.
+
+    The longest axis that the devices along "fsdp" can divide is divided, of equally
+    long ones the last; a leaf without one is on every device.
+
+    Raises:
+      ValueError: a rule asks for an axis that cannot be divided.
+    """
+    shards = mesh.shape.get("fsdp", 1)
+    rules = [(re.compile(pattern), axis) for pattern, axis in settings.rules]
+
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
+        if shards == 1:
+            return NamedSharding(mesh, PartitionSpec())
+        axis = _axis(_name(path), leaf, shards, rules, settings.least)
+        before = () if axis is None else ((None,) * axis + ("fsdp",))
+        return NamedSharding(mesh, PartitionSpec(*before))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Clips are divided among the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def everywhere(tree: Tree, mesh: Mesh) -> Tree:
+    """Inside of jit: the tree with each leaf whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def whole(tree: Tree) -> Tree:
+    """The tree with all of each leaf in this process; every process has to call it.
+
+    Leaves that are whole on every device stay there, others come to host memory.
+    """
+    return jax.tree.map(_whole, tree)
 
 
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
@@ -52,3 +150,41 @@ def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
             for name, array in batch.items()
         }
     )
+
+
+def _axis(
+    name: str,
+    leaf: Any,
+    shards: int,
+    rules: list[tuple[re.Pattern, int | None]],
+    least: int,
+) -> int | None:
+    """The axis of an array that is divided; None for none."""
+    for pattern, axis in rules:
+        if pattern.fullmatch(name) and leaf.ndim:  # no counter of the optimiser
+            if axis is not None and (
+                not 0 <= axis < leaf.ndim or leaf.shape[axis] % shards
+            ):
+                raise ValueError(
+                    f"mesh.rules: expected an axis of {name} {list(leaf.shape)} that"
+                    f" mesh.fsdp {shards} divides, got {axis} of {pattern.pattern!r}"
+                )
+            return axis
+    fit = [axis for axis, length in enumerate(leaf.shape) if length % shards == 0]
+    if leaf.size < least or not fit:
+        return None
+    return max(fit, key=lambda axis: (leaf.shape[axis], axis))
+
+
+def _name(path: tuple) -> str:
+    """The path of the parameter that a leaf is of, such as head/kernel."""
+    names = [str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey)]
+    return "/".join(names[1:] if names[:1] == ["params"] else names)
+
+
+def _whole(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+        return leaf
+    if leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)

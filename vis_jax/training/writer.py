@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from vis_jax.paths import is_remote
+
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
     from tqdm import tqdm
@@ -65,7 +67,7 @@ class TensorBoardWriter(Writer):
         self._bucket: epath.Path | None = None
         self._local: tempfile.TemporaryDirectory | None = None
         self._copied = time.monotonic()
-        if "://" in workdir:
+        if is_remote(workdir):
             self._bucket = epath.Path(workdir) / FOLDER
             self._bucket.mkdir(parents=True, exist_ok=True)
             self._local = tempfile.TemporaryDirectory()

@@ -1,0 +1,87 @@
+"""Packed data sets in a bucket: copied to the disk once, and then read there.
+
+ArrayRecord files are read from a disk only, by many small accesses.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from etils import epath
+
+from data_pipeline.datasets.ytvis_layout import TFDS_FRAMES, TFDS_VIDEOS
+from data_pipeline.errors import DataError
+
+
+def is_remote(root: str) -> bool:
+    """Whether it is in a bucket, such as gs://bucket/packed."""
+    return "://" in root
+
+
+def on_disk(root: str, field: str) -> str:
+    """The folder; raises DataError if it is in a bucket.
+
+    Args:
+      root: folder of a data set that is not packed.
+      field: of the config, which names it.
+    """
+    if is_remote(root):
+        raise DataError(root, field=field, expected="a folder on a disk", got=root)
+    return root
+
+
+def local_root(root: str, split: str) -> str:
+    """The folder itself, or for a bucket a copy of it that has this split.
+
+    The copy is in vis_jax/data in $XDG_CACHE_HOME, or in ~/.cache, and stays there: a
+    data set that changes in the bucket should get a new name.
+
+    Args:
+      root: folder of a data set; in a bucket, one that `data build_tfds` wrote.
+      split: for example "train".
+
+    Raises:
+      DataError: nothing can be read there, or the data set is not packed.
+    """
+    if not is_remote(root):
+        return root
+    try:
+        source = epath.Path(root) / split
+    except KeyError as error:  # of epath, on a scheme that it does not know
+        expected = "a folder on a disk or of gs://, s3://, az:// or hf://"
+        raise DataError(root, field="data.root", expected=expected, got=root) from error
+    if not (source / TFDS_VIDEOS).is_dir():
+        expected = f"split {split!r} as `data build_tfds` writes it, or a local folder"
+        raise DataError(root, field="data.root", expected=expected, got="no such split")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    digest = hashlib.sha256(root.encode()).hexdigest()[:16]
+    home = Path(base) / "vis_jax" / "data" / digest
+    if not (home / split).exists():
+        _bring(source, home, split)
+    return str(home)
+
+
+def _bring(source: epath.Path, home: Path, split: str) -> None:
+    """Copies a split; several processes may do so, and the first one is kept."""
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as temporary:
+        made = Path(temporary) / split
+        for name in (TFDS_FRAMES, TFDS_VIDEOS):
+            _copy(source / name, epath.Path(made / name))
+        try:
+            made.rename(home / split)
+        except OSError:
+            if not (home / split).exists():
+                raise
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+            continue
+        with path.open("rb") as one, (target / path.name).open("wb") as other:
+            shutil.copyfileobj(one, other, 1 << 24)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs a command on Kubernetes: one pod on each host, as a JobSet (jobset.sigs.k8s.io).
+#
+#   launch/kubernetes.sh NAME IMAGE HOSTS COMMAND FLAG...
+#   launch/kubernetes.sh ifr eu.gcr.io/mine/vis_jax 4 train --config configs/ifr_swinl.py \
+#       --workdir gs://bucket/runs/ifr
+#   launch/kubernetes.sh score eu.gcr.io/mine/vis_jax 4 evaluate --workdir gs://bucket/runs/ifr
+#   launch/kubernetes.sh pack eu.gcr.io/mine/vis_jax 1 data build_tfds FLAG...
+#
+# IMAGE has vis_jax installed and this repository as its working directory. In the
+# environment: DEVICES, of each host (8); RESOURCE, their kind (nvidia.com/gpu, or
+# google.com/tpu); VOLUME, a claim that is mounted at /data. PRINT=1 prints the manifest
+# and starts nothing, for what else it needs, such as the node selector of a TPU.
+#
+# A pod that is taken away gets SIGTERM: all save and leave, and the JobSet starts them
+# again, as after a fault, where they go on. A mistake of the user, code 2, ends it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/common.sh
+if [[ $# -lt 4 || $1 == -h || $1 == --help ]]; then usage kubernetes; fi
+name=$1 image=$2 hosts=$3
+shift 3
+if [[ ! $hosts =~ ^[1-9][0-9]*$ ]]; then
+  echo "error: HOSTS: expected a number, got $hosts" >&2 && exit 2
+fi
+if [[ $hosts != 1 ]] && ! on_every_host "$1"; then
+  echo "error: HOSTS: $1 runs on 1, got $hosts" >&2 && exit 2
+fi
+words=
+for word in "$@"; do words+=", '${word//\'/\'\'}'"; done
+manifest=$(sed -e "s|@NAME@|$name|g; s|@IMAGE@|$image|; s|@HOSTS@|$hosts|g" \
+  -e "s|@RESOURCE@|${RESOURCE:-nvidia.com/gpu}|; s|@DEVICES@|${DEVICES:-8}|" \
+  -e "s|@VOLUME@|${VOLUME-}|" launch/jobset.yaml)
+if [[ -z ${VOLUME-} ]]; then manifest=$(sed '/# with VOLUME$/d' <<<"$manifest"); fi
+manifest=${manifest/, @WORDS@/"$words"}
+if [[ ${PRINT-} == 1 ]]; then echo "$manifest" && exit; fi
+exec kubectl apply -f - <<<"$manifest"

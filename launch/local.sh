@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs a command on this machine, on all its devices.
+#
+#   launch/local.sh [-n PROCESSES] COMMAND FLAG...
+#   launch/local.sh train --config configs/ifr_shapes.py --workdir runs/shapes
+#   launch/local.sh evaluate --workdir runs/shapes --output out
+#   launch/local.sh data check --root /data/mine
+#
+# COMMAND and FLAG are those of `python -m vis_jax.main`. Paths are relative to the
+# repository. Started again with the same words, train and evaluate go on where they were.
+# Which devices: JAX_PLATFORMS=cpu or CUDA_VISIBLE_DEVICES=0,1 in the environment.
+# -n: processes that work together; on CPUs, or to try what several hosts would do.
+# Processes on several machines without a scheduler: set VIS_JAX_COORDINATOR=HOST:PORT,
+# VIS_JAX_NUM_PROCESSES and VIS_JAX_PROCESS_ID (0, 1, ..) for each of them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/common.sh
+processes=1
+if [[ ${1-} == -n ]]; then processes=${2-} && shift 2; fi
+if [[ $# == 0 || ! $processes =~ ^[1-9][0-9]*$ || $1 == -h || $1 == --help ]]; then
+  usage local
+fi
+if [[ $processes == 1 ]]; then exec python -m vis_jax.main "$@"; fi
+on_every_host "$1" || { echo "error: -n: $1 is one process" >&2 && exit 2; }
+
+export VIS_JAX_NUM_PROCESSES=$processes
+export VIS_JAX_COORDINATOR=127.0.0.1:${PORT:-$((20000 + $$ % 10000))}
+tasks=()
+for ((i = 0; i < processes; i++)); do
+  VIS_JAX_PROCESS_ID=$i python -m vis_jax.main "$@" &
+  tasks+=($!)
+done
+trap 'kill -TERM "${tasks[@]}" 2>/dev/null || true' TERM INT
+code=0
+for task in "${tasks[@]}"; do
+  one=0
+  wait "$task" || one=$?
+  while kill -0 "$task" 2>/dev/null; do # a signal ended the wait, not the task
+    one=0
+    wait "$task" || one=$?
+  done
+  if [[ $one != 0 ]]; then code=$one; fi
+done
+exit "$code"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Runs a command under Slurm: one process on each node, with all its GPUs.
+#
+#   sbatch --nodes 2 --gpus-per-node 8 launch/slurm.sh train --config CONFIG --workdir DIR
+#   sbatch --nodes 2 --gpus-per-node 8 launch/slurm.sh evaluate --workdir DIR --output OUT
+#   sbatch launch/slurm.sh data build_tfds FLAG...
+#
+# Videos may also be shared out to a job array, whose tasks need not run together:
+#
+#   sbatch --array 1-16 --gpus-per-node 1 launch/slurm.sh evaluate --workdir DIR --output OUT
+#   sbatch --dependency afterok:JOB launch/slurm.sh evaluate --merge --workdir DIR --output OUT
+#
+# The folders must lie on a disk that all nodes share, or in a bucket. Slurm sends SIGTERM
+# three minutes before the time is up; a training then saves and ends with code 143, and
+# this script puts the job back into the queue, where it goes on from there. So it does
+# when the signal comes before the work has begun, or to the run alone. `scancel` ends it.
+#SBATCH --job-name=vis_jax
+#SBATCH --ntasks-per-node=1
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@180
+#SBATCH --open-mode=append
+set -euo pipefail
+if [[ $# == 0 || $1 == -h || $1 == --help ]]; then # before sbatch, as after it
+  cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
+  . launch/common.sh
+  usage slurm
+fi
+cd "${SLURM_SUBMIT_DIR:?start this script with sbatch}"
+. launch/common.sh
+where=()
+on_every_host "$1" || where=(--nodes 1 --ntasks 1)
+if [[ -n ${SLURM_ARRAY_TASK_COUNT-} && ($1 == evaluate || $1 == predict) ]]; then
+  # An array such as 1-16 or 0-15, without gaps.
+  set -- "$@" --shard \
+    "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN + 1))/$SLURM_ARRAY_TASK_COUNT"
+fi
+
+stopping=0 tasks=
+stop() {
+  stopping=1
+  if [[ -n $tasks ]]; then kill -TERM "$tasks" 2>/dev/null || true; fi
+}
+trap stop TERM
+srun ${where[@]+"${where[@]}"} python -m vis_jax.main "$@" &
+tasks=$!
+if [[ $stopping == 1 ]]; then kill -TERM "$tasks" || true; fi
+# A signal ends the wait, not the run: then wait again, for the code of the run.
+code=0
+wait "$tasks" || code=$?
+while kill -0 "$tasks" 2>/dev/null; do
+  code=0
+  wait "$tasks" || code=$?
+done
+if [[ $stopping == 1 && $code == 143 ]]; then
+  wait "$tasks" 2>/dev/null || code=$?
+  if [[ $code == 127 ]]; then code=143; fi # it was waited for already
+fi
+# 143: stopped by SIGTERM, here or in the run alone; 2 is an error. A job that was
+# cancelled is no longer running, and stays out of the queue.
+if [[ $code == 143 || ($stopping == 1 && $code != 0 && $code != 2) ]]; then
+  state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T || echo RUNNING)
+  if [[ $state == RUNNING ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
+fi
+exit "$code"

@@ -1,0 +1,170 @@
+"""`predict` on many videos, with a stand-in for the model."""
+
+import json
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from vis_jax.commands import evaluate, parts, predict, predict_videos, run_settings
+from vis_jax.evaluate import infer
+from vis_jax.results.frame import FrameResult, LiveTracks
+
+pytestmark = pytest.mark.usefixtures("types_unchecked")
+
+
+class Devices:
+    """Streams for two devices, which see one light object, or stop the process."""
+
+    def __init__(self):
+        self.asked, self.stops = [], False
+        self._lock = threading.Lock()
+
+    def streams(self):
+        return [self.stream, self.stream]
+
+    def stream(self, frames, **unused):
+        tracks = LiveTracks(np.ones(1, np.int32), np.full((1, 1), 0.5, np.float32))
+        for index, frame in enumerate(frames):
+            if not index:
+                with self._lock:
+                    self.asked.append(int(frame[0, 0, 0]))
+            if self.stops:
+                raise KeyboardInterrupt
+            yield FrameResult(index, tracks, np.zeros(0, int), [])
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    found = Devices()
+    config = SimpleNamespace(test=SimpleNamespace(top=3))
+    system = SimpleNamespace(window=SimpleNamespace(length=None))
+    monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
+    monkeypatch.setattr(predict_videos, "read_config", lambda values: config)
+    monkeypatch.setattr(parts, "read_categories", lambda workdir: [(1, "cat")])
+    monkeypatch.setattr(parts, "keep_user_compilations", lambda: None)
+    monkeypatch.setattr(parts, "build_system", lambda config: system)
+    monkeypatch.setattr(parts, "load_model", lambda system, checkpoint: {})
+    monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)
+    monkeypatch.setattr(evaluate, "fingerprint", lambda config, variables: "one")
+    monkeypatch.setattr(infer, "make_streams", lambda *unused: found.streams())
+    return found
+
+
+def run(source, output, *more, code=0):
+    values = flags.FlagValues()
+    predict.define(values, [])
+    words = ["--workdir=run", f"--source={source}", f"--output={output}", *more]
+    values(["predict", *words])
+    if code:
+        with pytest.raises(SystemExit) as caught:
+            predict.run(values)
+        assert caught.value.code == code
+    else:
+        predict.run(values)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five videos, of which number 3 changes its size."""
+    for number in range(5):
+        (tmp_path / f"in/v{number}").mkdir(parents=True)
+        for t in range(3):
+            size = (8, 10 + (number == 3 and t == 1), 3)
+            image = Image.fromarray(np.full(size, number, np.uint8))
+            image.save(tmp_path / f"in/v{number}/{t}.png")
+    return tmp_path / "in"
+
+
+FILES = ["results.json", "run.json", "tracks.jsonl", "video.json"]
+
+
+def left(output):
+    return {
+        path.name: sorted(p.name for p in path.iterdir()) for path in output.iterdir()
+    }
+
+
+def test_one_bad_video_does_not_stop_the_others(devices, folder, tmp_path, capsys):
+    output = tmp_path / "out"
+    run(folder, output, "--novideo", code=3)
+    assert sorted(devices.asked) == [0, 1, 2, 4]
+    assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:] == ["videos        4 of 5", f"output        {output}"]
+    bad = folder / "v3" / "1.png"
+    assert err == f"failed: {bad}: expected the size of the first frame, 8 x 10 " + (
+        "(height x width), got 8 x 11 (height x width)\n"
+    ).replace(" (height x width)\n", "\n")
+    (info,) = json.loads((output / "v2/video.json").read_text())["videos"]
+    assert (info["name"], info["length"]) == ("v2", 3)
+
+    # Mended, it is the only one that is predicted when the command is started again.
+    Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(bad)
+    devices.asked.clear()
+    run(folder, output, "--novideo")
+    assert devices.asked == [3]
+    assert capsys.readouterr().out.splitlines()[1] == "videos        5 of 5"
+    devices.asked.clear()
+    run(folder, output, "--novideo")
+    assert devices.asked == []
+
+    # Other settings do not replace results unasked.
+    run(folder, output, "--novideo", "--score_threshold=0.7", code=3)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 5
+    assert "not empty; pass overwrite to replace results" in errors[0]
+    run(folder, output, "--novideo", "--score_threshold=0.7", "--overwrite")
+    assert sorted(devices.asked) == [0, 1, 2, 3, 4]
+    assert left(output) == {f"v{number}": FILES for number in range(5)}
+
+
+def test_shards_predict_every_video_once(devices, folder, tmp_path, capsys):
+    Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(folder / "v3/1.png")
+    (folder / "notes.md").touch()
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"in/v{number}\n" for number in range(5)))
+    run(listed, tmp_path / "out", "--novideo", "--shard=1/2")
+    assert len(devices.asked) in (2, 3)  # as the sizes of the files are
+    out, err = capsys.readouterr()
+    line = "videos        5 in 2 shares; by bytes the largest is 1."
+    assert out.splitlines()[1].startswith(line)
+    assert err == ""
+    run(folder, tmp_path / "out", "--novideo", "--shard=2/2")
+    assert sorted(devices.asked) == [0, 1, 2, 3, 4]
+    warning = f"warning: {folder / 'notes.md'}: no video, left out\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
+    output = tmp_path / "out"
+    devices.stops = True
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, output, "--novideo")
+    assert left(output) == {}
+    devices.stops = False
+    Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(folder / "v3/1.png")
+    run(folder, output, "--novideo")
+    assert left(output) == {f"v{number}": FILES for number in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--shard=3/2"], "--shard: expected NUMBER/COUNT"),
+        (["--raw=6x4"], "--raw: expected - as the source"),
+        (["--fps=0"], "--fps: expected 0.01 .. 1000 frames a second, got 0"),
+    ],
+)
+def test_what_is_wrong_for_all_videos_stops_at_once(
+    devices, folder, tmp_path, words, expected
+):
+    with pytest.raises(ValueError, match=expected):
+        run(folder, tmp_path / "out", *words)
+    assert not devices.asked
+    expected = "--shard: expected a folder of videos or a .txt file that lists them"
+    with pytest.raises(ValueError, match=expected):
+        run(folder / "v0", tmp_path / "out", "--shard=1/2")

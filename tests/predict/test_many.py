@@ -1,0 +1,74 @@
+"""Which videos a folder or a list names, and where their results go."""
+
+import pytest
+
+from vis_jax.predict.errors import PredictError
+from vis_jax.predict.many import find_videos
+
+
+def fill(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * (10 + len(name)))
+    return folder
+
+
+def names(source):
+    return [video.name for video in find_videos(str(source)).videos]
+
+
+def test_a_folder_of_videos_has_files_and_folders_of_images(tmp_path):
+    fill(tmp_path, "b10.mp4", "b9.MKV", "notes.md", ".hidden.mp4", "a/0.jpg", "a/1.jpg")
+    fill(tmp_path, "empty/notes.txt", "c.v2/0.png")
+    found = find_videos(str(tmp_path))
+    assert [video.name for video in found.videos] == ["a", "b9", "b10", "c.v2"]
+    assert [video.size for video in found.videos] == [34, 16, 17, 20]
+    assert found.videos[0].path == str(tmp_path / "a")
+    assert found.ignored == ("empty", "notes.md")
+
+
+@pytest.mark.parametrize("files", [("0.jpg", "a.mp4"), ("0.gif", "a.mp4"), ("a.txt",)])
+def test_what_is_one_video_or_none_stays_so(tmp_path, files):
+    fill(tmp_path, *files)
+    assert find_videos(str(tmp_path)) is None
+    for name in ("a.mp4", "none", "none.txt", "-", "camera:0"):
+        assert find_videos(str(tmp_path / name) if "a" not in name else name) is None
+
+
+def test_a_list_names_videos_relative_to_itself(tmp_path):
+    fill(tmp_path, "in/a.mp4", "a.mov", "b.mp4", "in/c/0.png")
+    path = tmp_path / "in" / "list.txt"
+    path.write_text(f"# mine\na.mp4\n\n ../a.mov \n{tmp_path}/b.mp4\nc\nmissing.mp4\n")
+    # Where two would have the same name, both keep their endings.
+    assert names(path) == ["a.mp4", "a.mov", "b", "c", "missing"]
+    assert find_videos(str(path)).videos[4].size == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"# nothing\n", "expected the path of a video on each line"),
+        (b"\xff\xfe\n", "expected text in UTF-8"),
+        (b"a.mp4\n-\n", "line 2: expected a file or a folder of images, got -"),
+        (b"rtsp://host/a\n", "line 1: expected a file or a folder of images"),
+        (b"a.mp4\nin/A.mp4\n", "A.mp4: expected another name than .*a.mp4, as both"),
+    ],
+)
+def test_a_list_that_cannot_be_is_named(tmp_path, content, expected):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(PredictError, match=expected):
+        find_videos(str(tmp_path / "list.txt"))
+
+
+def test_a_video_is_finished_if_its_results_are_of_it_and_of_the_run(tmp_path):
+    (video,) = find_videos(str(fill(tmp_path / "in", "a.mp4"))).videos
+    out = tmp_path / "out"
+    assert not video.finished(out, "one")
+    fill(out, "a/results.json")
+    (out / "a/run.json").write_text('{"run_id": "one", "source": "a", "bytes": 15}')
+    assert video.finished(out, "one")
+    assert not video.finished(out, "two")
+    assert not video._replace(size=16).finished(out, "one")
+    (out / "a/results.json").unlink()
+    assert not video.finished(out, "one")

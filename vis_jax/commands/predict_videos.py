@@ -1,0 +1,187 @@
+"""`predict` on many videos, by all devices and processes."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from absl import flags
+
+from data_pipeline.errors import printable
+from vis_jax.commands import parts
+from vis_jax.commands.config_flag import read_config
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.evaluate.shares import Share
+    from vis_jax.evaluate.spread import Left
+    from vis_jax.predict.loop import Finder
+    from vis_jax.predict.many import OneVideo, Videos
+    from vis_jax.predict.writer import Wanted
+
+SOME_FAILED = 3  # exit code
+
+
+class Job(NamedTuple):
+    """What is the same for all videos."""
+
+    output: Path
+    run_id: str  # what the results depend on beside the video
+    wanted: "Wanted"
+    overwrite: bool
+
+
+def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
+    """Predicts the videos of a folder or list; exits with SOME_FAILED if some fail.
+
+    Raises:
+      ValueError: what is wrong is not a matter of one video.
+      OSError: an output cannot be written; names the file.
+    """
+    import jax
+
+    from vis_jax.commands.processes import own_share, together
+    from vis_jax.evaluate.shares import read_share
+
+    if values.raw is not None:
+        raise ValueError(f"--raw: expected - as the source, got {values.source}")
+    config = read_config(values)
+    share = read_share(values.shard) if values.shard else None
+    with together():
+        if share is not None and jax.process_count() > 1:
+            raise ValueError(
+                "--shard: expected a process on its own, got one of"
+                f" {jax.process_count()}, which share the videos by themselves"
+            )
+        if jax.process_index() == 0:
+            for name in videos.ignored:
+                text = f"{Path(values.source) / name}: no video, left out"
+                print(f"warning: {printable(text)}", file=sys.stderr)
+        failed = _predict(values, config, videos.videos, share or own_share())
+        if failed:
+            sys.exit(SOME_FAILED)
+
+
+def _predict(
+    values: flags.FlagValues,
+    config: "RunSettings",
+    videos: Sequence["OneVideo"],
+    share: "Share",
+) -> bool:
+    """Predicts the share of this process; whether a video of any process failed."""
+    import jax
+
+    from vis_jax.commands.evaluate import fingerprint
+    from vis_jax.commands.run_settings import with_classes
+    from vis_jax.evaluate.infer import make_streams
+    from vis_jax.evaluate.shares import divide
+    from vis_jax.predict.errors import PredictError
+    from vis_jax.predict.loop import Finder, check_wanted
+    from vis_jax.predict.writer import Wanted
+    from vis_jax.training.devices import device_line
+
+    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    check_wanted(wanted)
+    output = Path(values.output)
+    if output.exists() and not output.is_dir():
+        raise PredictError(f"{output}: expected a folder, found a file")
+    categories = parts.read_categories(values.workdir)
+    parts.keep_user_compilations()
+    config = with_classes(config, len(categories))
+    system = parts.build_system(config)
+    variables = parts.load_model(system, values.checkpoint or values.workdir)
+    told = json.dumps([fingerprint(config, variables), categories, wanted])
+    run_id = hashlib.sha256(told.encode()).hexdigest()
+    job = Job(output, run_id, wanted, values.overwrite)
+    shares = divide([video.size for video in videos], share.total)
+    if jax.process_index() == 0:
+        print(device_line())
+    whole = system.window.length is None
+    finders = [
+        Finder(stream, categories, config.test.top, whole)
+        for stream in make_streams(system, variables, config.test)
+    ]
+    return _predict_share(job, finders, videos, shares, share)
+
+
+def _predict_share(
+    job: Job,
+    finders: Sequence["Finder"],
+    videos: Sequence["OneVideo"],
+    shares: Sequence[Sequence[int]],
+    share: "Share",
+) -> bool:
+    """Runs the videos of a share; whether one of any process failed."""
+    import jax
+
+    from vis_jax.commands.processes import Progress, all_texts
+    from vis_jax.evaluate.shares import balance
+    from vis_jax.evaluate.spread import spread
+
+    own = [videos[index] for index in shares[share.number - 1]]
+    several = jax.process_count() > 1
+    if jax.process_index() == 0 and share.total > 1:
+        largest = balance([video.size for video in videos], shares)
+        print(
+            f"videos        {len(videos)} in {share.total} shares; by bytes the largest"
+            f" is {largest:.3f} of the mean",
+            flush=True,
+        )
+    # Videos are staged in it, where a later run finds what a killed one has left.
+    job.output.mkdir(parents=True, exist_ok=True)
+    waiting = [one for one in own if not one.finished(job.output, job.run_id)]
+    count = len(own) - len(waiting)
+    failed = []
+    with Progress("predict", len(videos) if several else len(own)) as progress:
+        progress.tell(count)
+        workers = [partial(_try, job, finder) for finder in finders]
+        for _, error in spread(waiting, workers):
+            if error:
+                failed.append(error)
+            count += 1
+            progress.tell(count)
+        if jax.process_index() == 0:
+            progress.wait()
+    failed = all_texts("predict", failed)
+    if jax.process_index() == 0:
+        total = len(videos) if several else len(own)
+        print(f"videos        {total - len(failed)} of {total}")
+        print(f"output        {job.output}")
+        for text in failed:
+            print(f"failed: {printable(text)}", file=sys.stderr)
+    return bool(failed)
+
+
+def _try(job: Job, finder: "Finder", video: "OneVideo", left: "Left") -> str | None:
+    """Predicts a video; what is wrong with it, if anything.
+
+    Raises:
+      OSError: the output cannot be written, which no other video would change.
+    """
+    import jax
+
+    from vis_jax.evaluate.spread import leaving
+    from vis_jax.predict.loop import predict_whole, warning_lines
+    from vis_jax.predict.sources import open_source
+
+    try:
+        source = open_source(video.path)
+        for line in warning_lines(source, job.wanted):
+            print(f"warning: {printable(line)}", file=sys.stderr)
+        predict_whole(
+            source,
+            job.output / video.name,
+            finder._replace(stream=leaving(finder.stream, left)),
+            video.record(job.run_id),
+            wanted=job.wanted,
+            overwrite=job.overwrite,
+        )
+        for line in source.warnings:
+            print(f"warning: {printable(line)}", file=sys.stderr)
+    except (ValueError, jax.errors.JaxRuntimeError) as error:  # such as no memory
+        text = " ".join(str(error).split())
+        return text if video.path in text else f"{video.path}: {text}"
+    return None

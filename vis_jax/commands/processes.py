@@ -1,0 +1,153 @@
+"""Commands that several processes share: progress over all of them, and signals."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vis_jax.evaluate.shares import Share
+
+_EVERY = 1.0  # seconds between two looks at how far the others are
+_LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+
+
+def own_share() -> "Share":
+    """The share of this process among those that JAX knows."""
+    import jax
+
+    from vis_jax.evaluate.shares import Share
+
+    return Share(jax.process_index() + 1, jax.process_count())
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Joins the other processes; an error or a signal in one of them ends all.
+
+    Raises:
+      ValueError: see `initialise_distributed`.
+    """
+    from vis_jax.training.distributed import initialise_distributed
+    from vis_jax.training.together import leave_others, telling_others
+
+    if not initialise_distributed():
+        yield
+        return
+    # JAX takes SIGTERM for training, which agrees on a step to save. Here all that is
+    # finished is on disk.
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with telling_others():
+            yield
+    except _TermError:
+        leave_others("SIGTERM: start again to go on", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        leave_others("Ctrl-C: start again to go on", 128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def all_texts(name: str, texts: Sequence[str]) -> list[str]:
+    """The texts of all processes, in each of them; all have to call it.
+
+    Args:
+      name: of what they say; differs in each use in a process.
+      texts: of this process.
+    """
+    import jax
+    from orbax.checkpoint import multihost
+
+    from vis_jax.training.distributed import wait_for_all
+
+    if jax.process_count() == 1:
+        return list(texts)
+    client = multihost.get_jax_distributed_client()
+    folder = f"vis_jax/texts/{name}"
+    client.key_value_set(f"{folder}/{jax.process_index():06}", json.dumps(list(texts)))
+    wait_for_all(f"texts of {name}")
+    found = sorted(client.key_value_dir_get(folder))
+    return [text for _, value in found for text in json.loads(value)]
+
+
+class _TermError(KeyboardInterrupt):
+    """SIGTERM came. No `except Exception` of a library takes it."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _TermError
+
+
+class Progress:
+    """How many items are finished, over all processes.
+
+    The first process shows it: as a bar on a terminal, else as a line from time to
+    time. A context manager; `wait` of the first process ends when all are finished.
+
+    Args:
+      name: of what is done; differs in each use in a process.
+      total: items of all processes.
+      unit: what an item is.
+    """
+
+    def __init__(self, name: str, total: int, unit: str = "video"):
+        import jax
+        from orbax.checkpoint import multihost
+        from tqdm import tqdm
+
+        self._name, self._total, self._unit = name, total, unit
+        self._several, self._index = jax.process_count() > 1, jax.process_index()
+        self._client: Any = None
+        if self._several:
+            self._client = multihost.get_jax_distributed_client()
+        shown = self._index == 0 and sys.stderr.isatty()
+        self._bar = tqdm(None, name, total, unit=unit, disable=not shown)
+        self._lines = self._index == 0 and not shown
+        self._own = self._shown = 0
+        self._looked = self._line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._bar.close()
+
+    def tell(self, count: int) -> None:
+        """Says how many items of this process are finished."""
+        self._own = count
+        if self._several and self._index > 0:
+            self._client.key_value_set(self._key(), str(count), allow_overwrite=True)
+        self._show()
+
+    def wait(self) -> None:
+        """Shows how far the others are until they are finished; in process 0 only."""
+        while self._several and self._all_finished() < self._total:
+            self._show()
+            time.sleep(_EVERY)
+        self._show()
+
+    def _key(self) -> str:
+        return f"vis_jax/progress/{self._name}/{self._index}"
+
+    def _all_finished(self) -> int:
+        if not self._several:
+            return self._own
+        folder = f"vis_jax/progress/{self._name}"
+        counts = self._client.key_value_dir_get(folder)
+        return self._own + sum(int(count) for _, count in counts)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._index or (self._several and now - self._looked < _EVERY):
+            return
+        self._looked = now
+        count = self._all_finished()
+        self._bar.update(count - self._bar.n)
+        if self._lines and now - self._line > _LINE_EVERY:
+            self._line = now
+            text = f"{self._name:<14}{count}/{self._total} {self._unit}s"
+            print(text, file=sys.stderr, flush=True)

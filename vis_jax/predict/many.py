@@ -1,0 +1,145 @@
+"""Many videos by one name: a folder of videos, or a text file that lists them."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipeline.natural_order import natural_order
+from vis_jax.predict.errors import PredictError
+from vis_jax.predict.live import LIVE, STDIN
+from vis_jax.predict.loop import RUN
+from vis_jax.predict.sources import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from vis_jax.results.video import RESULTS
+
+LIST_SUFFIX = ".txt"
+# What is a video in a folder; a list may name files of any ending.
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
+    *(".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+)
+
+
+class OneVideo(NamedTuple):
+    """One of many videos."""
+
+    path: str  # a file, or a folder of images
+    name: str  # of its folder in the output
+    size: int  # bytes; 0 if it is not there
+
+    def record(self, run_id: str) -> dict:
+        """What `run.json` says of it once it is finished."""
+        return {"run_id": run_id, "source": self.name, "bytes": self.size}
+
+    def finished(self, output: Path, run_id: str) -> bool:
+        """Whether its results are there, by the same run and of the same video."""
+        folder = output / self.name
+        try:
+            found = json.loads((folder / RUN).read_text())
+        except (OSError, ValueError):
+            return False
+        return found == self.record(run_id) and (folder / RESULTS).is_file()
+
+
+class Videos(NamedTuple):
+    """What a source names."""
+
+    videos: tuple[OneVideo, ...]
+    ignored: tuple[str, ...]  # files of a folder that are no videos
+
+
+def find_videos(source: str) -> Videos | None:
+    """The videos of a folder or list; None if the source is itself a video.
+
+    A folder with images is one video. Otherwise its videos are its files that end in
+    one of VIDEO_SUFFIXES, and its folders that have images. A list has one path on each
+    line, relative to its own folder; empty lines and those that begin with # do not
+    count.
+
+    Raises:
+      PredictError: a list is empty or cannot be read, or two videos would have one
+        folder in the output; names them.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _in_folder(path)
+    if path.suffix.lower() == LIST_SUFFIX and path.is_file():
+        return Videos(_named(_in_list(path)), ())
+    return None
+
+
+def _in_folder(folder: Path) -> Videos | None:
+    entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    entries.sort(key=natural_order)
+    if any(_has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) for p in entries):
+        return None
+    folders = [p for p in entries if p.is_dir() and _has_images(p)]
+    files = [p for p in entries if _has_suffix(p, VIDEO_SUFFIXES) and not p.is_dir()]
+    found = [p for p in entries if p in folders or p in files]
+    ignored = tuple(p.name for p in entries if p not in found)
+    return Videos(_named(found), ignored) if found else None
+
+
+def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.suffix.lower() in suffixes
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_has_suffix(p, IMAGE_SUFFIXES) for p in folder.iterdir())
+
+
+def _in_list(path: Path) -> list[Path]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except ValueError as error:
+        raise PredictError(f"{path}: expected text in UTF-8, got {error}") from error
+    except OSError as error:
+        raise PredictError(f"{path}: {error.strerror}") from error
+    found = []
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if line == STDIN or line.startswith(LIVE):
+            raise PredictError(
+                f"{path}, line {number}: expected a file or a folder of images, got"
+                f" {line}"
+            )
+        if line and not line.startswith("#"):
+            found.append(path.parent / line)
+    if not found:
+        raise PredictError(f"{path}: expected the path of a video on each line")
+    return found
+
+
+def _named(paths: Sequence[Path]) -> tuple[OneVideo, ...]:
+    """The videos, each with the name of its folder in the output.
+
+    That is its own name without the ending, or with it where two would have the same.
+    """
+    short = _names(paths, lambda path: path.name if path.is_dir() else path.stem)
+    twice = Counter(name.casefold() for name in short)
+    whole = _names(paths, lambda path: path.name)
+    pairs = zip(short, whole, strict=True)
+    names = [w if twice[s.casefold()] > 1 else s for s, w in pairs]
+    taken: dict[str, Path] = {}
+    for name, path in zip(names, paths, strict=True):
+        # Some disks do not tell upper and lower case apart.
+        other = taken.setdefault(name.casefold(), path)
+        if other is not path:
+            raise PredictError(
+                f"{path}: expected another name than {other}, as both would write to"
+                f" the folder {name}"
+            )
+    return tuple(
+        OneVideo(str(path), name, _bytes(path))
+        for path, name in zip(paths, names, strict=True)
+    )
+
+
+def _names(paths: Sequence[Path], name: Callable[[Path], str]) -> list[str]:
+    return [name(path.absolute()) for path in paths]
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(one.stat().st_size for one in path.iterdir() if one.is_file())
+    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,111 @@
+"""Loss and gradient of a batch, at once or as the mean over microbatches."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.structures import Batch, LossAux
+from vis_jax.systems.system import Loss
+from vis_jax.typing import Array, Float32, PRNGKeyArray
+
+Place = Callable  # a tree -> the same tree, laid out on the devices
+
+
+class Found(NamedTuple):
+    """What one batch says."""
+
+    loss: Float32[Array, ""]
+    aux: LossAux
+    gradients: dict  # with respect to "params"
+
+
+def check_microbatches(count: int, clips: int, *, devices: int) -> None:
+    """Raises ValueError unless a batch can be split.
+
+    Args:
+      count: microbatches.
+      clips: of the batch of all devices.
+      devices: that have equally many.
+    """
+    share = clips // devices
+    if share % count:
+        raise ValueError(
+            f"train.accumulate: expected a divisor of {share}, the clips of a batch on"
+            f" each of {devices} devices, got {count}"
+        )
+
+
+def loss_and_gradients(
+    loss: Loss, variables: dict, batch: Batch, rng: PRNGKeyArray
+) -> Found:
+    """Of a whole batch. Collections other than "params" have no gradient."""
+
+    def loss_of(params: dict) -> tuple:
+        return loss(variables | {"params": params}, batch, rng)
+
+    (value, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+        variables["params"]
+    )
+    return Found(value, aux, gradients)
+
+
+def accumulated(
+    loss: Loss,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
+    *,
+    count: int,
+    place_batch: Place,
+    place_gradients: Place,
+) -> Found:
+    """The mean of loss, terms and gradients over microbatches, one after the other.
+
+    A loss that divides by a number of objects, or of positives, divides by that of the
+    microbatch: the mean is what `count` devices with a batch each would average, and
+    not the loss of the whole batch. Statistics of batch norm are those of a microbatch
+    and move `count` times; notes, which are counts, are summed. Microbatch i draws from
+    fold_in(rng, i).
+
+    Args:
+      loss: of a system.
+      variables: with "params".
+      batch: clip i belongs to microbatch i % count, so that a device keeps its clips.
+      rng: random key of the update.
+      count: microbatches; divides the clips of each device.
+      place_batch: lays out a microbatch.
+      place_gradients: lays out what is summed.
+    """
+    parts = jax.tree.map(lambda leaf: _split(leaf, count), batch)
+
+    def add(carry: tuple, part: tuple) -> tuple:
+        (sums, stats), (number, microbatch) = carry, part
+        found = loss_and_gradients(
+            loss,
+            variables | ({"batch_stats": stats} if stats else {}),
+            place_batch(microbatch),
+            jax.random.fold_in(rng, number),
+        )
+        sums = place_gradients(jax.tree.map(jnp.add, sums, found.gradients))
+        values = (found.loss, found.aux.terms, found.aux.notes)
+        return (sums, dict(found.aux.batch_stats) or stats), values
+
+    zeros = place_gradients(jax.tree.map(jnp.zeros_like, variables["params"]))
+    begin = (zeros, variables.get("batch_stats", {}))
+    end: tuple
+    values: tuple
+    end, values = jax.lax.scan(add, begin, (jnp.arange(count), parts))
+    (sums, stats), (losses, terms, notes) = end, values
+    mean = jax.tree.map(jnp.mean, (losses, terms))
+    return Found(
+        loss=mean[0],
+        aux=LossAux(mean[1], stats, jax.tree.map(jnp.sum, notes)),
+        gradients=jax.tree.map(lambda leaf: leaf / count, sums),
+    )
+
+
+def _split(leaf: Array, count: int) -> Array:
+    """[B, ..] to [count, B / count, ..]."""
+    return leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1)

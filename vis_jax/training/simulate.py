@@ -1,0 +1,88 @@
+"""One update on a mesh of simulated devices: lowered, compiled, and never run."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from vis_jax.structures import Batch
+from vis_jax.systems.system import System
+from vis_jax.training.flops import product_flops
+from vis_jax.training.hlo import Collective, collectives
+from vis_jax.training.initial import Plan, make_plan
+from vis_jax.training.run_config import RunSettings
+from vis_jax.training.sharding import batch_sharding, make_mesh
+
+
+class Lowered(NamedTuple):
+    """What is known before XLA compiles; bytes and operations of one device."""
+
+    stored: dict[str, int]  # bytes between two updates, by use
+    flops: float  # of products, if the devices share them equally
+    program: Any  # as JAX lowers it
+
+
+class Compiled(NamedTuple):
+    """What XLA has made of it, for one device."""
+
+    arguments: int  # bytes of the state and of the share of the batch
+    working: int  # bytes of all else at the worst moment: activations, gathered weights
+    exchanged: list[Collective]
+
+
+def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
+    """Lowers an update of a run for all devices that JAX has.
+
+    Args:
+      config: of the run; its mesh has all devices.
+      system: of the config.
+      shapes: of the batch of all devices.
+
+    Raises:
+      ValueError: see `make_mesh` and `make_plan`.
+    """
+    mesh = make_mesh(config.mesh)
+    place = batch_sharding(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
+    )
+    plan = make_plan(config, system, batch, mesh)
+    traced = plan.update.trace(plan.like, batch)  # type: ignore[attr-defined]
+    flops = product_flops(traced.jaxpr) / mesh.size
+    return Lowered(_stored(plan, batch), flops, traced.lower())
+
+
+def compile_update(lowered: Lowered) -> Compiled:
+    """Compiles what `lower_update` returns.
+
+    Raises:
+      ValueError: see `collectives`.
+    """
+    program = lowered.program.compile()
+    memory = program.memory_analysis()
+    return Compiled(
+        arguments=memory.argument_size_in_bytes,
+        working=memory.temp_size_in_bytes,
+        exchanged=collectives(program.as_text()),
+    )
+
+
+def _stored(plan: Plan, batch: Batch) -> dict[str, int]:
+    state = plan.like
+    parts = {
+        "parameters": state.variables,
+        "optimiser": state.opt_state,
+        "average": state.average,
+        "batch": batch,
+    }
+    return {name: _bytes(part) for name, part in parts.items() if part is not None}
+
+
+def _bytes(tree: Any) -> int:
+    """On one device."""
+    leaves = jax.tree.leaves(tree)
+    shapes = [leaf.sharding.shard_shape(leaf.shape) for leaf in leaves]
+    pairs = zip(leaves, shapes, strict=True)
+    return sum(
+        jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
+        for leaf, shape in pairs
+    )
