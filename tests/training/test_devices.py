@@ -67,6 +67,7 @@ def test_two_processes_compute_what_one_does(one_device, tmp_path):
     options = {"workdir": str(tmp_path), "evaluate": str(tmp_path / "evaluation")}
     for report in two_processes(options, options):
         assert report["devices"] == 2
+        assert report["texts"] == ["from 0", "from 1"]
         assert_same_run(report, one_device)
     assert evaluated(tmp_path) == one_device["evaluated"]
     # One process goes on from the checkpoint that two have written.
