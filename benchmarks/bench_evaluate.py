@@ -187,14 +187,8 @@ def run_processes(
     own = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}"}
     own["JAX_PLATFORMS"] = "cpu"
     words = [sys.executable, "-m", "benchmarks.bench_evaluate"]
-    words += [
-        "--recipe",
-        args.recipe,
-        "--videos",
-        str(args.videos),
-        "--folder",
-        str(args.folder),
-    ]
+    words += ["--recipe", args.recipe, "--videos", str(args.videos)]
+    words += ["--folder", str(folder), "--use", str(use)]
     started = []
     for index in range(processes):
         if processes > 1:
