@@ -1,19 +1,24 @@
 """Speed of `evaluate` against the number of processes and devices.
 
-Run: python -m benchmarks.bench_evaluate [--recipe ifr_shapes] [--videos 32]
+Run: python -m benchmarks.bench_evaluate [--recipe ifr_shapes] [--videos 64]
          [--layouts 1x1 1x8 2x1]
 
 A layout is processes x devices of each; on a CPU the devices are simulated, and all of
 them share its cores. Every layout evaluates the same videos twice with the same random
-weights, from the first frame to the merged results file: in the first pass every device
-compiles what it runs. `equal` says whether the results file of each pass has the bytes
-of the first layout. `largest` is the largest share of a process by that of the mean, in
-frames. The recipe is as small as `:debug` makes it, with a mask decoder of one layer.
+weights, from the first frame to the merged results file and the scores: in the first
+pass every device compiles what it runs. `equal` says whether the results file of each
+pass has the bytes that a process alone writes, on the first of as many devices: XLA
+splits sums on a CPU by the number of its threads, which grows with that of simulated
+devices, so that scores may round differently where a process has another number of
+them. `largest` is the largest share of a process by
+that of the mean, in frames. Without a recipe the system is a stack of convolutions,
+which is compiled in seconds; a recipe is as small as `:debug` makes it.
 JAX_ENABLE_COMPILATION_CACHE=false in the environment makes every run compile anew.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import socket
@@ -22,7 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,12 +36,10 @@ from benchmarks.peer import print_machine
 if TYPE_CHECKING:
     from data_pipeline.datasets.moving_shapes import MovingShapes
     from vis_jax.commands.saved_model import SavedModel
+    from vis_jax.systems.system import System
 
 FRAMES = (4, 12)  # of the shortest video and of the longest
-# Programs are small here, and compiling them is not what is measured.
-XLA_FLAGS = (
-    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-)
+LAYERS, CHANNELS, OBJECTS = 4, 16, 8  # of the system without a recipe
 RESULTS = "results.json"
 
 
@@ -61,26 +64,70 @@ def make_model(recipe: str, dataset: "MovingShapes") -> "SavedModel":
     from vis_jax.commands.run_settings import read_run
     from vis_jax.commands.saved_model import SavedModel
 
-    content = importlib.import_module(f"configs.{recipe}").get_config("debug").to_dict()
+    name = recipe or "ifr_shapes"
+    content = importlib.import_module(f"configs.{name}").get_config("debug").to_dict()
     content["test"] |= {"frame_buckets": (FRAMES[1],)}
-    if "mask_decoder" in content["model"]:
-        content["model"]["mask_decoder"]["layers"] = 1
     config = read_run(content)
-    system = parts.build_system(config)
+    system = parts.build_system(config) if recipe else make_convolutions()
+    shapes = parts.shapes_of(system)
     rng = np.random.default_rng(0)
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         ones = np.float32(path[-1].key in ("scale", "var"))
         noise = rng.normal(size=leaf.shape)
-        inputs = max(np.prod(leaf.shape[:-1]), 4)
-        return (ones + noise / np.sqrt(inputs)).astype(np.float32)
+        return (ones + noise / np.sqrt(max(np.prod(leaf.shape[:-1]), 4))).astype("f4")
 
-    variables = jax.tree_util.tree_map_with_path(draw, parts.shapes_of(system))
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
     classes = tuple((one.category_id, one.name) for one in dataset.categories)
     return SavedModel(config, classes, system, variables)
 
 
-def work(recipe: str, videos: int, folder: Path) -> None:
+def make_convolutions() -> "System":
+    """A system that convolves frames; each of its objects has a channel as its mask."""
+    import jax
+    import jax.numpy as jnp
+
+    from vis_jax.structures import Clip, Predictions
+    from vis_jax.systems.system import System, Window
+
+    sizes = [3] + [CHANNELS] * LAYERS
+
+    def init(rng: jax.Array, batch: object) -> dict:
+        shapes = [(3, 3, one, other) for one, other in itertools.pairwise(sizes)]
+        return {"params": {f"conv{i}": jnp.zeros(x) for i, x in enumerate(shapes)}}
+
+    def step(variables: dict, state: tuple, clip: Clip) -> tuple[tuple, Predictions]:
+        x = clip.images.astype(jnp.float32) / 255.0 - 0.5
+        for kernel in variables["params"].values():
+            x = jnp.tanh(
+                jax.lax.conv_general_dilated(
+                    x,
+                    kernel,
+                    (1, 1),
+                    "SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                )
+            )
+        masks = x[..., :OBJECTS]
+        frames = clip.images.shape[0]
+        numbers = jnp.arange(OBJECTS, dtype=jnp.int32)
+        found = Predictions(
+            class_probs=jax.nn.softmax(masks.mean((0, 1, 2)))[:, None],
+            track_ids=numbers + 1,
+            valid=jnp.ones(OBJECTS, bool),
+            slots=jnp.tile(numbers[None], (frames, 1)),
+            mask_logits=jnp.moveaxis(masks, -1, 1),
+        )
+        return state, found
+
+    def loss(variables: dict, batch: object, rng: jax.Array) -> None:
+        raise TypeError("this system is not trained")
+
+    window = Window(None, None, buckets=(FRAMES[1],))
+    return System(init, loss, lambda clip: (), step, window)
+
+
+def work(recipe: str, videos: int, folder: Path, use: int) -> None:
     """One process of a layout; the first one prints the seconds of both passes."""
     import jax
 
@@ -92,6 +139,7 @@ def work(recipe: str, videos: int, folder: Path) -> None:
         dataset = make_videos(videos)
         model = make_model(recipe, dataset)
         streams = make_streams(model.system, model.variables, model.config.test)
+        streams = streams[: use or None]
         share, seconds = own_share(), []
         for number in range(2):
             output = folder / str(number)
@@ -111,16 +159,36 @@ def work(recipe: str, videos: int, folder: Path) -> None:
             print(json.dumps(seconds), flush=True)
 
 
-def run_layout(processes: int, devices: int, args: argparse.Namespace) -> list[float]:
-    """Seconds of both passes; the files go to `args.folder`."""
+class Run(NamedTuple):
+    """One run of a layout."""
+
+    seconds: list[float]  # of both passes
+    files: list[bytes]  # the results of both
+
+
+def run_layout(
+    processes: int, devices: int, args: argparse.Namespace, *, use: int = 0
+) -> Run:
+    """Runs a layout; `use` devices of each process, 0 for all."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = run_processes(processes, devices, args, Path(folder), use)
+        files = [(Path(folder) / str(n) / RESULTS).read_bytes() for n in range(2)]
+    return Run(seconds, files)
+
+
+def run_processes(
+    processes: int, devices: int, args: argparse.Namespace, folder: Path, use: int
+) -> list[float]:
+    """Seconds of both passes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     count = f"--xla_force_host_platform_device_count={devices}"
-    own = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS} {count}"}
+    own = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}"}
     own["JAX_PLATFORMS"] = "cpu"
-    words = [sys.executable, "-m", "benchmarks.bench_evaluate", "--recipe", args.recipe]
-    words += ["--videos", str(args.videos), "--folder", str(args.folder)]
+    words = [sys.executable, "-m", "benchmarks.bench_evaluate"]
+    words += ["--recipe", args.recipe, "--videos", str(args.videos)]
+    words += ["--folder", str(folder), "--use", str(use)]
     started = []
     for index in range(processes):
         if processes > 1:
@@ -141,34 +209,39 @@ def run_layout(processes: int, devices: int, args: argparse.Namespace) -> list[f
 def main() -> None:
     """Prints one table, or works as one of its processes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="ifr_shapes")
-    parser.add_argument("--videos", type=int, default=32)
+    parser.add_argument("--recipe", default="")
+    parser.add_argument("--videos", type=int, default=64)
     parser.add_argument("--layouts", nargs="+", default=["1x1", "1x8", "2x1"])
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--use", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.folder is not None:
-        work(args.recipe, args.videos, args.folder)
+        work(args.recipe, args.videos, args.folder, args.use)
         return
     from vis_jax.evaluate.shares import balance, divide
 
     lengths = [video.length for video in make_videos(args.videos).videos]
     print_machine("cpu")
-    print(f"{args.recipe}: {args.videos} videos, {sum(lengths)} frames of 64 x 96")
+    print(
+        f"{args.recipe or 'convolutions'}: {args.videos} videos, {sum(lengths)} frames"
+        " of 64 x 96"
+    )
     print("processes  devices of each  first pass s  second pass s  videos/s", end="")
     print("  largest  equal")
-    expected = None
+    alone: dict[int, bytes] = {}  # what one device of as many writes
     for layout in args.layouts:
         processes, devices = map(int, layout.split("x"))
-        with tempfile.TemporaryDirectory() as folder:
-            args.folder = Path(folder)
-            first, second = run_layout(processes, devices, args)
-            found = [(args.folder / str(n) / RESULTS).read_bytes() for n in range(2)]
-        expected = expected or found[0]
+        run = run_layout(processes, devices, args)
+        if devices not in alone:
+            same = (processes, devices) == (1, 1)
+            reference = run if same else run_layout(1, devices, args, use=1)
+            alone[devices] = reference.files[0]
+        first, second = run.seconds
         print(
             f"{processes:9} {devices:16} {first:13.1f} {second:14.1f}"
             f" {args.videos / second:9.2f}"
             f" {balance(lengths, divide(lengths, processes)):8.3f}"
-            f"  {'yes' if set(found) == {expected} else 'NO'}",
+            f"  {'yes' if set(run.files) == {alone[devices]} else 'NO'}",
             flush=True,
         )
 
