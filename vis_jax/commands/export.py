@@ -113,6 +113,10 @@ def _check(values: flags.FlagValues) -> Path:
     output = Path(values.output)
     if output.exists():
         raise ValueError(f"--output: expected a new folder, got {output}, which exists")
+    if values.layout and values.format != "safetensors":
+        raise ValueError(
+            f"--layout: expected --format safetensors beside it, got {values.format}"
+        )
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
