@@ -1,6 +1,7 @@
 """What every system must do, whatever its method; see `vis_jax/systems/system.py`."""
 
 import functools
+import tempfile
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from vis_jax.commands.run_settings import RunSettings
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch, Clip, Predictions
 from vis_jax.systems.system import System, Window
+from vis_jax.training.checkpoint import load_variables
+from vis_jax.training.weights_file import write_weights
 
 
 class Checked(NamedTuple):
@@ -116,10 +119,22 @@ def check_system(
     system, batch = build(config), first_batch(config)
     assert functools.reduce(getattr, system.limit.split("."), config) > 0
     variables = _check_init(system, batch)
+    _check_file(variables)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
     clip, predictions = _check_step(system, variables, batch, boxes_inside)
     return Checked(system, variables, batch, clip, predictions, loss_and_gradient)
+
+
+def _check_file(variables: dict) -> None:
+    """A file of weights gives back every variable, bit by bit."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(folder, variables)
+        found, expected = flatten(load_variables(folder, variables)), flatten(variables)
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        assert value.dtype == expected[path].dtype, path
+        assert value.tobytes() == expected[path].tobytes(), path
 
 
 def _check_init(system: System, batch: Batch) -> dict:

@@ -1,0 +1,78 @@
+"""The format safetensors of `export`: weights, config and classes.
+
+`vis_jax.load`, --checkpoint and --config.init_from read the folder.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from vis_jax.commands.export_format import Written
+from vis_jax.export.agreement import EXACT, Tolerance
+
+if TYPE_CHECKING:
+    from vis_jax.commands.saved_model import SavedModel
+
+# By dtype. bfloat16 has 8 bits of mantissa; docs/export.md has what was measured.
+TOLERANCES = {"float32": EXACT, "bfloat16": Tolerance(scores=0.05, pixels=0.9)}
+
+USAGE = """```python
+import vis_jax
+
+model = vis_jax.load("path/to/this/folder")
+video = model.track("video.mp4")
+```
+
+`python -m vis_jax.main` takes the folder as `--workdir` of `predict` and `evaluate`, as
+`--checkpoint`, and as `--config.init_from` of a training."""
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the flags of this format."""
+    flags.DEFINE_enum(
+        "dtype",
+        "float32",
+        ["float32", "bfloat16"],
+        "of the parameters in --format safetensors: bfloat16 rounds them, and halves"
+        " the file",
+        flag_values=values,
+    )
+
+    flags.DEFINE_string(
+        "layout",
+        None,
+        "another library's names for --format safetensors, one of the kinds of convert,"
+        " such as mask_rcnn_torchvision (docs/export.md); default: our own",
+        flag_values=values,
+    )
+
+
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+    """Writes model.safetensors, config.json and categories.json.
+
+    With --layout it writes the weights under the names of that kind of file.
+    """
+    if values.layout:
+        from vis_jax.commands.export_layout import write_layout
+
+        return write_layout(model, folder, values.layout, values.dtype)
+    from vis_jax.commands.saved_model import write_description
+    from vis_jax.training.weights_file import write_weights
+
+    write_weights(folder, model.variables, values.dtype)
+    write_description(folder, model)
+
+    def reopen():
+        from vis_jax.commands.saved_model import read_model
+        from vis_jax.evaluate.infer import make_stream
+
+        found = read_model(folder, {})
+        return make_stream(found.system, found.variables, found.config.test)
+
+    return Written(
+        reopen=reopen,
+        tolerance=TOLERANCES[values.dtype],
+        usage=USAGE,
+        record={"dtype": values.dtype},
+    )
