@@ -10,8 +10,8 @@ import pytest
 from data_pipeline.schema import BATCH
 from tests.command_line import call, error_of
 from vis_jax.commands.dry_run import _count
-from vis_jax.structures import LossAux
-from vis_jax.systems.system import System, Window
+from vis_jax.structures import LossAux, Window
+from vis_jax.systems.system import System
 from vis_jax.training.dry_run import batch_shapes, estimate
 from vis_jax.training.run_config import RunSettings
 

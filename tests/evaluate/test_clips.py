@@ -5,7 +5,8 @@ import pytest
 
 from vis_jax.evaluate.clips import bucket, pieces_of, read_pieces
 from vis_jax.results.clock import Clock
-from vis_jax.systems.system import TestSettings, Window, window_of
+from vis_jax.structures import Window
+from vis_jax.systems.system import TestSettings, window_of
 
 
 def _images(count):

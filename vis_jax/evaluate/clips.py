@@ -10,8 +10,8 @@ import numpy as np
 from data_pipeline.read_video import fit_frame, pad_frames
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.results.clock import Clock
-from vis_jax.structures import Clip
-from vis_jax.systems.system import TestSettings, Window
+from vis_jax.structures import Clip, Window
+from vis_jax.systems.system import TestSettings
 
 _CANVAS_MULTIPLE = 32  # the coarsest stride of a backbone
 

@@ -19,8 +19,8 @@ from vis_jax.evaluate.masks import frame_masks, run_lengths
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.results.stream import Stream
-from vis_jax.structures import Predictions
-from vis_jax.systems.system import Render, System, TestSettings
+from vis_jax.structures import Predictions, Render
+from vis_jax.systems.system import System, TestSettings
 
 
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
