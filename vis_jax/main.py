@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "print every field of a config with its meaning, default and range",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
+    "export": "write a trained model for other programs",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
     "data prepare": "bring a folder in another layout into that of the reader",
     "data check": "name every defect of a folder in the YouTube-VIS format",

@@ -36,9 +36,11 @@ def load_model(system: "System", checkpoint: str) -> dict:
       ValueError: there is no checkpoint, or it is of another model.
     """
     from vis_jax.training.checkpoint import load_variables
+    from vis_jax.training.tree_check import check_same_tree
 
-    variables = load_variables(checkpoint)
-    check_variables(system, variables, f"checkpoint {checkpoint}")
+    shapes = shapes_of(system)
+    variables = load_variables(checkpoint, shapes)
+    check_same_tree(variables, shapes, name=f"checkpoint {checkpoint}")
     return variables
 
 

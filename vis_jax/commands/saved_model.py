@@ -132,8 +132,6 @@ def read_settings_of(
 def write_model(folder: str | os.PathLike, model: SavedModel) -> None:
     """Writes a model in the layout of a model hub, whole or not at all.
 
-    Where its data and its first weights were is left out of its config.
-
     Args:
       folder: that does not exist, on a local disk; made with its parents.
       model: what to write.
@@ -142,31 +140,40 @@ def write_model(folder: str | os.PathLike, model: SavedModel) -> None:
       ValueError: the folder exists.
       OSError: a file cannot be written, as on a full disk; names the file.
     """
-    from data_pipeline.datasets.dataset import Category
-    from vis_jax.training.run_config import write_config
     from vis_jax.training.weights_file import write_weights
 
     output = Path(folder)
     if output.exists():
         raise ValueError(f"{folder}: expected a new folder, got one that exists")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = epath.Path(output.with_name(f".{output.name}.partial-{os.getpid()}"))
+    try:
+        temporary.mkdir()
+        write_weights(temporary, model.variables)
+        write_description(temporary, model)
+        temporary.rename(output)
+    finally:
+        if temporary.exists():
+            temporary.rmtree()
+
+
+def write_description(folder: str | os.PathLike, model: SavedModel) -> None:
+    """Writes config.json and categories.json of a model into a folder.
+
+    Where its data and its first weights were is left out of its config.
+    """
+    from data_pipeline.datasets.dataset import Category
+    from vis_jax.training.run_config import write_config
+
     config = dataclasses.replace(
         model.config,
         init_from="",
         init_fresh=(),
         data=dataclasses.replace(model.config.data, root=""),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = epath.Path(output.with_name(f".{output.name}.partial-{os.getpid()}"))
-    try:
-        temporary.mkdir()
-        write_weights(temporary, model.variables)
-        categories = [Category(number, name) for number, name in model.categories]
-        parts.write_categories(temporary, categories)
-        write_config(config, os.fspath(temporary))
-        temporary.rename(output)
-    finally:
-        if temporary.exists():
-            temporary.rmtree()
+    categories = [Category(number, name) for number, name in model.categories]
+    parts.write_categories(folder, categories)
+    write_config(config, os.fspath(folder))
 
 
 def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath.Path:

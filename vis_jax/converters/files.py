@@ -6,13 +6,18 @@ Nothing in a file is run, and only regular files within bounds are opened.
 import json
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vis_jax.converters.safetensors_file import read_safetensors
+from vis_jax.converters.safetensors_file import (
+    Entry,
+    read_entries,
+    read_safetensors,
+)
 from vis_jax.converters.stand_ins import NumpyArray, TorchTensor
 from vis_jax.converters.torch_files import read_torch, view
 from vis_jax.converters.unpickle import BoundedFile, WeightsUnpickler
@@ -126,6 +131,21 @@ def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
     return Source(files, tensors, beside, config, outside, tuple(notes))
 
 
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[dict[str, Entry]]:
+    """The tensors that a .safetensors file has, none of which is read yet.
+
+    Raises:
+      ValueError: naming the file, if it is damaged or of another kind.
+    """
+    with _opened(path) as file:
+        try:
+            entries = read_entries(file)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        yield entries
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The fields of a JSON file.
 
@@ -226,19 +246,28 @@ def _read_file(path: Path, key: str) -> Source:
     }
     if path.suffix not in readers:
         raise ValueError(f"{path}: expected one of {sorted(readers)}, or a folder")
+    with _opened(path) as file:
+        try:
+            return _source(path, readers[path.suffix](file), key)
+        except Exception as error:  # a damaged pickle can raise anything
+            raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file that may be one of weights."""
     _check_regular(path, MOST_BYTES)
     with path.open("rb") as file:
         _check_start(path, file.read(64))
         file.seek(0)
-        try:
-            return _source(path, readers[path.suffix](file), key)
-        except Exception as error:  # a damaged pickle can raise anything
-            cause = f"{error!s:.300}" or type(error).__name__
-            if isinstance(error, KeyError):  # of an instruction that does not exist
-                cause = "damaged, or of another kind"
-            raise ValueError(
-                f"{path}: not a readable file of weights: {cause}"
-            ) from error
+        yield file
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    cause = f"{error!s:.300}" or type(error).__name__
+    if isinstance(error, KeyError):  # of an instruction that does not exist
+        cause = "damaged, or of another kind"
+    return ValueError(f"{path}: not a readable file of weights: {cause}")
 
 
 def _check_start(path: Path, start: bytes) -> None:

@@ -4,7 +4,8 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,32 @@ _LONGEST_HEADER = 100_000_000  # bytes; as in the format's own library
 _MOST_AXES = 32
 
 
+class Entry(NamedTuple):
+    """A tensor as the header describes it, and the bytes of its numbers."""
+
+    dtype: np.dtype | str
+    shape: tuple[int, ...]
+    data: np.ndarray  # uint8, in the file
+
+    def read(self) -> np.ndarray:
+        """Its numbers, which stay in the file until they are used.
+
+        bfloat16 is read at once, as float32.
+        """
+        return numbers(self.data, self.dtype).reshape(self.shape)
+
+
 def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    """Tensors by name; their numbers stay in the file until they are used.
+    """Tensors by name; see `Entry.read`.
+
+    Raises:
+      ValueError: an entry does not fit the file.
+    """
+    return {name: entry.read() for name, entry in read_entries(file).items()}
+
+
+def read_entries(file: BinaryIO) -> dict[str, Entry]:
+    """What the header says; no numbers are read.
 
     Raises:
       ValueError: an entry does not fit the file.
@@ -42,7 +67,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
         raise ValueError("header: expected entries by name")
     header.pop("__metadata__", None)
     data, spent = content[8 + length :], 0
-    tensors = {}
+    entries = {}
     for name, entry in header.items():
         dtype, shape, start, end = _entry(name, entry)
         if not 0 <= start <= end <= data.size:
@@ -54,8 +79,8 @@ def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
         spent += end - start
         if spent > data.size:
             raise ValueError(f"{name}: shares its numbers with another tensor")
-        tensors[name] = numbers(data[start:end], dtype).reshape(shape)
-    return tensors
+        entries[name] = Entry(dtype, shape, data[start:end])
+    return entries
 
 
 def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:
@@ -77,19 +102,23 @@ def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:
 
 
 def write_safetensors(
-    path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    metadata: Mapping[str, str] = MappingProxyType({"format": "vis_jax"}),
 ) -> None:
     """Writes tensors by name, sorted.
 
     Args:
       path: of the file; replaced if it exists.
-      tensors: of dtypes that the format has.
+      tensors: of dtypes that the format has, bfloat16 of `ml_dtypes` among them.
+      metadata: text by name; transformers reads a "format", "pt" for its own names.
 
     Raises:
       ValueError: a tensor has another dtype.
     """
-    names = {str(np.dtype(d)): name for name, d in _DTYPES.items() if name != "BF16"}
-    header: dict[str, Any] = {"__metadata__": {"format": "vis_jax"}}
+    names = {str(dtype): name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     arrays, offset = [], 0
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name]).reshape(np.shape(tensors[name]))
@@ -107,4 +136,6 @@ def write_safetensors(
     with open(path, "wb") as file:
         file.write(np.array(len(text), "<u8").tobytes() + text)
         for array in arrays:
-            file.write(array.data if array.size else b"")
+            # Its own dtypes are all that a buffer of NumPy can have.
+            plain = array.view(np.uint16) if str(array.dtype) == "bfloat16" else array
+            file.write(plain.data if plain.size else b"")

@@ -22,9 +22,10 @@ from vis_jax.training.damage import (
     quieten_orbax,
 )
 from vis_jax.training.distributed import all_agree, wait_for_all
+from vis_jax.training.model_folder import kind_of, read_record
 from vis_jax.training.state import TrainState
 from vis_jax.training.tree_check import MismatchError, check_same_tree
-from vis_jax.training.weights_file import has_weights, read_weights
+from vis_jax.training.weights_file import read_weights
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # folder beside it, of steps that could not be read
@@ -203,18 +204,26 @@ class Checkpoints:
             ) from error
 
 
-def load_variables(path: str | os.PathLike) -> dict[str, dict]:
+def load_variables(
+    path: str | os.PathLike, like: dict[str, dict] | None = None
+) -> dict[str, dict]:
     """The variables of a checkpoint, in host memory, without the optimiser's state.
 
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
-        the folder of one step, of `save_variables` or of `write_weights`.
+        the folder of one step, of `save_variables`, of `write_weights` or of `export`.
+      like: what the model holds; a file of weights is compared with it before its
+        numbers are read. None: not compared.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
+      MismatchError: a file of weights holds other variables than `like`.
     """
-    if has_weights(path):
-        return read_weights(path)
+    kind = kind_of(path)
+    if kind == "safetensors":
+        return read_weights(path, like)
+    if kind != "checkpoint":
+        raise CheckpointError(f"{path}: {_no_checkpoint(path, kind)}")
     quieten_orbax()
     folder = _find(_absolute(path))
     with (
@@ -226,6 +235,29 @@ def load_variables(path: str | os.PathLike) -> dict[str, dict]:
         item = ocp.args.StandardRestore(like)
         items = checkpointer.restore(folder, args=ocp.args.Composite(variables=item))
     return items.variables
+
+
+def step_of(path: str | os.PathLike) -> int | None:
+    """The step of the checkpoint that `load_variables` reads, if its folder says it.
+
+    Raises:
+      CheckpointError: there is no checkpoint.
+    """
+    if kind_of(path) != "checkpoint":
+        return None
+    name = _find(_absolute(path)).name
+    return int(name) if name.isdecimal() else None
+
+
+def _no_checkpoint(path: str | os.PathLike, kind: str) -> str:
+    """Why the variables of an export cannot be read."""
+    if kind == "published":
+        layout = read_record(path).get("layout")
+        return (
+            f"expected weights under the names of vis_jax, got those of {layout};"
+            f" `convert --kind {layout}` makes a checkpoint of it"
+        )
+    return f"expected weights, got a program of format {kind}, which only runs"
 
 
 def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:

@@ -1,0 +1,170 @@
+"""What `export` writes is the model of the run, or nothing is there."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import vis_jax
+from tests.command_line import call, error_of
+from tests.saved_runs import NAMES, write_run
+from vis_jax.commands import export_safetensors
+from vis_jax.params import flatten, unflatten
+from vis_jax.training.checkpoint import load_variables
+from vis_jax.training.initial import load_initial
+from vis_jax.training.tree_check import MismatchError
+
+SMALL = ("--height=64", "--width=96", "--check_frames=3")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "run"
+    write_run(folder, "mask_track_rcnn_shapes")
+    scores = folder / "evaluation" / "step_4" / "scores.json"
+    scores.parent.mkdir(parents=True)
+    scores.write_text(json.dumps({"AP": 0.25, "APm": None, "HOTA": 0.5}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The folder, and what the command printed."""
+    output = tmp_path_factory.mktemp("out") / "deeper" / "model"
+    words = ("--workdir", run, "--output", output, "--license", "cc-by-4.0", *SMALL)
+    outcome = call("export", *words)
+    assert outcome.code == 0, outcome.err
+    return output, outcome.out
+
+
+def write(saved, folder, dtype):
+    """The files of a model, without the check."""
+    folder.mkdir()
+    values = flags.FlagValues()
+    export_safetensors.define(values)
+    values(["vis_jax", f"--dtype={dtype}"])
+    export_safetensors.write(saved, folder, values)
+    return folder
+
+
+def same(one, other):
+    one, other = flatten(one), flatten(other)
+    assert one.keys() == other.keys()
+    for path, value in one.items():
+        assert value.dtype == other[path].dtype
+        np.testing.assert_array_equal(value, other[path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_everything_that_reads_a_model_reads_the_export(run, exported, tmp_path):
+    output, text = exported
+    expected = load_variables(run)
+    same(load_variables(output), expected)
+    zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), expected)
+    same(load_initial(str(output), zeros, fresh=()), expected)
+    model = vis_jax.load(output)
+    assert model.names == list(NAMES)
+    # The export of an export is the same files.
+    again = write(model._saved, tmp_path / "again", "float32")
+    for name in ("model.safetensors", "config.json", "categories.json"):
+        assert (again / name).read_bytes() == (output / name).read_bytes()
+    assert [path.name for path in output.parent.iterdir()] == ["model"]
+    assert re.search(r"^score difference +0$", text, re.M)
+    assert re.search(r"^equal mask pixels +1.000000$", text, re.M)
+    assert int(re.search(r"^check +3 frames, (\d+) tracks$", text, re.M)[1]) > 0
+
+
+def test_the_model_card_says_what_is_known(exported):
+    card = (exported[0] / "README.md").read_text()
+    assert card.startswith('---\nlibrary_name: vis_jax\nlicense: "cc-by-4.0"\n')
+    for row in (
+        "| system | mask\\_track\\_rcnn |",
+        "| data | moving\\_shapes |",
+        "| updates | 4 |",
+        "| evaluation | AP | HOTA |",
+        "| test | 25.0 | 50.0 |",
+        "Classes: shape 1, shape 2, shape 3",
+    ):
+        assert row in card
+    record = json.loads((exported[0] / "export.json").read_text())
+    assert record == {
+        "format": "safetensors",
+        "version": 1,
+        "system": "mask_track_rcnn",
+        "dtype": "float32",
+    }
+
+
+def test_bfloat16_halves_the_parameters_and_nothing_else(run, exported, tmp_path):
+    output = write(vis_jax.load(exported[0])._saved, tmp_path / "small", "bfloat16")
+    found, expected = flatten(load_variables(output)), flatten(load_variables(run))
+    assert found.keys() == expected.keys()
+    worst = 0.0
+    for path, value in found.items():
+        assert value.dtype == expected[path].dtype
+        np.testing.assert_allclose(value, expected[path], rtol=2**-8, err_msg=path)
+        worst = max(worst, np.abs(value - expected[path]).max())
+        if not path.startswith("params/"):
+            np.testing.assert_array_equal(value, expected[path])
+    assert worst > 0
+    size = sum(value.nbytes for value in expected.values())
+    assert (output / "model.safetensors").stat().st_size < 0.6 * size
+
+
+@pytest.mark.slow
+def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path):
+    words = ("--workdir", run, "--output", tmp_path / "out", "--dtype=bfloat16")
+    exact = ("--score_tolerance=0", "--pixel_tolerance=1")
+    message = error_of("export", *words, *exact, *SMALL)
+    expected = "expected a difference of scores up to 0 and at least 1 of the mask pix"
+    assert message.startswith(f"--format safetensors: {expected}")
+    assert message.endswith("nothing is written")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--output", "x"), "--workdir: expected a path, got none"),
+        (("--workdir", "RUN"), "--output: expected a path, got none"),
+        (("--workdir", "RUN", "--output", "RUN"), "which exists"),
+        (("--workdir", "RUN", "--output", "x", "--format", "zip"), "--format=zip"),
+        (("--workdir", "RUN", "--output", "x", "--license", "a\nb"), "on one line"),
+        (
+            ("--workdir", "RUN", "--output", "x", "--source", "absent.mp4"),
+            "absent.mp4: no such file or folder",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line(run, words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [str(run) if word == "RUN" else word for word in words]
+    assert expected in error_of("export", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_variables_are_refused_by_the_header(exported):
+    output = exported[0]
+    like = flatten(load_variables(output))
+    path = next(path for path in like if path.endswith("/kernel"))
+    like[path] = np.zeros((1, *like[path].shape), np.float32)
+    with pytest.raises(MismatchError, match=f"1 different: {path}"):
+        load_variables(output, unflatten(like))
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"format": "stablehlo"}, "a program of format stablehlo, which only runs"),
+        ({"format": "safetensors", "layout": "swin"}, "`convert --kind swin` makes"),
+        ({"format": "zip"}, "format: expected one of"),
+        ([], "expected fields"),
+    ],
+)
+def test_a_folder_without_our_weights_says_what_it_is(record, expected, tmp_path):
+    (tmp_path / "export.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=expected):
+        load_variables(tmp_path)

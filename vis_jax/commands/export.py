@@ -1,0 +1,203 @@
+"""Writes a trained model for other programs, with a model card.
+
+safetensors: the weights, which vis_jax reads again on any machine; with --layout under
+the names of another library. Every export ends by running itself on a clip beside the
+run's own model. Beyond the tolerance nothing is left behind.
+
+examples:
+  python -m vis_jax.main export --workdir runs/shapes --output exported \\
+      --format safetensors --license apache-2.0
+  python -m vis_jax.main export --workdir runs/shapes --output small \\
+      --format safetensors --dtype bfloat16 --source video.mp4
+"""
+
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from absl import flags
+
+from vis_jax.commands import parts
+from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.export_format import Format, Written
+from vis_jax.export.agreement import Agreement, Tolerance, compare
+
+if TYPE_CHECKING:
+    from vis_jax.commands.saved_model import SavedModel
+
+# The module of each format; see `export_format`.
+FORMATS = {"safetensors": "vis_jax.commands.export_safetensors"}
+
+CARD = "README.md"
+VERSION = 1  # of the record and of what the formats write
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Adds the flags of this command and of every format."""
+    define_config(values, arguments)
+    texts = {
+        "workdir": "folder of a training run; gives config, classes and checkpoint",
+        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
+        "output": "folder for the export; must not exist",
+        "license": "of the weights, for the model card, such as apache-2.0",
+        "source": "what it runs itself on: a video file or a folder of frames; default:"
+        " a clip of moving shapes",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_enum(
+        "format", "safetensors", [*FORMATS], "what is written", flag_values=values
+    )
+    sizes = {
+        "height": (96, "pixels of the frames of moving shapes"),
+        "width": (160, "pixels of the frames of moving shapes"),
+        "check_frames": (6, "frames that it runs itself on, at most"),
+    }
+    for name, (number, text) in sizes.items():
+        flags.DEFINE_integer(name, number, text, lower_bound=1, flag_values=values)
+    tolerances = {
+        "score_tolerance": "largest difference of a class probability that is accepted",
+        "pixel_tolerance": "least share of equal mask pixels that is accepted",
+    }
+    for name, text in tolerances.items():
+        text = f"{text}; default: that of the format (docs/export.md)"
+        flags.DEFINE_float(
+            name, None, text, lower_bound=0, upper_bound=1, flag_values=values
+        )
+    for name in FORMATS:
+        _format(name).define(values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Exports."""
+    output = _check(values)
+    from vis_jax.commands.saved_model import make_model
+    from vis_jax.predict.staging import publish, staging
+
+    config = read_config(values)
+    categories = parts.read_categories(values.workdir)
+    parts.keep_user_compilations()
+    model = make_model(config, categories, values.checkpoint or values.workdir)
+    frames = list(check_frames(values))
+    with staging(output) as folder:
+        written = _format(values.format).write(model, folder, values)
+        _describe(model, folder, written, values)
+        agreement = _check_itself(model, written, frames)
+        tolerance = _tolerance(values, written.tolerance)
+        if not agreement.within(tolerance):
+            raise ValueError(
+                f"--format {values.format}: expected a difference of scores up to"
+                f" {tolerance.scores:g} and at least {tolerance.pixels:g} of the mask"
+                f" pixels equal, got {agreement.scores:g} and {agreement.pixels:.6f};"
+                " nothing is written"
+            )
+        files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
+        publish(folder, output, [])
+    _report(output, files, written, agreement)
+
+
+def _format(name: str) -> Format:
+    return cast(Format, importlib.import_module(FORMATS[name]))
+
+
+def _check(values: flags.FlagValues) -> Path:
+    """The output; raises ValueError unless all that is needed is given."""
+    for name in ("workdir", "output"):
+        if not getattr(values, name):
+            raise ValueError(f"--{name}: expected a path, got none")
+    output = Path(values.output)
+    if output.exists():
+        raise ValueError(f"--output: expected a new folder, got {output}, which exists")
+    licence = values.license or ""
+    if "\n" in licence or len(licence) > 99:
+        raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
+    return output
+
+
+def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
+    """The frames that an export runs itself on: uint8 [H, W, 3].
+
+    Raises:
+      ValueError: --source cannot be read.
+    """
+    if values.source:
+        from vis_jax.predict.sources import open_source
+
+        yield from islice(open_source(values.source), values.check_frames)
+        return
+    from data_pipeline.datasets.moving_shapes import MovingShapes
+
+    count = values.check_frames
+    size = dict(height=values.height, width=values.width)
+    shapes = MovingShapes("test", num_videos=1, length=count, **size)
+    yield from shapes.read_frames(0, np.arange(count))
+
+
+def _describe(
+    model: "SavedModel", folder: Path, written: Written, values: flags.FlagValues
+) -> None:
+    """Writes the record and the model card."""
+    from vis_jax.commands.export_facts import facts_of
+    from vis_jax.export.card import card_of
+    from vis_jax.metrics.disk import naming
+    from vis_jax.training.model_folder import RECORD
+
+    record = {
+        "format": values.format,
+        "version": VERSION,
+        "system": model.config.system,
+        **written.record,
+    }
+    with naming(folder / RECORD):
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    facts = facts_of(model, values.workdir, values.checkpoint or values.workdir)
+    card = card_of(facts, licence=values.license or "unknown", usage=written.usage)
+    with naming(folder / CARD):
+        (folder / CARD).write_text(card)
+
+
+def _check_itself(
+    model: "SavedModel", written: Written, frames: list[np.ndarray]
+) -> Agreement:
+    """What the export says of a clip beside what its model says."""
+    from vis_jax.evaluate.infer import make_stream
+
+    expected = list(
+        make_stream(model.system, model.variables, model.config.test)(frames)
+    )
+    return compare(written.reopen()(frames), expected)
+
+
+def _tolerance(values: flags.FlagValues, default: Tolerance) -> Tolerance:
+    scores, pixels = values.score_tolerance, values.pixel_tolerance
+    return Tolerance(
+        default.scores if scores is None else scores,
+        default.pixels if pixels is None else pixels,
+    )
+
+
+def _report(
+    output: Path, files: dict[str, int], written: Written, found: Agreement
+) -> None:
+    """Prints what was written, and how far it is from the model."""
+    for name, size in files.items():
+        print(f"{name:<22}{_bytes(size)}")
+    for line in written.lines:
+        print(f"{'note':<22}{line}")
+    print(f"{'check':<22}{found.frames} frames, {found.tracks} tracks")
+    if not found.tracks:
+        print(f"{'note':<22}no object was found, so nothing was compared; see --source")
+    print(f"{'score difference':<22}{found.scores:g}")
+    print(f"{'equal mask pixels':<22}{found.pixels:.6f}")
+    print(f"{'export':<22}{output}")
+
+
+def _bytes(size: int) -> str:
+    """A size in bytes with three digits."""
+    power = min(int(math.log(size, 1000)), 3) if size else 0
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
