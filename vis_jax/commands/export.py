@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
 
 # The module of each format; see `export_format`.
-FORMATS = {"safetensors": "vis_jax.commands.export_safetensors"}
+FORMATS = {
+    "safetensors": "vis_jax.commands.export_safetensors",
+    "stablehlo": "vis_jax.commands.export_stablehlo",
+}
 
 CARD = "README.md"
 VERSION = 1  # of the record and of what the formats write
@@ -165,11 +168,16 @@ def _check_itself(
     model: "SavedModel", written: Written, frames: list[np.ndarray]
 ) -> Agreement:
     """What the export says of a clip beside what its model says."""
-    from vis_jax.evaluate.infer import make_stream
+    from vis_jax.evaluate.infer import make_program, make_stream
+    from vis_jax.evaluate.stream import run_program
 
-    expected = list(
-        make_stream(model.system, model.variables, model.config.test)(frames)
-    )
+    test = model.config.test
+    if written.canvases:
+        program = make_program(model.system, model.variables)
+        stream = run_program(program._replace(canvases=written.canvases), test)
+    else:
+        stream = make_stream(model.system, model.variables, test)
+    expected = list(stream(frames))
     return compare(written.reopen()(frames), expected)
 
 
