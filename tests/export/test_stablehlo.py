@@ -1,11 +1,16 @@
 """Every system becomes programs, which are what their manifest says."""
 
+import hashlib
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from tests.recipes import recipe
 from vis_jax.commands import parts
+from vis_jax.export import programs
 from vis_jax.export.manifest import (
     ClipShape,
     read_manifest,
@@ -50,11 +55,11 @@ def test_systems_become_programs_for_clips(name, tmp_path):
     run = recipe(name, "debug", {"test.mode": "clip", "test.clip_length": 2})
     shape = ClipShape(2, *SIZE)
     system, forms, manifest = _written(tmp_path, run, shape)
-    programs = read_programs(tmp_path, manifest, forms)
-    assert set(programs[shape].step.platforms) == {"cpu", "cuda", "tpu"}
+    found = read_programs(tmp_path, manifest, forms)
+    assert set(found[shape].step.platforms) == {"cpu", "cuda", "tpu"}
     assert manifest.window_of() == system.window
     assert manifest.render_of() == system.render
-    state = programs[shape].start.out_avals
+    state = found[shape].start.out_avals
     assert len(state) == len(manifest.shapes()[shape].state)
 
 
@@ -113,3 +118,23 @@ def test_what_is_no_shape_is_no_file(name):
 @pytest.mark.parametrize("name", ["2x64x96", "anyx384x640"])
 def test_a_shape_is_named_as_it_is_read(name):
     assert str(shape_of(name)) == name
+
+
+@pytest.mark.parametrize("change", ["call", "platform", "bytes"])
+def test_a_program_that_is_no_pure_stablehlo_is_refused(change, tmp_path):
+    def run(x):
+        return jnp.linalg.eigh(x)[0] if change == "call" else x + 1
+
+    platforms = ("tpu",) if change == "platform" else ("cpu",)
+    made = export.export(jax.jit(run), platforms=platforms)
+    content = b"no program"
+    if change != "bytes":
+        content = bytes(made(jnp.eye(2)).serialize())
+    path = tmp_path / "step_1x32x32.jax_export"
+    path.write_bytes(content)
+    expected = {
+        "call": "got custom calls of lapack_ssyevd_ffi",
+        "platform": "expected a program for cpu, got one for tpu",
+    }
+    with pytest.raises(ValueError, match=expected.get(change, "not a program that")):
+        programs.read_program(path, hashlib.sha256(content).hexdigest())

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "safetensors": "vis_jax.commands.export_safetensors",
     "stablehlo": "vis_jax.commands.export_stablehlo",
+    "onnx": "vis_jax.commands.export_onnx",
 }
 
 CARD = "README.md"

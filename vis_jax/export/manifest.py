@@ -155,14 +155,15 @@ def shape_of(name: str) -> ClipShape:
     return ClipShape(frames, *sides)
 
 
-def file_name(kind: str, shape: ClipShape) -> str:
+def file_name(kind: str, shape: ClipShape, suffix: str = ".jax_export") -> str:
     """The file of a program.
 
     Args:
       kind: START or STEP.
       shape: of the clips that it takes.
+      suffix: of the format.
     """
-    return f"{kind}_{shape}.jax_export"
+    return f"{kind}_{shape}{suffix}"
 
 
 def forms_of(arrays: Mapping[str, Any]) -> dict[str, ArrayForm]:

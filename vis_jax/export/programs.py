@@ -1,12 +1,13 @@
 """Reads exported programs and checks them; runs with JAX, without Flax or a config.
 
 What a folder says of itself is compared with what its programs say, and nothing is run
-before all of it agrees. A program can do what operations of JAX can do, and no more:
-it reaches neither files nor the host's Python.
+before all of it agrees. A program consists of operations of StableHLO, so it reaches
+neither files nor the host's Python; it can still take memory and time.
 """
 
 import hashlib
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from vis_jax.export.manifest import (
 from vis_jax.structures import Clip, Predictions
 
 _MOST_BYTES = 256 << 20  # of a program, whose variables are in another file
+# Says which numbers of frames a program takes; JAX replaces it.
+_HARMLESS_CALLS = {"shape_assertion"}
 _OPTIONAL = {"mask_boxes", "lost"}  # fields of predictions that may be missing
 
 Forms = Mapping[str, ArrayForm]
@@ -119,7 +122,7 @@ def read_programs(
     found = {}
     for shape, form in manifest.shapes().items():
         paths = [folder / file_name(kind, shape) for kind in (START, STEP)]
-        start, step = map(_read, paths, (form.start, form.step))
+        start, step = map(read_program, paths, (form.start, form.step))
         _check_start(paths[0], start, form)
         _check_step(paths[1], step, form, shape, variables)
         _check_predictions(paths[1], form.predictions, len(manifest.categories))
@@ -127,8 +130,17 @@ def read_programs(
     return found
 
 
-def _read(path: Path, digest: str) -> export.Exported:
-    """A program, whose bytes are known to be the ones that were written."""
+def read_program(path: Path, digest: str) -> export.Exported:
+    """Reads a program whose bytes are the ones that were written.
+
+    Args:
+      path: of its file.
+      digest: SHA-256 of its bytes, in hexadecimal digits.
+
+    Raises:
+      ValueError: it is missing or damaged, has side effects, calls what is no operation
+        of StableHLO, or was not made for this kind of device.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: expected a program, got no such file")
     if path.stat().st_size > _MOST_BYTES:
@@ -147,6 +159,12 @@ def _read(path: Path, digest: str) -> export.Exported:
         ) from error
     if found.disabled_safety_checks or found.ordered_effects or found.unordered_effects:
         raise ValueError(f"{path}: expected a pure program, got one with side effects")
+    calls = _custom_calls(found)
+    if calls:
+        raise ValueError(
+            f"{path}: expected operations of StableHLO alone, got custom calls of"
+            f" {', '.join(sorted(calls))}"
+        )
     device = "cuda" if jax.default_backend() == "gpu" else jax.default_backend()
     if device not in found.platforms:
         raise ValueError(
@@ -154,6 +172,20 @@ def _read(path: Path, digest: str) -> export.Exported:
             f" {', '.join(found.platforms)}"
         )
     return found
+
+
+def _custom_calls(program: export.Exported) -> set[str]:
+    """What a program calls of the process it runs in, by name.
+
+    Such a call may read any memory: Python callbacks take addresses as numbers.
+    """
+    # Bytecode of MLIR has the names of its operations as plain text.
+    if b"custom_call" not in program.mlir_module_serialized:
+        return set()
+    text = program.mlir_module()
+    found = re.findall(r"stablehlo\.custom_call @([\w.$]+)\(", text)
+    unnamed = text.count("stablehlo.custom_call") - len(found)
+    return {*found} - _HARMLESS_CALLS | ({"unknown names"} if unnamed else set())
 
 
 def _check_start(path: Path, start: export.Exported, form: ProgramForm) -> None:

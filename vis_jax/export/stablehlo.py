@@ -7,6 +7,7 @@ explicit. Variables are arguments: they lie beside the programs once for all siz
 the compiler does not have to fold tens of millions of constants.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,23 +84,41 @@ def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
       clip: as shapes.
     """
     state = jax.eval_shape(system.start, clip)
-    paths, tree = jax.tree_util.tree_flatten_with_path(state)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in paths]
+    named, tree = _by_name(state), jax.tree.structure(state)
 
     def call(variables: dict, state: dict, clip: dict) -> tuple[dict, dict]:
         wide = {name: _wide(value) for name, value in variables.items()}
-        before = jax.tree.unflatten(tree, [state[name] for name in names])
+        before = jax.tree.unflatten(tree, [state[name] for name in named])
         after, found = system.step(unflatten(wide), before, Clip(**clip))
         leaves = jax.tree.leaves(after)
-        return dict(zip(names, leaves, strict=True)), predictions_by_name(found)
+        return dict(zip(named, leaves, strict=True)), predictions_by_name(found)
 
     flat = cast(dict[str, Any], flatten(variables))
     return Step(
         call,
         {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in flat.items()},
-        {n: leaf for n, (_, leaf) in zip(names, paths, strict=True)},
+        named,
         clip._asdict(),
     )
+
+
+def first_state(system: System, clip: Clip) -> dict[str, jax.Array]:
+    """The state before the first clip, by name.
+
+    Args:
+      system: whose state it is.
+      clip: as shapes.
+    """
+    zeros = Clip(*(jnp.zeros(x.shape, x.dtype) for x in clip))
+    return {
+        name: jnp.asarray(leaf) for name, leaf in _by_name(system.start(zeros)).items()
+    }
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree in order, by their paths."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in paths}
 
 
 def predictions_by_name(found: Predictions) -> dict[str, jax.Array]:
@@ -131,11 +150,7 @@ def export_programs(
     try:
         step = named_step(system, variables, clip)
 
-        def start() -> dict[str, jax.Array]:
-            zeros = Clip(*(jnp.zeros(x.shape, x.dtype) for x in clip))
-            leaves = jax.tree.leaves(system.start(zeros))
-            return dict(zip(step.state, map(jnp.asarray, leaves), strict=True))
-
+        start = functools.partial(first_state, system, clip)
         exported = export.export(jax.jit(step.call), platforms=PLATFORMS)
         return Programs(
             export.export(jax.jit(start), platforms=PLATFORMS)(),
