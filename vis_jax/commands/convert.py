@@ -130,7 +130,7 @@ def _check_unseen(
     from vis_jax.converters.sizes import check_config, check_window, unseen
     from vis_jax.converters.style import check_style
 
-    fields = _fields(config)
+    fields = fields_of_model(config)
     style = check_style(source, values.kind, fields, values.style)
     check_window(source.tensors, fields, resize=values.resize_windows)
     if values.kind not in ("mask2former", "huggingface"):
@@ -144,7 +144,7 @@ def _check_unseen(
     return (*style, *check_config(source.config, fields, decoder=decoder))
 
 
-def _fields(config: "RunSettings") -> dict[str, Any]:
+def fields_of_model(config: "RunSettings") -> dict[str, Any]:
     """The fields of the model by path, with the sizes that a None stands for."""
     from vis_jax.backbones import swin
     from vis_jax.settings import to_dict

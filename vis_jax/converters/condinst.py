@@ -10,7 +10,7 @@ import numpy as np
 
 from vis_jax.converters.resnet import CONSTANTS, resnet_rules
 from vis_jax.converters.resnet import TORCHVISION as RESNET
-from vis_jax.converters.rules import Rename, Rule, Shape
+from vis_jax.converters.rules import Rename, Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -64,8 +64,16 @@ _BRANCH = {
 
 
 def _single(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """A scalar as a vector of one number."""
     return tensor.reshape(shape) if tensor.size == 1 else tensor
+
+
+def _single_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array.reshape(())
+
+
+# A scalar as a vector of one number.
+_SCALAR = Transform(_single, _single_back)
 
 
 def _branch_rules(source: str, target: str) -> list[Rule]:
@@ -107,7 +115,7 @@ RULES = [
     *[
         Rule(
             rf"bbox_head\.scales\.{place}\.scale",
-            ((f"params/{_HEAD}/scale{place + 3}", _single),),
+            ((f"params/{_HEAD}/scale{place + 3}", _SCALAR),),
         )
         for place in range(5)
     ],

@@ -17,7 +17,7 @@ from vis_jax.converters.mask_rcnn import (
     without_background,
 )
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import Rename, Rule, Transform
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -54,7 +54,7 @@ NAMES = [
 ]
 
 
-def _split(source: str, target: str, transform: Callable) -> list[Rule]:
+def _split(source: str, target: str, transform: Transform) -> list[Rule]:
     """Rules for a layer whose kernel has a transform of its own."""
     return [
         Rule(rf"{source}\.weight", ((f"params/{target}/kernel", transform),)),
@@ -97,7 +97,7 @@ def _heads(prefix: str, logits: Callable, masks: Callable) -> list[Rule]:
     ]
 
 
-def _without_first(transform: Callable) -> Callable:
+def _without_first(transform: Transform) -> Transform:
     return without_background(1, transform)
 
 

@@ -7,7 +7,7 @@ Both spellings of the Swin backbone: as in files, and as transformers 5 has it i
 from vis_jax.converters.rules import Rename, Rule
 
 _PIXEL = r"model\.pixel_level_module\."
-_SWIN = rf"{_PIXEL}encoder\.(?:swin\.|model\.)?"
+_SWIN = rf"{_PIXEL}encoder\.(?:|swin\.|model\.)"  # files have the first, nothing
 _BLOCK = rf"{_SWIN}encoder\.layers\.(\d)\.blocks\.(\d+)\."
 _OUR_BLOCK = r"backbone.layers.\1.blocks.\2."
 _ENCODER = rf"{_PIXEL}decoder\.encoder\.layers\.(\d+)\."

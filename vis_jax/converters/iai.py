@@ -7,11 +7,12 @@ know earlier frames.
 import numpy as np
 
 from vis_jax.converters import condinst
-from vis_jax.converters.rules import Rule, Shape
+from vis_jax.converters.rules import Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
-NAMES = condinst.NAMES
+# The outputs are written without the prefix that those of a CondInst for COCO have.
+NAMES = [rename._replace(alias="fcos_" in rename.source) for rename in condinst.NAMES]
 
 # What a CondInst alone does not have.
 ASSOCIATION = r"params/(hab/.*|detector/head/id_(tower|logits)/.*)"
@@ -53,22 +54,59 @@ def _squeezed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return same(tensor.squeeze(), shape)
 
 
-_TABLES = {
-    rf"{_LAYER}\.activation\.GCT\.(alpha|beta|gamma)": rf"{_BLOCK}/ffn/gate/\1",
-    rf"{_LAYER}\.short_term_attn\.V_bias": f"{_BLOCK}/local_attention/value_bias",
-    rf"{_LAYER}\.short_term_attn\.relative_emb\.weight": (
-        f"{_BLOCK}/local_attention/relative_kernel"
+def _channels_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[C] to [1, C, 1, 1]."""
+    del outputs
+    return array.reshape(1, -1, 1, 1)
+
+
+def _value_bias_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[heads, C, places] to [1, heads, C, places, 1]."""
+    del outputs
+    return array[None, ..., None]
+
+
+def _relative_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[heads, places, C] to [heads * places, C, 1, 1]."""
+    del outputs
+    return array.reshape(-1, array.shape[-1], 1, 1)
+
+
+def _relative_bias_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[heads, places] to [heads * places]."""
+    del outputs
+    return array.reshape(-1)
+
+
+_NEAR, _OUR_NEAR = rf"{_LAYER}\.short_term_attn", f"{_BLOCK}/local_attention"
+
+_TABLES = [
+    (
+        rf"{_LAYER}\.activation\.GCT\.(alpha|beta|gamma)",
+        rf"{_BLOCK}/ffn/gate/\1",
+        _channels_back,
     ),
-    rf"{_LAYER}\.short_term_attn\.relative_emb\.bias": (
-        f"{_BLOCK}/local_attention/relative_bias"
+    (rf"{_NEAR}\.V_bias", f"{_OUR_NEAR}/value_bias", _value_bias_back),
+    (
+        rf"{_NEAR}\.relative_emb\.weight",
+        f"{_OUR_NEAR}/relative_kernel",
+        _relative_kernel_back,
     ),
-}
+    (
+        rf"{_NEAR}\.relative_emb\.bias",
+        f"{_OUR_NEAR}/relative_bias",
+        _relative_bias_back,
+    ),
+]
 
 RULES = [
     *condinst.RULES,
     *[rule for old, new in _LINEAR.items() for rule in linear_rule(old, new)],
     *[rule for old, new in _NORMS.items() for rule in norm_rule(old, new)],
-    *[Rule(old, ((f"params/{new}", _squeezed),)) for old, new in _TABLES.items()],
+    *[
+        Rule(old, ((f"params/{new}", Transform(_squeezed, back)),))
+        for old, new, back in _TABLES
+    ],
     Rule(
         rf"{_LAYER}\.activation\.conv\.weight",
         ((f"params/{_BLOCK}/ffn/conv/kernel", kernel),),

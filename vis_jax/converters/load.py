@@ -48,6 +48,9 @@ _FIXED_MEAN = "constants/backbone/stem/conv1/norm/mean"
 # Where it keeps these up to date.
 _RUNNING_MEAN = "batch_stats/backbone/stem/conv1/norm/mean"
 
+# Kinds whose decoder depends on the model.
+WHOLE = ("mask2former", "huggingface")
+
 _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 
 KINDS = {
@@ -157,30 +160,12 @@ def convert_tensors(
     warm_start: bool = False,
 ) -> tuple[dict, ConvertReport]:
     """As `convert_file`, for tensors by name."""
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {sorted(KINDS)}, got {kind!r}")
-    flat = _flatten(variables)
+    flat = flat_of(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-    renames, rules, new = KINDS[kind]
-    whole, frames = kind in ("mask2former", "huggingface"), _has_frame_decoder(shapes)
-    if warm_start and not (whole and frames):
-        raise ValueError(
-            "warm_start: expected the weights of a whole Mask2Former and a model with"
-            f" IFR's decoder, got kind {kind!r} and {'this' if frames else 'another'}"
-            " decoder"
-        )
-    if whole:
-        decoder, fresh = _query_decoder(shapes, warm_start)
-        rules, new = [*rules, *decoder], (*new, *fresh)
-    notes: tuple[str, ...] = ()
-    if kind == "htc":
-        rules, notes = htc.rules_for(rules, shapes), htc.notes_on(tensors)
+    renames, rules, new = table_of(kind, shapes, warm_start=warm_start)
+    notes = htc.notes_on(tensors) if kind == "htc" else ()
     if kind == "mask_track_rcnn":
         new = (*new, *mask_track_rcnn.check_names(tensors))
-    if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
-        rules = resnet.trained_affine(rules)
-    if _RUNNING_MEAN in shapes:
-        rules = resnet.running_statistics(rules)
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(
@@ -195,11 +180,46 @@ def convert_tensors(
     return _like(variables, flat), report
 
 
+def table_of(
+    kind: str, shapes: Mapping[str, tuple], *, warm_start: bool = False
+) -> Kind:
+    """The table of a kind for one model.
+
+    Args:
+      kind: a key of KINDS.
+      shapes: of the model's variables, by path.
+      warm_start: see `convert_file`.
+
+    Raises:
+      ValueError: there is no such kind, or the model has no such decoder.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {sorted(KINDS)}, got {kind!r}")
+    renames, rules, new = KINDS[kind]
+    whole, frames = kind in WHOLE, has_frame_decoder(shapes)
+    if warm_start and not (whole and frames):
+        raise ValueError(
+            "warm_start: expected the weights of a whole Mask2Former and a model with"
+            f" IFR's decoder, got kind {kind!r} and {'this' if frames else 'another'}"
+            " decoder"
+        )
+    if whole:
+        decoder, fresh = _query_decoder(shapes, warm_start)
+        rules, new = [*rules, *decoder], (*new, *fresh)
+    if kind == "htc":
+        rules = htc.rules_for(rules, shapes)
+    if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
+        rules = resnet.trained_affine(rules)
+    if _RUNNING_MEAN in shapes:
+        rules = resnet.running_statistics(rules)
+    return Kind(renames, rules, new)
+
+
 def _query_decoder(
     shapes: Mapping[str, tuple], warm_start: bool
 ) -> tuple[Sequence[Rule], tuple[str, ...]]:
     """Rules and new paths for the decoder that the targets have."""
-    if not _has_frame_decoder(shapes):
+    if not has_frame_decoder(shapes):
         return mask2former.CLIP_DECODER, ()
     if not warm_start:
         return mask2former.FRAME_DECODER, (mask2former.FRAME_DECODER_NEW,)
@@ -213,7 +233,7 @@ def _better_kind(tensors: Mapping[str, np.ndarray], kind: str) -> str:
     """A hint at the kind that knows most names of a file; empty if it is this one."""
     counts = {}
     for name, (renames, rules, _) in KINDS.items():
-        whole = name in ("mask2former", "huggingface")
+        whole = name in WHOLE
         decoder = mask2former.CLIP_DECODER if whole else ()
         counts[name] = known(tensors, renames, [*rules, *decoder])
     best = max(counts, key=lambda name: counts[name])
@@ -225,7 +245,8 @@ def _better_kind(tensors: Mapping[str, np.ndarray], kind: str) -> str:
     )
 
 
-def _has_frame_decoder(shapes: Mapping[str, tuple]) -> bool:
+def has_frame_decoder(shapes: Mapping[str, tuple]) -> bool:
+    """Whether a model, by the shapes of its variables, has IFR's decoder."""
     return any(path.startswith("params/decoder/frame_0/") for path in shapes)
 
 
@@ -233,11 +254,12 @@ def _original(report: Mapping[str, object], origins: Mapping[str, tuple]) -> dic
     return {old: value for name, value in report.items() for old in origins[name]}
 
 
-def _flatten(tree: Mapping) -> dict:
+def flat_of(tree: Mapping) -> dict:
+    """Leaves by path, collection first."""
     flat: dict = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= {f"{name}/{rest}": leaf for rest, leaf in _flatten(value).items()}
+            flat |= {f"{name}/{rest}": leaf for rest, leaf in flat_of(value).items()}
         else:
             flat[name] = value
     return flat

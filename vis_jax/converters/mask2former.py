@@ -5,7 +5,7 @@ Image and video models have the same names. `CLIP_DECODER` fills our Mask2Former
 """
 
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import Rename, Rule, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule, swin_rules
 from vis_jax.converters.transforms import first_rows, kernel, rows, same
 
@@ -19,10 +19,12 @@ OLD_NAMES = [
     Rename(
         r"sem_seg_head\.((?:input_proj|transformer|adapter_1|layer_1|mask_features)\..*)",
         r"sem_seg_head.pixel_decoder.\1",
+        alias=True,
     ),
     Rename(
         r"sem_seg_head\.predictor\.static_query\.weight",
         r"sem_seg_head.predictor.query_feat.weight",
+        alias=True,
     ),
 ]
 
@@ -69,14 +71,14 @@ HEADS = [
 def attention_rules(source: str, *targets: str) -> list[Rule]:
     """PyTorch's attention, whose query, key and value are fused, to each target."""
 
-    def fused(leaf: str, transform) -> tuple:
+    def fused(leaf: str, transform: Transform) -> tuple:
         return tuple(
             (f"params/{target}/{name}/{leaf}", rows(part, 3, transform))
             for target in targets
             for part, name in enumerate(("query", "key", "value"))
         )
 
-    def out(leaf: str, transform) -> tuple:
+    def out(leaf: str, transform: Transform) -> tuple:
         return tuple((f"params/{target}/out/{leaf}", transform) for target in targets)
 
     return [

@@ -15,13 +15,12 @@ import numpy as np
 
 from vis_jax.converters.resnet import TORCHVISION as RESNET
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule, Shape
+from vis_jax.converters.rules import Rename, Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
 
-def roi_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """[out, C * h * w] to [h, w, C, out]: a linear layer on the features of a roi."""
+def _roi_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     if len(shape) != 4 or tensor.shape != (shape[3], math.prod(shape[:3])):
         return tensor
     height, width, channels, features = shape
@@ -29,31 +28,57 @@ def roi_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return split.transpose(2, 3, 1, 0)
 
 
-def transposed_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """[in, out, h, w] of a transposed convolution to [in, h, w, out]."""
+def _roi_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array.transpose(3, 2, 0, 1).reshape(array.shape[3], -1)
+
+
+# [out, C * h * w] to [h, w, C, out]: a linear layer on the features of a roi.
+roi_kernel = Transform(_roi_kernel, _roi_kernel_back)
+
+
+def _transposed_kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     del shape
     return tensor.transpose(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
 
-def background_last(transform: Callable) -> Callable:
+def _transposed_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array.transpose(0, 3, 1, 2)
+
+
+# [in, out, h, w] of a transposed convolution to [in, h, w, out].
+transposed_kernel = Transform(_transposed_kernel, _transposed_kernel_back)
+
+
+def background_last(transform: Transform) -> Transform:
     """The transform after the first row has become the last."""
 
-    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         return transform(np.roll(tensor, -1, axis=0), shape)
 
-    return take
+    def give(array: np.ndarray, outputs: int, /) -> np.ndarray:
+        return np.roll(transform.back(array, outputs), 1, axis=0)
+
+    return transform._replace(forward=take, back=give)
 
 
-def without_background(rows: int, transform: Callable) -> Callable:
-    """The transform after dropping the first rows."""
+def without_background(rows: int, transform: Transform) -> Transform:
+    """The transform after dropping the first rows; back, they are zeros."""
 
-    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         return transform(tensor[rows:], shape)
 
-    return take
+    def give(array: np.ndarray, outputs: int, /) -> np.ndarray:
+        found = transform.back(array, outputs)
+        return np.concatenate(
+            [np.zeros_like(found, shape=(rows, *found.shape[1:])), found]
+        )
+
+    return transform._replace(forward=take, back=give)
 
 
-def whole(transform: Callable) -> Callable:
+def whole(transform: Transform) -> Transform:
     """The transform itself."""
     return transform
 

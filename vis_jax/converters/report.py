@@ -26,11 +26,9 @@ def format_report(report: ConvertReport) -> str:
         more = ", .." if len(kinds) > _SHOWN else ""
         listing = ", ".join(kinds[:_SHOWN]) + more
         lines.append(f"dropped       {len(names)}: {reason}{_INDENT}{listing}")
-    modules = ("/".join(path.split("/")[1:4]) for path in report.new)
-    kinds = [f"{kind} {count}" for kind, count in _kinds(modules).items()]
     lines.append(
         f"new           {len(report.new)} arrays keep their initial values"
-        + "".join(_INDENT + kind for kind in kinds)
+        + "".join(_INDENT + kind for kind in modules_of(report.new))
     )
     lines += [f"note          {note}" for note in report.notes]
     return "\n".join(lines)
@@ -58,6 +56,12 @@ def record_of(report: ConvertReport, files: Sequence[Path], kind: str) -> str:
         "new": report.new,
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def modules_of(paths: Iterable[str]) -> list[str]:
+    """The modules that arrays lie in, and how many there are of each."""
+    modules = ("/".join(path.split("/")[1:4]) for path in paths)
+    return [f"{kind} {count}" for kind, count in _kinds(modules).items()]
 
 
 def _kinds(names: Iterable[str]) -> Counter[str]:

@@ -155,20 +155,27 @@ _CAFFE_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 
 # Caffe2's names (conv1_w, res_conv1_bn_s, res2_0_branch2a_bn_s) to the same.
 CAFFE2 = [
-    Rename("conv1_w", "backbone.stem.conv1.weight"),
-    Rename("conv1_b", "backbone.stem.conv1.bias"),
+    Rename("conv1_w", "backbone.stem.conv1.weight", alias=True),
+    Rename("conv1_b", "backbone.stem.conv1.bias", alias=True),
     *[
-        Rename(f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}")
+        Rename(
+            f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}", alias=True
+        )
         for old, new in _CAFFE_NORMS.items()
     ],
     *[
-        Rename(rf"res(\d)_(\d+)_branch{branch}_w", rf"backbone.res\1.\2.{conv}.weight")
+        Rename(
+            rf"res(\d)_(\d+)_branch{branch}_w",
+            rf"backbone.res\1.\2.{conv}.weight",
+            alias=True,
+        )
         for branch, conv in _CAFFE_BRANCHES.items()
     ],
     *[
         Rename(
             rf"res(\d)_(\d+)_branch{branch}_bn_{old}",
             rf"backbone.res\1.\2.{conv}.norm.{new}",
+            alias=True,
         )
         for branch, conv in _CAFFE_BRANCHES.items()
         for old, new in _CAFFE_NORMS.items()
@@ -176,4 +183,4 @@ CAFFE2 = [
 ]
 
 # Detectron2's own files of ImageNet weights have no prefix.
-DETECTRON2 = [Rename(r"((?:stem|res\d)\..*)", r"backbone.\1")]
+DETECTRON2 = [Rename(r"((?:stem|res\d)\..*)", r"backbone.\1", alias=True)]

@@ -4,6 +4,8 @@ Backbone and detector have the names of torchvision and of YOLACT behind a prefi
 blocks of the graph are numbered through: interactions are 0 and 2, residuals 1 and 3.
 """
 
+import numpy as np
+
 from vis_jax.converters import resnet, yolact
 from vis_jax.converters.rules import Rename, Rule
 from vis_jax.converters.swin import linear_rule
@@ -17,7 +19,9 @@ NAMES = [
         Rename(rf"backbone\.{rename.source}", rename.target)
         for rename in resnet.TORCHVISION
     ],
-    Rename(r"detector\.(.*)", r"\1"),
+    Rename(
+        r"detector\.((?:fpn|proto_net|prediction_layers|semantic_seg_conv)\..*)", r"\1"
+    ),
 ]
 
 _MATCHER = "track_detection_matcher"
@@ -74,10 +78,6 @@ def _block(index: int) -> dict[str, str]:
 
 _LAYERS = {
     **{
-        rf"appnet\.feat_nets\.bb_feats_{old}\.0": f"appearance/projections_{new}"
-        for old, new in (("s8", "res4"), ("s16", "res5"))
-    },
-    **{
         rf"detection_descriptor_extractor\.appearance_layers\.layers\.{place}": (
             f"appearance/residual/layers/layers_{number}"
         )
@@ -112,8 +112,27 @@ _CLASSES = {
     ),
 }
 
+
+def _pointwise_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[in, out] to [out, in, 1, 1]."""
+    del outputs
+    return array.T[..., None, None]
+
+
 RULES = [
     *yolact.RULES,
+    *[
+        Rule(
+            rf"appnet\.feat_nets\.bb_feats_{old}\.0\.{leaf}",
+            ((f"params/appearance/projections_{new}/{ours}", how),),
+        )
+        for old, new in (("s8", "res4"), ("s16", "res5"))
+        # Convolutions of one pixel there, linear layers here.
+        for leaf, ours, how in (
+            ("weight", "kernel", kernel._replace(back=_pointwise_back)),
+            ("bias", "bias", same),
+        )
+    ],
     *[
         rule
         for source, target in _LAYERS.items()

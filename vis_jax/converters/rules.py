@@ -5,16 +5,56 @@ declared new, and shapes are equal; everything else is one error that lists all 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 _SHOWN = 12  # kinds of misfits in an error
 
 Shape = tuple[int, ...]
-# (source tensor, shape of the target) -> tensor for the target.
-Transform = Callable[[np.ndarray, Shape], np.ndarray]
+
+
+@runtime_checkable
+class Forward(Protocol):
+    """From the layout of a file to that of a model."""
+
+    def __call__(self, tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
+        """Returns the tensor for a target of this shape; another shape is a misfit."""
+        ...
+
+
+@runtime_checkable
+class Back(Protocol):
+    """From the layout of a model to that of a file."""
+
+    def __call__(self, array: np.ndarray, outputs: int, /) -> np.ndarray:
+        """Returns the tensor of the file.
+
+        Args:
+          array: of the model.
+          outputs: how many of its last axes are outputs of a layer; 0 for what is
+            neither a kernel nor a bias.
+        """
+        ...
+
+
+class Transform(NamedTuple):
+    """Both directions of a layout; called, it goes from the file to the model.
+
+    Attributes:
+      forward, back: inverse to each other, but for what `forward` leaves out.
+      part: place among the equal parts of the rows of the tensor that this one takes.
+      parts: how many these are.
+    """
+
+    forward: Forward
+    back: Back
+    part: int = 0
+    parts: int = 1
+
+    def __call__(self, tensor: np.ndarray, shape: Shape) -> np.ndarray:
+        return self.forward(tensor, shape)
 
 
 class Rule(NamedTuple):
@@ -41,12 +81,14 @@ class Rename(NamedTuple):
       target: new name, with groups as \\1.
       part: place among the tensors whose rows make up the new one.
       parts: how many these are.
+      alias: one more spelling, which is read but never written.
     """
 
     source: str
     target: str
     part: int = 0
     parts: int = 1
+    alias: bool = False
 
 
 class MisfitError(ValueError):
@@ -99,9 +141,9 @@ def convert(
     """
     params: dict[str, np.ndarray] = {}
     used, dropped, errors, fresh = {}, {}, [], set()
-    compiled = _compiled(rules)
+    table = compiled(rules)
     for name, tensor in source.items():
-        match, rule = _first_match(compiled, name)
+        match, rule = first_match(table, name)
         if match is None:
             errors.append(f"source {name!r} {list(tensor.shape)}: no rule")
             continue
@@ -124,7 +166,7 @@ def convert(
     kept = [p for p in missing if p in fresh or any(r.fullmatch(p) for r in patterns)]
     errors += [f"target {p!r}: no source" for p in missing if p not in kept]
     if errors:
-        listing = "\n  ".join(_by_pattern(errors))
+        listing = "\n  ".join(by_pattern(errors))
         raise MisfitError(f"the file does not fit, {len(errors)} misfits:\n  {listing}")
     return ConvertReport(params, used, dropped, tuple(kept))
 
@@ -135,11 +177,11 @@ def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renam
     Raises:
       ValueError: if parts of a tensor are missing or given twice.
     """
-    compiled = _compiled(renames)
+    table = compiled(renames)
     places: dict[str, dict[int, str]] = {}
     counts: dict[str, int] = {}
     for name in source:
-        match, rule = _first_match(compiled, name)
+        match, rule = first_match(table, name)
         target, part = (match.expand(rule.target), rule.part) if match else (name, 0)
         other = places.setdefault(target, {}).setdefault(part, name)
         if other != name:
@@ -167,20 +209,21 @@ def known(
     names: Iterable[str], renames: Sequence[Rename], rules: Sequence[Rule]
 ) -> int:
     """How many of the names the tables know."""
-    old, table = _compiled(renames), _compiled(rules)
+    old, table = compiled(renames), compiled(rules)
     count = 0
     for name in names:
-        match, rule = _first_match(old, name)
+        match, rule = first_match(old, name)
         current = match.expand(rule.target) if match else name
-        count += _first_match(table, current)[0] is not None
+        count += first_match(table, current)[0] is not None
     return count
 
 
-def _compiled(rules):
+def compiled(rules: Sequence[Rule] | Sequence[Rename]) -> list:
+    """Pairs of a compiled regex and its rule."""
     return [(re.compile(rule.source), rule) for rule in rules]
 
 
-def _by_pattern(errors: Sequence[str]) -> list[str]:
+def by_pattern(errors: Sequence[str]) -> list[str]:
     """One line for all errors that differ only in numbers, and at most _SHOWN lines."""
     groups: dict[str, list[str]] = {}
     for error in errors:
@@ -195,8 +238,14 @@ def _by_pattern(errors: Sequence[str]) -> list[str]:
     return lines
 
 
-def _first_match(compiled, name):
-    for pattern, rule in compiled:
+def first_match(table: list, name: str) -> tuple:
+    """The match and the rule of the first regex for a whole name; None twice if none.
+
+    Args:
+      table: see `compiled`.
+      name: of a tensor.
+    """
+    for pattern, rule in table:
         match = pattern.fullmatch(name)
         if match:
             return match, rule

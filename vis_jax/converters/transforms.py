@@ -1,46 +1,68 @@
-"""From PyTorch's layouts to Flax's. What does not fit comes back in a wrong shape."""
+"""Between PyTorch's layouts and Flax's. What does not fit comes in a wrong shape."""
 
-from collections.abc import Callable
+import math
 
 import numpy as np
 
-from vis_jax.converters.rules import Shape
+from vis_jax.converters.rules import Shape, Transform
 
 
-def same(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Vectors and tables; a vector may be split, as biases of heads are."""
+def _same(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return _fold(tensor, shape)
 
 
-def kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """[out, in] to [in, out] and [out, in, h, w] to [h, w, in, out], axes split."""
+def _same_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    return array.reshape(-1) if outputs > 1 else array
+
+
+# Vectors and tables; a vector may be split, as biases of heads are.
+same = Transform(_same, _same_back)
+
+
+def _kernel(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     axes = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
     if tensor.ndim not in (2, 4):
         return tensor
     return _fold(tensor.transpose(axes), shape)
 
 
-def rows(part: int, parts: int, transform: Callable) -> Callable:
+def _kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    if array.ndim == 4 and outputs == 1:
+        return array.transpose(3, 2, 0, 1)
+    inputs = math.prod(array.shape[: array.ndim - outputs])
+    return array.reshape(inputs, -1).T
+
+
+# [out, in] to [in, out] and [out, in, h, w] to [h, w, in, out], axes split.
+kernel = Transform(_kernel, _kernel_back)
+
+
+def rows(part: int, parts: int, transform: Transform) -> Transform:
     """The transform of one of several equal parts of the rows, as q, k, v."""
 
-    def take(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         if tensor.shape[0] % parts:
             return tensor
         return transform(np.split(tensor, parts)[part], shape)
 
-    return take
+    return transform._replace(forward=take, part=part, parts=parts)
 
 
-def first_rows(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """As many rows as the target has: 100 queries from a table of 200."""
+def unchanged(array: np.ndarray, outputs: int) -> np.ndarray:
+    """The way back of what has the same layout in the file."""
+    del outputs
+    return array
+
+
+def _first_rows(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return tensor[: shape[0]]
 
 
-def position_table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Swin's relative position table [(2w - 1)^2, heads], resized to other windows.
+# As many rows as the target has: 100 queries from a table of 200.
+first_rows = Transform(_first_rows, unchanged)
 
-    Bicubic with a = -0.75 and half-pixel centres, as Swin's own loading code does it.
-    """
+
+def _position_table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     sides = [round(length**0.5) for length in (tensor.shape[0], shape[0])]
     same_heads = tensor.shape[1:] == shape[1:]
     square = [sides[0] ** 2, sides[1] ** 2] == [tensor.shape[0], shape[0]]
@@ -50,6 +72,11 @@ def position_table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     table = tensor.astype(np.float64).reshape(sides[0], sides[0], -1)
     table = np.einsum("yi,xj,ijh->yxh", weights, weights, table)
     return table.reshape(shape).astype(tensor.dtype)
+
+
+# Swin's relative position table [(2w - 1)^2, heads], resized to other windows: bicubic
+# with a = -0.75 and half-pixel centres, as Swin's own loading code does it.
+position_table = Transform(_position_table, unchanged)
 
 
 def _cubic_weights(old: int, new: int) -> np.ndarray:

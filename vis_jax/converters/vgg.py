@@ -5,6 +5,8 @@ names of the variables first. Its images are BGR: the model then needs style 'ca
 while torchvision's weights need 'torch'.
 """
 
+import numpy as np
+
 from vis_jax.converters.mask_rcnn import roi_kernel
 from vis_jax.converters.rules import Rule
 from vis_jax.converters.transforms import kernel, same
@@ -51,7 +53,6 @@ NEW = (
     r"params/osmn/seg/(side\d|upscore_fuse)/.*",
 )
 
-_TF_LEAVES = {"weights": "kernel", "biases": "bias"}
 _TF_NORMS = {
     "gamma": "params/osmn/modulator_sp/norm{}/scale",
     "beta": "params/osmn/modulator_sp/norm{}/bias",
@@ -61,20 +62,50 @@ _TF_NORMS = {
 # Name in the checkpoint, path here; kernels have the same layout.
 _TF_LAYERS = {
     r"osmn/seg/(conv\d/conv\d_\d)": r"params/osmn/seg/\1",
-    r"osmn/seg/conv(\d)_\d_16": r"params/osmn/seg/side\1",
+    **{
+        rf"osmn/seg/conv{block}_{depth}_16": f"params/osmn/seg/side{block}"
+        for block, depth in enumerate(_DEPTHS, 1)
+    },
     r"osmn/seg/upscore-fuse": r"params/osmn/seg/upscore_fuse",
     r"osmn/modulator/(conv\d/conv\d_\d)": r"params/osmn/modulator/trunk/\1",
     r"osmn/modulator/(fc\d)": r"params/osmn/modulator/\1",
     r"osmn/modulator_sp/(conv\d)": r"params/osmn/modulator_sp/\1",
 }
 
+
+def _tf_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[in, out] of a linear layer to [1, 1, in, out]: convolutions there."""
+    del outputs
+    return array[None, None] if array.ndim == 2 else array
+
+
+def _tf_fuse_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    """[sides, C] to [1, 1, sides * C, 1]."""
+    del outputs
+    return array.reshape(1, 1, -1, 1)
+
+
+_TF_KERNEL = same._replace(back=_tf_kernel_back)
+
 AUTHORS = [
     Rule(r".*/Adam(_1)?|beta\d_power|global_step", dropped="state of the training"),
     Rule(r"osmn/seg/score-multi\d-up/weights", dropped="fixed bilinear kernels"),
+    Rule(
+        "osmn/seg/upscore-fuse/weights",
+        (
+            (
+                "params/osmn/seg/upscore_fuse/kernel",
+                same._replace(back=_tf_fuse_back),
+            ),
+        ),
+    ),
     *[
-        Rule(f"{source}/{old}", ((f"{target}/{new}", same),))
+        Rule(f"{source}/{old}", ((f"{target}/{new}", how),))
         for source, target in _TF_LAYERS.items()
-        for old, new in _TF_LEAVES.items()
+        for old, new, how in (
+            ("weights", "kernel", _TF_KERNEL),
+            ("biases", "bias", same),
+        )
     ],
     *[
         Rule(

@@ -1,0 +1,200 @@
+"""The tables of names read backwards: from what a regex gives to what it matched.
+
+A regex of a table is written with characters, groups and alternatives. The name that it
+matched follows from the values of its groups, which the new name shows: of alternatives
+outside groups the first is written, and what is optional there is written, too. Where
+that is not enough, as behind `.*` outside a group, the regex is read only.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from vis_jax.converters.rules import Rename, Rule, compiled, first_match
+
+_GROUP = re.compile(r"\\(\d)")
+_SPECIAL = set(".*+?|^$[]{}")
+
+
+class _Text(NamedTuple):
+    """A regex as text around groups."""
+
+    pieces: tuple[str | int, ...]  # text, and the numbers of groups
+    groups: dict[int, str]  # the regex inside of each
+
+
+class Reverse(NamedTuple):
+    """What leads from a new name back to an old one.
+
+    Attributes:
+      pattern: of new names; its groups are those of the old regex.
+      old: what the old name is made of: text, and the numbers of groups.
+      place: among the rules, or renames, of the table.
+      target: which of the targets of the rule it is; 0 for a rename.
+    """
+
+    pattern: re.Pattern
+    old: tuple[str | int, ...]
+    place: int
+    target: int = 0
+
+    def name(self, new: str) -> str | None:
+        """The old name; None for another new one."""
+        match = self.pattern.fullmatch(new)
+        if match is None:
+            return None
+        texts = (match[f"g{x}"] if isinstance(x, int) else x for x in self.old)
+        return "".join(text or "" for text in texts)
+
+
+def reverse_rules(rules: Sequence[Rule]) -> list[Reverse]:
+    """The ways back from the paths of a model, in the order of the rules."""
+    return [
+        found
+        for place, rule in enumerate(rules)
+        for target, (template, _) in enumerate(rule.targets)
+        for found in _reverse(rule.source, template, place, target)
+    ]
+
+
+def reverse_renames(renames: Sequence[Rename]) -> list[Reverse]:
+    """The ways back from the new names, in the order of the renames."""
+    return [
+        found
+        for place, rename in enumerate(renames)
+        if not rename.alias
+        for found in _reverse(rename.source, rename.target, place, 0)
+    ]
+
+
+class OldNames:
+    """The old names behind new ones.
+
+    Args:
+      renames: the table.
+    """
+
+    def __init__(self, renames: Sequence[Rename]):
+        self._renames, self._table = renames, compiled(renames)
+        self._reverse = reverse_renames(renames)
+
+    def of(self, new: str) -> tuple[str, ...]:
+        """The names whose tensors make up the new one, part by part.
+
+        A name that no rename gives stays as it is.
+
+        Raises:
+          ValueError: no name leads to it.
+        """
+        for reverse in self._reverse:
+            if not reverse.pattern.fullmatch(new):  # of many, nearly always
+                continue
+            rename = self._renames[reverse.place]
+            if rename.part == 0 and self._old(reverse, new):
+                return tuple(
+                    self._part(new, i, rename.parts) for i in range(rename.parts)
+                )
+        if first_match(self._table, new)[0] is None:
+            return (new,)
+        raise ValueError(f"{new!r}: no name of a file leads to it")
+
+    def _part(self, new: str, part: int, parts: int) -> str:
+        for reverse in self._reverse:
+            rename = self._renames[reverse.place]
+            old = self._old(reverse, new)
+            if old is not None and (rename.part, rename.parts) == (part, parts):
+                return old
+        raise ValueError(f"{new!r}: no name for part {part} of {parts}")
+
+    def _old(self, reverse: Reverse, new: str) -> str | None:
+        """The old name, if the table leads from it to the new one."""
+        old = reverse.name(new)
+        if old is None:
+            return None
+        match, rename = first_match(self._table, old)
+        fits = rename is self._renames[reverse.place] and match.expand(rename.target)
+        return old if fits == new else None
+
+
+def _reverse(source: str, template: str, place: int, target: int) -> Iterator[Reverse]:
+    """The way back from a template, if there is one."""
+    old = _text_of(source)
+    if old is None:
+        return
+    shown: set[int] = set()
+    regex = ""
+    for index, piece in enumerate(_GROUP.split(template)):
+        if index % 2 == 0:
+            regex += re.escape(piece)
+            continue
+        number = int(piece)
+        inside = old.groups[number]
+        regex += f"(?P=g{number})" if number in shown else f"(?P<g{number}>{inside})"
+        shown.add(number)
+    if {piece for piece in old.pieces if isinstance(piece, int)} <= shown:
+        yield Reverse(re.compile(regex), old.pieces, place, target)
+
+
+def _text_of(regex: str) -> _Text | None:
+    """What a regex matches, as text around groups; None if that is not known."""
+    pieces: list[str | int] = []
+    groups: dict[int, str] = {}
+    at = 0
+    while at < len(regex):
+        mark = regex[at]
+        if mark == "\\" and not regex[at + 1].isalnum():
+            pieces.append(regex[at + 1])
+            at += 2
+        elif mark == "(":
+            end = _closing(regex, at)
+            if regex.startswith("(?:", at):
+                first = _text_of(_alternatives(regex[at + 3 : end])[0])
+                if first is None or first.groups:
+                    return None
+                pieces += first.pieces
+                end += regex.startswith("?", end + 1)
+            else:
+                number = 1 + _opened_before(regex, at)
+                groups[number] = _without_captures(regex[at + 1 : end])
+                pieces.append(number)
+            at = end + 1
+        elif mark == "\\" or mark in _SPECIAL:
+            return None
+        else:
+            pieces.append(mark)
+            at += 1
+    return _Text(tuple(pieces), groups)
+
+
+def _closing(regex: str, start: int) -> int:
+    """Where the bracket closes that opens at `start`."""
+    depth = 0
+    for at in range(start, len(regex)):
+        if regex[at - 1 : at] == "\\":
+            continue
+        depth += (regex[at] == "(") - (regex[at] == ")")
+        if depth == 0:
+            return at
+    raise ValueError(f"regex {regex!r}: a bracket that does not close")
+
+
+def _alternatives(regex: str) -> list[str]:
+    """The alternatives outside all brackets."""
+    found, depth = [""], 0
+    for mark in regex:
+        depth += (mark == "(") - (mark == ")")
+        if mark == "|" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += mark
+    return found
+
+
+def _opened_before(regex: str, at: int) -> int:
+    """How many groups that capture open before a place."""
+    return len(re.findall(r"(?<!\\)\((?!\?)", regex[:at]))
+
+
+def _without_captures(regex: str) -> str:
+    """The same regex with groups that do not capture, as names of groups are unique."""
+    return re.sub(r"(?<!\\)\((?!\?)", "(?:", regex)
