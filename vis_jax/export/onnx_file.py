@@ -14,6 +14,7 @@ import numpy as np
 
 from vis_jax.export.manifest import ClipShape, file_name
 from vis_jax.export.stablehlo import Step
+from vis_jax.metrics.disk import naming
 from vis_jax.structures import Clip, Predictions
 
 STATE, NEXT = "state/", "next_state/"
@@ -45,22 +46,51 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
     )
     flat = jax.extend.core.jaxpr_as_fun(closed)
     try:
-        to_onnx(
+        model = to_onnx(
             lambda *arrays: tuple(flat(*arrays)),
             inputs=jax.tree.leaves((step.state, step.clip)),
-            input_names=[f"{STATE}{x}" for x in sorted(step.state)] + sorted(step.clip),
-            output_names=[f"{NEXT}{x}" for x in sorted(after)] + sorted(found),
             opset=_OPSET,
-            return_mode="file",
-            output_path=path,
         )
-    except OSError:
-        raise
     except Exception as error:  # jax2onnx raises many kinds
         line = " ".join(str(error).split())
         raise ValueError(
             f"an operation has no counterpart in ONNX: {line:.300}"
         ) from error
+    _rename(
+        model.graph.input,
+        [*_keys(STATE, step.state), *sorted(step.clip)],
+        model,
+        outputs=False,
+    )
+    _rename(
+        model.graph.output, [*_keys(NEXT, after), *sorted(found)], model, outputs=True
+    )
+    with naming(path):
+        path.write_bytes(model.SerializeToString())
+
+
+def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
+    """Names in the order in which JAX flattens a dict."""
+    return [f"{prefix}{name}" for name in sorted(arrays)]
+
+
+def _rename(values: Any, names: list[str], model: Any, *, outputs: bool) -> None:
+    """Gives inputs or outputs of a graph new names, by nodes that copy them.
+
+    An output that is an input, unchanged, gets a name of its own.
+    """
+    from onnx import helper
+
+    if len(values) != len(names):
+        raise ValueError(f"expected {len(names)} arrays in ONNX, got {len(values)}")
+    nodes = list(model.graph.node)
+    for value, name in zip(values, names, strict=True):
+        ends = (value.name, name) if outputs else (name, value.name)
+        copy = helper.make_node("Identity", [ends[0]], [ends[1]])
+        nodes = [*nodes, copy] if outputs else [copy, *nodes]
+        value.name = name
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 class OnnxSystem:
