@@ -11,7 +11,10 @@ from absl import flags
 import vis_jax
 from tests.command_line import call, error_of
 from tests.saved_runs import NAMES, write_run
-from vis_jax.commands import export_safetensors
+from vis_jax.commands import export, export_safetensors
+from vis_jax.converters.files import read_weights
+from vis_jax.converters.load import convert_file
+from vis_jax.export.agreement import Agreement
 from vis_jax.params import flatten, unflatten
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.initial import load_initial
@@ -23,7 +26,7 @@ SMALL = ("--height=64", "--width=96", "--check_frames=3")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "run"
-    write_run(folder, "mask_track_rcnn_shapes")
+    write_run(folder, "mask_track_rcnn_shapes", {"model.backbone.norm": "frozen_stats"})
     scores = folder / "evaluation" / "step_4" / "scores.json"
     scores.parent.mkdir(parents=True)
     scores.write_text(json.dumps({"AP": 0.25, "APm": None, "HOTA": 0.5}))
@@ -115,14 +118,42 @@ def test_bfloat16_halves_the_parameters_and_nothing_else(run, exported, tmp_path
 
 
 @pytest.mark.slow
-def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path):
-    words = ("--workdir", run, "--output", tmp_path / "out", "--dtype=bfloat16")
-    exact = ("--score_tolerance=0", "--pixel_tolerance=1")
-    message = error_of("export", *words, *exact, *SMALL)
-    expected = "expected a difference of scores up to 0 and at least 1 of the mask pix"
-    assert message.startswith(f"--format safetensors: {expected}")
-    assert message.endswith("nothing is written")
+def test_published_names_are_a_file_for_convert(run, tmp_path):
+    output = tmp_path / "published"
+    words = ("--workdir", run, "--output", output, *SMALL)
+    layout = ("--layout=mask_track_rcnn", "--dtype=bfloat16")
+    # Of random parameters: every score is nearly a tie.
+    outcome = call(
+        "export", *words, *layout, "--score_tolerance=1", "--pixel_tolerance=0"
+    )
+    assert outcome.code == 0, outcome.err
+    # It ran the file, which is rounded, and not the model once more.
+    assert float(re.search(r"^score difference +(\S+)$", outcome.out, re.M)[1]) > 0
+    names = read_weights(output).keys()
+    assert {"backbone.layer1.0.conv1.weight", "track_head.fcs.1.bias"} <= names
+    assert f"{len(names)} tensors as mask_track_rcnn names them" in outcome.out
+    expected = load_variables(run)
+    empty = jax.tree.map(np.zeros_like, expected)
+    found, report = convert_file(output, empty, "mask_track_rcnn")
+    assert not report.new
+    for path, value in flatten(found).items():
+        np.testing.assert_allclose(value, flatten(expected)[path], rtol=2**-8)
+    assert "`convert --kind mask_track_rcnn`" in error_of(
+        "export", "--workdir", run, "--checkpoint", output, "--output", tmp_path / "x"
+    )
+
+
+def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path, monkeypatch):
+    off = Agreement(frames=3, tracks=2, scores=0.25, pixels=0.5)
+    monkeypatch.setattr(export, "_check_itself", lambda *_: off)
+    words = ("--workdir", run, "--output", tmp_path / "out", *SMALL)
+    message = error_of("export", *words, "--score_tolerance=0.3")
+    expected = "up to 0.3 and at least 1 of the mask pixels equal, got 0.25 and 0.5"
+    assert message.startswith("--format safetensors: expected a difference of scores")
+    assert expected in message
     assert not list(tmp_path.iterdir())
+    both = ("--score_tolerance=0.3", "--pixel_tolerance=0.4")
+    assert call("export", *words, *both).code == 0
 
 
 @pytest.mark.parametrize(
@@ -133,6 +164,14 @@ def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path):
         (("--workdir", "RUN", "--output", "RUN"), "which exists"),
         (("--workdir", "RUN", "--output", "x", "--format", "zip"), "--format=zip"),
         (("--workdir", "RUN", "--output", "x", "--license", "a\nb"), "on one line"),
+        (
+            ("--workdir", "RUN", "--output", "x", "--layout", "yolo"),
+            "--layout: expected one of ['condinst', 'htc',",
+        ),
+        (
+            ("--workdir", "RUN", "--output", "x", "--layout", "yolact"),
+            "the model does not fit",
+        ),
         (
             ("--workdir", "RUN", "--output", "x", "--source", "absent.mp4"),
             "absent.mp4: no such file or folder",

@@ -1,14 +1,18 @@
 """Writes a trained model for other programs, with a model card.
 
 safetensors: the weights, which vis_jax reads again on any machine; with --layout under
-the names of another library. Every export ends by running itself on a clip beside the
-run's own model. Beyond the tolerance nothing is left behind.
+the names of another library. stablehlo: programs that JAX runs without the code of the
+model. onnx: a step with its state, for ONNX Runtime. Every export ends by running
+itself on a clip beside the run's own model. Beyond the tolerance nothing is left
+behind.
 
 examples:
   python -m vis_jax.main export --workdir runs/shapes --output exported \\
       --format safetensors --license apache-2.0
   python -m vis_jax.main export --workdir runs/shapes --output small \\
       --format safetensors --dtype bfloat16 --source video.mp4
+  python -m vis_jax.main export --workdir runs/shapes --output programs \\
+      --format stablehlo --size 384x640,640x384 --config.test.mode=clip
 """
 
 import importlib
@@ -117,6 +121,10 @@ def _check(values: flags.FlagValues) -> Path:
     output = Path(values.output)
     if output.exists():
         raise ValueError(f"--output: expected a new folder, got {output}, which exists")
+    if values.layout and values.format != "safetensors":
+        raise ValueError(
+            f"--layout: expected --format safetensors beside it, got {values.format}"
+        )
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")

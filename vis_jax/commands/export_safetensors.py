@@ -14,8 +14,8 @@ from vis_jax.export.agreement import EXACT, Tolerance
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
 
-# Of parameters rounded to 8 bits of mantissa; docs/export.md has what was measured.
-ROUNDED = Tolerance(scores=0.05, pixels=0.9)
+# By dtype. bfloat16 has 8 bits of mantissa; docs/export.md has what was measured.
+TOLERANCES = {"float32": EXACT, "bfloat16": Tolerance(scores=0.05, pixels=0.9)}
 
 USAGE = """```python
 import vis_jax
@@ -39,9 +39,24 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+    flags.DEFINE_string(
+        "layout",
+        None,
+        "another library's names for --format safetensors, one of the kinds of convert,"
+        " such as mask_rcnn_torchvision (docs/export.md); default: our own",
+        flag_values=values,
+    )
+
 
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
-    """Writes model.safetensors, config.json and categories.json."""
+    """Writes model.safetensors, config.json and categories.json.
+
+    With --layout it writes the weights under the names of that kind of file.
+    """
+    if values.layout:
+        from vis_jax.commands.export_layout import write_layout
+
+        return write_layout(model, folder, values.layout, values.dtype)
     from vis_jax.commands.saved_model import write_description
     from vis_jax.training.weights_file import write_weights
 
@@ -57,7 +72,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
 
     return Written(
         reopen=reopen,
-        tolerance=EXACT if values.dtype == "float32" else ROUNDED,
+        tolerance=TOLERANCES[values.dtype],
         usage=USAGE,
         record={"dtype": values.dtype},
     )

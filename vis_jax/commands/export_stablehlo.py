@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vis_jax.commands.export_format import Written
-from vis_jax.commands.export_safetensors import ROUNDED
+from vis_jax.commands.export_safetensors import TOLERANCES
 from vis_jax.export.agreement import Tolerance
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
 
     return Written(
         reopen=reopen,
-        tolerance=_CLOSE if values.dtype == "float32" else ROUNDED,
+        tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
         usage=USAGE,
         record={"dtype": values.dtype},
         canvases=tuple((shape.height, shape.width) for shape in shapes),

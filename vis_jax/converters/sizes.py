@@ -6,7 +6,7 @@ its tables of relative positions. What is not said anywhere is named in the repo
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,51 @@ def check_config(
     if wrong:
         raise ValueError("config.json: " + "; ".join(wrong))
     return ("sizes as config.json says",)
+
+
+def config_of(fields: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The config.json with which Hugging Face makes the same Mask2Former.
+
+    Args:
+      fields: of our config, by path.
+      labels: names of the classes.
+
+    Raises:
+      ValueError: the backbone is no Swin transformer.
+    """
+    if "model.backbone.window" not in fields:
+        raise ValueError(
+            "layout huggingface: expected a Swin transformer, the only backbone that"
+            " Hugging Face's names are known for"
+        )
+    model = _filled(_MODEL, fields) | _filled(_DECODER, fields)
+    backbone = _filled(_SWIN, fields)
+    last = backbone["embed_dim"] * 2 ** (len(backbone["depths"]) - 1)
+    stages = [f"stage{number}" for number in range(1, len(backbone["depths"]) + 1)]
+    return {
+        "architectures": ["Mask2FormerForUniversalSegmentation"],
+        "model_type": "mask2former",
+        **_FIXED,
+        **model,
+        # Hugging Face counts the prediction before the layers.
+        "decoder_layers": model["decoder_layers"] + 1,
+        "num_queries": fields["model.mask_decoder.queries"],
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: label for label, name in enumerate(labels)},
+        "backbone_config": {
+            "model_type": "swin",
+            **_FIXED_SWIN,
+            **backbone,
+            "hidden_size": last,
+            "out_features": stages,
+        },
+    }
+
+
+def _filled(
+    table: Mapping[str, Sequence[str]], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {name: _plain(fields[paths[0]]) for name, paths in table.items()}
 
 
 def unseen(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from vis_jax.export.manifest import ClipShape, file_name
 from vis_jax.export.stablehlo import Step
@@ -44,7 +45,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
     closed, (after, found) = jax.make_jaxpr(call, return_shape=True)(
         step.state, step.clip
     )
-    flat = jax.extend.core.jaxpr_as_fun(closed)
+    flat = jaxpr_as_fun(closed)
     try:
         model = to_onnx(
             lambda *arrays: tuple(flat(*arrays)),
