@@ -4,6 +4,8 @@ Needs the packages of the extra `onnx`; ONNX Runtime checks what is written.
 """
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,14 +43,7 @@ def define(values: flags.FlagValues) -> None:
 
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
     """Writes a step in ONNX and the state before it for every shape of a clip."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"--format onnx: expected the extra onnx, as pip install 'vis_jax[onnx]'"
-            f" installs it, got no {', '.join(missing)}"
-        )
-    if values.dtype != "float32":
-        raise ValueError(f"--dtype: expected float32 with onnx, got {values.dtype}")
+    _check_packages(values)
     import jax
     import numpy as np
 
@@ -70,18 +65,15 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     for shape in shapes:
         clip = shapes_like(shape)
         step = named_step(system, variables, clip)
-        try:
+        with _naming_system(model.config.system):
             write_onnx(folder / file_name(STEP, shape, ONNX), step, variables)
-        except ValueError as error:
-            raise ValueError(
-                f"--format onnx: {model.config.system}: {error}"
-            ) from error
         state = jax.tree.map(np.asarray, first_state(system, clip))
         write_safetensors(folder / file_name(START, shape, ARRAYS), state)
         states[shape] = state
 
     def reopen() -> "Stream":
-        onnx = OnnxSystem(folder, states)
+        with _naming_system(model.config.system):
+            onnx = OnnxSystem(folder, states)
         program = Program(onnx.start, onnx.step, window, system.render, system.limit)
         canvases = tuple((shape.height, shape.width) for shape in shapes)
         return run_program(program._replace(canvases=canvases), model.config.test)
@@ -92,3 +84,24 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         usage=USAGE,
         canvases=tuple((shape.height, shape.width) for shape in shapes),
     )
+
+
+def _check_packages(values: flags.FlagValues) -> None:
+    """Raises ValueError unless all is there that this format needs."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"--format onnx: expected the extra onnx, as pip install 'vis_jax[onnx]'"
+            f" installs it, got no {', '.join(missing)}"
+        )
+    if values.dtype != "float32":
+        raise ValueError(f"--dtype: expected float32 with onnx, got {values.dtype}")
+
+
+@contextmanager
+def _naming_system(name: str) -> Iterator[None]:
+    """Errors say which system cannot be written."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"--format onnx: {name}: {error}") from error

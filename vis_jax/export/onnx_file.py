@@ -5,7 +5,7 @@ under names that begin with `state/`, and comes out under `next_state/`; clip an
 predictions have the names of their fields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
         raise ValueError(
             f"an operation has no counterpart in ONNX: {line:.300}"
         ) from error
+    _spell_out_choices(model)
     _rename(
         model.graph.input,
         [*_keys(STATE, step.state), *sorted(step.clip)],
@@ -73,6 +74,43 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
 def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
     """Names in the order in which JAX flattens a dict."""
     return [f"{prefix}{name}" for name in sorted(arrays)]
+
+
+def _spell_out_choices(model: Any) -> None:
+    """Writes `Where` of truth values, which ONNX Runtime lacks, as and, or, not."""
+    import onnx
+
+    types: dict[str, int] = {}
+    for graph in _graphs(onnx.shape_inference.infer_shapes(model).graph):
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            types[value.name] = value.type.tensor_type.elem_type
+        types |= {one.name: one.data_type for one in graph.initializer}
+    for graph in _graphs(model.graph):
+        nodes = []
+        for node in graph.node:
+            kinds = [types.get(name) for name in node.input[1:]]
+            if node.op_type != "Where" or onnx.TensorProto.BOOL not in kinds:
+                nodes.append(node)
+                continue
+            (condition, yes, no), out = node.input, node.output[0]
+            steps = [
+                ("And", [condition, yes], f"{out}/yes"),
+                ("Not", [condition], f"{out}/not"),
+                ("And", [f"{out}/not", no], f"{out}/no"),
+                ("Or", [f"{out}/yes", f"{out}/no"], out),
+            ]
+            nodes += [onnx.helper.make_node(k, i, [name]) for k, i, name in steps]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those inside its nodes, as of loops."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
 
 
 def _rename(values: Any, names: list[str], model: Any, *, outputs: bool) -> None:
@@ -111,10 +149,12 @@ class OnnxSystem:
         import onnxruntime
 
         self._states, self._sessions = states, {}
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; it warns of each unused constant
         for shape in states:
             path = folder / file_name("step", shape, ONNX)
             try:
-                self._sessions[shape] = onnxruntime.InferenceSession(path)
+                self._sessions[shape] = onnxruntime.InferenceSession(path, options)
             except Exception as error:  # ONNX Runtime has its own kinds
                 line = " ".join(str(error).split())
                 raise ValueError(f"{path.name}: ONNX Runtime: {line:.300}") from error
