@@ -49,7 +49,13 @@ def load(
         out of its range. One line that says what was expected and what came.
     """
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
-    if kind_of(path) == "stablehlo":
+    kind = kind_of(path)
+    if kind == "onnx":
+        raise ValueError(
+            f"{os.fspath(path)}: expected weights, or programs of format stablehlo, got"
+            " a step in ONNX, which ONNX Runtime runs"
+        )
+    if kind == "stablehlo":
         if fields or config is not None or categories is not None:
             raise ValueError(
                 f"{os.fspath(path)}: expected no settings, config or categories for"

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+import vis_jax
 from tests.command_line import call, error_of
 from tests.saved_runs import write_run
 
@@ -43,3 +44,9 @@ def test_packages_that_are_missing_are_named(run, tmp_path, monkeypatch):
     expected = "expected the extra onnx, as pip install"
     assert expected in error_of(call("export", *words))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_step_in_onnx_is_not_loaded(tmp_path):
+    (tmp_path / "export.json").write_text('{"format": "onnx", "version": 1}')
+    with pytest.raises(ValueError, match="got a step in ONNX, which ONNX Runtime runs"):
+        vis_jax.load(tmp_path)
