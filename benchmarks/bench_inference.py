@@ -28,8 +28,7 @@ from benchmarks.peer import Timing, add_arguments, compare, print_machine
 from vis_jax.commands import parts
 from vis_jax.commands.run_settings import read_run
 from vis_jax.evaluate.masks import Sizes, frame_masks
-from vis_jax.structures import Clip, Predictions
-from vis_jax.systems.system import Render
+from vis_jax.structures import Clip, Predictions, Render
 from vis_jax.training.dry_run import batch_shapes
 
 # Networks of the peer.

@@ -1,5 +1,6 @@
 """The library from Python gives what its commands give."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from tests.command_line import call
 from tests.commands.folder import config_words, write_folder
 from tests.recipes import recipe
 from tests.saved_runs import NAMES, write_run
-from vis_jax import api
+from vis_jax import api, tracking
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
 from vis_jax.results.collect import collect
@@ -153,14 +154,14 @@ def test_a_source_without_end_needs_a_system_that_works_in_clips(run, frames):
 
 
 def test_what_is_odd_about_a_source_is_a_warning(model, clip, monkeypatch):
-    opened = api.open_source
+    opened = tracking.open_source
 
     def odd(path):
         source = opened(path)
         source.warnings.append(f"{path}: 1 frame is damaged")
-        return api.dataclasses.replace(source, warnings=["1 frame is damaged"])
+        return dataclasses.replace(source, warnings=["1 frame is damaged"])
 
-    monkeypatch.setattr(api, "open_source", odd)
+    monkeypatch.setattr(tracking, "open_source", odd)
     with pytest.warns(UserWarning, match="1 frame is damaged"):
         model.track(clip)
     stream = model.stream(clip)

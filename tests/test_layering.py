@@ -20,7 +20,7 @@ LAYERS = (
     {"detectors", "association", "trackers"},
     {"systems"},
     {"training", "evaluate", "predict", "export"},
-    {"api", "commands", "main"},
+    {"api", "commands", "loading", "main", "tracking"},
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
@@ -34,7 +34,8 @@ SHARED = "vis_jax.settings"
 # `structures` names its arrays by `typing`.
 WITHIN_A_LAYER = {
     ("structures", "typing"),
-    *(("main", "commands"), ("api", "commands"), ("api", "main")),
+    *(("main", "commands"), ("api", "commands"), ("api", "main"), ("api", "tracking")),
+    *(("loading", "api"), ("loading", "commands"), ("loading", "tracking")),
 }
 OURS = {"vis_jax", "data_pipeline", "configs", "benchmarks", "tests"}
 

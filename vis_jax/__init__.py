@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vis_jax.api import Model as Model
-    from vis_jax.api import load as load
     from vis_jax.api import train as train
+    from vis_jax.loading import load as load
     from vis_jax.results.frame import FrameResult as FrameResult
     from vis_jax.results.video import VideoResult as VideoResult
     from vis_jax.scoring import score as score
@@ -28,7 +28,7 @@ _HOMES = {
     "FrameResult": "vis_jax.results.frame",
     "Model": "vis_jax.api",
     "VideoResult": "vis_jax.results.video",
-    "load": "vis_jax.api",
+    "load": "vis_jax.loading",
     "score": "vis_jax.scoring",
     "train": "vis_jax.api",
 }

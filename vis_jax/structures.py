@@ -1,10 +1,10 @@
-"""The arrays that pass between the data pipeline, the systems and the loops.
+"""What passes between the data pipeline, the systems and the loops.
 
 Axes: B clips, T frames, M true instances, H W pixels of the padded frame (the canvas),
 h w pixels of a system's mask resolution.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Predictions(NamedTuple):
     Masks are kept by frame, each with the slot of its track: most tracks of a long
     video are not in a frame. A slot has one track for all frames of a step. The score
     of a track is the probability of its best class. Which frames of the video the F
-    frames are, `systems.system.Window` says.
+    frames are, `Window` says.
     """
 
     class_probs: Float32[
@@ -63,6 +63,38 @@ class Predictions(NamedTuple):
     mask_boxes: Float32[Array | np.ndarray, "F D 4"] | None = None
     # Objects that found no free track up to now; to be told to the user.
     lost: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
+
+
+class Window(NamedTuple):
+    """Which frames of a video a step sees, and which of them are final then.
+
+    Row f of the masks of a clip is the frame `clip.start - delay + f` of the video: a
+    clip of T frames has T + delay rows. Rows are final up to the start of the next
+    clip, less the delay; after the last clip, all rows inside the video are.
+    """
+
+    length: int | None  # frames of a clip; None: the whole video is one clip
+    # Frames from the start of a clip to that of the next. As long as the clip: none
+    # overlap, and the last one is padded at its end. Less: they overlap, and the last
+    # one is shifted back to end with the video.
+    stride: int | None
+    delay: int = 0  # frames by which masks come later than their image
+    buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
+
+
+class Render(NamedTuple):
+    """How the masks of a frame become pixels at the original size.
+
+    independent: a pixel belongs to every mask that has it. argmax: only to the one of
+    the largest logit. rank: only to the first mask that has it, in the order of the
+    masks. A mask of which less than the share `least_visible` stays visible is dropped,
+    and hides nothing.
+    """
+
+    overlap: Literal["independent", "argmax", "rank"] = "independent"
+    least_visible: float = 0.0  # share of the pixels of a mask; read by rank
+    # Masks that cover the canvas are enlarged to it as `ops.aligned_upsample` does it.
+    aligned: bool = False
 
 
 class Detections(NamedTuple):

@@ -14,8 +14,8 @@ from tests.recipes import recipe
 from vis_jax.commands import dry_run_mesh
 from vis_jax.commands.dry_run import _count
 from vis_jax.settings import read_settings
-from vis_jax.structures import LossAux
-from vis_jax.systems.system import System, Window
+from vis_jax.structures import LossAux, Window
+from vis_jax.systems.system import System
 from vis_jax.training.dry_run import batch_shapes, estimate
 from vis_jax.training.run_config import RunSettings
 

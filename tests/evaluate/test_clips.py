@@ -3,9 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from vis_jax.evaluate.clips import bucket, pieces_of, read_pieces
-from vis_jax.results.clock import Clock
-from vis_jax.systems.system import TestSettings, Window, window_of
+from vis_jax.evaluate.clips import bucket, pieces_of, place_frames, read_pieces
+from vis_jax.results.clock import NO_CLOCK, Clock
+from vis_jax.structures import Window
+from vis_jax.systems.system import TestSettings, window_of
 
 
 def _images(count):
@@ -100,3 +101,27 @@ def test_frames_are_resized_as_they_are_read_and_nobody_counts_them():
     stretched = TestSettings(size=(40, 20), mode="clip", clip_length=2)
     (piece,) = read_pieces(_images(1), window_of(stretched), stretched, clock)
     assert piece.sizes == ((64, 32), (40, 20), (5, 6))
+
+
+@pytest.mark.parametrize(
+    ("original", "canvases", "expected"),
+    [
+        ((480, 640), (), ((90, 120), (96, 128))),
+        # The least canvas that holds the frame.
+        ((480, 640), ((128, 128), (96, 160), (64, 96)), ((90, 120), (96, 160))),
+        # None holds it: it shrinks on the canvas that leaves it largest.
+        ((480, 640), ((64, 64), (96, 96)), ((72, 96), (96, 96))),
+        ((640, 480), ((64, 128),), ((64, 48), (64, 128))),
+    ],
+)
+def test_frames_are_placed_on_a_canvas_there_is(original, canvases, expected):
+    place = place_frames(original, TestSettings(short_side=90), canvases)
+    assert place == expected
+
+
+def test_frames_are_padded_to_their_canvas():
+    test = TestSettings(short_side=5)
+    (piece,) = read_pieces(_images(1), window_of(test), test, NO_CLOCK, [(32, 64)])
+    assert piece.clip.images.shape[1:] == (32, 64, 3)
+    assert piece.sizes.canvas == (32, 64)
+    assert tuple(piece.clip.size) == piece.sizes.content == (5, 6)

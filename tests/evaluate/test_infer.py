@@ -12,8 +12,7 @@ from vis_jax.evaluate.masks import (
 )
 from vis_jax.ops.aligned_upsample import aligned_upsample
 from vis_jax.ops.masks import stretch_masks
-from vis_jax.structures import Predictions
-from vis_jax.systems.system import Render
+from vis_jax.structures import Predictions, Render
 
 
 def _resize(x, size):

@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.evaluate.pictures import make_pictures
-from vis_jax.structures import Predictions
-from vis_jax.systems.system import System, Window
+from vis_jax.structures import Predictions, Window
+from vis_jax.systems.system import System
 
 SIDE, GAP = 64, 4  # of a frame, and between frames, in pixels
 

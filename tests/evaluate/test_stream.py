@@ -17,9 +17,9 @@ from tests.recipes import recipe
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.results.clock import Clock
 from vis_jax.results.collect import collect
-from vis_jax.structures import Clip, Predictions
+from vis_jax.structures import Clip, Predictions, Render, Window
 from vis_jax.systems import SYSTEMS
-from vis_jax.systems.system import Render, System, TestSettings, Window
+from vis_jax.systems.system import System, TestSettings
 
 ROOT = Path(__file__).parents[2]
 SIDE, FRAMES = 64, 6

@@ -13,8 +13,8 @@ from data_pipeline.numpy_pipeline import train_batches
 from data_pipeline.schema import check_batch
 from vis_jax.commands.run_settings import RunSettings
 from vis_jax.params import flatten, unflatten
-from vis_jax.structures import Batch, Clip, Predictions
-from vis_jax.systems.system import System, Window
+from vis_jax.structures import Batch, Clip, Predictions, Window
+from vis_jax.systems.system import System
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.weights_file import write_weights
 

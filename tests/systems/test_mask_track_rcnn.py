@@ -16,7 +16,7 @@ from tests.systems.contract import (
 from tests.systems.traced import check_dtypes
 from vis_jax.detectors.conventions import CONVENTIONS
 from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
-from vis_jax.structures import LossAux
+from vis_jax.structures import LossAux, Window
 from vis_jax.systems import mask_track_rcnn
 from vis_jax.systems.mask_track_rcnn import (
     Pair,
@@ -24,7 +24,6 @@ from vis_jax.systems.mask_track_rcnn import (
     build_model,
     draw_pair,
 )
-from vis_jax.systems.system import Window
 from vis_jax.systems.track_pairs import region_track_loss
 
 

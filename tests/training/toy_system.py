@@ -13,8 +13,8 @@ import numpy as np
 
 from vis_jax.layers.norm import BatchNorm
 from vis_jax.settings import read_settings
-from vis_jax.structures import Batch, Clip, LossAux, Predictions
-from vis_jax.systems.system import System, Window
+from vis_jax.structures import Batch, Clip, LossAux, Predictions, Window
+from vis_jax.systems.system import System
 from vis_jax.training.run_config import RunSettings
 
 CLIPS = 8

@@ -142,7 +142,7 @@ class Appearance(nn.Module):
         for name in STAGES:
             project, part = self.projections[name], pooled[name]
             own = project(part.looks, part.weights)
-            mean = project(part.mean, jnp.ones(len(part.mean), jnp.float32))
+            mean = project(part.mean, jnp.ones(part.mean.shape[:1], jnp.float32))
             if part.places.shape[-1]:
                 own, mean = own + part.places, mean + part.mean_place
             looks.append(own)

@@ -1,14 +1,18 @@
 """Writes a trained model for other programs, with a model card.
 
 safetensors: the weights, which vis_jax reads again on any machine; with --layout under
-the names of another library. Every export ends by running itself on a clip beside the
-run's own model. Beyond the tolerance nothing is left behind.
+the names of another library. stablehlo: programs that JAX runs without the code of the
+model. onnx: a step with its state, for ONNX Runtime. Every export ends by running
+itself on a clip beside the run's own model. Beyond the tolerance nothing is left
+behind.
 
 examples:
   python -m vis_jax.main export --workdir runs/shapes --output exported \\
       --format safetensors --license apache-2.0
   python -m vis_jax.main export --workdir runs/shapes --output small \\
       --format safetensors --dtype bfloat16 --source video.mp4
+  python -m vis_jax.main export --workdir runs/shapes --output programs \\
+      --format stablehlo --size 384x640,640x384 --config.test.mode=clip
 """
 
 import importlib
@@ -31,7 +35,11 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
 
 # The module of each format; see `export_format`.
-FORMATS = {"safetensors": "vis_jax.commands.export_safetensors"}
+FORMATS = {
+    "safetensors": "vis_jax.commands.export_safetensors",
+    "stablehlo": "vis_jax.commands.export_stablehlo",
+    "onnx": "vis_jax.commands.export_onnx",
+}
 
 CARD = "README.md"
 VERSION = 1  # of the record and of what the formats write
@@ -169,11 +177,16 @@ def _check_itself(
     model: "SavedModel", written: Written, frames: list[np.ndarray]
 ) -> Agreement:
     """What the export says of a clip beside what its model says."""
-    from vis_jax.evaluate.infer import make_stream
+    from vis_jax.evaluate.infer import make_program, make_stream
+    from vis_jax.evaluate.stream import run_program
 
-    expected = list(
-        make_stream(model.system, model.variables, model.config.test)(frames)
-    )
+    test = model.config.test
+    if written.canvases:
+        program = make_program(model.system, model.variables)
+        stream = run_program(program._replace(canvases=written.canvases), test)
+    else:
+        stream = make_stream(model.system, model.variables, test)
+    expected = list(stream(frames))
     return compare(written.reopen()(frames), expected)
 
 

@@ -35,6 +35,8 @@ class Written(NamedTuple):
       usage: for the model card: Markdown that says how to load it.
       record: further fields of `export.json`; JSON.
       lines: for the report of the command, such as what was left out.
+      canvases: height and width in pixels of the only canvases that it runs on, on
+        which the model runs beside it; () = any.
     """
 
     reopen: Reopen
@@ -42,6 +44,7 @@ class Written(NamedTuple):
     usage: str
     record: dict[str, object] = {}  # noqa: RUF012  # never changed
     lines: tuple[str, ...] = ()
+    canvases: tuple[tuple[int, int], ...] = ()
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from data_pipeline.errors import is_name
-from vis_jax.commands.config_file import read_json
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.dataset import Category
@@ -93,6 +92,8 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
     Raises:
       ValueError: the file is missing or not as `write_categories` leaves it.
     """
+    from vis_jax.commands.config_file import read_json
+
     path = epath.Path(workdir) / CATEGORIES_FILE
     rows = read_json(path)
     try:

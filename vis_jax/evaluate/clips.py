@@ -1,19 +1,48 @@
 """The frames of a video as clips of one shape, a few frames in memory at a time."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from absl import logging
 
+from data_pipeline.clip_sampling import resized_size
 from data_pipeline.read_video import fit_frame, pad_frames
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.results.clock import Clock
-from vis_jax.structures import Clip
-from vis_jax.systems.system import TestSettings, Window
+from vis_jax.structures import Clip, Window
 
 _CANVAS_MULTIPLE = 32  # the coarsest stride of a backbone
+
+
+@runtime_checkable
+class Sizing(Protocol):
+    """The sizes that frames are resized to; see `systems.system.TestSettings`."""
+
+    @property
+    def short_side(self) -> int:
+        """Pixels that the short side is resized to .."""
+        ...
+
+    @property
+    def long_side(self) -> int:
+        """.. if the long side stays within these."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Height and width that frames are stretched to instead; () = none."""
+        ...
+
+
+class Place(NamedTuple):
+    """Height and width in pixels of frames as a system sees them."""
+
+    content: tuple[int, int]
+    canvas: tuple[int, int]  # that the content is at the top left of
 
 
 class Piece(NamedTuple):
@@ -36,28 +65,79 @@ def bucket(length: int, buckets: tuple[int, ...]) -> int:
     return fitting[0] if fitting else -(-length // largest) * largest
 
 
+def place_frames(
+    original: tuple[int, int],
+    sizing: Sizing,
+    canvases: Sequence[tuple[int, int]] = (),
+) -> Place:
+    """Where frames are put that a system is to see.
+
+    Args:
+      original: height and width of the frames in pixels.
+      sizing: what they are resized to.
+      canvases: height and width of the canvases that there are programs for: the least
+        that holds a frame is taken; where none does, frames become smaller, and the
+        canvas on which they stay largest is taken. () = any canvas.
+    """
+    content = (sizing.size[0], sizing.size[1]) if sizing.size else None
+    if content is None:
+        sides = (sizing.short_side, sizing.long_side)
+        content = resized_size(*original, sides[0], long_side=sides[1], canvas=None)
+    height, width = content
+    if not canvases:
+        multiple = _CANVAS_MULTIPLE
+        canvas = (height + -height % multiple, width + -width % multiple)
+        return Place(content, canvas)
+    holding = [one for one in canvases if one[0] >= height and one[1] >= width]
+    if holding:
+        return Place(content, min(holding, key=math.prod))
+
+    def scale(canvas: tuple[int, int]) -> float:
+        return min(canvas[0] / height, canvas[1] / width)
+
+    canvas = max(canvases, key=scale)
+    smaller = resized_size(
+        height, width, min(content), long_side=max(content), canvas=canvas
+    )
+    return Place(smaller, canvas)
+
+
 def read_pieces(
-    frames: Iterable[np.ndarray], window: Window, test: TestSettings, clock: Clock
+    frames: Iterable[np.ndarray],
+    window: Window,
+    sizing: Sizing,
+    clock: Clock,
+    canvases: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Piece]:
     """The clips of a video, whose frames are resized as they are read.
 
     Args:
       frames: uint8 [H, W, 3], all of one size.
       window: of the system.
-      test: the sizes that frames are resized to.
+      sizing: the sizes that frames are resized to.
       clock: measures how long reading and resizing take.
+      canvases: see `place_frames`.
     """
     frames = iter(frames)
     with clock("decode"):
         first = next(frames, None)
     if first is None:
         return
-    images = _fitted(itertools.chain([first], frames), test, clock)
-    yield from pieces_of(images, window, first.shape[:2])
+    original = first.shape[:2]
+    place = place_frames(original, sizing, canvases)
+    if canvases and place.content != place_frames(original, sizing).content:
+        logging.warning(
+            "frames of %d x %d (height x width) are shrunk to %d x %d, as no larger"
+            " program was exported",
+            *original,
+            *place.content,
+        )
+    images = _fitted(itertools.chain([first], frames), place.content, clock)
+    yield from pieces_of(images, window, original, place.canvas)
 
 
 def _fitted(
-    frames: Iterator[np.ndarray], test: TestSettings, clock: Clock
+    frames: Iterator[np.ndarray], size: tuple[int, int], clock: Clock
 ) -> Iterator[np.ndarray]:
     """Frames at the size that a system sees them."""
     while True:
@@ -65,12 +145,15 @@ def _fitted(
             frame = next(frames, None)
             if frame is None:
                 return
-            image = fit_frame(frame, test.short_side, test.long_side, test.size)
+            image = fit_frame(frame, 0, 0, size)
         yield image
 
 
 def pieces_of(
-    images: Iterable[np.ndarray], window: Window, original: tuple[int, int]
+    images: Iterable[np.ndarray],
+    window: Window,
+    original: tuple[int, int],
+    canvas: tuple[int, int] | None = None,
 ) -> Iterator[Piece]:
     """The clips of a video; without frames there are none.
 
@@ -81,12 +164,13 @@ def pieces_of(
       images: uint8 [h, w, 3], as a system sees them.
       window: of the system.
       original: height and width of the frames in pixels.
+      canvas: height and width to pad images to; None: the least that a system takes.
 
     Raises:
       ValueError: the window has more frames between clips than in a clip.
     """
     for kept, start, length, more in _groups(iter(images), window):
-        clip = _clip(kept, length, start, more is None)
+        clip = _clip(kept, length, start, more is None, canvas)
         height, width = clip.images.shape[1:3]
         sizes = Sizes((height, width), kept[0].shape[:2], original)
         rows = len(kept) + window.delay if more is None else more
@@ -122,12 +206,20 @@ def _groups(
         kept = [*kept, *more][-length:] if more else []
 
 
-def _clip(kept: list[np.ndarray], length: int, start: int, last: bool) -> Clip:
+def _clip(
+    kept: list[np.ndarray],
+    length: int,
+    start: int,
+    last: bool,
+    canvas: tuple[int, int] | None,
+) -> Clip:
     """Frames on a canvas, padded in time."""
     images = np.stack(kept)
     count, size = len(images), images.shape[1:3]
-    images = pad_frames(images, multiple=_CANVAS_MULTIPLE)
-    images = np.pad(images, ((0, length - count), (0, 0), (0, 0), (0, 0)))
+    if canvas is None:
+        images = pad_frames(images, multiple=_CANVAS_MULTIPLE)
+    height, width = np.subtract(canvas or images.shape[1:3], images.shape[1:3])
+    images = np.pad(images, ((0, length - count), (0, height), (0, width), (0, 0)))
     return Clip(
         images,
         np.arange(length) < count,

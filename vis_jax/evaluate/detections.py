@@ -17,9 +17,9 @@ from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
 from vis_jax.metrics.disk import naming
 from vis_jax.results.clock import NO_CLOCK
-from vis_jax.structures import Detections, Predictions
+from vis_jax.structures import Detections, Predictions, Render, Window
 from vis_jax.systems.detect_then_track import Detector
-from vis_jax.systems.system import Render, TestSettings, Window
+from vis_jax.systems.system import TestSettings
 from vis_jax.typing import Array, Int32, UInt8
 
 RunLengths = list[list[dict | None]]  # [T][N]; None for padding

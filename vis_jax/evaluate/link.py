@@ -13,14 +13,13 @@ import numpy as np
 
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.detections import RunLengths, VideoDetections
-from vis_jax.evaluate.infer import final_frames, live_tracks, noting_lost
+from vis_jax.evaluate.stream import final_frames, live_tracks, noting_lost
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.collect import collect
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
-from vis_jax.structures import Clip, Detections, Predictions
+from vis_jax.structures import Clip, Detections, Predictions, Render
 from vis_jax.systems.detect_then_track import Detector, in_chunks, make_linker
-from vis_jax.systems.system import Render
 from vis_jax.trackers.tracker import Tracker
 
 

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.structures import Predictions
-from vis_jax.systems.system import Render
+from vis_jax.structures import Predictions, Render
 from vis_jax.typing import Array, Bool, Float, Float32, UInt8
 
 # Masks of this many pixels leave the device at once: 64 MiB as bytes.

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from vis_jax.evaluate.clips import Piece
-from vis_jax.evaluate.infer import final_frames
 from vis_jax.evaluate.masks import Sizes
+from vis_jax.evaluate.stream import final_frames
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult
 from vis_jax.structures import Batch, Clip

@@ -78,7 +78,8 @@ def nms_each_label(
         order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
         overlap = box_iou(boxes[order], boxes[order]) > iou_threshold
         keep = _keep_in_order(overlap, valid[order])
-        return jnp.zeros_like(keep).at[order].set(keep)
+        # Back in the order of the boxes; ONNX has no scatter of a batch.
+        return jax.lax.sort_key_val(order, keep)[1]
 
     keep = jax.vmap(keep_one)(boxes, scores, valid).ravel()
     order = jnp.argsort(jnp.where(keep, -scores.ravel(), jnp.inf), stable=True)

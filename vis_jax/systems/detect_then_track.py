@@ -214,7 +214,7 @@ def start_and_step(
     linker = make_linker(tracker, slots=slots, classes=classes)
 
     def start(clip: Clip) -> State:
-        return linker.start(clip, detector.empty(len(clip.frame_valid)))
+        return linker.start(clip, detector.empty(clip.frame_valid.shape[0]))
 
     def step(variables: dict, state: State, clip: Clip) -> tuple[State, Predictions]:
         size = jnp.asarray(clip.size)
@@ -232,7 +232,7 @@ def start_and_step(
 
 def in_chunks(function: Callable, frames: Any, chunk: int):
     """`function` of arrays of frames, a few at a time, which bounds the memory."""
-    count = len(jax.tree.leaves(frames)[0])
+    count = jax.tree.leaves(frames)[0].shape[0]  # may be a symbol
     if count <= chunk:
         return function(frames)
 

@@ -18,7 +18,7 @@ from vis_jax.detectors.condinst import shown_masks
 from vis_jax.detectors.condinst_ids import IdRule, pixel_masks
 from vis_jax.detectors.id_objects import IdObjects
 from vis_jax.settings import Count, section
-from vis_jax.structures import Batch, Clip, Detections, Predictions
+from vis_jax.structures import Batch, Clip, Detections, Predictions, Render
 from vis_jax.systems import iai_video
 from vis_jax.systems.detect_then_track import Linker, make_linker
 from vis_jax.systems.iai_loss import LossSettings, loss
@@ -39,7 +39,7 @@ from vis_jax.systems.iai_video import (
     stages_of,
     start_video,
 )
-from vis_jax.systems.system import Dtype, Render, System, window_of
+from vis_jax.systems.system import Dtype, System, window_of
 from vis_jax.systems.tracked_detector import (
     Shapes,
     empty_detections,

@@ -39,7 +39,7 @@ from vis_jax.detectors.mask_rcnn_ids import (
 from vis_jax.detectors.rpn import RPN
 from vis_jax.ops.masks import stretch_masks
 from vis_jax.settings import section
-from vis_jax.structures import Batch, Clip, LossAux, Predictions
+from vis_jax.structures import Batch, Clip, LossAux, Predictions, Render
 from vis_jax.systems import iai_video
 from vis_jax.systems.iai_loss import clip_loss, pixels_of
 from vis_jax.systems.iai_mask_rcnn_loss import LossSettings, look
@@ -59,7 +59,7 @@ from vis_jax.systems.iai_video import (
     stages_of,
     start_video,
 )
-from vis_jax.systems.system import Dtype, Render, System, check_classes, window_of
+from vis_jax.systems.system import Dtype, System, check_classes, window_of
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 

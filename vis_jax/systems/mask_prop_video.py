@@ -102,16 +102,16 @@ def step(
       state: before the frames.
       clip: the frames.
     """
-    count, delay = len(clip.frame_valid), len(state.waiting.valid)
+    count, delay = clip.frame_valid.shape[0], len(state.waiting.valid)
     radius = test.radius
     kept, arrived = finder.find(variables, state.kept, clip)
     cells = (arrived.objects.masks.shape[2], arrived.objects.masks.shape[3])
     views = _joined(state.views, arrived.views, carrier.no_views(radius, cells))
     real = jnp.concatenate([state.real, arrived.real, jnp.zeros(radius, bool)])
     objects = _joined(state.waiting, arrived.objects)
-    rows = jnp.arange(len(objects.valid), dtype=jnp.int32)
+    rows = jnp.arange(objects.valid.shape[0], dtype=jnp.int32)
     # The clips of the other rows are not complete.
-    ready = real[radius : radius + len(rows)] & (
+    ready = real[radius : radius + rows.shape[0]] & (
         (rows < count) | jnp.asarray(clip.last)
     )
 

@@ -233,7 +233,7 @@ def link_frames(
       canvas, thresholds, cues: see `TrackGraph`.
       bptt: frames between which the memory passes no gradient; 0: none.
     """
-    index = jnp.arange(len(frames.real))
+    index = jnp.arange(frames.real.shape[0])
     cut = index % bptt == 0 if bptt else jnp.zeros_like(index, bool)
 
     def step(memory: Memory, now: tuple[Frame, Array]) -> tuple[Memory, Linked]:

@@ -19,7 +19,7 @@ from vis_jax.association.track_scores import Scoring, Tally, class_probs, empty_
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.yolact import FindRule
 from vis_jax.settings import Count, Range, Share, section
-from vis_jax.structures import Batch, Clip, Predictions
+from vis_jax.structures import Batch, Clip, Predictions, Render
 from vis_jax.systems import system
 from vis_jax.systems.detect_then_track import in_chunks
 from vis_jax.systems.rgnn_loss import LossSettings, loss
@@ -32,7 +32,7 @@ from vis_jax.systems.rgnn_model import (
     frames_of,
     link_frames,
 )
-from vis_jax.systems.system import Dtype, Render, System, check_classes, window_of
+from vis_jax.systems.system import Dtype, System, check_classes, window_of
 from vis_jax.typing import Array, UInt8
 
 _CANDIDATES = 200  # priors that take part in the suppression

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 
 from vis_jax.settings import Count, Natural, section
-from vis_jax.structures import Batch, Clip, LossAux, Predictions
+from vis_jax.structures import Batch, Clip, LossAux, Predictions, Render, Window
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 Dtype = Literal["float32", "bfloat16"]
@@ -56,42 +56,10 @@ class Step(Protocol):
         ...
 
 
-class Window(NamedTuple):
-    """Which frames of a video a step sees, and which of them are final then.
-
-    Row f of the masks of a clip is the frame `clip.start - delay + f` of the video: a
-    clip of T frames has T + delay rows. Rows are final up to the start of the next
-    clip, less the delay; after the last clip, all rows inside the video are.
-    """
-
-    length: int | None  # frames of a clip; None: the whole video is one clip
-    # Frames from the start of a clip to that of the next. As long as the clip: none
-    # overlap, and the last one is padded at its end. Less: they overlap, and the last
-    # one is shifted back to end with the video.
-    stride: int | None
-    delay: int = 0  # frames by which masks come later than their image
-    buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
-
-
 def check_classes(num_classes: int) -> None:
     """Raises ValueError unless a model knows how many classes there are."""
     if num_classes < 1:
         raise ValueError(f"model.num_classes: expected at least 1, got {num_classes}")
-
-
-class Render(NamedTuple):
-    """How the masks of a frame become pixels at the original size.
-
-    independent: a pixel belongs to every mask that has it. argmax: only to the one of
-    the largest logit. rank: only to the first mask that has it, in the order of the
-    masks. A mask of which less than the share `least_visible` stays visible is dropped,
-    and hides nothing.
-    """
-
-    overlap: Literal["independent", "argmax", "rank"] = "independent"
-    least_visible: float = 0.0  # share of the pixels of a mask; read by rank
-    # Masks that cover the canvas are enlarged to it as `ops.aligned_upsample` does it.
-    aligned: bool = False
 
 
 class System(NamedTuple):

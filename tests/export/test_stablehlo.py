@@ -1,0 +1,140 @@
+"""Every system becomes programs, which are what their manifest says."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from tests.recipes import recipe
+from vis_jax.commands import parts
+from vis_jax.export import programs
+from vis_jax.export.manifest import (
+    ClipShape,
+    read_manifest,
+    shape_of,
+    write_manifest,
+)
+from vis_jax.export.programs import StoredSystem, read_programs
+from vis_jax.export.stablehlo import manifest_of, shapes_like, write_programs
+from vis_jax.params import flatten, unflatten
+from vis_jax.structures import Clip
+
+SIZE = (64, 96)
+
+
+def _slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def _written(folder, run, shape):
+    """A system, shapes of its variables, and its manifest, read again."""
+    system = parts.build_system(run)
+    forms = flatten(parts.shapes_of(system))
+    made = write_programs(folder, system, forms, [shape], multiple=run.test.chunk)
+    classes = [(i + 1, f"class {i}") for i in range(run.model.num_classes)]
+    test, name = run.test, run.system
+    if shape.frames is None:
+        window = system.window._replace(buckets=(2 * test.chunk,))
+        system = system._replace(window=window)
+    manifest = manifest_of(system, test, made, name=name, categories=classes)
+    write_manifest(folder, manifest)
+    return system, forms, read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mask_prop_shapes",
+        *_slow("iai_condinst_shapes", "cascade_shapes", "osmn_shapes"),
+    ],
+)
+def test_systems_become_programs_for_clips(name, tmp_path):
+    run = recipe(name, "debug", {"test.mode": "clip", "test.clip_length": 2})
+    shape = ClipShape(2, *SIZE)
+    system, forms, manifest = _written(tmp_path, run, shape)
+    found = read_programs(tmp_path, manifest, forms)
+    assert set(found[shape].step.platforms) == {"cpu", "cuda", "tpu"}
+    assert manifest.window_of() == system.window
+    assert manifest.render_of() == system.render
+    state = found[shape].start.out_avals
+    assert len(state) == len(manifest.shapes()[shape].state)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rgnn_vis_shapes",
+        *_slow("condinst_shapes", "iai_mask_rcnn_shapes", "yolact_shapes"),
+    ],
+)
+def test_systems_become_programs_for_any_number_of_frames(
+    name, tmp_path, types_unchecked
+):
+    run = recipe(name, "debug", {"test.mode": "video"})
+    shape = ClipShape(None, *SIZE)
+    _, forms, manifest = _written(tmp_path, run, shape)
+    step = read_programs(tmp_path, manifest, forms)[shape].step
+    images = jax.tree.unflatten(step.in_tree, step.in_avals)[0][2]["images"]
+    assert str(images.shape[0]) == f"{run.test.chunk}*chunks"
+
+
+@pytest.mark.slow
+def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchecked):
+    run = recipe("ifr_shapes", "debug", {"test.mode": "video"})
+    system, forms, manifest = _written(tmp_path, run, ClipShape(None, *SIZE))
+    rng = np.random.default_rng(0)
+    values = {
+        name: rng.normal(0, 0.1, x.shape).astype(x.dtype) for name, x in forms.items()
+    }
+    stored = StoredSystem(read_programs(tmp_path, manifest, values), values)
+    frames = 2 * run.test.chunk
+    empty = shapes_like(ClipShape(frames, *SIZE))
+    clip = Clip(*(np.ones(x.shape, x.dtype) for x in empty))
+    clip = clip._replace(
+        images=rng.integers(0, 256, empty.images.shape, np.uint8),
+        size=np.array(SIZE, np.int32),
+    )
+    _, found = stored.step(stored.start(clip), clip)
+    _, expected = jax.jit(system.step)(unflatten(values), system.start(clip), clip)
+    for name, value in expected._asdict().items():
+        if value is not None:
+            np.testing.assert_allclose(getattr(found, name), value, atol=1e-3)
+    few = clip._replace(images=clip.images[:, :32])
+    with pytest.raises(ValueError, match="expected clips of one of .*anyx64x96"):
+        stored.start(few)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "2x64", "0x64x96", "2x64x96/..", "2x64x99999", "99999x64x96", ""]
+)
+def test_what_is_no_shape_is_no_file(name):
+    with pytest.raises(ValueError, match="expected frames x height x width"):
+        shape_of(name)
+
+
+@pytest.mark.parametrize("name", ["2x64x96", "anyx384x640"])
+def test_a_shape_is_named_as_it_is_read(name):
+    assert str(shape_of(name)) == name
+
+
+@pytest.mark.parametrize("change", ["call", "platform", "bytes"])
+def test_a_program_that_is_no_pure_stablehlo_is_refused(change, tmp_path):
+    def run(x):
+        return jnp.linalg.eigh(x)[0] if change == "call" else x + 1
+
+    platforms = ("tpu",) if change == "platform" else ("cpu",)
+    made = export.export(jax.jit(run), platforms=platforms)
+    content = b"no program"
+    if change != "bytes":
+        content = bytes(made(jnp.eye(2)).serialize())
+    path = tmp_path / "step_1x32x32.jax_export"
+    path.write_bytes(content)
+    expected = {
+        "call": "got custom calls of lapack_ssyevd_ffi",
+        "platform": "expected a program for cpu, got one for tpu",
+    }
+    with pytest.raises(ValueError, match=expected.get(change, "not a program that")):
+        programs.read_program(path, hashlib.sha256(content).hexdigest())

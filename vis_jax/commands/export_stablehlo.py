@@ -1,0 +1,171 @@
+"""The format stablehlo of `export`: programs that JAX runs without this model's code.
+
+`vis_jax.load` reads the folder. The weights lie beside the programs, once for all
+sizes, so that the files of a program stay small.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_safetensors import TOLERANCES
+from vis_jax.export.agreement import Tolerance
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.commands.saved_model import SavedModel
+    from vis_jax.export.manifest import ClipShape
+    from vis_jax.results.stream import Stream
+    from vis_jax.structures import Window
+    from vis_jax.systems.system import TestSettings
+
+# The compiler may add in another order than for the model; docs/export.md has what was
+# measured.
+_CLOSE = Tolerance(scores=1e-3, pixels=0.999)
+_MULTIPLE = 32  # of the sides of a canvas, in pixels
+_FRAME = (720, 1280)  # pixels of the videos that the default canvas is for
+
+USAGE = """```python
+import vis_jax
+
+model = vis_jax.load("path/to/this/folder")
+video = model.track("video.mp4")
+```
+
+It runs on CPUs, CUDA GPUs and TPUs with JAX, without Flax, TensorFlow or a config.
+`program.json` names the arrays that go into each program and come out of it; any
+program can run them by itself:
+
+```python
+from jax import export
+
+step = export.deserialize(bytearray(open("step_1x384x640.jax_export", "rb").read()))
+state, predictions = step.call(variables, state, clip)
+```"""
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the flags of this format."""
+    flags.DEFINE_list(
+        "size",
+        None,
+        "height x width in pixels of the canvases that programs are made for, as"
+        " 384x640, or several; multiples of 32; default: that of frames in 16:9",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "frames",
+        None,
+        "numbers of frames that programs are made for, as 16 or 16,32, where a system"
+        " reads whole videos (test.mode video); default: any number, where a system"
+        " allows it",
+        flag_values=values,
+    )
+
+
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+    """Writes the programs, program.json and model.safetensors."""
+    import jax
+    import jax.numpy as jnp
+
+    from vis_jax.converters.files import open_safetensors
+    from vis_jax.export.manifest import write_manifest
+    from vis_jax.export.stablehlo import manifest_of, write_programs
+    from vis_jax.training.weights_file import WEIGHTS_FILE, write_weights
+
+    system = model.system
+    shapes, window = clip_shapes(model.config, system.window, values)
+    write_weights(folder, model.variables, values.dtype)
+    with open_safetensors(folder / WEIGHTS_FILE) as entries:
+        forms = {
+            name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
+            for name, entry in entries.items()
+        }
+    programs = write_programs(
+        folder, system, forms, shapes, multiple=model.config.test.chunk
+    )
+    manifest = manifest_of(
+        system._replace(window=window),
+        model.config.test,
+        programs,
+        name=model.config.system,
+        categories=model.categories,
+    )
+    write_manifest(folder, manifest)
+
+    def reopen() -> "Stream":
+        from vis_jax.commands.stored_programs import read_stored
+
+        return read_stored(folder).stream
+
+    return Written(
+        reopen=reopen,
+        tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
+        usage=USAGE,
+        record={"dtype": values.dtype},
+        canvases=tuple((shape.height, shape.width) for shape in shapes),
+    )
+
+
+def clip_shapes(
+    config: "RunSettings", window: "Window", values: flags.FlagValues
+) -> "tuple[list[ClipShape], Window]":
+    """The clips that programs are made for, and how videos become them.
+
+    Args:
+      config: of the model.
+      window: of its system.
+      values: of the command line.
+
+    Raises:
+      ValueError: a flag is wrong, or the model runs each video at several sizes.
+    """
+    from vis_jax.export.manifest import ClipShape
+
+    if config.test.tta:
+        raise ValueError(
+            f"--format {values.format}: expected test.tta (), as a program is of one"
+            f" size, got {config.test.tta}; set --config.test.tta=()"
+        )
+    canvases = [*dict.fromkeys(_canvases(config.test, values.size))]
+    lengths: list[int | None] = [window.length]
+    if window.length is not None and values.frames is not None:
+        raise ValueError(
+            f"--frames: expected none for a system that reads {window.length} frames at"
+            f" a time, got {','.join(values.frames)}"
+        )
+    if values.frames is not None:
+        lengths = [*sorted({_number(text) for text in values.frames})]
+    if window.length is None:
+        # Of a program for any number of frames, what it takes are multiples of this.
+        known = tuple(n for n in lengths if n is not None)
+        window = window._replace(buckets=known or (2 * config.test.chunk,))
+    return [ClipShape(n, *size) for size in canvases for n in lengths], window
+
+
+def _canvases(test: "TestSettings", sizes: list[str] | None) -> list[tuple[int, int]]:
+    """Height and width in pixels of the canvases."""
+    if sizes is None:
+        from vis_jax.evaluate.clips import place_frames
+
+        return [place_frames(_FRAME, test).canvas]
+    found = []
+    for text in sizes:
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+        sides = (int(match[1]), int(match[2])) if match else (1, 1)
+        if any(side % _MULTIPLE for side in sides):
+            raise ValueError(
+                f"--size: expected height x width in multiples of {_MULTIPLE}, as"
+                f" 384x640, got {text}"
+            )
+        found.append(sides)
+    return found
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,4}", text):
+        raise ValueError(f"--frames: expected numbers of frames, as 16,32, got {text}")
+    return int(text)

@@ -1,0 +1,72 @@
+"""Models that were exported as programs, ready to run.
+
+Nothing here needs Flax, TensorFlow or the config of a run.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.converters.files import open_safetensors
+from vis_jax.converters.safetensors_file import Entry
+from vis_jax.evaluate.stream import Program, run_program
+from vis_jax.export.manifest import read_manifest
+from vis_jax.export.programs import StoredSystem, read_programs
+from vis_jax.results.stream import Stream
+from vis_jax.training.weights_file import WEIGHTS_FILE, rounded
+
+
+class StoredModel(NamedTuple):
+    """A model without its code.
+
+    Attributes:
+      system: its name.
+      stream: runs it on videos.
+      categories: (category id, name) of labels 0, 1, ..
+      top: tracks returned of a video.
+      whole: it reads the whole video before the first result.
+    """
+
+    system: str
+    stream: Stream
+    categories: tuple[tuple[int, str], ...]
+    top: int
+    whole: bool
+
+
+def read_stored(path: str | os.PathLike) -> StoredModel:
+    """Reads the output of `export --format stablehlo`.
+
+    Raises:
+      ValueError: a file is missing or damaged, or does not fit the others; names it.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    with open_safetensors(folder / WEIGHTS_FILE) as entries:
+        variables = {name: _numbers(entry) for name, entry in entries.items()}
+    programs = read_programs(folder, manifest, variables)
+    stored = StoredSystem(programs, variables)
+    window = manifest.window_of()
+    program = Program(
+        stored.start,
+        stored.step,
+        window,
+        manifest.render_of(),
+        manifest.limit,
+        stored.canvases,
+    )
+    return StoredModel(
+        manifest.system,
+        run_program(program, manifest.sizing),
+        manifest.categories,
+        manifest.top,
+        whole=window.length is None,
+    )
+
+
+def _numbers(entry: Entry) -> np.ndarray:
+    """An array of the dtype that the file has."""
+    values = np.array(entry.read())
+    return rounded(values) if entry.dtype == "bfloat16" else values

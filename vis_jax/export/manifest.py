@@ -1,0 +1,212 @@
+"""`program.json`: what a folder of exported programs holds, and how they are used.
+
+It says what JAX does not keep in a program: names, classes, and what the host does
+with frames before a step and with masks after it. It is read as settings are, field by
+field.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vis_jax.metrics.disk import naming
+from vis_jax.settings import Count, Natural, Share, read_settings, section, to_dict
+from vis_jax.structures import Render, Window
+
+MANIFEST = "program.json"
+START, STEP = "start", "step"  # the kinds of programs
+ANY = "any"  # in the place of a number of frames: the program takes any
+_MOST_BYTES = 16 << 20  # of the file
+_MOST_SIDE = 1 << 14  # pixels of a canvas
+_MOST_FRAMES = 1 << 14
+_SHAPE = re.compile(r"(any|[1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
+
+Dtype = Literal["bool", "uint8", "int32", "uint32", "bfloat16", "float32"]
+
+
+class ClipShape(NamedTuple):
+    """Sizes of the clips that a program takes."""
+
+    frames: int | None  # None: any number
+    height: int  # pixels of the canvas
+    width: int
+
+    def __str__(self) -> str:
+        frames = ANY if self.frames is None else self.frames
+        return f"{frames}x{self.height}x{self.width}"
+
+
+@section
+class ArrayForm:
+    """An array that goes into a program or comes out of it."""
+
+    dtype: Dtype
+    shape: tuple[int | str, ...]  # a text where it depends on the number of frames
+
+
+@section
+class ProgramForm:
+    """The programs `start` and `step` for clips of one shape."""
+
+    # SHA-256 of both files, in hexadecimal digits: a damaged program is not read.
+    start: str
+    step: str
+    state: Mapping[str, ArrayForm]  # goes into a step, and comes out of it
+    predictions: Mapping[str, ArrayForm]  # fields of `structures.Predictions`
+
+
+@section
+class SizingForm:
+    """`test`: the sizes that frames are resized to."""
+
+    short_side: Count
+    long_side: Count
+    size: tuple[Count, ...] = ()
+
+    def __post_init__(self):
+        if len(self.size) not in (0, 2):
+            raise ValueError(f"size: expected (height, width) or (), got {self.size}")
+
+
+@section
+class WindowForm:
+    """`structures.Window`."""
+
+    length: Count | None
+    stride: Count | None
+    delay: Natural
+    buckets: tuple[Count, ...]
+
+    def __post_init__(self):
+        if (self.length is None) != (self.stride is None):
+            raise ValueError(f"stride: expected one with a length, got {self.stride}")
+        if self.length is None and not self.buckets:
+            raise ValueError("buckets: expected at least one length, got ()")
+
+
+@section
+class RenderForm:
+    """`structures.Render`."""
+
+    overlap: Literal["independent", "argmax", "rank"]
+    least_visible: Share
+    aligned: bool
+
+
+@section
+class Manifest:
+    """All of the file."""
+
+    version: Literal[1] = 1  # of the layout of this file
+    jax: str  # version of JAX that made the programs
+    system: str  # its name, for people
+    limit: str  # the setting that says how many tracks there can be
+    categories: tuple[tuple[int, str], ...]  # (category id, name) of labels 0, 1, ..
+    top: Count  # tracks returned of a video
+    sizing: SizingForm
+    window: WindowForm
+    render: RenderForm
+    programs: Mapping[str, ProgramForm]  # by the shape of a clip, as 5x384x640
+
+    def __post_init__(self):
+        if not self.programs:
+            raise ValueError("programs: expected at least one, got none")
+        if not self.categories:
+            raise ValueError("categories: expected at least one, got none")
+        lengths = {shape.frames for shape in self.shapes()}
+        expected = {self.window.length}
+        if self.window.length is None and None not in lengths:
+            expected = {*self.window.buckets}
+        if lengths != expected:
+            raise ValueError(
+                f"programs: expected some for clips of {expected} frames, as window"
+                f" says, got {lengths}"
+            )
+
+    def shapes(self) -> dict[ClipShape, ProgramForm]:
+        """The programs by the shape of a clip."""
+        return {shape_of(name): form for name, form in self.programs.items()}
+
+    def window_of(self) -> Window:
+        """How a video becomes clips."""
+        return Window(**vars(self.window))
+
+    def render_of(self) -> Render:
+        """How masks become pixels."""
+        return Render(**vars(self.render))
+
+
+def shape_of(name: str) -> ClipShape:
+    """The shape that a name such as 5x384x640 or anyx384x640 is of.
+
+    Raises:
+      ValueError: it is no such name, or beyond the largest sizes.
+    """
+    found = _SHAPE.fullmatch(name)
+    frames = None if not found or found[1] == ANY else int(found[1])
+    sides = (int(found[2]), int(found[3])) if found else (0, 0)
+    if not found or max(sides) > _MOST_SIDE or (frames or 1) > _MOST_FRAMES:
+        raise ValueError(
+            "programs: expected frames x height x width, as 5x384x640, up to"
+            f" {_MOST_FRAMES} frames and {_MOST_SIDE} pixels a side, got {name!r:.40}"
+        )
+    return ClipShape(frames, *sides)
+
+
+def file_name(kind: str, shape: ClipShape, suffix: str = ".jax_export") -> str:
+    """The file of a program.
+
+    Args:
+      kind: START or STEP.
+      shape: of the clips that it takes.
+      suffix: of the format.
+    """
+    return f"{kind}_{shape}{suffix}"
+
+
+def forms_of(arrays: Mapping[str, Any]) -> dict[str, ArrayForm]:
+    """Shapes as a manifest has them."""
+    return {
+        name: ArrayForm(
+            dtype=x.dtype.name,
+            shape=tuple(n if isinstance(n, int) else str(n) for n in x.shape),
+        )
+        for name, x in arrays.items()
+    }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes the file.
+
+    Raises:
+      OSError: it cannot be written; names it.
+    """
+    path = folder / MANIFEST
+    with naming(path):
+        path.write_text(json.dumps(to_dict(manifest), indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the file.
+
+    Raises:
+      ValueError: it is missing, damaged or not as `write_manifest` leaves it; names
+        the file and the field.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file that lists the programs, got none")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(
+            f"{path}: expected at most {_MOST_BYTES} bytes, got {path.stat().st_size}"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON: {error!s:.200}") from error
+    try:
+        return read_settings(Manifest, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

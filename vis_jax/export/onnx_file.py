@@ -1,0 +1,187 @@
+"""Writes the step of a system in ONNX, and runs it with ONNX Runtime.
+
+Needs the packages of the extra `onnx`. A file has the weights inside. The state goes in
+under names that begin with `state/`, and comes out under `next_state/`; clip and
+predictions have the names of their fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from vis_jax.export.manifest import ClipShape, file_name
+from vis_jax.export.stablehlo import Step
+from vis_jax.metrics.disk import naming
+from vis_jax.structures import Clip, Predictions
+
+STATE, NEXT = "state/", "next_state/"
+ONNX, ARRAYS = ".onnx", ".safetensors"  # of a step, and of the state before it
+_OPSET = 21  # of the default domain; ONNX Runtime reads it from 1.20 on
+
+
+def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
+    """Writes a step with its weights.
+
+    Args:
+      path: of the file.
+      step: see `stablehlo.named_step`.
+      variables: arrays by name.
+
+    Raises:
+      ValueError: an operation has no counterpart in ONNX; names it.
+      OSError: the file cannot be written.
+    """
+    from jax2onnx import to_onnx
+
+    def call(state: dict, clip: dict) -> tuple[dict, dict]:
+        return step.call(variables, state, clip)
+
+    # jax2onnx changes functions of JAX while it traces, which scans of Flax do not
+    # bear: it gets what is traced already.
+    closed, (after, found) = jax.make_jaxpr(call, return_shape=True)(
+        step.state, step.clip
+    )
+    flat = jaxpr_as_fun(closed)
+    try:
+        model = to_onnx(
+            lambda *arrays: tuple(flat(*arrays)),
+            inputs=jax.tree.leaves((step.state, step.clip)),
+            opset=_OPSET,
+        )
+    except Exception as error:  # jax2onnx raises many kinds
+        line = " ".join(str(error).split())
+        raise ValueError(
+            f"an operation has no counterpart in ONNX: {line:.300}"
+        ) from error
+    _spell_out_choices(model)
+    _rename(
+        model.graph.input,
+        [*_keys(STATE, step.state), *sorted(step.clip)],
+        model,
+        outputs=False,
+    )
+    _rename(
+        model.graph.output, [*_keys(NEXT, after), *sorted(found)], model, outputs=True
+    )
+    with naming(path):
+        path.write_bytes(model.SerializeToString())
+
+
+def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
+    """Names in the order in which JAX flattens a dict."""
+    return [f"{prefix}{name}" for name in sorted(arrays)]
+
+
+def _spell_out_choices(model: Any) -> None:
+    """Writes `Where` of truth values, which ONNX Runtime lacks, as and, or, not."""
+    import onnx
+
+    types: dict[str, int] = {}
+    for graph in _graphs(onnx.shape_inference.infer_shapes(model).graph):
+        for value in (*graph.value_info, *graph.input, *graph.output):
+            types[value.name] = value.type.tensor_type.elem_type
+        types |= {one.name: one.data_type for one in graph.initializer}
+    for graph in _graphs(model.graph):
+        nodes = []
+        for node in graph.node:
+            kinds = [types.get(name) for name in node.input[1:]]
+            if node.op_type != "Where" or onnx.TensorProto.BOOL not in kinds:
+                nodes.append(node)
+                continue
+            (condition, yes, no), out = node.input, node.output[0]
+            steps = [
+                ("And", [condition, yes], f"{out}/yes"),
+                ("Not", [condition], f"{out}/not"),
+                ("And", [f"{out}/not", no], f"{out}/no"),
+                ("Or", [f"{out}/yes", f"{out}/no"], out),
+            ]
+            nodes += [onnx.helper.make_node(k, i, [name]) for k, i, name in steps]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those inside its nodes, as of loops."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _rename(values: Any, names: list[str], model: Any, *, outputs: bool) -> None:
+    """Gives inputs or outputs of a graph new names, by nodes that copy them.
+
+    An output that is an input, unchanged, gets a name of its own.
+    """
+    from onnx import helper
+
+    if len(values) != len(names):
+        raise ValueError(f"expected {len(names)} arrays in ONNX, got {len(values)}")
+    nodes = list(model.graph.node)
+    for value, name in zip(values, names, strict=True):
+        ends = (value.name, name) if outputs else (name, value.name)
+        copy = helper.make_node("Identity", [ends[0]], [ends[1]])
+        nodes = [*nodes, copy] if outputs else [copy, *nodes]
+        value.name = name
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+class OnnxSystem:
+    """`start` and `step` of a system that was written in ONNX.
+
+    Args:
+      folder: of the files.
+      states: the state before the first clip by the shape of a clip, arrays by name.
+
+    Raises:
+      ValueError: ONNX Runtime cannot run a file.
+    """
+
+    def __init__(
+        self, folder: Path, states: Mapping[ClipShape, Mapping[str, np.ndarray]]
+    ):
+        import onnxruntime
+
+        self._states, self._sessions = states, {}
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; it warns of each unused constant
+        for shape in states:
+            path = folder / file_name("step", shape, ONNX)
+            try:
+                self._sessions[shape] = onnxruntime.InferenceSession(path, options)
+            except Exception as error:  # ONNX Runtime has its own kinds
+                line = " ".join(str(error).split())
+                raise ValueError(f"{path.name}: ONNX Runtime: {line:.300}") from error
+
+    def start(self, clip: Clip, /) -> Mapping[str, np.ndarray]:
+        """The state before the first clip, by name."""
+        return self._states[_shape(clip)]
+
+    def step(
+        self, state: Mapping[str, np.ndarray], clip: Clip, /
+    ) -> tuple[dict[str, np.ndarray], Predictions]:
+        """The state for the next clip, and what is known now."""
+        session = self._sessions[_shape(clip)]
+        feeds = {f"{STATE}{name}": value for name, value in state.items()}
+        feeds |= {name: np.asarray(x) for name, x in clip._asdict().items()}
+        # What does not change the result, such as `last`, is no input.
+        known = {one.name for one in session.get_inputs()}
+        names = [one.name for one in session.get_outputs()]
+        values = session.run(names, {n: x for n, x in feeds.items() if n in known})
+        found = dict(zip(names, values, strict=True))
+        after = {
+            name.removeprefix(NEXT): found.pop(name)
+            for name in names
+            if name.startswith(NEXT)
+        }
+        return after, Predictions(**found)
+
+
+def _shape(clip: Clip) -> ClipShape:
+    return ClipShape(*clip.images.shape[:3])

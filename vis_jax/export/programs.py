@@ -1,0 +1,286 @@
+"""Reads exported programs and checks them; runs with JAX, without Flax or a config.
+
+What a folder says of itself is compared with what its programs say, and nothing is run
+before all of it agrees. A program consists of operations of StableHLO, so it reaches
+neither files nor the host's Python; it can still take memory and time.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import export
+
+from vis_jax.export.manifest import (
+    START,
+    STEP,
+    ArrayForm,
+    ClipShape,
+    Manifest,
+    ProgramForm,
+    file_name,
+    forms_of,
+)
+from vis_jax.structures import Clip, Predictions
+
+_MOST_BYTES = 256 << 20  # of a program, whose variables are in another file
+# Says which numbers of frames a program takes; JAX replaces it.
+_HARMLESS_CALLS = {"shape_assertion"}
+_OPTIONAL = {"mask_boxes", "lost"}  # fields of predictions that may be missing
+
+Forms = Mapping[str, ArrayForm]
+
+
+class ClipPrograms(NamedTuple):
+    """The programs for clips of one shape, checked."""
+
+    start: export.Exported
+    step: export.Exported
+
+
+class StoredSystem:
+    """`start` and `step` of a system that was exported.
+
+    Args:
+      programs: by the shape of a clip.
+      variables: arrays by name, of the dtypes that the programs take.
+    """
+
+    def __init__(
+        self,
+        programs: Mapping[ClipShape, ClipPrograms],
+        variables: Mapping[str, np.ndarray],
+    ):
+        self._variables = jax.device_put(dict(variables))
+        self._start = {
+            shape: jax.jit(pair.start.call) for shape, pair in programs.items()
+        }
+        self._step = {
+            shape: jax.jit(pair.step.call, donate_argnums=1)
+            for shape, pair in programs.items()
+        }
+
+    @property
+    def canvases(self) -> tuple[tuple[int, int], ...]:
+        """Height and width in pixels of the canvases that it runs on."""
+        sizes = ((shape.height, shape.width) for shape in self._step)
+        return tuple(dict.fromkeys(sizes))
+
+    def start(self, clip: Clip, /) -> dict[str, jax.Array]:
+        """The state before the first clip, by name.
+
+        Raises:
+          ValueError: there is no program for clips of this shape.
+        """
+        return self._start[self._shape(clip)]()
+
+    def step(
+        self, state: dict[str, jax.Array], clip: Clip, /
+    ) -> tuple[dict[str, jax.Array], Predictions]:
+        """The state for the next clip, and what is known now.
+
+        Raises:
+          ValueError: there is no program for clips of this shape.
+        """
+        call = self._step[self._shape(clip)]
+        state, found = call(self._variables, state, clip._asdict())
+        return state, Predictions(**found)
+
+    def _shape(self, clip: Clip) -> ClipShape:
+        frames, height, width = clip.images.shape[:3]
+        for shape in (
+            ClipShape(frames, height, width),
+            ClipShape(None, height, width),
+        ):
+            if shape in self._step:
+                return shape
+        raise ValueError(
+            f"expected clips of one of {[*map(str, self._step)]} (frames x height x"
+            f" width), which were exported, got {ClipShape(frames, height, width)}"
+        )
+
+
+def read_programs(
+    folder: Path, manifest: Manifest, variables: Mapping[str, Any]
+) -> dict[ClipShape, ClipPrograms]:
+    """Reads and checks all programs of a folder.
+
+    Args:
+      folder: as `stablehlo.write_programs` leaves it.
+      manifest: of the folder.
+      variables: arrays by name.
+
+    Raises:
+      ValueError: a program is missing or damaged, is not what the manifest says, does
+        not take these variables, or was not made for this kind of device.
+    """
+    found = {}
+    for shape, form in manifest.shapes().items():
+        paths = [folder / file_name(kind, shape) for kind in (START, STEP)]
+        start, step = map(read_program, paths, (form.start, form.step))
+        _check_start(paths[0], start, form)
+        _check_step(paths[1], step, form, shape, variables)
+        _check_predictions(paths[1], form.predictions, len(manifest.categories))
+        found[shape] = ClipPrograms(start, step)
+    return found
+
+
+def read_program(path: Path, digest: str) -> export.Exported:
+    """Reads a program whose bytes are the ones that were written.
+
+    Args:
+      path: of its file.
+      digest: SHA-256 of its bytes, in hexadecimal digits.
+
+    Raises:
+      ValueError: it is missing or damaged, has side effects, calls what is no operation
+        of StableHLO, or was not made for this kind of device.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a program, got no such file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(
+            f"{path}: expected at most {_MOST_BYTES} bytes, got {path.stat().st_size}"
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path}: damaged: its SHA-256 is not that of program.json")
+    try:
+        found = export.deserialize(bytearray(content))
+    except Exception as error:  # a strange file can raise anything
+        raise ValueError(
+            f"{path}: not a program that this version of JAX ({jax.__version__}) can"
+            f" read: {error!s:.200}"
+        ) from error
+    if found.disabled_safety_checks or found.ordered_effects or found.unordered_effects:
+        raise ValueError(f"{path}: expected a pure program, got one with side effects")
+    calls = _custom_calls(found)
+    if calls:
+        raise ValueError(
+            f"{path}: expected operations of StableHLO alone, got custom calls of"
+            f" {', '.join(sorted(calls))}"
+        )
+    device = "cuda" if jax.default_backend() == "gpu" else jax.default_backend()
+    if device not in found.platforms:
+        raise ValueError(
+            f"{path}: expected a program for {device}, got one for"
+            f" {', '.join(found.platforms)}"
+        )
+    return found
+
+
+def _custom_calls(program: export.Exported) -> set[str]:
+    """What a program calls of the process it runs in, by name.
+
+    Such a call may read any memory: Python callbacks take addresses as numbers.
+    """
+    # Bytecode of MLIR has the names of its operations as plain text.
+    if b"custom_call" not in program.mlir_module_serialized:
+        return set()
+    text = program.mlir_module()
+    found = re.findall(r"stablehlo\.custom_call @([\w.$]+)\(", text)
+    unnamed = text.count("stablehlo.custom_call") - len(found)
+    return {*found} - _HARMLESS_CALLS | ({"unknown names"} if unnamed else set())
+
+
+def _check_start(path: Path, start: export.Exported, form: ProgramForm) -> None:
+    if start.in_avals:
+        raise ValueError(f"{path}: expected no arguments, got {len(start.in_avals)}")
+    _check(path, "state", _outputs(path, start, 1)[0], form.state)
+
+
+def _check_step(
+    path: Path,
+    step: export.Exported,
+    form: ProgramForm,
+    shape: ClipShape,
+    variables: Mapping[str, Any],
+) -> None:
+    arguments, keywords = jax.tree.unflatten(step.in_tree, step.in_avals)
+    if len(arguments) != 3 or keywords:
+        raise ValueError(f"{path}: expected 3 arguments, got {len(arguments)}")
+    frames: int | str | None = shape.frames
+    if frames is None:  # a text such as 8*chunks, the same in both arrays
+        images = _named(path, arguments[2]).get("images")
+        frames = str(images.shape[0]) if images is not None and images.shape else ""
+    canvas = (shape.height, shape.width, 3)
+    clip = {
+        "images": ArrayForm(dtype="uint8", shape=(frames, *canvas)),
+        "frame_valid": ArrayForm(dtype="bool", shape=(frames,)),
+        "size": ArrayForm(dtype="int32", shape=(2,)),
+        "start": ArrayForm(dtype="int32", shape=()),
+        "last": ArrayForm(dtype="bool", shape=()),
+    }
+    expected = (forms_of(variables), form.state, clip)
+    for name, found, want in zip(
+        ("variables", "state", "clip"), arguments, expected, strict=True
+    ):
+        _check(path, name, _named(path, found), want)
+    state, predictions = _outputs(path, step, 2)
+    _check(path, "next state", state, form.state)
+    _check(path, "predictions", predictions, form.predictions)
+
+
+def _check_predictions(path: Path, found: Forms, classes: int) -> None:
+    """Raises ValueError unless these are fields of `Predictions` that fit together."""
+    fields = set(Predictions._fields)
+    if not fields - _OPTIONAL <= set(found) <= fields:
+        raise ValueError(
+            f"{path}: predictions: expected {[*Predictions._fields]}, got"
+            f" {sorted(found)}"
+        )
+    axes = {
+        "class_probs": ("float32", "SK"),
+        "track_ids": ("int32", "S"),
+        "valid": ("bool", "S"),
+        "slots": ("int32", "FD"),
+        "mask_logits": ("float32", "FDhw"),
+        "mask_boxes": ("float32", "FD4"),
+        "lost": ("int32", ""),
+    }
+    sizes: dict[str, int | str] = {"K": classes, "4": 4}
+    for name, form in found.items():
+        dtype, letters = axes[name]
+        fits = form.dtype == dtype and len(form.shape) == len(letters)
+        pairs = itertools.zip_longest(letters, form.shape)
+        if not fits or any(sizes.setdefault(a or "", n) != n for a, n in pairs):
+            known = [sizes.get(letter, letter) for letter in letters]
+            raise ValueError(
+                f"{path}: predictions: {name}: expected {dtype} {known}, got"
+                f" {form.dtype} {[*form.shape]}"
+            )
+
+
+def _outputs(path: Path, program: export.Exported, count: int) -> list[Forms]:
+    """What a program returns: one dict of arrays, or several."""
+    found = jax.tree.unflatten(program.out_tree, program.out_avals)
+    parts = found if isinstance(found, tuple) else (found,)
+    if len(parts) != count:
+        raise ValueError(f"{path}: expected {count} results, got {len(parts)}")
+    return [_named(path, part) for part in parts]
+
+
+def _named(path: Path, arrays: Any) -> Forms:
+    """The forms of a dict of arrays."""
+    if not isinstance(arrays, dict) or not jax.tree_util.all_leaves(arrays.values()):
+        raise ValueError(f"{path}: expected arrays by name, got {type(arrays)}")
+    return forms_of(arrays)
+
+
+def _check(path: Path, what: str, found: Forms, expected: Forms) -> None:
+    """Raises ValueError for the first array that differs, by name."""
+    for name in sorted(found.keys() | expected.keys()):
+        one, other = found.get(name), expected.get(name)
+        if one != other:
+            raise ValueError(
+                f"{path}: {what}: {name}: expected {_text(other)}, got {_text(one)}"
+            )
+
+
+def _text(form: ArrayForm | None) -> str:
+    return "no such array" if form is None else f"{form.dtype} {[*form.shape]}"
