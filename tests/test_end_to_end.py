@@ -201,9 +201,6 @@ def test_shards_of_an_evaluation_merge_to_its_files(workdir, evaluated, tmp_path
     assert message.startswith(f"{partial}: expected a share by 3, as the others are")
     message = error_of(*words, "--merge", "--shard", "1/2")
     assert message.startswith("--merge: expected it alone")
-    other = ("--checkpoint", workdir / "checkpoints" / "2")
-    message = error_of(*words, "--merge", *other)
-    assert message.startswith(f"{partial}: expected a share of this config and check")
 
     assert evaluate(workdir, output, "--shard", "1/2").code == 0
     outcome = evaluate(workdir, output, "--merge")

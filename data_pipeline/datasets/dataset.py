@@ -60,6 +60,8 @@ class Dataset(Protocol):
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
         """Frames `frame_ids`, int [T], of a video: uint8 [T, H, W, 3], RGB.
 
+        Several threads may call it at once, for different videos.
+
         Raises:
           DataError: names the file and the video of a frame that cannot be read.
         """

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.test_settings import Disc
-from vis_jax.commands.evaluate import fingerprint, local_folder
+from vis_jax.commands.evaluate import fingerprint, local_folder, shared_folder
 
 
 class Bucket:
@@ -30,6 +31,12 @@ def test_results_for_a_bucket_are_copied_when_they_are_complete(tmp_path):
     assert not folder.exists()
     with local_folder(tmp_path) as folder:
         assert folder == tmp_path
+
+
+def test_several_processes_need_a_disk():
+    expected = "--output: expected a folder on a disk that all processes see, got gs://"
+    with pytest.raises(ValueError, match=expected):
+        shared_folder(epath.Path("gs://bucket/out"))
 
 
 def test_the_fingerprint_is_of_settings_names_and_values():

@@ -165,6 +165,8 @@ def test_what_is_wrong_for_all_videos_stops_at_once(
     with pytest.raises(ValueError, match=expected):
         run(folder, tmp_path / "out", *words)
     assert not devices.asked
+    with pytest.raises(ValueError, match="--output: expected a folder on a disk, as"):
+        run(folder, "gs://bucket/out")
     expected = "--shard: expected a folder of videos or a .txt file that lists them"
     with pytest.raises(ValueError, match=expected):
         run(folder / "v0", tmp_path / "out", "--shard=1/2")

@@ -112,10 +112,6 @@ def test_results_in_a_bucket_are_not_replaced_unasked(bucket):
             "--root: expected a path on a disk, got bucket://data",
         ),
         (
-            ("evaluate", "--workdir", "bucket://run", "--shard=1/2"),
-            "--output, of shards: expected a path on a disk, got bucket://run",
-        ),
-        (
             ("compare", "--workdir", "bucket://run", "--output", "bucket://out"),
             "--output: expected a path on a disk, got bucket://out",
         ),
@@ -127,16 +123,6 @@ def test_results_in_a_bucket_are_not_replaced_unasked(bucket):
 )
 def test_a_flag_that_needs_a_disk_is_named(bucket, words, expected):
     assert error_of(*words) == expected
-
-
-def test_the_outputs_of_many_videos_need_a_disk(bucket, tmp_path):
-    (tmp_path / "videos").mkdir()
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / "videos" / name).touch()
-    words = ("--workdir", "bucket://run", "--source", tmp_path / "videos")
-    message = error_of("predict", *words, "--output", "bucket://out")
-    expected = "expected a path on a disk, got bucket://out"
-    assert message == f"--output, of many videos: {expected}"
 
 
 def test_an_address_that_nothing_reads_is_named_by_python_functions_too():

@@ -79,6 +79,7 @@ def test_two_processes_compute_what_one_does(one_device, two_devices):
     folder, reports = two_devices
     for report in reports:
         assert report["devices"] == 2
+        assert report["texts"] == ["from 0", "from 1"]
         assert_same_run(report, one_device)
     assert evaluated(folder) == one_device["evaluated"]
     # One process goes on from the checkpoint that two have written.

@@ -22,6 +22,7 @@ import numpy as np
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.commands.evaluate import evaluate_split, evaluate_together
+from vis_jax.commands.processes import all_texts
 from vis_jax.commands.saved_model import SavedModel
 from vis_jax.main import fail
 from vis_jax.systems.system import TestSettings
@@ -106,6 +107,7 @@ def main(options: dict) -> None:
         evaluate(options["evaluate"])
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
     report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
+    report |= {"texts": all_texts("toy", [f"from {index}"])}
     print(json.dumps(report | {"devices": jax.device_count()}))
 
 

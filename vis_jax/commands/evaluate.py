@@ -25,7 +25,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,6 @@ from etils import epath
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.metrics.disk import naming
-from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
@@ -101,25 +99,31 @@ def _evaluate(
 
     from vis_jax.commands.saved_model import make_model
 
+    folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
+    output = epath.Path(values.output) if values.output else folder
+    several = jax.process_count() > 1
+    if several and (share is not None or values.merge):
+        raise ValueError(
+            "--shard, --merge: expected a process on its own, got one of"
+            f" {jax.process_count()}, which share the videos by themselves"
+        )
+    if share is not None:
+        check_array(shared_folder(output), share)
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
     classes = [(one.category_id, one.name) for one in dataset.categories]
+    if share is not None or values.merge or several:
+        shared = shared_folder(output)
+        model = make_model(config, classes, checkpoint)
+        if several:
+            evaluate_together(model, dataset, shared)
+        elif share is not None:
+            evaluate_shard(model, dataset, shared, share=share)
+        else:
+            merge_shards(model, dataset, shared)
+        return
     model = make_model(config, classes, checkpoint)
-    folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
-    output = epath.Path(values.output) if values.output else folder
-    if share is not None or values.merge:
-        if jax.process_count() > 1:
-            raise ValueError(
-                "--shard, --merge: expected a process on its own, got one of"
-                f" {jax.process_count()}, which share the videos by themselves"
-            )
-        do = merge_shards if share is None else partial(evaluate_shard, share=share)
-        do(model, dataset, output)
-    elif jax.process_count() > 1:
-        on_disk("--output, of several processes", output)
-        evaluate_together(model, dataset, output)
-    else:
-        evaluate_split(model.config, model.system, model.variables, dataset, output)
+    evaluate_split(model.config, model.system, model.variables, dataset, output)
 
 
 def open_split(config: "RunSettings") -> "Head":
@@ -166,7 +170,7 @@ def evaluate_split(
     return report
 
 
-def print_report(report: dict, output: epath.Path) -> None:
+def print_report(report: dict, output: epath.Path | Path) -> None:
     """Prints the table of an evaluation, and where its files are."""
     from vis_jax.evaluate.loop import RESULTS, SCORES
     from vis_jax.scoring import format_table
@@ -175,7 +179,7 @@ def print_report(report: dict, output: epath.Path) -> None:
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
 
 
-def evaluate_together(model: "SavedModel", dataset: "Head", output: epath.Path) -> None:
+def evaluate_together(model: "SavedModel", dataset: "Head", output: Path) -> None:
     """Scores a model on a data set, in one of several processes of JAX.
 
     Args:
@@ -185,39 +189,39 @@ def evaluate_together(model: "SavedModel", dataset: "Head", output: epath.Path) 
     """
     import jax
 
-    from vis_jax.commands.processes import own_share
+    from vis_jax.commands.processes import meet, own_share
     from vis_jax.evaluate.loop import merge
     from vis_jax.training.devices import device_line
-    from vis_jax.training.distributed import wait_for_all
 
     first, share = jax.process_index() == 0, own_share()
     if first:
         print(device_line(), flush=True)
     evaluate_shard(model, dataset, output, share=share)
-    wait_for_all(f"predicted for {output}")
+    meet("predicted")
     if first:
         run_id = fingerprint(model.config, model.variables)
-        print_report(
-            merge(dataset, Path(output), run_id=run_id, count=share.total), output
-        )
-    wait_for_all(f"scored in {output}")  # who leaves does not wait for long
+        print_report(merge(dataset, output, run_id=run_id, count=share.total), output)
+    meet("scored")  # JAX does not wait for long when a process leaves
+
+
+def check_array(output: Path, share: "Share") -> None:
+    """Raises ValueError where a job array by another number of shares has been."""
+    from vis_jax.evaluate.merge import check_same_count
+    from vis_jax.evaluate.shares import partial_files
+
+    check_same_count(output, partial_files(output), share.total)
 
 
 def evaluate_shard(
-    model: "SavedModel", dataset: "Head", output: epath.Path, *, share: "Share"
+    model: "SavedModel", dataset: "Head", output: Path, *, share: "Share"
 ) -> None:
-    """Predicts one share of a data set; leaves a partial file.
-
-    Raises:
-      ValueError: a task of a job array finds shares by another number; names one.
-    """
+    """Predicts one share of a data set; leaves a partial file."""
     import jax
 
     from vis_jax.commands.processes import Progress
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.loop import evaluate_share
-    from vis_jax.evaluate.merge import check_same_count
-    from vis_jax.evaluate.shares import balance, divide, partial_files, partial_name
+    from vis_jax.evaluate.shares import balance, divide, partial_name
 
     lengths = [video.length for video in dataset.videos]
     shares = divide(lengths, share.total)
@@ -228,14 +232,12 @@ def evaluate_shard(
             flush=True,
         )
     several = jax.process_count() > 1
-    if not several:
-        check_same_count(Path(output), partial_files(Path(output)), share.total)
     total = len(lengths) if several else len(shares[share.number - 1])
     with Progress("evaluate", total) as progress:
         evaluate_share(
             dataset,
             make_streams(model.system, model.variables, model.config.test),
-            Path(output),
+            output,
             top=model.config.test.top,
             run_id=fingerprint(model.config, model.variables),
             share=share,
@@ -247,7 +249,7 @@ def evaluate_shard(
         print(f"partial       {output / partial_name(share)}")
 
 
-def merge_shards(model: "SavedModel", dataset: "Head", output: epath.Path) -> None:
+def merge_shards(model: "SavedModel", dataset: "Head", output: Path) -> None:
     """Scores what the processes of a job array have left.
 
     Raises:
@@ -257,8 +259,22 @@ def merge_shards(model: "SavedModel", dataset: "Head", output: epath.Path) -> No
     from vis_jax.evaluate.merge import count_shares
 
     run_id = fingerprint(model.config, model.variables)
-    count = count_shares(Path(output), run_id)
-    print_report(merge(dataset, Path(output), run_id=run_id, count=count), output)
+    count = count_shares(output, run_id)
+    print_report(merge(dataset, output, run_id=run_id, count=count), output)
+
+
+def shared_folder(output: epath.Path) -> Path:
+    """The folder, whose partial files are locked and grow.
+
+    Raises:
+      ValueError: it is in a bucket, which does neither.
+    """
+    if "://" in str(output):
+        raise ValueError(
+            f"--output: expected a folder on a disk that all processes see, got"
+            f" {output}"
+        )
+    return Path(output)
 
 
 @contextmanager

@@ -29,10 +29,6 @@ def check_paths(command: str, arguments: Sequence[str]) -> None:
       ValueError: the command needs a file on a disk there, or the address is of a kind
         that nothing reads; names the flag.
     """
-    given = dict(_flags(arguments))
-    if command == "evaluate" and ("shard" in given or "--merge" in arguments):
-        # Its tasks find each other's files by locks and renaming.
-        on_disk("--output, of shards", given.get("output") or given.get("workdir", ""))
     for name, value in _flags(arguments):
         if "://" not in value or name in OTHERS.get(command, ()):
             continue

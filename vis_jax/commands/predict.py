@@ -29,7 +29,7 @@ from etils import epath
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.paths import is_remote, on_disk, written_locally
+from vis_jax.paths import is_remote, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.loop import Done
@@ -90,7 +90,6 @@ def run(values: flags.FlagValues) -> None:
     if videos is not None:
         from vis_jax.commands.predict_videos import predict_videos
 
-        on_disk("--output, of many videos", values.output)
         predict_videos(values, videos)
         return
     if values.shard:

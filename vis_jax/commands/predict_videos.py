@@ -85,6 +85,9 @@ def _predict(
 
     wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
     check_wanted(wanted)
+    if "://" in values.output:
+        expected = "a folder on a disk, as there are many videos"
+        raise ValueError(f"--output: expected {expected}, got {values.output}")
     output = Path(values.output)
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")

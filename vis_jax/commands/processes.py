@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vis_jax.evaluate.shares import Share
 
-_EVERY = 1.0  # seconds between two looks at how far the others are
+_EVERY = 0.5  # seconds between two looks at how far the others are
 _LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -49,7 +49,27 @@ def together() -> Iterator[None]:
     except KeyboardInterrupt:
         leave_others("Ctrl-C: start again to go on", 128 + signal.SIGINT)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def meet(name: str) -> None:
+    """Returns once every process has called it.
+
+    Unlike `wait_for_all` it waits in Python, so that signals end the wait.
+
+    Args:
+      name: differs in each call of a process.
+    """
+    import jax
+    from orbax.checkpoint import multihost
+
+    if jax.process_count() == 1:
+        return
+    client, folder = multihost.get_jax_distributed_client(), f"vis_jax/meet/{name}"
+    client.key_value_set(f"{folder}/{jax.process_index()}", "here")
+    while len(client.key_value_dir_get(folder)) < jax.process_count():
+        time.sleep(_EVERY)
 
 
 def all_texts(name: str, texts: Sequence[str]) -> list[str]:
@@ -62,14 +82,12 @@ def all_texts(name: str, texts: Sequence[str]) -> list[str]:
     import jax
     from orbax.checkpoint import multihost
 
-    from vis_jax.training.distributed import wait_for_all
-
     if jax.process_count() == 1:
         return list(texts)
     client = multihost.get_jax_distributed_client()
     folder = f"vis_jax/texts/{name}"
     client.key_value_set(f"{folder}/{jax.process_index():06}", json.dumps(list(texts)))
-    wait_for_all(f"texts of {name}")
+    meet(f"texts of {name}")
     found = sorted(client.key_value_dir_get(folder))
     return [text for _, value in found for text in json.loads(value)]
 

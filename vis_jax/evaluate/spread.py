@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -52,8 +53,9 @@ def spread(
         yield from shared.results(len(threads))
     finally:
         shared.left.set()
+        end = time.monotonic() + _LONGEST_END
         for thread in threads:
-            thread.join(_LONGEST_END)
+            thread.join(max(end - time.monotonic(), 0.0))
 
 
 class LeftError(Exception):
