@@ -6,16 +6,15 @@ Every device of the machine works, each on a video of its own.
 On several hosts: start the same command on each of them, as for training
 (docs/training.md); each has its share of the videos, and --output is on a disk that
 all of them see. As a job array, without a network between the tasks: give each one
---shard NUMBER/COUNT, and when all are done run the command once with --merge. The
-results are the same in every case.
+--shard NUMBER/COUNT (in `sbatch --array=1-16`: $SLURM_ARRAY_TASK_ID/16), and when all
+are done run the command once with --merge. The results are the same in every case.
 
 examples:
   python -m vis_jax.main evaluate --workdir runs/shapes --output runs/shapes/test \\
       --config.test.split=test
   python -m vis_jax.main evaluate --config configs/ifr_r50.py --checkpoint r50 \\
       --config.data.root=/data/ytvis2019 --output out
-  sbatch --array=1-16 --wrap 'python -m vis_jax.main evaluate --workdir runs/r50 \\
-      --shard $SLURM_ARRAY_TASK_ID/16'
+  python -m vis_jax.main evaluate --workdir runs/r50 --shard 3/16
   python -m vis_jax.main evaluate --workdir runs/r50 --merge
 """
 

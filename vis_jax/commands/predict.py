@@ -14,8 +14,8 @@ examples:
   python -m vis_jax.main predict --workdir runs/shapes --source camera:0 --output out \\
       --config.test.mode=clip
   python -m vis_jax.main predict --workdir runs/shapes --source videos/ --output out
-  sbatch --array=1-16 --wrap 'python -m vis_jax.main predict --workdir runs/r50 \\
-      --source videos.txt --output out --shard $SLURM_ARRAY_TASK_ID/16'
+  python -m vis_jax.main predict --workdir runs/shapes --source videos.txt \\
+      --output out --shard 3/16
 """
 
 import re
