@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
 from vis_jax.export.manifest import (
@@ -238,5 +239,5 @@ def manifest_of(
     )
 
 
-def _wide(value: jax.Array) -> jax.Array:
+def _wide(value: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     return value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value
