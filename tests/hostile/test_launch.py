@@ -284,7 +284,12 @@ SAVES = f"trap 'sleep 0.5; exit 143' TERM; {WORKS}"
         ("exit 2", False, 2, False),
         ("exit 143", False, 143, True),  # the signal reached the run alone
         (SAVES, True, 143, True),
-        ('touch "$STARTED"; exec sleep 9', True, 143, True),  # during imports: nothing handles it
+        (
+            'touch "$STARTED"; exec sleep 9',
+            True,
+            143,
+            True,
+        ),  # during imports: nothing handles it
         (f"trap 'exit 2' TERM; {WORKS}", True, 2, False),
         (f"trap 'exit 0' TERM; {WORKS}", True, 0, False),
     ],
