@@ -11,10 +11,11 @@
 #       --workdir DIR --output OUT
 #   sbatch --dependency afterok:JOB launch/slurm.sh evaluate --merge --workdir DIR --output OUT
 #
-# The folders must lie on a disk that all nodes share, or in a bucket. Slurm sends SIGTERM
-# three minutes before the time is up; a training then saves and ends with code 143, and
-# this script puts the job back into the queue, where it goes on from there. So it does
-# when the signal comes before the work has begun, or to the run alone. `scancel` ends it.
+# The folders must lie on a disk that all nodes share, or in a bucket; --output of several
+# processes on a disk. Slurm sends SIGTERM three minutes before the time is up; a training
+# then saves and ends with code 143, and this script puts the job back into the queue,
+# where it goes on from there. So it does when the signal comes before the work has begun,
+# or to the run alone. `scancel` ends it.
 #SBATCH --job-name=vis_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=24:00:00
