@@ -4,16 +4,19 @@
 #   launch/kubernetes.sh NAME IMAGE HOSTS COMMAND FLAG...
 #   launch/kubernetes.sh ifr eu.gcr.io/mine/vis_jax 4 train --config configs/ifr_swinl.py \
 #       --workdir gs://bucket/runs/ifr
-#   launch/kubernetes.sh score eu.gcr.io/mine/vis_jax 4 evaluate --workdir gs://bucket/runs/ifr
+#   VOLUME=shared launch/kubernetes.sh score eu.gcr.io/mine/vis_jax 4 evaluate \
+#       --workdir gs://bucket/runs/ifr --output /data/out
 #   launch/kubernetes.sh pack eu.gcr.io/mine/vis_jax 1 data build_tfds FLAG...
 #
 # IMAGE has vis_jax installed and this repository as its working directory. In the
 # environment: DEVICES, of each host (8); RESOURCE, their kind (nvidia.com/gpu, or
-# google.com/tpu); VOLUME, a claim that is mounted at /data. PRINT=1 prints the manifest
-# and starts nothing, for what else it needs, such as the node selector of a TPU.
+# google.com/tpu); VOLUME, a claim that is mounted at /data of every pod (ReadWriteMany),
+# where --output of evaluate has to be. PRINT=1 prints the manifest and starts nothing,
+# for what else it needs, such as the node selector of a TPU.
 #
 # A pod that is taken away gets SIGTERM: all save and leave, and the JobSet starts them
-# again, as after a fault, where they go on. A mistake of the user, code 2, ends it.
+# again, as after a fault, where they go on. A mistake of the user, code 2, ends it, and
+# so do videos that could not be predicted, code 3.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/common.sh

@@ -16,7 +16,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/common.sh
 processes=1
-if [[ ${1-} == -n ]]; then processes=${2-} && shift 2; fi
+if [[ ${1-} == -n ]]; then
+  if [[ $# -lt 3 ]]; then usage local; fi
+  processes=$2
+  shift 2
+fi
 if [[ $# == 0 || ! $processes =~ ^[1-9][0-9]*$ || $1 == -h || $1 == --help ]]; then
   usage local
 fi

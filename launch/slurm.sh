@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Runs a command under Slurm: one process on each node, with all its GPUs.
 #
-#   sbatch --nodes 2 --gpus-per-node 8 launch/slurm.sh train --config CONFIG --workdir DIR
-#   sbatch --nodes 2 --gpus-per-node 8 launch/slurm.sh evaluate --workdir DIR --output OUT
-#   sbatch launch/slurm.sh data build_tfds FLAG...
+#   sbatch --nodes 2 --gpus-per-node 8 --cpus-per-task 64 launch/slurm.sh train FLAG...
+#   sbatch --nodes 2 --gpus-per-node 8 --cpus-per-task 64 launch/slurm.sh evaluate FLAG...
+#   sbatch --cpus-per-task 16 launch/slurm.sh data build_tfds FLAG...
 #
 # Videos may also be shared out to a job array, whose tasks need not run together:
 #
-#   sbatch --array 1-16 --gpus-per-node 1 launch/slurm.sh evaluate --workdir DIR --output OUT
+#   sbatch --array 1-16 --gpus-per-node 1 --cpus-per-task 8 launch/slurm.sh evaluate \
+#       --workdir DIR --output OUT
 #   sbatch --dependency afterok:JOB launch/slurm.sh evaluate --merge --workdir DIR --output OUT
 #
-# The folders must lie on a disk that all nodes share, or in a bucket. Slurm sends SIGTERM
-# three minutes before the time is up; a training then saves and ends with code 143, and
-# this script puts the job back into the queue, where it goes on from there. So it does
-# when the signal comes before the work has begun, or to the run alone. `scancel` ends it.
+# The folders must lie on a disk that all nodes share, or in a bucket; --output of several
+# processes on a disk. Slurm sends SIGTERM three minutes before the time is up; a training
+# then saves and ends with code 143, and this script puts the job back into the queue,
+# where it goes on from there. So it does when the signal comes before the work has begun,
+# or to the run alone. `scancel` ends it.
 #SBATCH --job-name=vis_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=24:00:00
@@ -34,6 +36,11 @@ if [[ -n ${SLURM_ARRAY_TASK_COUNT-} && ($1 == evaluate || $1 == predict) ]]; the
   # An array such as 1-16 or 0-15, without gaps.
   set -- "$@" --shard \
     "$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN + 1))/$SLURM_ARRAY_TASK_COUNT"
+fi
+
+# Since Slurm 22.05, srun does not take it from sbatch by itself.
+if [[ -n ${SLURM_CPUS_PER_TASK-} ]]; then
+  export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 fi
 
 stopping=0 tasks=
@@ -59,7 +66,12 @@ fi
 # 143: stopped by SIGTERM, here or in the run alone; 2 is an error. A job that was
 # cancelled is no longer running, and stays out of the queue.
 if [[ $code == 143 || ($stopping == 1 && $code != 0 && $code != 2) ]]; then
-  state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T || echo RUNNING)
-  if [[ $state == RUNNING ]]; then scontrol requeue "$SLURM_JOB_ID"; fi
+  job=$SLURM_JOB_ID
+  # The last task of an array has the number of the array, which means all tasks.
+  if [[ -n ${SLURM_ARRAY_JOB_ID-} ]]; then
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  fi
+  state=$(squeue --noheader --jobs "$job" --format %T || echo RUNNING)
+  if [[ $state == RUNNING ]]; then scontrol requeue "$job"; fi
 fi
 exit "$code"

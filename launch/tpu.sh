@@ -4,14 +4,16 @@
 #   launch/tpu.sh TPU ZONE COMMAND FLAG...
 #   launch/tpu.sh my-v5e-32 us-west4-a train --config configs/ifr_swinl.py \
 #       --workdir gs://bucket/runs/ifr
-#   launch/tpu.sh my-v5e-32 us-west4-a evaluate --workdir gs://bucket/runs/ifr
+#   launch/tpu.sh my-v5e-32 us-west4-a evaluate --workdir gs://bucket/runs/ifr \
+#       --output /mnt/shared/out
 #   launch/tpu.sh my-v5e-32 us-west4-a data build_tfds FLAG...
 #
 # TPU is the name of a TPU VM that has this repository in ~/vis_jax, installed in
 # ~/vis_jax/.venv or for python3. The folders must be reachable from all hosts: a bucket
-# (gs://..) or a shared disk. Commands such as data run on the first host alone. Each host
-# works in the background, also when this script or its connection ends, and writes to
-# ~/vis_jax/run.log, which is shown meanwhile.
+# (gs://..) or a shared disk; --output of evaluate has to be on a shared disk. Commands
+# such as data run on the first host alone. Each host works in the background, also when
+# this script or its connection ends, and writes to ~/vis_jax/run.log, which is shown
+# meanwhile.
 # To stop: `kill -TERM $(cat ~/vis_jax/run.pid)` on one host; all save and leave, as they
 # do when the TPU is taken away (spot, queued resources). Started again with the same
 # words, train and evaluate go on where they were.

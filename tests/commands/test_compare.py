@@ -149,6 +149,6 @@ def test_mistakes_are_named_before_any_work(words, tmp_path):
     wrong = error_of("compare", *words, *out, "--oracle_least=0")
     assert wrong == "--oracle_least: expected above 0 and at most 1, got 0.0"
     wrong = error_of("compare", *words, "--output=gs://bucket/out")
-    assert wrong == "--output: expected a folder on a local disk, got gs://bucket/out"
+    assert wrong == "--output: expected a path on a disk, got gs://bucket/out"
     assert "--output: expected a folder" in error_of("compare", *words)
     assert not (tmp_path / "out").exists()

@@ -162,6 +162,10 @@ def test_a_mesh_that_cannot_be_is_named(text, message):
         dry_run_mesh.read_mesh(recipe("ifr_shapes"), text)
     words = ("--config=configs/ifr_shapes.py:debug", "--mesh=data=2")
     assert "--mesh: expected --dry_run beside it" in error_of("train", *words)
+    words = ("--config=configs/ifr_shapes.py:debug", "--compile_seconds=0")
+    alone = "--compile_seconds: expected --mesh beside it, got 0 alone"
+    assert alone in error_of("train", *words)
+    assert alone in error_of("train", *words, "--dry_run")
 
 
 LOWERED = {"stored": {"parameters": 4000}, "flops": 1e12, "chips": {}}

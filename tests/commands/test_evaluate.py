@@ -1,42 +1,57 @@
-from pathlib import Path
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
 
 from tests.test_settings import Disc
-from vis_jax.commands.evaluate import fingerprint, local_folder, shared_folder
-
-
-class Bucket:
-    """What `local_folder` needs of a path such as gs://bucket/folder."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self.mkdir = folder.mkdir
-
-    def __str__(self):
-        return "gs://bucket/folder"
-
-    def __truediv__(self, name):
-        return self._folder / name
-
-
-@pytest.mark.usefixtures("types_unchecked")  # a stand-in for a path
-def test_results_for_a_bucket_are_copied_when_they_are_complete(tmp_path):
-    with local_folder(Bucket(tmp_path / "out")) as folder:
-        (folder / "results.json").write_text("[]")
-        assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out" / "results.json").read_text() == "[]"
-    assert not folder.exists()
-    with local_folder(tmp_path) as folder:
-        assert folder == tmp_path
+from vis_jax.commands import processes
+from vis_jax.commands.evaluate import (
+    check_seen_by_all,
+    fingerprint,
+    shared_folder,
+)
 
 
 def test_several_processes_need_a_disk():
-    expected = "--output: expected a folder on a disk that all processes see, got gs://"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match="--output: expected a path on a disk, got gs"):
         shared_folder(epath.Path("gs://bucket/out"))
+
+
+class Processes:
+    """Two threads, which stand in for processes of JAX."""
+
+    def __init__(self):
+        self._own, self._told = threading.local(), {}
+        self._barrier = threading.Barrier(2, timeout=30)
+
+    def index(self):
+        return self._own.index
+
+    def all_texts(self, name, texts):
+        self._told[name, self.index()] = texts
+        self._barrier.wait()
+        return [text for index in range(2) for text in self._told[name, index]]
+
+    def run(self, index, folder):
+        self._own.index = index
+        check_seen_by_all(folder)
+
+
+def test_a_folder_that_processes_do_not_share_is_named_by_all(tmp_path, monkeypatch):
+    two = Processes()
+    monkeypatch.setattr(jax, "process_index", two.index)
+    monkeypatch.setattr(processes, "all_texts", two.all_texts)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(two.run, (0, 1), [tmp_path / "a"] * 2)) == [None, None]
+        ends = [pool.submit(two.run, i, tmp_path / "ab"[i]) for i in (0, 1)]
+    expected = "folder that all processes share, got .*, where process 1 on .* cannot"
+    for end in ends:
+        with pytest.raises(ValueError, match=expected):
+            end.result()
+    assert not [*tmp_path.glob("*/*")]
 
 
 def test_the_fingerprint_is_of_settings_names_and_values():

@@ -2,15 +2,25 @@
 
 import json
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
 
-from vis_jax.commands import evaluate, parts, predict, predict_videos, run_settings
+from vis_jax.commands import (
+    evaluate,
+    parts,
+    predict,
+    predict_videos,
+    processes,
+    run_settings,
+)
 from vis_jax.evaluate import infer
+from vis_jax.predict import loop, sources
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
@@ -149,6 +159,45 @@ def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
     Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(folder / "v3/1.png")
     run(folder, output, "--novideo")
     assert left(output) == {f"v{number}": FILES for number in range(5)}
+
+
+def test_what_cannot_be_opened_or_held_does_not_stop_the_others(
+    devices, folder, tmp_path, monkeypatch, capsys
+):
+    def opened(path):
+        if path == str(folder / "v0"):
+            raise PermissionError(13, "Permission denied", f"{path}/0.png")
+        if path == str(folder / "v1"):
+            raise MemoryError
+        return sources.from_arrays(np.zeros((2, 8, 10, 3), np.uint8))
+
+    monkeypatch.setattr(sources, "open_source", opened)
+    run(folder, tmp_path / "out", "--novideo", code=3)
+    assert sorted(left(tmp_path / "out")) == ["v2", "v3", "v4"]
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"failed: {folder}/v0/0.png: Permission denied",
+        f"failed: {folder}/v1: not enough memory",
+    ]
+
+
+def test_an_output_that_cannot_be_written_stops_the_others(
+    devices, folder, tmp_path, monkeypatch
+):
+    def fails(source, output, *unused, **more):
+        raise OSError(28, "No space left on device", str(output / "results.json"))
+
+    monkeypatch.setattr(loop, "predict_whole", fails)
+    with pytest.raises(OSError, match="No space left"):
+        run(folder, tmp_path / "out", "--novideo")
+
+
+def test_several_processes_refuse_one_video(devices, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIS_JAX_DISTRIBUTED", "auto")
+    monkeypatch.setattr(processes, "together", nullcontext)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    expected = "--source: expected many videos for several processes, got .*, one video"
+    with pytest.raises(ValueError, match=expected):
+        run(folder / "v0", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

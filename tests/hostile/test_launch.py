@@ -58,6 +58,17 @@ JOBS = {
     "evaluate": "evaluate --workdir gs://b/r --output out",
     "data": "data build_tfds --root=it's",
 }
+WAIT = 30.0  # seconds, on a busy machine
+
+
+def wait_for(path: Path, content: str = "") -> None:
+    """Returns once a file is there and has this in it; fails after WAIT."""
+    end = time.monotonic() + WAIT
+    while not path.exists() or content not in path.read_text():
+        assert time.monotonic() < end, f"{path}: no {content!r} within {WAIT} s"
+        time.sleep(0.01)
+
+
 SLURM = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7"}
 
 
@@ -184,10 +195,11 @@ def test_a_jobset_ends_on_a_mistake_and_starts_again_otherwise(tools):
     job = spec["replicatedJobs"][0]["template"]["spec"]
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
-    assert rule["onExitCodes"]["values"] == [2]
+    assert rule["onExitCodes"]["values"] == [2, 3]
     pod = job["template"]["spec"]
     assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
     assert pod["restartPolicy"] == "Never"
+    assert pod["shareProcessNamespace"] is True
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}
     claims = [v["persistentVolumeClaim"] for v in pod["volumes"] if v["name"] == "data"]
     assert claims == [{"claimName": "mine"}]
@@ -211,6 +223,9 @@ def test_without_words_a_script_prints_how_to_use_it(tools):
             assert f"launch/{script}.sh" in done.stdout
             assert "set -euo" not in done.stdout
             assert "#SBATCH" not in done.stdout
+    for words in (("-n",), ("-n", "2"), ("-n", "x", "train")):
+        done = launch(tools, "local.sh", *words)
+        assert (done.returncode, done.stdout[:4]) == (2, "Runs")
 
 
 def test_local_processes_find_each_other(tools):
@@ -233,7 +248,7 @@ time.sleep(60)
     assert {process.stdout.readline().strip() for _ in range(2)} == {"0", "1"}
     process.send_signal(signal.SIGTERM)
     try:
-        process.communicate(timeout=30)
+        process.communicate(timeout=WAIT)
     finally:
         process.kill()
     assert process.returncode == 143
@@ -245,18 +260,21 @@ def start_slurm(tools: Path, **environ: str) -> subprocess.Popen:
 
 
 def run_slurm(tools: Path, srun: str, *, term: bool = False, **environ: str) -> int:
+    """The code of a job whose `srun` touches $STARTED when it is ready for SIGTERM."""
     started = tools.parent / "started"
-    write_tool(tools, "srun", f"touch {started}\n{srun}")
-    process = start_slurm(tools, **environ)
-    if term:
-        while not started.exists():
-            time.sleep(0.01)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-    return process.wait(timeout=30)
+    write_tool(tools, "srun", srun)
+    process = start_slurm(tools, STARTED=str(started), **environ)
+    try:
+        if term:
+            wait_for(started)
+            process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=WAIT)
+    finally:
+        process.kill()
 
 
-SAVES = "trap 'sleep 0.5; exit 143' TERM; while true; do sleep 0.05; done"
+WORKS = 'touch "$STARTED"; for _ in {1..600}; do sleep 0.05; done'
+SAVES = f"trap 'sleep 0.5; exit 143' TERM; {WORKS}"
 
 
 @pytest.mark.parametrize(
@@ -266,9 +284,14 @@ SAVES = "trap 'sleep 0.5; exit 143' TERM; while true; do sleep 0.05; done"
         ("exit 2", False, 2, False),
         ("exit 143", False, 143, True),  # the signal reached the run alone
         (SAVES, True, 143, True),
-        ("exec sleep 9", True, 143, True),  # during imports: nothing handles it
-        ("trap 'exit 2' TERM; while true; do sleep 0.05; done", True, 2, False),
-        ("trap 'exit 0' TERM; while true; do sleep 0.05; done", True, 0, False),
+        (
+            'touch "$STARTED"; exec sleep 9',
+            True,
+            143,
+            True,
+        ),  # during imports: nothing handles it
+        (f"trap 'exit 2' TERM; {WORKS}", True, 2, False),
+        (f"trap 'exit 0' TERM; {WORKS}", True, 0, False),
     ],
 )
 def test_slurm_requeues_what_was_stopped(tools, srun, term, code, requeued):
@@ -276,6 +299,19 @@ def test_slurm_requeues_what_was_stopped(tools, srun, term, code, requeued):
     assert (tools.parent / "requeued").exists() == requeued
     if requeued:
         assert (tools.parent / "requeued").read_text() == "requeue 7\n"
+
+
+def test_slurm_requeues_one_task_of_an_array(tools):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    assert run_slurm(tools, "exit 143", **array) == 143
+    assert (tools.parent / "requeued").read_text() == "requeue 7_3\n"
+
+
+def test_slurm_gives_srun_the_cores_of_the_job(tools):
+    note = f'echo "${{SRUN_CPUS_PER_TASK-none}}" >> {tools.parent}/cores'
+    assert run_slurm(tools, note) == 0
+    assert run_slurm(tools, note, SLURM_CPUS_PER_TASK="8") == 0
+    assert (tools.parent / "cores").read_text() == "none\n8\n"
 
 
 def test_slurm_leaves_a_cancelled_job_alone(tools):
@@ -301,17 +337,13 @@ def test_tpu_trains_on_when_its_connection_ends(tools, tmp_path):
         start_new_session=True,
     )
     pid_file = home / "vis_jax" / "run.pid"
-    while not pid_file.exists() or not pid_file.read_text():
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGHUP)  # the end of the session
-    process.wait(timeout=30)
-    for _ in range(100):
-        if (tmp_path / "trained").exists():
-            break
-        time.sleep(0.05)
-    words = "auto -m vis_jax.main train --x=a b"
-    time.sleep(0.05)
-    assert (tmp_path / "trained").read_text().strip() == words
+    try:
+        wait_for(pid_file, "\n")
+        os.killpg(process.pid, signal.SIGHUP)  # the end of the session
+        process.wait(timeout=WAIT)
+    finally:
+        process.kill()
+    wait_for(tmp_path / "trained", "auto -m vis_jax.main train --x=a b\n")
 
 
 def test_no_script_calls_shell_words_it_cannot_parse():

@@ -1,5 +1,8 @@
 """Which videos a folder or a list names, and where their results go."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from vis_jax.predict.errors import PredictError
@@ -43,6 +46,26 @@ def test_a_list_names_videos_relative_to_itself(tmp_path):
     # Where two would have the same name, both keep their endings.
     assert names(path) == ["a.mp4", "a.mov", "b", "c", "missing"]
     assert find_videos(str(path)).videos[4].size == 0
+
+
+def test_what_cannot_be_read_counts_as_empty(tmp_path, monkeypatch):
+    def refuse(path, *unused, **more):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    fill(tmp_path, "a.mp4", "b/0.png", "c.mp4")
+    (tmp_path / "list.txt").write_text(f"a.mp4\nb\n{'x' * 300}.mp4\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr(Path, "is_dir", os.path.isdir)
+        patch.setattr(Path, "is_file", os.path.isfile)
+        sizes = [one.size for one in find_videos(str(tmp_path / "list.txt")).videos]
+    assert sizes == [0, 0, 0]
+    entries = [*tmp_path.iterdir()]
+    own = lambda path: iter(entries) if path == tmp_path else refuse(path)  # noqa: E731
+    monkeypatch.setattr(Path, "iterdir", own)
+    found = find_videos(str(tmp_path))
+    assert [video.name for video in found.videos] == ["a", "c"]
+    assert found.ignored == ("b", "list.txt")
 
 
 @pytest.mark.parametrize(

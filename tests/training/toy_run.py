@@ -21,7 +21,11 @@ import numpy as np
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
-from vis_jax.commands.evaluate import evaluate_split, evaluate_together
+from vis_jax.commands.evaluate import (
+    check_seen_by_all,
+    evaluate_split,
+    evaluate_together,
+)
 from vis_jax.commands.processes import all_texts
 from vis_jax.commands.saved_model import SavedModel
 from vis_jax.main import fail
@@ -68,6 +72,7 @@ def evaluate(output: str) -> None:
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
         if jax.process_count() > 1:
+            check_seen_by_all(Path(output))
             evaluate_together(model, dataset, Path(output))
         else:
             evaluate_split(config, system, variables, dataset, Path(output))

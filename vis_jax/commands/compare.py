@@ -32,6 +32,7 @@ from vis_jax.commands import compare_tables, parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.evaluate import fingerprint, open_split
 from vis_jax.commands.vary import Variant, variants
+from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
@@ -242,14 +243,11 @@ def _builder(config: "RunSettings") -> "BuildDetector":
 
 
 def _output(values: flags.FlagValues, config: "RunSettings") -> Path:
-    """The folder to write to, on a local disk."""
+    """The folder to write to."""
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
     default = f"{values.workdir}/compare/{config.test.split}"
-    output = values.output or default
-    if "://" in output:
-        raise ValueError(f"--output: expected a folder on a local disk, got {output}")
-    return Path(output)
+    return on_disk("--output", values.output or default)
 
 
 def _detections_id(comparison: Comparison) -> str:

@@ -20,11 +20,11 @@ examples:
 
 import hashlib
 import json
+import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.metrics.disk import naming
+from vis_jax.paths import on_disk, written_locally
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def _evaluate(
         )
     if share is not None:
         check_array(shared_folder(output), share)
+    elif several:
+        check_seen_by_all(shared_folder(output))
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
     classes = [(one.category_id, one.name) for one in dataset.categories]
@@ -154,9 +156,9 @@ def evaluate_split(
       output: folder to write to.
     """
     from vis_jax.evaluate.infer import make_streams
-    from vis_jax.evaluate.loop import evaluate
+    from vis_jax.evaluate.loop import SCORES, evaluate
 
-    with local_folder(output) as folder:
+    with written_locally(output, last=SCORES) as folder:
         report = evaluate(
             dataset,
             make_streams(system, variables, config.test),
@@ -268,26 +270,34 @@ def shared_folder(output: epath.Path) -> Path:
     Raises:
       ValueError: it is in a bucket, which does neither.
     """
-    if "://" in str(output):
+    return on_disk("--output", output)
+
+
+def check_seen_by_all(output: Path) -> None:
+    """Checks that all processes share a folder; all of them have to call it.
+
+    Raises:
+      ValueError: some do not see what process 0 writes there; in every process.
+    """
+    import jax
+
+    from vis_jax.commands.processes import all_texts
+
+    index, names = jax.process_index(), []
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as removing:
+        if index == 0:
+            marker = NamedTemporaryFile(prefix=".shared-", dir=output)  # noqa: SIM115
+            names = [Path(removing.enter_context(marker).name).name]
+        (name,) = all_texts("marker in --output", names)
+        own = f"process {index} on {socket.gethostname()}"
+        blind = [] if (output / name).exists() else [own]
+        blind = all_texts("blind to --output", blind)
+    if blind:
         raise ValueError(
-            f"--output: expected a folder on a disk that all processes see, got"
-            f" {output}"
+            f"--output: expected a folder that all processes share, got {output}, where"
+            f" {', '.join(blind)} cannot see what process 0 writes"
         )
-    return Path(output)
-
-
-@contextmanager
-def local_folder(output: epath.Path) -> Iterator[Path]:
-    """The folder itself, or for a bucket (gs://..) a local one, copied at the end."""
-    if "://" not in str(output):
-        yield Path(output)
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-        output.mkdir(parents=True, exist_ok=True)
-        for file in Path(name).iterdir():
-            with naming(output / file.name):
-                (output / file.name).write_bytes(file.read_bytes())
 
 
 def fingerprint(config: Any, variables: dict) -> str:

@@ -18,6 +18,7 @@ examples:
       --output out --shard 3/16
 """
 
+import os
 import re
 import sys
 import time
@@ -97,7 +98,26 @@ def run(values: flags.FlagValues) -> None:
             f"--shard: expected a folder of videos or a .txt file that lists them as"
             f" --source, got {values.source}, one video"
         )
+    check_alone(values.source)
     predict_video(values, begin)
+
+
+def check_alone(source: str) -> None:
+    """Raises ValueError, in all of them, if this is one of several processes."""
+    from vis_jax.training.distributed import explicit_address, is_one_of_several
+
+    if explicit_address(os.environ) is None and not is_one_of_several(os.environ):
+        return  # without a look at the devices, which takes seconds
+    import jax
+
+    from vis_jax.commands.processes import together
+
+    with together():
+        if jax.process_count() > 1:
+            raise ValueError(
+                "--source: expected many videos for several processes, got"
+                f" {source}, one video"
+            )
 
 
 def predict_video(values: flags.FlagValues, begin: float) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from absl import flags
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
+from vis_jax.paths import is_remote
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
@@ -85,7 +87,7 @@ def _predict(
 
     wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
     check_wanted(wanted)
-    if "://" in values.output:
+    if is_remote(values.output):
         expected = "a folder on a disk, as there are many videos"
         raise ValueError(f"--output: expected {expected}, got {values.output}")
     output = Path(values.output)
@@ -184,7 +186,20 @@ def _try(job: Job, finder: "Finder", video: "OneVideo", left: "Left") -> str | N
         )
         for line in source.warnings:
             print(f"warning: {printable(line)}", file=sys.stderr)
+    except MemoryError:
+        return f"{video.path}: not enough memory"
+    except OSError as error:
+        if not _is_of(video, error):
+            raise
+        return f"{error.filename}: {error.strerror}"
     except (ValueError, jax.errors.JaxRuntimeError) as error:  # such as no memory
         text = " ".join(str(error).split())
         return text if video.path in text else f"{video.path}: {text}"
     return None
+
+
+def _is_of(video: "OneVideo", error: OSError) -> bool:
+    """Whether the error names the video, or a file in it."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    return Path(error.filename).absolute().is_relative_to(Path(video.path).absolute())

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vis_jax.training.evaluations import Evaluation
     from vis_jax.training.profile import Window
 
+COMPILE_SECONDS = 600  # default of --compile_seconds
+
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
@@ -62,9 +64,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     )
     flags.DEFINE_integer(
         "compile_seconds",
-        600,
-        "with --mesh: how long it may take; then, or at once with 0, what is known"
-        " without compiling is printed",
+        None,
+        f"with --mesh: how long it may take, {COMPILE_SECONDS} by default; then, or at"
+        " once with 0, what is known without compiling is printed",
         lower_bound=0,
         flag_values=values,
     )
@@ -79,9 +81,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Trains, or says what that would take."""
+    seconds = values.compile_seconds
+    if seconds is not None and values.mesh is None:
+        raise ValueError(
+            f"--compile_seconds: expected --mesh beside it, got {seconds} alone"
+        )
     if values.dry_run:
         config = read_config(values)
-        dry_run(config, mesh=values.mesh, seconds=values.compile_seconds)
+        seconds = COMPILE_SECONDS if seconds is None else seconds
+        dry_run(config, mesh=values.mesh, seconds=seconds)
         return
     if values.mesh is not None:
         raise ValueError(

@@ -15,7 +15,7 @@ from vis_jax.results.stream import Stream
 
 T = TypeVar("T")
 R = TypeVar("R")
-Left = Callable[[], bool]  # whether nobody waits for results any more
+Left = Callable[[], bool]  # True once the results are no longer wanted
 _POLL = 0.1  # seconds between two looks at whether anybody still waits
 _LONGEST_END = 10.0  # seconds that workers have to end their items
 _END = object()  # comes after the last item

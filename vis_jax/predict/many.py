@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from os.path import isdir, isfile  # unlike Path's, they raise no PermissionError
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class OneVideo(NamedTuple):
 
     path: str  # a file, or a folder of images
     name: str  # of its folder in the output
-    size: int  # bytes; 0 if it is not there
+    size: int  # bytes; 0 if it cannot be read
 
     def record(self, run_id: str) -> dict:
         """What `run.json` says of it once it is finished."""
@@ -74,8 +75,8 @@ def _in_folder(folder: Path) -> Videos | None:
     entries.sort(key=natural_order)
     if any(_has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) for p in entries):
         return None
-    folders = [p for p in entries if p.is_dir() and _has_images(p)]
-    files = [p for p in entries if _has_suffix(p, VIDEO_SUFFIXES) and not p.is_dir()]
+    folders = [p for p in entries if isdir(p) and _has_images(p)]
+    files = [p for p in entries if _has_suffix(p, VIDEO_SUFFIXES) and not isdir(p)]
     found = [p for p in entries if p in folders or p in files]
     ignored = tuple(p.name for p in entries if p not in found)
     return Videos(_named(found), ignored) if found else None
@@ -86,7 +87,11 @@ def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(_has_suffix(p, IMAGE_SUFFIXES) for p in folder.iterdir())
+    """False, too, for a folder that cannot be read."""
+    try:
+        return any(_has_suffix(p, IMAGE_SUFFIXES) for p in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _in_list(path: Path) -> list[Path]:
@@ -115,7 +120,7 @@ def _named(paths: Sequence[Path]) -> tuple[OneVideo, ...]:
 
     That is its own name without the ending, or with it where two would have the same.
     """
-    short = _names(paths, lambda path: path.name if path.is_dir() else path.stem)
+    short = _names(paths, lambda path: path.name if isdir(path) else path.stem)
     twice = Counter(name.casefold() for name in short)
     whole = _names(paths, lambda path: path.name)
     pairs = zip(short, whole, strict=True)
@@ -140,6 +145,10 @@ def _names(paths: Sequence[Path], name: Callable[[Path], str]) -> list[str]:
 
 
 def _bytes(path: Path) -> int:
-    if path.is_dir():
-        return sum(one.stat().st_size for one in path.iterdir() if one.is_file())
-    return path.stat().st_size if path.is_file() else 0
+    """0 for what cannot be read, too: the video is reported when its turn comes."""
+    try:
+        if isdir(path):
+            return sum(one.stat().st_size for one in path.iterdir() if isfile(one))
+        return path.stat().st_size if isfile(path) else 0
+    except OSError:
+        return 0

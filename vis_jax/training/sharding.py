@@ -3,6 +3,10 @@
 The batch is divided among all devices. Between two updates, a state is divided among
 the devices of the axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et
 al., "ZeRO", SC 2020, stage 3), and each group of them along "data" has all of it.
+
+Unlike stage 3, an update gathers all parameters at once and not layer by layer, so each
+device must hold one whole copy of them during an update. Where gradients are divided,
+XLA for CPUs shows all-reduces.
 """
 
 import re
