@@ -201,7 +201,17 @@ def test_shapes_are_those_asked_for():
         (["--size=60x96"], 2, "--size: expected height x width in multiples of 32"),
         (["--size=64"], 2, "--size: expected height x width in multiples of 32"),
         (["--frames=8"], 2, "--frames: expected none for a system that reads 2 frames"),
-        (["--frames=8,x"], None, "--frames: expected numbers of frames, as 16,32, got"),
+        (
+            ["--frames=8,x"],
+            None,
+            "--frames: expected numbers of frames up to 16384, as",
+        ),
+        (["--frames=16385"], None, "--frames: expected numbers of frames up to 16384"),
+        (
+            ["--size=32x16416"],
+            2,
+            "--size: expected height x width in multiples of 32 up to 16384",
+        ),
     ],
 )
 def test_a_wrong_flag_is_named(words, length, expected):

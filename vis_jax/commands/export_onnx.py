@@ -83,6 +83,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         tolerance=_CLOSE,
         usage=USAGE,
         canvases=tuple((shape.height, shape.width) for shape in shapes),
+        most_frames=None if window.length else max(window.buckets),
     )
 
 

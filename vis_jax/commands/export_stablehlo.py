@@ -107,6 +107,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         usage=USAGE,
         record={"dtype": values.dtype},
         canvases=tuple((shape.height, shape.width) for shape in shapes),
+        most_frames=max(window.buckets) if values.frames else None,
     )
 
 
@@ -123,7 +124,7 @@ def clip_shapes(
     Raises:
       ValueError: a flag is wrong, or the model runs each video at several sizes.
     """
-    from vis_jax.export.manifest import ClipShape
+    from vis_jax.export.manifest import MOST_FRAMES, ClipShape
 
     if config.test.tta:
         raise ValueError(
@@ -138,7 +139,7 @@ def clip_shapes(
             f" a time, got {','.join(values.frames)}"
         )
     if values.frames is not None:
-        lengths = [*sorted({_number(text) for text in values.frames})]
+        lengths = [*sorted({_number(text, MOST_FRAMES) for text in values.frames})]
     if window.length is None:
         # Of a program for any number of frames, what it takes are multiples of this.
         known = tuple(n for n in lengths if n is not None)
@@ -152,20 +153,24 @@ def _canvases(test: "TestSettings", sizes: list[str] | None) -> list[tuple[int, 
         from vis_jax.evaluate.clips import place_frames
 
         return [place_frames(_FRAME, test).canvas]
+    from vis_jax.export.manifest import MOST_SIDE
+
     found = []
     for text in sizes:
         match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
         sides = (int(match[1]), int(match[2])) if match else (1, 1)
-        if any(side % _MULTIPLE for side in sides):
+        if any(side % _MULTIPLE or side > MOST_SIDE for side in sides):
             raise ValueError(
-                f"--size: expected height x width in multiples of {_MULTIPLE}, as"
-                f" 384x640, got {text}"
+                f"--size: expected height x width in multiples of {_MULTIPLE} up to"
+                f" {MOST_SIDE}, as 384x640, got {text}"
             )
         found.append(sides)
     return found
 
 
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,4}", text):
-        raise ValueError(f"--frames: expected numbers of frames, as 16,32, got {text}")
+def _number(text: str, most: int) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,4}", text) or int(text) > most:
+        raise ValueError(
+            f"--frames: expected numbers of frames up to {most}, as 16,32, got {text}"
+        )
     return int(text)

@@ -10,6 +10,7 @@ from etils import epath
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # of every export: what it is
+VERSION = 1  # of the record and of what the formats write
 _MOST_BYTES = 1 << 20  # of that file
 
 # checkpoint: a run, its folder of checkpoints, or one of them, as Orbax writes it;
@@ -48,7 +49,7 @@ def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
     """The fields of `export.json`; empty if there is none.
 
     Raises:
-      ValueError: it is damaged; names it.
+      ValueError: it is damaged, or of another version; names it.
     """
     path = epath.Path(folder) / RECORD
     if not path.exists():
@@ -61,4 +62,7 @@ def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
         raise ValueError(f"{path}: not readable as JSON: {error!s:.200}") from error
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path}: expected fields, got {found!r:.40}")
+    version = found.get("version")
+    if version != VERSION:
+        raise ValueError(f"{path}: version: expected {VERSION}, got {version!r:.40}")
     return found
