@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from etils import epath
 
+from vis_jax.paths import on_disk
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # of every export: what it is
@@ -23,9 +24,12 @@ def kind_of(folder: str | os.PathLike) -> Kind:
     """The kind of a folder; one with nothing to tell is taken for a checkpoint.
 
     Raises:
-      ValueError: its record is damaged; names it.
+      ValueError: its record is damaged, or an export is in a bucket; names it.
     """
     record = read_record(folder)
+    there = (epath.Path(folder) / WEIGHTS_FILE).exists()
+    if record or there:
+        on_disk("export", folder)
     if record.get("layout"):
         return "published"
     known: dict[object, Kind] = {
@@ -41,8 +45,18 @@ def kind_of(folder: str | os.PathLike) -> Kind:
                 f" got {record.get('format')!r:.40}"
             )
         return kind
-    there = (epath.Path(folder) / WEIGHTS_FILE).exists()
     return "safetensors" if there else "checkpoint"
+
+
+def no_weights(folder: str | os.PathLike, kind: Kind) -> str:
+    """Why an export of a kind has no weights for `vis_jax` to read, in words."""
+    if kind == "published":
+        layout = read_record(folder).get("layout")
+        return (
+            f"expected weights under the names of vis_jax, got those of {layout};"
+            f" `convert --kind {layout}` makes a checkpoint of it"
+        )
+    return f"expected weights, got a program of format {kind}, which only runs"
 
 
 def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
