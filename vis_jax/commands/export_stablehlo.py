@@ -40,9 +40,26 @@ It runs on CPUs, CUDA GPUs and TPUs with JAX, without Flax, TensorFlow or a conf
 program can run them by itself:
 
 ```python
+import numpy as np
 from jax import export
+from safetensors.flax import load_file
 
-step = export.deserialize(bytearray(open("step_1x384x640.jax_export", "rb").read()))
+
+def read(path):
+    with open(path, "rb") as file:
+        return export.deserialize(bytearray(file.read()))
+
+
+start, step = read("start_SHAPE.jax_export"), read("step_SHAPE.jax_export")
+variables = load_file("model.safetensors")
+state = start.call()  # before the first clip
+clip = {
+    "images": np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8),
+    "frame_valid": np.ones(FRAMES, bool),
+    "size": np.array([HEIGHT, WIDTH], np.int32),  # of the content, at the top left
+    "start": np.int32(0),  # index of the first frame
+    "last": np.bool_(True),  # of the video
+}
 state, predictions = step.call(variables, state, clip)
 ```"""
 
@@ -104,11 +121,26 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     return Written(
         reopen=reopen,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
-        usage=USAGE,
+        usage=_usage(shapes[0], window),
         record={"dtype": values.dtype},
         canvases=tuple((shape.height, shape.width) for shape in shapes),
         most_frames=max(window.buckets) if values.frames else None,
     )
+
+
+def _usage(shape: "ClipShape", window: "Window") -> str:
+    """`USAGE` with the files and sizes of one of the programs."""
+    frames = window.buckets[0] if shape.frames is None else shape.frames
+    words = {
+        "SHAPE": shape,
+        "FRAMES": frames,
+        "HEIGHT": shape.height,
+        "WIDTH": shape.width,
+    }
+    text = USAGE
+    for word, value in words.items():
+        text = text.replace(word, str(value))
+    return text
 
 
 def clip_shapes(

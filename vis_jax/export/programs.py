@@ -114,7 +114,7 @@ def read_programs(
     Args:
       folder: as `stablehlo.write_programs` leaves it.
       manifest: of the folder.
-      variables: arrays by name.
+      variables: arrays or shapes by name.
 
     Raises:
       ValueError: a program is missing or damaged, is not what the manifest says, does
