@@ -15,7 +15,7 @@ from vis_jax.commands.stored_programs import StoredModel, read_stored
 from vis_jax.paths import check_folder
 from vis_jax.predict.loop import Finder
 from vis_jax.tracking import Tracker
-from vis_jax.training.model_folder import kind_of
+from vis_jax.training.model_folder import kind_of, no_weights
 
 if TYPE_CHECKING:
     from vis_jax.api import Model
@@ -52,6 +52,8 @@ def load(
     check_folder("path", path)
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
     kind = kind_of(path)
+    if kind == "published":
+        raise ValueError(f"{os.fspath(path)}: {no_weights(path, kind)}")
     if kind == "onnx":
         raise ValueError(
             f"{os.fspath(path)}: expected weights, or programs of format stablehlo, got"

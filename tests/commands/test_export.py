@@ -156,6 +156,26 @@ def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path, monkeypatch)
     assert call("export", *words, *both).code == 0
 
 
+def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    given, whole = [], export_safetensors.write
+
+    def two_frames(*arguments):
+        return whole(*arguments)._replace(most_frames=2)
+
+    def check(model, written, frames):
+        given.extend(frames)
+        output.mkdir()
+        return Agreement(frames=3, tracks=2, scores=0.0, pixels=1.0)
+
+    monkeypatch.setattr(export_safetensors, "write", two_frames)
+    monkeypatch.setattr(export, "_check_itself", check)
+    words = ("--workdir", run, "--output", output, *SMALL)
+    assert "--output: expected a new folder" in error_of("export", *words)
+    assert len(given) == 2
+    assert list(tmp_path.iterdir()) == [output] and not list(output.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -164,6 +184,14 @@ def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path, monkeypatch)
         (("--workdir", "RUN", "--output", "RUN"), "which exists"),
         (("--workdir", "RUN", "--output", "x", "--format", "zip"), "--format=zip"),
         (("--workdir", "RUN", "--output", "x", "--license", "a\nb"), "on one line"),
+        (
+            ("--workdir", "RUN", "--output", "x", "--size", "64x96"),
+            "--size: expected none with --format safetensors",
+        ),
+        (
+            ("--workdir", "RUN", "--output", "x", "--frames", "4"),
+            "--frames: expected none with --format safetensors",
+        ),
         (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolo"),
             "--layout: expected one of ['condinst', 'htc',",
@@ -200,10 +228,13 @@ def test_other_variables_are_refused_by_the_header(exported):
         ({"format": "stablehlo"}, "a program of format stablehlo, which only runs"),
         ({"format": "safetensors", "layout": "swin"}, "`convert --kind swin` makes"),
         ({"format": "zip"}, "format: expected one of"),
+        ({"format": "safetensors", "version": 2}, "version: expected 1, got 2"),
         ([], "expected fields"),
     ],
 )
 def test_a_folder_without_our_weights_says_what_it_is(record, expected, tmp_path):
+    if record:
+        record = {"version": 1} | record
     (tmp_path / "export.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=expected):
         load_variables(tmp_path)

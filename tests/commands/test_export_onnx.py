@@ -7,6 +7,7 @@ import pytest
 import vis_jax
 from tests.command_line import call, error_of
 from tests.saved_runs import write_run
+from tests.stand_in_bucket import Bucket
 
 SMALL = ("--height=64", "--width=96", "--check_frames=3", "--size=64x96")
 
@@ -44,6 +45,21 @@ def test_packages_that_are_missing_are_named(run, tmp_path, monkeypatch):
     expected = "expected the extra onnx, as pip install"
     assert expected in error_of(call("export", *words))
     assert not (tmp_path / "out").exists()
+
+
+def test_published_names_are_not_loaded(tmp_path):
+    record = '{"format": "safetensors", "version": 1, "layout": "swin"}'
+    (tmp_path / "export.json").write_text(record)
+    with pytest.raises(ValueError, match="got those of swin; `convert --kind swin`"):
+        vis_jax.load(tmp_path)
+
+
+def test_an_export_in_a_bucket_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Bucket, "folder", tmp_path, raising=False)
+    (tmp_path / "export.json").write_text('{"format": "stablehlo", "version": 1}')
+    expected = "export: expected a path on a disk, got bucket://"
+    with pytest.raises(ValueError, match=expected):
+        vis_jax.load("bucket://")
 
 
 def test_a_step_in_onnx_is_not_loaded(tmp_path):

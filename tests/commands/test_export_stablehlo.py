@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -15,8 +16,10 @@ from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.command_line import call, error_of
 from tests.recipes import recipe
 from tests.saved_runs import NAMES, write_run
-from vis_jax.commands import export_stablehlo
+from vis_jax.commands import export_stablehlo, stored_programs
 from vis_jax.commands.export_stablehlo import clip_shapes
+from vis_jax.converters.files import read_weights
+from vis_jax.converters.safetensors_file import write_safetensors
 from vis_jax.export.agreement import compare
 from vis_jax.structures import Window
 
@@ -49,6 +52,10 @@ def frames():
     return np.stack(list(shapes.read_frames(0, np.arange(T))))
 
 
+def read_weights_file(path):
+    return read_weights(Path(path))
+
+
 @pytest.fixture
 def copied(exported, tmp_path):
     return shutil.copytree(exported[0], tmp_path / "copy")
@@ -64,6 +71,19 @@ def test_the_command_says_how_far_the_programs_are_from_the_model(exported):
     assert float(words["score difference"]) < 1e-4
     assert float(words["equal mask pixels"]) > 0.999
     assert json.loads((folder / "export.json").read_text())["format"] == "stablehlo"
+
+
+def test_the_example_of_the_model_card_runs(exported, monkeypatch):
+    monkeypatch.chdir(exported[0])
+    card = Path("README.md").read_text()
+    code = card.split("```python\n")[2].split("```")[0]
+    assert "= step.call(" in code
+    # Nothing is compiled.
+    code = code.replace("step.call(", "jax.eval_shape(step.call, ")
+    code = code.replace("from safetensors.flax import load_file\n", "")
+    found = {"jax": jax, "load_file": read_weights_file}
+    exec(code, found)
+    assert found["predictions"]["class_probs"].shape[1] == len(NAMES)
 
 
 def test_programs_are_loaded_and_run_like_a_model(run, exported, frames):
@@ -172,6 +192,18 @@ def test_a_damaged_program_is_named(copied):
         vis_jax.load(copied)
 
 
+def test_weights_are_compared_before_their_numbers_are_read(copied, monkeypatch):
+    path = copied / "model.safetensors"
+    arrays = {name: np.array(x) for name, x in read_weights(copied).items()}
+    name = next(name for name in arrays if name.endswith("/kernel"))
+    write_safetensors(path, arrays | {name: np.zeros((1, 2), np.float32)})
+    monkeypatch.setattr(stored_programs, "_numbers", None)
+    with pytest.raises(
+        ValueError, match=rf"variables: {name}: expected float32 \[1, 2"
+    ):
+        vis_jax.load(copied)
+
+
 def given(*words):
     """The flags of the format."""
     values = flags.FlagValues()
@@ -201,7 +233,17 @@ def test_shapes_are_those_asked_for():
         (["--size=60x96"], 2, "--size: expected height x width in multiples of 32"),
         (["--size=64"], 2, "--size: expected height x width in multiples of 32"),
         (["--frames=8"], 2, "--frames: expected none for a system that reads 2 frames"),
-        (["--frames=8,x"], None, "--frames: expected numbers of frames, as 16,32, got"),
+        (
+            ["--frames=8,x"],
+            None,
+            "--frames: expected numbers of frames up to 16384, as",
+        ),
+        (["--frames=16385"], None, "--frames: expected numbers of frames up to 16384"),
+        (
+            ["--size=32x16416"],
+            2,
+            "--size: expected height x width in multiples of 32 up to 16384",
+        ),
     ],
 )
 def test_a_wrong_flag_is_named(words, length, expected):

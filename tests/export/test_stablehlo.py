@@ -1,6 +1,8 @@
 """Every system becomes programs, which are what their manifest says."""
 
+import dataclasses
 import hashlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +122,7 @@ def test_a_shape_is_named_as_it_is_read(name):
     assert str(shape_of(name)) == name
 
 
-@pytest.mark.parametrize("change", ["call", "platform", "bytes"])
+@pytest.mark.parametrize("change", ["call", "platform", "bytes", "text", "devices"])
 def test_a_program_that_is_no_pure_stablehlo_is_refused(change, tmp_path):
     def run(x):
         return jnp.linalg.eigh(x)[0] if change == "call" else x + 1
@@ -129,12 +131,36 @@ def test_a_program_that_is_no_pure_stablehlo_is_refused(change, tmp_path):
     made = export.export(jax.jit(run), platforms=platforms)
     content = b"no program"
     if change != "bytes":
-        content = bytes(made(jnp.eye(2)).serialize())
+        program = made(jnp.eye(2))
+        if change == "text":
+            text = program.mlir_module().encode()
+            program = dataclasses.replace(program, mlir_module_serialized=text)
+        if change == "devices":
+            program = dataclasses.replace(program, nr_devices=2)
+        content = bytes(program.serialize())
     path = tmp_path / "step_1x32x32.jax_export"
     path.write_bytes(content)
     expected = {
         "call": "got custom calls of lapack_ssyevd_ffi",
         "platform": "expected a program for cpu, got one for tpu",
+        "text": "expected bytecode of MLIR",
+        "devices": "expected a program for one device, got one for 2",
     }
     with pytest.raises(ValueError, match=expected.get(change, "not a program that")):
         programs.read_program(path, hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%0 = stablehlo.custom_call @shape_assertion(%1)", set()),
+        ("%0 = stablehlo.custom_call @xla_ffi_call(%1)", {"xla_ffi_call"}),
+        ('%0 = "stablehlo.custom_call"(%1)', {"unknown names"}),
+        ("%0 = mhlo.custom_call @shape_assertion(%1)", {"unknown names"}),
+    ],
+)
+def test_calls_of_any_dialect_and_form_are_seen(text, expected, types_unchecked):
+    found = SimpleNamespace(
+        mlir_module_serialized=b"custom_call", mlir_module=lambda: text
+    )
+    assert programs._custom_calls(found) == expected

@@ -5,7 +5,7 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.layers.conv import Conv
-from vis_jax.ops.conv import by_columns, convolve
+from vis_jax.ops.conv import by_columns
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 2), (7, 2)])
@@ -65,62 +65,6 @@ def test_both_forms_of_a_grouped_convolution_agree(groups, stride):
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
             run(form), expected,
         )  # fmt: skip
-
-
-def test_the_gradient_is_chosen_by_the_platform():
-    x = np.zeros((1, 4, 4, 8), "f4")
-
-    def loss(x, kernel):
-        return convolve(x, kernel, 1).sum()
-
-    for width, groups in ((2, 4), (8, 1)):
-        kernel = np.zeros((3, 3, width, 8), "f4")
-        traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
-        on_cpu, on_tpu = (
-            traced.lower(lowering_platforms=(platform,)).as_text()
-            for platform in ("cpu", "tpu")
-        )
-        assert on_tpu.count("stablehlo.convolution") == 2
-        # In groups there are matrix products; without, the layout of a forward pass.
-        assert on_cpu.count("stablehlo.convolution") == (0 if groups > 1 else 2)
-        assert on_cpu.count("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") == (
-            0 if groups > 1 else 2
-        )
-
-
-@pytest.mark.parametrize(
-    ("side", "stride", "dilation", "size"),
-    [(3, 1, 1, (4, 6)), (3, 2, 1, (5, 6)), (3, 1, 2, (5, 6)), (7, 2, 1, (6, 7))],
-)
-def test_the_gradient_is_that_of_xla_also_of_several_at_once(
-    side, stride, dilation, size
-):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, 2, *size, 2)).astype(np.float32)
-    kernel = rng.normal(size=(side, side, 2, 3)).astype(np.float32)
-
-    def gradients(form):
-        def loss(x, kernel):
-            return jnp.sin(jax.vmap(form, (0, None))(x, kernel)).sum()
-
-        def per_map(x, kernel):
-            return jax.vmap(jax.grad(loss, 1), (0, None))(x[:, None], kernel)
-
-        def both(x, kernel):
-            return jax.grad(loss, (0, 1))(x, kernel), per_map(x, kernel)
-
-        return compiled(both)(x, kernel)
-
-    def ours(x, kernel):
-        return convolve(x, kernel, stride, dilation)
-
-    def plain(x, kernel):
-        return convolve.fun(x, kernel, stride, dilation)
-
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        gradients(ours), gradients(plain),
-    )  # fmt: skip
 
 
 def test_frozen_norm_makes_constants_and_group_norm_parameters():

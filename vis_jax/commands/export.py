@@ -42,7 +42,6 @@ FORMATS = {
 }
 
 CARD = "README.md"
-VERSION = 1  # of the record and of what the formats write
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -95,7 +94,7 @@ def run(values: flags.FlagValues) -> None:
     with staging(output) as folder:
         written = _format(values.format).write(model, folder, values)
         _describe(model, folder, written, values)
-        agreement = _check_itself(model, written, frames)
+        agreement = _check_itself(model, written, frames[: written.most_frames])
         tolerance = _tolerance(values, written.tolerance)
         if not agreement.within(tolerance):
             raise ValueError(
@@ -105,6 +104,7 @@ def run(values: flags.FlagValues) -> None:
                 " nothing is written"
             )
         files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
+        _check_new(output)  # it may be there since
         publish(folder, output, [])
     _report(output, files, written, agreement)
 
@@ -119,16 +119,23 @@ def _check(values: flags.FlagValues) -> Path:
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
     output = Path(values.output)
-    if output.exists():
-        raise ValueError(f"--output: expected a new folder, got {output}, which exists")
+    _check_new(output)
     if values.layout and values.format != "safetensors":
         raise ValueError(
             f"--layout: expected --format safetensors beside it, got {values.format}"
         )
+    for name in ("size", "frames"):
+        if values[name].value is not None and values.format == "safetensors":
+            raise ValueError(f"--{name}: expected none with --format safetensors")
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
     return output
+
+
+def _check_new(output: Path) -> None:
+    if output.exists():
+        raise ValueError(f"--output: expected a new folder, got {output}, which exists")
 
 
 def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
@@ -157,7 +164,7 @@ def _describe(
     from vis_jax.commands.export_facts import facts_of
     from vis_jax.export.card import card_of
     from vis_jax.metrics.disk import naming
-    from vis_jax.training.model_folder import RECORD
+    from vis_jax.training.model_folder import RECORD, VERSION
 
     record = {
         "format": values.format,

@@ -29,9 +29,8 @@ def facts_of(
       ValueError: a file of scores is damaged; names it.
     """
     from vis_jax.params import flatten
-    from vis_jax.training.checkpoint import step_of
 
-    step = step_of(checkpoint)
+    step, own = _step(epath.Path(workdir), epath.Path(checkpoint))
     config = model.config
     leaves: list[Any] = [*flatten(model.variables["params"]).values()]
     return Facts(
@@ -42,8 +41,29 @@ def facts_of(
         data=_data(config.data),
         recipe=_recipe(config),
         step=step,
-        scores=_scores(epath.Path(workdir), step),
+        scores=_scores(epath.Path(workdir), step) if own else {},
     )
+
+
+def _step(workdir: epath.Path, checkpoint: epath.Path) -> tuple[int | None, bool]:
+    """The step of a checkpoint, and whether it is one of this run.
+
+    Another run's has the same numbers, but not the same scores.
+    """
+    from vis_jax.training.best import BEST, RECORD
+    from vis_jax.training.checkpoint import FOLDER, step_of
+
+    run, place = workdir.resolve(), checkpoint.resolve()
+    if place == run / BEST:
+        return _best_step(place / RECORD), True
+    own = place == run or place.is_relative_to(run / FOLDER)
+    return step_of(checkpoint), own
+
+
+def _best_step(record: epath.Path) -> int | None:
+    content = read_json(record) if record.exists() else {}
+    step = content.get("step") if isinstance(content, dict) else None
+    return step if type(step) is int else None
 
 
 def _parts(model: Any) -> Iterator[tuple[str, str]]:

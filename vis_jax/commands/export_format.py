@@ -37,6 +37,7 @@ class Written(NamedTuple):
       lines: for the report of the command, such as what was left out.
       canvases: height and width in pixels of the only canvases that it runs on, on
         which the model runs beside it; () = any.
+      most_frames: of a video that it takes at once; None = any number.
     """
 
     reopen: Reopen
@@ -45,6 +46,7 @@ class Written(NamedTuple):
     record: dict[str, object] = {}  # noqa: RUF012  # never changed
     lines: tuple[str, ...] = ()
     canvases: tuple[tuple[int, int], ...] = ()
+    most_frames: int | None = None
 
 
 @runtime_checkable

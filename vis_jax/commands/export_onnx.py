@@ -27,14 +27,14 @@ USAGE = """```python
 import onnxruntime
 from safetensors.numpy import load_file
 
-session = onnxruntime.InferenceSession("step_1x384x640.onnx")
-state = load_file("start_1x384x640.safetensors")  # before the first clip
+session = onnxruntime.InferenceSession("step_SHAPE.onnx")
+state = load_file("start_SHAPE.safetensors")  # before the first clip
 ```
 
-Inputs are `state/..`, `images` (uint8 frames x height x width x 3), `frame_valid`,
-`size` (height and width of the content, at the top left), `start` (index of the first
-frame) and `last`; outputs are `next_state/..`, which is the state of the next clip, and
-the predictions."""
+All inputs have to be given: `state/..`, `images` (uint8 frames x height x width x 3),
+`frame_valid`, `size` (height and width of the content, at the top left), `start` (index
+of the first frame) and `last` (whether the video ends with it). Outputs are
+`next_state/..`, which is the state of the next clip, and the predictions."""
 
 
 def define(values: flags.FlagValues) -> None:
@@ -52,6 +52,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     from vis_jax.export.manifest import START, STEP, file_name
     from vis_jax.export.onnx_file import ARRAYS, ONNX, OnnxSystem, write_onnx
     from vis_jax.export.stablehlo import first_state, named_step, shapes_like
+    from vis_jax.metrics.disk import naming
     from vis_jax.params import flatten
 
     system = model.system
@@ -68,7 +69,9 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         with _naming_system(model.config.system):
             write_onnx(folder / file_name(STEP, shape, ONNX), step, variables)
         state = jax.tree.map(np.asarray, first_state(system, clip))
-        write_safetensors(folder / file_name(START, shape, ARRAYS), state)
+        path = folder / file_name(START, shape, ARRAYS)
+        with naming(path):
+            write_safetensors(path, state)
         states[shape] = state
 
     def reopen() -> "Stream":
@@ -81,8 +84,9 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     return Written(
         reopen=reopen,
         tolerance=_CLOSE,
-        usage=USAGE,
+        usage=USAGE.replace("SHAPE", str(shapes[0])),
         canvases=tuple((shape.height, shape.width) for shape in shapes),
+        most_frames=None if window.length else max(window.buckets),
     )
 
 

@@ -34,8 +34,8 @@ def define(values: flags.FlagValues) -> None:
         "dtype",
         "float32",
         ["float32", "bfloat16"],
-        "of the parameters in --format safetensors: bfloat16 rounds them, and halves"
-        " the file",
+        "of the parameters in --format safetensors and stablehlo: bfloat16 rounds them,"
+        " and halves their file",
         flag_values=values,
     )
 

@@ -40,9 +40,26 @@ It runs on CPUs, CUDA GPUs and TPUs with JAX, without Flax, TensorFlow or a conf
 program can run them by itself:
 
 ```python
+import numpy as np
 from jax import export
+from safetensors.flax import load_file
 
-step = export.deserialize(bytearray(open("step_1x384x640.jax_export", "rb").read()))
+
+def read(path):
+    with open(path, "rb") as file:
+        return export.deserialize(bytearray(file.read()))
+
+
+start, step = read("start_SHAPE.jax_export"), read("step_SHAPE.jax_export")
+variables = load_file("model.safetensors")
+state = start.call()  # before the first clip
+clip = {
+    "images": np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8),
+    "frame_valid": np.ones(FRAMES, bool),
+    "size": np.array([HEIGHT, WIDTH], np.int32),  # of the content, at the top left
+    "start": np.int32(0),  # index of the first frame
+    "last": np.bool_(True),  # of the video
+}
 state, predictions = step.call(variables, state, clip)
 ```"""
 
@@ -104,10 +121,26 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     return Written(
         reopen=reopen,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
-        usage=USAGE,
+        usage=_usage(shapes[0], window),
         record={"dtype": values.dtype},
         canvases=tuple((shape.height, shape.width) for shape in shapes),
+        most_frames=max(window.buckets) if values.frames else None,
     )
+
+
+def _usage(shape: "ClipShape", window: "Window") -> str:
+    """`USAGE` with the files and sizes of one of the programs."""
+    frames = window.buckets[0] if shape.frames is None else shape.frames
+    words = {
+        "SHAPE": shape,
+        "FRAMES": frames,
+        "HEIGHT": shape.height,
+        "WIDTH": shape.width,
+    }
+    text = USAGE
+    for word, value in words.items():
+        text = text.replace(word, str(value))
+    return text
 
 
 def clip_shapes(
@@ -123,7 +156,7 @@ def clip_shapes(
     Raises:
       ValueError: a flag is wrong, or the model runs each video at several sizes.
     """
-    from vis_jax.export.manifest import ClipShape
+    from vis_jax.export.manifest import MOST_FRAMES, ClipShape
 
     if config.test.tta:
         raise ValueError(
@@ -138,7 +171,7 @@ def clip_shapes(
             f" a time, got {','.join(values.frames)}"
         )
     if values.frames is not None:
-        lengths = [*sorted({_number(text) for text in values.frames})]
+        lengths = [*sorted({_number(text, MOST_FRAMES) for text in values.frames})]
     if window.length is None:
         # Of a program for any number of frames, what it takes are multiples of this.
         known = tuple(n for n in lengths if n is not None)
@@ -152,20 +185,24 @@ def _canvases(test: "TestSettings", sizes: list[str] | None) -> list[tuple[int, 
         from vis_jax.evaluate.clips import place_frames
 
         return [place_frames(_FRAME, test).canvas]
+    from vis_jax.export.manifest import MOST_SIDE
+
     found = []
     for text in sizes:
         match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
         sides = (int(match[1]), int(match[2])) if match else (1, 1)
-        if any(side % _MULTIPLE for side in sides):
+        if any(side % _MULTIPLE or side > MOST_SIDE for side in sides):
             raise ValueError(
-                f"--size: expected height x width in multiples of {_MULTIPLE}, as"
-                f" 384x640, got {text}"
+                f"--size: expected height x width in multiples of {_MULTIPLE} up to"
+                f" {MOST_SIDE}, as 384x640, got {text}"
             )
         found.append(sides)
     return found
 
 
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,4}", text):
-        raise ValueError(f"--frames: expected numbers of frames, as 16,32, got {text}")
+def _number(text: str, most: int) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,4}", text) or int(text) > most:
+        raise ValueError(
+            f"--frames: expected numbers of frames up to {most}, as 16,32, got {text}"
+        )
     return int(text)

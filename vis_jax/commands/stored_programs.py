@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vis_jax.converters.files import open_safetensors
@@ -45,8 +47,12 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
     folder = Path(path)
     manifest = read_manifest(folder)
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
+        forms = {
+            name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
+            for name, entry in entries.items()
+        }
+        programs = read_programs(folder, manifest, forms)
         variables = {name: _numbers(entry) for name, entry in entries.items()}
-    programs = read_programs(folder, manifest, variables)
     stored = StoredSystem(programs, variables)
     window = manifest.window_of()
     program = Program(

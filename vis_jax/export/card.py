@@ -79,7 +79,7 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 
 def _scores(scores: Mapping[str, Mapping[str, float]]) -> str:
     if not scores:
-        return "The run has no evaluation of this checkpoint."
+        return "No scores of this checkpoint were recorded during training."
     known = [m for m in _METRICS if any(m in found for found in scores.values())]
     head = [
         "| evaluation | " + " | ".join(known) + " |",
@@ -107,7 +107,8 @@ def _licence(licence: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends a cell of a table nor begins markup."""
+    """Text on one line that neither ends a cell of a table nor begins markup."""
+    text = " ".join(text.split())
     for mark in "\\`*_<|[":
         text = text.replace(mark, f"\\{mark}")
     return text

@@ -19,8 +19,8 @@ MANIFEST = "program.json"
 START, STEP = "start", "step"  # the kinds of programs
 ANY = "any"  # in the place of a number of frames: the program takes any
 _MOST_BYTES = 16 << 20  # of the file
-_MOST_SIDE = 1 << 14  # pixels of a canvas
-_MOST_FRAMES = 1 << 14
+MOST_SIDE = 1 << 14  # pixels of a canvas
+MOST_FRAMES = 1 << 14
 _SHAPE = re.compile(r"(any|[1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 
 Dtype = Literal["bool", "uint8", "int32", "uint32", "bfloat16", "float32"]
@@ -147,10 +147,10 @@ def shape_of(name: str) -> ClipShape:
     found = _SHAPE.fullmatch(name)
     frames = None if not found or found[1] == ANY else int(found[1])
     sides = (int(found[2]), int(found[3])) if found else (0, 0)
-    if not found or max(sides) > _MOST_SIDE or (frames or 1) > _MOST_FRAMES:
+    if not found or max(sides) > MOST_SIDE or (frames or 1) > MOST_FRAMES:
         raise ValueError(
             "programs: expected frames x height x width, as 5x384x640, up to"
-            f" {_MOST_FRAMES} frames and {_MOST_SIDE} pixels a side, got {name!r:.40}"
+            f" {MOST_FRAMES} frames and {MOST_SIDE} pixels a side, got {name!r:.40}"
         )
     return ClipShape(frames, *sides)
 

@@ -32,7 +32,8 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
       variables: arrays by name.
 
     Raises:
-      ValueError: an operation has no counterpart in ONNX; names it.
+      ValueError: jax2onnx cannot write it, as an operation without a counterpart in
+        ONNX; says why.
       OSError: the file cannot be written.
     """
     from jax2onnx import to_onnx
@@ -46,27 +47,24 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
         step.state, step.clip
     )
     flat = jaxpr_as_fun(closed)
+    inputs = [*_keys(STATE, step.state), *sorted(step.clip)]
+    outputs = [*_keys(NEXT, after), *sorted(found)]
     try:
         model = to_onnx(
             lambda *arrays: tuple(flat(*arrays)),
             inputs=jax.tree.leaves((step.state, step.clip)),
             opset=_OPSET,
         )
+        _spell_out_choices(model)
+        _rename(model.graph.input, inputs, model, outputs=False)
+        _rename(model.graph.output, outputs, model, outputs=True)
+    except MemoryError:
+        raise
     except Exception as error:  # jax2onnx raises many kinds
         line = " ".join(str(error).split())
         raise ValueError(
-            f"an operation has no counterpart in ONNX: {line:.300}"
+            f"jax2onnx cannot write it: {type(error).__name__}: {line:.300}"
         ) from error
-    _spell_out_choices(model)
-    _rename(
-        model.graph.input,
-        [*_keys(STATE, step.state), *sorted(step.clip)],
-        model,
-        outputs=False,
-    )
-    _rename(
-        model.graph.output, [*_keys(NEXT, after), *sorted(found)], model, outputs=True
-    )
     with naming(path):
         path.write_bytes(model.SerializeToString())
 
@@ -77,7 +75,7 @@ def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
 
 
 def _spell_out_choices(model: Any) -> None:
-    """Writes `Where` of truth values, which ONNX Runtime lacks, as and, or, not."""
+    """Writes boolean `Where`, which ONNX Runtime lacks, as and, or, not."""
     import onnx
 
     types: dict[str, int] = {}
@@ -170,10 +168,8 @@ class OnnxSystem:
         session = self._sessions[_shape(clip)]
         feeds = {f"{STATE}{name}": value for name, value in state.items()}
         feeds |= {name: np.asarray(x) for name, x in clip._asdict().items()}
-        # What does not change the result, such as `last`, is no input.
-        known = {one.name for one in session.get_inputs()}
         names = [one.name for one in session.get_outputs()]
-        values = session.run(names, {n: x for n, x in feeds.items() if n in known})
+        values = session.run(names, feeds)
         found = dict(zip(names, values, strict=True))
         after = {
             name.removeprefix(NEXT): found.pop(name)

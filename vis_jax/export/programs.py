@@ -29,6 +29,7 @@ from vis_jax.export.manifest import (
 from vis_jax.structures import Clip, Predictions
 
 _MOST_BYTES = 256 << 20  # of a program, whose variables are in another file
+_BYTECODE = b"ML\xefR"  # what MLIR's begins with; text would be read as well
 # Says which numbers of frames a program takes; JAX replaces it.
 _HARMLESS_CALLS = {"shape_assertion"}
 _OPTIONAL = {"mask_boxes", "lost"}  # fields of predictions that may be missing
@@ -113,7 +114,7 @@ def read_programs(
     Args:
       folder: as `stablehlo.write_programs` leaves it.
       manifest: of the folder.
-      variables: arrays by name.
+      variables: arrays or shapes by name.
 
     Raises:
       ValueError: a program is missing or damaged, is not what the manifest says, does
@@ -139,7 +140,7 @@ def read_program(path: Path, digest: str) -> export.Exported:
 
     Raises:
       ValueError: it is missing or damaged, has side effects, calls what is no operation
-        of StableHLO, or was not made for this kind of device.
+        of StableHLO, or was not made for one device of this kind.
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a program, got no such file")
@@ -159,6 +160,12 @@ def read_program(path: Path, digest: str) -> export.Exported:
         ) from error
     if found.disabled_safety_checks or found.ordered_effects or found.unordered_effects:
         raise ValueError(f"{path}: expected a pure program, got one with side effects")
+    if found.nr_devices != 1:
+        raise ValueError(
+            f"{path}: expected a program for one device, got one for {found.nr_devices}"
+        )
+    if not found.mlir_module_serialized.startswith(_BYTECODE):
+        raise ValueError(f"{path}: expected bytecode of MLIR, got something else")
     calls = _custom_calls(found)
     if calls:
         raise ValueError(
@@ -184,7 +191,8 @@ def _custom_calls(program: export.Exported) -> set[str]:
         return set()
     text = program.mlir_module()
     found = re.findall(r"stablehlo\.custom_call @([\w.$]+)\(", text)
-    unnamed = text.count("stablehlo.custom_call") - len(found)
+    # Those of other dialects, or written in another form, have no name here.
+    unnamed = text.count("custom_call") - len(found)
     return {*found} - _HARMLESS_CALLS | ({"unknown names"} if unnamed else set())
 
 

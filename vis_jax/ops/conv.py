@@ -35,7 +35,14 @@ def convolve(
       kernel: of an odd side.
       stride: of both axes, in pixels.
       dilation: from one pixel that is read to the next, in pixels; 1 with groups.
+
+    Raises:
+      ValueError: the kernel has an even side, or there are groups with a dilation.
     """
+    if not all(side % 2 for side in kernel.shape[:2]):
+        raise ValueError(f"kernel: expected an odd side, got {kernel.shape[:2]}")
+    if dilation > 1 and x.shape[-1] != kernel.shape[2]:
+        raise ValueError(f"dilation: expected 1 with groups, got {dilation}")
     pad = dilation * (kernel.shape[0] // 2)
     return jax.lax.conv_general_dilated(
         x,

@@ -26,7 +26,7 @@ from vis_jax.training.damage import (
     quieten_orbax,
 )
 from vis_jax.training.distributed import all_agree, wait_for_all
-from vis_jax.training.model_folder import kind_of, read_record
+from vis_jax.training.model_folder import kind_of, no_weights
 from vis_jax.training.state import TrainState
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 from vis_jax.training.weights_file import read_weights
@@ -239,7 +239,7 @@ def load_variables(
     if kind == "safetensors":
         return read_weights(path, like)
     if kind != "checkpoint":
-        raise CheckpointError(f"{path}: {_no_checkpoint(path, kind)}")
+        raise CheckpointError(f"{path}: {no_weights(path, kind)}")
     quieten_orbax()
     folder = _find(_absolute(path))
     with (
@@ -263,17 +263,6 @@ def step_of(path: str | os.PathLike) -> int | None:
         return None
     name = _find(_absolute(path)).name
     return int(name) if name.isdecimal() else None
-
-
-def _no_checkpoint(path: str | os.PathLike, kind: str) -> str:
-    """Why the variables of an export cannot be read."""
-    if kind == "published":
-        layout = read_record(path).get("layout")
-        return (
-            f"expected weights under the names of vis_jax, got those of {layout};"
-            f" `convert --kind {layout}` makes a checkpoint of it"
-        )
-    return f"expected weights, got a program of format {kind}, which only runs"
 
 
 def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from etils import epath
 
+from vis_jax.paths import on_disk
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # of every export: what it is
+VERSION = 1  # of the record and of what the formats write
 _MOST_BYTES = 1 << 20  # of that file
 
 # checkpoint: a run, its folder of checkpoints, or one of them, as Orbax writes it;
@@ -22,9 +24,12 @@ def kind_of(folder: str | os.PathLike) -> Kind:
     """The kind of a folder; one with nothing to tell is taken for a checkpoint.
 
     Raises:
-      ValueError: its record is damaged; names it.
+      ValueError: its record is damaged, or an export is in a bucket; names it.
     """
     record = read_record(folder)
+    there = (epath.Path(folder) / WEIGHTS_FILE).exists()
+    if record or there:
+        on_disk("export", folder)
     if record.get("layout"):
         return "published"
     known: dict[object, Kind] = {
@@ -40,15 +45,25 @@ def kind_of(folder: str | os.PathLike) -> Kind:
                 f" got {record.get('format')!r:.40}"
             )
         return kind
-    there = (epath.Path(folder) / WEIGHTS_FILE).exists()
     return "safetensors" if there else "checkpoint"
+
+
+def no_weights(folder: str | os.PathLike, kind: Kind) -> str:
+    """Why an export of a kind has no weights for `vis_jax` to read, in words."""
+    if kind == "published":
+        layout = read_record(folder).get("layout")
+        return (
+            f"expected weights under the names of vis_jax, got those of {layout};"
+            f" `convert --kind {layout}` makes a checkpoint of it"
+        )
+    return f"expected weights, got a program of format {kind}, which only runs"
 
 
 def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
     """The fields of `export.json`; empty if there is none.
 
     Raises:
-      ValueError: it is damaged; names it.
+      ValueError: it is damaged, or of another version; names it.
     """
     path = epath.Path(folder) / RECORD
     if not path.exists():
@@ -61,4 +76,7 @@ def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
         raise ValueError(f"{path}: not readable as JSON: {error!s:.200}") from error
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path}: expected fields, got {found!r:.40}")
+    version = found.get("version")
+    if version != VERSION:
+        raise ValueError(f"{path}: version: expected {VERSION}, got {version!r:.40}")
     return found
