@@ -22,7 +22,7 @@ from tests.commands.folder import write_folder
 from tests.commands.official import official_weights, write_pickle
 from tests.recipes import recipe
 from tests.saved_runs import write_run
-from vis_jax import api
+from vis_jax import api, tracking
 from vis_jax.commands import compare, parts, train
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
@@ -78,7 +78,7 @@ def page(prepared, tmp_path, monkeypatch):
     """A folder of its own for each page, as the current one."""
     folder = shutil.copytree(prepared, tmp_path / "page", symlinks=True)
     monkeypatch.chdir(folder)
-    opened, trained = api.open_source, vis_jax.train
+    opened, trained = tracking.open_source, vis_jax.train
 
     def open_source(source):
         return opened("camera" if source == "camera:0" else source)
@@ -88,7 +88,7 @@ def page(prepared, tmp_path, monkeypatch):
         own = OWN if settings else {}
         trained(TRAINED, workdir, own | {"num_steps": 1, "test.videos": 1})
 
-    monkeypatch.setattr(api, "open_source", open_source)
+    monkeypatch.setattr(tracking, "open_source", open_source)
     monkeypatch.setattr(api, "train", train_small)
     return folder
 
