@@ -37,9 +37,10 @@ if [ -s run.pid ] && kill -0 "$(cat run.pid)" 2>/dev/null; then
 fi
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
+: >run.log  # there before `tail` opens it
 trap "" HUP  # a connection that ends now must not end the run that starts
 '$together' setsid nohup "$python" -m vis_jax.main '"$words"' \
-  </dev/null >run.log 2>&1 &
+  </dev/null >>run.log 2>&1 &
 echo $! >run.pid
 trap - HUP
 tail --pid $! -n +1 -F run.log
