@@ -4,31 +4,21 @@ import jax
 
 from vis_jax.evaluate import views
 from vis_jax.evaluate.stream import Program, run_program
-from vis_jax.evaluate.turns import NO_TURNS, Turns
+from vis_jax.evaluate.turns import Turns
 from vis_jax.results.stream import Stream
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.system import System, TestSettings
 
 
-def make_stream(
-    system: System,
-    variables: dict,
-    test: TestSettings,
-    device: jax.Device | None = None,
-    turns: Turns = NO_TURNS,
-) -> Stream:
+def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
     """What runs a system on videos.
 
     Args:
       system: what to run.
       variables: its parameters.
       test: the sizes that frames are resized to; `tta`, short sides to average over.
-      device: where it runs; None: the default one.
-      turns: shared by the streams of several devices.
     """
-    if test.tta:
-        return views.make_stream(system, variables, test, device, turns)
-    return run_program(make_program(system, variables, device), test, device, turns)
+    return _run(make_program(system, variables), test)
 
 
 def make_streams(system: System, variables: dict, test: TestSettings) -> list[Stream]:
@@ -37,18 +27,39 @@ def make_streams(system: System, variables: dict, test: TestSettings) -> list[St
     Each device has the parameters and its own video, and runs what one device alone
     would run, so that results do not depend on how many there are.
     """
-    devices, turns = jax.local_devices(), Turns()
-    return [make_stream(system, variables, test, one, turns) for one in devices]
+    turns = Turns()
+    return [
+        _run(make_program(system, variables, device, turns), test)
+        for device in jax.local_devices()
+    ]
+
+
+def _run(program: Program, test: TestSettings) -> Stream:
+    return (views.run_program if test.tta else run_program)(program, test)
 
 
 def make_program(
-    system: System, variables: dict, device: jax.Device | None = None
+    system: System,
+    variables: dict,
+    device: jax.Device | None = None,
+    turns: Turns | None = None,
 ) -> Program:
-    """A system with its variables on a device; compiled when it first runs."""
-    on_device = jax.device_put(variables, device)
+    """A system with its variables on a device; compiled when it first runs.
+
+    Args:
+      system: what to run.
+      variables: its parameters.
+      device: where it runs; None: the default one.
+      turns: shared by the programs of several devices.
+    """
+    on_device, turns = jax.device_put(variables, device), turns or Turns()
     start, compiled = jax.jit(system.start), jax.jit(system.step, donate_argnums=1)
 
-    def step(state, clip: Clip) -> tuple[object, Predictions]:
-        return compiled(on_device, state, clip)
+    def start_there(clip: Clip) -> object:
+        return jax.device_put(start(clip), device)
 
-    return Program(start, step, system.window, system.render, system.limit)
+    def step(state: object, clip: Clip) -> tuple[object, Predictions]:
+        with turns.turn(clip.images.shape):
+            return compiled(on_device, state, clip)
+
+    return Program(start_there, step, system.window, system.render, system.limit)

@@ -17,7 +17,6 @@ from absl import logging
 from vis_jax.evaluate.ahead import Ahead
 from vis_jax.evaluate.clips import Piece, Sizing, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
-from vis_jax.evaluate.turns import NO_TURNS, Turns
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.results.stream import Stream
@@ -62,20 +61,8 @@ class Program(NamedTuple):
     canvases: tuple[tuple[int, int], ...] = ()
 
 
-def run_program(
-    program: Program,
-    sizing: Sizing,
-    device: jax.Device | None = None,
-    turns: Turns = NO_TURNS,
-) -> Stream:
-    """What runs a program on videos.
-
-    Args:
-      program: what to run.
-      sizing: the sizes that frames are resized to.
-      device: the one that the program has its variables on; None: the default one.
-      turns: shared by the streams of several devices.
-    """
+def run_program(program: Program, sizing: Sizing) -> Stream:
+    """What runs a program on videos, whose frames are resized to the sizes."""
 
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
@@ -96,11 +83,8 @@ def run_program(
                 if piece is None:
                     break
                 with clock("model"):
-                    # What runs next runs where its arrays are.
-                    clip = jax.device_put(piece.clip, device)
-                    with turns.turn(piece.clip.images.shape):
-                        state = program.start(clip) if state is None else state
-                        state, found = program.step(state, clip)
+                    state = program.start(piece.clip) if state is None else state
+                    state, found = program.step(state, piece.clip)
                 # The device goes on while masks become run lengths: those of the clip
                 # before while it works on this one.
                 last = waiting

@@ -33,15 +33,3 @@ class Turns:
             yield
         finally:
             ran.set()
-
-
-class _NoTurns(Turns):
-    """Lets everybody in."""
-
-    @contextmanager
-    def turn(self, program: Hashable) -> Iterator[None]:
-        """Does not wait."""
-        yield
-
-
-NO_TURNS = _NoTurns()

@@ -15,13 +15,13 @@ from data_pipeline.read_video import fit_frame
 from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.clips import Piece, pieces_of
 from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
-from vis_jax.evaluate.turns import NO_TURNS, Turns
+from vis_jax.evaluate.stream import Program
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.results.stream import Stream
 from vis_jax.structures import Predictions
-from vis_jax.systems.system import System, TestSettings
+from vis_jax.systems.system import TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 _STRIDE = 8  # pixels of the pivot between the points that results are compared at
@@ -34,39 +34,31 @@ class View(NamedTuple):
     piece: Piece
 
 
-def make_stream(
-    system: System,
-    variables: dict,
-    test: TestSettings,
-    device: jax.Device | None = None,
-    turns: Turns = NO_TURNS,
-) -> Stream:
-    """As `infer.make_stream`, with `test.tta`: short sides in pixels.
+def run_program(program: Program, test: TestSettings) -> Stream:
+    """As `stream.run_program`, with `test.tta`: short sides in pixels.
 
     The result at `test.short_side`, one of them, is the pivot. Mask i of every frame is
     that of query i, over the whole canvas.
 
     Raises:
-      ValueError: the system reads clips, or its masks may not overlap.
+      ValueError: the program reads clips, or its masks may not overlap.
     """
-    if system.window.length is not None or system.render.overlap != "independent":
+    if program.window.length is not None or program.render.overlap != "independent":
         raise ValueError(
             "test.tta: expected () for a system that reads clips or whose masks do not"
             f" overlap, got {test.tta}"
         )
-    step, variables = jax.jit(system.step), jax.device_put(variables, device)
 
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
         with clock("decode"):
             videos, original = _resized(frames, test)
-        shapes = tuple((len(video), video[0].shape) for video in videos if video)
-        with clock("model"), turns.turn(shapes):
+        with clock("model"):
             views = [
-                View(step(variables, system.start(piece.clip), piece.clip)[1], piece)
+                View(program.step(program.start(piece.clip), piece.clip)[1], piece)
                 for images in videos
-                for piece in pieces_of(images, system.window, original)
+                for piece in pieces_of(images, program.window, original)
             ]
             jax.block_until_ready([view.found for view in views])
         if views:
