@@ -10,3 +10,19 @@ usage() {
 on_every_host() {
   [[ $1 == train || $1 == evaluate || $1 == predict || $1 == -* ]]
 }
+
+# Waits for a child, also when a signal ends the wait; its exit code is in `code` then.
+wait_for() {
+  local again=0
+  code=0
+  wait "$1" || code=$?
+  while kill -0 "$1" 2>/dev/null; do
+    code=0
+    wait "$1" || code=$?
+  done
+  # This may be the code of a signal that ended the wait just before the child's end.
+  if [[ $code -gt 128 ]]; then
+    wait "$1" 2>/dev/null || again=$?
+    if [[ $again != 127 ]]; then code=$again; fi # 127: it was waited for already
+  fi
+}

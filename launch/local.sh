@@ -35,14 +35,9 @@ for ((i = 0; i < processes; i++)); do
   tasks+=($!)
 done
 trap 'kill -TERM "${tasks[@]}" 2>/dev/null || true' TERM INT
-code=0
+result=0
 for task in "${tasks[@]}"; do
-  one=0
-  wait "$task" || one=$?
-  while kill -0 "$task" 2>/dev/null; do # a signal ended the wait, not the task
-    one=0
-    wait "$task" || one=$?
-  done
-  if [[ $one != 0 ]]; then code=$one; fi
+  wait_for "$task"
+  if [[ $code != 0 ]]; then result=$code; fi
 done
-exit "$code"
+exit "$result"

@@ -52,17 +52,7 @@ trap stop TERM
 srun ${where[@]+"${where[@]}"} python -m vis_jax.main "$@" &
 tasks=$!
 if [[ $stopping == 1 ]]; then kill -TERM "$tasks" || true; fi
-# A signal ends the wait, not the run: then wait again, for the code of the run.
-code=0
-wait "$tasks" || code=$?
-while kill -0 "$tasks" 2>/dev/null; do
-  code=0
-  wait "$tasks" || code=$?
-done
-if [[ $stopping == 1 && $code == 143 ]]; then
-  wait "$tasks" 2>/dev/null || code=$?
-  if [[ $code == 127 ]]; then code=143; fi # it was waited for already
-fi
+wait_for "$tasks"
 # 143: stopped by SIGTERM, here or in the run alone; 2 is an error. A job that was
 # cancelled is no longer running, and stays out of the queue.
 if [[ $code == 143 || ($stopping == 1 && $code != 0 && $code != 2) ]]; then
