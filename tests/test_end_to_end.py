@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,11 +33,9 @@ from tests.trained_run import (
     losses,
     programs,
 )
-from vis_jax.commands import parts
 from vis_jax.params import flatten
-from vis_jax.predict import live
 from vis_jax.predict.sinks import VideoSink
-from vis_jax.predict.sources import from_arrays, open_source
+from vis_jax.predict.sources import open_source
 from vis_jax.training.checkpoint import load_variables
 
 pytestmark = pytest.mark.slow
@@ -290,76 +286,6 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path, bucket):
         assert len(list((output / "ids").iterdir())) == 3
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "code"),
-    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)],
-)
-def test_predict_on_a_pipe_until_a_signal_comes(workdir, tmp_path, number, name, code):
-    """Clip by clip, from frames that stop coming while the pipe stays open."""
-    output = tmp_path / "out"
-    words = ["predict", "--workdir", workdir, "--source=-", "--raw=70x50", "--pngs"]
-    words += ["--output", output, "--config.test.mode=clip", "--score_threshold=0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vis_jax.main", *map(str, words)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    noise = np.random.default_rng(0).integers(0, 256, (11, 50, 70, 3), np.uint8)
-    try:
-        process.stdin.write(noise.tobytes())
-        process.stdin.flush()
-        pngs = f".{output.name}.partial-*/output/ids/*.png"
-        until = time.monotonic() + 200
-        while len(list(tmp_path.glob(pngs))) < 2:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        process.send_signal(number)
-        assert process.wait(60) == code
-        errors = process.stderr.read().decode()
-    finally:
-        process.kill()
-        process.communicate()
-    (count,) = re.findall(rf"^{name}: the results of (\d+) frames are", errors, re.M)
-    assert 2 <= int(count) <= 11
-    assert len(list(open_source(output / "video.mp4"))) == int(count)
-    lines = (output / "tracks.jsonl").read_text().splitlines()
-    assert len(lines) == int(count)
-    results = json.loads((output / "results.json").read_text())
-    assert {len(entry["segmentations"]) for entry in results} <= {int(count)}
-    (info,) = json.loads((output / "video.json").read_text())["videos"]
-    assert info["length"] == int(count)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_live_source_and_whole_videos_do_not_fit(workdir, tmp_path, monkeypatch):
-    frames = (np.zeros((50, 70, 3), np.uint8) for _ in range(3))
-    monkeypatch.setattr(live, "from_pipe", lambda *_, **__: from_arrays(frames))
-    words = ("--workdir", workdir, "--source=-", "--output", tmp_path / "out")
-    message = error_of("predict", *words)
-    assert message.endswith("set --config.test.mode=clip")
-    assert not (tmp_path / "out").exists()
-
-
-def test_predict_keeps_its_programs_where_the_user_keeps_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
-    parts.keep_user_compilations()
-    expected = str(tmp_path / "vis_jax" / "compilations")
-    assert jax.config.jax_compilation_cache_dir == expected
-    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    monkeypatch.setenv("HOME", "/home/someone")
-    parts.keep_user_compilations()
-    expected = "/home/someone/.cache/vis_jax/compilations"
-    assert jax.config.jax_compilation_cache_dir == expected
-    jax.config.update("jax_compilation_cache_dir", before)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    parts.keep_user_compilations()
-    assert jax.config.jax_compilation_cache_dir == before
-
-
 def test_eight_devices_go_on_with_what_one_has_trained(workdir, tmp_path):
     half = before_the_end(workdir, tmp_path)
     code = """
@@ -411,25 +337,3 @@ def test_what_an_evaluation_cannot_use_is_named(workdir, tmp_path):
     message = error(*config_words(folder))
     assert str(folder / "JPEGImages") in message
     assert "expected a whole image" in message
-
-
-def test_what_predict_cannot_use_is_named(workdir, tmp_path):
-    output = tmp_path / "out"
-    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and nothing more")
-    (tmp_path / "frames").mkdir()
-
-    def error(folder, source):
-        words = ("--workdir", folder, "--source", source, "--output", output)
-        message = error_of("predict", *words)
-        assert not output.exists()
-        return message
-
-    broken = tmp_path / "broken.mp4"
-    assert error(workdir, broken).startswith(f"{broken}: not a readable video")
-    assert "expected images" in error(workdir, tmp_path / "frames")
-    assert "no such file or folder" in error(workdir, tmp_path / "none.mp4")
-    assert f"got {tmp_path}: no such file" in error(tmp_path, broken)
-    empty = shutil.copytree(workdir, tmp_path / "empty")
-    shutil.rmtree(empty / "checkpoints")
-    Image.new("RGB", (70, 50)).save(tmp_path / "frames" / "0.png")
-    assert f"{empty}: no checkpoint" in error(empty, tmp_path / "frames")

@@ -46,3 +46,21 @@ def test_what_the_user_says_of_the_compilation_cache_holds(monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     parts.keep_compilations(None)
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_predict_keeps_its_programs_where_the_user_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    parts.keep_user_compilations()
+    expected = str(tmp_path / "vis_jax" / "compilations")
+    assert jax.config.jax_compilation_cache_dir == expected
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", "/home/someone")
+    parts.keep_user_compilations()
+    expected = "/home/someone/.cache/vis_jax/compilations"
+    assert jax.config.jax_compilation_cache_dir == expected
+    jax.config.update("jax_compilation_cache_dir", before)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    parts.keep_user_compilations()
+    assert jax.config.jax_compilation_cache_dir == before
