@@ -133,7 +133,8 @@ def work(recipe: str, videos: int, folder: Path, use: int) -> None:
 
     from vis_jax.commands.processes import meet, own_share, together
     from vis_jax.evaluate.infer import make_streams
-    from vis_jax.evaluate.loop import evaluate_share, merge
+    from vis_jax.evaluate.loop import evaluate_share
+    from vis_jax.evaluate.merge import merge
 
     with together():
         dataset = make_videos(videos)

@@ -8,16 +8,13 @@ from etils import epath
 
 from tests.test_settings import Disc
 from vis_jax.commands import processes
-from vis_jax.commands.evaluate import (
-    check_seen_by_all,
-    fingerprint,
-    shared_folder,
-)
+from vis_jax.commands.evaluate import check_seen_by_all, fingerprint
+from vis_jax.paths import on_disk
 
 
 def test_several_processes_need_a_disk():
     with pytest.raises(ValueError, match="--output: expected a path on a disk, got gs"):
-        shared_folder(epath.Path("gs://bucket/out"))
+        on_disk("--output", epath.Path("gs://bucket/out"))
 
 
 class Processes:

@@ -6,8 +6,9 @@ import pytest
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.small_disk import files_up_to
 from vis_jax.evaluate.finished import Finished
-from vis_jax.evaluate.loop import PARTIAL, evaluate
+from vis_jax.evaluate.loop import evaluate
 from vis_jax.evaluate.masks import run_lengths
+from vis_jax.evaluate.shares import PARTIAL
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 FILES = ["results.json", "scores.json", "truth.json"]

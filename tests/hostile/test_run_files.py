@@ -10,7 +10,8 @@ from etils import epath
 from tests.command_line import error_of
 from tests.training.toy_run import Recorder
 from tests.training.toy_system import toy_batches, toy_config, toy_system
-from vis_jax.evaluate.finished import PARTIAL, Finished
+from vis_jax.evaluate.finished import Finished
+from vis_jax.evaluate.shares import PARTIAL
 from vis_jax.params import flatten
 from vis_jax.training.checkpoint import save_variables
 from vis_jax.training.initial import load_initial

@@ -96,35 +96,33 @@ def _evaluate(
     """`run`, once the flags are known to be good."""
     import jax
 
+    from vis_jax.commands.processes import check_alone
     from vis_jax.commands.saved_model import make_model
 
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
     output = epath.Path(values.output) if values.output else folder
     several = jax.process_count() > 1
-    if several and (share is not None or values.merge):
-        raise ValueError(
-            "--shard, --merge: expected a process on its own, got one of"
-            f" {jax.process_count()}, which share the videos by themselves"
-        )
-    if share is not None:
-        check_array(shared_folder(output), share)
-    elif several:
-        check_seen_by_all(shared_folder(output))
+    if share is not None or values.merge:
+        check_alone("--shard, --merge")
+    # Partial files are locked and grow, which those in a bucket cannot.
+    disk = on_disk("--output", output) if several or share or values.merge else None
+    if disk is not None and share is not None:
+        check_array(disk, share)
+    elif disk is not None and several:
+        check_seen_by_all(disk)
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)
     classes = [(one.category_id, one.name) for one in dataset.categories]
-    if share is not None or values.merge or several:
-        shared = shared_folder(output)
-        model = make_model(config, classes, checkpoint)
-        if several:
-            evaluate_together(model, dataset, shared)
-        elif share is not None:
-            evaluate_shard(model, dataset, shared, share=share)
-        else:
-            merge_shards(model, dataset, shared)
-        return
     model = make_model(config, classes, checkpoint)
-    evaluate_split(model.config, model.system, model.variables, dataset, output)
+    if disk is None:
+        evaluate_split(model.config, model.system, model.variables, dataset, output)
+    elif several:
+        evaluate_together(model, dataset, disk)
+    elif share is not None:
+        run_id = fingerprint(model.config, model.variables)
+        evaluate_shard(model, dataset, disk, run_id=run_id, share=share)
+    else:
+        merge_shards(model, dataset, disk)
 
 
 def open_split(config: "RunSettings") -> "Head":
@@ -156,7 +154,8 @@ def evaluate_split(
       output: folder to write to.
     """
     from vis_jax.evaluate.infer import make_streams
-    from vis_jax.evaluate.loop import SCORES, evaluate
+    from vis_jax.evaluate.loop import evaluate
+    from vis_jax.evaluate.merge import SCORES
 
     with written_locally(output, last=SCORES) as folder:
         report = evaluate(
@@ -173,7 +172,7 @@ def evaluate_split(
 
 def print_report(report: dict, output: epath.Path | Path) -> None:
     """Prints the table of an evaluation, and where its files are."""
-    from vis_jax.evaluate.loop import RESULTS, SCORES
+    from vis_jax.evaluate.merge import RESULTS, SCORES
     from vis_jax.scoring import format_table
 
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
@@ -191,16 +190,16 @@ def evaluate_together(model: "SavedModel", dataset: "Head", output: Path) -> Non
     import jax
 
     from vis_jax.commands.processes import meet, own_share
-    from vis_jax.evaluate.loop import merge
+    from vis_jax.evaluate.merge import merge
     from vis_jax.training.devices import device_line
 
     first, share = jax.process_index() == 0, own_share()
     if first:
         print(device_line(), flush=True)
-    evaluate_shard(model, dataset, output, share=share)
+    run_id = fingerprint(model.config, model.variables)
+    evaluate_shard(model, dataset, output, run_id=run_id, share=share)
     meet("predicted")
     if first:
-        run_id = fingerprint(model.config, model.variables)
         print_report(merge(dataset, output, run_id=run_id, count=share.total), output)
     meet("scored")  # JAX does not wait for long when a process leaves
 
@@ -214,7 +213,7 @@ def check_array(output: Path, share: "Share") -> None:
 
 
 def evaluate_shard(
-    model: "SavedModel", dataset: "Head", output: Path, *, share: "Share"
+    model: "SavedModel", dataset: "Head", output: Path, *, run_id: str, share: "Share"
 ) -> None:
     """Predicts one share of a data set; leaves a partial file."""
     import jax
@@ -222,16 +221,12 @@ def evaluate_shard(
     from vis_jax.commands.processes import Progress
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.loop import evaluate_share
-    from vis_jax.evaluate.shares import balance, divide, partial_name
+    from vis_jax.evaluate.shares import divide, partial_name, summary
 
     lengths = [video.length for video in dataset.videos]
     shares = divide(lengths, share.total)
     if jax.process_index() == 0:
-        print(
-            f"videos        {len(lengths)} in {share.total} shares; by frames the"
-            f" largest is {balance(lengths, shares):.3f} of the mean",
-            flush=True,
-        )
+        print(f"videos        {summary(lengths, shares, unit='frames')}", flush=True)
     several = jax.process_count() > 1
     total = len(lengths) if several else len(shares[share.number - 1])
     with Progress("evaluate", total) as progress:
@@ -240,7 +235,7 @@ def evaluate_shard(
             make_streams(model.system, model.variables, model.config.test),
             output,
             top=model.config.test.top,
-            run_id=fingerprint(model.config, model.variables),
+            run_id=run_id,
             share=share,
             tell=progress.tell,
         )
@@ -256,21 +251,11 @@ def merge_shards(model: "SavedModel", dataset: "Head", output: Path) -> None:
     Raises:
       ValueError: a shard is missing, unfinished, or of another evaluation; names it.
     """
-    from vis_jax.evaluate.loop import merge
-    from vis_jax.evaluate.merge import count_shares
+    from vis_jax.evaluate.merge import count_shares, merge
 
     run_id = fingerprint(model.config, model.variables)
     count = count_shares(output, run_id)
     print_report(merge(dataset, output, run_id=run_id, count=count), output)
-
-
-def shared_folder(output: epath.Path) -> Path:
-    """The folder, whose partial files are locked and grow.
-
-    Raises:
-      ValueError: it is in a bucket, which does neither.
-    """
-    return on_disk("--output", output)
 
 
 def check_seen_by_all(output: Path) -> None:

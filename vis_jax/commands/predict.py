@@ -98,11 +98,11 @@ def run(values: flags.FlagValues) -> None:
             f"--shard: expected a folder of videos or a .txt file that lists them as"
             f" --source, got {values.source}, one video"
         )
-    check_alone(values.source)
+    check_one_process(values.source)
     predict_video(values, begin)
 
 
-def check_alone(source: str) -> None:
+def check_one_process(source: str) -> None:
     """Raises ValueError, in all of them, if this is one of several processes."""
     from vis_jax.training.distributed import explicit_address, is_one_of_several
 

@@ -45,7 +45,7 @@ def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
     """
     import jax
 
-    from vis_jax.commands.processes import own_share, together
+    from vis_jax.commands.processes import check_alone, own_share, together
     from vis_jax.evaluate.shares import read_share
 
     if values.raw is not None:
@@ -53,11 +53,8 @@ def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
     config = read_config(values)
     share = read_share(values.shard) if values.shard else None
     with together():
-        if share is not None and jax.process_count() > 1:
-            raise ValueError(
-                "--shard: expected a process on its own, got one of"
-                f" {jax.process_count()}, which share the videos by themselves"
-            )
+        if share is not None:
+            check_alone("--shard")
         if jax.process_index() == 0:
             for name in videos.ignored:
                 text = f"{Path(values.source) / name}: no video, left out"
@@ -123,18 +120,14 @@ def _predict_share(
     import jax
 
     from vis_jax.commands.processes import Progress, all_texts
-    from vis_jax.evaluate.shares import balance
+    from vis_jax.evaluate.shares import summary
     from vis_jax.evaluate.spread import spread
 
     own = [videos[index] for index in shares[share.number - 1]]
     several = jax.process_count() > 1
     if jax.process_index() == 0 and share.total > 1:
-        largest = balance([video.size for video in videos], shares)
-        print(
-            f"videos        {len(videos)} in {share.total} shares; by bytes the largest"
-            f" is {largest:.3f} of the mean",
-            flush=True,
-        )
+        sizes = [video.size for video in videos]
+        print(f"videos        {summary(sizes, shares, unit='bytes')}", flush=True)
     # Videos are staged in it, where a later run finds what a killed one has left.
     job.output.mkdir(parents=True, exist_ok=True)
     waiting = [one for one in own if not one.finished(job.output, job.run_id)]

@@ -25,6 +25,17 @@ def own_share() -> "Share":
     return Share(jax.process_index() + 1, jax.process_count())
 
 
+def check_alone(name: str) -> None:
+    """Raises ValueError, which names a flag, in one of several processes of JAX."""
+    import jax
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{name}: expected a process on its own, got one of"
+            f" {jax.process_count()}, which share the videos by themselves"
+        )
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Joins the other processes; an error or a signal in one of them ends all.

@@ -12,12 +12,10 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.evaluate.shares import PARTIAL, WHOLE, Share, partial_name
+from vis_jax.evaluate.shares import WHOLE, Share, partial_name
 from vis_jax.metrics.disk import naming
 from vis_jax.results.files import entry_pieces
 from vis_jax.results.video import VideoResult
-
-__all__ = ["PARTIAL", "Finished", "finished_ids", "run_of"]
 
 
 class Finished:
@@ -37,10 +35,6 @@ class Finished:
         self._path, self._run_id = self.folder / partial_name(share), run_id
         # The bytes of the file that the entries of a video are: first, and after last.
         self._places: dict[int, tuple[int, int]] = {}
-
-    def __len__(self) -> int:
-        """How many videos are finished."""
-        return len(self._places)
 
     def __enter__(self) -> "Finished":
         """Reads what is finished.

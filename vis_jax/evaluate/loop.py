@@ -13,30 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset
-from vis_jax.evaluate.finished import PARTIAL, Finished
-from vis_jax.evaluate.merge import (
-    RESULTS,
-    SCORES,
-    TRUTH,
-    finished_by_others,
-    merge,
-)
+from vis_jax.evaluate.finished import Finished
+from vis_jax.evaluate.merge import finished_by_others, merge
 from vis_jax.evaluate.shares import WHOLE, Share, divide
 from vis_jax.evaluate.spread import Left, leaving, spread
 from vis_jax.results.collect import collect
 from vis_jax.results.stream import Stream
 from vis_jax.results.video import VideoResult
-
-__all__ = [
-    "PARTIAL",
-    "RESULTS",
-    "SCORES",
-    "TRUTH",
-    "evaluate",
-    "evaluate_share",
-    "merge",
-    "video_frames",
-]
 
 _CHUNK = 16  # frames read at once
 

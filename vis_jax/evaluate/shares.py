@@ -74,6 +74,16 @@ def balance(weights: Sequence[int], shares: Sequence[Sequence[int]]) -> float:
     return max(loads) * len(loads) / max(sum(loads), 1)
 
 
+def summary(
+    weights: Sequence[int], shares: Sequence[Sequence[int]], *, unit: str
+) -> str:
+    """The shares of videos in a line; their weights are in this unit."""
+    return (
+        f"{len(weights)} in {len(shares)} shares; by {unit} the largest is"
+        f" {balance(weights, shares):.3f} of the mean"
+    )
+
+
 def partial_name(share: Share) -> str:
     """The file that has the finished videos of a share."""
     if share.total == 1:
