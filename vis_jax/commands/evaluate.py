@@ -239,8 +239,7 @@ def evaluate_shard(
             share=share,
             tell=progress.tell,
         )
-        if jax.process_index() == 0:
-            progress.wait()
+        progress.wait()
     if not several:
         print(f"partial       {output / partial_name(share)}")
 

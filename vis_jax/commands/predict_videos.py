@@ -141,8 +141,7 @@ def _predict_share(
                 failed.append(error)
             count += 1
             progress.tell(count)
-        if jax.process_index() == 0:
-            progress.wait()
+        progress.wait()
     failed = all_texts("predict", failed)
     if jax.process_index() == 0:
         total = len(videos) if several else len(own)

@@ -153,8 +153,8 @@ class Progress:
         self._show()
 
     def wait(self) -> None:
-        """Shows how far the others are until they are finished; in process 0 only."""
-        while self._several and self._all_finished() < self._total:
+        """Process 0 shows how far the others are until they are finished."""
+        while self._several and not self._index and self._all_finished() < self._total:
             self._show()
             time.sleep(_EVERY)
         self._show()

@@ -75,11 +75,14 @@ def _in_folder(folder: Path) -> Videos | None:
     entries.sort(key=natural_order)
     if any(_has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) for p in entries):
         return None
-    folders = [p for p in entries if isdir(p) and _has_images(p)]
-    files = [p for p in entries if _has_suffix(p, VIDEO_SUFFIXES) and not isdir(p)]
-    found = [p for p in entries if p in folders or p in files]
-    ignored = tuple(p.name for p in entries if p not in found)
+    is_video = {p: _is_video(p) for p in entries}
+    found = [p for p in entries if is_video[p]]
+    ignored = tuple(p.name for p in entries if not is_video[p])
     return Videos(_named(found), ignored) if found else None
+
+
+def _is_video(path: Path) -> bool:
+    return _has_images(path) if isdir(path) else _has_suffix(path, VIDEO_SUFFIXES)
 
 
 def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
