@@ -10,9 +10,9 @@ pass every device compiles what it runs. `equal` says whether the results file o
 pass has the bytes that a process alone writes, on the first of as many devices: XLA
 splits sums on a CPU by the number of its threads, which grows with that of simulated
 devices, so that scores may round differently where a process has another number of
-them. `largest` is the largest share of a process by
-that of the mean, in frames. Without a recipe the system is a stack of convolutions,
-which is compiled in seconds; a recipe is as small as `:debug` makes it.
+them. `largest` is the largest share of a process by the mean share, in frames. Without
+a recipe the system is a stack of convolutions, which is compiled in seconds; a recipe
+is as small as `:debug` makes it.
 JAX_ENABLE_COMPILATION_CACHE=false in the environment makes every run compile anew.
 """
 

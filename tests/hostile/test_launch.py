@@ -254,16 +254,14 @@ time.sleep(60)
     assert process.returncode == 143
 
 
-def start_slurm(tools: Path, **environ: str) -> subprocess.Popen:
-    words = [str(LAUNCH / "slurm.sh"), "train", "--config", "c.py", "--workdir", "w"]
-    return subprocess.Popen(["bash", *words], env=environ_of(tools, **SLURM, **environ))
-
-
 def run_slurm(tools: Path, srun: str, *, term: bool = False, **environ: str) -> int:
     """The code of a job whose `srun` touches $STARTED when it is ready for SIGTERM."""
     started = tools.parent / "started"
     write_tool(tools, "srun", srun)
-    process = start_slurm(tools, STARTED=str(started), **environ)
+    process = subprocess.Popen(
+        ["bash", str(LAUNCH / "slurm.sh"), "train", "--config", "c.py"],
+        env=environ_of(tools, **SLURM, STARTED=str(started), **environ),
+    )
     try:
         if term:
             wait_for(started)
@@ -284,12 +282,8 @@ SAVES = f"trap 'sleep 0.5; exit 143' TERM; {WORKS}"
         ("exit 2", False, 2, False),
         ("exit 143", False, 143, True),  # the signal reached the run alone
         (SAVES, True, 143, True),
-        (
-            'touch "$STARTED"; exec sleep 9',
-            True,
-            143,
-            True,
-        ),  # during imports: nothing handles it
+        # During imports: nothing handles it.
+        ('touch "$STARTED"; exec sleep 9', True, 143, True),
         (f"trap 'exit 2' TERM; {WORKS}", True, 2, False),
         (f"trap 'exit 0' TERM; {WORKS}", True, 0, False),
     ],
@@ -332,7 +326,7 @@ def test_tpu_trains_on_when_its_connection_ends(tools, tmp_path):
     process = subprocess.Popen(
         # These tests may run under nohup, where all ignore the end of a session.
         ["env", "--default-signal=HUP", "bash", *words],
-        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+        env=environ_of(tools),
         cwd=ROOT,
         start_new_session=True,
     )
