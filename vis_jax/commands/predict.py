@@ -152,8 +152,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     system = parts.build_system(config)
     whole = system.window.length is None
     check_live(source, whole)
-    checkpoint = values.checkpoint or values.workdir
-    variables = parts.load_model(system, checkpoint)
+    variables = parts.load_model(system, values.checkpoint or values.workdir)
     stream = make_stream(system, variables, config.test)
     clock = Clock()
     ready = time.perf_counter()
