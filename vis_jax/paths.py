@@ -21,6 +21,11 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """The path from the root of the disk, or the address; Orbax refuses others."""
+    return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()
+
+
 def check_folder(name: str, path: str | os.PathLike) -> None:
     """Raises ValueError if nothing can be read or written there.
 

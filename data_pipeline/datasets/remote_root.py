@@ -5,7 +5,6 @@ ArrayRecord files are read from a disk only, by many small accesses.
 
 import hashlib
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,11 +12,7 @@ from etils import epath
 
 from data_pipeline.datasets.ytvis_layout import TFDS_FRAMES, TFDS_VIDEOS
 from data_pipeline.errors import DataError
-
-
-def is_remote(root: str) -> bool:
-    """Whether it is in a bucket, such as gs://bucket/packed."""
-    return "://" in root
+from vis_jax.paths import SCHEMES, copy_folder, is_remote
 
 
 def on_disk(root: str, field: str) -> str:
@@ -50,7 +45,7 @@ def local_root(root: str, split: str) -> str:
     try:
         source = epath.Path(root) / split
     except KeyError as error:  # of epath, on a scheme that it does not know
-        expected = "a folder on a disk or of gs://, s3://, az:// or hf://"
+        expected = f"a folder on a disk or of {SCHEMES}"
         raise DataError(root, field="data.root", expected=expected, got=root) from error
     if not (source / TFDS_VIDEOS).is_dir():
         expected = f"split {split!r} as `data build_tfds` writes it, or a local folder"
@@ -69,19 +64,9 @@ def _bring(source: epath.Path, home: Path, split: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as temporary:
         made = Path(temporary) / split
         for name in (TFDS_FRAMES, TFDS_VIDEOS):
-            _copy(source / name, epath.Path(made / name))
+            copy_folder(source / name, made / name)
         try:
             made.rename(home / split)
         except OSError:
             if not (home / split).exists():
                 raise
-
-
-def _copy(source: epath.Path, target: epath.Path) -> None:
-    target.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.is_dir():
-            _copy(path, target / path.name)
-            continue
-        with path.open("rb") as one, (target / path.name).open("wb") as other:
-            shutil.copyfileobj(one, other, 1 << 24)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
-from tests.training.toy_run import Recorder
+from tests.training.toy_run import Recorder, evaluate
 from tests.training.toy_system import CLIPS, SIDE, toy_batch, toy_config, toy_system
 from vis_jax.params import flatten
 from vis_jax.structures import Batch
@@ -60,10 +60,12 @@ def toy(folder: Path, name: str, mesh: dict, *, clips: int = CLIPS, **changes) -
     )  # fmt: skip
     kernel = state.evaluated["params"]["head"]["kernel"]
     np.testing.assert_array_equal(evaluated[0]["params"]["head"]["kernel"], kernel)
+    stats = state.variables["batch_stats"]["norm"]
     return {
         "losses": recorder.losses,
         "kernel": np.asarray(kernel).tolist(),
-        "mean": np.asarray(state.variables["batch_stats"]["norm"]["mean"]).tolist(),
+        "mean": np.asarray(stats["mean"]).tolist(),
+        "var": np.asarray(stats["var"]).tolist(),
         "shard": list(kernel.addressable_shards[0].data.shape),
     }
 
@@ -119,6 +121,7 @@ def main(folder: Path) -> None:
     report["from one"] = toy(folder, "one", mesh)
     report["detector"] = detector(MeshSettings(**mesh, least=64))
     report["simulated"] = simulated(mesh)
+    evaluate(str(folder / "evaluation"))
     print(json.dumps(report))
 
 

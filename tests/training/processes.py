@@ -10,14 +10,15 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 150  # of a machine that is busy
 
 
-def start(options: dict, *, xla_flags: str = "") -> subprocess.Popen:
-    """Starts a run; the compiler's other flags are those of this process."""
-    # Other flags would mean other rounding, and resumed runs are compared bit by bit.
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}"
+def start(options: dict) -> subprocess.Popen:
+    """Starts a run with the compiler's flags of this process.
+
+    Others would mean other rounding, and resumed runs are compared bit by bit.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.toy_run", json.dumps(options)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,11 +1,13 @@
-"""The same run on one device, on eight, and on two processes."""
+"""The same run in one process and in two; test_sharding.py has eight devices."""
 
+import json
 import signal
 import socket
 
 import numpy as np
 import pytest
 
+from tests.training import toy_run
 from tests.training.processes import SECONDS, finish, start
 from vis_jax.training.together import LOST
 
@@ -13,19 +15,16 @@ pytestmark = pytest.mark.slow
 
 SYSTEM = {"features": 4}  # which two devices can divide
 HALVES = SYSTEM | {"config": {"mesh": {"fsdp": 2, "least": 1}}}
-EIGHT = "--xla_force_host_platform_device_count=8"
 
 
-@pytest.fixture(scope="module")
-def one_device(tmp_path_factory):
-    return one_run(tmp_path_factory.mktemp("one"))
+def with_evaluation(folder):
+    """Options of a run that ends with one."""
+    return {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
 
 
-def one_run(folder, **flags):
-    """A run of one process, with an evaluation at its end."""
-    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
-    (report,) = finish(start(SYSTEM | options, **flags))
-    return report | {"evaluated": evaluated(folder)}
+def one_process(options):
+    """What a process of its own would print."""
+    return json.loads(json.dumps(toy_run.run(SYSTEM | options)))
 
 
 def evaluated(folder):
@@ -58,34 +57,26 @@ def assert_same_run(report, expected):
         np.testing.assert_allclose(report[name], expected[name], rtol=1e-4)
 
 
-def test_eight_devices_compute_what_one_does(one_device, tmp_path):
-    report = one_run(tmp_path, xla_flags=EIGHT)
-    assert (one_device["devices"], report["devices"]) == (1, 8)
-    assert_same_run(report, one_device)
-    # A video on each device: the same bits.
-    assert len(report["evaluated"]["results.json"]) > 1000
-    assert report["evaluated"] == one_device["evaluated"]
-
-
 @pytest.fixture(scope="module")
 def two_devices(tmp_path_factory):
     """The folder and the reports of a run in two processes with half a state each."""
     folder = tmp_path_factory.mktemp("two")
-    options = {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
-    return folder, two_processes(*[HALVES | options] * 2)
+    return folder, two_processes(*[HALVES | with_evaluation(folder)] * 2)
 
 
-def test_two_processes_compute_what_one_does(one_device, two_devices):
+def test_two_processes_compute_what_one_does(two_devices, tmp_path):
     folder, reports = two_devices
+    expected = one_process(with_evaluation(tmp_path))
+    assert expected["devices"] == 1
     for report in reports:
         assert report["devices"] == 2
         assert report["texts"] == ["from 0", "from 1"]
-        assert_same_run(report, one_device)
-    assert evaluated(folder) == one_device["evaluated"]
+        assert_same_run(report, expected)
+    assert len(evaluated(folder)["results.json"]) > 1000
+    assert evaluated(folder) == evaluated(tmp_path)
     # One process goes on from the checkpoint that two have written.
-    more = {"workdir": str(folder / "run"), "config": {"num_steps": 7}} | SYSTEM
-    (report,) = finish(start(more))
-    assert list(report["losses"]) == ["7"]
+    more = one_process({"workdir": str(folder / "run"), "config": {"num_steps": 7}})
+    assert list(more["losses"]) == ["7"]
 
 
 def test_two_processes_of_which_one_was_killed_go_on_to_the_same_bits(

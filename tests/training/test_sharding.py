@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from tests.training.mesh_run import MESHES, PARTS, detector, toy
 from tests.training.processes import ROOT
+from tests.training.toy_run import evaluate
 from vis_jax.settings import read_settings
 from vis_jax.training.sharding import (
     MeshSettings,
@@ -109,7 +110,7 @@ def one(tmp_path_factory):
 def _assert_near(found: dict, expected: dict) -> None:
     for step, loss in found["losses"].items():
         np.testing.assert_allclose(loss, expected["losses"][int(step)], rtol=1e-5)
-    for name in ("kernel", "mean"):
+    for name in ("kernel", "mean", "var"):  # statistics of the clips of all devices
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
@@ -132,6 +133,16 @@ def test_checkpoints_pass_between_meshes(eight, one, tmp_path):
     back = toy(folder, "fsdp=8", {}, num_steps=6)
     assert back["losses"] == {}
     assert back["kernel"] == report["fsdp=8"]["kernel"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_on_eight_devices_has_the_bits_of_one(eight, tmp_path):
+    """A video on each device."""
+    evaluate(str(tmp_path))
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(files["results.json"]) > 1000
+    found = (eight[1] / "evaluation").iterdir()
+    assert {path.name: path.read_bytes() for path in found} == files
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 import jax
 import numpy as np
+from etils import epath
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
@@ -72,13 +72,14 @@ def evaluate(output: str) -> None:
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
         if jax.process_count() > 1:
-            check_seen_by_all(Path(output))
-            evaluate_together(model, dataset, Path(output))
+            check_seen_by_all(epath.Path(output))
+            evaluate_together(model, dataset, epath.Path(output))
         else:
-            evaluate_split(config, system, variables, dataset, Path(output))
+            evaluate_split(config, system, variables, dataset, epath.Path(output))
 
 
-def main(options: dict) -> None:
+def run(options: dict) -> dict:
+    """Trains with the options of a command line; returns what that prints."""
     processes, index = options.get("num_processes", 1), options.get("process_id", 0)
     if processes > 1:
         values = (f"127.0.0.1:{options['port']}", processes, index)
@@ -113,11 +114,11 @@ def main(options: dict) -> None:
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
     report |= {name: np.asarray(value).tolist() for name, value in stats.items()}
     report |= {"texts": all_texts("toy", [f"from {index}"])}
-    print(json.dumps(report | {"devices": jax.device_count()}))
+    return report | {"devices": jax.device_count()}
 
 
 if __name__ == "__main__":
     try:
-        main(json.loads(sys.argv[1]))
+        print(json.dumps(run(json.loads(sys.argv[1]))))
     except ValueError as error:  # as the command line does
         sys.exit(fail(str(error)))

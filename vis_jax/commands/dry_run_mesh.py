@@ -96,25 +96,27 @@ def simulate(config: "RunSettings", *, seconds: int) -> Report:
         text=True,
     )
     wanted = json.dumps({"config": to_dict(config), "compile": seconds > 0})
-    reason = "--compile_seconds is 0"
+    reason = ""
     try:
         output, errors = process.communicate(wanted, timeout=seconds or None)
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-        reason = errors = f"it takes more than --compile_seconds={seconds}"
+        reason = f"it takes more than --compile_seconds={seconds}"
     finally:
         process.kill()
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     for line in lines:
         if "error" in line:
             raise ValueError(line["error"])
-    last = " ".join(errors.split())[-300:] or f"code {process.returncode}"
+    last = reason or " ".join(errors.split())[-300:] or f"code {process.returncode}"
     if not lines:
         raise ValueError(f"--mesh: cannot lower the update: {last}")
     if len(lines) > 1:
         return Report(lines[0], lines[1], "")
-    if seconds and reason != errors:
+    if seconds == 0:
+        reason = "--compile_seconds is 0"
+    elif not reason:
         reason = f"code {process.returncode}, -9 where memory runs out: {last}"
     return Report(lines[0], None, reason)
 

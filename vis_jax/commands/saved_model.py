@@ -18,7 +18,7 @@ from vis_jax.commands.config_file import (
     read_saved,
     set_field,
 )
-from vis_jax.paths import is_remote
+from vis_jax.paths import absolute
 from vis_jax.settings import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def write_description(folder: str | os.PathLike, model: SavedModel) -> None:
 
 def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath.Path:
     """The file of that name in a folder, or in one of those around it."""
-    absolute = folder if is_remote(folder) else folder.resolve()
-    for place in (absolute, *[*absolute.parents][:_UP]):
+    inner = absolute(folder)
+    for place in (inner, *[*inner.parents][:_UP]):
         if (place / name).is_file():
             return place / name
     raise ValueError(

@@ -10,8 +10,6 @@ from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.system import Loss
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
-Place = Callable  # a tree -> the same tree, laid out on the devices
-
 
 class Found(NamedTuple):
     """What one batch says."""
@@ -58,8 +56,8 @@ def accumulated(
     rng: PRNGKeyArray,
     *,
     count: int,
-    place_batch: Place,
-    place_gradients: Place,
+    place_batch: Callable[[Batch], Batch],
+    place_gradients: Callable[[dict], dict],
 ) -> Found:
     """The mean of loss, terms and gradients over microbatches, one after the other.
 
@@ -75,7 +73,7 @@ def accumulated(
       batch: clip i belongs to microbatch i % count, so that a device keeps its clips.
       rng: random key of the update.
       count: microbatches; divides the clips of each device.
-      place_batch: lays out a microbatch.
+      place_batch: lays out a microbatch on the devices.
       place_gradients: lays out what is summed.
     """
     parts = jax.tree.map(lambda leaf: _split(leaf, count), batch)

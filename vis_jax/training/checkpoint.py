@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vis_jax.paths import is_remote
+from vis_jax.paths import absolute
 from vis_jax.training.average import start_average
 from vis_jax.training.damage import (
     describe_damage,
@@ -47,7 +47,7 @@ class Checkpoints:
             raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
         quieten_orbax()
         self._writing_step = 0
-        folder = _absolute(workdir) / FOLDER
+        folder = absolute(workdir) / FOLDER
         if jax.process_index() == 0:
             for line in put_broken_metrics_aside(folder):
                 _to_stderr(line)
@@ -241,7 +241,7 @@ def load_variables(
     if kind != "checkpoint":
         raise CheckpointError(f"{path}: {no_weights(path, kind)}")
     quieten_orbax()
-    folder = _find(_absolute(path))
+    folder = _find(absolute(path))
     with (
         _reading(folder),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,
@@ -261,7 +261,7 @@ def step_of(path: str | os.PathLike) -> int | None:
     """
     if kind_of(path) != "checkpoint":
         return None
-    name = _find(_absolute(path)).name
+    name = _find(absolute(path)).name
     return int(name) if name.isdecimal() else None
 
 
@@ -271,7 +271,7 @@ def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
     Raises:
       CheckpointError: if the folder exists.
     """
-    folder = _absolute(path)
+    folder = absolute(path)
     if folder.exists():
         raise CheckpointError(f"{folder} exists")
     with ocp.Checkpointer(
@@ -339,8 +339,3 @@ def _unused(path: epath.Path) -> epath.Path:
         number += 1
         found = path.with_name(f"{path.name}.{number}")
     return found
-
-
-def _absolute(path: str | os.PathLike) -> epath.Path:
-    """Orbax refuses relative paths; those such as gs://bucket stay as they are."""
-    return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()

@@ -96,7 +96,7 @@ def prepare(
     restored = checkpoints.restore_newest(like, say=say)
     if restored is not None:
         return restored, update
-    shardings = param_sharding(like, mesh, config.mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
     if config.init_from:
         variables = load_initial(config.init_from, variables, fresh=config.init_fresh)

@@ -29,10 +29,10 @@ def profiled(
       A function to be called before each update with its number and the state, which
       the device has to have computed before the trace begins or ends.
     """
-    running = False
     if window is None:
         yield lambda step, state: None
         return
+    running = False
 
     def before_update(step: int, state: TrainState) -> None:
         nonlocal running

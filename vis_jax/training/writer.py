@@ -5,14 +5,13 @@ import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from etils import epath
 
-from vis_jax.paths import is_remote
+from vis_jax.paths import copy_folder, is_remote
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -132,8 +131,7 @@ class TensorBoardWriter(Writer):
         if self._bucket is None or self._events is None:
             return
         self._events.flush()
-        for file in Path(self._folder).iterdir():
-            (self._bucket / file.name).write_bytes(file.read_bytes())
+        copy_folder(self._folder, self._bucket)
         self._copied = time.monotonic()
 
 
