@@ -91,7 +91,8 @@ def test_systems_become_programs_for_any_number_of_frames(
 
 @pytest.mark.slow
 def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchecked):
-    run = recipe("ifr_shapes", "debug", {"test.mode": "video"})
+    small = {"test.mode": "video", "model.mask_decoder.layers": 1}
+    run = recipe("ifr_shapes", "debug", small)
     system, forms, manifest = _written(tmp_path, run, ClipShape(None, *SIZE))
     rng = np.random.default_rng(0)
     values = {
