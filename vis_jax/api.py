@@ -6,17 +6,13 @@ of `vis_jax.scoring` and needs no JAX.
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from vis_jax.commands import parts
 from vis_jax.commands.config_file import saved_in
 from vis_jax.commands.run_settings import RunSettings
 from vis_jax.commands.saved_model import (
     SavedModel,
-    read_model,
     read_settings_of,
     write_model,
 )
@@ -27,28 +23,6 @@ from vis_jax.paths import check_folder
 from vis_jax.predict.loop import Finder
 from vis_jax.results.stream import Stream
 from vis_jax.tracking import Tracker
-
-
-def load_model(
-    path: str | os.PathLike,
-    fields: Mapping[str, Any],
-    *,
-    config: str | os.PathLike | Mapping | None = None,
-    categories: str | os.PathLike | Sequence[str] | None = None,
-) -> "Model":
-    """Loads a trained model from its weights; see `vis_jax.loading.load`.
-
-    Args:
-      path, config, categories: as `load` takes them.
-      fields: of the config by path, which are changed.
-
-    Raises:
-      ValueError: something is missing, damaged or does not fit.
-    """
-    found = read_model(path, fields, config=config, categories=categories)
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        parts.keep_user_compilations()
-    return Model(found)
 
 
 def train(

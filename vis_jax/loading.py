@@ -65,13 +65,16 @@ def load(
                 f"{os.fspath(path)}: expected no settings, config or categories for"
                 " exported programs, which cannot be changed"
             )
-        stored = read_stored(path)
-        if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-            parts.keep_user_compilations()
-        return ProgramModel(stored)
-    from vis_jax.api import load_model
+        model: Model | ProgramModel = ProgramModel(read_stored(path))
+    else:
+        from vis_jax import api
+        from vis_jax.commands.saved_model import read_model
 
-    return load_model(path, fields, config=config, categories=categories)
+        found = read_model(path, fields, config=config, categories=categories)
+        model = api.Model(found)
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        parts.keep_user_compilations()
+    return model
 
 
 class ProgramModel(Tracker):

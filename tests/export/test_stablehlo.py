@@ -11,6 +11,7 @@ import pytest
 from jax import export
 
 from tests.recipes import recipe
+from tests.training.toy_system import SIDE, toy_system
 from vis_jax.commands import parts
 from vis_jax.export import programs
 from vis_jax.export.manifest import (
@@ -20,7 +21,12 @@ from vis_jax.export.manifest import (
     write_manifest,
 )
 from vis_jax.export.programs import StoredSystem, read_programs
-from vis_jax.export.stablehlo import manifest_of, shapes_like, write_programs
+from vis_jax.export.stablehlo import (
+    export_programs,
+    manifest_of,
+    shapes_like,
+    write_programs,
+)
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Clip
 
@@ -85,7 +91,8 @@ def test_systems_become_programs_for_any_number_of_frames(
 
 @pytest.mark.slow
 def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchecked):
-    run = recipe("ifr_shapes", "debug", {"test.mode": "video"})
+    small = {"test.mode": "video", "model.mask_decoder.layers": 1}
+    run = recipe("ifr_shapes", "debug", small)
     system, forms, manifest = _written(tmp_path, run, ClipShape(None, *SIZE))
     rng = np.random.default_rng(0)
     values = {
@@ -107,6 +114,31 @@ def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchec
     few = clip._replace(images=clip.images[:, :32])
     with pytest.raises(ValueError, match="expected clips of one of .*anyx64x96"):
         stored.start(few)
+
+
+@pytest.mark.parametrize(
+    ("frames", "number", "expected"),
+    [
+        (2, lambda x: jnp.linalg.eig(x[0, :2, :2, 0])[0].real.sum(), "'eig' not found"),
+        (None, lambda x: jnp.float32(x.shape[0] > 20), "is inconclusive"),
+        (None, lambda x: jnp.float32(len(range(x.shape[0]))), "as an integer"),
+    ],
+)
+def test_what_cannot_be_lowered_is_one_line(frames, number, expected):
+    toy = toy_system()
+
+    def step(variables, state, clip):
+        state, found = toy.step(variables, state, clip)
+        more = number(clip.images.astype(jnp.float32))
+        return state, found._replace(mask_logits=found.mask_logits + more)
+
+    forms = flatten(jax.eval_shape(lambda key: toy.init(key, None), jax.random.key(0)))
+    shape = ClipShape(frames, SIDE, SIDE)
+    with pytest.raises(ValueError, match="cannot be lowered: ") as caught:
+        export_programs(toy._replace(step=step), forms, shape, multiple=8)
+    line = str(caught.value)
+    assert line.startswith(f"clips of {shape} (frames x height x width): ")
+    assert expected in line and "\n" not in line
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ examples:
 
 import importlib
 import json
-import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -29,6 +28,7 @@ from absl import flags
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.export_format import Format, Written
+from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _report(
 ) -> None:
     """Prints what was written, and how far it is from the model."""
     for name, size in files.items():
-        print(f"{name:<22}{_bytes(size)}")
+        print(f"{name:<22}{short_number(size)}B")
     for line in written.lines:
         print(f"{'note':<22}{line}")
     print(f"{'check':<22}{found.frames} frames, {found.tracks} tracks")
@@ -219,9 +219,3 @@ def _report(
     print(f"{'score difference':<22}{found.scores:g}")
     print(f"{'equal mask pixels':<22}{found.pixels:.6f}")
     print(f"{'export':<22}{output}")
-
-
-def _bytes(size: int) -> str:
-    """A size in bytes with three digits."""
-    power = min(int(math.log(size, 1000)), 3) if size else 0
-    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"

@@ -49,7 +49,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
 
     from vis_jax.converters.safetensors_file import write_safetensors
     from vis_jax.evaluate.stream import Program, run_program
-    from vis_jax.export.manifest import START, STEP, file_name
+    from vis_jax.export.manifest import START, STEP, canvases_of, file_name
     from vis_jax.export.onnx_file import ARRAYS, ONNX, OnnxSystem, write_onnx
     from vis_jax.export.stablehlo import first_state, named_step, shapes_like
     from vis_jax.metrics.disk import naming
@@ -62,6 +62,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
             "--frames: expected numbers of frames with onnx for a system that reads"
             " whole videos, got none; --config.test.mode=clip reads clips"
         )
+    canvases = canvases_of(shapes)
     variables, states = flatten(model.variables), {}
     for shape in shapes:
         clip = shapes_like(shape)
@@ -77,15 +78,16 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     def reopen() -> "Stream":
         with _naming_system(model.config.system):
             onnx = OnnxSystem(folder, states)
-        program = Program(onnx.start, onnx.step, window, system.render, system.limit)
-        canvases = tuple((shape.height, shape.width) for shape in shapes)
-        return run_program(program._replace(canvases=canvases), model.config.test)
+        program = Program(
+            onnx.start, onnx.step, window, system.render, system.limit, canvases
+        )
+        return run_program(program, model.config.test)
 
     return Written(
         reopen=reopen,
         tolerance=_CLOSE,
         usage=USAGE.replace("SHAPE", str(shapes[0])),
-        canvases=tuple((shape.height, shape.width) for shape in shapes),
+        canvases=canvases,
         most_frames=None if window.length else max(window.buckets),
     )
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.export.manifest import ClipShape
-    from vis_jax.results.stream import Stream
     from vis_jax.structures import Window
     from vis_jax.systems.system import TestSettings
 
@@ -85,11 +84,9 @@ def define(values: flags.FlagValues) -> None:
 
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
     """Writes the programs, program.json and model.safetensors."""
-    import jax
-    import jax.numpy as jnp
-
+    from vis_jax.commands.stored_programs import read_stored, shapes_of
     from vis_jax.converters.files import open_safetensors
-    from vis_jax.export.manifest import write_manifest
+    from vis_jax.export.manifest import canvases_of, write_manifest
     from vis_jax.export.stablehlo import manifest_of, write_programs
     from vis_jax.training.weights_file import WEIGHTS_FILE, write_weights
 
@@ -97,10 +94,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     shapes, window = clip_shapes(model.config, system.window, values)
     write_weights(folder, model.variables, values.dtype)
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
-        forms = {
-            name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
-            for name, entry in entries.items()
-        }
+        forms = shapes_of(entries)
     programs = write_programs(
         folder, system, forms, shapes, multiple=model.config.test.chunk
     )
@@ -112,18 +106,12 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         categories=model.categories,
     )
     write_manifest(folder, manifest)
-
-    def reopen() -> "Stream":
-        from vis_jax.commands.stored_programs import read_stored
-
-        return read_stored(folder).stream
-
     return Written(
-        reopen=reopen,
+        reopen=lambda: read_stored(folder).stream,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
         usage=_usage(shapes[0], window),
         record={"dtype": values.dtype},
-        canvases=tuple((shape.height, shape.width) for shape in shapes),
+        canvases=canvases_of(shapes),
         most_frames=max(window.buckets) if values.frames else None,
     )
 

@@ -4,6 +4,7 @@ Nothing here needs Flax, TensorFlow or the config of a run.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from vis_jax.converters.files import open_safetensors
 from vis_jax.converters.safetensors_file import Entry
 from vis_jax.evaluate.stream import Program, run_program
-from vis_jax.export.manifest import read_manifest
+from vis_jax.export.manifest import canvases_of, read_manifest
 from vis_jax.export.programs import StoredSystem, read_programs
 from vis_jax.results.stream import Stream
 from vis_jax.training.weights_file import WEIGHTS_FILE, rounded
@@ -47,11 +48,7 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
     folder = Path(path)
     manifest = read_manifest(folder)
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
-        forms = {
-            name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
-            for name, entry in entries.items()
-        }
-        programs = read_programs(folder, manifest, forms)
+        programs = read_programs(folder, manifest, shapes_of(entries))
         variables = {name: _numbers(entry) for name, entry in entries.items()}
     stored = StoredSystem(programs, variables)
     window = manifest.window_of()
@@ -61,7 +58,7 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
         window,
         manifest.render_of(),
         manifest.limit,
-        stored.canvases,
+        canvases_of(programs),
     )
     return StoredModel(
         manifest.system,
@@ -70,6 +67,14 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
         manifest.top,
         whole=window.length is None,
     )
+
+
+def shapes_of(entries: Mapping[str, Entry]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The variables of a file, as its programs take them: of the dtypes it has."""
+    return {
+        name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
+        for name, entry in entries.items()
+    }
 
 
 def _numbers(entry: Entry) -> np.ndarray:

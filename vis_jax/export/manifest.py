@@ -7,10 +7,11 @@ field.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from vis_jax.converters.files import read_object
 from vis_jax.metrics.disk import naming
 from vis_jax.settings import Count, Natural, Share, read_settings, section, to_dict
 from vis_jax.structures import Render, Window
@@ -18,7 +19,6 @@ from vis_jax.structures import Render, Window
 MANIFEST = "program.json"
 START, STEP = "start", "step"  # the kinds of programs
 ANY = "any"  # in the place of a number of frames: the program takes any
-_MOST_BYTES = 16 << 20  # of the file
 MOST_SIDE = 1 << 14  # pixels of a canvas
 MOST_FRAMES = 1 << 14
 _SHAPE = re.compile(r"(any|[1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -155,6 +155,11 @@ def shape_of(name: str) -> ClipShape:
     return ClipShape(frames, *sides)
 
 
+def canvases_of(shapes: Iterable[ClipShape]) -> tuple[tuple[int, int], ...]:
+    """Height and width in pixels of the canvases of some clips, each once."""
+    return tuple(dict.fromkeys((shape.height, shape.width) for shape in shapes))
+
+
 def file_name(kind: str, shape: ClipShape, suffix: str = ".jax_export") -> str:
     """The file of a program.
 
@@ -196,16 +201,7 @@ def read_manifest(folder: Path) -> Manifest:
         the file and the field.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file that lists the programs, got none")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(
-            f"{path}: expected at most {_MOST_BYTES} bytes, got {path.stat().st_size}"
-        )
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON: {error!s:.200}") from error
+    content = read_object(path)
     try:
         return read_settings(Manifest, content)
     except ValueError as error:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from vis_jax.export.manifest import ClipShape, file_name
+from vis_jax.export.manifest import STEP, ClipShape, file_name
 from vis_jax.export.stablehlo import Step
 from vis_jax.metrics.disk import naming
 from vis_jax.structures import Clip, Predictions
@@ -150,7 +150,7 @@ class OnnxSystem:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; it warns of each unused constant
         for shape in states:
-            path = folder / file_name("step", shape, ONNX)
+            path = folder / file_name(STEP, shape, ONNX)
             try:
                 self._sessions[shape] = onnxruntime.InferenceSession(path, options)
             except Exception as error:  # ONNX Runtime has its own kinds

@@ -66,12 +66,6 @@ class StoredSystem:
             for shape, pair in programs.items()
         }
 
-    @property
-    def canvases(self) -> tuple[tuple[int, int], ...]:
-        """Height and width in pixels of the canvases that it runs on."""
-        sizes = ((shape.height, shape.width) for shape in self._step)
-        return tuple(dict.fromkeys(sizes))
-
     def start(self, clip: Clip, /) -> dict[str, jax.Array]:
         """The state before the first clip, by name.
 

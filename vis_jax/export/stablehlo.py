@@ -28,6 +28,7 @@ from vis_jax.export.manifest import (
     file_name,
     forms_of,
 )
+from vis_jax.export.programs import ClipPrograms
 from vis_jax.metrics.disk import naming
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Clip, Predictions
@@ -49,13 +50,6 @@ class Step(NamedTuple):
     variables: dict[str, jax.ShapeDtypeStruct]
     state: dict[str, jax.ShapeDtypeStruct]
     clip: dict[str, jax.ShapeDtypeStruct]
-
-
-class Programs(NamedTuple):
-    """The programs of one shape of a clip."""
-
-    start: export.Exported
-    step: export.Exported
 
 
 def shapes_like(clip: ClipShape, frames: Any = None) -> Clip:
@@ -130,7 +124,7 @@ def predictions_by_name(found: Predictions) -> dict[str, jax.Array]:
 
 def export_programs(
     system: System, variables: Mapping, shape: ClipShape, *, multiple: int
-) -> Programs:
+) -> ClipPrograms:
     """Lowers a system for clips of one shape, for every platform at once.
 
     Args:
@@ -153,11 +147,15 @@ def export_programs(
 
         start = functools.partial(first_state, system, clip)
         exported = export.export(jax.jit(step.call), platforms=PLATFORMS)
-        return Programs(
+        return ClipPrograms(
             export.export(jax.jit(start), platforms=PLATFORMS)(),
             exported(step.variables, step.state, step.clip),
         )
-    except (TypeError, NotImplementedError) as error:
+    except (
+        TypeError,  # shapes that do not fit, or a number of frames used as a number
+        jax.errors.InconclusiveDimensionOperation,  # or compared with one
+        NotImplementedError,  # JAX: a platform lacks an operation, as TPUs `eig`
+    ) as error:
         line = str(error).strip().split("\n")[0]
         raise ValueError(
             f"clips of {shape} (frames x height x width): cannot be lowered:"
