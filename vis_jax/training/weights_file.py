@@ -10,7 +10,7 @@ from vis_jax.converters.files import open_safetensors
 from vis_jax.converters.safetensors_file import Entry, write_safetensors
 from vis_jax.metrics.disk import naming
 from vis_jax.params import flatten, unflatten
-from vis_jax.training.tree_check import check_same_tree
+from vis_jax.training.tree_check import Check
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -26,17 +26,16 @@ class _Form(NamedTuple):
 
 
 def read_weights(
-    folder: str | os.PathLike, like: dict[str, dict] | None = None
+    folder: str | os.PathLike, check: Check | None = None
 ) -> dict[str, dict]:
     """Variables, in host memory.
 
     Args:
       folder: as `write_weights` leaves it.
-      like: what the model holds; compared with the header before numbers are read.
-        None: anything is read.
+      check: is called with what the header says before numbers are read.
 
     Raises:
-      ValueError: the file is damaged, or holds other variables; names it.
+      ValueError: the file is damaged; names it.
     """
     path = Path(folder) / WEIGHTS_FILE
     with open_safetensors(path) as entries:
@@ -44,8 +43,8 @@ def read_weights(
             tree = unflatten({name: _form(entry) for name, entry in entries.items()})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if like is not None:
-            check_same_tree(tree, like, name=str(path))
+        if check is not None:
+            check(tree)
         return unflatten({name: np.array(x.read()) for name, x in entries.items()})
 
 
