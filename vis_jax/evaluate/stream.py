@@ -44,6 +44,15 @@ class NextClip(Protocol):
         ...
 
 
+@runtime_checkable
+class ClipMemory(Protocol):
+    """Memory that a step needs."""
+
+    def __call__(self, clip: Clip, /) -> int:
+        """Returns bytes of the device, found from the shapes of the clip alone."""
+        ...
+
+
 class Program(NamedTuple):
     """A system with its variables, compiled or about to be, and how it is used.
 
@@ -51,6 +60,7 @@ class Program(NamedTuple):
       start, step: of the system.
       window, render, limit: see `systems.system.System`.
       canvases: height and width in pixels of the only canvases it runs on; () = any.
+      memory: that a step needs; None: not known.
     """
 
     start: StartClips
@@ -59,6 +69,7 @@ class Program(NamedTuple):
     render: Render
     limit: str
     canvases: tuple[tuple[int, int], ...] = ()
+    memory: ClipMemory | None = None
 
 
 def run_program(program: Program, sizing: Sizing) -> Stream:
