@@ -1,6 +1,7 @@
 """A truth, results and frames with a switch, a wrong class and hostile names."""
 
 import json
+import re
 
 import numpy as np
 from PIL import Image
@@ -49,3 +50,9 @@ def write_scene(folder):
             pixels = np.full((*SIZE, 3), 50 * t, np.uint8)
             Image.fromarray(pixels).save(path, "JPEG")
     return paths
+
+
+def content_in(page):
+    """The JSON inside a page."""
+    found = re.search(r'id="content">(.*?)</script>', page.read_text(), re.DOTALL)
+    return json.loads(found[1])

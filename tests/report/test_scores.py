@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.command_line import call, error_of
-from tests.report.scene import HOSTILE, LEFT, RIGHT, SIZE, T, write_scene
+from tests.report.scene import HOSTILE, LEFT, RIGHT, SIZE, T, content_in, write_scene
 from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracks import Video
 from vis_jax.report import scores
@@ -31,12 +31,6 @@ def scene(tmp_path):
 def content_of(scene, **settings):
     truth = load_truth(scene[0])
     return score_content(truth, load_results(scene[1], truth), {}, Settings(**settings))
-
-
-def content_in(page):
-    """The JSON inside a page."""
-    found = re.search(r'id="content">(.*?)</script>', page.read_text(), re.DOTALL)
-    return json.loads(found[1])
 
 
 def unpack(text, size):

@@ -7,7 +7,7 @@ const KINDS = {
   background: "on nothing that is annotated",
   miss: "an object that nothing is about",
   switch: "goes over to another object",
-  fragment: "right masks, but in too few frames or too many",
+  fragment: "right masks, wrong extent in time",
   both: "wrong class and masks too far off",
 };
 
