@@ -23,6 +23,7 @@ from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
 from tests.compilations import count_compilations
+from tests.report.scene import content_in
 from tests.stand_in_bucket import Bucket
 from tests.trained_run import (
     PROGRAMS,
@@ -198,9 +199,15 @@ def test_shards_of_an_evaluation_merge_to_its_files(workdir, evaluated, tmp_path
     message = error_of(*words, "--merge", "--shard", "1/2")
     assert message.startswith("--merge: expected it alone")
 
+    message = error_of(*words, "--shard", "1/2", "--report", tmp_path / "page.html")
+    assert message.startswith("--report: expected it with --merge")
+    message = error_of(*words, "--report", tmp_path / "none" / "page.html")
+    assert message.startswith("--report: expected a file in an existing folder")
+
     assert evaluate(workdir, output, "--shard", "1/2").code == 0
-    outcome = evaluate(workdir, output, "--merge")
+    outcome = evaluate(workdir, output, "--merge", "--report", tmp_path / "page.html")
     assert outcome.code == 0, outcome
+    assert len(content_in(tmp_path / "page.html")["videos"]) == 2
     assert "HOTA" in outcome.out
     assert {path.name for path in output.iterdir()} == FILES
     for name in FILES:

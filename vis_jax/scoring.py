@@ -54,6 +54,8 @@ def score(
     output_path: str | os.PathLike | None = None,
     *,
     options: Options = PLAIN,
+    report_path: str | os.PathLike | None = None,
+    frames: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> dict:
     """Video AP and, if asked for, tracking metrics and what the AP is lost to.
@@ -63,6 +65,10 @@ def score(
       results_path: results.json.
       output_path: where the numbers are written as JSON; None: nowhere.
       options: what else is worked out.
+      report_path: where a page with masks, curves and errors is written as HTML; None:
+        nowhere.
+      frames: folder that the `file_names` of the truth are relative to, for the
+        pictures of that page; None: it has masks alone.
       progress: show bars in long runs.
 
     Returns:
@@ -70,14 +76,24 @@ def score(
 
     Raises:
       FormatError: a file is not as it should be.
+      ValueError: a folder is missing, or has none of the frames.
     """
     _check_folder(output_path)
+    _check_folder(report_path, "report")
     quirks = options.official_quirks
     truth = load_truth(truth_path, official_quirks=quirks)
     results = load_results(results_path, truth, official_quirks=quirks)
     report = _report(truth, results, options, progress)
     if output_path is not None:
         write_json(output_path, report, indent=1)
+    if report_path is not None:
+        # Imported here: numbers alone need no pictures.
+        from vis_jax.report.pictures import FolderFrames
+        from vis_jax.report.scores import Settings, write_score_report
+
+        folder = FolderFrames(frames, truth_path) if frames is not None else None
+        settings = Settings(options.score_threshold, quirks, folder, progress)
+        write_score_report(report_path, truth, results, report, settings)
     return report
 
 
@@ -198,11 +214,11 @@ def format_table(report: dict) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _check_folder(output_path: str | os.PathLike | None) -> None:
+def _check_folder(output_path: str | os.PathLike | None, name: str = "output") -> None:
     """Before the work rather than after it."""
     folder = os.path.dirname(os.path.abspath(output_path or "."))
     if output_path is not None and not os.path.isdir(folder):
-        raise ValueError(f"output: expected a file in an existing folder, got {folder}")
+        raise ValueError(f"{name}: expected a file in an existing folder, got {folder}")
 
 
 def _video_rows(truth: Truth, found: Scores) -> list[dict]:

@@ -6,6 +6,8 @@ examples:
   python -m vis_jax.main score --truth instances.json --results results.json
   python -m vis_jax.main score --truth instances.json --results results.json \\
       --output scores.json --tracking --per_category
+  python -m vis_jax.main score --truth instances.json --results results.json \\
+      --report report.html --frames JPEGImages
   python -m vis_jax.main score --truth valid_short.json --truth_long valid_long.json \\
       --results results.json
 """
@@ -38,6 +40,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " ones, and the score is the mean of both",
         "results": "results.json",
         "output": "JSON file for the numbers, each in [0, 1]; null = undefined",
+        "report": "HTML file, complete in itself: masks beside the truth, identity"
+        " switches, curves, what AP is lost to; the worst videos first",
+        "frames": "folder that the file_names of --truth are relative to, for the"
+        " pictures of --report",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -56,10 +62,14 @@ def run(values: flags.FlagValues) -> None:
     for name in ("truth", "results"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a JSON file, got none")
+    if values.frames and not values.report:
+        raise ValueError("--frames: expected --report with it, got none")
     table = _short_long(values) if values.truth_long else _one(values)
     print(table, end="")
     if values.output:
         print(f"scores        {values.output}")
+    if values.report:
+        print(f"report        {values.report}")
 
 
 def _one(values: flags.FlagValues) -> str:
@@ -72,6 +82,8 @@ def _one(values: flags.FlagValues) -> str:
         values.results,
         values.output,
         options=options,
+        report_path=values.report,
+        frames=values.frames,
         progress=sys.stderr.isatty(),
     )
     return format_table(report)
@@ -82,6 +94,7 @@ def _short_long(values: flags.FlagValues) -> str:
 
     more = [name for name in _SWITCHES if values[name].present]
     more = [name for name in more if name != "official_quirks"]
+    more += ["report"] if values.report else []
     if more:
         raise ValueError(f"--{more[0]}: expected without --truth_long, got both")
     report = score_short_long(
