@@ -80,7 +80,7 @@ def run(values: flags.FlagValues) -> None:
             disable=not sys.stderr.isatty(),
             leave=False,
         ) as bar:
-            outcome = extract(video, output, choice, lambda bar=bar: bar.update())
+            outcome = extract(video, output, choice, bar.update)
         total += outcome.frames
         done = "" if outcome.written else " (there already, not read again)"
         print(printable(f"video         {video.name}: {outcome.frames} frames{done}"))

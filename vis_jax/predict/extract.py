@@ -57,7 +57,7 @@ def extract(
     video: OneVideo,
     output: Path,
     choice: Choice,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> Extracted:
     """Writes `output/<video>/<video>_<number>.jpg`, numbered as in the video.
 
@@ -108,7 +108,9 @@ def _same(found: object, key: str, value: object) -> bool:
     return isinstance(found, dict) and found.get(key) == value
 
 
-def _write(source: Source, stem: Path, choice: Choice, tick: Callable[[], None]) -> int:
+def _write(
+    source: Source, stem: Path, choice: Choice, tick: Callable[[], object]
+) -> int:
     """Writes the chosen frames as `<stem>_<number>.jpg`; returns how many there are."""
     count = since_start = 0
     for number, (pixels, seconds) in enumerate(source.read()):
