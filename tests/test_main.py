@@ -79,7 +79,7 @@ assert not heavy, heavy
     ("words", "expected"),
     [
         (["trian"], "command 'trian': expected one of train, evaluate, compare"),
-        (["data"], "command 'data': expected one of data make_shapes, data prepare"),
+        (["data"], "command 'data': expected one of data make_shapes, data extract"),
         (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
         (["score", "--trth=x"], "Unknown command line flag 'trth'"),
         (["score", "one", "two"], "unexpected words on the command line: one two"),

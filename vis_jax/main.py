@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "turn published weights into a checkpoint",
     "export": "write a trained model for other programs",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
+    "data extract": "write frames of videos as image files, to be labelled",
     "data prepare": "bring a folder in another layout into that of the reader",
     "data check": "name every defect of a folder in the YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
