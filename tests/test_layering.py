@@ -212,7 +212,7 @@ def _names(*packages: str) -> list[str]:
 
 @pytest.mark.slow
 def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
-    optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval"}
+    optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX"}
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
     models = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
     _import_in_stages(

@@ -15,7 +15,7 @@ from vis_jax import main as program
 
 ROOT = Path(__file__).parents[1]
 # What takes seconds to import.
-HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "trackeval", "PIL")
+HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "PIL")
 
 
 def run_python(code, *words):

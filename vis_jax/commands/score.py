@@ -8,6 +8,7 @@ examples:
       --output scores.json --tracking --per_category
   python -m vis_jax.main score --truth instances.json --results results.json \\
       --report report.html --frames JPEGImages
+  python -m vis_jax.main score --truth instances.json --results submission.zip
   python -m vis_jax.main score --truth valid_short.json --truth_long valid_long.json \\
       --results results.json
 """
@@ -38,7 +39,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "truth": "annotation file with tracks",
         "truth_long": "YouTube-VIS 2022: that of the long videos; --truth has the short"
         " ones, and the score is the mean of both",
-        "results": "results.json",
+        "results": "results.json, also as a zip or gzip file",
         "output": "JSON file for the numbers, each in [0, 1]; null = undefined",
         "report": "HTML file, complete in itself: masks beside the truth, identity"
         " switches, curves, what AP is lost to; the worst videos first",
