@@ -11,6 +11,7 @@ import sys
 from absl import flags
 
 from data_pipeline.errors import printable
+from vis_jax import __version__
 from vis_jax.commands.path_flags import check_paths
 
 # Each is a module of vis_jax.commands, its words joined by underscores.
@@ -20,6 +21,9 @@ COMMANDS = {
     "compare": "link what a detector finds with every tracker, and with the truth",
     "predict": "find and track the objects of one video, or of many",
     "config": "print every field of a config with its meaning, default and range",
+    "configs list": "list the recipes, which --config takes by name",
+    "doctor": "say what this machine and this installation can do",
+    "completion": "print the completion of commands and flags for bash or zsh",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
     "export": "write a trained model for other programs",
@@ -43,7 +47,8 @@ examples:
   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
 
-`python -m vis_jax.main COMMAND --help` explains the flags of a command.
+`python -m vis_jax.main COMMAND --help` explains the flags of a command; `--version`
+says which version this is.
 """
 
 HELP = ("help", "--help", "-help", "-h")
@@ -83,6 +88,9 @@ def quieten() -> None:
 
 def run(argv: list[str]) -> int:
     """Finds the command, reads its flags and runs it, or shows the help."""
+    if argv == ["--version"]:
+        print(f"vis_jax {__version__}")
+        return 0
     if not argv or argv[0] in HELP:
         print(USAGE.format(commands=listing(list(COMMANDS))))
         return 0

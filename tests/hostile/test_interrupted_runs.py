@@ -64,7 +64,10 @@ def test_a_signal_ends_an_evaluation_at_once(tmp_path, number, name, code, at):
     before = signal.getsignal(number)
     _, got, record = run(tmp_path, score=score, every=3)
     assert (got, reached) == (code, [])
-    assert record.messages == [f"{name}: saved step {at}; start again to go on"]
+    assert record.messages == [
+        f"{name}: saved step {at}; to go on:"
+        f" python -m vis_jax.main --workdir {tmp_path}"
+    ]
     assert (tmp_path / "checkpoints" / str(at)).exists()
     assert signal.getsignal(number) is before
     state, got, record = run(tmp_path, every=3)

@@ -234,11 +234,8 @@ def load_variables(
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
-    kind = kind_of(path)
-    if kind == "safetensors":
+    if check_there(path) == "safetensors":
         return read_weights(path, check)
-    if kind != "checkpoint":
-        raise CheckpointError(f"{path}: {no_weights(path, kind)}")
     quieten_orbax()
     folder = _find(absolute(path))
     with (
@@ -250,6 +247,20 @@ def load_variables(
         wanted = {name: ocp.args.StandardRestore(_empty(found[name])) for name in names}
         items = checkpointer.restore(folder, args=ocp.args.Composite(**wanted))
     return {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
+
+
+def check_there(path: str | os.PathLike) -> str:
+    """The kind of what `load_variables` would read; nothing is read yet.
+
+    Raises:
+      CheckpointError: there is no checkpoint.
+    """
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        _find(absolute(path))
+    elif kind != "safetensors":
+        raise CheckpointError(f"{path}: {no_weights(path, kind)}")
+    return kind
 
 
 def step_of(path: str | os.PathLike) -> int | None:

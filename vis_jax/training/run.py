@@ -15,6 +15,7 @@ from vis_jax.training.checkpoint import Checkpoints
 from vis_jax.training.initial import prepare
 from vis_jax.training.lock import only_run
 from vis_jax.training.monitor import Monitor
+from vis_jax.training.phases import phase
 from vis_jax.training.preemption import Notice, notice
 from vis_jax.training.run_config import RunSettings, write_config
 from vis_jax.training.sharding import make_mesh, to_global
@@ -30,6 +31,7 @@ MakeBatches = Callable[[int], Iterator[HostBatch]]
 class Run(NamedTuple):
     """A run that is about to start or to go on."""
 
+    workdir: str
     start: int  # updates done
     state: TrainState
     update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
@@ -72,11 +74,14 @@ def open_run(
         if start:
             check_changes(config, workdir, accept=accept_changes, say=writer.message)
         host = unending(make_batches(start))
-        first = next(host)
-        state, update = prepare(
-            config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh,
-            say=writer.message,
-        )  # fmt: skip
+        with phase(writer.phase, "first batch", "reading the clips"):
+            first = next(host)
+        source = f"step {start}" if start else config.init_from or "random"
+        with phase(writer.phase, "parameters", source):
+            state, update = prepare(
+                config, system, to_global(first, mesh), checkpoints=checkpoints,
+                mesh=mesh, say=writer.message,
+            )  # fmt: skip
         if int(state.step) != start:  # the newest checkpoint is damaged
             start = int(state.step)
             host = unending(make_batches(int(state.step)))
@@ -84,7 +89,7 @@ def open_run(
         write_config(config, workdir)
         monitor = Monitor(clips_per_step=len(first["images"]) * jax.process_count())
         batches = placed(first, host, mesh)
-        yield Run(start, state, update, batches, checkpoints, monitor, told)
+        yield Run(workdir, start, state, update, batches, checkpoints, monitor, told)
 
 
 def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
