@@ -1,7 +1,9 @@
 """What `export` writes is the model of the run, or nothing is there."""
 
+import importlib.util
 import json
 import re
+import sys
 
 import jax
 import numpy as np
@@ -118,6 +120,29 @@ def test_bfloat16_halves_the_parameters_and_nothing_else(run, exported, tmp_path
     assert (output / "model.safetensors").stat().st_size < 0.6 * size
 
 
+def test_int8_is_a_quarter_and_read_without_qwix(exported, tmp_path, monkeypatch):
+    pytest.importorskip("qwix")
+    output = write(vis_jax.load(exported[0])._saved, tmp_path / "small", "int8")
+    monkeypatch.setitem(sys.modules, "qwix", None)
+    found, expected = (
+        flatten(load_variables(output)),
+        flatten(load_variables(exported[0])),
+    )
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        assert value.dtype == expected[path].dtype
+        largest = np.abs(expected[path]).max()
+        np.testing.assert_allclose(value, expected[path], atol=largest / 250)
+    size = sum(value.nbytes for value in expected.values())
+    assert (output / "model.safetensors").stat().st_size < 0.35 * size
+
+
+def test_int8_without_qwix_names_the_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    words = ("--workdir", run, "--output", tmp_path / "out", "--dtype=int8")
+    assert "expected the extra int8, as pip install" in error_of("export", *words)
+
+
 @pytest.mark.slow
 def test_published_names_are_a_file_for_convert(run, tmp_path):
     output = tmp_path / "published"
@@ -198,6 +223,10 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
         (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolo"),
             "--layout: expected one of ['condinst', 'htc',",
+        ),
+        (
+            ("--workdir", "RUN", "--output", "x", "--layout", "swin", "--dtype=int8"),
+            "--dtype: expected float32 or bfloat16 with --layout swin",
         ),
         (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolact"),

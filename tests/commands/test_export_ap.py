@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 def test_the_change_of_ap_is_that_of_the_two_streams(run, tmp_path, monkeypatch):
     pair = (Oracle(blind=False), Oracle(blind=True))
-    monkeypatch.setattr(export, "_streams", lambda *_: pair)
+    monkeypatch.setattr(export, "streams_of", lambda *_: pair)
     words = ("--workdir", run, *WORDS, *LOOSE)
     outcome = call("export", *words, "--ap_videos=1", "--output", tmp_path / "one")
     assert outcome.code == 0, outcome.err
@@ -83,5 +83,5 @@ def test_videos_are_those_that_the_model_knows():
 
 def test_exact_weights_have_no_change(run, tmp_path):
     words = ("--workdir", run, "--output", tmp_path / "out", "--ap_videos=2")
-    message = "--ap_videos: expected --dtype bfloat16 beside it, got float32"
+    message = "--ap_videos: expected --dtype bfloat16 or int8 beside it, got float32"
     assert message in error_of("export", *words)

@@ -16,6 +16,7 @@ examples:
 """
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -72,8 +73,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer(
         "ap_videos",
         None,
-        "videos of moving shapes on which the change of AP by --dtype bfloat16 is"
-        f" measured; 0: it is not; default: {AP_VIDEOS}",
+        "videos of moving shapes on which the change of AP by --dtype bfloat16 and"
+        f" int8 is measured; 0: it is not; default: {AP_VIDEOS}",
         lower_bound=0,
         flag_values=values,
     )
@@ -104,7 +105,7 @@ def run(values: flags.FlagValues) -> None:
     with staging(output) as folder:
         written = _format(values.format).write(model, folder, values)
         _describe(model, folder, written, values)
-        streams = _streams(model, written)
+        streams = streams_of(model, written)
         agreement = _check_itself(streams, frames[: written.most_frames])
         tolerance = _tolerance(values, written.tolerance)
         if not agreement.within(tolerance):
@@ -142,12 +143,27 @@ def _check(values: flags.FlagValues) -> Path:
             raise ValueError(f"--{name}: expected none with --format safetensors")
     if values.ap_videos is not None and values.dtype == "float32":
         raise ValueError(
-            "--ap_videos: expected --dtype bfloat16 beside it, got float32"
+            "--ap_videos: expected --dtype bfloat16 or int8 beside it, got float32"
         )
+    if values.dtype == "int8":
+        _check_int8(values)
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
     return output
+
+
+def _check_int8(values: flags.FlagValues) -> None:
+    if values.layout:
+        raise ValueError(
+            f"--dtype: expected float32 or bfloat16 with --layout {values.layout},"
+            " whose readers know no scales, got int8"
+        )
+    if importlib.util.find_spec("qwix") is None:
+        raise ValueError(
+            "--dtype int8: expected the extra int8, as pip install 'vis_jax[int8]'"
+            " installs it, got no qwix"
+        )
 
 
 def _check_new(output: Path) -> None:
@@ -197,7 +213,7 @@ def _describe(
         (folder / CARD).write_text(card)
 
 
-def _streams(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
+def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
     """What runs the model, and what runs the export."""
     from vis_jax.evaluate.infer import make_program, make_stream
     from vis_jax.evaluate.stream import run_program
