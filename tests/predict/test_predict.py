@@ -79,7 +79,6 @@ def _run(source, output, stream=_stream, *, top=3, **options):
         output,
         finder,
         wanted=Wanted(**options),
-        progress=False,
         **more,
     )
 
@@ -314,6 +313,9 @@ def test_the_seconds_of_every_part_are_measured(source, tmp_path):
     done = _run(source, tmp_path / "out", clock=clock, write_pngs=True)
     assert set(clock.seconds) == {"writing", "drawing"}  # the rest is the stream's
     assert done.num_frames == T and done.stopped is None
+    assert (clock.frames_read, clock.frames_done) == (T, T)
+    best = [(track.id, track.label, round(track.score, 6)) for track in done.tracks]
+    assert best == [(4, "dog", 0.9), (1, "cat", 0.6), (9, "dog", 0.2)]
     assert 0 < done.first < done.seconds
     assert sum(clock.seconds.values()) < done.seconds
 

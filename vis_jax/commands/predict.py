@@ -133,9 +133,9 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
         predict,
         warning_lines,
     )
+    from vis_jax.predict.progress import Progress
     from vis_jax.predict.sources import open_source
     from vis_jax.predict.writer import Wanted
-    from vis_jax.results.clock import Clock
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
@@ -156,20 +156,19 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     memory = predict_modes.memory_line(program, source, config.test)
     print(f"{'memory':<14}{memory}", flush=True)
     stream = infer.run(program, config.test)
-    clock = Clock()
-    ready = time.perf_counter()
-    with written_locally(values.output, last=RESULTS) as folder:
+    clock = Progress(source.likely_frames, terminal=sys.stderr.isatty())
+    clock.add("start", time.perf_counter() - begin)
+    with written_locally(values.output, last=RESULTS) as folder, clock:
         done = predict(
             source,
             folder,
             Finder(stream, categories, config.test.top, whole),
             wanted=wanted,
             overwrite=values.overwrite,
-            progress=sys.stderr.isatty(),
             clock=clock,
         )
     tell(source.warnings)
-    report(done, clock, setup=ready - begin, output=values.output)
+    report(done, clock, values.output, threshold=values.score_threshold)
     if done.stopped:
         sys.exit(128 + done.stopped)
 

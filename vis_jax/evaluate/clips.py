@@ -135,7 +135,7 @@ def read_pieces(
       canvases: see `place_frames`.
     """
     frames = iter(frames)
-    with clock("decode"):
+    with clock("reading"):
         first = next(frames, None)
     if first is None:
         return
@@ -157,7 +157,7 @@ def _fitted(
 ) -> Iterator[np.ndarray]:
     """Frames at the size that a system sees them."""
     while True:
-        with clock("decode"):
+        with clock("reading"):
             frame = next(frames, None)
             if frame is None:
                 return

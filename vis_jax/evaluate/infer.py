@@ -64,10 +64,16 @@ def make_program(
         with turns.turn(clip.images.shape):
             return compiled(on_device, state, clip)
 
+    def make_ready(state: object, clip: Clip) -> None:
+        with turns.turn(clip.images.shape):
+            compiled.lower(on_device, state, clip).compile()  # found by `step`
+
     def memory(clip: Clip) -> int:
         # The first step of these shapes finds what is traced here.
         traced = compiled.trace(on_device, jax.eval_shape(start, clip), clip)
         return peak_bytes(traced.jaxpr)
 
     window, render, limit = system.window, system.render, system.limit
-    return Program(start_there, step, window, render, limit, memory=memory)
+    return Program(
+        start_there, step, window, render, limit, memory=memory, compile=make_ready
+    )

@@ -193,7 +193,8 @@ class VideoReader:
             with _open(source) as container:
                 stream = _stream(source, container)
                 self.fps = stream.average_rate or stream.guessed_rate or None
-                self.said_frames = _said_frames(container, stream)
+                if not source.live:
+                    self.said_frames = _said_frames(container, stream)
                 # Also 0 and None stand for a shape that is not known.
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 for packet in _packets(container, stream):
