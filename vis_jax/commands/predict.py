@@ -34,6 +34,7 @@ from vis_jax.paths import is_remote, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.loop import Done
+    from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
 
 
@@ -69,6 +70,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     switches = {
         "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
         "video": (True, "write video.mp4"),
+        "report": (
+            False,
+            "also write report.html: frames with masks, to scrub offline",
+        ),
         "overwrite": (
             False,
             "replace earlier results in --output; of many videos, those of another"
@@ -138,14 +143,13 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
         warning_lines,
     )
     from vis_jax.predict.sources import open_source
-    from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
     raw = raw_size(values.raw)
     source = open_source(values.source, raw=raw, fps=values.fps if raw else None)
-    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    wanted = wanted_of(values)
     warn(warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
@@ -170,6 +174,19 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     report(done, clock, setup=ready - begin, output=values.output)
     if done.stopped:
         sys.exit(128 + done.stopped)
+
+
+def wanted_of(values: flags.FlagValues) -> "Wanted":
+    """What the flags say is written."""
+    from vis_jax.predict.writer import Wanted
+
+    return Wanted(
+        values.score_threshold,
+        values.video,
+        values.pngs,
+        values.fps,
+        values.report,
+    )
 
 
 def raw_size(text: str | None) -> tuple[int, int] | None:

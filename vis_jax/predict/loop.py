@@ -16,7 +16,7 @@ from vis_jax.predict.errors import PredictError
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import publish, staging
-from vis_jax.predict.writer import IDS, TRACKS, VIDEO, Wanted, Writer
+from vis_jax.predict.writer import IDS, REPORT, TRACKS, VIDEO, Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
@@ -35,6 +35,7 @@ class Outputs(NamedTuple):
     tracks: Path
     video: Path | None
     ids: Path | None  # a folder
+    report: Path | None = None
 
 
 class Done(NamedTuple):
@@ -48,7 +49,8 @@ class Done(NamedTuple):
 
 
 ALL_DRAWN = Wanted()
-_FILES = (IDS, VIDEO, TRACKS, INFO, RESULTS, RUN)  # the last one makes all complete
+# The last one makes all complete.
+_FILES = (IDS, VIDEO, REPORT, TRACKS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
@@ -155,7 +157,7 @@ def _write_all(job: _Job, folder: Path, stop: Stop) -> tuple[int, float | None]:
     """Writes the files; the number of final frames, and when the first one came."""
     source, finder, wanted, rate, progress, clock = job
     collector, first = Collector(finder.top, folder), None
-    frames = Waiting(source, draw=wanted.draw_video, whole=finder.whole, clock=clock)
+    frames = Waiting(source, draw=wanted.pixels, whole=finder.whole, clock=clock)
     names = [name for _, name in finder.categories]
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
@@ -258,6 +260,7 @@ def _outputs(output: Path, wanted: Wanted) -> Outputs:
         tracks=output / TRACKS,
         video=output / VIDEO if wanted.draw_video else None,
         ids=output / IDS if wanted.write_pngs else None,
+        report=output / REPORT if wanted.write_report else None,
     )
 
 
