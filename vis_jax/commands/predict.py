@@ -34,7 +34,6 @@ from vis_jax.paths import is_remote, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.loop import Done
-    from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
 
 
@@ -143,13 +142,14 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
         warning_lines,
     )
     from vis_jax.predict.sources import open_source
+    from vis_jax.predict.writer import Wanted
     from vis_jax.results.clock import Clock
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
     raw = raw_size(values.raw)
     source = open_source(values.source, raw=raw, fps=values.fps if raw else None)
-    wanted = wanted_of(values)
+    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
     warn(warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
@@ -165,7 +165,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
             source,
             folder,
             Finder(stream, categories, config.test.top, whole),
-            wanted=wanted,
+            wanted=wanted._replace(write_report=values.report),
             overwrite=values.overwrite,
             progress=sys.stderr.isatty(),
             clock=clock,
@@ -174,19 +174,6 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     report(done, clock, setup=ready - begin, output=values.output)
     if done.stopped:
         sys.exit(128 + done.stopped)
-
-
-def wanted_of(values: flags.FlagValues) -> "Wanted":
-    """What the flags say is written."""
-    from vis_jax.predict.writer import Wanted
-
-    return Wanted(
-        values.score_threshold,
-        values.video,
-        values.pngs,
-        values.fps,
-        values.report,
-    )
 
 
 def raw_size(text: str | None) -> tuple[int, int] | None:

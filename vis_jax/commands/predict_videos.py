@@ -74,15 +74,16 @@ def _predict(
     import jax
 
     from vis_jax.commands.evaluate import fingerprint
-    from vis_jax.commands.predict import wanted_of
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.shares import divide
     from vis_jax.predict.errors import PredictError
     from vis_jax.predict.loop import Finder, check_wanted
+    from vis_jax.predict.writer import Wanted
     from vis_jax.training.devices import device_line
 
-    wanted = wanted_of(values)
+    drawn = (values.video, values.pngs, values.fps)
+    wanted = Wanted(values.score_threshold, *drawn, write_report=values.report)
     check_wanted(wanted)
     if is_remote(values.output):
         expected = "a folder on a disk, as there are many videos"
