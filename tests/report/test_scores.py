@@ -122,7 +122,7 @@ def test_flags_that_do_not_go_together(scene, tmp_path):
     message = error_of(*words, *page, "--truth_long", scene[0])
     assert message == "--report: expected without --truth_long, got both"
     message = error_of(*words, "--report", tmp_path / "none" / "out.html")
-    assert message.startswith("report: expected a file in an existing folder")
+    assert message.startswith("--report: expected a file in an existing folder")
     assert not (tmp_path / "out.html").exists()
 
 
