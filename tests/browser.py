@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,12 @@ class Browser:
         request.add_header("Content-Type", "application/json")
         # Without the proxy that the environment may name.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            message = json.load(error)["value"]["message"]
+            raise AssertionError(f"{path} {body}: {message}") from error
 
     def open(self, path: Path) -> None:
         """Loads a page from a file."""

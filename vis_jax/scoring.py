@@ -12,6 +12,7 @@ from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
+from vis_jax.report.page import check_folder
 
 NUM_WORST = 5  # videos in the table
 # Numbers of a report with tracking of which more is better.
@@ -79,7 +80,8 @@ def score(
       ValueError: a folder is missing, or has none of the frames.
     """
     _check_folder(output_path)
-    _check_folder(report_path, "report")
+    if report_path is not None:
+        check_folder(report_path)
     quirks = options.official_quirks
     truth = load_truth(truth_path, official_quirks=quirks)
     results = load_results(results_path, truth, official_quirks=quirks)
@@ -214,11 +216,11 @@ def format_table(report: dict) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _check_folder(output_path: str | os.PathLike | None, name: str = "output") -> None:
+def _check_folder(output_path: str | os.PathLike | None) -> None:
     """Before the work rather than after it."""
     folder = os.path.dirname(os.path.abspath(output_path or "."))
     if output_path is not None and not os.path.isdir(folder):
-        raise ValueError(f"{name}: expected a file in an existing folder, got {folder}")
+        raise ValueError(f"output: expected a file in an existing folder, got {folder}")
 
 
 def _video_rows(truth: Truth, found: Scores) -> list[dict]:

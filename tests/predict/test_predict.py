@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from tests.report.scene import content_in, unpack
 from tests.small_disk import files_up_to
 from vis_jax.predict import writer
 from vis_jax.predict.loop import Finder, predict
@@ -184,6 +185,27 @@ def test_id_images_follow_the_tracks(source, tmp_path):
     assert set(np.unique(ids)) == {0, 1, 4}
     assert ids[0, 50, 20] == 4 and ids[0, 50, 30] == 1  # shared pixels: 4 is better
     assert not ids[3].any()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_report_has_frames_and_tracks(source, tmp_path, whole):
+    options = {"write_report": True, "draw_video": False, "whole": whole}
+    written = _predict(source, tmp_path / "out", **options)
+    assert written.report == tmp_path / "out" / "report.html"
+    content = content_in(written.report)
+    assert dict(content["summary"]) == {"tracks": 2, "classes": 2, "frames": T}
+    (video,) = content["videos"]
+    assert (video["frames"], len(video["pictures"])) == (T, T)
+    best, second = video["predictions"]  # the third is below the threshold
+    assert (best["name"], best["score"]) == ("4", 0.9)
+    assert [content["classes"][one["class"]] for one in (best, second)] == [
+        "dog",
+        "cat",
+    ]
+    assert [len(one["masks"]) for one in (best, second)] == [T - 1] * 2
+    np.testing.assert_array_equal(unpack(best["masks"][2], (H, W)), _mask(4, 2))
+    again = _predict(source, tmp_path / "out", overwrite=True)
+    assert again.report is None and not written.report.exists()
 
 
 def test_no_tracks_at_all(source, tmp_path):

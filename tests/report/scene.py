@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from tests.metrics.scenes import prediction, track, truth_file
+from vis_jax.report.tubes import TO_PAGE
 
+BACK = {code: sign for sign, code in TO_PAGE.items()}
 T, SIZE = 5, (24, 40)
 HOSTILE = "</script><img src=x onerror='window.hacked=1'>&amp;{{}}"
 LEFT, RIGHT = np.zeros((2, *SIZE), bool)
@@ -56,3 +59,9 @@ def content_in(page):
     """The JSON inside a page."""
     found = re.search(r'id="content">(.*?)</script>', page.read_text(), re.DOTALL)
     return json.loads(found[1])
+
+
+def unpack(text, size):
+    """The mask of run lengths as a page holds them: bool [H, W]."""
+    counts = text.translate(BACK).encode()
+    return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)

@@ -9,7 +9,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.command_line import call, error_of
-from tests.report.scene import HOSTILE, LEFT, RIGHT, SIZE, T, content_in, write_scene
+from tests.report.scene import (
+    HOSTILE,
+    LEFT,
+    RIGHT,
+    SIZE,
+    T,
+    content_in,
+    unpack,
+    write_scene,
+)
 from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracks import Video
 from vis_jax.report import scores
@@ -17,10 +26,8 @@ from vis_jax.report.page import safe_json
 from vis_jax.report.pictures import FolderFrames
 from vis_jax.report.score_video import cover_tracks
 from vis_jax.report.scores import Settings, score_content
-from vis_jax.report.tubes import MAX_FRAMES, TO_PAGE, View, make_view, pack_mask, runs
+from vis_jax.report.tubes import MAX_FRAMES, View, make_view, pack_mask, runs
 from vis_jax.scoring import score
-
-BACK = {code: sign for sign, code in TO_PAGE.items()}
 
 
 @pytest.fixture
@@ -31,11 +38,6 @@ def scene(tmp_path):
 def content_of(scene, **settings):
     truth = load_truth(scene[0])
     return score_content(truth, load_results(scene[1], truth), {}, Settings(**settings))
-
-
-def unpack(text, size):
-    counts = text.translate(BACK).encode()
-    return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)
 
 
 def test_what_became_of_each_track(scene):
@@ -120,7 +122,7 @@ def test_flags_that_do_not_go_together(scene, tmp_path):
     message = error_of(*words, *page, "--truth_long", scene[0])
     assert message == "--report: expected without --truth_long, got both"
     message = error_of(*words, "--report", tmp_path / "none" / "out.html")
-    assert message.startswith("report: expected a file in an existing folder")
+    assert message.startswith("--report: expected a file in an existing folder")
     assert not (tmp_path / "out.html").exists()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vis_jax.metrics.tracks import Id
+from vis_jax.report.page import check_folder
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
@@ -21,11 +22,7 @@ def check_report(path: str, *, shard: str | None) -> None:
     Raises:
       ValueError: it cannot; names the flag.
     """
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise ValueError(
-            f"--report: expected a file in an existing folder, got {folder}"
-        )
+    check_folder(path)
     if shard:
         raise ValueError(
             f"--report: expected it with --merge, once all shards are done, got"

@@ -64,6 +64,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     switches = {
         "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
         "video": (True, "write video.mp4"),
+        "report": (
+            False,
+            "also write report.html: frames with masks, to scrub offline",
+        ),
         "overwrite": (
             False,
             "replace earlier results in --output; of many videos, those of another"
@@ -163,7 +167,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
             source,
             folder,
             Finder(stream, categories, config.test.top, whole),
-            wanted=wanted,
+            wanted=wanted._replace(write_report=values.report),
             overwrite=values.overwrite,
             clock=clock,
         )

@@ -84,7 +84,8 @@ def _predict(
     from vis_jax.predict.writer import Wanted
     from vis_jax.training.devices import device_line
 
-    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    drawn = (values.video, values.pngs, values.fps)
+    wanted = Wanted(values.score_threshold, *drawn, write_report=values.report)
     check_wanted(wanted)
     if is_remote(values.output):
         expected = "a folder on a disk, as there are many videos"

@@ -6,11 +6,11 @@ examples:
   python -m vis_jax.main score --truth instances.json --results results.json
   python -m vis_jax.main score --truth instances.json --results results.json \\
       --output scores.json --tracking --per_category
-  python -m vis_jax.main score --truth instances.json --results results.json \\
-      --report report.html --frames JPEGImages
   python -m vis_jax.main score --truth instances.json --results submission.zip
   python -m vis_jax.main score --truth valid_short.json --truth_long valid_long.json \\
       --results results.json
+  python -m vis_jax.main score --truth instances.json --results results.json \\
+      --report report.html --frames JPEGImages
 """
 
 import sys

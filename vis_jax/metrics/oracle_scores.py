@@ -16,7 +16,7 @@ from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import evaluate, indexed_tracks
 
 Tracks = list[ResultTrack]
-Oracle = Callable[[Tracks, list[TruthTrack]], Tracks]
+Oracle = Callable[[Tracks, list[TruthTrack], np.ndarray], Tracks]
 
 
 def oracle_scores(
@@ -38,53 +38,73 @@ def oracle_scores(
     for track in results.tracks:
         if track.category_id in truth.categories:
             predictions[track.video_id].append(track)
-    scores = {}
-    for name, oracle in ORACLES.items():
-        mended = [
-            track
-            for video_id, found in predictions.items()
-            for track in (
-                oracle(found, truths[video_id]) if truths[video_id] else found
-            )
-        ]
-        better = results._replace(tracks=mended)
-        found = evaluate(truth, better, official_quirks=official_quirks)
-        scores[name] = found.stats
-    return scores
+    mended: dict[str, Tracks] = {name: [] for name in ORACLES}
+    for video_id, found in predictions.items():
+        tracks = truths[video_id]
+        if not tracks:
+            for name in ORACLES:
+                mended[name] += found
+            continue
+        iou = tube_overlap(found, tracks, official_quirks=official_quirks).iou()
+        for name, oracle in ORACLES.items():
+            mended[name] += oracle(found, tracks, iou)
+    return {
+        name: evaluate(
+            truth, results._replace(tracks=tracks), official_quirks=official_quirks
+        ).stats
+        for name, tracks in mended.items()
+    }
 
 
-def with_classes(predictions: Tracks, truths: list[TruthTrack]) -> Tracks:
-    """Each prediction with the class of the track that it overlaps most, from 0.1."""
+def with_classes(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
+    """Each prediction with the class of the track that it overlaps most, from 0.1.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes.
+    """
     return [
-        prediction if g < 0 else prediction._replace(category_id=truths[g].category_id)
-        for prediction, g in zip(
-            predictions, _nearest(predictions, truths, class_aware=False), strict=True
-        )
+        one if g < 0 else one._replace(category_id=truths[g].category_id)
+        for one, g in zip(predictions, _nearest(iou), strict=True)
     ]
 
 
-def with_masks(predictions: Tracks, truths: list[TruthTrack]) -> Tracks:
+def with_masks(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
     """Each prediction with the masks of the track of its class that it overlaps most.
 
-    Its IoU with that track is at least 0.1; others keep their masks.
+    Their IoU is at least 0.1; others keep their masks.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes.
     """
-    nearest = _nearest(predictions, truths, class_aware=True)
+    same = [[g.category_id == d.category_id for g in truths] for d in predictions]
+    nearest = _nearest(np.where(np.array(same, bool).reshape(iou.shape), iou, 0.0))
     return [
-        prediction
-        if g < 0
-        else _with_frames(prediction, truths[g].segmentations, truths[g].areas)
-        for prediction, g in zip(predictions, nearest, strict=True)
+        one if g < 0 else _with_frames(one, truths[g].segmentations, truths[g].areas)
+        for one, g in zip(predictions, nearest, strict=True)
     ]
 
 
-def with_identities(predictions: Tracks, truths: list[TruthTrack]) -> Tracks:
+def with_identities(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
     """The masks of each frame, in tracks as they are annotated.
 
     In a frame a mask belongs to the track of its class with the highest IoU, from 0.5;
     of several the one with the best score. Frames in which a prediction is on no track
     go with the track that it is on most, where that has no other mask. A track has the
     mean score of its masks. Predictions that are never on a track stay as they are.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes; not needed, as frames are compared.
     """
+    del iou
     owner = _owners(predictions, truths)
     frames: list[dict[int, ResultTrack]] = [{} for _ in truths]
     rest = []
@@ -117,20 +137,13 @@ ORACLES: dict[str, Oracle] = {
 }
 
 
-def _nearest(
-    predictions: Tracks, truths: list[TruthTrack], *, class_aware: bool
-) -> list[int]:
-    """The place of the track that each prediction overlaps most, -1 below 0.1."""
-    iou = tube_overlap(predictions, truths, official_quirks=False).iou()
-    if class_aware:
-        iou = np.where(_same_class(predictions, truths), iou, 0.0)
+def _nearest(iou: np.ndarray) -> list[int]:
+    """The track with the highest IoU for each prediction, -1 below 0.1.
+
+    Args:
+      iou: float64[D, G].
+    """
     return np.where(iou.max(1) >= NEAR, iou.argmax(1), -1).tolist()
-
-
-def _same_class(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:
-    """bool[D, G]."""
-    same = [[g.category_id == d.category_id for g in truths] for d in predictions]
-    return np.array(same, bool).reshape(len(predictions), len(truths))
 
 
 def _owners(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:

@@ -16,7 +16,7 @@ from vis_jax.predict.errors import PredictError
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import publish, staging
-from vis_jax.predict.writer import IDS, TRACKS, VIDEO, Wanted, Writer
+from vis_jax.predict.writer import IDS, REPORT, TRACKS, VIDEO, Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
@@ -35,6 +35,7 @@ class Outputs(NamedTuple):
     tracks: Path
     video: Path | None
     ids: Path | None  # a folder
+    report: Path | None = None
 
 
 class Done(NamedTuple):
@@ -49,7 +50,8 @@ class Done(NamedTuple):
 
 
 ALL_DRAWN = Wanted()
-_FILES = (IDS, VIDEO, TRACKS, INFO, RESULTS, RUN)  # the last one makes all complete
+# The last one makes all complete.
+_FILES = (IDS, VIDEO, REPORT, TRACKS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
@@ -158,7 +160,7 @@ def _write_all(
     """Writes the files; the tracks of the final frames, and when the first one came."""
     source, finder, wanted, rate, clock = job
     collector, first = Collector(finder.top, folder), None
-    frames = Waiting(source, draw=wanted.draw_video, whole=finder.whole, clock=clock)
+    frames = Waiting(source, draw=wanted.pixels, whole=finder.whole, clock=clock)
     names = [name for _, name in finder.categories]
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
@@ -265,6 +267,7 @@ def _outputs(output: Path, wanted: Wanted) -> Outputs:
         tracks=output / TRACKS,
         video=output / VIDEO if wanted.draw_video else None,
         ids=output / IDS if wanted.write_pngs else None,
+        report=output / REPORT if wanted.write_report else None,
     )
 
 

@@ -12,7 +12,7 @@ from vis_jax.visualize.colours import track_colour
 
 IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
 LEAST = 10  # predictions of a video that are shown whatever their scores
-MOST = 40
+MOST = 25
 
 
 class Tubes(NamedTuple):

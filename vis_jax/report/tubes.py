@@ -76,7 +76,8 @@ def pack_mask(rle: dict, view: View) -> str | int:
             np.arange(new) * old // new
             for new, old in zip(size, pixels.shape, strict=True)
         )
-        rle = coco_mask.encode(np.asfortranarray(pixels[rows[:, None], columns]))
+        # In memory the pixels of a column are neighbours.
+        rle = coco_mask.encode(pixels.T[columns].take(rows, axis=1).T)
     if not coco_mask.area(rle):
         return 0
     return rle["counts"].decode().translate(TO_PAGE)

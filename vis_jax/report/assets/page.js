@@ -10,6 +10,7 @@ let viewer = null;
 let chosen = -1;
 
 const COUNTS = new Set(["IDSW", "tracks", "frames", "classes"]);
+const SINGULAR = { tracks: "track", frames: "frame", classes: "class" };
 
 function header() {
   const files = content.files.map(([label, name]) =>
@@ -25,7 +26,7 @@ function numbers() {
     content.summary.map(([name, value], i) =>
       make("div", { class: i ? "number" : "number main" },
         make("strong", {}, COUNTS.has(name) || typeof value === "string" ? String(value ?? "–") : percent(value)),
-        make("span", {}, name))));
+        make("span", {}, value === 1 ? SINGULAR[name] ?? name : name))));
 }
 
 // ---- the list of videos

@@ -23,7 +23,7 @@ class Pane {
     const shape = video.width / video.height;
     styled(this.canvas, {
       "aspect-ratio": `${video.width} / ${video.height}`,
-      width: `min(100%, ${(62 * shape).toFixed(2)}vh)`,
+      width: `min(100%, ${(54 * shape).toFixed(2)}vh)`,
     });
     this.element = make("figure", {}, make("figcaption", {}, title), this.canvas);
     this.canvas.addEventListener("mousemove", (event) => this.explain(event));
