@@ -12,10 +12,29 @@ from data_pipeline.datasets.ytvis import YouTubeVis
 from tests.command_line import call, error_of
 from tests.data_pipeline import foreign_layouts as layouts
 from tests.data_pipeline.test_prepare import tracks_of
+from tests.own_videos import label_frames
 from vis_jax.predict.link_labels import LabelLinker
 
 SIZE = dict(height=48, width=64)
 SLOW = MovingShapes("val", num_videos=2, length=6, **SIZE)
+
+
+def write_export(folder):
+    """`in/train/`: frames of two videos, of which the second is listed backwards."""
+    for index, video in enumerate(SLOW.videos):
+        frames = folder / f"frames/video{index}"
+        frames.mkdir(parents=True)
+        for t in range(video.length):
+            pixels = SLOW.render(index, [t]).images[0]
+            Image.fromarray(pixels).save(frames / f"video{index}_{t:06d}.jpg")
+    label_frames(folder / "frames", SLOW, folder / "in")
+    file = folder / "in/train/_annotations.coco.json"
+    content = json.loads(file.read_text())
+    content["images"].reverse()
+    for image in content["images"][:6]:  # as newer exports have it
+        original = image["file_name"].partition("_jpg.rf.")[0]
+        image["extra"] = {"name": f"{original}.jpg"}
+    file.write_text(json.dumps(content))
 
 
 def label(frame, x, *, category="car", width=10):
@@ -45,17 +64,17 @@ def test_labels_take_the_track_that_they_overlap_most():
 
 
 def test_a_roboflow_export_becomes_tracks(tmp_path):
-    layouts.as_roboflow(tmp_path / "in", SLOW)
+    write_export(tmp_path)
     words = ("data", "prepare", "--source", tmp_path / "in", "--output")
     message = error_of(*words, tmp_path / "out")
-    assert "video clip0_mp4: expected the identity of each object" in message
+    assert "video video0: expected the identity of each object" in message
     assert "instance_id or track_id, or --link" in message
     outcome = call(*words, tmp_path / "out", "--link")
     assert outcome.code == 0, outcome.err
     assert "coco: train/_annotations.coco.json has a list 'images'" in outcome.out
     assert "left out      category 'toys', which names the project\n" in outcome.out
     dataset = YouTubeVis(tmp_path / "out", "train")
-    assert [video.name for video in dataset.videos] == ["clip0_mp4", "clip1_mp4"]
+    assert [video.name for video in dataset.videos] == ["video0", "video1"]
     labels = 0
     for index, video in enumerate(SLOW.videos):
         drawn = SLOW.render(index, range(video.length))
@@ -94,7 +113,7 @@ def test_what_linking_refuses(tmp_path):
 
 
 def test_a_version_of_roboflow_with_augmentation_is_refused(tmp_path):
-    layouts.as_roboflow(tmp_path / "in", SLOW)
+    write_export(tmp_path)
     file = tmp_path / "in/train/_annotations.coco.json"
     content = json.loads(file.read_text())
     first = content["images"][0]

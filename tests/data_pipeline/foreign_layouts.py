@@ -146,36 +146,6 @@ def as_coco(root: Path) -> None:
     (root / "annotations/train.json").write_text(json.dumps(content))
 
 
-def as_roboflow(root: Path, shapes: MovingShapes, folder: str = "train") -> None:
-    """One folder for all videos, no identities, a category for the project."""
-    (root / folder).mkdir(parents=True)
-    size = {"height": shapes.videos[0].height, "width": shapes.videos[0].width}
-    images: list[dict] = []
-    annotations: list[dict] = []
-    for index, video in enumerate(shapes.videos):
-        for t in range(video.length):
-            drawn = shapes.render(index, [t])
-            name = f"clip{index}_mp4-{t}_jpg.rf.{index}a{t:02x}.jpg"
-            Image.fromarray(drawn.images[0]).save(root / folder / name)
-            extra = {"extra": {"name": f"clip{index}_mp4-{t}.jpg"}} if index else {}
-            number = len(images)
-            images.insert(number // 2, {"id": number, "file_name": name} | size | extra)
-            for label, masks in zip(drawn.labels, drawn.masks, strict=True):
-                if masks[0].any():
-                    entry = {"id": len(annotations), "image_id": number, "iscrowd": 0}
-                    entry |= {"category_id": int(label) + 1}
-                    entry |= {"segmentation": rectangles(masks[0])}
-                    annotations.append(entry)
-    names = [category.name for category in shapes.categories]
-    categories = [{"id": 0, "name": "toys", "supercategory": "none"}] + [
-        {"id": k, "name": name, "supercategory": "toys"}
-        for k, name in enumerate(names, start=1)
-    ]
-    content = dict(images=images, annotations=annotations, categories=categories)
-    file = root / folder / "_annotations.coco.json"
-    file.write_text(json.dumps(content))
-
-
 def as_labelme(root: Path) -> None:
     """Rows of rectangles of one group; the second video has masks within boxes."""
     for index, video in enumerate(SHAPES.videos):

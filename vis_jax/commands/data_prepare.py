@@ -18,6 +18,7 @@ examples:
   python -m vis_jax.main data prepare --source roboflow --output mine --link
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("ytvis", "coco", "davis", "mots", "cvat", "labelme")
 SHEET_VIDEOS = 8  # rows of the contact sheet
+RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
+VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -69,7 +72,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     )
     flags.DEFINE_float(
         "link_iou",
-        0.3,
+        0.1,
         "least overlap to link: the mean of the IoU of masks and that of their boxes",
         flag_values=values,
     )
@@ -123,9 +126,7 @@ def run(values: flags.FlagValues) -> None:
     print(f"data          {values.output}/{values.split}{done}")
     if sheet is not None:
         _write_sheet(values, sheet)
-    print("config        --config.data.name=folder")
-    print(f"              --config.data.root={values.output}")
-    print(f"              --config.data.split={values.split}")
+    print(f"train         {train_command(Path(values.output), values.split)}")
 
 
 def _linker(values: flags.FlagValues) -> "LabelLinker | None":
@@ -164,3 +165,37 @@ def _write_sheet(values: flags.FlagValues, sheet: Path) -> None:
     content = read_annotations(layout.annotations)
     shown = write_sheet(sheet, Checked(layout, content), SHEET_VIDEOS)
     print(f"sheet         {sheet}, {shown} of {len(content.videos)} videos")
+
+
+def train_command(output: Path, split: str) -> str:
+    """The command that trains on what `data prepare` has written, on several lines.
+
+    It evaluates on a split for validation if there is one, or on videos that the recipe
+    holds out, or, where none can be, on the training videos.
+
+    Args:
+      output: the folder of all splits.
+      split: the last one written.
+    """
+    from data_pipeline.datasets.held_out import draw_held_out
+    from data_pipeline.datasets.ytvis_json import read_annotations
+
+    there = [file.parent.name for file in sorted(output.glob("*/instances.json"))]
+    trained = "train" if "train" in there else split
+    tested = next((s for s in VALIDATION if s in there and s != trained), None)
+    words = [f"--config.data.split={trained}"] if trained != "train" else []
+    if tested is not None:
+        words += ["--config.data.held_out_share=0", f"--config.test.split={tested}"]
+    else:
+        content = read_annotations(output / trained / "instances.json")
+        labels = [{track.label for track in some} for some in content.tracks]
+        if not draw_held_out(content.videos, labels, share=1.0):
+            words.append("--config.test.split=train")
+    root = shlex.quote(str(output))
+    workdir = shlex.quote(f"runs/{output.resolve().name}")
+    lines = [
+        f"python -m vis_jax.main --config {RECIPE}",
+        f"--workdir {workdir} --config.data.root={root}",
+        *([" ".join(map(shlex.quote, words))] if words else []),
+    ]
+    return " \\\n                  ".join(lines)
