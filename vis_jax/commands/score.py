@@ -16,11 +16,16 @@ import sys
 from absl import flags
 
 _SWITCHES = {
+    "identities": (True, "IDF1, AssA and identity switches beside AP"),
     "tracking": (False, "add HOTA, CLEAR and identity scores"),
     "per_video": (False, "add a row for every video"),
     "per_category": (False, "add a row for every category"),
     "occlusion": (False, "add AP by occlusion; the truth needs OVIS's levels"),
     "errors": (False, "add what AP50 is lost to, by kind of error"),
+    "class_agnostic": (
+        False,
+        "add AP with all categories as one; also added where AP50 is below 0.1",
+    ),
     "box_tracking": (False, "tracking scores on boxes around the masks"),
     "class_aware": (True, "in tracking scores, classes must agree"),
     "official_quirks": (
