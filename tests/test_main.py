@@ -81,7 +81,7 @@ assert not heavy, heavy
         (["data"], "command 'data': expected one of data make_shapes, data prepare"),
         (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
         (["score", "--trth=x"], "Unknown command line flag 'trth'"),
-        (["score", "one", "two"], "unexpected words on the command line: one two"),
+        (["data", "pack", "a", "b"], "unexpected words on the command line: a b"),
         (["score", "--errors=perhaps"], "errors"),
         (["score", "--score_threshold=low"], "score_threshold"),
         (["score"], "--truth: expected a JSON file, got none"),

@@ -31,6 +31,9 @@ COMMANDS = {
     "data pack": "check a results.json and pack it for an evaluation server",
 }
 
+# Commands that take words, with the flag, a list, that they are added to.
+WITH_WORDS = {"score": "results"}
+
 USAGE = """vis_jax: video instance segmentation in JAX
 
 usage: python -m vis_jax.main [command] --flags
@@ -100,7 +103,10 @@ def run(argv: list[str]) -> int:
         print(f"{(command.__doc__ or '').strip()}\n\nflags:\n{flag_help(values)}")
         return 0
     rest = values(["vis_jax", *arguments])[1:]
-    if rest:
+    if rest and name in WITH_WORDS:
+        flag = values[WITH_WORDS[name]]
+        flag.value = [*(flag.value or []), *rest]
+    elif rest:
         raise ValueError(f"unexpected words on the command line: {' '.join(rest)}")
     command.run(values)
     return 0

@@ -113,6 +113,28 @@ def identity_scores(
     Raises:
       ValueError: an unknown kind.
     """
+    found = identity_measures(
+        truth,
+        results,
+        kind=kind,
+        class_aware=class_aware,
+        score_threshold=score_threshold,
+        progress=progress,
+    )
+    rows = {video_id: three(one) for video_id, one in found.items()}
+    return three(pool(found)) | {"videos": rows}
+
+
+def identity_measures(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    progress: bool = False,
+) -> dict[Id, Measures]:
+    """What `identity_scores` is worked out from, by video id; without `motmetrics`."""
     _check_kind(kind)
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
     found = {}
@@ -126,8 +148,7 @@ def identity_scores(
                 class_aware=class_aware,
             )
         )
-    rows = {video_id: _three(one) for video_id, one in found.items()}
-    return _three(pool(found)) | {"videos": rows}
+    return found
 
 
 def _identities(overlaps: VideoOverlaps) -> Measures:
@@ -141,7 +162,8 @@ def _identities(overlaps: VideoOverlaps) -> Measures:
     )
 
 
-def _three(found: Measures) -> dict[str, float | int | None]:
+def three(found: Measures) -> dict[str, float | int | None]:
+    """IDF1, AssA and IDSW."""
     row = _summary(found)
     return {key: row[key] for key in IDENTITIES}
 
