@@ -48,6 +48,13 @@ examples:
 `python -m vis_jax.main COMMAND --help` explains the flags of a command.
 """
 
+# What `pip install vis_jax` brings beyond requirements-score.txt, as it is imported.
+WHOLE = (
+    *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
+    *("ml_collections", "optax", "orbax", "PIL", "tensorboardX", "tensorflow"),
+    "tensorflow_datasets",
+)
+
 HELP = ("help", "--help", "-help", "-h")
 WIDTH = 80  # columns of the help
 
@@ -68,6 +75,10 @@ def main(argv: list[str]) -> int:
         if os.environ.get("VIS_JAX_TRACEBACK"):
             raise
         return fail(explain(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in WHOLE:
+            raise
+        return fail(f"{lacking(argv, error)}: pip install vis_jax")
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
 
@@ -110,6 +121,12 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"unexpected words on the command line: {' '.join(rest)}")
     command.run(values)
     return 0
+
+
+def lacking(argv: list[str], error: ModuleNotFoundError) -> str:
+    """What a command misses where only the requirements for scoring are installed."""
+    name, _ = split_command(argv)
+    return f"{name} needs {error.name}, which is not installed"
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:
