@@ -28,6 +28,9 @@ IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
 
 
+IDENTITIES = ("IDF1", "AssA", "IDSW")  # shown without being asked for
+
+
 class Measures(NamedTuple):
     """Everything that is worked out of one video, or of all of them pooled."""
 
@@ -67,8 +70,7 @@ def tracking_scores(
     Raises:
       ValueError: an unknown kind.
     """
-    if kind not in ("mask", "box"):
-        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
+    _check_kind(kind)
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
     found: dict[Id, Measures] = {}
     curve = np.zeros((len(SWEEP), 3))
@@ -88,6 +90,82 @@ def tracking_scores(
     if sweep:
         scores["best"] = _best_threshold(curve)
     return scores
+
+
+def identity_scores(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    progress: bool = False,
+) -> dict:
+    """How well identities are kept: the three numbers that are asked for most.
+
+    Args:
+      truth, results, kind, class_aware, score_threshold, progress: as in
+        `tracking_scores`.
+
+    Returns:
+      IDF1, AssA and IDSW, as `tracking_scores`; `videos`: the same by video id.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    found = identity_measures(
+        truth,
+        results,
+        kind=kind,
+        class_aware=class_aware,
+        score_threshold=score_threshold,
+        progress=progress,
+    )
+    rows = {video_id: three(one) for video_id, one in found.items()}
+    return three(pool(found)) | {"videos": rows}
+
+
+def identity_measures(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    progress: bool = False,
+) -> dict[Id, Measures]:
+    """What `identity_scores` is worked out from, by video id; without `motmetrics`."""
+    _check_kind(kind)
+    truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
+    found = {}
+    videos = sorted(truth.videos)
+    for video_id in tqdm(videos, "identities", delay=5, disable=not progress):
+        found[video_id] = _identities(
+            video_overlaps(
+                [track for track in truths[video_id] if not track.crowd],
+                [x for x in predictions[video_id] if x.score >= score_threshold],
+                kind=kind,
+                class_aware=class_aware,
+            )
+        )
+    return found
+
+
+def _identities(overlaps: VideoOverlaps) -> Measures:
+    """Those of one video that `identity_scores` asks for."""
+    part = _kept(overlaps, np.ones(len(overlaps.scores), bool))
+    return Measures(
+        hota=hota.hota(part),
+        clear=clear(part, iou_threshold=IOU_THRESHOLD),
+        identity=identity(part, iou_threshold=IOU_THRESHOLD),
+        motmetrics=clear_motmetrics.Counts(),
+    )
+
+
+def three(found: Measures) -> dict[str, float | int | None]:
+    """IDF1, AssA and IDSW."""
+    row = _summary(found)
+    return {key: row[key] for key in IDENTITIES}
 
 
 def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
@@ -116,6 +194,11 @@ def pool(videos: dict[Id, Measures]) -> Measures:
         identity=total_identity(one.identity for one in every),
         motmetrics=clear_motmetrics.total(one.motmetrics for one in every),
     )
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ("mask", "box"):
+        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
 
 
 def _by_video(tracks: list) -> defaultdict:
