@@ -182,10 +182,12 @@ def test_curves_of_runs_and_sweeps(tmp_path):
         f"curves        {tmp_path / 'out' / name}" for name in runs_plot.FILES
     ]
     page = (tmp_path / "out" / "curves.html").read_text()
-    assert "<b>" not in page and f"{tmp_path}/&lt;b&gt;</text>" in page
+    assert "<b>" not in page
+    for label in ("sweep/seed_0", "sweep/seed_1", "&lt;b&gt;"):
+        assert f">{label}</text>" in page and f"<th>{label}</th>" in page
     titles = [name for name in re.findall(r">([\w/]+)</text>", page) if "/" in name]
-    names = ["train/loss", "train/fit", "notes/left", "eval/AP"]  # no note without news
-    assert [name for name in titles if not name.startswith("/")] == names
+    names = ["train/loss", "eval/AP", "train/fit", "notes/left"]  # no note without news
+    assert [name for name in titles if not name.startswith("sweep")] == names
     row = "<td>train/loss</td><td>1 (step 3)</td><td>2.5 (step 2)</td><td>5 (step 1)"
     assert row in page
     assert "<td>eval/AR1</td><td>0.5 (step 3)</td>" in page
@@ -197,6 +199,8 @@ def test_curves_of_runs_and_sweeps(tmp_path):
     assert outcome.code == 0
     page = (tmp_path / "out" / "curves.html").read_text()
     assert ">eval/AR1</text>" in page and ">train/loss</text>" not in page
+    outcome = call(*words, "--workdirs", tmp_path / "sweep" / "seed_0")
+    assert ">seed_0</text>" in (tmp_path / "out" / "curves.html").read_text()
     message = error_of(*words, *both, "--metrics", "eval/AX")
     assert message.startswith("--metrics: expected some of train/loss, train/fit, ")
     message = error_of(*words, "--workdirs", tmp_path / "none")

@@ -47,6 +47,12 @@ def test_axes_have_round_numbers_around_the_values():
     assert not shapes_of(chart, Dot)
 
 
+def test_steps_are_whole_and_values_need_not_be():
+    chart = draw_panels([Panel("loss", [Curve("a", (1, 2), (0.5, 1.0))])])
+    texts = [one.text for one in shapes_of(chart, Text)]
+    assert texts[2:] == ["1", "2", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]
+
+
 @pytest.mark.parametrize("values", [(5.0,), (0.0,), (1e-9, 1e-9), (-3e8, 3e8)])
 def test_any_values_have_an_axis(values):
     chart = draw_panels([Panel("x", [Curve("a", tuple(range(len(values))), values)])])

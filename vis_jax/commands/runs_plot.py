@@ -21,7 +21,8 @@ from absl import flags
 from vis_jax.paths import on_disk
 
 METRICS = (
-    *("train/*", "notes/*", "eval*/AP", "eval*/AP50", "eval*/HOTA", "eval*/IDF1"),
+    *("train/loss", "eval*/AP", "eval*/AP50", "eval*/HOTA", "eval*/IDF1"),
+    *("train/*", "notes/*"),
 )
 FILES = ("curves.png", "curves.html")
 _PAGE = """<!doctype html>
@@ -73,10 +74,12 @@ def run(values: flags.FlagValues) -> None:
         raise ValueError("--workdirs: expected folders of runs, got none")
     if not values.output:
         raise ValueError("--output: expected a folder, got none")
+    folders = [
+        one for name in values.workdirs for one in runs_in(on_disk("--workdirs", name))
+    ]
     runs = [
-        read_run_metrics(one)
-        for name in values.workdirs
-        for one in runs_in(on_disk("--workdirs", name))
+        Metrics(label, read_series(folder))
+        for folder, label in zip(folders, labels_of(folders), strict=True)
     ]
     names = chosen(runs, values.metrics)
     output = on_disk("--output", values.output)
@@ -102,8 +105,16 @@ def runs_in(folder: Path) -> list[Path]:
     return found
 
 
-def read_run_metrics(folder: Path) -> Metrics:
-    """The numbers of a run.
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """The folders without the part that all have in common."""
+    if len({folder.absolute() for folder in folders}) == 1:
+        return [folder.absolute().name for folder in folders]
+    shared = os.path.commonpath([folder.absolute() for folder in folders])
+    return [os.path.relpath(folder.absolute(), shared) for folder in folders]
+
+
+def read_series(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
+    """The numbers of a run, as (step, value) by metric.
 
     Raises:
       ValueError: a line of the file is damaged.
@@ -115,7 +126,7 @@ def read_run_metrics(folder: Path) -> Metrics:
         for name, value in line.items():
             if "/" in name and (value is None or isinstance(value, int | float)):
                 series.setdefault(name, []).append((line["step"], value))
-    return Metrics(os.fspath(folder), series)
+    return series
 
 
 def chosen(runs: Sequence[Metrics], patterns: Sequence[str]) -> list[str]:

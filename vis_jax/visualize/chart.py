@@ -112,7 +112,7 @@ def _panel(panel: Panel, x: int, y: int, colours: dict[str, str]) -> Iterator[Sh
         return
     across = _Axis(*_ends([step for step, _ in points]), x + _LEFT, x + WIDTH - _RIGHT)
     up = _Axis(*_ends([value for _, value in points]), y + HEIGHT - _BOTTOM, y + _TOP)
-    for tick in across.ticks():
+    for tick in across.ticks(least=1.0):  # there is no half of a step
         place = across.place(tick)
         yield Line(((place, up.start), (place, up.end)), _GREY, 1)
         yield Text(place, up.start + 14, f"{tick:g}", "middle")
@@ -140,10 +140,11 @@ class _Axis(NamedTuple):
         share = (number - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self) -> list[float]:
-        """Round numbers between the ends, five or so."""
+    def ticks(self, *, least: float = 0.0) -> list[float]:
+        """Round numbers between the ends, five or so, at least so far apart."""
         step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
         step *= next(one for one in (5, 2, 1) if 4 * one * step <= self.high - self.low)
+        step = max(step, least)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]
