@@ -6,6 +6,8 @@ import subprocess
 import pytest
 
 from tests.command_line import call
+from vis_jax.commands.completion import command_names
+from vis_jax.main import COMMANDS
 
 # COMP_WORDS and COMP_CWORD are what bash gives; "=" is a word of its own.
 LINES = {
@@ -36,6 +38,10 @@ def test_bash_completes_commands_flags_recipes_and_files(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     found = [text.split("\n") for text in done.stdout.split("\n--\n")[:-1]]
     assert dict(zip(LINES, found, strict=True)) == LINES
+
+
+def test_every_command_is_completed():
+    assert sorted(command_names()) == sorted(COMMANDS)
 
 
 def test_zsh_reads_the_script():

@@ -76,6 +76,24 @@ def test_a_signal_ends_an_evaluation_at_once(tmp_path, number, name, code, at):
     assert int(state.step) == 6
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)],
+)
+def test_a_signal_before_the_first_update_ends_the_run(tmp_path, number, name, code):
+    def batches(start):
+        os.kill(os.getpid(), number)
+        yield from toy_batches(start)
+
+    before = signal.getsignal(number)
+    _, got, record = run(tmp_path, batches=batches)
+    assert got == code
+    assert record.messages == [f"{name}: nothing to save yet; start again to go on"]
+    assert record.losses == {}
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert signal.getsignal(number) is before
+
+
 def test_a_second_run_on_the_workdir_is_refused(tmp_path):
     def score(variables, step):
         holder = json.loads((tmp_path / LOCK).read_text())

@@ -9,6 +9,7 @@ examples:
 
 import importlib
 import shlex
+from pathlib import Path
 
 from absl import flags
 
@@ -58,16 +59,24 @@ def run(values: flags.FlagValues) -> None:
 
 def script() -> str:
     """The function that bash calls."""
-    from vis_jax.main import COMMANDS
-
     return _SCRIPT.format(
         recipes=shlex.quote(" ".join(recipe_files())),
         shells=shlex.quote(" ".join(SHELLS)),
         cases="\n".join(
             f"      {pattern}) words={shlex.quote(' '.join(words))} ;;"
-            for pattern, words in _cases(list(COMMANDS)).items()
+            for pattern, words in _cases(command_names()).items()
         ),
     )
+
+
+def command_names() -> list[str]:
+    """The commands: the modules beside this one that define flags and run."""
+    heads = ("\ndef define(", "\ndef run(")
+    return [
+        path.stem.replace("_", " ", 1)  # data_make_shapes is `data make_shapes`
+        for path in sorted(Path(__file__).parent.glob("*.py"))
+        if all(head in path.read_text() for head in heads)
+    ]
 
 
 def _cases(names: list[str]) -> dict[str, list[str]]:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from absl import flags
 
+from vis_jax import __version__
+
 GIGABYTE = 1e9
 LITTLE = 5.0  # GB of free disk below which a run may not find room
 PACKAGES = (
@@ -87,8 +89,6 @@ def tried(name: str, lines: Callable[[], Sequence[Line]]) -> Sequence[Line]:
 
 def versions() -> list[Line]:
     """Of this library, of Python, and of what it stands on."""
-    from vis_jax import __version__
-
     found = [(name, version_of(name)) for name in PACKAGES]
     texts = [f"{name} {version}" for name, version in found if version]
     there = {name for name, version in found if version}
@@ -98,7 +98,10 @@ def versions() -> list[Line]:
         missing = [name for name in missing if not name.startswith("tensorflow")]
     system = f"{platform.system()} {platform.machine()}"
     return [
-        Line("vis_jax", f"{__version__}, Python {platform.python_version()}, {system}"),
+        Line(
+            "vis_jax",
+            f"{__version__}, Python {platform.python_version()}, {system}",
+        ),
         Line("packages", ", ".join(texts)),
         *(Line("packages", f"{name} is not installed", False) for name in missing),
     ]
