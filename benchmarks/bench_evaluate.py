@@ -58,8 +58,6 @@ def make_videos(count: int) -> "MovingShapes":
 
 def make_model(recipe: str, dataset: "MovingShapes") -> "SavedModel":
     """A system with random weights, which are not drawn on a device."""
-    import jax
-
     from vis_jax.commands import parts
     from vis_jax.commands.run_settings import read_run
     from vis_jax.commands.saved_model import SavedModel
@@ -69,17 +67,25 @@ def make_model(recipe: str, dataset: "MovingShapes") -> "SavedModel":
     content["test"] |= {"frame_buckets": (FRAMES[1],)}
     config = read_run(content)
     system = parts.build_system(config) if recipe else make_convolutions()
-    shapes = parts.shapes_of(system)
+    variables = draw_variables(parts.shapes_of(system))
+    classes = tuple((one.category_id, one.name) for one in dataset.categories)
+    return SavedModel(config, classes, system, variables)
+
+
+def draw_variables(shapes: dict) -> dict:
+    """Random variables of these shapes, which are not drawn on a device."""
+    import jax
+
     rng = np.random.default_rng(0)
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         ones = np.float32(path[-1].key in ("scale", "var"))
         noise = rng.normal(size=leaf.shape)
-        return (ones + noise / np.sqrt(max(np.prod(leaf.shape[:-1]), 4))).astype("f4")
+        drawn = ones + noise / np.sqrt(max(np.prod(leaf.shape[:-1]), 4))
+        # A variance is not negative.
+        return np.float32(np.abs(drawn) if path[-1].key == "var" else drawn)
 
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    classes = tuple((one.category_id, one.name) for one in dataset.categories)
-    return SavedModel(config, classes, system, variables)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def make_convolutions() -> "System":

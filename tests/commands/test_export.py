@@ -221,6 +221,10 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
             "--frames: expected none with --format safetensors",
         ),
         (
+            ("--workdir", "RUN", "--output", "x", "--batched"),
+            "--batched: expected --format stablehlo beside it, got safetensors",
+        ),
+        (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolo"),
             "--layout: expected one of ['condinst', 'htc',",
         ),

@@ -28,7 +28,8 @@ from vis_jax.export.stablehlo import (
     write_programs,
 )
 from vis_jax.params import flatten, unflatten
-from vis_jax.structures import Clip
+from vis_jax.structures import Clip, Window
+from vis_jax.systems.system import TestSettings
 
 SIZE = (64, 96)
 
@@ -114,6 +115,45 @@ def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchec
     few = clip._replace(images=clip.images[:, :32])
     with pytest.raises(ValueError, match="expected clips of one of .*anyx64x96"):
         stored.start(few)
+
+
+def test_a_batched_step_is_that_of_each_video(tmp_path):
+    toy, rng = toy_system()._replace(window=Window(2, 2)), np.random.default_rng(0)
+    forms = flatten(jax.eval_shape(lambda key: toy.init(key, None), jax.random.key(0)))
+    values = {name: rng.normal(size=x.shape).astype("f4") for name, x in forms.items()}
+    shape = ClipShape(2, SIDE, SIDE)
+    made = write_programs(tmp_path, toy, forms, [shape], multiple=8, batched=True)
+    given = dict(name="toy", categories=[(i, f"class {i}") for i in range(3)])
+    manifest = manifest_of(toy, TestSettings(), made, batched=True, **given)
+    write_manifest(tmp_path, manifest)
+    programs = read_programs(tmp_path, read_manifest(tmp_path), forms)
+    images = rng.integers(0, 256, (3, 2, SIDE, SIDE, 3), np.uint8)
+    clip = Clip(*(np.ones(x.shape, x.dtype) for x in shapes_like(shape)))
+    several = {n: np.stack([x] * 3) for n, x in clip._asdict().items()}
+    several |= {"images": images}
+    _, found = programs[shape].step.call(values, {}, several)
+    stored = StoredSystem(programs, values, batched=True)
+    for i, one in enumerate(images):
+        _, expected = toy.step(unflatten(values), (), clip._replace(images=one))
+        _, single = stored.step(stored.start(clip), clip._replace(images=one))
+        for name, value in found.items():
+            np.testing.assert_allclose(value[i], getattr(expected, name), rtol=1e-4)
+            np.testing.assert_allclose(value[i], getattr(single, name), rtol=1e-4)
+    unlike = manifest_of(toy, TestSettings(), made, **given)
+    with pytest.raises(
+        ValueError, match=r"clip: frame_valid: expected bool \[2\], got"
+    ):
+        read_programs(tmp_path, unlike, forms)
+    write_programs(tmp_path, toy, forms, [shape], multiple=8)
+    changed = {k: dataclasses.replace(v, **_digests(tmp_path)) for k, v in made.items()}
+    unlike = dataclasses.replace(manifest, programs=changed)
+    with pytest.raises(ValueError, match="expected any number of videos first, got"):
+        read_programs(tmp_path, unlike, forms)
+
+
+def _digests(folder):
+    files = {path.name.split("_")[0]: path for path in folder.glob("*.jax_export")}
+    return {k: hashlib.sha256(x.read_bytes()).hexdigest() for k, x in files.items()}
 
 
 def test_a_program_takes_weights_in_int8():

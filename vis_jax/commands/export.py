@@ -141,6 +141,10 @@ def _check(values: flags.FlagValues) -> Path:
     for name in ("size", "frames"):
         if values[name].value is not None and values.format == "safetensors":
             raise ValueError(f"--{name}: expected none with --format safetensors")
+    if values.batched and values.format != "stablehlo":
+        raise ValueError(
+            f"--batched: expected --format stablehlo beside it, got {values.format}"
+        )
     if values.ap_videos is not None and values.dtype == "float32":
         raise ValueError(
             "--ap_videos: expected --dtype bfloat16 or int8 beside it, got float32"

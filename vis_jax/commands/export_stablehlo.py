@@ -39,6 +39,7 @@ It runs on CPUs, CUDA GPUs and TPUs with JAX, without Flax, TensorFlow or a conf
 program can run them by itself:
 
 ```python
+import jax
 import numpy as np
 from jax import export
 from safetensors.flax import load_file
@@ -61,6 +62,12 @@ clip = {
 }
 state, predictions = step.call(variables, state, clip)
 ```"""
+_BATCHED = (
+    "state, predictions = step",
+    """# Of any number of videos at once, along a first axis; here of two.
+state, clip = jax.tree.map(lambda x: np.stack([x, x]), (state, clip))
+state, predictions = step""",
+)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -80,6 +87,13 @@ def define(values: flags.FlagValues) -> None:
         " allows it",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "batched",
+        False,
+        "steps of --format stablehlo take any number of videos at once, with a state"
+        " for each",
+        flag_values=values,
+    )
 
 
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
@@ -96,27 +110,29 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
         forms = shapes_of(entries)
     programs = write_programs(
-        folder, system, forms, shapes, multiple=model.config.test.chunk
-    )
+        folder, system, forms, shapes,
+        multiple=model.config.test.chunk, batched=values.batched,
+    )  # fmt: skip
     manifest = manifest_of(
         system._replace(window=window),
         model.config.test,
         programs,
         name=model.config.system,
         categories=model.categories,
+        batched=values.batched,
     )
     write_manifest(folder, manifest)
     return Written(
         reopen=lambda: read_stored(folder).stream,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
-        usage=_usage(shapes[0], window),
+        usage=_usage(shapes[0], window, batched=values.batched),
         record={"dtype": values.dtype},
         canvases=canvases_of(shapes),
         most_frames=max(window.buckets) if values.frames else None,
     )
 
 
-def _usage(shape: "ClipShape", window: "Window") -> str:
+def _usage(shape: "ClipShape", window: "Window", *, batched: bool) -> str:
     """`USAGE` with the files and sizes of one of the programs."""
     frames = window.buckets[0] if shape.frames is None else shape.frames
     words = {
@@ -125,7 +141,7 @@ def _usage(shape: "ClipShape", window: "Window") -> str:
         "HEIGHT": shape.height,
         "WIDTH": shape.width,
     }
-    text = USAGE
+    text = USAGE.replace(*_BATCHED) if batched else USAGE
     for word, value in words.items():
         text = text.replace(word, str(value))
     return text

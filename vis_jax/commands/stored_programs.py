@@ -51,7 +51,7 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
         programs = read_programs(folder, manifest, shapes_of(entries))
         variables = {name: _numbers(entry) for name, entry in entries.items()}
-    stored = StoredSystem(programs, variables)
+    stored = StoredSystem(programs, variables, manifest.batched)
     window = manifest.window_of()
     program = Program(
         stored.start,

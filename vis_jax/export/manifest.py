@@ -109,6 +109,9 @@ class Manifest:
     window: WindowForm
     render: RenderForm
     programs: Mapping[str, ProgramForm]  # by the shape of a clip, as 5x384x640
+    # A step takes any number of videos at once: state, clip and predictions have a
+    # first axis more than `programs` says.
+    batched: bool = False
 
     def __post_init__(self):
         if not self.programs:

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from vis_jax.export.manifest import STEP, ClipShape, file_name
+from vis_jax.export.onnx_forms import plain
 from vis_jax.export.stablehlo import Step
 from vis_jax.metrics.disk import naming
 from vis_jax.structures import Clip, Predictions
@@ -46,7 +46,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
     closed, (after, found) = jax.make_jaxpr(call, return_shape=True)(
         step.state, step.clip
     )
-    flat = jaxpr_as_fun(closed)
+    flat = plain(closed)
     inputs = [*_keys(STATE, step.state), *sorted(step.clip)]
     outputs = [*_keys(NEXT, after), *sorted(found)]
     try:

@@ -8,11 +8,12 @@ neither files nor the host's Python; it can still take memory and time.
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -32,6 +33,7 @@ _MOST_BYTES = 256 << 20  # of a program, whose variables are in another file
 _BYTECODE = b"ML\xefR"  # what MLIR's begins with; text would be read as well
 # Says which numbers of frames a program takes; JAX replaces it.
 _HARMLESS_CALLS = {"shape_assertion"}
+VIDEOS = "videos"  # how many there are, where a step takes several at once
 _OPTIONAL = {"mask_boxes", "lost"}  # fields of predictions that may be missing
 
 Forms = Mapping[str, ArrayForm]
@@ -50,19 +52,24 @@ class StoredSystem:
     Args:
       programs: by the shape of a clip.
       variables: arrays by name, of the dtypes that the programs take.
+      batched: whether steps take several videos at once; they get one.
     """
 
     def __init__(
         self,
         programs: Mapping[ClipShape, ClipPrograms],
         variables: Mapping[str, np.ndarray],
+        batched: bool = False,
     ):
         self._variables = jax.device_put(dict(variables))
         self._start = {
             shape: jax.jit(pair.start.call) for shape, pair in programs.items()
         }
         self._step = {
-            shape: jax.jit(pair.step.call, donate_argnums=1)
+            shape: jax.jit(
+                _single(pair.step.call) if batched else pair.step.call,
+                donate_argnums=1,
+            )
             for shape, pair in programs.items()
         }
 
@@ -100,6 +107,16 @@ class StoredSystem:
         )
 
 
+def _single(call: Callable) -> Callable:
+    """A batched step for one video."""
+
+    def step(variables: Any, *arrays: Any) -> Any:
+        several = jax.tree.map(lambda x: jnp.asarray(x)[None], arrays)
+        return jax.tree.map(lambda x: x[0], call(variables, *several))
+
+    return step
+
+
 def read_programs(
     folder: Path, manifest: Manifest, variables: Mapping[str, Any]
 ) -> dict[ClipShape, ClipPrograms]:
@@ -119,7 +136,10 @@ def read_programs(
         paths = [folder / file_name(kind, shape) for kind in (START, STEP)]
         start, step = map(read_program, paths, (form.start, form.step))
         _check_start(paths[0], start, form)
-        _check_step(paths[1], step, form, shape, variables)
+        taken, given = _forms_of_step(paths[1], step, manifest.batched)
+        _check_step(paths[1], taken, form, shape, variables)
+        _check(paths[1], "next state", given[0], form.state)
+        _check(paths[1], "predictions", given[1], form.predictions)
         _check_predictions(paths[1], form.predictions, len(manifest.categories))
         found[shape] = ClipPrograms(start, step)
     return found
@@ -196,19 +216,54 @@ def _check_start(path: Path, start: export.Exported, form: ProgramForm) -> None:
     _check(path, "state", _outputs(path, start, 1)[0], form.state)
 
 
+def _forms_of_step(
+    path: Path, step: export.Exported, batched: bool
+) -> tuple[list[Forms], list[Forms]]:
+    """What a step takes and returns, of one video."""
+    arguments, keywords = jax.tree.unflatten(step.in_tree, step.in_avals)
+    if len(arguments) != 3 or keywords:
+        raise ValueError(f"{path}: expected 3 arguments, got {len(arguments)}")
+    taken = [_named(path, argument) for argument in arguments]
+    given = _outputs(path, step, 2)
+    if batched:
+        try:
+            taken = [taken[0], *map(of_one_video, taken[1:])]
+            given = [*map(of_one_video, given)]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return taken, given
+
+
+def of_one_video(forms: Forms) -> dict[str, ArrayForm]:
+    """Arrays of a batched step without their first axis.
+
+    Args:
+      forms: by name.
+
+    Raises:
+      ValueError: that axis of one is not the number of videos.
+    """
+    for name, form in forms.items():
+        if form.shape[:1] != (VIDEOS,):
+            raise ValueError(
+                f"{name}: expected any number of videos first, got {[*form.shape]}"
+            )
+    return {
+        name: ArrayForm(dtype=form.dtype, shape=form.shape[1:])
+        for name, form in forms.items()
+    }
+
+
 def _check_step(
     path: Path,
-    step: export.Exported,
+    taken: list[Forms],
     form: ProgramForm,
     shape: ClipShape,
     variables: Mapping[str, Any],
 ) -> None:
-    arguments, keywords = jax.tree.unflatten(step.in_tree, step.in_avals)
-    if len(arguments) != 3 or keywords:
-        raise ValueError(f"{path}: expected 3 arguments, got {len(arguments)}")
     frames: int | str | None = shape.frames
     if frames is None:  # a text such as 8*chunks, the same in both arrays
-        images = _named(path, arguments[2]).get("images")
+        images = taken[2].get("images")
         frames = str(images.shape[0]) if images is not None and images.shape else ""
     canvas = (shape.height, shape.width, 3)
     clip = {
@@ -220,12 +275,9 @@ def _check_step(
     }
     expected = (forms_of(variables), form.state, clip)
     for name, found, want in zip(
-        ("variables", "state", "clip"), arguments, expected, strict=True
+        ("variables", "state", "clip"), taken, expected, strict=True
     ):
-        _check(path, name, _named(path, found), want)
-    state, predictions = _outputs(path, step, 2)
-    _check(path, "next state", state, form.state)
-    _check(path, "predictions", predictions, form.predictions)
+        _check(path, name, found, want)
 
 
 def _check_predictions(path: Path, found: Forms, classes: int) -> None:

@@ -28,7 +28,7 @@ from vis_jax.export.manifest import (
     file_name,
     forms_of,
 )
-from vis_jax.export.programs import ClipPrograms
+from vis_jax.export.programs import VIDEOS, ClipPrograms, of_one_video
 from vis_jax.metrics.disk import naming
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Clip, Predictions
@@ -122,7 +122,12 @@ def predictions_by_name(found: Predictions) -> dict[str, jax.Array]:
 
 
 def export_programs(
-    system: System, variables: Mapping, shape: ClipShape, *, multiple: int
+    system: System,
+    variables: Mapping,
+    shape: ClipShape,
+    *,
+    multiple: int,
+    batched: bool = False,
 ) -> ClipPrograms:
     """Lowers a system for clips of one shape, for every platform at once.
 
@@ -131,24 +136,31 @@ def export_programs(
       variables: arrays or shapes by name.
       shape: of the clips; without a number of frames if the system allows it.
       multiple: such clips have twice as many frames, or three times, ..
+      batched: a step takes the clips of any number of videos, with a state for each,
+        along a first axis.
 
     Raises:
       ValueError: it cannot be lowered; one line that says why.
     """
-    frames = None
+    scope, frames = export.SymbolicScope(), None
     if shape.frames is None:
         # From two on: a system takes another way with frames that fit into one chunk.
-        symbol = f"{multiple}*{_SYMBOL}"
-        (frames,) = export.symbolic_shape(symbol, constraints=[f"{_SYMBOL} >= 2"])
+        scope = export.SymbolicScope([f"{_SYMBOL} >= 2"])
+        (frames,) = export.symbolic_shape(f"{multiple}*{_SYMBOL}", scope=scope)
     clip = shapes_like(shape, frames)
     try:
         step = named_step(system, variables, clip)
 
         start = functools.partial(first_state, system, clip)
-        exported = export.export(jax.jit(step.call), platforms=PLATFORMS)
+        call, taken = step.call, (step.state, step.clip)
+        if batched:
+            (videos,) = export.symbolic_shape(VIDEOS, scope=scope)
+            call = jax.vmap(call, in_axes=(None, 0, 0))
+            taken = (_several(step.state, videos), _several(step.clip, videos))
+        exported = export.export(jax.jit(call), platforms=PLATFORMS)
         return ClipPrograms(
             export.export(jax.jit(start), platforms=PLATFORMS)(),
-            exported(step.variables, step.state, step.clip),
+            exported(step.variables, *taken),
         )
     except (
         TypeError,  # shapes that do not fit, or a number of frames used as a number
@@ -162,6 +174,14 @@ def export_programs(
         ) from error
 
 
+def _several(arrays: Mapping[str, Any], videos: Any) -> dict[str, Any]:
+    """The same arrays of any number of videos, as shapes."""
+    return {
+        name: jax.ShapeDtypeStruct((videos, *x.shape), x.dtype)
+        for name, x in arrays.items()
+    }
+
+
 def write_programs(
     folder: Path,
     system: System,
@@ -169,12 +189,13 @@ def write_programs(
     shapes: Sequence[ClipShape],
     *,
     multiple: int,
+    batched: bool = False,
 ) -> dict[str, ProgramForm]:
     """Writes the programs of a system for clips of some shapes.
 
     Args:
       folder: that exists.
-      system, variables, multiple: see `export_programs`.
+      system, variables, multiple, batched: see `export_programs`.
       shapes: of the clips.
 
     Returns:
@@ -186,7 +207,9 @@ def write_programs(
     """
     forms = {}
     for shape in shapes:
-        made = export_programs(system, variables, shape, multiple=multiple)
+        made = export_programs(
+            system, variables, shape, multiple=multiple, batched=batched
+        )
         digests = {}
         for kind, program in made._asdict().items():
             path, content = folder / file_name(kind, shape), bytes(program.serialize())
@@ -194,6 +217,8 @@ def write_programs(
                 path.write_bytes(content)
             digests[kind] = hashlib.sha256(content).hexdigest()
         state, found = outputs_of(made.step)
+        if batched:
+            state, found = of_one_video(state), of_one_video(found)
         forms[str(shape)] = ProgramForm(**digests, state=state, predictions=found)
     return forms
 
@@ -211,6 +236,7 @@ def manifest_of(
     *,
     name: str,
     categories: Sequence[tuple[int, str]],
+    batched: bool = False,
 ) -> Manifest:
     """The manifest of a system's programs.
 
@@ -220,6 +246,7 @@ def manifest_of(
       programs: see `write_programs`.
       name: of the system.
       categories: (category id, name) of labels 0, 1, ..
+      batched: see `export_programs`.
     """
     return Manifest(
         jax=jax.__version__,
@@ -233,4 +260,5 @@ def manifest_of(
         window=WindowForm(**system.window._asdict()),
         render=RenderForm(**system.render._asdict()),
         programs=programs,
+        batched=batched,
     )
