@@ -148,6 +148,9 @@ def test_frames_are_read_inside_the_folder_only(scene, tmp_path):
     assert read(1, 0).shape == (*SIZE, 3)
     assert [read(1, t) for t in (1, 2, 3, 5)] == [None] * 4
     assert read(7, 0) is None
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "clip1").symlink_to(scene[2] / "clip1")
+    assert FolderFrames(tmp_path / "linked", scene[0])(1, 0) is not None
 
 
 def test_the_size_is_bounded(scene, monkeypatch):
@@ -172,6 +175,20 @@ def test_large_and_long_videos_are_shown_smaller():
     assert small[:160, 320:].all() and small.sum() == 160 * 320
     empty = coco_mask.encode(np.zeros((3, 3), np.uint8, order="F"))
     assert pack_mask(empty, View(3, 3, 1, 1)) == 0
+
+
+def test_odd_files_that_score_have_a_report(scene):
+    truth, results = (json.loads(path.read_text()) for path in scene[:2])
+    results[0]["score"], results[1]["score"] = float("inf"), float("-inf")
+    results[2]["segmentations"] = results[2]["segmentations"][:2]
+    del truth["videos"][0]["length"], truth["videos"][0]["file_names"]
+    truth["annotations"], results = truth["annotations"][1:], results[1:]
+    for path, content in zip(scene[:2], (truth, results), strict=True):
+        path.write_text(json.dumps(content))
+    content = content_of(scene)
+    safe_json(content)
+    assert [video["frames"] for video in content["videos"]] == [T, 1]
+    assert content["videos"][0]["predictions"][-1]["score"] < -1
 
 
 def test_runs():

@@ -39,7 +39,7 @@ class FolderFrames:
     """
 
     def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
-        self._folder = Path(folder).resolve()
+        self._folder = os.path.abspath(folder)
         self._names: dict[object, list] = {}
         content = read_json(truth_path)
         videos = content.get("videos") if isinstance(content, dict) else None
@@ -69,12 +69,15 @@ class FolderFrames:
             return None
 
     def _path(self, name: object) -> Path | None:
-        """The file of a name; None if it is none inside the folder."""
+        """The file of a name; None if there is none inside the folder.
+
+        Links in the folder may lead elsewhere: names are not trusted, the folder is.
+        """
         if not isinstance(name, str) or "\0" in name:
             return None
-        path = (self._folder / name).resolve()
-        inside = path.is_relative_to(self._folder) and path.is_file()
-        return path if inside else None
+        path = os.path.normpath(os.path.join(self._folder, name))
+        inside = path.startswith(os.path.join(self._folder, ""))
+        return Path(path) if inside and os.path.isfile(path) else None
 
 
 def data_uri(pixels: np.ndarray, view: View) -> str:

@@ -13,6 +13,7 @@ from vis_jax.visualize.colours import track_colour
 IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
 LEAST = 10  # predictions of a video that are shown whatever their scores
 MOST = 25
+HUGE = 1e9  # stands for infinity
 
 
 class Tubes(NamedTuple):
@@ -94,7 +95,7 @@ def tracks_of_video(
     predictions = [finding.track for finding in shown]
     tracks: list[Track] = [*truths, *predictions]
     lengths = [len(track.segmentations) for track in tracks]
-    view = make_view(video, video.length or max(lengths, default=1))
+    view = make_view(video, video.length or max(lengths, default=0))
     cover = cover_tracks(truths, predictions, threshold)
     place = {number: g for g, (number, _) in enumerate(tubes.truths)}
     targets = [
@@ -119,7 +120,7 @@ def tracks_of_video(
             {
                 "name": f"p{d + 1}",
                 "class": classes[finding.track.category_id],
-                "score": round(float(finding.track.score), 4),
+                "score": shown_score(finding.track.score),
                 "colour": colour_text(colours[d]),
                 "kind": finding.kind,
                 "target": targets[d],
@@ -129,6 +130,11 @@ def tracks_of_video(
         ],
         "hidden": len(tubes.findings) - len(shown),
     }
+
+
+def shown_score(score: float) -> float:
+    """A score in few digits; odd files have infinite ones, which JSON has not."""
+    return round(min(max(float(score), -HUGE), HUGE), 4)
 
 
 def view_entry(view: View) -> dict:

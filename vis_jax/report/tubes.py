@@ -33,8 +33,9 @@ def make_view(video: Video, length: int) -> View:
 
     Args:
       video: height and width.
-      length: frames.
+      length: frames; 0 counts as 1.
     """
+    length = max(1, length)
     height, width = shown_size(video.height, video.width)
     step = max(1, -(-length // MAX_FRAMES))
     return View(height, width, step, -(-length // step))
