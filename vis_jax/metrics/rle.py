@@ -131,7 +131,8 @@ def run_lengths(string: bytes) -> np.ndarray:
     Args:
       string: compressed counts.
     """
-    runs, _ = _runs([string], np.array([sum(byte < 80 for byte in string)]))
+    final = np.frombuffer(string, np.uint8) < 80  # the last character of a number
+    runs, _ = _runs([string], np.array([final.sum()]))
     return np.stack(runs[:2], 1).ravel()
 
 
