@@ -283,8 +283,11 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path, bucket):
         assert outcome.code == 0, outcome
         (line,) = re.findall("^seconds +(.*)$", outcome.out, re.M)
         measured = {part.split()[0] for part in line.split(", ")}
-        assert measured == {"decode", "model", "masks", "drawing", "writing"}
-        assert re.search(r"^frames/s +[\d.]+ \(3 in [\d.]+ s\)$", outcome.out, re.M)
+        parts = {"start", "reading", "compiling", "model", "masks"}
+        assert measured == parts | {"drawing", "writing"}
+        each = r"^ms a frame +[\d.]+ \(3 frames in [\d.]+ s, once compiled\)$"
+        assert re.search(each, outcome.out, re.M)
+        assert re.search(r"^found +\d+ of \d+ tracks reach 0: ", outcome.out, re.M)
         drawn = open_source(output / "video.mp4")
         assert (len(list(drawn)), drawn.height, drawn.width) == (3, 50, 70)
         results = json.loads((output / "results.json").read_text())

@@ -1,5 +1,6 @@
 """`predict` on many videos, with a stand-in for the model."""
 
+import dataclasses
 import json
 import threading
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from vis_jax.commands import (
 from vis_jax.evaluate import infer
 from vis_jax.predict import loop, sources
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.systems.system import TestSettings
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
@@ -50,7 +52,7 @@ class Devices:
 @pytest.fixture
 def devices(monkeypatch):
     found = Devices()
-    config = SimpleNamespace(test=SimpleNamespace(top=3))
+    config = SimpleNamespace(test=TestSettings(top=3))
     system = SimpleNamespace(window=SimpleNamespace(length=None))
     monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
     monkeypatch.setattr(predict_videos, "read_config", lambda values: config)
@@ -149,6 +151,50 @@ def test_shards_predict_every_video_once(devices, folder, tmp_path, capsys):
     assert capsys.readouterr().err == warning
 
 
+def test_each_video_goes_the_way_of_its_length(
+    devices, folder, tmp_path, monkeypatch, capsys
+):
+    """Those above the largest bucket clip by clip."""
+    asked = []
+
+    @dataclasses.dataclass
+    class Config:
+        test: TestSettings = TestSettings(frame_buckets=(2, 4), clip_length=2)
+
+    def build_system(config):
+        asked.append(config.test.mode)
+        length = 2 if config.test.mode == "clip" else None
+        return SimpleNamespace(window=SimpleNamespace(length=length))
+
+    for t in range(3, 5):
+        Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(folder / f"v2/{t}.png")
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(folder / "v3/1.png")
+    monkeypatch.setattr(predict_videos, "read_config", lambda values: Config())
+    monkeypatch.setattr(parts, "build_system", build_system)
+    run(folder, tmp_path / "out", "--novideo")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {folder / 'v2'}: 5 frames, more than test.frame_")
+    assert set(asked) == {"video", "clip"}
+    assert len(left(tmp_path / "out")) == 5
+
+
+def test_parts_and_formats_are_of_every_video_and_of_the_run(
+    devices, folder, tmp_path, capsys
+):
+    Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(folder / "v3/1.png")
+    sources = [f"--source={folder / 'v1'}", "--every=2", "--save=csv,json"]
+    run(folder / "v0", tmp_path / "out", *sources)
+    files = ["results.json", "run.json", "tracks.csv", "video.json"]
+    assert left(tmp_path / "out") == {"v0": files, "v1": files}
+    (info,) = json.loads((tmp_path / "out/v1/video.json").read_text())["videos"]
+    assert (info["length"], info["fps"]) == (2, 3)
+    devices.asked.clear()
+    run(folder / "v0", tmp_path / "out", *sources)
+    assert devices.asked == []
+    run(folder / "v0", tmp_path / "out", *sources, "--every=1", code=3)
+    assert "not empty; pass overwrite" in capsys.readouterr().err
+
+
 def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
     output = tmp_path / "out"
     devices.stops = True
@@ -164,7 +210,7 @@ def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
 def test_what_cannot_be_opened_or_held_does_not_stop_the_others(
     devices, folder, tmp_path, monkeypatch, capsys
 ):
-    def opened(path):
+    def opened(path, **unused):
         if path == str(folder / "v0"):
             raise PermissionError(13, "Permission denied", f"{path}/0.png")
         if path == str(folder / "v1"):
@@ -206,6 +252,12 @@ def test_several_processes_refuse_one_video(devices, folder, tmp_path, monkeypat
         (["--shard=3/2"], "--shard: expected NUMBER/COUNT"),
         (["--raw=6x4"], "--raw: expected - as the source"),
         (["--fps=0"], "--fps: expected 0.01 .. 1000 frames a second, got 0"),
+        (["--start=1:x"], "--start: expected seconds or hh:mm:ss, got 1:x"),
+        (["--classes=cat,bat"], "--classes: expected some of cat, got bat"),
+        (["--opacity=1.5"], "--opacity: expected 0 .. 1, got 1.5"),
+        (["--trails=-1"], "--trails: expected 0 .. 100000, got -1"),
+        (["--tracks=0"], "--tracks: expected ids as 1,4,7, got 0"),
+        (["--save=json,xml"], "--save: expected some of json,jsonl,csv,.*, got xml"),
     ],
 )
 def test_what_is_wrong_for_all_videos_stops_at_once(

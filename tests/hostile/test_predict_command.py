@@ -1,14 +1,16 @@
 """The command: what is wrong with a source is said before a model is made."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from absl import flags
 
-from vis_jax.commands import parts, predict, run_settings
+from vis_jax.commands import parts, predict, predict_flags, run_settings
 from vis_jax.predict.sources import PredictError
+from vis_jax.systems.system import TestSettings
 
 
 class ModelMadeError(Exception):
@@ -20,7 +22,8 @@ def _run(monkeypatch, source, output, *more):
         raise ModelMadeError
 
     monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
-    monkeypatch.setattr(predict, "read_config", lambda values: None)
+    config = SimpleNamespace(test=TestSettings())
+    monkeypatch.setattr(predict, "read_config", lambda values: config)
     monkeypatch.setattr(parts, "read_categories", lambda workdir: [(1, "cat")])
     monkeypatch.setattr(parts, "keep_user_compilations", lambda: None)
     monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)
@@ -61,8 +64,8 @@ def test_a_rate_out_of_range_is_a_warning(monkeypatch, tmp_path, capsys, more, l
 
 
 def test_the_size_of_raw_frames_is_width_x_height():
-    assert predict.raw_size("640x360") == (360, 640)
-    assert predict.raw_size(None) is None
+    assert predict_flags.raw_size("640x360") == (360, 640)
+    assert predict_flags.raw_size(None) is None
 
 
 @pytest.mark.parametrize("text", ["640", "640x", "0x360", "640x360x3", "640 x 360"])
