@@ -16,7 +16,7 @@ from vis_jax.predict.writer import Wanted
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.visualize.colours import track_colour
-from vis_jax.visualize.draw import STYLE, Style
+from vis_jax.visualize.style import STYLE, Style
 
 H, W, T = 72, 96, 4
 CATEGORIES = ((3, "cat"), (7, "dog"))

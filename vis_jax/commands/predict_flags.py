@@ -7,13 +7,13 @@ from absl import flags
 
 if TYPE_CHECKING:
     from vis_jax.predict.writer import Wanted
-    from vis_jax.visualize.draw import Style
+    from vis_jax.visualize.style import Style
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of `predict`, but for the config."""
     from vis_jax.predict.formats import DEFAULT, FORMATS
-    from vis_jax.visualize.draw import STYLE
+    from vis_jax.visualize.style import STYLE
 
     known = ", ".join(f"{name} ({form.text})" for name, form in FORMATS.items())
     texts = {
@@ -128,7 +128,7 @@ def _style(values: flags.FlagValues) -> "Style":
     Raises:
       ValueError: a number is out of its range; names the flag.
     """
-    from vis_jax.visualize.draw import Style
+    from vis_jax.visualize.style import Style
 
     limits = {"opacity": (0, 1), "line_width": (0, 100), "trails": (0, 100_000)}
     for name, (low, high) in limits.items():

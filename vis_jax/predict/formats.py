@@ -1,12 +1,17 @@
-"""The files that a prediction can be written to, in one table."""
+"""The files that a prediction can be written to, in one table.
+
+The help of the command line shows it, so that what takes time is imported when it is
+needed.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.json_checks import write_json
-from vis_jax.results.video import INFO, RESULTS, VideoResult
+from vis_jax.results.file_names import INFO, RESULTS
+
+if TYPE_CHECKING:
+    from vis_jax.results.video import VideoResult
 
 IDS, VIDEO, TRACKS, PAGE = "ids", "video.mp4", "tracks.jsonl", "report.html"
 
@@ -15,7 +20,7 @@ IDS, VIDEO, TRACKS, PAGE = "ids", "video.mp4", "tracks.jsonl", "report.html"
 class Write(Protocol):
     """Writes a file once the tracks are known."""
 
-    def __call__(self, path: Path, result: VideoResult, /) -> None:
+    def __call__(self, path: Path, result: "VideoResult", /) -> None:
         """Writes it; `result` has the best entry of each track that is shown."""
         ...
 
@@ -36,11 +41,15 @@ class Format(NamedTuple):
 
 
 def _text(path: Path, text: str) -> None:
+    from vis_jax.metrics.disk import replacing
+
     with replacing(path) as file:
         file.write(text)
 
 
-def _coco(path: Path, result: VideoResult) -> None:
+def _coco(path: Path, result: "VideoResult") -> None:
+    from vis_jax.metrics.json_checks import write_json
+
     write_json(path, result.to_coco(), indent=None)
 
 
@@ -88,7 +97,7 @@ def read_formats(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_finished(
-    folder: Path, result: VideoResult, formats: Sequence[str], threshold: float
+    folder: Path, result: "VideoResult", formats: Sequence[str], threshold: float
 ) -> None:
     """Writes what is known once the video has ended.
 

@@ -18,7 +18,8 @@ from vis_jax.predict.source import Source
 from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
-from vis_jax.visualize.draw import STYLE, Style, draw_frame
+from vis_jax.visualize.draw import draw_frame
+from vis_jax.visualize.style import STYLE, Style
 from vis_jax.visualize.trails import Trails
 
 

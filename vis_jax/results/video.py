@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vis_jax.metrics.results_json import plain_mask, video_entries
+from vis_jax.results.file_names import INFO, RESULTS
 from vis_jax.results.files import write_info, write_results
 from vis_jax.results.frame import boxes_of, masks_of, without_overlap
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-RESULTS, INFO = "results.json", "video.json"
 VIDEO_ID = 1  # of the only video in the results
 _COLUMNS = ("frame", "time", "id", "label", "score", "x1", "y1", "x2", "y2", "area")
 

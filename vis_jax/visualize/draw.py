@@ -3,13 +3,13 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from vis_jax.visualize.colours import line_colour, text_colour, track_colour
 from vis_jax.visualize.labels import Labelled, Rectangle, place_labels
+from vis_jax.visualize.style import STYLE, Style
 
 SHEET_COLOUR = 32  # dark grey between the frames of a sheet
 LABEL_MARGIN = 2  # pixels around the text
@@ -18,21 +18,6 @@ FINE = 3  # paths are drawn at so many times the size, as lines have no soft edg
 
 Colour = tuple[int, int, int]
 Path = Sequence[tuple[float, float]]
-
-
-class Style(NamedTuple):
-    """How objects are drawn."""
-
-    opacity: float = 0.45  # of the fill, 0 .. 1
-    line_width: float = (
-        0.0  # pixels, of outlines and boxes; 0 = by the size of the frame
-    )
-    labels: bool = True
-    boxes: bool = False
-    trails: int = 0  # frames whose path is drawn; 0 = none
-
-
-STYLE = Style()
 
 
 def draw_frame(
