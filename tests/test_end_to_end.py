@@ -114,6 +114,10 @@ def test_training_reports_every_step_and_the_scores(trained):
     for step in range(1, STEPS + 1):
         assert f"step {step}/{STEPS}  loss " in outcome.err
     assert "HOTA" in outcome.out
+    lines = outcome.out.splitlines()
+    assert re.fullmatch(r"data          [\d,]+ videos, 8 classes: .* s", lines[2])
+    for name in ("first batch", "parameters", "first update"):
+        assert re.search(rf"^{name} +done in \d+\.\d s", outcome.err, re.MULTILINE)
     noise = [word for word in ("WARNING", "oneDNN", "absl") if word in outcome.err]
     assert not noise
 
@@ -121,7 +125,9 @@ def test_training_reports_every_step_and_the_scores(trained):
 def test_training_leaves_a_whole_run(workdir):
     found = {path.name for path in workdir.iterdir()}
     files = {"categories.json", "config.json", "checkpoints", "evaluation"}
-    assert found == files | {"tensorboard", "compilation_cache", "run.lock"}
+    assert found == files | {
+        "tensorboard", "compilation_cache", "metrics.jsonl", "run.lock"
+    }  # fmt: skip
     assert {path.name for path in (workdir / "evaluation").iterdir()} == {"step_4"}
     assert {path.name for path in (workdir / "evaluation/step_4").iterdir()} == FILES
     assert set(losses(workdir)) == {2, 4}

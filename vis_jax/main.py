@@ -11,6 +11,7 @@ import sys
 from absl import flags
 
 from data_pipeline.errors import printable
+from vis_jax import __version__
 from vis_jax.commands.path_flags import check_paths
 
 # Each is a module of vis_jax.commands, its words joined by underscores.
@@ -20,16 +21,26 @@ COMMANDS = {
     "compare": "link what a detector finds with every tracker, and with the truth",
     "predict": "find and track the objects of one video, or of many",
     "config": "print every field of a config with its meaning, default and range",
+    "configs list": "list the recipes, which --config takes by name",
+    "runs plot": "draw the curves of runs as a picture and a page",
+    "runs diff": "print the settings in which two runs differ",
+    "sweep": "train a config with several seeds; mean and spread of the scores",
+    "doctor": "say what this machine and this installation can do",
+    "completion": "print the completion of commands and flags for bash or zsh",
     "score": "score a results.json against an annotation file",
     "convert": "turn published weights into a checkpoint",
     "export": "write a trained model for other programs",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
+    "data extract": "write frames of videos as image files, to be labelled",
     "data prepare": "bring a folder in another layout into that of the reader",
     "data check": "name every defect of a folder in the YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
     "data split": "hold out a fixed share of the videos for validation",
     "data pack": "check a results.json and pack it for an evaluation server",
 }
+
+# Commands that take words, with the flag, a list, that they are added to.
+WITH_WORDS = {"score": "results"}
 
 USAGE = """vis_jax: video instance segmentation in JAX
 
@@ -42,8 +53,16 @@ examples:
   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
 
-`python -m vis_jax.main COMMAND --help` explains the flags of a command.
+`python -m vis_jax.main COMMAND --help` explains the flags of a command; `--version`
+says which version this is.
 """
+
+# What `pip install vis_jax` brings beyond requirements-score.txt, as it is imported.
+WHOLE = (
+    *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
+    *("ml_collections", "optax", "orbax", "PIL", "tensorboardX", "tensorflow"),
+    "tensorflow_datasets",
+)
 
 HELP = ("help", "--help", "-help", "-h")
 WIDTH = 80  # columns of the help
@@ -65,6 +84,10 @@ def main(argv: list[str]) -> int:
         if os.environ.get("VIS_JAX_TRACEBACK"):
             raise
         return fail(explain(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in WHOLE:
+            raise
+        return fail(f"{lacking(argv, error)}: pip install vis_jax")
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
 
@@ -82,6 +105,9 @@ def quieten() -> None:
 
 def run(argv: list[str]) -> int:
     """Finds the command, reads its flags and runs it, or shows the help."""
+    if argv == ["--version"]:
+        print(f"vis_jax {__version__}")
+        return 0
     if not argv or argv[0] in HELP:
         print(USAGE.format(commands=listing(list(COMMANDS))))
         return 0
@@ -100,10 +126,19 @@ def run(argv: list[str]) -> int:
         print(f"{(command.__doc__ or '').strip()}\n\nflags:\n{flag_help(values)}")
         return 0
     rest = values(["vis_jax", *arguments])[1:]
-    if rest:
+    if rest and name in WITH_WORDS:
+        flag = values[WITH_WORDS[name]]
+        flag.value = [*(flag.value or []), *rest]
+    elif rest:
         raise ValueError(f"unexpected words on the command line: {' '.join(rest)}")
     command.run(values)
     return 0
+
+
+def lacking(argv: list[str], error: ModuleNotFoundError) -> str:
+    """What a command misses where only the requirements for scoring are installed."""
+    name, _ = split_command(argv)
+    return f"{name} needs {error.name}, which is not installed"
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.command_line import call, error_of
 from tests.recipes import recipe
+from tests.test_configs import NAMES
 from tests.test_settings import Disc, Square
 from vis_jax.commands.config import comments_of, format_section, sections
 from vis_jax.settings import Count, section
@@ -104,3 +105,34 @@ def test_prints_a_config_with_what_the_command_line_sets():
     assert "\noptimizer: " not in outcome.out
     wrong = error_of("config", "--config=configs/ifr_r50.py", "--section=modl")
     assert wrong == "--section: expected a section of the config, got 'modl'"
+
+
+def test_recipes_have_names_that_work_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sections_of = {}
+    for name in ("ifr_r50", "configs/ifr_r50.py", "ifr_shapes:debug"):
+        outcome = call("config", "--config", name, "--section", "data.shapes")
+        assert outcome.code == 0, outcome
+        sections_of[name] = outcome.out
+    assert sections_of["ifr_r50"] == sections_of["configs/ifr_r50.py"]
+    assert sections_of["ifr_shapes:debug"] != sections_of["ifr_r50"]
+    (tmp_path / "ifr_r50").write_text("def get_config(): return 3")
+    assert "--config ifr_r50: expected a ConfigDict" in error_of("--config", "ifr_r50")
+    message = error_of("--config", "ifr_r5")
+    assert message.endswith("that `configs list` names; did you mean ifr_r50?")
+    message = error_of("--config", "configs/nothing.py")
+    assert message.endswith("that `configs list` names")
+    message = error_of("--config", "ifr_shapes:size=3")
+    assert message.startswith("--config ifr_shapes: config argument 'size': expected")
+
+
+def test_every_recipe_is_listed_with_what_it_is():
+    lines = call("configs", "list").out.splitlines()
+    assert {line.split()[0] for line in lines} == set(NAMES)
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown["ifr_r50"] == "IFR on Mask2Former-VIS, ResNet-50"
+    few = call("configs", "list", "--filter", "osmn").out.splitlines()
+    assert [line.split()[0] for line in few] == [
+        n for n in sorted(NAMES) if "osmn" in n
+    ]
+    assert "--filter: expected a part" in error_of("configs", "list", "--filter", "x9")

@@ -216,8 +216,10 @@ def test_a_broken_config_file_is_named_with_the_line(tmp_path, text, expected):
 
 def test_a_config_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "none.py"
-    expected = f"--config: expected a Python file, got {path}: no such file"
-    assert error_of("--config", path) == expected
+    expected = (
+        f"--config: expected a Python file, got {path}: no such file, and none of"
+    )
+    assert error_of("--config", path).startswith(expected)
     assert f"got {tmp_path}: no such file" in error_of(
         "evaluate", "--workdir", tmp_path
     )

@@ -122,6 +122,20 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
     assert message.startswith("model.num_classes: expected 8")
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("train.best=quick/AP", "train.best: expected METRIC, of the evaluation on"),
+        ("train.accumulate=3", "train.accumulate: expected a divisor of "),
+        ("mesh.fsdp=1000", "mesh.fsdp: expected "),
+        ("init_from=nowhere", "nowhere: no checkpoint; expected a workdir"),
+    ],
+)
+def test_settings_are_checked_before_the_data_is_opened(tmp_path, setting, expected):
+    message = train_error(tmp_path / "none", tmp_path / "run", f"--config.{setting}")
+    assert expected in message
+
+
 def test_the_test_split_is_looked_at_before_the_training(whole, tmp_path):
     split = "--config.test.split=held_out"
     message = train_error(whole, tmp_path / "run", split)

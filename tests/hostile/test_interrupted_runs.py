@@ -64,13 +64,34 @@ def test_a_signal_ends_an_evaluation_at_once(tmp_path, number, name, code, at):
     before = signal.getsignal(number)
     _, got, record = run(tmp_path, score=score, every=3)
     assert (got, reached) == (code, [])
-    assert record.messages == [f"{name}: saved step {at}; start again to go on"]
+    assert record.messages == [
+        f"{name}: saved step {at}; to go on:"
+        f" python -m vis_jax.main --workdir {tmp_path}"
+    ]
     assert (tmp_path / "checkpoints" / str(at)).exists()
     assert signal.getsignal(number) is before
     state, got, record = run(tmp_path, every=3)
     assert got is None
     assert sorted(record.losses) == list(range(at + 1, 7))
     assert int(state.step) == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)],
+)
+def test_a_signal_before_the_first_update_ends_the_run(tmp_path, number, name, code):
+    def batches(start):
+        os.kill(os.getpid(), number)
+        yield from toy_batches(start)
+
+    before = signal.getsignal(number)
+    _, got, record = run(tmp_path, batches=batches)
+    assert got == code
+    assert record.messages == [f"{name}: nothing to save yet; start again to go on"]
+    assert record.losses == {}
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert signal.getsignal(number) is before
 
 
 def test_a_second_run_on_the_workdir_is_refused(tmp_path):

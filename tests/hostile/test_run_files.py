@@ -16,9 +16,10 @@ from vis_jax.params import flatten
 from vis_jax.training.checkpoint import save_variables
 from vis_jax.training.initial import load_initial
 from vis_jax.training.lock import LOCK, only_run
+from vis_jax.training.loggers import TensorBoard
 from vis_jax.training.loop import train
 from vis_jax.training.tree_check import MismatchError
-from vis_jax.training.writer import TensorBoardWriter
+from vis_jax.training.writer import RunWriter
 
 NESTED = b'{"a":' * 500 + b"1" + b"}" * 500
 
@@ -104,13 +105,13 @@ def bucket(tmp_path, monkeypatch):
     def path(text=""):
         return real(str(text).replace("gs://bucket", str(place)))
 
-    for module in ("writer", "lock"):
+    for module in ("loggers", "lock"):
         monkeypatch.setattr(f"vis_jax.training.{module}.epath.Path", path)
     return place
 
 
 def test_events_reach_a_bucket(bucket):
-    writer = TensorBoardWriter("gs://bucket/run", num_steps=9)
+    writer = RunWriter(9, [TensorBoard("gs://bucket/run")])
     assert (bucket / "run" / "tensorboard").is_dir()  # before the first step
     writer.scalars(1, {"loss": 1.5}, group="train")
     writer.images(1, {"clip": np.zeros((4, 6, 3), np.uint8)})

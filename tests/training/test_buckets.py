@@ -51,7 +51,7 @@ def test_a_run_in_a_bucket_goes_on(bucket, tmp_path):
     run("bucket://runs/one", num_steps=2, window=Window(1, 1), **best)
     workdir = bucket / "runs" / "one"
     assert sorted(path.name for path in workdir.iterdir()) == [
-        "best", "checkpoints", "config.json", "profile", "tensorboard",
+        "best", "checkpoints", "config.json", "metrics.jsonl", "profile", "tensorboard",
     ]  # fmt: skip
     assert next((workdir / "tensorboard").glob("events.*")).stat().st_size > 0
     assert list((workdir / "profile").rglob("*.xplane.pb"))

@@ -133,7 +133,9 @@ def test_a_signal_saves_and_exits_with_its_code(unbroken, tmp_path, number, name
     _, expected, _, _ = unbroken
     options = {"workdir": str(tmp_path), "signal": number, "signal_at": 2}
     (report,) = finish(start(options), code=code)
-    assert report["messages"][1:] == [f"{name}: saved step 3; start again to go on"]
+    assert report["messages"][1:] == [
+        f"{name}: saved step 3; to go on: python -m vis_jax.main --workdir {tmp_path}"
+    ]
     assert list(report["losses"]) == ["1", "2", "3"]
     state, resumed = run(tmp_path)
     assert sorted(resumed.losses) == [4, 5, 6]

@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from vis_jax.commands.config_names import find_recipe
 from vis_jax.settings import CONFIG_FILE
 
 
@@ -22,21 +23,21 @@ def read_recipe(text: str) -> dict:
 
     Args:
       text: a Python file with `get_config()`, such as configs/ifr_shapes.py, or the
-        same with :name=value,.. behind it for `get_config('name=value,..')`.
+        name of one that comes with the library, such as ifr_shapes; with
+        :name=value,.. behind it for `get_config('name=value,..')`.
 
     Raises:
       ValueError: there is no such file, or it gives no config.
     """
-    path, colon, argument = text.partition(":")
-    if not epath.Path(path).is_file():
-        raise ValueError(f"--config: expected a Python file, got {path}: no such file")
+    given, colon, argument = text.partition(":")
+    path = os.fspath(find_recipe(given))
     try:
         get_config = runpy.run_path(path).get("get_config")
         if get_config is None:
             raise ValueError("expected a function get_config()")
         config = get_config(argument) if colon else get_config()
     except Exception as error:  # the user's own code
-        raise ValueError(f"--config {path}{_place(error, path)}") from error
+        raise ValueError(f"--config {given}{_place(error, path)}") from error
     if not isinstance(config, ConfigDict):
         got = type(config).__name__
         raise ValueError(f"--config {path}: expected a ConfigDict, got {got}")

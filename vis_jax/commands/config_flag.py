@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
 
 _TEXT = (
-    "Python file with get_config(), such as configs/ifr_shapes.py, or the same with"
-    " :name=value,.. behind it for get_config('name=value,..'); --config.a.b=v sets"
-    " a field"
+    "Python file with get_config(), such as configs/ifr_shapes.py, or the name of a"
+    " recipe, such as ifr_shapes (`configs list`); with :name=value,.. behind it for"
+    " get_config('name=value,..'); --config.a.b=v sets a field"
 )
 
 

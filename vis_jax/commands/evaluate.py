@@ -178,15 +178,36 @@ def evaluate_split(
             run_id=fingerprint(config, variables),
             progress=sys.stderr.isatty(),
         )
-    print_report(report, output)
+    print_report(report, output, tested_on(config, dataset))
     return report
 
 
-def print_report(report: dict, output: epath.Path | Path) -> None:
-    """Prints the table of an evaluation, and where its files are."""
+def tested_on(config: "RunSettings", dataset: "Head") -> str:
+    """The videos of an evaluation, in one line: held out, or seen in training.
+
+    Args:
+      config: of the run.
+      dataset: as `open_split` finds it.
+    """
+    data, split, count = config.data, config.test.split, len(dataset.videos)
+    videos = f"{count} video{'s' if count != 1 else ''}"
+    drawn = data.name == "moving_shapes"
+    if split == "held_out":
+        return f"tested on     {videos} held out of {'val' if drawn else data.split}"
+    if split in ("train", "all", data.split):
+        return (
+            f"tested on     {videos} of {data.split}, the training set: this says"
+            " nothing of other videos"
+        )
+    return f"tested on     {videos} of {split}"
+
+
+def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
+    """Prints the table of an evaluation below a heading, and where its files are."""
     from vis_jax.evaluate.merge import RESULTS, SCORES
     from vis_jax.scoring import format_table
 
+    print(heading)
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
 
@@ -216,7 +237,7 @@ def evaluate_together(
     meet("predicted")
     if first:
         numbers = merge(dataset, output, run_id=run_id, count=share.total)
-        print_report(numbers, output)
+        print_report(numbers, output, tested_on(model.config, dataset))
         if page is not None:
             write_report(page, output, dataset, numbers)
     meet("scored")  # JAX does not wait for long when a process leaves
@@ -281,7 +302,7 @@ def merge_shards(
     run_id = fingerprint(model.config, model.variables)
     count = count_shares(output, run_id)
     numbers = merge(dataset, output, run_id=run_id, count=count)
-    print_report(numbers, output)
+    print_report(numbers, output, tested_on(model.config, dataset))
     if page is not None:
         write_report(page, output, dataset, numbers)
 

@@ -8,6 +8,7 @@ examples:
 
 import functools
 import importlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "folder of the run: config, categories, checkpoints, TensorBoard, evaluation",
+        "folder of the run: config, categories, checkpoints, metrics, evaluation",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -166,6 +167,7 @@ def _train(
     """`train_config`, in one of the processes of the run."""
     import jax
 
+    check_settings(config, workdir)
     from data_pipeline.datasets import make_training_set
     from data_pipeline.datasets.joint import JointClips
     from data_pipeline.datasets.joint_videos import JointVideos
@@ -173,15 +175,19 @@ def _train(
     from vis_jax.evaluate.pictures import make_pictures
     from vis_jax.training.loop import train
 
+    start, first = time.monotonic(), jax.process_index() == 0
+    if first:
+        print(f"data          opening {config.data.name} ..", flush=True)
     dataset = make_training_set(config.data)
-    if jax.process_index() == 0:
-        if isinstance(dataset, JointClips):
-            print(f"images        {dataset.summary()}")
-        if isinstance(dataset, JointVideos):
-            print(f"videos        {dataset.summary()}")
+    if first and isinstance(dataset, JointClips):
+        print(f"images        {dataset.summary()}")
+    if first and isinstance(dataset, JointVideos):
+        print(f"videos        {dataset.summary()}")
     config = with_classes(config, len(dataset.categories))
     # What is wrong with an evaluation is known before the training.
     evaluations = evaluations_of(config, dataset.categories, workdir)
+    if first:
+        print(data_line(dataset, time.monotonic() - start), flush=True)
     system = parts.build_system(config)
     if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
         parts.write_categories(workdir, dataset.categories)
@@ -200,6 +206,37 @@ def _train(
         draw=make_pictures(system, [one.name for one in dataset.categories]),
         window=window,
         accept_changes=accept_changes,
+    )
+
+
+def check_settings(config: "RunSettings", workdir: str) -> None:
+    """What can be wrong with settings on these devices, before data is opened.
+
+    Raises:
+      ValueError: a logger, metric, mesh, number of microbatches or checkpoint that
+        cannot be.
+    """
+    from vis_jax.scoring import METRICS
+    from vis_jax.training.accumulate import check_microbatches
+    from vis_jax.training.best import check_metric
+    from vis_jax.training.checkpoint import FOLDER, check_there
+    from vis_jax.training.loggers import check_loggers
+    from vis_jax.training.sharding import make_mesh
+
+    check_loggers(config.train.loggers)
+    check_metric(config.train.best, dict.fromkeys(["", *config.evals], METRICS))
+    devices = make_mesh(config.mesh).size
+    check_microbatches(config.train.accumulate, config.data.batch_size, devices=devices)
+    started = (epath.Path(workdir) / FOLDER).exists()  # goes on without `init_from`
+    if config.init_from and not started:
+        check_there(config.init_from)
+
+
+def data_line(dataset: "Dataset", seconds: float) -> str:
+    """`data          1,000 videos, 8 classes: opened in 0.1 s`."""
+    videos, classes = len(dataset.videos), len(dataset.categories)
+    return (
+        f"data          {videos:,} videos, {classes} classes: opened in {seconds:.1f} s"
     )
 
 

@@ -28,18 +28,8 @@ class Best:
     """
 
     def __init__(self, workdir: str, metric: str, known: Mapping[str, Collection[str]]):
+        check_metric(metric, known)
         self.metric = metric
-        name, _, own = metric.rpartition("/")
-        if metric and name not in known:
-            names = sorted(filter(None, known))
-            raise ValueError(
-                "train.best: expected METRIC, of the evaluation on test, or"
-                f" NAME/METRIC with one of evals, {names}, got {metric!r}"
-            )
-        if metric and known[name] and own not in known[name]:
-            prefix = f"{name}/" if name else ""
-            expected = [f"{prefix}{one}" for one in known[name]]
-            raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST
         self._temporary = self._folder.with_name(f"{BEST}.tmp")
         self._in_bucket = is_remote(workdir)
@@ -93,6 +83,21 @@ class Best:
         copy_folder(self._temporary, self._folder, last=RECORD)
         (self._temporary / RECORD).unlink()  # first: what is left is not whole
         self._temporary.rmtree()
+
+
+def check_metric(metric: str, known: Mapping[str, Collection[str]]) -> None:
+    """Raises ValueError unless an evaluation has the metric; see `Best`."""
+    name, _, own = metric.rpartition("/")
+    if metric and name not in known:
+        names = sorted(filter(None, known))
+        raise ValueError(
+            "train.best: expected METRIC, of the evaluation on test, or"
+            f" NAME/METRIC with one of evals, {names}, got {metric!r}"
+        )
+    if metric and known[name] and own not in known[name]:
+        prefix = f"{name}/" if name else ""
+        expected = [f"{prefix}{one}" for one in known[name]]
+        raise ValueError(f"train.best: expected one of {expected}, got {metric!r}")
 
 
 def _value_of(record: epath.Path, metric: str) -> float:

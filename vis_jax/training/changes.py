@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -19,6 +19,14 @@ HARMLESS = ("data.root", "data.joint.root", "data.joint.evaluate", "data.stills.
 KIND = "optimizer.kind"  # its state is of no use to another optimiser
 
 _NONE = object()
+
+
+class Change(NamedTuple):
+    """A field that differs, and its two values in JSON."""
+
+    name: str
+    before: str
+    after: str
 
 
 class ChangedSettingsError(ValueError):
@@ -45,19 +53,16 @@ def check_changes(
     if not path.exists():
         return
     try:
-        saved = _flat(_filled(type(config), json.loads(path.read_text())))
+        saved = _filled(type(config), json.loads(path.read_text()))
+        found = differences(saved, as_saved(config))
     except (ValueError, RecursionError) as error:
         text = f"{path}: cannot be compared with the settings: {error}"
         if not accept:
             raise ValueError(f"{text}; --accept_changes goes on without") from error
         say(text)
         return
-    wanted = _flat(json.loads(json.dumps(to_dict(config))))
-    names = [*wanted, *(name for name in saved if name not in wanted)]
-    changed = [name for name in names if _differ(saved, wanted, name)]
-    lines = [
-        f"{name}: {_show(saved, name)} -> {_show(wanted, name)}" for name in changed
-    ]
+    changed = [one.name for one in found]
+    lines = [f"{one.name}: {one.before} -> {one.after}" for one in found]
     for line in lines:
         say(f"setting changed  {line}")
     if KIND in changed:
@@ -77,6 +82,28 @@ def check_changes(
         )
 
 
+def as_saved(config: Any) -> dict:
+    """Settings as they are read from a config.json."""
+    fields: dict = json.loads(json.dumps(to_dict(config)))
+    return fields
+
+
+def differences(before: dict, after: dict) -> list[Change]:
+    """The fields in which two configs differ.
+
+    Args:
+      before: as a config.json has it.
+      after: the same.
+    """
+    saved, wanted = _flat(before), _flat(after)
+    names = [*wanted, *(name for name in saved if name not in wanted)]
+    return [
+        Change(name, _show(saved, name), _show(wanted, name))
+        for name in names
+        if saved.get(name, _NONE) != wanted.get(name, _NONE)
+    ]
+
+
 def is_decisive(name: str) -> bool:
     """Whether a run needs the same value of a setting to end in the same state."""
     if name in HARMLESS:
@@ -89,7 +116,7 @@ def _filled(kind: type, values: Any) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, got {type(values).__name__}")
     try:
-        return json.loads(json.dumps(to_dict(read_settings(kind, values))))
+        return as_saved(read_settings(kind, values))
     except ValueError:  # of another system, or of another version
         return values
 
@@ -101,10 +128,6 @@ def _flat(values: Any, where: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= _flat(value, f"{where}.{name}" if where else name)
     return found
-
-
-def _differ(saved: dict, wanted: dict, name: str) -> bool:
-    return saved.get(name, _NONE) != wanted.get(name, _NONE)
 
 
 def _show(values: dict, name: str) -> str:

@@ -1,6 +1,7 @@
 """The order of events in a run."""
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,6 +12,7 @@ from vis_jax.training import profile
 from vis_jax.training.best import Best
 from vis_jax.training.evaluations import Evaluation, Evaluations, due
 from vis_jax.training.overview import parameter_table
+from vis_jax.training.phases import first_update
 from vis_jax.training.preemption import StopNow, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
 from vis_jax.training.run_config import RunSettings
@@ -44,10 +46,11 @@ def train(
       config: of the run.
       system: what is trained.
       make_batches: (batches to leave out) -> this process's share of each batch.
-      workdir: receives config.json, checkpoints and TensorBoard files.
+      workdir: receives config.json, checkpoints, metrics.jsonl and TensorBoard files.
       evaluations: what is measured, and when.
       draw: (variables, batch, step) -> images; every `train.image_every` steps.
-      writer: receives scalars and images; None: TensorBoard and a line of progress.
+      writer: receives scalars and images; None: metrics.jsonl, `train.loggers` and a
+        line of progress.
       window: updates to profile.
       accept_changes: goes on with settings that end in another state than those that
         the run began with; see `vis_jax.training.changes`.
@@ -59,7 +62,7 @@ def train(
         settings that differ from those of the run.
       SystemExit: with code 143 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     """
-    writer = writer or open_writer(workdir, num_steps=config.num_steps)
+    writer = writer or open_writer(workdir, config)
     metrics = {one.name: one.metrics for one in evaluations}
     best = Best(workdir, config.train.best, metrics)
     opened = open_run(
@@ -90,8 +93,9 @@ def _run_updates(
         for step in range(run.start + 1, last + 1):
             host, batch = next(run.batches)
             before_update(step, state)
-            state, metrics = run.update(state, batch)
-            monitor.add(step, metrics)
+            with first_update(writer.phase, step, run.start + 1):
+                state, metrics = run.update(state, batch)
+                monitor.add(step, metrics)
             leave = run.notice.reached(step)
             if due(step, every.log_every) or step == last:
                 writer.progress(step, *monitor.summary())
@@ -120,7 +124,7 @@ def end_early(run: Run, state: TrainState, writer: Writer) -> None:
     """
     step = int(state.step)
     notice = run.notice
-    text = f"{notice.name}: saved step {step}; start again to go on"
+    text = f"{notice.name}: saved step {step}; {_how_to_go_on(run.workdir)}"
     if notice.last and jax.process_count() > 1:  # all is saved, and the others wait
         writer.message(text)
         writer.close()
@@ -131,3 +135,10 @@ def end_early(run: Run, state: TrainState, writer: Writer) -> None:
         run.checkpoints.wait()
     writer.message(text)
     raise SystemExit(notice.code)
+
+
+def _how_to_go_on(workdir: str) -> str:
+    """The command; the settings of the run are in its folder."""
+    if jax.process_count() > 1:  # each has its own words and environment
+        return "start again to go on"
+    return f"to go on: python -m vis_jax.main --workdir {shlex.quote(workdir)}"

@@ -20,6 +20,7 @@ NAMES = {
     signal.SIGUSR1: "SIGUSR1",
     signal.SIGINT: "Ctrl-C",
 }
+_WAIT = b"\nCtrl-C: saving after this update; once more ends at once, without saving\n"
 
 
 class StopNow(BaseException):
@@ -75,6 +76,8 @@ class Notice:
         """The handler of the signals."""
         del frame
         at_once = self._at_once and (self.last or not has_company())
+        if number == signal.SIGINT and self.asked is None and not at_once:
+            os.write(2, _WAIT)  # not by `print`, which may be at work just now
         self.asked = self.asked or signal.Signals(number)
         if number == signal.SIGINT:  # the second one ends the process at once
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,8 @@ from vis_jax.training.checkpoint import Checkpoints
 from vis_jax.training.initial import prepare
 from vis_jax.training.lock import only_run
 from vis_jax.training.monitor import Monitor
-from vis_jax.training.preemption import Notice, notice
+from vis_jax.training.phases import phase
+from vis_jax.training.preemption import Notice, StopNow, notice
 from vis_jax.training.run_config import RunSettings, write_config
 from vis_jax.training.sharding import make_mesh, to_global
 from vis_jax.training.state import TrainState
@@ -30,6 +31,7 @@ MakeBatches = Callable[[int], Iterator[HostBatch]]
 class Run(NamedTuple):
     """A run that is about to start or to go on."""
 
+    workdir: str
     start: int  # updates done
     state: TrainState
     update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
@@ -71,20 +73,63 @@ def open_run(
             )
         if start:
             check_changes(config, workdir, accept=accept_changes, say=writer.message)
-        host = unending(make_batches(start))
+        with _leaving(told, writer):
+            found = _begin(
+                config, system, make_batches, start=start, checkpoints=checkpoints,
+                mesh=mesh, writer=writer,
+            )  # fmt: skip
+        write_config(config, workdir)
+        clips = len(found.first["images"]) * jax.process_count()
+        monitor = Monitor(clips_per_step=clips)
+        batches = placed(found.first, found.rest, mesh)
+        start, state, update = int(found.state.step), found.state, found.update
+        yield Run(workdir, start, state, update, batches, checkpoints, monitor, told)
+
+
+class _Begun(NamedTuple):
+    """The state, the update, and the batches from there on."""
+
+    state: TrainState
+    update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+    first: HostBatch
+    rest: Iterator[HostBatch]
+
+
+def _begin(
+    config: RunSettings,
+    system: System,
+    make_batches: MakeBatches,
+    *,
+    start: int,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    writer: Writer,
+) -> _Begun:
+    """Reads the first batch, and makes or restores the state."""
+    host = unending(make_batches(start))
+    with phase(writer.phase, "first batch", "reading the clips"):
         first = next(host)
+    source = f"step {start}" if start else config.init_from or "random"
+    with phase(writer.phase, "parameters", source):
         state, update = prepare(
             config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh,
             say=writer.message,
         )  # fmt: skip
-        if int(state.step) != start:  # the newest checkpoint is damaged
-            start = int(state.step)
-            host = unending(make_batches(int(state.step)))
-            first = next(host)
-        write_config(config, workdir)
-        monitor = Monitor(clips_per_step=len(first["images"]) * jax.process_count())
-        batches = placed(first, host, mesh)
-        yield Run(start, state, update, batches, checkpoints, monitor, told)
+    if int(state.step) != start:  # the newest checkpoint is damaged
+        host = unending(make_batches(int(state.step)))
+        first = next(host)
+    return _Begun(state, update, first, host)
+
+
+@contextmanager
+def _leaving(told: Notice, writer: Writer) -> Iterator[None]:
+    """A signal inside ends the process at once, as there is nothing to save."""
+    try:
+        with told.at_once():
+            yield
+    except StopNow:
+        writer.message(f"{told.name}: nothing to save yet; start again to go on")
+        raise SystemExit(told.code) from None
 
 
 def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:

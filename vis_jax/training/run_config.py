@@ -1,7 +1,7 @@
 """What the loop reads of a config, and the config beside a run."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 from etils import epath
@@ -31,6 +31,10 @@ class TrainSettings:
     # Metric of an evaluation whose best checkpoint is kept in best/, the higher the
     # better: AP for that on `test`, NAME/AP for evals.NAME; "" = none is kept.
     best: str = ""
+    # Where numbers and pictures go besides metrics.jsonl; wandb and trackio are
+    # packages to install.
+    loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    project: str = "vis_jax"  # of wandb and trackio
 
 
 @section

@@ -1,25 +1,22 @@
-"""What a run shows: a line of progress, and scalars and images for TensorBoard."""
+"""What a run shows: a line of progress; scalars and images go to its loggers."""
 
 import datetime
-import os
 import sys
-import tempfile
-import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from etils import epath
 
-from vis_jax.paths import copy_folder, is_remote
+from vis_jax.settings import to_dict
+from vis_jax.training.logger import Logger
+from vis_jax.training.loggers import open_loggers
+from vis_jax.training.run_config import RunSettings
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
     from tqdm import tqdm
 
-FOLDER = "tensorboard"
 SPEEDS = ("steps_per_second", "clips_per_second")
-COPY_EVERY = 60.0  # seconds from one copy of events to a bucket to the next
 NOT_SHOWN = (*SPEEDS, "gradient_norm", "learning_rate")
 
 
@@ -46,45 +43,27 @@ class Writer:
     def message(self, text: str) -> None:
         """Prints a line."""
 
+    def phase(self, text: str) -> None:
+        """Prints a line of what comes before the first update."""
+
     def close(self) -> None:
         """Ends the line of progress and the files."""
 
 
-class TensorBoardWriter(Writer):
-    """Writes to `workdir/tensorboard` and to the standard error.
+class RunWriter(Writer):
+    """Shows progress on the standard error, and passes the rest on.
 
-    On a terminal, progress is a bar; elsewhere, one line for each call. To a bucket
-    (gs://..) events go once a minute and at the end, from a local folder.
+    On a terminal, progress is a bar; elsewhere, one line for each call.
 
-    Raises:
-      OSError: the folder cannot be made; before the first step, not after it.
+    Args:
+      num_steps: of the run.
+      loggers: receive scalars and images.
     """
 
-    def __init__(self, workdir: str, *, num_steps: int):
-        self._num_steps = num_steps
-        self._folder = os.path.join(workdir, FOLDER)
-        self._bucket: epath.Path | None = None
-        self._local: tempfile.TemporaryDirectory | None = None
-        self._copied = time.monotonic()
-        if is_remote(workdir):
-            self._bucket = epath.Path(workdir) / FOLDER
-            self._bucket.mkdir(parents=True, exist_ok=True)
-            self._local = tempfile.TemporaryDirectory()
-            self._folder = self._local.name
-        self._events: "SummaryWriter | None" = None
+    def __init__(self, num_steps: int, loggers: Sequence[Logger]):
+        self._num_steps, self._loggers = num_steps, loggers
         self._bar: "tqdm | None" = None
-
-    def _open(self, step: int) -> "SummaryWriter":
-        """On the first event. TensorBoard then drops those of a run that was killed."""
-        from tensorboardX import SummaryWriter
-        from tqdm import tqdm
-
-        if self._events is None:
-            self._events = SummaryWriter(self._folder, purge_step=step)
-            if sys.stderr.isatty():
-                total = self._num_steps
-                self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
-        return self._events
+        self._begun = False
 
     def progress(
         self, step: int, values: dict[str, float], notes: dict[str, float]
@@ -99,16 +78,14 @@ class TensorBoardWriter(Writer):
             self._bar.set_postfix_str(_terms(values, notes))
 
     def scalars(self, step: int, values: dict[str, float], *, group: str) -> None:
-        events = self._open(step)
-        for name, value in values.items():
-            events.add_scalar(f"{group}/{name}", value, step)
-        if time.monotonic() - self._copied > COPY_EVERY:
-            self._copy()
+        self._begin(step)
+        for logger in self._loggers:
+            logger.scalars(step, {f"{group}/{k}": v for k, v in values.items()})
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        events = self._open(step)
-        for name, image in images.items():
-            events.add_image(name, image, step, dataformats="HWC")
+        self._begin(step)
+        for logger in self._loggers:
+            logger.images(step, images)
 
     def message(self, text: str) -> None:
         if self._bar is None:
@@ -116,30 +93,39 @@ class TensorBoardWriter(Writer):
         else:
             self._bar.write(text, file=sys.stderr)
 
+    def phase(self, text: str) -> None:
+        self.message(text)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._events is not None:
-            self._events.close()
-            self._copy()
-            self._events = None
-        if self._local is not None:
-            self._local.cleanup()
+        for logger in self._loggers:
+            logger.close()
 
-    def _copy(self) -> None:
-        """Brings the events so far to the bucket, if that is where they belong."""
-        if self._bucket is None or self._events is None:
+    def _begin(self, step: int) -> None:
+        """Opens the bar."""
+        if self._begun:
             return
-        self._events.flush()
-        copy_folder(self._folder, self._bucket)
-        self._copied = time.monotonic()
+        self._begun = True
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            total = self._num_steps
+            self._bar = tqdm(total=total, initial=step, dynamic_ncols=True)
 
 
-def open_writer(workdir: str, *, num_steps: int) -> Writer:
-    """A writer that writes in the first process only."""
-    if jax.process_index() == 0:
-        return TensorBoardWriter(workdir, num_steps=num_steps)
-    return Writer()
+def open_writer(workdir: str, config: RunSettings) -> Writer:
+    """A writer that writes in the first process only.
+
+    Raises:
+      ValueError: see `open_loggers`.
+    """
+    if jax.process_index() > 0:
+        return Writer()
+    names, project = config.train.loggers, config.train.project
+    fields = to_dict(config)
+    loggers = open_loggers(names, workdir, project=project, config=fields)
+    return RunWriter(config.num_steps, loggers)
 
 
 def progress_line(

@@ -1,0 +1,229 @@
+"""Says what this machine and this installation can do, and what is missing.
+
+Devices are tried with a small computation. A line that begins with ! says what does not
+work; then the exit code is 2.
+
+examples:
+  python -m vis_jax.main doctor
+  python -m vis_jax.main doctor --workdir runs/shapes
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from absl import flags
+
+from vis_jax import __version__
+
+GIGABYTE = 1e9
+LITTLE = 5.0  # GB of free disk below which a run may not find room
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("tensorflow-cpu", "tensorflow", "av", "pillow"),
+)
+CODECS = ("h264", "hevc", "vp9", "av1")  # those of most videos
+VARIABLES = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "LD_LIBRARY_PATH")
+
+
+class Line(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    text: str
+    fine: bool = True
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Adds the flags of this command."""
+    del arguments
+    flags.DEFINE_string(
+        "workdir", ".", "folder whose disk is looked at", flag_values=values
+    )
+
+
+def run(values: flags.FlagValues) -> None:
+    """Prints a line for each thing.
+
+    Raises:
+      ValueError: something does not work.
+    """
+    from vis_jax.paths import on_disk
+
+    workdir = os.fspath(on_disk("--workdir", values.workdir))
+    wrong = []
+    for line in look(workdir):
+        print(f"{' ' if line.fine else '!'} {line.name:<14}{line.text}", flush=True)
+        wrong += [] if line.fine else [line.name]
+    if wrong:
+        raise ValueError(
+            f"doctor: expected that all works, got ! at {', '.join(wrong)}"
+        )
+
+
+def look(workdir: str) -> Iterator[Line]:
+    """All lines; nothing that is missing is an error here."""
+    yield from versions()
+    yield machine()
+    yield from environment()
+    yield from tried("devices", devices)
+    yield plugins()
+    yield from tried("videos", codecs)
+    yield from (disk(name, path) for name, path in places(workdir))
+    yield from extras()
+
+
+def tried(name: str, lines: Callable[[], Sequence[Line]]) -> Sequence[Line]:
+    """The lines; one with the error if that cannot be looked at."""
+    try:
+        return lines()
+    except Exception as error:  # of any library: that is what a user wants to know
+        text = " ".join(str(error).split()) or type(error).__name__
+        return [Line(name, f"{type(error).__name__}: {text:.300}", False)]
+
+
+def versions() -> list[Line]:
+    """Of this library, of Python, and of what it stands on."""
+    found = [(name, version_of(name)) for name in PACKAGES]
+    texts = [f"{name} {version}" for name, version in found if version]
+    there = {name for name, version in found if version}
+    tensorflow = there & {"tensorflow", "tensorflow-cpu"}
+    missing = [name for name in PACKAGES if name not in there]
+    if tensorflow:  # one of the two is enough
+        missing = [name for name in missing if not name.startswith("tensorflow")]
+    system = f"{platform.system()} {platform.machine()}"
+    return [
+        Line(
+            "vis_jax",
+            f"{__version__}, Python {platform.python_version()}, {system}",
+        ),
+        Line("packages", ", ".join(texts)),
+        *(Line("packages", f"{name} is not installed", False) for name in missing),
+    ]
+
+
+def version_of(package: str) -> str | None:
+    """None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> Line:
+    """Cores that this process may use, and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGABYTE
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return Line("machine", f"{cores} of {os.cpu_count()} cores, {memory:.0f} GB")
+
+
+def environment() -> list[Line]:
+    """What changes how JAX runs."""
+    return [
+        Line("environment", f"{name}={os.environ[name].strip()}")
+        for name in VARIABLES
+        if name in os.environ
+    ]
+
+
+def devices() -> list[Line]:
+    """What JAX sees, after a small computation on each."""
+    import jax
+    import jax.numpy as jnp
+
+    from vis_jax.training.devices import gpus_here
+
+    lines = []
+    for device in jax.local_devices():
+        total = float(jnp.arange(8, device=device).sum())
+        memory = (device.memory_stats() or {}).get("bytes_limit")
+        size = f", {memory / GIGABYTE:.0f} GB" if memory else ""
+        name = f"{device.platform} {device.id}: {device.device_kind}{size}"
+        lines.append(Line("devices", name, total == 28.0))
+    there = gpus_here(os.environ)
+    if there and jax.default_backend() == "cpu":
+        text = f"the machine has GPUs ({there}), JAX sees none: pip install '.[gpu]'"
+        lines.append(Line("devices", text, False))
+    return lines
+
+
+def plugins() -> Line:
+    """The plugins by which JAX reaches devices other than the CPU."""
+    found = importlib.metadata.entry_points(group="jax_plugins")
+    texts = [
+        f"{one.name} {one.dist.version}" if one.dist else one.name for one in found
+    ]
+    return Line("plugins", ", ".join(sorted(texts)) or "none: the CPU alone")
+
+
+def codecs() -> list[Line]:
+    """What PyAV can read, and what predict would write videos with."""
+    import av
+
+    from vis_jax.predict.sinks import CODECS as WRITERS
+
+    found = [name for name in CODECS if name in av.codecs_available]
+    missing = [name for name in CODECS if name not in found]
+    text = f"reads {', '.join(found)}" + (f"; not {', '.join(missing)}" * bool(missing))
+    writer = next((name for name in WRITERS if name in av.codecs_available), None)
+    return [
+        Line("videos", text, bool(found)),
+        Line("videos", f"writes mp4 with {writer}", writer is not None),
+    ]
+
+
+def places(workdir: str) -> list[tuple[str, str]]:
+    """Folders that programs write to."""
+    return [("disk", workdir), ("temporary", tempfile.gettempdir())]
+
+
+def disk(name: str, path: str) -> Line:
+    """Room on the disk of a folder, or of the first one around it that exists."""
+    place = os.path.abspath(path)
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    free = shutil.disk_usage(place).free / GIGABYTE
+    writable = os.access(place, os.W_OK)
+    text = f"{free:.0f} GB free in {place}{'' if writable else ', not writable'}"
+    return Line(name, text, writable and free >= LITTLE)
+
+
+def extras() -> list[Line]:
+    """The optional parts of setup.cfg, with what they lack; that is no fault."""
+    lines = []
+    for name, packages in sorted(optional_packages().items()):
+        missing = [one for one in packages if version_of(one) is None]
+        text = f"needs {', '.join(missing)}" if missing else "installed"
+        lines.append(Line(f"[{name}]", text))
+    return lines
+
+
+def optional_packages(package: str = "vis_jax") -> dict[str, list[str]]:
+    """Packages by extra, as the metadata of an installation has them.
+
+    A package with extras of its own, as jax[cuda12], stands for those as well.
+    """
+    try:
+        requirements = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for text in requirements:
+        extra = re.search(r"""extra\s*==\s*["']([\w-]+)["']""", text)
+        needed = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", text)
+        if extra is None or needed is None:
+            continue
+        packages = found.setdefault(extra[1], [])
+        packages.append(needed[1])
+        if needed[2]:
+            inner = optional_packages(needed[1])
+            packages += [
+                one for name in needed[2].split(",") for one in inner.get(name, [])
+            ]
+    return found

@@ -1,0 +1,128 @@
+"""`metrics.jsonl` of a run: a line of JSON for each group of numbers of a step."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from vis_jax.paths import is_remote
+from vis_jax.training.logger import Logger
+
+METRICS_FILE = "metrics.jsonl"
+COPY_EVERY = 60.0  # seconds from one copy to a bucket to the next
+_OWN = ("step", "time")  # fields of a line that are no metrics
+
+
+class MetricsFile(Logger):
+    """Writes `{"step": 20, "time": 1764.., "train/loss": 2.5, ..}`, a line at a time.
+
+    A run that goes on writes the lines of its steps again: those that a killed run has
+    left of later steps go, and a step has one line of each group. `time` is in seconds
+    since 1970; what is not finite is null. To a bucket the file goes once a minute and
+    at the end.
+
+    Args:
+      workdir: of the run; the file is made with the first line.
+    """
+
+    def __init__(self, workdir: str):
+        self._path = epath.Path(workdir) / METRICS_FILE
+        self._in_bucket = is_remote(workdir)
+        self._lines: list[dict[str, Any]] = []
+        self._old: set[tuple[int, str]] = set()  # lines that may come again
+        self._begun = False
+        self._written = time.monotonic()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if not values:
+            return
+        line: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+        line |= {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        again = self._begin(step, line)
+        self._lines.append(line)
+        if self._in_bucket:
+            if again or time.monotonic() - self._written > COPY_EVERY:
+                self._write_all()
+        elif again:
+            self._write_all()
+        else:
+            self._append(_text(line))
+
+    def close(self) -> None:
+        if self._begun and self._in_bucket:
+            self._write_all()
+
+    def _begin(self, step: int, line: Mapping[str, Any]) -> bool:
+        """Drops what the line makes untrue; returns whether the file has to change."""
+        key, before = (step, group_of(line)), len(self._lines)
+        if not self._begun:
+            self._begun = True
+            found = read_metrics(self._path) if self._path.exists() else []
+            self._lines = [one for one in found if one["step"] <= step]
+            self._old = {(one["step"], group_of(one)) for one in self._lines}
+            before = -1  # the last line may be cut off, too
+        if key in self._old:
+            self._old.remove(key)
+            self._lines = [
+                one for one in self._lines if (one["step"], group_of(one)) != key
+            ]
+        return len(self._lines) != before
+
+    def _append(self, text: str) -> None:
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:  # says nothing of the file when the disk is full
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def _write_all(self) -> None:
+        """The file with all lines, whole or as it was."""
+        text = "".join(map(_text, self._lines))
+        self._written = time.monotonic()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._in_bucket:
+            self._path.write_text(text)
+            return
+        temporary = self._path.with_name(f"{METRICS_FILE}.tmp")
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, self._path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The lines of a file; a last one that is cut off is left out.
+
+    Raises:
+      ValueError: another line is none of JSON with a step; names file and line.
+      OSError: it cannot be read.
+    """
+    lines = epath.Path(path).read_bytes().splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            one = json.loads(line)
+            if not isinstance(one, dict) or type(one.get("step")) is not int:
+                raise ValueError(f"expected an object with a step, got {one!r:.60}")
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{os.fspath(path)}, line {number}: {error}") from error
+        found.append(one)
+    return found
+
+
+def group_of(line: Mapping[str, Any]) -> str:
+    """`train` of a line with train/loss; lines have metrics of one group."""
+    names = [name for name in line if name not in _OWN]
+    return names[0].partition("/")[0] if names else ""
+
+
+def _text(line: Mapping[str, Any]) -> str:
+    return json.dumps(line) + "\n"
