@@ -15,7 +15,8 @@ from vis_jax.metrics.unpack import read_json
 from vis_jax.report.tubes import View
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-QUALITY = 50  # of WebP, 0 .. 100
+QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100: the first with which a picture fits
+PICTURE_BYTES = 60_000  # of the text of a picture
 
 
 @runtime_checkable
@@ -91,6 +92,11 @@ def data_uri(pixels: np.ndarray, view: View) -> str:
     image = Image.fromarray(pixels)
     if image.size != (view.width, view.height):
         image = image.resize((view.width, view.height), Image.Resampling.BILINEAR)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY, method=2)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    text = ""
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=quality, method=2)
+        text = base64.b64encode(file.getvalue()).decode()
+        if len(text) < PICTURE_BYTES:
+            break
+    return f"data:image/webp;base64,{text}"
