@@ -7,6 +7,7 @@ import numpy as np
 
 from vis_jax.metrics.rle import run_lengths
 from vis_jax.metrics.tracks import Video
+from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # pixels of the longer side of a shown frame, at most
 MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
@@ -46,6 +47,21 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of the picture of a frame: at most `SIDE` pixels a side."""
     scale = min(1.0, SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def view_entry(view: View) -> dict:
+    """The fields of a video that say which frames are shown, and how large."""
+    return {
+        "height": view.height,
+        "width": view.width,
+        "step": view.step,
+        "frames": view.num_frames,
+    }
+
+
+def colour_text(number: int) -> str:
+    """The colour of a track as CSS writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
 def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
