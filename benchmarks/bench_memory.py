@@ -153,7 +153,7 @@ def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
         from_arrays(footage.frames()),
         output,
         Finder(stream, [(c.category_id, c.name) for c in footage.categories], top),
-        wanted=Wanted(score_threshold=0.0, write_pngs=True),
+        wanted=Wanted(score_threshold=0.0, formats=("json", "jsonl", "ids", "mp4")),
     )
 
 

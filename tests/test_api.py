@@ -64,8 +64,10 @@ def files_of(video, folder):
 def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_path):
     out = tmp_path / "command"
     words = ("--workdir", run, "--source", clip, "--output", out, "--novideo", *FLAGS)
-    outcome = call("predict", *words)
+    outcome = call("predict", *words, "--save=json,html")
     assert outcome.code == 0, outcome
+    (shown,) = content_in(out / "report.html")["videos"]
+    assert len(shown["pictures"]) == shown["frames"] == T
     video = model.track(clip)
     expected = [(out / name).read_bytes() for name in ("results.json", "video.json")]
     assert files_of(video, tmp_path / "api") == expected

@@ -178,6 +178,23 @@ def test_each_video_goes_the_way_of_its_length(
     assert len(left(tmp_path / "out")) == 5
 
 
+def test_parts_and_formats_are_of_every_video_and_of_the_run(
+    devices, folder, tmp_path, capsys
+):
+    Image.fromarray(np.full((8, 10, 3), 3, np.uint8)).save(folder / "v3/1.png")
+    sources = [f"--source={folder / 'v1'}", "--every=2", "--save=csv,json"]
+    run(folder / "v0", tmp_path / "out", *sources)
+    files = ["results.json", "run.json", "tracks.csv", "video.json"]
+    assert left(tmp_path / "out") == {"v0": files, "v1": files}
+    (info,) = json.loads((tmp_path / "out/v1/video.json").read_text())["videos"]
+    assert (info["length"], info["fps"]) == (2, 3)
+    devices.asked.clear()
+    run(folder / "v0", tmp_path / "out", *sources)
+    assert devices.asked == []
+    run(folder / "v0", tmp_path / "out", *sources, "--every=1", code=3)
+    assert "not empty; pass overwrite" in capsys.readouterr().err
+
+
 def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
     output = tmp_path / "out"
     devices.stops = True
@@ -193,7 +210,7 @@ def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):
 def test_what_cannot_be_opened_or_held_does_not_stop_the_others(
     devices, folder, tmp_path, monkeypatch, capsys
 ):
-    def opened(path):
+    def opened(path, **unused):
         if path == str(folder / "v0"):
             raise PermissionError(13, "Permission denied", f"{path}/0.png")
         if path == str(folder / "v1"):
@@ -235,6 +252,12 @@ def test_several_processes_refuse_one_video(devices, folder, tmp_path, monkeypat
         (["--shard=3/2"], "--shard: expected NUMBER/COUNT"),
         (["--raw=6x4"], "--raw: expected - as the source"),
         (["--fps=0"], "--fps: expected 0.01 .. 1000 frames a second, got 0"),
+        (["--start=1:x"], "--start: expected seconds or hh:mm:ss, got 1:x"),
+        (["--classes=cat,bat"], "--classes: expected some of cat, got bat"),
+        (["--opacity=1.5"], "--opacity: expected 0 .. 1, got 1.5"),
+        (["--trails=-1"], "--trails: expected 0 .. 100000, got -1"),
+        (["--tracks=0"], "--tracks: expected ids as 1,4,7, got 0"),
+        (["--save=json,xml"], "--save: expected some of json,jsonl,csv,.*, got xml"),
     ],
 )
 def test_what_is_wrong_for_all_videos_stops_at_once(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from vis_jax.commands import parts, predict, run_settings
+from vis_jax.commands import parts, predict, predict_flags, run_settings
 from vis_jax.predict.sources import PredictError
 from vis_jax.systems.system import TestSettings
 
@@ -64,8 +64,8 @@ def test_a_rate_out_of_range_is_a_warning(monkeypatch, tmp_path, capsys, more, l
 
 
 def test_the_size_of_raw_frames_is_width_x_height():
-    assert predict.raw_size("640x360") == (360, 640)
-    assert predict.raw_size(None) is None
+    assert predict_flags.raw_size("640x360") == (360, 640)
+    assert predict_flags.raw_size(None) is None
 
 
 @pytest.mark.parametrize("text", ["640", "640x", "0x360", "640x360x3", "640 x 360"])

@@ -61,7 +61,7 @@ def test_what_a_killed_process_left_goes_at_the_next_start(source, tmp_path):
     assert subprocess.run(command).returncode == -signal.SIGKILL
     (made,) = tmp_path.glob(".out.partial-*")
     assert (made / "output").is_dir()
-    _predict(source, tmp_path / "out", draw_video=False)
+    _predict(source, tmp_path / "out", formats=("json", "jsonl"))
     assert _left(tmp_path) == ["frames", "out"]
 
 
@@ -76,7 +76,7 @@ def test_what_may_be_in_use_stays(source, tmp_path):
     for name in kept:
         (tmp_path / name).mkdir()
     (tmp_path / f".out.partial-{host}-999999999-a1").mkdir()
-    _predict(source, tmp_path / "out", draw_video=False)
+    _predict(source, tmp_path / "out", formats=("json", "jsonl"))
     assert _left(tmp_path) == sorted([*kept, "frames", "out"])
 
 
@@ -89,6 +89,8 @@ def test_a_source_of_any_rate_gives_results(source, tmp_path, rate, drawn):
     assert info["videos"][0]["fps"] == float(Fraction(rate))
     with av.open(str(written.video)) as container:
         assert container.streams.video[0].average_rate == Fraction(drawn)
-    assert _predict(source, tmp_path / "only", draw_video=False).results.exists()
+    assert _predict(
+        source, tmp_path / "only", formats=("json", "jsonl")
+    ).results.exists()
     with pytest.raises(ValueError, match=r"--fps: expected 0\.01 \.\. 1000 frames"):
         _predict(source, tmp_path / "wrong", fps=Fraction(rate))

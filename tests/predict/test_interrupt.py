@@ -34,7 +34,7 @@ def _stream(frames, *, clock=NO_CLOCK):
 
 
 def _predict(source, output, stream=_stream, **options):
-    wanted = Wanted(write_pngs=True)
+    wanted = Wanted(formats=("json", "jsonl", "ids", "mp4"))
     more = {"wanted": wanted}
     return predict(source, output, Finder(stream, [(1, "cat")], 1), **(more | options))
 

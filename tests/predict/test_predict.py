@@ -9,12 +9,14 @@ from pycocotools import mask as rle
 from tests.report.scene import content_in, unpack
 from tests.small_disk import files_up_to
 from vis_jax.predict import writer
+from vis_jax.predict.formats import FORMATS
 from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import PredictError, from_arrays, open_source
 from vis_jax.predict.writer import Wanted
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.visualize.colours import track_colour
+from vis_jax.visualize.style import STYLE, Style
 
 H, W, T = 72, 96, 4
 CATEGORIES = ((3, "cat"), (7, "dog"))
@@ -79,9 +81,15 @@ def _run(source, output, stream=_stream, *, top=3, **options):
         source,
         output,
         finder,
-        wanted=Wanted(**options),
+        wanted=_wanted(**options),
         **more,
     )
+
+
+def _wanted(*, draw_video=True, write_pngs=False, **more):
+    drawn = ["mp4"] if draw_video else []
+    formats = ("json", "jsonl", *drawn, *(["ids"] if write_pngs else []))
+    return Wanted(**({"formats": formats} | more))
 
 
 def _predict(source, output, stream=_stream, **options):
@@ -112,15 +120,31 @@ def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):
 
 
 def test_the_video_shows_tracks_above_the_threshold(source, tmp_path):
-    written = _predict(source, tmp_path / "out", fps=12.5)
+    style = Style(labels=False)
+    written = _predict(source, tmp_path / "out", fps=12.5, style=style)
     video = open_source(written.video)
     frames = list(video)
     assert (len(frames), float(video.fps)) == (T, 12.5)
     for t, x in ((0, 10), (2, 14)):  # inside track 4, clear of track 1
-        expected = (40 + t + np.array(track_colour(4))) / 2
+        colour = np.array(track_colour(4))
+        expected = 40 + t + STYLE.opacity * (colour - 40 - t)
         np.testing.assert_allclose(frames[t][58, x], expected, atol=12)
     np.testing.assert_allclose(frames[0][58, 74], 40, atol=6)  # track 9: score 0.2
     np.testing.assert_allclose(frames[3], 43, atol=6)  # no track is present
+
+
+def test_the_video_is_drawn_in_the_style_that_is_wanted(source, tmp_path):
+    style = Style(opacity=1.0, line_width=1.0, labels=False, boxes=True, trails=9)
+    plain = _predict(source, tmp_path / "plain", style=style._replace(trails=0))
+    written = _predict(source, tmp_path / "out", style=style)
+    frames = list(open_source(written.video))
+    np.testing.assert_allclose(frames[2][58, 10], track_colour(4), atol=12)
+    other = list(open_source(plain.video))
+    changed = np.abs(frames[2].astype(int) - other[2]).max(-1) > 40
+    rows, columns = np.nonzero(changed)
+    # The paths of the two squares that are shown, 4 pixels each.
+    assert rows.min() >= 50 and rows.max() <= 54
+    assert columns.min() >= 14 and columns.max() <= 34
 
 
 def test_a_frame_is_drawn_with_its_own_masks_when_they_come_late(source, tmp_path):
@@ -187,12 +211,50 @@ def test_id_images_follow_the_tracks(source, tmp_path):
     assert not ids[3].any()
 
 
+def test_every_format_is_written_and_nothing_else(source, tmp_path):
+    for names in (("csv",), ("mot", "mots", "coco"), ("json",), tuple(FORMATS)):
+        output = tmp_path / (names[0] if len(names) < 4 else "all")
+        written = _predict(source, output, formats=names)
+        files = {FORMATS[name].file for name in names}
+        files |= {"video.json"} if "json" in names else set()
+        assert {path.name for path in output.iterdir()} == files
+        assert {p.name for p in written if p is not None} == files
+    rows = (tmp_path / "csv/tracks.csv").read_text().splitlines()[1:]
+    assert len(rows) == 2 * (T - 1)  # track 9 does not reach the threshold
+    assert rows[0] == "0,0,4,dog,0.9,4,40,28,64,576"
+    boxes = (tmp_path / "mot/mot.txt").read_text().splitlines()
+    assert boxes[0] == "1,1,17,41,24,24,0.600000,-1,-1,-1"
+    assert len((tmp_path / "mot/mots.txt").read_text().splitlines()) == 2 * (T - 1)
+    coco = json.loads((tmp_path / "mot/coco.json").read_text())
+    assert {one["track_id"] for one in coco["annotations"]} == {1, 4}
+    results = json.loads((tmp_path / "json/results.json").read_text())
+    assert [entry["track_id"] for entry in results] == [4, 1, 9]
+    for names in (("gif",), ()):
+        with pytest.raises(ValueError, match="--save: expected some of json,jsonl,csv"):
+            _predict(source, tmp_path / "no", _never, formats=names)
+
+
+def test_other_classes_and_tracks_are_in_no_file(source, tmp_path):
+    written = _predict(source, tmp_path / "dogs", classes=("dog",), write_pngs=True)
+    results = json.loads(written.results.read_text())
+    assert [entry["track_id"] for entry in results] == [4, 9]
+    lines = [json.loads(line) for line in written.tracks.read_text().splitlines()]
+    assert [[one["id"] for one in line["objects"]] for line in lines[:1]] == [[4]]
+    assert set(np.unique(Image.open(written.ids / "00000.png"))) == {0, 4}
+    written = _predict(source, tmp_path / "one", tracks=(1,))
+    (entry,) = json.loads(written.results.read_text())
+    assert entry["track_id"] == 1
+    with pytest.raises(ValueError, match="--classes: expected some of cat, dog, got "):
+        _predict(source, tmp_path / "no", _never, classes=("cow",))
+    assert "no" not in _left(tmp_path)
+
+
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_report_has_frames_and_tracks(source, tmp_path, whole):
-    options = {"write_report": True, "draw_video": False, "whole": whole}
+def test_the_page_has_frames_and_tracks(source, tmp_path, whole):
+    options = {"formats": ("json", "html"), "whole": whole}
     written = _predict(source, tmp_path / "out", **options)
-    assert written.report == tmp_path / "out" / "report.html"
-    content = content_in(written.report)
+    assert written.html == tmp_path / "out" / "report.html"
+    content = content_in(written.html)
     assert dict(content["summary"]) == {"tracks": 2, "classes": 2, "frames": T}
     (video,) = content["videos"]
     assert (video["frames"], len(video["pictures"])) == (T, T)
@@ -205,7 +267,7 @@ def test_the_report_has_frames_and_tracks(source, tmp_path, whole):
     assert [len(one["masks"]) for one in (best, second)] == [T - 1] * 2
     np.testing.assert_array_equal(unpack(best["masks"][2], (H, W)), _mask(4, 2))
     again = _predict(source, tmp_path / "out", overwrite=True)
-    assert again.report is None and not written.report.exists()
+    assert again.html is None and not written.html.exists()
 
 
 def test_no_tracks_at_all(source, tmp_path):
@@ -243,7 +305,7 @@ def test_overwrite_replaces_what_predict_writes_and_nothing_else(source, tmp_pat
 
 
 def test_a_full_disk_leaves_nothing(source, tmp_path, monkeypatch):
-    def full(sink, frame):
+    def full(sink, frame, seconds):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writer.VideoSink, "write", full)

@@ -25,6 +25,20 @@ def test_odd_sizes_are_padded(tmp_path, monkeypatch, codec):
     np.testing.assert_allclose(levels, [50, 100, 150], atol=4)
 
 
+@pytest.mark.parametrize("codec", sinks.CODECS)
+def test_frames_keep_their_times(tmp_path, monkeypatch, codec):
+    monkeypatch.setattr(sinks, "CODECS", (codec,))
+    path, fps = tmp_path / "video.mp4", Fraction(30_000, 1001)
+    times = [0, 0.0334, 0.2, 0.2, 1.75]  # the two at once get a place each
+    with sinks.VideoSink(path, fps=fps, height=32, width=48) as video:
+        for seconds in times:
+            video.write(np.zeros((32, 48, 3), np.uint8), seconds)
+    found = [frame.seconds for frame in open_source(path).read()]
+    exact = 1e-3 if codec == "libx264" else 0.02  # times of 16 bits
+    np.testing.assert_allclose(found, times, atol=exact)
+    assert found[3] > found[2]
+
+
 def test_overlaps_go_to_the_higher_score():
     masks = np.zeros((2, 1, 4), bool)
     masks[0, 0, :3] = masks[1, 0, 1:] = True

@@ -2,8 +2,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from tests.report.scene import HOSTILE, LEFT, SIZE, unpack
+from vis_jax.report import predicted
+from vis_jax.report.pictures import data_uri
 from vis_jax.report.predicted import FASTEST, PredictedPage
-from vis_jax.report.tubes import MAX_FRAMES
+from vis_jax.report.tubes import MAX_FRAMES, View
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 CODE = coco_mask.encode(np.asfortranarray(LEFT, np.uint8))
@@ -48,6 +50,17 @@ def test_long_videos_have_some_and_stay_small():
     assert video["frames"] * video["step"] >= length
     assert video["speed"] <= FASTEST
     assert dict(content["summary"]) == {"tracks": 2, "classes": 1, "frames": length}
+
+
+def test_frames_full_of_detail_stay_small(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+    text = data_uri(noise, View(360, 640, 1, 1))
+    assert len(text) < 61_000  # 100 frames are at most about 6 MB
+    (one,) = page_of(1)["videos"][0]["pictures"]
+    monkeypatch.setattr(predicted, "MAX_BYTES", 4 * len(one))
+    (video,) = page_of(40)["videos"]
+    assert 1 <= video["frames"] <= 4
+    assert video["frames"] * video["step"] >= 40
 
 
 def test_a_track_between_the_shown_frames_has_no_mask():

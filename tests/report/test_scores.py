@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from tests.command_line import call, error_of
 from tests.report.scene import (
@@ -20,13 +19,11 @@ from tests.report.scene import (
     write_scene,
 )
 from vis_jax.metrics.results_json import load_results, load_truth
-from vis_jax.metrics.tracks import Video
 from vis_jax.report import scores
 from vis_jax.report.page import safe_json
 from vis_jax.report.pictures import FolderFrames
 from vis_jax.report.score_video import cover_tracks
 from vis_jax.report.scores import Settings, score_content
-from vis_jax.report.tubes import MAX_FRAMES, View, make_view, pack_mask, runs
 from vis_jax.scoring import score
 
 
@@ -148,6 +145,9 @@ def test_frames_are_read_inside_the_folder_only(scene, tmp_path):
     assert read(1, 0).shape == (*SIZE, 3)
     assert [read(1, t) for t in (1, 2, 3, 5)] == [None] * 4
     assert read(7, 0) is None
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "clip1").symlink_to(scene[2] / "clip1")
+    assert FolderFrames(tmp_path / "linked", scene[0])(1, 0) is not None
 
 
 def test_the_size_is_bounded(scene, monkeypatch):
@@ -160,23 +160,18 @@ def test_the_size_is_bounded(scene, monkeypatch):
     assert worst["truths"] and "truths" not in best and best["AP"] is not None
 
 
-def test_large_and_long_videos_are_shown_smaller():
-    view = make_view(Video(1, "long", 1000, 2000, 1000), 1000)
-    assert (view.height, view.width) == (320, 640)
-    assert view.num_frames <= MAX_FRAMES < 1000 <= view.num_frames * view.step
-    assert view.frames[-1] < 1000
-    mask = np.zeros((1000, 2000), bool)
-    mask[:500, 1000:] = True
-    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    small = unpack(pack_mask(code, view), (320, 640))
-    assert small[:160, 320:].all() and small.sum() == 160 * 320
-    empty = coco_mask.encode(np.zeros((3, 3), np.uint8, order="F"))
-    assert pack_mask(empty, View(3, 3, 1, 1)) == 0
-
-
-def test_runs():
-    assert runs([None, 1, 1, -1, None, -1]) == [[1, 3, 1], [3, 4, -1], [5, 6, -1]]
-    assert runs([]) == []
+def test_odd_files_that_score_have_a_report(scene):
+    truth, results = (json.loads(path.read_text()) for path in scene[:2])
+    results[0]["score"], results[1]["score"] = float("inf"), float("-inf")
+    results[2]["segmentations"] = results[2]["segmentations"][:2]
+    del truth["videos"][0]["length"], truth["videos"][0]["file_names"]
+    truth["annotations"], results = truth["annotations"][1:], results[1:]
+    for path, content in zip(scene[:2], (truth, results), strict=True):
+        path.write_text(json.dumps(content))
+    content = content_of(scene)
+    safe_json(content)
+    assert [video["frames"] for video in content["videos"]] == [T, 1]
+    assert content["videos"][0]["predictions"][-1]["score"] < -1
 
 
 def test_nothing_predicted_and_nothing_annotated(scene):

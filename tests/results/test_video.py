@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from tests.results.scenes import CATEGORIES, SIZE, box, rle, video
 from tests.small_disk import files_up_to
-from vis_jax.metrics.results_json import load_results, video_entries, write_results
+from vis_jax.metrics.results_json import load_results, video_entries
 from vis_jax.metrics.truth_json import load_truth
 from vis_jax.results.collect import Collector
 from vis_jax.results.files import entry_pieces
@@ -61,8 +61,9 @@ def test_tracks_are_the_entries_by_name():
 def test_files_are_as_the_scorer_reads_them(tmp_path):
     _result().save(tmp_path / "a" / "out")
     results = tmp_path / "a" / "out" / "results.json"
-    write_results(tmp_path / "expected.json", _result().to_ytvis())
-    assert results.read_bytes() == (tmp_path / "expected.json").read_bytes()
+    entries = json.loads(results.read_text())
+    assert entries == _result().to_ytvis()
+    assert [entry["track_id"] for entry in entries] == [4, 2, 4]
     info = json.loads((tmp_path / "a" / "out" / "video.json").read_text())
     assert info == {
         "videos": [
@@ -117,10 +118,53 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path):
     assert left == ["results.json", "video.json"]
 
 
-@pytest.mark.parametrize("method", ["to_ytvis", "to_coco"])
+@pytest.mark.parametrize("method", ["to_ytvis", "to_coco", "to_mots"])
 def test_a_format_with_categories_needs_them(method):
     with pytest.raises(ValueError, match="categories: expected one for each label"):
         getattr(_result(categories=()), method)()
+
+
+def test_what_is_shown_is_the_best_entry_of_each_track_that_scores_enough():
+    found = _result().shown(0.5)
+    assert found.tracks == [(4, "dog", 0.75), (2, "a bird", 0.5)]
+    np.testing.assert_array_equal(found.masks(0), _result().masks(0)[:2])
+    assert _result().shown(0.6).track_ids.tolist() == [4]
+    assert _result().shown(0.9).to_mot() == ""
+
+
+def test_a_table_has_a_row_for_each_object_of_a_frame():
+    lines = _result().to_csv().splitlines()
+    assert lines == [
+        "frame,time,id,label,score,x1,y1,x2,y2,area",
+        "0,0,4,dog,0.75,0,1,2,4,6",
+        "0,0,2,a bird,0.5,5,0,8,2,6",
+        "1,0.08,4,dog,0.75,1,1,3,4,6",
+        "2,0.16,4,dog,0.75,2,1,4,4,6",
+    ]
+    assert ",,4,dog," in _result(fps=None).to_csv()
+
+
+def test_masks_of_mots_do_not_overlap():
+    large, small, inside = box(0, 0, 4, 4), box(2, 2, 4, 4), box(1, 1, 2, 2)
+    found = _result(
+        segmentations=[[rle(small)] * T, [rle(large)] * T, [rle(small)] * T],
+        scores=np.array([0.75, 0.5, 0.25], np.float32),
+    )
+    lines = [line.split() for line in found.to_mots().splitlines()]
+    assert [line[:5] for line in lines[:2]] == [
+        ["1", "7004", "7", "6", "8"],
+        ["1", "8002", "8", "6", "8"],
+    ]
+    assert len(lines) == 2 * T
+    masks = [
+        coco_mask.decode({"size": [6, 8], "counts": line[5]}).astype(bool)
+        for line in lines[:2]
+    ]
+    np.testing.assert_array_equal(masks, [small, large & ~small])
+    hidden = dataclasses.replace(
+        found, segmentations=[[rle(large)] * T, [rle(inside)] * T, [rle(large)] * T]
+    )
+    assert [line.split()[1] for line in hidden.to_mots().splitlines()] == ["7004"] * T
 
 
 def test_coco_has_an_annotation_for_each_frame_and_entry():

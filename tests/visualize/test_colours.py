@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vis_jax.visualize.colours import palette, text_colour, track_colour
+from vis_jax.visualize.colours import line_colour, palette, text_colour, track_colour
 
 
 def test_background_is_black_and_ids_are_not():
@@ -57,3 +57,10 @@ def test_text_has_contrast_on_every_colour():
 def test_negative_ids_are_an_error():
     with pytest.raises(ValueError, match="track_id: expected 0 or more, got -1"):
         track_colour(-1)
+
+
+def test_an_outline_is_told_from_its_fill_and_is_bright():
+    for track in range(1, 31):
+        fill, line = _oklab(track_colour(track)), _oklab(line_colour(track))
+        assert np.linalg.norm(fill - line) > 0.17
+        assert line[0] > 0.6

@@ -1,5 +1,6 @@
 """Which flags of a command may name a folder in a bucket."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 from vis_jax.paths import check_folder, on_disk
@@ -36,6 +37,17 @@ def check_paths(command: str, arguments: Sequence[str]) -> None:
             check_folder(f"--{name}", value)
         else:
             on_disk(f"--{name}", value)
+
+
+def at_home(word: str) -> str:
+    """A word of the command line in which ~ is the user's home.
+
+    A shell replaces it at the beginning of a word, but not behind --name=.
+    """
+    name, sign, value = word.partition("=")
+    if not name.startswith("--") or not value.startswith("~"):
+        return os.path.expanduser(word)
+    return f"{name}{sign}{os.path.expanduser(value)}"
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

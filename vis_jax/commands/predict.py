@@ -1,11 +1,12 @@
 """Finds and tracks the objects of a video: results.json and a video with masks.
 
-With a folder of videos, or a .txt file with the path of a video on each line, --output
-gets a folder for each of them. Every device of the machine works, each on a video of
-its own. Started again, it goes on with the videos that lack results. A video that
-cannot be read does not stop the others; at the end such videos are listed, and the exit
-code is 3. On several hosts: the same command on each of them, as for training, or
---shard NUMBER/COUNT for the tasks of a job array.
+With several videos (a folder of them, a quoted pattern, --source given several times,
+or a .txt file with a path on each line), --output gets a folder for each of them. Every
+device of the machine works, each on a video of its own. Started again, it goes on with
+the videos that lack results. A video that cannot be read does not stop the others; at
+the end such videos are listed, and the exit code is 3. On several hosts: the same
+command on each of them, as for training, or --shard NUMBER/COUNT for the tasks of a job
+array.
 
 examples:
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
@@ -13,13 +14,14 @@ examples:
       --output out --score_threshold=0.5 --pngs
   python -m vis_jax.main predict --workdir runs/shapes --source camera:0 --output out \\
       --config.test.mode=clip
+  python -m vis_jax.main predict --workdir runs/shapes --source film.mp4 --output out \\
+      --start=1:30 --end=2:00 --every=2 --classes=person,dog
   python -m vis_jax.main predict --workdir runs/shapes --source videos/ --output out
   python -m vis_jax.main predict --workdir runs/shapes --source videos.txt \\
       --output out --shard 3/16
 """
 
 import os
-import re
 import sys
 import time
 
@@ -28,54 +30,17 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.path_flags import at_home
+from vis_jax.commands.predict_flags import define_flags, raw_size, read_wanted
 from vis_jax.commands.predict_lines import report, tell
 from vis_jax.paths import is_remote, written_locally
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
+    arguments[:] = map(at_home, arguments)
     define_config(values, arguments)
-    texts = {
-        "workdir": "folder of a training run; gives config, classes and checkpoint",
-        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
-        "source": "video file, folder of frames, a quoted pattern as 'frames/*.jpg',"
-        " - for standard input, camera:0, or http://.., https://.., rtsp://..; a folder"
-        " of videos, or a .txt file that lists them",
-        "raw": "width x height of raw frames (rgb24) on standard input, as 640x360",
-        "output": "folder for results.json, video.json, tracks.jsonl, video.mp4; with"
-        " many videos, it gets a folder for each",
-        "shard": "NUMBER/COUNT, such as 3/16: only this part of many videos; numbers go"
-        " from 1 to COUNT",
-    }
-    for name, text in texts.items():
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    flags.DEFINE_float(
-        "score_threshold",
-        0.3,
-        "what is below is neither drawn nor in tracks.jsonl",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "fps",
-        None,
-        "of the drawn video and of raw frames, 0.01 .. 1000; default: the source's",
-        flag_values=values,
-    )
-    switches = {
-        "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
-        "video": (True, "write video.mp4"),
-        "report": (
-            False,
-            "also write report.html: frames with masks, to scrub offline",
-        ),
-        "overwrite": (
-            False,
-            "replace earlier results in --output; of many videos, those of another"
-            " config, checkpoint or video",
-        ),
-    }
-    for name, (default, text) in switches.items():
-        flags.DEFINE_bool(name, default, text, flag_values=values)
+    define_flags(values)
 
 
 def run(values: flags.FlagValues) -> None:
@@ -95,9 +60,9 @@ def run(values: flags.FlagValues) -> None:
     if values.shard:
         raise ValueError(
             f"--shard: expected a folder of videos or a .txt file that lists them as"
-            f" --source, got {values.source}, one video"
+            f" --source, got {values.source[0]}, one video"
         )
-    check_one_process(values.source)
+    check_one_process(values.source[0])
     predict_video(values, begin)
 
 
@@ -137,15 +102,20 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
         predict,
         warning_lines,
     )
+    from vis_jax.predict.part import read_part
     from vis_jax.predict.progress import Progress
     from vis_jax.predict.sources import open_source
-    from vis_jax.predict.writer import Wanted
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
     raw = raw_size(values.raw)
-    source = open_source(values.source, raw=raw, fps=values.fps if raw else None)
-    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    source = open_source(
+        values.source[0],
+        raw=raw,
+        fps=values.fps if raw else None,
+        part=read_part(values.start, values.end, values.every),
+    )
+    wanted = read_wanted(values)
     tell(warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
@@ -167,7 +137,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
             source,
             folder,
             Finder(stream, categories, config.test.top, whole),
-            wanted=wanted._replace(write_report=values.report),
+            wanted=wanted,
             overwrite=values.overwrite,
             clock=clock,
         )
@@ -175,20 +145,6 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     report(done, clock, values.output, threshold=values.score_threshold)
     if done.stopped:
         sys.exit(128 + done.stopped)
-
-
-def raw_size(text: str | None) -> tuple[int, int] | None:
-    """Height and width of "640x360", in the order of a file name, width first.
-
-    Raises:
-      ValueError: it is no such text.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if found is None:
-        raise ValueError(f"--raw: expected width x height as 640x360, got {text}")
-    return int(found[2]), int(found[1])
 
 
 def check_bucket(output: str, *, overwrite: bool) -> None:

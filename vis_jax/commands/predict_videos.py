@@ -14,6 +14,7 @@ from absl import flags
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
+from vis_jax.commands.predict_flags import read_wanted
 from vis_jax.commands.predict_lines import tell
 from vis_jax.paths import is_remote
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vis_jax.evaluate.spread import Left
     from vis_jax.predict.loop import Finder
     from vis_jax.predict.many import OneVideo, Videos
+    from vis_jax.predict.part import Part
     from vis_jax.predict.source import Source
     from vis_jax.predict.writer import Wanted
 
@@ -37,6 +39,7 @@ class Job(NamedTuple):
     run_id: str  # what the results depend on beside the video
     wanted: "Wanted"
     overwrite: bool
+    part: "Part"  # of each video
 
 
 def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
@@ -52,15 +55,15 @@ def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
     from vis_jax.evaluate.shares import read_share
 
     if values.raw is not None:
-        raise ValueError(f"--raw: expected - as the source, got {values.source}")
+        got = ", ".join(values.source)
+        raise ValueError(f"--raw: expected - as the source, got {got}")
     config = read_config(values)
     share = read_share(values.shard) if values.shard else None
     with together():
         if share is not None:
             check_alone("--shard")
         if jax.process_index() == 0:
-            folder = Path(values.source)
-            tell([f"{folder / name}: no video, left out" for name in videos.ignored])
+            tell([f"{path}: no video, left out" for path in videos.ignored])
         failed = _predict(values, config, videos.videos, share or own_share())
         if failed:
             sys.exit(SOME_FAILED)
@@ -79,13 +82,16 @@ def _predict(
     from vis_jax.commands.predict_modes import Finders, mode_is_set
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.shares import divide
+    from vis_jax.predict.choice import Choice
     from vis_jax.predict.errors import PredictError
     from vis_jax.predict.loop import check_wanted
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.part import read_part
     from vis_jax.training.devices import device_line
 
-    drawn = (values.video, values.pngs, values.fps)
-    wanted = Wanted(values.score_threshold, *drawn, write_report=values.report)
+    wanted, part = (
+        read_wanted(values),
+        read_part(values.start, values.end, values.every),
+    )
     check_wanted(wanted)
     if is_remote(values.output):
         expected = "a folder on a disk, as there are many videos"
@@ -98,9 +104,10 @@ def _predict(
     config = with_classes(config, len(categories))
     system = parts.build_system(config)
     variables = parts.load_model(system, values.checkpoint or values.workdir)
-    told = json.dumps([fingerprint(config, variables), categories, wanted])
+    Choice([name for _, name in categories], wanted.classes, wanted.tracks)
+    told = json.dumps([fingerprint(config, variables), categories, wanted, part])
     run_id = hashlib.sha256(told.encode()).hexdigest()
-    job = Job(output, run_id, wanted, values.overwrite)
+    job = Job(output, run_id, wanted, values.overwrite, part)
     shares = divide([video.size for video in videos], share.total)
     if jax.process_index() == 0:
         print(device_line())
@@ -122,6 +129,7 @@ def _predict_share(
     from vis_jax.commands.processes import Progress, all_texts
     from vis_jax.evaluate.shares import summary
     from vis_jax.evaluate.spread import spread
+    from vis_jax.predict.formats import FORMATS
 
     own = [videos[index] for index in shares[share.number - 1]]
     several = jax.process_count() > 1
@@ -130,7 +138,8 @@ def _predict_share(
         print(f"videos        {summary(sizes, shares, unit='bytes')}", flush=True)
     # Videos are staged in it, where a later run finds what a killed one has left.
     job.output.mkdir(parents=True, exist_ok=True)
-    waiting = [one for one in own if not one.finished(job.output, job.run_id)]
+    files = [FORMATS[name].file for name in job.wanted.formats]
+    waiting = [one for one in own if not one.finished(job.output, job.run_id, files)]
     count = len(own) - len(waiting)
     failed = []
     with Progress("predict", len(videos) if several else len(own)) as progress:
@@ -171,7 +180,7 @@ def _try(
     from vis_jax.predict.sources import open_source
 
     try:
-        source = open_source(video.path)
+        source = open_source(video.path, part=job.part)
         tell(warning_lines(source, job.wanted))
         finder, note = find(source)
         tell([note] if note else [], "note")

@@ -116,14 +116,24 @@ def _joined(string: bytes, size: list[int]) -> bytes:
     """A sound mask without its empty runs."""
     from pycocotools import mask as coco_mask
 
-    runs, _ = _runs([string], np.array([sum(byte < 80 for byte in string)]))
     counts = [0]
-    for place, run in enumerate(np.stack(runs[:2], 1).ravel().tolist()):
+    for place, run in enumerate(run_lengths(string).tolist()):
         if len(counts) % 2 != place % 2:  # of the same kind as the last
             counts[-1] += run
         elif run:
             counts.append(run)
     return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
+
+
+def run_lengths(string: bytes) -> np.ndarray:
+    """The runs of a sound mask: int32[n], background and foreground in turns.
+
+    Args:
+      string: compressed counts.
+    """
+    final = np.frombuffer(string, np.uint8) < 80  # the last character of a number
+    runs, _ = _runs([string], np.array([final.sum()]))
+    return np.stack(runs[:2], 1).ravel()
 
 
 def _runs(strings: list[bytes], numbers: np.ndarray) -> tuple[Runs, np.ndarray]:

@@ -12,11 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.metrics.json_checks import write_json
+from vis_jax.predict.choice import Choice
 from vis_jax.predict.errors import PredictError
+from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import publish, staging
-from vis_jax.predict.writer import IDS, REPORT, TRACKS, VIDEO, Wanted, Writer
+from vis_jax.predict.writer import Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
@@ -30,12 +32,16 @@ FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn vide
 class Outputs(NamedTuple):
     """What `predict` wrote; None for what was not asked for."""
 
-    results: Path
-    info: Path
-    tracks: Path
-    video: Path | None
+    results: Path | None
+    info: Path | None
+    tracks: Path | None
+    csv: Path | None
+    mot: Path | None
+    mots: Path | None
+    coco: Path | None
+    html: Path | None
     ids: Path | None  # a folder
-    report: Path | None = None
+    video: Path | None
 
 
 class Done(NamedTuple):
@@ -51,7 +57,8 @@ class Done(NamedTuple):
 
 ALL_DRAWN = Wanted()
 # The last one makes all complete.
-_FILES = (IDS, VIDEO, REPORT, TRACKS, INFO, RESULTS, RUN)
+_OTHERS = tuple(form.file for form in FORMATS.values() if form.file != RESULTS)
+_FILES = (*_OTHERS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
@@ -76,10 +83,9 @@ def predict(
 ) -> Done:
     """Writes the tracks of a video into a folder, or nothing if anything fails.
 
-    `results.json` has the best tracks, in the layout of the YouTube-VIS results;
-    `video.json` has the video, the categories and the track ids that it refers to;
-    `tracks.jsonl` has a line for each frame, with the scores known by then. SIGINT and
-    SIGTERM end the video: what is final by then is written.
+    `formats.FORMATS` says into which files. Those that grow frame by frame have the
+    scores known by then, the others those after the last frame. SIGINT and SIGTERM end
+    the video: what is final by then is written.
 
     Args:
       source: the frames.
@@ -160,13 +166,16 @@ def _write_all(
     """Writes the files; the tracks of the final frames, and when the first one came."""
     source, finder, wanted, rate, clock = job
     collector, first = Collector(finder.top, folder), None
-    frames = Waiting(source, draw=wanted.pixels, whole=finder.whole, clock=clock)
+    draw = not PICTURED.isdisjoint(wanted.formats)
+    frames = Waiting(source, draw=draw, whole=finder.whole, clock=clock)
     names = [name for _, name in finder.categories]
+    choice = Choice(names, wanted.classes, wanted.tracks)
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
         with Writer(folder, source, names, wanted, rate, clock) as writer:
             for found in _until(stop, results):
                 first = first or time.perf_counter()
+                found = choice.of(found)
                 writer.write(*frames.take(), found)
                 with clock("writing"):
                     collector.add(found)
@@ -179,7 +188,7 @@ def _write_all(
     with clock("writing"):
         result = collector.result(count, (source.height, source.width))
         result = of_source(result, source, finder.categories)
-        result.save(folder)
+        write_finished(folder, result, wanted.formats, wanted.score_threshold)
     return result, first
 
 
@@ -261,14 +270,13 @@ def _until(stop: Stop, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
 
 
 def _outputs(output: Path, wanted: Wanted) -> Outputs:
-    return Outputs(
-        results=output / RESULTS,
-        info=output / INFO,
-        tracks=output / TRACKS,
-        video=output / VIDEO if wanted.draw_video else None,
-        ids=output / IDS if wanted.write_pngs else None,
-        report=output / REPORT if wanted.write_report else None,
-    )
+    names = {"json": "results", "jsonl": "tracks", "mp4": "video"}
+    found: dict[str, Path | None] = dict.fromkeys(Outputs._fields)
+    for name in wanted.formats:
+        found[names.get(name, name)] = output / FORMATS[name].file
+    if "json" in wanted.formats:
+        found["info"] = output / INFO
+    return Outputs(**found)
 
 
 def _check_arguments(
@@ -284,7 +292,8 @@ def _check_arguments(
 
 
 def check_wanted(wanted: Wanted) -> None:
-    """Raises ValueError for a threshold or rate that is out of range."""
+    """Raises ValueError for what cannot be, such as a rate that is out of range."""
+    read_formats(wanted.formats)
     if not 0 <= wanted.score_threshold <= 1:
         raise ValueError(
             f"score_threshold: expected 0 .. 1, got {wanted.score_threshold}"
@@ -303,15 +312,26 @@ def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:
 
 def warning_lines(source: Source, wanted: Wanted) -> list[str]:
     """What a user should know before the model runs: one line each, with the file."""
-    lines = []
+    lines, draws = [], "mp4" in wanted.formats
     if source.pixel_aspect != 1:
         ratio = "{}:{}".format(*source.pixel_aspect.as_integer_ratio())
         lines.append(
             f"{source.path}: pixels of {ratio} (width:height), not square; masks and"
             " boxes are of the frames as they are stored"
         )
+    if source.dynamic_range:
+        lines.append(
+            f"{source.path}: high dynamic range ({source.dynamic_range}), tone-mapped"
+            " to BT.709"
+        )
+    if source.sound is not None and draws and wanted.fps is None:
+        codec = source.sound.codec
+        if not source.sound.fits:
+            lines.append(
+                f"{source.path}: mp4 cannot hold its sound ({codec}): left out"
+            )
     low, high = FPS
-    if wanted.draw_video and wanted.fps is None and not low <= source.fps <= high:
+    if draws and wanted.fps is None and not low <= source.fps <= high:
         drawn = float(_drawn_rate(source, wanted))
         lines.append(
             f"{source.path}: {source.fps} frames a second; the drawn video gets"

@@ -1,5 +1,6 @@
 """Many videos by one name: a folder of videos, or a text file that lists them."""
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,52 +34,81 @@ class OneVideo(NamedTuple):
         """What `run.json` says of it once it is finished."""
         return {"run_id": run_id, "source": self.name, "bytes": self.size}
 
-    def finished(self, output: Path, run_id: str) -> bool:
-        """Whether its results are there, by the same run and of the same video."""
+    def finished(
+        self, output: Path, run_id: str, files: Sequence[str] = (RESULTS,)
+    ) -> bool:
+        """Whether its files are there, by the same run and of the same video."""
         folder = output / self.name
         try:
             found = json.loads((folder / RUN).read_text())
         except (OSError, ValueError):
             return False
-        return found == self.record(run_id) and (folder / RESULTS).is_file()
+        there = all((folder / file).exists() for file in files)
+        return found == self.record(run_id) and there
 
 
 class Videos(NamedTuple):
     """What a source names."""
 
     videos: tuple[OneVideo, ...]
-    ignored: tuple[str, ...]  # files of a folder that are no videos
+    ignored: tuple[str, ...]  # paths in a folder that are no videos
 
 
-def find_videos(source: str) -> Videos | None:
-    """The videos of a folder or list; None if the source is itself a video.
+def find_videos(sources: Sequence[str]) -> Videos | None:
+    """The videos of a folder or list, or of several sources; None for one video.
 
     A folder with images is one video. Otherwise its videos are its files that end in
     one of VIDEO_SUFFIXES, and its folders that have images. A list has one path on each
     line, relative to its own folder; empty lines and those that begin with # do not
-    count.
+    count. A pattern may match several video files. In paths ~ is the user's home.
 
     Raises:
       PredictError: a list is empty or cannot be read, or two videos would have one
         folder in the output; names them.
     """
-    path = Path(source)
+    found = [_paths(source) for source in sources]
+    if len(found) == 1 and found[0] is None:
+        return None
+    paths: list[Path] = []
+    ignored: list[str] = []
+    for source, several in zip(sources, found, strict=True):
+        if several is None and _is_live(source):
+            raise PredictError(f"--source: expected {source} alone, as it has no end")
+        own, others = ([Path(source).expanduser()], []) if several is None else several
+        paths += own
+        ignored += others
+    return Videos(_named(paths), tuple(ignored))
+
+
+def _is_live(source: str) -> bool:
+    return source == STDIN or source.startswith(LIVE)
+
+
+def _paths(source: str) -> tuple[list[Path], list[str]] | None:
+    """The videos of one source, and files that are none; None if it is a video."""
+    path = Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
     if path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        return Videos(_named(_in_list(path)), ())
-    return None
+        return _in_list(path), []
+    if path.exists() or not glob.has_magic(source):
+        return None
+    matches = [Path(name) for name in glob.glob(str(path), recursive=True)]
+    videos = [one for one in matches if _has_suffix(one, VIDEO_SUFFIXES)]
+    if len(videos) < 2 or len(videos) < len(matches):
+        return None
+    return sorted(videos, key=natural_order), []
 
 
-def _in_folder(folder: Path) -> Videos | None:
+def _in_folder(folder: Path) -> tuple[list[Path], list[str]] | None:
     entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
     entries.sort(key=natural_order)
     if any(_has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) for p in entries):
         return None
     is_video = {p: _is_video(p) for p in entries}
     found = [p for p in entries if is_video[p]]
-    ignored = tuple(p.name for p in entries if not is_video[p])
-    return Videos(_named(found), ignored) if found else None
+    ignored = [str(p) for p in entries if not is_video[p]]
+    return (found, ignored) if found else None
 
 
 def _is_video(path: Path) -> bool:
@@ -106,13 +136,13 @@ def _in_list(path: Path) -> list[Path]:
         raise PredictError(f"{path}: {error.strerror}") from error
     found = []
     for number, line in enumerate(map(str.strip, lines), 1):
-        if line == STDIN or line.startswith(LIVE):
+        if _is_live(line):
             raise PredictError(
                 f"{path}, line {number}: expected a file or a folder of images, got"
                 f" {line}"
             )
         if line and not line.startswith("#"):
-            found.append(path.parent / line)
+            found.append(path.parent / Path(line).expanduser())
     if not found:
         raise PredictError(f"{path}: expected the path of a video on each line")
     return found

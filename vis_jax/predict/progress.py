@@ -77,6 +77,7 @@ class Progress(Clock):
         if self.frames_done == 1:
             begun = self.seconds.get("model", 0.0)
             self._tell("model", f"{begun:.1f} s until the first frame was done")
+            self._line = time.monotonic()
         if self._terminal:
             if self._bar.total is not None:  # which a file may have got wrong
                 self._bar.total = max(self._bar.total, self.frames_done)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vis_jax.metrics.disk import naming
+from vis_jax.predict.sound import Sound, SoundCopy
 from vis_jax.visualize.colours import palette
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ CODEC_OPTIONS = {
 }
 ITU_BT_709 = 1  # matrix, primaries and transfer alike have this number (H.273)
 LIMITED_RANGE = 1
+_TICKS = 10_000  # a second, about, of the times of frames
+MOST_TICKS = {"mpeg4": 65_535}  # over the denominator of the rate
 
 
 class VideoSink:
@@ -35,16 +38,19 @@ class VideoSink:
         height: int,
         width: int,
         pixel_aspect: Fraction = Fraction(1),
+        sound: Sound | None = None,
     ) -> None:
         """Opens the file.
 
         Args:
           path: ends in .mp4.
-          fps: frames a second.
+          fps: frames a second; of frames that come with times, about.
           height, width: of the frames, in pixels. An odd size gains a row or column
             on the lower or right side, as 4:2:0 video has even sizes.
           pixel_aspect: width by height of a pixel in a player. A ratio that the format
             cannot hold, of more than 255, is left out.
+          sound: copied as it is, from the time of the first frame to the end of the
+            last one.
         """
         import av
 
@@ -55,6 +61,10 @@ class VideoSink:
         try:
             # MPEG-4 has 16 bits for the time base.
             rate, options = fps.limit_denominator(1001), CODEC_OPTIONS[codec]
+            self._rate, self._last, self._count = rate, -1, 0
+            # Frames at this rate have whole times.
+            most = MOST_TICKS.get(codec, 1 << 30) // rate.numerator
+            self._base = 1 / (rate * max(1, min(most, round(_TICKS / rate))))
             stream = self._container.add_stream(codec, rate=rate, options=options)
             self._stream = cast("VideoStream", stream)
             self._stream.height = height + height % 2
@@ -62,17 +72,24 @@ class VideoSink:
             self._stream.pix_fmt = "yuv420p"
             # Untagged video is read as BT.601 by some players and BT.709 by others.
             context = self._stream.codec_context
+            context.time_base = self._base
             context.colorspace = context.color_primaries = ITU_BT_709
             context.color_trc = ITU_BT_709
             context.color_range = LIMITED_RANGE
             if pixel_aspect != 1:
                 context.sample_aspect_ratio = pixel_aspect
+            self._sound = SoundCopy(sound, self._container) if sound else None
         except BaseException:
             self._container.close()
             raise
 
-    def write(self, frame: np.ndarray) -> None:
-        """Appends uint8 [H, W, 3], RGB."""
+    def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
+        """Appends a frame.
+
+        Args:
+          frame: uint8 [H, W, 3], RGB.
+          seconds: when it is shown, since the first one; None: at the constant rate.
+        """
         import av
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -84,6 +101,13 @@ class VideoSink:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
+        if seconds is None:
+            seconds = float(self._count / self._rate)
+        self._count += 1
+        self._last = max(round(seconds / self._base), self._last + 1)
+        image.pts, image.time_base = self._last, self._base
+        if self._sound is not None:
+            self._sound.copy_until(seconds)
         self._container.mux(self._stream.encode(image))
 
     def __enter__(self) -> "VideoSink":
@@ -98,7 +122,12 @@ class VideoSink:
         try:
             if error is None:
                 self._container.mux(self._stream.encode(None))
+                if self._sound is not None:
+                    end = float(self._last * self._base + 1 / self._rate)
+                    self._sound.copy_until(end)
         finally:
+            if self._sound is not None:
+                self._sound.close()
             self._container.close()
 
 

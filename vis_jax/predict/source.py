@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from vis_jax.predict.sound import Sound
 from vis_jax.predict.video_file import Frame
 
 FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame of 30 a second
@@ -36,6 +37,8 @@ class Source:
     warnings: list[str] = field(default_factory=list)
     # Frames by what a file says of itself, which may be wrong; None: it does not say.
     said_frames: int | None = None
+    sound: Sound | None = None  # that belongs to the frames
+    dynamic_range: str = ""  # "HLG" or "PQ" of frames that were made ordinary ones
     # Ends the wait for a frame that may never come.
     stop: Callable[[], None] = field(default=lambda: None, repr=False)
 

@@ -1,6 +1,8 @@
 """Where frames come from: a file, a folder of images, a glob, a list, arrays."""
 
+import dataclasses
 import glob
+import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,8 +16,11 @@ import numpy as np
 from data_pipeline.errors import DataError, printable
 from data_pipeline.images import ONE_IMAGE, WHOLE, open_image, read_rgb, upright_size
 from data_pipeline.natural_order import natural_order
+from vis_jax.predict import hdr
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN, open_live
+from vis_jax.predict.part import WHOLE_VIDEO, Part
+from vis_jax.predict.sound import Sound
 from vis_jax.predict.source import FOLDER_FPS, Source
 from vis_jax.predict.video_file import (
     Frame,
@@ -41,6 +46,7 @@ def open_source(
     *,
     raw: tuple[int, int] | None = None,
     fps: Fraction | float | None = None,
+    part: Part = WHOLE_VIDEO,
 ) -> Source:
     """Finds the frames that `path` names, and their size.
 
@@ -51,6 +57,7 @@ def open_source(
         device; an address that begins with one of `live.LIVE`.
       raw: height and width in pixels of raw frames, RGB of 8 bits, on standard input.
       fps: frames a second of such raw frames, which do not say.
+      part: what of the video is read.
 
     Returns:
       A source that can be iterated over any number of times, once if it is live.
@@ -59,20 +66,37 @@ def open_source(
       PredictError: nothing there, nothing readable, or images of different sizes.
     """
     if not isinstance(path, str | Path):
-        return _listed([Path(one) for one in path])
-    pattern, path = str(path), Path(path)
+        return _listed([Path(one).expanduser() for one in path], part)
+    pattern = os.path.expanduser(path)
+    path = Path(pattern)
     if raw is not None and pattern != STDIN:
         raise PredictError(f"--raw: expected - as the source, got {pattern}")
     if pattern == STDIN or (pattern.startswith(LIVE) and not path.exists()):
-        return open_live(pattern, raw=raw, fps=None if fps is None else Fraction(fps))
+        rate = None if fps is None else Fraction(fps)
+        return _live_part(open_live(pattern, raw=raw, fps=rate), part)
     if path.is_dir():
-        return _images(path.resolve().name, _images_in(path))
+        return _images(path.resolve().name, _images_in(path), part)
     if not path.exists():
-        return _from_glob(pattern)
+        return _from_glob(pattern, part)
     _check_regular(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _images(path.stem, [path])
-    return _video(path)
+        return _images(path.stem, [path], part)
+    return _video(path, part)
+
+
+def _live_part(source: Source, part: Part) -> Source:
+    """A part of a source that is read once."""
+    if part == WHOLE_VIDEO:
+        return source
+
+    def read() -> Iterator[Frame]:
+        begin = None
+        frames = ((frame.seconds, frame) for frame in source.read())
+        for seconds, frame in part.chosen(frames):
+            begin = seconds if begin is None else begin
+            yield frame._replace(seconds=seconds - begin)
+
+    return dataclasses.replace(source, read=read, fps=part.rate(source.fps))
 
 
 def from_arrays(
@@ -130,7 +154,7 @@ def _array_size(where: str, frame: np.ndarray) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _listed(paths: list[Path]) -> Source:
+def _listed(paths: list[Path], part: Part) -> Source:
     """Images in the order given."""
     if not paths:
         raise PredictError("source: expected at least one image, got an empty list")
@@ -140,10 +164,10 @@ def _listed(paths: list[Path]) -> Source:
                 f"{path}: expected an image ({' '.join(IMAGE_SUFFIXES)})"
             )
         _check_regular(path)
-    return _images(paths[0].resolve().parent.name, paths)
+    return _images(paths[0].resolve().parent.name, paths, part)
 
 
-def _from_glob(pattern: str) -> Source:
+def _from_glob(pattern: str, part: Part) -> Source:
     if not glob.has_magic(pattern):
         raise PredictError(f"{pattern}: no such file or folder")
     paths = [Path(p) for p in glob.glob(pattern, recursive=True)]
@@ -152,7 +176,7 @@ def _from_glob(pattern: str) -> Source:
         raise PredictError(f"{pattern}: matches no file")
     images = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES]
     if len(paths) == 1 and not images:
-        return _video(paths[0])
+        return _video(paths[0], part)
     if len(images) != len(paths):
         other = sorted(set(paths) - set(images))[0]
         raise PredictError(
@@ -160,7 +184,7 @@ def _from_glob(pattern: str) -> Source:
             f" got {len(paths)} files, among them {other.name}"
         )
     images.sort(key=natural_order)
-    return _images(images[0].resolve().parent.name, images)
+    return _images(images[0].resolve().parent.name, images, part)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -193,7 +217,12 @@ def _check_regular(path: Path) -> None:
     raise PredictError(f"{path}: expected a regular file, got {got}")
 
 
-def _images(name: str, paths: list[Path]) -> Source:
+def _images(name: str, paths: list[Path], part: Part) -> Source:
+    timed = ((float(i / FOLDER_FPS), path) for i, path in enumerate(paths))
+    folder, paths = paths[0].parent, [path for _, path in part.chosen(timed)]
+    if not paths:
+        raise PredictError(f"{folder}: has no frame at {part.start:g} s or later")
+    rate = part.rate(FOLDER_FPS)
     height, width = _image_size(paths[0])
     check_bounds(str(paths[0]), height, width)
     for path in paths[1:]:
@@ -204,9 +233,9 @@ def _images(name: str, paths: list[Path]) -> Source:
         height=height,
         width=width,
         num_frames=len(paths),
-        fps=FOLDER_FPS,
+        fps=rate,
         file_names=tuple(path.name for path in paths),
-        read=partial(_read_images, paths),
+        read=partial(_read_images, paths, rate),
     )
 
 
@@ -222,7 +251,7 @@ def _image_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def _read_images(paths: list[Path]) -> Iterator[Frame]:
+def _read_images(paths: list[Path], rate: Fraction) -> Iterator[Frame]:
     for number, path in enumerate(paths):
         fail = partial(DataError, path)
         try:
@@ -230,7 +259,7 @@ def _read_images(paths: list[Path]) -> Iterator[Frame]:
                 pixels = read_rgb(image, fail)
         except DataError as error:
             raise _unreadable(path, error) from error
-        yield Frame(pixels, float(number / FOLDER_FPS))
+        yield Frame(pixels, float(number / rate))
 
 
 def _unreadable(path: Path, error: DataError) -> PredictError:
@@ -246,30 +275,34 @@ def _unreadable(path: Path, error: DataError) -> PredictError:
     return PredictError(printable(text))
 
 
-def _video(path: Path) -> Source:
+def _video(path: Path, part: Part) -> Source:
     """A video file, of which the first frame is decoded."""
     # Of a relative path FFmpeg takes what comes before a colon for a protocol. A
     # playlist may name local files, but nothing on a network.
     what = Input(str(path), str(path.absolute()), path=path)
-    with closing(VideoReader(what)) as reader:
-        height, width, fps = reader.height, reader.width, reader.fps
-        pixel_aspect, said_frames = reader.pixel_aspect, reader.said_frames
+    with closing(VideoReader(what, part)) as reader:
+        fps = reader.fps or FOLDER_FPS
+    sound = None
+    if reader.sound_codec is not None and reader.begin is not None:
+        sound = Sound(str(path.absolute()), reader.sound_codec, float(reader.begin))
     warnings: list[str] = []
 
     def read() -> Iterator[Frame]:
-        frames = VideoReader(what)
+        frames = VideoReader(what, part)
         yield from frames
         warnings[:] = [f"{path}: {frames.damage}"] if frames.damage else []
 
     return Source(
         name=path.stem,
         path=str(path),
-        height=height,
-        width=width,
+        height=reader.height,
+        width=reader.width,
         num_frames=None,
-        fps=fps or FOLDER_FPS,
-        pixel_aspect=pixel_aspect,
+        fps=part.rate(fps),
+        pixel_aspect=reader.pixel_aspect,
         read=read,
         warnings=warnings,
-        said_frames=said_frames,
+        said_frames=part.frames_of(reader.said_frames, fps),
+        sound=sound,
+        dynamic_range=hdr.NAMES.get(reader.transfer or 0, ""),
     )

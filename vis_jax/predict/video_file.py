@@ -1,5 +1,6 @@
 """Frames that FFmpeg decodes: upright, and with a count of those that are damaged."""
 
+import contextlib
 import itertools
 import statistics
 import time
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 import numpy as np
 
 from data_pipeline.images import MAX_PIXELS, MAX_SIDE
+from vis_jax.predict import hdr
 from vis_jax.predict.complete import check_complete
 from vis_jax.predict.errors import PredictError
+from vis_jax.predict.orientation import orientation, upright_size
+from vis_jax.predict.part import WHOLE_VIDEO, Part
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-_SKEW = 0.02  # of a display matrix, relative to its scale: about one degree
 _PAUSE = 0.005  # seconds before a device that has no frame yet is asked again
 # Of a live video: what is usual between frames is seen from the last so many, ..
 _TIMES = 32
@@ -119,24 +122,32 @@ class VideoReader:
 
     Args:
       source: what to open.
+      part: what of it is read.
 
     Raises:
-      PredictError: no video, cut off, or too large; names it.
+      PredictError: no video, cut off, too large, or nothing in that part; names it.
     """
 
-    def __init__(self, source: Input):
+    def __init__(self, source: Input, part: Part = WHOLE_VIDEO):
         self.fps: Fraction | None = None  # frames a second; None: it does not say
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self.said_frames: int | None = None  # by its headers, which may be wrong
+        self.sound_codec: str | None = None  # None: there is no sound
         self._name = source.name
-        self._found, self._count = _Damage(), 0
+        self._found, self._count, self._decoded = _Damage(), 0, 0
         self._gaps = _Gaps() if source.live else None
-        self._frames = self._decode(source)
+        self._frames = self._decode(source, part)
         first = next(self._frames, None)
         if first is None:
-            raise PredictError(f"{source.name}: no frame could be decoded")
-        self.height, self.width = _upright_size(first, source.name)  # pixels
-        if _orientation(first, source.name).transpose:
+            what = "no frame could be decoded"
+            if part.start and self._decoded:
+                what = f"has no frame at {part.start:g} s or later"
+            raise PredictError(f"{source.name}: {what}")
+        # By the clock of the file, in seconds; None: it has no times.
+        self.begin = first.time
+        self.transfer = _transfer(first)  # of high dynamic range; None: of ordinary
+        self.height, self.width = upright_size(first, source.name)  # pixels
+        if orientation(first, source.name).transpose:
             self.pixel_aspect = 1 / self.pixel_aspect
         self._first: "VideoFrame | None" = first
 
@@ -168,10 +179,10 @@ class VideoReader:
         frames = itertools.chain([first], self._frames)
         for number, frame in enumerate(frames):
             where = f"{self._name}, frame {number}"
-            size = _upright_size(frame, self._name)
+            size = upright_size(frame, self._name)
             check_same_size(where, size, (self.height, self.width))
-            pixels = frame.to_ndarray(format="rgb24")
-            pixels = _orientation(frame, self._name).apply(pixels)
+            pixels = _pixels(frame)
+            pixels = orientation(frame, self._name).apply(pixels)
             seconds = float(number / (self.fps or 1))
             if frame.time is not None and begin is not None:
                 seconds = float(frame.time - begin)
@@ -184,36 +195,56 @@ class VideoReader:
         """Closes a video that is not read to its end."""
         self._frames.close()
 
-    def _decode(self, source: Input) -> Generator["VideoFrame", None, None]:
-        """The decoded frames as PyAV gives them; adds to `_found`."""
+    def _decode(self, source: Input, part: Part) -> Generator["VideoFrame", None, None]:
+        """The decoded frames of a part as PyAV gives them; adds to `_found`."""
         import av
 
-        num_frames = 0
         try:
             with _open(source) as container:
                 stream = _stream(source, container)
                 self.fps = stream.average_rate or stream.guessed_rate or None
                 if not source.live:
                     self.said_frames = _said_frames(container, stream)
+                    sounds = container.streams.audio
+                    self.sound_codec = sounds[0].codec_context.name if sounds else None
+                begin = _seek(container, stream, part.start)
                 # Also 0 and None stand for a shape that is not known.
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
-                for packet in _packets(container, stream):
-                    self._found.packets += packet.is_corrupt
-                    try:
-                        frames = cast("list[VideoFrame]", packet.decode())
-                    except av.InvalidDataError:
-                        self._found.lost += 1
-                        continue
-                    for frame in frames:
-                        if frame.is_corrupt:
-                            self._found.add(num_frames)
-                        yield frame
-                        num_frames += 1
+                frames = self._timed(_packets(container, stream), begin)
+                yield from (frame for _, frame in part.chosen(frames))
         except (av.FFmpegError, OSError) as error:
             raise PredictError(
-                f"{source.name}: not a readable video (after {num_frames} frames):"
+                f"{source.name}: not a readable video (after {self._decoded} frames):"
                 f" {error}"
             ) from error
+
+    def _timed(
+        self, packets: "Iterator[Packet]", begin: float | None
+    ) -> "Iterator[tuple[float, VideoFrame]]":
+        """The frames of packets, each with its seconds since the first one.
+
+        Args:
+          packets: of the video.
+          begin: time of its first frame; None: what comes is the first one.
+        """
+        import av
+
+        for packet in packets:
+            self._found.packets += packet.is_corrupt
+            try:
+                frames = cast("list[VideoFrame]", packet.decode())
+            except av.InvalidDataError:
+                self._found.lost += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self._found.add(self._decoded)
+                seconds = float(self._decoded / (self.fps or 1))
+                if frame.time is not None:
+                    begin = frame.time if begin is None else begin
+                    seconds = float(frame.time - begin)
+                yield seconds, frame
+                self._decoded += 1
 
 
 def check_same_size(
@@ -291,48 +322,31 @@ def _packets(container: "InputContainer", stream: "VideoStream") -> "Iterator[Pa
             time.sleep(_PAUSE)
 
 
-class _Orientation(NamedTuple):
-    """How a decoded frame becomes upright."""
+def _seek(
+    container: "InputContainer", stream: "VideoStream", start: float
+) -> float | None:
+    """Goes to a frame at or before a time that can be decoded by itself.
 
-    transpose: bool  # comes first
-    flip_rows: bool
-    flip_columns: bool
-
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """A view of [H, W, 3]."""
-        if self.transpose:
-            pixels = pixels.swapaxes(0, 1)
-        rows, columns = (-1 if flip else 1 for flip in self[1:])
-        return pixels[::rows, ::columns]
-
-
-def _orientation(frame: "VideoFrame", name: str) -> _Orientation:
-    """What the display matrix says: a pixel at column p, row q of the decoded frame is
-    shown at column a p + c q, row b p + d q, but for an offset.
-
-    Source: ISO 14496-12, 6.2.2; libavutil/display.h.
-
-    Raises:
-      PredictError: neither quarter turns nor mirroring.
+    Returns:
+      Seconds of the first frame of the video by its clock; None if nothing is skipped.
     """
-    data = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
-    if data is None:
-        return _Orientation(False, False, False)
-    (a, b, _), (c, d, _), _ = np.frombuffer(data, "=i4").reshape(3, 3).tolist()
-    small = _SKEW * max(abs(x) for x in (a, b, c, d))
-    if max(abs(b), abs(c)) <= small < min(abs(a), abs(d)):
-        return _Orientation(False, d < 0, a < 0)
-    if max(abs(a), abs(d)) <= small < min(abs(b), abs(c)):
-        return _Orientation(True, b < 0, c < 0)
-    if not small:  # all zero, as some writers leave it
-        return _Orientation(False, False, False)
-    matrix = [[round(x / 65536, 3) for x in row] for row in ((a, b), (c, d))]
-    raise PredictError(
-        f"{name}: display matrix: expected quarter turns and mirroring, got {matrix}"
-    )
+    import av
+
+    base = stream.time_base
+    if start <= 0 or stream.start_time is None or base is None:
+        return None
+    with contextlib.suppress(av.FFmpegError):  # then all frames before are decoded
+        container.seek(stream.start_time + int(start / base), stream=stream)
+    return float(stream.start_time * base)
 
 
-def _upright_size(frame: "VideoFrame", name: str) -> tuple[int, int]:
-    if _orientation(frame, name).transpose:
-        return frame.width, frame.height
-    return frame.height, frame.width
+def _transfer(frame: "VideoFrame") -> int | None:
+    return frame.color_trc if frame.color_trc in hdr.NAMES else None
+
+
+def _pixels(frame: "VideoFrame") -> np.ndarray:
+    """uint8 [H, W, 3], RGB of ordinary video."""
+    transfer = _transfer(frame)
+    if transfer is None:
+        return frame.to_ndarray(format="rgb24")
+    return hdr.to_ordinary(frame.to_ndarray(format="rgb48le"), transfer)

@@ -6,41 +6,39 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from vis_jax.metrics.disk import naming
 from vis_jax.metrics.results_json import plain_mask
+from vis_jax.predict.formats import DEFAULT, IDS, PAGE, TRACKS, VIDEO
 from vis_jax.predict.sinks import IdSink, VideoSink, id_map
 from vis_jax.predict.source import Source
 from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
 from vis_jax.visualize.draw import draw_frame
-
-IDS, VIDEO, TRACKS, REPORT = "ids", "video.mp4", "tracks.jsonl", "report.html"
+from vis_jax.visualize.style import STYLE, Style
+from vis_jax.visualize.trails import Trails
 
 
 class Wanted(NamedTuple):
-    """What `predict` writes beside the tracks."""
+    """What `predict` writes."""
 
-    # What is below it is neither drawn nor in the id images and `tracks.jsonl`.
+    # What is below it is in no file but `results.json`.
     score_threshold: float = 0.3
-    draw_video: bool = True  # `video.mp4` with masks and labels
-    write_pngs: bool = False  # `ids/00000.png` ..: one track id per pixel
-    # Frames a second of the drawn video; None: as the source, within `loop.FPS`.
+    formats: tuple[str, ...] = DEFAULT  # of `formats.FORMATS`
+    # Frames a second of the drawn video, without sound; None: frames are shown when
+    # those of the source are, with its sound, if its rate is within `loop.FPS`.
     fps: Fraction | float | None = None
-    write_report: bool = False  # `report.html`: frames with masks, to scrub
-
-    @property
-    def pixels(self) -> bool:
-        """Whether frames are needed again once their objects are known."""
-        return self.draw_video or self.write_report
+    classes: tuple[str, ...] = ()  # whose objects are kept; () = all
+    tracks: tuple[int, ...] = ()  # ids of those that are kept; () = all
+    style: Style = STYLE  # of the drawn video
 
 
 class Writer:
-    """Writes `tracks.jsonl`, and what else is wanted. A context manager.
+    """Writes what grows frame by frame. A context manager.
 
     Args:
       folder: to write to.
@@ -61,18 +59,23 @@ class Writer:
         clock: Clock,
     ):
         self._folder, self._names, self._clock = folder, names, clock
-        self._threshold = wanted.score_threshold
+        self._threshold, self._style = wanted.score_threshold, wanted.style
+        self._trails = Trails(wanted.style.trails)
+        self._constant = wanted.fps is not None or fps != source.fps
+        sound = None if self._constant else source.sound
         self._size = (source.height, source.width)
         with ExitStack() as stack:
-            # Line by line, for those who read along.
-            tracks = (folder / TRACKS).open("w", buffering=1, encoding="utf-8")
-            self._tracks = stack.enter_context(tracks)
-            self._ids = IdSink(folder / IDS) if wanted.write_pngs else None
+            self._tracks: TextIO | None = None
+            if "jsonl" in wanted.formats:
+                # Line by line, for those who read along.
+                tracks = (folder / TRACKS).open("w", buffering=1, encoding="utf-8")
+                self._tracks = stack.enter_context(tracks)
+            self._ids = IdSink(folder / IDS) if "ids" in wanted.formats else None
             self._page: PredictedPage | None = None
-            if wanted.write_report:
+            if "html" in wanted.formats:
                 self._page = PredictedPage(source.name, self._size, names, float(fps))
             self._video: VideoSink | None = None
-            if wanted.draw_video:
+            if "mp4" in wanted.formats:
                 height, width = self._size
                 video = VideoSink(
                     folder / VIDEO,
@@ -80,6 +83,7 @@ class Writer:
                     height=height,
                     width=width,
                     pixel_aspect=source.pixel_aspect,
+                    sound=sound if sound and sound.fits else None,
                 )
                 self._video = stack.enter_context(video)
             self._stack = stack.pop_all()
@@ -98,8 +102,9 @@ class Writer:
           OSError: a file cannot be written, as on a full disk; names the file.
         """
         shown = _shown(found, self._threshold)
-        with self._clock("writing"), naming(self._folder / TRACKS):
-            self._tracks.write(self._line(seconds, shown) + "\n")
+        if self._tracks is not None:
+            with self._clock("writing"), naming(self._folder / TRACKS):
+                self._tracks.write(self._line(seconds, shown) + "\n")
         if self._page is not None and pixels is not None:
             with self._clock("drawing"):
                 self._page.add(pixels, shown)
@@ -120,9 +125,11 @@ class Writer:
                     labels=shown.labels,
                     names=self._names,
                     scores=shown.scores,
+                    style=self._style,
+                    trails=self._trails.after(shown.ids, masks),
                 )
             with self._clock("writing"):
-                self._video.write(drawn)
+                self._video.write(drawn, None if self._constant else seconds)
 
     def _line(self, seconds: float, found: FrameResult) -> str:
         """A frame as JSON."""
@@ -158,14 +165,15 @@ class Writer:
     ) -> None:
         with self._clock("writing"):
             try:
-                with naming(self._folder / TRACKS):
-                    self._tracks.close()
+                if self._tracks is not None:
+                    with naming(self._folder / TRACKS):
+                        self._tracks.close()
             finally:
                 self._stack.__exit__(kind, error, traceback)
             if self._ids is not None and error is None:
                 self._ids.close()
             if self._page is not None and error is None:
-                self._page.write(self._folder / REPORT)
+                self._page.write(self._folder / PAGE)
 
 
 def _shown(found: FrameResult, threshold: float) -> FrameResult:

@@ -15,7 +15,8 @@ from vis_jax.metrics.unpack import read_json
 from vis_jax.report.tubes import View
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-QUALITY = 50  # of WebP, 0 .. 100
+QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100: the first with which a picture fits
+PICTURE_BYTES = 60_000  # of the text of a picture
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class FolderFrames:
     """
 
     def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
-        self._folder = Path(folder).resolve()
+        self._folder = os.path.abspath(folder)
         self._names: dict[object, list] = {}
         content = read_json(truth_path)
         videos = content.get("videos") if isinstance(content, dict) else None
@@ -70,12 +71,15 @@ class FolderFrames:
             return None
 
     def _path(self, name: object) -> Path | None:
-        """The file of a name; None if it is none inside the folder."""
+        """The file of a name; None if there is none inside the folder.
+
+        Links in the folder may lead elsewhere: names are not trusted, the folder is.
+        """
         if not isinstance(name, str) or "\0" in name:
             return None
-        path = (self._folder / name).resolve()
-        inside = path.is_relative_to(self._folder) and path.is_file()
-        return path if inside else None
+        path = os.path.normpath(os.path.join(self._folder, name))
+        inside = path.startswith(os.path.join(self._folder, ""))
+        return Path(path) if inside and os.path.isfile(path) else None
 
 
 def data_uri(pixels: np.ndarray, view: View) -> str:
@@ -88,6 +92,11 @@ def data_uri(pixels: np.ndarray, view: View) -> str:
     image = Image.fromarray(pixels)
     if image.size != (view.width, view.height):
         image = image.resize((view.width, view.height), Image.Resampling.BILINEAR)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY, method=2)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    text = ""
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        image.save(file, "WEBP", quality=quality, method=2)
+        text = base64.b64encode(file.getvalue()).decode()
+        if len(text) < PICTURE_BYTES:
+            break
+    return f"data:image/webp;base64,{text}"

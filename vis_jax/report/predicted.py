@@ -8,18 +8,26 @@ import numpy as np
 from vis_jax.metrics.tracks import Video
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
-from vis_jax.report.score_video import colour_text, view_entry
-from vis_jax.report.tubes import MAX_FRAMES, View, pack_mask, shown_size
+from vis_jax.report.tubes import (
+    MAX_FRAMES,
+    View,
+    colour_text,
+    pack_mask,
+    shown_size,
+    view_entry,
+)
 from vis_jax.results.frame import FrameResult
 
 FASTEST = 30  # shown frames a second
+MAX_BYTES = 10_000_000  # of pictures and masks
 
 
 class PredictedPage:
     """Gathers frames and tracks, and writes them as one HTML file.
 
-    How long the video is need not be known: when more than `MAX_FRAMES` frames have
-    come, every second one is dropped, and of those that follow, too.
+    How long the video is need not be known: when there are more than `MAX_FRAMES`
+    frames, or they take more than `MAX_BYTES`, every second one is dropped, also of
+    those that follow.
 
     Args:
       name: of the video.
@@ -55,7 +63,8 @@ class PredictedPage:
             self._pictures.append(data_uri(pixels, view))
             masks = [pack_mask(rle, view) for rle in found.segmentations]
             self._frames.append(dict(zip(ids, masks, strict=True)))
-        if len(self._frames) > MAX_FRAMES:
+        full = len(self._frames) > MAX_FRAMES or self._size() > MAX_BYTES
+        if full and len(self._frames) > 1:
             self._step *= 2
             self._pictures, self._frames = self._pictures[::2], self._frames[::2]
         self._count += 1
@@ -95,6 +104,11 @@ class PredictedPage:
                 | view_entry(self._view())
             ],
         }
+
+    def _size(self) -> int:
+        """Bytes of all pictures and masks."""
+        masks = sum(len(str(m)) for frame in self._frames for m in frame.values())
+        return masks + sum(map(len, self._pictures))
 
     def _view(self) -> View:
         size = shown_size(self._video.height, self._video.width)

@@ -7,12 +7,19 @@ from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.tracks import Id, ResultTrack, Track, TruthTrack, Video
-from vis_jax.report.tubes import View, make_view, pack_track, runs
-from vis_jax.visualize.colours import track_colour
+from vis_jax.report.tubes import (
+    View,
+    colour_text,
+    make_view,
+    pack_track,
+    runs,
+    view_entry,
+)
 
 IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
 LEAST = 10  # predictions of a video that are shown whatever their scores
 MOST = 25
+HUGE = 1e9  # stands for infinity
 
 
 class Tubes(NamedTuple):
@@ -94,7 +101,7 @@ def tracks_of_video(
     predictions = [finding.track for finding in shown]
     tracks: list[Track] = [*truths, *predictions]
     lengths = [len(track.segmentations) for track in tracks]
-    view = make_view(video, video.length or max(lengths, default=1))
+    view = make_view(video, video.length or max(lengths, default=0))
     cover = cover_tracks(truths, predictions, threshold)
     place = {number: g for g, (number, _) in enumerate(tubes.truths)}
     targets = [
@@ -119,7 +126,7 @@ def tracks_of_video(
             {
                 "name": f"p{d + 1}",
                 "class": classes[finding.track.category_id],
-                "score": round(float(finding.track.score), 4),
+                "score": shown_score(finding.track.score),
                 "colour": colour_text(colours[d]),
                 "kind": finding.kind,
                 "target": targets[d],
@@ -131,19 +138,9 @@ def tracks_of_video(
     }
 
 
-def view_entry(view: View) -> dict:
-    """The fields of a video that say which frames are shown, and how large."""
-    return {
-        "height": view.height,
-        "width": view.width,
-        "step": view.step,
-        "frames": view.num_frames,
-    }
-
-
-def colour_text(number: int) -> str:
-    """The colour of a track as CSS writes it."""
-    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
+def shown_score(score: float) -> float:
+    """A score in few digits; odd files have infinite ones, which JSON has not."""
+    return round(min(max(float(score), -HUGE), HUGE), 4)
 
 
 def _at(row: Sequence[int | None], view: View) -> list[int | None]:

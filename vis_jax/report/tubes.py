@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vis_jax.metrics.rle import run_lengths
 from vis_jax.metrics.tracks import Video
+from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # pixels of the longer side of a shown frame, at most
 MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
@@ -33,8 +35,9 @@ def make_view(video: Video, length: int) -> View:
 
     Args:
       video: height and width.
-      length: frames.
+      length: frames; 0 counts as 1.
     """
+    length = max(1, length)
     height, width = shown_size(video.height, video.width)
     step = max(1, -(-length // MAX_FRAMES))
     return View(height, width, step, -(-length // step))
@@ -44,6 +47,21 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
     """Height and width of the picture of a frame: at most `SIDE` pixels a side."""
     scale = min(1.0, SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def view_entry(view: View) -> dict:
+    """The fields of a video that say which frames are shown, and how large."""
+    return {
+        "height": view.height,
+        "width": view.width,
+        "step": view.step,
+        "frames": view.num_frames,
+    }
+
+
+def colour_text(number: int) -> str:
+    """The colour of a track as CSS writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
 def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
@@ -71,16 +89,46 @@ def pack_mask(rle: dict, view: View) -> str | int:
 
     size = (view.height, view.width)
     if tuple(rle["size"]) != size:
-        pixels = coco_mask.decode(rle)
-        rows, columns = (
-            np.arange(new) * old // new
-            for new, old in zip(size, pixels.shape, strict=True)
-        )
-        # In memory the pixels of a column are neighbours.
-        rle = coco_mask.encode(pixels.T[columns].take(rows, axis=1).T)
+        smaller = rle["size"][0] >= size[0] and rle["size"][1] >= size[1]
+        rle = _sampled(rle, size) if smaller else _resized(rle, size)
     if not coco_mask.area(rle):
         return 0
     return rle["counts"].decode().translate(TO_PAGE)
+
+
+def _places(new: int, old: int) -> np.ndarray:
+    """The rows or columns that stand for `new` of them."""
+    return np.arange(new) * old // new
+
+
+def _resized(rle: dict, size: tuple[int, int]) -> dict:
+    """The run lengths of a mask at another size, by its nearest pixels."""
+    from pycocotools import mask as coco_mask
+
+    pixels = coco_mask.decode(rle)
+    rows, columns = map(_places, size, pixels.shape)
+    return coco_mask.encode(np.asfortranarray(pixels[rows[:, None], columns]))
+
+
+def _sampled(rle: dict, size: tuple[int, int]) -> dict:
+    """As `_resized`, for a size that is not larger, without painting a pixel.
+
+    A run ends before the first sampled pixel that lies behind its end.
+    """
+    from pycocotools import mask as coco_mask
+
+    height, width = size
+    rows, columns = map(_places, size, rle["size"])
+    ends = np.cumsum(run_lengths(rle["counts"]), dtype=np.int64)
+    column, row = np.divmod(ends, rle["size"][0])
+    before = np.searchsorted(columns, column)
+    inside = columns[np.minimum(before, width - 1)] == column
+    places = before * height + np.where(inside, np.searchsorted(rows, row), 0)
+    # Where an even number of runs ends, nothing changes.
+    changes, times = np.unique(places, return_counts=True)
+    changes = changes[(times % 2 == 1) & (changes < height * width)]
+    counts = np.diff(changes, prepend=0, append=height * width).tolist()
+    return coco_mask.frPyObjects({"size": [*size], "counts": counts}, *size)
 
 
 def runs(values: Sequence[int | None]) -> list[list[int]]:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def entry_pieces(
-    result: "VideoResult", *, video_id: int, category_ids: Sequence[int]
+    result: "VideoResult",
+    *,
+    video_id: int,
+    category_ids: Sequence[int],
+    with_ids: bool = False,
 ) -> Iterator[str]:
     """Yields JSON "{..}, {..}", the entries of a results file, in small pieces.
 
@@ -24,6 +28,7 @@ def entry_pieces(
       result: the tracks.
       video_id: of the video in the truth.
       category_ids: K numbers, that of every label.
+      with_ids: also write `track_id`, which scoring does not read.
     """
     for i, (label, score) in enumerate(zip(result.labels, result.scores, strict=True)):
         head = {
@@ -31,6 +36,8 @@ def entry_pieces(
             "category_id": int(category_ids[label]),
             "score": float(score),
         }
+        if with_ids:
+            head["track_id"] = int(result.track_ids[i])
         yield ", " if i else ""
         yield json.dumps(head, allow_nan=False)[:-1] + ', "segmentations": ['
         for t, rle in enumerate(result.segmentations[i]):
@@ -45,7 +52,7 @@ def write_results(
     video_id: int,
     category_ids: Sequence[int],
 ) -> None:
-    """Writes the results file of one video.
+    """Writes the results file of one video, with `track_id` in every entry.
 
     Args:
       path: results.json.
@@ -57,7 +64,9 @@ def write_results(
     with replacing(path) as file:
         file.write("[")
         file.writelines(
-            entry_pieces(result, video_id=video_id, category_ids=category_ids)
+            entry_pieces(
+                result, video_id=video_id, category_ids=category_ids, with_ids=True
+            )
         )
         file.write("]\n")
 

@@ -85,3 +85,27 @@ def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
         return np.zeros((0, *size), bool)
     # A view: pycocotools puts the pixels of a mask together, column by column.
     return np.moveaxis(coco_mask.decode(segmentations), 2, 0).view(bool)
+
+
+def without_overlap(segmentations: list[dict]) -> list[dict | None]:
+    """Masks of which each has only the pixels that no mask before it has.
+
+    Args:
+      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
+
+    Returns:
+      n run lengths; None for a mask of which nothing is left.
+    """
+    from pycocotools import mask as coco_mask
+
+    left: list[dict | None] = []
+    taken = None
+    for rle in segmentations:
+        own = rle
+        if taken is not None:
+            # All pixels of both, less those that were taken.
+            both = coco_mask.decode(coco_mask.merge([taken, rle]))
+            own = coco_mask.encode(both - coco_mask.decode(taken))
+        taken = rle if taken is None else coco_mask.merge([taken, rle])
+        left.append(own if coco_mask.area(own) else None)
+    return left

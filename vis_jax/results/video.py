@@ -1,5 +1,8 @@
 """The tracks of one video, and the formats that they are written in."""
 
+import csv
+import dataclasses
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vis_jax.metrics.results_json import plain_mask, video_entries
+from vis_jax.results.file_names import INFO, RESULTS
 from vis_jax.results.files import write_info, write_results
-from vis_jax.results.frame import boxes_of, masks_of
+from vis_jax.results.frame import boxes_of, masks_of, without_overlap
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-RESULTS, INFO = "results.json", "video.json"
 VIDEO_ID = 1  # of the only video in the results
+_COLUMNS = ("frame", "time", "id", "label", "score", "x1", "y1", "x2", "y2", "area")
 
 
 class Track(NamedTuple):
@@ -69,6 +73,17 @@ class VideoResult:
         order = np.argsort(-self.scores, kind="stable")
         _, first = np.unique(self.track_ids[order], return_index=True)
         return np.sort(order[first])
+
+    def shown(self, threshold: float) -> "VideoResult":
+        """The best entry of every track, of those with this score or a higher one."""
+        best = [i for i in self.best_entries if self.scores[i] >= threshold]
+        return dataclasses.replace(
+            self,
+            labels=self.labels[best],
+            scores=self.scores[best],
+            track_ids=self.track_ids[best],
+            segmentations=[self.segmentations[i] for i in best],
+        )
 
     def masks(self, t: int) -> np.ndarray:
         """Masks of all entries in frame `t`: bool [N, H, W]."""
@@ -122,18 +137,20 @@ class VideoResult:
         write_results(folder / RESULTS, self, video_id=VIDEO_ID, category_ids=ids)
 
     def to_ytvis(self, video_id: int = VIDEO_ID) -> list[dict]:
-        """The entries of a YouTube-VIS results file, ready for JSON.
+        """The entries of a YouTube-VIS results file with track ids, ready for JSON.
 
         Raises:
           ValueError: there are no categories.
         """
-        return video_entries(
+        entries = video_entries(
             self.labels,
             self.scores,
             self.segmentations,
             video_id=video_id,
             category_ids=self._category_ids(),
         )
+        pairs = zip(entries, self.track_ids.tolist(), strict=True)
+        return [entry | {"track_id": number} for entry, number in pairs]
 
     def to_coco(self) -> dict:
         """Images, annotations and categories in the layout of COCO, ready for JSON.
@@ -184,6 +201,56 @@ class VideoResult:
                 box = f"{x1 + 1:g},{y1 + 1:g},{x2 - x1:g},{y2 - y1:g}"
                 lines.append(f"{t + 1},{number},{box},{self.scores[i]:.6f},-1,-1,-1\n")
         return "".join(lines)
+
+    def to_mots(self) -> str:
+        """Masks of the tracks as the text of a MOTS results file.
+
+        A line has frame, id, category id, height, width and run lengths; frames count
+        from 1. As the format has it, the id is 1000 x category id + track id, and a
+        pixel of several masks belongs to that of the best score.
+
+        Raises:
+          ValueError: there are no categories.
+        """
+        ids = self._category_ids()
+        lines = []
+        for t in range(self.num_frames):
+            entries, found = self._shown(t)
+            order = np.argsort(-self.scores[entries], kind="stable")
+            apart = without_overlap([found[i] for i in order])
+            for i, rle in zip(entries[order], apart, strict=True):
+                if rle is None:
+                    continue
+                category = ids[self.labels[i]]
+                number = 1000 * category + int(self.track_ids[i])
+                counts = rle["counts"]
+                text = counts.decode() if isinstance(counts, bytes) else counts
+                size = f"{self.height} {self.width}"
+                lines.append(f"{t + 1} {number} {category} {size} {text}\n")
+        return "".join(lines)
+
+    def to_csv(self) -> str:
+        """Boxes of the tracks as a table, a row for each object of each frame.
+
+        Columns: frame from 0, time in seconds (empty without a rate), id, label, score,
+        x1 y1 x2 y2 and area in pixels.
+        """
+        from pycocotools import mask as coco_mask
+
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(_COLUMNS)
+        tracks = self.tracks
+        for t in range(self.num_frames):
+            entries, found = self._shown(t)
+            time = "" if self.fps is None else f"{float(t / self.fps):g}"
+            boxes = boxes_of(found).astype(int).tolist()
+            areas = coco_mask.area(found).tolist() if found else []
+            for i, box, area in zip(entries, boxes, areas, strict=True):
+                track = tracks[i]
+                score = round(track.score, 6)
+                table.writerow([t, time, track.id, track.label, score, *box, area])
+        return text.getvalue()
 
     def to_supervision(self, t: int) -> "Detections":
         """The tracks in frame `t` for the package supervision, classes by best score.

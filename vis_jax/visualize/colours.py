@@ -12,6 +12,9 @@ GOLDEN = 0.6180339887498949
 FIRST_HUE = 0.25
 TONES = ((0.7, 0.7), (0.9, 0.9), (0.5, 1.0))  # saturation, value
 
+# Of an outline: so far from the hue of its track, a part of the circle, and pale.
+LINE_HUE, LINE_SATURATION = 1 / 3, 0.55
+
 
 def track_colour(track_id: int) -> tuple[int, int, int]:
     """The colour of a track.
@@ -31,6 +34,18 @@ def track_colour(track_id: int) -> tuple[int, int, int]:
         return 0, 0, 0
     saturation, value = TONES[(track_id - 1) % len(TONES)]
     rgb = colorsys.hsv_to_rgb((FIRST_HUE + track_id * GOLDEN) % 1.0, saturation, value)
+    red, green, blue = (round(255 * channel) for channel in rgb)
+    return red, green, blue
+
+
+def line_colour(track_id: int) -> tuple[int, int, int]:
+    """The colour of the outline of a track: bright, and in a hue apart from its own.
+
+    Args, returns, raises: as `track_colour`.
+    """
+    red, green, blue = (channel / 255 for channel in track_colour(track_id))
+    hue, _, _ = colorsys.rgb_to_hsv(red, green, blue)
+    rgb = colorsys.hsv_to_rgb((hue + LINE_HUE) % 1.0, LINE_SATURATION, 1.0)
     red, green, blue = (round(255 * channel) for channel in rgb)
     return red, green, blue
 

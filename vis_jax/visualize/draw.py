@@ -1,25 +1,23 @@
-"""Masks, outlines and labels on a frame, and frames side by side on a sheet."""
+"""Masks, outlines, paths and labels on a frame, and frames side by side on a sheet."""
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from vis_jax.visualize.colours import text_colour, track_colour
+from vis_jax.visualize.colours import line_colour, text_colour, track_colour
+from vis_jax.visualize.labels import Labelled, Rectangle, place_labels
+from vis_jax.visualize.style import STYLE, Style
 
-OPACITY = 128  # of 255
 SHEET_COLOUR = 32  # dark grey between the frames of a sheet
 LABEL_MARGIN = 2  # pixels around the text
+SMALL = 25  # pixels of a mask that is filled without letting anything through
+FINE = 3  # paths are drawn at so many times the size, as lines have no soft edges
 
-
-class Caption(NamedTuple):
-    """A label and the pixel (x, y) that it stands on."""
-
-    text: str
-    anchor: tuple[int, int]
-    colour: tuple[int, int, int]
+Colour = tuple[int, int, int]
+Path = Sequence[tuple[float, float]]
 
 
 def draw_frame(
@@ -30,6 +28,8 @@ def draw_frame(
     labels: Sequence[int] | np.ndarray,
     names: Sequence[str],
     scores: Sequence[float] | np.ndarray,
+    style: Style = STYLE,
+    trails: Mapping[int, Path] = {},  # noqa: B006 - never changed
 ) -> np.ndarray:
     """Masks in the colour of their track, outlined and named "3 dog 0.92".
 
@@ -42,6 +42,8 @@ def draw_frame(
       labels: N classes, 0 .. K - 1.
       names: of the K classes.
       scores: N numbers in [0, 1].
+      style: how they are drawn.
+      trails: by track id, x and y of where its objects were, the last one at last.
 
     Returns:
       uint8 [H, W, 3], a new array.
@@ -50,22 +52,24 @@ def draw_frame(
       ValueError: shapes or lengths that do not fit.
     """
     _check(frame, masks, track_ids=track_ids, labels=labels, scores=scores)
-    order = np.argsort(np.asarray(scores, np.float32), kind="stable")
+    order = np.argsort(np.asarray(scores, np.float32), kind="stable").tolist()
     boxes = [_bounding_box(mask) for mask in masks]
     image = Image.fromarray(frame)
+    width = style.line_width or max(1.5, min(image.size) / 240)
+    objects = []
     for i in order:
-        if boxes[i] is not None:
-            _paint(image, masks[i], boxes[i], track_colour(int(track_ids[i])))
-    captions = [
-        Caption(
-            f"{track_ids[i]} {names[labels[i]]} {scores[i]:.2f}",
-            _anchor(masks[i], boxes[i]),
-            track_colour(int(track_ids[i])),
-        )
-        for i in order[::-1]
-        if boxes[i] is not None
-    ]
-    _write_captions(image, captions)
+        box, number = boxes[i], int(track_ids[i])
+        if box is None:
+            continue
+        _paint(image, masks[i], box, number, style.opacity, width)
+        if style.boxes:
+            _draw_box(image, box, line_colour(number), round(width))
+        text = f"{number} {names[labels[i]]} {scores[i]:.2f}"
+        objects.append((text, number, box, _anchor(masks[i], box)))
+    for number, path in trails.items():
+        _draw_path(image, path, line_colour(number), width)
+    if style.labels:
+        _write_labels(image, objects[::-1])
     return np.array(image)
 
 
@@ -118,16 +122,17 @@ def _check(
             raise ValueError(f"{name}: expected {len(masks)}, got {len(values)}")
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+def _bounding_box(mask: np.ndarray) -> Rectangle | None:
     """x1 y1 x2 y2 of the pixels, the right and lower end excluded; None if empty."""
     rows = np.flatnonzero(mask.any(1))
     if rows.size == 0:
         return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return Rectangle(left, int(rows[0]), right, int(rows[-1]) + 1)
 
 
-def _anchor(mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]:
+def _anchor(mask: np.ndarray, box: Rectangle) -> tuple[int, int]:
     """The upper edge of the mask in its median column: moves little over time."""
     inside = mask[box[1] : box[3], box[0] : box[2]]
     below = np.cumsum(np.count_nonzero(inside, axis=0))
@@ -138,64 +143,111 @@ def _anchor(mask: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int]
 def _paint(
     image: Image.Image,
     mask: np.ndarray,
-    box: tuple[int, int, int, int],
-    colour: tuple[int, int, int],
+    box: Rectangle,
+    number: int,
+    opacity: float,
+    width: float,
 ) -> None:
-    """Blends one mask into `image`, in place; works inside its box for speed."""
-    inside = mask[box[1] : box[3], box[0] : box[2]]
-    thickness = max(1, round(min(image.size) / 240))
-    alpha = inside * np.uint8(OPACITY)
-    alpha[_outline(inside, thickness)] = 255
-    image.paste(colour, box, Image.fromarray(np.ascontiguousarray(alpha)))
-
-
-def _outline(mask: np.ndarray, thickness: int) -> np.ndarray:
-    """The pixels of `mask` less than `thickness` steps from a pixel outside it.
-
-    The border of the array counts as outside.
-    """
-    core = mask
-    for _ in range(thickness):
-        padded = np.pad(core, 1)
-        core = (
-            core
-            & padded[:-2, 1:-1]
-            & padded[2:, 1:-1]
-            & padded[1:-1, :-2]
-            & padded[1:-1, 2:]
-        )
-    return mask & ~core
-
-
-def _write_captions(image: Image.Image, captions: list[Caption]) -> None:
-    """Writes each text on a patch in its colour; the first ones get the best place."""
+    """Blends one mask into `image`, in place; works around its box for speed."""
+    margin = math.ceil(width) + 2
     W, H = image.size
-    font = ImageFont.load_default(max(10, round(min(H, W) / 30)))
-    height = math.ceil(font.getbbox("g")[3]) + 2 * LABEL_MARGIN
+    x1, y1 = max(0, box.x1 - margin), max(0, box.y1 - margin)
+    x2, y2 = min(W, box.x2 + margin), min(H, box.y2 + margin)
+    inside = mask[y1:y2, x1:x2]
+    if np.count_nonzero(inside) <= SMALL:
+        opacity = 1.0
+    place, whole = (x1, y1, x2, y2), Image.fromarray(inside * np.uint8(255))
+    fill = whole.point([0] * 255 + [round(255 * opacity)])
+    image.paste(track_colour(number), place, fill)
+    # Across a straight edge the mean over a square rises evenly: a value is a distance.
+    radius = math.ceil(width / 2 + 0.5)
+    soft = whole.filter(ImageFilter.BoxBlur(radius))
+    image.paste(line_colour(number), place, soft.point(_outline(width, radius)))
+
+
+@functools.lru_cache(16)
+def _outline(width: float, radius: int) -> list[int]:
+    """Opacity of an outline for each mean 0 .. 255 over a square of this radius."""
+    steps = np.arange(256) / 255
+    distance = np.abs(steps - 0.5) * (2 * radius + 1)
+    return (
+        np.round(255 * np.clip(width / 2 + 0.5 - distance, 0, 1)).astype(int).tolist()
+    )
+
+
+def _draw_box(image: Image.Image, box: Rectangle, colour: Colour, width: int) -> None:
+    corners = (box.x1, box.y1, box.x2 - 1, box.y2 - 1)
+    ImageDraw.Draw(image).rectangle(corners, outline=colour, width=max(1, width))
+
+
+def _draw_path(image: Image.Image, path: Path, colour: Colour, width: float) -> None:
+    """Draws a line along the points, fainter the older it is."""
+    if len(path) < 2:
+        return
+    points = np.array(path)
+    margin = math.ceil(width) + 2
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + margin, image.size)
+    width_, height_ = (high - low).tolist()
+    if width_ < 1 or height_ < 1:
+        return
+    mask = Image.new("L", (width_ * FINE, height_ * FINE))
+    draw = ImageDraw.Draw(mask)
+    fine = ((points - low) * FINE).tolist()
+    for k in range(1, len(fine)):
+        strength = round(255 * k / (len(fine) - 1))
+        ends = [tuple(fine[k - 1]), tuple(fine[k])]
+        draw.line(ends, fill=strength, width=round(width * FINE))
+    image.paste(colour, (int(low[0]), int(low[1])), mask.reduce(FINE))
+
+
+def _write_labels(
+    image: Image.Image,
+    objects: Sequence[tuple[str, int, Rectangle, tuple[int, int]]],
+) -> None:
+    """Writes each text on a patch in its colour; the first ones get the best place.
+
+    Args:
+      image: to write on.
+      objects: text, track id, box and anchor of each.
+    """
+    W, H = image.size
+    size = max(10, round(min(H, W) / 36))
+    patches = [_patch(text, track_colour(number), size) for text, number, *_ in objects]
+    places = place_labels(
+        [
+            Labelled(box, anchor, (patch.height, patch.width))
+            for (_, _, box, anchor), patch in zip(objects, patches, strict=True)
+        ],
+        (H, W),
+    )
     draw = ImageDraw.Draw(image)
-    taken: list[tuple[int, int, int, int]] = []
-    for text, anchor, colour in captions:
-        width = round(draw.textlength(text, font=font)) + 2 * LABEL_MARGIN
-        x1, y1, x2, y2 = _place(anchor, (height, width), (H, W), taken)
-        taken.append((x1, y1, x2, y2))
-        # The far corner of a rectangle is drawn too.
-        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colour)
-        corner = x1 + LABEL_MARGIN, y1 + LABEL_MARGIN
-        draw.text(corner, text, fill=text_colour(colour), font=font)
+    for one, patch, place in zip(objects, patches, places, strict=True):
+        _lead(draw, place, one[2], track_colour(one[1]))
+        image.paste(patch, (place.x1, place.y1))
 
 
-def _place(
-    anchor: tuple[int, int],
-    size: tuple[int, int],
-    frame_size: tuple[int, int],
-    taken: list[tuple[int, int, int, int]],
-) -> tuple[int, int, int, int]:
-    """Where a label goes: on its anchor, inside the frame, below labels in the way."""
-    height, width = size
-    left = max(0, min(anchor[0] - width // 2, frame_size[1] - width))
-    top = max(0, min(anchor[1] - height, frame_size[0] - height))
-    for x1, y1, x2, y2 in sorted(taken, key=lambda patch: patch[1]):
-        if left < x2 and x1 < left + width and top < y2 and y1 < top + height:
-            top = y2
-    top = max(0, min(top, frame_size[0] - height))
-    return left, top, left + width, top + height
+@functools.lru_cache(512)  # most labels are those of the frame before
+def _patch(text: str, colour: Colour, size: int) -> Image.Image:
+    """A label: text on its colour."""
+    font = ImageFont.load_default(size)
+    width = round(font.getlength(text)) + 2 * LABEL_MARGIN
+    height = math.ceil(font.getbbox("g")[3]) + 2 * LABEL_MARGIN
+    patch = Image.new("RGB", (width, height), colour)
+    corner = (LABEL_MARGIN, LABEL_MARGIN)
+    ImageDraw.Draw(patch).text(corner, text, fill=text_colour(colour), font=font)
+    return patch
+
+
+def _lead(
+    draw: ImageDraw.ImageDraw, place: Rectangle, box: Rectangle, colour: Colour
+) -> None:
+    """Draws a line between a label and an object that it is away from."""
+    ends = []
+    for one, other in ((place, box), (box, place)):
+        x = min(max((other.x1 + other.x2) // 2, one.x1), one.x2 - 1)
+        y = min(max((other.y1 + other.y2) // 2, one.y1), one.y2 - 1)
+        ends.append((x, y))
+    (x1, y1), (x2, y2) = ends
+    if abs(x1 - x2) + abs(y1 - y2) > place.y2 - place.y1:
+        draw.line(ends, fill=colour, width=1)

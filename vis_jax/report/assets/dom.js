@@ -33,8 +33,8 @@ function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : (100 * value).toFixed(digits);
 }
 
-function plural(number, word) {
-  return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+function plural(number, word, several = `${word}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? word : several}`;
 }
 
 function card(title, note, ...children) {

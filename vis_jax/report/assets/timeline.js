@@ -25,7 +25,7 @@ function run([first, end], frames, colour, kind) {
 function timeLine(video, classes, player) {
   const lines = make("div", { class: "lines", id: "lines" });
   if (video.truths.length) {
-    lines.append(heading("Ground truth", "in the colour of the prediction that covers it"));
+    lines.append(heading("Ground truth", "in the colour of the prediction that covers it, hatched where none does; ▼ identity switch"));
     video.truths.forEach((track, g) => lines.append(truthLine(video, track, g, classes, player)));
   }
   if (video.predictions.length) {
@@ -100,7 +100,7 @@ function truthLine(video, track, g, classes, player) {
     ),
   );
   const note = track.switches.length
-    ? make("span", { class: "bad" }, plural(track.switches.length, "switch").replace("switchs", "switches"))
+    ? make("span", { class: "bad" }, plural(track.switches.length, "switch", "switches"))
     : track.missed ? make("span", { class: "bad" }, "missed") : null;
   return line(video, "truth", g, player, {
     label: `${track.name} ${classes[track.class]}`,

@@ -1,0 +1,74 @@
+"""The sound of a video, copied as it is."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from av import Packet
+    from av.container import OutputContainer
+
+MP4_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus")
+
+
+class Sound(NamedTuple):
+    """Where the sound of a video is."""
+
+    path: str  # absolute, of the file
+    codec: str  # as FFmpeg calls it
+    begin: float  # time of the first frame by the clock of the file, in seconds
+
+    @property
+    def fits(self) -> bool:
+        """Whether an mp4 file can hold it."""
+        return self.codec in MP4_CODECS
+
+
+class SoundCopy:
+    """Copies sound into a file, as far as its frames have come.
+
+    Args:
+      sound: to copy; `fits`.
+      container: to write to; nothing was written to it yet.
+    """
+
+    def __init__(self, sound: Sound, container: "OutputContainer"):
+        import av
+
+        self._container, self._begin = container, sound.begin
+        self._input = av.open(
+            sound.path,
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+        try:
+            source = self._input.streams.audio[0]
+            self._target = container.add_stream_from_template(source)
+            self._packets: Iterator[Packet] = self._input.demux(source)
+        except BaseException:
+            self._input.close()
+            raise
+        self._next: Packet | None = None
+
+    def copy_until(self, seconds: float) -> None:
+        """Writes what is heard before a time, in seconds since the first frame."""
+        while True:
+            packet = self._next or next(self._packets, None)
+            self._next = None
+            if packet is None:
+                return
+            if packet.pts is None or packet.dts is None:  # the end
+                continue
+            base = packet.time_base
+            if packet.pts * base - self._begin >= seconds:
+                self._next = packet
+                return
+            shift = round(self._begin / base)
+            if packet.pts < shift:
+                continue
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = self._target
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Closes the file that the sound is from."""
+        self._input.close()

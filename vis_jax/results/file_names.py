@@ -1,0 +1,3 @@
+"""The files of a result."""
+
+RESULTS, INFO = "results.json", "video.json"
