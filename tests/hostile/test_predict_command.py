@@ -7,8 +7,10 @@ import av
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from vis_jax.commands import parts, predict, predict_flags, run_settings
+from vis_jax.commands.path_flags import at_home
 from vis_jax.predict.sources import PredictError
 from vis_jax.systems.system import TestSettings
 
@@ -61,6 +63,21 @@ def test_a_rate_out_of_range_is_a_warning(monkeypatch, tmp_path, capsys, more, l
     for line in errors:
         assert line.startswith(f"warning: {path}: 1/120 frames a second; ")
         assert "--fps" in line
+
+
+def test_a_part_and_the_home_of_the_user_are_read_from_flags(monkeypatch, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for t in range(12):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"frames/{t}.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelMadeError):
+        _run(monkeypatch, "~/frames", tmp_path / "out", "--start=0:01", "--every=2")
+    with pytest.raises(PredictError, match=r"frames: has no frame at 2 s or later"):
+        _run(monkeypatch, "~/frames", tmp_path / "out", "--start=2")
+    home = str(tmp_path)
+    assert at_home("--output=~/a=b") == f"--output={home}/a=b"
+    assert at_home("~/a") == f"{home}/a"
+    assert at_home("--source=a~") == "--source=a~" and at_home("x=~/a") == "x=~/a"
 
 
 def test_the_size_of_raw_frames_is_width_x_height():

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,22 @@ from jax.extend import core
 
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Linux control groups, in bytes
 
+LOOPS = ("scan", "while")
+VIEWS = ("broadcast_in_dim", "copy", "expand_dims", "reshape", "squeeze")
+IN_PLACE = (
+    *("abs", "add", "add_any", "and", "clamp", "convert_element_type", "div", "eq"),
+    *("erf", "exp", "floor", "ge", "gt", "integer_pow", "le", "log", "logistic", "lt"),
+    *("max", "min", "mul", "ne", "neg", "not", "or", "pow", "round", "rsqrt"),
+    *("select_n", "sign", "sqrt", "square", "stop_gradient", "sub", "tanh"),
+)
+
 
 def peak_bytes(program: core.ClosedJaxpr) -> int:
     """Bytes that are alive at once while a traced program runs, arguments included.
 
-    Nothing is compiled. Operations are taken one by one: results that a compiler fuses
-    away are counted, and copies that it makes in another layout are not.
+    Nothing is compiled. Views take no memory, and elementwise operations take that of
+    an argument which is not used again. What else a compiler fuses away is counted, and
+    copies that it makes in another layout are not.
     """
     jaxpr = program.jaxpr
     inputs = sum(map(_bytes, [*jaxpr.invars, *jaxpr.constvars]))
@@ -37,20 +47,53 @@ def machine_bytes() -> int:
 
 def _peak(jaxpr: core.Jaxpr) -> int:
     """The most bytes that the operations of a program keep, without its inputs."""
-    last = {}
+    owners = _owners(jaxpr)
+    last: dict[core.Var, int] = {}
     for index, equation in enumerate(jaxpr.eqns):
-        last.update({x: index for x in equation.invars if isinstance(x, core.Var)})
-    last.update({x: len(jaxpr.eqns) for x in jaxpr.outvars if isinstance(x, core.Var)})
-    ends: dict[int, list[core.Var]] = {}
+        last.update(dict.fromkeys(_read(equation.invars, owners), index))
+    last.update(dict.fromkeys(_read(jaxpr.outvars, owners), len(jaxpr.eqns)))
+    made: set[core.Var] = set()
     kept = peak = 0
     for index, equation in enumerate(jaxpr.eqns):
-        kept += sum(map(_bytes, equation.outvars))
+        new = [x for x in equation.outvars if owners.get(x, x) is x]
+        over = [x for x in _read(equation.invars, owners) & made if last[x] == index]
+        more, name = sum(map(_bytes, new)), equation.primitive.name
         inside = max(map(_peak, _inner(equation.params)), default=0)
-        peak = max(peak, kept + inside)
-        for x in equation.outvars:
-            ends.setdefault(last.get(x, index), []).append(x)
-        kept -= sum(map(_bytes, ends.pop(index, [])))
+        # What a called program returns is inside of it; a loop stacks it.
+        most = more + inside if name in LOOPS else max(more, inside)
+        if _in_place(equation):
+            most -= min(more, max(map(_bytes, over), default=0))
+        peak = max(peak, kept + most)
+        unused = [x for x in new if x not in last]
+        made.update(new)
+        kept += more - sum(map(_bytes, [*over, *unused]))
     return peak
+
+
+def _owners(jaxpr: core.Jaxpr) -> dict[core.Var, core.Var]:
+    """The arrays that others are views of, by the views."""
+    owners: dict[core.Var, core.Var] = {}
+    for equation in jaxpr.eqns:
+        source = equation.invars[0] if equation.invars else None
+        if equation.primitive.name in VIEWS and isinstance(source, core.Var):
+            owners[equation.outvars[0]] = owners.get(source, source)
+    return owners
+
+
+def _in_place(equation: core.JaxprEqn) -> bool:
+    """Whether an operation, or all of those it calls, may write over an argument."""
+    name, called = equation.primitive.name, list(_inner(equation.params))
+    if not called or name in LOOPS:
+        return name in IN_PLACE
+    return all(
+        one.primitive.name in VIEWS or _in_place(one)
+        for program in called
+        for one in program.eqns
+    )
+
+
+def _read(arrays: Sequence, owners: dict[core.Var, core.Var]) -> set[core.Var]:
+    return {owners.get(x, x) for x in arrays if isinstance(x, core.Var)}
 
 
 def _inner(params: dict) -> Iterator[core.Jaxpr]:

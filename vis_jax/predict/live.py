@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vis_jax.predict import hdr
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.source import FOLDER_FPS, Source
 from vis_jax.predict.video_file import Frame, Input, VideoReader, check_bounds
@@ -186,6 +187,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         num_frames=None,
         fps=reader.fps or FOLDER_FPS,
         pixel_aspect=reader.pixel_aspect,
+        dynamic_range=hdr.NAMES.get(reader.transfer or 0, ""),
         read=read,
         live=True,
         warnings=warnings,
