@@ -29,7 +29,7 @@ from absl import flags
 if TYPE_CHECKING:
     from vis_jax.predict.link_labels import LabelLinker
 
-LAYOUTS = ("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo")
+LAYOUTS = ("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo", "sav", "sam3")
 SHEET_VIDEOS = 8  # rows of the contact sheet
 RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
 VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
@@ -42,7 +42,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "source": (None, "folder to read"),
         "output": (None, "folder to write, outside of the source; one for all splits"),
         "split": ("train", "looked for in the source, and the name in the output"),
-        "category": ("object", "name of the one category of DAVIS"),
+        "category": ("object", "name of the one category of DAVIS, SA-V and SAM 3"),
         "contact_sheet": (
             None,
             "PNG to write: frames with their masks, numbered; with --link, if none is"
