@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
 from data_pipeline.datasets.ytvis_masks import read_mask
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, shorten
 from data_pipeline.rle import areas_of_runs, compress_mask
 
 
@@ -151,13 +151,35 @@ def _linked(
         expected += " or --link, which gives it by overlap"
         got = f"{len(labels)} labels without"
         raise DataError(place, video=video.name, expected=expected, got=got)
-    tracks: dict[int, ForeignTrack] = {}
-    for number, label in zip(link(labels), labels, strict=True):
+    identified = list(zip(link(labels), labels, strict=True))
+    return join_tracks(identified, video, partial(DataError, video.name))
+
+
+def join_tracks(
+    labels: Iterable[tuple[object, ForeignLabel]],
+    video: ForeignVideo,
+    fail: Callable[..., DataError],
+) -> list[ForeignTrack]:
+    """Labels with an identity each as tracks, in the order of their first labels.
+
+    Raises:
+      DataError: an identity of two categories, or twice in a frame.
+    """
+    tracks: dict[object, ForeignTrack] = {}
+    for identity, label in labels:
         empty: list[dict | None] = [None] * len(video.files)
-        track = tracks.setdefault(number, ForeignTrack(label.category, False, empty))
+        new = ForeignTrack(label.category, False, empty)
+        track = tracks.setdefault(identity, new)
+        place = f"frame {label.frame}, identity {shorten(identity)}"
+        if track.category != label.category:
+            expected = f"{track.category!r}, as in an earlier frame"
+            got = repr(label.category)
+            raise fail(video=video.name, field=place, expected=expected, got=got)
+        if track.masks[label.frame] is not None:
+            expected = "one label in a frame for an identity"
+            raise fail(video=video.name, field=place, expected=expected, got="another")
         track.masks[label.frame] = label.mask
-        if label.crowd:
-            tracks[number] = track._replace(crowd=True)
+        tracks[identity] = track._replace(crowd=track.crowd or label.crowd)
     return list(tracks.values())
 
 

@@ -11,6 +11,9 @@ from data_pipeline.datasets import (
     from_davis,
     from_labelme,
     from_mots,
+    from_sam3,
+    from_sav,
+    from_yolo,
     from_ytvis,
 )
 from data_pipeline.datasets.foreign import (
@@ -32,6 +35,9 @@ LOOKED_FOR = {
     "mots": from_mots.LOOKED_FOR,
     "cvat": from_cvat.LOOKED_FOR,
     "labelme": from_labelme.LOOKED_FOR,
+    "yolo": from_yolo.LOOKED_FOR,
+    "sav": from_sav.LOOKED_FOR,
+    "sam3": from_sam3.LOOKED_FOR,
 }
 
 
@@ -61,6 +67,9 @@ def recognise(source: SourceFolder, layout: str | None, category: str) -> Found:
         "mots": from_mots.find,
         "cvat": from_cvat.find,
         "labelme": from_labelme.find,
+        "yolo": from_yolo.find,
+        "sav": partial(from_sav.find, category=category),
+        "sam3": partial(from_sam3.find, category=category),
     }
     if layout is not None and layout not in finders:
         raise ValueError(f"layout: expected one of {list(finders)}, got {layout!r}")
