@@ -69,6 +69,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "of the videos, for the intervals of several files",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "processes for one large file; the numbers do not depend on it (default: one"
+        " for each processor)",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
 
 
@@ -123,6 +131,7 @@ def _one(values: flags.FlagValues, results: str) -> str:
         values.output,
         options=options,
         progress=sys.stderr.isatty(),
+        workers=values.workers,
     )
     return format_table(report)
 

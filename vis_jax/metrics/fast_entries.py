@@ -18,7 +18,7 @@ from vis_jax.metrics.json_checks import Checker, reading
 from vis_jax.metrics.results_json import check_category, parse_entries, with_areas
 from vis_jax.metrics.tracks import ResultTrack, Truth
 
-_CHUNK = 1 << 21  # bytes of entries handled at once
+_CHUNK = 1 << 19  # bytes of entries handled at once
 _BLOCK = 1 << 20
 _ENORMOUS = 1e18  # scores from here on are no finite numbers to `results_json`
 
@@ -141,10 +141,10 @@ def _strings(raws: list[msgspec.Raw]) -> list[bytes] | None:
     """
     text = b"".join(raws)
     if b"\\" in text:
-        pairs = text.count(b"\\\\")
-        if text.count(b"\\") != 2 * pairs:
+        single = text.replace(b"\\\\", b"\\")
+        if single.count(b"\\") != len(text) - len(single):
             return None
-        text = text.replace(b"\\\\", b"\\")
+        text = single
     quotes = np.flatnonzero(np.frombuffer(text, np.uint8) == ord('"'))
     if len(quotes) != 2 * len(raws):
         return None
