@@ -3,9 +3,9 @@
 Run: python -m benchmarks.bench_score --videos 30 --predictions 10 100 --ragged
 
 Both read the same files in a fresh process and have to find the same twelve numbers.
-"Official" is `official_score.py`: the loops of the official tool on one thread. Then the
-wall time of `vis_jax.score` by one worker and by more, for the twelve numbers and with
-identities, as it is by default.
+"Official" is `official_score.py`: the loops of the official tool on one thread. Then
+the wall time of `vis_jax.score` by one worker and by more, for the twelve numbers and
+with identities, as it is by default.
 
 Made-up data: blobs that drift, at 720p (ytvis) or 1080p (ovis). A third of the
 predictions follow a track, half have the category of a track of their video, and the
