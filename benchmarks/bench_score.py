@@ -3,7 +3,9 @@
 Run: python -m benchmarks.bench_score --videos 30 --predictions 10 100 --ragged
 
 Both read the same files in a fresh process and have to find the same twelve numbers.
-"Official" is `official_score.py`: the loops of the official tool on one thread.
+"Official" is `official_score.py`: the loops of the official tool on one thread. Then
+the wall time of `vis_jax.score` by one worker and by more, for the twelve numbers and
+with identities, as it is by default.
 
 Made-up data: blobs that drift, at 720p (ytvis) or 1080p (ovis). A third of the
 predictions follow a track, half have the category of a track of their video, and the
@@ -26,6 +28,7 @@ from pycocotools import mask as coco_mask
 from benchmarks import official_score
 from vis_jax.metrics.results_json import load_results, load_truth, write_results
 from vis_jax.metrics.video_ap import evaluate
+from vis_jax.scoring import METRICS, Options, score
 
 SIZES = {"ytvis": (720, 1280), "ovis": (1080, 1920)}
 
@@ -95,21 +98,29 @@ def write_files(
 
 
 def run(who: str, folder: Path) -> None:
-    """Prints seconds of CPU to load and to score, peak MiB, and the numbers."""
-    start = time.process_time()
+    """Prints seconds of CPU to load and to score, peak MiB, the numbers, wall time."""
+    start, wall = time.process_time(), time.perf_counter()
     if who == "official":
         loaded = official_score.load(folder)
         middle = time.process_time()
         stats = official_score.evaluate(*loaded)
-    else:
+    elif who == "ours":
         truth = load_truth(folder / "truth.json")
         results = load_results(folder / "results.json", truth)
         middle = time.process_time()
         found = evaluate(truth, results).stats
         stats = {k: -1.0 if value is None else value for k, value in found.items()}
+    else:
+        workers, identities = int(who.split(":")[0]), who.endswith(":identities")
+        options = Options(identities=identities)
+        paths = folder / "truth.json", folder / "results.json"
+        middle = start
+        found = score(*paths, options=options, workers=workers)
+        stats = {k: -1.0 if found[k] is None else found[k] for k in METRICS[:12]}
     end = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([middle - start, end - middle, peak, stats]))
+    wall = time.perf_counter() - wall
+    print(json.dumps([middle - start, end - middle, peak, stats, wall]))
 
 
 def measure(who: str, folder: Path) -> list:
@@ -119,12 +130,19 @@ def measure(who: str, folder: Path) -> list:
     return json.loads(subprocess.check_output(command, text=True))
 
 
+def check(theirs: dict, ours: dict) -> None:
+    """Ends unless both have the same numbers."""
+    if not all(abs(ours[k] - x) <= 1e-12 for k, x in theirs.items()):
+        sys.exit(f"the tools disagree: {theirs} and {ours}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--style", choices=SIZES, default="ytvis")
     parser.add_argument("--videos", type=int, default=302)
     parser.add_argument("--predictions", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--ragged", action="store_true", help="frayed outlines")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
@@ -138,8 +156,13 @@ def main() -> None:
             folder = Path(name)
             write_files(folder, args.style, args.videos, number, args.ragged)
             theirs, ours = measure("official", folder), measure("ours", folder)
-            if not all(abs(ours[3][k] - x) <= 1e-12 for k, x in theirs[3].items()):
-                sys.exit(f"the tools disagree: {theirs[3]} and {ours[3]}")
+            check(theirs[3], ours[3])
+            whole = {}
+            for workers in args.workers:
+                for kind in ("twelve", "identities"):
+                    found = measure(f"{workers}:{kind}", folder)
+                    check(theirs[3], found[3])
+                    whole[workers, kind] = found[4]
         ratios = [theirs[0] / ours[0], theirs[1] / ours[1]]
         ratios.append(sum(theirs[:2]) / sum(ours[:2]))
         for tool, row in (("official", theirs), ("ours", ours)):
@@ -147,6 +170,10 @@ def main() -> None:
                 f"{number:11d}  {tool:8}  {row[0]:6.2f}  {row[1]:7.2f}  {row[2]:8.0f}"
             )
             print(line, *(f"{r:6.1f}" for r in ratios if tool == "ours"))
+        print(f"{'':11}  official  {theirs[4]:6.2f} s of wall time")
+        for (workers, kind), wall in whole.items():
+            ratio = theirs[4] / wall
+            print(f"{'':11}  {workers} workers, {kind:10}  {wall:6.2f} s  {ratio:5.1f}")
 
 
 if __name__ == "__main__":

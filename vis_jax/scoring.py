@@ -13,8 +13,14 @@ from vis_jax.metrics.category_check import (
 )
 from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError, write_json
+from vis_jax.metrics.parallel import Found, Job, find, num_workers
 from vis_jax.metrics.results_json import load_results, load_truth
-from vis_jax.metrics.tracking import identity_scores, tracking_scores
+from vis_jax.metrics.tracking import (
+    identity_report,
+    identity_scores,
+    tracking_report,
+    tracking_scores,
+)
 from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
 from vis_jax.report.page import check_folder
@@ -65,6 +71,7 @@ def score(
     report_path: str | os.PathLike | None = None,
     frames: str | os.PathLike | None = None,
     progress: bool = False,
+    workers: int | None = None,
 ) -> dict:
     """Video AP and, if asked for, tracking metrics and what the AP is lost to.
 
@@ -78,6 +85,8 @@ def score(
       frames: folder that the `file_names` of the truth are relative to, for the
         pictures of that page; None: it has masks alone.
       progress: show bars in long runs.
+      workers: at most so many processes; None: as many as there are processors. The
+        numbers do not depend on it. Small files take one.
 
     Returns:
       The numbers, in [0, 1]; None where the truth has nothing to find.
@@ -91,8 +100,16 @@ def score(
         check_folder(report_path)
     quirks = options.official_quirks
     truth = load_truth(truth_path, official_quirks=quirks)
-    results = load_results(results_path, truth, official_quirks=quirks)
-    report = _report(truth, results, options, progress)
+    found = None
+    # These two need the masks of all tracks at once.
+    if not options.errors and not options.class_agnostic:
+        job = _job(truth_path, results_path, options)
+        found = find(job, truth, num_workers() if workers is None else workers)
+    if found is None:
+        results = load_results(results_path, truth, official_quirks=quirks)
+    else:
+        results = Results(str(results_path), found.tracks, found.tolerated)
+    report = _report(truth, results, options, progress, found)
     if output_path is not None:
         write_json(output_path, report, indent=1)
     if report_path is not None:
@@ -106,8 +123,35 @@ def score(
     return report
 
 
-def _report(truth: Truth, results: Results, options: Options, progress: bool) -> dict:
-    """All numbers that are asked for."""
+def _job(
+    truth_path: str | os.PathLike, results_path: str | os.PathLike, options: Options
+) -> Job:
+    kept = "identities" if options.identities else "none"
+    return Job(
+        truth=os.fspath(truth_path),
+        results=os.fspath(results_path),
+        official_quirks=options.official_quirks,
+        occlusion=options.occlusion,
+        tracking="all" if options.tracking else kept,
+        kind="box" if options.box_tracking else "mask",
+        class_aware=options.class_aware,
+        score_threshold=options.score_threshold,
+    )
+
+
+def _report(
+    truth: Truth,
+    results: Results,
+    options: Options,
+    progress: bool,
+    part: Found | None = None,
+) -> dict:
+    """All numbers that are asked for.
+
+    Args:
+      truth, results, options, progress: as in `score`.
+      part: what several processes have found; `results` has no masks then.
+    """
     found = evaluate(
         truth,
         results,
@@ -115,12 +159,17 @@ def _report(truth: Truth, results: Results, options: Options, progress: bool) ->
         occlusion=options.occlusion,
         per_video=options.per_video,
         progress=progress,
+        matched=part.matches if part else None,
     )
     report: dict = dict(found.stats)
     videos = _video_rows(truth, found)
     if options.tracking or options.identities:
-        _add_tracking(report, videos, _tracked(truth, results, options, progress))
+        tracked = _tracked(truth, results, options, progress, part)
+        _add_tracking(report, videos, tracked)
     if options.class_agnostic or _doubtful(found, results):
+        if part:
+            quirks = options.official_quirks
+            results = load_results(results.name, truth, official_quirks=quirks)
         report["class_agnostic"] = _without_categories(truth, results, options)
     if options.errors:
         quirks = options.official_quirks
@@ -136,8 +185,18 @@ def _report(truth: Truth, results: Results, options: Options, progress: bool) ->
     return report
 
 
-def _tracked(truth: Truth, results: Results, options: Options, progress: bool) -> dict:
+def _tracked(
+    truth: Truth,
+    results: Results,
+    options: Options,
+    progress: bool,
+    part: Found | None,
+) -> dict:
     """All tracking metrics, or the three of identities."""
+    if part and options.tracking:
+        return tracking_report(part.measures, part.curve)
+    if part:
+        return identity_report(part.measures)
     kind = "box" if options.box_tracking else "mask"
     if not options.tracking:
         return identity_scores(

@@ -75,6 +75,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "of the videos, for the intervals of several files",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "processes for one large file; the numbers do not depend on it (default: one"
+        " for each processor)",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
 
 
@@ -135,6 +143,7 @@ def _one(values: flags.FlagValues, results: str) -> str:
         report_path=values.report,
         frames=values.frames,
         progress=sys.stderr.isatty(),
+        workers=values.workers,
     )
     return format_table(report)
 

@@ -1,9 +1,11 @@
 """Results files in the style of YouTube-VIS: read, checked, written."""
 
+import contextlib
+import gc
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -47,7 +49,29 @@ def load_results(
       FormatError: one line with file, place, field, what was expected and what came.
     """
     checker = Checker(str(path), not official_quirks, Counter(), side="results")
-    return _parse(read_list_or_field(path, "results"), truth, checker)
+    # Imported here, as it builds on this module.
+    from vis_jax.metrics.fast_entries import load_tracks, plain_entries
+
+    with paused_collection():
+        entries = plain_entries(path)
+        if entries is None:
+            listed = read_list_or_field(path, "results")
+            tracks = parse_entries(listed, truth, checker)
+        else:
+            tracks = load_tracks(entries, truth, checker)
+    return Results(checker.file, tracks, checker.tolerated)
+
+
+@contextlib.contextmanager
+def paused_collection() -> Iterator[None]:
+    """Without the search for cycles: a file makes none, but very many objects."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def parse_results(
@@ -61,7 +85,8 @@ def parse_results(
     checker = Checker(name, not official_quirks, Counter(), side="results")
     if not isinstance(content, list | tuple):
         checker.fail("top level", "a list", content)
-    return _parse(content, truth, checker)
+    tracks = parse_entries(content, truth, checker)
+    return Results(name, tracks, checker.tolerated)
 
 
 def video_entries(
@@ -122,8 +147,8 @@ def find_defects(path: str | os.PathLike, truth: Truth) -> list[str]:
         for index, entry in enumerate(read_list(path)):
             try:
                 track = _track(entry, index, truth.videos, checker)
-                _check_category(track, truth.categories, checker)
-                _with_areas([track], checker)
+                check_category(track, truth.categories, checker)
+                with_areas([track], checker)
             except FormatError as error:
                 lines.append(str(error))
         if index < 0:
@@ -157,21 +182,37 @@ def plain_mask(rle: dict | None) -> dict | None:
     return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 
-def _parse(entries: Iterable[object], truth: Truth, checker: Checker) -> Results:
-    """Checks and keeps each entry before it takes the next."""
+def parse_entries(
+    entries: Iterable[object], truth: Truth, checker: Checker, *, start: int = 0
+) -> list[ResultTrack]:
+    """Checks and keeps each entry before it takes the next.
+
+    Args:
+      entries: as JSON has them.
+      truth: the videos and categories.
+      checker: of the file.
+      start: place in the file of the first.
+
+    Raises:
+      FormatError: as `load_results`.
+    """
     tracks: list[ResultTrack] = []
     waiting: list[ResultTrack] = []
     characters = 0
-    for index, entry in enumerate(entries):
-        track = _track(entry, index, truth.videos, checker)
-        _check_category(track, truth.categories, checker)
+    for index, entry in enumerate(entries, start):
+        try:
+            track = _track(entry, index, truth.videos, checker)
+            check_category(track, truth.categories, checker)
+        except FormatError:
+            with_areas(waiting, checker)  # the first bad entry is the one to name
+            raise
         waiting.append(track)
         characters += sum([len(rle["counts"]) for rle in track.segmentations if rle])
         if characters > _CHUNK:
-            tracks += _with_areas(waiting, checker)
+            tracks += with_areas(waiting, checker)
             waiting, characters = [], 0
-    tracks += _with_areas(waiting, checker)
-    return Results(checker.file, tracks, checker.tolerated)
+    tracks += with_areas(waiting, checker)
+    return tracks
 
 
 def _track(
@@ -211,9 +252,10 @@ def _score(entry: dict, where: str, checker: Checker) -> float:
         return math.inf if score > 0 else -math.inf
 
 
-def _check_category(
+def check_category(
     track: ResultTrack, categories: dict[Id, str], checker: Checker
 ) -> None:
+    """Counts a category that the truth does not have; an error if strict."""
     if track.category_id not in categories:
         where, kind = (
             f"entry {track.position}: category_id",
@@ -277,7 +319,7 @@ def _run_lengths(
     return {"size": size, "counts": counts}
 
 
-def _with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
+def with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
     """Fills in the areas of some tracks, after a check of their masks."""
     frames = [rle for track in tracks for rle in track.segmentations]
     areas = np.zeros(len(frames), np.int64)

@@ -13,7 +13,13 @@ import numpy as np
 # numbers, as their bits leave a 32-bit integer.
 MAX_CHARACTERS = 6
 # Characters handled at once: some MB of arrays, and few calls.
-CHUNK = 1 << 18
+CHUNK = 1 << 17
+
+_GOING_ON = bytes(range(80, 112))  # characters that are not the last of a number
+# The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
+_SMALL = bytes(((c - 48) % 32 ^ 16) - 16 & 255 for c in range(256))
+_LOWER = np.int64((1 << 32) - 1)
+_SIGNS = np.int64(-(1 << 63) | 1 << 31)
 
 
 class RleError(ValueError):
@@ -88,28 +94,87 @@ def _areas(
         raise error(int(sizes.argmin()), "an empty string")
     raw = np.frombuffer(b"".join(strings), np.uint8)
     stops = np.cumsum(sizes)
-    bad = (raw < 48) | (raw > 111)
-    bad[stops - 1] |= raw[stops - 1] >= 80  # the last number goes on
+    bad = (raw - np.uint8(48)) > 63
+    going_on = raw >= 80
+    bad[stops - 1] |= going_on[stops - 1]  # the last number goes on
     if bad.any():
         index = int(np.searchsorted(stops, np.flatnonzero(bad)[0], side="right"))
         raise error(index, "a string cut off or with foreign characters")
-    going_on = np.searchsorted(np.flatnonzero(raw >= 80), stops)
-    runs, too_long = _runs(strings, sizes - np.diff(going_on, prepend=0))
-    background, foreground, first, filled = runs
-    areas = np.add.reduceat(foreground, first, dtype=np.int64)
-    totals = areas + np.add.reduceat(background, first, dtype=np.int64)
-    negative = np.minimum(background, foreground) < 0
-    wrong = (totals != pixels) | np.logical_or.reduceat(negative, first) | too_long
-    if wrong.any():
-        index = int(wrong.argmax())
-        if too_long[index]:
-            raise error(index, f"a number of more than {MAX_CHARACTERS} characters")
-        raise error(index, f"runs that add up to {totals[index]}, or a negative one")
-    empty = background == 0
-    empty[first] = False  # a mask may begin with foreground
-    without = foreground == 0
-    without[filled] = False
-    return areas, np.logical_or.reduceat(empty | without, first)
+    more = np.searchsorted(np.flatnonzero(going_on), stops)
+    numbers = sizes - np.diff(more, prepend=0)
+    areas, sound, interrupted = _sums(strings, numbers, pixels)
+    if not sound.all():
+        index = int(sound.argmin())
+        raise error(index, _defect(strings[index], int(numbers[index])))
+    return areas, interrupted
+
+
+def _defect(string: bytes, number: int) -> str:
+    """What is wrong with the runs of a mask, which holds that many numbers."""
+    runs, too_long = _runs([string], np.array([number]))
+    if too_long[0]:
+        return f"a number of more than {MAX_CHARACTERS} characters"
+    total = runs.foreground.sum(dtype=np.int64) + runs.background.sum(dtype=np.int64)
+    return f"runs that add up to {total}, or a negative one"
+
+
+def _sums(
+    strings: list[bytes], numbers: np.ndarray, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Foreground pixels, which masks are sound, and which have empty runs inside.
+
+    As `_runs`, but the two runs of a pair are the halves of one 64-bit integer, so that
+    half as many numbers are added up. A carry from the lower to the upper half leaves
+    bit 31 set: a number has at most 30 bits, so no sum passes from below 0 to 2**32,
+    or from 2**31 to 2**32, in one step.
+
+    Args:
+      strings: checked characters.
+      numbers: int64[n], how many numbers each holds; odd ones are filled up with 0.
+      pixels: int64[n], what the runs have to add up to.
+
+    Returns:
+      int64[n], bool[n], bool[n].
+    """
+    odd = (numbers & 1).astype(bool)
+    fill = [b"0" if o else b"" for o in odd.tolist()]
+    text = b"".join([part for pair in zip(strings, fill, strict=True) for part in pair])
+    counts = (numbers + 1) >> 1
+    last = np.cumsum(counts) - 1
+    first = last - counts + 1
+    pairs, too_long = _pairs(text)
+    opening = pairs[first] + (1 << 31) >> 32  # rounded: the lower half may be negative
+    pairs[first] -= opening << 32
+    # A running sum that starts anew in every mask.
+    sums = np.add.reduceat(pairs, first)
+    pairs[first[1:]] -= sums[:-1]
+    np.cumsum(pairs, out=pairs)
+    negative = (np.bitwise_or.reduceat(pairs, first) & _SIGNS) != 0
+    foreground = pairs & _LOWER
+    pairs >>= 32  # background
+    foreground[last[odd]] = 0
+    areas = np.add.reduceat(foreground, first)
+    totals = np.add.reduceat(pairs, first) + areas + opening
+    wrong = (totals != pixels) | negative | (opening < 0)
+    wrong[np.searchsorted(first, too_long >> 1, side="right") - 1] = True
+    interrupted = np.zeros(len(strings), bool)
+    full = len(pairs) - np.count_nonzero(pairs) == len(strings)
+    if not full or len(pairs) - np.count_nonzero(foreground) != odd.sum():
+        empty = pairs == 0
+        empty[first] = False  # a mask may begin with foreground
+        without = foreground == 0
+        without[last[odd]] = False
+        interrupted = np.logical_or.reduceat(empty | without, first)
+    return areas, ~wrong, interrupted
+
+
+def _pairs(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """As `_numbers`, an even one of them in pairs: (first << 32) + second, int64."""
+    values, too_long = _numbers(text)
+    pairs = values[0::2].astype(np.int64)
+    pairs <<= 32
+    pairs += values[1::2]
+    return pairs, too_long
 
 
 def _joined(string: bytes, size: list[int]) -> bytes:
@@ -174,21 +239,26 @@ def _numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       int32, modulo 2**32, and int64, the indices of those with too many characters.
     """
-    digits = np.frombuffer(text, np.uint8) - np.uint8(48)
-    final = digits < 32
-    # The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
-    values = ((digits ^ 16).view(np.int8) - np.int8(16))[final].astype(np.int32)
     # Nearly all numbers have one character; the others take their further bits from
     # the characters before.
+    values = np.frombuffer(text.translate(_SMALL, _GOING_ON), np.int8).astype(np.int32)
+    raw = np.frombuffer(text, np.uint8)
+    final = raw < 80
     going_on = np.flatnonzero(~final)
     before = np.flatnonzero(final[going_on + 1])
     place = going_on[before]
     index = place - before
-    for _ in range(MAX_CHARACTERS - 1):
-        values[index] = (values[index] << 5) | (digits[place] & 31)
+    long = values[index]
+    long = (long << 5) | ((raw[place] - np.uint8(48)) & 31)
+    values[index] = long
+    for _ in range(MAX_CHARACTERS - 2):
         place -= 1
         more = (place >= 0) & ~final[place]
         index, place = index[more], place[more]
         if not len(index):
             break
+        values[index] = (values[index] << 5) | ((raw[place] - np.uint8(48)) & 31)
+    else:
+        place -= 1
+        index = index[(place >= 0) & ~final[place]]
     return values, index

@@ -70,10 +70,40 @@ def tracking_scores(
     Raises:
       ValueError: an unknown kind.
     """
+    found, curve = measure_videos(
+        truth,
+        results,
+        kind=kind,
+        class_aware=class_aware,
+        score_threshold=score_threshold,
+        sweep=sweep,
+        progress=progress,
+    )
+    return tracking_report(found, curve)
+
+
+def measure_videos(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str,
+    class_aware: bool,
+    score_threshold: float,
+    sweep: bool,
+    progress: bool,
+) -> tuple[dict[Id, Measures], np.ndarray | None]:
+    """What `tracking_scores` is worked out from.
+
+    Args:
+      truth, results, kind, class_aware, score_threshold, sweep, progress: as there.
+
+    Returns:
+      Measures by video id; with `sweep` the counts of `SWEEP`, float64[S, 3].
+    """
     _check_kind(kind)
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
     found: dict[Id, Measures] = {}
-    curve = np.zeros((len(SWEEP), 3))
+    curve = np.zeros((len(SWEEP), 3)) if sweep else None
     videos = sorted(truth.videos)
     for video_id in tqdm(videos, "tracking", delay=5, disable=not progress):
         overlaps = video_overlaps(
@@ -83,11 +113,16 @@ def tracking_scores(
             class_aware=class_aware,
         )
         found[video_id] = measure(overlaps, score_threshold)
-        if sweep:
+        if curve is not None:
             curve += _identity_counts(overlaps)
+    return found, curve
+
+
+def tracking_report(found: dict[Id, Measures], curve: np.ndarray | None) -> dict:
+    """The numbers of `tracking_scores`, from those of `measure_videos`."""
     scores = _summary(pool(found))
     scores["videos"] = {video_id: _summary(one) for video_id, one in found.items()}
-    if sweep:
+    if curve is not None:
         scores["best"] = _best_threshold(curve)
     return scores
 
@@ -121,6 +156,11 @@ def identity_scores(
         score_threshold=score_threshold,
         progress=progress,
     )
+    return identity_report(found)
+
+
+def identity_report(found: dict[Id, Measures]) -> dict:
+    """The numbers of `identity_scores`, from those of `identity_measures`."""
     rows = {video_id: three(one) for video_id, one in found.items()}
     return three(pool(found)) | {"videos": rows}
 

@@ -78,6 +78,7 @@ def evaluate(
     occlusion: bool = False,
     per_video: bool = False,
     progress: bool = False,
+    matched: dict[tuple[Id, Id], Matches] | None = None,
 ) -> Scores:
     """Average precision and recall of tracks.
 
@@ -89,24 +90,24 @@ def evaluate(
       occlusion: add AP and AR for light, moderate and heavy occlusion (OVIS).
       per_video: also score each video alone.
       progress: show a bar if it takes more than some seconds.
+      matched: of `match_videos`, if it has been called.
 
     Raises:
       ValueError: occlusion asked for, but a track has none.
     """
     ranges = AREAS + OCCLUSIONS if occlusion else AREAS
-    truths = indexed_tracks(truth, official_quirks)
-    if occlusion and any(track.occlusion is None for track in truths):
-        raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
     categories = sorted(truth.categories)
-    groups_d = _group(results.tracks, truth)
-    groups_g = _group(truths, truth)
-    matches: dict[Id, dict[Id, Matches]] = defaultdict(dict)  # by category, video
-    keys = sorted(groups_d.keys() | groups_g.keys())
-    for video_id, category in tqdm(keys, "AP", delay=5, disable=not progress):
-        key = (video_id, category)
-        matches[category][video_id] = match(
-            groups_d[key], groups_g[key], ranges, official_quirks=official_quirks
+    if matched is None:
+        matched = match_videos(
+            truth,
+            results,
+            official_quirks=official_quirks,
+            occlusion=occlusion,
+            progress=progress,
         )
+    matches: dict[Id, dict[Id, Matches]] = defaultdict(dict)  # by category, video
+    for video_id, category in sorted(matched):
+        matches[category][video_id] = matched[video_id, category]
     found = [list(matches[category].values()) for category in categories]
     curves = accumulate(found, len(ranges))
     return Scores(
@@ -118,9 +119,40 @@ def evaluate(
         per_video=_per_video(matches) if per_video else {},
         curves=curves,
         category_ids=categories,
-        warnings=dict(_warnings(truth, results)),
+        warnings=dict(sorted(_warnings(truth, results).items())),
         matches=dict(matches),
     )
+
+
+def match_videos(
+    truth: Truth,
+    results: Results,
+    *,
+    official_quirks: bool,
+    occlusion: bool,
+    progress: bool,
+) -> dict[tuple[Id, Id], Matches]:
+    """The matches of every video and category that has tracks or predictions.
+
+    Args:
+      truth, results, official_quirks, occlusion, progress: as in `evaluate`.
+
+    Raises:
+      ValueError: as `evaluate`.
+    """
+    ranges = AREAS + OCCLUSIONS if occlusion else AREAS
+    truths = indexed_tracks(truth, official_quirks)
+    if occlusion and any(track.occlusion is None for track in truths):
+        raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
+    groups_d = _group(results.tracks, truth)
+    groups_g = _group(truths, truth)
+    keys = sorted(groups_d.keys() | groups_g.keys())
+    return {
+        key: match(
+            groups_d[key], groups_g[key], ranges, official_quirks=official_quirks
+        )
+        for key in tqdm(keys, "AP", delay=5, disable=not progress)
+    }
 
 
 def indexed_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:

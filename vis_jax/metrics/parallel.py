@@ -1,0 +1,244 @@
+"""Results read and matched by several processes, each some consecutive entries.
+
+Each process reads the truth and finds its part of the file by itself, so that nothing
+large is sent to it. A part ends where the video changes; if the entries of a video lie
+in two parts after all, one process does everything. Everything that is sent back is
+whole numbers, or is worked out within one video: the result does not depend on the
+number of processes.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from vis_jax.metrics.fast_entries import load_tracks, plain_entries
+from vis_jax.metrics.json_checks import Checker, FormatError
+from vis_jax.metrics.results_json import load_truth, paused_collection
+from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
+from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
+from vis_jax.metrics.video_ap import Matches, match_videos
+
+MIN_BYTES = 16 << 20  # of results for each process: starting one takes 0.2 s
+_NOTHING, _SOMETHING = np.zeros(0, np.int64), np.ones(1, np.int64)
+
+
+class Job(NamedTuple):
+    """What is worked out of a results file."""
+
+    truth: str  # path
+    results: str
+    official_quirks: bool
+    occlusion: bool
+    tracking: str  # "all", "identities" or "none"
+    kind: str
+    class_aware: bool
+    score_threshold: float
+
+
+class Found(NamedTuple):
+    """What was found of some videos."""
+
+    tracks: list[ResultTrack]  # without masks; `areas` only says whether there are any
+    tolerated: Counter
+    matches: dict[tuple[Id, Id], Matches]
+    measures: dict[Id, Measures]
+    curve: np.ndarray | None
+
+
+def num_workers() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def find(job: Job, truth: Truth, workers: int) -> Found | None:
+    """Everything of a job, by several processes.
+
+    Args:
+      job: what to do.
+      truth: that of the job, read.
+      workers: at most so many processes, this one among them.
+
+    Returns:
+      None if one process should do it: the file is small, packed, odd, or the entries
+      of a video are in several places.
+
+    Raises:
+      FormatError: as `results_json.load_results`.
+      ValueError: as `video_ap.evaluate`, or a process ended early.
+    """
+    size = os.path.getsize(job.results) if os.path.isfile(job.results) else 0
+    parts = min(workers, size // MIN_BYTES)
+    # By the quirks a track may stand for one of another video with its id.
+    if parts < 2 or truth.tolerated["truth: duplicate id"]:
+        return None
+    others = [_start(job, part, parts) for part in range(1, parts)]
+    try:
+        entries = plain_entries(job.results)
+        if entries is None:
+            return None
+        found = [_find_part(job, truth, entries, 0, parts)]
+        found += [_result(process) for process in others]
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+    videos = [{track.video_id for track in one.tracks} for one in found]
+    seen = set().union(*videos)
+    if len(seen) < sum(map(len, videos)):
+        return None
+    rest = {v: video for v, video in truth.videos.items() if v not in seen}
+    found.append(_work(job, truth._replace(videos=rest), [], Counter()))
+    return _joined(found)
+
+
+def _joined(found: list[Found]) -> Found:
+    measures = {v: one for part in found for v, one in part.measures.items()}
+    curves = [part.curve for part in found if part.curve is not None]
+    tolerated: Counter = Counter()
+    for part in found:
+        tolerated.update(part.tolerated)
+    return Found(
+        tracks=[track for part in found for track in part.tracks],
+        tolerated=tolerated,
+        matches={key: one for part in found for key, one in part.matches.items()},
+        measures={video_id: measures[video_id] for video_id in sorted(measures)},
+        curve=np.sum(curves, axis=0) if curves else None,
+    )
+
+
+def _start(job: Job, part: int, parts: int) -> subprocess.Popen:
+    words = json.dumps([part, parts, *job])
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen(
+        [sys.executable, "-m", "vis_jax.metrics.parallel_worker", words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def _result(process: subprocess.Popen) -> Found:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise ValueError(
+            "workers: expected each to end with code 0, got"
+            f" {process.returncode}; --workers 1 does without"
+        )
+    found = pickle.loads(output)
+    if isinstance(found, ValueError):
+        raise found
+    return found
+
+
+def _find_part(
+    job: Job, truth: Truth, entries: Sequence[msgspec.Raw], part: int, parts: int
+) -> Found:
+    """One part of the entries, and the videos that it has predictions for."""
+    first, stop = _cuts(entries, parts)[part : part + 2]
+    checker = Checker(job.results, not job.official_quirks, Counter(), side="results")
+    with paused_collection():
+        tracks = load_tracks(entries[first:stop], truth, checker, start=first)
+    seen = {track.video_id for track in tracks}
+    own = truth._replace(videos={v: truth.videos[v] for v in truth.videos if v in seen})
+    return _work(job, own, tracks, checker.tolerated)
+
+
+def _cuts(entries: Sequence[msgspec.Raw], parts: int) -> list[int]:
+    """Where the parts begin, and the end: about as many bytes each."""
+    ends = np.cumsum([len(memoryview(raw)) for raw in entries])
+    cuts = [0]
+    for part in range(1, parts):
+        place = int(np.searchsorted(ends, ends[-1] * part // parts)) if entries else 0
+        place = max(place, cuts[-1])
+        while 0 < place < len(entries) and _same_video(*entries[place - 1 : place + 1]):
+            place += 1
+        cuts.append(place)
+    return [*cuts, len(entries)]
+
+
+class _Head(msgspec.Struct):
+    video_id: int
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
+    try:
+        return _HEAD.decode(a).video_id == _HEAD.decode(b).video_id
+    except msgspec.MsgspecError:  # an odd id; `find` sees whether a video is divided
+        return False
+
+
+def _work(
+    job: Job, truth: Truth, tracks: list[ResultTrack], tolerated: Counter
+) -> Found:
+    """Everything of the videos of a truth."""
+    results = Results(job.results, tracks, tolerated)
+    matches = match_videos(
+        truth,
+        results,
+        official_quirks=job.official_quirks,
+        occlusion=job.occlusion,
+        progress=False,
+    )
+    measures: dict[Id, Measures] = {}
+    curve = None
+    if job.tracking == "all":
+        measures, curve = measure_videos(
+            truth,
+            results,
+            kind=job.kind,
+            class_aware=job.class_aware,
+            score_threshold=job.score_threshold,
+            sweep=True,
+            progress=False,
+        )
+    elif job.tracking == "identities":
+        measures = identity_measures(
+            truth,
+            results,
+            kind=job.kind,
+            class_aware=job.class_aware,
+            score_threshold=job.score_threshold,
+        )
+    light = {key: _light(one) for key, one in matches.items()}
+    return Found([_bare(track) for track in tracks], tolerated, light, measures, curve)
+
+
+def _light(matches: Matches) -> Matches:
+    return matches._replace(predictions=[_bare(one) for one in matches.predictions])
+
+
+def _bare(track: ResultTrack) -> ResultTrack:
+    areas = _SOMETHING if track.areas.any() else _NOTHING
+    return track._replace(segmentations=[], areas=areas)
+
+
+def main(words: str) -> None:
+    """Writes what is found of a part to standard output, or the error."""
+    part, parts, *fields = json.loads(words)
+    job = Job(*fields)
+    try:
+        truth = load_truth(job.truth, official_quirks=job.official_quirks)
+        entries = plain_entries(job.results)
+        if entries is None:
+            raise FormatError(f"{job.results}: expected a file that stays as it is")
+        found: Found | ValueError = _find_part(job, truth, entries, part, parts)
+    except FormatError as error:
+        found = FormatError(str(error))
+    except ValueError as error:
+        found = ValueError(str(error))
+    sys.stdout.buffer.write(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
