@@ -8,7 +8,12 @@ import pytest
 
 from tests.compiled import compiled
 from tests.recipes import recipe
-from tests.systems.contract import check_frame_by_frame, check_system, first_batch
+from tests.systems.contract import (
+    check_frame_by_frame,
+    check_learns,
+    check_system,
+    first_batch,
+)
 from vis_jax.structures import Clip
 from vis_jax.systems.videomt import build
 from vis_jax.systems.videomt_loss import draw_limited, limited_share
@@ -17,6 +22,7 @@ from vis_jax.systems.videomt_settings import MaskedAttention
 _LEAST = {
     "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
     "model.decoder.blocks": 1, "model.queries": 6, "loss.points": 16,
+    "model.remat": False,
 }  # fmt: skip
 
 
@@ -30,12 +36,14 @@ def test_keeps_the_contract_of_systems_and_frames_come_one_by_one():
     checked = check_system(build, config)
     assert checked.predictions.slots.shape[1] == 3
     check_frame_by_frame(checked)
+    check_learns(checked, updates=20, rate=0.1, mean_of=4)
 
 
 @pytest.mark.slow
 def test_the_training_of_images_has_masked_attention_until_it_ends():
     masked = dict(start=(0,), end=(4,))
-    config = _config({"model.masked_attention": masked}, "eomt")
+    changes = {"model.masked_attention": masked, "loss.aux_last": False}
+    config = _config(changes, "eomt")
     system, batch = build(config), first_batch(config)
     variables = compiled(system.init)(jax.random.key(0), batch)
     loss = compiled(system.loss)
@@ -154,7 +162,7 @@ def _program(changes) -> str:
 def _traced(changes) -> str:
     """The loss of a config as JAX traces it."""
     system = build(_config(dict(changes)))
-    shapes = jax.eval_shape(lambda key: dict(system.init(key, _batch())), _key())
+    shapes = jax.eval_shape(lambda *x: dict(system.init(*x)), _key(), _batch())
     text = str(jax.make_jaxpr(system.loss)(shapes, _batch(), _key()))
     return re.sub("0x[0-9a-f]+", "", text)  # where functions are in memory
 
