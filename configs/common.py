@@ -247,6 +247,16 @@ _SMALL: dict[str, Mapping] = dict(
     iai_mask_rcnn=dict(
         model=dict(**_SMALL_HEADS, ids=6, hab=_SMALL_HAB), test=dict(objects=4)
     ),
+    videomt=dict(
+        data=dict(crop=None, zoom=None),
+        model=dict(
+            backbone=dict(patch=16, table=4, dim=None, depth=2, heads=None),
+            queries=8, decoder=dict(blocks=1),
+        ),
+        loss=dict(points=64),
+        optimizer=dict(late=()),
+        test=dict(objects=8, frame_buckets=(4, 8)),
+    ),
     yolact=dict(
         data=dict(zoom=None),
         model=_SMALL_YOLACT,
@@ -275,10 +285,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
     reads a folder of the user's own goes on to do so.
     """
     own = config.data.name == "folder"
-    source = {} if own else dict(name="moving_shapes", root="", held_out=())
+    shapes = dict(name="moving_shapes", root="", split="train", held_out=())
+    source = {} if own else shapes
     classes = {} if own else dict(num_classes=NUM_CLASSES["moving_shapes"])
     split = config.test.split if own else "val"
-    cosine = config.get("optimizer", {}).get("schedule") == "cosine"
+    steps = config.get("optimizer", {}).get("schedule", "step") == "step"
     small = dict(
         num_steps=4,
         compute_dtype="float32",
@@ -295,17 +306,29 @@ def shrink(config: ConfigDict) -> ConfigDict:
             chunk=4,
         ),
         optimizer=dict(
-            warmup_steps=0, warmup_factor=0.0, decay_at=() if cosine else (3,)
+            warmup_steps=0, warmup_factor=0.0, decay_at=(3,) if steps else ()
         ),
         train=dict(log_every=1, checkpoint_every=2, image_every=0),
     )  # fmt: skip
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
+    if config.system == "videomt":
+        _shrink_queries(config)
     if "track_head" in config.model:  # of a detector that can do without
         config.model.track_head.width = 32
     for changes in (small, _SMALL[config.system]):
         set_fields(config, changes)
     return config
+
+
+def _shrink_queries(config: ConfigDict) -> None:
+    """Fits what only some configs of `videomt` set to a single query block."""
+    if "masked_attention" in config.model:  # an update for each query block
+        config.model.masked_attention = dict(start=(1,), end=(3,))
+    if "levels" in config.model.decoder:
+        config.model.decoder.levels = (0, 1)
+    if config.get("loss", {}).get("chunk"):
+        config.loss.chunk = 1
 
 
 def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:

@@ -13,7 +13,7 @@ from vis_jax.settings import Count, section
 
 RECIPES = (
     "ifr_r50", "ifr_swint", "mask2former_vis_r50", "mask_track_rcnn_r50", "osmn_r50",
-    "yolact_r50", "condinst_r50",
+    "yolact_r50", "condinst_r50", "videomt", "eomt",
 )  # fmt: skip
 
 

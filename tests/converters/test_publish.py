@@ -11,6 +11,7 @@ from tests.converters import test_htc as htc
 from tests.converters import test_iai as iai
 from tests.converters import test_mask_track_rcnn as mask_track_rcnn
 from tests.converters import test_vgg as vgg
+from tests.converters import test_videomt as videomt
 from tests.converters.stored import blank
 from tests.golden import mask2former, mask_rcnn, rgnn_vis
 from tests.golden.cases import load
@@ -116,6 +117,7 @@ FILES = {
     "rgnn_vis": lambda: (blank("rgnnvis_r50"), graph_shapes()),
     "swin": lambda: (named("backbone_swin_tiny"), query_shapes()),
     "vgg16": lambda: (vgg._torchvision(), vgg._shapes()),
+    **videomt.FILES,
     "yolact": lambda: (blank("yolact_r50"), graph_shapes()),
 }
 # Rows of the background, which models here lack: zeros in the file.

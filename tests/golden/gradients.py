@@ -1,5 +1,7 @@
 """Gradients of our parameters as gradients of the official ones."""
 
+import re
+
 import numpy as np
 
 from tests.golden.cases import Case
@@ -13,9 +15,11 @@ def official_gradients(
     """The stored 'grad/<official name>' arrays from gradients of our variables.
 
     The converter only moves numbers, so converting positions instead of weights tells
-    where the gradient of each official entry is found.
+    where the gradient of each official entry is found. Of rows of queries, keys and
+    values in one layer, '<official name>.q', '.k' or '.v' is a third.
     """
-    names = [n.removeprefix("grad/") for n in case.arrays if n.startswith("grad/")]
+    stored = [n.removeprefix("grad/") for n in case.arrays if n.startswith("grad/")]
+    names = sorted({_whole(name) for name in stored})
     weights = {name: np.zeros_like(x) for name, x in case.weights().items()}
     for name in names:
         shape = weights[name].shape
@@ -25,11 +29,22 @@ def official_gradients(
         )
     positions, report = convert_tensors(weights, variables, kind)
     positions, gradients = flatten(positions), flatten(gradients)
-    results = {}
+    found = {}
     for name in names:
         flat = np.zeros(weights[name].size, np.float32)
         for path in report.used[name]:
             index = np.asarray(positions[path]).astype(np.int64).ravel() - 1
             flat[index] = np.asarray(gradients[path]).ravel()
-        results[f"grad/{name}"] = flat.reshape(weights[name].shape)
-    return results
+        found[name] = flat.reshape(weights[name].shape)
+    return {f"grad/{name}": _part(found[_whole(name)], name) for name in stored}
+
+
+def _whole(name: str) -> str:
+    """The name of a parameter that a name is a third of."""
+    return re.sub(r"\.[qkv]$", "", name)
+
+
+def _part(gradient: np.ndarray, name: str) -> np.ndarray:
+    if _whole(name) == name:
+        return gradient
+    return np.split(gradient, 3)["qkv".index(name[-1])]

@@ -16,7 +16,7 @@ from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.vit_block import INIT, Block
 from vis_jax.ops.rotary import Rotary, resize_table, rotary_positions
 from vis_jax.settings import Count, Natural, OneOf, section
-from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 _EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # of all layer norms
 
@@ -129,18 +129,30 @@ class ViT(nn.Module):
         """Patches of a frame of this many pixels, by rows and columns."""
         return height // self.patch, width // self.patch
 
-    def rotary(self, grid: tuple[int, int]) -> Rotary | None:
-        """Positions for `run`; None where a table has them."""
-        sizes = self.sizes
+    def rotary(
+        self, grid: tuple[int, int], content: Int32[Array, "N 2"] | None = None
+    ) -> Rotary | None:
+        """Positions for `run`; None where a table has them.
+
+        Args:
+          grid: patches of a frame by rows and columns.
+          content: how many of them are no padding; None = all.
+        """
         if self.form == "dinov2":
             return None
-        return rotary_positions(*grid, sizes.dim // sizes.heads)
+        return rotary_of(self.sizes, grid, content)
 
-    def embed(self, images: Float[Array, "N H W 3"]) -> Float32[Array, "N S C"]:
+    def embed(
+        self,
+        images: Float[Array, "N H W 3"],
+        content: Int32[Array, "N 2"] | None = None,
+    ) -> Float32[Array, "N S C"]:
         """The tokens before the first block.
 
         Args:
           images: normalised; rows and columns beyond the last whole patch are left out.
+          content: patches that are no padding, by rows and columns, over which the
+            table of positions is stretched; None = all.
         """
         count, side = len(images), self.patch
         height, width = self.grid(*images.shape[1:3])
@@ -149,7 +161,7 @@ class ViT(nn.Module):
         # A convolution whose windows do not overlap is a matrix product.
         x = self.patch_embed(x.astype(self.dtype)).astype(jnp.float32)
         if self.form == "dinov2":
-            x = x + resize_table(self.positions, (height, width))[None]
+            x = x + self._positions((height, width), content)
         front = self.cls_token
         if self.registers:
             front = jnp.concatenate([front, self.reg_tokens])
@@ -161,7 +173,7 @@ class ViT(nn.Module):
         x: Float32[Array, "N S C"],
         blocks: range,
         rotary: Rotary | None = None,
-        attend: Bool[Array, "N S S"] | None = None,
+        attend: Bool[Array, "N A S"] | None = None,
     ) -> Float32[Array, "N S C"]:
         """Tokens after some of the blocks.
 
@@ -169,17 +181,36 @@ class ViT(nn.Module):
           x: tokens, of which the patches are the last; others may stand in front.
           blocks: numbers of the blocks, from 0.
           rotary: see the method of this name.
-          attend: True where a token may look at another; None = everywhere.
+          attend: True where a token may look at another, A being S, or 1 for all alike;
+            None = everywhere.
         """
         for index in blocks:
             x = self.blocks[index](x, rotary, attend)
         return x
+
+    def _positions(
+        self, grid: tuple[int, int], content: Int32[Array, "N 2"] | None
+    ) -> Float32[Array, "N h w C"]:
+        """The table for each image, or one for all."""
+        if content is None:
+            return resize_table(self.positions, grid)[None]
+        return jax.vmap(lambda one: resize_table(self.positions, grid, one))(content)
 
     def __call__(self, images: Float[Array, "N H W 3"]) -> Float32[Array, "N S C"]:
         """All tokens after the last block and the final norm."""
         rotary = self.rotary(self.grid(*images.shape[1:3]))
         x = self.run(self.embed(images), range(self.sizes.depth), rotary)
         return self.norm(x)
+
+
+def rotary_of(
+    sizes: Variant, grid: tuple[int, int], content: Int32[Array, "N 2"] | None
+) -> Rotary:
+    """Rotary positions of a grid, for each image if `content` is given."""
+    dim = sizes.dim // sizes.heads
+    if content is None:
+        return rotary_positions(*grid, dim)
+    return jax.vmap(lambda one: rotary_positions(*grid, dim, content=one))(content)
 
 
 def build(settings: Settings, dtype: jax.typing.DTypeLike) -> ViT:

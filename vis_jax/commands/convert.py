@@ -39,8 +39,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "kind": "whose names the file has: mask2former (also the video models),"
         " huggingface, mask_track_rcnn (also Mask R-CNN of mmdetection 1.x),"
         " mask_rcnn_detectron2, mask_rcnn_torchvision, yolact, condinst, iai, rgnn_vis,"
-        " htc, or, for the backbone alone, resnet or swin; osmn, or vgg16 for its"
-        " trunks alone",
+        " htc, eomt, videomt, videomt_huggingface (also EoMT), pmt (also LVMT), or, for"
+        " the backbone alone, resnet, swin or dino (DINOv2, DINOv3); osmn, or vgg16 for"
+        " its trunks alone",
         "categories": "annotation file with the classes of the weights; the output is"
         " then a workdir; by default those of the config.json beside the weights",
         "style": "torch or caffe: how the backbone was trained, where the file does not"

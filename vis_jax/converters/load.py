@@ -18,6 +18,8 @@ from vis_jax.converters import (
     rgnn_vis,
     swin,
     vgg,
+    videomt,
+    vit,
     yolact,
 )
 from vis_jax.converters.files import Source, read_source
@@ -106,6 +108,10 @@ KINDS = {
         (_NOT_BACKBONE, swin.OUTPUT_NORMS),
     ),
     "vgg16": Kind((), vgg.TORCHVISION, vgg.NEW),
+    # Names and rules depend on the form of the transformer.
+    "dino": Kind((), (), (_NOT_BACKBONE,)),
+    **{kind: Kind((), (), (videomt.PROPAGATION,)) for kind in videomt.KINDS},
+    "pmt": Kind((), (), (videomt.PROPAGATION, videomt.ENCODER)),
     # A YOLACT has no association.
     "yolact": Kind(yolact.NAMES, yolact.RULES, (rgnn_vis.ASSOCIATION,)),
 }
@@ -144,7 +150,8 @@ def convert_source(
     try:
         found, report = convert_tensors(tensors, variables, kind, warm_start=warm_start)
     except MisfitError as error:
-        raise ValueError(f"{error}{_better_kind(tensors, kind)}") from error
+        hint = _better_kind(tensors, kind, _shapes(flat_of(variables)))
+        raise ValueError(f"{error}{hint}") from error
     outside = dict.fromkeys(source.outside, "outside the prefix")
     return found, report._replace(
         dropped=outside | report.dropped,
@@ -161,12 +168,16 @@ def convert_tensors(
 ) -> tuple[dict, ConvertReport]:
     """As `convert_file`, for tensors by name."""
     flat = flat_of(variables)
-    shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
+    shapes = _shapes(flat)
     renames, rules, new = table_of(kind, shapes, warm_start=warm_start)
     notes = htc.notes_on(tensors) if kind == "htc" else ()
     if kind == "mask_track_rcnn":
         new = (*new, *mask_track_rcnn.check_names(tensors))
+    if kind == "eomt":
+        videomt.check_whole(tensors)
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
+    if kind == "dino":
+        renamed, folded = vit.fold_class_position(renamed)
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(
         notes=(*notes, *folded, *resized(report.used, renamed.tensors, shapes)),
@@ -208,6 +219,11 @@ def table_of(
         rules, new = [*rules, *decoder], (*new, *fresh)
     if kind == "htc":
         rules = htc.rules_for(rules, shapes)
+    if kind == "dino":
+        renames, rules = vit.names_for(shapes), vit.backbone_rules("", shapes)
+    if kind in videomt.KINDS:
+        renames = videomt.names_for(kind, shapes)
+        rules = videomt.rules_for(kind, shapes)
     if _TRAINED_SCALE in shapes and _FIXED_MEAN in shapes:
         rules = resnet.trained_affine(rules)
     if _RUNNING_MEAN in shapes:
@@ -229,10 +245,17 @@ def _query_decoder(
     return rules, mask2former.FRAME_DECODER_WARM_NEW
 
 
-def _better_kind(tensors: Mapping[str, np.ndarray], kind: str) -> str:
+def _shapes(flat: Mapping) -> dict[str, tuple]:
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+
+
+def _better_kind(
+    tensors: Mapping[str, np.ndarray], kind: str, shapes: Mapping[str, tuple]
+) -> str:
     """A hint at the kind that knows most names of a file; empty if it is this one."""
     counts = {}
-    for name, (renames, rules, _) in KINDS.items():
+    for name in KINDS:
+        renames, rules, _ = table_of(name, shapes)
         whole = name in WHOLE
         decoder = mask2former.CLIP_DECODER if whole else ()
         counts[name] = known(tensors, renames, [*rules, *decoder])

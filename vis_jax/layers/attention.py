@@ -37,14 +37,15 @@ class KeysValues(NamedTuple):
 def weighted_values(
     queries: Float[Array, "*lead Q heads d"],
     memory: KeysValues,
-    attend: Bool[Array, "*lead Q K"] | None,
+    attend: Bool[Array, "*lead A K"] | None,
 ) -> Float[Array, "*lead Q heads d"]:
     """Values of each head, by a float32 softmax over the keys.
 
     Args:
       queries: projected and scaled.
       memory: see the type.
-      attend: True where a query may look at a key; None = everywhere.
+      attend: True where a query may look at a key, A being Q, or 1 for all queries
+        alike; None = everywhere.
     """
     logits = jnp.einsum("...qhd,...khd->...hqk", queries, memory.keys)
     logits = logits.astype(jnp.float32)

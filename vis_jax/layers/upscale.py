@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.mlp import torch_uniform
 from vis_jax.layers.norm import LayerNorm
-from vis_jax.typing import Array, DTypeLike, Float, Float32
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _EPSILON = 1e-6  # of the norm
 
@@ -21,7 +21,16 @@ class Upscale(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N h w C"]) -> Float32[Array, "N 2*h 2*w C"]:
+    def __call__(
+        self, x: Float[Array, "N h w C"], inside: Bool[Array, "N h w"] | None = None
+    ) -> Float32[Array, "N 2*h 2*w C"]:
+        """The map at twice the size.
+
+        Args:
+          x: map of tokens.
+          inside: False in padding, which counts as outside of the map; None = no
+            padding.
+        """
         count, height, width, dim = x.shape
         # PyTorch takes the fan of a transposed convolution from its second axis.
         init = torch_uniform(4 * dim)
@@ -33,6 +42,9 @@ class Upscale(nn.Module):
         y = y.reshape(count, 2 * height, 2 * width, dim)
         y = y + bias.astype(self.dtype).reshape(1, 1, 1, dim)
         y = nn.gelu(y, approximate=False)
+        if inside is not None:
+            inside = jnp.repeat(jnp.repeat(inside, 2, axis=1), 2, axis=2)
+            y = jnp.where(inside[..., None], y, 0.0)
         shape = (3, 3, 1, dim)
         smooth = self.param("smooth_kernel", torch_uniform(9), shape, jnp.float32)
         y = depthwise(y, smooth.astype(self.dtype))

@@ -36,14 +36,15 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Array, "N S C"],
         rotary: Rotary | None = None,
-        attend: Bool[Array, "N S S"] | None = None,
+        attend: Bool[Array, "N A S"] | None = None,
     ) -> Float[Array, "N S C"]:
         """Tokens that have looked at each other.
 
         Args:
           x: after their norm.
           rotary: positions of the patches, which are the last tokens; None = none.
-          attend: True where a token may look at another; None = everywhere.
+          attend: True where a token may look at another, A being S, or 1 for all alike;
+            None = everywhere.
         """
         dim = x.shape[-1]
         dense = functools.partial(nn.Dense, dim, dtype=self.dtype, kernel_init=INIT)
@@ -100,7 +101,7 @@ class Block(nn.Module):
         self,
         x: Float32[Array, "N S C"],
         rotary: Rotary | None = None,
-        attend: Bool[Array, "N S S"] | None = None,
+        attend: Bool[Array, "N A S"] | None = None,
     ) -> Float32[Array, "N S C"]:
         """The tokens after this block; arguments as `SelfAttention`."""
         attention = SelfAttention(self.heads, self.key_bias, self.dtype, name="attn")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vis_jax.typing import Array, Float32, Int32
+from vis_jax.typing import Array, Bool, Float32, Int32
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
@@ -32,6 +32,7 @@ def weighted_cross_entropy(
     logits: Float32[Array, "*N K1"],
     labels: Int32[Array, "*N"],
     no_object_weight: float,
+    counted: Bool[Array, "*N"] | None = None,
 ) -> Float32[Array, ""]:
     """Mean cross-entropy over K + 1 classes, no-object counting less (DETR).
 
@@ -39,7 +40,10 @@ def weighted_cross_entropy(
       logits: the last one is no object.
       labels: 0 .. K, K = no object.
       no_object_weight: weight of entries whose label is K; others have 1.
+      counted: entries that are no padding; None = all.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     weights = jnp.where(labels == logits.shape[-1] - 1, no_object_weight, 1.0)
+    if counted is not None:
+        weights = jnp.where(counted, weights, 0.0)
     return (losses * weights).sum() / weights.sum()

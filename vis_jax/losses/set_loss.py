@@ -271,7 +271,7 @@ def mask_terms_at(
         same = jnp.eye(frames)
         weight = (same + cross * (1 - same)) * real[:, None] * real[None]
     weight = weight[None] * truth.valid[:, None, None].astype(jnp.float32)
-    per_frame = jax.vmap(_map_terms)  # of one source
+    per_frame = jax.vmap(map_terms)  # of one source
     per_source = jax.vmap(per_frame, (0, None, 0, 0))
     per_instance = jax.vmap(per_source)
     masks = truth.masks.astype(jnp.float32)
@@ -279,7 +279,7 @@ def mask_terms_at(
     return jnp.sum(losses * weight[..., None], axis=(0, 1, 2))
 
 
-def _map_terms(
+def map_terms(
     logits: Float32[Array, "h w"],
     mask: Float32[Array, "H W"],
     candidates: Float32[Array, "N 2"],

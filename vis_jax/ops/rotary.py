@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float, Float32
+from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 THETA = 100.0  # ratio of the longest to the shortest wavelength, as in DINOv3
 
@@ -17,8 +17,8 @@ THETA = 100.0  # ratio of the longest to the shortest wavelength, as in DINOv3
 class Rotary(NamedTuple):
     """Cosine and sine by which the channels of a head are turned, for each patch."""
 
-    cos: Float32[Array, "P d"]
-    sin: Float32[Array, "P d"]
+    cos: Float32[Array, "*N P d"]
+    sin: Float32[Array, "*N P d"]
 
 
 def rotary_positions(
@@ -27,7 +27,7 @@ def rotary_positions(
     dim: int,
     *,
     theta: float = THETA,
-    scale: Float32[Array, ""] | float = 1.0,
+    content: Int32[Array, "2"] | None = None,
 ) -> Rotary:
     """Angles 2 pi (y f_k), 2 pi (x f_k) of a grid, f_k = theta^(-4 k / dim).
 
@@ -39,16 +39,21 @@ def rotary_positions(
       height, width: of the grid in patches.
       dim: channels of a head, a multiple of 4.
       theta: see above.
-      scale: factor of all coordinates.
+      content: height and width of the part at the top left that is no padding, whose
+        edges are then -1 and 1; None = the whole grid.
     """
     frequency = theta ** (-4.0 * jnp.arange(dim // 4, dtype=jnp.float32) / dim)
 
-    def angles(count: int) -> Float32[Array, "n k"]:
-        at = 2.0 * (jnp.arange(count, dtype=jnp.float32) + 0.5) / count - 1.0
-        return 2.0 * math.pi * scale * at[:, None] * frequency[None]
+    extent = jnp.array([height, width]) if content is None else content
+    extent = extent.astype(jnp.float32)
 
-    rows = jnp.broadcast_to(angles(height)[:, None], (height, width, dim // 4))
-    columns = jnp.broadcast_to(angles(width)[None], (height, width, dim // 4))
+    def angles(count: int, axis: int) -> Float32[Array, "n k"]:
+        at = jnp.arange(count, dtype=jnp.float32) + 0.5
+        at = 2.0 * at / extent[axis] - 1.0
+        return 2.0 * math.pi * at[:, None] * frequency[None]
+
+    rows = jnp.broadcast_to(angles(height, 0)[:, None], (height, width, dim // 4))
+    columns = jnp.broadcast_to(angles(width, 1)[None], (height, width, dim // 4))
     angle = jnp.concatenate([rows, columns, rows, columns], axis=-1)
     angle = angle.reshape(height * width, dim)
     return Rotary(jnp.cos(angle), jnp.sin(angle))
@@ -61,25 +66,43 @@ def rotate_patches(
 
     x cos + [-b, a] sin for the halves [a, b] of the channels.
     """
-    patches = rotary.cos.shape[0]
+    patches = rotary.cos.shape[-2]
     front, x32 = x[..., :-patches, :, :], x[..., -patches:, :, :].astype(jnp.float32)
     a, b = jnp.split(x32, 2, axis=-1)
-    lead = (1,) * (x.ndim - 3)
+    lead = rotary.cos.shape[:-2] or (1,) * (x.ndim - 3)
     cos, sin = (v.reshape(*lead, patches, 1, -1) for v in rotary)
     turned = x32 * cos + jnp.concatenate([-b, a], axis=-1) * sin
     return jnp.concatenate([front, turned.astype(x.dtype)], axis=-3)
 
 
 def resize_table(
-    table: Float32[Array, "a b C"], size: tuple[int, int]
+    table: Float32[Array, "a b C"],
+    size: tuple[int, int],
+    content: Int32[Array, "2"] | None = None,
 ) -> Float32[Array, "h w C"]:
     """A table of positions for another grid: bicubic, with antialiasing.
 
     Args:
       table: one vector for each place of the grid it was learned on.
       size: height and width of the new grid.
+      content: height and width of the part at the top left that the table is stretched
+        over, with zeros outside; None = the whole grid.
     """
+    shape = (*size, table.shape[-1])
+    if content is not None:
+        side = jnp.array(table.shape[:2], jnp.float32)
+        scale = content.astype(jnp.float32) / side
+        return jax.image.scale_and_translate(
+            table, shape, (0, 1), scale, jnp.zeros(2), "cubic", antialias=True
+        )
     if table.shape[:2] == size:
         return table
-    shape = (*size, table.shape[-1])
     return jax.image.resize(table, shape, "cubic", antialias=True)
+
+
+def inside_content(
+    content: Int32[Array, "2"], size: tuple[int, int]
+) -> Bool[Array, "h w"]:
+    """Where a grid has no padding: the part of this size at the top left."""
+    rows, columns = (jnp.arange(n) < content[i] for i, n in enumerate(size))
+    return rows[:, None] & columns[None]

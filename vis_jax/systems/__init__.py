@@ -14,6 +14,7 @@ from vis_jax.systems import (
     mask_track_rcnn,
     osmn,
     rgnn_vis,
+    videomt,
     yolact,
 )
 from vis_jax.systems.detect_then_track import Detector
@@ -100,5 +101,6 @@ SYSTEMS = {
     ),
     "osmn": SystemEntry(osmn.Settings, _osmn, _detector_of_osmn, osmn.trackers),
     "rgnn_vis": SystemEntry(rgnn_vis.Settings, rgnn_vis.build),
+    "videomt": SystemEntry(videomt.Settings, videomt.build),
     "yolact": SystemEntry(yolact.Settings, yolact.build, yolact.build_detector),
 }

@@ -1,0 +1,98 @@
+"""EoMT, the image model that VidEoMT starts from: COCO, or single frames of videos.
+
+Results: docs/results.md#published-recipes.
+
+Run:   python -m vis_jax.main --config configs/eomt.py:size=small \\
+           --workdir runs/eomt --config.data.root=/data/coco \\
+           --config.init_from=weights/dinov2
+Smoke: the same with --config configs/eomt.py:debug (any CPU, about a minute)
+
+`size` is large, base or small; `form` is dinov2 or dinov3, from whose weights `convert
+--kind dino` makes the start of a run; `dataset` is coco, or one of videos, of which
+each clip is one frame. In training queries see the patches of their own mask alone;
+fewer and fewer do, and none in the end.
+Paper: 45.2 AP on COCO val2017 (large, 640 x 640), 45.9 with DINOv3.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+BLOCKS = {"large": 24, "base": 12, "small": 12}
+_EPOCH = 7_391  # updates of 16 images over COCO
+
+
+def model(options: ConfigDict) -> ConfigDict:
+    """`model` of a size and a form."""
+    common.check_choice("size", options.size, BLOCKS)
+    common.check_choice("form", options.form, ("dinov2", "dinov3"))
+    return ConfigDict(
+        dict(
+            num_classes=common.num_classes(options.dataset),
+            backbone=dict(name="vit", variant=options.size, form=options.form),
+            decoder=dict(blocks=4 if options.size == "large" else 3),
+        )
+    )
+
+
+def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict:
+    """AdamW whose rate falls from block to block towards the image.
+
+    Args:
+      options: with `size`.
+      decay: rate of a block as a share of that of the next one.
+      full: last blocks that have the whole rate.
+    """
+    depth = BLOCKS[options.size]
+    rates = [
+        (
+            f"backbone/blocks_{i}/.*",
+            1.0 if i >= depth - full else decay ** (depth - 1 - i),
+        )
+        for i in range(depth)
+    ]
+    first = "backbone/(patch_embed/.*|cls_token|reg_tokens|positions)"
+    return ConfigDict(
+        dict(
+            schedule="poly", warmup_steps=500, late=(("backbone/.*", 500, 1_000),),
+            rates=(*rates, (first, decay ** (depth - 1)), (".*", 1.0)),
+        )
+    )  # fmt: skip
+
+
+def full_size(options: ConfigDict) -> ConfigDict:
+    """The config at its published size."""
+    config = ConfigDict(dict(system="videomt", compute_dtype="bfloat16"))
+    config.model = model(options)
+    blocks, dinov3 = config.model.decoder.blocks, options.form == "dinov3"
+    epochs = 12 if options.size == "large" else 24
+    config.num_steps = epochs * _EPOCH
+    # The blocks lose their masks one after the other, the first one first.
+    span = config.num_steps // 6
+    starts = [int(span * (1 + 3 * i / (blocks - 1))) for i in range(blocks)]
+    masked = dict(start=tuple(starts), end=tuple(start + span for start in starts))
+    config.data = common.clips(options, frame_range=0, short_side=(640,))
+    config.data.update(
+        frames=1, canvas=(640, 640), zoom=(0.1, 2.0), batch_size=16, instances=60
+    )
+    config.model.update(propagation="none", masked_attention=masked)
+    config.loss = dict(matching="frame", aux_norm=True, aux_last=True)
+    config.test = dict(
+        split=common.valid_split(options.dataset), short_side=640, long_side=640,
+        top=100, frame_buckets=(1, 8, 16, 24, 36, 48, 64, 96),
+    )  # fmt: skip
+    config.optimizer = optimizer(options, decay=0.8, full=blocks if dinov3 else 0)
+    config.optimizer.update(clip_norm=0.01)
+    if dinov3:
+        config.optimizer.update(
+            learning_rate=2e-4,
+            warmup_steps=2_000,
+            late=(("backbone/.*", 2_000, 3_000),),
+        )
+    return config
+
+
+recipe = common.recipes(
+    full_size, size="large", form="dinov2", dataset="coco", frames=1
+)
+get_config = recipe()

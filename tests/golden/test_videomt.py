@@ -1,0 +1,15 @@
+import pytest
+
+from tests.golden.cases import load
+from tests.golden.videomt import compare
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_stored_array():
+    """Two frames of VidEoMT: query blocks, what goes on, classes and masks."""
+    case = load("videomt_vits")
+    results = compare(case)
+    assert len(case.outputs()) == 12
+    for name in case.outputs():
+        case.check(name, results[name])

@@ -1,0 +1,171 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compiled import compiled
+from tests.recipes import recipe
+from tests.systems.contract import (
+    check_frame_by_frame,
+    check_learns,
+    check_system,
+    first_batch,
+)
+from vis_jax.structures import Clip
+from vis_jax.systems.videomt import build
+from vis_jax.systems.videomt_loss import draw_limited, limited_share
+from vis_jax.systems.videomt_settings import MaskedAttention
+
+_LEAST = {
+    "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
+    "model.decoder.blocks": 1, "model.queries": 6, "loss.points": 16,
+    "model.remat": False,
+}  # fmt: skip
+
+
+def _config(changes=None, name="videomt_shapes", arg="debug"):
+    return recipe(name, arg, _LEAST | (changes or {}))
+
+
+@pytest.mark.slow
+def test_keeps_the_contract_of_systems_and_frames_come_one_by_one():
+    config = _config({"test.mode": "clip", "test.objects": 3, "test.chunk": 1})
+    checked = check_system(build, config)
+    assert checked.predictions.slots.shape[1] == 3
+    check_frame_by_frame(checked)
+    check_learns(checked, updates=20, rate=0.1, mean_of=4)
+
+
+@pytest.mark.slow
+def test_the_training_of_images_has_masked_attention_until_it_ends():
+    masked = dict(start=(0,), end=(4,))
+    changes = {"model.masked_attention": masked, "loss.aux_last": False}
+    config = _config(changes, "eomt")
+    system, batch = build(config), first_batch(config)
+    variables = compiled(system.init)(jax.random.key(0), batch)
+    loss = compiled(system.loss)
+
+    def at(step):
+        progress = {"progress": {"step": np.int32(step)}}
+        return loss({**variables, **progress}, batch, jax.random.key(1))[0]
+
+    begun, ended = at(0), at(4)
+    assert np.isfinite(begun)
+    assert begun != ended
+    assert at(7) == ended
+
+
+def test_fewer_and_fewer_queries_are_limited():
+    masking = MaskedAttention(start=(10, 20, 30), end=(20, 40, 30))
+    share = compiled(limited_share, static_argnums=0)
+    np.testing.assert_array_equal(share(masking, np.int32(9)), [1, 1, 1])
+    np.testing.assert_allclose(share(masking, np.int32(15)), [0.5**0.9, 1, 1])
+    np.testing.assert_allclose(share(masking, np.int32(30)), [0, 0.5**0.9, 0])
+    np.testing.assert_array_equal(share(masking, np.int32(40)), [0, 0, 0])
+    draw = compiled(draw_limited, static_argnums=(2, 3))
+    drawn = draw(jax.random.key(0), np.float32([0, 0.3, 1]), (4, 5), 200)
+    assert drawn.shape == (4, 5, 3, 200)
+    assert not drawn[..., 0, :].any()
+    assert drawn[..., 2, :].all()
+    assert abs(drawn[..., 1, :].mean() - 0.3) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.decoder.blocks": 3}, "decoder.blocks: expected at most the 2 blocks"),
+        (
+            {"model.masked_attention": dict(start=(1, 2), end=(3, 4))},
+            r"masked_attention.start: expected an update for each of 1 query blocks",
+        ),
+        (
+            {"model.masked_attention": dict(start=(1,), end=())},
+            "masked_attention.end: expected as many updates as start, 1, got 0",
+        ),
+        (
+            {"model.masked_attention": dict(start=(2,), end=(1,))},
+            "masked_attention.end: expected none before start",
+        ),
+        ({"model.backbone.heads": 3}, "heads: expected a number that shares 16"),
+    ],
+)
+def test_settings_that_do_not_fit_are_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        _config(changes)
+
+
+def test_patches_that_frames_are_not_made_of_are_an_error():
+    with pytest.raises(ValueError, match=r"model.backbone.patch: .* of 32, .*got 14"):
+        build(_config({"model.backbone.patch": 14}))
+
+
+def _shapes(changes=None):
+    config = _config(changes)
+    system, batch = build(config), first_batch(config)
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    loss, aux = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
+    assert loss.dtype == jnp.float32
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
+    shapes = jax.eval_shape(system.start, clip)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, shapes)
+    return variables, aux, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["dinov2", "dinov3"])
+def test_bfloat16_computes_without_hidden_promotion(form):
+    """Traced under strict promotion: a mix of dtypes would be an error."""
+    masked = dict(start=(1,), end=(2,))
+    changes = {"compute_dtype": "bfloat16", "model.backbone.form": form}
+    changes |= {"model.masked_attention": masked, "model.norm_queries": True}
+    variables, _, found = _shapes(changes)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert found.mask_logits.dtype == jnp.float32
+    assert found.slots.shape == (2, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model.norm_queries": True},
+        {"model.sees": "canvas"},
+        {"model.remat": True},
+        {"loss.matching": "frame"},
+        {"loss.absent_class": "no_object"},
+        {"loss.aux_norm": True},
+        {"loss.aux_last": False},
+        {"loss.carry_matching": False},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_the_training(change):
+    before = {"model.remat": False, "loss.aux_norm": False, "loss.chunk": 1}
+    assert _program(before) == _program(before | {"loss.points": 16})  # as it was
+    assert _program(before) != _program(before | change)
+
+
+@functools.cache
+def _batch():
+    return first_batch(_config())
+
+
+def _program(changes) -> str:
+    return _traced(tuple(changes.items()))
+
+
+@functools.cache
+def _traced(changes) -> str:
+    """The loss of a config as JAX traces it."""
+    system = build(_config(dict(changes)))
+    shapes = jax.eval_shape(lambda *x: dict(system.init(*x)), _key(), _batch())
+    text = str(jax.make_jaxpr(system.loss)(shapes, _batch(), _key()))
+    return re.sub("0x[0-9a-f]+", "", text)  # where functions are in memory
+
+
+def _key():
+    return jax.random.key(0)

@@ -1,0 +1,224 @@
+"""What passes from frame to frame, and what does not."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compiled import compiled
+from tests.recipes import changed, recipe
+from tests.systems.contract import first_batch
+from vis_jax.association.query_propagation import Propagation
+from vis_jax.losses.clip_queries import truth_of
+from vis_jax.params import flatten
+from vis_jax.structures import Clip
+from vis_jax.systems.videomt import build, build_model
+from vis_jax.systems.videomt_loss import Part, chunk_predictions, look_and_carry
+from vis_jax.systems.videomt_model import Model, call, content_of
+from vis_jax.systems.videomt_settings import VideoTestSettings
+from vis_jax.systems.videomt_video import State, track_probs
+
+LEAST = {
+    "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
+    "model.decoder.blocks": 1, "model.queries": 6, "loss.points": 16,
+    "data.frames": 4, "model.remat": False,
+}  # fmt: skip
+
+
+@functools.cache
+def made():
+    """Settings, random variables of unlike frames, a batch, and its predictions."""
+    settings = recipe("videomt_shapes", "debug", LEAST)
+    model = build_model(settings)
+    batch = jax.tree.map(lambda x: x[:1], first_batch(settings))
+    system = build(settings)
+    variables = compiled(lambda *x: dict(system.init(*x)))(jax.random.key(0), batch)
+
+    @compiled
+    def run(variables, images, frame_valid):
+        sizes = jnp.asarray(batch.sizes)
+        part = Part(images, sizes, _truth(batch, frame_valid), None)
+        begin = call(model, variables, Model.first, 1)
+        found, entered, _ = chunk_predictions(model, variables, part, begin, settings)
+        return (*found, entered)
+
+    return settings, variables, batch, run
+
+
+def _truth(batch, frame_valid):
+    """Targets of a batch whose frames are these."""
+    batch = jax.tree.map(jnp.asarray, batch._replace(frame_valid=frame_valid))
+    return truth_of(batch)
+
+
+def _with(variables, path, change):
+    """Variables with one parameter changed."""
+    variables = jax.tree.map(np.array, variables)
+    *parents, name = path.split("/")
+    node = functools.reduce(lambda tree, key: tree[key], parents, variables["params"])
+    node[name] = change(node[name])
+    return variables
+
+
+@pytest.mark.slow
+def test_frames_do_not_see_later_ones_and_padding_passes_nothing():
+    _, variables, batch, run = made()
+    valid = np.ones((1, 4), bool)
+    logits, masks, entered = run(variables, batch.images, valid)
+    other = batch.images.copy()
+    other[:, 2] = 255 - other[:, 2]
+    changed_logits, changed_masks, _ = run(variables, other, valid)
+    for a, b in ((logits, changed_logits), (masks, changed_masks)):
+        np.testing.assert_array_equal(a[:, :2], b[:, :2])
+        for t in (2, 3):
+            assert np.abs(a[:, t] - b[:, t]).max() > 1e-3
+    padded = valid & (np.arange(4) < 2)
+    short = run(variables, batch.images, padded)[2]
+    np.testing.assert_array_equal(short, run(variables, other, padded)[2])
+    assert np.abs(short - entered).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_queries_that_change_places_change_all_rows_and_without_an_updater_none():
+    _, variables, batch, run = made()
+    valid, order = np.ones((1, 4), bool), np.array([3, 0, 5, 1, 2, 4])
+    logits, masks, _ = run(variables, batch.images, valid)
+    permuted = _with(variables, "query", lambda x: x[order])
+    found = run(permuted, batch.images, valid)
+    np.testing.assert_allclose(found[0], logits[..., order, :], atol=1e-4)
+    np.testing.assert_allclose(found[1], masks[..., order, :, :], atol=1e-3)
+    still = np.repeat(batch.images[:, :1], 4, axis=1)
+    moving = run(variables, still, valid)[0]
+    assert np.abs(moving[:, 0] - moving[:, 1]).max() > 1e-3
+    for leaf in ("kernel", "bias"):
+        path = f"propagation/updater/{leaf}"
+        variables = _with(variables, path, np.zeros_like)
+    frozen = run(variables, still, valid)[0]
+    for t in (1, 2, 3):
+        np.testing.assert_allclose(frozen[:, t], frozen[:, 0], atol=1e-5)
+    np.testing.assert_allclose(frozen[:, 0], logits[:, 0], atol=1e-5)
+
+
+def test_the_gated_unit_is_that_of_pytorch():
+    rng = np.random.default_rng(0)
+    found, entered = rng.normal(size=(2, 1, 3, 4)).astype(np.float32)
+    weights = {
+        name: {
+            "kernel": rng.normal(size=(4, 12)).astype(np.float32),
+            "bias": rng.normal(size=12).astype(np.float32),
+        }
+        for name in ("input", "hidden")
+    }
+    learned = np.zeros((3, 4), np.float32)
+
+    @compiled
+    def run(weights):
+        params = {"params": {"gru": weights}}
+        arrays = (jnp.asarray(x) for x in (found, entered, learned))
+        return Propagation("gru").apply(params, *arrays)
+
+    def gates(name, x):
+        return np.split(x @ weights[name]["kernel"] + weights[name]["bias"], 3, -1)
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    (r, u, n), (hr, hu, hn) = gates("input", found), gates("hidden", entered)
+    u = sigmoid(u + hu)
+    expected = (1 - u) * np.tanh(n + sigmoid(r + hr) * hn) + u * entered
+    np.testing.assert_allclose(run(weights), expected, atol=1e-5)
+    weights["input"]["bias"][4:8] = 1e3  # nothing is updated
+    np.testing.assert_allclose(run(weights), entered, atol=1e-6)
+
+
+def test_a_late_object_keeps_its_score_where_present_frames_count():
+    sure, none = np.float32([4, 0, 0]), np.float32([0, 0, 4])
+    logits = np.stack([(sure + 3 * none) / 4, none])
+    state = State(
+        np.zeros((2, 4), np.float32), np.True_, logits, np.stack([sure, 0 * sure]),
+        np.int32(4), np.int32([1, 0]),
+    )  # fmt: skip
+
+    def probs(**fields):
+        settings = VideoTestSettings(**fields)
+        return compiled(lambda state: track_probs(state, settings))(state)
+
+    whole, present = probs(), probs(score="present")
+    softmax = np.exp(sure) / np.exp(sure).sum()
+    np.testing.assert_allclose(present[0], softmax[:2], rtol=1e-5)
+    assert whole[0, 0] < 0.2
+    np.testing.assert_array_equal(whole[1], present[1])
+    short = probs(least_frames=2)
+    assert not short.any()
+
+
+@pytest.mark.slow
+def test_chunks_share_the_loss_and_pass_no_gradient():
+    """In chunks of one frame nothing is learned of what goes on to the next one."""
+    settings, variables, batch, _ = made()
+    batch = batch._replace(
+        images=batch.images[:, :2], frame_valid=batch.frame_valid[:, :2],
+        masks=batch.masks[:, :, :2], boxes=batch.boxes[:, :, :2],
+        present=batch.present[:, :, :2],
+    )  # fmt: skip
+    changes = {"loss.chunk": 1, "loss.aux_last": False}
+    system = build(changed(settings, changes))
+    gradient = compiled(jax.grad(lambda *x: system.loss(*x)[0]))
+    found = flatten(gradient(variables, batch, jax.random.key(3)))
+    for path, x in found.items():
+        assert np.any(x != 0) == ("/updater/" not in path), path
+    with pytest.raises(ValueError, match=r"loss.chunk: expected a divisor of .* 2"):
+        wrong = build(changed(settings, {"loss.chunk": 3}))
+        jax.eval_shape(wrong.loss, variables, batch, jax.random.key(0))
+
+
+@pytest.mark.slow
+def test_a_whole_video_has_the_masks_of_its_best_tracks():
+    settings, variables, batch, run = made()
+    system = build(changed(settings, {"test.top": 2, "test.chunk": 3}))
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    step = compiled(lambda v, clip: system.step(v, system.start(clip), clip))
+    state, found = step(variables, clip)
+    logits, masks, entered = run(variables, batch.images, batch.frame_valid)
+    mean = logits[0, :, 0].mean(axis=0)
+    probs = np.exp(mean) / np.exp(mean).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found.class_probs, probs[:, :-1], atol=1e-5)
+    best = np.argsort(-probs[:, :-1].max(-1))[:2]
+    np.testing.assert_array_equal(found.slots, np.stack([best] * 4))
+    np.testing.assert_allclose(found.mask_logits, masks[0, :, 0][:, best], atol=1e-3)
+    np.testing.assert_allclose(state.entered, entered[0], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["dinov2", "dinov3"])
+def test_a_larger_canvas_changes_nothing(form):
+    """32 x 64 pixels of 64 x 96 are seen as the 32 x 64 alone."""
+    changes = {"model.backbone.form": form, "model.num_classes": 2}
+    settings = recipe("videomt_shapes", "debug", LEAST | changes)
+    model = build_model(settings)
+    small, large = np.random.default_rng(0).normal(size=(2, 1, 64, 96, 3))
+    large[:, :32, :64] = small[:, :32, :64]
+
+    def run(variables, images, grid, sizes):
+        content = content_of(settings, sizes, grid)
+        tokens = call(model, variables, Model.encode, images, False, None, content)
+        queries = call(model, variables, Model.first, 1)
+        return look_and_carry(model, variables, queries, tokens, grid, content=content)[
+            1:
+        ]
+
+    @compiled
+    def both(key, small, large, sizes):
+        variables = model.init(key, small)
+        alone = run(variables, small[:, :32, :64], (2, 4), sizes)
+        return alone, run(variables, large, (4, 6), sizes)
+
+    images = small.astype(np.float32), large.astype(np.float32)
+    sizes = np.array([[30, 61]], np.int32)
+    (alone, after), (found, later) = both(jax.random.key(0), *images, sizes)
+    np.testing.assert_allclose(found.class_logits, alone.class_logits, atol=1e-4)
+    masks = found.mask_logits[..., :8, :16]
+    np.testing.assert_allclose(masks, alone.mask_logits, atol=1e-3)
+    np.testing.assert_allclose(later, after, atol=1e-4)

@@ -1,0 +1,82 @@
+"""How the queries of a frame become those of the next one.
+
+Norouzi et al., "VidEoMT: your ViT is secretly also a video segmentation model", CVPR
+2026 (fusion); "LVMT", 2026 (gru). Letters: Q queries, C channels.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.mlp import linear, torch_uniform
+from vis_jax.typing import Array, Float32
+
+# none: each frame begins with the learned queries; fusion: a linear layer, plus the
+# learned queries; gru: a gated recurrent unit.
+Kind = Literal["none", "fusion", "gru"]
+
+
+class Propagation(nn.Module):
+    """The queries that a frame leaves to the next one, in float32.
+
+    What it returns is the whole state of a video: with fusion the sum that enters the
+    next frame, with gru its hidden state, which is the same as what enters.
+
+    Attributes:
+      kind: see `Kind`.
+    """
+
+    kind: Kind
+
+    @nn.compact
+    def __call__(
+        self,
+        found: Float32[Array, "N Q C"],
+        entered: Float32[Array, "N Q C"],
+        learned: Float32[Array, "Q C"],
+    ) -> Float32[Array, "N Q C"]:
+        """What enters the next frame.
+
+        Args:
+          found: queries after the last block, before the final norm.
+          entered: what entered this frame; the learned queries in the first one.
+          learned: queries that are parameters.
+        """
+        if self.kind == "fusion":
+            return linear(found, found.shape[-1], "updater") + learned[None]
+        if self.kind == "gru":
+            return Gru(name="gru")(found, entered)
+        return jnp.broadcast_to(learned[None], found.shape)
+
+
+class Gru(nn.Module):
+    """Gated recurrent unit in the form of PyTorch's GRUCell.
+
+    Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014:
+    r and u are gates, n = tanh(W_n x + b_n + r (U_n h + c_n)), and the new state is
+    (1 - u) n + u h.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float32[Array, "*lead C"], hidden: Float32[Array, "*lead C"]
+    ) -> Float32[Array, "*lead C"]:
+        """The new state.
+
+        Args:
+          x: input.
+          hidden: state before.
+        """
+        dim = x.shape[-1]
+        init = torch_uniform(dim)
+
+        def gates(name: str, value: jax.Array) -> list[jax.Array]:
+            layer = nn.Dense(3 * dim, kernel_init=init, bias_init=init, name=name)
+            return jnp.split(layer(value), 3, axis=-1)
+
+        (r_x, u_x, n_x), (r_h, u_h, n_h) = gates("input", x), gates("hidden", hidden)
+        reset, update = jax.nn.sigmoid(r_x + r_h), jax.nn.sigmoid(u_x + u_h)
+        new = jnp.tanh(n_x + reset * n_h)
+        return (1 - update) * new + update * hidden

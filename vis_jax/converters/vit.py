@@ -1,0 +1,292 @@
+"""Plain vision transformers: of DINOv2 and DINOv3, and within EoMT and VidEoMT.
+
+A model has one of two forms, which its variables show: DINOv2's with a table of
+positions, or DINOv3's. Files of either have the names of the authors, of timm or of
+Hugging Face.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from vis_jax.converters.rules import Rename, Renamed, Rule, Shape, Transform
+from vis_jax.converters.swin import linear_rule, norm_rule
+from vis_jax.converters.transforms import kernel, rows, same
+
+TABLE = "params/backbone/positions"
+_PARTS = ("query", "key", "value")
+
+
+def _token(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    return tensor.reshape(tensor.shape[1:]) if tensor.ndim == 3 else tensor
+
+
+def _token_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array[None]
+
+
+# [1, n, D] to [n, D].
+token = Transform(_token, _token_back)
+
+
+def _table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """To a square of another size, if need be, as the model does it for other grids."""
+    flat = tensor.reshape(-1, tensor.shape[-1])
+    side = math.isqrt(len(flat))
+    if side * side != len(flat) or len(shape) != 3:
+        return tensor
+    square = flat.reshape(side, side, -1)
+    if shape[:2] == square.shape[:2]:
+        return square
+    by_rows, by_columns = (antialiased_cubic(side, size) for size in shape[:2])
+    square = np.einsum("yi,xj,ijc->yxc", by_rows, by_columns, square.astype(np.float64))
+    return square.astype(tensor.dtype)
+
+
+def _table_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array.reshape(-1, array.shape[-1])
+
+
+# [side^2, D] or [1, side^2, D] to [side, side, D].
+flat_table = Transform(_table, _table_back)
+table = Transform(_table, lambda array, outputs: _table_back(array, outputs)[None])
+
+
+def _patches(tensor: np.ndarray, shape: Shape) -> np.ndarray:
+    """[D, 3, p, p] to [q, q, 3, D], for patches of another size if need be.
+
+    With B the resize of a patch from p to q pixels, the new weights pinv(B^T) w give a
+    resized patch what the old ones gave the patch itself (Beyer et al., "FlexiViT",
+    CVPR 2023).
+    """
+    if tensor.ndim != 4 or len(shape) != 4:
+        return tensor
+    weights = tensor.transpose(2, 3, 1, 0)
+    old, new = weights.shape[0], shape[0]
+    if old == new or weights.shape[1] != old or shape[1] != new:
+        return weights
+    axis = np.linalg.pinv(antialiased_cubic(old, new).T)  # B is a Kronecker product
+    wide = np.einsum("yi,xj,ijcd->yxcd", axis, axis, weights.astype(np.float64))
+    return wide.astype(tensor.dtype)
+
+
+def _patches_back(array: np.ndarray, outputs: int) -> np.ndarray:
+    del outputs
+    return array.transpose(3, 2, 0, 1)
+
+
+patches = Transform(_patches, _patches_back)
+
+
+def antialiased_cubic(old: int, new: int) -> np.ndarray:
+    """Matrix [new, old] of a cubic resize of an axis, a = -0.5, with antialiasing."""
+    step = old / new
+    wide = max(step, 1.0)
+    centres = (np.arange(new) + 0.5) * step - 0.5
+    away = np.abs(centres[:, None] - np.arange(old)) / wide
+    near = 1.5 * away**3 - 2.5 * away**2 + 1.0
+    far = -0.5 * away**3 + 2.5 * away**2 - 4.0 * away + 2.0
+    weights = np.where(away <= 1.0, near, np.where(away < 2.0, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def has_table(shapes: Mapping[str, tuple]) -> bool:
+    """Whether a model, by the shapes of its variables, is of DINOv2's form."""
+    return TABLE in shapes
+
+
+def backbone_rules(
+    source: str, shapes: Mapping[str, tuple], *, flat: bool = False
+) -> list[Rule]:
+    """Rules for the names of timm and of EoMT's authors.
+
+    Args:
+      source: prefix of the names, such as 'network.encoder.backbone.'; "" for none.
+      shapes: of the model's variables, which show its form.
+      flat: a published table of positions has two axes, as Hugging Face's, not three.
+    """
+    source = source.replace(".", r"\.")
+    block, path = rf"{source}blocks\.(\d+)\.", r"backbone/blocks_\1"
+    shared = [
+        *norm_rule(rf"{block}norm([12])", rf"{path}/norm\2"),
+        *norm_rule(rf"{source}norm", "backbone/norm"),
+        Rule(rf"{source}mask_token", dropped="of the pre-training"),
+    ]
+    if has_table(shapes):
+        return [*_tables(source, flat), *_dinov2(source, block, path), *shared]
+    return [*_dinov3(source, block, path), *shared]
+
+
+def _scale(source: str, path: str) -> Rule:
+    return Rule(source, ((f"params/{path}/scale\\2", same),))
+
+
+def _fused(block: str, path: str, *, key_bias: bool) -> list[Rule]:
+    """Query, key and value in one layer."""
+    own = [(i, x) for i, x in enumerate(_PARTS) if key_bias or x != "key"]
+    kernels = tuple(
+        (f"params/{path}/attn/{x}/kernel", rows(i, 3, kernel))
+        for i, x in enumerate(_PARTS)
+    )
+    biases = tuple((f"params/{path}/attn/{x}/bias", rows(i, 3, same)) for i, x in own)
+    return [Rule(rf"{block}weight", kernels), Rule(rf"{block}bias", biases)]
+
+
+def _tables(source: str, flat: bool) -> list[Rule]:
+    """Both forms of the table; the first one is published."""
+    rules = [
+        Rule(rf"{source}pos_embed", ((TABLE, table),)),
+        Rule(rf"{source}pos_table", ((TABLE, flat_table),)),
+    ]
+    return rules[::-1] if flat else rules
+
+
+def _dinov2(source: str, block: str, path: str) -> list[Rule]:
+    patch = "params/backbone/patch_embed"
+    return [
+        Rule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
+        Rule(rf"{source}reg_token", (("params/backbone/reg_tokens", token),)),
+        Rule(rf"{source}patch_embed\.proj\.weight", ((f"{patch}/kernel", patches),)),
+        Rule(rf"{source}patch_embed\.proj\.bias", ((f"{patch}/bias", same),)),
+        *_fused(rf"{block}attn\.qkv\.", path, key_bias=True),
+        *linear_rule(rf"{block}attn\.proj", f"{path}/attn/out"),
+        _scale(rf"{block}ls([12])\.gamma", path),
+        *linear_rule(rf"{block}mlp\.(fc[12])", rf"{path}/mlp/\2"),
+    ]
+
+
+def _dinov3(source: str, block: str, path: str) -> list[Rule]:
+    embed, patch = rf"{source}patch_embed\.", "params/backbone/patch_embed"
+    attention = rf"{block}attention\."
+    return [
+        Rule(rf"{embed}cls_token", (("params/backbone/cls_token", token),)),
+        Rule(rf"{embed}register_tokens", (("params/backbone/reg_tokens", token),)),
+        Rule(rf"{embed}mask_token", dropped="of the pre-training"),
+        Rule(rf"{embed}patch_embeddings\.weight", ((f"{patch}/kernel", patches),)),
+        Rule(rf"{embed}patch_embeddings\.bias", ((f"{patch}/bias", same),)),
+        *dinov3_block_rules(block, path),
+        # Some files have been saved with one layer for all three.
+        *_fused(rf"{attention}qkv_proj\.", path, key_bias=False),
+        # Meta's own names.
+        Rule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
+        Rule(rf"{source}storage_tokens", (("params/backbone/reg_tokens", token),)),
+        Rule(rf"{embed}proj\.weight", ((f"{patch}/kernel", patches),)),
+        Rule(rf"{embed}proj\.bias", ((f"{patch}/bias", same),)),
+        *_fused(rf"{block}attn\.qkv\.", path, key_bias=False),
+        Rule(rf"{block}attn\.qkv\.bias_mask", dropped="keys have no bias here"),
+        *linear_rule(rf"{block}attn\.proj", f"{path}/attn/out"),
+        _scale(rf"{block}ls([12])\.gamma", path),
+        *linear_rule(rf"{block}mlp\.(fc[12])", rf"{path}/mlp/\2"),
+        Rule(rf"{source}rope_embed\.periods", dropped="computed"),
+    ]
+
+
+def dinov3_block_rules(block: str, path: str) -> list[Rule]:
+    """Rules for a block of DINOv3's form without its norms.
+
+    Args:
+      block: regex of the prefix, with one group.
+      path: of the block, with the group as \\1.
+    """
+    return [
+        *[
+            rule
+            for name, ours in zip("qkvo", (*_PARTS, "out"), strict=True)
+            for rule in linear_rule(
+                rf"{block}attention\.{name}_proj", f"{path}/attn/{ours}"
+            )
+        ],
+        _scale(rf"{block}layer_scale([12])\.lambda1", path),
+        *linear_rule(rf"{block}mlp\.up_proj", f"{path}/mlp/fc1"),
+        *linear_rule(rf"{block}mlp\.down_proj", f"{path}/mlp/fc2"),
+    ]
+
+
+def huggingface_names(
+    source: str, target: str, shapes: Mapping[str, tuple]
+) -> list[Rename]:
+    """Hugging Face's names of EoMT and VidEoMT to those of their authors.
+
+    Args:
+      source: regex of the prefix of blocks, such as 'layers'.
+      target: prefix of the authors' names.
+      shapes: of the model's variables.
+    """
+    block, ours = rf"{source}\.(\d+)\.", rf"{target}blocks.\1."
+    of_form = _dinov2_names if has_table(shapes) else _dinov3_names
+    return [
+        *of_form(block, ours, target),
+        Rename(rf"{block}(norm[12]\..*)", rf"{ours}\2"),
+        Rename(r"layernorm\.(weight|bias)", rf"{target}norm.\1"),
+        Rename(r"embeddings\.mask_token", f"{target}mask_token"),
+    ]
+
+
+def _dinov3_names(block: str, ours: str, target: str) -> list[Rename]:
+    return [
+        Rename(
+            r"embeddings\.(cls_token|register_tokens|patch_embeddings\..*)",
+            rf"{target}patch_embed.\1",
+        ),
+        Rename(rf"{block}((?:attention|layer_scale[12]|mlp)\..*)", rf"{ours}\2"),
+    ]
+
+
+def _dinov2_names(block: str, ours: str, target: str) -> list[Rename]:
+    """Names of Hugging Face's own DINOv2 come second."""
+    attention = rf"{block}attention\."
+    return [
+        Rename(r"embeddings\.cls_token", f"{target}cls_token"),
+        Rename(r"embeddings\.register_tokens", f"{target}reg_token"),
+        Rename(r"embeddings\.position_embeddings\.weight", f"{target}pos_table"),
+        Rename(r"embeddings\.position_embeddings", f"{target}pos_embed", alias=True),
+        Rename(
+            r"embeddings\.patch_embeddings\.projection\.(\w+)",
+            rf"{target}patch_embed.proj.\1",
+        ),
+        *[
+            Rename(
+                rf"{attention}(?:{x[0]}_proj|attention\.{x})\.(\w+)",
+                rf"{ours}attn.qkv.\2",
+                part,
+                3,
+            )
+            for part, x in enumerate(_PARTS)
+        ],
+        Rename(
+            rf"{attention}(?:out_proj|output\.dense)\.(\w+)", rf"{ours}attn.proj.\2"
+        ),
+        Rename(rf"{block}layer_scale([12])\.lambda1", rf"{ours}ls\2.gamma"),
+        Rename(rf"{block}(mlp\.fc[12]\..*)", rf"{ours}\2"),
+    ]
+
+
+def names_for(shapes: Mapping[str, tuple]) -> list[Rename]:
+    """Hugging Face's names of DINOv2 and DINOv3 to those without a prefix."""
+    names = huggingface_names(r"(?:encoder\.|model\.)?layer", "", shapes)
+    return [name._replace(alias=True) for name in names]
+
+
+def fold_class_position(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
+    """Adds the first row of a table of positions, the class token's, to that token.
+
+    Meta's files of DINOv2 have it; a table of patches alone has a square of rows.
+
+    Returns:
+      The tensors, and lines for the report.
+    """
+    tensors = dict(renamed.tensors)
+    for name in ("pos_embed", "pos_table"):
+        if name not in tensors or "cls_token" not in tensors:
+            continue
+        found = tensors[name]
+        count = found.shape[-2] - 1
+        if count > 0 and math.isqrt(count) ** 2 == count:
+            tensors["cls_token"] = tensors["cls_token"] + found[..., :1, :]
+            tensors[name] = found[..., 1:, :]
+            note = "the position of the class token is added to the token"
+            return Renamed(tensors, renamed.origins), (note,)
+    return renamed, ()

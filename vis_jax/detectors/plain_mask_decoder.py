@@ -1,0 +1,97 @@
+"""Blocks for queries on top of a frozen transformer: the plain mask decoder of PMT.
+
+"PMT: plain mask transformer for image and video segmentation with frozen vision
+encoders", 2026. Letters: S tokens of an image, C channels.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.mlp import linear
+from vis_jax.layers.norm import BatchNorm, LayerNorm
+from vis_jax.layers.vit_block import Block
+from vis_jax.ops.rotary import Rotary
+from vis_jax.typing import Array, Bool, DTypeLike, Float32
+
+_EPSILON = 1e-5  # of all layer norms
+
+
+class Lateral(nn.Module):
+    """Tokens of one level: batch norm, an MLP beside them, and a scale."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float32[Array, "N S C"],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+    ) -> Float32[Array, "N S C"]:
+        """(x + fc2(gelu(fc1(x)))) scale, of normalised tokens.
+
+        Args:
+          x: behind the final norm of the backbone.
+          train, valid: of the batch norm, whose statistics are those of all tokens.
+        """
+        dim = x.shape[-1]
+        x = BatchNorm(name="norm")(x, train, valid)
+        y = nn.gelu(linear(x, dim // 2, "fc1", self.dtype), approximate=False)
+        y = linear(y, dim, "fc2", self.dtype).astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (dim,), jnp.float32)
+        return (x + y) * scale[None, None]
+
+
+class PlainMaskDecoder(nn.Module):
+    """Blocks of DINOv3's form with an MLP as wide as the tokens.
+
+    Attributes:
+      dim, heads: of the tokens.
+      levels: how many are added up.
+      depth: number of blocks.
+    """
+
+    dim: int
+    heads: int
+    levels: int
+    depth: int
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.laterals = [Lateral(self.dtype) for _ in range(self.levels)]
+        self.blocks = [
+            Block(self.heads, False, self.dim, _EPSILON, self.dtype)
+            for _ in range(self.depth)
+        ]
+        self.norm = LayerNorm(jnp.float32, _EPSILON)
+
+    def fuse(
+        self,
+        levels: Sequence[Float32[Array, "N S C"]],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+    ) -> Float32[Array, "N S C"]:
+        """The tokens that queries join.
+
+        Args:
+          levels: tokens behind the final norm of the backbone.
+          train, valid: see `Lateral`.
+        """
+        pairs = zip(self.laterals, levels, strict=True)
+        parts = [lateral(x, train, valid) for lateral, x in pairs]
+        return sum(parts[1:], start=parts[0])
+
+    def run(
+        self,
+        x: Float32[Array, "N S C"],
+        blocks: range,
+        rotary: Rotary | None = None,
+        attend: Bool[Array, "N A S"] | None = None,
+    ) -> jax.Array:
+        """Tokens after some of the blocks; arguments as `ViT.run`."""
+        for index in blocks:
+            x = self.blocks[index](x, rotary, attend)
+        return x

@@ -1,0 +1,57 @@
+"""VidEoMT, and EoMT for images: a plain vision transformer that finds and tracks.
+
+Norouzi et al., "VidEoMT: your ViT is secretly also a video segmentation model", CVPR
+2026; Kerssies et al., "Your ViT is secretly an image segmentation model", CVPR 2025.
+The first blocks see each frame by itself. Queries join the last ones, frame by frame,
+and what they are then enters the next frame (`model.propagation`), so that a query
+means the same object in all frames: there is no pixel decoder and no tracker. With
+propagation "none" every frame begins anew, which is EoMT.
+
+PMT and LVMT, 2026, leave the transformer as it was trained before and give the queries
+blocks of their own (`model.decoder.kind` "own"); LVMT's queries pass a gated unit, and
+its long clips are trained in chunks (`loss.chunk`).
+"""
+
+import jax.numpy as jnp
+
+from vis_jax.structures import Batch, Clip, LossAux
+from vis_jax.systems.system import System, window_of
+from vis_jax.systems.videomt_loss import clip_loss
+from vis_jax.systems.videomt_model import ALIGNED, build_model
+from vis_jax.systems.videomt_settings import Settings
+from vis_jax.systems.videomt_video import State, empty_state, step
+
+__all__ = ["Settings", "build", "build_model"]
+
+
+def build(settings: Settings) -> System:
+    """The system.
+
+    Raises:
+      ValueError: the number of classes is not known, or patches do not fit frames.
+    """
+    if ALIGNED % settings.model.backbone.patch:
+        raise ValueError(
+            f"model.backbone.patch: expected a divisor of {ALIGNED}, as frames are"
+            f" padded to multiples of it, got {settings.model.backbone.patch} (weights"
+            " of other patches are resized as they are converted)"
+        )
+    model = build_model(settings)
+
+    def init(rng, batch: Batch):
+        return model.init(rng, batch.images[:, 0].astype(jnp.float32))
+
+    def loss(variables, batch: Batch, rng):
+        terms, stats = clip_loss(model, settings, variables, batch, rng)
+        total = sum(terms.values(), start=jnp.float32(0.0))
+        return total, LossAux(terms, stats, {})
+
+    def start(clip: Clip):
+        del clip
+        return empty_state(settings)
+
+    def look(variables, state: State, clip: Clip):
+        return step(model, settings, variables, state, clip)
+
+    window = window_of(settings.test)
+    return System(init, loss, start, look, window, limit="model.queries")

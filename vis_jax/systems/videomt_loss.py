@@ -1,0 +1,300 @@
+"""The training of VidEoMT, EoMT and their successors.
+
+Letters: B clips, T frames, Q queries, L query blocks, A predictions, the final one
+first.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.eomt import Found
+from vis_jax.losses.clip_queries import (
+    ClipTruth,
+    Draws,
+    clip_terms,
+    draw_points,
+    frames_apart,
+    match_clips,
+    truth_of,
+)
+from vis_jax.structures import Batch
+from vis_jax.systems.videomt_model import Content, Grid, Looked, Model, call, content_of
+from vis_jax.systems.videomt_settings import LossSettings, MaskedAttention, Settings
+from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
+
+_POWER = 0.9  # of the falling share of limited queries
+
+
+class Part(NamedTuple):
+    """Frames of the clips of a batch."""
+
+    images: UInt8[Array, "B T H W 3"]
+    sizes: Int32[Array, "B 2"]
+    truth: ClipTruth
+    limited: Bool[Array, "T B L Q"] | None  # queries with masked attention; None = none
+
+
+class Carried(NamedTuple):
+    """What a chunk of frames leaves to the next one; no gradient passes it."""
+
+    entered: Float32[Array, "B Q C"]
+    matched: Int32[Array, "A B M"]  # query of each object, -1 = none yet
+    batch_stats: dict
+
+
+def clip_loss(
+    model: Model,
+    settings: Settings,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
+) -> tuple[dict[str, Float32[Array, ""]], dict]:
+    """Weighted terms of a batch, and the statistics of batch norm after it.
+
+    Clips are cut into chunks of `loss.chunk` frames, each with its loss. The backward
+    pass computes one chunk after the other, so memory holds what one of them needs.
+
+    Raises:
+      ValueError: chunks do not fill a clip.
+    """
+    frames, weights = batch.images.shape[1], settings.loss
+    length = weights.chunk or frames
+    if frames % length:
+        raise ValueError(
+            f"loss.chunk: expected a divisor of data.frames, {frames}, got {length}"
+        )
+    points, limits = jax.random.split(rng)
+    whole = Part(
+        batch.images,
+        batch.sizes,
+        truth_of(batch),
+        _draw_limits(settings, variables, batch, limits),
+    )
+    begin = Carried(
+        call(model, variables, Model.first, len(batch.images)),
+        jnp.full((_predictions(settings), *batch.labels.shape), -1, jnp.int32),
+        dict(variables.get("batch_stats", {})),
+    )
+
+    def chunk(carried: Carried, number: Array):
+        part = _cut(whole, number * length, length)
+        known = {**variables, "batch_stats": carried.batch_stats}
+        found, entered, stats = chunk_predictions(
+            model, known, part, carried.entered, settings
+        )
+        matched = carried.matched
+        if not weights.carry_matching:
+            matched = jnp.full_like(matched, -1)
+        key = jax.random.fold_in(points, number)
+        area = _seen_share(settings, part)
+        terms, matched = loss_terms(found, part.truth, key, weights, matched, area)
+        return jax.lax.stop_gradient(Carried(entered, matched, stats)), terms
+
+    if length == frames:
+        left, terms = chunk(begin, jnp.int32(0))
+        return terms, left.batch_stats
+    numbers = jnp.arange(frames // length)
+    left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
+    return {name: x.mean() for name, x in terms.items()}, left.batch_stats
+
+
+def _cut(part: Part, start: Array, length: int) -> Part:
+    """Some frames of a part, from `start` on."""
+
+    def cut(x: Array, axis: int) -> Array:
+        return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
+
+    truth = part.truth
+    return Part(
+        cut(part.images, 1),
+        part.sizes,
+        truth._replace(
+            masks=cut(truth.masks, 2),
+            present=cut(truth.present, 2),
+            frame_valid=cut(truth.frame_valid, 1),
+        ),
+        None if part.limited is None else cut(part.limited, 0),
+    )
+
+
+def chunk_predictions(
+    model: Model,
+    variables: dict,
+    part: Part,
+    entered: Float32[Array, "B Q C"],
+    settings: Settings,
+) -> tuple[Found, Float32[Array, "B Q C"], dict]:
+    """All predictions of frames in order, [A T B Q ..].
+
+    Args:
+      model, variables: the network.
+      part: the frames; one that is padding leaves the queries as they are.
+      entered: queries that enter the first of these frames.
+      settings: of the system.
+
+    Returns:
+      The predictions, the queries that enter the frame after, and the statistics of
+      batch norm.
+    """
+    grid = model.backbone.grid(*part.images.shape[2:4])
+    content = content_of(settings, part.sizes, grid)
+    tokens, stats = _encode(model, variables, part, content)
+    early = range(model.query_blocks - (not settings.loss.aux_last))
+
+    def frame(entered, inputs):
+        tokens, valid, limited = inputs
+        looked, found, after = look_and_carry(
+            model, variables, entered, tokens, grid,
+            early=early, limited=limited, content=content,
+        )  # fmt: skip
+        after = jnp.where(valid[:, None, None], after, entered)
+        sets = (found, *looked.early)
+        return after, jax.tree.map(lambda *x: jnp.stack(x), *sets)
+
+    body = jax.checkpoint(frame) if settings.model.remat else frame
+    inputs = (tokens, part.truth.frame_valid.T, part.limited)
+    entered, found = jax.lax.scan(body, entered, inputs)
+    return Found(*(x.swapaxes(0, 1) for x in found)), entered, stats
+
+
+def look_and_carry(
+    model: Model,
+    variables: dict,
+    entered: Float32[Array, "N Q C"],
+    tokens: Float32[Array, "N S C"],
+    grid: Grid,
+    *,
+    early: range = range(0),
+    limited: Bool[Array, "N L Q"] | None = None,
+    content: Content = None,
+) -> tuple[Looked, Found, Float32[Array, "N Q C"]]:
+    """One frame of N videos: what was seen, the final prediction, what goes on."""
+    looked = call(
+        model, variables, Model.look, entered, tokens, grid, early, limited, content
+    )
+    logits = call(model, variables, Model.classify, looked)
+    masks = call(model, variables, Model.masks, looked, grid, content)
+    after = call(model, variables, Model.carry, looked, entered)
+    return looked, Found(logits, masks), after
+
+
+def limited_share(
+    masking: MaskedAttention, step: Int32[Array, ""]
+) -> Float32[Array, "L"]:
+    """The probability that a query is limited in each of the query blocks.
+
+    1 before `start`, 0 from `end` on, and (1 - progress)^0.9 between.
+
+    Args:
+      masking: settings, with a start for each block.
+      step: updates done.
+    """
+    start = jnp.asarray(masking.start, jnp.float32)
+    end = jnp.asarray(masking.end, jnp.float32)
+    now = step.astype(jnp.float32)
+    progress = (now - start) / jnp.maximum(end - start, 1.0)
+    share = (1.0 - jnp.clip(progress, 0.0, 1.0)) ** _POWER
+    return jnp.where(now >= end, 0.0, share)
+
+
+def draw_limited(
+    key: PRNGKeyArray, share: Float32[Array, "L"], lead: tuple[int, ...], queries: int
+) -> Bool[Array, "*lead L Q"]:
+    """Which queries are limited, drawn for each of them, each block and each image."""
+    shape = (*lead, len(share), queries)
+    ones = (1,) * len(lead)
+    return jax.random.uniform(key, shape) < share.reshape(*ones, -1, 1)
+
+
+def loss_terms(
+    found: Found,
+    truth: ClipTruth,
+    key: PRNGKeyArray,
+    weights: LossSettings,
+    known: Int32[Array, "A B M"],
+    area: Float32[Array, "B 2"],
+) -> tuple[dict[str, Float32[Array, ""]], Int32[Array, "A B M"]]:
+    """Weighted terms, each summed over all predictions, which are matched apart.
+
+    Args:
+      found: predictions [A T B Q ..].
+      truth: of the clips.
+      key: random key.
+      weights: settings.
+      known: queries of objects that earlier frames have shown.
+      area: share of the width and the height of the canvas where masks are compared.
+
+    Returns:
+      The terms, and the queries that are known now.
+    """
+    total: dict[str, Float32[Array, ""]] = {}
+    apart, matches = weights.matching == "frame", []
+    if apart:
+        area = jnp.repeat(area, truth.present.shape[2], axis=0)
+        truth = frames_apart(truth)
+    for index, one in enumerate(zip(*found, strict=True)):
+        logits, masks = (x.swapaxes(0, 1) for x in one)
+        if apart:
+            logits, masks = (x.reshape(-1, 1, *x.shape[2:]) for x in (logits, masks))
+        draws = draw_points(jax.random.fold_in(key, index), truth, weights.points)
+        draws = jax.vmap(_within)(draws, area)
+        before = None if apart else known[index]
+        matched = match_clips(logits, masks, truth, draws.match, weights, before)
+        terms = clip_terms(logits, masks, truth, draws, matched, weights)
+        total = {name: x + total.get(name, 0.0) for name, x in terms.items()}
+        matches.append(matched)
+    return total, known if apart else jnp.stack(matches)
+
+
+def _within(draws: Draws, area: Float32[Array, "2"]) -> Draws:
+    """The points of a clip in a part of the canvas, at its top left."""
+    return jax.tree.map(lambda x: x * area.reshape(*[1] * (x.ndim - 1), 2), draws)
+
+
+def _seen_share(settings: Settings, part: Part) -> Float32[Array, "B 2"]:
+    """Share of the width and the height of the canvas that the network sees."""
+    height, width = part.images.shape[2:4]
+    patch = settings.model.backbone.patch
+    content = content_of(settings, part.sizes, (height // patch, width // patch))
+    if content is None:
+        return jnp.ones((len(part.sizes), 2), jnp.float32)
+    canvas = jnp.array([height, width], jnp.float32)[None]
+    return ((content * patch).astype(jnp.float32) / canvas)[:, ::-1]
+
+
+def _predictions(settings: Settings) -> int:
+    """How many predictions of a frame count."""
+    return settings.model.decoder.blocks + settings.loss.aux_last
+
+
+def _encode(
+    model: Model, variables: dict, part: Part, content: Content
+) -> tuple[Float32[Array, "T B S C"], dict]:
+    """Tokens of all frames, and the statistics of batch norm."""
+    count, frames = part.images.shape[:2]
+    pixels = jax.vmap(lambda x, size: normalize(x, size, style="torch"))
+    flat = pixels(part.images, part.sizes).swapaxes(0, 1)
+    flat = flat.reshape(frames * count, *flat.shape[2:])
+    valid = part.truth.frame_valid.T.reshape(-1)
+    if content is not None:
+        content = jnp.tile(content, (frames, 1))
+    tokens, updates = model.apply(
+        variables, flat, True, valid, content,
+        method=Model.encode, mutable=["batch_stats"],
+    )  # fmt: skip
+    tokens = tokens.reshape(frames, count, *tokens.shape[1:])
+    return tokens, dict(updates.get("batch_stats", {}))
+
+
+def _draw_limits(settings: Settings, variables: dict, batch: Batch, key: Array):
+    """Queries with masked attention, [T, B, L, Q]; None without any."""
+    masking = settings.model.masked_attention
+    if not masking.start:
+        return None
+    step = variables.get("progress", {}).get("step", jnp.int32(0))
+    lead = batch.images.shape[1::-1]
+    share = limited_share(masking, jnp.asarray(step))
+    return draw_limited(key, share, lead, settings.model.queries)

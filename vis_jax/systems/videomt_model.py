@@ -1,0 +1,272 @@
+"""The network of VidEoMT and EoMT: a plain transformer whose last blocks see queries.
+
+With a decoder of its own (`model.decoder.kind` "own"), that of PMT and LVMT. Letters: N
+images, S tokens of an image without queries, P patches, Q queries, C channels, L query
+blocks.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.association.query_propagation import Propagation
+from vis_jax.backbones import vit
+from vis_jax.backbones.vit import ViT, rotary_of
+from vis_jax.detectors.eomt import (
+    Found,
+    Heads,
+    attend_content,
+    attend_inside,
+    doublings,
+)
+from vis_jax.detectors.plain_mask_decoder import PlainMaskDecoder
+from vis_jax.ops.rotary import Rotary
+from vis_jax.systems.system import check_classes
+from vis_jax.systems.videomt_settings import OwnBlocks, Settings
+from vis_jax.typing import Array, Bool, Float, Float32, Int32
+
+Grid = tuple[int, int]  # patches of a frame by rows and columns
+# Of these, how many are no padding, at the top left; None = all.
+Content = Int32[Array, "N 2"] | None
+
+ALIGNED = 32  # pixels: frames are padded to multiples of this
+
+
+class Looked(NamedTuple):
+    """What the blocks with queries made of one frame of N videos."""
+
+    queries: Float32[Array, "N Q C"]  # before the final norm
+    patches: Float32[Array, "N P C"]  # before the final norm
+    early: tuple[Found, ...]  # predictions before some of the blocks
+
+
+class Model(nn.Module):
+    """Encoder, query blocks and heads; `look` takes one frame at a time.
+
+    Attributes:
+      backbone, heads, propagation: its parts.
+      queries: how many there are.
+      query_blocks: blocks that queries run through: the last ones of the backbone, or
+        those of the decoder.
+      decoder: on top of the backbone; None = queries run through the backbone.
+      levels: blocks of the backbone whose tokens the decoder adds up.
+      norm_queries: the final norm is applied to the queries that go on to the next
+        frame, and to early predictions.
+      early_norm: early predictions are made behind the final norm.
+    """
+
+    backbone: ViT
+    heads: Heads
+    propagation: Propagation
+    queries: int
+    query_blocks: int
+    decoder: PlainMaskDecoder | None = None
+    levels: tuple[int, ...] = ()
+    norm_queries: bool = False
+    early_norm: bool = False
+
+    def setup(self):
+        shape = (self.queries, self.backbone.sizes.dim)
+        self.query = self.param("query", nn.initializers.normal(1.0), shape)
+
+    @property
+    def first_block(self) -> int:
+        """The number of the first block with queries; 0 with a decoder of its own."""
+        if self.decoder is not None:
+            return 0
+        return self.backbone.sizes.depth - self.query_blocks
+
+    def encode(
+        self,
+        images: Float[Array, "N H W 3"],
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+        content: Content = None,
+    ) -> Float32[Array, "N S C"]:
+        """What a frame gives the query blocks; frames do not see each other.
+
+        Args:
+          images: normalised.
+          train, valid: of the batch norm of a decoder; 'batch_stats' has to be mutable
+            in training.
+          content: patches that are no padding, by rows and columns; None = all.
+        """
+        backbone = self.backbone
+        grid = backbone.grid(*images.shape[1:3])
+        rotary, attend = backbone.rotary(grid, content), None
+        if content is not None:
+            attend = attend_content(content, grid, backbone.prefix)
+        tokens = backbone.embed(images, content)
+        if self.decoder is None:
+            return backbone.run(tokens, range(self.first_block), rotary, attend)
+        begin, levels = 0, []
+        for level in self.levels:
+            tokens = backbone.run(tokens, range(begin, level + 1), rotary, attend)
+            levels.append(backbone.norm(tokens))
+            begin = level + 1
+        return self.decoder.fuse(levels, train, valid)
+
+    def first(self, count: int) -> Float32[Array, "N Q C"]:
+        """The queries that enter the first frame of `count` videos."""
+        return jnp.broadcast_to(self.query[None], (count, *self.query.shape))
+
+    def look(
+        self,
+        queries: Float32[Array, "N Q C"],
+        tokens: Float32[Array, "N S C"],
+        grid: Grid,
+        early: Sequence[int] = (),
+        masked: Bool[Array, "N L Q"] | None = None,
+        content: Content = None,
+    ) -> Looked:
+        """The query blocks on one frame of N videos.
+
+        Args:
+          queries: that enter this frame.
+          tokens: of `encode`.
+          grid: patches of the frame.
+          early: query blocks, from 0, before which a prediction is made.
+          masked: for each query block, queries that see only the patches inside of
+            their mask; None = all see everything.
+          content: see `encode`.
+        """
+        x = jnp.concatenate([queries, tokens], axis=1)
+        rotary, real = self._rotary(grid, content), None
+        if content is not None:
+            real = attend_content(content, grid, self._front)
+        run = self.backbone.run if self.decoder is None else self.decoder.run
+        predictions = []
+        for index in range(self.query_blocks):
+            attend, found = real, None
+            if index in early:
+                found = self._early(x, grid, content)
+                predictions.append(found)
+            if masked is not None:
+                if found is None or not self._norms_early:
+                    found = self._predict(self.norm(x), grid, content)
+                masks = jax.lax.stop_gradient(found.mask_logits)
+                prefix = self.backbone.prefix
+                attend = attend_inside(masks, masked[:, index], grid, prefix)
+                attend = attend if real is None else attend & real
+            block = self.first_block + index
+            x = run(x, range(block, block + 1), rotary, attend)
+        found_queries, patches = self._split(x)
+        return Looked(found_queries, patches, tuple(predictions))
+
+    def norm(self, x: Float32[Array, "N A C"]) -> Float32[Array, "N A C"]:
+        """The final norm, behind the query blocks."""
+        return self.backbone.norm(x) if self.decoder is None else self.decoder.norm(x)
+
+    def classify(self, looked: Looked) -> Float32[Array, "N Q K1"]:
+        """Class logits of the final prediction."""
+        return self.heads.classify(self.norm(looked.queries))
+
+    def masks(
+        self, looked: Looked, grid: Grid, content: Content = None
+    ) -> Float32[Array, "N Q H W"]:
+        """Mask logits of the final prediction, of the queries that are in `looked`."""
+        queries, patches = self.norm(looked.queries), self.norm(looked.patches)
+        return self.heads.masks(queries, patches, grid, content)
+
+    def carry(
+        self, looked: Looked, entered: Float32[Array, "N Q C"]
+    ) -> Float32[Array, "N Q C"]:
+        """The queries that enter the next frame.
+
+        Args:
+          looked: at this frame.
+          entered: queries that entered it.
+        """
+        found = self.norm(looked.queries) if self.norm_queries else looked.queries
+        return self.propagation(found, entered, self.query)
+
+    def __call__(self, images: Float[Array, "N H W 3"]) -> Found:
+        """The final predictions of single images; reaches every parameter."""
+        grid = self.backbone.grid(*images.shape[1:3])
+        queries = self.first(len(images))
+        looked = self.look(queries, self.encode(images), grid)
+        self.carry(looked, queries)
+        return Found(self.classify(looked), self.masks(looked, grid))
+
+    @property
+    def _front(self) -> int:
+        """Tokens in front of the patches, where queries are among them."""
+        return self.queries + self.backbone.prefix
+
+    def _rotary(self, grid: Grid, content: Content) -> Rotary | None:
+        """Positions for the query blocks."""
+        if self.decoder is None:
+            return self.backbone.rotary(grid, content)
+        return rotary_of(self.backbone.sizes, grid, content)
+
+    @property
+    def _norms_early(self) -> bool:
+        return self.early_norm or self.norm_queries
+
+    def _early(self, x: Float32[Array, "N A C"], grid: Grid, content: Content) -> Found:
+        x = self.norm(x) if self._norms_early else x
+        return self._predict(x, grid, content)
+
+    def _predict(
+        self, x: Float32[Array, "N A C"], grid: Grid, content: Content
+    ) -> Found:
+        return self.heads(*self._split(x), grid, content)
+
+    def _split(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Queries and patches."""
+        return x[:, : self.queries], x[:, self._front :]
+
+
+def build_model(settings: Settings) -> Model:
+    """The network.
+
+    Raises:
+      ValueError: the number of classes is not known.
+    """
+    model, dtype = settings.model, jnp.dtype(settings.compute_dtype)
+    check_classes(model.num_classes)
+    own = model.decoder if isinstance(model.decoder, OwnBlocks) else None
+    dim, _, heads = vit.sizes_of(model.backbone)
+    decoder = None
+    if own is not None:
+        count = len(own.levels)
+        decoder = PlainMaskDecoder(dim, heads, count, own.blocks, dtype)
+    return Model(
+        backbone=vit.build(model.backbone, dtype),
+        heads=Heads(model.num_classes + 1, doublings(model.backbone.patch), dtype),
+        propagation=Propagation(model.propagation),
+        queries=model.queries,
+        query_blocks=model.decoder.blocks,
+        decoder=decoder,
+        levels=own.levels if own else (),
+        norm_queries=model.norm_queries,
+        early_norm=settings.loss.aux_norm,
+    )
+
+
+def call(model: Model, variables: dict, method: Callable, *args: Any) -> Any:
+    """What a method of the network returns; no statistics are updated.
+
+    Args:
+      model, variables: the network.
+      method: of `Model`.
+      *args: its arguments.
+    """
+    return model.apply(variables, *args, method=method)
+
+
+def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Content:
+    """The patches that each of N frames sees, by rows and columns; None = all.
+
+    Args:
+      settings: of the system.
+      sizes: height and width of the content in pixels.
+      grid: patches of the canvas.
+    """
+    if settings.model.sees == "canvas":
+        return None
+    seen = -(-sizes // ALIGNED) * (ALIGNED // settings.model.backbone.patch)
+    return jnp.minimum(seen, jnp.array(grid, jnp.int32)[None])

@@ -1,0 +1,164 @@
+"""VidEoMT at test time: one frame after the other, with a state of fixed size.
+
+Letters: T frames, Q queries, C channels, K1 classes and one for no object, D masks of a
+frame.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.backbones import vit
+from vis_jax.backbones.normalize import normalize
+from vis_jax.structures import Clip, Predictions
+from vis_jax.systems.videomt_model import Content, Looked, Model, call, content_of
+from vis_jax.systems.videomt_settings import Settings, VideoTestSettings
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+
+class State(NamedTuple):
+    """What is known of a video, of the same size after any number of frames."""
+
+    entered: Float32[Array, "Q C"]  # queries that enter the next frame
+    begun: Bool[Array, ""]  # False: the learned queries do
+    logits: Float32[Array, "Q K1"]  # mean over all frames
+    logits_present: Float32[Array, "Q K1"]  # mean over those with the object
+    frames: Int32[Array, ""]
+    frames_present: Int32[Array, "Q"]
+
+
+def empty_state(settings: Settings) -> State:
+    """The state before the first frame."""
+    model = settings.model
+    queries, dim = model.queries, vit.sizes_of(model.backbone).dim
+    none = jnp.zeros((queries, model.num_classes + 1), jnp.float32)
+    return State(
+        entered=jnp.zeros((queries, dim), jnp.float32),
+        begun=jnp.zeros((), bool),
+        logits=none,
+        logits_present=jnp.zeros_like(none),
+        frames=jnp.zeros((), jnp.int32),
+        frames_present=jnp.zeros((queries,), jnp.int32),
+    )
+
+
+def step(
+    model: Model, settings: Settings, variables: dict, state: State, clip: Clip
+) -> tuple[State, Predictions]:
+    """Looks at the frames of a clip one after the other.
+
+    As one clip, a whole video has masks of the tracks that are the best in the end.
+    Clip by clip, each frame has those of the queries that are objects now or have been.
+
+    Args:
+      model, settings: of the system.
+      variables: of the model.
+      state: after the clip before.
+      clip: frames of one video.
+    """
+    test = settings.test
+    grid = model.backbone.grid(*clip.images.shape[1:3])
+    content = content_of(settings, jnp.asarray(clip.size)[None], grid)
+    tokens = _encode_frames(model, variables, clip, test.chunk, content)
+    whole = test.mode == "video"
+    count = min(test.top if whole else test.objects, settings.model.queries)
+
+    def masks_of(looked: Looked, rows: Array) -> Float32[Array, "D h w"]:
+        chosen = looked._replace(queries=looked.queries[:, rows])
+        return call(model, variables, Model.masks, chosen, grid, content)[0]
+
+    def frame(state: State, inputs):
+        tokens, valid = inputs
+        learned = call(model, variables, Model.first, 1)
+        entered = jnp.where(state.begun, state.entered[None], learned)
+        looked = call(
+            model, variables, Model.look, entered, tokens[None], grid, (), None, content
+        )
+        logits = call(model, variables, Model.classify, looked)[0]
+        after = call(model, variables, Model.carry, looked, entered)[0]
+        new = _updated(state, logits, after)
+        state = jax.tree.map(lambda a, b: jnp.where(valid, a, b), new, state)
+        if whole:
+            return state, looked
+        now = jax.nn.softmax(logits, axis=-1)[:, :-1].max(axis=-1)
+        rows = _best(jnp.maximum(now, track_probs(state, test).max(axis=-1)), count)
+        return state, (rows, masks_of(looked, rows))
+
+    state, found = jax.lax.scan(frame, state, (tokens, jnp.asarray(clip.frame_valid)))
+    if not whole:
+        return state, _predictions(track_probs(state, test), *found)
+    probs = track_probs(state, test)
+    rows = _best(probs.max(axis=-1), count)
+    masks = jax.lax.map(lambda looked: masks_of(looked, rows), found)
+    slots = jnp.broadcast_to(rows[None], masks.shape[:2])
+    return state, _predictions(probs, slots, masks)
+
+
+def _predictions(
+    probs: Float32[Array, "Q K"],
+    slots: Int32[Array, "T D"],
+    masks: Float32[Array, "T D h w"],
+) -> Predictions:
+    """Every query is a track."""
+    tracks = jnp.arange(len(probs), dtype=jnp.int32)
+    valid = jnp.ones((len(probs),), bool)
+    return Predictions(probs, tracks + 1, valid, slots, masks)
+
+
+def track_probs(state: State, test: VideoTestSettings) -> Float32[Array, "Q K"]:
+    """Class probabilities of every query as a track, by the mean of its logits."""
+    mean = state.logits
+    if test.score == "present":
+        seen = (state.frames_present > 0)[:, None]
+        mean = jnp.where(seen, state.logits_present, mean)
+    probs = jax.nn.softmax(mean, axis=-1)[:, :-1]
+    long = state.frames_present >= test.least_frames
+    return jnp.where(long[:, None], probs, 0.0)
+
+
+def _encode_frames(
+    model: Model, variables: dict, clip: Clip, chunk: int, content: Content
+) -> Float32[Array, "T S C"]:
+    """Tokens of one video; `chunk` frames at a time bound memory."""
+
+    def of(images):
+        pixels = normalize(images, clip.size, style="torch")
+        real = None
+        if content is not None:
+            real = jnp.broadcast_to(content, (len(images), 2))
+        return call(model, variables, Model.encode, pixels, False, None, real)
+
+    frames = clip.images.shape[0]
+    if frames <= chunk:
+        return of(clip.images)
+    padding = -frames % chunk
+    images = jnp.pad(clip.images, ((0, padding), *[(0, 0)] * 3))
+    out = jax.lax.map(of, images.reshape(-1, chunk, *images.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])[:frames]
+
+
+def _updated(
+    state: State, logits: Float32[Array, "Q K1"], after: Float32[Array, "Q C"]
+) -> State:
+    """The state after one more frame; means move, as sums would lose digits."""
+    present = logits.argmax(axis=-1) < logits.shape[-1] - 1
+    frames = state.frames + 1
+    frames_present = state.frames_present + present.astype(jnp.int32)
+    share = jnp.where(present, 1.0, 0.0) / jnp.maximum(frames_present, 1).astype(
+        jnp.float32
+    )
+    apart, apart_present = logits - state.logits, logits - state.logits_present
+    return State(
+        entered=after,
+        begun=jnp.ones_like(state.begun),
+        logits=state.logits + apart / frames.astype(jnp.float32),
+        logits_present=state.logits_present + share[:, None] * apart_present,
+        frames=frames,
+        frames_present=frames_present,
+    )
+
+
+def _best(scores: Float32[Array, "Q"], count: int) -> Int32[Array, "D"]:
+    """The queries of the highest scores."""
+    return jax.lax.top_k(scores, count)[1].astype(jnp.int32)
