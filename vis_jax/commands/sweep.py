@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
 
 TABLE_FILE = "sweep.json"
-# All runs share what they compile: they differ in their numbers alone.
+# All runs share a cache: the update is the same program whatever the seed.
 _CACHE = {
     "JAX_COMPILATION_CACHE_DIR": "compilation_cache",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
