@@ -235,8 +235,11 @@ def load_variables(
       CheckpointError: if there is no checkpoint, or it cannot be read.
       MismatchError: a file of weights holds other variables than `like`.
     """
-    if check_there(path) == "safetensors":
+    kind = kind_of(path)
+    if kind == "safetensors":
         return read_weights(path, like)
+    if kind != "checkpoint":
+        raise CheckpointError(f"{path}: {no_weights(path, kind)}")
     quieten_orbax()
     folder = _find(absolute(path))
     with (
@@ -250,18 +253,13 @@ def load_variables(
     return {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
 
 
-def check_there(path: str | os.PathLike) -> str:
-    """The kind of what `load_variables` would read; nothing is read yet.
-
-    Raises:
-      CheckpointError: there is no checkpoint.
-    """
+def check_there(path: str | os.PathLike) -> None:
+    """Raises CheckpointError unless `load_variables` would find something to read."""
     kind = kind_of(path)
     if kind == "checkpoint":
         _find(absolute(path))
     elif kind != "safetensors":
         raise CheckpointError(f"{path}: {no_weights(path, kind)}")
-    return kind
 
 
 def step_of(path: str | os.PathLike) -> int | None:
