@@ -154,7 +154,6 @@ def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
         output,
         Finder(stream, [(c.category_id, c.name) for c in footage.categories], top),
         wanted=Wanted(score_threshold=0.0, write_pngs=True),
-        progress=False,
     )
 
 

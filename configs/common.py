@@ -9,6 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+HELD_OUT_SHARE = 0.2  # of the videos of a user's own folder
+
 Value = str | int | float | bool  # of a string argument
 GetConfig = Callable[[str | None], ConfigDict]
 
@@ -109,7 +111,8 @@ def num_classes(dataset: str) -> int:
 
 def valid_split(dataset: str) -> str:
     """The name that a data set has for the videos to evaluate on."""
-    return {"moving_shapes": "val", "coco": "val2017"}.get(dataset, "valid")
+    names = {"moving_shapes": "val", "coco": "val2017", "folder": "held_out"}
+    return names.get(dataset, "valid")
 
 
 # Weight decay of Mask2Former: none on norms, on the tables of the mask decoder and on
@@ -153,6 +156,7 @@ def clips(
             # Moving shapes are drawn, not read.
             root="" if arg.dataset == "moving_shapes" else f"data/{arg.dataset}",
             split="train2017" if arg.dataset == "coco" else "train",
+            held_out_share=HELD_OUT_SHARE if arg.dataset == "folder" else 0.0,
             frames=arg.frames,
             frame_range=frame_range,
             short_side=short_side,
@@ -267,24 +271,27 @@ def shrink(config: ConfigDict) -> ConfigDict:
     """The same system at the least size that still trains, on moving shapes.
 
     Every part of the model stays, thin and shallow; a run takes about a minute on any
-    CPU. It replaces what the config says of data, sizes and steps, nothing else.
+    CPU. It replaces what the config says of data, sizes and steps, nothing else. What
+    reads a folder of the user's own goes on to do so.
     """
+    own = config.data.name == "folder"
+    source = {} if own else dict(name="moving_shapes", root="", held_out=())
+    classes = {} if own else dict(num_classes=NUM_CLASSES["moving_shapes"])
+    split = config.test.split if own else "val"
     cosine = config.get("optimizer", {}).get("schedule") == "cosine"
     small = dict(
         num_steps=4,
         compute_dtype="float32",
         init_from="",
         data=dict(
-            name="moving_shapes", root="", held_out=(), frames=2, frame_range=3,
-            short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
-            batch_size=2, joint=dict(root=""), stills=dict(share=0.0),
+            frames=2, frame_range=3, short_side=(64,), long_side=1333, canvas=(64, 96),
+            instances=4, batch_size=2, joint=dict(root=""), stills=dict(share=0.0),
             shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
+            **source,
         ),
-        model=dict(
-            num_classes=NUM_CLASSES["moving_shapes"], backbone=dict(variant="thin")
-        ),
+        model=dict(backbone=dict(variant="thin"), **classes),
         test=dict(
-            videos=2, short_side=64, long_side=1333, split="val", frame_buckets=(4, 8),
+            videos=2, short_side=64, long_side=1333, split=split, frame_buckets=(4, 8),
             chunk=4,
         ),
         optimizer=dict(
@@ -361,7 +368,7 @@ LINKED_ON_FOLDER: dict[str, Any] = dict(
 
 
 def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> None:
-    """Makes a small config one for a folder of videos, all of which train and test.
+    """Makes a small config one for a folder of videos, some of which are held out.
 
     Args:
       config: of moving shapes.
@@ -369,9 +376,10 @@ def put_on_folder(config: ConfigDict, *, instances: int = 8, **test: Any) -> Non
       **test: further fields of `test`.
     """
     config.data.update(
-        name="folder", long_side=192, canvas=(96, 192), instances=instances
-    )
-    config.test.update(split="train", videos=0, long_side=192, **test)
+        name="folder", held_out_share=HELD_OUT_SHARE, long_side=192, canvas=(96, 192),
+        instances=instances,
+    )  # fmt: skip
+    config.test.update(split=valid_split("folder"), videos=0, long_side=192, **test)
     config.model.num_classes = 0  # as many as the folder has categories
 
 

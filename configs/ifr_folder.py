@@ -1,14 +1,15 @@
 """IFR, small, from scratch on a folder of videos. Results: docs/results.md#real-videos.
 
 Run:   python -m vis_jax.main --config configs/ifr_folder.py --workdir runs/folder \\
-           --config.data.root=/data/videos --config.data.held_out='("dog","boat")'
+           --config.data.root=/data/videos
 Smoke: python -m vis_jax.main --config configs/ifr_folder.py:debug --workdir runs/debug
-       (any CPU, about a minute, on moving shapes; on a folder with
-       --config.data.name=folder --config.data.root=/data/videos
-       --config.test.split=train --config.model.num_classes=0)
+       --config.data.root=/data/videos (any CPU, about a minute)
 
-The folder has JPEGImages/ and instances.json in the YouTube-VIS format; classes come
-from the file. For a few dozen videos, such as one's own, and a CPU.
+The folder has JPEGImages/ and instances.json in the YouTube-VIS format, as `data
+prepare` writes it; classes come from the file. For a few dozen videos, such as one's
+own, and a CPU. A fifth of the videos is held out and evaluated on: other ones with
+--config.data.held_out='("dog","boat")'; of a single video none, which then needs
+--config.test.split=train.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@ Results: docs/results.md#trackers.
 Run:   python -m vis_jax.main --config configs/osmn_folder.py --workdir runs/osmn \\
            --config.init_from runs/folder --config.data.root=/data/videos
        python -m vis_jax.main compare --workdir runs/osmn
-Smoke: python -m vis_jax.main --config configs/osmn_folder.py:debug --workdir runs/debug
+Smoke: python -m vis_jax.main --config configs/osmn_folder.py:debug \\
+           --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 `init_from` is a run of configs/mask_track_rcnn_folder.py.
 """

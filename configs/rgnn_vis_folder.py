@@ -1,14 +1,12 @@
 """RGNNVIS, small, on a folder of videos. Results: docs/results.md#rgnnvis.
 
 Run:   python -m vis_jax.main --config configs/yolact_folder.py \\
-           --workdir runs/yolact --config.data.root=/data/videos \\
-           --config.data.held_out='("dog","boat")'
+           --workdir runs/yolact --config.data.root=/data/videos
        python -m vis_jax.main --config configs/rgnn_vis_folder.py \\
            --workdir runs/rgnn_vis --config.init_from=runs/yolact \\
-           --config.data.root=/data/videos --config.data.held_out='("dog","boat")'
+           --config.data.root=/data/videos
 Smoke: python -m vis_jax.main --config configs/rgnn_vis_folder.py:debug \\
-           --workdir runs/debug (any CPU, on moving shapes; on a folder as that of
-           configs/ifr_folder.py)
+           --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 It starts from a YOLACT that configs/yolact_folder.py has trained on the same folder,
 and leaves it as it is. `plus` is RGNNVIS++; `preset` as for configs/rgnn_vis.py.

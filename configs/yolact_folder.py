@@ -3,11 +3,9 @@
 Results: docs/results.md#trackers.
 
 Run:   python -m vis_jax.main --config configs/yolact_folder.py \\
-           --workdir runs/folder --config.data.root=/data/videos \\
-           --config.data.held_out='("dog","boat")'
+           --workdir runs/folder --config.data.root=/data/videos
 Smoke: python -m vis_jax.main --config configs/yolact_folder.py:debug \\
-           --workdir runs/debug (any CPU, on moving shapes; on a folder as that of
-           configs/ifr_folder.py)
+           --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 With `--config.init_from` it starts from a run of configs/yolact_shapes.py; the layers
 that name classes are new then, as the classes are others. With `track` the track

@@ -116,6 +116,9 @@ class Settings:
     root: str = ""  # its folder; moving shapes have none
     split: str = "train"  # of the data set, to train on
     held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
+    # Where held_out names none: this share of the videos of a folder, at least one. All
+    # categories stay in the others.
+    held_out_share: Share = 0.0
     joint: Joint = Joint()
     stills: Stills = Stills()
     shapes: Shapes = Shapes()

@@ -16,6 +16,7 @@ import vis_jax
 from tests.command_line import call
 from tests.commands.folder import config_words, write_folder
 from tests.recipes import recipe
+from tests.report.scene import content_in
 from tests.saved_runs import NAMES, write_run
 from vis_jax import api, tracking
 from vis_jax.params import flatten
@@ -77,7 +78,8 @@ def test_results_are_those_of_the_command_byte_for_byte(run, model, clip, tmp_pa
 @pytest.mark.slow
 def test_an_evaluation_of_the_video_finds_the_same(run, model, tmp_path):
     folder = write_folder(tmp_path / "set", num_videos=1)
-    words = ("--workdir", run, "--output", tmp_path / "out", *FLAGS)
+    page = tmp_path / "page.html"
+    words = ("--workdir", run, "--output", tmp_path / "out", "--report", page, *FLAGS)
     outcome = call("evaluate", *words, *config_words(folder))
     assert outcome.code == 0, outcome
     found = json.loads((tmp_path / "out/results.json").read_text())
@@ -89,6 +91,14 @@ def test_an_evaluation_of_the_video_finds_the_same(run, model, tmp_path):
         assert [entry[name] for entry in found] == ours
     labels = [entry["category_id"] - 1 for entry in found]
     assert labels == video.labels.tolist()
+    content = content_in(page)
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    for name in ("AP", "HOTA", "IDSW"):
+        expected = scores[name]
+        assert dict(content["summary"])[name] == pytest.approx(expected, abs=1e-5)
+    (shown,) = content["videos"]
+    assert len(shown["pictures"]) == shown["frames"] == video.num_frames
+    assert all(one.startswith("data:image/") for one in shown["pictures"])
 
 
 def test_frames_come_as_they_are_final_and_make_the_tracks(model, clip):

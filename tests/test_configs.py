@@ -77,6 +77,11 @@ GONE = (
     (r"optimizer\.warmup_factor", lambda run: not run.optimizer.warmup_steps),
     # Of the network of OSMN, without it; clips that a tracker reads do not overlap.
     (r"test\.trackers\.osmn(_masks)?\..*", lambda run: run.system != "osmn"),
+    # A folder has videos held out, and is what `:debug` reads, too.
+    (
+        r"test\.split|data\.name|model\.num_classes",
+        lambda run: run.data.name == "folder",
+    ),
     (
         r"test\.clip_(instances|link|tracks|length|stride)",
         lambda run: run.system != "ifr",
@@ -208,6 +213,10 @@ def test_debug_takes_a_finite_loss(name):
     for unused in ("optimizer", "train", "init_from", "init_fresh"):
         config.pop(unused)
     config["data"].update(loader="numpy", split="train", flip=0.5, colour=0.0)
+    if config["data"]["name"] == "folder":  # of which there is none
+        config["data"].update(name="moving_shapes", root="", held_out_share=0.0)
+        config["model"]["num_classes"] = common.NUM_CLASSES["moving_shapes"]
+        config["test"]["split"] = "val"
     config["test"].update(chunk=1, top=1)
     terms = _debug_loss(json.dumps(config, sort_keys=True))
     total = terms["loss"]

@@ -35,7 +35,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL_VIDEOS = ("--num_videos=2", "--height=64", "--width=96", "--length=4")
 # In place of every recipe, so that it is compiled once.
 TRAINED = "configs/mask_track_rcnn_shapes.py:debug"
-# Of a recipe for a folder, which `:debug` would draw.
+# What makes TRAINED, which draws its videos, read a folder.
 OWN = {"data.name": "folder", "data.root": "videos", "test.split": "train"}
 
 

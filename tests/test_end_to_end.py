@@ -23,6 +23,7 @@ from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
 from tests.compilations import count_compilations
+from tests.report.scene import content_in
 from tests.stand_in_bucket import Bucket
 from tests.trained_run import (
     PROGRAMS,
@@ -204,9 +205,15 @@ def test_shards_of_an_evaluation_merge_to_its_files(workdir, evaluated, tmp_path
     message = error_of(*words, "--merge", "--shard", "1/2")
     assert message.startswith("--merge: expected it alone")
 
+    message = error_of(*words, "--shard", "1/2", "--report", tmp_path / "page.html")
+    assert message.startswith("--report: expected it with --merge")
+    message = error_of(*words, "--report", tmp_path / "none" / "page.html")
+    assert message.startswith("--report: expected a file in an existing folder")
+
     assert evaluate(workdir, output, "--shard", "1/2").code == 0
-    outcome = evaluate(workdir, output, "--merge")
+    outcome = evaluate(workdir, output, "--merge", "--report", tmp_path / "page.html")
     assert outcome.code == 0, outcome
+    assert len(content_in(tmp_path / "page.html")["videos"]) == 2
     assert "HOTA" in outcome.out
     assert {path.name for path in output.iterdir()} == FILES
     for name in FILES:
@@ -282,8 +289,11 @@ def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path, bucket):
         assert outcome.code == 0, outcome
         (line,) = re.findall("^seconds +(.*)$", outcome.out, re.M)
         measured = {part.split()[0] for part in line.split(", ")}
-        assert measured == {"decode", "model", "masks", "drawing", "writing"}
-        assert re.search(r"^frames/s +[\d.]+ \(3 in [\d.]+ s\)$", outcome.out, re.M)
+        parts = {"start", "reading", "compiling", "model", "masks"}
+        assert measured == parts | {"drawing", "writing"}
+        each = r"^ms a frame +[\d.]+ \(3 frames in [\d.]+ s, once compiled\)$"
+        assert re.search(each, outcome.out, re.M)
+        assert re.search(r"^found +\d+ of \d+ tracks reach 0: ", outcome.out, re.M)
         drawn = open_source(output / "video.mp4")
         assert (len(list(drawn)), drawn.height, drawn.width) == (3, 50, 70)
         results = json.loads((output / "results.json").read_text())

@@ -24,10 +24,14 @@ LAYERS = (
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
-# .. `scoring` puts metrics together, `results` writes what they read; all of them serve
-# the upper layers.
-ON_METRICS = {"scoring", "results"}
-SERVICES = ALONE | ON_METRICS
+# .. `results` writes what metrics read, `report` shows both, `scoring` puts metrics
+# together; all of them serve the upper layers.
+ON_METRICS = {
+    "results": {"metrics"},
+    "report": {"metrics", "results", "visualize"},
+    "scoring": {"metrics", "report"},
+}
+SERVICES = ALONE | ON_METRICS.keys()
 UPPER = LAYERS[-2] | LAYERS[-1]
 # The modules that packages without JAX share with the models.
 SHARED = ("vis_jax.settings.", "vis_jax.paths.")
@@ -82,7 +86,7 @@ def _may_import(importer: str, imported: str) -> bool:
     if importer in ALONE:
         return False
     if importer in ON_METRICS:
-        return imported == "metrics"
+        return imported in ON_METRICS[importer]
     if imported in SERVICES:
         return importer in UPPER
     if (importer, imported) in WITHIN_A_LAYER:
@@ -133,6 +137,7 @@ def test_each_system_stands_alone():
         ("data_pipeline", {"jax", "flax", "vis_jax"}),
         ("vis_jax/metrics", {"jax", "flax", "tensorflow"}),
         ("vis_jax/results", {"jax", "flax", "tensorflow"}),
+        ("vis_jax/report", {"jax", "flax", "tensorflow"}),
         ("vis_jax/visualize", {"jax", "flax", "tensorflow"}),
         ("vis_jax/converters", {"jax", "flax", "tensorflow", "torch"}),
         ("configs", {"jax", "vis_jax", "data_pipeline"}),
@@ -208,7 +213,7 @@ def _names(*packages: str) -> list[str]:
 
 @pytest.mark.slow
 def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
-    optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX", "trackeval"}
+    optional = {"tensorflow", "tensorflow_datasets", "av", "tensorboardX"}
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
     models = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
     _import_in_stages(
@@ -220,7 +225,8 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
 @pytest.mark.slow
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
-    numbers = _names("vis_jax/metrics", "vis_jax/results", "vis_jax/scoring")
+    packages = ("metrics", "results", "report", "scoring")
+    numbers = _names(*(f"vis_jax/{package}" for package in packages))
     _import_in_stages(
         (blocked | {"tensorflow"}, numbers),
         (blocked, _names("data_pipeline", "vis_jax/converters")),

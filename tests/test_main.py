@@ -1,5 +1,6 @@
 import configparser
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -11,11 +12,12 @@ import pytest
 
 import vis_jax
 from tests.command_line import call, error_of
+from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax import main as program
 
 ROOT = Path(__file__).parents[1]
 # What takes seconds to import.
-HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "trackeval", "PIL")
+HEAVY = ("jax", "flax", "tensorflow", "orbax", "pycocotools", "av", "PIL")
 
 
 def run_python(code, *words):
@@ -59,8 +61,9 @@ def test_the_package_has_the_script_its_version_and_its_types(monkeypatch, capsy
     assert setup["metadata"]["version"] == "attr: vis_jax.__version__"
     assert re.fullmatch(r"\d+\.\d+\.\d+", vis_jax.__version__)
     assert call("--version").out == f"vis_jax {vis_jax.__version__}\n"
-    for file in setup["options.package_data"]["vis_jax"].split():
-        assert (ROOT / "vis_jax" / file).is_file()
+    for package, patterns in setup["options.package_data"].items():
+        folder = ROOT.joinpath(*package.split("."))
+        assert all([*folder.glob(pattern)] for pattern in patterns.split(", "))
 
 
 def test_help_imports_nothing_heavy():
@@ -79,10 +82,10 @@ assert not heavy, heavy
     ("words", "expected"),
     [
         (["trian"], "command 'trian': expected one of train, evaluate, compare"),
-        (["data"], "command 'data': expected one of data make_shapes, data prepare"),
+        (["data"], "command 'data': expected one of data make_shapes, data extract"),
         (["data", "mak"], "command 'data mak': expected one of data make_shapes"),
         (["score", "--trth=x"], "Unknown command line flag 'trth'"),
-        (["score", "one", "two"], "unexpected words on the command line: one two"),
+        (["data", "pack", "a", "b"], "unexpected words on the command line: a b"),
         (["score", "--errors=perhaps"], "errors"),
         (["score", "--score_threshold=low"], "score_threshold"),
         (["score"], "--truth: expected a JSON file, got none"),
@@ -130,6 +133,52 @@ def test_errors_in_the_program_keep_their_traceback(monkeypatch, error):
     replace_score(monkeypatch, error)
     with pytest.raises(type(error)):
         call("score")
+
+
+def test_a_command_that_needs_more_than_scoring_says_what_to_install(monkeypatch):
+    error = ModuleNotFoundError("No module named 'jax.numpy'", name="jax.numpy")
+    replace_score(monkeypatch, error)
+    expected = "score needs jax.numpy, which is not installed: pip install vis_jax"
+    assert error_of("score") == expected
+    replace_score(monkeypatch, ModuleNotFoundError(name="a_module_of_a_config"))
+    with pytest.raises(ModuleNotFoundError):
+        call("score")
+
+
+def test_the_requirements_for_scoring_are_those_of_the_library_or_left_out():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    whole = settings["options"]["install_requires"].split("\n")
+    whole = {line.partition(";")[0].strip() for line in whole if line}
+    lines = (ROOT / "requirements-score.txt").read_text().splitlines()
+    light = {line for line in lines if not line.startswith("#")}
+    assert light < whole
+    names = {re.split("[<>=]", line)[0].replace("-", "_") for line in whole - light}
+    renamed = {"pillow": "PIL", "orbax_checkpoint": "orbax"}
+    names = {renamed.get(name, name).removesuffix("_cpu") for name in names}
+    assert names == set(program.WHOLE)
+
+
+def test_scoring_and_packing_run_with_its_requirements_alone(tmp_path):
+    masks = rows(8, 8)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(truth_file([track(1, masks)], lengths=(2,))))
+    results.write_text(json.dumps([prediction(0.9, masks)] * 2))
+    score = ["score", "--truth", str(truth), "--results", str(results)]
+    more = ["--tracking", "--errors", "--class_agnostic", "--per_video"]
+    pack = ["data", "pack", *score[1:], "--output", str(tmp_path / "a.zip")]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({program.WHOLE!r}))
+from vis_jax.main import main
+words = {[[*score, *more], [*score, str(results)], pack, ["predict"]]!r}
+assert [main(each) for each in words] == [0, 0, 0, 2]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: predict needs ml_collections, which is not")
 
 
 def test_an_interrupted_command_says_so(monkeypatch):

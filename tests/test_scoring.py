@@ -1,7 +1,9 @@
 import json
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
@@ -63,10 +65,69 @@ def test_a_missing_folder_is_found_before_the_work(tmp_path):
         score("absent.json", "absent.json", tmp_path / "absent" / "scores.json")
 
 
-def test_plain_scores_are_the_twelve_numbers(files):
+def test_plain_scores_are_the_twelve_numbers_and_how_identities_are_kept(files):
+    keys = METRICS[:12]
     report = score(*files)
-    keys = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl warnings"
-    assert list(report) == keys.split()
+    assert list(report) == [*keys, "IDF1", "AssA", "IDSW", "warnings"]
+    every = score(*files, options=Options(tracking=True, per_video=True))
+    videos = score(*files, options=Options(per_video=True))["videos"]
+    for key in ("IDF1", "AssA", "IDSW"):
+        assert report[key] == every[key]
+        for row, full in zip(videos, every["videos"], strict=True):
+            assert row[key] == full[key]
+    few = score(*files, options=Options(identities=False))
+    assert list(few) == [*keys, "warnings"]
+
+
+def test_identities_are_measured_as_tracking_is_told_to(tmp_path):
+    truth = truth_file([track(1, MASKS)])
+    paths = write(tmp_path, truth=truth, results=[prediction(0.2, MASKS, category=2)])
+    told = {"score_threshold": 0.1, "class_aware": False}
+    assert score(*paths)["IDF1"] == 0
+    assert score(*paths, options=Options(**told))["IDF1"] == 1
+    corner = [m if m is None else m & (np.indices(m.shape).sum(0) < 2) for m in MASKS]
+    paths = write(tmp_path, truth=truth, results=[prediction(0.9, corner)])
+    assert score(*paths)["IDF1"] == 0
+    assert score(*paths, options=Options(box_tracking=True))["IDF1"] == 0
+
+
+def moved(folder, to):
+    """A truth of six tracks in three categories, found under other ids."""
+    parts = [(k, [np.roll(m, k, 1) for m in rows(4, 4)]) for k in range(6)]
+    tracks = [track(k + 1, masks, category=k % 3 + 1) for k, masks in parts]
+    truth = truth_file(tracks, lengths=(2,), num_categories=3)
+    found = [prediction(0.9, masks, category=to[k % 3]) for k, masks in parts]
+    return write(folder, truth=truth, results=found)
+
+
+@pytest.mark.parametrize(
+    ("to", "note"),
+    [
+        ((0, 1, 2), "shifted: in 6 of 6 tracks found, .* 1 below that of the truth"),
+        ((11, 12, 13), "shifted: in 6 of 6 tracks found, .* 10 above that of the"),
+        ((2, 1, 3), "exchanged: .* have 2 for 1, 1 for 2 of the truth"),
+        ((3, 3, 3), None),  # no rule: it knows one category only
+    ],
+)
+def test_ids_of_another_list_of_categories_are_noticed(to, note, tmp_path):
+    report = score(*moved(tmp_path, to), options=Options(class_agnostic=True))
+    found = report["class_agnostic"]
+    assert found["AP"] == found["AP50"] == pytest.approx(1)
+    table = format_table(report)
+    assert "AP 100.0 and AP50 100.0 if categories are not compared" in table
+    if note is None:
+        assert found["note"] is None and "warning: category" not in table
+    else:
+        assert re.search(note, found["note"])
+        assert re.search(f"warning: category ids look {note}", table)
+
+
+def test_categories_are_doubted_only_where_nearly_nothing_is_found(tmp_path):
+    assert "class_agnostic" in score(*moved(tmp_path, (4, 5, 9)))
+    right = moved(tmp_path, (1, 2, 3))
+    assert "class_agnostic" not in score(*right)
+    asked = score(*right, options=Options(class_agnostic=True))["class_agnostic"]
+    assert asked == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "note": None}
 
 
 def test_the_metrics_are_those_of_a_report_that_are_no_counts(files):
@@ -109,7 +170,7 @@ def test_short_and_long_videos(tmp_path):
 def test_imports_neither_jax_nor_tensorflow():
     code = (
         "import sys, vis_jax.scoring, vis_jax.metrics.tracking\n"
-        "heavy = {'jax', 'flax', 'tensorflow', 'trackeval', 'matplotlib'}\n"
+        "heavy = {'jax', 'flax', 'tensorflow', 'matplotlib'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

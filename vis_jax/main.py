@@ -31,12 +31,16 @@ COMMANDS = {
     "convert": "turn published weights into a checkpoint",
     "export": "write a trained model for other programs",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
+    "data extract": "write frames of videos as image files, to be labelled",
     "data prepare": "bring a folder in another layout into that of the reader",
     "data check": "name every defect of a folder in the YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
     "data split": "hold out a fixed share of the videos for validation",
     "data pack": "check a results.json and pack it for an evaluation server",
 }
+
+# Commands that take words, with the flag, a list, that they are added to.
+WITH_WORDS = {"score": "results"}
 
 USAGE = """vis_jax: video instance segmentation in JAX
 
@@ -52,6 +56,13 @@ examples:
 `python -m vis_jax.main COMMAND --help` explains the flags of a command; `--version`
 says which version this is.
 """
+
+# What `pip install vis_jax` brings beyond requirements-score.txt, as it is imported.
+WHOLE = (
+    *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
+    *("ml_collections", "optax", "orbax", "PIL", "tensorboardX", "tensorflow"),
+    "tensorflow_datasets",
+)
 
 HELP = ("help", "--help", "-help", "-h")
 WIDTH = 80  # columns of the help
@@ -73,6 +84,10 @@ def main(argv: list[str]) -> int:
         if os.environ.get("VIS_JAX_TRACEBACK"):
             raise
         return fail(explain(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in WHOLE:
+            raise
+        return fail(f"{lacking(argv, error)}: pip install vis_jax")
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
 
@@ -111,10 +126,19 @@ def run(argv: list[str]) -> int:
         print(f"{(command.__doc__ or '').strip()}\n\nflags:\n{flag_help(values)}")
         return 0
     rest = values(["vis_jax", *arguments])[1:]
-    if rest:
+    if rest and name in WITH_WORDS:
+        flag = values[WITH_WORDS[name]]
+        flag.value = [*(flag.value or []), *rest]
+    elif rest:
         raise ValueError(f"unexpected words on the command line: {' '.join(rest)}")
     command.run(values)
     return 0
+
+
+def lacking(argv: list[str], error: ModuleNotFoundError) -> str:
+    """What a command misses where only the requirements for scoring are installed."""
+    name, _ = split_command(argv)
+    return f"{name} needs {error.name}, which is not installed"
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:

@@ -6,12 +6,18 @@ Needs neither JAX nor TensorFlow.
 import os
 from typing import NamedTuple
 
+from vis_jax.metrics.category_check import (
+    DOUBTFUL_AP50,
+    class_agnostic,
+    explain_pairs,
+)
 from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError, write_json
 from vis_jax.metrics.results_json import load_results, load_truth
-from vis_jax.metrics.tracking import tracking_scores
+from vis_jax.metrics.tracking import identity_scores, tracking_scores
 from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
+from vis_jax.report.page import check_folder
 
 NUM_WORST = 5  # videos in the table
 # Numbers of a report with tracking of which more is better.
@@ -31,11 +37,13 @@ _MOTMETRICS = (
 class Options(NamedTuple):
     """What is worked out beside the twelve numbers, and how."""
 
+    identities: bool = True  # IDF1, AssA and IDSW, also part of `tracking`
     tracking: bool = False  # HOTA, DetA, .. MOTA, .. IDF1, .. IDSW, Frag
     per_video: bool = False  # a list `videos`
     per_category: bool = False  # a list `categories`
     occlusion: bool = False  # AP and AR by occlusion (OVIS)
     errors: bool = False  # AP50 lost to each kind of error
+    class_agnostic: bool = False  # AP without categories, also where AP50 is below 0.1
     # Odd files are scored exactly as the official tool does, with `warnings`;
     # otherwise they are errors.
     official_quirks: bool = True
@@ -54,6 +62,8 @@ def score(
     output_path: str | os.PathLike | None = None,
     *,
     options: Options = PLAIN,
+    report_path: str | os.PathLike | None = None,
+    frames: str | os.PathLike | None = None,
     progress: bool = False,
 ) -> dict:
     """Video AP and, if asked for, tracking metrics and what the AP is lost to.
@@ -63,6 +73,10 @@ def score(
       results_path: results.json.
       output_path: where the numbers are written as JSON; None: nowhere.
       options: what else is worked out.
+      report_path: where a page with masks, curves and errors is written as HTML; None:
+        nowhere.
+      frames: folder that the `file_names` of the truth are relative to, for the
+        pictures of that page; None: it has masks alone.
       progress: show bars in long runs.
 
     Returns:
@@ -70,14 +84,25 @@ def score(
 
     Raises:
       FormatError: a file is not as it should be.
+      ValueError: a folder is missing, or has none of the frames.
     """
     _check_folder(output_path)
+    if report_path is not None:
+        check_folder(report_path)
     quirks = options.official_quirks
     truth = load_truth(truth_path, official_quirks=quirks)
     results = load_results(results_path, truth, official_quirks=quirks)
     report = _report(truth, results, options, progress)
     if output_path is not None:
         write_json(output_path, report, indent=1)
+    if report_path is not None:
+        # Imported here: numbers alone need no pictures.
+        from vis_jax.report.pictures import FolderFrames
+        from vis_jax.report.scores import Settings, write_score_report
+
+        folder = FolderFrames(frames, truth_path) if frames is not None else None
+        settings = Settings(options.score_threshold, quirks, folder, progress)
+        write_score_report(report_path, truth, results, report, settings)
     return report
 
 
@@ -93,17 +118,10 @@ def _report(truth: Truth, results: Results, options: Options, progress: bool) ->
     )
     report: dict = dict(found.stats)
     videos = _video_rows(truth, found)
-    if options.tracking:
-        tracked = tracking_scores(
-            truth,
-            results,
-            kind="box" if options.box_tracking else "mask",
-            class_aware=options.class_aware,
-            score_threshold=options.score_threshold,
-            sweep=True,
-            progress=progress,
-        )
-        _add_tracking(report, videos, tracked)
+    if options.tracking or options.identities:
+        _add_tracking(report, videos, _tracked(truth, results, options, progress))
+    if options.class_agnostic or _doubtful(found, results):
+        report["class_agnostic"] = _without_categories(truth, results, options)
     if options.errors:
         quirks = options.official_quirks
         lost = error_breakdown(
@@ -116,6 +134,42 @@ def _report(truth: Truth, results: Results, options: Options, progress: bool) ->
         report["videos"] = videos
     report["warnings"] = found.warnings
     return report
+
+
+def _tracked(truth: Truth, results: Results, options: Options, progress: bool) -> dict:
+    """All tracking metrics, or the three of identities."""
+    kind = "box" if options.box_tracking else "mask"
+    if not options.tracking:
+        return identity_scores(
+            truth,
+            results,
+            kind=kind,
+            class_aware=options.class_aware,
+            score_threshold=options.score_threshold,
+            progress=progress,
+        )
+    return tracking_scores(
+        truth,
+        results,
+        kind=kind,
+        class_aware=options.class_aware,
+        score_threshold=options.score_threshold,
+        sweep=True,
+        progress=progress,
+    )
+
+
+def _doubtful(found: Scores, results: Results) -> bool:
+    """Whether the AP is so low that the categories may be those of another list."""
+    ap50 = found.stats["AP50"]
+    return ap50 is not None and ap50 < DOUBTFUL_AP50 and bool(results.tracks)
+
+
+def _without_categories(truth: Truth, results: Results, options: Options) -> dict:
+    """AP and AP50 with all categories as one, and a note if the ids look wrong."""
+    found = class_agnostic(truth, results, official_quirks=options.official_quirks)
+    note = explain_pairs(found.pairs)
+    return {"AP": found.stats["AP"], "AP50": found.stats["AP50"], "note": note}
 
 
 def score_short_long(
@@ -153,10 +207,9 @@ def score_short_long(
     report: dict = {"mAP": None}
     for name, truth in parts.items():
         tracks = [track for track in results.tracks if track.video_id in truth.videos]
-        found = evaluate(
-            truth, results._replace(tracks=tracks), official_quirks=official_quirks
-        )
-        report[name] = found.stats | {"warnings": found.warnings}
+        part = results._replace(tracks=tracks)
+        options = Options(official_quirks=official_quirks)
+        report[name] = _report(truth, part, options, progress=False)
     values = [report[name]["AP"] for name in parts]
     if None not in values:
         report["mAP"] = sum(values) / 2
@@ -172,6 +225,8 @@ def format_table(report: dict) -> str:
     for names in _rows_of(list(numbers), 9):
         cells = [_cell(name, numbers[name]) for name in names]
         lines += _aligned([names, cells]) + [""]
+    if "class_agnostic" in report:
+        lines += _agnostic_lines(report["class_agnostic"])
     if "best" in report and report["best"]["IDF1"] is not None:
         best = report["best"]
         lines += [
@@ -196,6 +251,12 @@ def format_table(report: dict) -> str:
     for kind, count in report.get("warnings", {}).items():
         lines.append(f"warning: {kind}: {count}")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _agnostic_lines(found: dict) -> list[str]:
+    numbers = " and ".join(f"{k} {_cell(k, found[k])}" for k in ("AP", "AP50"))
+    note = [f"warning: {found['note']}"] if found["note"] else []
+    return [f"{numbers} if categories are not compared", *note, ""]
 
 
 def _check_folder(output_path: str | os.PathLike | None) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from data_pipeline.augment.pseudo_clip import Motion
 from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.datasets.held_out import PARTS
 from data_pipeline.datasets.joint import JointClips
 from data_pipeline.datasets.joint_videos import (
     HasLabels,
@@ -16,7 +17,7 @@ from data_pipeline.datasets.joint_videos import (
 )
 from data_pipeline.datasets.moving_shapes import SPLITS, MovingShapes
 from data_pipeline.datasets.remote_root import local_root, on_disk
-from data_pipeline.datasets.ytvis import PARTS, YouTubeVis
+from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.datasets.ytvis_layout import is_tfds
 from data_pipeline.errors import DataError
@@ -111,7 +112,9 @@ def _both(
       wanted: "first", "second" or "both".
     """
     joint = config.joint
-    other = replace(config, root=joint.root, split=joint.split, held_out=())
+    other = replace(
+        config, root=joint.root, split=joint.split, held_out=(), held_out_share=0.0
+    )
     parts = {
         name: part_or_split if wanted in (name, "both") else "train"
         for name in ("first", "second")
@@ -129,7 +132,8 @@ def _both(
 
 
 def _coco(config: Settings, part_or_split: str) -> CocoImages:
-    if part_or_split == "held_out" or (part_or_split in PARTS and config.held_out):
+    held_out = bool(config.held_out or config.held_out_share)
+    if part_or_split == "held_out" or (part_or_split in PARTS and held_out):
         raise ValueError("data.held_out: expected none, as COCO has a split for that")
     split = config.split if part_or_split in PARTS else part_or_split
     return CocoImages(on_disk(config.root, "data.root"), split)
@@ -147,7 +151,8 @@ def _folder(config: Settings, part_or_split: str) -> Videos:
         reader = TfdsVideos
     if whole:
         return reader(root, split, part="all")
-    return reader(root, split, held_out=config.held_out, part=part_or_split)
+    apart = dict(held_out=config.held_out, share=config.held_out_share)
+    return reader(root, split, **apart, part=part_or_split)
 
 
 def _moving_shapes(config: Settings, part_or_split: str) -> MovingShapes:

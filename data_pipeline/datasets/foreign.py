@@ -1,9 +1,9 @@
 """What the converters of other layouts have in common: videos, tracks, where from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -30,6 +30,26 @@ class Prepared(NamedTuple):
     content: dict  # of the annotation file
     images: tuple[Image, ...]
     left_out: tuple[str, ...]  # what has no place in it, a line each
+    linked: int = 0  # labels that had no identity in the source
+
+
+class ForeignLabel(NamedTuple):
+    """One object in one frame, without an identity."""
+
+    category: str
+    crowd: bool
+    frame: int
+    mask: dict  # as in `ForeignTrack`
+
+
+@runtime_checkable
+class Linker(Protocol):
+    """Gives identities to the labels of a video."""
+
+    def __call__(self, labels: Sequence[ForeignLabel], /) -> list[int]:
+        """Returns an identity for each label: equal ones are one object, which has one
+        category and at most one label in a frame."""
+        ...
 
 
 class Found(NamedTuple):
@@ -37,7 +57,7 @@ class Found(NamedTuple):
 
     layout: str
     why: str  # what it was recognised by
-    prepare: Callable[[bool], Prepared]  # given whether to show a bar
+    read: "Callable[[], Foreign | Prepared]"
 
 
 class ForeignVideo(NamedTuple):
@@ -63,22 +83,34 @@ class Foreign(NamedTuple):
     tracks: Callable[[int], Iterable[ForeignTrack]]  # of a video, read when asked for
     categories: tuple[Category, ...] | None  # None: the names of the tracks, sorted
     left_out: Callable[[], tuple[str, ...]] = tuple  # asked when all has been read
+    # What has no identity in the files, of a video ..
+    labels: Callable[[int], Sequence[ForeignLabel]] = lambda index: ()
+    identity: str = ""  # .. and the field that would state it.
 
 
-def describe(foreign: Foreign, progress: bool) -> Prepared:
+def describe(foreign: Foreign, progress: bool, link: Linker | None = None) -> Prepared:
     """Reads all tracks; ids of videos and tracks count from 1.
 
+    Args:
+      foreign: what to read.
+      progress: show a bar.
+      link: gives identities to labels that have none.
+
     Raises:
-      DataError: a defect of the files.
+      DataError: a defect of the files; labels without identities and no `link`.
     """
-    videos, images, tracks = [], [], []
+    videos, images, tracks, linked = [], [], [], 0
     bar = tqdm(foreign.videos, "annotations", disable=not progress)
     for number, video in enumerate(bar, start=1):
         names = _frame_names(video)
         videos.append(video_entry(number, video.name, video.size, names))
         here = zip(video.files, names, strict=True)
         images += [Image(file, name, video.size) for file, name in here]
-        for track in foreign.tracks(number - 1):
+        labels = foreign.labels(number - 1)
+        linked += len(labels)
+        found = [*foreign.tracks(number - 1)]
+        found += _linked(labels, video, link, foreign.identity)
+        for track in found:
             if any(mask is not None for mask in track.masks):
                 tracks.append((number, video, track))
     categories = foreign.categories
@@ -100,7 +132,33 @@ def describe(foreign: Foreign, progress: bool) -> Prepared:
             for k, (number, video, track) in enumerate(tracks, start=1)
         ],
     }
-    return Prepared(content, tuple(images), foreign.left_out())
+    return Prepared(content, tuple(images), foreign.left_out(), linked)
+
+
+def _linked(
+    labels: Sequence[ForeignLabel],
+    video: ForeignVideo,
+    link: Linker | None,
+    identity: str,
+) -> list[ForeignTrack]:
+    """Labels as tracks, in the order of their first labels."""
+    if not labels:
+        return []
+    if link is None:
+        place = video.files[0].parent if video.files else video.name
+        expected = "the identity of each object over the frames"
+        expected += f", as {identity}," if identity else ""
+        expected += " or --link, which gives it by overlap"
+        got = f"{len(labels)} labels without"
+        raise DataError(place, video=video.name, expected=expected, got=got)
+    tracks: dict[int, ForeignTrack] = {}
+    for number, label in zip(link(labels), labels, strict=True):
+        empty: list[dict | None] = [None] * len(video.files)
+        track = tracks.setdefault(number, ForeignTrack(label.category, False, empty))
+        track.masks[label.frame] = label.mask
+        if label.crowd:
+            tracks[number] = track._replace(crowd=True)
+    return list(tracks.values())
 
 
 def video_entry(

@@ -6,21 +6,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
+from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.foreign import (
     Foreign,
+    ForeignLabel,
     ForeignTrack,
     ForeignVideo,
     Found,
     convert,
-    describe,
 )
+from data_pipeline.datasets.frame_names import read_name
 from data_pipeline.datasets.json_layout import annotation_files, image_folder, show
 from data_pipeline.datasets.source_folder import SourceFolder
 from data_pipeline.errors import DataError
 from data_pipeline.natural_order import natural_order
 
 LOOKED_FOR = (
-    "a JSON file with a list 'images' whose annotations have instance_id or track_id"
+    "a JSON file with a list 'images' ({split}/_annotations.coco.json,"
+    " annotations/instances_{split}.json, annotations/instances_default.json ..), whose"
+    " annotations have instance_id or track_id, or with --link"
 )
 _VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
 _FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
@@ -53,19 +57,18 @@ def find(source: SourceFolder) -> Found | None:
         folder = image_folder(source, file, first)
         why = f"{show(source, file)} has a list 'images', {show(source, folder)}/ has"
         why += f" {first}"
-        made = partial(_describe, source, file, content, images, folder)
+        made = partial(_read, source, file, content, images, folder)
         return Found("coco", why, made)
     return None
 
 
-def _describe(
+def _read(
     source: SourceFolder,
     file: Path,
     content: dict,
     images: dict[int, dict],
     folder: Path,
-    progress: bool,
-):
+) -> Foreign:
     fail = partial(DataError, file)
     groups = _group(images, content, fail)
     videos: list[ForeignVideo] = []
@@ -90,16 +93,54 @@ def _describe(
             raise here(field="image_id", expected=expected, got=got)
         index, frame = where
         here = partial(here, video=videos[index].name)
+        if _is_outside(entry, here):
+            continue
         rows[index].append(_Row(entry, frame, _identities(entry, here), here))
-    owned = [_by_identity(of_video) for of_video in rows]
-    categories = read_categories(file, content)
+    stated = [any(row.stated for row in of_video) for of_video in rows]
+    owned = [
+        _by_identity(of_video) if has else []
+        for of_video, has in zip(rows, stated, strict=True)
+    ]
+    categories, left_out = _used(read_categories(file, content), content, rows)
     names = {category.category_id: category.name for category in categories}
 
     def tracks(index: int) -> list[ForeignTrack]:
         video = videos[index]
         return [_track(frames, video, names) for frames in owned[index]]
 
-    return describe(Foreign(tuple(videos), tracks, categories), progress)
+    def labels(index: int) -> list[ForeignLabel]:
+        found = [] if stated[index] else rows[index]
+        read = (_label(row, videos[index], names) for row in found)
+        return [label for label in read if label is not None]
+
+    return Foreign(
+        tuple(videos),
+        tracks,
+        categories,
+        lambda: left_out,
+        labels,
+        identity=" or ".join(_IDENTITY),
+    )
+
+
+def _used(
+    categories: tuple[Category, ...], content: dict, rows: list[list[_Row]]
+) -> tuple[tuple[Category, ...], tuple[str, ...]]:
+    """The categories, without the one by which Roboflow names the whole project: others
+    have it as their supercategory, and no annotation is of it."""
+    listed = content["categories"]
+    above = {entry.get("supercategory") for entry in listed}
+    own = {entry["id"]: entry.get("supercategory") for entry in listed}
+    used = {_hashable(row.entry.get("category_id")) for some in rows for row in some}
+    project = [
+        c
+        for c in categories
+        if own[c.category_id] == "none"
+        and c.name in above
+        and c.category_id not in used
+    ]
+    kept = tuple(c for c in categories if c not in project)
+    return kept, tuple(f"category {c.name!r}, which names the project" for c in project)
 
 
 def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
@@ -115,13 +156,39 @@ def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list
         path = PurePosixPath(entry["file_name"])
         given = next((entry[key] for key in _VIDEO if key in entry), None)
         name = titles.get(_hashable(given), given)
-        if name is None:
-            name = path.parent.as_posix() if path.parent.name else "video"
-        groups.setdefault(str(name), []).append(entry)
+        if name is None and not path.parent.name:
+            name = read_name(_uploaded_name(entry)).video
+        name = path.parent.as_posix() if name is None else str(name)
+        groups.setdefault(name, []).append(entry)
+    for name, entries in groups.items():
+        _check_versions(entries, partial(fail, video=name))
     return {
         name: _in_order(groups[name], partial(fail, video=name))
         for name in sorted(groups, key=_by_name)
     }
+
+
+def _uploaded_name(entry: dict) -> str:
+    """The name of an image before Roboflow changed it, as newer exports state it."""
+    extra = entry.get("extra")
+    name = extra.get("name") if isinstance(extra, dict) else None
+    return name if isinstance(name, str) and name else entry["file_name"]
+
+
+def _check_versions(entries: list[dict], fail: Fail) -> None:
+    """Raises DataError if Roboflow has made several images of one frame."""
+    seen: dict[str, int] = {}
+    for entry in entries:
+        if ".rf." not in entry["file_name"]:
+            continue
+        stem = read_name(_uploaded_name(entry)).stem
+        first = seen.setdefault(stem, entry["id"])
+        if first != entry["id"]:
+            expected = (
+                "one image of each frame, as Roboflow exports without augmentation"
+            )
+            got = f"two of {stem}, the other is image {first}"
+            raise fail(field=f"image {entry['id']}", expected=expected, got=got)
 
 
 def _by_name(name: str) -> tuple:
@@ -136,7 +203,7 @@ def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
         if any(entry.get(key) is not None for entry in entries)
     }
     if not orders:
-        return sorted(entries, key=lambda entry: _by_name(entry["file_name"]))
+        return sorted(entries, key=lambda entry: _by_name(_uploaded_name(entry)))
     first, *others = orders.values()
     for other in others:
         for one, two in zip(first, other, strict=True):
@@ -186,14 +253,39 @@ def _identities(entry: dict, fail: Fail) -> dict[str, str]:
         text = str(value)
         number = text.isascii() and text.isdecimal()
         stated[field] = (text.lstrip("0") or "0") if number else text
-    if not stated:
-        expected = "the identity of the object, over all frames, also in attributes"
-        raise fail(field=" or ".join(_IDENTITY), expected=expected, got="nothing")
     return stated
 
 
+def _is_outside(entry: dict, fail: Fail) -> bool:
+    """Whether CVAT's attributes say that the object is not seen in this frame.
+
+    Raises:
+      DataError: they turn its shape.
+    """
+    attributes = entry.get("attributes")
+    inner = attributes if isinstance(attributes, dict) else {}
+    turn = inner.get("rotation", 0)
+    if turn not in (0, None):
+        expected = "0: which way the mask is to be turned is not known"
+        raise fail(field="attributes.rotation", expected=expected, got=turn)
+    outside = inner.get("outside", False)
+    if outside not in (True, False, None):
+        raise fail(field="attributes.outside", expected="true or false", got=outside)
+    return bool(outside)
+
+
 def _by_identity(rows: list[_Row]) -> list[dict[int, _Row]]:
-    """The annotations of each object of a video, by frame."""
+    """The annotations of each object of a video, by frame.
+
+    Raises:
+      DataError: some have no identity, or two fields contradict each other.
+    """
+    for row in rows:
+        if not row.stated:
+            expected = "the identity of the object, over all frames, also in attributes"
+            raise row.fail(
+                field=" or ".join(_IDENTITY), expected=expected, got="nothing"
+            )
     whole = [field for field in _IDENTITIES if all(field in r.stated for r in rows)]
     if not whole:
         field = next(iter(rows[0].stated))
@@ -234,22 +326,40 @@ def _track(
     masks: list[dict | None] = [None] * len(video.files)
     first: Any = frames[min(frames)].entry.get("category_id")
     crowd = False
-    for frame, (entry, _, _, fail) in frames.items():
-        category = entry.get("category_id", "nothing")
-        if _hashable(category) not in names:
-            expected = "the id of a category"
-            raise fail(field="category_id", expected=expected, got=category)
+    for frame, row in frames.items():
+        category = _category(row, names)
         if category != first:
             expected = f"{first}, as in the first frame of this identity"
-            raise fail(field="category_id", expected=expected, got=category)
-        segmentation = entry.get("segmentation")
-        if not segmentation:  # null or []
-            got = "a box only" if entry.get("bbox") else "nothing"
-            expected = "polygons or run lengths"
-            raise fail(field="segmentation", expected=expected, got=got)
-        masks[frame] = convert(segmentation, video.size, fail)
-        crowd |= entry.get("iscrowd", 0) == 1
+            raise row.fail(field="category_id", expected=expected, got=category)
+        masks[frame] = _mask(row, video)
+        crowd |= row.entry.get("iscrowd", 0) == 1
     return ForeignTrack(names[first], crowd, masks)
+
+
+def _label(
+    row: _Row, video: ForeignVideo, names: dict[int, str]
+) -> ForeignLabel | None:
+    """An annotation without an identity; None where it has no pixel."""
+    name, mask = names[_category(row, names)], _mask(row, video)
+    crowd = row.entry.get("iscrowd", 0) == 1
+    return None if mask is None else ForeignLabel(name, crowd, row.frame, mask)
+
+
+def _category(row: _Row, names: dict[int, str]) -> Any:
+    category = row.entry.get("category_id", "nothing")
+    if _hashable(category) not in names:
+        expected = "the id of a category"
+        raise row.fail(field="category_id", expected=expected, got=category)
+    return category
+
+
+def _mask(row: _Row, video: ForeignVideo) -> dict | None:
+    segmentation = row.entry.get("segmentation")
+    if not segmentation:  # null or []
+        got = "a box only" if row.entry.get("bbox") else "nothing"
+        expected = "polygons or run lengths"
+        raise row.fail(field="segmentation", expected=expected, got=got)
+    return convert(segmentation, video.size, row.fail)
 
 
 def _hashable(value: object) -> object:

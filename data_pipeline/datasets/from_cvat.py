@@ -17,7 +17,6 @@ from data_pipeline.datasets.foreign import (
     ForeignVideo,
     Found,
     convert,
-    describe,
     encode,
     union,
 )
@@ -54,11 +53,11 @@ def find(source: SourceFolder) -> Found | None:
             found = [f for f in folders if (f / "annotations.xml").is_file()]
             if found:
                 why = f"{show(source, found[0] / 'annotations.xml')} is there"
-                return Found("cvat", why, partial(_describe, source, found))
+                return Found("cvat", why, partial(_read, source, found))
     return None
 
 
-def _describe(source: SourceFolder, folders: list[Path], progress: bool):
+def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
     videos, truths = [], []
     for folder in folders:
         file = folder / "annotations.xml"
@@ -75,10 +74,9 @@ def _describe(source: SourceFolder, folders: list[Path], progress: bool):
             raise DataError(files[0].parent, expected=expected, got="one used twice")
         videos.append(ForeignVideo(name, tuple(files), image_size(files[0])))
         truths.append(_Truth(file, places))
-    foreign = Foreign(
+    return Foreign(
         tuple(videos), lambda index: _tracks(truths[index], videos[index]), None
     )
-    return describe(foreign, progress)
 
 
 def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:

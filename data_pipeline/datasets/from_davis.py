@@ -17,7 +17,6 @@ from data_pipeline.datasets.foreign import (
     ForeignTrack,
     ForeignVideo,
     Found,
-    describe,
     encode,
 )
 from data_pipeline.datasets.json_layout import show
@@ -55,7 +54,7 @@ def find(source: SourceFolder, category: str) -> Found | None:
         names = _videos(source, masks)
         if names and images.is_dir():
             listed, where = _listed(source, names)
-            made = partial(_describe, source, masks, images, listed, category)
+            made = partial(_read, source, masks, images, listed, category)
             why = f"{show(source, masks)}/ has folders of PNGs, beside"
             why += f" {show(source, images)}/{where}"
             return Found("davis", why, made)
@@ -93,7 +92,7 @@ def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
     return wanted, f"; {show(source, chosen[-1])} lists the split"
 
 
-def _describe(source, masks: Path, images: Path, names, category: str, progress: bool):
+def _read(source, masks: Path, images: Path, names, category: str) -> Foreign:
     left_out = 0
     videos, ids = [], []
     for name in names:
@@ -108,13 +107,12 @@ def _describe(source, masks: Path, images: Path, names, category: str, progress:
         videos.append(ForeignVideo(name, files, image_size(files[0])))
         ids.append(pngs)
     notes = (f"{left_out} frames without an annotation",) if left_out else ()
-    foreign = Foreign(
+    return Foreign(
         tuple(videos),
         lambda index: tracks_of_ids(ids[index], videos[index].size, category),
         (Category(1, category),),
         lambda: notes,
     )
-    return describe(foreign, progress)
 
 
 def tracks_of_ids(

@@ -15,7 +15,6 @@ from data_pipeline.datasets.foreign import (
     ForeignVideo,
     Found,
     convert,
-    describe,
     encode,
     union,
 )
@@ -43,7 +42,7 @@ def find(source: SourceFolder) -> Found | None:
         if videos:
             first = source.files(videos[0], ".json")[0]
             why = f"{show(source, first)} has a list 'shapes'"
-            return Found("labelme", why, partial(_describe, source, videos))
+            return Found("labelme", why, partial(_read, source, videos))
     return None
 
 
@@ -55,7 +54,7 @@ def _is_labelme(source: SourceFolder, folder: Path) -> bool:
     return isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-def _describe(source: SourceFolder, folders: list[Path], progress: bool):
+def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
     videos, files, left_out = [], [], 0
     for folder in folders:
         jsons = source.files(folder, ".json")
@@ -66,13 +65,12 @@ def _describe(source: SourceFolder, folders: list[Path], progress: bool):
         files.append(jsons)
         left_out += len(set(source.files(folder, *IMAGE_SUFFIXES)) - set(images))
     notes = (f"{left_out} images without a JSON file",) if left_out else ()
-    foreign = Foreign(
+    return Foreign(
         tuple(videos),
         lambda index: _tracks(source, files[index], videos[index]),
         None,
         lambda: notes,
     )
-    return describe(foreign, progress)
 
 
 def _image(source: SourceFolder, file: Path) -> Path:

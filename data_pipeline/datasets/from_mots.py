@@ -16,7 +16,6 @@ from data_pipeline.datasets.foreign import (
     ForeignVideo,
     Found,
     convert,
-    describe,
     encode,
 )
 from data_pipeline.datasets.json_layout import show
@@ -55,12 +54,12 @@ def find(source: SourceFolder) -> Found | None:
         pngs = {f.name: f for f in source.folders(folder) if source.files(f, ".png")}
         if pngs:
             why = f"{show(source, folder)}/ has folders of PNGs"
-            return Found("mots", why, partial(_describe, source, pngs, _read_pngs))
+            return Found("mots", why, partial(_read, source, pngs, _read_pngs))
     for folder in source.candidates("{split}/instances_txt", "instances_txt"):
         texts = {file.stem: file for file in source.files(folder, ".txt")}
         if texts:
             why = f"{show(source, folder)}/ has text files"
-            return Found("mots", why, partial(_describe, source, texts, _read_text))
+            return Found("mots", why, partial(_read, source, texts, _read_text))
     for folder in source.candidates("{split}", ""):
         texts = {
             f.name: f / "gt/gt.txt"
@@ -69,11 +68,11 @@ def find(source: SourceFolder) -> Found | None:
         }
         if texts:
             why = f"{show(source, folder)}/ has folders with gt/gt.txt and img1/"
-            return Found("mots", why, partial(_describe, source, texts, _read_text))
+            return Found("mots", why, partial(_read, source, texts, _read_text))
     return None
 
 
-def _describe(source: SourceFolder, truths: dict[str, Path], read, progress: bool):
+def _read(source: SourceFolder, truths: dict[str, Path], read) -> Foreign:
     ignored = 0
     videos, frames = [], []
     for name in truths:
@@ -98,7 +97,7 @@ def _describe(source: SourceFolder, truths: dict[str, Path], read, progress: boo
     def left_out() -> tuple[str, ...]:
         return (f"{ignored} regions to ignore",) if ignored else ()
 
-    return describe(Foreign(tuple(videos), tracks, CATEGORIES, left_out), progress)
+    return Foreign(tuple(videos), tracks, CATEGORIES, left_out)
 
 
 def _images(source: SourceFolder, name: str, truth: Path) -> list[Path]:

@@ -45,10 +45,8 @@ def _prepare(
     content: dict,
     parsed: Annotations,
     folder: Path,
-    progress: bool,
 ) -> Prepared:
     """The same annotations with compressed masks; ids and file names stay."""
-    del progress  # all has been read
     videos, images, tracks = [], [], {}
     for video, its_tracks in zip(parsed.videos, parsed.tracks, strict=True):
         size = video.height, video.width

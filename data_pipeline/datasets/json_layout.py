@@ -11,6 +11,7 @@ ANNOTATIONS = (
     "{split}.json",
     "{split}/{split}.json",
     "{split}/annotations.json",
+    "{split}/_annotations.coco.json",  # Roboflow
     "annotations_{split}.json",
     "annotations/annotations_{split}.json",
     "annotations/instances_{split}.json",

@@ -13,7 +13,13 @@ from data_pipeline.datasets import (
     from_mots,
     from_ytvis,
 )
-from data_pipeline.datasets.foreign import Found, Prepared
+from data_pipeline.datasets.foreign import (
+    Foreign,
+    Found,
+    Linker,
+    Prepared,
+    describe,
+)
 from data_pipeline.datasets.source_folder import SourceFolder
 from data_pipeline.datasets.write_ytvis import write_ytvis
 from data_pipeline.errors import DataError
@@ -79,6 +85,7 @@ def prepare(
     layout: str | None = None,
     category: str = "object",
     copy: bool = False,
+    link: Linker | None = None,
     progress: bool = False,
     tell: Callable[[Found], None] = lambda found: None,
 ) -> Outcome:
@@ -93,12 +100,14 @@ def prepare(
       layout: one of `LOOKED_FOR`, if it is not to be recognised.
       category: name of the category of layouts that have none.
       copy: copy images where they could be hard links.
+      link: gives identities to labels that have none in the source.
       progress: show bars.
       tell: told of the layout before anything is read.
 
     Raises:
       DataError: no such layout, or a defect of the files.
-      ValueError: `output` has something else in it, or lies inside of `root`.
+      ValueError: `output` has something else in it, or lies inside of `root`; there is
+        nothing to link.
     """
     source = SourceFolder(root, split)
     target = Path(output)
@@ -106,6 +115,12 @@ def prepare(
         raise ValueError(f"output {output}: expected a folder outside of {root}")
     found = recognise(source, layout, category)
     tell(found)
-    prepared = found.prepare(progress)
+    read = found.read()
+    prepared = describe(read, progress, link) if isinstance(read, Foreign) else read
+    if link is not None and not prepared.linked:
+        raise ValueError(
+            "link: expected labels without identities, got those that the"
+            f" {found.layout} folder states"
+        )
     written = write_ytvis(target / split, prepared, copy=copy, progress=progress)
     return Outcome(found, prepared, written)

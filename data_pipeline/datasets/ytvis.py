@@ -9,13 +9,12 @@ import numpy as np
 
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.dataset import Video
+from data_pipeline.datasets.held_out import draw_held_out, videos_of_part
 from data_pipeline.datasets.tracked import TrackedVideos
 from data_pipeline.datasets.ytvis_json import Track, read_annotations
 from data_pipeline.datasets.ytvis_layout import find_layout
 from data_pipeline.errors import DataError
 from data_pipeline.images import check_inside, open_image, read_rgb, upright_size
-
-PARTS = ("train", "held_out", "all")
 
 
 class YouTubeVis(TrackedVideos):
@@ -29,6 +28,8 @@ class YouTubeVis(TrackedVideos):
       split: for example "train" or "valid".
       held_out: names or ids of videos kept apart, as the test server alone has the
         truth of the official validation sets.
+      share: of the videos to keep apart where `held_out` names none, see
+        `draw_held_out`.
       part: "train" leaves the held-out videos out, "held_out" has only them, "all"
         has every video.
 
@@ -42,10 +43,14 @@ class YouTubeVis(TrackedVideos):
         split: str,
         *,
         held_out: Sequence[str | int] = (),
+        share: float = 0.0,
         part: str = "train",
     ):
         self.annotations_file, self.images, self.root = find_layout(root, split)
         content = read_annotations(self.annotations_file)
+        if not held_out:
+            labels = [{track.label for track in some} for some in content.tracks]
+            held_out = draw_held_out(content.videos, labels, share)
         keep = videos_of_part(content.videos, held_out, part, self.annotations_file)
         self.categories = content.categories
         self.videos = tuple(content.videos[k] for k in keep)
@@ -115,46 +120,3 @@ def decode_frame(
             expected = f"({video.height}, {video.width}), as in the annotations"
             raise fail(field="height, width", expected=expected, got=size)
         return read_rgb(image, fail)
-
-
-def videos_of_part(
-    videos: Sequence[Video], held_out: Sequence[str | int], part: str, file: str | Path
-) -> list[int]:
-    """Positions of the videos that a part has.
-
-    Args:
-      videos: all videos.
-      held_out: names or ids of videos kept apart.
-      part: one of `PARTS`.
-      file: where the videos are from, for the messages.
-
-    Raises:
-      ValueError: an unknown part.
-      DataError: a held-out video that is not there; a part without videos.
-    """
-    if part not in PARTS:
-        raise ValueError(f"part: expected one of {PARTS}, got {part!r}")
-    apart = _held_out_ids(videos, held_out, file)
-    keep = [
-        k
-        for k, video in enumerate(videos)
-        if part == "all" or (video.video_id in apart) == (part == "held_out")
-    ]
-    if not keep:
-        expected = f"videos in part {part!r}"
-        raise DataError(file, expected=expected, got="none")
-    return keep
-
-
-def _held_out_ids(videos: Sequence, held_out: Sequence, file: str | Path) -> set[int]:
-    """Ids of the videos that are named by id or by name."""
-    if isinstance(held_out, str):
-        raise ValueError(f"held_out: expected a sequence, got the text {held_out!r}")
-    apart = set()
-    for wanted in held_out:
-        found = {v.video_id for v in videos if wanted in (v.video_id, v.name)}
-        if not found:
-            expected = "names or ids of videos"
-            raise DataError(file, field="held_out", expected=expected, got=wanted)
-        apart |= found
-    return apart

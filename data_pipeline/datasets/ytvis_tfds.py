@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.dataset import Category, Video
+from data_pipeline.datasets.held_out import draw_held_out, videos_of_part
 from data_pipeline.datasets.tracked import TrackedVideos
-from data_pipeline.datasets.ytvis import decode_frame, videos_of_part
+from data_pipeline.datasets.ytvis import decode_frame
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_layout import (
     TFDS_FRAMES,
@@ -51,7 +52,7 @@ class TfdsVideos(TrackedVideos):
     Args:
       root: folder of the data set, which has a folder for each split.
       split: for example "train".
-      held_out: as for `YouTubeVis`.
+      held_out, share: as for `YouTubeVis`.
       part: as for `YouTubeVis`.
 
     Raises:
@@ -64,6 +65,7 @@ class TfdsVideos(TrackedVideos):
         split: str,
         *,
         held_out: Sequence[str | int] = (),
+        share: float = 0.0,
         part: str = "train",
     ):
         folder = Path(root) / split
@@ -78,6 +80,9 @@ class TfdsVideos(TrackedVideos):
         if len(self._frames) != first[-1]:
             expected = f"{first[-1]} frames, as in {place}"
             raise DataError(self._place, expected=expected, got=len(self._frames))
+        if not held_out:
+            labels = [{track.label for track in one.tracks} for one in read]
+            held_out = draw_held_out(videos, labels, share)
         keep = videos_of_part(videos, held_out, part, place)
         self.videos = tuple(videos[k] for k in keep)
         self._first = [int(first[k]) for k in keep]  # record of each video's frame 0

@@ -153,6 +153,7 @@ def test_an_update_on_simulated_devices_is_lowered():
     [
         ("data=8,fsdp=0", "--mesh: expected data=N,fsdp=N, got 'data=8,fsdp=0'"),
         ("fsdp=8", "--mesh: expected data=N,fsdp=N, got 'fsdp=8'"),
+        ("data=2,data=4", "--mesh: expected data=N,fsdp=N, got 'data=2,data=4'"),
         ("data=8,model=2", "--mesh: expected data=N,fsdp=N"),
         ("data=3", "data.batch_size: expected a multiple of 3, .* got 2; set --conf"),
     ],

@@ -1,7 +1,9 @@
 """What `export` writes is the model of the run, or nothing is there."""
 
+import importlib.util
 import json
 import re
+import sys
 
 import jax
 import numpy as np
@@ -11,7 +13,8 @@ from absl import flags
 import vis_jax
 from tests.command_line import call, error_of
 from tests.saved_runs import NAMES, write_run
-from vis_jax.commands import export, export_safetensors
+from vis_jax.commands import export, export_safetensors, saved_model
+from vis_jax.converters import safetensors_file
 from vis_jax.converters.files import read_weights
 from vis_jax.converters.load import convert_file
 from vis_jax.export.agreement import Agreement
@@ -117,6 +120,29 @@ def test_bfloat16_halves_the_parameters_and_nothing_else(run, exported, tmp_path
     assert (output / "model.safetensors").stat().st_size < 0.6 * size
 
 
+def test_int8_is_a_quarter_and_read_without_qwix(exported, tmp_path, monkeypatch):
+    pytest.importorskip("qwix")
+    output = write(vis_jax.load(exported[0])._saved, tmp_path / "small", "int8")
+    monkeypatch.setitem(sys.modules, "qwix", None)
+    found, expected = (
+        flatten(load_variables(output)),
+        flatten(load_variables(exported[0])),
+    )
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        assert value.dtype == expected[path].dtype
+        largest = np.abs(expected[path]).max()
+        np.testing.assert_allclose(value, expected[path], atol=largest / 250)
+    size = sum(value.nbytes for value in expected.values())
+    assert (output / "model.safetensors").stat().st_size < 0.35 * size
+
+
+def test_int8_without_qwix_names_the_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    words = ("--workdir", run, "--output", tmp_path / "out", "--dtype=int8")
+    assert "expected the extra int8, as pip install" in error_of("export", *words)
+
+
 @pytest.mark.slow
 def test_published_names_are_a_file_for_convert(run, tmp_path):
     output = tmp_path / "published"
@@ -129,6 +155,8 @@ def test_published_names_are_a_file_for_convert(run, tmp_path):
     assert outcome.code == 0, outcome.err
     # It ran the file, which is rounded, and not the model once more.
     assert float(re.search(r"^score difference +(\S+)$", outcome.out, re.M)[1]) > 0
+    reason = "not measured: the classes are not those of moving shapes"
+    assert re.search(rf"^change in AP +{reason}$", outcome.out, re.M)
     names = read_weights(output).keys()
     assert {"backbone.layer1.0.conv1.weight", "track_head.fcs.1.bias"} <= names
     assert f"{len(names)} tensors as mask_track_rcnn names them" in outcome.out
@@ -163,7 +191,7 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
     def two_frames(*arguments):
         return whole(*arguments)._replace(most_frames=2)
 
-    def check(model, written, frames):
+    def check(streams, frames):
         given.extend(frames)
         output.mkdir()
         return Agreement(frames=3, tracks=2, scores=0.0, pixels=1.0)
@@ -197,6 +225,10 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
             "--layout: expected one of ['condinst', 'htc',",
         ),
         (
+            ("--workdir", "RUN", "--output", "x", "--layout", "swin", "--dtype=int8"),
+            "--dtype: expected float32 or bfloat16 with --layout swin",
+        ),
+        (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolact"),
             "the model does not fit",
         ),
@@ -213,13 +245,20 @@ def test_what_is_wrong_is_one_line(run, words, expected, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_other_variables_are_refused_by_the_header(exported):
+def test_other_variables_are_refused_by_the_header(exported, monkeypatch):
     output = exported[0]
     like = flatten(load_variables(output))
     path = next(path for path in like if path.endswith("/kernel"))
     like[path] = np.zeros((1, *like[path].shape), np.float32)
-    with pytest.raises(MismatchError, match=f"1 different: {path}"):
-        load_variables(output, unflatten(like))
+    monkeypatch.setattr(safetensors_file.Entry, "read", None)  # no number is read
+    with pytest.raises(MismatchError, match=f"init_from .*\n  1 different: {path}"):
+        load_initial(str(output), unflatten(like), fresh=())
+
+    config = saved_model.read_settings_of(
+        output / "config.json", {"model.mask_head.dim": 8}
+    )
+    with pytest.raises(MismatchError, match="checkpoint .*\n  .*different: params/"):
+        saved_model.make_model(config, tuple(enumerate(NAMES)), str(output))
 
 
 @pytest.mark.parametrize(

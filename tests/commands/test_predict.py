@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command_line import error_of
+from tests.command_line import call, error_of
 from tests.saved_runs import write_run
 from vis_jax.predict import live
 from vis_jax.predict.sources import from_arrays, open_source
@@ -76,13 +76,23 @@ def test_predict_on_a_pipe_until_a_signal_comes(workdir, tmp_path, number, name,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_live_source_and_whole_videos_do_not_fit(workdir, tmp_path, monkeypatch):
-    frames = (np.zeros((50, 70, 3), np.uint8) for _ in range(3))
-    monkeypatch.setattr(live, "from_pipe", lambda *_, **__: from_arrays(frames))
+def test_a_live_source_goes_clip_by_clip_unless_the_mode_is_set(
+    workdir, tmp_path, monkeypatch
+):
+    def pipe(*_, **__):
+        return from_arrays(np.zeros((50, 70, 3), np.uint8) for _ in range(7))
+
+    monkeypatch.setattr(live, "from_pipe", pipe)
     words = ("--workdir", workdir, "--source=-", "--output", tmp_path / "out")
-    message = error_of("predict", *words)
+    message = error_of("predict", *words, "--config.test.mode=video")
     assert message.endswith("set --config.test.mode=clip")
     assert not (tmp_path / "out").exists()
+    outcome = call("predict", *words)
+    assert outcome.code == 0, outcome
+    assert "has no known end: goes clip by clip, 3 frames each" in outcome.err
+    assert re.search(r"^memory +about \d.* MB for 3 frames at once", outcome.out, re.M)
+    lines = (tmp_path / "out/tracks.jsonl").read_text().splitlines()
+    assert len(lines) == 7
 
 
 def test_what_predict_cannot_use_is_named(workdir, tmp_path):

@@ -1,5 +1,6 @@
 """`predict` on many videos, with a stand-in for the model."""
 
+import dataclasses
 import json
 import threading
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from vis_jax.commands import (
 from vis_jax.evaluate import infer
 from vis_jax.predict import loop, sources
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.systems.system import TestSettings
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
@@ -50,7 +52,7 @@ class Devices:
 @pytest.fixture
 def devices(monkeypatch):
     found = Devices()
-    config = SimpleNamespace(test=SimpleNamespace(top=3))
+    config = SimpleNamespace(test=TestSettings(top=3))
     system = SimpleNamespace(window=SimpleNamespace(length=None))
     monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
     monkeypatch.setattr(predict_videos, "read_config", lambda values: config)
@@ -147,6 +149,33 @@ def test_shards_predict_every_video_once(devices, folder, tmp_path, capsys):
     assert sorted(devices.asked) == [0, 1, 2, 3, 4]
     warning = f"warning: {folder / 'notes.md'}: no video, left out\n"
     assert capsys.readouterr().err == warning
+
+
+def test_each_video_goes_the_way_of_its_length(
+    devices, folder, tmp_path, monkeypatch, capsys
+):
+    """Those above the largest bucket clip by clip."""
+    asked = []
+
+    @dataclasses.dataclass
+    class Config:
+        test: TestSettings = TestSettings(frame_buckets=(2, 4), clip_length=2)
+
+    def build_system(config):
+        asked.append(config.test.mode)
+        length = 2 if config.test.mode == "clip" else None
+        return SimpleNamespace(window=SimpleNamespace(length=length))
+
+    for t in range(3, 5):
+        Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(folder / f"v2/{t}.png")
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(folder / "v3/1.png")
+    monkeypatch.setattr(predict_videos, "read_config", lambda values: Config())
+    monkeypatch.setattr(parts, "build_system", build_system)
+    run(folder, tmp_path / "out", "--novideo")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {folder / 'v2'}: 5 frames, more than test.frame_")
+    assert set(asked) == {"video", "clip"}
+    assert len(left(tmp_path / "out")) == 5
 
 
 def test_a_stopped_command_leaves_whole_videos_only(devices, folder, tmp_path):

@@ -240,6 +240,12 @@ def test_the_command_says_what_it_did(tmp_path):
     assert lines[1] == f"videos        2, {2 * LENGTH} frames"
     assert "categories    thing" in lines
     assert f"data          {tmp_path / 'out'}/train" in lines
+    # Both videos have the one category: one of them is held out.
+    assert lines[-2:] == [
+        "train         python -m vis_jax.main"
+        " --config configs/mask_track_rcnn_folder.py \\",
+        f"                  --workdir runs/out --config.data.root={tmp_path / 'out'}",
+    ]
     again = call("data", "prepare", *words, "--category=thing")
     assert "(was there already, nothing to do)" in again.out
     checked = call("data", "check", "--root", tmp_path / "out", "--split=train")

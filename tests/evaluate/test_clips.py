@@ -97,7 +97,7 @@ def test_frames_are_resized_as_they_are_read_and_nobody_counts_them():
     first, second = itertools.islice(pieces, 2)
     assert first.sizes == ((32, 32), (10, 12), (5, 6))
     assert second.clip.start == 2
-    assert clock.seconds["decode"] > 0
+    assert clock.seconds["reading"] > 0
     stretched = TestSettings(size=(40, 20), mode="clip", clip_length=2)
     (piece,) = read_pieces(_images(1), window_of(stretched), stretched, clock)
     assert piece.sizes == ((64, 32), (40, 20), (5, 6))

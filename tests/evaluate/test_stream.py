@@ -173,7 +173,7 @@ def test_frames_come_out_while_the_video_is_read():
     assert [next(paused).frame for _ in range(4)] == [0, 1, 2, 3]
     go_on.set()
     assert [one.frame for one in paused] == [4, 5, 6]
-    assert set(clock.seconds) == {"decode", "model", "masks"}
+    assert set(clock.seconds) == {"reading", "compiling", "model", "masks"}
     assert all(seconds > 0 for seconds in clock.seconds.values())
 
 

@@ -116,6 +116,27 @@ def test_a_program_for_any_number_of_frames_is_the_system(tmp_path, types_unchec
         stored.start(few)
 
 
+def test_a_program_takes_weights_in_int8():
+    toy, rng = toy_system(), np.random.default_rng(0)
+    forms = flatten(jax.eval_shape(lambda key: toy.init(key, None), jax.random.key(0)))
+    values = {name: rng.normal(size=x.shape).astype("f4") for name, x in forms.items()}
+    few = {
+        "params/head/kernel": rng.integers(-127, 128, (3, 3), np.int8),
+        "params/head/kernel:scale": np.array([[0.01, 0.02, 0.1]], np.float32),
+    }
+    shape = ClipShape(2, SIDE, SIDE)
+    arrays = values | few
+    given = {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in arrays.items()}
+    made = export_programs(toy, given, shape, multiple=8)
+    clip = Clip(*(np.ones(x.shape, x.dtype) for x in shapes_like(shape)))
+    clip = clip._replace(images=rng.integers(0, 256, clip.images.shape, np.uint8))
+    _, found = made.step.call(arrays, {}, clip._asdict())
+    kernel = few["params/head/kernel"] * few["params/head/kernel:scale"]
+    wide = unflatten(values | {"params/head/kernel": kernel})
+    _, expected = toy.step(wide, (), clip)
+    np.testing.assert_allclose(found["class_probs"], expected.class_probs, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("frames", "number", "expected"),
     [

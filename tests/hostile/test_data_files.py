@@ -217,10 +217,11 @@ def test_crowds_alone_are_nothing_to_train_on(folder):
 @pytest.mark.parametrize(
     "name", ["ifr_folder", "mask_track_rcnn_folder", "osmn_folder", "rgnn_vis_folder"]
 )
-def test_the_debug_recipe_of_a_folder_does_not_ignore_it(folder, tmp_path, name):
+def test_the_debug_recipe_of_a_folder_reads_it(folder, tmp_path, name):
     words = (f"--config=configs/{name}.py:debug", f"--config.data.root={folder}")
     message = error_of("train", *words, "--workdir", tmp_path / "run")
-    assert "data.root: expected none, as name is moving_shapes" in message
+    assert f"{folder / 'instances.json'}: expected videos in part 'held_out'" in message
+    assert "test.split=train evaluates on those that are trained on" in message
 
 
 def test_pngs_in_memory_are_bounded_as_files():

@@ -60,7 +60,7 @@ def test_the_drawn_video_has_the_same_shape(tmp_path, monkeypatch, codec, ratio)
             " of the frames as they are stored"
         ]
     finder = Finder(_nothing, [(1, "cat")], top=1)
-    done = predict(source, tmp_path / "out", finder, progress=False)
+    done = predict(source, tmp_path / "out", finder)
     assert _aspect(done.outputs.video) == aspect
 
 

@@ -1,6 +1,7 @@
 """The command: what is wrong with a source is said before a model is made."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from absl import flags
 
 from vis_jax.commands import parts, predict, run_settings
 from vis_jax.predict.sources import PredictError
+from vis_jax.systems.system import TestSettings
 
 
 class ModelMadeError(Exception):
@@ -20,7 +22,8 @@ def _run(monkeypatch, source, output, *more):
         raise ModelMadeError
 
     monkeypatch.setattr(predict, "define_config", lambda values, arguments: None)
-    monkeypatch.setattr(predict, "read_config", lambda values: None)
+    config = SimpleNamespace(test=TestSettings())
+    monkeypatch.setattr(predict, "read_config", lambda values: config)
     monkeypatch.setattr(parts, "read_categories", lambda workdir: [(1, "cat")])
     monkeypatch.setattr(parts, "keep_user_compilations", lambda: None)
     monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)

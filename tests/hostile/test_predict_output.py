@@ -41,7 +41,6 @@ def _predict(source, output, **wanted):
         output,
         Finder(_nothing, [(1, "cat")], top=1),
         wanted=Wanted(**wanted),
-        progress=False,
     )
     return done.outputs
 

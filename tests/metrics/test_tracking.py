@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.metrics.scenes import prediction, rows, track, truth_file
+from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
+from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.results_json import load_results, load_truth, parse_results
-from vis_jax.metrics.tracking import SWEEP, tracking_scores
+from vis_jax.metrics.tracking import SWEEP, measure, pool, tracking_scores
 from vis_jax.metrics.truth_json import parse_truth
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluator"
@@ -151,3 +152,53 @@ def test_equal_to_trackeval(name):
                 assert not row["TP"] + row["FN"] and reference in (0, 1), (video, key)
             else:
                 assert value == pytest.approx(reference, abs=1e-12), (video, key)
+
+
+@pytest.mark.filterwarnings("ignore")  # of TrackEval, which has not met NumPy 2
+def test_equal_to_trackeval_on_random_scenes():
+    peer = pytest.importorskip("trackeval.metrics")
+    config = {"THRESHOLD": 0.5, "PRINT_CONFIG": False}
+    metrics = [peer.HOTA(), peer.CLEAR(config), peer.Identity(config)]
+    ours, theirs = {}, []
+    for seed in range(20):
+        content, results = random_files(seed, odd=False)
+        truth = parse_truth(content)
+        overlaps = video_overlaps(
+            [x for x in truth.tracks if x.video_id == 1 and not x.crowd],
+            [x for x in parse_results(results, truth).tracks if x.video_id == 1],
+            kind="mask",
+            class_aware=False,
+        )
+        data = trackeval_data(overlaps)
+        theirs.append([metric.eval_sequence(data) for metric in metrics])
+        ours[seed] = measure(overlaps, 0.0)
+    pairs = list(zip(ours.values(), theirs, strict=True))
+    combined = [
+        metric.combine_sequences({k: row[m] for k, row in enumerate(theirs)})
+        for m, metric in enumerate(metrics)
+    ]
+    pairs.append((pool(ours), combined))
+    assert sum(ours.clear.TP for ours, _ in pairs) > 50
+    for found, (hota, clear, identity) in pairs:
+        expected = {k.removeprefix("CLR_"): v for k, v in clear.items()} | identity
+        expected |= {k: np.mean(hota[k]) for k in MEANS}
+        counts = found.clear._asdict() | found.identity._asdict()
+        row = found.hota.report() | found.clear.report() | found.identity.report()
+        row |= {k: v for k, v in counts.items() if k != "iou"}
+        if found.clear.TP + found.clear.FN:  # else it gives 0, and 1, by convention
+            assert row == {k: expected[k] for k in row}
+
+
+def trackeval_data(overlaps):
+    """What TrackEval's metrics take; it knows only tracks that are there."""
+    seen = sorted({g for ids in overlaps.truth_ids for g in ids.tolist()})
+    return {
+        "num_timesteps": len(overlaps.ious),
+        "num_gt_ids": len(seen),
+        "num_tracker_ids": len(overlaps.scores),
+        "num_gt_dets": sum(map(len, overlaps.truth_ids)),
+        "num_tracker_dets": sum(map(len, overlaps.result_ids)),
+        "gt_ids": [np.searchsorted(seen, ids) for ids in overlaps.truth_ids],
+        "tracker_ids": overlaps.result_ids,
+        "similarity_scores": overlaps.ious,
+    }

@@ -35,7 +35,7 @@ def _stream(frames, *, clock=NO_CLOCK):
 
 def _predict(source, output, stream=_stream, **options):
     wanted = Wanted(write_pngs=True)
-    more = {"wanted": wanted, "progress": False}
+    more = {"wanted": wanted}
     return predict(source, output, Finder(stream, [(1, "cat")], 1), **(more | options))
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle
 
+from tests.report.scene import content_in, unpack
 from tests.small_disk import files_up_to
 from vis_jax.predict import writer
 from vis_jax.predict.loop import Finder, predict
@@ -79,7 +80,6 @@ def _run(source, output, stream=_stream, *, top=3, **options):
         output,
         finder,
         wanted=Wanted(**options),
-        progress=False,
         **more,
     )
 
@@ -185,6 +185,27 @@ def test_id_images_follow_the_tracks(source, tmp_path):
     assert set(np.unique(ids)) == {0, 1, 4}
     assert ids[0, 50, 20] == 4 and ids[0, 50, 30] == 1  # shared pixels: 4 is better
     assert not ids[3].any()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_report_has_frames_and_tracks(source, tmp_path, whole):
+    options = {"write_report": True, "draw_video": False, "whole": whole}
+    written = _predict(source, tmp_path / "out", **options)
+    assert written.report == tmp_path / "out" / "report.html"
+    content = content_in(written.report)
+    assert dict(content["summary"]) == {"tracks": 2, "classes": 2, "frames": T}
+    (video,) = content["videos"]
+    assert (video["frames"], len(video["pictures"])) == (T, T)
+    best, second = video["predictions"]  # the third is below the threshold
+    assert (best["name"], best["score"]) == ("4", 0.9)
+    assert [content["classes"][one["class"]] for one in (best, second)] == [
+        "dog",
+        "cat",
+    ]
+    assert [len(one["masks"]) for one in (best, second)] == [T - 1] * 2
+    np.testing.assert_array_equal(unpack(best["masks"][2], (H, W)), _mask(4, 2))
+    again = _predict(source, tmp_path / "out", overwrite=True)
+    assert again.report is None and not written.report.exists()
 
 
 def test_no_tracks_at_all(source, tmp_path):
@@ -314,6 +335,9 @@ def test_the_seconds_of_every_part_are_measured(source, tmp_path):
     done = _run(source, tmp_path / "out", clock=clock, write_pngs=True)
     assert set(clock.seconds) == {"writing", "drawing"}  # the rest is the stream's
     assert done.num_frames == T and done.stopped is None
+    assert (clock.frames_read, clock.frames_done) == (T, T)
+    best = [(track.id, track.label, round(track.score, 6)) for track in done.tracks]
+    assert best == [(4, "dog", 0.9), (1, "cat", 0.6), (9, "dog", 0.2)]
     assert 0 < done.first < done.seconds
     assert sum(clock.seconds.values()) < done.seconds
 

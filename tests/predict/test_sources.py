@@ -52,6 +52,14 @@ def test_a_video_file_is_read_twice(tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("name", ["index.mp4", "duration.mkv"])
+def test_a_video_file_says_how_many_frames_it_has(tmp_path, name):
+    source = open_source(_write_video(tmp_path / name, frames=9))
+    assert (source.num_frames, source.likely_frames) == (None, 9)
+    folder = open_source(_write_images(tmp_path / "frames", ["0.png", "1.png"]))
+    assert folder.likely_frames == 2
+
+
 def test_our_videos_keep_their_colours(tmp_path):
     frame = np.tile(np.array([200, 30, 60], np.uint8), (*SIZE, 1))
     path = tmp_path / "clip.mp4"

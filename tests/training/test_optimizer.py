@@ -205,6 +205,27 @@ def test_without_clipping_the_gradient_is_used_as_it_is():
     )
 
 
+def test_what_starts_late_has_a_schedule_of_its_own():
+    params = tree(0)
+    changes = {
+        "num_steps": 12, "optimizer.kind": "sgd", "optimizer.momentum": 0.0,
+        "optimizer.schedule": "poly", "optimizer.weight_decay": 0.0,
+        "optimizer.clip_norm": None, "optimizer.decay_at": (),
+        "optimizer.warmup_steps": 0, "optimizer.learning_rate": 1.0,
+        "optimizer.rates": ((".*", 1.0),), "optimizer.late": (("head/.*", 2, 1),),
+    }  # fmt: skip
+    _, optimizer = build(params, **changes)
+    state, made = optimizer.transform.init(params), []
+    for _ in range(4):
+        updates, state = optimizer.transform.update(tree(1), state, params)
+        ratio = jax.tree.map(lambda u, g: float(np.mean(-u / g)), updates, tree(1))
+        made.append((ratio["head"]["bias"], ratio["norm"]["scale"]))
+    usual = [(1 - count / 12) ** 0.9 for count in range(4)]
+    np.testing.assert_allclose([x for _, x in made], usual, rtol=1e-5)
+    # Two updates without a change, one of warm-up, then 9 that fall.
+    np.testing.assert_allclose([x for x, _ in made], [0, 0, 1, 1], rtol=1e-5)
+
+
 def test_a_parameter_without_a_rule_is_an_error():
     with pytest.raises(ValueError, match="norm/scale"):
         build(tree(0), **{"optimizer.rates": (("head/.*", 0.1),)})
@@ -213,7 +234,7 @@ def test_a_parameter_without_a_rule_is_an_error():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schedule", "linear", "expected 'step' or 'cosine', got 'linear'"),
+        ("schedule", "linear", "expected 'step' or 'cosine' or 'poly', got"),
         ("learning_rate", -1.0, "learning_rate: expected float, at least 0, got -1.0"),
         ("kind", "lamb", "kind: expected one of ['adam', 'adamw', 'sgd'], got 'lamb'"),
         ("momentum", 0.5, "optimizer.momentum: no such field with kind 'adamw'"),
@@ -223,6 +244,7 @@ def test_a_parameter_without_a_rule_is_an_error():
         ("rates", ((".*", -1.0),), "rates: expected ((str, float), ..), at least 0"),
         ("schedule", "cosine", "optimizer.decay_at: expected () with optimizer.sched"),
         ("warmup_factor", 0.5, "optimizer.warmup_factor: expected 0.0 with optimizer."),
+        ("late", (("a", 1, 2),), "late: expected () with optimizer.schedule 'step'"),
     ],
 )
 def test_values_out_of_range_are_errors(field, value, message):

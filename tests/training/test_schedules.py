@@ -63,3 +63,15 @@ def test_decay_steps_must_ascend(decay_at):
 def test_warm_up_must_end_before_the_run():
     with pytest.raises(ValueError, match="less than num_steps = 5"):
         schedules.cosine(1.0, num_steps=5, warmup=Warmup(5, 0.0))
+
+
+def test_poly_falls_with_its_power_and_may_start_later():
+    schedule = schedules.poly(2.0, num_steps=12, warmup=Warmup(2, 0.0))
+    expected = [1.0, 2.0, 2.0, 2 * 0.5**0.9, 0.0, 0.0]
+    np.testing.assert_allclose(
+        values(schedule, [0, 1, 2, 7, 12, 13]), expected, rtol=1e-6
+    )
+    later = schedules.delayed(schedule, 3)
+    np.testing.assert_allclose(
+        values(later, [0, 2, 3, 4, 10, 15]), [0, 0, 1, 2, 2 * 0.5**0.9, 0], rtol=1e-6
+    )

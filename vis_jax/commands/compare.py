@@ -30,7 +30,7 @@ from absl import flags
 
 from vis_jax.commands import compare_tables, parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.evaluate import fingerprint, open_split
+from vis_jax.commands.evaluate import fingerprint, open_split, tested_on
 from vis_jax.commands.vary import Variant, variants
 from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
@@ -119,6 +119,7 @@ def run(values: flags.FlagValues) -> None:
     variables = parts.load_model(parts.build_system(config), checkpoint)
     comparison = Comparison(config, variables, tables, rule, varied)
     report = compare_split(comparison, dataset, output)
+    print(tested_on(config, dataset))
     for name in [*tables, *(["varied"] if varied else [])]:
         print(compare_tables.format_table(_TABLES[name], report["tables"][name]))
     print(f"numbers       {output / 'compare.json'}")

@@ -78,13 +78,9 @@ def _check_flags(values: flags.FlagValues) -> None:
             f"--sheet_videos: expected 1 or more, got {values.sheet_videos}"
         )
     if values.contact_sheet:
-        sheet = Path(values.contact_sheet)
-        if sheet.suffix.lower() != ".png" or sheet.is_dir():
-            raise ValueError(f"--contact_sheet: expected a .png file, got {sheet}")
-        if not sheet.parent.is_dir():
-            raise ValueError(
-                f"--contact_sheet: expected an existing folder, got {sheet.parent}"
-            )
+        from vis_jax.commands.truth_sheet import check_sheet
+
+        check_sheet(values.contact_sheet)
 
 
 def _print_counts(checked: "Checked") -> None:

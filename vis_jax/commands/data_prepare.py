@@ -1,24 +1,37 @@
 """Brings a folder in another layout into the one that the reader takes.
 
 Recognised are YouTube-VIS and OVIS in all their arrangements, DAVIS, MOTS (PNGs or
-text), COCO with an entry for each frame, labelme and CVAT for video; what was found and
-why is printed. The source is only read. Images become hard links to it, or copies on
-another disk. The result is OUTPUT/SPLIT, complete or not there; a second run finds that
-nothing is left to do. `data check` of the output then reads all of it, as training
-would.
+text), COCO with an entry for each frame (as CVAT and Roboflow export it), labelme and
+CVAT for video; what was found and why is printed. The source is only read. Images
+become hard links to it, or copies on another disk. The result is OUTPUT/SPLIT, complete
+or not there; a second run finds that nothing is left to do. `data check` of the output
+then reads all of it, as training would.
+
+Labels of single frames, without identities, get them with --link by their overlap from
+frame to frame. Look at the contact sheet: an object keeps its number and colour.
 
 examples:
   python -m vis_jax.main data prepare --source Downloads/ytvis2019 --output ytvis2019
   python -m vis_jax.main data prepare --source DAVIS --output davis --split val \\
       --category animal
   python -m vis_jax.main data prepare --source labels --output mine --layout labelme
+  python -m vis_jax.main data prepare --source roboflow --output mine --link
 """
 
+import shlex
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
+if TYPE_CHECKING:
+    from vis_jax.predict.link_labels import LabelLinker
+
 LAYOUTS = ("ytvis", "coco", "davis", "mots", "cvat", "labelme")
+SHEET_VIDEOS = 8  # rows of the contact sheet
+RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
+VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -29,6 +42,11 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "output": (None, "folder to write, outside of the source; one for all splits"),
         "split": ("train", "looked for in the source, and the name in the output"),
         "category": ("object", "name of the one category of DAVIS"),
+        "contact_sheet": (
+            None,
+            "PNG to write: frames with their masks, numbered; with --link, if none is"
+            " given, SPLIT_identities.png in the output",
+        ),
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
@@ -46,6 +64,24 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " not show",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "link",
+        False,
+        "give identities to labels without them, by overlap from frame to frame",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "link_iou",
+        0.1,
+        "least overlap to link: the mean of the IoU of masks and that of their boxes",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "link_gap",
+        2,
+        "frames for which an object may be away and keep its identity",
+        flag_values=values,
+    )
 
 
 def run(values: flags.FlagValues) -> None:
@@ -59,6 +95,7 @@ def run(values: flags.FlagValues) -> None:
             raise ValueError(f"--{name}: expected a folder, got none")
     if not values.category:
         raise ValueError("--category: expected a name, got none")
+    sheet = _sheet(values)
     from data_pipeline.datasets.prepare import prepare
     from data_pipeline.errors import printable
 
@@ -69,6 +106,7 @@ def run(values: flags.FlagValues) -> None:
         layout=values.layout,
         category=values.category,
         copy=values.copy,
+        link=_linker(values),
         progress=sys.stderr.isatty(),
         tell=lambda found: print(
             printable(f"layout        {found.layout}: {found.why}")
@@ -79,11 +117,85 @@ def run(values: flags.FlagValues) -> None:
         f"videos        {len(content['videos'])}, {len(outcome.prepared.images)} frames"
     )
     print(f"tracks        {len(content.get('annotations', ()))}")
+    if outcome.prepared.linked:
+        print(f"linked        {outcome.prepared.linked} labels by overlap")
     print(f"categories    {', '.join(c['name'] for c in content['categories'])}")
     for line in outcome.prepared.left_out:
         print(f"left out      {line}")
     done = "" if outcome.written else " (was there already, nothing to do)"
     print(f"data          {values.output}/{values.split}{done}")
-    print("config        --config.data.name=folder")
-    print(f"              --config.data.root={values.output}")
-    print(f"              --config.data.split={values.split}")
+    if sheet is not None:
+        _write_sheet(values, sheet)
+    print(f"train         {train_command(Path(values.output), values.split)}")
+
+
+def _linker(values: flags.FlagValues) -> "LabelLinker | None":
+    """What links the labels.
+
+    Raises:
+      ValueError: a flag that is wrong, or says how to link without --link.
+    """
+    if values.link:
+        from vis_jax.predict.link_labels import LabelLinker
+
+        return LabelLinker(values.link_iou, values.link_gap)
+    for name in ("link_iou", "link_gap"):
+        if values[name].present:
+            raise ValueError(f"--{name}: expected --link beside it, got none")
+    return None
+
+
+def _sheet(values: flags.FlagValues) -> Path | None:
+    """The contact sheet that is asked for."""
+    if values.contact_sheet:
+        from vis_jax.commands.truth_sheet import check_sheet
+
+        return check_sheet(values.contact_sheet)
+    name = f"{values.split}_identities.png"
+    return Path(values.output) / name if values.link else None
+
+
+def _write_sheet(values: flags.FlagValues, sheet: Path) -> None:
+    from data_pipeline.datasets.check_folder import Checked
+    from data_pipeline.datasets.ytvis_json import read_annotations
+    from data_pipeline.datasets.ytvis_layout import find_layout
+    from vis_jax.commands.truth_sheet import write_sheet
+
+    layout = find_layout(values.output, values.split)
+    content = read_annotations(layout.annotations)
+    shown = write_sheet(sheet, Checked(layout, content), SHEET_VIDEOS)
+    print(f"sheet         {sheet}, {shown} of {len(content.videos)} videos")
+
+
+def train_command(output: Path, split: str) -> str:
+    """The command that trains on what `data prepare` has written, on several lines.
+
+    It evaluates on a split for validation if there is one, or on videos that the recipe
+    holds out, or, where none can be, on the training videos.
+
+    Args:
+      output: the folder of all splits.
+      split: the last one written.
+    """
+    from data_pipeline.datasets.held_out import draw_held_out
+    from data_pipeline.datasets.ytvis_json import read_annotations
+
+    there = [file.parent.name for file in sorted(output.glob("*/instances.json"))]
+    trained = "train" if "train" in there else split
+    tested = next((s for s in VALIDATION if s in there and s != trained), None)
+    words = [f"--config.data.split={trained}"] if trained != "train" else []
+    if tested is not None:
+        words += ["--config.data.held_out_share=0", f"--config.test.split={tested}"]
+    else:
+        content = read_annotations(output / trained / "instances.json")
+        labels = [{track.label for track in some} for some in content.tracks]
+        if not draw_held_out(content.videos, labels, share=1.0):
+            words.append("--config.test.split=train")
+    root = shlex.quote(str(output))
+    workdir = shlex.quote(f"runs/{output.resolve().name}")
+    lines = [
+        f"python -m vis_jax.main --config {RECIPE}",
+        f"--workdir {workdir} --config.data.root={root}",
+        *([" ".join(map(shlex.quote, words))] if words else []),
+    ]
+    return " \\\n                  ".join(lines)

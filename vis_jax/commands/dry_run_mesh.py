@@ -40,7 +40,8 @@ def read_mesh(config: "RunSettings", text: str) -> "RunSettings":
     """
     pairs = [part.partition("=") for part in text.split(",")]
     numbers = {name.strip(): value for name, _, value in pairs}
-    good = all(re.fullmatch(r"[1-9]\d*", value) for value in numbers.values())
+    good = len(numbers) == len(pairs)  # none is given twice
+    good &= all(re.fullmatch(r"[1-9]\d*", value) for value in numbers.values())
     if not good or "data" not in numbers or not set(numbers) <= {"data", "fsdp"}:
         raise ValueError(f"--mesh: expected data=N,fsdp=N, got {text!r}")
     data, fsdp = int(numbers["data"]), int(numbers.get("fsdp", "1"))

@@ -11,7 +11,7 @@ are done run the command once with --merge. The results are the same in every ca
 
 examples:
   python -m vis_jax.main evaluate --workdir runs/shapes --output runs/shapes/test \\
-      --config.test.split=test
+      --config.test.split=test --report report.html
   python -m vis_jax.main evaluate --config configs/ifr_r50.py --checkpoint r50 \\
       --config.data.root=/data/ytvis2019 --output out
   python -m vis_jax.main evaluate --workdir runs/r50 --shard 3/16
@@ -33,6 +33,7 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.evaluate_report import check_report, write_report
 from vis_jax.paths import on_disk, written_locally
 from vis_jax.settings import to_dict
 
@@ -54,6 +55,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         " default: evaluation/<split> in --workdir",
         "shard": "NUMBER/COUNT, such as 3/16: predict this part of the videos only;"
         " numbers go from 1 to COUNT; a partial file in --output is left for --merge",
+        "report": "HTML file, complete in itself: masks beside the truth, identity"
+        " switches, curves, what AP is lost to; the worst videos first",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -83,6 +86,8 @@ def run(values: flags.FlagValues) -> None:
             f" {values.shard} with it"
         )
     share = read_share(values.shard) if values.shard else None
+    if values.report:
+        check_report(values.report, shard=values.shard)
     with together():
         _evaluate(config, checkpoint, values, share)
 
@@ -104,8 +109,10 @@ def _evaluate(
     several = jax.process_count() > 1
     if share is not None or values.merge:
         check_alone("--shard, --merge")
-    # Partial files are locked and grow, which those in a bucket cannot.
-    disk = on_disk("--output", output) if several or share or values.merge else None
+    # Partial files are locked and grow, which those in a bucket cannot; a report reads
+    # the results again.
+    local = several or share or values.merge or values.report
+    disk = on_disk("--output", output) if local else None
     if disk is not None and share is not None:
         check_array(disk, share)
     elif disk is not None and several:
@@ -117,12 +124,17 @@ def _evaluate(
     if disk is None:
         evaluate_split(model.config, model.system, model.variables, dataset, output)
     elif several:
-        evaluate_together(model, dataset, disk)
+        evaluate_together(model, dataset, disk, page=values.report)
     elif share is not None:
         run_id = fingerprint(model.config, model.variables)
         evaluate_shard(model, dataset, disk, run_id=run_id, share=share)
+    elif values.merge:
+        merge_shards(model, dataset, disk, page=values.report)
     else:
-        merge_shards(model, dataset, disk)
+        numbers = evaluate_split(
+            model.config, model.system, model.variables, dataset, output
+        )
+        write_report(values.report, disk, dataset, numbers)
 
 
 def open_split(config: "RunSettings") -> "Head":
@@ -166,26 +178,50 @@ def evaluate_split(
             run_id=fingerprint(config, variables),
             progress=sys.stderr.isatty(),
         )
-    print_report(report, output)
+    print_report(report, output, tested_on(config, dataset))
     return report
 
 
-def print_report(report: dict, output: epath.Path | Path) -> None:
-    """Prints the table of an evaluation, and where its files are."""
+def tested_on(config: "RunSettings", dataset: "Head") -> str:
+    """The videos of an evaluation, in one line: held out, or seen in training.
+
+    Args:
+      config: of the run.
+      dataset: as `open_split` finds it.
+    """
+    data, split, count = config.data, config.test.split, len(dataset.videos)
+    videos = f"{count} video{'s' if count != 1 else ''}"
+    drawn = data.name == "moving_shapes"
+    if split == "held_out":
+        return f"tested on     {videos} held out of {'val' if drawn else data.split}"
+    if split in ("train", "all", data.split):
+        return (
+            f"tested on     {videos} of {data.split}, the training set: this says"
+            " nothing of other videos"
+        )
+    return f"tested on     {videos} of {split}"
+
+
+def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
+    """Prints the table of an evaluation below a heading, and where its files are."""
     from vis_jax.evaluate.merge import RESULTS, SCORES
     from vis_jax.scoring import format_table
 
+    print(heading)
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
 
 
-def evaluate_together(model: "SavedModel", dataset: "Head", output: Path) -> None:
+def evaluate_together(
+    model: "SavedModel", dataset: "Head", output: Path, *, page: str | None = None
+) -> None:
     """Scores a model on a data set, in one of several processes of JAX.
 
     Args:
       model: the same in all processes.
       dataset: as `open_split` finds it.
       output: folder on a disk that all of them see.
+      page: file for the report, if one is wanted.
     """
     import jax
 
@@ -200,7 +236,10 @@ def evaluate_together(model: "SavedModel", dataset: "Head", output: Path) -> Non
     evaluate_shard(model, dataset, output, run_id=run_id, share=share)
     meet("predicted")
     if first:
-        print_report(merge(dataset, output, run_id=run_id, count=share.total), output)
+        numbers = merge(dataset, output, run_id=run_id, count=share.total)
+        print_report(numbers, output, tested_on(model.config, dataset))
+        if page is not None:
+            write_report(page, output, dataset, numbers)
     meet("scored")  # JAX does not wait for long when a process leaves
 
 
@@ -244,8 +283,16 @@ def evaluate_shard(
         print(f"partial       {output / partial_name(share)}")
 
 
-def merge_shards(model: "SavedModel", dataset: "Head", output: Path) -> None:
+def merge_shards(
+    model: "SavedModel", dataset: "Head", output: Path, *, page: str | None
+) -> None:
     """Scores what the processes of a job array have left.
+
+    Args:
+      model: the same as in all of them.
+      dataset: as `open_split` finds it.
+      output: folder of the partial files.
+      page: file for the report, if one is wanted.
 
     Raises:
       ValueError: a shard is missing, unfinished, or of another evaluation; names it.
@@ -254,7 +301,10 @@ def merge_shards(model: "SavedModel", dataset: "Head", output: Path) -> None:
 
     run_id = fingerprint(model.config, model.variables)
     count = count_shares(output, run_id)
-    print_report(merge(dataset, output, run_id=run_id, count=count), output)
+    numbers = merge(dataset, output, run_id=run_id, count=count)
+    print_report(numbers, output, tested_on(model.config, dataset))
+    if page is not None:
+        write_report(page, output, dataset, numbers)
 
 
 def check_seen_by_all(output: Path) -> None:

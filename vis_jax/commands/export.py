@@ -16,6 +16,7 @@ examples:
 """
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -33,6 +34,7 @@ from vis_jax.export.agreement import Agreement, Tolerance, compare
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
+    from vis_jax.results.stream import Stream
 
 # The module of each format; see `export_format`.
 FORMATS = {
@@ -42,6 +44,7 @@ FORMATS = {
 }
 
 CARD = "README.md"
+AP_VIDEOS = 8  # on which the change of AP is measured
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -67,6 +70,14 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     }
     for name, (number, text) in sizes.items():
         flags.DEFINE_integer(name, number, text, lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "ap_videos",
+        None,
+        "videos of moving shapes on which the change of AP by --dtype bfloat16 and"
+        f" int8 is measured; 0: it is not; default: {AP_VIDEOS}",
+        lower_bound=0,
+        flag_values=values,
+    )
     tolerances = {
         "score_tolerance": "largest difference of a class probability that is accepted",
         "pixel_tolerance": "least share of equal mask pixels that is accepted",
@@ -94,7 +105,8 @@ def run(values: flags.FlagValues) -> None:
     with staging(output) as folder:
         written = _format(values.format).write(model, folder, values)
         _describe(model, folder, written, values)
-        agreement = _check_itself(model, written, frames[: written.most_frames])
+        streams = streams_of(model, written)
+        agreement = _check_itself(streams, frames[: written.most_frames])
         tolerance = _tolerance(values, written.tolerance)
         if not agreement.within(tolerance):
             raise ValueError(
@@ -103,10 +115,12 @@ def run(values: flags.FlagValues) -> None:
                 f" pixels equal, got {agreement.scores:g} and {agreement.pixels:.6f};"
                 " nothing is written"
             )
+        lines = [("note", line) for line in written.lines]
+        lines += _ap_lines(model, written, streams, values)
         files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
         _check_new(output)  # it may be there since
         publish(folder, output, [])
-    _report(output, files, written, agreement)
+    _report(output, files, lines, agreement)
 
 
 def _format(name: str) -> Format:
@@ -127,10 +141,29 @@ def _check(values: flags.FlagValues) -> Path:
     for name in ("size", "frames"):
         if values[name].value is not None and values.format == "safetensors":
             raise ValueError(f"--{name}: expected none with --format safetensors")
+    if values.ap_videos is not None and values.dtype == "float32":
+        raise ValueError(
+            "--ap_videos: expected --dtype bfloat16 or int8 beside it, got float32"
+        )
+    if values.dtype == "int8":
+        _check_int8(values)
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
     return output
+
+
+def _check_int8(values: flags.FlagValues) -> None:
+    if values.layout:
+        raise ValueError(
+            f"--dtype: expected float32 or bfloat16 with --layout {values.layout},"
+            " whose readers know no scales, got int8"
+        )
+    if importlib.util.find_spec("qwix") is None:
+        raise ValueError(
+            "--dtype int8: expected the extra int8, as pip install 'vis_jax[int8]'"
+            " installs it, got no qwix"
+        )
 
 
 def _check_new(output: Path) -> None:
@@ -180,10 +213,8 @@ def _describe(
         (folder / CARD).write_text(card)
 
 
-def _check_itself(
-    model: "SavedModel", written: Written, frames: list[np.ndarray]
-) -> Agreement:
-    """What the export says of a clip beside what its model says."""
+def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
+    """What runs the model, and what runs the export."""
     from vis_jax.evaluate.infer import make_program, make_stream
     from vis_jax.evaluate.stream import run_program
 
@@ -193,8 +224,41 @@ def _check_itself(
         stream = run_program(program._replace(canvases=written.canvases), test)
     else:
         stream = make_stream(model.system, model.variables, test)
-    expected = list(stream(frames))
-    return compare(written.reopen()(frames), expected)
+    return stream, written.reopen()
+
+
+def _check_itself(
+    streams: "tuple[Stream, Stream]", frames: list[np.ndarray]
+) -> Agreement:
+    """What the export says of a clip beside what its model says."""
+    expected = list(streams[0](frames))
+    return compare(streams[1](frames), expected)
+
+
+def _ap_lines(
+    model: "SavedModel",
+    written: Written,
+    streams: "tuple[Stream, Stream]",
+    values: flags.FlagValues,
+) -> list[tuple[str, str]]:
+    """The change of AP on moving shapes, for the report; none with exact weights."""
+    from vis_jax.commands.export_ap import SPLIT, change_in_ap, videos_for
+
+    count = AP_VIDEOS if values.ap_videos is None else values.ap_videos
+    if values.dtype == "float32" or not count:
+        return []
+    size = (values.height, values.width)
+    shapes = videos_for(model, count, size, written.most_frames)
+    if shapes is None:
+        reason = "not measured: the classes are not those of moving shapes"
+        return [("change in AP", reason)]
+    before, after = change_in_ap(streams, shapes, model.config.test.top)
+    videos = "1 video" if count == 1 else f"{count} videos"
+    return [
+        ("AP", f"{100 * before:.2f}, {videos} of moving shapes ({SPLIT})"),
+        (f"AP in {values.dtype}", f"{100 * after:.2f}"),
+        ("change in AP", f"{100 * (after - before):+.2f}"),
+    ]
 
 
 def _tolerance(values: flags.FlagValues, default: Tolerance) -> Tolerance:
@@ -206,16 +270,19 @@ def _tolerance(values: flags.FlagValues, default: Tolerance) -> Tolerance:
 
 
 def _report(
-    output: Path, files: dict[str, int], written: Written, found: Agreement
+    output: Path,
+    files: dict[str, int],
+    lines: list[tuple[str, str]],
+    found: Agreement,
 ) -> None:
     """Prints what was written, and how far it is from the model."""
     for name, size in files.items():
         print(f"{name:<22}{short_number(size)}B")
-    for line in written.lines:
-        print(f"{'note':<22}{line}")
     print(f"{'check':<22}{found.frames} frames, {found.tracks} tracks")
     if not found.tracks:
         print(f"{'note':<22}no object was found, so nothing was compared; see --source")
     print(f"{'score difference':<22}{found.scores:g}")
     print(f"{'equal mask pixels':<22}{found.pixels:.6f}")
+    for name, text in lines:
+        print(f"{name:<22}{text}")
     print(f"{'export':<22}{output}")

@@ -40,12 +40,13 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
     from vis_jax.commands.convert import fields_of_model
     from vis_jax.converters.files import CONFIG
     from vis_jax.converters.load import KINDS
+    from vis_jax.converters.narrow import rounded
     from vis_jax.converters.publish import publish
     from vis_jax.converters.report import modules_of
     from vis_jax.converters.safetensors_file import write_safetensors
     from vis_jax.converters.sizes import config_of
     from vis_jax.metrics.disk import naming
-    from vis_jax.training.weights_file import WEIGHTS_FILE, rounded
+    from vis_jax.training.weights_file import WEIGHTS_FILE
 
     if layout not in KINDS:
         raise ValueError(f"--layout: expected one of {sorted(KINDS)}, got {layout!r}")

@@ -38,8 +38,12 @@ def load_model(system: "System", checkpoint: str) -> dict:
     from vis_jax.training.tree_check import check_same_tree
 
     shapes = shapes_of(system)
-    variables = load_variables(checkpoint, shapes)
-    check_same_tree(variables, shapes, name=f"checkpoint {checkpoint}")
+
+    def check(found: dict) -> None:
+        check_same_tree(found, shapes, name=f"checkpoint {checkpoint}")
+
+    variables = load_variables(checkpoint, check)
+    check(variables)
     return variables
 
 

@@ -22,19 +22,14 @@ import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
 
-from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.predict_lines import report, tell
 from vis_jax.paths import is_remote, written_locally
-
-if TYPE_CHECKING:
-    from vis_jax.predict.loop import Done
-    from vis_jax.results.clock import Clock
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -69,6 +64,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     switches = {
         "pngs": (False, "also write ids/00000.png, ..: one track id per pixel"),
         "video": (True, "write video.mp4"),
+        "report": (
+            False,
+            "also write report.html: frames with masks, to scrub offline",
+        ),
         "overwrite": (
             False,
             "replace earlier results in --output; of many videos, those of another"
@@ -128,8 +127,9 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
       begin: when the command began, of `time.perf_counter`.
     """
     check_bucket(values.output, overwrite=values.overwrite)
+    from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.evaluate.infer import make_stream
+    from vis_jax.evaluate import infer
     from vis_jax.predict.loop import (
         RESULTS,
         Finder,
@@ -137,37 +137,42 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
         predict,
         warning_lines,
     )
+    from vis_jax.predict.progress import Progress
     from vis_jax.predict.sources import open_source
     from vis_jax.predict.writer import Wanted
-    from vis_jax.results.clock import Clock
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
     raw = raw_size(values.raw)
     source = open_source(values.source, raw=raw, fps=values.fps if raw else None)
     wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
-    warn(warning_lines(source, wanted))
+    tell(warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
+    fixed = predict_modes.mode_is_set(values)
+    config, note = predict_modes.for_source(config, source, fixed=fixed)
+    tell([note] if note else [], "note")
     system = parts.build_system(config)
     whole = system.window.length is None
     check_live(source, whole)
     variables = parts.load_model(system, values.checkpoint or values.workdir)
-    stream = make_stream(system, variables, config.test)
-    clock = Clock()
-    ready = time.perf_counter()
-    with written_locally(values.output, last=RESULTS) as folder:
+    program = infer.make_program(system, variables)
+    memory = predict_modes.memory_line(program, source, config.test)
+    print(f"{'memory':<14}{memory}", flush=True)
+    stream = infer.run(program, config.test)
+    clock = Progress(source.likely_frames, terminal=sys.stderr.isatty())
+    clock.add("start", time.perf_counter() - begin)
+    with written_locally(values.output, last=RESULTS) as folder, clock:
         done = predict(
             source,
             folder,
             Finder(stream, categories, config.test.top, whole),
-            wanted=wanted,
+            wanted=wanted._replace(write_report=values.report),
             overwrite=values.overwrite,
-            progress=sys.stderr.isatty(),
             clock=clock,
         )
-    warn(source.warnings)
-    report(done, clock, setup=ready - begin, output=values.output)
+    tell(source.warnings)
+    report(done, clock, values.output, threshold=values.score_threshold)
     if done.stopped:
         sys.exit(128 + done.stopped)
 
@@ -193,38 +198,3 @@ def check_bucket(output: str, *, overwrite: bool) -> None:
     """
     if is_remote(output) and not overwrite and epath.Path(output).exists():
         raise ValueError(f"{output}: not empty; pass overwrite to replace results")
-
-
-def warn(lines: "list[str]") -> None:
-    """Prints what is odd, but lets the run go on."""
-    for line in lines:
-        print(f"warning: {printable(line)}", file=sys.stderr)
-
-
-def report(done: "Done", clock: "Clock", *, setup: float, output: str) -> None:
-    """Prints what was written, and how long it took.
-
-    Args:
-      done: how the prediction ended.
-      clock: its parts.
-      setup: seconds before it began.
-      output: folder that has the files now.
-    """
-    if done.stopped:
-        from vis_jax.predict.interrupt import SIGNALS
-
-        name = SIGNALS[done.stopped]
-        written = f"the results of {done.num_frames} frames are written"
-        if done.outputs is None:
-            written = "no frame was final yet, nothing is written"
-        print(f"{name}: {written}", file=sys.stderr)
-    if done.outputs is None:
-        return
-    for name, path in done.outputs._asdict().items():
-        if path is not None:
-            print(f"{name:<14}{epath.Path(output) / path.name}")
-    seconds = [f"{part} {value:.1f}" for part, value in clock.seconds.items()]
-    print(f"{'seconds':<14}{', '.join(seconds)}")
-    print(f"{'first frame':<14}{setup + done.first:.1f} s after the start")
-    rate = done.num_frames / done.seconds
-    print(f"{'frames/s':<14}{rate:.2f} ({done.num_frames} in {done.seconds:.1f} s)")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,14 +14,17 @@ from absl import flags
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
+from vis_jax.commands.predict_lines import tell
 from vis_jax.paths import is_remote
 
 if TYPE_CHECKING:
+    from vis_jax.commands.predict_modes import Finders
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.shares import Share
     from vis_jax.evaluate.spread import Left
     from vis_jax.predict.loop import Finder
     from vis_jax.predict.many import OneVideo, Videos
+    from vis_jax.predict.source import Source
     from vis_jax.predict.writer import Wanted
 
 SOME_FAILED = 3  # exit code
@@ -56,9 +59,8 @@ def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
         if share is not None:
             check_alone("--shard")
         if jax.process_index() == 0:
-            for name in videos.ignored:
-                text = f"{Path(values.source) / name}: no video, left out"
-                print(f"warning: {printable(text)}", file=sys.stderr)
+            folder = Path(values.source)
+            tell([f"{folder / name}: no video, left out" for name in videos.ignored])
         failed = _predict(values, config, videos.videos, share or own_share())
         if failed:
             sys.exit(SOME_FAILED)
@@ -74,15 +76,16 @@ def _predict(
     import jax
 
     from vis_jax.commands.evaluate import fingerprint
+    from vis_jax.commands.predict_modes import Finders, mode_is_set
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.shares import divide
     from vis_jax.predict.errors import PredictError
-    from vis_jax.predict.loop import Finder, check_wanted
+    from vis_jax.predict.loop import check_wanted
     from vis_jax.predict.writer import Wanted
     from vis_jax.training.devices import device_line
 
-    wanted = Wanted(values.score_threshold, values.video, values.pngs, values.fps)
+    drawn = (values.video, values.pngs, values.fps)
+    wanted = Wanted(values.score_threshold, *drawn, write_report=values.report)
     check_wanted(wanted)
     if is_remote(values.output):
         expected = "a folder on a disk, as there are many videos"
@@ -101,17 +104,14 @@ def _predict(
     shares = divide([video.size for video in videos], share.total)
     if jax.process_index() == 0:
         print(device_line())
-    whole = system.window.length is None
-    finders = [
-        Finder(stream, categories, config.test.top, whole)
-        for stream in make_streams(system, variables, config.test)
-    ]
+    fixed = mode_is_set(values)
+    finders = Finders(config, variables, categories, fixed=fixed)
     return _predict_share(job, finders, videos, shares, share)
 
 
 def _predict_share(
     job: Job,
-    finders: Sequence["Finder"],
+    finders: "Finders",
     videos: Sequence["OneVideo"],
     shares: Sequence[Sequence[int]],
     share: "Share",
@@ -135,7 +135,8 @@ def _predict_share(
     failed = []
     with Progress("predict", len(videos) if several else len(own)) as progress:
         progress.tell(count)
-        workers = [partial(_try, job, finder) for finder in finders]
+        devices = range(len(finders))
+        workers = [partial(_try, job, partial(finders.find, k)) for k in devices]
         for _, error in spread(waiting, workers):
             if error:
                 failed.append(error)
@@ -152,7 +153,12 @@ def _predict_share(
     return bool(failed)
 
 
-def _try(job: Job, finder: "Finder", video: "OneVideo", left: "Left") -> str | None:
+def _try(
+    job: Job,
+    find: "Callable[[Source], tuple[Finder, str | None]]",
+    video: "OneVideo",
+    left: "Left",
+) -> str | None:
     """Predicts a video; what is wrong with it, if anything.
 
     Raises:
@@ -166,8 +172,9 @@ def _try(job: Job, finder: "Finder", video: "OneVideo", left: "Left") -> str | N
 
     try:
         source = open_source(video.path)
-        for line in warning_lines(source, job.wanted):
-            print(f"warning: {printable(line)}", file=sys.stderr)
+        tell(warning_lines(source, job.wanted))
+        finder, note = find(source)
+        tell([note] if note else [], "note")
         predict_whole(
             source,
             job.output / video.name,
@@ -176,8 +183,7 @@ def _try(job: Job, finder: "Finder", video: "OneVideo", left: "Left") -> str | N
             wanted=job.wanted,
             overwrite=job.overwrite,
         )
-        for line in source.warnings:
-            print(f"warning: {printable(line)}", file=sys.stderr)
+        tell(source.warnings)
     except MemoryError:
         return f"{video.path}: not enough memory"
     except OSError as error:

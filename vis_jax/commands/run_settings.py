@@ -13,7 +13,7 @@ from vis_jax.systems.system import TestSettings
 from vis_jax.training.run_config import RunSettings as LoopSettings
 
 # Fields of `data` that say which videos a data set has.
-EVALUATED = ("name", "root", "split", "held_out", "shapes")
+EVALUATED = ("name", "root", "split", "held_out", "held_out_share", "shapes")
 
 
 @section
@@ -22,7 +22,7 @@ class EvaluationSettings:
 
     every: Natural = 0  # updates from one to the next; 0 = at the end only
     # Other `data`, of what says which videos there are: name, root, split, held_out,
-    # shapes.
+    # held_out_share, shapes.
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     test: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `test`
 

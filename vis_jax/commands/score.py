@@ -1,13 +1,18 @@
 """Scores a results.json against an annotation file in the YouTube-VIS format.
 
-Equal to the official evaluator. Needs no model, no JAX and no TensorFlow.
+Equal to the official evaluator. Needs no model, no JAX and no TensorFlow. Two files or
+more are compared, with 95 % intervals over the videos.
 
 examples:
   python -m vis_jax.main score --truth instances.json --results results.json
   python -m vis_jax.main score --truth instances.json --results results.json \\
       --output scores.json --tracking --per_category
+  python -m vis_jax.main score --truth instances.json --results submission.zip
+  python -m vis_jax.main score --truth instances.json before.json after.json
   python -m vis_jax.main score --truth valid_short.json --truth_long valid_long.json \\
       --results results.json
+  python -m vis_jax.main score --truth instances.json --results results.json \\
+      --report report.html --frames JPEGImages
 """
 
 import sys
@@ -15,11 +20,16 @@ import sys
 from absl import flags
 
 _SWITCHES = {
+    "identities": (True, "IDF1, AssA and identity switches beside AP"),
     "tracking": (False, "add HOTA, CLEAR and identity scores"),
     "per_video": (False, "add a row for every video"),
     "per_category": (False, "add a row for every category"),
     "occlusion": (False, "add AP by occlusion; the truth needs OVIS's levels"),
     "errors": (False, "add what AP50 is lost to, by kind of error"),
+    "class_agnostic": (
+        False,
+        "add AP with all categories as one; also added where AP50 is below 0.1",
+    ),
     "box_tracking": (False, "tracking scores on boxes around the masks"),
     "class_aware": (True, "in tracking scores, classes must agree"),
     "official_quirks": (
@@ -36,11 +46,21 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "truth": "annotation file with tracks",
         "truth_long": "YouTube-VIS 2022: that of the long videos; --truth has the short"
         " ones, and the score is the mean of both",
-        "results": "results.json",
         "output": "JSON file for the numbers, each in [0, 1]; null = undefined",
+        "report": "HTML file, complete in itself: masks beside the truth, identity"
+        " switches, curves, what AP is lost to; the worst videos first",
+        "frames": "folder that the file_names of --truth are relative to, for the"
+        " pictures of --report",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_multi_string(
+        "results",
+        None,
+        "results.json, also as a zip or gzip file; several are compared. They may also"
+        " be given without the name of the flag",
+        flag_values=values,
+    )
     for name, (default, text) in _SWITCHES.items():
         flags.DEFINE_bool(name, default, text, flag_values=values)
     flags.DEFINE_float(
@@ -49,45 +69,84 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "tracking scores leave out predictions below",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "samples",
+        1000,
+        "of the videos, for the intervals of several files",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:
     """Scores."""
+    files = values.results
     for name in ("truth", "results"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a JSON file, got none")
-    table = _short_long(values) if values.truth_long else _one(values)
+    if values.frames and not values.report:
+        raise ValueError("--frames: expected --report with it, got none")
+    if len(files) > 1:
+        table = _several(values, files)
+    elif values.truth_long:
+        table = _short_long(values, files[0])
+    else:
+        table = _one(values, files[0])
     print(table, end="")
     if values.output:
         print(f"scores        {values.output}")
+    if values.report:
+        print(f"report        {values.report}")
 
 
-def _one(values: flags.FlagValues) -> str:
+def _several(values: flags.FlagValues, files: list[str]) -> str:
+    from vis_jax.metrics.compare_results import Sampling, compare, format_comparison
+
+    _refuse(values, ("truth_long", "report", *_SWITCHES), "with one results file")
+    report = compare(
+        values.truth,
+        files,
+        values.output,
+        sampling=Sampling(values.samples, values.seed),
+        score_threshold=values.score_threshold,
+        official_quirks=values.official_quirks,
+    )
+    return format_comparison(report)
+
+
+def _refuse(values: flags.FlagValues, names: tuple[str, ...], expected: str) -> None:
+    """Flags that have no meaning here."""
+    for name in names:
+        if values[name].present and name != "official_quirks":
+            raise ValueError(f"--{name}: expected {expected}, got both")
+
+
+def _one(values: flags.FlagValues, results: str) -> str:
     from vis_jax.scoring import Options, format_table, score
 
     switches = {name: getattr(values, name) for name in _SWITCHES}
     options = Options(score_threshold=values.score_threshold, **switches)
+    _refuse(values, ("samples", "seed"), "with several results files")
     report = score(
         values.truth,
-        values.results,
+        results,
         values.output,
         options=options,
+        report_path=values.report,
+        frames=values.frames,
         progress=sys.stderr.isatty(),
     )
     return format_table(report)
 
 
-def _short_long(values: flags.FlagValues) -> str:
+def _short_long(values: flags.FlagValues, results: str) -> str:
     from vis_jax.scoring import format_table, score_short_long
 
-    more = [name for name in _SWITCHES if values[name].present]
-    more = [name for name in more if name != "official_quirks"]
-    if more:
-        raise ValueError(f"--{more[0]}: expected without --truth_long, got both")
+    _refuse(values, ("report", "samples", "seed", *_SWITCHES), "without --truth_long")
     report = score_short_long(
         values.truth,
         values.truth_long,
-        values.results,
+        results,
         values.output,
         official_quirks=values.official_quirks,
     )

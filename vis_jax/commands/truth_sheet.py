@@ -16,6 +16,22 @@ HEIGHT, WIDTH = 180, 320  # pixels of a frame on the sheet, at most
 COLUMNS = 6  # frames of a video
 
 
+def check_sheet(path: str) -> Path:
+    """The file of `--contact_sheet`.
+
+    Raises:
+      ValueError: no PNG, or in a folder that is not there.
+    """
+    sheet = Path(path)
+    if sheet.suffix.lower() != ".png" or sheet.is_dir():
+        raise ValueError(f"--contact_sheet: expected a .png file, got {sheet}")
+    if not sheet.parent.is_dir():
+        raise ValueError(
+            f"--contact_sheet: expected an existing folder, got {sheet.parent}"
+        )
+    return sheet
+
+
 def write_sheet(file: Path, checked: Checked, num_videos: int) -> int:
     """Writes videos spread evenly over the set, each in a row of frames spread evenly.
 

@@ -102,6 +102,22 @@ def place_frames(
     return Place(smaller, canvas)
 
 
+def blank_clip(window: Window, canvas: tuple[int, int], num_frames: int) -> Clip:
+    """A black clip of the shapes that the clips of a video have; takes no memory.
+
+    Args:
+      window: of the system.
+      canvas: height and width in pixels of frames as the system sees them.
+      num_frames: of the video; only read if that is one clip.
+    """
+    length = window.length or bucket(num_frames, window.buckets)
+    return Clip(
+        np.broadcast_to(np.uint8(0), (length, *canvas, 3)),
+        np.broadcast_to(np.True_, length),
+        np.asarray(canvas, np.int32),
+    )
+
+
 def read_pieces(
     frames: Iterable[np.ndarray],
     window: Window,
@@ -119,7 +135,7 @@ def read_pieces(
       canvases: see `place_frames`.
     """
     frames = iter(frames)
-    with clock("decode"):
+    with clock("reading"):
         first = next(frames, None)
     if first is None:
         return
@@ -141,7 +157,7 @@ def _fitted(
 ) -> Iterator[np.ndarray]:
     """Frames at the size that a system sees them."""
     while True:
-        with clock("decode"):
+        with clock("reading"):
             frame = next(frames, None)
             if frame is None:
                 return

@@ -3,6 +3,7 @@
 import jax
 
 from vis_jax.evaluate import views
+from vis_jax.evaluate.memory import peak_bytes
 from vis_jax.evaluate.stream import Program, run_program
 from vis_jax.evaluate.turns import Turns
 from vis_jax.results.stream import Stream
@@ -18,7 +19,7 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
       variables: its parameters.
       test: the sizes that frames are resized to; `tta`, short sides to average over.
     """
-    return _run(make_program(system, variables), test)
+    return run(make_program(system, variables), test)
 
 
 def make_streams(system: System, variables: dict, test: TestSettings) -> list[Stream]:
@@ -29,12 +30,13 @@ def make_streams(system: System, variables: dict, test: TestSettings) -> list[St
     """
     turns = Turns()
     return [
-        _run(make_program(system, variables, device, turns), test)
+        run(make_program(system, variables, device, turns), test)
         for device in jax.local_devices()
     ]
 
 
-def _run(program: Program, test: TestSettings) -> Stream:
+def run(program: Program, test: TestSettings) -> Stream:
+    """What runs a program on videos; see `make_stream`."""
     return (views.run_program if test.tta else run_program)(program, test)
 
 
@@ -62,4 +64,16 @@ def make_program(
         with turns.turn(clip.images.shape):
             return compiled(on_device, state, clip)
 
-    return Program(start_there, step, system.window, system.render, system.limit)
+    def make_ready(state: object, clip: Clip) -> None:
+        with turns.turn(clip.images.shape):
+            compiled.lower(on_device, state, clip).compile()  # found by `step`
+
+    def memory(clip: Clip) -> int:
+        # The first step of these shapes finds what is traced here.
+        traced = compiled.trace(on_device, jax.eval_shape(start, clip), clip)
+        return peak_bytes(traced.jaxpr)
+
+    window, render, limit = system.window, system.render, system.limit
+    return Program(
+        start_there, step, window, render, limit, memory=memory, compile=make_ready
+    )

@@ -44,6 +44,24 @@ class NextClip(Protocol):
         ...
 
 
+@runtime_checkable
+class Compile(Protocol):
+    """Makes a step ready to run."""
+
+    def __call__(self, state: Any, clip: Clip, /) -> None:
+        """Compiles it for arguments of these shapes, unless that was done before."""
+        ...
+
+
+@runtime_checkable
+class ClipMemory(Protocol):
+    """Memory that a step needs."""
+
+    def __call__(self, clip: Clip, /) -> int:
+        """Returns bytes of the device, found from the shapes of the clip alone."""
+        ...
+
+
 class Program(NamedTuple):
     """A system with its variables, compiled or about to be, and how it is used.
 
@@ -51,6 +69,8 @@ class Program(NamedTuple):
       start, step: of the system.
       window, render, limit: see `systems.system.System`.
       canvases: height and width in pixels of the only canvases it runs on; () = any.
+      memory: that a step needs; None: not known.
+      compile: makes a step ready; None: it is compiled before, or as it first runs.
     """
 
     start: StartClips
@@ -59,6 +79,8 @@ class Program(NamedTuple):
     render: Render
     limit: str
     canvases: tuple[tuple[int, int], ...] = ()
+    memory: ClipMemory | None = None
+    compile: Compile | None = None
 
 
 def run_program(program: Program, sizing: Sizing) -> Stream:
@@ -82,8 +104,9 @@ def run_program(program: Program, sizing: Sizing) -> Stream:
                     raise
                 if piece is None:
                     break
+                if state is None:
+                    state = begin(program, piece.clip, clock)
                 with clock("model"):
-                    state = program.start(piece.clip) if state is None else state
                     state, found = program.step(state, piece.clip)
                 # The device goes on while masks become run lengths: those of the clip
                 # before while it works on this one.
@@ -95,6 +118,21 @@ def run_program(program: Program, sizing: Sizing) -> Stream:
     return lambda frames, *, clock=NO_CLOCK: noting_lost(
         stream(frames, clock=clock), program.limit
     )
+
+
+def begin(program: Program, clip: Clip, clock: Clock) -> Any:
+    """The state before the first clip of a video, once the program is compiled.
+
+    Args:
+      program: to run.
+      clip: the first one, of the shapes of all.
+      clock: measures how long compiling takes.
+    """
+    with clock("compiling"):
+        state = program.start(clip)
+        if program.compile is not None:
+            program.compile(state, clip)
+    return state
 
 
 def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResult]:

@@ -15,7 +15,7 @@ from data_pipeline.read_video import fit_frame
 from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.clips import Piece, pieces_of
 from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
-from vis_jax.evaluate.stream import Program
+from vis_jax.evaluate.stream import Program, begin
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
 from vis_jax.results.frame import FrameResult, LiveTracks
@@ -52,13 +52,18 @@ def run_program(program: Program, test: TestSettings) -> Stream:
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
-        with clock("decode"):
+        with clock("reading"):
             videos, original = _resized(frames, test)
+        pieces = [
+            piece
+            for images in videos
+            for piece in pieces_of(images, program.window, original)
+        ]
+        states = [begin(program, piece.clip, clock) for piece in pieces]
         with clock("model"):
             views = [
-                View(program.step(program.start(piece.clip), piece.clip)[1], piece)
-                for images in videos
-                for piece in pieces_of(images, program.window, original)
+                View(program.step(state, piece.clip)[1], piece)
+                for state, piece in zip(states, pieces, strict=True)
             ]
             jax.block_until_ready([view.found for view in views])
         if views:

@@ -23,7 +23,7 @@ MOST_SIDE = 1 << 14  # pixels of a canvas
 MOST_FRAMES = 1 << 14
 _SHAPE = re.compile(r"(any|[1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 
-Dtype = Literal["bool", "uint8", "int32", "uint32", "bfloat16", "float32"]
+Dtype = Literal["bool", "int8", "uint8", "int32", "uint32", "bfloat16", "float32"]
 
 
 class ClipShape(NamedTuple):

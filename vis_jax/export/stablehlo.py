@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import export
 
+from vis_jax.converters.narrow import widened
 from vis_jax.export.manifest import (
     ClipShape,
     Manifest,
@@ -75,16 +75,15 @@ def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
 
     Args:
       system: whose step it is.
-      variables: arrays or shapes; what is bfloat16 becomes float32 inside.
+      variables: arrays or shapes; those in fewer bits become float32 inside.
       clip: as shapes.
     """
     state = jax.eval_shape(system.start, clip)
     named, tree = _by_name(state), jax.tree.structure(state)
 
     def call(variables: dict, state: dict, clip: dict) -> tuple[dict, dict]:
-        wide = {name: _wide(value) for name, value in variables.items()}
         before = jax.tree.unflatten(tree, [state[name] for name in named])
-        after, found = system.step(unflatten(wide), before, Clip(**clip))
+        after, found = system.step(unflatten(widened(variables)), before, Clip(**clip))
         leaves = jax.tree.leaves(after)
         return dict(zip(named, leaves, strict=True)), predictions_by_name(found)
 
@@ -235,7 +234,3 @@ def manifest_of(
         render=RenderForm(**system.render._asdict()),
         programs=programs,
     )
-
-
-def _wide(value: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-    return value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value

@@ -18,25 +18,32 @@ class LayerNorm(nn.Module):
     """Layer normalisation over the channels; statistics are float32.
 
     The variance takes two passes: E[x^2] - E[x]^2 loses digits where the mean is large.
+
+    Attributes:
+      epsilon: added to the variance.
     """
 
     dtype: DTypeLike = jnp.float32
+    epsilon: float = _EPSILON
 
     @nn.compact
     def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        return layer_norm(x, scale, bias).astype(self.dtype)
+        return layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
 def layer_norm(
-    x: Float[Array, "*lead C"], scale: Float32[Array, "C"], bias: Float32[Array, "C"]
+    x: Float[Array, "*lead C"],
+    scale: Float32[Array, "C"],
+    bias: Float32[Array, "C"],
+    epsilon: float = _EPSILON,
 ) -> Float32[Array, "*lead C"]:
     """`LayerNorm` with parameters at hand."""
     y = x.astype(jnp.float32)
     y = y - y.mean(axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + _EPSILON)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + epsilon)
     ones = (1,) * (x.ndim - 1)
     return y * scale.reshape(*ones, -1) + bias.reshape(*ones, -1)
 

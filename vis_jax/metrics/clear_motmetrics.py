@@ -8,7 +8,7 @@ Letters: D predicted tracks, G annotated tracks, of one frame.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -63,32 +63,57 @@ def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) ->
       kept: bool, the predictions that take part.
       iou_threshold: pairs below never match.
     """
-    last: dict[int, int] = {}  # prediction that a track was matched with last
     history: defaultdict[int, list[bool]] = defaultdict(list)  # found, where visible
     frames = []
+    for found in match_frames(overlaps, kept, iou_threshold=iou_threshold):
+        for truth_id in found.truth_ids:
+            history[truth_id].append(truth_id in found.partner)
+        num_pairs, num_results = len(found.partner), len(found.result_ids)
+        frame = Counts(
+            num_switches=len(found.switches),
+            num_false_positives=num_results - num_pairs,
+            num_misses=len(found.truth_ids) - num_pairs,
+            num_matches=num_pairs - len(found.switches),
+            num_objects=len(found.truth_ids),
+            num_predictions=num_results,
+            distance=found.distance,
+        )
+        frames.append(frame)
+    return total([*frames, *map(_track_counts, history.values())])
+
+
+class FrameMatch(NamedTuple):
+    """Which annotated track of a frame has which prediction."""
+
+    truth_ids: list[int]  # of the tracks in the frame, 0 .. G - 1 of the video
+    result_ids: list[int]  # of the predictions, 0 .. D - 1
+    partner: dict[int, int]  # prediction of each track that has one
+    switches: list[int]  # tracks whose prediction is not their last one
+    distance: float  # 1 - IoU, summed over the pairs
+
+
+def match_frames(
+    overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float
+) -> Iterator[FrameMatch]:
+    """Matches the tracks of one video, a frame after the other.
+
+    Args:
+      overlaps: of all predictions.
+      kept: bool, the predictions that take part.
+      iou_threshold: pairs below never match.
+    """
+    last: dict[int, int] = {}  # prediction that a track was matched with last
     for rows, columns, ious in zip(*overlaps[:3], strict=True):
         truth_ids, result_ids = rows.tolist(), columns[kept[columns]].tolist()
         iou = ious[:, kept[columns]]
         pairs = _pairs(
             truth_ids, result_ids, iou, iou_threshold=iou_threshold, last=last
         )
-        switches = 0
-        for g, d in pairs.items():
-            switches += last.get(truth_ids[g], result_ids[d]) != result_ids[d]
-            last[truth_ids[g]] = result_ids[d]
-        for g, truth_id in enumerate(truth_ids):
-            history[truth_id].append(g in pairs)
-        frame = Counts(
-            num_switches=switches,
-            num_false_positives=len(result_ids) - len(pairs),
-            num_misses=len(truth_ids) - len(pairs),
-            num_matches=len(pairs) - switches,
-            num_objects=len(truth_ids),
-            num_predictions=len(result_ids),
-            distance=sum(1 - float(iou[pair]) for pair in pairs.items()),
-        )
-        frames.append(frame)
-    return total([*frames, *map(_track_counts, history.values())])
+        partner = {truth_ids[g]: result_ids[d] for g, d in pairs.items()}
+        switches = [g for g, d in partner.items() if last.get(g, d) != d]
+        last.update(partner)
+        distance = sum(1 - float(iou[pair]) for pair in pairs.items())
+        yield FrameMatch(truth_ids, result_ids, partner, switches, distance)
 
 
 def _ratio(part: float, whole: float) -> float | None:

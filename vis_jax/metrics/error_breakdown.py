@@ -36,8 +36,9 @@ class Account(NamedTuple):
     """The predictions, in the order of evaluation, and the tracks to be found."""
 
     findings: list[Finding]
-    targets: dict[int, Id]  # category by number of the track
+    targets: dict[int, Id]  # category by number of the track, in `indexed_tracks`
     missed: set[int]  # numbers of tracks that nothing is about
+    videos: dict[Id, Counter]  # errors of each kind
 
 
 def error_breakdown(
@@ -58,7 +59,27 @@ def error_breakdown(
       AP50; `lost`: gain in AP50 if all errors of a kind were mended; `counts`: errors
       of each kind; `videos`: the counts by video id.
     """
-    account = Account([], {}, set())
+    account = take_account(
+        truth, results, official_quirks=official_quirks, progress=progress
+    )
+    return summarise_account(account)
+
+
+def take_account(
+    truth: Truth,
+    results: Results,
+    *,
+    official_quirks: bool = True,
+    progress: bool = False,
+) -> Account:
+    """What each prediction turned out to be.
+
+    Args:
+      truth, results: as read by `results_json`.
+      official_quirks: as in `video_ap.evaluate`.
+      progress: show a bar if it takes more than some seconds.
+    """
+    account = Account([], {}, set(), {})
     predictions, truths = defaultdict(list), defaultdict(list)
     for track in results.tracks:
         if track.category_id in truth.categories:
@@ -66,18 +87,22 @@ def error_breakdown(
     for number, annotated in enumerate(indexed_tracks(truth, official_quirks)):
         if annotated.category_id in truth.categories:
             truths[annotated.video_id].append((number, annotated))
-    videos: dict[Id, Counter] = {}
     for video_id in tqdm(sorted(truth.videos), "errors", delay=5, disable=not progress):
-        videos[video_id] = _account_video(
+        account.videos[video_id] = _account_video(
             predictions[video_id], truths[video_id], account, official_quirks
         )
+    return account
+
+
+def summarise_account(account: Account) -> dict:
+    """What the errors of each kind cost: as `error_breakdown` returns it."""
     base = _mean_ap(account, None)
-    total = sum(videos.values(), Counter())
+    total = sum(account.videos.values(), Counter())
     return {
         "AP50": base,
         "lost": {kind: _gain(account, kind, base) for kind in KINDS},
         "counts": {kind: total[kind] for kind in KINDS},
-        "videos": {v: {k: c[k] for k in KINDS} for v, c in videos.items() if c},
+        "videos": {v: {k: c[k] for k in KINDS} for v, c in account.videos.items() if c},
     }
 
 

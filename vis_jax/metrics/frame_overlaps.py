@@ -38,25 +38,47 @@ def video_overlaps(
     """
     tracks: list[Track] = [*truths, *predictions]
     frames = max((len(track.areas) for track in tracks), default=0)
-    same = np.array(
-        [[g.category_id == d.category_id for d in predictions] for g in truths], bool
-    ).reshape(len(truths), len(predictions))
+    groups = _category_pairs(truths, predictions) if class_aware else None
+    measure = _mask_iou if kind == "mask" else _box_iou
     truth_ids, result_ids, ious = [], [], []
     for t in range(frames):
         rows, columns = _present(truths, t), _present(predictions, t)
         iou = np.zeros((len(rows), len(columns)))
-        if len(rows) and len(columns):
-            measure = _mask_iou if kind == "mask" else _box_iou
-            iou = measure(
-                [truths[g] for g in rows], [predictions[d] for d in columns], t
+        for g, d in _blocks(groups, rows, columns):
+            iou[g[:, None], d] = measure(
+                [truths[i] for i in rows[g]], [predictions[i] for i in columns[d]], t
             )
-        if class_aware:
-            iou = np.where(same[np.ix_(rows, columns)], iou, 0.0)
         truth_ids.append(rows)
         result_ids.append(columns)
         ious.append(iou)
     scores = np.array([track.score for track in predictions])
     return VideoOverlaps(truth_ids, result_ids, ious, scores, len(truths))
+
+
+def _category_pairs(
+    truths: list[TruthTrack], predictions: list[ResultTrack]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """bool[G] and bool[D] of each category that both have."""
+    ids_g = [x.category_id for x in truths]
+    ids_d = [x.category_id for x in predictions]
+    return [
+        (np.array([i == c for i in ids_g]), np.array([i == c for i in ids_d]))
+        for c in dict.fromkeys(ids_g)
+        if c in ids_d
+    ]
+
+
+def _blocks(
+    groups: list[tuple[np.ndarray, np.ndarray]] | None,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places among the tracks of a frame of those to compare with each other."""
+    if groups is None:
+        blocks = [(np.arange(len(rows)), np.arange(len(columns)))]
+    else:
+        blocks = [(g[rows].nonzero()[0], d[columns].nonzero()[0]) for g, d in groups]
+    return [(g, d) for g, d in blocks if len(g) and len(d)]
 
 
 def _present(tracks: list, t: int) -> np.ndarray:

@@ -158,16 +158,6 @@ def is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
-def read_json(path: str | os.PathLike) -> object:
-    """The content of a JSON file.
-
-    Raises:
-      FormatError: as `reading`.
-    """
-    with reading(path), open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
     """Names the file in what goes wrong while it is opened, read and decoded.

@@ -1,12 +1,14 @@
 """A JSON list read item by item, so that a large file is never whole in memory."""
 
+import contextlib
+import io
 import json
 import os
 import re
 from collections.abc import Iterator
-from typing import TextIO
 
 from vis_jax.metrics.json_checks import FormatError, reading, show
+from vis_jax.metrics.unpack import open_unpacked
 
 # Characters read at a time, at least.
 _BLOCK = 1 << 20
@@ -14,33 +16,97 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_list(path: str | os.PathLike) -> Iterator[object]:
-    """Yields the items of a file that is one JSON list.
+    """Yields the items of a file that is one JSON list, plain or packed.
 
     Items before a defect are yielded, so nothing may be kept of a file that fails.
 
     Raises:
-      FormatError: not readable, not UTF-8, not JSON, cut off, nested too deeply, or
-        something else than a list.
+      FormatError: not readable, not UTF-8, not JSON, cut off, nested too deeply,
+        something else than a list, or as `unpack.open_unpacked`.
     """
-    with reading(path), open(path, encoding="utf-8") as file:
-        text = _Text(file)
-        if text.peek() == "\ufeff":
-            raise ValueError("a byte order mark")
+    with _opened(path) as text:
         if text.peek() != "[":
             raise FormatError(
                 f"{path}: top level: expected a list, got {show(text.value())}"
             )
-        text.take()
-        if text.peek() == "]":
-            text.take()
-        else:
-            yield from _items(text)
+        yield from _items(text)
         if text.peek():
             raise text.error("nothing after the list")
 
 
+def read_list_or_field(path: str | os.PathLike, key: str) -> Iterator[object]:
+    """As `read_list`; the list may also be a field of an object, as {"results": [..]}.
+
+    Args:
+      path: the file.
+      key: name of the field; others are passed over.
+
+    Raises:
+      FormatError: as `read_list`, or the object has no such list, or two.
+    """
+    with _opened(path) as text:
+        mark = text.peek()
+        if mark == "[":
+            yield from _items(text)
+        elif mark == "{":
+            yield from _items_of_field(text, path, key)
+        else:
+            expected = f"a list, or an object with a list {key!r}"
+            got = show(text.value())
+            raise FormatError(f"{path}: top level: expected {expected}, got {got}")
+        if text.peek():
+            raise text.error("nothing after the list")
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator["_Text"]:
+    with (
+        reading(path),
+        open_unpacked(path) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8") as file,
+    ):
+        text = _Text(file)
+        if text.peek() == "\ufeff":
+            raise ValueError("a byte order mark")
+        yield text
+
+
+def _items_of_field(
+    text: "_Text", path: str | os.PathLike, key: str
+) -> Iterator[object]:
+    """The items of the list under `key`, and the whole object taken."""
+    keys: list[object] = []
+    text.take()
+    while text.peek() != "}":
+        if keys:
+            text.expect(",")
+        if text.peek() != '"':
+            raise text.error("property name enclosed in double quotes")
+        keys.append(text.value())
+        text.expect(":")
+        if keys[-1] != key:
+            text.value()
+        elif keys.count(key) > 1:
+            raise FormatError(f"{path}: {key}: expected one, got two")
+        elif text.peek() != "[":
+            got = show(text.value())
+            raise FormatError(f"{path}: {key}: expected a list, got {got}")
+        else:
+            yield from _items(text)
+    text.take()
+    if key not in keys:
+        raise FormatError(
+            f"{path}: top level: expected a list, or an object with a list {key!r}, got"
+            f" an object with {show(keys)}"
+        )
+
+
 def _items(text: "_Text") -> Iterator[object]:
-    """The items after the opening bracket, and the closing bracket taken."""
+    """The items of a list that begins at the next character; all of it is taken."""
+    text.take()
+    if text.peek() == "]":
+        text.take()
+        return
     while True:
         yield text.value()
         mark = text.peek()
@@ -54,7 +120,7 @@ def _items(text: "_Text") -> Iterator[object]:
 class _Text:
     """What has not been taken yet of a file, read on when needed."""
 
-    def __init__(self, file: TextIO):
+    def __init__(self, file: io.TextIOWrapper):
         self._file = file
         self._text = ""
         self._at = 0
@@ -75,6 +141,12 @@ class _Text:
     def take(self) -> None:
         """Goes on to the next character."""
         self._at += 1
+
+    def expect(self, mark: str) -> None:
+        """Takes the next character that is not white space, which has to be `mark`."""
+        if self.peek() != mark:
+            raise self.error(repr(mark))
+        self.take()
 
     def value(self) -> object:
         """Takes a whole value."""

@@ -10,6 +10,7 @@ from vis_jax.metrics.json_checks import FormatError
 from vis_jax.metrics.results_json import find_defects, load_results
 from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.truth_json import load_videos
+from vis_jax.metrics.unpack import open_unpacked
 from vis_jax.metrics.video_ap import MAX_PREDICTIONS
 
 NAME = "results.json"  # the servers look for it at the top of the archive
@@ -65,7 +66,7 @@ def _write_archive(
     try:
         with (
             zipfile.ZipFile(temporary, "w") as archive,
-            open(results_path, "rb") as source,
+            open_unpacked(results_path) as source,
             archive.open(entry, "w", force_zip64=True) as target,
         ):
             shutil.copyfileobj(source, target)

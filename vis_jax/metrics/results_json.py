@@ -13,7 +13,7 @@ from vis_jax.metrics.json_checks import (
     is_finite,
     write_json,
 )
-from vis_jax.metrics.json_list import read_list
+from vis_jax.metrics.json_list import read_list, read_list_or_field
 from vis_jax.metrics.rle import RleError, check_masks
 from vis_jax.metrics.tracks import (
     Id,
@@ -38,7 +38,7 @@ def load_results(
     """Reads a results file: a list of {video_id, category_id, score, segmentations}.
 
     Args:
-      path: results.json.
+      path: results.json, also in a zip, compressed with gzip, or {"results": [..]}.
       truth: the file it is scored against.
       official_quirks: accept (and count) what the official tool accepts: lists and
         sizes that disagree with the video, and unknown categories.
@@ -47,7 +47,7 @@ def load_results(
       FormatError: one line with file, place, field, what was expected and what came.
     """
     checker = Checker(str(path), not official_quirks, Counter(), side="results")
-    return _parse(read_list(path), truth, checker)
+    return _parse(read_list_or_field(path, "results"), truth, checker)
 
 
 def parse_results(

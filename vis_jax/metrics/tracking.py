@@ -1,10 +1,7 @@
-"""Tracking metrics of video instances: HOTA, CLEAR and identity, by TrackEval.
+"""Tracking metrics of video instances: HOTA, CLEAR and identity.
 
-Luiten et al., "HOTA", IJCV 2021; Bernardin and Stiefelhagen, "CLEAR MOT", 2008; Ristani
-et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking",
-2016. CLEAR also by the rules of py-motmetrics. Crowd tracks are left out; a mask
-without pixels counts as absent. Letters: D predicted tracks, G annotated tracks, T
-frames, of one video.
+CLEAR also by the rules of py-motmetrics. Crowd tracks are left out; a mask without
+pixels counts as absent. Letters: D predicted tracks, G annotated tracks, of one video.
 """
 
 from collections import defaultdict
@@ -14,7 +11,16 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from vis_jax.metrics.clear_motmetrics import Counts, count, total
+from vis_jax.metrics import clear_motmetrics, hota
+from vis_jax.metrics.clear import (
+    Clear,
+    Identity,
+    clear,
+    identity,
+    shared_frames,
+    total,
+    total_identity,
+)
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
 from vis_jax.metrics.tracks import Id, Results, Truth
 
@@ -22,17 +28,16 @@ IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
 
 
+IDENTITIES = ("IDF1", "AssA", "IDSW")  # shown without being asked for
+
+
 class Measures(NamedTuple):
-    """Everything that is worked out of one video, or of all of them pooled.
+    """Everything that is worked out of one video, or of all of them pooled."""
 
-    The dictionaries are TrackEval's, with its names, and its 0 or 1 where nothing is
-    defined.
-    """
-
-    hota: dict  # arrays over 19 thresholds of IoU
-    clear: dict
-    identity: dict
-    motmetrics: Counts
+    hota: hota.Hota
+    clear: Clear
+    identity: Identity
+    motmetrics: clear_motmetrics.Counts
 
 
 def tracking_scores(
@@ -65,8 +70,7 @@ def tracking_scores(
     Raises:
       ValueError: an unknown kind.
     """
-    if kind not in ("mask", "box"):
-        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
+    _check_kind(kind)
     truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
     found: dict[Id, Measures] = {}
     curve = np.zeros((len(SWEEP), 3))
@@ -88,6 +92,82 @@ def tracking_scores(
     return scores
 
 
+def identity_scores(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    progress: bool = False,
+) -> dict:
+    """How well identities are kept: the three numbers that are asked for most.
+
+    Args:
+      truth, results, kind, class_aware, score_threshold, progress: as in
+        `tracking_scores`.
+
+    Returns:
+      IDF1, AssA and IDSW, as `tracking_scores`; `videos`: the same by video id.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    found = identity_measures(
+        truth,
+        results,
+        kind=kind,
+        class_aware=class_aware,
+        score_threshold=score_threshold,
+        progress=progress,
+    )
+    rows = {video_id: three(one) for video_id, one in found.items()}
+    return three(pool(found)) | {"videos": rows}
+
+
+def identity_measures(
+    truth: Truth,
+    results: Results,
+    *,
+    kind: str = "mask",
+    class_aware: bool = True,
+    score_threshold: float = 0.3,
+    progress: bool = False,
+) -> dict[Id, Measures]:
+    """What `identity_scores` is worked out from, by video id; without `motmetrics`."""
+    _check_kind(kind)
+    truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
+    found = {}
+    videos = sorted(truth.videos)
+    for video_id in tqdm(videos, "identities", delay=5, disable=not progress):
+        found[video_id] = _identities(
+            video_overlaps(
+                [track for track in truths[video_id] if not track.crowd],
+                [x for x in predictions[video_id] if x.score >= score_threshold],
+                kind=kind,
+                class_aware=class_aware,
+            )
+        )
+    return found
+
+
+def _identities(overlaps: VideoOverlaps) -> Measures:
+    """Those of one video that `identity_scores` asks for."""
+    part = _kept(overlaps, np.ones(len(overlaps.scores), bool))
+    return Measures(
+        hota=hota.hota(part),
+        clear=clear(part, iou_threshold=IOU_THRESHOLD),
+        identity=identity(part, iou_threshold=IOU_THRESHOLD),
+        motmetrics=clear_motmetrics.Counts(),
+    )
+
+
+def three(found: Measures) -> dict[str, float | int | None]:
+    """IDF1, AssA and IDSW."""
+    row = _summary(found)
+    return {key: row[key] for key in IDENTITIES}
+
+
 def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
     """All tracking metrics of one video.
 
@@ -96,28 +176,29 @@ def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
       score_threshold: predictions below it are left out.
     """
     kept = overlaps.scores >= score_threshold
-    data = _trackeval_data(overlaps, kept)
-    hota, clear, identity = (metric.eval_sequence(data) for metric in _metrics())
-    by_motmetrics = count(overlaps, kept, iou_threshold=IOU_THRESHOLD)
-    return Measures(hota, clear, identity, by_motmetrics)
+    part = _kept(overlaps, kept)
+    return Measures(
+        hota=hota.hota(part),
+        clear=clear(part, iou_threshold=IOU_THRESHOLD),
+        identity=identity(part, iou_threshold=IOU_THRESHOLD),
+        motmetrics=clear_motmetrics.count(overlaps, kept, iou_threshold=IOU_THRESHOLD),
+    )
 
 
 def pool(videos: dict[Id, Measures]) -> Measures:
     """The same of several videos together, by adding counts."""
-    hota, clear, identity = (
-        metric.combine_sequences({video: one[m] for video, one in videos.items()})
-        for m, metric in enumerate(_metrics())
+    every = list(videos.values())
+    return Measures(
+        hota=hota.pooled([one.hota for one in every]),
+        clear=total(one.clear for one in every),
+        identity=total_identity(one.identity for one in every),
+        motmetrics=clear_motmetrics.total(one.motmetrics for one in every),
     )
-    by_motmetrics = total(one.motmetrics for one in videos.values())
-    return Measures(hota, clear, identity, by_motmetrics)
 
 
-def _metrics() -> tuple:
-    # Imported here: scoring without tracking metrics does without TrackEval.
-    from trackeval.metrics import CLEAR, HOTA, Identity
-
-    config = {"THRESHOLD": IOU_THRESHOLD, "PRINT_CONFIG": False}
-    return HOTA(), CLEAR(config), Identity(config)
+def _check_kind(kind: str) -> None:
+    if kind not in ("mask", "box"):
+        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
 
 
 def _by_video(tracks: list) -> defaultdict:
@@ -127,25 +208,25 @@ def _by_video(tracks: list) -> defaultdict:
     return groups
 
 
-def _trackeval_data(overlaps: VideoOverlaps, kept: np.ndarray) -> dict:
-    """What TrackEval's metrics take, of the predictions with `kept`: bool[D]."""
+def _kept(overlaps: VideoOverlaps, kept: np.ndarray) -> VideoOverlaps:
+    """Without the other predictions, and without the tracks that are never visible.
+
+    Args:
+      overlaps: of all predictions.
+      kept: bool[D].
+    """
     renumber = np.cumsum(kept) - 1
     keep = [kept[ids] for ids in overlaps.result_ids]
-    pairs = list(zip(overlaps.result_ids, keep, strict=True))
-    tracker_ids = [renumber[ids[k]] for ids, k in pairs]
     seen = np.unique(np.concatenate([*overlaps.truth_ids, np.zeros(0, np.int64)]))
-    return {
-        "num_timesteps": len(overlaps.ious),
-        "num_gt_ids": len(seen),  # tracks that are never visible do not exist here
-        "num_tracker_ids": int(kept.sum()),
-        "num_gt_dets": sum(map(len, overlaps.truth_ids)),
-        "num_tracker_dets": sum(map(len, tracker_ids)),
-        "gt_ids": [np.searchsorted(seen, ids) for ids in overlaps.truth_ids],
-        "tracker_ids": tracker_ids,
-        "similarity_scores": [
-            iou[:, k] for iou, k in zip(overlaps.ious, keep, strict=True)
+    return VideoOverlaps(
+        truth_ids=[np.searchsorted(seen, ids) for ids in overlaps.truth_ids],
+        result_ids=[
+            renumber[ids[k]] for ids, k in zip(overlaps.result_ids, keep, strict=True)
         ],
-    }
+        ious=[iou[:, k] for iou, k in zip(overlaps.ious, keep, strict=True)],
+        scores=overlaps.scores[kept],
+        num_truths=len(seen),
+    )
 
 
 def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
@@ -153,11 +234,7 @@ def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
 
     The fewest IDFP + IDFN is the most IDTP: one assignment of the frames shared.
     """
-    D = len(overlaps.scores)
-    shared, boxes = np.zeros((overlaps.num_truths, D)), np.zeros(D)
-    for rows, columns, iou in zip(*overlaps[:3], strict=True):
-        shared[np.ix_(rows, columns)] += iou >= IOU_THRESHOLD
-        boxes[columns] += 1
+    shared, boxes = shared_frames(overlaps, iou_threshold=IOU_THRESHOLD)
     counts = np.zeros((len(SWEEP), 3))
     for s, threshold in enumerate(SWEEP):
         kept = overlaps.scores >= threshold
@@ -176,20 +253,10 @@ def _best_threshold(counts: np.ndarray) -> dict[str, float | None]:
 
 
 def _summary(found: Measures) -> dict:
-    means = ("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr")
-    hota, clear, identity, motmetrics = found
-    clear = {key.removeprefix("CLR_"): value for key, value in clear.items()}
-    fractions: dict[str, float | None] = {
-        **{key: float(np.mean(hota[key])) for key in means},
-        **{key: float(clear[key]) for key in ("MOTA", "sMOTA", "MOTP", "Re", "Pr")},
-        **{key: float(identity[key]) for key in ("IDF1", "IDP", "IDR")},
-    }
-    counts = ("IDSW", "Frag", "MT", "PT", "ML", "TP", "FN", "FP")
-    if not clear["TP"] + clear["FN"]:  # TrackEval gives 0, and 1 for LocA
+    means, ratios, identities, motmetrics = (part.report() for part in found)
+    fractions: dict[str, float | None] = {**means, **ratios, **identities}
+    counts = found.clear._asdict() | found.identity._asdict()
+    del counts["iou"]
+    if not found.clear.TP + found.clear.FN:
         fractions = dict.fromkeys(fractions)
-    return {
-        **fractions,
-        **{key: int(clear[key]) for key in counts},
-        **{key: int(identity[key]) for key in ("IDTP", "IDFN", "IDFP")},
-        "motmetrics": motmetrics.report(),
-    }
+    return {**fractions, **counts, "motmetrics": motmetrics}

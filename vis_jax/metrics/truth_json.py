@@ -12,10 +12,10 @@ from vis_jax.metrics.json_checks import (
     is_finite,
     is_integer,
     plain_id,
-    read_json,
 )
 from vis_jax.metrics.rle import RleError, check_masks
 from vis_jax.metrics.tracks import Id, Truth, TruthTrack, Video, mean_nonzero
+from vis_jax.metrics.unpack import read_json
 
 # Weights and the worse half: the OVIS evaluator.
 OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}

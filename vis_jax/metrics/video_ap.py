@@ -67,6 +67,7 @@ class Scores(NamedTuple):
     curves: Curves
     category_ids: list[Id]
     warnings: dict[str, int]  # oddities of the files, with how often each occurs
+    matches: dict[Id, dict[Id, Matches]]  # by category and video
 
 
 def evaluate(
@@ -118,6 +119,7 @@ def evaluate(
         curves=curves,
         category_ids=categories,
         warnings=dict(_warnings(truth, results)),
+        matches=dict(matches),
     )
 
 

@@ -16,12 +16,12 @@ from vis_jax.predict.errors import PredictError
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import publish, staging
-from vis_jax.predict.writer import IDS, TRACKS, VIDEO, Wanted, Writer
+from vis_jax.predict.writer import IDS, REPORT, TRACKS, VIDEO, Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.stream import Stream
-from vis_jax.results.video import INFO, RESULTS, VideoResult
+from vis_jax.results.video import INFO, RESULTS, Track, VideoResult
 
 RUN = "run.json"  # of one of many videos: what its results depend on
 FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
@@ -35,6 +35,7 @@ class Outputs(NamedTuple):
     tracks: Path
     video: Path | None
     ids: Path | None  # a folder
+    report: Path | None = None
 
 
 class Done(NamedTuple):
@@ -45,10 +46,12 @@ class Done(NamedTuple):
     first: float  # seconds from the call to the first result
     seconds: float  # from the call to the end
     stopped: Signals | None  # by which signal
+    tracks: tuple[Track, ...] = ()  # the entry of every track with the best score
 
 
 ALL_DRAWN = Wanted()
-_FILES = (IDS, VIDEO, TRACKS, INFO, RESULTS, RUN)  # the last one makes all complete
+# The last one makes all complete.
+_FILES = (IDS, VIDEO, REPORT, TRACKS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
@@ -69,7 +72,6 @@ def predict(
     *,
     wanted: Wanted = ALL_DRAWN,
     overwrite: bool = False,
-    progress: bool = True,
     clock: Clock = NO_CLOCK,
 ) -> Done:
     """Writes the tracks of a video into a folder, or nothing if anything fails.
@@ -85,8 +87,8 @@ def predict(
       finder: finds the tracks.
       wanted: what is drawn, and how.
       overwrite: replaces these files in a folder that has some; all else there stays.
-      progress: whether to show a progress bar.
-      clock: measures decode, model, masks, drawing and writing.
+      clock: measures reading, compiling, model, masks, drawing and writing, and counts
+        frames.
 
     Raises:
       PredictError: the output is not empty, a frame cannot be read, or a live source
@@ -97,15 +99,17 @@ def predict(
     output, begin = Path(output), time.perf_counter()
     rate = _check_arguments(source, output, wanted, overwrite)
     check_live(source, finder.whole)
-    job = _Job(source, finder, wanted, rate, progress, clock)
+    job = _Job(source, finder, wanted, rate, clock)
     with staging(output) as folder, stoppable() as stop:
-        count, first = _write_all(job, folder, stop)
+        found, first = _write_all(job, folder, stop)
+        count = found.num_frames if found else 0
         if count:
             with clock("writing"):
                 publish(folder, output, _FILES)
     outputs = _outputs(output, wanted) if count else None
     seconds = time.perf_counter() - begin
-    return Done(outputs, count, (first or begin) - begin, seconds, stop.asked)
+    best = tuple(found.tracks[i] for i in found.best_entries) if found else ()
+    return Done(outputs, count, (first or begin) - begin, seconds, stop.asked, best)
 
 
 def predict_whole(
@@ -132,12 +136,12 @@ def predict_whole(
     rate = _check_arguments(source, output, wanted, overwrite)
     if source.live:
         raise PredictError(f"{source.path}: expected a file or a folder of images")
-    job = _Job(source, finder, wanted, rate, False, NO_CLOCK)
+    job = _Job(source, finder, wanted, rate, NO_CLOCK)
     with staging(output) as folder:
-        count, _ = _write_all(job, folder, Stop())
+        found, _ = _write_all(job, folder, Stop())
         write_json(folder / RUN, dict(record), indent=1)
         publish(folder, output, _FILES)
-    return count
+    return found.num_frames if found else 0
 
 
 class _Job(NamedTuple):
@@ -147,32 +151,36 @@ class _Job(NamedTuple):
     finder: Finder
     wanted: Wanted
     rate: Fraction  # frames a second of the drawn video
-    progress: bool
     clock: Clock
 
 
-def _write_all(job: _Job, folder: Path, stop: Stop) -> tuple[int, float | None]:
-    """Writes the files; the number of final frames, and when the first one came."""
-    source, finder, wanted, rate, progress, clock = job
+def _write_all(
+    job: _Job, folder: Path, stop: Stop
+) -> tuple[VideoResult | None, float | None]:
+    """Writes the files; the tracks of the final frames, and when the first one came."""
+    source, finder, wanted, rate, clock = job
     collector, first = Collector(finder.top, folder), None
-    frames = Waiting(source, draw=wanted.draw_video, whole=finder.whole, clock=clock)
+    frames = Waiting(source, draw=wanted.pixels, whole=finder.whole, clock=clock)
     names = [name for _, name in finder.categories]
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
         with Writer(folder, source, names, wanted, rate, clock) as writer:
-            for found in _counted(_until(stop, results), source, progress):
+            for found in _until(stop, results):
                 first = first or time.perf_counter()
                 writer.write(*frames.take(), found)
                 with clock("writing"):
                     collector.add(found)
+                clock.finish_frame()
     finally:
         source.stop()
     count = collector.num_frames
-    if count:
-        with clock("writing"):
-            result = collector.result(count, (source.height, source.width))
-            of_source(result, source, finder.categories).save(folder)
-    return count, first
+    if not count:
+        return None, first
+    with clock("writing"):
+        result = collector.result(count, (source.height, source.width))
+        result = of_source(result, source, finder.categories)
+        result.save(folder)
+    return result, first
 
 
 def check_live(source: Source, whole: bool) -> None:
@@ -210,6 +218,7 @@ class Waiting:
         for frame in self._source.read():
             pixels = frame.pixels if self._keep else None
             self._frames.append((frame.seconds, pixels))
+            self._clock.read_frame()
             yield frame.pixels
 
     def take(self) -> tuple[float, np.ndarray | None]:
@@ -217,7 +226,7 @@ class Waiting:
         seconds, pixels = self._frames.popleft()
         if self._again is None:
             return seconds, pixels
-        with self._clock("decode"):
+        with self._clock("reading"):
             frame = next(self._again, None)
         if frame is None:
             raise PredictError(f"{self.path}: has fewer frames than before")
@@ -258,6 +267,7 @@ def _outputs(output: Path, wanted: Wanted) -> Outputs:
         tracks=output / TRACKS,
         video=output / VIDEO if wanted.draw_video else None,
         ids=output / IDS if wanted.write_pngs else None,
+        report=output / REPORT if wanted.write_report else None,
     )
 
 
@@ -308,16 +318,6 @@ def warning_lines(source: Source, wanted: Wanted) -> list[str]:
             f" {drawn:g} (expected {float(low)} .. {high}; --fps sets it)"
         )
     return lines
-
-
-def _counted(
-    results: Iterator[FrameResult], source: Source, progress: bool
-) -> Iterator[FrameResult]:
-    """The results, with a progress bar."""
-    from tqdm import tqdm
-
-    total = source.num_frames
-    yield from tqdm(results, "predict", total, unit="frame", disable=not progress)
 
 
 def _checked(

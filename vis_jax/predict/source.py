@@ -34,8 +34,15 @@ class Source:
     # What was odd about the frames when they were last read to their end: one line
     # each, with the name of the file.
     warnings: list[str] = field(default_factory=list)
+    # Frames by what a file says of itself, which may be wrong; None: it does not say.
+    said_frames: int | None = None
     # Ends the wait for a frame that may never come.
     stop: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    @property
+    def likely_frames(self) -> int | None:
+        """How many frames there are, as far as can be told before they are read."""
+        return self.said_frames if self.num_frames is None else self.num_frames
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (frame.pixels for frame in self.read())

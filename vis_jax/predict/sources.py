@@ -253,7 +253,7 @@ def _video(path: Path) -> Source:
     what = Input(str(path), str(path.absolute()), path=path)
     with closing(VideoReader(what)) as reader:
         height, width, fps = reader.height, reader.width, reader.fps
-        pixel_aspect = reader.pixel_aspect
+        pixel_aspect, said_frames = reader.pixel_aspect, reader.said_frames
     warnings: list[str] = []
 
     def read() -> Iterator[Frame]:
@@ -271,4 +271,5 @@ def _video(path: Path) -> Source:
         pixel_aspect=pixel_aspect,
         read=read,
         warnings=warnings,
+        said_frames=said_frames,
     )

@@ -127,6 +127,7 @@ class VideoReader:
     def __init__(self, source: Input):
         self.fps: Fraction | None = None  # frames a second; None: it does not say
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
+        self.said_frames: int | None = None  # by its headers, which may be wrong
         self._name = source.name
         self._found, self._count = _Damage(), 0
         self._gaps = _Gaps() if source.live else None
@@ -192,6 +193,8 @@ class VideoReader:
             with _open(source) as container:
                 stream = _stream(source, container)
                 self.fps = stream.average_rate or stream.guessed_rate or None
+                if not source.live:
+                    self.said_frames = _said_frames(container, stream)
                 # Also 0 and None stand for a shape that is not known.
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 for packet in _packets(container, stream):
@@ -265,6 +268,16 @@ def _stream(source: Input, container: "InputContainer") -> "VideoStream":
     if source.path is not None:
         check_complete(source.path, stream)
     return stream
+
+
+def _said_frames(container: "InputContainer", stream: "VideoStream") -> int | None:
+    """Frames by the index of a file, or by its length in time."""
+    if stream.frames > 0:
+        return stream.frames
+    rate = stream.average_rate or stream.guessed_rate
+    if container.duration is None or container.duration <= 0 or not rate:
+        return None
+    return max(1, round(container.duration / 1_000_000 * rate))
 
 
 def _packets(container: "InputContainer", stream: "VideoStream") -> "Iterator[Packet]":

@@ -14,11 +14,12 @@ from vis_jax.metrics.disk import naming
 from vis_jax.metrics.results_json import plain_mask
 from vis_jax.predict.sinks import IdSink, VideoSink, id_map
 from vis_jax.predict.source import Source
+from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
 from vis_jax.visualize.draw import draw_frame
 
-IDS, VIDEO, TRACKS = "ids", "video.mp4", "tracks.jsonl"
+IDS, VIDEO, TRACKS, REPORT = "ids", "video.mp4", "tracks.jsonl", "report.html"
 
 
 class Wanted(NamedTuple):
@@ -30,6 +31,12 @@ class Wanted(NamedTuple):
     write_pngs: bool = False  # `ids/00000.png` ..: one track id per pixel
     # Frames a second of the drawn video; None: as the source, within `loop.FPS`.
     fps: Fraction | float | None = None
+    write_report: bool = False  # `report.html`: frames with masks, to scrub
+
+    @property
+    def pixels(self) -> bool:
+        """Whether frames are needed again once their objects are known."""
+        return self.draw_video or self.write_report
 
 
 class Writer:
@@ -61,6 +68,9 @@ class Writer:
             tracks = (folder / TRACKS).open("w", buffering=1, encoding="utf-8")
             self._tracks = stack.enter_context(tracks)
             self._ids = IdSink(folder / IDS) if wanted.write_pngs else None
+            self._page: PredictedPage | None = None
+            if wanted.write_report:
+                self._page = PredictedPage(source.name, self._size, names, float(fps))
             self._video: VideoSink | None = None
             if wanted.draw_video:
                 height, width = self._size
@@ -90,6 +100,9 @@ class Writer:
         shown = _shown(found, self._threshold)
         with self._clock("writing"), naming(self._folder / TRACKS):
             self._tracks.write(self._line(seconds, shown) + "\n")
+        if self._page is not None and pixels is not None:
+            with self._clock("drawing"):
+                self._page.add(pixels, shown)
         if self._ids is None and self._video is None:
             return
         with self._clock("drawing"):
@@ -151,6 +164,8 @@ class Writer:
                 self._stack.__exit__(kind, error, traceback)
             if self._ids is not None and error is None:
                 self._ids.close()
+            if self._page is not None and error is None:
+                self._page.write(self._folder / REPORT)
 
 
 def _shown(found: FrameResult, threshold: float) -> FrameResult:

@@ -13,12 +13,14 @@ class Clock:
 
     Example:
       clock = Clock()
-      with clock("decode"):
+      with clock("reading"):
           frame = next(frames)
-      clock.seconds  # {"decode": 0.02}
+      clock.seconds  # {"reading": 0.02}
     """
 
     def __init__(self) -> None:
+        self.frames_read = 0  # so far, of the video
+        self.frames_done = 0  # so far: all that is wanted of them is written
         self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -36,6 +38,14 @@ class Clock:
         with self._lock:
             self._seconds[part] = self._seconds.get(part, 0.0) + seconds
 
+    def read_frame(self) -> None:
+        """Counts a frame that was read."""
+        self.frames_read += 1
+
+    def finish_frame(self) -> None:
+        """Counts a frame that is done."""
+        self.frames_done += 1
+
     @property
     def seconds(self) -> dict[str, float]:
         """The seconds of each part so far, in the order in which the parts began."""
@@ -45,6 +55,12 @@ class Clock:
 
 class _NoClock(Clock):
     """Measures nothing."""
+
+    def read_frame(self) -> None:
+        """Forgets it."""
+
+    def finish_frame(self) -> None:
+        """Forgets it."""
 
     def add(self, part: str, seconds: float) -> None:
         """Forgets them."""

@@ -22,6 +22,6 @@ class Stream(Protocol):
           frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;
             only resized copies are kept, of one clip, or of the whole video if the
             window of the system is that.
-          clock: what it measures: decode, model, masks.
+          clock: what it measures: reading, compiling, model, masks.
         """
         ...

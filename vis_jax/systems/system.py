@@ -32,7 +32,14 @@ class Loss(Protocol):
     def __call__(
         self, variables: dict, batch: Batch, rng: PRNGKeyArray, /
     ) -> tuple[Float32[Array, ""], LossAux]:
-        """Returns the loss, and its terms, which sum to it."""
+        """Returns the loss, and its terms, which sum to it.
+
+        Args:
+          variables: as `init` returns them. A run adds a collection "progress" with
+            "step", the updates done so far: int32.
+          batch: clips with their truth.
+          rng: random key.
+        """
         ...
 
 

@@ -28,7 +28,7 @@ from vis_jax.training.damage import (
 from vis_jax.training.distributed import all_agree, wait_for_all
 from vis_jax.training.model_folder import kind_of, no_weights
 from vis_jax.training.state import TrainState
-from vis_jax.training.tree_check import MismatchError, check_same_tree
+from vis_jax.training.tree_check import Check, MismatchError, check_same_tree
 from vis_jax.training.weights_file import read_weights
 
 FOLDER, AVERAGE = "checkpoints", "average"
@@ -219,7 +219,7 @@ class Checkpoints:
 
 
 def load_variables(
-    path: str | os.PathLike, like: dict[str, dict] | None = None
+    path: str | os.PathLike, check: Check | None = None
 ) -> dict[str, dict]:
     """The variables of a checkpoint, in host memory, without the optimiser's state.
 
@@ -228,18 +228,14 @@ def load_variables(
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
         the folder of one step, of `save_variables`, of `write_weights` or of `export`.
-      like: what the model holds; a file of weights is compared with it before its
-        numbers are read. None: not compared.
+      check: of a file of weights, is called with what its header says before its
+        numbers are read.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
-      MismatchError: a file of weights holds other variables than `like`.
     """
-    kind = kind_of(path)
-    if kind == "safetensors":
-        return read_weights(path, like)
-    if kind != "checkpoint":
-        raise CheckpointError(f"{path}: {no_weights(path, kind)}")
+    if check_there(path) == "safetensors":
+        return read_weights(path, check)
     quieten_orbax()
     folder = _find(absolute(path))
     with (
@@ -253,13 +249,18 @@ def load_variables(
     return {**items.variables, **(items[AVERAGE] if AVERAGE in names else {})}
 
 
-def check_there(path: str | os.PathLike) -> None:
-    """Raises CheckpointError unless `load_variables` would find something to read."""
+def check_there(path: str | os.PathLike) -> str:
+    """The kind of what `load_variables` would read; nothing is read yet.
+
+    Raises:
+      CheckpointError: there is no checkpoint.
+    """
     kind = kind_of(path)
     if kind == "checkpoint":
         _find(absolute(path))
     elif kind != "safetensors":
         raise CheckpointError(f"{path}: {no_weights(path, kind)}")
+    return kind
 
 
 def step_of(path: str | os.PathLike) -> int | None:

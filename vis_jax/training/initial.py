@@ -127,13 +127,19 @@ def load_initial(
         return any(pattern.fullmatch(inside) for pattern in patterns)
 
     flat: dict = flatten(variables)
-    loaded = kept(flatten(load_variables(path)))
-    try:
-        check_same_tree(loaded, kept(flat), name=f"init_from {path}")
-    except MismatchError as error:
-        patterns_to_fit = (*fresh, *_patterns(error.paths))
-        hint = f"init_fresh={patterns_to_fit} leaves these parameters out of it"
-        raise MismatchError(f"{error}\n  {hint}", error.paths) from None
+
+    def check(found: dict) -> None:
+        try:
+            name = f"init_from {path}"
+            check_same_tree(kept(flatten(found)), kept(flat), name=name)
+        except MismatchError as error:
+            patterns_to_fit = (*fresh, *_patterns(error.paths))
+            hint = f"init_fresh={patterns_to_fit} leaves these parameters out of it"
+            raise MismatchError(f"{error}\n  {hint}", error.paths) from None
+
+    found = load_variables(path, check)
+    check(found)
+    loaded = kept(flatten(found))
     for name, array in loaded.items():
         flat[name] = jax.make_array_from_callback(
             array.shape, flat[name].sharding, array.__getitem__

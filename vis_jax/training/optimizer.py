@@ -28,18 +28,28 @@ class _Common:
     # Share of the rate at update 0, from which it rises; 0 = one step's share. Of use
     # with warmup_steps only.
     warmup_factor: Annotated[float, Range(least=0, below=1)] = 0.0
-    # step: divided by 10 at each of decay_at; cosine: down to 0 at num_steps.
-    schedule: Literal["step", "cosine"] = "step"
+    # step: divided by 10 at each of decay_at; cosine and poly: down to 0 at num_steps,
+    # poly as (1 - progress)^0.9.
+    schedule: Literal["step", "cosine", "poly"] = "step"
     decay_at: tuple[Natural, ...] = ()  # updates, ascending; of schedule step only
     rates: Multipliers = ((".*", 1.0),)  # of the learning rate; 0 = frozen
     decays: Multipliers = ((".*", 1.0),)  # of the weight decay
+    # Parameters that start later: regex, updates without a change, updates of their own
+    # warm-up, after which the schedule takes the rest of the run. Not with step.
+    late: tuple[tuple[str, int, int], ...] = ()
 
     def __post_init__(self):
-        if self.schedule == "cosine" and self.decay_at:
+        if self.schedule != "step" and self.decay_at:
             raise ValueError(
-                "decay_at: expected () with optimizer.schedule 'cosine', which has no"
-                f" steps, got {self.decay_at}"
+                f"decay_at: expected () with optimizer.schedule {self.schedule!r},"
+                f" which has no steps, got {self.decay_at}"
             )
+        if self.schedule == "step" and self.late:
+            raise ValueError(
+                f"late: expected () with optimizer.schedule 'step', got {self.late}"
+            )
+        if any(min(waits, warmup) < 0 for _, waits, warmup in self.late):
+            raise ValueError(f"late: expected updates from 0, got {self.late}")
         if self.warmup_factor and not self.warmup_steps:
             raise ValueError(
                 "warmup_factor: expected 0.0 with optimizer.warmup_steps 0, which is no"
@@ -113,7 +123,9 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
             optax.identity() if clip is None else optax.clip_by_global_norm(clip),
             *_direction(config, decay),
             _scale_each(rates),
-            optax.scale_by_learning_rate(schedule),
+            optax.scale_by_learning_rate(schedule)
+            if not config.late
+            else _scale_late(schedule, _late(config, num_steps, params)),
         ),
         schedule,
         lambda params: jax.tree.map(_stop_if_zero, params, rates),
@@ -169,7 +181,46 @@ def _schedule(config: Settings, num_steps: int) -> schedules.Schedule:
     warmup = schedules.Warmup(config.warmup_steps, config.warmup_factor)
     if config.schedule == "step":
         return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
-    return schedules.cosine(rate, num_steps=num_steps, warmup=warmup)
+    return _FALLING[config.schedule](rate, num_steps=num_steps, warmup=warmup)
+
+
+_FALLING = {"cosine": schedules.cosine, "poly": schedules.poly}
+
+
+def _late(config: Settings, num_steps: int, params: dict) -> dict:
+    """The schedule of every parameter that starts later, and None for the others."""
+
+    def starting(waits: int, warmup: int) -> schedules.Schedule:
+        falling = _FALLING[config.schedule](
+            config.learning_rate,
+            num_steps=num_steps - waits,
+            warmup=schedules.Warmup(warmup, 0.0),
+        )
+        return schedules.delayed(falling, waits)
+
+    found = [starting(waits, warmup) for _, waits, warmup in config.late]
+    rules = [(regex, float(i)) for i, (regex, *_) in enumerate(config.late)]
+    places = match_rules(params, (*rules, (".*", -1.0)))
+    return jax.tree.map(lambda i: found[int(i)] if i >= 0 else None, places)
+
+
+def _scale_late(usual: schedules.Schedule, late: dict) -> optax.GradientTransformation:
+    """As `optax.scale_by_learning_rate`, some parameters having schedules of their own.
+
+    Its state is the same: how many updates were made.
+    """
+    whole = optax.scale_by_learning_rate(usual)
+
+    def update(updates: dict, state: Any, params: Any = None) -> tuple[dict, Any]:
+        scaled, after = whole.update(updates, state, params)
+
+        def own(schedule: schedules.Schedule | None, plain: Any, whole: Any) -> Any:
+            return whole if schedule is None else -schedule(state.count) * plain
+
+        none = {"is_leaf": lambda x: x is None}
+        return jax.tree.map(own, late, updates, scaled, **none), after
+
+    return optax.GradientTransformation(whole.init, update)
 
 
 def _add_weight_decay(decay: float, multipliers: dict) -> optax.GradientTransformation:

@@ -12,6 +12,8 @@ from vis_jax.typing import Array, Float32, Int32
 Count = Int32[Array | np.int32, ""]  # updates done
 Schedule = Callable[[Count], Float32[Array, ""]]
 
+_POWER = 0.9  # of the polynomial schedule
+
 
 class Warmup(NamedTuple):
     """A linear rise to the rate.
@@ -56,11 +58,7 @@ def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
     Raises:
       ValueError: if the warm-up is as long as the run.
     """
-    if warmup.steps >= num_steps:
-        raise ValueError(
-            f"warmup_steps: expected less than num_steps = {num_steps},"
-            f" got {warmup.steps}"
-        )
+    _check_length(num_steps, warmup)
 
     def schedule(count: Count) -> Float32[Array, ""]:
         done = (count - warmup.steps) / (num_steps - warmup.steps)
@@ -68,6 +66,41 @@ def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
         return rate * _share(count, warmup) * falling
 
     return schedule
+
+
+def poly(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
+    """`rate` after the warm-up, then (1 - progress)^0.9 down to 0 at `num_steps`.
+
+    Chen et al., "DeepLab", TPAMI 2018, section 4.1.2.
+
+    Raises:
+      ValueError: if the warm-up is as long as the run.
+    """
+    _check_length(num_steps, warmup)
+
+    def schedule(count: Count) -> Float32[Array, ""]:
+        done = (count - warmup.steps) / (num_steps - warmup.steps)
+        falling = (1.0 - jnp.clip(done, 0.0, 1.0)) ** _POWER
+        return rate * _share(count, warmup) * falling
+
+    return schedule
+
+
+def delayed(schedule: Schedule, updates: int) -> Schedule:
+    """0 for as many updates, then the schedule from its beginning."""
+
+    def later(count: Count) -> Float32[Array, ""]:
+        return jnp.where(count < updates, 0.0, schedule(count - updates))
+
+    return later
+
+
+def _check_length(num_steps: int, warmup: Warmup) -> None:
+    if warmup.steps >= num_steps:
+        raise ValueError(
+            f"warmup_steps: expected less than num_steps = {num_steps},"
+            f" got {warmup.steps}"
+        )
 
 
 def _share(count: Count, warmup: Warmup) -> Float32[Array, ""]:

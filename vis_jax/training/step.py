@@ -140,7 +140,9 @@ def _gradients(
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:
         params = optimizer.freeze(variables["params"])
-        return system.loss(variables | {"params": params}, batch, rng)
+        progress = {"step": state.step}  # see `systems.system.Loss`
+        known = {"params": params, "progress": progress}
+        return system.loss(variables | known, batch, rng)
 
     def place_batch(batch: Batch) -> Batch:
         if layout is None:

@@ -1,10 +1,23 @@
 """Whether two trees hold the same parameters, and which they do not share."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from vis_jax.params import flatten
 
 SHOWN = 5  # paths per kind of difference
+
+
+@runtime_checkable
+class Check(Protocol):
+    """Looks at variables that are yet to be read."""
+
+    def __call__(self, found: dict, /) -> None:
+        """Raises a ValueError if they are not to be read.
+
+        Args:
+          found: collections by name, whose leaves have a `shape` and a `dtype`.
+        """
+        ...
 
 
 class MismatchError(ValueError):

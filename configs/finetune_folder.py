@@ -1,0 +1,42 @@
+"""IFR of published size, fine-tuned on a folder of videos, whose classes it takes.
+
+Results: docs/results.md#real-videos.
+
+Run:   python -m vis_jax.main --config configs/finetune_folder.py --workdir runs/mine \\
+           --config.data.root=/data/videos --config.init_from=weights/coco_r50
+Smoke: python -m vis_jax.main --config configs/finetune_folder.py:debug \\
+           --workdir runs/debug --config.data.root=/data/videos (any CPU)
+
+`init_from` is any checkpoint of IFR with this backbone: COCO weights from `convert`
+(docs/checkpoints.md), or a run on YouTube-VIS. The layer that names the classes is new.
+The arguments of configs/ifr.py and `steps`, of four clips. A fifth of the videos is
+held out and evaluated on; see configs/ifr_folder.py. The schedule is a guess for a few
+dozen videos, not measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, ifr
+
+
+def full_size(options: ConfigDict) -> ConfigDict:
+    """The config at its published size."""
+    steps = options.pop("steps")
+    config = ifr.full_size(options)
+    config.num_steps = steps
+    config.init_from = "weights/coco_r50"
+    config.init_fresh = ("decoder/heads/class_embed/.*",)
+    config.data.batch_size = 4
+    config.optimizer.decay_at = (steps * 3 // 4,)
+    return config
+
+
+get_config = common.recipes(
+    full_size,
+    backbone="r50",
+    decoder="ifr",
+    dataset="folder",
+    frames=2,
+    queries=100,
+    steps=1_000,
+)()

@@ -1,0 +1,189 @@
+"""Plain vision transformers in the forms of DINOv2 and DINOv3: images to tokens.
+
+Oquab et al., "DINOv2", 2023, with the registers of Darcet et al., "Vision transformers
+need registers", ICLR 2024; Simeoni et al., "DINOv3", 2025. The tokens of an image are
+its class token, its registers and its patches, row by row. Letters: S tokens, P
+patches, C channels.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vis_jax.layers.norm import LayerNorm
+from vis_jax.layers.vit_block import INIT, Block
+from vis_jax.ops.rotary import Rotary, resize_table, rotary_positions
+from vis_jax.settings import Count, Natural, OneOf, section
+from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
+
+_EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # of all layer norms
+
+
+class Variant(NamedTuple):
+    """Channels, blocks, and heads of the attention."""
+
+    dim: int
+    depth: int
+    heads: int
+
+
+VARIANTS = {
+    "thin": Variant(32, 4, 2),
+    "small": Variant(384, 12, 6),
+    "base": Variant(768, 12, 12),
+    "large": Variant(1024, 24, 16),
+}
+
+
+@section
+class Settings:
+    """`model.backbone` of a plain vision transformer."""
+
+    name: Literal["vit"] = "vit"  # the only kind that tokens come from
+    variant: Annotated[str, OneOf(VARIANTS)] = "large"  # size; thin trains on a CPU
+    # dinov2: a learned table of positions; dinov3: rotary positions in every block.
+    form: Literal["dinov2", "dinov3"] = "dinov2"
+    patch: Count = 16  # side of a patch in pixels
+    registers: Natural = 4  # tokens beside the class token that belong to no patch
+    table: Count = 40  # patches on a side of the table of positions; of dinov2 only
+    # Other sizes than the variant's, for files of other models; None = the variant's.
+    dim: Count | None = None  # channels
+    depth: Count | None = None  # blocks
+    heads: Count | None = None  # of the attention
+    remat: bool = False  # recompute blocks in the backward pass: less memory
+
+    def __post_init__(self):
+        sizes = sizes_of(self)
+        if sizes.dim % (4 * sizes.heads):
+            raise ValueError(
+                f"heads: expected a number that shares {sizes.dim} channels in"
+                f" multiples of 4, got {sizes.heads}"
+            )
+
+
+def sizes_of(given: "Settings | ViT") -> Variant:
+    """The sizes of the variant, save for those that are given."""
+    own = VARIANTS[given.variant]
+    return Variant(
+        given.dim or own.dim, given.depth or own.depth, given.heads or own.heads
+    )
+
+
+class ViT(nn.Module):
+    """A plain vision transformer whose blocks can be run a part at a time.
+
+    Attributes:
+      variant, form, patch, registers, table, dim, depth, heads, remat: see `Settings`.
+    """
+
+    variant: str
+    form: str = "dinov2"
+    patch: int = 16
+    registers: int = 4
+    table: int = 40
+    dim: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    remat: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        sizes = self.sizes
+        self.patch_embed = nn.DenseGeneral(
+            sizes.dim, axis=(-3, -2, -1), dtype=self.dtype, kernel_init=INIT
+        )
+        normal = nn.initializers.normal(0.02)
+        self.cls_token = self.param("cls_token", normal, (1, sizes.dim))
+        if self.registers:
+            shape = (self.registers, sizes.dim)
+            self.reg_tokens = self.param("reg_tokens", normal, shape)
+        if self.form == "dinov2":
+            shape = (self.table, self.table, sizes.dim)
+            self.positions = self.param("positions", INIT, shape)
+        kind = nn.remat(Block) if self.remat else Block
+        self.blocks = [
+            kind(
+                heads=sizes.heads,
+                key_bias=self.form == "dinov2",
+                mlp_dim=4 * sizes.dim,
+                epsilon=_EPSILON[self.form],
+                dtype=self.dtype,
+            )
+            for _ in range(sizes.depth)
+        ]
+        self.norm = LayerNorm(jnp.float32, _EPSILON[self.form])
+
+    @property
+    def sizes(self) -> Variant:
+        """Channels, blocks and heads."""
+        return sizes_of(self)
+
+    @property
+    def prefix(self) -> int:
+        """Tokens of an image in front of its patches."""
+        return 1 + self.registers
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches of a frame of this many pixels, by rows and columns."""
+        return height // self.patch, width // self.patch
+
+    def rotary(self, grid: tuple[int, int]) -> Rotary | None:
+        """Positions for `run`; None where a table has them."""
+        sizes = self.sizes
+        if self.form == "dinov2":
+            return None
+        return rotary_positions(*grid, sizes.dim // sizes.heads)
+
+    def embed(self, images: Float[Array, "N H W 3"]) -> Float32[Array, "N S C"]:
+        """The tokens before the first block.
+
+        Args:
+          images: normalised; rows and columns beyond the last whole patch are left out.
+        """
+        count, side = len(images), self.patch
+        height, width = self.grid(*images.shape[1:3])
+        x = images[:, : height * side, : width * side]
+        x = x.reshape(count, height, side, width, side, 3).transpose(0, 1, 3, 2, 4, 5)
+        # A convolution whose windows do not overlap is a matrix product.
+        x = self.patch_embed(x.astype(self.dtype)).astype(jnp.float32)
+        if self.form == "dinov2":
+            x = x + resize_table(self.positions, (height, width))[None]
+        front = self.cls_token
+        if self.registers:
+            front = jnp.concatenate([front, self.reg_tokens])
+        front = jnp.broadcast_to(front[None], (count, *front.shape))
+        return jnp.concatenate([front, x.reshape(count, -1, x.shape[-1])], axis=1)
+
+    def run(
+        self,
+        x: Float32[Array, "N S C"],
+        blocks: range,
+        rotary: Rotary | None = None,
+        attend: Bool[Array, "N S S"] | None = None,
+    ) -> Float32[Array, "N S C"]:
+        """Tokens after some of the blocks.
+
+        Args:
+          x: tokens, of which the patches are the last; others may stand in front.
+          blocks: numbers of the blocks, from 0.
+          rotary: see the method of this name.
+          attend: True where a token may look at another; None = everywhere.
+        """
+        for index in blocks:
+            x = self.blocks[index](x, rotary, attend)
+        return x
+
+    def __call__(self, images: Float[Array, "N H W 3"]) -> Float32[Array, "N S C"]:
+        """All tokens after the last block and the final norm."""
+        rotary = self.rotary(self.grid(*images.shape[1:3]))
+        x = self.run(self.embed(images), range(self.sizes.depth), rotary)
+        return self.norm(x)
+
+
+def build(settings: Settings, dtype: jax.typing.DTypeLike) -> ViT:
+    """The transformer of `model.backbone`."""
+    fields = dict(vars(settings))
+    fields.pop("name")
+    return ViT(**fields, dtype=dtype)

@@ -1,0 +1,147 @@
+"""Whether a video goes through a model whole or clip by clip, and in what memory."""
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from vis_jax.commands import parts
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.evaluate.stream import Program
+    from vis_jax.predict.loop import Finder
+    from vis_jax.predict.source import Source
+    from vis_jax.systems.system import TestSettings
+
+MODE = "config.test.mode"
+# An estimate from shapes is up to this factor too high or too low: what is refused
+# would not fit in any case.
+UNSURE = 2.5
+
+
+def mode_is_set(values: flags.FlagValues) -> bool:
+    """Whether the command line says how videos go through the model."""
+    return MODE in values and values[MODE].present > 0
+
+
+def for_source(
+    config: "RunSettings", source: "Source", *, fixed: bool
+) -> "tuple[RunSettings, str | None]":
+    """The settings for a video, and a line to print if it goes clip by clip for once.
+
+    That is a video of more frames than the largest of `test.frame_buckets`, or one
+    without an end, whose model would take it whole.
+
+    Args:
+      config: of the model.
+      source: the video.
+      fixed: the mode stays as it is.
+    """
+    test, count = config.test, source.likely_frames
+    most = max(test.frame_buckets)
+    if fixed or test.mode != "video" or test.tta:
+        return config, None
+    if not source.live and (count is None or count <= most):
+        return config, None
+    clips = dataclasses.replace(config, test=dataclasses.replace(test, mode="clip"))
+    try:
+        parts.build_system(clips)
+    except ValueError:  # such as a tracker that has to see the whole video
+        return config, None
+    why = "has no known end"
+    if not source.live:
+        why = f"{count:,} frames, more than test.frame_buckets has ({most})"
+    how = f"goes clip by clip, {_frames(test.clip_length)} each"
+    return clips, f"{source.path}: {why}: {how}; --{MODE}=video takes it whole"
+
+
+class Finders:
+    """What finds the tracks of videos, on every device, whole and clip by clip.
+
+    Args:
+      config: of the model.
+      variables: its parameters.
+      categories: (category id, name) of labels 0, 1, ..
+      fixed: the mode of the config serves all videos.
+    """
+
+    def __init__(
+        self,
+        config: "RunSettings",
+        variables: dict,
+        categories: "Sequence[tuple[int, str]]",
+        *,
+        fixed: bool,
+    ):
+        self._config, self._variables = config, variables
+        self._categories, self._fixed = categories, fixed
+        self._lock = threading.Lock()
+        self._made: dict[str, list[Finder]] = {}
+
+    def __len__(self) -> int:
+        """How many devices there are."""
+        return len(self._of(self._config))
+
+    def find(self, device: int, source: "Source") -> "tuple[Finder, str | None]":
+        """What finds the tracks of a video, and a line to print; see `for_source`."""
+        config, note = for_source(self._config, source, fixed=self._fixed)
+        return self._of(config)[device], note
+
+    def _of(self, config: "RunSettings") -> "list[Finder]":
+        """One for each device, made once."""
+        from vis_jax.evaluate.infer import make_streams
+        from vis_jax.predict.loop import Finder
+
+        with self._lock:
+            if config.test.mode not in self._made:
+                system, test = parts.build_system(config), config.test
+                whole = system.window.length is None
+                self._made[test.mode] = [
+                    Finder(stream, self._categories, test.top, whole)
+                    for stream in make_streams(system, self._variables, test)
+                ]
+            return self._made[config.test.mode]
+
+
+def memory_line(program: "Program", source: "Source", test: "TestSettings") -> str:
+    """The memory that a model needs for a video, as a line to print.
+
+    Args:
+      program: runs the model.
+      source: the video.
+      test: the sizes that frames are resized to.
+
+    Raises:
+      ValueError: it is far more than this machine has.
+    """
+    from vis_jax.evaluate.clips import blank_clip, place_frames
+    from vis_jax.evaluate.memory import machine_bytes
+
+    window, count = program.window, source.likely_frames
+    if program.memory is None or (window.length is None and count is None):
+        return "not known before the video is read"
+    canvas = place_frames((source.height, source.width), test).canvas
+    clip = blank_clip(window, canvas, count or 1)
+    frames = clip.images.shape[0]
+    needed, there = program.memory(clip), machine_bytes()
+    each = f"{_size(needed / frames)} a frame"
+    text = f"about {_size(needed)} for {_frames(frames)} at once, {each}"
+    if needed > UNSURE * there:
+        raise ValueError(
+            f"{source.path}: expected a video that fits into {_size(there)}, got"
+            f" {text}; --{MODE}=clip takes it clip by clip"
+        )
+    return f"{text}; there are {_size(there)}"
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count:,} frames"
+
+
+def _size(number: float) -> str:
+    """Bytes in words."""
+    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
+    return f"{number / scale:.1f} {unit}"

@@ -1,0 +1,176 @@
+"""Several results files on the same videos: which is better, and how surely."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.metrics.bootstrap import draw, identity_samples, precision_samples
+from vis_jax.metrics.json_checks import write_json
+from vis_jax.metrics.results_json import load_results, load_truth
+from vis_jax.metrics.tracking import identity_measures, pool, three
+from vis_jax.metrics.tracks import Id, Truth
+from vis_jax.metrics.video_ap import evaluate
+
+METRICS = ("AP", "AP50", "AP75", "AR10", "IDF1", "AssA", "IDSW")
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+class Sampling(NamedTuple):
+    """How the videos are drawn."""
+
+    samples: int = 1000
+    seed: int = 0
+
+
+DEFAULT = Sampling()
+
+
+class _Values(NamedTuple):
+    """The metrics of one file."""
+
+    value: dict[str, float]  # of all videos; NaN where undefined
+    samples: dict[str, np.ndarray]  # float64[S]
+
+
+def compare(
+    truth_path: str | os.PathLike,
+    results_paths: Sequence[str | os.PathLike],
+    output_path: str | os.PathLike | None = None,
+    *,
+    sampling: Sampling = DEFAULT,
+    score_threshold: float = 0.3,
+    official_quirks: bool = True,
+) -> dict:
+    """Scores files with 95 % intervals, and each against the first.
+
+    The intervals are percentiles of a bootstrap over the videos. In a sample all files
+    have the same videos, so a difference is not blurred by easy and hard ones.
+
+    Args:
+      truth_path: instances.json with annotations.
+      results_paths: two files or more.
+      output_path: where the numbers are written as JSON; None: nowhere.
+      sampling: number of samples and seed.
+      score_threshold: IDF1, AssA and IDSW leave out predictions below.
+      official_quirks: as in `scoring.Options`.
+
+    Returns:
+      `videos`, `samples`, `seed`, and `files`: a row each with `name` and, under each
+      metric, `value`, `low`, `high`, and from the second file on `difference` to the
+      first: `value`, `low`, `high`, and `better`, the share of the samples in which it
+      is above the first (IDSW: below), ties counting half. None: undefined.
+
+    Raises:
+      FormatError: a file is not as it should be.
+      ValueError: fewer than two files, no samples, or a truth without videos.
+    """
+    if len(results_paths) < 2:
+        raise ValueError(
+            f"results: expected two files or more, got {len(results_paths)}"
+        )
+    if sampling.samples < 1:
+        raise ValueError(f"samples: expected at least 1, got {sampling.samples}")
+    truth = load_truth(truth_path, official_quirks=official_quirks)
+    if not truth.videos:
+        raise ValueError(f"{truth_path}: videos: expected at least one, got none")
+    counts = draw(len(truth.videos), sampling.samples, sampling.seed)
+    found = [
+        _values(truth, path, counts, score_threshold, official_quirks)
+        for path in results_paths
+    ]
+    rows: list[dict] = []
+    for path, one in zip(results_paths, found, strict=True):
+        row: dict = {"name": os.fspath(path)}
+        for name in METRICS:
+            row[name] = _interval(one.value[name], one.samples[name])
+            if rows:
+                row[name]["difference"] = _difference(found[0], one, name)
+        rows.append(row)
+    report = {"videos": len(truth.videos)} | sampling._asdict() | {"files": rows}
+    if output_path is not None:
+        write_json(output_path, report, indent=1)
+    return report
+
+
+def _values(
+    truth: Truth,
+    path: str | os.PathLike,
+    counts: np.ndarray,
+    score_threshold: float,
+    official_quirks: bool,
+) -> _Values:
+    results = load_results(path, truth, official_quirks=official_quirks)
+    found = evaluate(truth, results, official_quirks=official_quirks)
+    measures = identity_measures(truth, results, score_threshold=score_threshold)
+    whole = found.stats | three(pool(measures))
+    videos: list[Id] = sorted(truth.videos)
+    return _Values(
+        {name: _number(whole[name]) for name in METRICS},
+        precision_samples(found.matches, videos, counts)
+        | identity_samples(measures, videos, counts),
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _interval(value: float, samples: np.ndarray) -> dict:
+    """A number and its interval, over the samples in which it is defined."""
+    defined = samples[~np.isnan(samples)]
+    if np.isnan(value) or not len(defined):
+        return {"value": None, "low": None, "high": None}
+    low, high = np.percentile(defined, INTERVAL).tolist()
+    return {"value": value, "low": low, "high": high}
+
+
+def _difference(first: _Values, other: _Values, name: str) -> dict:
+    gain = other.samples[name] - first.samples[name]
+    found = _interval(other.value[name] - first.value[name], gain)
+    defined = gain[~np.isnan(gain)]
+    if found["value"] is None:
+        return found | {"better": None}
+    better = -defined if name == "IDSW" else defined
+    share = np.mean((better > 0) + 0.5 * (better == 0))
+    return found | {"better": float(share)}
+
+
+def format_comparison(report: Mapping) -> str:
+    """The numbers of `compare` as aligned text, fractions in percent."""
+    names = [row["name"] for row in report["files"]]
+    lines = [f"{chr(65 + i % 26)}  {name}" for i, name in enumerate(names)]
+    lines += [f"95 % intervals of {report['samples']} samples of the "]
+    lines[-1] += f"{report['videos']} videos, seed {report['seed']}"
+    table = [["", *(chr(65 + i % 26) for i in range(len(names)))]]
+    table[0] += [f"{chr(65 + i % 26)} - A" for i in range(1, len(names))]
+    table[0] += [f"{chr(65 + i % 26)} better" for i in range(1, len(names))]
+    for metric in METRICS:
+        cells = [row[metric] for row in report["files"]]
+        gains = [cell["difference"] for cell in cells[1:]]
+        line = [metric, *(_range(metric, cell, "") for cell in cells)]
+        line += [_range(metric, gain, "+") for gain in gains]
+        line += [_share(gain["better"]) for gain in gains]
+        table.append(line)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    aligned = [
+        "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))
+        for line in table
+    ]
+    return "\n".join([*lines, "", *aligned]) + "\n"
+
+
+def _range(metric: str, cell: Mapping, sign: str) -> str:
+    """A number with its interval."""
+    if cell["value"] is None:
+        return "-"
+    scale, digits = (1, 0) if metric == "IDSW" else (100, 1)
+    value, low, high = (
+        f"{scale * cell[key]:{sign}.{digits}f}" for key in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"

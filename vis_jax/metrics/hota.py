@@ -1,0 +1,109 @@
+"""Higher order tracking accuracy, by the rules of TrackEval.
+
+Luiten et al., "HOTA", IJCV 2021. Letters: D predicted tracks, G annotated tracks, A
+thresholds of IoU, n pairs in one frame.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vis_jax.metrics.frame_overlaps import VideoOverlaps
+
+ALPHAS = np.arange(0.05, 0.99, 0.05)
+_EPS = np.finfo("float").eps
+# Stands for the sum of no IoUs and for the count of none: their ratio, LocA, is 1.
+_TINY = 1e-10
+
+
+class Hota(NamedTuple):
+    """Counts and means over pairs of one video, or of several; all float64[A]."""
+
+    TP: np.ndarray
+    FN: np.ndarray
+    FP: np.ndarray
+    AssA: np.ndarray
+    AssRe: np.ndarray
+    AssPr: np.ndarray
+    LocA: np.ndarray
+
+    def report(self) -> dict[str, float]:
+        """Means over the thresholds, in [0, 1]."""
+        TP, FN, FP = self[:3]
+        det_a = TP / np.maximum(1, TP + FN + FP)
+        rows = {
+            "HOTA": np.sqrt(det_a * self.AssA),
+            "DetA": det_a,
+            "AssA": self.AssA,
+            "LocA": self.LocA,
+            "DetRe": TP / np.maximum(1, TP + FN),
+            "DetPr": TP / np.maximum(1, TP + FP),
+            "AssRe": self.AssRe,
+            "AssPr": self.AssPr,
+        }
+        return {name: float(np.mean(row)) for name, row in rows.items()}
+
+
+def hota(overlaps: VideoOverlaps) -> Hota:
+    """HOTA of one video.
+
+    Pairs of a frame are those with the most IoU, weighted by how well the two tracks
+    agree over the video; they are true from IoU alpha on.
+    """
+    count_g, count_d, alignment = _alignment(overlaps)
+    matches = np.zeros((len(ALPHAS), *alignment.shape))
+    TP, FN, FP, loc = np.zeros((4, len(ALPHAS)))
+    for rows, columns, iou in zip(*overlaps[:3], strict=True):
+        pairs = linear_sum_assignment(-(alignment[np.ix_(rows, columns)] * iou))
+        value = iou[pairs]
+        true = value >= ALPHAS[:, None] - _EPS  # [A, n]
+        number = true.sum(1)
+        TP += number
+        FN += len(rows) - number
+        FP += len(columns) - number
+        if len(value):
+            loc += np.where(true, value, 0.0).cumsum(1)[:, -1]
+            matches[:, rows[pairs[0]], columns[pairs[1]]] += true
+    wholes = (count_g + count_d - matches, count_g, count_d)
+    shares = [
+        [np.sum(n * (n / np.maximum(1, w))) for n, w in zip(matches, one, strict=True)]
+        for one in (np.broadcast_to(w, matches.shape) for w in wholes)
+    ]
+    ass_a, ass_re, ass_pr = (np.array(share) / np.maximum(1, TP) for share in shares)
+    return Hota(TP, FN, FP, ass_a, ass_re, ass_pr, _mean_iou(loc, TP))
+
+
+def pooled(videos: Sequence[Hota]) -> Hota:
+    """That of several videos: counts add up, means are weighted by the pairs."""
+    shape = len(ALPHAS)
+    TP, FN, FP = (sum((v[i] for v in videos), np.zeros(shape)) for i in range(3))
+    ass_a, ass_re, ass_pr, loc = (
+        sum((v[i] * v.TP for v in videos), np.zeros(shape)) for i in range(3, 7)
+    )
+    pairs = np.maximum(1.0, TP)
+    means = (ass_a / pairs, ass_re / pairs, ass_pr / pairs)
+    return Hota(TP, FN, FP, means[0], means[1], means[2], _mean_iou(loc, TP))
+
+
+def _mean_iou(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return np.maximum(_TINY, total) / np.maximum(_TINY, pairs)
+
+
+def _alignment(
+    overlaps: VideoOverlaps,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames of each track, [G, 1] and [1, D], and how well two agree, [G, D]."""
+    G, D = overlaps.num_truths, len(overlaps.scores)
+    count_g, count_d, agree = np.zeros((G, 1)), np.zeros((1, D)), np.zeros((G, D))
+    for rows, columns, iou in zip(*overlaps[:3], strict=True):
+        # How much of what both overlap with they share with each other.
+        whole = iou.sum(0)[None, :] + iou.sum(1)[:, None] - iou
+        share = np.zeros_like(iou)
+        np.divide(iou, whole, out=share, where=whole > _EPS)
+        agree[np.ix_(rows, columns)] += share
+        count_g[rows] += 1
+        count_d[0, columns] += 1
+    # Tracks that are never there share nothing.
+    return count_g, count_d, agree / np.maximum(1, count_g + count_d - agree)

@@ -1,0 +1,186 @@
+"""AP if one thing about the predictions were perfect: classes, masks, identities.
+
+Each oracle mends one thing and leaves all others as they are, scores and duplicates
+included. Letters: D predictions, G annotated tracks, of one video.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from vis_jax.metrics.error_breakdown import FOUND, NEAR
+from vis_jax.metrics.frame_overlaps import video_overlaps
+from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack, mean_nonzero
+from vis_jax.metrics.tube_overlap import tube_overlap
+from vis_jax.metrics.video_ap import evaluate, indexed_tracks
+
+Tracks = list[ResultTrack]
+Oracle = Callable[[Tracks, list[TruthTrack], np.ndarray], Tracks]
+
+
+def oracle_scores(
+    truth: Truth, results: Results, *, official_quirks: bool = True
+) -> dict[str, dict[str, float | None]]:
+    """The official numbers with one thing perfect.
+
+    Args:
+      truth, results: as read by `results_json`.
+      official_quirks: as in `video_ap.evaluate`.
+
+    Returns:
+      AP, AP50, .. by the name of the oracle: `classes`, `masks`, `identities`.
+    """
+    truths, predictions = defaultdict(list), defaultdict(list)
+    for annotated in indexed_tracks(truth, official_quirks):
+        if annotated.category_id in truth.categories and not annotated.crowd:
+            truths[annotated.video_id].append(annotated)
+    for track in results.tracks:
+        if track.category_id in truth.categories:
+            predictions[track.video_id].append(track)
+    mended: dict[str, Tracks] = {name: [] for name in ORACLES}
+    for video_id, found in predictions.items():
+        tracks = truths[video_id]
+        if not tracks:
+            for name in ORACLES:
+                mended[name] += found
+            continue
+        iou = tube_overlap(found, tracks, official_quirks=official_quirks).iou()
+        for name, oracle in ORACLES.items():
+            mended[name] += oracle(found, tracks, iou)
+    return {
+        name: evaluate(
+            truth, results._replace(tracks=tracks), official_quirks=official_quirks
+        ).stats
+        for name, tracks in mended.items()
+    }
+
+
+def with_classes(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
+    """Each prediction with the class of the track that it overlaps most, from 0.1.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes.
+    """
+    return [
+        one if g < 0 else one._replace(category_id=truths[g].category_id)
+        for one, g in zip(predictions, _nearest(iou), strict=True)
+    ]
+
+
+def with_masks(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
+    """Each prediction with the masks of the track of its class that it overlaps most.
+
+    Their IoU is at least 0.1; others keep their masks.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes.
+    """
+    same = [[g.category_id == d.category_id for g in truths] for d in predictions]
+    nearest = _nearest(np.where(np.array(same, bool).reshape(iou.shape), iou, 0.0))
+    return [
+        one if g < 0 else _with_frames(one, truths[g].segmentations, truths[g].areas)
+        for one, g in zip(predictions, nearest, strict=True)
+    ]
+
+
+def with_identities(
+    predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
+) -> Tracks:
+    """The masks of each frame, in tracks as they are annotated.
+
+    In a frame a mask belongs to the track of its class with the highest IoU, from 0.5;
+    of several the one with the best score. Frames in which a prediction is on no track
+    go with the track that it is on most, where that has no other mask. A track has the
+    mean score of its masks. Predictions that are never on a track stay as they are.
+
+    Args:
+      predictions, truths: D and G tracks of one video.
+      iou: float64[D, G], of tubes; not needed, as frames are compared.
+    """
+    del iou
+    owner = _owners(predictions, truths)
+    frames: list[dict[int, ResultTrack]] = [{} for _ in truths]
+    rest = []
+    order = sorted(range(len(predictions)), key=lambda d: -predictions[d].score)
+    for d in order:
+        for t, g in enumerate(owner[d].tolist()):
+            if g >= 0:
+                frames[g].setdefault(t, predictions[d])
+    for d in order:
+        on = owner[d][owner[d] >= 0]
+        if not len(on):
+            rest.append(predictions[d])
+            continue
+        most = int(np.bincount(on).argmax())
+        alone = (owner[d] < 0) & _visible(predictions[d], owner)
+        for t in np.flatnonzero(alone).tolist():
+            frames[most].setdefault(t, predictions[d])
+    joined = [
+        _joined(parts, track, owner.shape[1])
+        for parts, track in zip(frames, truths, strict=True)
+        if parts
+    ]
+    return [*joined, *rest]
+
+
+ORACLES: dict[str, Oracle] = {
+    "classes": with_classes,
+    "masks": with_masks,
+    "identities": with_identities,
+}
+
+
+def _nearest(iou: np.ndarray) -> list[int]:
+    """The track with the highest IoU for each prediction, -1 below 0.1.
+
+    Args:
+      iou: float64[D, G].
+    """
+    return np.where(iou.max(1) >= NEAR, iou.argmax(1), -1).tolist()
+
+
+def _owners(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:
+    """The track that each prediction is on in each frame: int64[D, T], -1 for none."""
+    overlaps = video_overlaps(truths, predictions, kind="mask", class_aware=True)
+    owner = np.full((len(predictions), len(overlaps.ious)), -1)
+    for t, (rows, columns, iou) in enumerate(zip(*overlaps[:3], strict=True)):
+        if iou.size:
+            there = iou.max(0) >= FOUND
+            owner[columns[there], t] = rows[iou.argmax(0)[there]]
+    return owner
+
+
+def _visible(prediction: ResultTrack, owner: np.ndarray) -> np.ndarray:
+    """Frames with pixels: bool[T]."""
+    areas = np.zeros(owner.shape[1], np.int64)
+    areas[: len(prediction.areas)] = prediction.areas
+    return areas > 0
+
+
+def _joined(
+    parts: dict[int, ResultTrack], track: TruthTrack, length: int
+) -> ResultTrack:
+    """One prediction of the masks that several have of an annotated track."""
+    masks = [parts[t].segmentations[t] if t in parts else None for t in range(length)]
+    areas = [parts[t].areas[t] if t in parts else 0 for t in range(length)]
+    first = next(iter(parts.values()))
+    one = first._replace(
+        category_id=track.category_id,
+        score=float(np.mean([part.score for part in parts.values()])),
+    )
+    return _with_frames(one, masks, np.array(areas, np.int64))
+
+
+def _with_frames(
+    prediction: ResultTrack, segmentations: list[dict | None], areas: np.ndarray
+) -> ResultTrack:
+    return prediction._replace(
+        segmentations=segmentations, areas=areas, mean_area=mean_nonzero(areas)
+    )

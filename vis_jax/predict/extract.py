@@ -1,0 +1,143 @@
+"""Frames of videos as image files, for labelling."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
+from vis_jax.predict.errors import PredictError
+from vis_jax.predict.live import LIVE, STDIN
+from vis_jax.predict.many import OneVideo, Videos, find_videos
+from vis_jax.predict.sources import Source, open_source
+from vis_jax.predict.staging import publish, staging
+
+RECORD = ".extracted.json"  # in the folder of a video: what its frames are
+JPEG_QUALITY = 95
+
+
+class Choice(NamedTuple):
+    """Which frames of a video become files, and of what kind."""
+
+    every: int = 1  # the first frame from `start` on, and every n-th after it
+    start: float = 0.0  # seconds since the first frame of the video
+    end: float | None = None  # seconds; frames at or after it are left out
+    suffix: str = "jpg"  # or "png"
+
+
+class Extracted(NamedTuple):
+    """The frames of a video that are in its folder."""
+
+    frames: int
+    written: bool  # False: they were there already
+    warnings: tuple[str, ...]  # what was odd about the video
+
+
+def find(source: str) -> Videos:
+    """The videos that `source` names: a file, a folder of them, or a list (.txt).
+
+    Raises:
+      PredictError: there is none, or it has no end, as a camera has none.
+    """
+    if source == STDIN or source.startswith(LIVE):
+        raise PredictError(f"{source}: expected a video file, got a live source")
+    found = find_videos(source)
+    if found is not None:
+        return found
+    opened = open_source(source)
+    file = Path(opened.path)
+    size = file.stat().st_size if file.is_file() else 0
+    return Videos((OneVideo(source, opened.name, size),), ())
+
+
+def extract(
+    video: OneVideo,
+    output: Path,
+    choice: Choice,
+    tick: Callable[[], object] = lambda: None,
+) -> Extracted:
+    """Writes `output/<video>/<video>_<number>.jpg`, numbered as in the video.
+
+    The name of the video stands in the names, too, as some tools drop folders. The
+    folder appears when it is complete; one with the same frames is left as it is.
+
+    Args:
+      video: from `find`.
+      output: folder for all videos.
+      choice: which frames.
+      tick: called for each frame that is read.
+
+    Raises:
+      PredictError: the video cannot be read or has no such frame, or its folder has
+        something else in it.
+    """
+    folder = output / video.name
+    if video.name.startswith(".") or not stays_inside(video.name):
+        expected = "the name of a folder: not hidden, without ':' and '\\'"
+        raise PredictError(f"{video.path}: expected {expected}, got {video.name}")
+    record = {"source": Path(video.path).name, "bytes": video.size, **choice._asdict()}
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        _check_same(folder, record)
+        frames = sum(file.suffix == f".{choice.suffix}" for file in folder.iterdir())
+        return Extracted(frames, False, ())
+    source = open_source(video.path)
+    with staging(folder) as new:
+        frames = _write(source, new / video.name, choice, tick)
+        (new / RECORD).write_text(json.dumps(record))
+        publish(new, folder, [file.name for file in new.iterdir()])
+    return Extracted(frames, True, tuple(source.warnings))
+
+
+def _check_same(folder: Path, record: dict) -> None:
+    """Raises PredictError unless a folder has the frames that would be written."""
+    expected = f"{folder}: expected a new folder, or the same frames of the same video"
+    try:
+        found = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        raise PredictError(f"{expected}, got one with other files") from None
+    if found != record:
+        differ = [key for key in record if not _same(found, key, record[key])]
+        got = f"other {' and '.join(differ)}" if differ else "other frames"
+        raise PredictError(f"{expected}, got {got}")
+
+
+def _same(found: object, key: str, value: object) -> bool:
+    return isinstance(found, dict) and found.get(key) == value
+
+
+def _write(
+    source: Source, stem: Path, choice: Choice, tick: Callable[[], object]
+) -> int:
+    """Writes the chosen frames as `<stem>_<number>.jpg`; returns how many there are."""
+    count = since_start = 0
+    for number, (pixels, seconds) in enumerate(source.read()):
+        tick()
+        if choice.end is not None and seconds >= choice.end:
+            break
+        if seconds < choice.start:
+            continue
+        if since_start % choice.every == 0:
+            if count == MAX_FRAMES:
+                raise PredictError(
+                    f"{source.path}: expected at most {MAX_FRAMES} frames, got more"
+                )
+            _save(pixels, stem.with_name(f"{stem.name}_{number:06d}.{choice.suffix}"))
+            count += 1
+        since_start += 1
+    if not count:
+        raise PredictError(
+            f"{source.path}: expected frames between {choice.start} s and"
+            f" {choice.end or 'its end'}, got none"
+        )
+    return count
+
+
+def _save(pixels: np.ndarray, file: Path) -> None:
+    image = Image.fromarray(pixels)
+    if file.suffix == ".png":
+        image.save(file, "PNG", compress_level=1)
+    else:
+        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)

@@ -1,0 +1,103 @@
+"""One HTML file that needs no network: styles, scripts and content in it.
+
+Names of videos, classes and files come from strangers. They are only ever JSON in a
+data block, which scripts show as text, and the content security policy lets no script
+run but ours, whose hash it holds.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+from importlib import resources
+
+from vis_jax.metrics.disk import replacing
+
+# In the order in which they are put together.
+SCRIPTS = ("dom.js", "masks.js", "charts.js", "timeline.js", "viewer.js", "page.js")
+STYLE = "page.css"
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
+style-src '{style_hash}'; script-src '{script_hash}'; base-uri 'none'; \
+form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<noscript>This page needs JavaScript; it loads nothing from a network.</noscript>
+<main id="page"></main>
+<script type="application/json" id="content">{content}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def render(content: dict) -> str:
+    """The page.
+
+    Args:
+      content: what `assets/page.js` shows; has a `title`.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    folder = resources.files("vis_jax.report") / "assets"
+    style = (folder / STYLE).read_text("utf-8")
+    parts = "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{parts}\n}})();\n'
+    return _PAGE.format(
+        title=html.escape(str(content["title"])),
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        content=safe_json(content),
+    )
+
+
+def check_folder(path: str | os.PathLike) -> None:
+    """Checks that a page can be put there, before the work rather than after it.
+
+    Raises:
+      ValueError: the folder does not exist.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"--report: expected a file in an existing folder, got {folder}"
+        )
+
+
+def write_page(path: str | os.PathLike, content: dict) -> None:
+    """Writes the page; under its name there is never half a file.
+
+    Args:
+      path: replaced if it exists.
+      content: as in `render`.
+
+    Raises:
+      OSError: it cannot be written; names the file.
+    """
+    page = render(content)
+    with replacing(path) as file:
+        file.write(page)
+
+
+def safe_json(content: object) -> str:
+    """JSON that cannot end the element around it, or begin another."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":  # only in strings: structure and numbers have none of them
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

@@ -1,0 +1,93 @@
+"""Frames as pictures inside the page."""
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from vis_jax.metrics.json_checks import MAX_PIXELS
+from vis_jax.metrics.tracks import Id
+from vis_jax.metrics.unpack import read_json
+from vis_jax.report.tubes import View
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+QUALITY = 50  # of WebP, 0 .. 100
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Reads frames of videos."""
+
+    def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
+        """uint8 [H, W, 3], RGB; None if there is no such frame."""
+        ...
+
+
+class FolderFrames:
+    """Frames in a folder, by the `file_names` of a truth file.
+
+    Args:
+      folder: that the names are relative to.
+      truth_path: the truth file.
+
+    Raises:
+      FormatError: the truth file cannot be read.
+      ValueError: the folder has none of the frames.
+    """
+
+    def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
+        self._folder = Path(folder).resolve()
+        self._names: dict[object, list] = {}
+        content = read_json(truth_path)
+        videos = content.get("videos") if isinstance(content, dict) else None
+        for entry in videos if isinstance(videos, list) else ():
+            names = entry.get("file_names") if isinstance(entry, dict) else None
+            if isinstance(names, list):
+                self._names[entry.get("id")] = names
+        firsts = [names[0] for names in self._names.values() if names]
+        if not any(self._path(name) for name in firsts):
+            example = firsts[0] if firsts else "frames (the truth has no file_names)"
+            raise ValueError(
+                f"--frames: expected a folder with {example}, got {os.fspath(folder)}"
+            )
+
+    def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
+        """As `Frames`; None also for what is no picture or too large."""
+        names = self._names.get(video_id, [])
+        path = self._path(names[frame]) if frame < len(names) else None
+        if path is None:
+            return None
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return None
+                return np.array(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
+    def _path(self, name: object) -> Path | None:
+        """The file of a name; None if it is none inside the folder."""
+        if not isinstance(name, str) or "\0" in name:
+            return None
+        path = (self._folder / name).resolve()
+        inside = path.is_relative_to(self._folder) and path.is_file()
+        return path if inside else None
+
+
+def data_uri(pixels: np.ndarray, view: View) -> str:
+    """A frame as text that a page can hold.
+
+    Args:
+      pixels: uint8 [H, W, 3], RGB.
+      view: gives the size.
+    """
+    image = Image.fromarray(pixels)
+    if image.size != (view.width, view.height):
+        image = image.resize((view.width, view.height), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=QUALITY, method=2)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,116 @@
+"""The report of a predicted video, made while the frames come."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from vis_jax.metrics.tracks import Video
+from vis_jax.report.page import write_page
+from vis_jax.report.pictures import data_uri
+from vis_jax.report.score_video import colour_text, view_entry
+from vis_jax.report.tubes import MAX_FRAMES, View, pack_mask, shown_size
+from vis_jax.results.frame import FrameResult
+
+FASTEST = 30  # shown frames a second
+
+
+class PredictedPage:
+    """Gathers frames and tracks, and writes them as one HTML file.
+
+    How long the video is need not be known: when more than `MAX_FRAMES` frames have
+    come, every second one is dropped, and of those that follow, too.
+
+    Args:
+      name: of the video.
+      size: height and width of its frames, in pixels.
+      names: of the classes.
+      fps: frames a second.
+    """
+
+    def __init__(
+        self, name: str, size: tuple[int, int], names: Sequence[str], fps: float
+    ):
+        self._video = Video(1, name, *size, 0)
+        self._names, self._fps = names, fps
+        self._step, self._count = 1, 0
+        self._pictures: list[str] = []
+        self._frames: list[dict[int, str | int]] = []  # the mask of each track
+        self._tracks: dict[int, tuple[int, float]] = {}  # label and score
+
+    def add(self, pixels: np.ndarray, found: FrameResult) -> None:
+        """Adds the next frame.
+
+        Args:
+          pixels: uint8 [H, W, 3], RGB.
+          found: the objects to show in it.
+        """
+        labels, scores = found.labels.tolist(), found.scores.tolist()
+        ids = found.ids.tolist()
+        for number, label, score in zip(ids, labels, scores, strict=True):
+            # What is said last is known best.
+            self._tracks[number] = (label, score)
+        if self._count % self._step == 0:
+            view = self._view()
+            self._pictures.append(data_uri(pixels, view))
+            masks = [pack_mask(rle, view) for rle in found.segmentations]
+            self._frames.append(dict(zip(ids, masks, strict=True)))
+        if len(self._frames) > MAX_FRAMES:
+            self._step *= 2
+            self._pictures, self._frames = self._pictures[::2], self._frames[::2]
+        self._count += 1
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes the page.
+
+        Raises:
+          OSError: it cannot be written; names the file.
+        """
+        write_page(path, self.content())
+
+    def content(self) -> dict:
+        """What the page shows, ready for JSON."""
+        best = sorted(self._tracks, key=lambda number: -self._tracks[number][1])
+        used = len({label for label, _ in self._tracks.values()})
+        return {
+            "kind": "predict",
+            "title": f"Tracks in {self._video.name}",
+            "files": [],
+            "summary": [
+                ["tracks", len(best)],
+                ["classes", used],
+                ["frames", self._count],
+            ],
+            "classes": list(self._names),
+            "videos": [
+                {
+                    "name": self._video.name,
+                    "masks": True,
+                    "speed": min(self._fps / self._step, FASTEST),
+                    "truths": [],
+                    "predictions": [self._track(number) for number in best],
+                    "hidden": 0,
+                    "pictures": self._pictures,
+                }
+                | view_entry(self._view())
+            ],
+        }
+
+    def _view(self) -> View:
+        size = shown_size(self._video.height, self._video.width)
+        return View(*size, self._step, len(self._frames))
+
+    def _track(self, number: int) -> dict:
+        label, score = self._tracks[number]
+        there = [t for t, masks in enumerate(self._frames) if masks.get(number)]
+        shown = range(there[0], there[-1] + 1) if there else range(0)
+        return {
+            "name": str(number),
+            "class": label,
+            "score": round(score, 4),
+            "colour": colour_text(number),
+            "kind": None,
+            "target": None,
+            "start": shown.start,
+            "masks": [self._frames[t].get(number, 0) for t in shown],
+        }

@@ -1,0 +1,173 @@
+"""A scored video as the page shows it: annotated tracks beside predicted ones."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vis_jax.metrics.clear_motmetrics import match_frames
+from vis_jax.metrics.error_breakdown import Finding
+from vis_jax.metrics.frame_overlaps import video_overlaps
+from vis_jax.metrics.tracks import Id, ResultTrack, Track, TruthTrack, Video
+from vis_jax.report.tubes import View, make_view, pack_track, runs
+from vis_jax.visualize.colours import track_colour
+
+IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
+LEAST = 10  # predictions of a video that are shown whatever their scores
+MOST = 25
+
+
+class Tubes(NamedTuple):
+    """The tracks of one video, and what became of them."""
+
+    truths: list[tuple[int, TruthTrack]]  # with their numbers in `indexed_tracks`
+    findings: list[Finding]  # of the predictions
+    missed: set[int]  # numbers of annotated tracks that nothing is about
+
+
+class Cover(NamedTuple):
+    """Which prediction each annotated track has, frame by frame."""
+
+    partners: list[list[int | None]]  # [G][T], -1 without one, None where not visible
+    switches: list[list[int]]  # [G], frames in which the prediction is another one
+
+    @property
+    def num_switches(self) -> int:
+        """Of all tracks."""
+        return sum(map(len, self.switches))
+
+
+def cover_tracks(
+    truths: Sequence[TruthTrack], predictions: Sequence[ResultTrack], threshold: float
+) -> Cover:
+    """Matches masks frame by frame, by the rules of py-motmetrics.
+
+    Args:
+      truths, predictions: G and D tracks of one video, none of them crowd.
+      threshold: predictions of lower scores take no part.
+    """
+    overlaps = video_overlaps(
+        list(truths), list(predictions), kind="mask", class_aware=True
+    )
+    kept = overlaps.scores >= threshold
+    partners: list[list[int | None]] = [[] for _ in truths]
+    switches: list[list[int]] = [[] for _ in truths]
+    matches = match_frames(overlaps, kept, iou_threshold=IOU_THRESHOLD)
+    for t, found in enumerate(matches):
+        visible = set(found.truth_ids)
+        for g, row in enumerate(partners):
+            row.append(found.partner.get(g, -1) if g in visible else None)
+        for g in found.switches:
+            switches[g].append(t)
+    return Cover(partners, switches)
+
+
+def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Finding]:
+    """The predictions to show, best score first.
+
+    Those from the threshold on, and the `LEAST` best whatever their scores; at most
+    `MOST`.
+    """
+    ordered = sorted(findings, key=lambda f: -f.track.score)
+    return [
+        finding
+        for i, finding in enumerate(ordered[:MOST])
+        if i < LEAST or finding.track.score >= threshold
+    ]
+
+
+def tracks_of_video(
+    video: Video, tubes: Tubes, threshold: float, classes: dict[Id, int]
+) -> dict:
+    """The tracks of a video, ready for JSON, and the view that they are of.
+
+    Args:
+      video: its size.
+      tubes: the tracks.
+      threshold: score from which a prediction takes part in the time line.
+      classes: the place of each category in the list of the page.
+
+    Returns:
+      `height`, `width`, `step`, `frames` of the view; `truths`, `predictions`;
+      `hidden`: number of predictions left out.
+    """
+    truths = [track for _, track in tubes.truths]
+    shown = shown_findings(tubes.findings, threshold)
+    predictions = [finding.track for finding in shown]
+    tracks: list[Track] = [*truths, *predictions]
+    lengths = [len(track.segmentations) for track in tracks]
+    view = make_view(video, video.length or max(lengths, default=1))
+    cover = cover_tracks(truths, predictions, threshold)
+    place = {number: g for g, (number, _) in enumerate(tubes.truths)}
+    targets = [
+        None if finding.target is None else place.get(finding.target)
+        for finding in shown
+    ]
+    colours = _colours(targets, len(truths))
+    return view_entry(view) | {
+        "truths": [
+            {
+                "name": str(g + 1),
+                "class": classes[track.category_id],
+                "colour": colour_text(g + 1),
+                "missed": number in tubes.missed,
+                "cover": runs(_at(cover.partners[g], view)),
+                "switches": [t // view.step for t in cover.switches[g]],
+            }
+            | pack_track(track.segmentations, view)
+            for g, (number, track) in enumerate(tubes.truths)
+        ],
+        "predictions": [
+            {
+                "name": f"p{d + 1}",
+                "class": classes[finding.track.category_id],
+                "score": round(float(finding.track.score), 4),
+                "colour": colour_text(colours[d]),
+                "kind": finding.kind,
+                "target": targets[d],
+            }
+            | pack_track(finding.track.segmentations, view)
+            for d, finding in enumerate(shown)
+        ],
+        "hidden": len(tubes.findings) - len(shown),
+    }
+
+
+def view_entry(view: View) -> dict:
+    """The fields of a video that say which frames are shown, and how large."""
+    return {
+        "height": view.height,
+        "width": view.width,
+        "step": view.step,
+        "frames": view.num_frames,
+    }
+
+
+def colour_text(number: int) -> str:
+    """The colour of a track as CSS writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
+
+
+def _at(row: Sequence[int | None], view: View) -> list[int | None]:
+    """The values of a row at the shown frames."""
+    return [row[t] if t < len(row) else None for t in view.frames]
+
+
+def _colours(targets: Sequence[int | None], count: int) -> list[int]:
+    """Numbers of the colours of predictions.
+
+    The first prediction about an annotated track has its colour; all others have
+    colours of their own, so that a switch is seen.
+
+    Args:
+      targets: the track that each prediction is about, best score first.
+      count: of annotated tracks.
+    """
+    taken: set[int] = set()
+    numbers, following = [], count
+    for target in targets:
+        if target is not None and target not in taken:
+            taken.add(target)
+            numbers.append(target + 1)
+        else:
+            following += 1
+            numbers.append(following)
+    return numbers

@@ -1,0 +1,234 @@
+"""The report of scored results: numbers, curves, errors, and the worst videos first."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from vis_jax.metrics.error_breakdown import (
+    Account,
+    Finding,
+    summarise_account,
+    take_account,
+)
+from vis_jax.metrics.oracle_scores import oracle_scores
+from vis_jax.metrics.tracks import Id, Results, Truth
+from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
+from vis_jax.report.page import write_page
+from vis_jax.report.pictures import Frames, data_uri
+from vis_jax.report.score_video import Tubes, tracks_of_video
+from vis_jax.report.tubes import View
+
+# Of the whole page, in bytes: pictures of frames, tracks of videos. Once they are
+# spent, the videos that follow have no pictures, or a line in the table only.
+PICTURE_BYTES = 6_000_000
+TRACK_BYTES = 4_000_000
+CLASSES = 60  # with a curve
+SHOWN_NUMBERS = ("AP", "AP50", "AP75", "AR10", "HOTA", "AssA", "IDF1", "MOTA", "IDSW")
+
+
+class Settings(NamedTuple):
+    """How a report is made."""
+
+    score_threshold: float = 0.3  # of the predictions in time lines and switches
+    official_quirks: bool = True  # as in `video_ap.evaluate`
+    frames: Frames | None = None  # None: masks stand on a plain background
+    progress: bool = False
+
+
+PLAIN = Settings()
+
+
+def write_score_report(
+    path: str | os.PathLike,
+    truth: Truth,
+    results: Results,
+    numbers: Mapping[str, object],
+    settings: Settings = PLAIN,
+) -> None:
+    """Writes one HTML file about results and their truth.
+
+    Args:
+      path: the file, replaced if it exists.
+      truth, results: as read by `results_json`.
+      numbers: of `scoring.score`; those of tracking are shown beside AP.
+      settings: how it is made.
+
+    Raises:
+      OSError: it cannot be written; names the file.
+    """
+    write_page(path, score_content(truth, results, numbers, settings))
+
+
+def score_content(
+    truth: Truth, results: Results, numbers: Mapping[str, object], settings: Settings
+) -> dict:
+    """What the page shows, ready for JSON."""
+    quirks = settings.official_quirks
+    scores = evaluate(truth, results, official_quirks=quirks, per_video=True)
+    account = take_account(
+        truth, results, official_quirks=quirks, progress=settings.progress
+    )
+    oracles = oracle_scores(truth, results, official_quirks=quirks)
+    shown = {**numbers, **scores.stats}
+    return {
+        "kind": "score",
+        "title": f"Scores of {os.path.basename(results.name)}",
+        "files": [["results", results.name], ["truth", truth.name]],
+        "threshold": settings.score_threshold,
+        "summary": [
+            [name, _rounded(shown[name])] for name in SHOWN_NUMBERS if name in shown
+        ],
+        "classes": [truth.categories[k] for k in scores.category_ids],
+        "categories": _category_rows(truth, results, scores),
+        "curves": _curves(scores),
+        "errors": _errors(account),
+        "oracles": {
+            name: [_rounded(one["AP"]), _rounded(one["AP50"])]
+            for name, one in {"as it is": scores.stats, **oracles}.items()
+        },
+        "videos": _videos(truth, account, scores, settings),
+    }
+
+
+def _rounded(value: object) -> float | int | None:
+    """A number in few digits; JSON has no NaN."""
+    if value is None or isinstance(value, int | np.integer):
+        return None if value is None else int(value)
+    return round(float(value), 5) if isinstance(value, float | np.floating) else None
+
+
+def _category_rows(truth: Truth, results: Results, scores: Scores) -> list[dict]:
+    rows = []
+    for category in scores.category_ids:
+        stats = scores.per_category[category]
+        rows.append(
+            {
+                "name": truth.categories[category],
+                "AP": _rounded(stats["AP"]),
+                "AP50": _rounded(stats["AP50"]),
+                "tracks": sum(x.category_id == category for x in truth.tracks),
+                "predictions": sum(x.category_id == category for x in results.tracks),
+            }
+        )
+    return rows
+
+
+def _curves(scores: Scores) -> dict:
+    """Precision at 101 points of recall: the means over classes, and each at 0.5."""
+    precision = scores.curves.precision[..., 0, -1]  # [T, R, K]
+    defined = (precision[0, 0] > -1).nonzero()[0]
+    if not len(defined):
+        return {"mean": {}, "classes": {}}
+    mean = precision[..., defined].mean(2)
+    lines = {"IoU 0.50": mean[0], "IoU 0.75": mean[5], "IoU 0.50 to 0.95": mean.mean(0)}
+    return {
+        "mean": {name: line.round(4).tolist() for name, line in lines.items()},
+        "classes": {
+            int(k): precision[0, :, k].round(4).tolist() for k in defined[:CLASSES]
+        },
+    }
+
+
+def _errors(account: Account) -> dict:
+    found = summarise_account(account)
+    return {
+        "AP50": _rounded(found["AP50"]),
+        "kinds": [
+            [kind, _rounded(lost), found["counts"][kind]]
+            for kind, lost in found["lost"].items()
+        ],
+    }
+
+
+def _videos(
+    truth: Truth, account: Account, scores: Scores, settings: Settings
+) -> list[dict]:
+    """A row for each video, worst first, with tracks and pictures while they fit."""
+    tubes = _tubes(truth, account, settings.official_quirks)
+    classes = {category: k for k, category in enumerate(scores.category_ids)}
+    rows, budget = [], Budget(settings.frames)
+    order = sorted(truth.videos, key=lambda v: _badness(scores, account, v))
+    for video_id in tqdm(order, "report", delay=5, disable=not settings.progress):
+        video, counts = truth.videos[video_id], account.videos[video_id]
+        stats = scores.per_video.get(video_id, {})
+        row: dict = {
+            "name": video.name,
+            "AP": _rounded(stats.get("AP")),
+            "AP50": _rounded(stats.get("AP50")),
+            "tracks": len(tubes[video_id].truths),
+            "errors": {kind: number for kind, number in counts.items() if number},
+        }
+        if budget.tracks_left:
+            tracks = tracks_of_video(
+                video, tubes[video_id], settings.score_threshold, classes
+            )
+            row |= tracks | {"masks": True}
+            row["pictures"] = budget.pictures(video_id, tracks)
+        rows.append(row)
+    return rows
+
+
+def _badness(scores: Scores, account: Account, video_id: Id) -> tuple:
+    """Sorts the lowest AP first, then most errors; last those with nothing to find."""
+    value = scores.per_video.get(video_id, {}).get("AP")
+    errors = sum(account.videos[video_id].values())
+    return value is None, value or 0.0, -errors
+
+
+class Budget:
+    """Bounds the size of the page.
+
+    Args:
+      frames: reads the pictures, if there are any.
+    """
+
+    def __init__(self, frames: Frames | None):
+        self._frames = frames
+        self._pictures = PICTURE_BYTES
+        self._tracks = TRACK_BYTES
+
+    @property
+    def tracks_left(self) -> bool:
+        """Whether one more video may have its tracks in the page."""
+        return self._tracks > 0
+
+    def pictures(self, video_id: Id, tracks: dict) -> list[str | int] | None:
+        """Takes a video with its tracks; its pictures, if they fit.
+
+        Args:
+          video_id: of the video.
+          tracks: as `tracks_of_video` returns them.
+
+        Returns:
+          A data URI for each shown frame, 0 for one that cannot be read; or None.
+        """
+        for track in tracks["truths"] + tracks["predictions"]:
+            self._tracks -= 200 + sum(len(str(mask)) + 3 for mask in track["masks"])
+        if self._frames is None or self._pictures <= 0:
+            return None
+        view = View(*(tracks[key] for key in ("height", "width", "step", "frames")))
+        found: list[str | int] = []
+        for t in view.frames:
+            pixels = self._frames(video_id, t)
+            found.append(0 if pixels is None else data_uri(pixels, view))
+        self._pictures -= sum(len(str(picture)) for picture in found)
+        return found if any(found) else None
+
+
+def _tubes(truth: Truth, account: Account, official_quirks: bool) -> dict[Id, Tubes]:
+    """The tracks of each video that count."""
+    findings: defaultdict[Id, list[Finding]] = defaultdict(list)
+    for finding in account.findings:
+        findings[finding.track.video_id].append(finding)
+    truths = defaultdict(list)
+    for number, track in enumerate(indexed_tracks(truth, official_quirks)):
+        if number in account.targets:
+            truths[track.video_id].append((number, track))
+    return {
+        video_id: Tubes(truths[video_id], findings[video_id], account.missed)
+        for video_id in truth.videos
+    }

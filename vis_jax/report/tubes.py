@@ -1,0 +1,96 @@
+"""Tracks as the page holds them: run lengths of the shown frames, at the shown size."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vis_jax.metrics.tracks import Video
+
+SIDE = 640  # pixels of the longer side of a shown frame, at most
+MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
+
+# Characters that JSON or HTML would write longer, for others outside "0" .. "o".
+TO_PAGE = str.maketrans("<>\\", "!#$")
+
+
+class View(NamedTuple):
+    """Which frames of a video are shown, and how large."""
+
+    height: int  # pixels
+    width: int
+    step: int  # every step-th frame, from the first on
+    num_frames: int  # shown
+
+    @property
+    def frames(self) -> range:
+        """Their places in the video."""
+        return range(0, self.num_frames * self.step, self.step)
+
+
+def make_view(video: Video, length: int) -> View:
+    """The frames to show of a video, and their size.
+
+    Args:
+      video: height and width.
+      length: frames.
+    """
+    height, width = shown_size(video.height, video.width)
+    step = max(1, -(-length // MAX_FRAMES))
+    return View(height, width, step, -(-length // step))
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the picture of a frame: at most `SIDE` pixels a side."""
+    scale = min(1.0, SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
+    """The masks of a track in the shown frames.
+
+    Args:
+      segmentations: run lengths {"size": [H, W], "counts": bytes}, or None, by frame.
+      view: the frames.
+
+    Returns:
+      `start`: the first shown frame with a mask; `masks`: a text for each from there
+      on, 0 without a mask.
+    """
+    shown = [segmentations[t] for t in view.frames if t < len(segmentations)]
+    masks = [pack_mask(rle, view) if rle else 0 for rle in shown]
+    there = [i for i, mask in enumerate(masks) if mask]
+    if not there:
+        return {"start": 0, "masks": []}
+    return {"start": there[0], "masks": masks[there[0] : there[-1] + 1]}
+
+
+def pack_mask(rle: dict, view: View) -> str | int:
+    """The run lengths of a mask at the shown size; 0 if it is empty."""
+    from pycocotools import mask as coco_mask
+
+    size = (view.height, view.width)
+    if tuple(rle["size"]) != size:
+        pixels = coco_mask.decode(rle)
+        rows, columns = (
+            np.arange(new) * old // new
+            for new, old in zip(size, pixels.shape, strict=True)
+        )
+        # In memory the pixels of a column are neighbours.
+        rle = coco_mask.encode(pixels.T[columns].take(rows, axis=1).T)
+    if not coco_mask.area(rle):
+        return 0
+    return rle["counts"].decode().translate(TO_PAGE)
+
+
+def runs(values: Sequence[int | None]) -> list[list[int]]:
+    """[first, end, value] of each run of equal values; frames with None are in none."""
+    found: list[list[int]] = []
+    for t, value in enumerate(values):
+        if value is None:
+            continue
+        if found and found[-1][1] == t and found[-1][2] == value:
+            found[-1][1] = t + 1
+        else:
+            found.append([t, t + 1, value])
+    return found
