@@ -149,7 +149,7 @@ def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, monkeypatch):
 def test_the_test_split_is_looked_at_before_the_training(whole, tmp_path):
     split = "--config.test.split=held_out"
     message = train_error(whole, tmp_path / "run", split)
-    assert "expected videos in part 'held_out', got none" in message
+    assert "expected videos in part 'held_out' (data.held_out names" in message
     assert not (tmp_path / "run").exists()
 
 
