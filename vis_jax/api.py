@@ -38,8 +38,8 @@ def train(
     the state and end the process.
 
     Args:
-      config: a Python file, such as "configs/ifr_shapes.py:steps=500", a config.json,
-        or fields by name; None for that of a run to go on with.
+      config: a recipe by name, such as "ifr_shapes:steps=500", a Python file, a
+        config.json, or fields by name; None for that of a run to go on with.
       workdir: folder of the run, for `load`.
       settings: other values by path, such as {"data.root": "/data/videos"}.
       accept_changes: go on although settings differ from those that the run began with.

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -136,10 +137,19 @@ def test_settings_are_checked_before_the_data_is_opened(tmp_path, setting, expec
     assert expected in message
 
 
+def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, monkeypatch):
+    devices = types.SimpleNamespace(size=3)
+    monkeypatch.setattr("vis_jax.training.sharding.make_mesh", lambda settings: devices)
+    words = ("--config.data.batch_size=8",)
+    message = train_error(tmp_path / "none", tmp_path / "run", *words)
+    expected = "expected a multiple of 3, the devices of this run, got 8"
+    assert message == f"data.batch_size: {expected}"
+
+
 def test_the_test_split_is_looked_at_before_the_training(whole, tmp_path):
     split = "--config.test.split=held_out"
     message = train_error(whole, tmp_path / "run", split)
-    assert "expected videos in part 'held_out', got none" in message
+    assert "expected videos in part 'held_out' (data.held_out names" in message
     assert not (tmp_path / "run").exists()
 
 

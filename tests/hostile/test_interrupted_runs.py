@@ -93,6 +93,12 @@ def test_a_signal_before_the_first_update_ends_the_run(tmp_path, number, name, c
     assert not list((tmp_path / "checkpoints").iterdir())
     assert signal.getsignal(number) is before
 
+    run(tmp_path, num_steps=1)  # of a run that goes on, the folder has all settings
+    _, got, record = run(tmp_path, batches=batches, num_steps=2)
+    again = f"to go on: python -m vis_jax.main --workdir {tmp_path}"
+    assert got == code
+    assert record.messages[-1] == f"{name}: nothing to save yet; {again}"
+
 
 def test_a_second_run_on_the_workdir_is_refused(tmp_path):
     def score(variables, step):

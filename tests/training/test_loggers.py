@@ -45,7 +45,7 @@ def test_a_service_has_the_numbers_and_pictures_of_a_run(service, tmp_path, name
     run(workdir, [name], 3)
     key = (workdir / "run_id").read_text()
     kind, _, started = calls[0]
-    named = {"name": "shapes", "id": key}
+    named = {"name": "shapes", "id": key, "dir": str(workdir)}
     if name == "trackio":
         named = {"name": f"shapes-{key}"}
     assert (kind, started["config"]["num_steps"]) == ("init", 3)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
 
 TABLE_FILE = "sweep.json"
-# All runs share what they compile: they differ in their numbers alone.
+# All runs share a cache: the update is the same program whatever the seed.
 _CACHE = {
     "JAX_COMPILATION_CACHE_DIR": "compilation_cache",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -125,16 +125,22 @@ def train(place: Path, folder: Path) -> int:
       Its exit code; 128 + number if a signal has killed it.
     """
     cache = {**_CACHE, "JAX_COMPILATION_CACHE_DIR": str(folder / "compilation_cache")}
-    process = subprocess.Popen(command_of(place), env={**cache, **os.environ})
+    process: subprocess.Popen | None = None
+    early: list[int] = []  # signals that came before there was a process
 
     def pass_on(number: int, frame: object) -> None:
         del frame
-        if number != signal.SIGINT:  # a terminal sends that to both by itself
+        if process is None:
+            early.append(number)
+        elif number != signal.SIGINT:  # a terminal sends that to both by itself
             process.send_signal(number)
 
     watched = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = {number: signal.signal(number, pass_on) for number in watched}
     try:
+        process = subprocess.Popen(command_of(place), env={**cache, **os.environ})
+        for number in early:
+            process.send_signal(number)
         code = process.wait()
     finally:
         for number, handler in before.items():

@@ -213,8 +213,8 @@ def check_settings(config: "RunSettings", workdir: str) -> None:
     """What can be wrong with settings on these devices, before data is opened.
 
     Raises:
-      ValueError: a logger, metric, mesh, number of microbatches or checkpoint that
-        cannot be.
+      ValueError: a logger, metric, mesh, size of a batch, number of microbatches or
+        checkpoint that cannot be.
     """
     from vis_jax.scoring import METRICS
     from vis_jax.training.accumulate import check_microbatches
@@ -225,8 +225,13 @@ def check_settings(config: "RunSettings", workdir: str) -> None:
 
     check_loggers(config.train.loggers)
     check_metric(config.train.best, dict.fromkeys(["", *config.evals], METRICS))
-    devices = make_mesh(config.mesh).size
-    check_microbatches(config.train.accumulate, config.data.batch_size, devices=devices)
+    devices, clips = make_mesh(config.mesh).size, config.data.batch_size
+    if clips % devices:
+        raise ValueError(
+            f"data.batch_size: expected a multiple of {devices}, the devices of this"
+            f" run, got {clips}"
+        )
+    check_microbatches(config.train.accumulate, clips, devices=devices)
     started = (epath.Path(workdir) / FOLDER).exists()  # goes on without `init_from`
     if config.init_from and not started:
         check_there(config.init_from)

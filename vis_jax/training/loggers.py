@@ -107,6 +107,8 @@ class Service(Logger):
         title, key = os.path.basename(self._workdir.rstrip("/")), run_id(self._workdir)
         if self._kind == "wandb":
             named = {"name": title, "id": key}
+            if not is_remote(self._workdir):
+                named["dir"] = self._workdir
         else:  # a run has no id but its name
             named = {"name": f"{title}-{key}"}
         self._module.init(

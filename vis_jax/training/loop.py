@@ -1,7 +1,6 @@
 """The order of events in a run."""
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,7 +12,7 @@ from vis_jax.training.best import Best
 from vis_jax.training.evaluations import Evaluation, Evaluations, due
 from vis_jax.training.overview import parameter_table
 from vis_jax.training.phases import first_update
-from vis_jax.training.preemption import StopNow, no_more_steps
+from vis_jax.training.preemption import StopNow, how_to_go_on, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run
 from vis_jax.training.run_config import RunSettings
 from vis_jax.training.sharding import whole
@@ -124,7 +123,7 @@ def end_early(run: Run, state: TrainState, writer: Writer) -> None:
     """
     step = int(state.step)
     notice = run.notice
-    text = f"{notice.name}: saved step {step}; {_how_to_go_on(run.workdir)}"
+    text = f"{notice.name}: saved step {step}; {how_to_go_on(run.workdir)}"
     if notice.last and jax.process_count() > 1:  # all is saved, and the others wait
         writer.message(text)
         writer.close()
@@ -135,10 +134,3 @@ def end_early(run: Run, state: TrainState, writer: Writer) -> None:
         run.checkpoints.wait()
     writer.message(text)
     raise SystemExit(notice.code)
-
-
-def _how_to_go_on(workdir: str) -> str:
-    """The command; the settings of the run are in its folder."""
-    if jax.process_count() > 1:  # each has its own words and environment
-        return "start again to go on"
-    return f"to go on: python -m vis_jax.main --workdir {shlex.quote(workdir)}"

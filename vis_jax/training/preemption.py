@@ -5,6 +5,7 @@ take a machine away; jobs of Slurm often ask for SIGUSR1 (`--signal=USR1@180`).
 """
 
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -120,6 +121,13 @@ def no_more_steps(notice: Notice) -> None:
     if has_company() and _in_main_thread():
         first = jax.process_index() == 0
         signal.signal(signal.SIGTERM, notice.told if first else signal.SIG_DFL)
+
+
+def how_to_go_on(workdir: str) -> str:
+    """The command; the settings of the run are in its folder."""
+    if has_company():  # each process has its own words and environment
+        return "start again to go on"
+    return f"to go on: python -m vis_jax.main --workdir {shlex.quote(workdir)}"
 
 
 def has_company() -> bool:

@@ -16,7 +16,7 @@ from vis_jax.training.initial import prepare
 from vis_jax.training.lock import only_run
 from vis_jax.training.monitor import Monitor
 from vis_jax.training.phases import phase
-from vis_jax.training.preemption import Notice, StopNow, notice
+from vis_jax.training.preemption import Notice, StopNow, how_to_go_on, notice
 from vis_jax.training.run_config import RunSettings, write_config
 from vis_jax.training.sharding import make_mesh, to_global
 from vis_jax.training.state import TrainState
@@ -73,7 +73,8 @@ def open_run(
             )
         if start:
             check_changes(config, workdir, accept=accept_changes, say=writer.message)
-        with _leaving(told, writer):
+        again = how_to_go_on(workdir) if start else "start again to go on"
+        with _leaving(told, writer, again):
             found = _begin(
                 config, system, make_batches, start=start, checkpoints=checkpoints,
                 mesh=mesh, writer=writer,
@@ -122,13 +123,19 @@ def _begin(
 
 
 @contextmanager
-def _leaving(told: Notice, writer: Writer) -> Iterator[None]:
-    """A signal inside ends the process at once, as there is nothing to save."""
+def _leaving(told: Notice, writer: Writer, again: str) -> Iterator[None]:
+    """A signal inside ends the process at once, as there is nothing to save.
+
+    Args:
+      told: of the signal.
+      writer: receives the last message.
+      again: its end: how to go on.
+    """
     try:
         with told.at_once():
             yield
     except StopNow:
-        writer.message(f"{told.name}: nothing to save yet; start again to go on")
+        writer.message(f"{told.name}: nothing to save yet; {again}")
         raise SystemExit(told.code) from None
 
 
