@@ -16,6 +16,7 @@ from configs import common, ifr
 from data_pipeline.datasets import make_dataset
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
+from vis_jax.commands.config_names import SHARED
 from vis_jax.commands.run_settings import read_run, with_classes
 from vis_jax.layers.queries import ClipFeatures
 from vis_jax.params import flatten, match_rules
@@ -27,9 +28,7 @@ from vis_jax.training.dry_run import batch_shapes
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(
-    path.stem
-    for path in (ROOT / "configs").glob("*.py")
-    if path.stem not in ("__init__", "common")
+    path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in SHARED
 )
 
 # Millions of parameters that a gradient reaches, with 100 queries (200 for the

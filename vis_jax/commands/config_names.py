@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 from pathlib import Path
 
-_SHARED = ("__init__", "common")  # files that are no recipes
+SHARED = ("__init__", "common", "smallest")  # files that are no recipes
 
 
 def recipe_files() -> dict[str, Path]:
@@ -16,7 +16,7 @@ def recipe_files() -> dict[str, Path]:
         path.stem: path
         for folder in folders or ()
         for path in sorted(Path(folder).glob("*.py"))
-        if path.stem not in _SHARED
+        if path.stem not in SHARED
     }
 
 
