@@ -149,14 +149,16 @@ def browser(folder: Path):
         window.start([*FLAGS, f"--user-data-dir={folder}"], chromium)
         yield window
     finally:
-        window.close()
-        process.terminate()
-        process.wait(timeout=30)
+        try:
+            window.close()
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
 
 
 def _wait_for(port: int) -> None:
     """Returns once something listens there."""
-    for _ in range(200):
+    for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return

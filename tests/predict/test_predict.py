@@ -270,6 +270,25 @@ def test_the_page_has_frames_and_tracks(source, tmp_path, whole):
     assert again.html is None and not written.html.exists()
 
 
+def test_the_page_has_the_class_and_score_after_the_last_frame(tmp_path):
+    def stream(frames, *, clock=NO_CLOCK):
+        for t, _ in enumerate(frames):
+            probs = np.array([[0.1 * t, 0.45]], np.float32)
+            tracks = LiveTracks(np.array([5], np.int32), probs)
+            rows = np.arange(int(t < 2))  # it is seen twice, and known better later
+            masks = [_encoded(_mask(4, t))] * len(rows)
+            yield FrameResult(t, tracks, rows, masks, (H, W))
+
+    arrays = [np.zeros((H, W, 3), np.uint8)] * 7
+    source, formats = from_arrays(arrays), ("html",)
+    written = _predict(source, tmp_path / "out", stream, formats=formats)
+    content = content_in(written.html)
+    (track,) = content["videos"][0]["predictions"]
+    assert content["classes"][track["class"]] == "cat"
+    assert track["score"] == pytest.approx(0.6)
+    assert (track["start"], len(track["masks"])) == (0, 2)
+
+
 def test_no_tracks_at_all(source, tmp_path):
     none = LiveTracks(np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
     empty = [FrameResult(t, none, np.zeros(0, int), []) for t in range(T)]

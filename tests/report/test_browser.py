@@ -5,6 +5,7 @@ With VIS_JAX_PICTURES=docs in the environment the pictures of the pages are made
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -202,8 +203,9 @@ def painted(window, pane):
 
 def wait_for(read, enough):
     """What `read` returns once it is enough."""
-    for _ in range(100):
+    for _ in range(250):
         value = read()
         if enough(value):
             return value
+        time.sleep(0.02)
     raise AssertionError(value)

@@ -189,6 +189,7 @@ def _write_all(
         result = collector.result(count, (source.height, source.width))
         result = of_source(result, source, finder.categories)
         write_finished(folder, result, wanted.formats, wanted.score_threshold)
+        writer.finish(result)
     return result, first
 
 

@@ -18,6 +18,7 @@ from vis_jax.predict.source import Source
 from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
+from vis_jax.results.video import VideoResult
 from vis_jax.visualize.draw import draw_frame
 from vis_jax.visualize.style import STYLE, Style
 from vis_jax.visualize.trails import Trails
@@ -131,6 +132,19 @@ class Writer:
             with self._clock("writing"):
                 self._video.write(drawn, None if self._constant else seconds)
 
+    def finish(self, result: VideoResult) -> None:
+        """Writes what has every frame in it, after the last one.
+
+        Args:
+          result: all tracks.
+
+        Raises:
+          OSError: a file cannot be written, as on a full disk; names the file.
+        """
+        if self._page is not None:
+            self._page.settle(result)
+            self._page.write(self._folder / PAGE)
+
     def _line(self, seconds: float, found: FrameResult) -> str:
         """A frame as JSON."""
         columns = zip(
@@ -172,8 +186,6 @@ class Writer:
                 self._stack.__exit__(kind, error, traceback)
             if self._ids is not None and error is None:
                 self._ids.close()
-            if self._page is not None and error is None:
-                self._page.write(self._folder / PAGE)
 
 
 def _shown(found: FrameResult, threshold: float) -> FrameResult:

@@ -17,6 +17,7 @@ from vis_jax.report.tubes import (
     view_entry,
 )
 from vis_jax.results.frame import FrameResult
+from vis_jax.results.video import VideoResult
 
 FASTEST = 30  # shown frames a second
 MAX_BYTES = 10_000_000  # of pictures and masks
@@ -56,7 +57,7 @@ class PredictedPage:
         labels, scores = found.labels.tolist(), found.scores.tolist()
         ids = found.ids.tolist()
         for number, label, score in zip(ids, labels, scores, strict=True):
-            # What is said last is known best.
+            # What is said last is known best, until `settle`.
             self._tracks[number] = (label, score)
         if self._count % self._step == 0:
             view = self._view()
@@ -68,6 +69,17 @@ class PredictedPage:
             self._step *= 2
             self._pictures, self._frames = self._pictures[::2], self._frames[::2]
         self._count += 1
+
+    def settle(self, result: VideoResult) -> None:
+        """Gives tracks the class and score that they have after the last frame.
+
+        Those that are not among the best of the video keep what was said last.
+        """
+        for i in result.best_entries.tolist():
+            number = int(result.track_ids[i])
+            if number in self._tracks:
+                final = int(result.labels[i]), float(result.scores[i])
+                self._tracks[number] = final
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the page.
