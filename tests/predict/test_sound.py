@@ -3,9 +3,10 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from vis_jax.predict import sound
 from vis_jax.predict.part import Part
 from vis_jax.predict.sinks import VideoSink
-from vis_jax.predict.sound import Sound
+from vis_jax.predict.sound import Sound, SoundCopy
 from vis_jax.predict.sources import open_source
 
 RATE = 16_000  # samples a second
@@ -67,6 +68,28 @@ def test_sound_is_copied_and_stays_with_its_frames(tmp_path):
         np.testing.assert_allclose(length, end, atol=0.2)
         frames = len(list(open_source(tmp_path / "out.mp4")))
         assert frames == len(list(source))
+
+
+def test_sound_that_cannot_be_read_on_ends_and_the_video_does_not(
+    tmp_path, monkeypatch
+):
+    source = open_source(_video(tmp_path / "in.mp4"))
+    demux = SoundCopy._copy_until
+
+    def broken(copy, seconds):
+        if seconds > 2.5 and copy._next is not None:  # it is taken away then
+            raise av.InvalidDataError(1, "damaged")
+        demux(copy, seconds)
+
+    monkeypatch.setattr(SoundCopy, "_copy_until", broken)
+    told = []
+    monkeypatch.setattr(sound.logging, "warning", lambda *words: told.append(words))
+    _copy(source, tmp_path / "out.mp4")
+    monkeypatch.undo()
+    ((_, path, seconds, _),) = told
+    assert path == str(tmp_path / "in.mp4") and 2.5 < seconds < 2.7
+    assert len(list(open_source(tmp_path / "out.mp4"))) == 40
+    np.testing.assert_allclose(_heard(tmp_path / "out.mp4")[2], 2.5, atol=0.2)
 
 
 def test_a_video_without_sound_has_none(tmp_path):

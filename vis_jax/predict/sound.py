@@ -1,7 +1,10 @@
 """The sound of a video, copied as it is."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
+
+from absl import logging
 
 if TYPE_CHECKING:
     from av import Packet
@@ -35,6 +38,7 @@ class SoundCopy:
         import av
 
         self._container, self._begin = container, sound.begin
+        self._path = sound.path
         self._input = av.open(
             sound.path,
             options={"protocol_whitelist": "file"},
@@ -43,6 +47,8 @@ class SoundCopy:
         try:
             source = self._input.streams.audio[0]
             self._target = container.add_stream_from_template(source)
+            with contextlib.suppress(av.FFmpegError):  # then all before is read
+                self._input.seek(int(sound.begin * av.time_base))
             self._packets: Iterator[Packet] = self._input.demux(source)
         except BaseException:
             self._input.close()
@@ -50,7 +56,21 @@ class SoundCopy:
         self._next: Packet | None = None
 
     def copy_until(self, seconds: float) -> None:
-        """Writes what is heard before a time, in seconds since the first frame."""
+        """Writes what is heard before a time, in seconds since the first frame.
+
+        Sound that cannot be read or copied ends there, with a warning.
+        """
+        import av
+
+        try:
+            self._copy_until(seconds)
+        except (av.InvalidDataError, av.ArgumentError) as error:
+            self._packets, self._next = iter(()), None
+            logging.warning(
+                "%s: its sound ends before %g s: %s", self._path, seconds, error
+            )
+
+    def _copy_until(self, seconds: float) -> None:
         while True:
             packet = self._next or next(self._packets, None)
             self._next = None

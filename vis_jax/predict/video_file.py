@@ -133,6 +133,7 @@ class VideoReader:
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self.said_frames: int | None = None  # by its headers, which may be wrong
         self.sound_codec: str | None = None  # None: there is no sound
+        self.transfer: int | None = None  # of high dynamic range; None: of ordinary
         self._name = source.name
         self._found, self._count, self._decoded = _Damage(), 0, 0
         self._gaps = _Gaps() if source.live else None
@@ -145,7 +146,6 @@ class VideoReader:
             raise PredictError(f"{source.name}: {what}")
         # By the clock of the file, in seconds; None: it has no times.
         self.begin = first.time
-        self.transfer = _transfer(first)  # of high dynamic range; None: of ordinary
         self.height, self.width = upright_size(first, source.name)  # pixels
         if orientation(first, source.name).transpose:
             self.pixel_aspect = 1 / self.pixel_aspect
@@ -181,7 +181,7 @@ class VideoReader:
             where = f"{self._name}, frame {number}"
             size = upright_size(frame, self._name)
             check_same_size(where, size, (self.height, self.width))
-            pixels = _pixels(frame)
+            pixels = _pixels(frame, self.transfer)
             pixels = orientation(frame, self._name).apply(pixels)
             seconds = float(number / (self.fps or 1))
             if frame.time is not None and begin is not None:
@@ -211,7 +211,10 @@ class VideoReader:
                 # Also 0 and None stand for a shape that is not known.
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 frames = self._timed(_packets(container, stream), begin)
-                yield from (frame for _, frame in part.chosen(frames))
+                for _, frame in part.chosen(frames):
+                    transfer = stream.codec_context.color_trc  # of the frame just read
+                    self.transfer = transfer if transfer in hdr.NAMES else None
+                    yield frame
         except (av.FFmpegError, OSError) as error:
             raise PredictError(
                 f"{source.name}: not a readable video (after {self._decoded} frames):"
@@ -340,13 +343,8 @@ def _seek(
     return float(stream.start_time * base)
 
 
-def _transfer(frame: "VideoFrame") -> int | None:
-    return frame.color_trc if frame.color_trc in hdr.NAMES else None
-
-
-def _pixels(frame: "VideoFrame") -> np.ndarray:
+def _pixels(frame: "VideoFrame", transfer: int | None) -> np.ndarray:
     """uint8 [H, W, 3], RGB of ordinary video."""
-    transfer = _transfer(frame)
     if transfer is None:
         return frame.to_ndarray(format="rgb24")
     return hdr.to_ordinary(frame.to_ndarray(format="rgb48le"), transfer)
