@@ -6,11 +6,13 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline.datasets.foreign import (
     Foreign,
+    ForeignLabel,
     ForeignTrack,
     ForeignVideo,
     Found,
@@ -31,6 +33,13 @@ from data_pipeline.images import open_image, turned, upright_size
 LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"
 _MAX_JSON = 2**27  # bytes; labelme may put the image into it
 Fail = Callable[..., DataError]
+
+
+class _Objects(NamedTuple):
+    """What a video has."""
+
+    tracks: list[ForeignTrack]
+    labels: list[ForeignLabel]  # without an identity
 
 
 def find(source: SourceFolder) -> Found | None:
@@ -65,11 +74,21 @@ def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
         files.append(jsons)
         left_out += len(set(source.files(folder, *IMAGE_SUFFIXES)) - set(images))
     notes = (f"{left_out} images without a JSON file",) if left_out else ()
+    known: dict[int, _Objects] = {}
+
+    def objects(index: int) -> _Objects:
+        if index not in known:
+            known.clear()  # asked for twice in a row
+            known[index] = _objects(source, files[index], videos[index])
+        return known[index]
+
     return Foreign(
         tuple(videos),
-        lambda index: _tracks(source, files[index], videos[index]),
+        lambda index: objects(index).tracks,
         None,
         lambda: notes,
+        lambda index: objects(index).labels,
+        identity="group_id",
     )
 
 
@@ -85,11 +104,10 @@ def _image(source: SourceFolder, file: Path) -> Path:
     raise DataError(file, field="imagePath", expected="an image", got=name)
 
 
-def _tracks(
-    source: SourceFolder, files: list[Path], video: ForeignVideo
-) -> list[ForeignTrack]:
+def _objects(source: SourceFolder, files: list[Path], video: ForeignVideo) -> _Objects:
     """The objects of a video in the order in which they appear."""
     masks: dict[tuple[str, object], list[dict | None]] = {}
+    alone: dict[str, list[ForeignLabel]] = {}  # without a group, by label
     for frame, file in enumerate(files):
         content = source.json(file, _MAX_JSON)
         fail = partial(DataError, file, video=video.name)
@@ -97,10 +115,25 @@ def _tracks(
             if content.get(key, video.size[axis]) != video.size[axis]:
                 expected = f"{video.size[axis]}, as the first image of the video"
                 raise fail(field=key, expected=expected, got=content[key])
-        for key, mask in _shapes(content, video.size, fail).items():
-            masks.setdefault(key, [None] * len(files))[frame] = mask
+        for (label, group), found in _shapes(content, video.size, fail).items():
+            if group is None:
+                labels = [ForeignLabel(label, False, frame, mask) for mask in found]
+                alone.setdefault(label, []).extend(labels)
+            mask = found[0] if group is None else union(found)
+            masks.setdefault((label, group), [None] * len(files))[frame] = mask
     _check_labels(masks, files[0], video)
-    return [ForeignTrack(key[0], False, masks[key]) for key in masks]
+    # A label that a frame has several times says not which of them it is.
+    several = {
+        label: found
+        for label, found in alone.items()
+        if len({one.frame for one in found}) < len(found)
+    }
+    tracks = [
+        ForeignTrack(label, False, masks[label, group])
+        for label, group in masks
+        if group is not None or label not in several
+    ]
+    return _Objects(tracks, [one for found in several.values() for one in found])
 
 
 def _check_labels(masks: dict, file: Path, video: ForeignVideo) -> None:
@@ -115,7 +148,7 @@ def _check_labels(masks: dict, file: Path, video: ForeignVideo) -> None:
 
 
 def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
-    """The masks of a frame by label and group; shapes of one group are joined."""
+    """The masks of a frame by label and group, which is None where there is none."""
     shapes = content.get("shapes", "nothing")
     if not isinstance(shapes, list):
         raise fail(field="shapes", expected="a list", got=shapes)
@@ -130,13 +163,10 @@ def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
         if group is not None and type(group) not in (int, str):
             expected = "the number of the object, or null"
             raise fail(field=f"shapes[{k}].group_id", expected=expected, got=group)
-        if group is None and (label, None) in parts:
-            expected = f"a number, as the frame has several shapes {label!r}"
-            raise fail(field=f"shapes[{k}].group_id", expected=expected, got="null")
         mask = _mask(shape, size, partial(_at, fail, k))
         if mask is not None:
             parts.setdefault((label, group), []).append(mask)
-    return {key: union(masks) for key, masks in parts.items()}
+    return parts
 
 
 def _at(fail: Fail, k: int, *, field: str, expected: str, got: object) -> DataError:

@@ -24,10 +24,10 @@ from data_pipeline.datasets.foreign import (
 from data_pipeline.datasets.frame_names import group_frames
 from data_pipeline.datasets.json_layout import show
 from data_pipeline.datasets.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     check_size,
     image_size,
+    walk_images,
 )
 from data_pipeline.errors import DataError, is_name
 
@@ -35,7 +35,6 @@ LOOKED_FOR = "data.yaml with 'names' and '{split}', polygons in labels/ beside i
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _MAX_YAML = 2**20  # bytes
 _MAX_LABELS = 2**26  # bytes, of an image
-_DEPTH = 6  # folders of images within folders
 _BEYOND = 0.01  # shares of a side by which rounding puts points out of a frame
 Fail = Callable[..., DataError]
 
@@ -113,7 +112,7 @@ def _images(source: SourceFolder, file: Path, content: dict) -> tuple[Path, list
         raise DataError(file, field=key, expected=expected, got=given)
     place = places[0]
     if place.is_dir():
-        found = list(_walk(source, place, _DEPTH))
+        found = list(walk_images(source, place))
     else:
         found = _listed(source, place)
         place = _common(found)
@@ -134,16 +133,6 @@ def _places(source: SourceFolder, content: dict, given: object) -> Iterator[Path
     for place in (*(one / inner for one in bases), source.root / stripped):
         if place.resolve().is_relative_to(source.root.resolve()):
             yield source.root / place.resolve().relative_to(source.root.resolve())
-
-
-def _walk(source: SourceFolder, folder: Path, depth: int) -> Iterator[Path]:
-    yield from source.files(folder, *IMAGE_SUFFIXES)
-    for inner in source.folders(folder):
-        if not depth:
-            raise DataError(
-                inner, expected=f"at most {_DEPTH} folders deep", got="more"
-            )
-        yield from _walk(source, inner, depth - 1)
 
 
 def _listed(source: SourceFolder, file: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A folder that comes from elsewhere: nothing outside it is read, sizes are bounded."""
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_pipeline.natural_order import natural_order
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_JSON = 4 * 2**30  # bytes; the largest published file has about 1 GB
+MAX_DEPTH = 6  # folders of images within folders
 MAX_ENTRIES = 1_000_000  # of a folder
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 _VALIDATION = ("val", "valid", "validation")
@@ -97,6 +99,22 @@ class SourceFolder:
                 self.inside(path)
                 found.append(folder / path.name)
         return sorted(found, key=natural_order)
+
+
+def walk_images(
+    source: SourceFolder, folder: Path, depth: int = MAX_DEPTH
+) -> Iterator[Path]:
+    """The images of a folder and of those in it, in natural order.
+
+    Raises:
+      DataError: folders lie deeper than `depth`.
+    """
+    yield from source.files(folder, *IMAGE_SUFFIXES)
+    for inner in source.folders(folder):
+        if not depth:
+            expected = f"at most {MAX_DEPTH} folders deep"
+            raise DataError(inner, expected=expected, got="more")
+        yield from walk_images(source, inner, depth - 1)
 
 
 def frame_number(path: Path) -> int:

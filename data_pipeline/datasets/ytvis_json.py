@@ -110,11 +110,24 @@ def read_json(file: str | Path) -> dict:
     Raises:
       DataError: not there, not JSON (with the position), or not an object.
     """
+    content = read_any_json(file)
+    if not isinstance(content, dict):
+        got = f"a {type(content).__name__}"
+        raise DataError(file, field="top level", expected="a JSON object", got=got)
+    return content
+
+
+def read_any_json(file: str | Path) -> object:
+    """Reads a JSON file.
+
+    Raises:
+      DataError: not there, or not JSON (with the position).
+    """
     path = Path(file)
     if path.exists() and not (path.is_file() or path.is_dir()):  # it might never end
         raise DataError(file, expected="a regular file", got="something else")
     try:
-        content = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno} (character {error.pos})"
         if error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg:
@@ -129,10 +142,6 @@ def read_json(file: str | Path) -> dict:
         raise DataError(file, expected="JSON", got=str(error)) from error
     except OSError as error:
         raise DataError(file, expected="a readable file", got=str(error)) from error
-    if not isinstance(content, dict):
-        got = f"a {type(content).__name__}"
-        raise DataError(file, field="top level", expected="a JSON object", got=got)
-    return content
 
 
 def _list(content: dict, key: str, fail: Fail, report: Report) -> list:

@@ -126,6 +126,40 @@ def test_a_version_of_roboflow_with_augmentation_is_refused(tmp_path):
     assert "image 99: expected one image of each frame" in message
 
 
+def test_labelme_without_groups(tmp_path):
+    """Two squares of one label in each frame, and a label that each frame has once."""
+    frames = layouts.write_frames(tmp_path / "in/clip", 0, "f{}.png")
+    for t, file in enumerate(frames):
+        shapes = [
+            {
+                "label": name,
+                "points": [[x, y], [x + 9, y + 9]],
+                "shape_type": "rectangle",
+            }
+            for name, x, y in (
+                ("car", 2 + t, 2),
+                ("car", 40 - t, 2),
+                ("dog", 9 * t, 30),
+            )
+        ]
+        content = {"imagePath": file.name, "shapes": shapes[:: 1 if t % 2 else -1]}
+        file.with_suffix(".json").write_text(json.dumps(content))
+    words = ("--source", tmp_path / "in", "--output", tmp_path / "out")
+    message = error_of("data", "prepare", *words)
+    assert "as group_id, or --link, which gives it by overlap, got 8 labels" in message
+    assert call("data", "prepare", *words, "--link").code == 0
+    found = tracks_of(YouTubeVis(tmp_path / "out", "train"), 0)
+    left = {
+        (name, *(int(np.flatnonzero(mask.any(0))[0]) for mask in masks))
+        for name, masks in found
+    }
+    assert left == {
+        ("car", 2, 3, 4, 5),
+        ("car", 40, 39, 38, 37),
+        ("dog", 0, 9, 18, 27),  # no overlap: the label alone is the identity
+    }
+
+
 def test_attributes_of_cvat(tmp_path):
     layouts.as_coco(tmp_path / "in")
     file = tmp_path / "in/annotations/train.json"

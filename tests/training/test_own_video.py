@@ -9,7 +9,8 @@ from PIL import Image
 from data_pipeline.datasets.moving_shapes import MovingShapes
 from tests.command_line import call
 from tests.own_videos import label_frames, write_videos
-from tests.test_docs import BLOCK, ROOT
+from tests.test_docs import BLOCK, ROOT, check_words
+from vis_jax.commands import predict
 
 SHAPES = MovingShapes("val", num_videos=6, length=8, height=64, width=96)
 
@@ -38,15 +39,15 @@ def test_from_a_video_to_a_model(tmp_path, monkeypatch):
             assert shlex.split(printed.replace("\\\n", ""))[3:] == words
             words = [f"{w}:debug" if w.startswith("configs/") else w for w in words]
             words += ["--config.test.videos=1"]  # else as other tests compile it
+        if name == "predict --workdir":  # other tests run it, on other pages
+            check_words(predict, words[1:])
+            continue
         outcome = call(*words)
         assert outcome.code == 0, (words, outcome.err)
         out[name] = outcome.out
         if name == "data extract":
             label_frames(tmp_path / "frames", SHAPES, tmp_path / "export")
-    assert list(out) == [
-        *("data extract", "data prepare", "data check", "train"),
-        "predict --workdir",
-    ]
+    assert list(out) == ["data extract", "data prepare", "data check", "train"]
     assert "video0: 4 frames" in out["data extract"]
     tracks = sum(len(SHAPES.render(k, [0]).labels) for k in range(6))
     assert f"tracks        {tracks}\n" in out["data prepare"]
@@ -54,6 +55,5 @@ def test_from_a_video_to_a_model(tmp_path, monkeypatch):
     assert "tested on     1 video held out of train\n" in out["train"]
     with Image.open("data/mine/train_identities.png") as sheet:
         assert sheet.height > 6 * 180
-    assert (tmp_path / "out").is_dir() and any((tmp_path / "out").iterdir())
     categories = json.loads((tmp_path / "runs/mine/categories.json").read_text())
     assert [c["name"] for c in categories] == [c.name for c in SHAPES.categories]

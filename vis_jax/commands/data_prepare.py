@@ -2,11 +2,11 @@
 
 Recognised are YouTube-VIS and OVIS in all their arrangements, DAVIS, MOTS (PNGs or
 text), COCO with an entry for each frame (as CVAT and Roboflow export it), labelme, CVAT
-for video and YOLO with polygons; what was found and why is printed. The source is only
-read. Images become hard links to it, or copies on another disk. The result is
-OUTPUT/SPLIT, complete or not there; a second run finds that nothing is left to do.
-`data check` of the output then reads all of it, as training would. What it ends with is
-the command that trains.
+for video, YOLO with polygons, Label Studio, SA-V and what SAM 3 finds; what was
+recognised and why is printed. The source is only read. Images become hard links to it,
+or copies on another disk. The result is OUTPUT/SPLIT, complete or not there; a second
+run finds that nothing is left to do. `data check` of the output then reads all of it,
+as training would. What it ends with is the command that trains.
 
 Labels of single frames, without identities, get them with --link by their overlap from
 frame to frame. Look at the contact sheet: an object keeps its number and colour.
@@ -29,7 +29,10 @@ from absl import flags
 if TYPE_CHECKING:
     from vis_jax.predict.link_labels import LabelLinker
 
-LAYOUTS = ("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo", "sav", "sam3")
+LAYOUTS = (
+    *("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo"),
+    *("label_studio", "sav", "sam3"),
+)
 SHEET_VIDEOS = 8  # rows of the contact sheet
 RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
 VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
