@@ -112,7 +112,7 @@ def run(who: str, folder: Path) -> None:
         stats = {k: -1.0 if value is None else value for k, value in found.items()}
     else:
         workers, identities = int(who.split(":")[0]), who.endswith(":identities")
-        options = Options(identities=identities)
+        options = Options(identities=identities, class_agnostic=False)
         paths = folder / "truth.json", folder / "results.json"
         middle = start
         found = score(*paths, options=options, workers=workers)

@@ -124,6 +124,8 @@ def test_ids_of_another_list_of_categories_are_noticed(to, note, tmp_path):
 
 def test_categories_are_doubted_only_where_nearly_nothing_is_found(tmp_path):
     assert "class_agnostic" in score(*moved(tmp_path, (4, 5, 9)))
+    never = Options(class_agnostic=False)
+    assert "class_agnostic" not in score(*moved(tmp_path, (4, 5, 9)), options=never)
     right = moved(tmp_path, (1, 2, 3))
     assert "class_agnostic" not in score(*right)
     asked = score(*right, options=Options(class_agnostic=True))["class_agnostic"]

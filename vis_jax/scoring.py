@@ -49,7 +49,8 @@ class Options(NamedTuple):
     per_category: bool = False  # a list `categories`
     occlusion: bool = False  # AP and AR by occlusion (OVIS)
     errors: bool = False  # AP50 lost to each kind of error
-    class_agnostic: bool = False  # AP without categories, also where AP50 is below 0.1
+    # AP without categories; None: where AP50 is below 0.1.
+    class_agnostic: bool | None = None
     # Odd files are scored exactly as the official tool does, with `warnings`;
     # otherwise they are errors.
     official_quirks: bool = True
@@ -166,7 +167,8 @@ def _report(
     if options.tracking or options.identities:
         tracked = _tracked(truth, results, options, progress, part)
         _add_tracking(report, videos, tracked)
-    if options.class_agnostic or _doubtful(found, results):
+    doubtful = options.class_agnostic is None and _doubtful(found, results)
+    if options.class_agnostic or doubtful:
         if part:
             quirks = options.official_quirks
             results = load_results(results.name, truth, official_quirks=quirks)

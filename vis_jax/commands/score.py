@@ -27,8 +27,8 @@ _SWITCHES = {
     "occlusion": (False, "add AP by occlusion; the truth needs OVIS's levels"),
     "errors": (False, "add what AP50 is lost to, by kind of error"),
     "class_agnostic": (
-        False,
-        "add AP with all categories as one; also added where AP50 is below 0.1",
+        None,
+        "add AP with all categories as one (default: where AP50 is below 0.1)",
     ),
     "box_tracking": (False, "tracking scores on boxes around the masks"),
     "class_aware": (True, "in tracking scores, classes must agree"),

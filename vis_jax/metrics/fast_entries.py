@@ -2,8 +2,7 @@
 
 msgspec is stricter than Python's `json` and does not say what is wrong in the words of
 this library, so whatever it or the checks here refuse is read once more by
-`results_json`, which lets it pass, or names it. Run lengths stay where they are in the
-file until they are checked, many at once.
+`results_json`, which lets it pass, or names it.
 """
 
 import json
@@ -136,22 +135,21 @@ def _sound(
 
 
 def _strings(raws: list[msgspec.Raw]) -> list[bytes] | None:
-    """JSON strings in ASCII, decoded; None if one is something else, or has escapes
-    other than that of the backslash.
+    """JSON strings in ASCII, decoded.
+
+    Returns:
+      None if one is something else, or has escapes other than that of the backslash.
     """
-    text = b"".join(raws)
-    if b"\\" in text:
-        single = text.replace(b"\\\\", b"\\")
-        if single.count(b"\\") != len(text) - len(single):
+    strings = []
+    for raw in raws:
+        string = bytes(raw)
+        if string[0] != ord('"'):
             return None
-        text = single
-    quotes = np.flatnonzero(np.frombuffer(text, np.uint8) == ord('"'))
-    if len(quotes) != 2 * len(raws):
-        return None
-    opening, closing = quotes[0::2], quotes[1::2]
-    if len(raws) and (opening[0] != 0 or closing[-1] != len(text) - 1):
-        return None
-    if (opening[1:] != closing[:-1] + 1).any():
-        return None
-    places = zip((opening + 1).tolist(), closing.tolist(), strict=True)
-    return [text[a:b] for a, b in places]
+        string = string[1:-1]
+        if b"\\" in string:
+            single = string.replace(b"\\\\", b"\\")
+            if single.count(b"\\") != len(string) - len(single):
+                return None
+            string = single
+        strings.append(string)
+    return strings
