@@ -29,7 +29,9 @@ def model(options: ConfigDict) -> ConfigDict:
     return ConfigDict(
         dict(
             num_classes=common.num_classes(options.dataset),
-            backbone=dict(name="vit", variant=options.size, form=options.form),
+            backbone=dict(
+                name="vit", variant=options.size, form=options.form, remat=True
+            ),
             decoder=dict(blocks=4 if options.size == "large" else 3),
         )
     )

@@ -36,7 +36,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.model = eomt.model(options)
     config.model.update(
         propagation=options.propagation,
-        decoder=dict(kind="own", levels=LEVELS[options.size]),
+        decoder=dict(kind="own", blocks=6, levels=LEVELS[options.size]),
     )
     config.loss = dict(chunk=5 if gated else 0)
     config.test.short_side = 544

@@ -82,7 +82,9 @@ SMALL: dict[str, Mapping] = dict(
     videomt=dict(
         data=dict(crop=None, zoom=None),
         model=dict(
-            backbone=dict(patch=16, table=4, dim=None, depth=2, heads=None),
+            backbone=dict(
+                patch=16, table=4, dim=None, depth=2, heads=None, remat=False
+            ),
             queries=8, decoder=dict(blocks=1),
         ),
         loss=dict(points=64),

@@ -47,6 +47,10 @@ MILLIONS = {
     "mask2former_vis_swins": {"": 68.73},
     "mask2former_vis_swinb": {"": 106.89},
     "mask2former_vis_swinl": {"": 215.51},
+    # Plain transformers with 200 queries.
+    "videomt": {"": 317.65},
+    "eomt": {"": 316.64},
+    "lvmt": {"backbone": 304.79, "decoder": 42.03, "propagation": 6.30},
 }
 
 

@@ -135,6 +135,7 @@ def test_bfloat16_computes_without_hidden_promotion(form):
         {"model.norm_queries": True},
         {"model.sees": "canvas"},
         {"model.remat": True},
+        {"model.backbone.remat": True},
         {"loss.matching": "frame"},
         {"loss.absent_class": "no_object"},
         {"loss.aux_norm": True},

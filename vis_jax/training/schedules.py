@@ -80,7 +80,7 @@ def poly(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
 
     def schedule(count: Count) -> Float32[Array, ""]:
         done = (count - warmup.steps) / (num_steps - warmup.steps)
-        falling = (1.0 - jnp.clip(done, 0.0, 1.0)) ** _POWER
+        falling = jnp.clip(1.0 - done, 0.0, 1.0) ** _POWER
         return rate * _share(count, warmup) * falling
 
     return schedule
