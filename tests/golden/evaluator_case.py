@@ -69,7 +69,8 @@ def _tube_overlaps(truth: Truth, predictions: Results, name: str) -> Arrays:
 
 def _tracking(truth: Truth, predictions: Results, name: str) -> Arrays:
     results: Arrays = {}
-    videos: dict = {}
+    videos: dict[object, Measures] = {}
+    frames: dict[object, int] = {}
     for video in truth.videos:
         truths = [x for x in truth.tracks if x.video_id == video and not x.crowd]
         kept = [
@@ -77,13 +78,20 @@ def _tracking(truth: Truth, predictions: Results, name: str) -> Arrays:
         ]
         overlaps = video_overlaps(truths, kept, kind="mask", class_aware=False)
         videos[video] = measure(overlaps, _SCORE)
+        # Without masks on one of the sides TrackEval ends before it counts frames.
+        sides = overlaps.truth_ids, overlaps.result_ids
+        both = all(any(map(len, ids)) for ids in sides)
+        frames[video] = len(overlaps.ious) if both else 0
         for t, (rows, columns, iou) in enumerate(zip(*overlaps[:3], strict=True)):
             path = f"tracking/{name}/{video}/frame{t}"
             results[f"{path}/similarity"] = iou
             results[f"{path}/gt_ids"] = np.array([truths[i].track_id for i in rows])
             results[f"{path}/pred_ids"] = np.array([kept[i].position for i in columns])
     for video, one in videos.items():
-        results |= _trackeval(one, f"{name}/{video}")
+        found = _trackeval(one, frames[video])
+        if not frames[video]:
+            found["CLEAR/MLR"] = 1
+        results |= _named(found, f"trackeval/{name}/{video}")
         results[f"motmetrics/{name}/{video}"] = _motmetrics(one)
     pooled = pool(videos)
     overall = _motmetrics(pooled)
@@ -92,13 +100,41 @@ def _tracking(truth: Truth, predictions: Results, name: str) -> Arrays:
     if any(one.motmetrics.report()["motp"] is None for one in videos.values()):
         overall[3 + _MOTMETRICS.index("motp")] = np.nan
     results[f"motmetrics/{name}/OVERALL"] = overall
-    return results | _trackeval(pooled, f"{name}/OVERALL")
+    found = _trackeval(pooled, sum(frames.values()))
+    return results | _named(found, f"trackeval/{name}/OVERALL")
 
 
-def _trackeval(found: Measures, path: str) -> Arrays:
-    families = {"HOTA": found.hota, "CLEAR": found.clear, "Identity": found.identity}
+def _named(values: dict, folder: str) -> Arrays:
+    return {f"{folder}/{key}": np.asarray(value) for key, value in values.items()}
+
+
+def _trackeval(found: Measures, frames: int) -> dict:
+    """TrackEval's numbers by its names, with those that it only makes of ours."""
+    hota, clear = found.hota, found.clear
+    rows = hota.rows()
+    rows["OWTA"] = np.sqrt(rows["DetRe"] * rows["AssA"])
+    rows |= {f"HOTA_{key}": getattr(hota, key) for key in ("TP", "FN", "FP")}
+    first = {key: rows[key][0] for key in ("HOTA", "LocA")}
+    rows |= {f"{key}(0)": value for key, value in first.items()}
+    rows["HOTALocA(0)"] = first["HOTA"] * first["LocA"]
+    objects, tracks = clear.TP + clear.FN, clear.MT + clear.PT + clear.ML
+    true = clear.TP - clear.FP
+    counts = clear._asdict() | {"MOTP_sum": clear.iou}
+    counts |= {f"{key}R": counts[key] / max(1, tracks) for key in ("MT", "PT", "ML")}
+    ratios = clear.report() | {
+        "MODA": true / max(1, objects),
+        "MOTAL": (true - np.log10(max(1, clear.IDSW))) / max(1, objects),
+        "F1": clear.TP / max(1, clear.TP + 0.5 * (clear.FN + clear.FP)),
+        "FP_per_frame": clear.FP / max(1, frames),
+        "Frames": frames,
+    }
+    own = ("TP", "FN", "FP", "Re", "Pr", "F1", "Frames")
+    every = {f"CLR_{k}" if k in own else k: v for k, v in (counts | ratios).items()}
+    del every["iou"]
+    identity = found.identity._asdict() | found.identity.report()
+    families = {"HOTA": rows, "CLEAR": every, "Identity": identity}
     return {
-        f"trackeval/{path}/{family}/{key}": np.asarray(value)
+        f"{family}/{key}": value
         for family, values in families.items()
         for key, value in values.items()
     }
@@ -106,7 +142,7 @@ def _trackeval(found: Measures, path: str) -> Arrays:
 
 def _motmetrics(found: Measures) -> np.ndarray:
     report = found.motmetrics.report()
-    identity = {key: found.identity[key] for key in ("IDF1", "IDP", "IDR")}
+    identity = {key: found.identity.report()[key] for key in ("IDF1", "IDP", "IDR")}
     if not report["num_predictions"]:
         identity["IDP"] = None  # TrackEval: 0
     values = [*identity.values(), *(report[key] for key in _MOTMETRICS)]

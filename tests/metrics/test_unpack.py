@@ -99,8 +99,10 @@ def test_damage_is_named(tmp_path):
     broken = sound[:start] + bytes(30) + sound[start + 30 :]
     secret = bytearray(sound)
     secret[sound.index(b"PK\1\2") + 8] |= 1  # the flag in the directory
+    newer = bytearray(sound)
+    newer[sound.index(b"PK\1\2") + 6] = 200  # a version that is not known yet
     cases = {
-        "zip": (sound[:-30], broken, b"PK\3\4"),
+        "zip": (sound[:-30], broken, b"PK\3\4", bytes(newer)),
         "gzip": (packed[:-9], packed[:20] + bytes(9) + packed[29:]),
         "no password": (bytes(secret),),
     }
@@ -121,9 +123,15 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
     (tmp_path / "x.gz").write_bytes(gzip.compress(text.encode()))
     with pytest.raises(FormatError, match=message):
         list(read_list(tmp_path / "x.gz"))
-    # A directory that says 10 bytes: no more than that is read.
+    # A directory that says 10 bytes: no more than that is read; one that says that they
+    # were packed in many: no more is allowed for it.
     content = bytearray(bomb.read_bytes())
-    struct.pack_into("<I", content, content.index(b"PK\1\2") + 24, 10)
+    directory = content.index(b"PK\1\2")
+    struct.pack_into("<I", content, directory + 20, 1 << 30)
+    bomb.write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        found(bomb)
+    struct.pack_into("<I", content, directory + 24, 10)
     bomb.write_bytes(content)
     with pytest.raises(FormatError, match="expected (a sound zip|JSON)"):
         found(bomb)

@@ -31,9 +31,13 @@ class Hota(NamedTuple):
 
     def report(self) -> dict[str, float]:
         """Means over the thresholds, in [0, 1]."""
+        return {name: float(np.mean(row)) for name, row in self.rows().items()}
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Values at each threshold, in [0, 1]: float64[A]."""
         TP, FN, FP = self[:3]
         det_a = TP / np.maximum(1, TP + FN + FP)
-        rows = {
+        return {
             "HOTA": np.sqrt(det_a * self.AssA),
             "DetA": det_a,
             "AssA": self.AssA,
@@ -43,7 +47,6 @@ class Hota(NamedTuple):
             "AssRe": self.AssRe,
             "AssPr": self.AssPr,
         }
-        return {name: float(np.mean(row)) for name, row in rows.items()}
 
 
 def hota(overlaps: VideoOverlaps) -> Hota:

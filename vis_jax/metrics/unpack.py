@@ -23,7 +23,11 @@ SMALL_BYTES = 64 << 20  # up to here the ratio is not asked for
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with files, without
 _GZIP = b"\x1f\x8b"
-_DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+# NotImplementedError: a version, compression or encryption that `zipfile` lacks.
+_DAMAGE = (
+    *(zipfile.BadZipFile, NotImplementedError, gzip.BadGzipFile),
+    *(zlib.error, lzma.LZMAError, EOFError),
+)
 
 
 def read_json(path: str | os.PathLike) -> object:
@@ -85,16 +89,12 @@ def _open_zip(
         member = _only_json(path, archive)
         if member.flag_bits & 1:
             raise FormatError(f"{path}: expected no password, got an encrypted file")
-        limit = most_bytes(member.compress_size)
+        # The directory may say more than there is.
+        packed = min(member.compress_size, os.fstat(file.fileno()).st_size)
+        limit = most_bytes(packed)
         if member.file_size > limit:
             raise FormatError(_too_much(path, limit))
-        try:
-            content = archive.open(member)
-        except NotImplementedError as error:
-            raise FormatError(
-                f"{path}: expected a common compression, got: {show(error)}"
-            ) from error
-        with content:
+        with archive.open(member) as content:
             yield _bounded(path, content.read, limit)
 
 
