@@ -90,17 +90,17 @@ def _program(window):
 def test_memory_is_that_of_one_step_at_the_size_that_the_model_sees(monkeypatch):
     test, source = TestSettings(short_side=32), from_arrays(FRAMES)
     whole = memory_line(_program(Window(None, None, buckets=(16,))), source, test)
-    assert whole.startswith("about 0.9 MB for 16 frames at once, 0.1 MB a frame; there")
+    assert whole.startswith("about 622.7 kB for 16 frames at once, 38.9 kB a frame; ")
     monkeypatch.setattr(memory, "machine_bytes", lambda: 200_000)
     clips = memory_line(_program(Window(1, 1)), source, test)
-    assert clips.endswith("for 1 frame at once, 0.1 MB a frame; there are 0.2 MB")
+    assert clips.endswith("for 1 frame at once, 38.9 kB a frame; there are 200.0 kB")
     expected = (
-        r"video: expected a video that fits into 0\.2 MB, got about 0\.9 MB for 16"
-        r" frames at once, 0\.1 MB a frame; --config\.test\.mode=clip takes it clip"
+        r"video: expected a video that fits into 200\.0 kB, got about 622\.7 kB for 16"
+        r" frames at once, 38\.9 kB a frame; --config\.test\.mode=clip takes it clip"
     )
     with pytest.raises(ValueError, match=expected):
         memory_line(_program(Window(None, None, buckets=(16,))), source, test)
     unknown = dataclasses.replace(source, num_frames=None)
     line = memory_line(_program(Window(None, None, buckets=(16,))), unknown, test)
     assert line == "not known before the video is read"
-    assert predict_modes.UNSURE * 200_000 < 900_000
+    assert predict_modes.UNSURE * 200_000 < 622_600

@@ -143,5 +143,6 @@ def _frames(count: int) -> str:
 
 def _size(number: float) -> str:
     """Bytes in words."""
-    unit, scale = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
+    units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+    unit, scale = next((one for one in units if number >= one[1]), units[-1])
     return f"{number / scale:.1f} {unit}"
