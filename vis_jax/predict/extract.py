@@ -44,7 +44,7 @@ def find(source: str) -> Videos:
     """
     if source == STDIN or source.startswith(LIVE):
         raise PredictError(f"{source}: expected a video file, got a live source")
-    found = find_videos(source)
+    found = find_videos([source])
     if found is not None:
         return found
     opened = open_source(source)
