@@ -4,8 +4,9 @@ A line is `class x1 y1 x2 y2 ..` in shares of width and height; what Ultralytics
 when it tracks (`save_txt`) has an identity as its last number.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -151,7 +152,7 @@ def _listed(source: SourceFolder, file: Path) -> list[Path]:
                 file, field=field, expected="the path of an image", got=name
             )
         source.inside(image)
-        images.append(image)
+        images.append(source.root / os.path.relpath(image, source.root))
     return images
 
 
@@ -175,13 +176,10 @@ def _read(
         ForeignVideo(name, tuple(files), image_size(files[0]))
         for name, files in groups.items()
     ]
-    known: dict[int, list[tuple[ForeignLabel, int | None]]] = {}
 
+    @lru_cache(maxsize=1)  # asked for twice in a row
     def rows(index: int) -> list[tuple[ForeignLabel, int | None]]:
-        if index not in known:
-            known.clear()  # asked for twice in a row
-            known[index] = _rows(source, videos[index], categories)
-        return known[index]
+        return _rows(source, videos[index], categories)
 
     def tracks(index: int) -> list[ForeignTrack]:
         stated = [
@@ -213,7 +211,7 @@ def _rows(
     found: list[tuple[ForeignLabel, int | None]] = []
     stated: bool | None = None  # whether lines have identities
     for frame, image in enumerate(video.files):
-        file = _label_file(image)
+        file = _label_file(source, image)
         if not file.is_file():  # an image without objects
             continue
         check_size(source.inside(file), _MAX_LABELS)
@@ -241,13 +239,14 @@ def _at(fail: Fail, line: int, *, field: str, expected: str, got: object) -> Dat
     return fail(field=place, expected=expected, got=got)
 
 
-def _label_file(image: Path) -> Path:
-    """The text file of an image: in `labels` for the last `images` of its path."""
-    parts = list(image.with_suffix(".txt").parts)
+def _label_file(source: SourceFolder, image: Path) -> Path:
+    """The text file of an image: in `labels` for the last `images` of its path within
+    the source."""
+    parts = list(image.relative_to(source.root).with_suffix(".txt").parts)
     places = [k for k, part in enumerate(parts[:-1]) if part == "images"]
     if places:
         parts[places[-1]] = "labels"
-    return Path(*parts)
+    return source.root.joinpath(*parts)
 
 
 def _split(
@@ -255,7 +254,8 @@ def _split(
 ) -> tuple[str, np.ndarray, int | None]:
     """Category, points [P, 2] x y in shares of the frame, and identity of a line."""
     words = line.split()
-    if not words[0].isdecimal() or int(words[0][:9]) >= len(categories):
+    fits = words[0].isdecimal() and len(words[0]) <= 9
+    if not fits or int(words[0]) >= len(categories):
         expected = f"the number of a class, 0 to {len(categories) - 1}"
         raise fail(field="", expected=expected, got=words[0])
     try:

@@ -26,7 +26,7 @@ def line(category, x, y=8, *, end=""):
 
 def write(root, labels, *, yaml=YAML, images="images/train", texts="labels/train"):
     """Images in `root/images`, labels in `root/texts`; labels by name, None is none."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     (root / "data.yaml").write_text(yaml)
     for name, text in labels.items():
         write_image(root / images / f"{name}.jpg")
@@ -86,10 +86,13 @@ def test_layouts_of_roboflow_and_cvat(tmp_path):
     # CVAT: a list of images, in folders that are videos.
     labels = {f"one/{t}": line(1, t, end=" 1") for t in range(2)}
     labels |= {f"two/{t}": line(0, t, end=" 1") for t in range(2)}
-    write(tmp_path / "cvat", labels, yaml=YAML.replace("images/train", "train.txt"))
-    names = "".join(f"images/train/{name}.jpg\n" for name in labels)
-    (tmp_path / "cvat/train.txt").write_text(names)
-    prepare(tmp_path / "cvat", tmp_path / "cvat_out", "train")
+    place = tmp_path / "images/cvat"  # says nothing of where its labels are
+    write(place, labels, yaml=YAML.replace("images/train", "train.txt"))
+    there = "images/train"
+    starts = (there, place / there, f"./images/../{there}", there)
+    names = "".join(f"{s}/{n}.jpg\n" for s, n in zip(starts, labels, strict=True))
+    (place / "train.txt").write_text(names)
+    prepare(place, tmp_path / "cvat_out", "train")
     dataset = YouTubeVis(tmp_path / "cvat_out", "train")
     assert [video.name for video in dataset.videos] == ["one", "two"]
     assert squares(dataset, 0) == [("dog", [0, 1])]
@@ -102,6 +105,7 @@ DEFECTS = {
         r"a_1.txt, video a, line 1: expected a polygon, got a",
     ),
     "class": (line(2, 8), "line 1: expected the number of a class, 0 to 1, got 2"),
+    "zeros": ("0" * 9 + line(5, 8), "the number of a class, 0 to 1, got 0000000005"),
     "pixels": ("0 1 1 9 1 9 9", "line 1: expected x and y in shares"),
     "not finite": ("0 0.1 0.1 nan 0.1 0.5 0.5", "line 1: expected x and y in shares"),
     "words": ("0 0.1 0.1 x 0.1 0.5 0.5", "line 1: expected numbers"),
