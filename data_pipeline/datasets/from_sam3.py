@@ -33,7 +33,7 @@ from data_pipeline.errors import DataError
 IDS, MASKS = "out_obj_ids", "out_binary_masks"
 LOOKED_FOR = f"images with an .npz of each beside it that has {IDS} and {MASKS} (SAM 3)"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError)
-_MAX_VALUES = 2**31  # of an array
+_MAX_BYTES = 2**31  # of an array
 
 
 def find(source: SourceFolder, category: str) -> Found | None:
@@ -126,13 +126,13 @@ def _array(
             fits = len(found) == len(shape) and all(
                 side in (None, own) for side, own in zip(shape, found, strict=True)
             )
-            size = int(np.prod(found, dtype=object))
-            if not fits or size > _MAX_VALUES or dtype.kind not in "biuf":
+            size = int(np.prod(found, dtype=object)) * dtype.itemsize
+            if not fits or size > _MAX_BYTES or dtype.kind not in "biuf":
                 shown = [("N" if side is None else side) for side in shape]
-                expected = f"numbers {shown}, at most {_MAX_VALUES}"
+                expected = f"numbers {shown}, at most {_MAX_BYTES} bytes"
                 raise fail(field=name, expected=expected, got=f"{dtype} {list(found)}")
-        with np.load(source.inside(file), allow_pickle=False) as arrays:
-            return arrays[name]
+            data.seek(0)
+            return np.lib.format.read_array(data, allow_pickle=False)
     except DataError:
         raise
     except (*_DAMAGE, KeyError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Masklets of SA-V, and what SAM 3 finds, written as their users have them."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_a_defect_of_an_npz_is_named(name, tmp_path):
     as_sam3(tmp_path / "in", **changes)
     with pytest.raises(ValueError, match=message):
         prepare(tmp_path / "in", tmp_path / "out", "train")
+
+
+def test_the_array_that_is_read_is_the_one_whose_header_was_checked(tmp_path):
+    as_sam3(tmp_path / "in")
+    prepare(tmp_path / "in", tmp_path / "out", "train")
+    with zipfile.ZipFile(tmp_path / "in/clip/00001.npz", "a") as archive:
+        archive.writestr("out_binary_masks", b"what NumPy would take first")
+    prepare(tmp_path / "in", tmp_path / "same", "train")
+    names = (tmp_path / one / "train/instances.json" for one in ("out", "same"))
+    assert len({name.read_text() for name in names}) == 1
 
 
 def test_a_damaged_npz_and_one_without_an_image(tmp_path):
