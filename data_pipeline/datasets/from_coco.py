@@ -129,7 +129,7 @@ def _used(
     """The categories, without the one by which Roboflow names the whole project: others
     have it as their supercategory, and no annotation is of it."""
     listed = content["categories"]
-    above = {entry.get("supercategory") for entry in listed}
+    above = {_hashable(entry.get("supercategory")) for entry in listed}
     own = {entry["id"]: entry.get("supercategory") for entry in listed}
     used = {_hashable(row.entry.get("category_id")) for some in rows for row in some}
     project = [
@@ -147,9 +147,11 @@ def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list
     """The images of each video in order, videos by name."""
     listed = content.get("videos")
     titles = {
-        entry.get("id"): entry["name"]
+        entry["id"]: entry["name"]
         for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        if isinstance(entry, dict)
+        and isinstance(entry.get("id"), int | str)
+        and isinstance(entry.get("name"), str)
     }
     groups: dict[str, list[dict]] = {}
     for entry in images.values():

@@ -212,6 +212,15 @@ def test_a_defect_is_one_line_that_names_it(name, tmp_path):
     assert not left
 
 
+def test_what_is_not_used_of_coco_may_be_anything(tmp_path):
+    def change(content):
+        content["videos"] = [{"id": [1], "name": "one"}]
+        content["categories"][0]["supercategory"] = ["none"]
+
+    coco_with(change)(tmp_path / "in")
+    assert prepare(tmp_path / "in", tmp_path / "out", "train").written
+
+
 def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path):
     (tmp_path / "in").mkdir()
     words = ("data", "prepare", "--output", tmp_path / "out", "--source")
