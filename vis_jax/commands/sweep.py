@@ -26,6 +26,7 @@ from absl import flags
 
 from vis_jax.commands.config_file import read_json, saved_in
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.metrics.disk import replacing
 from vis_jax.paths import on_disk
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def run(values: flags.FlagValues) -> None:
             raise SystemExit(code)
     scores = [scores_of(config, folder / f"seed_{seed}") for seed in seeds]
     summary = summarise(seeds, scores)
-    (folder / TABLE_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    with replacing(folder / TABLE_FILE) as file:
+        file.write(json.dumps(summary, indent=2) + "\n")
     print(table(summary))
     print(f"table         {folder / TABLE_FILE}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from vis_jax.metrics.disk import naming, replacing
 from vis_jax.paths import is_remote
 from vis_jax.training.logger import Logger
 
@@ -73,11 +74,8 @@ class MetricsFile(Logger):
         return len(self._lines) != before
 
     def _append(self, text: str) -> None:
-        try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:  # says nothing of the file when the disk is full
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        with naming(self._path), open(self._path, "a", encoding="utf-8") as file:
+            file.write(text)
 
     def _write_all(self) -> None:
         """The file with all lines, whole or as it was."""
@@ -87,13 +85,8 @@ class MetricsFile(Logger):
         if self._in_bucket:
             self._path.write_text(text)
             return
-        temporary = self._path.with_name(f"{METRICS_FILE}.tmp")
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, self._path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        with replacing(self._path) as file:
+            file.write(text)
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
