@@ -71,7 +71,7 @@ def run(values: flags.FlagValues) -> None:
     found = find(str(Path(values.source).expanduser()))
     choice = Choice(values.every, values.start, values.end, values.format)
     for name in found.ignored:
-        print(printable(f"left out      {name}: no video"))
+        print(printable(f"left out      {Path(name).name}: no video"))
     output, total = Path(values.output).expanduser(), 0
     for video in found.videos:
         with tqdm(
