@@ -167,9 +167,10 @@ def join_tracks(
     """
     tracks: dict[object, ForeignTrack] = {}
     for identity, label in labels:
-        empty: list[dict | None] = [None] * len(video.files)
-        new = ForeignTrack(label.category, False, empty)
-        track = tracks.setdefault(identity, new)
+        if identity not in tracks:
+            empty: list[dict | None] = [None] * len(video.files)
+            tracks[identity] = ForeignTrack(label.category, False, empty)
+        track = tracks[identity]
         place = f"frame {label.frame}, identity {shorten(identity)}"
         if track.category != label.category:
             expected = f"{track.category!r}, as in an earlier frame"

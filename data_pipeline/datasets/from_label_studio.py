@@ -126,7 +126,7 @@ def _result(annotations: object, fail: Fail) -> list | None:
 
 def _image(data: object, images: dict[str, list[Path]], fail: Fail) -> Path:
     """The image of a task, by its name: paths and addresses are those of a server."""
-    texts = [text for text in data.values()] if isinstance(data, dict) else []
+    texts = list(data.values()) if isinstance(data, dict) else []
     names = [
         PurePosixPath(unquote(text).replace("\\", "/").replace("?d=", "/")).name
         for text in texts

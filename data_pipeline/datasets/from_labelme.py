@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -74,13 +74,10 @@ def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
         files.append(jsons)
         left_out += len(set(source.files(folder, *IMAGE_SUFFIXES)) - set(images))
     notes = (f"{left_out} images without a JSON file",) if left_out else ()
-    known: dict[int, _Objects] = {}
 
+    @lru_cache(maxsize=1)  # asked for twice in a row
     def objects(index: int) -> _Objects:
-        if index not in known:
-            known.clear()  # asked for twice in a row
-            known[index] = _objects(source, files[index], videos[index])
-        return known[index]
+        return _objects(source, files[index], videos[index])
 
     return Foreign(
         tuple(videos),
