@@ -154,7 +154,7 @@ def test_the_requirements_for_scoring_are_those_of_the_library_or_left_out():
     light = {line for line in lines if not line.startswith("#")}
     assert light < whole
     names = {re.split("[<>=]", line)[0].replace("-", "_") for line in whole - light}
-    renamed = {"pillow": "PIL", "orbax_checkpoint": "orbax"}
+    renamed = {"pillow": "PIL", "orbax_checkpoint": "orbax", "pyyaml": "yaml"}
     names = {renamed.get(name, name).removesuffix("_cpu") for name in names}
     assert names == set(program.WHOLE)
 

@@ -61,7 +61,7 @@ says which version this is.
 WHOLE = (
     *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
     *("ml_collections", "optax", "orbax", "PIL", "tensorboardX", "tensorflow"),
-    "tensorflow_datasets",
+    *("tensorflow_datasets", "yaml"),
 )
 
 HELP = ("help", "--help", "-help", "-h")
