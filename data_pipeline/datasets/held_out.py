@@ -53,7 +53,8 @@ def videos_of_part(
 def draw_held_out(
     videos: Sequence[Video], labels: Sequence[Collection[int]], share: float
 ) -> tuple[int, ...]:
-    """Ids of videos that are held out where none are named: always the same ones.
+    """Ids of videos that are held out where none are named: the same ones each time, of
+    the same videos in the same order.
 
     Every category stays in the videos that are left, so that few or none may be found.
     Videos without objects stay, too.
