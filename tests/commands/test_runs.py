@@ -75,18 +75,8 @@ def test_a_sweep_goes_on_and_ends_with_mean_and_spread(tmp_path, config, trainin
     assert trained[2:] == ["seed_5", "seed_6"]
     lines = outcome.out.splitlines()
     assert lines[0].endswith("seed_4, finished")
-    assert lines[3].split() == [
-        "in",
-        "percent",
-        "seed",
-        "4",
-        "seed",
-        "5",
-        "seed",
-        "6",
-        "mean",
-        "std",
-    ]
+    heads = "in percent seed 4 seed 5 seed 6 mean std"
+    assert lines[3].split() == heads.split()
     assert lines[4].split() == ["AP", "29.0", "30.0", "31.0", "30.0", "1.0"]
     assert lines[5].split() == ["quick/AP", "54.0", "55.0", "56.0", "55.0", "1.0"]
     assert len(lines) == 7

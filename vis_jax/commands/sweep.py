@@ -26,6 +26,7 @@ from absl import flags
 
 from vis_jax.commands.config_file import read_json, saved_in
 from vis_jax.commands.config_flag import define_config, read_config
+from vis_jax.commands.parts import CACHE_FOLDER
 from vis_jax.metrics.disk import replacing
 from vis_jax.paths import on_disk
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 TABLE_FILE = "sweep.json"
 # All runs share a cache: the update is the same program whatever the seed.
 _CACHE = {
-    "JAX_COMPILATION_CACHE_DIR": "compilation_cache",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
 }
@@ -126,7 +126,7 @@ def train(place: Path, folder: Path) -> int:
     Returns:
       Its exit code; 128 + number if a signal has killed it.
     """
-    cache = {**_CACHE, "JAX_COMPILATION_CACHE_DIR": str(folder / "compilation_cache")}
+    cache = {**_CACHE, "JAX_COMPILATION_CACHE_DIR": str(folder / CACHE_FOLDER)}
     process: subprocess.Popen | None = None
     early: list[int] = []  # signals that came before there was a process
 
