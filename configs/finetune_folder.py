@@ -21,13 +21,12 @@ from configs import common, ifr
 
 def full_size(options: ConfigDict) -> ConfigDict:
     """The config at its published size."""
-    steps = options.pop("steps")
     config = ifr.full_size(options)
-    config.num_steps = steps
+    config.num_steps = options.steps
     config.init_from = "weights/coco_r50"
     config.init_fresh = ("decoder/heads/class_embed/.*",)
     config.data.batch_size = 4
-    config.optimizer.decay_at = (steps * 3 // 4,)
+    config.optimizer.decay_at = (options.steps * 3 // 4,)
     return config
 
 
