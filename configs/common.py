@@ -246,14 +246,13 @@ _SMALL: dict[str, Mapping] = dict(
     videomt=dict(
         data=dict(crop=None, zoom=None),
         model=dict(
+            queries=8, decoder=dict(blocks=1),
             backbone=dict(
                 patch=16, table=4, dim=None, depth=2, heads=None, remat=False
             ),
-            queries=8, decoder=dict(blocks=1),
         ),
         loss=dict(points=64),
         optimizer=dict(late=()),
-        test=dict(objects=8, frame_buckets=(4, 8)),
     ),
     yolact=dict(
         data=dict(zoom=None),
@@ -288,8 +287,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
         init_from="",
         data=dict(
             name="moving_shapes", root="", split="train", held_out=(), frames=2,
-            frame_range=3,
-            short_side=(64,), long_side=1333, canvas=(64, 96), instances=4,
+            frame_range=3, short_side=(64,), long_side=1333, canvas=(64, 96),
+            instances=4,
             batch_size=2, joint=dict(root=""), stills=dict(share=0.0),
             shapes=dict(height=64, width=96, length=4, difficulty="easy", num_videos=2),
         ),
@@ -307,23 +306,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
     )  # fmt: skip
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
-    if config.system == "videomt":
-        _shrink_queries(config)
     if "track_head" in config.model:  # of a detector that can do without
         config.model.track_head.width = 32
     for changes in (small, _SMALL[config.system]):
         set_fields(config, changes)
     return config
-
-
-def _shrink_queries(config: ConfigDict) -> None:
-    """Fits what only some configs of `videomt` set to a single query block."""
-    if "masked_attention" in config.model:  # an update for each query block
-        config.model.masked_attention = dict(start=(1,), end=(3,))
-    if "levels" in config.model.decoder:
-        config.model.decoder.levels = (0, 1)
-    if config.get("loss", {}).get("chunk"):
-        config.loss.chunk = 1
 
 
 def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
