@@ -20,7 +20,11 @@ from ml_collections import ConfigDict
 
 from configs import common, eomt, videomt
 
-LEVELS = {"large": (5, 11, 17, 23), "base": (2, 5, 8, 11), "small": (2, 5, 8, 11)}
+LEVELS: dict[str, tuple[int, ...]] = {
+    "large": (5, 11, 17, 23),
+    "base": (2, 5, 8, 11),
+    "small": (2, 5, 8, 11),
+}
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
