@@ -11,8 +11,8 @@ from tests.predict.squares import (
     encoded,
     names_in,
     never,
-    write_squares,
     square,
+    write_squares,
 )
 from tests.report.scene import content_in, unpack
 from vis_jax.predict.formats import FORMATS

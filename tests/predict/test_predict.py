@@ -16,10 +16,10 @@ from tests.predict.squares import (
     frame_of,
     names_in,
     never,
-    write_squares,
     run,
     saying,
     square,
+    write_squares,
 )
 from tests.small_disk import files_up_to
 from vis_jax.predict import writer
