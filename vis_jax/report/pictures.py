@@ -3,19 +3,21 @@
 import base64
 import io
 import os
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from vis_jax.metrics.json_checks import MAX_PIXELS
+from data_pipeline.errors import DataError, printable
+from data_pipeline.images import check_inside, open_image, read_rgb
 from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.unpack import read_json
 from vis_jax.report.tubes import View
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 QUALITY = 50  # of WebP, 0 .. 100
+_SHOWN = 100  # characters of a name in an error
 
 
 @runtime_checkable
@@ -40,7 +42,7 @@ class FolderFrames:
     """
 
     def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
-        self._folder = Path(folder).resolve()
+        self._folder = Path(folder)
         self._names: dict[object, list] = {}
         content = read_json(truth_path)
         videos = content.get("videos") if isinstance(content, dict) else None
@@ -50,32 +52,34 @@ class FolderFrames:
                 self._names[entry.get("id")] = names
         firsts = [names[0] for names in self._names.values() if names]
         if not any(self._path(name) for name in firsts):
-            example = firsts[0] if firsts else "frames (the truth has no file_names)"
+            none = "frames (the truth has no file_names)"
+            example = printable(str(firsts[0])[:_SHOWN]) if firsts else none
             raise ValueError(
                 f"--frames: expected a folder with {example}, got {os.fspath(folder)}"
             )
 
     def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
-        """As `Frames`; None also for what is no picture or too large."""
+        """As `Frames`, upright; None also for what is no image or too large."""
         names = self._names.get(video_id, [])
         path = self._path(names[frame]) if frame < len(names) else None
         if path is None:
             return None
+        fail = partial(DataError, path)
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
-                return np.array(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            with open_image(path, fail) as image:
+                return read_rgb(image, fail)
+        except DataError:
             return None
 
     def _path(self, name: object) -> Path | None:
         """The file of a name; None if it is none inside the folder."""
-        if not isinstance(name, str) or "\0" in name:
+        if not isinstance(name, str):
             return None
-        path = (self._folder / name).resolve()
-        inside = path.is_relative_to(self._folder) and path.is_file()
-        return path if inside else None
+        try:
+            path = check_inside(self._folder / name, self._folder)
+            return path if path.is_file() else None
+        except (OSError, ValueError):  # such as for a name that is too long
+            return None
 
 
 def data_uri(pixels: np.ndarray, view: View) -> str:

@@ -28,15 +28,16 @@ class View(NamedTuple):
         return range(0, self.num_frames * self.step, self.step)
 
 
-def make_view(video: Video, length: int) -> View:
+def make_view(video: Video, length: int, most: int = MAX_FRAMES) -> View:
     """The frames to show of a video, and their size.
 
     Args:
       video: height and width.
       length: frames.
+      most: frames to show.
     """
     height, width = shown_size(video.height, video.width)
-    step = max(1, -(-length // MAX_FRAMES))
+    step = max(1, -(-length // most))
     return View(height, width, step, -(-length // step))
 
 
