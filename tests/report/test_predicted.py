@@ -2,6 +2,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from tests.report.scene import HOSTILE, LEFT, SIZE, unpack
+from vis_jax.report import predicted
 from vis_jax.report.predicted import FASTEST, PredictedPage
 from vis_jax.report.tubes import MAX_FRAMES
 from vis_jax.results.frame import FrameResult, LiveTracks
@@ -48,6 +49,12 @@ def test_long_videos_have_some_and_stay_small():
     assert video["frames"] * video["step"] >= length
     assert video["speed"] <= FASTEST
     assert dict(content["summary"]) == {"tracks": 2, "classes": 1, "frames": length}
+
+
+def test_masks_of_many_bytes_are_shown_in_fewer_frames(monkeypatch):
+    monkeypatch.setattr(predicted, "VIDEO_BYTES", 4 * len(CODE["counts"]))
+    (video,) = page_of(5)["videos"]
+    assert (video["frames"], len(video["pictures"]), video["step"]) == (3, 3, 2)
 
 
 def test_a_track_between_the_shown_frames_has_no_mask():

@@ -8,7 +8,7 @@ import numpy as np
 from vis_jax.metrics.tracks import Video
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
-from vis_jax.report.score_video import colour_text, view_entry
+from vis_jax.report.score_video import VIDEO_BYTES, colour_text, view_entry
 from vis_jax.report.tubes import MAX_FRAMES, View, pack_mask, shown_size
 from vis_jax.results.frame import FrameResult
 
@@ -19,7 +19,8 @@ class PredictedPage:
     """Gathers frames and tracks, and writes them as one HTML file.
 
     How long the video is need not be known: when more than `MAX_FRAMES` frames have
-    come, every second one is dropped, and of those that follow, too.
+    come, or masks of `VIDEO_BYTES`, every second one is dropped, and of those that
+    follow, too.
 
     Args:
       name: of the video.
@@ -34,6 +35,7 @@ class PredictedPage:
         self._video = Video(1, name, *size, 0)
         self._names, self._fps = names, fps
         self._step, self._count = 1, 0
+        self._size = 0  # bytes of the masks
         self._pictures: list[str] = []
         self._frames: list[dict[int, str | int]] = []  # the mask of each track
         self._tracks: dict[int, tuple[int, float]] = {}  # label and score
@@ -55,9 +57,12 @@ class PredictedPage:
             self._pictures.append(data_uri(pixels, view))
             masks = [pack_mask(rle, view) for rle in found.segmentations]
             self._frames.append(dict(zip(ids, masks, strict=True)))
-        if len(self._frames) > MAX_FRAMES:
+            self._size += sum(len(str(mask)) for mask in masks)
+        if len(self._frames) > MAX_FRAMES or self._size > VIDEO_BYTES:
             self._step *= 2
             self._pictures, self._frames = self._pictures[::2], self._frames[::2]
+            every = (mask for frame in self._frames for mask in frame.values())
+            self._size = sum(len(str(mask)) for mask in every)
         self._count += 1
 
     def write(self, path: str | os.PathLike) -> None:
