@@ -3,19 +3,18 @@
 import base64
 import io
 import os
-from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from data_pipeline.errors import DataError, printable
-from data_pipeline.images import check_inside, open_image, read_rgb
+from vis_jax.metrics.json_checks import MAX_PIXELS
 from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.unpack import read_json
 from vis_jax.report.tubes import View
 
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # others start programs
 QUALITY = 50  # of WebP, 0 .. 100
 _SHOWN = 100  # characters of a name in an error
 
@@ -42,7 +41,7 @@ class FolderFrames:
     """
 
     def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
-        self._folder = Path(folder)
+        self._folder = Path(folder).resolve()
         self._names: dict[object, list] = {}
         content = read_json(truth_path)
         videos = content.get("videos") if isinstance(content, dict) else None
@@ -53,7 +52,7 @@ class FolderFrames:
         firsts = [names[0] for names in self._names.values() if names]
         if not any(self._path(name) for name in firsts):
             none = "frames (the truth has no file_names)"
-            example = printable(str(firsts[0])[:_SHOWN]) if firsts else none
+            example = str(firsts[0])[:_SHOWN] if firsts else none
             raise ValueError(
                 f"--frames: expected a folder with {example}, got {os.fspath(folder)}"
             )
@@ -64,11 +63,12 @@ class FolderFrames:
         path = self._path(names[frame]) if frame < len(names) else None
         if path is None:
             return None
-        fail = partial(DataError, path)
         try:
-            with open_image(path, fail) as image:
-                return read_rgb(image, fail)
-        except DataError:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return None
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
 
     def _path(self, name: object) -> Path | None:
@@ -76,10 +76,11 @@ class FolderFrames:
         if not isinstance(name, str):
             return None
         try:
-            path = check_inside(self._folder / name, self._folder)
-            return path if path.is_file() else None
+            path = (self._folder / name).resolve()
+            inside = path.is_relative_to(self._folder) and path.is_file()
         except (OSError, ValueError):  # such as for a name that is too long
             return None
+        return path if inside else None
 
 
 def data_uri(pixels: np.ndarray, view: View) -> str:
