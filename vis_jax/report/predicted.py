@@ -8,8 +8,15 @@ import numpy as np
 from vis_jax.metrics.tracks import Video
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
-from vis_jax.report.score_video import VIDEO_BYTES, colour_text, view_entry
-from vis_jax.report.tubes import MAX_FRAMES, View, pack_mask, shown_size
+from vis_jax.report.tubes import (
+    MAX_FRAMES,
+    VIDEO_BYTES,
+    View,
+    colour_text,
+    pack_mask,
+    shown_size,
+    view_entry,
+)
 from vis_jax.results.frame import FrameResult
 
 FASTEST = 30  # shown frames a second

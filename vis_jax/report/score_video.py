@@ -7,13 +7,20 @@ from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.tracks import Id, ResultTrack, Track, TruthTrack, Video
-from vis_jax.report.tubes import MAX_FRAMES, View, make_view, pack_track, runs
-from vis_jax.visualize.colours import track_colour
+from vis_jax.report.tubes import (
+    MAX_FRAMES,
+    VIDEO_BYTES,
+    View,
+    colour_text,
+    make_view,
+    pack_track,
+    runs,
+    view_entry,
+)
 
 IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
 LEAST = 10  # predictions of a video that are shown whatever their scores
 MOST = 25
-VIDEO_BYTES = 4_000_000  # of the tracks of one video
 
 
 class Tubes(NamedTuple):
@@ -160,21 +167,6 @@ def tracks_of_video(
         ],
         "hidden": len(tubes.findings) - len(shown),
     }
-
-
-def view_entry(view: View) -> dict:
-    """The fields of a video that say which frames are shown, and how large."""
-    return {
-        "height": view.height,
-        "width": view.width,
-        "step": view.step,
-        "frames": view.num_frames,
-    }
-
-
-def colour_text(number: int) -> str:
-    """The colour of a track as CSS writes it."""
-    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
 def _at(row: Sequence[int | None], view: View) -> list[int | None]:

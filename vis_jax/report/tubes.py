@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.metrics.tracks import Video
+from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # pixels of the longer side of a shown frame, at most
+VIDEO_BYTES = 4_000_000  # of the tracks of one video
 MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
 
 # Characters that JSON or HTML would write longer, for others outside "0" .. "o".
@@ -95,3 +97,18 @@ def runs(values: Sequence[int | None]) -> list[list[int]]:
         else:
             found.append([t, t + 1, value])
     return found
+
+
+def view_entry(view: View) -> dict:
+    """The fields of a video that say which frames are shown, and how large."""
+    return {
+        "height": view.height,
+        "width": view.width,
+        "step": view.step,
+        "frames": view.num_frames,
+    }
+
+
+def colour_text(number: int) -> str:
+    """The colour of a track as CSS writes it."""
+    return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
