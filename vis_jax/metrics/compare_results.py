@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.metrics.bootstrap import draw, identity_samples, precision_samples
+from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import identity_measures, pool, three
@@ -65,12 +66,14 @@ def compare(
 
     Raises:
       FormatError: a file is not as it should be.
-      ValueError: fewer than two files, no samples, or a truth without videos.
+      ValueError: fewer than two files, no samples, a truth without videos, or no folder
+        for the output.
     """
     if (number := len(results_paths)) < 2:
         raise ValueError(f"results: expected two files or more, got {number}")
     if sampling.samples < 1:
         raise ValueError(f"samples: expected at least 1, got {sampling.samples}")
+    check_folder("output", output_path)
     truth = load_truth(truth_path, official_quirks=official_quirks)
     if not truth.videos:
         raise ValueError(f"{truth_path}: videos: expected at least one, got none")
