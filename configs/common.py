@@ -206,23 +206,11 @@ def shrink(config: ConfigDict) -> ConfigDict:
     )  # fmt: skip
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
-    if config.system == "videomt":
-        _shrink_queries(config)
     if "track_head" in config.model:  # of a detector that can do without
         config.model.track_head.width = 32
     for changes in (small, SMALL[config.system]):
         set_fields(config, changes)
     return config
-
-
-def _shrink_queries(config: ConfigDict) -> None:
-    """Fits what only some configs of `videomt` set to a single query block."""
-    if "masked_attention" in config.model:  # an update for each query block
-        config.model.masked_attention = dict(start=(1,), end=(3,))
-    if "levels" in config.model.decoder:
-        config.model.decoder.levels = (0, 1)
-    if config.get("loss", {}).get("chunk"):
-        config.loss.chunk = 1
 
 
 def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:

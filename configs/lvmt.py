@@ -20,7 +20,11 @@ from ml_collections import ConfigDict
 
 from configs import common, eomt, videomt
 
-LEVELS = {"large": (5, 11, 17, 23), "base": (2, 5, 8, 11), "small": (2, 5, 8, 11)}
+LEVELS: dict[str, tuple[int, ...]] = {
+    "large": (5, 11, 17, 23),
+    "base": (2, 5, 8, 11),
+    "small": (2, 5, 8, 11),
+}
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
@@ -29,6 +33,9 @@ def full_size(options: ConfigDict) -> ConfigDict:
     common.check_choice("size", options.size, LEVELS)
     gated = options.propagation == "gru"
     options.frames = 15 if gated else 5
+    levels, chunk = LEVELS[options.size], 5 if gated else 0
+    if options.debug:  # two blocks of the backbone, two frames
+        levels, chunk = (0, 1), 1 if gated else 0
     ovis = options.dataset == "ovis"
     config = videomt.full_size(options)
     config.num_steps = 80_000 if ovis and gated else 60_000
@@ -36,9 +43,9 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.model = eomt.model(options)
     config.model.update(
         propagation=options.propagation,
-        decoder=dict(kind="own", blocks=6, levels=LEVELS[options.size]),
+        decoder=dict(kind="own", blocks=6, levels=levels),
     )
-    config.loss = dict(chunk=5 if gated else 0)
+    config.loss = dict(chunk=chunk)
     config.test.short_side = 544
     config.optimizer = dict(
         schedule="poly", warmup_steps=6_000, rates=(("backbone/.*", 0.0), (".*", 1.0))

@@ -82,14 +82,13 @@ SMALL: dict[str, Mapping] = dict(
     videomt=dict(
         data=dict(crop=None, zoom=None),
         model=dict(
+            queries=8, decoder=dict(blocks=1),
             backbone=dict(
                 patch=16, table=4, dim=None, depth=2, heads=None, remat=False
             ),
-            queries=8, decoder=dict(blocks=1),
         ),
         loss=dict(points=64),
         optimizer=dict(late=()),
-        test=dict(objects=8, frame_buckets=(4, 8)),
     ),
     yolact=dict(
         data=dict(zoom=None),

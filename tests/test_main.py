@@ -154,7 +154,7 @@ def test_the_requirements_for_scoring_are_those_of_the_library_or_left_out():
     light = {line for line in lines if not line.startswith("#")}
     assert light < whole
     names = {re.split("[<>=]", line)[0].replace("-", "_") for line in whole - light}
-    renamed = {"pillow": "PIL", "orbax_checkpoint": "orbax", "pyyaml": "yaml"}
+    renamed = {"orbax_checkpoint": "orbax", "pyyaml": "yaml"}
     names = {renamed.get(name, name).removesuffix("_cpu") for name in names}
     assert names == set(program.WHOLE)
 
@@ -166,6 +166,7 @@ def test_scoring_and_packing_run_with_its_requirements_alone(tmp_path):
     results.write_text(json.dumps([prediction(0.9, masks)] * 2))
     score = ["score", "--truth", str(truth), "--results", str(results)]
     more = ["--tracking", "--errors", "--class_agnostic", "--per_video"]
+    more += ["--report", str(tmp_path / "report.html")]
     pack = ["data", "pack", *score[1:], "--output", str(tmp_path / "a.zip")]
     code = f"""
 import sys

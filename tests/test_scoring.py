@@ -162,6 +162,8 @@ def test_short_and_long_videos(tmp_path):
     assert report["short"]["AP"] == pytest.approx(1)
     assert report["long"]["AP"] == pytest.approx(0.4)  # IoU 2 / 3
     assert report["mAP"] == pytest.approx(0.7)
+    assert report["short"]["IDF1"] > 0
+    assert score_short_long(*paths, score_threshold=0.95)["short"]["IDF1"] == 0
     with pytest.raises(FormatError, match="expected none of .*short.json, got id 1"):
         score_short_long(paths[0], paths[0], paths[2])
     paths = write(tmp_path, results=[prediction(0.9, MASKS, video=3)])

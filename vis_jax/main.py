@@ -60,7 +60,7 @@ says which version this is.
 # What `pip install vis_jax` brings beyond requirements-score.txt, as it is imported.
 WHOLE = (
     *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
-    *("ml_collections", "optax", "orbax", "PIL", "tensorboardX", "tensorflow"),
+    *("ml_collections", "optax", "orbax", "tensorboardX", "tensorflow"),
     *("tensorflow_datasets", "yaml"),
 )
 

@@ -4,6 +4,7 @@ Needs neither JAX nor TensorFlow.
 """
 
 import os
+from functools import partial
 from typing import NamedTuple
 
 from vis_jax.metrics.category_check import (
@@ -11,6 +12,7 @@ from vis_jax.metrics.category_check import (
     class_agnostic,
     explain_pairs,
 )
+from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.json_checks import FormatError, write_json
 from vis_jax.metrics.parallel import Found, Job, find, num_workers
@@ -23,7 +25,6 @@ from vis_jax.metrics.tracking import (
 )
 from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
-from vis_jax.report.page import check_folder
 
 NUM_WORST = 5  # videos in the table
 # Numbers of a report with tracking of which more is better.
@@ -96,14 +97,22 @@ def score(
       FormatError: a file is not as it should be.
       ValueError: a folder is missing, or has none of the frames.
     """
-    _check_folder(output_path)
-    if report_path is not None:
-        check_folder(report_path)
+    check_folder("output", output_path)
+    check_folder("--report", report_path)
     quirks = options.official_quirks
     truth = load_truth(truth_path, official_quirks=quirks)
+    write_page = None
+    if report_path is not None:
+        # Imported here: numbers alone need no pictures.
+        from vis_jax.report.pictures import FolderFrames
+        from vis_jax.report.scores import Settings, write_score_report
+
+        folder = FolderFrames(frames, truth_path) if frames is not None else None
+        settings = Settings(options.score_threshold, quirks, folder, progress)
+        write_page = partial(write_score_report, report_path, settings=settings)
     found = None
-    # These two need the masks of all tracks at once.
-    if not options.errors and not options.class_agnostic:
+    # These three need the masks of all tracks at once.
+    if not (options.errors or options.class_agnostic or write_page):
         job = _job(truth_path, results_path, options)
         found = find(job, truth, num_workers() if workers is None else workers)
     if found is None:
@@ -113,14 +122,8 @@ def score(
     report = _report(truth, results, options, progress, found)
     if output_path is not None:
         write_json(output_path, report, indent=1)
-    if report_path is not None:
-        # Imported here: numbers alone need no pictures.
-        from vis_jax.report.pictures import FolderFrames
-        from vis_jax.report.scores import Settings, write_score_report
-
-        folder = FolderFrames(frames, truth_path) if frames is not None else None
-        settings = Settings(options.score_threshold, quirks, folder, progress)
-        write_score_report(report_path, truth, results, report, settings)
+    if write_page is not None:
+        write_page(truth, results, report)
     return report
 
 
@@ -239,9 +242,15 @@ def score_short_long(
     results_path: str | os.PathLike,
     output_path: str | os.PathLike | None = None,
     *,
+    score_threshold: float = PLAIN.score_threshold,
     official_quirks: bool = True,
 ) -> dict:
     """YouTube-VIS 2022: one results file against the short and the long videos.
+
+    Args:
+      short_path, long_path: the two truths.
+      results_path, output_path: as in `score`.
+      score_threshold, official_quirks: as in `Options`.
 
     Returns:
       `mAP`, the mean of both APs, and the numbers of each under `short` and `long`.
@@ -250,7 +259,7 @@ def score_short_long(
       FormatError: a file is not as it should be, a video is in both truths, or a
         prediction is of a video in neither.
     """
-    _check_folder(output_path)
+    check_folder("output", output_path)
     parts = {
         "short": load_truth(short_path, official_quirks=official_quirks),
         "long": load_truth(long_path, official_quirks=official_quirks),
@@ -265,11 +274,11 @@ def score_short_long(
         categories=parts["short"].categories | parts["long"].categories,
     )
     results = load_results(results_path, union, official_quirks=official_quirks)
+    options = Options(official_quirks=official_quirks, score_threshold=score_threshold)
     report: dict = {"mAP": None}
     for name, truth in parts.items():
         tracks = [track for track in results.tracks if track.video_id in truth.videos]
         part = results._replace(tracks=tracks)
-        options = Options(official_quirks=official_quirks)
         report[name] = _report(truth, part, options, progress=False)
     values = [report[name]["AP"] for name in parts]
     if None not in values:
@@ -318,13 +327,6 @@ def _agnostic_lines(found: dict) -> list[str]:
     numbers = " and ".join(f"{k} {_cell(k, found[k])}" for k in ("AP", "AP50"))
     note = [f"warning: {found['note']}"] if found["note"] else []
     return [f"{numbers} if categories are not compared", *note, ""]
-
-
-def _check_folder(output_path: str | os.PathLike | None) -> None:
-    """Before the work rather than after it."""
-    folder = os.path.dirname(os.path.abspath(output_path or "."))
-    if output_path is not None and not os.path.isdir(folder):
-        raise ValueError(f"output: expected a file in an existing folder, got {folder}")
 
 
 def _video_rows(truth: Truth, found: Scores) -> list[dict]:

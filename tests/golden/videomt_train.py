@@ -38,7 +38,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     run = compiled(jax.value_and_grad(total, has_aux=True), compiler_options=RUNS_LONG)
     (value, aux), gradients = run(variables["params"])
     found, entered, embedded, (matched, terms) = aux
-    names = [*map(str, range(settings.model.query_blocks)), "final"]
+    names = [*map(str, range(settings.model.decoder.blocks)), "final"]
     logits, masks = (x[:, :, 0] for x in found)  # [A, T, Q, ..]
     results = {
         "embeddings": embedded,

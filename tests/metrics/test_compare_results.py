@@ -133,6 +133,7 @@ def test_the_command_takes_files_as_words(files, capsys):
         (["--truth_long", truth, a, b], "--truth_long: expected with one results"),
         (["--samples=9", a], "--samples: expected with several results files"),
         (["--samples=0", a, b], "samples: expected at least 1, got 0"),
+        (["--output=none/x", a, b], "output: expected a file in an existing folder"),
         ([], "--results: expected a JSON file, got none"),
     ):
         assert main(["score", "--truth", truth, *words]) == 2

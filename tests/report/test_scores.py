@@ -19,10 +19,10 @@ from tests.report.scene import (
     write_scene,
 )
 from vis_jax.metrics.results_json import load_results, load_truth
-from vis_jax.report import scores
+from vis_jax.report import score_video, scores
 from vis_jax.report.page import safe_json
 from vis_jax.report.pictures import FolderFrames
-from vis_jax.report.score_video import cover_tracks
+from vis_jax.report.score_video import cover_tracks, size_of
 from vis_jax.report.scores import Settings, score_content
 from vis_jax.scoring import score
 
@@ -65,10 +65,10 @@ def test_the_numbers_are_those_of_the_metrics(scene):
     numbers = score(*scene[:2])
     assert dict(content["summary"])["AP"] == pytest.approx(numbers["AP"], abs=1e-5)
     oracles = content["oracles"]
-    assert oracles["as it is"][0] == pytest.approx(numbers["AP"], abs=1e-5)
-    assert oracles["classes"][0] > numbers["AP"]
-    assert oracles["identities"][0] > numbers["AP"]
-    lost = {kind: (gain, count) for kind, gain, count in content["errors"]["kinds"]}
+    assert oracles["as it is"] == pytest.approx(numbers["AP"], abs=1e-5)
+    assert oracles["classes"] > numbers["AP"]
+    assert oracles["identities"] > numbers["AP"]
+    lost = {kind: (gain, count) for kind, gain, count in content["errors"]}
     assert lost["classification"][1] == 1
     assert lost["switch"][1] == 2
     assert lost["classification"][0] > 0
@@ -114,12 +114,17 @@ def test_flags_that_do_not_go_together(scene, tmp_path):
     words = ("score", "--truth", scene[0], "--results", scene[1])
     assert error_of(*words, "--frames", scene[2]).startswith("--frames: expected --rep")
     page = ("--report", tmp_path / "out.html")
-    message = error_of(*words, *page, "--frames", tmp_path / "none")
+    scores = tmp_path / "scores.json"
+    none = ("--frames", tmp_path / "none", "--output", scores)
+    message = error_of(*words, *page, *none)
     assert message.startswith("--frames: expected a folder with clip1/00000.jpg, got")
+    assert not scores.exists()  # it comes before the work
     message = error_of(*words, *page, "--truth_long", scene[0])
     assert message == "--report: expected without --truth_long, got both"
     message = error_of(*words, "--report", tmp_path / "none" / "out.html")
     assert message.startswith("--report: expected a file in an existing folder")
+    message = error_of(*words, "--report", tmp_path)
+    assert message == f"--report: expected a file, got the folder {tmp_path}"
     assert not (tmp_path / "out.html").exists()
 
 
@@ -140,14 +145,23 @@ def test_frames_are_read_inside_the_folder_only(scene, tmp_path):
     (scene[2] / "clip1/bad.jpg").write_bytes(b"no picture")
     names = truth["videos"][0]["file_names"]
     names[1:4] = ["../secret.jpg", str(tmp_path / "secret.jpg"), "clip1/bad.jpg"]
+    names += ["x" * 5000, "\ud800.jpg", "\0", 3, "clip1"]
     scene[0].write_text(json.dumps(truth))
     read = FolderFrames(scene[2], scene[0])
     assert read(1, 0).shape == (*SIZE, 3)
-    assert [read(1, t) for t in (1, 2, 3, 5)] == [None] * 4
+    assert [read(1, t) for t in (1, 2, 3, *range(5, 11))] == [None] * 9
     assert read(7, 0) is None
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "clip1").symlink_to(scene[2] / "clip1")
     assert FolderFrames(tmp_path / "linked", scene[0])(1, 0) is not None
+
+
+def test_frames_stand_upright(scene):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    Image.fromarray(pixels).save(scene[2] / "clip1/00000.jpg", exif=exif)
+    assert FolderFrames(scene[2], scene[0])(1, 0).shape == (*SIZE, 3)
 
 
 def test_the_size_is_bounded(scene, monkeypatch):
@@ -158,6 +172,12 @@ def test_the_size_is_bounded(scene, monkeypatch):
     monkeypatch.setattr(scores, "TRACK_BYTES", 1)
     worst, best = content_of(scene, frames=frames)["videos"]
     assert worst["truths"] and "truths" not in best and best["AP"] is not None
+    assert (worst["frames"], worst["step"]) == (T, 1)
+    monkeypatch.setattr(score_video, "VIDEO_BYTES", size_of(worst) - 1)
+    worst, _ = content_of(scene)["videos"]
+    assert (worst["frames"], worst["step"]) == (3, 2)
+    monkeypatch.setattr(score_video, "VIDEO_BYTES", 1)
+    assert content_of(scene)["videos"][0]["frames"] == 1
 
 
 def test_odd_files_that_score_have_a_report(scene):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.tracks import Id
-from vis_jax.report.page import check_folder
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.head import Head
@@ -22,7 +22,7 @@ def check_report(path: str, *, shard: str | None) -> None:
     Raises:
       ValueError: it cannot; names the flag.
     """
-    check_folder(path)
+    check_folder("--report", path)
     if shard:
         raise ValueError(
             f"--report: expected it with --merge, once all shards are done, got"

@@ -157,6 +157,7 @@ def _short_long(values: flags.FlagValues, results: str) -> str:
         values.truth_long,
         results,
         values.output,
+        score_threshold=values.score_threshold,
         official_quirks=values.official_quirks,
     )
     parts = [f"{name}\n{format_table(report[name])}" for name in ("short", "long")]

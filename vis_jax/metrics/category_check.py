@@ -7,7 +7,7 @@ good its tracks are.
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from vis_jax.metrics.json_checks import is_integer
+from vis_jax.metrics.json_checks import is_integer, show
 from vis_jax.metrics.tracks import Id, Results, Truth
 from vis_jax.metrics.video_ap import (
     AREAS,
@@ -98,7 +98,7 @@ def explain_pairs(pairs: Counter[tuple[Id, Id]]) -> str | None:
     moved = [(a, b) for a, (b, _) in best.items() if a != b]
     if not moved or number < MOST * total:
         return None
-    shown = ", ".join(f"{a!r} for {b!r}" for a, b in moved[:_SHOWN])
+    shown = ", ".join(f"{show(a)} for {show(b)}" for a, b in moved[:_SHOWN])
     more = ", .." if len(moved) > _SHOWN else ""
     return (
         f"category ids look exchanged: in {number} of {total} tracks found, the results"

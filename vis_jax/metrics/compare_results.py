@@ -1,4 +1,8 @@
-"""Several results files on the same videos: which is better, and how surely."""
+"""Several results files on the same videos: which is better, and how surely.
+
+The intervals are percentiles of a bootstrap over the videos. In a sample all files have
+the same videos, so a difference is not blurred by easy and hard ones.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.metrics.bootstrap import draw, identity_samples, precision_samples
+from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.json_checks import write_json
 from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import identity_measures, pool, three
@@ -45,9 +50,6 @@ def compare(
 ) -> dict:
     """Scores files with 95 % intervals, and each against the first.
 
-    The intervals are percentiles of a bootstrap over the videos. In a sample all files
-    have the same videos, so a difference is not blurred by easy and hard ones.
-
     Args:
       truth_path: instances.json with annotations.
       results_paths: two files or more.
@@ -64,14 +66,14 @@ def compare(
 
     Raises:
       FormatError: a file is not as it should be.
-      ValueError: fewer than two files, no samples, or a truth without videos.
+      ValueError: fewer than two files, no samples, a truth without videos, or no folder
+        for the output.
     """
-    if len(results_paths) < 2:
-        raise ValueError(
-            f"results: expected two files or more, got {len(results_paths)}"
-        )
+    if (number := len(results_paths)) < 2:
+        raise ValueError(f"results: expected two files or more, got {number}")
     if sampling.samples < 1:
         raise ValueError(f"samples: expected at least 1, got {sampling.samples}")
+    check_folder("output", output_path)
     truth = load_truth(truth_path, official_quirks=official_quirks)
     if not truth.videos:
         raise ValueError(f"{truth_path}: videos: expected at least one, got none")
@@ -80,18 +82,24 @@ def compare(
         _values(truth, path, counts, score_threshold, official_quirks)
         for path in results_paths
     ]
-    rows: list[dict] = []
-    for path, one in zip(results_paths, found, strict=True):
-        row: dict = {"name": os.fspath(path)}
-        for name in METRICS:
-            row[name] = _interval(one.value[name], one.samples[name])
-            if rows:
-                row[name]["difference"] = _difference(found[0], one, name)
-        rows.append(row)
+    rows = [
+        _row(os.fspath(path), one, found[0])
+        for path, one in zip(results_paths, found, strict=True)
+    ]
     report = {"videos": len(truth.videos)} | sampling._asdict() | {"files": rows}
     if output_path is not None:
         write_json(output_path, report, indent=1)
     return report
+
+
+def _row(name: str, found: _Values, first: _Values) -> dict:
+    """The numbers of a file, and how they differ from those of the first."""
+    row: dict = {"name": name}
+    for metric in METRICS:
+        row[metric] = _interval(found.value[metric], found.samples[metric])
+        if found is not first:
+            row[metric]["difference"] = _difference(first, found, metric)
+    return row
 
 
 def _values(

@@ -6,6 +6,25 @@ from contextlib import contextmanager
 from typing import TextIO
 
 
+def check_folder(name: str, path: os.PathLike | str | None) -> None:
+    """Checks that a file can be put there, before the work rather than after it.
+
+    Args:
+      name: of the flag or argument, for the message.
+      path: of the file; None: nothing is written.
+
+    Raises:
+      ValueError: its folder does not exist, or it is a folder itself.
+    """
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"{name}: expected a file in an existing folder, got {folder}")
+    if os.path.isdir(path):
+        raise ValueError(f"{name}: expected a file, got the folder {os.fspath(path)}")
+
+
 @contextmanager
 def naming(path: os.PathLike | str) -> Iterator[None]:
     """Gives every error of the file system inside the name of this file.

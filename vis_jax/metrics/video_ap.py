@@ -98,13 +98,8 @@ def evaluate(
     ranges = AREAS + OCCLUSIONS if occlusion else AREAS
     categories = sorted(truth.categories)
     if matched is None:
-        matched = match_videos(
-            truth,
-            results,
-            official_quirks=official_quirks,
-            occlusion=occlusion,
-            progress=progress,
-        )
+        settings = {"official_quirks": official_quirks, "occlusion": occlusion}
+        matched = match_videos(truth, results, **settings, progress=progress)
     matches: dict[Id, dict[Id, Matches]] = defaultdict(dict)  # by category, video
     for video_id, category in sorted(matched):
         matches[category][video_id] = matched[video_id, category]

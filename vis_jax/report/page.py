@@ -62,19 +62,6 @@ def render(content: dict) -> str:
     )
 
 
-def check_folder(path: str | os.PathLike) -> None:
-    """Checks that a page can be put there, before the work rather than after it.
-
-    Raises:
-      ValueError: the folder does not exist.
-    """
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise ValueError(
-            f"--report: expected a file in an existing folder, got {folder}"
-        )
-
-
 def write_page(path: str | os.PathLike, content: dict) -> None:
     """Writes the page; under its name there is never half a file.
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vis_jax.metrics.json_checks import MAX_PIXELS
 from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.unpack import read_json
 from vis_jax.report.tubes import View
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # others start programs
 QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100: the first with which a picture fits
 PICTURE_BYTES = 60_000  # of the text of a picture
+_SHOWN = 100  # characters of a name in an error
 
 
 @runtime_checkable
@@ -51,13 +52,14 @@ class FolderFrames:
                 self._names[entry.get("id")] = names
         firsts = [names[0] for names in self._names.values() if names]
         if not any(self._path(name) for name in firsts):
-            example = firsts[0] if firsts else "frames (the truth has no file_names)"
+            none = "frames (the truth has no file_names)"
+            example = str(firsts[0])[:_SHOWN] if firsts else none
             raise ValueError(
                 f"--frames: expected a folder with {example}, got {os.fspath(folder)}"
             )
 
     def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
-        """As `Frames`; None also for what is no picture or too large."""
+        """As `Frames`, upright; None also for what is no image or too large."""
         names = self._names.get(video_id, [])
         path = self._path(names[frame]) if frame < len(names) else None
         if path is None:
@@ -66,7 +68,7 @@ class FolderFrames:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return None
-                return np.array(image.convert("RGB"))
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
 
@@ -79,7 +81,10 @@ class FolderFrames:
             return None
         path = os.path.normpath(os.path.join(self._folder, name))
         inside = path.startswith(os.path.join(self._folder, ""))
-        return Path(path) if inside and os.path.isfile(path) else None
+        try:
+            return Path(path) if inside and os.path.isfile(path) else None
+        except OSError:  # such as for a name that is too long
+            return None
 
 
 def data_uri(pixels: np.ndarray, view: View) -> str:

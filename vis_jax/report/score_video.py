@@ -8,6 +8,8 @@ from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.tracks import Id, ResultTrack, Track, TruthTrack, Video
 from vis_jax.report.tubes import (
+    MAX_FRAMES,
+    VIDEO_BYTES,
     View,
     colour_text,
     make_view,
@@ -81,8 +83,37 @@ def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Findin
     ]
 
 
-def tracks_of_video(
+def fitting_tracks(
     video: Video, tubes: Tubes, threshold: float, classes: dict[Id, int]
+) -> dict:
+    """As `tracks_of_video`, of fewer frames if their masks would fill the page."""
+    most = MAX_FRAMES
+    while True:
+        tracks = tracks_of_video(video, tubes, threshold, classes, most)
+        size = size_of(tracks)
+        if size <= VIDEO_BYTES or most == 1:
+            return tracks
+        most = max(1, most * VIDEO_BYTES // size)
+
+
+def size_of(tracks: dict) -> int:
+    """About how many bytes the tracks of a video take.
+
+    Args:
+      tracks: as `tracks_of_video` returns them.
+    """
+    every = tracks["truths"] + tracks["predictions"]
+    return sum(
+        200 + sum(len(str(mask)) + 3 for mask in track["masks"]) for track in every
+    )
+
+
+def tracks_of_video(
+    video: Video,
+    tubes: Tubes,
+    threshold: float,
+    classes: dict[Id, int],
+    most: int = MAX_FRAMES,
 ) -> dict:
     """The tracks of a video, ready for JSON, and the view that they are of.
 
@@ -91,6 +122,7 @@ def tracks_of_video(
       tubes: the tracks.
       threshold: score from which a prediction takes part in the time line.
       classes: the place of each category in the list of the page.
+      most: frames, at most.
 
     Returns:
       `height`, `width`, `step`, `frames` of the view; `truths`, `predictions`;
@@ -101,7 +133,7 @@ def tracks_of_video(
     predictions = [finding.track for finding in shown]
     tracks: list[Track] = [*truths, *predictions]
     lengths = [len(track.segmentations) for track in tracks]
-    view = make_view(video, video.length or max(lengths, default=0))
+    view = make_view(video, video.length or max(lengths, default=0), most)
     cover = cover_tracks(truths, predictions, threshold)
     place = {number: g for g, (number, _) in enumerate(tubes.truths)}
     targets = [

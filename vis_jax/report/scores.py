@@ -1,7 +1,7 @@
 """The report of scored results: numbers, curves, errors, and the worst videos first."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from vis_jax.metrics.tracks import Id, Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import Frames, data_uri
-from vis_jax.report.score_video import Tubes, tracks_of_video
+from vis_jax.report.score_video import Tubes, fitting_tracks, size_of
 from vis_jax.report.tubes import View
 
 # Of the whole page, in bytes: pictures of frames, tracks of videos. Once they are
@@ -77,17 +77,20 @@ def score_content(
     return {
         "kind": "score",
         "title": f"Scores of {os.path.basename(results.name)}",
-        "files": [["results", results.name], ["truth", truth.name]],
-        "threshold": settings.score_threshold,
+        "files": [
+            ["results", results.name],
+            ["truth", truth.name],
+            ["time lines: scores from", f"{settings.score_threshold:g}"],
+        ],
         "summary": [
             [name, _rounded(shown[name])] for name in SHOWN_NUMBERS if name in shown
         ],
         "classes": [truth.categories[k] for k in scores.category_ids],
-        "categories": _category_rows(truth, results, scores),
+        "categories": _category_rows(truth, scores),
         "curves": _curves(scores),
         "errors": _errors(account),
         "oracles": {
-            name: [_rounded(one["AP"]), _rounded(one["AP50"])]
+            name: _rounded(one["AP"])
             for name, one in {"as it is": scores.stats, **oracles}.items()
         },
         "videos": _videos(truth, account, scores, settings),
@@ -101,20 +104,16 @@ def _rounded(value: object) -> float | int | None:
     return round(float(value), 5) if isinstance(value, float | np.floating) else None
 
 
-def _category_rows(truth: Truth, results: Results, scores: Scores) -> list[dict]:
-    rows = []
-    for category in scores.category_ids:
-        stats = scores.per_category[category]
-        rows.append(
-            {
-                "name": truth.categories[category],
-                "AP": _rounded(stats["AP"]),
-                "AP50": _rounded(stats["AP50"]),
-                "tracks": sum(x.category_id == category for x in truth.tracks),
-                "predictions": sum(x.category_id == category for x in results.tracks),
-            }
-        )
-    return rows
+def _category_rows(truth: Truth, scores: Scores) -> list[dict]:
+    counts = Counter(track.category_id for track in truth.tracks)
+    return [
+        {
+            "name": truth.categories[category],
+            "AP": _rounded(scores.per_category[category]["AP"]),
+            "tracks": counts[category],
+        }
+        for category in scores.category_ids
+    ]
 
 
 def _curves(scores: Scores) -> dict:
@@ -133,15 +132,13 @@ def _curves(scores: Scores) -> dict:
     }
 
 
-def _errors(account: Account) -> dict:
+def _errors(account: Account) -> list[list]:
+    """Kind, AP50 lost to it, and number of each kind of error."""
     found = summarise_account(account)
-    return {
-        "AP50": _rounded(found["AP50"]),
-        "kinds": [
-            [kind, _rounded(lost), found["counts"][kind]]
-            for kind, lost in found["lost"].items()
-        ],
-    }
+    return [
+        [kind, _rounded(lost), found["counts"][kind]]
+        for kind, lost in found["lost"].items()
+    ]
 
 
 def _videos(
@@ -158,12 +155,10 @@ def _videos(
         row: dict = {
             "name": video.name,
             "AP": _rounded(stats.get("AP")),
-            "AP50": _rounded(stats.get("AP50")),
-            "tracks": len(tubes[video_id].truths),
             "errors": {kind: number for kind, number in counts.items() if number},
         }
         if budget.tracks_left:
-            tracks = tracks_of_video(
+            tracks = fitting_tracks(
                 video, tubes[video_id], settings.score_threshold, classes
             )
             row |= tracks | {"masks": True}
@@ -206,8 +201,7 @@ class Budget:
         Returns:
           A data URI for each shown frame, 0 for one that cannot be read; or None.
         """
-        for track in tracks["truths"] + tracks["predictions"]:
-            self._tracks -= 200 + sum(len(str(mask)) + 3 for mask in track["masks"])
+        self._tracks -= size_of(tracks)
         if self._frames is None or self._pictures <= 0:
             return None
         view = View(*(tracks[key] for key in ("height", "width", "step", "frames")))

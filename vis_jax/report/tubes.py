@@ -10,6 +10,7 @@ from vis_jax.metrics.tracks import Video
 from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # pixels of the longer side of a shown frame, at most
+VIDEO_BYTES = 4_000_000  # of the tracks of one video
 MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
 
 # Characters that JSON or HTML would write longer, for others outside "0" .. "o".
@@ -30,16 +31,17 @@ class View(NamedTuple):
         return range(0, self.num_frames * self.step, self.step)
 
 
-def make_view(video: Video, length: int) -> View:
+def make_view(video: Video, length: int, most: int = MAX_FRAMES) -> View:
     """The frames to show of a video, and their size.
 
     Args:
       video: height and width.
       length: frames; 0 counts as 1.
+      most: frames to show.
     """
     length = max(1, length)
     height, width = shown_size(video.height, video.width)
-    step = max(1, -(-length // MAX_FRAMES))
+    step = max(1, -(-length // most))
     return View(height, width, step, -(-length // step))
 
 

@@ -46,11 +46,7 @@ class Carried(NamedTuple):
 
 
 def clip_loss(
-    model: Model,
-    settings: Settings,
-    variables: dict,
-    batch: Batch,
-    rng: PRNGKeyArray,
+    model: Model, settings: Settings, variables: dict, batch: Batch, rng: PRNGKeyArray
 ) -> tuple[dict[str, Float32[Array, ""]], dict]:
     """Weighted terms of a batch, and the statistics of batch norm after it.
 

@@ -29,7 +29,7 @@ function bar(label, value, text, { note = null, scale = 1, base = null } = {}) {
 }
 
 function errorBars(errors) {
-  const kinds = [...errors.kinds].sort((a, b) => (b[1] ?? 0) - (a[1] ?? 0));
+  const kinds = [...errors].sort((a, b) => (b[1] ?? 0) - (a[1] ?? 0));
   const scale = Math.max(0.01, ...kinds.map((kind) => kind[1] ?? 0));
   const rows = kinds.map(([kind, lost, count]) =>
     bar(kind, lost, make("span", {}, percent(lost), make("small", {}, ` ${count} ×`)), {
@@ -42,12 +42,12 @@ function errorBars(errors) {
 
 function oracleBars(oracles) {
   const own = oracles["as it is"];
-  const rows = Object.entries(oracles).map(([name, [ap]]) => {
-    const gain = name === "as it is" || ap === null ? null : ap - own[0];
+  const rows = Object.entries(oracles).map(([name, ap]) => {
+    const gain = name === "as it is" || ap === null ? null : ap - own;
     const label = name === "as it is" ? name : `perfect ${name}`;
     const sign = gain === null ? "" : ` ${gain < 0 ? "−" : "+"}${percent(Math.abs(gain))}`;
     const text = make("span", {}, percent(ap), make("small", {}, sign));
-    return bar(label, ap, text, { base: own[0] === null || !sign ? null : own[0] });
+    return bar(label, ap, text, { base: own === null || !sign ? null : own });
   });
   return make("div", { class: "bars oracles", id: "oracles" }, rows);
 }
