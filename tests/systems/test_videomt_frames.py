@@ -222,3 +222,30 @@ def test_a_larger_canvas_changes_nothing(form):
     masks = found.mask_logits[..., :8, :16]
     np.testing.assert_allclose(masks, alone.mask_logits, atol=1e-3)
     np.testing.assert_allclose(later, after, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_padding_is_not_in_the_statistics_of_a_decoder_of_its_own():
+    decoder = dict(kind="own", blocks=1, levels=(0, 1))
+    settings = recipe("videomt_shapes", "debug", LEAST | {"model.decoder": decoder})
+    model = build_model(settings)
+    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+
+    @compiled
+    def both(key, images):
+        variables = model.init(key, images)
+
+        def of(images, content):
+            return model.apply(
+                variables, images, True, None, content,
+                method=Model.encode, mutable=["batch_stats"],
+            )[1]  # fmt: skip
+
+        content = jnp.array([[2, 4]], jnp.int32)
+        return of(images[:, :32, :64], content), of(images, content)
+
+    alone, padded = both(jax.random.key(0), images)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+        padded, alone,
+    )  # fmt: skip
