@@ -84,7 +84,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.loss = dict(matching="frame", aux_norm=True, aux_last=True)
     config.test = dict(
         split=common.valid_split(options.dataset), short_side=640, long_side=640,
-        top=100, frame_buckets=(1, 8, 16, 24, 36, 48, 64, 96),
+        top=100, quality=True, frame_buckets=(1, 8, 16, 24, 36, 48, 64, 96),
     )  # fmt: skip
     config.optimizer = optimizer(
         options, decay=0.8 if coco else 0.6, full=blocks if dinov3 else 0

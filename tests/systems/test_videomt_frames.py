@@ -18,7 +18,7 @@ from vis_jax.systems.videomt import build, build_model
 from vis_jax.systems.videomt_loss import Part, chunk_predictions, look_and_carry
 from vis_jax.systems.videomt_model import Model, call, content_of
 from vis_jax.systems.videomt_settings import VideoTestSettings
-from vis_jax.systems.videomt_video import State, track_probs
+from vis_jax.systems.videomt_video import State, probs_by_quality, track_probs
 
 LEAST = {
     "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
@@ -154,6 +154,20 @@ def test_a_late_object_keeps_its_score_where_present_frames_count():
     assert not short.any()
 
 
+def test_sure_masks_have_a_better_score():
+    rng = np.random.default_rng(0)
+    probs = rng.uniform(size=(4, 3)).astype(np.float32)
+    masks = rng.normal(size=(2, 2, 4, 5)).astype(np.float32)
+    masks[:, 1] = -1  # empty
+    rows, inside = np.array([2, 0], np.int32), np.ones((2, 4, 5), bool)
+    inside[1, 2:] = False
+    found = compiled(probs_by_quality)(probs, rows, masks, inside)
+    sure = masks[:, 0][inside & (masks[:, 0] > 0)]
+    expected = np.zeros_like(probs)
+    expected[2] = probs[2] * (1 / (1 + np.exp(-sure))).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_chunks_share_the_loss_and_pass_no_gradient():
     """In chunks of one frame nothing is learned of what goes on to the next one."""
@@ -189,6 +203,11 @@ def test_a_whole_video_has_the_masks_of_its_best_tracks():
     np.testing.assert_array_equal(found.slots, np.stack([best] * 4))
     np.testing.assert_allclose(found.mask_logits, masks[0, :, 0][:, best], atol=1e-3)
     np.testing.assert_allclose(state.entered, entered[0], atol=1e-4)
+    system = build(changed(settings, {"test.top": 2, "test.quality": True}))
+    weighted = compiled(lambda v, clip: system.step(v, system.start(clip), clip)[1])
+    found = weighted(variables, clip).class_probs
+    assert (found[best] < probs[best, :-1]).all()
+    assert not np.delete(found, best, axis=0).any()
 
 
 @pytest.mark.slow

@@ -116,6 +116,13 @@ class VideoTestSettings(TestSettings):
     # present: those in which the query is an object rather than none.
     score: Literal["all", "present"] = "all"
     least_frames: Natural = 0  # frames in which a track has to be an object; 0 = any
+    # The score of a track times the mean probability of the pixels of its mask (EoMT).
+    quality: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.quality and self.mode == "clip":
+            raise ValueError("quality: expected False with test.mode 'clip', got True")
 
 
 @section
