@@ -133,6 +133,18 @@ def test_the_gated_unit_is_that_of_pytorch():
     np.testing.assert_allclose(run(weights), entered, atol=1e-6)
 
 
+def test_the_linear_layer_can_begin_as_the_identity():
+    found, learned = np.random.default_rng(0).normal(size=(2, 1, 3, 4))
+    found, learned = found.astype(np.float32), learned[0].astype(np.float32)
+
+    @compiled
+    def run(found, learned):
+        layer = Propagation("fusion", identity=True)
+        return layer.init_with_output(jax.random.key(0), found, found, learned)[0]
+
+    np.testing.assert_allclose(run(found, learned), found + learned, atol=1e-6)
+
+
 def test_a_late_object_keeps_its_score_where_present_frames_count():
     sure, none = np.float32([4, 0, 0]), np.float32([0, 0, 4])
     logits = np.stack([(sure + 3 * none) / 4, none])

@@ -242,7 +242,7 @@ def build_model(settings: Settings) -> Model:
     return Model(
         backbone=vit.build(model.backbone, dtype),
         heads=Heads(model.num_classes + 1, doublings(model.backbone.patch), dtype),
-        propagation=Propagation(model.propagation),
+        propagation=Propagation(model.propagation, model.updater == "identity"),
         queries=model.queries,
         query_blocks=model.decoder.blocks,
         decoder=decoder,
