@@ -90,7 +90,9 @@ def test_a_live_source_goes_clip_by_clip_unless_the_mode_is_set(
     outcome = call("predict", *words)
     assert outcome.code == 0, outcome
     assert "has no known end: goes clip by clip, 3 frames each" in outcome.err
-    assert re.search(r"^memory +about \d.* [kM]B for 3 frames at once", outcome.out, re.M)
+    assert re.search(
+        r"^memory +about \d.* [kM]B for 3 frames at once", outcome.out, re.M
+    )
     lines = (tmp_path / "out/tracks.jsonl").read_text().splitlines()
     assert len(lines) == 7
 
