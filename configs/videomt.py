@@ -35,7 +35,8 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.num_steps = long
     config.data = common.clips(options, frame_range=2, short_side=_SIDES)
     config.data.update(
-        long_side=768, canvas=(768, 768), crop=(384, 600), batch_size=8,
+        long_side=768, canvas=(768, 768), crop=(384, 600), crop_share=0.5,
+        crop_at=(400, 500, 600), batch_size=8,
         sampling=dict(kind="run"), stills=dict(share=0.0),
     )  # fmt: skip
     config.model = eomt.model(options)

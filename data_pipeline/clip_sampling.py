@@ -14,6 +14,7 @@ from data_pipeline.frame_sampling import draw_near, draw_steps
 from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
+_CROP_LONG_SIDE = 1_333  # pixels, at most, of frames at `crop_at`
 
 
 @runtime_checkable
@@ -114,7 +115,7 @@ def plan_clip(
     length, height, width = (int(value) for value in extents[video])
     rng = generator(of_clips, seed, position)
     # What came later has streams of its own: clips of earlier settings stay the same.
-    frame_rng, flip_rng, zoom_rng = rng.spawn(3)
+    frame_rng, flip_rng, zoom_rng, crop_rng = rng.spawn(4)
     # All is drawn for any settings, so that switching one thing leaves the others.
     frame_ids = draw_near(rng, length, clips.frames, clips.frame_range)
     if clips.sampling.kind != "near":
@@ -125,7 +126,7 @@ def plan_clip(
     if clips.flip_per == "frame":
         flip = flip_rng.random(clips.frames) < clips.flip
     colour = 1.0 + clips.colour * rng.uniform(-1.0, 1.0, 3)
-    crop = _draw_crop(rng, height, width, clips.crop)
+    crop = _draw_crop(rng, crop_rng, (height, width), clips)
     size = resized_size(
         *crop[2:], short_side, long_side=clips.long_side, canvas=clips.canvas
     )
@@ -209,17 +210,33 @@ def resized_size(
 
 
 def _draw_crop(
-    rng: np.random.Generator, height: int, width: int, crop: tuple[int, int] | None
+    rng: np.random.Generator,
+    later: np.random.Generator,
+    extent: tuple[int, int],
+    clips: Settings,
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width; both sides are drawn on their own."""
-    if crop is None:
-        return 0, 0, height, width
-    sides = [
-        int(rng.integers(min(side, crop[0]), min(side, crop[1]) + 1))
-        for side in (height, width)
-    ]
-    top = int(rng.integers(height - sides[0] + 1))
-    left = int(rng.integers(width - sides[1] + 1))
+    """Top, left, height, width in source pixels; both sides are drawn on their own.
+
+    Args:
+      rng: source of size and place.
+      later: source of whether, and at which size of the frame.
+      extent: height and width of the source in pixels.
+      clips: settings.
+    """
+    crop, at = clips.crop, extent
+    if crop is None or later.random() >= clips.crop_share:
+        return 0, 0, *extent
+    if clips.crop_at:
+        short = int(later.choice(clips.crop_at))
+        at = resized_size(*extent, short, long_side=_CROP_LONG_SIDE, canvas=None)
+    sides = []
+    for side, most in zip(extent, at, strict=True):
+        drawn = int(rng.integers(min(most, crop[0]), min(most, crop[1]) + 1))
+        sides.append(max(1, round(drawn * side / most)))
+    top, left = (
+        int(rng.integers(side - cut + 1))
+        for side, cut in zip(extent, sides, strict=True)
+    )
     return top, left, sides[0], sides[1]
 
 

@@ -133,6 +133,10 @@ class Settings:
     canvas: tuple[Count, Count] = (480, 864)  # height and width of every batch, pixels
     instances: Count = 20  # slots of a clip; the largest instances are kept
     crop: tuple[Count, Count] | None = None  # least and most side of a crop, pixels
+    crop_share: Share = 1.0  # of the clips that `crop` cuts
+    # Short sides, one of which is drawn, that pixels of `crop` refer to; () = pixels
+    # of the source.
+    crop_at: tuple[Count, ...] = ()
     # Least and most scale of the source; a window of the size of the canvas is cut out
     # of the scaled frames, instead of crop, short_side and long_side. None = off.
     zoom: Annotated[tuple[float, float] | None, Range(least=0.1, most=4)] = None

@@ -268,6 +268,20 @@ def test_mask_track_rcnn_freezes_the_stem_and_the_first_stage():
     assert len(frozen) == 3 * (1 + 3 * 3 + 1)
 
 
+@pytest.mark.slow
+def test_videomt_learns_slower_from_block_to_block_towards_the_image():
+    rates = recipe("videomt", None).optimizer.rates
+    for path, rate in flatten(match_rules(_shapes("videomt"), rates)).items():
+        part, *rest = path.split("/")
+        if part != "backbone" or rest[0] == "norm":
+            power = 0
+        elif rest[0].startswith("blocks_"):
+            power = 23 - int(rest[0].removeprefix("blocks_"))
+        else:
+            power = 23
+        assert rate == pytest.approx(0.6**power), path
+
+
 @pytest.mark.parametrize("name", _slow_but(QUICK, NAMES))
 def test_the_optimiser_has_a_rule_for_every_parameter(name):
     run = recipe(name, None)

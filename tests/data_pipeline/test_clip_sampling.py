@@ -152,6 +152,19 @@ def test_crops_stay_inside_and_keep_to_their_bounds():
     assert len({plan.crop[2] for plan in plans}) > 10
 
 
+def test_some_clips_are_cropped_in_pixels_of_another_size():
+    config = replace(CONFIG, crop=(384, 600), crop_share=0.5, crop_at=(400, 500, 600))
+    plans = [plan_clip(0, p, EXTENTS[:1], config) for p in range(200)]
+    cropped = [plan.crop for plan in plans if plan.crop != (0, 0, 720, 1280)]
+    assert 70 < len(cropped) < 130
+    for top, left, height, width in cropped:
+        assert 0 <= top <= 720 - height
+        assert 0 <= left <= 1280 - width
+        assert 384 * 720 / 600 - 1 < height <= 720
+        assert 384 * 720 / 600 - 1 < width < 600 * 720 / 400 + 1
+    assert max(width for *_, width in cropped) > 600 * 720 / 500
+
+
 def test_a_zoomed_window_has_the_size_of_the_canvas_and_lies_anywhere():
     config = replace(CONFIG, zoom=(0.475, 1.0), canvas=(480, 864))
     plans = [plan_clip(0, p, EXTENTS[:1], config) for p in range(300)]

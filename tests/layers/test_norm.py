@@ -146,6 +146,17 @@ def test_padded_images_change_neither_statistics_nor_other_images():
         )
 
 
+def test_padded_places_do_not_change_the_statistics():
+    x, variables = draw(2, 5, 3, 2), _batch_norm(2)
+    valid = np.arange(5) < np.array([[5], [2]])
+    y, updates = _trained(x + 100 * ~valid[..., None, None], variables, valid)
+    alone, expected = _trained(x[valid], variables)
+    np.testing.assert_allclose(y[valid], alone, rtol=1e-5, atol=1e-5)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), updates, expected
+    )
+
+
 def test_a_batch_of_padding_alone_is_normalised_by_what_is_kept_and_not_kept():
     x, variables = draw(2, 3, 3, 2), _batch_norm(2)
     y, updates = _trained(x, variables, np.zeros(2, bool))

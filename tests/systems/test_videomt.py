@@ -89,6 +89,11 @@ def test_fewer_and_fewer_queries_are_limited():
             {"model.masked_attention": dict(start=(2,), end=(1,))},
             "masked_attention.end: expected none before start",
         ),
+        (
+            {"model.updater": "identity", "model.propagation": "gru"},
+            "updater: expected 'random' with model.propagation 'gru'",
+        ),
+        ({"test.quality": True, "test.mode": "clip"}, "quality: expected False"),
         ({"model.backbone.heads": 3}, "heads: expected a number that shares 16"),
     ],
 )

@@ -18,7 +18,7 @@ from vis_jax.systems.videomt import build, build_model
 from vis_jax.systems.videomt_loss import Part, chunk_predictions, look_and_carry
 from vis_jax.systems.videomt_model import Model, call, content_of
 from vis_jax.systems.videomt_settings import VideoTestSettings
-from vis_jax.systems.videomt_video import State, track_probs
+from vis_jax.systems.videomt_video import State, probs_by_quality, track_probs
 
 LEAST = {
     "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
@@ -133,6 +133,18 @@ def test_the_gated_unit_is_that_of_pytorch():
     np.testing.assert_allclose(run(weights), entered, atol=1e-6)
 
 
+def test_the_linear_layer_can_begin_as_the_identity():
+    found, learned = np.random.default_rng(0).normal(size=(2, 1, 3, 4))
+    found, learned = found.astype(np.float32), learned[0].astype(np.float32)
+
+    @compiled
+    def run(found, learned):
+        layer = Propagation("fusion", identity=True)
+        return layer.init_with_output(jax.random.key(0), found, found, learned)[0]
+
+    np.testing.assert_allclose(run(found, learned), found + learned, atol=1e-6)
+
+
 def test_a_late_object_keeps_its_score_where_present_frames_count():
     sure, none = np.float32([4, 0, 0]), np.float32([0, 0, 4])
     logits = np.stack([(sure + 3 * none) / 4, none])
@@ -152,6 +164,20 @@ def test_a_late_object_keeps_its_score_where_present_frames_count():
     np.testing.assert_array_equal(whole[1], present[1])
     short = probs(least_frames=2)
     assert not short.any()
+
+
+def test_sure_masks_have_a_better_score():
+    rng = np.random.default_rng(0)
+    probs = rng.uniform(size=(4, 3)).astype(np.float32)
+    masks = rng.normal(size=(2, 2, 4, 5)).astype(np.float32)
+    masks[:, 1] = -1  # empty
+    rows, inside = np.array([2, 0], np.int32), np.ones((2, 4, 5), bool)
+    inside[1, 2:] = False
+    found = compiled(probs_by_quality)(probs, rows, masks, inside)
+    sure = masks[:, 0][inside & (masks[:, 0] > 0)]
+    expected = np.zeros_like(probs)
+    expected[2] = probs[2] * (1 / (1 + np.exp(-sure))).mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -189,6 +215,11 @@ def test_a_whole_video_has_the_masks_of_its_best_tracks():
     np.testing.assert_array_equal(found.slots, np.stack([best] * 4))
     np.testing.assert_allclose(found.mask_logits, masks[0, :, 0][:, best], atol=1e-3)
     np.testing.assert_allclose(state.entered, entered[0], atol=1e-4)
+    system = build(changed(settings, {"test.top": 2, "test.quality": True}))
+    weighted = compiled(lambda v, clip: system.step(v, system.start(clip), clip)[1])
+    found = weighted(variables, clip).class_probs
+    assert (found[best] < probs[best, :-1]).all()
+    assert not np.delete(found, best, axis=0).any()
 
 
 @pytest.mark.slow
@@ -222,3 +253,30 @@ def test_a_larger_canvas_changes_nothing(form):
     masks = found.mask_logits[..., :8, :16]
     np.testing.assert_allclose(masks, alone.mask_logits, atol=1e-3)
     np.testing.assert_allclose(later, after, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_padding_is_not_in_the_statistics_of_a_decoder_of_its_own():
+    decoder = dict(kind="own", blocks=1, levels=(0, 1))
+    settings = recipe("videomt_shapes", "debug", LEAST | {"model.decoder": decoder})
+    model = build_model(settings)
+    images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
+
+    @compiled
+    def both(key, images):
+        variables = model.init(key, images)
+
+        def of(images, content):
+            return model.apply(
+                variables, images, True, None, content,
+                method=Model.encode, mutable=["batch_stats"],
+            )[1]  # fmt: skip
+
+        content = jnp.array([[2, 4]], jnp.int32)
+        return of(images[:, :32, :64], content), of(images, content)
+
+    alone, padded = both(jax.random.key(0), images)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+        padded, alone,
+    )  # fmt: skip

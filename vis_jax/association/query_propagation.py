@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.mlp import linear, torch_uniform
-from vis_jax.typing import Array, Float32
+from vis_jax.typing import Array, DTypeLike, Float32, PRNGKeyArray
 
 # none: each frame begins with the learned queries; fusion: a linear layer, plus the
 # learned queries; gru: a gated recurrent unit.
@@ -26,9 +26,11 @@ class Propagation(nn.Module):
 
     Attributes:
       kind: see `Kind`.
+      identity: the linear layer of fusion begins as one that changes nothing.
     """
 
     kind: Kind
+    identity: bool = False
 
     @nn.compact
     def __call__(
@@ -45,10 +47,21 @@ class Propagation(nn.Module):
           learned: queries that are parameters.
         """
         if self.kind == "fusion":
-            return linear(found, found.shape[-1], "updater") + learned[None]
+            return self._linear(found) + learned[None]
         if self.kind == "gru":
             return Gru(name="gru")(found, entered)
         return jnp.broadcast_to(learned[None], found.shape)
+
+    def _linear(self, found: Float32[Array, "N Q C"]) -> Float32[Array, "N Q C"]:
+        dim = found.shape[-1]
+        if not self.identity:
+            return linear(found, dim, "updater")
+        return nn.Dense(dim, kernel_init=_eye, name="updater")(found)
+
+
+def _eye(key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike) -> jax.Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
 
 
 class Gru(nn.Module):

@@ -29,13 +29,14 @@ class Lateral(nn.Module):
         self,
         x: Float32[Array, "N S C"],
         train: bool = False,
-        valid: Bool[Array, "N"] | None = None,
+        valid: Bool[Array, "N S"] | None = None,
     ) -> Float32[Array, "N S C"]:
         """(x + fc2(gelu(fc1(x)))) scale, of normalised tokens.
 
         Args:
           x: behind the final norm of the backbone.
-          train, valid: of the batch norm, whose statistics are those of all tokens.
+          train: of the batch norm.
+          valid: tokens that its statistics are those of; None = all.
         """
         dim = x.shape[-1]
         x = BatchNorm(name="norm")(x, train, valid)
@@ -72,7 +73,7 @@ class PlainMaskDecoder(nn.Module):
         self,
         levels: Sequence[Float32[Array, "N S C"]],
         train: bool = False,
-        valid: Bool[Array, "N"] | None = None,
+        valid: Bool[Array, "N S"] | None = None,
     ) -> Float32[Array, "N S C"]:
         """The tokens that queries join.
 

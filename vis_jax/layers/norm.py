@@ -117,15 +117,15 @@ class BatchNorm(nn.Module):
         self,
         x: Float[Array, "N *axes C"],
         train: bool = False,
-        valid: Bool[Array, "N"] | None = None,
+        valid: Bool[Array, "N *some"] | None = None,
     ) -> Float[Array, "N *axes C"]:
         """Normalises all images alike.
 
         Args:
           x: maps of images.
           train: whether by the statistics of the batch.
-          valid: images that count in these. Without any, the running statistics are
-            used and stay as they are.
+          valid: images that count in these, or places of them by the first axes of `x`.
+            Without any, the running statistics are used and stay as they are.
         """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -161,10 +161,11 @@ class _Moments(NamedTuple):
     number: Float32[Array, ""]  # of values of a channel
 
 
-def _moments(x: Float32[Array, "N *axes C"], valid: Bool[Array, "N"]) -> _Moments:
+def _moments(x: Float32[Array, "N *axes C"], valid: Bool[Array, "N *some"]) -> _Moments:
     """Mean and variance over the valid images, in two passes; 0 without any."""
-    weight = valid.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
-    count = weight.sum() * math.prod(x.shape[1:-1])
+    weight = valid.astype(jnp.float32)
+    weight = weight.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim))
+    count = weight.sum() * math.prod(x.shape[valid.ndim : -1])
     axes = tuple(range(x.ndim - 1))
     divisor = jnp.maximum(count, 1.0)
     mean = (x * weight).sum(axes) / divisor

@@ -90,8 +90,8 @@ class Model(nn.Module):
 
         Args:
           images: normalised.
-          train, valid: of the batch norm of a decoder; 'batch_stats' has to be mutable
-            in training.
+          train: of the batch norm of a decoder; 'batch_stats' has to be mutable then.
+          valid: images that count in its statistics; None = all. Padding never does.
           content: patches that are no padding, by rows and columns; None = all.
         """
         backbone = self.backbone
@@ -107,7 +107,12 @@ class Model(nn.Module):
             tokens = backbone.run(tokens, range(begin, level + 1), rotary, attend)
             levels.append(backbone.norm(tokens))
             begin = level + 1
-        return self.decoder.fuse(levels, train, valid)
+        counted = jnp.ones(tokens.shape[:2], bool)
+        if valid is not None:
+            counted &= valid[:, None]
+        if attend is not None:
+            counted &= attend[:, 0]
+        return self.decoder.fuse(levels, train, counted)
 
     def first(self, count: int) -> Float32[Array, "N Q C"]:
         """The queries that enter the first frame of `count` videos."""
@@ -237,7 +242,7 @@ def build_model(settings: Settings) -> Model:
     return Model(
         backbone=vit.build(model.backbone, dtype),
         heads=Heads(model.num_classes + 1, doublings(model.backbone.patch), dtype),
-        propagation=Propagation(model.propagation),
+        propagation=Propagation(model.propagation, model.updater == "identity"),
         queries=model.queries,
         query_blocks=model.decoder.blocks,
         decoder=decoder,

@@ -64,6 +64,8 @@ class ModelSettings:
     # What enters the next frame. none: the learned queries, so that frames are images;
     # fusion: a linear layer of the queries, plus the learned ones; gru: a gated unit.
     propagation: Kind = "fusion"
+    # How the linear layer of fusion begins: as all new layers, or changing nothing.
+    updater: Literal["random", "identity"] = "random"
     norm_queries: bool = False  # the final norm before the propagation
     masked_attention: MaskedAttention = MaskedAttention()
     # What a frame is on a larger canvas. content: as if alone, padded to multiples of
@@ -83,6 +85,11 @@ class ModelSettings:
             raise ValueError(
                 f"decoder.blocks: expected at most the {depth} blocks of"
                 f" model.backbone, got {blocks}"
+            )
+        if self.updater != "random" and self.propagation != "fusion":
+            raise ValueError(
+                "updater: expected 'random' with model.propagation"
+                f" {self.propagation!r}, got {self.updater!r}"
             )
         starts = len(self.masked_attention.start)
         if starts not in (0, blocks):
@@ -116,6 +123,13 @@ class VideoTestSettings(TestSettings):
     # present: those in which the query is an object rather than none.
     score: Literal["all", "present"] = "all"
     least_frames: Natural = 0  # frames in which a track has to be an object; 0 = any
+    # The score of a track times the mean probability of the pixels of its mask (EoMT).
+    quality: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.quality and self.mode == "clip":
+            raise ValueError("quality: expected False with test.mode 'clip', got True")
 
 
 @section

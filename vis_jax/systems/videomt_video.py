@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vis_jax.backbones import vit
 from vis_jax.backbones.normalize import normalize
+from vis_jax.ops.rotary import inside_content
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.videomt_model import Content, Looked, Model, call, content_of
 from vis_jax.systems.videomt_settings import Settings, VideoTestSettings
@@ -91,8 +92,45 @@ def step(
     probs = track_probs(state, test)
     rows = _best(probs.max(axis=-1), count)
     masks = jax.lax.map(lambda looked: masks_of(looked, rows), found)
-    slots = jnp.broadcast_to(rows[None], masks.shape[:2])
-    return state, _predictions(probs, slots, masks)
+    probs = _by_quality(probs, rows, masks, clip) if test.quality else probs
+    return state, _predictions(probs, jnp.tile(rows, (len(masks), 1)), masks)
+
+
+def _by_quality(
+    probs: Float32[Array, "Q K"],
+    rows: Int32[Array, "D"],
+    masks: Float32[Array, "T D h w"],
+    clip: Clip,
+) -> Float32[Array, "Q K"]:
+    """`probs_by_quality` without the padding of a clip."""
+    height, width = masks.shape[2:]
+    cells, canvas = jnp.array([height, width]), jnp.array(clip.images.shape[1:3])
+    content = -(-jnp.asarray(clip.size) * cells // canvas)
+    inside = jnp.asarray(clip.frame_valid)[:, None, None]
+    inside &= inside_content(content, (height, width))[None]
+    return probs_by_quality(probs, rows, masks, inside)
+
+
+def probs_by_quality(
+    probs: Float32[Array, "Q K"],
+    rows: Int32[Array, "D"],
+    masks: Float32[Array, "T D h w"],
+    inside: Bool[Array, "T h w"],
+) -> Float32[Array, "Q K"]:
+    """Class probabilities times the mean probability of the pixels of the mask.
+
+    As the authors of EoMT score instances. Queries without masks have 0.
+
+    Args:
+      probs: of all queries.
+      rows: queries with masks.
+      masks: logits of these.
+      inside: cells that are no padding.
+    """
+    on = (masks > 0) & inside[:, None]
+    total = jnp.where(on, jax.nn.sigmoid(masks), 0.0).sum(axis=(0, 2, 3))
+    quality = total / (on.sum(axis=(0, 2, 3)).astype(jnp.float32) + 1e-6)
+    return jnp.zeros_like(probs).at[rows].set(probs[rows] * quality[:, None])
 
 
 def _predictions(
