@@ -149,7 +149,7 @@ def _linked(
         expected = "the identity of each object over the frames"
         expected += f", as {identity}," if identity else ""
         expected += " or --link, which gives it by overlap"
-        got = f"{len(labels)} labels without"
+        got = f"{len(labels)} label{'s' if len(labels) != 1 else ''} without"
         raise DataError(place, video=video.name, expected=expected, got=got)
     identified = list(zip(link(labels), labels, strict=True))
     return join_tracks(identified, video, partial(DataError, video.name))

@@ -119,7 +119,7 @@ def _read(
         categories,
         lambda: left_out,
         labels,
-        identity=" or ".join(_IDENTITY),
+        identity=f"{' or '.join(_IDENTITY)}, also in attributes",
     )
 
 

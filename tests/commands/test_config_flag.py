@@ -175,7 +175,7 @@ def test_a_wrong_field_is_named(file, tmp_path, word, expected):
         ),
         (
             "config.evals = dict(a=dict(data=dict(flip=0.0)))",
-            "evals.a.data.flip: expected one of ['held_out', 'name', 'root', 'shapes'",
+            "evals.a.data.flip: expected one of ['held_out', 'held_out_share', 'name',",
         ),
         (
             "config.evals = {'': {}}",

@@ -226,7 +226,7 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
         ),
         (
             ("--workdir", "RUN", "--output", "x", "--layout", "yolo"),
-            "--layout: expected one of ['condinst', 'htc',",
+            "--layout: expected one of ['condinst', 'dino',",
         ),
         (
             ("--workdir", "RUN", "--output", "x", "--layout", "swin", "--dtype=int8"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import error_of
+from tests.command_line import call, error_of
 from tests.commands.folder import CONFIG, config_words, cut, edit, write_folder
 from tests.recipes import recipe
 from vis_jax.commands.evaluate import open_split
@@ -98,7 +98,11 @@ def test_annotations_that_end_in_the_middle_are_named(folder, tmp_path):
 def test_a_truncated_image_is_named_and_nothing_is_trained(folder, tmp_path):
     for path in (folder / "JPEGImages").rglob("*.jpg"):
         cut(path)
-    message = train_error(folder, tmp_path / "run")
+    words = ("--config", CONFIG, *config_words(folder))
+    outcome = call("train", "--workdir", tmp_path / "run", *words)
+    assert outcome.code == 2
+    phase, message = outcome.err.splitlines()
+    assert phase.startswith("first batch") and message.startswith("error: ")
     assert str(folder / "JPEGImages") in message
     assert "expected a whole image" in message
     assert not list((tmp_path / "run").rglob("variables"))

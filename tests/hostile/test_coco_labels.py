@@ -61,7 +61,9 @@ def test_an_object_without_identity_is_refused(tmp_path):
     content = write_coco(tmp_path / "in", names, attributes={"occluded": False})
     del content["annotations"][0]["track_id"]
     (tmp_path / "in/annotations.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="instance_id or track_id: expected.*attrib"):
+    with pytest.raises(
+        DataError, match="instance_id or track_id, also in attr.*--link"
+    ):
         prepared(tmp_path)
 
 
@@ -123,7 +125,7 @@ def test_names_are_other_identities_than_numbers(tmp_path):
         ),
         (
             [{"track_id": None} | inner(track_id=None)],
-            "instance_id or track_id: .*noth",
+            "instance_id or track_id, .*, got 1 label without",
         ),
         ([{"instance_id": 1, "track_id": [2]}], "0, track_id: expected a whole number"),
         ([inner(track_id=2.0)], "attributes.track_id: expected a whole number"),

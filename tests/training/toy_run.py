@@ -20,6 +20,7 @@ import numpy as np
 from etils import epath
 
 from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.settings import Settings as DataSettings
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.commands.evaluate import (
     check_seen_by_all,
@@ -60,6 +61,7 @@ class Recorder(Writer):
 class Evaluated(NamedTuple):
     """What an evaluation reads of a config."""
 
+    data: DataSettings
     test: TestSettings
 
 
@@ -67,7 +69,8 @@ def evaluate(output: str) -> None:
     """Evaluates the toy system, untrained, in all processes and on all devices."""
     dataset = MovingShapes("val", num_videos=9, height=32, width=48, length=5)
     classes = [(one.category_id, one.name) for one in dataset.categories]
-    system, config = toy_system(), Evaluated(TestSettings(short_side=32))
+    system, data = toy_system(), DataSettings(name="moving_shapes")
+    config = Evaluated(data, TestSettings(short_side=32))
     variables = jax.device_get(system.init(jax.random.key(0), None))
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
