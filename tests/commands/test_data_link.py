@@ -68,7 +68,7 @@ def test_a_roboflow_export_becomes_tracks(tmp_path):
     words = ("data", "prepare", "--source", tmp_path / "in", "--output")
     message = error_of(*words, tmp_path / "out")
     assert "video video0: expected the identity of each object" in message
-    assert "instance_id or track_id, or --link" in message
+    assert "instance_id or track_id, also in attributes, or --link" in message
     outcome = call(*words, tmp_path / "out", "--link")
     assert outcome.code == 0, outcome.err
     assert "coco: train/_annotations.coco.json has a list 'images'" in outcome.out

