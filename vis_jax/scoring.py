@@ -4,6 +4,7 @@ Needs neither JAX nor TensorFlow.
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -103,13 +104,8 @@ def score(
     truth = load_truth(truth_path, official_quirks=quirks)
     write_page = None
     if report_path is not None:
-        # Imported here: numbers alone need no pictures.
-        from vis_jax.report.pictures import FolderFrames
-        from vis_jax.report.scores import Settings, write_score_report
-
-        folder = FolderFrames(frames, truth_path) if frames is not None else None
-        settings = Settings(options.score_threshold, quirks, folder, progress)
-        write_page = partial(write_score_report, report_path, settings=settings)
+        folder = (truth_path, frames) if frames is not None else None
+        write_page = _page_writer(report_path, folder, options, progress)
     found = None
     # These three need the masks of all tracks at once.
     if not (options.errors or options.class_agnostic or write_page):
@@ -125,6 +121,32 @@ def score(
     if write_page is not None:
         write_page(truth, results, report)
     return report
+
+
+def _page_writer(
+    path: str | os.PathLike,
+    folder: tuple[str | os.PathLike, str | os.PathLike] | None,
+    options: Options,
+    progress: bool,
+) -> Callable[[Truth, Results, dict], None]:
+    """A function that writes the page; what it needs is there.
+
+    Args:
+      path: of the page.
+      folder: the truth file, and where the frames that it names are; None: no pictures.
+      options, progress: as in `score`.
+
+    Raises:
+      ValueError: the folder has none of the frames.
+    """
+    # Imported here: numbers alone need no pictures.
+    from vis_jax.report.pictures import FolderFrames
+    from vis_jax.report.scores import Settings, write_score_report
+
+    frames = FolderFrames(folder[1], folder[0]) if folder else None
+    quirks = options.official_quirks
+    settings = Settings(options.score_threshold, quirks, frames, progress)
+    return partial(write_score_report, path, settings=settings)
 
 
 def _job(

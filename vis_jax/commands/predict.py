@@ -24,6 +24,7 @@ examples:
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 from etils import epath
@@ -34,6 +35,9 @@ from vis_jax.commands.path_flags import at_home
 from vis_jax.commands.predict_flags import define_flags, raw_size, read_wanted
 from vis_jax.commands.predict_lines import report, tell
 from vis_jax.paths import is_remote, written_locally
+
+if TYPE_CHECKING:
+    from vis_jax.predict.source import Source
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -95,28 +99,14 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate import infer
-    from vis_jax.predict.loop import (
-        RESULTS,
-        Finder,
-        check_live,
-        predict,
-        warning_lines,
-    )
-    from vis_jax.predict.part import read_part
+    from vis_jax.predict import loop
     from vis_jax.predict.progress import Progress
-    from vis_jax.predict.sources import open_source
 
     config = read_config(values)
     categories = parts.read_categories(values.workdir)
-    raw = raw_size(values.raw)
-    source = open_source(
-        values.source[0],
-        raw=raw,
-        fps=values.fps if raw else None,
-        part=read_part(values.start, values.end, values.every),
-    )
+    source = _open(values)
     wanted = read_wanted(values)
-    tell(warning_lines(source, wanted))
+    tell(loop.warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
     fixed = predict_modes.mode_is_set(values)
@@ -124,7 +114,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     tell([note] if note else [], "note")
     system = parts.build_system(config)
     whole = system.window.length is None
-    check_live(source, whole)
+    loop.check_live(source, whole)
     variables = parts.load_model(system, values.checkpoint or values.workdir)
     program = infer.make_program(system, variables)
     memory = predict_modes.memory_line(program, source, config.test)
@@ -132,11 +122,11 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     stream = infer.run(program, config.test)
     clock = Progress(source.likely_frames, terminal=sys.stderr.isatty())
     clock.add("start", time.perf_counter() - begin)
-    with written_locally(values.output, last=RESULTS) as folder, clock:
-        done = predict(
+    with written_locally(values.output, last=loop.RESULTS) as folder, clock:
+        done = loop.predict(
             source,
             folder,
-            Finder(stream, categories, config.test.top, whole),
+            loop.Finder(stream, categories, config.test.top, whole),
             wanted=wanted,
             overwrite=values.overwrite,
             clock=clock,
@@ -145,6 +135,24 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     report(done, clock, values.output, threshold=values.score_threshold)
     if done.stopped:
         sys.exit(128 + done.stopped)
+
+
+def _open(values: flags.FlagValues) -> "Source":
+    """The part of a video that the flags name.
+
+    Raises:
+      ValueError: it cannot be read; names it.
+    """
+    from vis_jax.predict.part import read_part
+    from vis_jax.predict.sources import open_source
+
+    raw = raw_size(values.raw)
+    return open_source(
+        values.source[0],
+        raw=raw,
+        fps=values.fps if raw else None,
+        part=read_part(values.start, values.end, values.every),
+    )
 
 
 def check_bucket(output: str, *, overwrite: bool) -> None:

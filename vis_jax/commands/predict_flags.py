@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of `predict`, but for the config."""
-    from vis_jax.predict.formats import DEFAULT, FORMATS
-    from vis_jax.visualize.style import STYLE
+    _define_input(values)
+    _define_choice(values)
+    _define_drawing(values)
 
-    known = ", ".join(f"{name} ({form.text})" for name, form in FORMATS.items())
+
+def _define_input(values: flags.FlagValues) -> None:
+    """The model, the videos, and where results go."""
     texts = {
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
@@ -38,6 +41,20 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("every", 1, "read one of so many frames", flag_values=values)
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "replace earlier results in --output; of many videos, those of another config,"
+        " checkpoint or video",
+        flag_values=values,
+    )
+
+
+def _define_choice(values: flags.FlagValues) -> None:
+    """Which objects are kept, and in which files."""
+    from vis_jax.predict.formats import DEFAULT, FORMATS
+
+    known = ", ".join(f"{name} ({form.text})" for name, form in FORMATS.items())
     flags.DEFINE_list(
         "classes",
         [],
@@ -62,6 +79,18 @@ def define_flags(values: flags.FlagValues) -> None:
         f"what is written, separated by commas: {known}",
         flag_values=values,
     )
+    switches = {
+        "pngs": (False, "as ids in --save"),
+        "video": (True, "--novideo: as --save without mp4"),
+    }
+    for name, (default, text) in switches.items():
+        flags.DEFINE_bool(name, default, text, flag_values=values)
+
+
+def _define_drawing(values: flags.FlagValues) -> None:
+    """How the drawn video looks."""
+    from vis_jax.visualize.style import STYLE
+
     flags.DEFINE_float(
         "fps",
         None,
@@ -87,13 +116,6 @@ def define_flags(values: flags.FlagValues) -> None:
     switches = {
         "boxes": (STYLE.boxes, "also draw boxes"),
         "labels": (STYLE.labels, "draw id, class and score of each object"),
-        "pngs": (False, "as ids in --save"),
-        "video": (True, "--novideo: as --save without mp4"),
-        "overwrite": (
-            False,
-            "replace earlier results in --output; of many videos, those of another"
-            " config, checkpoint or video",
-        ),
     }
     for name, (default, text) in switches.items():
         flags.DEFINE_bool(name, default, text, flag_values=values)

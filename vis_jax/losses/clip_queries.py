@@ -13,23 +13,19 @@ import jax.numpy as jnp
 
 from vis_jax.losses.classification import weighted_cross_entropy
 from vis_jax.losses.mask import pairwise_bce, pairwise_dice
-from vis_jax.losses.set_loss import map_terms
+from vis_jax.losses.set_loss import Terms, map_terms
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample_channels
 from vis_jax.ops.point_sample import draw_sizes
-from vis_jax.settings import Count, Share, Weight, section
+from vis_jax.settings import Share, section
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 @section
-class Settings:
+class Settings(Terms):
     """`loss` of queries over a clip."""
 
-    label: Weight = 2.0  # weight of the class, in matching and in the loss
-    mask: Weight = 5.0  # weight of the logistic loss of masks, in both
-    dice: Weight = 5.0  # weight of the dice loss of masks, in both
-    points: Count = 12_544  # where masks are compared, in matching and in the losses
     no_object: Share = 0.1  # weight of the class for no object
     # clip: an object keeps the query that it is given in the first frame that shows it;
     # frame: every frame is matched by itself, as an image.

@@ -21,8 +21,8 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray
 
 
 @section
-class _Terms:
-    """What both kinds share."""
+class Terms:
+    """`loss` of queries with masks: what all kinds share."""
 
     label: Weight = 2.0  # weight of the class, in matching and in the loss
     mask: Weight = 5.0  # weight of the logistic loss of masks, in both
@@ -31,7 +31,7 @@ class _Terms:
 
 
 @section
-class Focal(_Terms):
+class Focal(Terms):
     """`loss` with K sigmoid outputs, as IFR has it."""
 
     kind: Literal["focal"] = "focal"  # or ce, with fields of its own
@@ -40,7 +40,7 @@ class Focal(_Terms):
 
 
 @section
-class CrossEntropy(_Terms):
+class CrossEntropy(Terms):
     """`loss` with K + 1 softmax outputs, as Mask2Former-VIS has it."""
 
     kind: Literal["ce"] = "ce"  # or focal, with fields of its own

@@ -5,6 +5,7 @@ pixels counts as absent. Letters: D predicted tracks, G annotated tracks, of one
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from vis_jax.metrics.clear import (
     total_identity,
 )
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
-from vis_jax.metrics.tracks import Id, Results, Truth
+from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
@@ -100,18 +101,13 @@ def measure_videos(
     Returns:
       Measures by video id; with `sweep` the counts of `SWEEP`, float64[S, 3].
     """
-    _check_kind(kind)
-    truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
+    overlapping = _overlapping(truth, results.tracks, kind, class_aware)
     found: dict[Id, Measures] = {}
     curve = np.zeros((len(SWEEP), 3)) if sweep else None
-    videos = sorted(truth.videos)
-    for video_id in tqdm(videos, "tracking", delay=5, disable=not progress):
-        overlaps = video_overlaps(
-            [track for track in truths[video_id] if not track.crowd],
-            predictions[video_id],
-            kind=kind,
-            class_aware=class_aware,
-        )
+    bar = tqdm(
+        overlapping, "tracking", len(truth.videos), delay=5, disable=not progress
+    )
+    for video_id, overlaps in bar:
         found[video_id] = measure(overlaps, score_threshold)
         if curve is not None:
             curve += _identity_counts(overlaps)
@@ -175,20 +171,32 @@ def identity_measures(
     progress: bool = False,
 ) -> dict[Id, Measures]:
     """What `identity_scores` is worked out from, by video id; without `motmetrics`."""
-    _check_kind(kind)
-    truths, predictions = _by_video(truth.tracks), _by_video(results.tracks)
-    found = {}
-    videos = sorted(truth.videos)
-    for video_id in tqdm(videos, "identities", delay=5, disable=not progress):
-        found[video_id] = _identities(
+    kept = [track for track in results.tracks if track.score >= score_threshold]
+    overlapping = _overlapping(truth, kept, kind, class_aware)
+    count = len(truth.videos)
+    bar = tqdm(overlapping, "identities", count, delay=5, disable=not progress)
+    return {video_id: _identities(overlaps) for video_id, overlaps in bar}
+
+
+def _overlapping(
+    truth: Truth, predictions: list[ResultTrack], kind: str, class_aware: bool
+) -> Iterator[tuple[Id, VideoOverlaps]]:
+    """Overlaps of each video, in the order of the ids, without crowd tracks.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    if kind not in ("mask", "box"):
+        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
+    truths, predicted = _by_video(truth.tracks), _by_video(predictions)
+    for video_id in sorted(truth.videos):
+        annotated = [track for track in truths[video_id] if not track.crowd]
+        yield (
+            video_id,
             video_overlaps(
-                [track for track in truths[video_id] if not track.crowd],
-                [x for x in predictions[video_id] if x.score >= score_threshold],
-                kind=kind,
-                class_aware=class_aware,
-            )
+                annotated, predicted[video_id], kind=kind, class_aware=class_aware
+            ),
         )
-    return found
 
 
 def _identities(overlaps: VideoOverlaps) -> Measures:
@@ -234,11 +242,6 @@ def pool(videos: dict[Id, Measures]) -> Measures:
         identity=total_identity(one.identity for one in every),
         motmetrics=clear_motmetrics.total(one.motmetrics for one in every),
     )
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in ("mask", "box"):
-        raise ValueError(f"kind: expected 'mask' or 'box', got {kind!r}")
 
 
 def _by_video(tracks: list) -> defaultdict:
