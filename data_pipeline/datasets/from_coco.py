@@ -70,32 +70,8 @@ def _read(
     folder: Path,
 ) -> Foreign:
     fail = partial(DataError, file)
-    groups = _group(images, content, fail)
-    videos: list[ForeignVideo] = []
-    places: dict[object, tuple[int, int]] = {}
-    for index, (name, entries) in enumerate(groups.items()):
-        size = entries[0]["height"], entries[0]["width"]
-        for frame, entry in enumerate(entries):
-            if (entry["height"], entry["width"]) != size:
-                expected = f"(height, width) = {size}, as the first frame"
-                got = entry["height"], entry["width"]
-                place = f"image {entry['id']}"
-                raise fail(video=name, field=place, expected=expected, got=got)
-            places[entry["id"]] = index, frame
-        files = tuple(source.inside(folder / entry["file_name"]) for entry in entries)
-        videos.append(ForeignVideo(name, files, size))
-    rows: list[list[_Row]] = [[] for _ in videos]
-    for k, entry in enumerate(objects(content, "annotations", fail)):
-        here = partial(fail, annotation=entry.get("id", f"[{k}]"))
-        where = places.get(_hashable(entry.get("image_id")))
-        if where is None:
-            expected, got = "the id of an image", entry.get("image_id", "nothing")
-            raise here(field="image_id", expected=expected, got=got)
-        index, frame = where
-        here = partial(here, video=videos[index].name)
-        if _is_outside(entry, here):
-            continue
-        rows[index].append(_Row(entry, frame, _identities(entry, here), here))
+    videos, places = _videos(source, _group(images, content, fail), folder, fail)
+    rows = _rows(content, videos, places, fail)
     stated = [any(row.stated for row in of_video) for of_video in rows]
     owned = [
         _by_identity(of_video) if has else []
@@ -121,6 +97,59 @@ def _read(
         labels,
         identity=f"{' or '.join(_IDENTITY)}, also in attributes",
     )
+
+
+def _videos(
+    source: SourceFolder,
+    groups: dict[str, list[dict]],
+    folder: Path,
+    fail: Fail,
+) -> tuple[list[ForeignVideo], dict[object, tuple[int, int]]]:
+    """The videos, and the place of each image: its video, and its frame in it.
+
+    Raises:
+      DataError: the frames of a video have several sizes.
+    """
+    videos: list[ForeignVideo] = []
+    places: dict[object, tuple[int, int]] = {}
+    for index, (name, entries) in enumerate(groups.items()):
+        size = entries[0]["height"], entries[0]["width"]
+        for frame, entry in enumerate(entries):
+            if (entry["height"], entry["width"]) != size:
+                expected = f"(height, width) = {size}, as the first frame"
+                got = entry["height"], entry["width"]
+                place = f"image {entry['id']}"
+                raise fail(video=name, field=place, expected=expected, got=got)
+            places[entry["id"]] = index, frame
+        files = tuple(source.inside(folder / entry["file_name"]) for entry in entries)
+        videos.append(ForeignVideo(name, files, size))
+    return videos, places
+
+
+def _rows(
+    content: dict,
+    videos: list[ForeignVideo],
+    places: dict[object, tuple[int, int]],
+    fail: Fail,
+) -> list[list[_Row]]:
+    """The annotations of each video, without what is outside of its frame.
+
+    Raises:
+      DataError: one is of no image.
+    """
+    rows: list[list[_Row]] = [[] for _ in videos]
+    for k, entry in enumerate(objects(content, "annotations", fail)):
+        here = partial(fail, annotation=entry.get("id", f"[{k}]"))
+        where = places.get(_hashable(entry.get("image_id")))
+        if where is None:
+            expected, got = "the id of an image", entry.get("image_id", "nothing")
+            raise here(field="image_id", expected=expected, got=got)
+        index, frame = where
+        here = partial(here, video=videos[index].name)
+        if _is_outside(entry, here):
+            continue
+        rows[index].append(_Row(entry, frame, _identities(entry, here), here))
+    return rows
 
 
 def _used(
