@@ -236,7 +236,7 @@ from vis_jax.training.distributed import initialise_distributed, wait_for_all
 assert initialise_distributed()
 wait_for_all("here")
 signal.signal(signal.SIGTERM, lambda *unused: os._exit(143))
-print(os.environ["VIS_JAX_PROCESS_ID"], flush=True)
+os.write(1, os.environ["VIS_JAX_PROCESS_ID"].encode() + b"\\n")  # one piece
 time.sleep(60)
 """
     write_tool(tools, "python", f"exec {sys.executable} -c {shlex.quote(code)}")
@@ -245,9 +245,9 @@ time.sleep(60)
         env=environ_of(tools, PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
-    assert {process.stdout.readline().strip() for _ in range(2)} == {"0", "1"}
-    process.send_signal(signal.SIGTERM)
     try:
+        assert {process.stdout.readline().strip() for _ in range(2)} == {"0", "1"}
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WAIT)
     finally:
         process.kill()
