@@ -7,6 +7,9 @@ Run:   python -m vis_jax.main --config configs/iai_mask_rcnn_shapes.py \\
 Smoke: the same with --config configs/iai_mask_rcnn_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. See configs/iai_condinst_shapes.py.
+
+With `--config.init_from` it starts from a run of configs/mask_track_rcnn_shapes.py, whose
+track head it has no use for: what makes and reads identities is new.
 """
 
 from ml_collections import ConfigDict
@@ -23,4 +26,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.system, config.data, config.test = "iai_mask_rcnn", like.data, like.test
     del config.model["track_head"]
     config.model.update(ids=like.model.ids.count, hab=like.model.hab)
+    # Level 4 reads the association.
+    config.init_fresh = (
+        "hab/.*", "box_head/id_logits/.*", "fpn/lateral4/.*", "track_head/.*",
+    )  # fmt: skip
     return common.shrink(config) if options.debug else config
