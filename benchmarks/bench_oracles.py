@@ -18,9 +18,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from data_pipeline.datasets.dataset import Dataset, Truth
-from data_pipeline.datasets.moving_shapes import MovingShapes
-from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
-from data_pipeline.datasets.to_ytvis import to_ytvis
+from data_pipeline.moving_shapes.dataset import MovingShapes
+from data_pipeline.moving_shapes.motion import DIFFICULTIES
+from data_pipeline.write.annotations import to_ytvis
 from vis_jax.metrics.results_json import parse_results
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.tracks import Truth as TruthFile

@@ -221,7 +221,7 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
     units = set().union(*LAYERS) & {p.stem for p in (ROOT / "vis_jax").iterdir()}
     models = _names(*(f"vis_jax/{unit}" for unit in units), "configs")
     _import_in_stages(
-        (optional | {"pycocotools"}, [*models, "data_pipeline.datasets"]),
+        (optional | {"pycocotools"}, [*models, "data_pipeline.datasets.by_name"]),
         (optional, _names("vis_jax")),
     )
 

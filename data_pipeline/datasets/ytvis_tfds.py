@@ -1,4 +1,4 @@
-"""Reads what `ytvis_tfds_builder` writes: the same arrays as from the folder."""
+"""Reads what `write.tfds_builder` writes: the same arrays as from the folder."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

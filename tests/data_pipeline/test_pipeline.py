@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from data_pipeline import numpy_pipeline
 from data_pipeline.augment.geometry import crop_and_resize, source_positions
 from data_pipeline.clip_sampling import plan_clip, video_extents
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.errors import DataError
 from data_pipeline.pad import pad_clip, pad_clip_graph
 from data_pipeline.pipeline import train_batches

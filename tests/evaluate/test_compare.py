@@ -7,8 +7,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from data_pipeline.datasets.dataset import Truth
-from data_pipeline.datasets.head import Head
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.datasets.first_videos import FirstVideos
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from vis_jax.evaluate.compare import Row, Seen, compare
 from vis_jax.evaluate.compare_rows import (
     Parts,
@@ -327,7 +327,7 @@ def test_the_image_oracle_needs_no_detections(dataset, tmp_path):
         return VideoDetections(found, [[None]] * piece.rows)
 
     report = compare(
-        Head(dataset, 1),
+        FirstVideos(dataset, 1),
         rows,
         tmp_path,
         find=find,

@@ -147,10 +147,10 @@ def test_what_is_missing_or_wrong_is_named():
 
 def test_the_truth_of_a_reader_makes_the_same_clips(tmp_path):
     """A folder, and what is read of it through the truth."""
-    from data_pipeline.datasets.make_shapes import make_shapes
     from data_pipeline.datasets.ytvis import YouTubeVis
+    from data_pipeline.write.folder import write_dataset
 
-    make_shapes(tmp_path / "set", Squares(), progress=False)
+    write_dataset(tmp_path / "set", Squares(), progress=False)
     folder = YouTubeVis(tmp_path / "set", "train", part="all")
     for index in range(4):
         ids = np.array([0, 2, 2])

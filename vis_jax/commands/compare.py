@@ -36,7 +36,7 @@ from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.compare import Row
     from vis_jax.evaluate.oracles import MatchRule
@@ -143,7 +143,7 @@ class Comparison(NamedTuple):
     varied: list[Variant]
 
 
-def compare_split(comparison: Comparison, dataset: "Head", output: Path) -> dict:
+def compare_split(comparison: Comparison, dataset: "FirstVideos", output: Path) -> dict:
     """Works out tables on a data set.
 
     Args:

@@ -100,7 +100,7 @@ def run(values: flags.FlagValues) -> None:
     if not values.category:
         raise ValueError("--category: expected a name, got none")
     sheet = _sheet(values)
-    from data_pipeline.datasets.prepare import prepare
+    from data_pipeline.convert.prepare import prepare
     from data_pipeline.errors import printable
 
     outcome = prepare(
@@ -160,7 +160,7 @@ def _sheet(values: flags.FlagValues) -> Path | None:
 
 
 def _write_sheet(values: flags.FlagValues, sheet: Path) -> None:
-    from data_pipeline.datasets.check_folder import Checked
+    from data_pipeline.checks.folder import Checked
     from data_pipeline.datasets.ytvis_json import read_annotations
     from data_pipeline.datasets.ytvis_layout import find_layout
     from vis_jax.commands.truth_sheet import write_sheet

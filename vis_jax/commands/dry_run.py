@@ -58,7 +58,7 @@ def dry_run(
 
 def _dataset(config: "RunSettings"):
     """The data set; None if its folder is not there. Moving shapes need none."""
-    from data_pipeline.datasets import make_dataset, make_training_set
+    from data_pipeline.datasets.by_name import make_dataset, make_training_set
 
     if not epath.Path(config.data.root).is_dir():
         return None

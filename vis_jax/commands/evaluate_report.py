@@ -9,7 +9,7 @@ from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.tracks import Id
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
 
 
 def check_report(path: str, *, shard: str | None) -> None:
@@ -30,7 +30,9 @@ def check_report(path: str, *, shard: str | None) -> None:
         )
 
 
-def write_report(path: str, folder: Path, dataset: "Head", numbers: dict) -> None:
+def write_report(
+    path: str, folder: Path, dataset: "FirstVideos", numbers: dict
+) -> None:
     """Writes the page, and prints where it is.
 
     Args:
@@ -60,7 +62,7 @@ class DatasetFrames:
       dataset: the videos.
     """
 
-    def __init__(self, dataset: "Head"):
+    def __init__(self, dataset: "FirstVideos"):
         self._dataset = dataset
         self._places = {one.video_id: i for i, one in enumerate(dataset.videos)}
 

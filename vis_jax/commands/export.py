@@ -186,7 +186,7 @@ def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
 
         yield from islice(open_source(values.source), values.check_frames)
         return
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
 
     count = values.check_frames
     size = dict(height=values.height, width=values.width)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipeline.datasets.check_folder import Checked
+from data_pipeline.checks.folder import Checked
 from data_pipeline.datasets.ytvis import read_frame
 from data_pipeline.errors import DataError
 from data_pipeline.rle import decode_mask

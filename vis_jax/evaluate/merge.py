@@ -144,7 +144,7 @@ def score_all(dataset: Dataset, folder: Path, parts: Sequence[Finished]) -> dict
         finished stays, for a later evaluation to continue.
     """
     # Both need pycocotools, which importing this module must not.
-    from data_pipeline.datasets.to_ytvis import to_ytvis
+    from data_pipeline.write.annotations import to_ytvis
     from vis_jax.scoring import Options, score
 
     with replacing(folder / RESULTS) as file:
