@@ -21,10 +21,10 @@ from data_pipeline.datasets.dataset import Dataset, Truth
 from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.moving_shapes.motion import DIFFICULTIES
 from data_pipeline.write.annotations import to_ytvis
-from vis_jax.metrics.results_json import parse_results
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.tracks import Truth as TruthFile
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.tracking import tracking_scores
-from vis_jax.metrics.tracks import Truth as TruthFile
-from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 
 

@@ -27,8 +27,8 @@ from data_pipeline.datasets.clip_arrays import checked_clip, seen_tracks
 from data_pipeline.datasets.dataset import Dataset, Video
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.plain_files import PlainFiles, as_plain
-from data_pipeline.rle import Runs
 from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
+from vis_jax.formats.rle import Runs
 
 
 @runtime_checkable

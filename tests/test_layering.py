@@ -23,18 +23,19 @@ LAYERS = (
     {"api", "commands", "loading", "main", "tracking"},
 )
 # These import nothing of ours but themselves ..
-ALONE = {"metrics", "visualize", "converters"}
-# .. `results` writes what metrics read, `report` shows both, `scoring` puts metrics
-# together; all of them serve the upper layers.
-ON_METRICS = {
-    "results": {"metrics"},
-    "report": {"metrics", "results", "visualize"},
-    "scoring": {"metrics", "report"},
+ALONE = {"formats", "visualize", "converters"}
+# .. and these only what reads and writes files, or measures what they hold. All of them
+# serve the upper layers.
+ON_FORMATS = {
+    "metrics": {"formats"},
+    "results": {"formats", "metrics"},
+    "report": {"formats", "metrics", "results", "visualize"},
+    "scoring": {"formats", "metrics", "report"},
 }
-SERVICES = ALONE | ON_METRICS.keys()
+SERVICES = ALONE | ON_FORMATS.keys()
 UPPER = LAYERS[-2] | LAYERS[-1]
 # The modules that packages without JAX share with the models.
-SHARED = ("vis_jax.settings.", "vis_jax.paths.")
+SHARED = ("vis_jax.settings.", "vis_jax.paths.", "vis_jax.formats.")
 # `structures` names its arrays by `typing`.
 WITHIN_A_LAYER = {
     ("structures", "typing"),
@@ -85,8 +86,8 @@ def _may_import(importer: str, imported: str) -> bool:
         return True
     if importer in ALONE:
         return False
-    if importer in ON_METRICS:
-        return imported in ON_METRICS[importer]
+    if importer in ON_FORMATS:
+        return imported in ON_FORMATS[importer]
     if imported in SERVICES:
         return importer in UPPER
     if (importer, imported) in WITHIN_A_LAYER:
@@ -139,6 +140,7 @@ def test_each_system_stands_alone():
     ("package", "banned"),
     [
         ("data_pipeline", {"jax", "flax", "vis_jax"}),
+        ("vis_jax/formats", {"jax", "flax", "tensorflow"}),
         ("vis_jax/metrics", {"jax", "flax", "tensorflow"}),
         ("vis_jax/results", {"jax", "flax", "tensorflow"}),
         ("vis_jax/report", {"jax", "flax", "tensorflow"}),
@@ -229,7 +231,7 @@ def test_models_need_no_tensorflow_and_no_module_what_only_some_commands_need():
 @pytest.mark.slow
 def test_metrics_need_no_jax_and_no_tensorflow_data_and_converters_no_jax():
     blocked = {"jax", "flax", "torch"}
-    packages = ("metrics", "results", "report", "scoring")
+    packages = ("formats", "metrics", "results", "report", "scoring")
     numbers = _names(*(f"vis_jax/{package}" for package in packages))
     _import_in_stages(
         (blocked | {"tensorflow"}, numbers),

@@ -8,23 +8,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from vis_jax.formats.disk import check_folder
+from vis_jax.formats.json_checks import FormatError, write_json
+from vis_jax.formats.results_json import load_results, load_truth
+from vis_jax.formats.tracks import Results, Truth
 from vis_jax.metrics.category_check import (
     DOUBTFUL_AP50,
     class_agnostic,
     explain_pairs,
 )
-from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.json_checks import FormatError, write_json
 from vis_jax.metrics.parallel import Found, Job, find, num_workers
-from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import (
     identity_report,
     identity_scores,
     tracking_report,
     tracking_scores,
 )
-from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
 
 NUM_WORST = 5  # videos in the table

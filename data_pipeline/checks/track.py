@@ -7,7 +7,7 @@ import numpy as np
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.ytvis_json import Track, is_box, is_number
 from data_pipeline.errors import DataError, Report
-from data_pipeline.rle import Runs, areas_of_runs, boxes_of_runs, take_runs
+from vis_jax.formats.rle import Runs, areas_of_runs, boxes_of_runs, take_runs
 
 # Tools differ in whether the last pixel counts and in what a polygon encloses.
 _BOX_SLACK = 1.0  # pixels, each side

@@ -13,7 +13,7 @@ from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
 from data_pipeline.datasets.ytvis_masks import read_mask
 from data_pipeline.errors import DataError, shorten
-from data_pipeline.rle import areas_of_runs, compress_mask
+from vis_jax.formats.rle import areas_of_runs, compress_mask, plain_mask
 
 
 class Image(NamedTuple):
@@ -244,18 +244,12 @@ def convert(
     runs = read_mask(segmentation, height=height, width=width, here=here)
     if not areas_of_runs(runs)[0]:
         return None
-    return with_text(compress_mask(runs, 0, height=height, width=width))
-
-
-def with_text(run_lengths: dict) -> dict:
-    """JSON has no bytes."""
-    counts = run_lengths["counts"].decode("ascii")
-    return {"size": [int(side) for side in run_lengths["size"]], "counts": counts}
+    return plain_mask(compress_mask(runs, 0, height=height, width=width))
 
 
 def union(masks: list[dict]) -> dict:
     """The pixels of any of these masks."""
-    return masks[0] if len(masks) == 1 else with_text(coco_mask.merge(masks))
+    return masks[0] if len(masks) == 1 else plain_mask(coco_mask.merge(masks))
 
 
 def _frame_names(video: ForeignVideo) -> list[str]:

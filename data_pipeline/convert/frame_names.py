@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from data_pipeline.errors import DataError
-from data_pipeline.natural_order import natural_order
+from data_pipeline.file_names import natural_order
 
 # Roboflow: cat_000012.jpg becomes cat_000012_jpg.rf.<letters and digits>.jpg.
 _ROBOFLOW = re.compile(r"(.+)_(?:bmp|jpe?g|png|tiff?|webp)\.rf\.[0-9a-z]+", re.I)

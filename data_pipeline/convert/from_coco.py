@@ -19,7 +19,7 @@ from data_pipeline.convert.source_folder import SourceFolder
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.errors import DataError
-from data_pipeline.natural_order import natural_order
+from data_pipeline.file_names import natural_order
 
 LOOKED_FOR = (
     "a JSON file with a list 'images' ({split}/_annotations.coco.json,"

@@ -22,13 +22,13 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     check_size,
     frame_number,
     image_size,
 )
 from data_pipeline.errors import DataError, is_name
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folders"
 _MAX_XML = 2**31  # bytes; it is read element by element

@@ -20,7 +20,6 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     image_size,
     opened,
@@ -28,6 +27,7 @@ from data_pipeline.convert.source_folder import (
 )
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "Annotations/ with folders of PNGs beside JPEGImages/"
 _VOID = 255

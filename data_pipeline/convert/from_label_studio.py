@@ -19,7 +19,6 @@ from data_pipeline.convert.foreign import (
 from data_pipeline.convert.frame_names import group_frames
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     MAX_JSON,
     SourceFolder,
     check_size,
@@ -28,6 +27,7 @@ from data_pipeline.convert.source_folder import (
 )
 from data_pipeline.datasets.ytvis_json import is_number, read_any_json
 from data_pipeline.errors import DataError, is_name
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "a JSON file with a list of tasks that have 'annotations' (Label Studio)"
 _MAX_FILES = 20  # JSON files that are looked at

@@ -22,12 +22,12 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     image_size,
 )
 from data_pipeline.datasets.ytvis_json import is_number
 from data_pipeline.errors import DataError, is_name
+from data_pipeline.file_names import IMAGE_SUFFIXES
 from data_pipeline.images import open_image, turned, upright_size
 
 LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"

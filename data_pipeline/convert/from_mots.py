@@ -19,7 +19,6 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     check_size,
     frame_number,
@@ -28,6 +27,7 @@ from data_pipeline.convert.source_folder import (
 )
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = (
     "instances/ with folders of 16-bit PNGs, instances_txt/, or folders with gt/gt.txt,"

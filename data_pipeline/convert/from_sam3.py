@@ -24,11 +24,11 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     image_size,
 )
 from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 IDS, MASKS = "out_obj_ids", "out_binary_masks"
 LOOKED_FOR = f"images with an .npz of each beside it that has {IDS} and {MASKS} (SAM 3)"

@@ -17,12 +17,12 @@ from data_pipeline.convert.foreign import (
 )
 from data_pipeline.convert.json_layout import show
 from data_pipeline.convert.source_folder import (
-    IMAGE_SUFFIXES,
     SourceFolder,
     frame_number,
     image_size,
 )
 from data_pipeline.errors import DataError, shorten
+from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = (
     "<video>_manual.json or <video>_auto.json with 'masklet' (SA-V), and the frames in"

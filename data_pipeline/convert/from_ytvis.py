@@ -9,12 +9,11 @@ from data_pipeline.convert.foreign import (
     Prepared,
     track_fields,
     video_entry,
-    with_text,
 )
 from data_pipeline.convert.json_layout import annotation_files, image_folder, show
 from data_pipeline.convert.source_folder import SourceFolder
 from data_pipeline.datasets.ytvis_json import Annotations, Track, parse_annotations
-from data_pipeline.rle import compress_mask
+from vis_jax.formats.rle import compress_mask, plain_mask
 
 LOOKED_FOR = (
     "a JSON file with a list 'videos' ({split}/instances.json, {split}.json,"
@@ -77,7 +76,7 @@ def _track_entry(
     masks = [
         None
         if k < 0
-        else with_text(compress_mask(parsed.runs, int(k), height=height, width=width))
+        else plain_mask(compress_mask(parsed.runs, int(k), height=height, width=width))
         for k in track.mask_index
     ]
     ids = {key: entry[key] for key in ("id", "video_id", "category_id")}

@@ -1,7 +1,6 @@
 """Brings a folder in any known layout into that of the reader."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,18 +27,47 @@ from data_pipeline.convert.source_folder import SourceFolder
 from data_pipeline.convert.write_split import write_split
 from data_pipeline.errors import DataError
 
-# In the order in which they are tried; what each is recognised by.
-LOOKED_FOR = {
-    "ytvis": from_ytvis.LOOKED_FOR,
-    "coco": from_coco.LOOKED_FOR,
-    "davis": from_davis.LOOKED_FOR,
-    "mots": from_mots.LOOKED_FOR,
-    "cvat": from_cvat.LOOKED_FOR,
-    "label_studio": from_label_studio.LOOKED_FOR,
-    "labelme": from_labelme.LOOKED_FOR,
-    "yolo": from_yolo.LOOKED_FOR,
-    "sav": from_sav.LOOKED_FOR,
-    "sam3": from_sam3.LOOKED_FOR,
+
+class KnownLayout(NamedTuple):
+    """An arrangement of files that is known.
+
+    Attributes:
+      looked_for: the files that it is recognised by, for messages.
+      find: None if a folder has another layout; the text is the name of the category
+        where the files name none.
+    """
+
+    looked_for: str
+    find: Callable[[SourceFolder, str], Found | None]
+
+
+# In the order in which they are tried.
+LAYOUTS = {
+    "ytvis": KnownLayout(
+        from_ytvis.LOOKED_FOR, lambda source, _: from_ytvis.find(source)
+    ),
+    "coco": KnownLayout(from_coco.LOOKED_FOR, lambda source, _: from_coco.find(source)),
+    "davis": KnownLayout(
+        from_davis.LOOKED_FOR,
+        lambda source, category: from_davis.find(source, category=category),
+    ),
+    "mots": KnownLayout(from_mots.LOOKED_FOR, lambda source, _: from_mots.find(source)),
+    "cvat": KnownLayout(from_cvat.LOOKED_FOR, lambda source, _: from_cvat.find(source)),
+    "label_studio": KnownLayout(
+        from_label_studio.LOOKED_FOR, lambda source, _: from_label_studio.find(source)
+    ),
+    "labelme": KnownLayout(
+        from_labelme.LOOKED_FOR, lambda source, _: from_labelme.find(source)
+    ),
+    "yolo": KnownLayout(from_yolo.LOOKED_FOR, lambda source, _: from_yolo.find(source)),
+    "sav": KnownLayout(
+        from_sav.LOOKED_FOR,
+        lambda source, category: from_sav.find(source, category=category),
+    ),
+    "sam3": KnownLayout(
+        from_sam3.LOOKED_FOR,
+        lambda source, category: from_sam3.find(source, category=category),
+    ),
 }
 
 
@@ -62,27 +90,16 @@ def recognise(source: SourceFolder, layout: str | None, category: str) -> Found:
     Raises:
       DataError: none was found; lists what was looked for. Or a defect of the files.
     """
-    finders: dict[str, Callable[[SourceFolder], Found | None]] = {
-        "ytvis": from_ytvis.find,
-        "coco": from_coco.find,
-        "davis": partial(from_davis.find, category=category),
-        "mots": from_mots.find,
-        "cvat": from_cvat.find,
-        "label_studio": from_label_studio.find,
-        "labelme": from_labelme.find,
-        "yolo": from_yolo.find,
-        "sav": partial(from_sav.find, category=category),
-        "sam3": partial(from_sam3.find, category=category),
-    }
-    if layout is not None and layout not in finders:
-        raise ValueError(f"layout: expected one of {list(finders)}, got {layout!r}")
-    tried = list(finders) if layout is None else [layout]
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {layout!r}")
+    tried = list(LAYOUTS) if layout is None else [layout]
     for name in tried:
-        found = finders[name](source)
+        found = LAYOUTS[name].find(source, category)
         if found is not None:
             return found
     looked = "; ".join(
-        f"{name}: {LOOKED_FOR[name].replace('{split}', source.split)}" for name in tried
+        f"{name}: {LAYOUTS[name].looked_for.replace('{split}', source.split)}"
+        for name in tried
     )
     raise DataError(
         source.root, expected=f"split {source.split!r} as {looked}", got="none of them"
@@ -109,7 +126,7 @@ def prepare(
       root: folder in one of the layouts.
       output: folder for all splits, outside of `root`.
       split: for example "train".
-      layout: one of `LOOKED_FOR`, if it is not to be recognised.
+      layout: one of `LAYOUTS`, if it is not to be recognised.
       category: name of the category of layouts that have none.
       copy: copy images where they could be hard links.
       link: gives identities to labels that have none in the source.

@@ -10,10 +10,9 @@ from PIL import Image
 
 from data_pipeline.datasets.ytvis_json import read_json
 from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
 from data_pipeline.images import check_inside, open_image, turned, upright_size
-from data_pipeline.natural_order import natural_order
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_JSON = 4 * 2**30  # bytes; the largest published file has about 1 GB
 MAX_DEPTH = 6  # folders of images within folders
 MAX_ENTRIES = 1_000_000  # of a folder

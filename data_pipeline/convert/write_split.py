@@ -10,12 +10,11 @@ from PIL import Image as Pillow
 from tqdm import tqdm
 
 from data_pipeline.convert.foreign import Image, Prepared
-from data_pipeline.convert.source_folder import IMAGE_SUFFIXES, opened
+from data_pipeline.convert.source_folder import opened
 from data_pipeline.datasets.ytvis_json import parse_annotations
 from data_pipeline.errors import DataError
-from data_pipeline.images import is_plain, read_rgb, upright_size
-
-JPEG_QUALITY = 95
+from data_pipeline.file_names import IMAGE_SUFFIXES
+from data_pipeline.images import JPEG_QUALITY, is_plain, read_rgb, upright_size
 
 
 def write_split(

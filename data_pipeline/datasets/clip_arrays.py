@@ -6,7 +6,7 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth, Video
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.rle import Runs, decode_mask, runs_from_strings
+from vis_jax.formats.rle import Runs, decode_mask, runs_from_strings
 
 
 def checked_clip(dataset: Dataset, index: int, frame_ids: np.ndarray) -> ClipArrays:

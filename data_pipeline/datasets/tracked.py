@@ -8,7 +8,7 @@ import numpy as np
 from data_pipeline.datasets.clip_arrays import clip_of_tracks
 from data_pipeline.datasets.dataset import ClipArrays, Truth, Video
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.rle import Runs, boxes_of_runs, compress_mask, take_runs
+from vis_jax.formats.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 
 class TrackedVideos(ABC):

@@ -21,7 +21,7 @@ from data_pipeline.datasets.ytvis_layout import (
     TFDS_VIDEOS,
 )
 from data_pipeline.errors import DataError, is_name
-from data_pipeline.rle import Runs, concatenate_runs, runs_from_strings
+from vis_jax.formats.rle import Runs, concatenate_runs, runs_from_strings
 
 _FEATURES = {
     f"tensorflow_datasets.core.features.{name}"

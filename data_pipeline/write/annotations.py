@@ -9,10 +9,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from data_pipeline.datasets.dataset import Dataset, Truth, Video
-
-# OVIS has three words without limits in numbers. Its evaluator weighs the last two with
-# 0.25 and 0.75, the middle of the halves; below 1 / 20 nobody would call it hidden.
-SLIGHT, SEVERE = 0.05, 0.5  # least hidden share
+from vis_jax.formats.occlusion import occlusion_word
+from vis_jax.formats.rle import plain_mask
 
 
 def to_ytvis(dataset: Dataset, indices: Iterable[int] | None = None) -> dict:
@@ -43,15 +41,6 @@ def to_ytvis(dataset: Dataset, indices: Iterable[int] | None = None) -> dict:
         ],
         "annotations": annotations,
     }
-
-
-def occlusion_word(share: float) -> str | None:
-    """The OVIS word for a hidden share in [0, 1]; None for NaN, which is unknown."""
-    if np.isnan(share):
-        return None
-    if share < SLIGHT:
-        return "no_occlusion"
-    return "slight_occlusion" if share < SEVERE else "severe_occlusion"
 
 
 def _video_entry(video: Video) -> dict:
@@ -90,7 +79,7 @@ def _frame_lists(truth: Truth, m: int) -> dict[str, list]:
     sizes = corners[:, 2:] - corners[:, :2]
     boxes = np.concatenate([corners[:, :2], sizes], 1).tolist()
     lists: dict[str, list] = {
-        "segmentations": [_with_text(run) if run is not None else None for run in runs],
+        "segmentations": [plain_mask(run) for run in runs],
         "bboxes": [
             box if here else None for box, here in zip(boxes, seen, strict=True)
         ],
@@ -100,10 +89,3 @@ def _frame_lists(truth: Truth, m: int) -> dict[str, list]:
     if not np.isnan(shares).all():
         lists["occlusion"] = [occlusion_word(float(share)) for share in shares]
     return lists
-
-
-def _with_text(run_lengths: dict) -> dict:
-    """JSON has no bytes."""
-    counts = run_lengths["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return {"size": [int(side) for side in run_lengths["size"]], "counts": text}

@@ -10,9 +10,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.images import JPEG_QUALITY
 from data_pipeline.write.annotations import to_ytvis
-
-JPEG_QUALITY = 95
 
 
 def write_dataset(

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data_pipeline.datasets.ytvis import YouTubeVis, read_frame
 from data_pipeline.datasets.ytvis_layout import TFDS_VERSION
 from data_pipeline.errors import DataError
-from data_pipeline.rle import compress_mask
+from vis_jax.formats.rle import compress_mask
 
 SHARD_BYTES = 2**28  # of images in a file: at least as many unless it is the last
 VIDEOS_IN_SHARD = 10_000

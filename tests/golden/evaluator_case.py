@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.golden.cases import Case
+from vis_jax.formats.results_json import load_results, load_truth
+from vis_jax.formats.tracks import Results, Truth
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import Measures, measure, pool
-from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import best_first, evaluate, indexed_tracks
 

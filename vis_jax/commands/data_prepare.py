@@ -29,10 +29,6 @@ from absl import flags
 if TYPE_CHECKING:
     from vis_jax.predict.link_labels import LabelLinker
 
-LAYOUTS = (
-    *("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo"),
-    *("label_studio", "sav", "sam3"),
-)
 SHEET_VIDEOS = 8  # rows of the contact sheet
 RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
 VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
@@ -40,6 +36,8 @@ VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
+    from data_pipeline.convert.prepare import LAYOUTS
+
     del arguments
     texts = {
         "source": (None, "folder to read"),

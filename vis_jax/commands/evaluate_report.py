@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vis_jax.metrics.disk import check_folder
-from vis_jax.metrics.tracks import Id
+from vis_jax.formats.disk import check_folder
+from vis_jax.formats.tracks import Id
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.first_videos import FirstVideos
@@ -45,7 +45,7 @@ def write_report(
       OSError: it cannot be written; names the file.
     """
     from vis_jax.evaluate.merge import RESULTS, TRUTH
-    from vis_jax.metrics.results_json import load_results, load_truth
+    from vis_jax.formats.results_json import load_results, load_truth
     from vis_jax.report.scores import Settings, write_score_report
 
     truth = load_truth(folder / TRUTH)

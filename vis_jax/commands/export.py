@@ -200,7 +200,7 @@ def _describe(
     """Writes the record and the model card."""
     from vis_jax.commands.export_facts import facts_of
     from vis_jax.export.card import card_of
-    from vis_jax.metrics.disk import naming
+    from vis_jax.formats.disk import naming
     from vis_jax.training.model_folder import RECORD, VERSION
 
     record = {

@@ -45,7 +45,7 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
     from vis_jax.converters.report import modules_of
     from vis_jax.converters.safetensors_file import write_safetensors
     from vis_jax.converters.sizes import config_of
-    from vis_jax.metrics.disk import naming
+    from vis_jax.formats.disk import naming
     from vis_jax.training.weights_file import WEIGHTS_FILE
 
     if layout not in KINDS:

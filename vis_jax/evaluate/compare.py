@@ -20,7 +20,7 @@ from vis_jax.evaluate.detections import Find, VideoDetections, cached, read_whol
 from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.evaluate.merge import RESULTS, score_all
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.formats.json_checks import write_json
 from vis_jax.results.video import VideoResult
 from vis_jax.systems.system import TestSettings
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.structures import Detections, Predictions, Render, Window
 from vis_jax.systems.detect_then_track import Detector

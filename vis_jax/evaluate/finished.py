@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.shares import WHOLE, Share, partial_name
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.results.files import entry_pieces
 from vis_jax.results.video import VideoResult
 

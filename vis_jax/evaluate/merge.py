@@ -14,8 +14,8 @@ from vis_jax.evaluate.shares import (
     partial_files,
     partial_name,
 )
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.formats.disk import replacing
+from vis_jax.formats.json_checks import write_json
 
 RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vis_jax.converters.files import read_object
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.settings import Count, Natural, Share, read_settings, section, to_dict
 from vis_jax.structures import Render, Window
 

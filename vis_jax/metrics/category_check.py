@@ -7,8 +7,8 @@ good its tracks are.
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from vis_jax.metrics.json_checks import is_integer, show
-from vis_jax.metrics.tracks import Id, Results, Truth
+from vis_jax.formats.json_checks import is_integer, show
+from vis_jax.formats.tracks import Id, Results, Truth
 from vis_jax.metrics.video_ap import (
     AREAS,
     Matches,

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from vis_jax.metrics.fast_entries import load_tracks, plain_entries
-from vis_jax.metrics.json_checks import Checker, FormatError
-from vis_jax.metrics.results_json import load_truth, paused_collection
+from vis_jax.formats.fast_entries import load_tracks, plain_entries
+from vis_jax.formats.json_checks import Checker, FormatError
+from vis_jax.formats.results_json import load_truth, paused_collection
+from vis_jax.formats.tracks import Id, Results, ResultTrack, Truth
 from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
 from vis_jax.metrics.video_ap import Matches, match_videos
 
 MIN_BYTES = 16 << 20  # of results for each process: starting one takes 0.2 s

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
+from vis_jax.formats.tracks import Id, Results, ResultTrack, Truth
 from vis_jax.metrics import clear_motmetrics, hota
 from vis_jax.metrics.clear import (
     Clear,
@@ -23,7 +24,6 @@ from vis_jax.metrics.clear import (
     total_identity,
 )
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds

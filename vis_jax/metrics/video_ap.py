@@ -11,12 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth, TruthTrack
+from vis_jax.formats.tracks import (
+    MAX_PREDICTIONS,
+    Id,
+    Results,
+    ResultTrack,
+    Truth,
+    TruthTrack,
+)
 from vis_jax.metrics.tube_overlap import matching_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-MAX_PREDICTIONS = (1, 10, 100)  # of each video and category
 
 
 class Range(NamedTuple):

@@ -41,14 +41,14 @@ class Format(NamedTuple):
 
 
 def _text(path: Path, text: str) -> None:
-    from vis_jax.metrics.disk import replacing
+    from vis_jax.formats.disk import replacing
 
     with replacing(path) as file:
         file.write(text)
 
 
 def _coco(path: Path, result: "VideoResult") -> None:
-    from vis_jax.metrics.json_checks import write_json
+    from vis_jax.formats.json_checks import write_json
 
     write_json(path, result.to_coco(), indent=None)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.formats.json_checks import write_json
 from vis_jax.predict.choice import Choice
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished

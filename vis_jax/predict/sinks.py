@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.predict.sound import Sound, SoundCopy
 from vis_jax.visualize.colours import palette
 

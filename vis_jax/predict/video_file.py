@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from data_pipeline.images import MAX_PIXELS, MAX_SIDE
+from data_pipeline.images import MAX_SIDE
+from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.predict import hdr
 from vis_jax.predict.complete import check_complete
 from vis_jax.predict.errors import PredictError

@@ -10,8 +10,8 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from vis_jax.metrics.disk import naming
-from vis_jax.metrics.results_json import plain_mask
+from vis_jax.formats.disk import naming
+from vis_jax.formats.rle import plain_mask
 from vis_jax.predict.formats import DEFAULT, IDS, PAGE, TRACKS, VIDEO
 from vis_jax.predict.sinks import IdSink, VideoSink, id_map
 from vis_jax.predict.source import Source

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, ImageOps
 
-from vis_jax.metrics.json_checks import MAX_PIXELS
-from vis_jax.metrics.tracks import Id
-from vis_jax.metrics.unpack import read_json
+from vis_jax.formats.rle import MAX_PIXELS
+from vis_jax.formats.tracks import Id
+from vis_jax.formats.unpack import read_json
 from vis_jax.report.tubes import View
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # others start programs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vis_jax.metrics.tracks import Video
+from vis_jax.formats.tracks import Video
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
 from vis_jax.report.tubes import (

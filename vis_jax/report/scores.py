@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from vis_jax.formats.tracks import Id, Results, Truth
 from vis_jax.metrics.error_breakdown import (
     Account,
     Finding,
@@ -15,7 +16,6 @@ from vis_jax.metrics.error_breakdown import (
     take_account,
 )
 from vis_jax.metrics.oracle_scores import oracle_scores
-from vis_jax.metrics.tracks import Id, Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import Frames, data_uri

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import plain_mask
+from vis_jax.formats.disk import replacing
+from vis_jax.formats.json_checks import write_json
+from vis_jax.formats.rle import plain_mask
 
 if TYPE_CHECKING:
     from vis_jax.results.video import VideoResult

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 
 # Masks of a track that are found by one entry in memory: 4 KiB on disk.
 _BLOCK = 256

@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from vis_jax.metrics.disk import naming, replacing
+from vis_jax.formats.disk import naming, replacing
 from vis_jax.paths import is_remote
 from vis_jax.training.logger import Logger
 

@@ -6,8 +6,9 @@ from pycocotools import mask as coco_mask
 
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.moving_shapes.dataset import MovingShapes
-from data_pipeline.write.annotations import occlusion_word, to_ytvis
+from data_pipeline.write.annotations import to_ytvis
 from data_pipeline.write.folder import write_dataset
+from vis_jax.formats.occlusion import occlusion_word
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
-from vis_jax.metrics import fast_entries
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.results_json import load_results
-from vis_jax.metrics.truth_json import parse_truth
+from vis_jax.formats import fast_entries
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.results_json import load_results
+from vis_jax.formats.truth_json import parse_truth
 
 MASKS = rows(8, 8, None, 8)
 TRUTH = parse_truth(truth_file([track(1, MASKS)], lengths=(4, 4)))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.pack import pack
-from vis_jax.metrics.results_json import find_defects
-from vis_jax.metrics.split import split_videos, write_split
-from vis_jax.metrics.truth_json import load_videos, parse_truth
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.pack import pack
+from vis_jax.formats.results_json import find_defects
+from vis_jax.formats.split import split_videos, write_split
+from vis_jax.formats.truth_json import load_videos, parse_truth
 
 MASKS = rows(8, 8, None, 8)
 

@@ -12,6 +12,8 @@ import numpy as np
 # Of a video or category: an integer; in odd files any number or text.
 Id = int | float | str
 
+MAX_PREDICTIONS = (1, 10, 100)  # scored of each video and category
+
 
 class Video(NamedTuple):
     """A video of the truth file."""

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.results_json import load_results, load_truth, write_results
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.results_json import load_results, load_truth, write_results
 
 MASKS = rows(8, 8, None, 8)
 TRUTH = truth_file([track(1, MASKS), track(2, MASKS, category=2)], lengths=(4, 4))

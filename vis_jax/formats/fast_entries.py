@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from vis_jax.metrics.json_checks import Checker, reading
-from vis_jax.metrics.results_json import check_category, parse_entries, with_areas
-from vis_jax.metrics.tracks import ResultTrack, Truth
+from vis_jax.formats.json_checks import Checker, reading
+from vis_jax.formats.results_json import check_category, parse_entries, with_areas
+from vis_jax.formats.tracks import ResultTrack, Truth
 
 _CHUNK = 1 << 19  # bytes of entries handled at once
 _BLOCK = 1 << 20

@@ -1,7 +1,9 @@
-"""The order of frames and videos by their names."""
+"""Names of image files: which are read, and in which order."""
 
 import re
 from pathlib import PurePath
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def natural_order(path: PurePath) -> tuple:

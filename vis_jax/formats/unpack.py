@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
-from vis_jax.metrics.json_checks import FormatError, reading, show
+from vis_jax.formats.json_checks import FormatError, reading, show
 
 MAX_BYTES = 8 << 30  # of unpacked JSON: ten times the largest result of a benchmark
 MAX_RATIO = 100  # unpacked bytes of one packed byte; results have about 3

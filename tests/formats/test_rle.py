@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from data_pipeline.rle import (
+from vis_jax.formats.rle import (
     RleError,
     areas_of_runs,
     boxes_of_runs,

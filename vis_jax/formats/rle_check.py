@@ -1,42 +1,14 @@
-"""Run-length masks in bulk: checked and counted without painting a pixel.
-
-A compressed mask is a string of signed numbers, 5 bits a character, low bits first;
-from the fourth number on each is the difference to the one two places earlier. Source:
-rleToString and rleFrString in maskApi.c of the COCO API.
-"""
-
-from typing import NamedTuple
+"""Checks compressed masks in bulk and counts their pixels; see `rle` for the code."""
 
 import numpy as np
 
-# A difference of two runs below 2**29 pixels has no more; pycocotools misreads longer
-# numbers, as their bits leave a 32-bit integer.
-MAX_CHARACTERS = 6
+from vis_jax.formats.rle import MAX_CHARACTERS, RleError, run_lengths, signed_numbers
+
 # Characters handled at once: some MB of arrays, and few calls.
 CHUNK = 1 << 17
 
-_GOING_ON = bytes(range(80, 112))  # characters that are not the last of a number
-# The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
-_SMALL = bytes(((c - 48) % 32 ^ 16) - 16 & 255 for c in range(256))
 _LOWER = np.int64((1 << 32) - 1)
 _SIGNS = np.int64(-(1 << 63) | 1 << 31)
-
-
-class RleError(ValueError):
-    """A mask that is not sound; `index` is its place in the list given."""
-
-    def __init__(self, index: int, pixels: int, reason: str):
-        super().__init__(f"expected counts that add up to {pixels}, got {reason}")
-        self.index = index
-
-
-class Runs(NamedTuple):
-    """The runs of some masks, in pairs; int32 modulo 2**32 as in pycocotools."""
-
-    background: np.ndarray
-    foreground: np.ndarray  # that after each background run
-    first: np.ndarray  # int64[n], place of the first pair of each mask
-    filled: np.ndarray  # int64, places where `foreground` is not in the mask but 0
 
 
 def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
@@ -88,7 +60,8 @@ def _areas(
     """
 
     def error(index: int, reason: str) -> RleError:
-        return RleError(offset + index, int(pixels[index]), reason)
+        expected = f"counts that add up to {pixels[index]}"
+        return RleError(offset + index, expected, reason)
 
     if not sizes.all():
         raise error(int(sizes.argmin()), "an empty string")
@@ -105,17 +78,16 @@ def _areas(
     areas, sound, interrupted = _sums(strings, numbers, pixels)
     if not sound.all():
         index = int(sound.argmin())
-        raise error(index, _defect(strings[index], int(numbers[index])))
+        raise error(index, _defect(strings[index]))
     return areas, interrupted
 
 
-def _defect(string: bytes, number: int) -> str:
-    """What is wrong with the runs of a mask, which holds that many numbers."""
-    runs, too_long = _runs([string], np.array([number]))
-    if too_long[0]:
+def _defect(string: bytes) -> str:
+    """What is wrong with the runs of a mask."""
+    _, too_long = signed_numbers(string)
+    if too_long.size:
         return f"a number of more than {MAX_CHARACTERS} characters"
-    total = runs.foreground.sum(dtype=np.int64) + runs.background.sum(dtype=np.int64)
-    return f"runs that add up to {total}, or a negative one"
+    return f"runs that add up to {run_lengths(string).sum()}, or a negative one"
 
 
 def _sums(
@@ -123,7 +95,7 @@ def _sums(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Foreground pixels, which masks are sound, and which have empty runs inside.
 
-    As `_runs`, but the two runs of a pair are the halves of one 64-bit integer, so that
+    The two runs of a pair are the halves of one 64-bit integer, so that
     half as many numbers are added up. A carry from the lower to the upper half leaves
     bit 31 set: a number has at most 30 bits, so no sum passes from below 0 to 2**32,
     or from 2**31 to 2**32, in one step.
@@ -169,8 +141,8 @@ def _sums(
 
 
 def _pairs(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """As `_numbers`, an even one of them in pairs: (first << 32) + second, int64."""
-    values, too_long = _numbers(text)
+    """Pairs of `signed_numbers`, an even number of them: (first << 32) + second."""
+    values, too_long = signed_numbers(text)
     pairs = values[0::2].astype(np.int64)
     pairs <<= 32
     pairs += values[1::2]
@@ -188,77 +160,3 @@ def _joined(string: bytes, size: list[int]) -> bytes:
         elif run:
             counts.append(run)
     return coco_mask.frPyObjects({"size": size, "counts": counts}, *size)["counts"]
-
-
-def run_lengths(string: bytes) -> np.ndarray:
-    """The runs of a sound mask: int32[n], background and foreground in turns.
-
-    Args:
-      string: compressed counts.
-    """
-    final = np.frombuffer(string, np.uint8) < 80  # the last character of a number
-    runs, _ = _runs([string], np.array([final.sum()]))
-    return np.stack(runs[:2], 1).ravel()
-
-
-def _runs(strings: list[bytes], numbers: np.ndarray) -> tuple[Runs, np.ndarray]:
-    """The runs, and bool[n], which masks have a number of too many characters.
-
-    If there is none, no run is negative and they add up, they are what pycocotools
-    reads.
-
-    Args:
-      strings: checked characters.
-      numbers: int64[n], how many numbers each holds; odd ones are filled up with 0.
-    """
-    odd = (numbers & 1).astype(bool)
-    even = [s + b"0" if o else s for s, o in zip(strings, odd.tolist(), strict=True)]
-    pairs = (numbers + 1) >> 1
-    last = np.cumsum(pairs) - 1
-    first = last - pairs + 1
-    values, too_long = _numbers(b"".join(even))
-    background, foreground = values[0::2].copy(), values[1::2].copy()
-    # Undo the differences: two running sums, over foreground runs from the first and
-    # over background runs from the second, which start anew in every mask.
-    opening = background[first]
-    background[first] = 0
-    for runs in (background, foreground):
-        sums = np.add.reduceat(runs, first, dtype=np.int32)
-        runs[first[1:]] -= sums[:-1]
-        np.cumsum(runs, out=runs)
-    background[first] = opening
-    foreground[last[odd]] = 0
-    beyond = np.zeros(len(strings), bool)
-    beyond[np.searchsorted(first, too_long >> 1, side="right") - 1] = True
-    return Runs(background, foreground, first, last[odd]), beyond
-
-
-def _numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The signed numbers of checked strings in a row.
-
-    Returns:
-      int32, modulo 2**32, and int64, the indices of those with too many characters.
-    """
-    # Nearly all numbers have one character; the others take their further bits from
-    # the characters before.
-    values = np.frombuffer(text.translate(_SMALL, _GOING_ON), np.int8).astype(np.int32)
-    raw = np.frombuffer(text, np.uint8)
-    final = raw < 80
-    going_on = np.flatnonzero(~final)
-    before = np.flatnonzero(final[going_on + 1])
-    place = going_on[before]
-    index = place - before
-    long = values[index]
-    long = (long << 5) | ((raw[place] - np.uint8(48)) & 31)
-    values[index] = long
-    for _ in range(MAX_CHARACTERS - 2):
-        place -= 1
-        more = (place >= 0) & ~final[place]
-        index, place = index[more], place[more]
-        if not len(index):
-            break
-        values[index] = (values[index] << 5) | ((raw[place] - np.uint8(48)) & 31)
-    else:
-        place -= 1
-        index = index[(place >= 0) & ~final[place]]
-    return values, index

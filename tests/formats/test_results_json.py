@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from vis_jax.metrics.results_json import video_entries
+from vis_jax.formats.results_json import video_entries
 
 
 def test_the_entries_of_a_video_are_ready_for_json():

@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from vis_jax.metrics import json_list
-from vis_jax.metrics.json_checks import FormatError
+from vis_jax.formats import json_list
+from vis_jax.formats.json_checks import FormatError
 
 ITEMS = [{"a": [1.5, None, {"b": 'x"]},\\ \u00e9'}]}, [], 1234, -5e-7, True, "", {}]
 TEXT = json.dumps(ITEMS, ensure_ascii=False)

@@ -8,11 +8,11 @@ import zipfile
 import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
-from vis_jax.metrics import unpack
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.json_list import read_list, read_list_or_field
-from vis_jax.metrics.pack import pack
-from vis_jax.metrics.results_json import load_results, load_truth
+from vis_jax.formats import unpack
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.json_list import read_list, read_list_or_field
+from vis_jax.formats.pack import pack
+from vis_jax.formats.results_json import load_results, load_truth
 
 MASKS = rows(8, 8, None, 8)
 RESULTS = [prediction(0.9, MASKS), prediction(0.5, MASKS[::-1])]

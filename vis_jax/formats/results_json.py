@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import (
+from vis_jax.formats.json_checks import (
     Checker,
     FormatError,
     is_finite,
     write_json,
 )
-from vis_jax.metrics.json_list import read_list, read_list_or_field
-from vis_jax.metrics.rle import RleError, check_masks
-from vis_jax.metrics.tracks import (
+from vis_jax.formats.json_list import read_list, read_list_or_field
+from vis_jax.formats.rle import RleError, plain_mask
+from vis_jax.formats.rle_check import check_masks
+from vis_jax.formats.tracks import (
     Id,
     Results,
     ResultTrack,
@@ -25,10 +26,10 @@ from vis_jax.metrics.tracks import (
     Video,
     mean_nonzero,
 )
-from vis_jax.metrics.truth_json import load_truth
+from vis_jax.formats.truth_json import load_truth
 
 __all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
-__all__ += ["parse_results", "plain_mask", "video_entries", "write_results"]
+__all__ += ["parse_results", "video_entries", "write_results"]
 
 # Characters of run lengths gathered before they are checked.
 _CHUNK = 1 << 21
@@ -50,7 +51,7 @@ def load_results(
     """
     checker = Checker(str(path), not official_quirks, Counter(), side="results")
     # Imported here, as it builds on this module.
-    from vis_jax.metrics.fast_entries import load_tracks, plain_entries
+    from vis_jax.formats.fast_entries import load_tracks, plain_entries
 
     with paused_collection():
         entries = plain_entries(path)
@@ -171,15 +172,6 @@ def _plain(entry: dict, where: str) -> dict:
         "score": float(score),
         "segmentations": [plain_mask(rle) for rle in frames],
     }
-
-
-def plain_mask(rle: dict | None) -> dict | None:
-    """Run lengths with a string, as JSON has no bytes."""
-    if rle is None:
-        return None
-    counts = rle["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 
 def parse_entries(

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.tracks import Id, Truth
-from vis_jax.metrics.truth_json import parse_truth
-from vis_jax.metrics.unpack import read_json
+from vis_jax.formats.json_checks import write_json
+from vis_jax.formats.tracks import Id, Truth
+from vis_jax.formats.truth_json import parse_truth
+from vis_jax.formats.unpack import read_json
 
 
 class Split(NamedTuple):

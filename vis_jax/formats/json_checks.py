@@ -11,12 +11,9 @@ from typing import NamedTuple, NoReturn, TypeGuard, cast
 
 import numpy as np
 
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.tracks import Id
-
-# Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
-# for each and none for the end: three runs of 2**24 pixels would reach beyond.
-MAX_PIXELS = 3 * 2**24 - 1
+from vis_jax.formats.disk import replacing
+from vis_jax.formats.rle import MAX_PIXELS
+from vis_jax.formats.tracks import Id
 
 
 class FormatError(ValueError):

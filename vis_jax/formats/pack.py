@@ -6,12 +6,11 @@ import zipfile
 from collections import Counter
 from typing import NamedTuple
 
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.results_json import find_defects, load_results
-from vis_jax.metrics.tracks import Id
-from vis_jax.metrics.truth_json import load_videos
-from vis_jax.metrics.unpack import open_unpacked
-from vis_jax.metrics.video_ap import MAX_PREDICTIONS
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.results_json import find_defects, load_results
+from vis_jax.formats.tracks import MAX_PREDICTIONS, Id
+from vis_jax.formats.truth_json import load_videos
+from vis_jax.formats.unpack import open_unpacked
 
 NAME = "results.json"  # the servers look for it at the top of the archive
 

@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 
-from vis_jax.metrics.json_checks import FormatError, reading, show
-from vis_jax.metrics.unpack import open_unpacked
+from vis_jax.formats.json_checks import FormatError, reading, show
+from vis_jax.formats.unpack import open_unpacked
 
 # Characters read at a time, at least.
 _BLOCK = 1 << 20

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import (
+from vis_jax.formats.json_checks import (
     Checker,
     FormatError,
     Missing,
@@ -13,12 +13,11 @@ from vis_jax.metrics.json_checks import (
     is_integer,
     plain_id,
 )
-from vis_jax.metrics.rle import RleError, check_masks
-from vis_jax.metrics.tracks import Id, Truth, TruthTrack, Video, mean_nonzero
-from vis_jax.metrics.unpack import read_json
-
-# Weights and the worse half: the OVIS evaluator.
-OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
+from vis_jax.formats.occlusion import OCCLUSION, occlusion_score
+from vis_jax.formats.rle import RleError
+from vis_jax.formats.rle_check import check_masks
+from vis_jax.formats.tracks import Id, Truth, TruthTrack, Video, mean_nonzero
+from vis_jax.formats.unpack import read_json
 
 
 def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> Truth:
@@ -75,22 +74,6 @@ def parse_truth(
         seen.add(track.track_id)
         tracks.append(track)
     return Truth(name, videos, categories, tracks, checker.tolerated)
-
-
-def occlusion_score(levels: list[str | None]) -> float:
-    """Mean weight over the more occluded half of the frames, in [0, 0.75].
-
-    Source: the OVIS evaluator.
-
-    Args:
-      levels: keys of OCCLUSION, None where the object is absent.
-
-    Returns:
-      Mean of the highest ceil(n / 2) weights of the n frames with a level; 0 if none.
-    """
-    weights = sorted((OCCLUSION[x] for x in levels if x is not None), reverse=True)
-    half = weights[: (len(weights) + 1) // 2]
-    return sum(half) / len(half) if half else 0.0
 
 
 def _videos(content: dict, checker: Checker) -> dict[Id, Video]:

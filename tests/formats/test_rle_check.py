@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.rle import CHUNK, RleError, check_masks
+from vis_jax.formats.rle import RleError
+from vis_jax.formats.rle_check import CHUNK, check_masks
 
 
 def runs_of(string):

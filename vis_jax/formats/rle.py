@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-_MAX_GROUPS = 7  # 5 bits each: more than any count below 2**31 needs
+# Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
+# for each and none for the end: three runs of 2**24 pixels would reach beyond.
+MAX_PIXELS = 3 * 2**24 - 1
+# A difference of two runs below 2**29 pixels has no more; pycocotools misreads longer
+# numbers, as their bits leave a 32-bit integer.
+MAX_CHARACTERS = 6
+
+_GOING_ON = bytes(range(80, 112))  # characters that are not the last of a number
+# The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
+_SMALL = bytes(((c - 48) % 32 ^ 16) - 16 & 255 for c in range(256))
 
 
 class Runs(NamedTuple):
@@ -31,7 +40,7 @@ class RleError(ValueError):
 
     def __init__(self, index: int, expected: str, got: object):
         self.index, self.expected, self.got = index, expected, got
-        super().__init__(f"mask {index}: expected {expected}, got {got}")
+        super().__init__(f"expected {expected}, got {got}")
 
 
 def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
@@ -49,20 +58,71 @@ def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
       RleError: a string that does not decode, or whose runs do not fill the frame.
     """
     sizes = np.array([len(string) for string in strings], np.int64)
-    codes = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
+    text = b"".join(strings)
+    raw = np.frombuffer(text, np.uint8)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    bad = (codes < 0) | (codes > 63)
+    bad = (raw < 48) | (raw > 111)
     if bad.any():
         index = _owner(offsets, bad)
         raise RleError(index, "characters '0' to 'o'", repr(strings[index][:40]))
-    last = codes < 32
-    cut = (sizes > 0) & ~np.append(last, True)[offsets[1:] - 1]
+    final = raw < 80
+    cut = (sizes > 0) & ~np.append(final, True)[offsets[1:] - 1]
     if cut.any():
         got = "one that stops inside a count"
         raise RleError(int(cut.argmax()), "a whole string", got)
-    values, starts = _signed_values(codes, last, offsets)
-    lengths = np.diff(np.searchsorted(starts, offsets))
+    values, too_long = signed_numbers(text)
+    lengths = np.diff(np.searchsorted(np.flatnonzero(final), offsets))
+    if too_long.size:
+        splits = np.cumsum(lengths)
+        index = int(np.searchsorted(splits, too_long[0], side="right"))
+        raise RleError(
+            index, f"at most {MAX_CHARACTERS} characters for a count", "more"
+        )
     return runs_from_counts(_undo_differences(values, lengths), lengths, pixels)
+
+
+def run_lengths(string: bytes) -> np.ndarray:
+    """The runs of a sound mask: int64 [n], background and foreground in turns.
+
+    Args:
+      string: compressed counts.
+    """
+    values, _ = signed_numbers(string)
+    return _undo_differences(values, np.array([len(values)]))
+
+
+def signed_numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the signed numbers of checked strings in a row.
+
+    Args:
+      text: characters "0" to "o", the last of which ends a number.
+
+    Returns:
+      int32, modulo 2**32, and int64, the indices of those of more than MAX_CHARACTERS.
+    """
+    # Nearly all numbers have one character; the others take their further bits from
+    # the characters before.
+    values = np.frombuffer(text.translate(_SMALL, _GOING_ON), np.int8).astype(np.int32)
+    raw = np.frombuffer(text, np.uint8)
+    final = raw < 80
+    going_on = np.flatnonzero(~final)
+    before = np.flatnonzero(final[going_on + 1])
+    place = going_on[before]
+    index = place - before
+    long = values[index]
+    long = (long << 5) | ((raw[place] - np.uint8(48)) & 31)
+    values[index] = long
+    for _ in range(MAX_CHARACTERS - 2):
+        place -= 1
+        more = (place >= 0) & ~final[place]
+        index, place = index[more], place[more]
+        if not len(index):
+            break
+        values[index] = (values[index] << 5) | ((raw[place] - np.uint8(48)) & 31)
+    else:
+        place -= 1
+        index = index[(place >= 0) & ~final[place]]
+    return values, index
 
 
 def runs_from_lists(lists: Sequence[Sequence[object]], pixels: int) -> Runs:
@@ -172,6 +232,15 @@ def compress_mask(
     return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
+def plain_mask(rle: dict | None) -> dict | None:
+    """Run lengths with a string for `counts`, as JSON has no bytes; None stays."""
+    if rle is None:
+        return None
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(side) for side in rle["size"]], "counts": text}
+
+
 def string_from_polygons(
     polygons: Sequence[Sequence[float]], *, height: int, width: int
 ) -> bytes:
@@ -194,34 +263,15 @@ def _owner(offsets: np.ndarray, bad: np.ndarray) -> int:
     return int(np.searchsorted(offsets, bad.argmax(), side="right")) - 1
 
 
-def _signed_values(
-    codes: np.ndarray, last: np.ndarray, offsets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joins groups of 5 bits: the values, and at which character each begins."""
-    if not codes.size:
-        return codes, codes
-    starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
-    groups = np.diff(np.append(starts, len(codes)))
-    if groups.max() > _MAX_GROUPS:
-        bad = np.zeros(len(codes), bool)
-        bad[starts[groups.argmax()]] = True
-        expected = f"at most {_MAX_GROUPS} characters for a count"
-        raise RleError(_owner(offsets, bad), expected, int(groups.max()))
-    place = np.arange(len(codes)) - np.repeat(starts, groups)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    negative = (codes[starts + groups - 1] & 16) > 0
-    return values - np.where(negative, np.int64(1) << (5 * groups), 0), starts
-
-
 def _undo_differences(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Adds the count two before to every count after the third of its mask."""
     splits = np.concatenate([[0], np.cumsum(lengths)])
     place = np.arange(len(values)) - np.repeat(splits[:-1], lengths)
     mask = np.repeat(np.arange(len(lengths)), lengths)
-    counts = values.copy()
+    counts = values.astype(np.int64)
     for parity in (0, 1):
         chain_at = np.flatnonzero((place % 2 == parity) & (place > 0))
-        total = np.cumsum(values[chain_at])
+        total = np.cumsum(values[chain_at], dtype=np.int64)
         owner = mask[chain_at]
         first = np.searchsorted(owner, owner)  # the start of the chain of this mask
         before = np.concatenate([[0], total])[first]
