@@ -20,6 +20,7 @@ LAYERS = (
     {"detectors", "association", "trackers"},
     {"systems"},
     {"training", "evaluate", "predict", "export"},
+    {"compare"},
     {"api", "commands", "loading", "main", "tracking"},
 )
 # These import nothing of ours but themselves ..
@@ -33,7 +34,7 @@ ON_FORMATS = {
     "scoring": {"formats", "metrics", "report"},
 }
 SERVICES = ALONE | ON_FORMATS.keys()
-UPPER = LAYERS[-2] | LAYERS[-1]
+UPPER = set().union(*LAYERS[-3:])
 # The modules that packages without JAX share with the models.
 SHARED = ("vis_jax.settings.", "vis_jax.paths.", "vis_jax.formats.")
 # `structures` names its arrays by `typing`.

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.compare.detections import RunLengths, VideoDetections
 from vis_jax.evaluate.clips import Piece
-from vis_jax.evaluate.detections import RunLengths, VideoDetections
 from vis_jax.evaluate.stream import final_frames, live_tracks, noting_lost
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.collect import collect

@@ -13,10 +13,10 @@ import numpy as np
 from flax.errors import FlaxError
 
 from data_pipeline.datasets.dataset import Video
-from vis_jax.evaluate.compare import Row, Seen
+from vis_jax.compare.link import Link, Rules, make_link
+from vis_jax.compare.oracles import MatchRule, identify, make_perfect
+from vis_jax.compare.table import Row, Seen
 from vis_jax.evaluate.infer import make_stream
-from vis_jax.evaluate.link import Link, Rules, make_link
-from vis_jax.evaluate.oracles import MatchRule, identify, make_perfect
 from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
 from vis_jax.settings import to_dict

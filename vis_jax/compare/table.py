@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from data_pipeline.datasets.dataset import Dataset, Truth, Video
+from vis_jax.compare.detections import Find, VideoDetections, cached, read_whole
 from vis_jax.evaluate.clips import Piece
-from vis_jax.evaluate.detections import Find, VideoDetections, cached, read_whole
 from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.evaluate.merge import RESULTS, score_all

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.datasets.dataset import Truth
+from vis_jax.compare.detections import RunLengths, VideoDetections, in_chunks
+from vis_jax.compare.link import frames_of
 from vis_jax.evaluate.clips import Piece
-from vis_jax.evaluate.detections import RunLengths, VideoDetections, in_chunks
-from vis_jax.evaluate.link import frames_of
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult

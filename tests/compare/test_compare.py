@@ -9,25 +9,15 @@ from pycocotools import mask as coco_mask
 from data_pipeline.datasets.dataset import Truth
 from data_pipeline.datasets.first_videos import FirstVideos
 from data_pipeline.moving_shapes.dataset import MovingShapes
-from vis_jax.evaluate.compare import Row, Seen, compare
-from vis_jax.evaluate.compare_rows import (
-    Parts,
-    cue_choices,
-    cue_rows,
-    oracle_rows,
-    tracker_rows,
-)
-from vis_jax.evaluate.detections import (
+from vis_jax.compare.detections import (
     VideoDetections,
     cached,
     load,
     read_whole,
     save,
 )
-from vis_jax.evaluate.link import Rules, make_link, pad
-from vis_jax.evaluate.loop import video_frames
-from vis_jax.evaluate.masks import run_lengths
-from vis_jax.evaluate.oracles import (
+from vis_jax.compare.link import Rules, make_link, pad
+from vis_jax.compare.oracles import (
     MatchRule,
     check_rule,
     identify,
@@ -35,6 +25,16 @@ from vis_jax.evaluate.oracles import (
     match,
     objects,
 )
+from vis_jax.compare.rows import (
+    Parts,
+    cue_choices,
+    cue_rows,
+    oracle_rows,
+    tracker_rows,
+)
+from vis_jax.compare.table import Row, Seen, compare
+from vis_jax.evaluate.loop import video_frames
+from vis_jax.evaluate.masks import run_lengths
 from vis_jax.structures import Detections
 from vis_jax.systems.detect_then_track import (
     Appearance,
