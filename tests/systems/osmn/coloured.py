@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.trackers.frames import Seen, pack
 from vis_jax.structures import Clip, Detections
-from vis_jax.trackers.one_shot import Network
+from vis_jax.systems.osmn.one_shot import Network
 
 HEIGHT, WIDTH, SIDE = 24, 64, 6
 RED, GREEN, BLUE = (200, 40, 40), (40, 200, 40), (40, 40, 200)

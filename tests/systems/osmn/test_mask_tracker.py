@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.trackers.coloured import (
+from tests.systems.osmn.coloured import (
     BLUE,
     GREEN,
     HEIGHT,
@@ -18,7 +18,7 @@ from tests.trackers.coloured import (
     detections_of,
     one_by_one,
 )
-from vis_jax.trackers import osmn_masks
+from vis_jax.systems.osmn import mask_tracker as osmn_masks
 
 SIZE, SLOTS = 2, 3
 SETTINGS = osmn_masks.Settings(mask_stride=1, chunk=2)

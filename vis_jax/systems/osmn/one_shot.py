@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vis_jax.ops.guides import (
+from vis_jax.ops.masks import stretch_masks
+from vis_jax.structures import Clip, Detections
+from vis_jax.systems.osmn.guides import (
     Place,
     View,
     mask_box,
@@ -21,8 +23,6 @@ from vis_jax.ops.guides import (
     spatial_guide,
     visual_guide,
 )
-from vis_jax.ops.masks import stretch_masks
-from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import TrackBank, empty_bank
 from vis_jax.trackers.tracker import Tracked
 from vis_jax.typing import Array, Bool, Float32, Int32

@@ -11,7 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.backbones.vgg import (
+from vis_jax.layers.conv import Conv
+from vis_jax.layers.norm import BatchNorm
+from vis_jax.settings import Count, section
+from vis_jax.systems.osmn.vgg import (
     DEPTHS,
     STRIDE,
     VGG,
@@ -20,9 +23,6 @@ from vis_jax.backbones.vgg import (
     VGGBlock,
     max_pool,
 )
-from vis_jax.layers.conv import Conv
-from vis_jax.layers.norm import BatchNorm
-from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give

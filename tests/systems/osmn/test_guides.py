@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.ops.guides import (
+from vis_jax.systems.osmn.guides import (
     Place,
     View,
     mask_box,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.association.modulation import OSMN, SpatialModulator, upsample
 from vis_jax.params import flatten
+from vis_jax.systems.osmn.network import OSMN, SpatialModulator, upsample
 
 SMALL = OSMN(widths=(3, 4, 4, 5, 6), depths=(1, 1, 2, 1, 1), hidden=7, side_width=2)
 

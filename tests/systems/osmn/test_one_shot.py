@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.trackers.coloured import GREEN, HEIGHT, RED, clip_of, detections_of
-from vis_jax.association.modulation import OSMN
+from tests.systems.osmn.coloured import GREEN, HEIGHT, RED, clip_of, detections_of
 from vis_jax.backbones.normalize import normalize
 from vis_jax.structures import Clip
+from vis_jax.systems.osmn.network import OSMN
+from vis_jax.systems.osmn.one_shot import Network
 from vis_jax.trackers import osmn, osmn_masks
-from vis_jax.trackers.one_shot import Network
 
 GUIDE = 32
 MODEL = OSMN(

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
-from vis_jax.ops.guides import Place, mask_box, place_of
 from vis_jax.ops.mask_iou import mask_iou
 from vis_jax.settings import Count, section
 from vis_jax.structures import Clip, Detections
-from vis_jax.trackers import iou
-from vis_jax.trackers.one_shot import (
+from vis_jax.systems.osmn.guides import Place, mask_box, place_of
+from vis_jax.systems.osmn.one_shot import (
     Frame,
     Network,
     Runner,
@@ -31,6 +30,7 @@ from vis_jax.trackers.one_shot import (
     scan_images,
     start,
 )
+from vis_jax.trackers import iou
 from vis_jax.trackers.tracker import Tracked, Tracker
 from vis_jax.typing import Array, Bool, Float32
 

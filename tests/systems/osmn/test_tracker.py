@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.trackers.coloured import (
+from tests.systems.osmn.coloured import (
     BLUE,
     GREEN,
     NETWORK,
@@ -15,7 +15,7 @@ from tests.trackers.coloured import (
     detections_of,
     one_by_one,
 )
-from vis_jax.trackers import osmn
+from vis_jax.systems.osmn import tracker as osmn
 
 SIZE, SLOTS = 3, 3
 # Two chunks for three slots: the second one moves back.

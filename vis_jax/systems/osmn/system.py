@@ -13,9 +13,6 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.modulation import OSMN
-from vis_jax.association.modulation import Settings as OsmnSettings
-from vis_jax.association.modulation_loss import Rule, osmn_loss
 from vis_jax.association.track_head import Settings as TrackHeadSettings
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import mask_rcnn
@@ -23,13 +20,17 @@ from vis_jax.settings import Count, OneOf, section
 from vis_jax.structures import Batch
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.osmn import mask_tracker, tracker
+from vis_jax.systems.osmn.loss import Rule, osmn_loss
+from vis_jax.systems.osmn.mask_tracker import Settings as MasksSettings
+from vis_jax.systems.osmn.network import OSMN
+from vis_jax.systems.osmn.network import Settings as OsmnSettings
+from vis_jax.systems.osmn.one_shot import Network
+from vis_jax.systems.osmn.tracker import Settings as LinkSettings
 from vis_jax.systems.system import Dtype, System
 from vis_jax.systems.tracked_detector import make_system
-from vis_jax.trackers import TRACKERS, Build, osmn, osmn_masks
+from vis_jax.trackers import TRACKERS, Build
 from vis_jax.trackers import Settings as TrackerSettings
-from vis_jax.trackers.one_shot import Network
-from vis_jax.trackers.osmn import Settings as LinkSettings
-from vis_jax.trackers.osmn_masks import Settings as MasksSettings
 from vis_jax.trackers.tracker import Tracker
 
 _NAMES = (*TRACKERS, "osmn", "osmn_masks")
@@ -138,10 +139,10 @@ def trackers(settings: Settings) -> Mapping[str, Build]:
     network = _network(build_model(settings), settings.model.osmn.guide_side)
 
     def link(values: LinkSettings, slots: int) -> Tracker:
-        return osmn.build(values, slots, network)
+        return tracker.build(values, slots, network)
 
     def propagate(values: MasksSettings, slots: int) -> Tracker:
-        return osmn_masks.build(values, slots, network)
+        return mask_tracker.build(values, slots, network)
 
     return {**TRACKERS, "osmn": link, "osmn_masks": propagate}
 
