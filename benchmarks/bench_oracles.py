@@ -24,6 +24,7 @@ from data_pipeline.write.annotations import to_ytvis
 from vis_jax.formats.results_json import parse_results
 from vis_jax.formats.tracks import Truth as TruthFile
 from vis_jax.formats.truth_json import parse_truth
+from vis_jax.metrics.frame_overlaps import box_iou
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.video_ap import evaluate
 
@@ -48,7 +49,7 @@ def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
     for t, seen in enumerate(truth.present.T):
         now = np.flatnonzero(seen)
         before = np.flatnonzero(truth.present[:, t - 1]) if t else now[:0]
-        iou = _box_iou(truth.boxes[before, t - 1], truth.boxes[now, t])
+        iou = box_iou(truth.boxes[before, t - 1], truth.boxes[now, t])
         iou *= truth.labels[before][:, None] == truth.labels[now]
         for row, column in zip(*linear_sum_assignment(-iou), strict=True):
             if iou[row, column] >= least_iou:
@@ -57,15 +58,6 @@ def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
         ids[new, t] = last + 1 + np.arange(len(new))
         last += len(new)
     return ids
-
-
-def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes x1 y1 x2 y2 with an area, [N, 4] and [M, 4]: [N, M]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), -1)
-    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in (a, b))
-    return shared / (area_a[:, None] + area_b[None] - shared)
 
 
 def result_entries(

@@ -21,7 +21,7 @@ from vis_jax.evaluate.infer import make_stream
 from vis_jax.main import quieten
 from vis_jax.paths import check_folder
 from vis_jax.predict.loop import Finder
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import Stream
 from vis_jax.tracking import Tracker
 
 

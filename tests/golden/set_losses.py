@@ -14,7 +14,7 @@ from vis_jax.layers.queries import ClipFeatures, DecoderOutput, mask_logits
 from vis_jax.losses.classification import weighted_cross_entropy
 from vis_jax.losses.set_loss import CrossEntropy, Truth, mask_terms_at, match_cost_at
 from vis_jax.ops.assignment import hungarian
-from vis_jax.ops.point_sample import uncertain_points
+from vis_jax.ops.sampling import uncertain_points
 
 LAYERS = 9
 

@@ -15,7 +15,7 @@ from vis_jax.losses.set_loss import (
     set_loss,
     truth_of,
 )
-from vis_jax.ops.point_sample import draw_sizes
+from vis_jax.ops.sampling import draw_sizes
 from vis_jax.structures import Batch
 
 M, T, Q, K, C, P = 3, 2, 5, 4, 6, 12

@@ -21,10 +21,9 @@ from vis_jax.layers.attention import (
     weighted_values,
 )
 from vis_jax.layers.conv import Conv
-from vis_jax.layers.drop_path import DropPath
 from vis_jax.layers.gated_ffn import GatedFeedForward
 from vis_jax.layers.local_attention import LocalAttention
-from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.mlp import DropPath, torch_uniform
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.pos_embed import sine_2d_from_zero
 from vis_jax.settings import Count, Share, section

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.graph import Residual
 from vis_jax.layers.mlp import torch_uniform
-from vis_jax.ops.mask_pool import mask_pool
+from vis_jax.ops.masks import mask_pool
 from vis_jax.ops.pos_embed import sine_2d
 from vis_jax.typing import Array, Bool, Float, Float32
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.layers.drop_path import DropPath
+from vis_jax.layers.mlp import DropPath
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
 from vis_jax.settings import Count, OneOf, Share, section

@@ -34,7 +34,7 @@ from vis_jax.export.agreement import Agreement, Tolerance, compare
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 # The module of each format; see `export_format`.
 FORMATS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from data_pipeline.moving_shapes.dataset import MovingShapes
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 SPLIT = "val"  # of moving shapes: no training has seen it
 

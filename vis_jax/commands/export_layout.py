@@ -11,7 +11,7 @@ from vis_jax.commands.export_safetensors import TOLERANCES
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 USAGE = """The tensors in `model.safetensors` have the names and the layout of
 `{layout}`, as `vis_jax` reads them:

@@ -17,7 +17,7 @@ from vis_jax.export.agreement import Tolerance
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 # Another library adds in another order; docs/export.md has what was measured.
 _CLOSE = Tolerance(scores=1e-2, pixels=0.99)

@@ -29,7 +29,7 @@ from vis_jax.detectors.fcos import (
 )
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.fcos import FcosOutput
-from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.bilinear import aligned_upsample
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.dynamic_masks import dynamic_masks, num_params
 from vis_jax.settings import Count, section

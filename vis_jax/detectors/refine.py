@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.soft_iou import soft_iou_loss
+from vis_jax.ops.bilinear import linear_weights
 from vis_jax.ops.boxes import clip_boxes
 from vis_jax.ops.masks import paste_masks
 from vis_jax.settings import Count, section
@@ -149,9 +150,7 @@ def read_patch(
     def along(axis: int, length: int) -> Float32[Array, "S L"]:
         low, high = box[axis], box[axis + 2]
         steps = (jnp.arange(side, dtype=jnp.float32) + 0.5) / side
-        at = low + steps * (high - low) - 0.5
-        pixels = jnp.arange(length, dtype=jnp.float32)
-        return jnp.maximum(1 - jnp.abs(at[:, None] - pixels[None]), 0.0)
+        return linear_weights(low + steps * (high - low) - 0.5, length)
 
     rows, columns = along(1, maps.shape[0]), along(0, maps.shape[1])
     return jnp.einsum("yh,hwc,xw->yxc", rows, maps, columns)

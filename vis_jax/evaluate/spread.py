@@ -10,8 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from vis_jax.results.clock import NO_CLOCK, Clock
-from vis_jax.results.frame import FrameResult
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, Stream
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,7 +14,7 @@ from vis_jax.losses.classification import sigmoid_focal, weighted_cross_entropy
 from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample, sample_channels
-from vis_jax.ops.point_sample import draw_sizes, uncertain_points
+from vis_jax.ops.sampling import draw_sizes, uncertain_points
 from vis_jax.settings import Count, Weight, section
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray, UInt32

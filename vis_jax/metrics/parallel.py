@@ -27,6 +27,8 @@ from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
 from vis_jax.metrics.video_ap import Matches, match_videos
 
 MIN_BYTES = 16 << 20  # of results for each process: starting one takes 0.2 s
+# Of a process: classes that it sends back are not those of `__main__`.
+_PROGRAM = "import sys; from vis_jax.metrics.parallel import main; main(sys.argv[1])"
 _NOTHING, _SOMETHING = np.zeros(0, np.int64), np.ones(1, np.int64)
 
 
@@ -122,7 +124,7 @@ def _start(job: Job, part: int, parts: int) -> subprocess.Popen:
     words = json.dumps([part, parts, *job])
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-m", "vis_jax.metrics.parallel_worker", words],
+        [sys.executable, "-c", _PROGRAM, words],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": path},

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from vis_jax.results.file_names import INFO, RESULTS
+from vis_jax.results.files import INFO, RESULTS
 
 if TYPE_CHECKING:
     from vis_jax.results.video import VideoResult

@@ -21,8 +21,7 @@ from vis_jax.predict.staging import publish, staging
 from vis_jax.predict.writer import Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
-from vis_jax.results.frame import FrameResult
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, Stream
 from vis_jax.results.video import INFO, RESULTS, Track, VideoResult
 
 RUN = "run.json"  # of one of many videos: what its results depend on

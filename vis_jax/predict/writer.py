@@ -19,8 +19,8 @@ from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
+from vis_jax.visualize.colours import STYLE, Style
 from vis_jax.visualize.draw import draw_frame
-from vis_jax.visualize.style import STYLE, Style
 from vis_jax.visualize.trails import Trails
 
 

@@ -12,6 +12,8 @@ from vis_jax.formats.rle import plain_mask
 if TYPE_CHECKING:
     from vis_jax.results.video import VideoResult
 
+RESULTS, INFO = "results.json", "video.json"
+
 
 def entry_pieces(
     result: "VideoResult",

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vis_jax.ops.assignment import match_logits
 from vis_jax.ops.boxes import box_iou
-from vis_jax.ops.match_logits import match_logits
 from vis_jax.settings import section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (

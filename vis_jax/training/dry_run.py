@@ -10,8 +10,8 @@ from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
-from vis_jax.training.average import start_average
 from vis_jax.training.run_config import RunSettings
+from vis_jax.training.state import start_average
 
 
 class Estimate(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import optax
 
-from vis_jax.params import match_rules
+from vis_jax.params import flatten, match_rules
 from vis_jax.settings import Natural, Range, Weight, section
 from vis_jax.training import schedules
 
@@ -245,3 +245,25 @@ def _scale_each(multipliers: dict) -> optax.GradientTransformation:
 
 def _stop_if_zero(param: Any, multiplier: float) -> Any:
     return param if multiplier else jax.lax.stop_gradient(param)
+
+
+def parameter_table(params: dict[str, Any], settings: Settings) -> str:
+    """A line for each part of the model and each way its parameters are trained.
+
+    Args:
+      params: arrays or their shapes.
+      settings: of the optimiser, which has the multipliers.
+    """
+    rates: Any = flatten(match_rules(params, settings.rates))
+    decays: Any = flatten(match_rules(params, settings.decays))
+    leaves: Any = flatten(params)
+    counts: dict[tuple[str, float, float], int] = {}
+    for path, leaf in leaves.items():
+        key = (path.split("/")[0], rates[path], decays[path])
+        counts[key] = counts.get(key, 0) + leaf.size
+    lines = [f"{'part':<16}{'parameters':>13}  {'rate':>9}  {'decay':>9}"]
+    for (part, rate, decay), count in counts.items():
+        speed = f"{settings.learning_rate * rate:9.3g}" if rate else f"{'frozen':>9}"
+        shrink = f"{settings.weight_decay * decay * bool(rate):9.3g}"
+        lines.append(f"{part:<16}{count:>13,}  {speed}  {shrink}")
+    return "\n".join([*lines, f"{'all':<16}{sum(counts.values()):>13,}"])

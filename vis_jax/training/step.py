@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training.accumulate import Found, accumulated, loss_and_gradients
-from vis_jax.training.average import move_average
 from vis_jax.training.optimizer import Optimizer
 from vis_jax.training.sharding import (
     NOT_DIVIDED,
@@ -19,7 +18,7 @@ from vis_jax.training.sharding import (
     everywhere,
     param_sharding,
 )
-from vis_jax.training.state import TrainState
+from vis_jax.training.state import TrainState, move_average
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.ops.masks import mask_iou
 from vis_jax.settings import Count, Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import place_of

@@ -13,6 +13,7 @@ import numpy as np
 
 from vis_jax.layers.conv import Conv
 from vis_jax.layers.norm import BatchNorm
+from vis_jax.ops.bilinear import fixed_weights
 from vis_jax.settings import Count, section
 from vis_jax.systems.osmn.vgg import (
     DEPTHS,
@@ -321,8 +322,7 @@ def upsample(x: Float32[Array, "N h w"], factor: int) -> Float32[Array, "N H W"]
 def _weights(length: int, factor: int) -> np.ndarray:
     """float32 [length * factor, length], weight of every input at every output."""
     at = (np.arange(length * factor) + 0.5) / factor - 0.5
-    distance = np.abs(at[:, None] - np.arange(length))
-    return np.maximum(1 - distance, 0).astype(np.float32)
+    return fixed_weights(at, length).astype(np.float32)
 
 
 def _mean_pool(x: Float32[Array, "N H W C"]) -> Float32[Array, "N h w C"]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.ops.boxes import box_iou
-from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.ops.masks import mask_iou
 from vis_jax.settings import Count, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import Place, mask_box, place_of
