@@ -110,7 +110,7 @@ class FolderSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasFiles, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -152,7 +152,7 @@ class RecordSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasRecords, frames: int):
+    def __init__(self, dataset: HasRecords, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._runs = run_tensors(dataset.runs)
         self.signature = {**plan_signature(frames), **_track_signature(frames)}
@@ -193,7 +193,7 @@ class StillSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasFiles, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -246,7 +246,7 @@ class ReadSource:
       frames: T.
     """
 
-    def __init__(self, dataset: Dataset, frames: int):
+    def __init__(self, dataset: Dataset, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self.signature = plan_signature(frames)
 

@@ -29,7 +29,7 @@ class DataError(ValueError):
         video: object = None,
         annotation: object = None,
         field: str | None = None,
-    ):
+    ) -> None:
         self.file, self.video, self.annotation = file, video, annotation
         self.field, self.expected, self.got = field, expected, got
         place = [str(file)]

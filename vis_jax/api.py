@@ -61,7 +61,7 @@ class Model(Tracker):
       saved: what to run.
     """
 
-    def __init__(self, saved: SavedModel):
+    def __init__(self, saved: SavedModel) -> None:
         self._saved = saved
 
     @property

@@ -92,7 +92,9 @@ def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
     return wanted, f"; {show(source, chosen[-1])} lists the split"
 
 
-def _read(source, masks: Path, images: Path, names, category: str) -> Foreign:
+def _read(
+    source: SourceFolder, masks: Path, images: Path, names: list[str], category: str
+) -> Foreign:
     left_out = 0
     videos, ids = [], []
     for name in names:

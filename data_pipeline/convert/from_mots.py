@@ -4,6 +4,7 @@ Voigtlaender et al., "MOTS: Multi-Object Tracking and Segmentation", CVPR 2019. 
 1000 * class + instance; 10000 marks regions to ignore, which have no place here.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def find(source: SourceFolder) -> Found | None:
     return None
 
 
-def _read(source: SourceFolder, truths: dict[str, Path], read) -> Foreign:
+def _read(source: SourceFolder, truths: dict[str, Path], read: Callable) -> Foreign:
     ignored = 0
     videos, frames = [], []
     for name in truths:
@@ -150,7 +151,9 @@ def _read_text(
                 raise DataError(file, field=where, expected=expected, got=line.strip())
             frame, number, _, height, width = map(int, words[:5])
 
-            def fail(field: str, expected: str, got: object, where=where) -> DataError:
+            def fail(
+                field: str, expected: str, got: object, where: str = where
+            ) -> DataError:
                 field = f"{where}, {field}"
                 return DataError(file, field=field, expected=expected, got=got)
 

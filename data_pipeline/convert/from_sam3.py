@@ -8,6 +8,7 @@ the identities, and `out_binary_masks` [N, H, W]. One run looks for one phrase, 
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -106,7 +107,11 @@ def _objects(
 
 
 def _array(
-    source: SourceFolder, file: Path, name: str, shape: tuple[int | None, ...], fail
+    source: SourceFolder,
+    file: Path,
+    name: str,
+    shape: tuple[int | None, ...],
+    fail: Callable,
 ) -> np.ndarray:
     """An array of a file; what its header says is checked before it takes memory.
 

@@ -5,6 +5,7 @@ the mask of object n in frame i of those annotated, every fourth of the video. O
 have no class.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def _tracks(
     return tracks
 
 
-def _at(fail, place: str, *, field: str, expected: str, got: object) -> DataError:
+def _at(
+    fail: Callable, place: str, *, field: str, expected: str, got: object
+) -> DataError:
     inner = field.removeprefix("segmentation")
     return fail(field=f"{place}{inner}", expected=expected, got=got)

@@ -31,7 +31,7 @@ class SourceFolder:
       DataError: `root` is no folder, or `split` no plain name.
     """
 
-    def __init__(self, root: str | Path, split: str):
+    def __init__(self, root: str | Path, split: str) -> None:
         self.root = Path(root)
         if not re.fullmatch(r"\w[\w.-]*", split):
             expected = "a name of letters, digits, '-', '_' and '.'"

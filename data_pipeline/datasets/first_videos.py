@@ -12,7 +12,7 @@ class FirstVideos:
       ValueError: `count` is negative.
     """
 
-    def __init__(self, dataset: Dataset, count: int):
+    def __init__(self, dataset: Dataset, count: int) -> None:
         if count < 0:
             raise ValueError(f"videos: expected 0 (all) or more, got {count}")
         self._dataset = dataset

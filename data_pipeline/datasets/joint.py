@@ -33,7 +33,7 @@ class JointClips:
         *,
         share: float,
         motion: Motion,
-    ):
+    ) -> None:
         fine = share == 1 if videos is None else 0 < share < 1
         if isinstance(share, bool) or not fine:
             expected = "1 without videos" if videos is None else "more than 0, below 1"

@@ -88,7 +88,7 @@ class JointVideos:
       added: how many of the categories are of the second alone.
     """
 
-    def __init__(self, first: Dataset, second: Dataset, *, added: int):
+    def __init__(self, first: Dataset, second: Dataset, *, added: int) -> None:
         self._parts = first, second
         self._added = added
         self.categories = first.categories

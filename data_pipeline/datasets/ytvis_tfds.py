@@ -67,7 +67,7 @@ class TfdsVideos(TrackedVideos):
         held_out: Sequence[str | int] = (),
         share: float = 0.0,
         part: str = "train",
-    ):
+    ) -> None:
         folder = Path(root) / split
         self._place = folder / TFDS_FRAMES / TFDS_VERSION
         self._frames, _ = _open(self._place, split)

@@ -32,7 +32,7 @@ class MovingShapes:
       ValueError: a field is unknown or out of its range.
     """
 
-    def __init__(self, split: str = "train", **fields: Any):
+    def __init__(self, split: str = "train", **fields: Any) -> None:
         if split not in SPLITS:
             raise ValueError(f"data.split: expected one of {SPLITS}, got {split!r}")
         shapes = read_settings(Shapes, fields, "data.shapes")

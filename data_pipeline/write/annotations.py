@@ -79,7 +79,7 @@ def _frame_lists(truth: Truth, m: int) -> dict[str, list]:
     sizes = corners[:, 2:] - corners[:, :2]
     boxes = np.concatenate([corners[:, :2], sizes], 1).tolist()
     lists: dict[str, list] = {
-        "segmentations": [plain_mask(run) for run in runs],
+        "segmentations": [None if run is None else plain_mask(run) for run in runs],
         "bboxes": [
             box if here else None for box, here in zip(boxes, seen, strict=True)
         ],

@@ -64,7 +64,7 @@ class VisFrames(tfds.core.ShardBasedBuilder):
         shard_bytes: int,
         bar: tqdm,
         data_dir: str,
-    ):
+    ) -> None:
         self._source, self._split = source, split
         self._shard_bytes, self._bar = shard_bytes, bar
         super().__init__(data_dir=data_dir)
@@ -115,7 +115,7 @@ class VisVideos(tfds.core.ShardBasedBuilder):
     VERSION = tfds.core.Version(TFDS_VERSION)
     code_path = None  # where checksums of downloads would be: there are none
 
-    def __init__(self, source: YouTubeVis, split: str, *, data_dir: str):
+    def __init__(self, source: YouTubeVis, split: str, *, data_dir: str) -> None:
         self._source, self._split = source, split
         super().__init__(data_dir=data_dir)
 

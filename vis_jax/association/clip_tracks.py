@@ -10,7 +10,7 @@ first, S slots for tracks, R = 2 T clips before the present one, F = 2 T frames 
 present clip that earlier ones have, K classes.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +219,7 @@ def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
     """The same, but the best pair takes its object and its track from the others."""
     objects, slots = scores.shape
 
-    def take(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def take(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         scores, chosen = state
         row, column = jnp.divmod(scores.argmax().astype(jnp.int32), slots)
         usable = scores[row, column] > -jnp.inf

@@ -54,7 +54,7 @@ class Settings:
     # first makes room. Deviation: the released code keeps all.
     slots: Count = 36
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.self_heads)
         if self.dim % self.memory_heads:
             raise ValueError(
@@ -172,7 +172,7 @@ class MemoryBlock(nn.Module):
     settings: Settings
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, dim, dtype = self.settings, self.settings.dim, self.dtype
         init = nn.initializers.xavier_uniform()
         self.self_attention = MultiHeadAttention(
@@ -316,7 +316,7 @@ class HybridAssociation(nn.Module):
     stride: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, left = self.settings, self.channels - 2 * self.settings.dim
         if settings.use_cls_projector and left <= 0:
             raise ValueError(

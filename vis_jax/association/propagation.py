@@ -45,7 +45,7 @@ class Settings:
     null_slot: bool = False
     chunk: Count = 1024  # cells at a time, at most; memory grows with it
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):
             raise ValueError(
                 "dilations: expected at least one, each of them once, got"
@@ -78,7 +78,7 @@ class Propagation(nn.Module):
     channels: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, channels = self.settings, self.channels
         dim = settings.dim
 

@@ -125,7 +125,7 @@ class Appearance(nn.Module):
     narrow: int
     describe_background: bool
 
-    def setup(self):
+    def setup(self) -> None:
         self.projections = {name: Projection(self.width // 2) for name in STAGES}
         self.residual = Residual(self.narrow, 3)
 

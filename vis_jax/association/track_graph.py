@@ -7,7 +7,7 @@ frame, C classes with the background, which is the first, D channels of an embed
 numbers of a description, L frames.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -75,7 +75,7 @@ class Settings:
     # Tracks that are out of sight keep their last box; False: the released code.
     keep_boxes: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.feedback and self.recurrence != "lstm":
             raise ValueError(
                 "feedback: expected False, as no gate of recurrence"
@@ -167,7 +167,7 @@ class ByGraph(nn.Module):
 
     settings: Settings
 
-    def setup(self):
+    def setup(self) -> None:
         settings = self.settings
         form = Form(
             dim=settings.dim,
@@ -243,7 +243,7 @@ class TrackGraph(nn.Module):
     width: int
     classes: int
 
-    def setup(self):
+    def setup(self) -> None:
         settings, init = self.settings, torch_uniform(self.settings.dim)
         by_pairs = settings.decide == "pairs"
         self.say = ByPairs(settings.dim) if by_pairs else ByGraph(settings)
@@ -254,7 +254,7 @@ class TrackGraph(nn.Module):
         kind = settings.looks
         if kind not in ("vertex", "none"):
             rule = Rule(
-                kind="latest" if settings.decide == "heuristic" else kind,
+                kind="latest" if settings.decide == "heuristic" else cast(Any, kind),
                 variance=settings.variance,
                 fixed_start=settings.fixed_variance,
                 from_zero=settings.looks_from_zero,

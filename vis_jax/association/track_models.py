@@ -5,7 +5,7 @@ Brissman et al., "Recurrent graph neural networks for video instance segmentatio
 detections, A numbers of a description, D of an embedding.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -89,8 +89,8 @@ class TrackModel(nn.Module):
     dim: int
     rule: Rule
 
-    def setup(self):
-        def rate(kernel_init, bias_init) -> nn.Dense:
+    def setup(self) -> None:
+        def rate(kernel_init: Any, bias_init: Any) -> nn.Dense:
             return nn.Dense(1, kernel_init=kernel_init, bias_init=bias_init)
 
         if self.rule.kind == "gaussian":

@@ -56,7 +56,7 @@ class Settings:
     drop_path: Share = 0.3
     remat: bool = False  # recompute blocks in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = sizes_of(self)
         for name in ("depths", "heads"):
             found = getattr(sizes, name)

@@ -62,7 +62,7 @@ class DatasetFrames:
       dataset: the videos.
     """
 
-    def __init__(self, dataset: "FirstVideos"):
+    def __init__(self, dataset: "FirstVideos") -> None:
         self._dataset = dataset
         self._places = {one.video_id: i for i, one in enumerate(dataset.videos)}
 

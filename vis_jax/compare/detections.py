@@ -6,9 +6,9 @@ enlarge them again. Axes: T frames of a video, without padding, N detections of 
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -70,7 +70,7 @@ def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
         return detector.detect(variables, features, size)
 
     def find(piece: Piece) -> VideoDetections:
-        found = in_chunks(
+        found = run_chunks(
             lambda images: detect(variables, images, piece.clip.size),
             (np.asarray(piece.clip.images)[: piece.rows],),
             chunk,
@@ -80,7 +80,7 @@ def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
     return find
 
 
-def in_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int):
+def run_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int) -> Any:
     """`function` of arrays [T, ..], `chunk` frames at a time; gives NumPy [T, ..]."""
     frames, parts = len(arrays[0]), []
     for start in range(0, frames, chunk):
@@ -186,7 +186,7 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
         ) from error
 
 
-def _masks(file) -> RunLengths:
+def _masks(file: Mapping[str, np.ndarray]) -> RunLengths:
     """The run lengths of a file."""
     shape = file["valid"].shape
     size, counts = file["size"].tolist(), file["counts"].tobytes()

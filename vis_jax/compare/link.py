@@ -5,7 +5,7 @@ frames, N detections of a frame, S track slots, K classes.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ import numpy as np
 from vis_jax.compare.detections import RunLengths, VideoDetections
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.stream import final_frames, live_tracks, noting_lost
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.collect import collect
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
 from vis_jax.structures import Clip, Detections, Predictions, Render
-from vis_jax.systems.detect_then_track import Detector, in_chunks, make_linker
+from vis_jax.systems.detect_then_track import Detector, make_linker
 from vis_jax.trackers.tracker import Tracker
 
 
@@ -63,7 +64,7 @@ def make_link(
     def track(variables: dict, clip: Clip, found: Detections) -> Predictions:
         features = None
         if tracker.reads_features:
-            features = in_chunks(
+            features = map_chunks(
                 lambda images: detector.features(
                     variables, images, jnp.asarray(clip.size)
                 ),
@@ -105,7 +106,7 @@ def pad(found: Detections, frames: int, classes: int) -> Detections:
     """Detections [T, N] with frames without any at the end."""
     missing = frames - len(found.valid)
 
-    def add(array, value: int = 0) -> np.ndarray:
+    def add(array: Any, value: int = 0) -> np.ndarray:
         widths = [(0, missing), *[(0, 0)] * (array.ndim - 1)]
         return np.pad(array, widths, constant_values=value)
 

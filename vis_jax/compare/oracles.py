@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.datasets.dataset import Truth
-from vis_jax.compare.detections import RunLengths, VideoDetections, in_chunks
+from vis_jax.compare.detections import RunLengths, VideoDetections, run_chunks
 from vis_jax.compare.link import frames_of
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.masks import Sizes
@@ -94,7 +94,7 @@ def make_perfect(
     def perfect(piece: Piece, truth: Truth) -> VideoDetections:
         clip, slots = piece.clip, objects(truth)
         valid, boxes = slots >= 0, _boxes(truth, slots, piece.sizes)
-        described = in_chunks(
+        described = run_chunks(
             lambda images, boxes: describe(variables, images, clip.size, boxes),
             (np.asarray(clip.images)[: piece.rows], boxes),
             chunk,

@@ -76,7 +76,7 @@ class BoxHead(nn.Module):
     width: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         def dense(width: int, init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(width, kernel_init=init, dtype=self.dtype)
 

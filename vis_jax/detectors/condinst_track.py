@@ -54,7 +54,7 @@ class TrackMap(nn.Module):
     width: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.tower = Tower(self.dim, 1, self.dtype)
         self.embeds = Conv(
             self.width, 3, use_bias=True, kernel_init=_NORMAL, dtype=self.dtype

@@ -52,7 +52,7 @@ class Settings:
     # that the detector's weights come from.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.regions.sampled > self.rpn.proposals:
             raise ValueError(
                 "regions.sampled: expected at most model.rpn.proposals,"

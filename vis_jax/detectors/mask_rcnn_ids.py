@@ -36,7 +36,7 @@ class IdBoxHead(BoxHead):
 
     ids: int = 1
 
-    def setup(self):
+    def setup(self) -> None:
         super().setup()
         self.id_logits = nn.Dense(
             self.ids + 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype

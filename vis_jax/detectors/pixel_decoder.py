@@ -38,7 +38,7 @@ class Settings:
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.heads)
 
 

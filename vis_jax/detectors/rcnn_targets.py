@@ -44,7 +44,7 @@ class Settings:
     sampled: Count = 128  # proposals and true boxes
     positives: Count = 32  # at most, of those sampled
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.positives > self.sampled:
             raise ValueError(
                 f"positives: expected at most sampled, {self.sampled}, got"

@@ -43,7 +43,7 @@ class Settings:
     # they have the pixels of the frame, which cuts larger objects.
     crop: Literal["auto", "native"] = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.side % self.stride:
             raise ValueError(
                 f"side: expected a multiple of stride, {self.stride}, got {self.side}"

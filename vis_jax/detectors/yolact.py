@@ -56,7 +56,7 @@ class PriorSettings:
     # other sizes they have as many pixels as there.
     image: tuple[Count, ...] = (480, 864)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = COARSEST - FINEST + 1
         if len(self.sides) != levels:
             raise ValueError(f"sides: expected {levels}, one a level, got {self.sides}")
@@ -147,7 +147,7 @@ class PredictionHead(nn.Module):
     prototypes: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         def conv(width: int) -> Conv:
             return _conv(width, 3, self.dtype, None)
 
@@ -190,7 +190,7 @@ class Yolact(nn.Module):
     semantic: nn.Module
     dropout: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         # A mask for each image and channel.
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
 

@@ -30,7 +30,9 @@ class Finished:
       share: which part of the videos.
     """
 
-    def __init__(self, folder: str | os.PathLike, run_id: str, share: Share = WHOLE):
+    def __init__(
+        self, folder: str | os.PathLike, run_id: str, share: Share = WHOLE
+    ) -> None:
         self.folder, self.share = Path(folder), share
         self._path, self._run_id = self.folder / partial_name(share), run_id
         # The bytes of the file that the entries of a video are: first, and after last.

@@ -78,7 +78,7 @@ def leaving(stream: Stream, left: Left) -> Stream:
 class _Shared:
     """What the threads of workers have in common."""
 
-    def __init__(self, items: Sequence, workers: int):
+    def __init__(self, items: Sequence, workers: int) -> None:
         self.left = threading.Event()
         self._items, self._taking = iter(items), threading.Lock()
         self._done: queue.Queue = queue.Queue(workers)

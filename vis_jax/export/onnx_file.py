@@ -143,7 +143,7 @@ class OnnxSystem:
 
     def __init__(
         self, folder: Path, states: Mapping[ClipShape, Mapping[str, np.ndarray]]
-    ):
+    ) -> None:
         import onnxruntime
 
         self._states, self._sessions = states, {}

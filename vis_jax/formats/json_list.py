@@ -120,7 +120,7 @@ def _items(text: "_Text") -> Iterator[object]:
 class _Text:
     """What has not been taken yet of a file, read on when needed."""
 
-    def __init__(self, file: io.TextIOWrapper):
+    def __init__(self, file: io.TextIOWrapper) -> None:
         self._file = file
         self._text = ""
         self._at = 0

@@ -113,7 +113,9 @@ def video_entries(
             "video_id": int(video_id),
             "category_id": int(category_ids[label]),
             "score": float(score),
-            "segmentations": [plain_mask(rle) for rle in frames],
+            "segmentations": [
+                None if rle is None else plain_mask(rle) for rle in frames
+            ],
         }
         for label, score, frames in zip(labels, scores, segmentations, strict=True)
     ]
@@ -170,7 +172,7 @@ def _plain(entry: dict, where: str) -> dict:
         "video_id": checker.integer(entry, "video_id", where, low=0),
         "category_id": checker.integer(entry, "category_id", where, low=0),
         "score": float(score),
-        "segmentations": [plain_mask(rle) for rle in frames],
+        "segmentations": [None if rle is None else plain_mask(rle) for rle in frames],
     }
 
 

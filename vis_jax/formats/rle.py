@@ -38,7 +38,7 @@ class RleError(ValueError):
       expected, got: as in the message.
     """
 
-    def __init__(self, index: int, expected: str, got: object):
+    def __init__(self, index: int, expected: str, got: object) -> None:
         self.index, self.expected, self.got = index, expected, got
         super().__init__(f"expected {expected}, got {got}")
 
@@ -232,10 +232,8 @@ def compress_mask(
     return coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
-def plain_mask(rle: dict | None) -> dict | None:
-    """Run lengths with a string for `counts`, as JSON has no bytes; None stays."""
-    if rle is None:
-        return None
+def plain_mask(rle: dict) -> dict:
+    """Run lengths with a string for `counts`, as JSON has no bytes."""
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in rle["size"]], "counts": text}

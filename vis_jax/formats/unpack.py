@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
+from typing import Any
 
 from vis_jax.formats.json_checks import FormatError, reading, show
 
@@ -137,7 +138,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(
         self, path: str | os.PathLike, read: Callable[[int], bytes], limit: int
-    ):
+    ) -> None:
         self._path = path
         self._read = read
         self._left = self._limit = limit
@@ -145,7 +146,7 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         block = self._read(len(buffer))
         self._left -= len(block)
         if self._left < 0:

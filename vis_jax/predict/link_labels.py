@@ -39,7 +39,7 @@ class LabelLinker:
       ValueError: a value out of its range.
     """
 
-    def __init__(self, min_iou: float = 0.1, max_gap: int = 2):
+    def __init__(self, min_iou: float = 0.1, max_gap: int = 2) -> None:
         if not 0 < min_iou <= 1:
             raise ValueError(f"min_iou: expected a number in (0, 1], got {min_iou}")
         if max_gap < 0:

@@ -216,7 +216,9 @@ class Waiting:
       clock: measures that.
     """
 
-    def __init__(self, source: Source, *, draw: bool, whole: bool, clock: Clock):
+    def __init__(
+        self, source: Source, *, draw: bool, whole: bool, clock: Clock
+    ) -> None:
         self._source, self._clock = source, clock
         self._keep = draw and not whole
         self._again = source.read() if draw and whole else None

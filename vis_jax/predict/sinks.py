@@ -162,7 +162,7 @@ class IdSink:
       folder: made for them.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = self._coloured = 0
         self._largest = 0

@@ -129,7 +129,7 @@ class VideoReader:
       PredictError: no video, cut off, too large, or nothing in that part; names it.
     """
 
-    def __init__(self, source: Input, part: Part = WHOLE_VIDEO):
+    def __init__(self, source: Input, part: Part = WHOLE_VIDEO) -> None:
         self.fps: Fraction | None = None  # frames a second; None: it does not say
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self.said_frames: int | None = None  # by its headers, which may be wrong

@@ -58,7 +58,7 @@ class Writer:
         wanted: Wanted,
         fps: Fraction,
         clock: Clock,
-    ):
+    ) -> None:
         self._folder, self._names, self._clock = folder, names, clock
         self._threshold, self._style = wanted.score_threshold, wanted.style
         self._trails = Trails(wanted.style.trails)

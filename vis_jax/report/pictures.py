@@ -41,7 +41,9 @@ class FolderFrames:
       ValueError: the folder has none of the frames.
     """
 
-    def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
+    def __init__(
+        self, folder: str | os.PathLike, truth_path: str | os.PathLike
+    ) -> None:
         self._folder = os.path.abspath(folder)
         self._names: dict[object, list] = {}
         content = read_json(truth_path)

@@ -39,7 +39,7 @@ class PredictedPage:
 
     def __init__(
         self, name: str, size: tuple[int, int], names: Sequence[str], fps: float
-    ):
+    ) -> None:
         self._video = Video(1, name, *size, 0)
         self._names, self._fps = names, fps
         self._step, self._count = 1, 0

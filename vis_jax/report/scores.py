@@ -181,7 +181,7 @@ class Budget:
       frames: reads the pictures, if there are any.
     """
 
-    def __init__(self, frames: Frames | None):
+    def __init__(self, frames: Frames | None) -> None:
         self._frames = frames
         self._pictures = PICTURE_BYTES
         self._tracks = TRACK_BYTES

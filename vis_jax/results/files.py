@@ -43,7 +43,9 @@ def entry_pieces(
         yield ", " if i else ""
         yield json.dumps(head, allow_nan=False)[:-1] + ', "segmentations": ['
         for t, rle in enumerate(result.segmentations[i]):
-            yield (", " if t else "") + json.dumps(plain_mask(rle))
+            yield (", " if t else "") + json.dumps(
+                None if rle is None else plain_mask(rle)
+            )
         yield "]}"
 
 

@@ -229,7 +229,7 @@ def build_model(settings: Settings) -> Model:
 
 
 def _loss(
-    model: Model, settings: Settings, variables: dict, batch: Batch, rng
+    model: Model, settings: Settings, variables: dict, batch: Batch, rng: Any
 ) -> tuple[Float32[Array, ""], LossAux]:
     """The loss of a batch."""
     weights = {k: x for k, x in vars(settings.loss).items() if k != "permute"}

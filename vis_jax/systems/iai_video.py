@@ -26,10 +26,10 @@ from vis_jax.association.identity import (
 )
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.id_objects import IdObjects, Rank
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Share, section
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems import system
-from vis_jax.systems.detect_then_track import in_chunks
 from vis_jax.systems.iai_model import FrameStages, Seen, Stages, remember
 from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
@@ -53,7 +53,7 @@ class TestSettings(system.TestSettings):
     video_score: Over = "all_frames"
     least: Share = 0.05  # scores of classes of an identity up to this are 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () for an online system, got {self.tta}")
@@ -219,7 +219,7 @@ def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> S
         pixels = normalize(images, jnp.asarray(clip.size), style=model.style)
         return cast(Stages, model.apply(variables, pixels, method="stages"))
 
-    return in_chunks(look, jnp.asarray(clip.images), chunk)
+    return map_chunks(look, jnp.asarray(clip.images), chunk)
 
 
 def report(

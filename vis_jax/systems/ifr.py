@@ -8,7 +8,7 @@ clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,7 @@ from vis_jax.detectors.pixel_decoder import PixelDecoder
 from vis_jax.detectors.pixel_decoder import Settings as PixelDecoderSettings
 from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import CrossEntropy, Focal, set_loss, truth_of
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems.system import (
@@ -59,7 +60,7 @@ class ModelSettings:
     pixel_decoder: PixelDecoderSettings = PixelDecoderSettings()
     mask_decoder: FrameDecoderSettings | ClipDecoderSettings = FrameDecoderSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pixels, queries = self.pixel_decoder, self.mask_decoder
         if queries.dim != pixels.dim:
             raise ValueError(
@@ -84,7 +85,7 @@ class ClipTestSettings(TestSettings):
     clip_instances: Count = 50  # most in a clip
     clip_tracks: Count = 50  # most at a time
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode == "clip" and self.clip_stride >= self.clip_length:
             raise ValueError(
@@ -107,7 +108,7 @@ class Settings:
     loss: Focal | CrossEntropy = Focal()
     test: ClipTestSettings = ClipTestSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.model.mask_decoder.kind == "m2f_vis" and self.loss.cross_frame:
             raise ValueError(
                 "loss.cross_frame: expected 0.0 with model.mask_decoder.kind 'm2f_vis',"
@@ -123,7 +124,9 @@ class Model(nn.Module):
     decoder: nn.Module
     style: str
 
-    def features(self, images, sizes, train: bool, frame_valid=None) -> ClipFeatures:
+    def features(
+        self, images: Any, sizes: Any, train: bool, frame_valid: Any = None
+    ) -> ClipFeatures:
         """Pixel features of clips [B, T, H, W, 3], frame by frame.
 
         Args:
@@ -137,18 +140,20 @@ class Model(nn.Module):
         counted = None if frame_valid is None else frame_valid.reshape(-1)
         out = self.pixel_decoder(self.backbone(flat, train, counted))
 
-        def unflatten(x):
+        def unflatten(x: Array) -> Array:
             return x.reshape(batch, frames, *x.shape[1:])
 
         return ClipFeatures(
             tuple(unflatten(x) for x in out.levels), unflatten(out.mask_features)
         )
 
-    def decode(self, features: ClipFeatures, frame_valid) -> DecoderOutput:
+    def decode(self, features: ClipFeatures, frame_valid: Any) -> DecoderOutput:
         """Predictions of every layer."""
         return self.decoder(features, frame_valid)
 
-    def __call__(self, images, sizes, frame_valid, train: bool):
+    def __call__(
+        self, images: Any, sizes: Any, frame_valid: Any, train: bool
+    ) -> tuple[DecoderOutput, ClipFeatures]:
         """Predictions of every layer, and the features they are made from."""
         features = self.features(images, sizes, train, frame_valid)
         return self.decode(features, frame_valid), features
@@ -295,21 +300,19 @@ def _build_decoder(settings: Settings, dtype: jnp.dtype) -> nn.Module:
     )
 
 
-def _video_features(model, variables, clip: Clip, chunk: int) -> ClipFeatures:
+def _video_features(
+    model: Model, variables: dict, clip: Clip, chunk: int
+) -> ClipFeatures:
     """Features of one video, batch axis 1; `chunk` frames at a time bound memory."""
 
-    def of(images):
-        return model.apply(
+    def of(images: Array) -> Any:
+        out = model.apply(
             variables, images[None], clip.size[None], False, method=Model.features
         )
+        return jax.tree.map(lambda x: x[0], out)
 
-    frames = clip.images.shape[0]
-    if frames <= chunk:
-        return of(clip.images)
-    padding = -frames % chunk
-    images = jnp.pad(clip.images, ((0, padding), *[(0, 0)] * 3))
-    out = jax.lax.map(of, images.reshape(-1, chunk, *images.shape[1:]))
-    return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[3:])[:, :frames], out)
+    out = map_chunks(of, jnp.asarray(clip.images), chunk)
+    return jax.tree.map(lambda x: x[None], out)
 
 
 def _next_features(
@@ -343,7 +346,13 @@ def _next_features(
 
 
 def _instances(
-    model: Model, variables: dict, features: ClipFeatures, clip: Clip, *, kind, count
+    model: Model,
+    variables: dict,
+    features: ClipFeatures,
+    clip: Clip,
+    *,
+    kind: str,
+    count: int,
 ) -> Instances:
     """The `count` queries of a clip with the best score; valid = an object was found.
 

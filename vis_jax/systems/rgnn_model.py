@@ -52,7 +52,7 @@ class AppearanceSettings:
     # released code.
     describe_background: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width % 2:
             raise ValueError(f"width: expected an even number, got {self.width}")
 
@@ -182,7 +182,7 @@ class Model(nn.Module):
             return detection_masks(own, box, active)
         return self.masks(own, box, linked.hidden, active)
 
-    def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]):
+    def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on the first frame."""
         sight = self.see(images, jnp.broadcast_to(size[None], (len(images), 2)))
         seen = frames_of(

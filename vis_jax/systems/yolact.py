@@ -85,7 +85,7 @@ class LossSettings:
     # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
     detector: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.negative > self.positive:
             raise ValueError(
                 f"negative: expected at most positive, {self.positive}, got"

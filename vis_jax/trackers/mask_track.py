@@ -98,7 +98,7 @@ def build(settings: Settings, slots: int) -> Tracker:
             )
         return empty_bank(slots, width)
 
-    def step(bank: TrackBank, found: Detections):
+    def step(bank: TrackBank, found: Detections) -> tuple[TrackBank, Array]:
         values = match_scores(bank, found, settings).values
         column = values.argmax(axis=1).astype(jnp.int32)
         known = found.valid & (column > 0)

@@ -41,7 +41,7 @@ class CheckpointError(ValueError):
 class Checkpoints:
     """The newest checkpoints of one run; a context that waits for the last write."""
 
-    def __init__(self, workdir: str, *, keep: int):
+    def __init__(self, workdir: str, *, keep: int) -> None:
         if keep < 1:
             raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
         quieten_orbax()

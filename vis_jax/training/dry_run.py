@@ -1,5 +1,6 @@
 """What a run would take, found from shapes alone: nothing is computed or compiled."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,7 +97,7 @@ def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | 
     return (lowered.cost_analysis() or {}).get("flops")
 
 
-def _saved(system: System):
+def _saved(system: System) -> Callable[..., list]:
     """A function that returns what autodiff stores between forward and backward."""
 
     def saved(params: dict, variables: dict, batch: Batch, key: jax.Array) -> list:
@@ -115,5 +116,5 @@ def _count(tree: dict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(tree) -> int:
+def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

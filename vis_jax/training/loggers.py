@@ -33,7 +33,7 @@ class TensorBoard(Logger):
       OSError: the folder cannot be made; before the first step, not after it.
     """
 
-    def __init__(self, workdir: str):
+    def __init__(self, workdir: str) -> None:
         self._folder = os.path.join(workdir, FOLDER)
         self._bucket: epath.Path | None = None
         self._local: tempfile.TemporaryDirectory | None = None
@@ -95,7 +95,7 @@ class Service(Logger):
       config: settings to show beside the run.
     """
 
-    def __init__(self, name: str, workdir: str, project: str, config: Mapping):
+    def __init__(self, name: str, workdir: str, project: str, config: Mapping) -> None:
         self._module, self._kind = service_module(name), name
         self._workdir, self._project, self._config = workdir, project, config
         self._open = False

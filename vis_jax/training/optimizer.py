@@ -38,7 +38,7 @@ class _Common:
     # warm-up, after which the schedule takes the rest of the run. Not with step.
     late: tuple[tuple[str, int, int], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule != "step" and self.decay_at:
             raise ValueError(
                 f"decay_at: expected () with optimizer.schedule {self.schedule!r},"

@@ -40,7 +40,7 @@ class MeshSettings:
     # on every device); the first match wins over `least` and over the longest axis.
     rules: tuple[tuple[str, int | None], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data == 0:
             raise ValueError("data: expected -1 or at least 1, got 0")
         for pattern, _ in self.rules:

@@ -60,7 +60,7 @@ class RunWriter(Writer):
       loggers: receive scalars and images.
     """
 
-    def __init__(self, num_steps: int, loggers: Sequence[Logger]):
+    def __init__(self, num_steps: int, loggers: Sequence[Logger]) -> None:
         self._num_steps, self._loggers = num_steps, loggers
         self._bar: "tqdm | None" = None
         self._begun = False

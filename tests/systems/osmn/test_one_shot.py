@@ -10,9 +10,10 @@ import pytest
 from tests.systems.osmn.coloured import GREEN, HEIGHT, RED, clip_of, detections_of
 from vis_jax.backbones.normalize import normalize
 from vis_jax.structures import Clip
+from vis_jax.systems.osmn import mask_tracker as osmn_masks
+from vis_jax.systems.osmn import tracker as osmn
 from vis_jax.systems.osmn.network import OSMN
 from vis_jax.systems.osmn.one_shot import Network
-from vis_jax.trackers import osmn, osmn_masks
 
 GUIDE = 32
 MODEL = OSMN(

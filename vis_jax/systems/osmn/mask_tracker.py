@@ -87,7 +87,7 @@ def _step(
     found: Detections,
     *,
     settings: Settings,
-):
+) -> tuple[State, Array, Any]:
     """One frame: the state after it, the identities, and what is shown."""
     slots = state.memory.gamma.shape[0]
     detected = detection_masks(found, frame)

@@ -43,7 +43,7 @@ class Settings:
     style: Literal["torch", "caffe"] = "torch"  # how pixels are scaled
     guide_side: Count = 224  # pixels, of the crop that shows the object
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("widths", "depths"):
             if len(getattr(self, name)) != len(DEPTHS):
                 raise ValueError(
@@ -146,7 +146,7 @@ class Fusion(nn.Module):
     parts: int
     width: int
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (self.parts, self.width)
         self.kernel = self.param("kernel", _SMALL, shape, jnp.float32)
         self.bias = self.param("bias", nn.initializers.zeros, (1,), jnp.float32)
@@ -169,7 +169,7 @@ class SegmentationTrunk(nn.Module):
     side_width: int
     dtype: DTypeLike
 
-    def setup(self):
+    def setup(self) -> None:
         blocks = [
             VGGBlock(width, depth, self.dtype)
             for width, depth in zip(self.widths, self.depths, strict=True)
@@ -233,7 +233,7 @@ class OSMN(nn.Module):
         pairs = zip(self.widths[_MODULATED], self.depths[_MODULATED], strict=True)
         return tuple(width * depth for width, depth in pairs)
 
-    def setup(self):
+    def setup(self) -> None:
         _check_blocks(widths=self.widths, depths=self.depths)
         trunk = (self.widths, self.depths)
         self.modulator = VisualModulator(

@@ -97,7 +97,7 @@ def scan_images(
     frame_valid = jnp.asarray(clip.frame_valid)
     found = detections._replace(valid=detections.valid & frame_valid[:, None])
 
-    def once(state: State, x):
+    def once(state: State, x: Any) -> tuple[State, Any]:
         image, valid, found = x
         image = runner.network.prepare(image[None], size)
         shared = runner.network.features(runner.variables, image)
@@ -120,7 +120,7 @@ def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
 
 def over_tracks(
     function: Callable, out: Any, *, runner: Runner, state: State, frame: Frame
-):
+) -> Any:
     """Folds `function(out, start, logits [C, H, W]) -> out` over the tracks so far.
 
     In a frame that is padding there is nothing to fold.
