@@ -17,24 +17,24 @@ from functools import partial
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from data_pipeline.datasets.dataset import Dataset, Truth
+from data_pipeline.datasets.dataset import Dataset, VideoTruth
 from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.moving_shapes.motion import DIFFICULTIES
 from data_pipeline.write.annotations import to_ytvis
+from vis_jax.formats import tracks as formats
 from vis_jax.formats.results_json import parse_results
-from vis_jax.formats.tracks import Truth as TruthFile
 from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.frame_overlaps import box_iou
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.video_ap import evaluate
 
 
-def true_identities(truth: Truth) -> np.ndarray:
+def true_identities(truth: VideoTruth) -> np.ndarray:
     """An id per mask, [M, T]."""
     return np.broadcast_to(truth.track_ids[:, None], truth.present.shape)
 
 
-def random_identities(truth: Truth, rng: np.random.Generator) -> np.ndarray:
+def random_identities(truth: VideoTruth, rng: np.random.Generator) -> np.ndarray:
     """The ids of each frame, shuffled: [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     for t, seen in enumerate(truth.present.T):
@@ -42,7 +42,7 @@ def random_identities(truth: Truth, rng: np.random.Generator) -> np.ndarray:
     return ids
 
 
-def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
+def previous_frame_identities(truth: VideoTruth, least_iou: float) -> np.ndarray:
     """Ids handed on from frame to frame by box IoU within a class, [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     last = 0
@@ -61,7 +61,7 @@ def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
 
 
 def result_entries(
-    dataset: Dataset, index: int, truth: Truth, ids: np.ndarray
+    dataset: Dataset, index: int, truth: VideoTruth, ids: np.ndarray
 ) -> list[dict]:
     """One entry of a results file per identity that `ids` [M, T] names."""
     video = dataset.videos[index]
@@ -85,7 +85,7 @@ def result_entries(
     return entries
 
 
-def oracles(least_iou: float) -> dict[str, Callable[[Truth], np.ndarray]]:
+def oracles(least_iou: float) -> dict[str, Callable[[VideoTruth], np.ndarray]]:
     """The rows of the table."""
     rng = np.random.default_rng(0)
     return {
@@ -96,7 +96,9 @@ def oracles(least_iou: float) -> dict[str, Callable[[Truth], np.ndarray]]:
 
 
 def measure(
-    dataset: Dataset, truth: TruthFile, oracle: Callable[[Truth], np.ndarray]
+    dataset: Dataset,
+    truth: formats.TruthFile,
+    oracle: Callable[[VideoTruth], np.ndarray],
 ) -> dict[str, float]:
     """AP, AP50 and IDF1 of an oracle."""
     entries = []

@@ -23,7 +23,7 @@ class Video(NamedTuple):
     file_names: tuple[str, ...]  # relative to JPEGImages/, one per frame
 
 
-class Truth(NamedTuple):
+class VideoTruth(NamedTuple):
     """The annotated tracks of one video; M tracks, T frames."""
 
     labels: np.ndarray  # int32 [M], 0 .. K - 1
@@ -43,7 +43,7 @@ class ClipArrays(NamedTuple):
     images: np.ndarray  # uint8 [T, H, W, 3], RGB
     masks: np.ndarray  # bool [N, T, H, W], visible pixels; empty where absent
     labels: np.ndarray  # int32 [N], 0 .. K - 1
-    track_ids: np.ndarray  # int32 [N], 1, 2, .., as in `Truth`
+    track_ids: np.ndarray  # int32 [N], 1, 2, .., as in `VideoTruth`
 
 
 @runtime_checkable
@@ -67,7 +67,7 @@ class Dataset(Protocol):
         """
         ...
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """The tracks of a video over all its frames; none if it is not annotated."""
         ...
 

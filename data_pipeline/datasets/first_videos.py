@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, VideoTruth
 
 
 class FirstVideos:
@@ -23,7 +23,7 @@ class FirstVideos:
         """As `Dataset.read_frames`."""
         return self._dataset.read_frames(index, frame_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """As `Dataset.truth`."""
         return self._dataset.truth(index)
 

@@ -9,7 +9,7 @@ from data_pipeline.augment.pseudo_clip import Motion, draw_views
 from data_pipeline.clip_sampling import ClipPlan, generator, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import CocoImages
-from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, VideoTruth
 from data_pipeline.settings import Settings
 
 
@@ -62,7 +62,7 @@ class JointClips:
         dataset, index = self._owner(index)
         return dataset.read_frames(index, frame_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """As `Dataset.truth`."""
         dataset, index = self._owner(index)
         return dataset.truth(index)

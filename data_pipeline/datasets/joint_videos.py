@@ -9,7 +9,7 @@ import numpy as np
 from data_pipeline.clip_sampling import ClipPlan, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import match_categories, plain_name
-from data_pipeline.datasets.dataset import Category, ClipArrays, Dataset, Truth
+from data_pipeline.datasets.dataset import Category, ClipArrays, Dataset, VideoTruth
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.settings import Settings
 
@@ -107,7 +107,7 @@ class JointVideos:
         part, index = self._place(index)
         return self._parts[part].read_frames(index, frame_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """As `Dataset.truth`."""
         part, index = self._place(index)
         return self._parts[part].truth(index)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Category, ClipArrays, Truth, Video
+from data_pipeline.datasets.dataset import Category, ClipArrays, Video, VideoTruth
 from data_pipeline.moving_shapes.motion import DIFFICULTIES
 from data_pipeline.moving_shapes.render import Rendered, render_scene
 from data_pipeline.moving_shapes.scene import Scene, draw_scene
@@ -100,10 +100,10 @@ class MovingShapes:
         drawn = self.render(index, frame_ids)
         return ClipArrays(drawn.images, drawn.masks, drawn.labels, drawn.track_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """The tracks of video `index` over all its frames."""
         video = self.render(index, np.arange(self.videos[index].length))
-        return Truth(
+        return VideoTruth(
             labels=video.labels,
             track_ids=video.track_ids,
             crowd=np.zeros(len(video.labels), bool),

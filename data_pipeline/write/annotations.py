@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data_pipeline.datasets.dataset import Dataset, Truth, Video
+from data_pipeline.datasets.dataset import Dataset, Video, VideoTruth
 from vis_jax.formats.occlusion import occlusion_word
 from vis_jax.formats.rle import plain_mask
 
@@ -54,7 +54,7 @@ def _video_entry(video: Video) -> dict:
     }
 
 
-def _track_entries(dataset: Dataset, video: Video, truth: Truth) -> list[dict]:
+def _track_entries(dataset: Dataset, video: Video, truth: VideoTruth) -> list[dict]:
     """The annotations of a video, without their ids."""
     return [
         {
@@ -71,7 +71,7 @@ def _track_entries(dataset: Dataset, video: Video, truth: Truth) -> list[dict]:
     ]
 
 
-def _frame_lists(truth: Truth, m: int) -> dict[str, list]:
+def _frame_lists(truth: VideoTruth, m: int) -> dict[str, list]:
     """The lists of a track with one entry for each frame, null where absent."""
     seen = truth.present[m]
     runs = truth.segmentations[m]

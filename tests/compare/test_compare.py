@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from data_pipeline.datasets.dataset import Truth
+from data_pipeline.datasets.dataset import VideoTruth
 from data_pipeline.datasets.first_videos import FirstVideos
 from data_pipeline.moving_shapes.dataset import MovingShapes
 from vis_jax.compare.detections import (
@@ -32,7 +32,7 @@ from vis_jax.compare.rows import (
     oracle_rows,
     tracker_rows,
 )
-from vis_jax.compare.table import Row, Seen, compare
+from vis_jax.compare.table import Row, VideoInputs, compare
 from vis_jax.evaluate.loop import video_frames
 from vis_jax.evaluate.masks import run_lengths
 from vis_jax.structures import Detections
@@ -87,13 +87,13 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def seen(dataset) -> Seen:
+def seen(dataset) -> VideoInputs:
     """The first video, detected perfectly."""
     piece = read_whole(video_frames(dataset, 0), TEST)
     perfect = make_perfect(detector_of(dataset, 0), {}, classes=CLASSES, chunk=4)
     truth = dataset.truth(0)
     assert not truth.present.all()
-    return Seen(piece, perfect(piece, truth), truth)
+    return VideoInputs(piece, perfect(piece, truth), truth)
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +184,14 @@ def test_each_object_is_taken_once_in_the_order_of_scores():
 
 def test_a_video_without_objects_and_one_with_crowds(seen):
     truth = seen.truth
-    nothing = Truth(*(array[:0] for array in truth))
+    nothing = VideoTruth(*(array[:0] for array in truth))
     assert not by_truth(seen._replace(truth=nothing), seen.detections).labels.size
     assert (objects(nothing) == -1).all()
     crowd = truth._replace(crowd=np.ones_like(truth.crowd))
     assert (objects(crowd) == -1).all()
     assert not by_truth(seen._replace(truth=crowd), seen.detections).labels.size
     # As many slots as the fullest frame needs, in tens.
-    many = Truth(*(np.repeat(np.asarray(x, object), 9, 0) for x in truth))
+    many = VideoTruth(*(np.repeat(np.asarray(x, object), 9, 0) for x in truth))
     many = many._replace(present=np.ones((len(many.labels), 6), bool), crowd=many.crowd)
     count = -(-len(many.labels) // 10) * 10
     crowded = many._replace(crowd=np.zeros(len(many.labels), bool))

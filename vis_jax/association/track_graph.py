@@ -26,8 +26,8 @@ from vis_jax.association.track_decisions import (
 )
 from vis_jax.association.track_models import (
     Looks,
+    Observation,
     Rule,
-    Seen,
     TrackModel,
     as_edges,
     no_looks,
@@ -152,7 +152,7 @@ def empty_memory(settings: Settings, width: int) -> Memory:
     )
 
 
-class Said(NamedTuple):
+class GraphOutput(NamedTuple):
     """What is said of a frame before anything is decided."""
 
     match_logits: Float32[Array, "M N"]
@@ -189,7 +189,7 @@ class ByGraph(nn.Module):
 
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
-    ) -> Said:
+    ) -> GraphOutput:
         """What the network says; see `GraphNetwork`.
 
         Heuristic decisions have no logits from here.
@@ -200,7 +200,7 @@ class ByGraph(nn.Module):
         if self.settings.decide == "graph":
             match = jnp.where(pairs, self.match(graph.edges)[..., 0], NEVER)
             start = jnp.where(valid, self.start(graph.empty_edges)[..., 0], NEVER)
-        return Said(match, start, graph.tracks, graph.detections, graph.empty)
+        return GraphOutput(match, start, graph.tracks, graph.detections, graph.empty)
 
 
 class ByPairs(nn.Module):
@@ -211,7 +211,7 @@ class ByPairs(nn.Module):
     @nn.compact
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
-    ) -> Said:
+    ) -> GraphOutput:
         """A detection is new as far as it is no track's."""
         match = Mlp(self.dim, 1, 3, name="match")(graph.edges)[..., 0]
         likely = jnp.where(pairs, match, _ABSENT)
@@ -221,7 +221,7 @@ class ByPairs(nn.Module):
         best = jnp.where(pairs.any(axis=1)[:, None], best, 0.0)
         join = Mlp(self.dim, self.dim, 2, name="track")
         unknown = jnp.zeros((len(graph.detections), self.dim), jnp.float32)
-        return Said(
+        return GraphOutput(
             match,
             jnp.where(valid, start, NEVER),
             nn.relu(join(jnp.concatenate([graph.tracks, best], axis=-1))),
@@ -349,7 +349,9 @@ class TrackGraph(nn.Module):
             )
         return match, start
 
-    def _decide(self, memory: Memory, said: Said, thresholds: Thresholds) -> Decision:
+    def _decide(
+        self, memory: Memory, said: GraphOutput, thresholds: Thresholds
+    ) -> Decision:
         """No gradient goes through what is decided."""
         match, start = map(
             jax.lax.stop_gradient, (said.match_logits, said.start_logits)
@@ -359,7 +361,7 @@ class TrackGraph(nn.Module):
         return decide(memory.status, match, start, thresholds)
 
     def _remember(
-        self, memory: Memory, frame: Frame, said: Said, decision: Decision
+        self, memory: Memory, frame: Frame, said: GraphOutput, decision: Decision
     ) -> Memory:
         """The tracks after the decisions, section 3.5."""
         active, born = decision.status == ACTIVE, decision.born[:, None]
@@ -376,7 +378,7 @@ class TrackGraph(nn.Module):
         looks = memory.looks
         if self._models_looks:
             own = jnp.ones((1,), bool)
-            seen = Seen(
+            seen = Observation(
                 jnp.concatenate([frame.looks[decision.chosen], frame.background[None]]),
                 jnp.concatenate([hidden, empty_hidden[None]]),
                 jnp.concatenate([active, own]),

@@ -32,7 +32,7 @@ class Looks(NamedTuple):
     lstm: tuple[tuple[Float32[Array, "R A"], Float32[Array, "R A"]], ...] = ()
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a frame says of the looks of tracks."""
 
     looks: Float32[Array, "R A"]
@@ -127,14 +127,14 @@ class TrackModel(nn.Module):
         first = looks._replace(mean=mean, var=var)
         return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
 
-    def __call__(self, looks: Looks, seen: Seen) -> Looks:
+    def __call__(self, looks: Looks, seen: Observation) -> Looks:
         """The Gaussians after a frame."""
         update = self._by_lstm if self.rule.kind == "lstm" else self._by_rates
         new = update(looks, seen)
         active = seen.active[:, None]
         return jax.tree.map(lambda a, b: jnp.where(active, b, a), looks, new)
 
-    def _by_rates(self, looks: Looks, seen: Seen) -> Looks:
+    def _by_rates(self, looks: Looks, seen: Observation) -> Looks:
         # Slots are used once: those of new tracks are as they were at first.
         mean, var, born = looks.mean, looks.var, seen.born[:, None]
         if self.rule.kind == "latest":
@@ -158,7 +158,7 @@ class TrackModel(nn.Module):
             new_var = jnp.where(born, var, new_var)
         return Looks(new_mean, new_var)
 
-    def _by_lstm(self, looks: Looks, seen: Seen) -> Looks:
+    def _by_lstm(self, looks: Looks, seen: Observation) -> Looks:
         steps = [
             memory(seen.looks, *state)
             for memory, state in zip(self.memories, looks.lstm, strict=True)

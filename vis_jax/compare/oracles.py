@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.datasets.dataset import Truth
+from data_pipeline.datasets.dataset import VideoTruth
 from vis_jax.compare.detections import RunLengths, VideoDetections, run_chunks
 from vis_jax.compare.link import frames_of
 from vis_jax.evaluate.clips import Piece
@@ -40,7 +40,7 @@ KINDS = ("mask", "box")
 class Perfect(Protocol):
     """Gives the objects of the truth as detections."""
 
-    def __call__(self, piece: Piece, truth: Truth) -> VideoDetections:
+    def __call__(self, piece: Piece, truth: VideoTruth) -> VideoDetections:
         """Returns them.
 
         Args:
@@ -91,7 +91,7 @@ def make_perfect(
         features = detector.features(variables, images, size)
         return detector.describe(variables, features, boxes)
 
-    def perfect(piece: Piece, truth: Truth) -> VideoDetections:
+    def perfect(piece: Piece, truth: VideoTruth) -> VideoDetections:
         clip, slots = piece.clip, objects(truth)
         valid, boxes = slots >= 0, _boxes(truth, slots, piece.sizes)
         described = run_chunks(
@@ -116,7 +116,7 @@ def make_perfect(
     return perfect
 
 
-def objects(truth: Truth) -> np.ndarray:
+def objects(truth: VideoTruth) -> np.ndarray:
     """The tracks that each frame shows: int [T, N], -1 for padding."""
     shown = truth.present & ~truth.crowd[:, None]
     rows = [np.flatnonzero(column) for column in shown.T]
@@ -129,7 +129,7 @@ def objects(truth: Truth) -> np.ndarray:
 
 def identify(
     detections: VideoDetections,
-    truth: Truth,
+    truth: VideoTruth,
     piece: Piece,
     *,
     rule: MatchRule,
@@ -166,7 +166,7 @@ def _vote(
 
 
 def identities(
-    detections: VideoDetections, truth: Truth, sizes: Sizes, *, rule: MatchRule
+    detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: MatchRule
 ) -> np.ndarray:
     """The true track of every detection, 1, 2, .., or 0 without one: int32 [T, N]."""
     found = jax.tree.map(np.asarray, detections.found)
@@ -228,7 +228,7 @@ def box_overlaps(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return both / np.maximum(union, 1e-9)
 
 
-def _boxes(truth: Truth, slots: np.ndarray, sizes: Sizes) -> np.ndarray:
+def _boxes(truth: VideoTruth, slots: np.ndarray, sizes: Sizes) -> np.ndarray:
     """Boxes of the slots in canvas pixels: float32 [T, N, 4], 0 in padding."""
     frames = np.arange(len(slots))[:, None]
     padded = np.pad(truth.boxes, ((0, 1), (0, 0), (0, 0)))
@@ -236,7 +236,7 @@ def _boxes(truth: Truth, slots: np.ndarray, sizes: Sizes) -> np.ndarray:
     return (padded[slots, frames] * np.tile(scale, 2)).astype(np.float32)
 
 
-def _masks(truth: Truth, slots: np.ndarray) -> RunLengths:
+def _masks(truth: VideoTruth, slots: np.ndarray) -> RunLengths:
     return [
         [truth.segmentations[i][t] if i >= 0 else None for i in row]
         for t, row in enumerate(slots.tolist())

@@ -15,7 +15,7 @@ from flax.errors import FlaxError
 from data_pipeline.datasets.dataset import Video
 from vis_jax.compare.link import Link, Rules, make_link
 from vis_jax.compare.oracles import MatchRule, identify, make_perfect
-from vis_jax.compare.table import Row, Seen
+from vis_jax.compare.table import Row, VideoInputs
 from vis_jax.evaluate.infer import make_stream
 from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
@@ -89,7 +89,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     """
     classes, top = parts.classes, parts.test.top
 
-    def by_truth(seen: Seen) -> VideoResult:
+    def by_truth(seen: VideoInputs) -> VideoResult:
         return identify(
             seen.detections,
             seen.truth,
@@ -110,7 +110,7 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
     )
     link = _link(parts, name, settings)
 
-    def perfectly_seen(seen: Seen) -> VideoResult:
+    def perfectly_seen(seen: VideoInputs) -> VideoResult:
         return link(seen.piece, perfect(seen.piece, seen.truth))
 
     run_id = _digest(parts, f"image {name}", settings)

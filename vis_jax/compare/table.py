@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import Dataset, Truth, Video
+from data_pipeline.datasets.dataset import Dataset, Video, VideoTruth
 from vis_jax.compare.detections import Find, VideoDetections, cached, read_whole
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.finished import Finished
@@ -27,19 +27,19 @@ from vis_jax.systems.system import TestSettings
 COMPARE, CACHE = "compare.json", "detections"
 
 
-class Seen(NamedTuple):
+class VideoInputs(NamedTuple):
     """All there is to know of a video."""
 
     piece: Piece
     detections: VideoDetections
-    truth: Truth
+    truth: VideoTruth
 
 
 @runtime_checkable
 class Predict(Protocol):
     """Gives the tracks of a video."""
 
-    def __call__(self, seen: Seen) -> VideoResult:
+    def __call__(self, seen: VideoInputs) -> VideoResult:
         """Returns the tracks."""
         ...
 
@@ -104,13 +104,13 @@ def compare(
     tables, waiting = _plan(rows, folder, run_id)
     report = {"run_id": run_id, "tables": tables}
 
-    def see(index: int) -> Seen:
+    def see(index: int) -> VideoInputs:
         if find is None:
             raise ValueError("find: expected one, as rows are made from detections")
         piece = read_whole(video_frames(dataset, index), test)
         path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
         detections = cached(path, run_id, lambda: find(piece))
-        return Seen(piece, detections, dataset.truth(index))
+        return VideoInputs(piece, detections, dataset.truth(index))
 
     with ExitStack() as stack:
         for _, finished in waiting:

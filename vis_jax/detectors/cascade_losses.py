@@ -23,10 +23,10 @@ from vis_jax.detectors.rcnn_losses import (
     sample_regions,
 )
 from vis_jax.detectors.rcnn_targets import (
+    ImageTruth,
     MatchRule,
     RegionTargets,
     SampledRegions,
-    Truth,
 )
 from vis_jax.detectors.semantic_head import semantic_labels, semantic_loss
 from vis_jax.losses.rcnn import region_losses
@@ -61,7 +61,7 @@ def train_rules(settings: Settings) -> TrainRules:
 class TrueObjects(NamedTuple):
     """What images show."""
 
-    truth: Truth  # leading axis B
+    truth: ImageTruth  # leading axis B
     masks: Bool[Array, "B M H W"]
     sizes: Int32[Array, "B 2"]  # height and width of the content in pixels
 
@@ -291,7 +291,7 @@ def _semantic_loss(
     """Loss of the semantic branch on labels drawn from the objects of each image."""
 
     def one(
-        masks: Bool[Array, "M H W"], truth: Truth, size: Int32[Array, "2"]
+        masks: Bool[Array, "M H W"], truth: ImageTruth, size: Int32[Array, "2"]
     ) -> Int32[Array, "h w"]:
         return semantic_labels(
             masks, truth.labels, truth.valid, size=size, num_classes=num_classes

@@ -52,7 +52,7 @@ class Settings:
             )
 
 
-class Truth(NamedTuple):
+class ImageTruth(NamedTuple):
     """True boxes of one image."""
 
     boxes: Float32[Array, "M 4"]  # pixels
@@ -91,7 +91,7 @@ class SampledRegions(NamedTuple):
 def anchor_targets(
     rng: PRNGKeyArray,
     anchors: Float32[Array, "A 4"],
-    truth: Truth,
+    truth: ImageTruth,
     *,
     usable: Bool[Array, "A"],
     coder: BoxCoder,
@@ -126,7 +126,7 @@ def anchor_targets(
 def region_targets(
     rng: PRNGKeyArray,
     boxes: Float32[Array, "R 4"],
-    truth: Truth,
+    truth: ImageTruth,
     *,
     valid: Bool[Array, "R"],
     num_classes: int,
@@ -178,7 +178,7 @@ def region_targets(
 def _match(
     boxes: Float32[Array, "A 4"],
     usable: Bool[Array, "A"],
-    truth: Truth,
+    truth: ImageTruth,
     rule: MatchRule,
 ) -> Matching:
     """Matching in which nothing unusable is positive, negative or best."""

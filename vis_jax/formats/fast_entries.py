@@ -15,7 +15,7 @@ import numpy as np
 
 from vis_jax.formats.json_checks import Checker, reading
 from vis_jax.formats.results_json import check_category, parse_entries, with_areas
-from vis_jax.formats.tracks import ResultTrack, Truth
+from vis_jax.formats.tracks import ResultTrack, TruthFile
 
 _CHUNK = 1 << 19  # bytes of entries handled at once
 _BLOCK = 1 << 20
@@ -62,7 +62,11 @@ def plain_entries(path: str | os.PathLike) -> list[msgspec.Raw] | None:
 
 
 def load_tracks(
-    entries: Sequence[msgspec.Raw], truth: Truth, checker: Checker, *, start: int = 0
+    entries: Sequence[msgspec.Raw],
+    truth: TruthFile,
+    checker: Checker,
+    *,
+    start: int = 0,
 ) -> list[ResultTrack]:
     """The tracks of entries, checked.
 
@@ -99,7 +103,7 @@ def _chunks(entries: Sequence[msgspec.Raw]) -> list[slice]:
 
 
 def _sound(
-    raws: Sequence[msgspec.Raw], start: int, truth: Truth
+    raws: Sequence[msgspec.Raw], start: int, truth: TruthFile
 ) -> list[ResultTrack] | None:
     """The tracks of entries, areas still to come; None if one is odd in any way."""
     try:

@@ -22,7 +22,7 @@ from vis_jax.formats.tracks import (
     Id,
     Results,
     ResultTrack,
-    Truth,
+    TruthFile,
     Video,
     mean_nonzero,
 )
@@ -36,7 +36,7 @@ _CHUNK = 1 << 21
 
 
 def load_results(
-    path: str | os.PathLike, truth: Truth, *, official_quirks: bool = True
+    path: str | os.PathLike, truth: TruthFile, *, official_quirks: bool = True
 ) -> Results:
     """Reads a results file: a list of {video_id, category_id, score, segmentations}.
 
@@ -77,7 +77,7 @@ def paused_collection() -> Iterator[None]:
 
 def parse_results(
     content: object,
-    truth: Truth,
+    truth: TruthFile,
     *,
     name: str = "results",
     official_quirks: bool = True,
@@ -136,7 +136,7 @@ def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
     write_json(path, content, indent=None)
 
 
-def find_defects(path: str | os.PathLike, truth: Truth) -> list[str]:
+def find_defects(path: str | os.PathLike, truth: TruthFile) -> list[str]:
     """A line for each thing in a results file for which a server may refuse it.
 
     Args:
@@ -177,7 +177,7 @@ def _plain(entry: dict, where: str) -> dict:
 
 
 def parse_entries(
-    entries: Iterable[object], truth: Truth, checker: Checker, *, start: int = 0
+    entries: Iterable[object], truth: TruthFile, checker: Checker, *, start: int = 0
 ) -> list[ResultTrack]:
     """Checks and keeps each entry before it takes the next.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.formats.json_checks import write_json
-from vis_jax.formats.tracks import Id, Truth
+from vis_jax.formats.tracks import Id, TruthFile
 from vis_jax.formats.truth_json import parse_truth
 from vis_jax.formats.unpack import read_json
 
@@ -23,7 +23,7 @@ class Split(NamedTuple):
     held_out: list[Id]
 
 
-def split_videos(truth: Truth, *, num_held_out: int, seed: int) -> Split:
+def split_videos(truth: TruthFile, *, num_held_out: int, seed: int) -> Split:
     """Holds out videos so that each category keeps its share on both sides.
 
     Sechidis et al., "On the Stratification of Multi-Label Data", ECML 2011: the
@@ -89,7 +89,7 @@ def write_split(
     return split
 
 
-def _read(path: str | os.PathLike) -> Truth:
+def _read(path: str | os.PathLike) -> TruthFile:
     """The truth; a split has no use for the fields that only scores need."""
     content = read_json(path)
     entries = content.get("annotations") if isinstance(content, dict) else None
@@ -102,7 +102,7 @@ def _read(path: str | os.PathLike) -> Truth:
     return parse_truth(content, name=str(path))
 
 
-def _holders(truth: Truth) -> dict[Id, set[Id]]:
+def _holders(truth: TruthFile) -> dict[Id, set[Id]]:
     """The videos with each category."""
     holders = defaultdict(set)
     for track in truth.tracks:

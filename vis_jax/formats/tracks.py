@@ -64,7 +64,7 @@ class ResultTrack(NamedTuple):
     mean_area: float  # pixels, over the frames with any
 
 
-class Truth(NamedTuple):
+class TruthFile(NamedTuple):
     """A truth file. `tracks` in file order."""
 
     name: str

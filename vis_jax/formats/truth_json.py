@@ -16,11 +16,11 @@ from vis_jax.formats.json_checks import (
 from vis_jax.formats.occlusion import OCCLUSION, occlusion_score
 from vis_jax.formats.rle import RleError
 from vis_jax.formats.rle_check import check_masks
-from vis_jax.formats.tracks import Id, Truth, TruthTrack, Video, mean_nonzero
+from vis_jax.formats.tracks import Id, TruthFile, TruthTrack, Video, mean_nonzero
 from vis_jax.formats.unpack import read_json
 
 
-def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> Truth:
+def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> TruthFile:
     """Reads a truth file.
 
     Args:
@@ -35,7 +35,7 @@ def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> Trut
     return parse_truth(content, name=str(path), official_quirks=official_quirks)
 
 
-def load_videos(path: str | os.PathLike) -> Truth:
+def load_videos(path: str | os.PathLike) -> TruthFile:
     """The videos and categories of a file with or without annotations; no tracks.
 
     Raises:
@@ -44,12 +44,12 @@ def load_videos(path: str | os.PathLike) -> Truth:
     checker = Checker(str(path), True, Counter())
     content = checker.record(read_json(path), "top level")
     videos, categories = _videos(content, checker), _categories(content, checker)
-    return Truth(str(path), videos, categories, [], checker.tolerated)
+    return TruthFile(str(path), videos, categories, [], checker.tolerated)
 
 
 def parse_truth(
     content: object, *, name: str = "truth", official_quirks: bool = True
-) -> Truth:
+) -> TruthFile:
     """As `load_truth`, from the content of such a file; it is left as it was."""
     checker = Checker(name, not official_quirks, Counter())
     content = checker.record(content, "top level")
@@ -73,7 +73,7 @@ def parse_truth(
             checker.tolerate("truth: category unknown", where, known, track.category_id)
         seen.add(track.track_id)
         tracks.append(track)
-    return Truth(name, videos, categories, tracks, checker.tolerated)
+    return TruthFile(name, videos, categories, tracks, checker.tolerated)
 
 
 def _videos(content: dict, checker: Checker) -> dict[Id, Video]:

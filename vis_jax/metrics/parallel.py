@@ -22,7 +22,7 @@ import numpy as np
 from vis_jax.formats.fast_entries import load_tracks, plain_entries
 from vis_jax.formats.json_checks import Checker, FormatError
 from vis_jax.formats.results_json import load_truth, paused_collection
-from vis_jax.formats.tracks import Id, Results, ResultTrack, Truth
+from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
 from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
 from vis_jax.metrics.video_ap import Matches, match_videos
 
@@ -62,7 +62,7 @@ def num_workers() -> int:
     return os.cpu_count() or 1
 
 
-def find(job: Job, truth: Truth, workers: int) -> Found | None:
+def find(job: Job, truth: TruthFile, workers: int) -> Found | None:
     """Everything of a job, by several processes.
 
     Args:
@@ -145,7 +145,7 @@ def _result(process: subprocess.Popen) -> Found:
 
 
 def _find_part(
-    job: Job, truth: Truth, entries: Sequence[msgspec.Raw], part: int, parts: int
+    job: Job, truth: TruthFile, entries: Sequence[msgspec.Raw], part: int, parts: int
 ) -> Found:
     """One part of the entries, and the videos that it has predictions for."""
     first, stop = _cuts(entries, parts)[part : part + 2]
@@ -185,7 +185,7 @@ def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
 
 
 def _work(
-    job: Job, truth: Truth, tracks: list[ResultTrack], tolerated: Counter
+    job: Job, truth: TruthFile, tracks: list[ResultTrack], tolerated: Counter
 ) -> Found:
     """Everything of the videos of a truth."""
     results = Results(job.results, tracks, tolerated)

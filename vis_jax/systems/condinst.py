@@ -72,7 +72,7 @@ class LossSettings(condinst_settings.LossSettings):
     detector: bool = True
 
 
-class Said(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the network says of images."""
 
     levels: Levels
@@ -135,10 +135,10 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> Said:
+    ) -> NetworkOutput:
         """What is said of images."""
         levels = self.features(images, train, valid)
-        return Said(levels, self.detector(levels, train, valid))
+        return NetworkOutput(levels, self.detector(levels, train, valid))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
@@ -276,14 +276,14 @@ def pair_and_frame_loss(
 
 def _say(
     model: Model, variables: dict, batch: Batch, *, train: bool
-) -> tuple[Said, dict]:
+) -> tuple[NetworkOutput, dict]:
     """What is said of all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
     if not train:
         said = model.apply(variables, images, False, method=Model.say)
-        return jax.lax.stop_gradient(cast(Said, said)), {}
+        return jax.lax.stop_gradient(cast(NetworkOutput, said)), {}
     said, updates = model.apply(
         variables,
         images,
@@ -292,7 +292,7 @@ def _say(
         method=Model.say,
         mutable=["batch_stats"],
     )
-    return cast(Said, said), dict(updates.get("batch_stats", {}))
+    return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

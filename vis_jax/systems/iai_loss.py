@@ -29,7 +29,7 @@ from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.iai_model import (
     IdSettings,
     Model,
-    Said,
+    NetworkOutput,
     Stages,
     remember,
     start_memory,
@@ -344,14 +344,18 @@ def _look(
         rngs={"drop_path": path_key},
         mutable=["batch_stats"],
     )
-    said = cast(Said, found)
+    said = cast(NetworkOutput, found)
     terms, left_out = _terms(mask_key, settings, ids, said, frame)
     notes = {"positives_left_out": left_out}
     return FrameLoss(terms, notes, said.tokens, dict(updates["batch_stats"]))
 
 
 def _terms(
-    rng: PRNGKeyArray, settings: LossSettings, ids: IdSettings, said: Said, frame: Frame
+    rng: PRNGKeyArray,
+    settings: LossSettings,
+    ids: IdSettings,
+    said: NetworkOutput,
+    frame: Frame,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
     """The losses, and how many positives are beyond those whose masks are trained."""
     found = image_losses(

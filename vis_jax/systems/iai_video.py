@@ -30,7 +30,7 @@ from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Share, section
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems import system
-from vis_jax.systems.iai_model import FrameStages, Seen, Stages, remember
+from vis_jax.systems.iai_model import FrameObjects, FrameStages, Stages, remember
 from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
@@ -190,7 +190,7 @@ def follow_frame(
     stages = jax.tree.map(lambda x: x[None], features)
     first = video.tally.frames == 0
     seen = model.apply(variables, stages, memory, size, first, method="see")
-    objects, tokens = cast(Seen, seen)
+    objects, tokens = cast(FrameObjects, seen)
     named = name_frame(rules, video, objects, pixels(objects), real)
     if memory is not None:
         memory = remember(

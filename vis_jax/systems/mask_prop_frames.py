@@ -19,9 +19,9 @@ from vis_jax.structures import Clip
 from vis_jax.systems.mask_prop_carriers import Carrier, Objects, objects_of_frames
 from vis_jax.systems.mask_prop_model import (
     SAMPLED,
+    FrameFeatures,
     FrameMaps,
     Model,
-    Seen,
     find,
     p3_of,
     see,
@@ -371,7 +371,7 @@ def _views_and_objects(
     test: TestSettings,
     variables: dict,
     images: UInt8[Array, "T H W 3"],
-    seen: Seen,
+    seen: FrameFeatures,
     size: Int32[Array, "2"],
 ) -> tuple[Any, Objects]:
     p3 = p3_of(seen.features.levels)

@@ -113,7 +113,7 @@ class Settings:
     test: TestSettings = TestSettings()
 
 
-class Said(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the network says of images."""
 
     levels: Levels
@@ -159,10 +159,12 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> Said:
+    ) -> NetworkOutput:
         """What is said of images."""
         levels = self.features(images, train, valid)
-        return Said(levels, self.detector(levels), priors_of(levels, self.priors))
+        return NetworkOutput(
+            levels, self.detector(levels), priors_of(levels, self.priors)
+        )
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
@@ -306,14 +308,14 @@ def pair_and_frame_loss(
 
 def _say(
     model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray, *, train: bool
-) -> tuple[Said, dict]:
+) -> tuple[NetworkOutput, dict]:
     """What is said of all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
     if not train:
         said = model.apply(variables, images, False, method=Model.say)
-        return jax.lax.stop_gradient(cast(Said, said)), {}
+        return jax.lax.stop_gradient(cast(NetworkOutput, said)), {}
     said, updates = model.apply(
         variables,
         images,
@@ -323,11 +325,11 @@ def _say(
         rngs={"dropout": rng},
         mutable=["batch_stats"],
     )
-    return cast(Said, said), dict(updates.get("batch_stats", {}))
+    return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
 
 
 def _frame_terms(
-    settings: LossSettings, said: Said, batch: Batch, rng: PRNGKeyArray
+    settings: LossSettings, said: NetworkOutput, batch: Batch, rng: PRNGKeyArray
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Terms of the detector, each frame an image by itself, and what is logged."""
     found = multibox_losses(
