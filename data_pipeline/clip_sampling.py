@@ -1,4 +1,4 @@
-"""Which frames make a training clip, and how it is changed: one draw for each clip.
+"""Sampling of training clips: frames and augmentation, one draw for each clip.
 
 A clip depends on the seed and its position in the endless stream of clips, and on
 nothing else. Any position can therefore be taken up again, by any host.
@@ -42,12 +42,12 @@ class HasVideos(Protocol):
 
     @property
     def videos(self) -> Sequence[HasExtent]:
-        """What clips are drawn from."""
+        """Videos that clips are drawn from."""
         ...
 
 
 class ClipPlan(NamedTuple):
-    """What is done to make one clip of T frames."""
+    """Choices that make one clip of T frames."""
 
     video: int  # index in the data set
     # int32 [T], ascending; fewer where the video ends before: the others are padding.

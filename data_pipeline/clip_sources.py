@@ -72,7 +72,7 @@ def source_of(dataset: Dataset, frames: int) -> ClipSource:
 
 
 def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
-    """What every source needs of a plan.
+    """Features of a plan that every source needs.
 
     A graph has as many frames for every clip: where the plan has fewer than `frames`,
     the last one repeats. `real` counts those of the plan.

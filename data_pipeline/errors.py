@@ -1,4 +1,4 @@
-"""What is wrong with the files of a data set."""
+"""Errors that name the defects of the files of a data set."""
 
 import reprlib
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def stop(error: DataError) -> None:
 
 
 def attempt(report: Report, read: Callable[..., T], *args: object) -> T | None:
-    """What `read(*args)` returns; None if it raises a DataError, which is reported."""
+    """Returns `read(*args)`, or None if it raises a DataError, which is reported."""
     try:
         return read(*args)
     except DataError as error:

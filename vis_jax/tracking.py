@@ -1,4 +1,4 @@
-"""What finds and tracks the objects of videos, however it was loaded.
+"""The model as users of Python know it, however it was loaded.
 
 Nothing here needs Flax, TensorFlow or a config.
 """

@@ -12,7 +12,7 @@ from data_pipeline.clip_source import Tensor
 
 
 class Motion(NamedTuple):
-    """How far views may go."""
+    """Limits of the views."""
 
     zoom: tuple[float, float]  # least, most: share of the largest window that fits
     angle: float  # degrees to either side, at most

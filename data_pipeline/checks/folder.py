@@ -31,14 +31,14 @@ _THREADS = 4  # frames decoded at a time
 
 
 class Checked(NamedTuple):
-    """What is left of a folder without its defects."""
+    """Content of a folder without its defects."""
 
     layout: Layout
     content: Annotations
 
 
 class Count(NamedTuple):
-    """How much there is of a category, or of all."""
+    """Numbers of videos, tracks and frames of a category, or of all."""
 
     name: str
     videos: int  # with a track

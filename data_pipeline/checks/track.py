@@ -1,4 +1,4 @@
-"""What is odd about a track that can be read: an id, or numbers unlike its masks."""
+"""Checks of a track that can be read: its id, and numbers unlike its masks."""
 
 from collections.abc import Callable
 

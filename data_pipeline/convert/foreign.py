@@ -1,4 +1,4 @@
-"""What the converters of other layouts have in common: videos, tracks, where from."""
+"""Parts that the converters of other layouts share: videos, tracks, where from."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -14,7 +14,7 @@ _NUMBERED = re.compile(r"(.*?)[-_. ]*([0-9]+)")
 
 
 class FrameName(NamedTuple):
-    """What the name of an image says."""
+    """Video and number of a frame, by the name of its image."""
 
     stem: str  # without ending, and without what Roboflow adds
     video: str  # the stem without its last number; "video" if nothing is left

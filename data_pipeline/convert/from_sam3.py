@@ -1,4 +1,4 @@
-"""What SAM 3 finds in a video: an .npz file beside the image of each frame.
+"""Output of SAM 3 for a video: an .npz file beside the image of each frame.
 
 `Sam3VideoPredictor` gives arrays for each frame, and the library saves none of them;
 `numpy.savez_compressed(file, **response["outputs"])` does. Read are `out_obj_ids` [N],

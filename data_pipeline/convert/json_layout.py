@@ -1,4 +1,4 @@
-"""Where data sets described by one JSON file have that file and their images."""
+"""Places of the JSON file that describes a data set, and of its images."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -72,7 +72,7 @@ LAYOUTS = {
 
 
 class Outcome(NamedTuple):
-    """What was done."""
+    """Result of preparing a folder."""
 
     found: Found
     prepared: Prepared

@@ -1,4 +1,4 @@
-"""What the files of COCO have in common: images, categories, lists of objects."""
+"""Reading of the files of COCO: images, categories, lists of objects."""
 
 from collections.abc import Callable
 from functools import partial

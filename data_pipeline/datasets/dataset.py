@@ -1,4 +1,4 @@
-"""What every data set offers: videos, categories, frames, truth and clips, in NumPy."""
+"""The interface of data sets: videos, categories, frames, truth and clips, in NumPy."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ class Category(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What is known of a video before its frames are read."""
+    """Facts about a video that are known before its frames are read."""
 
     video_id: int
     name: str
@@ -72,7 +72,7 @@ class Dataset(Protocol):
         ...
 
     def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """What is trained on: frames, which may repeat, and the masks of their objects.
+        """Reads a training clip: frames, which may repeat, and masks of objects.
 
         Without crowds; objects that no frame shows may be left out. `clip_of_truth`
         makes it from the other members, for data sets that have no shorter way.

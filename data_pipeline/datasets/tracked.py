@@ -12,7 +12,7 @@ from vis_jax.formats.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 
 class TrackedVideos(ABC):
-    """What is known of videos once their frames can be read.
+    """Base of data sets whose tracks are in memory.
 
     A subclass sets the attributes.
 

@@ -35,7 +35,7 @@ class Track(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """What an annotation file holds."""
+    """Content of an annotation file."""
 
     categories: tuple[Category, ...]  # by id
     videos: tuple[Video, ...]  # as in the file

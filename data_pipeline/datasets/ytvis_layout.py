@@ -1,4 +1,4 @@
-"""Where the annotations and the images of a YouTube-VIS or OVIS folder lie."""
+"""Places of the annotations and images of a YouTube-VIS or OVIS folder."""
 
 from pathlib import Path
 from typing import NamedTuple

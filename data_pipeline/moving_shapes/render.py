@@ -18,7 +18,7 @@ _BLUR_TAPS = 7
 
 
 class Pose(NamedTuple):
-    """Where an instance is while the shutter is open."""
+    """Positions of an instance while the shutter is open."""
 
     centre: np.ndarray  # float64 [2], x y in pixels at the middle of the exposure
     smear: np.ndarray  # float64 [2], way of the centre during the exposure

@@ -1,4 +1,4 @@
-"""What is drawn at random for one video of moving shapes, before any frame is.
+"""Random choices for one video of moving shapes, made before any frame is drawn.
 
 M instances, T frames; colours are float32 RGB in 0 .. 255.
 """
@@ -22,7 +22,7 @@ SURFACE_SPAN = 1.25  # half side of a texture, in radii: the outline with its st
 
 
 class Look(NamedTuple):
-    """What an instance looks like."""
+    """Appearance of an instance."""
 
     label: int  # 0 .. K - 1
     proportion: float  # 0 .. 1, see the silhouettes

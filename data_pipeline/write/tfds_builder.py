@@ -34,7 +34,7 @@ Shards = dict[str, list[Callable[[], Iterator[tuple[int, dict]]]]]
 
 
 class Built(NamedTuple):
-    """What was written."""
+    """Numbers of what was written."""
 
     videos: int
     frames: int

@@ -69,7 +69,7 @@ class Settings:
 
 
 class Memory(NamedTuple):
-    """What is kept of a video's frames, of constant size.
+    """Memory of a video's frames, of constant size.
 
     `*B` is the axis of videos, or nothing for one video.
     """
@@ -156,7 +156,7 @@ def write(
 
 
 class Tokens(NamedTuple):
-    """What of a frame is remembered, once its ids are known."""
+    """Tokens of a frame that are remembered, once its ids are known."""
 
     keys: Float[Array, "B h w C"]
     normed: Float[Array, "B h w C"]

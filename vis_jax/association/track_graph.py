@@ -120,7 +120,7 @@ class Memory(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """What a frame is made of. Logits are NEVER where there is nothing to decide."""
+    """Decisions on a frame. Logits are NEVER where there is nothing to decide."""
 
     match_logits: Float32[Array, "*L M N"]
     start_logits: Float32[Array, "*L N"]  # that a detection is a new object
@@ -153,7 +153,7 @@ def empty_memory(settings: Settings, width: int) -> Memory:
 
 
 class GraphOutput(NamedTuple):
-    """What is said of a frame before anything is decided."""
+    """Output of the graph network for a frame, before anything is decided."""
 
     match_logits: Float32[Array, "M N"]
     start_logits: Float32[Array, "N"]
@@ -190,7 +190,7 @@ class ByGraph(nn.Module):
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
     ) -> GraphOutput:
-        """What the network says; see `GraphNetwork`.
+        """Returns the output of the network; see `GraphNetwork`.
 
         Heuristic decisions have no logits from here.
         """
@@ -333,7 +333,7 @@ class TrackGraph(nn.Module):
     def _scores(
         self, memory: Memory, frame: Frame, cues: bool
     ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
-        """Of heuristic decisions."""
+        """Scores of heuristic decisions."""
         there = memory.status != FREE
         match, start = description_scores(
             memory.looks.mean[:-1], there, frame.looks, frame.valid

@@ -1,4 +1,4 @@
-"""What tracks of RGNNVIS remember of their looks, and how like them detections are.
+"""Appearance models of the tracks of RGNNVIS, and the likeness of detections to them.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.4 and table 3. Letters: R tracks, the last of them the empty one, N
@@ -33,7 +33,7 @@ class Looks(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a frame says of the looks of tracks."""
+    """Appearance of tracks as observed in one frame."""
 
     looks: Float32[Array, "R A"]
     embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
@@ -42,7 +42,7 @@ class Observation(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How Gaussians begin and change.
+    """Rule by which Gaussians begin and change.
 
     Attributes:
       kind: gaussian: Eq. 4; constant_variance: the mean alone moves; latest: the mean

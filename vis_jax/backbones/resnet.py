@@ -73,7 +73,7 @@ class Settings:
 
 
 class Block(nn.Module):
-    """What the blocks of a stage have in common.
+    """Base of the blocks of a stage.
 
     Attributes:
       width: channels, in bottlenecks a quarter of those of the output.

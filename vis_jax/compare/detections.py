@@ -1,4 +1,4 @@
-"""What a detector finds in whole videos, once, kept on disk for any number of trackers.
+"""Detections in whole videos, made once and kept on disk for any number of trackers.
 
 Masks become run lengths at the original size here, so that no tracker's result has to
 enlarge them again. Axes: T frames of a video, without padding, N detections of a frame.
@@ -54,7 +54,7 @@ class Find(Protocol):
 
 
 def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
-    """What finds objects; compiled once for each canvas.
+    """Makes the function that finds objects; compiled once for each canvas.
 
     Args:
       detector: what to run.
@@ -164,7 +164,7 @@ def save(path: Path, run_id: str, detections: VideoDetections) -> None:
 
 
 def load(path: Path, run_id: str) -> VideoDetections | None:
-    """What `save` wrote; None if there is no such file or it is of another run.
+    """Reads what `save` wrote; None without such a file, or if it is of another run.
 
     Raises:
       ValueError: the file is damaged.

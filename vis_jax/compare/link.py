@@ -39,7 +39,7 @@ class Link(Protocol):
 
 
 class Rules(NamedTuple):
-    """What a result depends on beside the tracker."""
+    """Settings that a result depends on beside the tracker."""
 
     slots: int  # most tracks of a video
     classes: int  # K
@@ -50,7 +50,7 @@ class Rules(NamedTuple):
 def make_link(
     tracker: Tracker, detector: Detector, variables: dict, rules: Rules
 ) -> Link:
-    """What links detections; compiled once for each canvas and bucket of frames.
+    """Makes the function that links detections; compiled for each canvas and bucket.
 
     Args:
       tracker: links them.

@@ -51,7 +51,7 @@ class Perfect(Protocol):
 
 
 class MatchRule(NamedTuple):
-    """When a detection is an object of the truth; the paper does not say."""
+    """Rule for matching a detection to an object of the truth; the paper has none."""
 
     kind: str  # "mask" or "box": IoU of what
     least: float  # IoU
@@ -70,7 +70,7 @@ def check_rule(rule: MatchRule) -> None:
 def make_perfect(
     detector: Detector, variables: dict, *, classes: int, chunk: int
 ) -> Perfect:
-    """What gives the objects of the truth as detections, with score 1.
+    """Makes the function that gives true objects as detections, with score 1.
 
     Embeddings come from the network, at the true boxes.
 

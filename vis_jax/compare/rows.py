@@ -34,7 +34,7 @@ _SIDE = 32  # pixels of the canvas that trackers are tried on
 
 
 class Parts(NamedTuple):
-    """What rows are made of."""
+    """Parts that rows are made of."""
 
     detector: Detector
     trackers: Mapping[str, Build]  # by name
@@ -172,7 +172,7 @@ def _problem(parts: Parts, name: str) -> str:
 
 
 def _settings(parts: Parts, name: str) -> Any:
-    """What the config says of a tracker.
+    """Settings of a tracker in the config.
 
     Raises:
       ValueError: there is no such tracker.
@@ -205,7 +205,7 @@ def _try(parts: Parts, tracker: Tracker) -> None:
 
 
 def _digest(parts: Parts, name: str, settings: Any) -> str:
-    """What a row depends on."""
+    """Digest of all that a row depends on."""
     test = parts.test
     what = [parts.run_id, name, to_dict(settings), test.tracks, test.top, test.videos]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

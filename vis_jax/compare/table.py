@@ -28,7 +28,7 @@ COMPARE, CACHE = "compare.json", "detections"
 
 
 class VideoInputs(NamedTuple):
-    """All there is to know of a video."""
+    """A video with its detections and its truth."""
 
     piece: Piece
     detections: VideoDetections

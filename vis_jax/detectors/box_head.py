@@ -26,14 +26,14 @@ class Settings:
 
 
 class BoxOutput(NamedTuple):
-    """What is said about each region; the last class is background."""
+    """Logits and deltas of each region; the last class is background."""
 
     class_logits: Float32[Array, "*lead R K1"]
     deltas: Float32[Array, "*lead R K 4"]
 
 
 class DetectRule(NamedTuple):
-    """How regions become detections.
+    """Rule by which regions become detections.
 
     Attributes:
       score_threshold: scores must be above this.

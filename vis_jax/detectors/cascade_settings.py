@@ -57,7 +57,7 @@ class Settings(mask_rcnn.Settings):
 
 
 class CascadeRules(NamedTuple):
-    """What turns the outputs of the heads into boxes; see the types.
+    """Rules that turn the outputs of the heads into boxes; see the types.
 
     Attributes:
       roi_samples: points of RoIAlign per axis and cell.

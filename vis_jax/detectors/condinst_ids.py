@@ -20,7 +20,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class IdRule(NamedTuple):
-    """How locations become objects.
+    """Rule by which locations become objects.
 
     Attributes:
       class_threshold: the best class of a location must be above this, and ..

@@ -113,7 +113,7 @@ class FCOSHead(nn.Module):
         ]
 
     def __call__(self, levels: Levels) -> FcosOutput:
-        """What is said of the locations of all levels."""
+        """Returns the output for the locations of all levels."""
         outputs = [
             self._level(x, scale, stride)
             for x, scale, stride in zip(levels, self.scales, STRIDES, strict=True)

@@ -43,7 +43,7 @@ class Settings:
 
 
 class PixelFeatures(NamedTuple):
-    """What the query decoder looks at."""
+    """Features that the query decoder attends to."""
 
     levels: tuple[Float[Array, "N _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "N H4 W4 D"]  # stride 4, D = mask_dim

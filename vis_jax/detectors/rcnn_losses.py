@@ -1,4 +1,4 @@
-"""What Mask R-CNN is trained with: its heads on sampled anchors and regions.
+"""Losses of Mask R-CNN: its heads on sampled anchors and regions.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015; He et al., "Mask R-CNN", ICCV 2017. Letters:
 B images, S sampled regions, M true objects.

@@ -1,4 +1,4 @@
-"""What Mask R-CNN is trained on: sampled anchors and regions of one image.
+"""Training targets of Mask R-CNN: sampled anchors and regions of one image.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1. Letters: S samples, R regions.
 """
@@ -18,7 +18,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class MatchRule(NamedTuple):
-    """How candidates are matched and sampled.
+    """Rule for matching and sampling candidates.
 
     Attributes:
       positive: least IoU of a positive.

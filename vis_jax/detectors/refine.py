@@ -66,7 +66,7 @@ class Refined(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """What is seen of an object."""
+    """Crop of an object, as the network sees it."""
 
     pixels: Float32[Array, "S S 4"]  # normalised colours, and the mask
     probs: Float32[Array, "s s"]  # the mask where the refined one has its cells
@@ -93,7 +93,7 @@ class Refine(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
-        """What is added to the logits of the mask; see `Patch`."""
+        """Returns the correction of the logits of the mask; see `Patch`."""
         dim, dtype = self.settings.dim, self.dtype
 
         def conv(x: Array, kernel: int, stride: int, name: str) -> Array:
@@ -139,7 +139,7 @@ def patch_boxes(
 def read_patch(
     maps: Float32[Array, "H W C"], box: Float32[Array, "4"], side: int
 ) -> Float32[Array, "_ _ C"]:
-    """What a frame has in a box, read bilinearly at `side` x `side` points.
+    """Crops a box from a frame, read bilinearly at `side` x `side` points.
 
     Args:
       maps: 0 outside.
@@ -163,7 +163,7 @@ def make_patch(
     square: Float32[Array, "4"],
     settings: Settings,
 ) -> Patch:
-    """What the network sees of an object.
+    """Makes the crop of an object.
 
     Args:
       pixels: of the frame, normalised.

@@ -79,7 +79,7 @@ class Settings:
 
 
 class FindRule(NamedTuple):
-    """How priors become objects.
+    """Rule by which priors become objects.
 
     Attributes:
       score_threshold: the best class of a prior must be above this.
@@ -214,7 +214,7 @@ class Yolact(nn.Module):
         return tuple(found[name] for name in sorted(found))
 
     def __call__(self, levels: Levels) -> YolactOutput:
-        """What is said of all priors, and the prototypes."""
+        """Returns the output for all priors, and the prototypes."""
         class_logits, deltas, coefficients = self.head(levels)
         return YolactOutput(
             class_logits,

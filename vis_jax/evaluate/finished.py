@@ -147,7 +147,7 @@ def _locked(path: Path) -> int:
 
 
 class _Partial(NamedTuple):
-    """What a partial file has."""
+    """Content of a partial file."""
 
     # The bytes that the entries of a video are: first, and after last.
     places: dict[int, tuple[int, int]]
@@ -155,7 +155,7 @@ class _Partial(NamedTuple):
 
 
 def _read_partial(path: Path, run_id: str) -> _Partial | None:
-    """Where the entries of finished videos lie; None if the file is of another run.
+    """Positions of the entries of finished videos; None if the file is of another run.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.

@@ -45,7 +45,7 @@ class Turns:
 
 
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
-    """What runs a system on videos.
+    """Makes the function that runs a system on videos.
 
     Args:
       system: what to run.
@@ -69,7 +69,7 @@ def make_streams(system: System, variables: dict, test: TestSettings) -> list[St
 
 
 def run(program: Program, test: TestSettings) -> Stream:
-    """What runs a program on videos; see `make_stream`."""
+    """Makes the function that runs a program on videos; see `make_stream`."""
     return (views.run_program if test.tta else run_program)(program, test)
 
 

@@ -34,7 +34,7 @@ class FrameMasks(NamedTuple):
 
 
 class Matrices(NamedTuple):
-    """What takes logits to another size, one axis each; see `resize_matrix`."""
+    """Matrices that resize logits, one for each axis; see `resize_matrix`."""
 
     rows: np.ndarray
     columns: np.ndarray

@@ -73,7 +73,7 @@ class LossSettings(condinst_settings.LossSettings):
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of images."""
+    """Output of the network for images."""
 
     levels: Levels
     out: CondInstOutput
@@ -136,7 +136,7 @@ class Model(nn.Module):
         train: bool,
         valid: Bool[Array, "I"] | None = None,
     ) -> NetworkOutput:
-        """What is said of images."""
+        """Returns the output for images."""
         levels = self.features(images, train, valid)
         return NetworkOutput(levels, self.detector(levels, train, valid))
 
@@ -147,7 +147,7 @@ class Model(nn.Module):
         return said, self.embed(said.levels)
 
     def embed(self, levels: Levels) -> Float32[Array, "I P E"]:
-        """What the objects of all locations are compared by."""
+        """Embeddings of the objects of all locations."""
         if self.track_head is None:
             count = sum(height * width for height, width in cells_of(levels))
             return jnp.zeros((len(levels[0]), count, 0), jnp.float32)

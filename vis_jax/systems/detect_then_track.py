@@ -43,7 +43,7 @@ class TestSettings(system.TestSettings):
 
 @runtime_checkable
 class Features(Protocol):
-    """What a detector makes of frames before it looks for objects."""
+    """Features that a detector makes of frames before it looks for objects."""
 
     def __call__(
         self,
@@ -116,7 +116,7 @@ class Detector(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """What the detections of every track say of its class and score."""
+    """Votes of the detections of every track on its class and score."""
 
     scores: Float32[Array, "S"]  # sums
     counts: Float32[Array, "S"]
@@ -132,7 +132,7 @@ class State(NamedTuple):
 
 @runtime_checkable
 class Link(Protocol):
-    """What a tracker and the votes make of the detections of the next frames."""
+    """Links the detections of the next frames: identities, tracks and votes."""
 
     def __call__(
         self,

@@ -65,7 +65,7 @@ class ModelSettings(condinst_settings.ModelSettings):
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of images."""
+    """Output of the network for images."""
 
     out: CondInstOutput
     places: Places
@@ -118,7 +118,7 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> NetworkOutput:
-        """What is said of images by what is remembered of the frames before.
+        """Returns the output for images, given the memory of the frames before.
 
         Args:
           features: of the images.

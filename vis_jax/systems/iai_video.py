@@ -60,7 +60,7 @@ class TestSettings(system.TestSettings):
 
 
 class Rules(NamedTuple):
-    """How objects get identities, and identities scores.
+    """Rules by which objects get identities, and identities scores.
 
     Attributes:
       ids: N; 0 = no identities: the k-th detection of a frame is identity k.
@@ -81,7 +81,7 @@ class Rules(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What is known of the identities of a video up to some frame."""
+    """Identities of a video up to some frame."""
 
     issued: Int32[Array, ""]  # identities given away
     tally: Tally
@@ -89,7 +89,7 @@ class Video(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the identities of a frame are."""
+    """Identities of the objects of a frame."""
 
     video: Video  # after the frame
     slots: Int32[Array, "D"]  # of the identity; -1 = not shown
@@ -146,7 +146,7 @@ def name_frame(
 
 
 class Followed(NamedTuple):
-    """What is found in a frame, and what it leaves to the next."""
+    """Objects found in a frame, and the state left to the next."""
 
     memory: Memory | None
     objects: IdObjects
@@ -155,7 +155,7 @@ class Followed(NamedTuple):
 
 @runtime_checkable
 class Pixels(Protocol):
-    """How the masks of a network become pixels."""
+    """Turns the masks of a network into pixels."""
 
     def __call__(self, objects: IdObjects, /) -> Bool[Array, "D H W"]:
         """Returns the masks of the objects over the canvas."""

@@ -223,7 +223,7 @@ def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
 
 
 class ClipState(NamedTuple):
-    """What is kept from one clip to the next."""
+    """State kept from one clip to the next."""
 
     start: Int32[Array, ""]  # of the clip before
     features: ClipFeatures  # of its frames, batch axis 1

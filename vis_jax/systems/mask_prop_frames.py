@@ -1,4 +1,4 @@
-"""What finds the objects of MaskProp in the frames of a video, clip by clip.
+"""Detection of the objects of MaskProp in the frames of a video, clip by clip.
 
 Each frame is looked at by itself, or its features are first enriched by those of the
 frames around it (STSN, see `layers.temporal_sampling`). Then objects of a frame are
@@ -44,7 +44,7 @@ class Arrived(NamedTuple):
 
 @runtime_checkable
 class Finder(Protocol):
-    """What finds the objects of the frames of a video.
+    """Finds the objects in the frames of a video.
 
     Of a clip it looks at the frames from `delay` before its first one on, at those that
     came last only if the video ends with them.
@@ -72,7 +72,7 @@ class Finder(Protocol):
 
 @runtime_checkable
 class Look(Protocol):
-    """What finds the objects of frames, each by itself."""
+    """Finds the objects of frames, each by itself."""
 
     def __call__(
         self,

@@ -178,7 +178,7 @@ def mask_cells(settings: Settings) -> tuple[int, int]:
 
 
 class FrameFeatures(NamedTuple):
-    """What the network makes of frames before it looks for objects."""
+    """Features of frames, before objects are looked for."""
 
     pixels: Float32[Array, "T H W 3"]  # normalised
     features: CascadeFeatures

@@ -92,7 +92,7 @@ class Model(MaskRCNN):
     style: str  # of the pixels, see `normalize`
 
     def embed(self, pooled: Float[Array, "B R S S D"]) -> Float32[Array, "B R E"]:
-        """What regions are compared by, from the features of their boxes."""
+        """Embeddings of regions, from the features of their boxes."""
         return self.track_head(pooled)
 
     def classify_pooled(self, pooled: Float[Array, "B R S S D"]) -> BoxOutput:
@@ -148,7 +148,7 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Makes the detector, without a tracker."""
     return _detector(build_model(settings), settings)
 
 
@@ -290,7 +290,7 @@ def _head_losses(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Makes the detector, as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

@@ -67,7 +67,7 @@ class ModelSettings(yolact.Settings):
 
 
 class Sight(NamedTuple):
-    """What the detector makes of frames; no gradient flows into it."""
+    """Output of the detector for frames; no gradient flows into it."""
 
     valid: Bool[Array, "T N"]
     logits: Float32[Array, "T N C"]
@@ -198,12 +198,12 @@ class Model(nn.Module):
 
 
 def call(model: Model, variables: dict, method: str, *arguments: Any) -> Any:
-    """What a method of the model returns, without dropout."""
+    """Calls a method of the model, without dropout."""
     return model.apply(variables, *arguments, method=method)
 
 
 def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
-    """What the association reads of frames; nothing is detected in padded ones."""
+    """Input of the association for frames; nothing is detected in padded ones."""
     return Frame(
         valid=sight.valid & real[:, None],
         logits=sight.logits,

@@ -27,7 +27,7 @@ class Init(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """What training makes small."""
+    """The function that training minimises."""
 
     def __call__(
         self, variables: dict, batch: Batch, rng: PRNGKeyArray, /

@@ -114,7 +114,7 @@ class Settings:
 
 
 class NetworkOutput(NamedTuple):
-    """What the network says of images."""
+    """Output of the network for images."""
 
     levels: Levels
     out: YolactOutput
@@ -160,7 +160,7 @@ class Model(nn.Module):
         train: bool,
         valid: Bool[Array, "I"] | None = None,
     ) -> NetworkOutput:
-        """What is said of images."""
+        """Returns the output for images."""
         levels = self.features(images, train, valid)
         return NetworkOutput(
             levels, self.detector(levels), priors_of(levels, self.priors)
@@ -175,7 +175,7 @@ class Model(nn.Module):
     def embed(
         self, levels: Levels, boxes: Float32[Array, "I R 4"]
     ) -> Float32[Array, "I R E"]:
-        """What regions are compared by, from the features in them."""
+        """Embeddings of regions, from the features in them."""
         if self.track_head is None:
             return jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
         return self.track_head(pool_in(boxes, levels, finest=FINEST, side=_TRACK_SIDE))
@@ -229,7 +229,7 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Makes the detector, without a tracker."""
     return _detector(build_model(settings), settings)
 
 
@@ -309,7 +309,7 @@ def pair_and_frame_loss(
 def _say(
     model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray, *, train: bool
 ) -> tuple[NetworkOutput, dict]:
-    """What is said of all frames, and new statistics; not trained: without gradient."""
+    """Output for all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
@@ -368,7 +368,7 @@ def _find(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Makes the detector, as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

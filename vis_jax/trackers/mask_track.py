@@ -51,7 +51,7 @@ class Settings(Cues):
 
 
 class MatchScores(NamedTuple):
-    """What is said of each detection; column 0 = a new object, n = track n."""
+    """Scores of each detection; column 0 = a new object, n = track n."""
 
     log_probs: Float32[Array, "N 1+M"]  # by appearance alone
     values: Float32[Array, "N 1+M"]  # v of Eq. 3

@@ -1,4 +1,4 @@
-"""What a run would take, found from shapes alone: nothing is computed or compiled."""
+"""Memory and FLOPs of a run, from shapes alone: nothing is computed or compiled."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

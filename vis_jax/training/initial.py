@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
-    """What a run consists of.
+    """Makes the parts of a run.
 
     Args:
       config: of the run.

@@ -1,4 +1,4 @@
-"""Where numbers and pictures of a run go: a file of lines, TensorBoard, services."""
+"""Loggers of numbers and pictures of a run: a file of lines, TensorBoard, services."""
 
 import importlib
 import os
@@ -154,7 +154,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def run_id(workdir: str) -> str:
-    """What services know the run by; drawn once and kept in the workdir."""
+    """Identifier of the run for services; drawn once and kept in the workdir."""
     path = epath.Path(workdir) / RUN_ID
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
 
 @section
 class _Common:
-    """What all kinds share."""
+    """Settings of all kinds."""
 
     learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
     weight_decay: Weight = 0.05  # where the multiplier is 1
@@ -59,7 +59,7 @@ class _Common:
 
 @section
 class _Moments(_Common):
-    """What both kinds of Adam share."""
+    """Settings of both kinds of Adam."""
 
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
     eps: Weight = 1e-8  # added to the root of the second moment
@@ -93,7 +93,7 @@ Settings = AdamW | Adam | SGD
 
 
 class Optimizer(NamedTuple):
-    """What a step needs to turn a loss into an update."""
+    """The parts that turn gradients into an update."""
 
     transform: optax.GradientTransformation
     learning_rate: schedules.Schedule  # of a parameter with multiplier 1

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh over all devices of all processes.
+"""Placement of arrays: one mesh over all devices of all processes.
 
 The batch is divided among all devices. Between two updates, a state is divided among
 the devices of the axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et

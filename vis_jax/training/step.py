@@ -33,7 +33,7 @@ class StepMetrics(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How an update is made, beside its optimiser."""
+    """Rules of an update beside its optimiser."""
 
     accumulate: int = 1  # microbatches of the batch
     ema: float = 0.0  # decay of the moving average of the state
@@ -43,7 +43,7 @@ AT_ONCE = Rules()
 
 
 class Layout(NamedTuple):
-    """Where the arrays of an update are."""
+    """Placement of the arrays of an update."""
 
     mesh: Mesh
     kept: TrainState  # the sharding of each leaf between two updates
@@ -134,7 +134,7 @@ def _gradients(
     rules: Rules,
     layout: Layout | None,
 ) -> Found:
-    """Of the batch; parameters are gathered once, gradients divided as they come."""
+    """Gradients of the batch; parameters are gathered once, gradients as they come."""
     variables = state.variables
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:

@@ -1,4 +1,4 @@
-"""What a run shows: a line of progress; scalars and images go to its loggers."""
+"""Output of a run: a line of progress; scalars and images go to its loggers."""
 
 import datetime
 import sys

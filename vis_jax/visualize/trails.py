@@ -1,4 +1,4 @@
-"""Where the objects of tracks were in the last frames."""
+"""Paths of the objects of tracks over the last frames."""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What tells a one-shot segmentation network which object is meant.
+"""Guides that tell a one-shot segmentation network which object is meant.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation" (OSMN), CVPR
 2018: a picture of the object (visual guide), and roughly where it is (spatial guide).
@@ -16,14 +16,14 @@ _LEAST_SIGMA = 5.0  # pixels
 
 
 class Place(NamedTuple):
-    """Where an object is, robust against stray pixels; in indices of pixels."""
+    """Position and extent of an object, robust to stray pixels; in pixel indices."""
 
     centre: Float32[Array, "*lead 2"]  # x, y
     sigma: Float32[Array, "*lead 2"]  # 0 = nowhere: the mask was empty
 
 
 class View(NamedTuple):
-    """How an object is photographed."""
+    """Box, turn and flip of the picture of an object."""
 
     box: Float32[Array, "4"]  # in pixels; its content fills the picture
     angle: Float32[Array, ""]  # of a turn of the picture about its centre, radians

@@ -34,7 +34,7 @@ _SIGMA_FACTORS = (1 / 1.4, 1.4)
 
 
 class Rule(NamedTuple):
-    """How the network is trained.
+    """Rules by which the network is trained.
 
     Attributes:
       objects: O; the most of a clip. All are segmented in one frame of it.
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What is learned from one clip."""
+    """Objects and frames of one clip that the loss is taken on."""
 
     target: Int32[Array, ""]  # the frame to be segmented
     before: Int32[Array, ""]  # the frame before; the same in clips of one frame

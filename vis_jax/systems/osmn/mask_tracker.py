@@ -45,7 +45,7 @@ class Settings:
 
 
 class Winners(NamedTuple):
-    """Which track each pixel belongs to: that of the largest logit above 0."""
+    """Track of each pixel: the one with the largest logit above 0."""
 
     logits: Float32[Array, "H W"]  # of the winner; 0 without one
     slots: Int32[Array, "H W"]  # M = background

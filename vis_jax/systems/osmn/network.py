@@ -57,7 +57,7 @@ class Settings:
 
 
 class Shared(NamedTuple):
-    """What no guide changes: computed once for all objects of an image."""
+    """Features that no guide changes: computed once for all objects of an image."""
 
     pooled: Float[Array, "I H/4 W/4 C"]  # input of block conv3
     logits: Float32[Array, "I H W"]  # share of the side output of block conv2
@@ -255,7 +255,7 @@ class OSMN(nn.Module):
         return self.modulator(guides, train)
 
     def features(self, images: Float32[Array, "I H W 3"]) -> Shared:
-        """What all objects of an image share.
+        """Features that all objects of an image share.
 
         Args:
           images: normalised; height and width are multiples of 16 pixels.

@@ -46,7 +46,7 @@ class Network(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the network has to know of every track."""
+    """Memory of every track, as the network needs it."""
 
     gamma: Float32[Array, "M G"]
     places: Place  # [M], of the last mask that was not empty

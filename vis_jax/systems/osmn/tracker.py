@@ -51,7 +51,7 @@ class Settings(iou.Settings):
 
 
 class Propagated(NamedTuple):
-    """What the network says of each track in a frame."""
+    """Place of each track in a frame, by the network, and overlap with detections."""
 
     places: Place  # [M]; nowhere if the mask is empty or there is no track
     overlaps: Float32[Array, "M N"]  # with the detections

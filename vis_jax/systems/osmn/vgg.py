@@ -18,7 +18,7 @@ STRIDE = 32  # of what leaves the last pooling
 
 
 class Modulation(NamedTuple):
-    """What changes the output of each convolution of a block after its ReLU.
+    """Scale and shift of the output of each convolution of a block, after its ReLU.
 
     C channels of the block, D convolutions.
     """
