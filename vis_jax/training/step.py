@@ -134,7 +134,7 @@ def _gradients(
     rules: Rules,
     layout: Layout | None,
 ) -> Found:
-    """Gradients of the batch; parameters are gathered once, gradients as they come."""
+    """Gradients of the batch; parameters gathered once, gradients split on the way."""
     variables = state.variables
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:
