@@ -33,7 +33,6 @@ from vis_jax.detectors.pixel_decoder import PixelDecoder
 from vis_jax.detectors.pixel_decoder import Settings as PixelDecoderSettings
 from vis_jax.layers.queries import ClipFeatures, DecoderOutput
 from vis_jax.losses.set_loss import CrossEntropy, Focal, set_loss, truth_of
-from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems.system import (
@@ -305,14 +304,18 @@ def _video_features(
 ) -> ClipFeatures:
     """Features of one video, batch axis 1; `chunk` frames at a time bound memory."""
 
-    def of(images: Array) -> Any:
-        out = model.apply(
+    def of(images: Any) -> Any:
+        return model.apply(
             variables, images[None], clip.size[None], False, method=Model.features
         )
-        return jax.tree.map(lambda x: x[0], out)
 
-    out = map_chunks(of, jnp.asarray(clip.images), chunk)
-    return jax.tree.map(lambda x: x[None], out)
+    frames = clip.images.shape[0]
+    if frames <= chunk:
+        return of(clip.images)
+    padding = -frames % chunk
+    images = jnp.pad(clip.images, ((0, padding), *[(0, 0)] * 3))
+    out = jax.lax.map(of, images.reshape(-1, chunk, *images.shape[1:]))
+    return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[3:])[:, :frames], out)
 
 
 def _next_features(
