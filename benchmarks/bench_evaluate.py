@@ -34,7 +34,7 @@ import numpy as np
 from benchmarks.peer import print_machine
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.systems.system import System
 
@@ -45,7 +45,7 @@ RESULTS = "results.json"
 
 def make_videos(count: int) -> "MovingShapes":
     """Moving shapes of unequal lengths."""
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
 
     dataset = MovingShapes("val", num_videos=count, height=64, width=96, length=12)
     lengths = np.random.default_rng(0).integers(FRAMES[0], FRAMES[1] + 1, count)

@@ -24,7 +24,7 @@ from absl import flags
 
 from benchmarks.bench_evaluate import draw_variables
 from benchmarks.peer import print_machine
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from vis_jax.commands import export, parts
 from vis_jax.commands.run_settings import read_run
 from vis_jax.commands.saved_model import SavedModel

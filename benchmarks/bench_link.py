@@ -11,8 +11,8 @@ import argparse
 
 import numpy as np
 
-from data_pipeline.datasets.foreign import ForeignLabel, encode
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.convert.foreign import ForeignLabel, encode
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from vis_jax.predict.link_labels import LabelLinker
 
 LEAST = (0.05, 0.1, 0.2, 0.3, 0.5)

@@ -96,10 +96,10 @@ class Footage:
 
     def truth(self, index: int):
         """No tracks."""
-        from data_pipeline.datasets.dataset import Truth
+        from data_pipeline.datasets.dataset import VideoTruth
 
         length = self.videos[0].length
-        return Truth(
+        return VideoTruth(
             labels=np.zeros(0, np.int32),
             track_ids=np.zeros(0, np.int32),
             crowd=np.zeros(0, bool),

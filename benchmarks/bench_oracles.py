@@ -17,23 +17,24 @@ from functools import partial
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from data_pipeline.datasets.dataset import Dataset, Truth
-from data_pipeline.datasets.moving_shapes import MovingShapes
-from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
-from data_pipeline.datasets.to_ytvis import to_ytvis
-from vis_jax.metrics.results_json import parse_results
+from data_pipeline.datasets.dataset import Dataset, VideoTruth
+from data_pipeline.moving_shapes.dataset import MovingShapes
+from data_pipeline.moving_shapes.motion import DIFFICULTIES
+from data_pipeline.write.annotations import to_ytvis
+from vis_jax.formats import tracks as formats
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
+from vis_jax.metrics.frame_overlaps import box_iou
 from vis_jax.metrics.tracking import tracking_scores
-from vis_jax.metrics.tracks import Truth as TruthFile
-from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 
 
-def true_identities(truth: Truth) -> np.ndarray:
+def true_identities(truth: VideoTruth) -> np.ndarray:
     """An id per mask, [M, T]."""
     return np.broadcast_to(truth.track_ids[:, None], truth.present.shape)
 
 
-def random_identities(truth: Truth, rng: np.random.Generator) -> np.ndarray:
+def random_identities(truth: VideoTruth, rng: np.random.Generator) -> np.ndarray:
     """The ids of each frame, shuffled: [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     for t, seen in enumerate(truth.present.T):
@@ -41,14 +42,14 @@ def random_identities(truth: Truth, rng: np.random.Generator) -> np.ndarray:
     return ids
 
 
-def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
+def previous_frame_identities(truth: VideoTruth, least_iou: float) -> np.ndarray:
     """Ids handed on from frame to frame by box IoU within a class, [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     last = 0
     for t, seen in enumerate(truth.present.T):
         now = np.flatnonzero(seen)
         before = np.flatnonzero(truth.present[:, t - 1]) if t else now[:0]
-        iou = _box_iou(truth.boxes[before, t - 1], truth.boxes[now, t])
+        iou = box_iou(truth.boxes[before, t - 1], truth.boxes[now, t])
         iou *= truth.labels[before][:, None] == truth.labels[now]
         for row, column in zip(*linear_sum_assignment(-iou), strict=True):
             if iou[row, column] >= least_iou:
@@ -59,17 +60,8 @@ def previous_frame_identities(truth: Truth, least_iou: float) -> np.ndarray:
     return ids
 
 
-def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes x1 y1 x2 y2 with an area, [N, 4] and [M, 4]: [N, M]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), -1)
-    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in (a, b))
-    return shared / (area_a[:, None] + area_b[None] - shared)
-
-
 def result_entries(
-    dataset: Dataset, index: int, truth: Truth, ids: np.ndarray
+    dataset: Dataset, index: int, truth: VideoTruth, ids: np.ndarray
 ) -> list[dict]:
     """One entry of a results file per identity that `ids` [M, T] names."""
     video = dataset.videos[index]
@@ -93,7 +85,7 @@ def result_entries(
     return entries
 
 
-def oracles(least_iou: float) -> dict[str, Callable[[Truth], np.ndarray]]:
+def oracles(least_iou: float) -> dict[str, Callable[[VideoTruth], np.ndarray]]:
     """The rows of the table."""
     rng = np.random.default_rng(0)
     return {
@@ -104,7 +96,9 @@ def oracles(least_iou: float) -> dict[str, Callable[[Truth], np.ndarray]]:
 
 
 def measure(
-    dataset: Dataset, truth: TruthFile, oracle: Callable[[Truth], np.ndarray]
+    dataset: Dataset,
+    truth: formats.TruthFile,
+    oracle: Callable[[VideoTruth], np.ndarray],
 ) -> dict[str, float]:
     """AP, AP50 and IDF1 of an oracle."""
     entries = []

@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
-from data_pipeline.datasets.to_ytvis import to_ytvis
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
-from data_pipeline.datasets.ytvis_tfds_builder import build
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.pipeline import train_batches
 from data_pipeline.settings import Settings
+from data_pipeline.write.annotations import to_ytvis
+from data_pipeline.write.tfds_builder import build
 
 LARGE = dict(height=720, width=1280, num_videos=6, length=6)
 SMALL = dict(height=360, width=640, num_videos=8, length=36)  # as YouTube-VIS 2019

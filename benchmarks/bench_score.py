@@ -26,7 +26,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from benchmarks import official_score
-from vis_jax.metrics.results_json import load_results, load_truth, write_results
+from vis_jax.formats.results_json import load_results, load_truth, write_results
 from vis_jax.metrics.video_ap import evaluate
 from vis_jax.scoring import METRICS, Options, score
 

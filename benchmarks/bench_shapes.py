@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
-from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
+from data_pipeline.moving_shapes.dataset import MovingShapes
+from data_pipeline.moving_shapes.motion import DIFFICULTIES
 
 SIZES = ((64, 96), (96, 160), (180, 320), (360, 640))
 

@@ -38,7 +38,7 @@ def parse_arg(arg: str | None, **defaults: Value) -> ConfigDict:
     return out
 
 
-def _parse_value(name: str, text: str, default: Value):
+def _parse_value(name: str, text: str, default: Value) -> Value:
     if isinstance(default, bool):
         if text.lower() not in ("", "true", "false"):
             raise ValueError(

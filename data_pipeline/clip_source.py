@@ -1,4 +1,4 @@
-"""How a data set gives its training clips: the contract of a source of clips.
+"""The contract of a source of training clips.
 
 A source turns a plan into small features, in Python, and features into images and masks
 at their final size, in a TensorFlow graph. This module does without TensorFlow, so that
@@ -31,7 +31,7 @@ class ClipSource(Protocol):
     signature: dict[str, TensorSpec]  # types of `features`
 
     def features(self, plan: ClipPlan) -> dict[str, Any]:
-        """What the graph has to know of a clip, as small arrays and texts."""
+        """Returns the features of a clip for the graph, as small arrays and texts."""
         ...
 
     def read(self, features: Features) -> ClipTensors:

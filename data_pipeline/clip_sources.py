@@ -27,8 +27,8 @@ from data_pipeline.datasets.clip_arrays import checked_clip, seen_tracks
 from data_pipeline.datasets.dataset import Dataset, Video
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.plain_files import PlainFiles, as_plain
-from data_pipeline.rle import Runs
 from data_pipeline.rle_graph import RunTensors, decode_masks, run_tensors
+from vis_jax.formats.rle import Runs
 
 
 @runtime_checkable
@@ -72,7 +72,7 @@ def source_of(dataset: Dataset, frames: int) -> ClipSource:
 
 
 def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
-    """What every source needs of a plan.
+    """Features of a plan that every source needs.
 
     A graph has as many frames for every clip: where the plan has fewer than `frames`,
     the last one repeats. `real` counts those of the plan.
@@ -110,7 +110,7 @@ class FolderSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasFiles, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -152,7 +152,7 @@ class RecordSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasRecords, frames: int):
+    def __init__(self, dataset: HasRecords, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._runs = run_tensors(dataset.runs)
         self.signature = {**plan_signature(frames), **_track_signature(frames)}
@@ -193,7 +193,7 @@ class StillSource:
       frames: T.
     """
 
-    def __init__(self, dataset: HasFiles, frames: int):
+    def __init__(self, dataset: HasFiles, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self._plain = PlainFiles(dataset.root)
         self._runs = run_tensors(dataset.runs)
@@ -246,7 +246,7 @@ class ReadSource:
       frames: T.
     """
 
-    def __init__(self, dataset: Dataset, frames: int):
+    def __init__(self, dataset: Dataset, frames: int) -> None:
         self._dataset, self._frames = dataset, frames
         self.signature = plan_signature(frames)
 

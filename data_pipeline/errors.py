@@ -1,4 +1,4 @@
-"""What is wrong with the files of a data set."""
+"""Errors that name the defects of the files of a data set."""
 
 import reprlib
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class DataError(ValueError):
         video: object = None,
         annotation: object = None,
         field: str | None = None,
-    ):
+    ) -> None:
         self.file, self.video, self.annotation = file, video, annotation
         self.field, self.expected, self.got = field, expected, got
         place = [str(file)]
@@ -52,7 +52,7 @@ def stop(error: DataError) -> None:
 
 
 def attempt(report: Report, read: Callable[..., T], *args: object) -> T | None:
-    """What `read(*args)` returns; None if it raises a DataError, which is reported."""
+    """Returns `read(*args)`, or None if it raises a DataError, which is reported."""
     try:
         return read(*args)
     except DataError as error:

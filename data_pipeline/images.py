@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data_pipeline.errors import DataError
+from vis_jax.formats.rle import MAX_PIXELS
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO comes as JPEG
 MAX_SIDE = 16_384  # pixels, of a frame
-# Of a frame; as in vis_jax.metrics.json_checks, which says why.
-MAX_PIXELS = 3 * 2**24 - 1
+JPEG_QUALITY = 95  # of images that are encoded anew
 MAX_BYTES = 2**30  # of an image file
 WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
 ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side

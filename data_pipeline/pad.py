@@ -7,6 +7,8 @@ H W of the canvas.
 
 import numpy as np
 
+from data_pipeline.clip_source import Tensor
+
 
 def pad_clip(
     images: np.ndarray,
@@ -68,7 +70,16 @@ def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes.astype(np.float32), present
 
 
-def pad_clip_graph(images, masks, *, labels, track_ids, frames, canvas, instances):
+def pad_clip_graph(
+    images: Tensor,
+    masks: Tensor,
+    *,
+    labels: Tensor,
+    track_ids: Tensor,
+    frames: int,
+    canvas: tuple[int, int],
+    instances: int,
+) -> dict[str, Tensor]:
     """`pad_clip` for tensors."""
     import tensorflow as tf
 
@@ -82,7 +93,7 @@ def pad_clip_graph(images, masks, *, labels, track_ids, frames, canvas, instance
     bottom, right = canvas[0] - size[0], canvas[1] - size[1]
     empty = instances - tf.size(keep)
 
-    def fill(tensor, paddings: list, *shape: int):
+    def fill(tensor: Tensor, paddings: list, *shape: int) -> Tensor:
         return tf.ensure_shape(tf.pad(tensor, paddings), shape)
 
     space = [[0, bottom], [0, right]]
@@ -100,7 +111,7 @@ def pad_clip_graph(images, masks, *, labels, track_ids, frames, canvas, instance
     }
 
 
-def _boxes_graph(masks):
+def _boxes_graph(masks: Tensor) -> tuple[Tensor, Tensor]:
     """`_boxes` for tensors."""
     import tensorflow as tf
 

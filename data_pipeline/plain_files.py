@@ -27,7 +27,7 @@ class PlainFiles:
       root: folder of the data set.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[Path, bool] = {}
 

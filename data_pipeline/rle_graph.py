@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from data_pipeline.rle import Runs
+from vis_jax.formats.rle import Runs
 
 
 class RunTensors(NamedTuple):

@@ -51,7 +51,7 @@ class Shapes:
     # Number, size, speed and likeness of the shapes, and how much they hide each other.
     difficulty: Literal["easy", "medium", "hard", "crowd"] = "easy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.length, tuple) and self.length[0] > self.length[1]:
             raise ValueError(f"length: expected (least, most), got {self.length}")
 
@@ -69,7 +69,7 @@ class Stills:
     # Pairs of a COCO category and the video category it stands for; "" leaves it out.
     names: tuple[tuple[str, str], ...] = COCO_NAMES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.zoom[0] > self.zoom[1]:
             raise ValueError(f"zoom: expected (least, most), got {self.zoom}")
 
@@ -145,7 +145,7 @@ class Settings:
     colour: Share = 0.0  # largest relative change of brightness, contrast, saturation
     batch_size: Count = 16  # clips of a step, over all devices
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name == "moving_shapes" and self.root:
             raise ValueError(
                 "root: expected none, as name is moving_shapes, which are drawn; got"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
-from tests.data_pipeline.foreign_layouts import rectangles
+from data_pipeline.moving_shapes.dataset import MovingShapes
+from tests.data_pipeline.convert.foreign_layouts import rectangles
 from vis_jax.predict.sinks import VideoSink
 
 FPS = 12

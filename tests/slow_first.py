@@ -18,7 +18,7 @@ LONGEST = (
     "tests/test_api.py",
     "tests/systems/test_mask_track_rcnn.py",
     "tests/golden/test_operators.py",
-    "tests/systems/test_osmn.py",
+    "tests/systems/osmn/test_system.py",
     "tests/evaluate/test_modes.py",
     "tests/converters/test_load.py",
     "tests/golden/test_mask2former.py",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from configs import common, ifr
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from tests.recipes import recipe
 from tests.systems.contract import first_batch
 from vis_jax.commands.config_names import SHARED

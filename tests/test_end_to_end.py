@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets.head import Head
+from data_pipeline.datasets.first_videos import FirstVideos
 from tests import kept_programs
 from tests.command_line import call, error_of
 from tests.commands.folder import config_words, cut, write_folder
@@ -156,7 +156,7 @@ def test_score_gives_the_numbers_of_the_evaluation(evaluated, tmp_path):
 def test_a_stopped_evaluation_goes_on(workdir, evaluated, tmp_path, monkeypatch):
     expected, _, _ = evaluated
     output = tmp_path / "test"
-    read, asked = Head.read_frames, []
+    read, asked = FirstVideos.read_frames, []
 
     def stop_at_the_second(dataset, index, frame_ids):
         if index == 1:
@@ -167,12 +167,12 @@ def test_a_stopped_evaluation_goes_on(workdir, evaluated, tmp_path, monkeypatch)
         asked.append(index)
         return read(dataset, index, frame_ids)
 
-    monkeypatch.setattr(Head, "read_frames", stop_at_the_second)
+    monkeypatch.setattr(FirstVideos, "read_frames", stop_at_the_second)
     assert evaluate(workdir, output).code == 130
     assert [path.name for path in output.iterdir()] == ["results.partial.jsonl"]
     stopped = shutil.copytree(output, tmp_path / "other")
 
-    monkeypatch.setattr(Head, "read_frames", note)
+    monkeypatch.setattr(FirstVideos, "read_frames", note)
     assert evaluate(workdir, output).code == 0
     assert asked == [1]
     assert {path.name for path in output.iterdir()} == FILES

@@ -21,7 +21,7 @@ from vis_jax.evaluate.infer import make_stream
 from vis_jax.main import quieten
 from vis_jax.paths import check_folder
 from vis_jax.predict.loop import Finder
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import Stream
 from vis_jax.tracking import Tracker
 
 
@@ -61,7 +61,7 @@ class Model(Tracker):
       saved: what to run.
     """
 
-    def __init__(self, saved: SavedModel):
+    def __init__(self, saved: SavedModel) -> None:
         self._saved = saved
 
     @property

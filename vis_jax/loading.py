@@ -84,7 +84,7 @@ class ProgramModel(Tracker):
       stored: what to run.
     """
 
-    def __init__(self, stored: StoredModel):
+    def __init__(self, stored: StoredModel) -> None:
         self._stored = stored
 
     def _finder(self) -> Finder:

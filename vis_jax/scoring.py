@@ -8,23 +8,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from vis_jax.formats.disk import check_folder
+from vis_jax.formats.json_checks import FormatError, write_json
+from vis_jax.formats.results_json import load_results, load_truth
+from vis_jax.formats.tracks import Results, TruthFile
 from vis_jax.metrics.category_check import (
     DOUBTFUL_AP50,
     class_agnostic,
     explain_pairs,
 )
-from vis_jax.metrics.disk import check_folder
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.json_checks import FormatError, write_json
 from vis_jax.metrics.parallel import Found, Job, find, num_workers
-from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import (
     identity_report,
     identity_scores,
     tracking_report,
     tracking_scores,
 )
-from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate
 
 NUM_WORST = 5  # videos in the table
@@ -128,7 +128,7 @@ def _page_writer(
     folder: tuple[str | os.PathLike, str | os.PathLike] | None,
     options: Options,
     progress: bool,
-) -> Callable[[Truth, Results, dict], None]:
+) -> Callable[[TruthFile, Results, dict], None]:
     """A function that writes the page; what it needs is there.
 
     Args:
@@ -166,7 +166,7 @@ def _job(
 
 
 def _report(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     options: Options,
     progress: bool,
@@ -213,7 +213,7 @@ def _report(
 
 
 def _tracked(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     options: Options,
     progress: bool,
@@ -251,7 +251,7 @@ def _doubtful(found: Scores, results: Results) -> bool:
     return ap50 is not None and ap50 < DOUBTFUL_AP50 and bool(results.tracks)
 
 
-def _without_categories(truth: Truth, results: Results, options: Options) -> dict:
+def _without_categories(truth: TruthFile, results: Results, options: Options) -> dict:
     """AP and AP50 with all categories as one, and a note if the ids look wrong."""
     found = class_agnostic(truth, results, official_quirks=options.official_quirks)
     note = explain_pairs(found.pairs)
@@ -351,7 +351,7 @@ def _agnostic_lines(found: dict) -> list[str]:
     return [f"{numbers} if categories are not compared", *note, ""]
 
 
-def _video_rows(truth: Truth, found: Scores) -> list[dict]:
+def _video_rows(truth: TruthFile, found: Scores) -> list[dict]:
     nothing = dict.fromkeys(("AP", "AP50", "AP75", "AR1", "AR10", "AR100"))
     return [
         {"id": video_id, "name": video.name} | found.per_video.get(video_id, nothing)
@@ -373,7 +373,7 @@ def _add_errors(report: dict, videos: list[dict], lost: dict) -> None:
         row["errors"] = lost["videos"].get(row["id"], {})
 
 
-def _category_rows(truth: Truth, results: Results, found: Scores) -> list[dict]:
+def _category_rows(truth: TruthFile, results: Results, found: Scores) -> list[dict]:
     rows = []
     for category_id in found.category_ids:
         row: dict = {"id": category_id, "name": truth.categories[category_id]}

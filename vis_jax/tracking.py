@@ -1,4 +1,4 @@
-"""What finds and tracks the objects of videos, however it was loaded.
+"""The model as users of Python know it, however it was loaded.
 
 Nothing here needs Flax, TensorFlow or a config.
 """
@@ -19,8 +19,7 @@ from vis_jax.predict.loop import Finder, check_live, of_source
 from vis_jax.predict.source import Source
 from vis_jax.predict.sources import from_arrays, open_source
 from vis_jax.results.collect import Collector
-from vis_jax.results.frame import FrameResult
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, Stream
 from vis_jax.results.video import VideoResult
 
 # A path or address, images by path, or uint8 frames [H, W, 3].

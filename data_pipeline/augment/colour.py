@@ -5,6 +5,8 @@ Each exists in NumPy and as TensorFlow ops; both give the same numbers.
 
 import numpy as np
 
+from data_pipeline.clip_source import Tensor
+
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as detectron2's RandomSaturation
 
 
@@ -29,7 +31,7 @@ def jitter(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def jitter_graph(images, factors):
+def jitter_graph(images: Tensor, factors: Tensor) -> Tensor:
     """The same for tensors: uint8 [T, H, W, 3], float32 [3]."""
     import tensorflow as tf
 
@@ -40,7 +42,7 @@ def jitter_graph(images, factors):
     return tf.cast(tf.clip_by_value(tf.round(mixed), 0, 255), tf.uint8)
 
 
-def _mix(pixels, mean, factors):
+def _mix(pixels: Tensor, mean: Tensor, factors: Tensor) -> Tensor:
     """Arithmetic on float32 arrays of either kind."""
     brightness, contrast, saturation = factors[0], factors[1], factors[2]
     pixels = pixels * brightness

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.clip_source import Tensor
+
 
 class Motion(NamedTuple):
-    """How far views may go."""
+    """Limits of the views."""
 
     zoom: tuple[float, float]  # least, most: share of the largest window that fits
     angle: float  # degrees to either side, at most
@@ -72,7 +74,9 @@ def view_matrices(
     return np.concatenate([turned, shift[..., None]], -1)
 
 
-def take_views(image, masks, matrices, size):
+def take_views(
+    image: Tensor, masks: Tensor, matrices: Tensor, size: Tensor
+) -> tuple[Tensor, Tensor]:
     """Frames and masks of a clip, as tensors: pixels bilinear, masks nearest.
 
     Args:
@@ -103,7 +107,7 @@ def take_views(image, masks, matrices, size):
     return frames, tf.gather(flat, rows * width + columns, axis=1)
 
 
-def _take_pixels(image, matrix, size):
+def _take_pixels(image: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
     """One frame: uint8 [H, W, 3]."""
     import tensorflow as tf
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth, Video
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, Video, VideoTruth
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.rle import Runs, decode_mask, runs_from_strings
+from vis_jax.formats.rle import Runs, decode_mask, runs_from_strings
 
 
 def checked_clip(dataset: Dataset, index: int, frame_ids: np.ndarray) -> ClipArrays:
@@ -36,7 +36,7 @@ def checked_clip(dataset: Dataset, index: int, frame_ids: np.ndarray) -> ClipArr
 
 
 def clip_of_truth(
-    images: np.ndarray, truth: Truth, frame_ids: np.ndarray
+    images: np.ndarray, truth: VideoTruth, frame_ids: np.ndarray
 ) -> ClipArrays:
     """Decodes the masks of some frames; crowds are left out.
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, stop
 from data_pipeline.images import check_inside
+from vis_jax.formats.rle import Runs
 
 _ANNOTATIONS = "annotations/instances_{split}.json"
 _IMAGES = ("{split}", "images/{split}", "images")
@@ -47,7 +48,7 @@ class CocoImages(TrackedVideos):
         *,
         categories: tuple[Category, ...] | None = None,
         names: Sequence[tuple[str, str]] = (),
-    ):
+    ) -> None:
         self.root = Path(root)
         self.annotations_file, self.images = _find(self.root, split)
         content = read_json(self.annotations_file)
@@ -134,7 +135,9 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
     raise DataError(root, expected=f"images in {shown}", got="no such folder")
 
 
-def _read(file: Path, content: dict, labels: dict, *, drop_empty: bool):
+def _read(
+    file: Path, content: dict, labels: dict, *, drop_empty: bool
+) -> tuple[list[Video], list[tuple[Track, ...]], Runs, Counter[int]]:
     """Videos of one frame, their tracks, all masks, and what was left out."""
     fail = partial(DataError, file)
     owned: dict[int, list[tuple[int, dict]]] = {}
@@ -165,7 +168,7 @@ def _read(file: Path, content: dict, labels: dict, *, drop_empty: bool):
     return videos, tracks, masks.runs(), dropped
 
 
-def _segmentation(entry: dict, place: int, fail) -> object:
+def _segmentation(entry: dict, place: int, fail: Callable) -> object:
     """The mask of an object, which has to have one."""
     if entry.get("segmentation"):
         return entry["segmentation"]
@@ -175,7 +178,11 @@ def _segmentation(entry: dict, place: int, fail) -> object:
 
 
 def _tracks(
-    entries: list[tuple[int, dict]], image: dict, labels: dict, masks: MaskTable, fail
+    entries: list[tuple[int, dict]],
+    image: dict,
+    labels: dict,
+    masks: MaskTable,
+    fail: Callable,
 ) -> tuple[Track, ...]:
     """The objects of an image that have a pixel."""
 

@@ -1,4 +1,4 @@
-"""What the files of COCO have in common: images, categories, lists of objects."""
+"""Reading of the files of COCO: images, categories, lists of objects."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,8 @@ from pathlib import Path
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.ytvis_json import stays_inside
 from data_pipeline.errors import DataError, is_name
-from data_pipeline.images import MAX_PIXELS, MAX_SIDE
+from data_pipeline.images import MAX_SIDE
+from vis_jax.formats.rle import MAX_PIXELS
 
 Fail = Callable[..., DataError]
 

@@ -1,4 +1,4 @@
-"""What every data set offers: videos, categories, frames, truth and clips, in NumPy."""
+"""The interface of data sets: videos, categories, frames, truth and clips, in NumPy."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ class Category(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What is known of a video before its frames are read."""
+    """Facts about a video that are known before its frames are read."""
 
     video_id: int
     name: str
@@ -23,7 +23,7 @@ class Video(NamedTuple):
     file_names: tuple[str, ...]  # relative to JPEGImages/, one per frame
 
 
-class Truth(NamedTuple):
+class VideoTruth(NamedTuple):
     """The annotated tracks of one video; M tracks, T frames."""
 
     labels: np.ndarray  # int32 [M], 0 .. K - 1
@@ -43,7 +43,7 @@ class ClipArrays(NamedTuple):
     images: np.ndarray  # uint8 [T, H, W, 3], RGB
     masks: np.ndarray  # bool [N, T, H, W], visible pixels; empty where absent
     labels: np.ndarray  # int32 [N], 0 .. K - 1
-    track_ids: np.ndarray  # int32 [N], 1, 2, .., as in `Truth`
+    track_ids: np.ndarray  # int32 [N], 1, 2, .., as in `VideoTruth`
 
 
 @runtime_checkable
@@ -67,12 +67,12 @@ class Dataset(Protocol):
         """
         ...
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """The tracks of a video over all its frames; none if it is not annotated."""
         ...
 
     def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """What is trained on: frames, which may repeat, and the masks of their objects.
+        """Reads a training clip: frames, which may repeat, and masks of objects.
 
         Without crowds; objects that no frame shows may be left out. `clip_of_truth`
         makes it from the other members, for data sets that have no shorter way.

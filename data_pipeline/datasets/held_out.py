@@ -1,4 +1,4 @@
-"""Which videos of a training set are kept for evaluation."""
+"""Choice of the videos of a training set that are held out for evaluation."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -1,13 +1,15 @@
 """Videos and images to train on together."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
-from data_pipeline.augment.pseudo_clip import Motion
-from data_pipeline.clip_mixing import place_of, plan_still
-from data_pipeline.clip_sampling import ClipPlan, plan_clip, video_extents
+from data_pipeline.augment.pseudo_clip import Motion, draw_views
+from data_pipeline.clip_sampling import ClipPlan, generator, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import CocoImages
-from data_pipeline.datasets.dataset import ClipArrays, Dataset, Truth
+from data_pipeline.datasets.dataset import ClipArrays, Dataset, VideoTruth
 from data_pipeline.settings import Settings
 
 
@@ -31,7 +33,7 @@ class JointClips:
         *,
         share: float,
         motion: Motion,
-    ):
+    ) -> None:
         fine = share == 1 if videos is None else 0 < share < 1
         if isinstance(share, bool) or not fine:
             expected = "1 without videos" if videos is None else "more than 0, below 1"
@@ -60,7 +62,7 @@ class JointClips:
         dataset, index = self._owner(index)
         return dataset.read_frames(index, frame_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """As `Dataset.truth`."""
         dataset, index = self._owner(index)
         return dataset.truth(index)
@@ -93,3 +95,40 @@ class JointClips:
         if self.clips is not None and index < self._count:
             return self.clips, index
         return self.stills, index - self._count
+
+
+_EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
+
+
+class Place(NamedTuple):
+    """A clip of the stream of both."""
+
+    still: bool
+    number: int  # of clips of the same kind before it
+
+
+def place_of(position: int, share: float) -> Place:
+    """Spreads the share of images evenly: any run of clips has it, up to one clip.
+
+    Args:
+      position: 0, 1, ..: clips before this one, over all hosts.
+      share: of the clips that are of images.
+    """
+    before = math.floor(position * share)
+    still = math.floor((position + 1) * share) > before
+    return Place(still, before if still else position - before)
+
+
+def plan_still(
+    seed: int, position: int, extents: np.ndarray, config: Settings, motion: Motion
+) -> ClipPlan:
+    """Draws the clip at one position of the stream of images, as `plan_clip`.
+
+    An image is planned as a video of one frame; the views of it make the clip.
+    """
+    clip = plan_clip(seed, position, extents, config, streams=(_EPOCH, _CLIP))
+    rng = generator(_VIEWS, seed, position)
+    return clip._replace(
+        frame_ids=np.zeros(config.frames, np.int32),
+        views=draw_views(rng, config.frames, motion),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from data_pipeline.clip_sampling import ClipPlan, plan_clip, video_extents
 from data_pipeline.clip_source import ClipSource
 from data_pipeline.datasets.coco import match_categories, plain_name
-from data_pipeline.datasets.dataset import Category, ClipArrays, Dataset, Truth
+from data_pipeline.datasets.dataset import Category, ClipArrays, Dataset, VideoTruth
 from data_pipeline.datasets.ytvis_json import Track
 from data_pipeline.settings import Settings
 
@@ -88,7 +88,7 @@ class JointVideos:
       added: how many of the categories are of the second alone.
     """
 
-    def __init__(self, first: Dataset, second: Dataset, *, added: int):
+    def __init__(self, first: Dataset, second: Dataset, *, added: int) -> None:
         self._parts = first, second
         self._added = added
         self.categories = first.categories
@@ -107,7 +107,7 @@ class JointVideos:
         part, index = self._place(index)
         return self._parts[part].read_frames(index, frame_ids)
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """As `Dataset.truth`."""
         part, index = self._place(index)
         return self._parts[part].truth(index)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline.datasets.clip_arrays import clip_of_tracks
-from data_pipeline.datasets.dataset import ClipArrays, Truth, Video
+from data_pipeline.datasets.dataset import ClipArrays, Video, VideoTruth
 from data_pipeline.datasets.ytvis_json import Track
-from data_pipeline.rle import Runs, boxes_of_runs, compress_mask, take_runs
+from vis_jax.formats.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 
 class TrackedVideos(ABC):
-    """What is known of videos once their frames can be read.
+    """Base of data sets whose tracks are in memory.
 
     A subclass sets the attributes.
 
@@ -30,7 +30,7 @@ class TrackedVideos(ABC):
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
         """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
 
-    def truth(self, index: int) -> Truth:
+    def truth(self, index: int) -> VideoTruth:
         """The tracks of video `index` over all its frames."""
         return truth_of(self.videos[index], self.tracks[index], self.runs)
 
@@ -45,7 +45,7 @@ class TrackedVideos(ABC):
         return clip_of_tracks(images, video, tracks, self.runs, frame_ids)
 
 
-def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:
+def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> VideoTruth:
     """The tracks of a video over all its frames; `runs` has their masks."""
     shape = (len(tracks), video.length)
     masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
@@ -55,7 +55,7 @@ def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> Truth:
     boxes[present] = boxes_of_runs(seen, video.height)
     size = dict(height=video.height, width=video.width)
     occlusion = np.array([t.occlusion for t in tracks], np.float32).reshape(shape)
-    return Truth(
+    return VideoTruth(
         labels=np.array([t.label for t in tracks], np.int32),
         track_ids=np.arange(1, len(tracks) + 1, dtype=np.int32),
         crowd=np.array([t.crowd for t in tracks], bool),

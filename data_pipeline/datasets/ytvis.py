@@ -45,7 +45,7 @@ class YouTubeVis(TrackedVideos):
         held_out: Sequence[str | int] = (),
         share: float = 0.0,
         part: str = "train",
-    ):
+    ) -> None:
         self.annotations_file, self.images, self.root = find_layout(root, split)
         content = read_annotations(self.annotations_file)
         if not held_out:

@@ -15,13 +15,11 @@ import numpy as np
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
 from data_pipeline.errors import DataError, Report, attempt, is_name, stop
-from data_pipeline.images import MAX_PIXELS, MAX_SIDE
-from data_pipeline.rle import Runs
+from data_pipeline.images import MAX_SIDE
+from vis_jax.formats.occlusion import OCCLUSION
+from vis_jax.formats.rle import MAX_PIXELS, Runs
 
 MAX_FRAMES = 100_000
-
-# Hidden share for the levels of OVIS: the weights of its evaluator.
-OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 
 Fail = Callable[..., DataError]
 
@@ -37,7 +35,7 @@ class Track(NamedTuple):
 
 
 class Annotations(NamedTuple):
-    """What an annotation file holds."""
+    """Content of an annotation file."""
 
     categories: tuple[Category, ...]  # by id
     videos: tuple[Video, ...]  # as in the file

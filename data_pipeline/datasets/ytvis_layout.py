@@ -1,4 +1,4 @@
-"""Where the annotations and the images of a YouTube-VIS or OVIS folder lie."""
+"""Places of the annotations and images of a YouTube-VIS or OVIS folder."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ LAYOUTS = (
     ("instances.json", ("JPEGImages",)),
 )
 
-# In the folder of a split that `ytvis_tfds_builder` wrote: tensorflow-datasets.
+# In the folder of a split that `write.tfds_builder` wrote: tensorflow-datasets.
 TFDS_FRAMES, TFDS_VIDEOS, TFDS_VERSION = "vis_frames", "vis_videos", "1.0.0"
 
 
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
 
 def is_tfds(root: str | Path, split: str) -> bool:
-    """Whether a split is there as `ytvis_tfds_builder` writes it."""
+    """Whether a split is there as `write.tfds_builder` writes it."""
     return (Path(root) / split / TFDS_VIDEOS).is_dir()
 
 

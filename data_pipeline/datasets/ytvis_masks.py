@@ -9,7 +9,7 @@ from math import isfinite
 import numpy as np
 
 from data_pipeline.errors import DataError, Report, attempt
-from data_pipeline.rle import (
+from vis_jax.formats.rle import (
     RleError,
     Runs,
     areas_of_runs,

@@ -1,4 +1,4 @@
-"""Reads what `ytvis_tfds_builder` writes: the same arrays as from the folder."""
+"""Reads what `write.tfds_builder` writes: the same arrays as from the folder."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ from data_pipeline.datasets.ytvis_layout import (
     TFDS_VIDEOS,
 )
 from data_pipeline.errors import DataError, is_name
-from data_pipeline.rle import Runs, concatenate_runs, runs_from_strings
+from vis_jax.formats.rle import Runs, concatenate_runs, runs_from_strings
 
 _FEATURES = {
     f"tensorflow_datasets.core.features.{name}"
@@ -67,7 +67,7 @@ class TfdsVideos(TrackedVideos):
         held_out: Sequence[str | int] = (),
         share: float = 0.0,
         part: str = "train",
-    ):
+    ) -> None:
         folder = Path(root) / split
         self._place = folder / TFDS_FRAMES / TFDS_VERSION
         self._frames, _ = _open(self._place, split)

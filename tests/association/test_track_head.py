@@ -5,7 +5,7 @@ from scipy.special import softmax
 
 from tests.compiled import compiled
 from vis_jax.association.track_head import TrackHead
-from vis_jax.ops.match_logits import match_logits
+from vis_jax.ops.assignment import match_logits
 
 _logits = compiled(match_logits)
 EMBEDS = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]])

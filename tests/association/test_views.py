@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.association.views import match_to_pivot
+from vis_jax.evaluate.views import match_to_pivot
 
 match = compiled(match_to_pivot)
 

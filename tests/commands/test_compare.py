@@ -11,7 +11,7 @@ from vis_jax.commands import compare_tables
 from vis_jax.commands.compare_tables import format_table
 from vis_jax.commands.parts import build_system
 from vis_jax.commands.vary import variants
-from vis_jax.evaluate.compare_rows import cue_choices, cue_name
+from vis_jax.compare.rows import cue_choices, cue_name
 from vis_jax.trackers import TRACKERS
 from vis_jax.training.checkpoint import save_variables
 from vis_jax.training.dry_run import batch_shapes

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets.foreign import ForeignLabel, encode
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.convert.foreign import ForeignLabel, encode
 from data_pipeline.datasets.ytvis import YouTubeVis
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.command_line import call, error_of
-from tests.data_pipeline import foreign_layouts as layouts
-from tests.data_pipeline.test_prepare import tracks_of
+from tests.data_pipeline.convert import foreign_layouts as layouts
+from tests.data_pipeline.convert.test_prepare import tracks_of
 from tests.own_videos import label_frames
 from vis_jax.predict.link_labels import LabelLinker
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.command_line import call, error_of
 from tests.recipes import recipe
 from tests.saved_runs import NAMES, write_run

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from vis_jax.association.modulation import OSMN
 from vis_jax.converters.load import convert_tensors
 from vis_jax.params import flatten
+from vis_jax.systems.osmn.network import OSMN
 
 # Torchvision's numbers of the convolutions among its layers.
 NUMBERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

@@ -5,12 +5,13 @@ import pytest
 
 from data_pipeline.clip_sampling import (
     batch_positions,
+    draw_near,
+    draw_steps,
     draw_window,
     local_batch_size,
     plan_clip,
     resized_size,
 )
-from data_pipeline.frame_sampling import draw_near, draw_steps
 from tests.recipes import data_settings
 from vis_jax.settings import to_dict
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.augment.colour import jitter
 from data_pipeline.clip_sampling import plan_clip, video_extents
-from data_pipeline.datasets import DATASETS, make_dataset
+from data_pipeline.datasets.by_name import DATASETS, make_dataset
 from data_pipeline.numpy_pipeline import train_batches
 from data_pipeline.pad import pad_clip
 from data_pipeline.schema import check_batch
@@ -102,7 +102,7 @@ def test_frames_flipped_one_by_one_take_their_truth_along(config, kind):
 
 def test_neither_tensorflow_nor_jax_is_needed():
     code = (
-        "import sys, data_pipeline.numpy_pipeline, data_pipeline.datasets;"
+        "import sys, data_pipeline.numpy_pipeline, data_pipeline.datasets.by_name;"
         "import data_pipeline.read_video;"
         "sys.exit(any(name in sys.modules for name in ('tensorflow', 'jax')))"
     )
@@ -115,7 +115,7 @@ def test_a_program_may_end_between_two_batches(config):
         "import json, sys, threading;"
         "from data_pipeline.settings import Settings;"
         "from vis_jax.settings import read_settings;"
-        "from data_pipeline.datasets import make_dataset;"
+        "from data_pipeline.datasets.by_name import make_dataset;"
         "from data_pipeline.numpy_pipeline import train_batches;"
         "config = read_settings(Settings, json.loads(sys.argv[1]));"
         "dataset = make_dataset(config);"

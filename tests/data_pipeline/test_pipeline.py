@@ -12,14 +12,14 @@ from pycocotools import mask as coco
 from data_pipeline import numpy_pipeline
 from data_pipeline.augment.geometry import crop_and_resize, source_positions
 from data_pipeline.clip_sampling import plan_clip, video_extents
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.errors import DataError
 from data_pipeline.pad import pad_clip, pad_clip_graph
 from data_pipeline.pipeline import train_batches
-from data_pipeline.rle import runs_from_strings
 from data_pipeline.rle_graph import decode_masks, run_tensors
 from data_pipeline.schema import check_batch
 from tests.recipes import data_settings
+from vis_jax.formats.rle import runs_from_strings
 from vis_jax.settings import to_dict
 
 

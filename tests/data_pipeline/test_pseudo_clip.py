@@ -16,10 +16,10 @@ from data_pipeline.augment.pseudo_clip import (
     take_views,
     view_matrices,
 )
-from data_pipeline.clip_mixing import place_of
-from data_pipeline.datasets import make_dataset, make_training_set
+from data_pipeline.datasets.by_name import make_dataset, make_training_set
 from data_pipeline.datasets.clip_arrays import clip_of_truth
-from data_pipeline.datasets.head import Head
+from data_pipeline.datasets.first_videos import FirstVideos
+from data_pipeline.datasets.joint import place_of
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
 from data_pipeline.schema import check_batch
@@ -95,7 +95,7 @@ def joint(config, write, annotations):
 
 def test_clips_without_motion_are_those_of_the_truth(joint):
     dataset = make_training_set(joint)
-    for part in (dataset, Head(dataset, 3)):
+    for part in (dataset, FirstVideos(dataset, 3)):
         for index, video in enumerate(part.videos):
             ids = np.array([0, video.length - 1])
             clip = part.read_clip(index, ids)

@@ -3,8 +3,8 @@
 import typing
 
 from configs import common
-from data_pipeline.datasets import DATASETS
-from data_pipeline.datasets.moving_shapes_motion import DIFFICULTIES
+from data_pipeline.datasets.by_name import DATASETS
+from data_pipeline.moving_shapes.motion import DIFFICULTIES
 from data_pipeline.settings import NAMES, Shapes
 from vis_jax.settings import fields_of
 

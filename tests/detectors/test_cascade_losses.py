@@ -22,7 +22,7 @@ from vis_jax.detectors.cascade_losses import (
     stage_terms,
     train_rules,
 )
-from vis_jax.detectors.rcnn_targets import MatchRule, Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth, MatchRule
 from vis_jax.ops.box_coder import BOTH, BoxCoder, decode
 from vis_jax.ops.box_matching import claim_best
 from vis_jax.ops.boxes import clip_boxes
@@ -119,7 +119,9 @@ run = compiled(_run, static_argnames=("size", "positives"))
 def _inputs():
     rng = np.random.default_rng(3)
     boxes, objects, masks = _image(rng)
-    truth = Truth(objects[None], np.array([[2, 0, 1]]), np.array([[True, True, False]]))
+    truth = ImageTruth(
+        objects[None], np.array([[2, 0, 1]]), np.array([[True, True, False]])
+    )
     shown = TrueObjects(truth, masks[None], np.array([[HEIGHT, WIDTH]]))
     valid = np.arange(len(boxes)) % 6 > 0
     return _weights(rng), boxes[None], valid[None], shown

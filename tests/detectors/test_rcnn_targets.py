@@ -5,8 +5,8 @@ import numpy as np
 
 from tests.compiled import compiled
 from vis_jax.detectors.rcnn_targets import (
+    ImageTruth,
     MatchRule,
-    Truth,
     anchor_targets,
     region_targets,
 )
@@ -17,7 +17,7 @@ CODER = BoxCoder(UNIT, UPPER)
 BOXES = np.array(
     [[0.0, 0, 10, 10], [0, 0, 10, 4], [20, 0, 30, 10], [50, 50, 60, 60], [0, 0, 10, 9]]
 )
-TRUTH = Truth(
+TRUTH = ImageTruth(
     np.array([[0.0, 0, 10, 10], [22, 0, 30, 10], [0, 0, 0, 0]]),
     np.array([4, 1, 0]),
     np.array([True, True, False]),

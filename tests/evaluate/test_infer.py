@@ -10,7 +10,7 @@ from vis_jax.evaluate.masks import (
     stretched,
     upsample,
 )
-from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.bilinear import aligned_upsample
 from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Predictions, Render
 

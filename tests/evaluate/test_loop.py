@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.small_disk import files_up_to
 from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.loop import evaluate

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.evaluate.test_loop import FILES, Model, left
 from vis_jax.evaluate.loop import evaluate, evaluate_share
 from vis_jax.evaluate.merge import count_shares, merge

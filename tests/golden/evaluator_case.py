@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.golden.cases import Case
+from vis_jax.formats.results_json import load_results, load_truth
+from vis_jax.formats.tracks import Results, TruthFile
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import Measures, measure, pool
-from vis_jax.metrics.tracks import Results, Truth
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import best_first, evaluate, indexed_tracks
 
@@ -39,12 +39,12 @@ def compare(case: Case) -> Arrays:
     return {name: values for name, values in results.items() if name in case.arrays}
 
 
-def _load(folder: Path, name: str) -> tuple[Truth, Results]:
+def _load(folder: Path, name: str) -> tuple[TruthFile, Results]:
     truth = load_truth(folder / f"{name}_gt.json")
     return truth, load_results(folder / f"{name}_results.json", truth)
 
 
-def _average_precision(truth: Truth, predictions: Results, name: str) -> Arrays:
+def _average_precision(truth: TruthFile, predictions: Results, name: str) -> Arrays:
     found = evaluate(truth, predictions)
     stats = [-1 if value is None else value for value in found.stats.values()]
     return {
@@ -54,7 +54,7 @@ def _average_precision(truth: Truth, predictions: Results, name: str) -> Arrays:
     }
 
 
-def _tube_overlaps(truth: Truth, predictions: Results, name: str) -> Arrays:
+def _tube_overlaps(truth: TruthFile, predictions: Results, name: str) -> Arrays:
     tracks = indexed_tracks(truth, official_quirks=True)
     results = {}
     for key in {(x.video_id, x.category_id) for x in [*tracks, *predictions.tracks]}:
@@ -67,7 +67,7 @@ def _tube_overlaps(truth: Truth, predictions: Results, name: str) -> Arrays:
     return results
 
 
-def _tracking(truth: Truth, predictions: Results, name: str) -> Arrays:
+def _tracking(truth: TruthFile, predictions: Results, name: str) -> Arrays:
     results: Arrays = {}
     videos: dict[object, Measures] = {}
     frames: dict[object, int] = {}

@@ -18,7 +18,7 @@ from tests.golden.norms import BatchStatistics
 from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE, MaskRCNN
 from vis_jax.detectors.rcnn_losses import mask_losses, sample_regions
-from vis_jax.detectors.rcnn_targets import MatchRule, Truth, anchor_targets
+from vis_jax.detectors.rcnn_targets import ImageTruth, MatchRule, anchor_targets
 from vis_jax.losses.rcnn import (
     RCNNLosses,
     mask_loss,
@@ -64,7 +64,7 @@ def nearest(mask: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 def truth_of_case(
     case: Case, sizes: np.ndarray, *, first_label: int
-) -> tuple[Truth, np.ndarray]:
+) -> tuple[ImageTruth, np.ndarray]:
     """Boxes in pixels of the canvas, labels from 0, and masks, padded to one number.
 
     Args:
@@ -86,7 +86,7 @@ def truth_of_case(
         labels[i, :count] = stored["labels"] - first_label
         masks[i, :count, : size[0], : size[1]] = nearest(stored["masks"], size) > 0
         valid[i, :count] = True
-    return Truth(boxes, labels, valid), masks
+    return ImageTruth(boxes, labels, valid), masks
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -21,7 +21,6 @@ from vis_jax.ops.boxes import box_area, box_iou, generalized_box_iou
 from vis_jax.ops.deform_attn import deform_attn
 from vis_jax.ops.deform_conv import deform_conv
 from vis_jax.ops.nms import nms_by_label
-from vis_jax.ops.point_sample import uncertain_points
 from vis_jax.ops.roi_align import (
     ALIGNED,
     UNALIGNED,
@@ -29,6 +28,7 @@ from vis_jax.ops.roi_align import (
     pyramid_roi_align,
     roi_levels,
 )
+from vis_jax.ops.sampling import uncertain_points
 
 
 def compare(case: Case) -> Results:

@@ -12,9 +12,9 @@ import numpy as np
 from tests.golden.cases import Case
 from vis_jax.layers.queries import ClipFeatures, DecoderOutput, mask_logits
 from vis_jax.losses.classification import weighted_cross_entropy
-from vis_jax.losses.set_loss import CrossEntropy, Truth, mask_terms_at, match_cost_at
+from vis_jax.losses.set_loss import CrossEntropy, SetTruth, mask_terms_at, match_cost_at
 from vis_jax.ops.assignment import hungarian
-from vis_jax.ops.point_sample import uncertain_points
+from vis_jax.ops.sampling import uncertain_points
 
 LAYERS = 9
 
@@ -23,7 +23,7 @@ def match(
     case: Case,
     out: DecoderOutput,
     features: ClipFeatures,
-    truth: Truth,
+    truth: SetTruth,
     weights: CrossEntropy,
 ) -> jax.Array:
     """Query of every instance: int32 [L, B, M]."""
@@ -48,7 +48,7 @@ def loss_terms(
     case: Case,
     out: DecoderOutput,
     features: ClipFeatures,
-    truth: Truth,
+    truth: SetTruth,
     matched: jax.Array,
     weights: CrossEntropy,
 ) -> dict[str, jax.Array]:
@@ -154,7 +154,7 @@ def _counts(case: Case) -> list[int]:
     return [len(case.arrays[name]) for name in sorted(names)]
 
 
-def truth_of_case(case: Case) -> Truth:
+def truth_of_case(case: Case) -> SetTruth:
     """The stored targets on the canvas, padded to one number of instances."""
     counts, settings = _counts(case), case.manifest["settings"]
     canvas = [-(-length // 32) * 32 for length in settings["input_size"]]
@@ -166,7 +166,7 @@ def truth_of_case(case: Case) -> Truth:
         labels[b, :count] = case.arrays[f"train/{b}/labels"]
     valid = np.arange(max(counts))[None] < np.array(counts)[:, None]
     frame_valid = np.ones((len(counts), settings["frames"]), bool)
-    return Truth(*map(jnp.asarray, (labels, masks, valid, frame_valid)))
+    return SetTruth(*map(jnp.asarray, (labels, masks, valid, frame_valid)))
 
 
 def weights_of_case(case: Case) -> CrossEntropy:

@@ -17,7 +17,7 @@ from vis_jax.association.track_head import TrackHead
 from vis_jax.converters.mask_rcnn import roi_kernel
 from vis_jax.converters.transforms import kernel, same
 from vis_jax.losses.identity import match_loss
-from vis_jax.ops.match_logits import match_logits
+from vis_jax.ops.assignment import match_logits
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.mask_track import Settings, build, match_scores
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets import ytvis_masks
+from data_pipeline.convert.prepare import prepare
+from data_pipeline.datasets.by_name import ytvis_masks
 from data_pipeline.datasets.coco_json import read_categories
-from data_pipeline.datasets.prepare import prepare
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import parse_annotations
 from data_pipeline.datasets.ytvis_masks import MAX_COUNTS, read_mask
 from data_pipeline.datasets.ytvis_tfds import TfdsVideos
-from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError, stop
+from data_pipeline.write.tfds_builder import build
 from tests.command_line import call, error_of
 from tests.hostile.test_frames import READ, write_folder
 from tests.hostile.test_labels import HEIGHT, WIDTH, block, picture, write_labelme
@@ -207,7 +207,7 @@ def test_without_objects_check_warns_and_training_does_not_start(folder, tmp_pat
 
 
 def test_crowds_alone_are_nothing_to_train_on(folder):
-    from data_pipeline.datasets import make_training_set
+    from data_pipeline.datasets.by_name import make_training_set
 
     edit(folder, lambda content: content["annotations"][0].update(iscrowd=1))
     with pytest.raises(DataError, match="expected annotated objects in the videos"):

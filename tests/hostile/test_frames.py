@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets import make_dataset
-from data_pipeline.datasets.check_folder import check_folder
-from data_pipeline.datasets.prepare import prepare
+from data_pipeline.checks.folder import check_folder
+from data_pipeline.convert.prepare import prepare
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.datasets.ytvis_tfds_builder import build
 from data_pipeline.errors import DataError
 from data_pipeline.pipeline import train_batches
+from data_pipeline.write.tfds_builder import build
 from tests.hostile.test_labels import (
     HEIGHT,
     SHARP,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from data_pipeline.datasets.prepare import prepare
+from data_pipeline.convert.prepare import prepare
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.errors import DataError
 

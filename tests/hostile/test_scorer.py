@@ -14,11 +14,11 @@ import pytest
 
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, rows, track, truth_file
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.json_checks import FormatError
-from vis_jax.metrics.results_json import parse_results
 from vis_jax.metrics.tracking import tracking_scores
-from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 from vis_jax.scoring import Options, format_table, score
 

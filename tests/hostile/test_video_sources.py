@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets.source_folder import SourceFolder
-from data_pipeline.natural_order import natural_order
+from data_pipeline.convert.source_folder import SourceFolder
+from data_pipeline.file_names import natural_order
 from vis_jax.predict import complete, video_file
 from vis_jax.predict.loop import warning_lines
 from vis_jax.predict.sinks import VideoSink

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.layers.drop_path import DropPath
+from vis_jax.layers.mlp import DropPath
 
 
 def test_drops_whole_samples_and_scales_the_rest():

@@ -9,13 +9,13 @@ import pytest
 from vis_jax.losses.set_loss import (
     CrossEntropy,
     Focal,
-    Truth,
+    SetTruth,
     mask_terms_at,
     match_cost_at,
     set_loss,
     truth_of,
 )
-from vis_jax.ops.point_sample import draw_sizes
+from vis_jax.ops.sampling import draw_sizes
 from vis_jax.structures import Batch
 
 M, T, Q, K, C, P = 3, 2, 5, 4, 6, 12
@@ -30,7 +30,7 @@ def _clip(seed=0, *, frames=T, sources=T):
     rng = np.random.default_rng(seed)
     embeds = rng.normal(size=(frames, Q, C)).astype(np.float32)
     features = rng.normal(size=(frames, 4, 5, C)).astype(np.float32)
-    truth = Truth(
+    truth = SetTruth(
         labels=np.array([1, 3, 0], np.int32),
         masks=rng.random((M, frames, 8, 10)) < 0.4,
         valid=np.ones(M, bool),

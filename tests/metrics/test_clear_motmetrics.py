@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.clear_motmetrics import Counts, count, total
 from vis_jax.metrics.frame_overlaps import VideoOverlaps
-from vis_jax.metrics.results_json import parse_results
 from vis_jax.metrics.tracking import tracking_scores
-from vis_jax.metrics.truth_json import parse_truth
 
 M = rows(8)[0]
 

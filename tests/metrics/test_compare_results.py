@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.main import main
 from vis_jax.metrics import bootstrap
 from vis_jax.metrics.bootstrap import draw, identity_samples, precision_samples
@@ -15,9 +17,7 @@ from vis_jax.metrics.compare_results import (
     compare,
     format_comparison,
 )
-from vis_jax.metrics.results_json import parse_results
 from vis_jax.metrics.tracking import identity_measures, pool, three
-from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import AREAS, accumulate, evaluate, summarise
 
 MASKS = rows(8, 8, 8, 8)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, track, truth_file
+from vis_jax.formats.results_json import load_results, load_truth, parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.error_breakdown import KINDS, error_breakdown
-from vis_jax.metrics.results_json import load_results, load_truth, parse_results
-from vis_jax.metrics.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluator"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, track, truth_file
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.oracle_scores import ORACLES, oracle_scores
-from vis_jax.metrics.results_json import parse_results
-from vis_jax.metrics.truth_json import parse_truth
 
 T = 4
 LEFT, RIGHT, SLIVER = (np.zeros((4, 10), bool) for _ in range(3))

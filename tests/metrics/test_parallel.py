@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
+from vis_jax.formats.fast_entries import plain_entries
+from vis_jax.formats.json_checks import FormatError
 from vis_jax.metrics import parallel
-from vis_jax.metrics.fast_entries import plain_entries
-from vis_jax.metrics.json_checks import FormatError
 from vis_jax.scoring import Options, score
 
 MASKS = rows(8, 8, None, 8)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
+from vis_jax.formats.results_json import load_results, load_truth, parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.results_json import load_results, load_truth, parse_results
 from vis_jax.metrics.tracking import SWEEP, measure, pool, tracking_scores
-from vis_jax.metrics.truth_json import parse_truth
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluator"
 M = rows(8)[0]

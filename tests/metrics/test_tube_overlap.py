@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, track, truth_file
-from vis_jax.metrics.results_json import parse_results
-from vis_jax.metrics.truth_json import parse_truth
+from vis_jax.formats.results_json import parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.tube_overlap import matching_iou, tube_overlap
 
 

@@ -8,8 +8,9 @@ from pycocotools import mask as coco_mask
 
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
-from vis_jax.metrics.results_json import load_results, load_truth, parse_results
-from vis_jax.metrics.truth_json import occlusion_score, parse_truth
+from vis_jax.formats.occlusion import occlusion_score
+from vis_jax.formats.results_json import load_results, load_truth, parse_results
+from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.video_ap import evaluate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "evaluator"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.bilinear import aligned_upsample
 
 upsample = compiled(aligned_upsample, static_argnums=1)
 

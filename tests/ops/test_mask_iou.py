@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.ops.mask_iou import mask_iou
+from vis_jax.ops.masks import mask_iou
 
 
 def test_is_the_definition_and_zero_for_empty_masks():

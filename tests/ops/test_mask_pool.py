@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.ops.mask_pool import mask_pool
+from vis_jax.ops.masks import mask_pool
 
 pool = compiled(functools.partial(mask_pool, background=10.0))
 SURE = 60.0

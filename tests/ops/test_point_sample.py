@@ -4,7 +4,7 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.ops.bilinear import sample, sample_channels
-from vis_jax.ops.point_sample import draw_sizes, uncertain_points
+from vis_jax.ops.sampling import draw_sizes, uncertain_points
 
 _choose = compiled(uncertain_points)
 _sample = compiled(sample)

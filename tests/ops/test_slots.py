@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.compiled import compiled
-from vis_jax.ops.slots import group_duplicates
+from vis_jax.ops.nms import group_duplicates
 
 group = compiled(group_duplicates, static_argnames="iou_threshold")
 

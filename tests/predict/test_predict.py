@@ -26,8 +26,7 @@ from vis_jax.predict import writer
 from vis_jax.predict.sources import PredictError, from_arrays, open_source
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.frame import FrameResult, LiveTracks
-from vis_jax.visualize.colours import track_colour
-from vis_jax.visualize.style import STYLE, Style
+from vis_jax.visualize.colours import STYLE, Style, track_colour
 
 
 def test_results_have_every_track_and_say_what_they_are_of(source, tmp_path):

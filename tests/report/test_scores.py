@@ -18,7 +18,7 @@ from tests.report.scene import (
     unpack,
     write_scene,
 )
-from vis_jax.metrics.results_json import load_results, load_truth
+from vis_jax.formats.results_json import load_results, load_truth
 from vis_jax.report import score_video, scores
 from vis_jax.report.page import safe_json
 from vis_jax.report.pictures import FolderFrames

@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tests.report.scene import unpack
-from vis_jax.metrics.tracks import Video
+from vis_jax.formats.tracks import Video
 from vis_jax.report.tubes import MAX_FRAMES, View, make_view, pack_mask, runs
 
 

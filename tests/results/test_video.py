@@ -10,8 +10,8 @@ from pycocotools import mask as coco_mask
 
 from tests.results.scenes import CATEGORIES, SIZE, box, rle, video
 from tests.small_disk import files_up_to
-from vis_jax.metrics.results_json import load_results, video_entries
-from vis_jax.metrics.truth_json import load_truth
+from vis_jax.formats.results_json import load_results, video_entries
+from vis_jax.formats.truth_json import load_truth
 from vis_jax.results.collect import Collector
 from vis_jax.results.files import entry_pieces
 from vis_jax.results.video import VideoResult

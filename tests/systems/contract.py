@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.numpy_pipeline import train_batches
 from data_pipeline.schema import check_batch
 from vis_jax.commands.run_settings import RunSettings

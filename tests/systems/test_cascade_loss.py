@@ -8,7 +8,7 @@ from tests.recipes import recipe
 from vis_jax.detectors.cascade import Cascade
 from vis_jax.detectors.cascade_losses import DetectorLosses, train_rules
 from vis_jax.detectors.frame_pair import Pair
-from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth, RegionTargets
 from vis_jax.detectors.two_stage import BOX_SIDE
 from vis_jax.systems import cascade_loss
 from vis_jax.systems.cascade import build_model
@@ -23,7 +23,7 @@ def _pair() -> Pair:
     boxes = np.float32([[[2, 3, 30, 40]], [[10, 5, 50, 44]]])
     return Pair(
         images=rng.normal(size=(4, SIDE, SIDE, 3)).astype(np.float32),
-        truth=Truth(boxes, np.zeros((2, 1), np.int32), there),
+        truth=ImageTruth(boxes, np.zeros((2, 1), np.int32), there),
         masks=masks,
         reference_boxes=boxes + 8,
         reference_present=there,

@@ -14,7 +14,7 @@ from vis_jax.association import propagation
 from vis_jax.detectors import refine
 from vis_jax.detectors.cascade import CascadeFeatures
 from vis_jax.detectors.frame_pair import Pair
-from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth
 from vis_jax.structures import LossAux
 from vis_jax.systems import mask_prop, mask_prop_loss
 from vis_jax.systems.cascade_loss import PairLosses
@@ -48,7 +48,7 @@ def _pair(rng) -> Pair:
     labels = np.array([[0, 1, 0], [0, 0, 0]], np.int32)
     return Pair(
         images=images,
-        truth=Truth(boxes[0], labels, present[0]),
+        truth=ImageTruth(boxes[0], labels, present[0]),
         masks=masks[0],
         reference_boxes=boxes[1],
         reference_present=present[1],

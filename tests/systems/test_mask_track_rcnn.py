@@ -15,7 +15,7 @@ from tests.systems.contract import (
 )
 from tests.systems.traced import check_dtypes
 from vis_jax.detectors.conventions import CONVENTIONS
-from vis_jax.detectors.rcnn_targets import RegionTargets, Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth, RegionTargets
 from vis_jax.structures import LossAux, Window
 from vis_jax.systems import mask_track_rcnn
 from vis_jax.systems.mask_track_rcnn import (
@@ -131,7 +131,7 @@ def test_regions_learn_which_object_of_the_reference_frame_they_are():
     )
     pair = Pair(
         images=jnp.zeros((2, 1, 1, 3)),
-        truth=Truth(boxes, none[:, :2], none[:, :2] == 0),
+        truth=ImageTruth(boxes, none[:, :2], none[:, :2] == 0),
         masks=jnp.zeros((1, 2, 1, 1), bool),
         reference_boxes=boxes,
         reference_present=jnp.array([[True, False]]),

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from vis_jax.settings import read_settings
-from vis_jax.systems.osmn import AllTrackerSettings
+from vis_jax.systems.osmn.system import AllTrackerSettings
 from vis_jax.trackers import TRACKERS, Settings
 from vis_jax.trackers.deep_sort import PUBLISHED
 

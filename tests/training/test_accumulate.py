@@ -15,10 +15,10 @@ from tests.training.toy_system import (
 )
 from vis_jax.structures import Batch
 from vis_jax.training.accumulate import accumulated, loss_and_gradients
-from vis_jax.training.average import move_average, start_average
 from vis_jax.training.changes import ChangedSettingsError
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.run import open_run
+from vis_jax.training.state import move_average, start_average
 
 KEY = jax.random.key(2)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import vis_jax
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.datasets.remote_root import local_root
 from data_pipeline.errors import DataError
 from tests.command_line import error_of

@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 from data_pipeline import numpy_pipeline
 from data_pipeline.clip_sources import ReadSource, source_of
 from data_pipeline.datasets.clip_arrays import clip_of_truth
-from data_pipeline.datasets.dataset import Category, Dataset, Truth, Video
+from data_pipeline.datasets.dataset import Category, Dataset, Video, VideoTruth
 from data_pipeline.schema import check_batch
 from tests.recipes import recipe
 from vis_jax.evaluate.infer import make_stream
@@ -48,7 +48,7 @@ class Squares:
         boxes = [[coco.toBbox(_encoded(m)) for m in track] for track in masks]
         boxes = np.array(boxes, np.float32)
         boxes[..., 2:] += boxes[..., :2]
-        return Truth(
+        return VideoTruth(
             labels=np.arange(len(masks), dtype=np.int32),
             track_ids=np.arange(1, len(masks) + 1, dtype=np.int32),
             crowd=np.arange(len(masks)) == 1,
@@ -147,10 +147,10 @@ def test_what_is_missing_or_wrong_is_named():
 
 def test_the_truth_of_a_reader_makes_the_same_clips(tmp_path):
     """A folder, and what is read of it through the truth."""
-    from data_pipeline.datasets.make_shapes import make_shapes
     from data_pipeline.datasets.ytvis import YouTubeVis
+    from data_pipeline.write.folder import write_dataset
 
-    make_shapes(tmp_path / "set", Squares(), progress=False)
+    write_dataset(tmp_path / "set", Squares(), progress=False)
     folder = YouTubeVis(tmp_path / "set", "train", part="all")
     for index in range(4):
         ids = np.array([0, 2, 2])

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from PIL import Image
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.command_line import call
 from tests.own_videos import label_frames, write_videos
 from tests.test_docs import BLOCK, ROOT, check_words

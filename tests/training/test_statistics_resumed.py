@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline.datasets import make_dataset
+from data_pipeline.datasets.by_name import make_dataset
 from data_pipeline.numpy_pipeline import train_batches
 from tests.recipes import recipe
 from tests.training.toy_run import Recorder

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from data_pipeline.datasets.moving_shapes import MovingShapes
+from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.settings import Settings as DataSettings
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.commands.evaluate import (

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from vis_jax.visualize.colours import line_colour, track_colour
+from vis_jax.visualize.colours import Style, line_colour, track_colour
 from vis_jax.visualize.draw import contact_sheet, draw_frame
-from vis_jax.visualize.style import Style
 from vis_jax.visualize.trails import Trails
 
 

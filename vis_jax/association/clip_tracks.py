@@ -10,7 +10,7 @@ first, S slots for tracks, R = 2 T clips before the present one, F = 2 T frames 
 present clip that earlier ones have, K classes.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ _EMPTY = 1.0  # cells: where two masks together have less, they are not compared
 
 
 class Rule(NamedTuple):
-    """Which objects continue a track; the paper leaves both open.
+    """Rule for continuing a track; the paper leaves both fields open.
 
     Attributes:
       threshold: score of Eq. 5 above which an object continues a track.
@@ -50,7 +50,7 @@ class ClipTracks(NamedTuple):
 
 
 class Links(NamedTuple):
-    """What is known of a video up to some frame, to link the next one."""
+    """State of a video up to some frame, from which the next one is linked."""
 
     # Of the clips before, newest first; frame 0 is the first of the next clip.
     masks: Float[Array, "R N F h w"]
@@ -64,7 +64,7 @@ class Links(NamedTuple):
 
 
 class Named(NamedTuple):
-    """Which tracks the objects of a frame belong to."""
+    """Tracks of the objects of a frame."""
 
     slots: Int32[Array, "N"]  # -1 = none
     shown: Bool[Array, "N"]  # the mask of the track in this frame is this one
@@ -219,7 +219,7 @@ def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
     """The same, but the best pair takes its object and its track from the others."""
     objects, slots = scores.shape
 
-    def take(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def take(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         scores, chosen = state
         row, column = jnp.divmod(scores.argmax().astype(jnp.int32), slots)
         usable = scores[row, column] > -jnp.inf

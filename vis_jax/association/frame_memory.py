@@ -21,10 +21,9 @@ from vis_jax.layers.attention import (
     weighted_values,
 )
 from vis_jax.layers.conv import Conv
-from vis_jax.layers.drop_path import DropPath
 from vis_jax.layers.gated_ffn import GatedFeedForward
 from vis_jax.layers.local_attention import LocalAttention
-from vis_jax.layers.mlp import torch_uniform
+from vis_jax.layers.mlp import DropPath, torch_uniform
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.pos_embed import sine_2d_from_zero
 from vis_jax.settings import Count, Share, section
@@ -55,7 +54,7 @@ class Settings:
     # first makes room. Deviation: the released code keeps all.
     slots: Count = 36
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.self_heads)
         if self.dim % self.memory_heads:
             raise ValueError(
@@ -70,7 +69,7 @@ class Settings:
 
 
 class Memory(NamedTuple):
-    """What is kept of a video's frames, of constant size.
+    """Memory of a video's frames, of constant size.
 
     `*B` is the axis of videos, or nothing for one video.
     """
@@ -157,7 +156,7 @@ def write(
 
 
 class Tokens(NamedTuple):
-    """What of a frame is remembered, once its ids are known."""
+    """Tokens of a frame that are remembered, once its ids are known."""
 
     keys: Float[Array, "B h w C"]
     normed: Float[Array, "B h w C"]
@@ -173,7 +172,7 @@ class MemoryBlock(nn.Module):
     settings: Settings
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, dim, dtype = self.settings, self.settings.dim, self.dtype
         init = nn.initializers.xavier_uniform()
         self.self_attention = MultiHeadAttention(
@@ -317,7 +316,7 @@ class HybridAssociation(nn.Module):
     stride: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, left = self.settings, self.channels - 2 * self.settings.dim
         if settings.use_cls_projector and left <= 0:
             raise ValueError(

@@ -40,7 +40,7 @@ class Settings(DecoderSettings):
     temporal_position: bool = False  # the keys of the clip update know their frame
     remat: bool = False  # recompute steps in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.heads)
 
 
@@ -63,7 +63,7 @@ class FrameRecurrence(nn.Module):
     remat: bool
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.cross_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
         self.self_attention = MultiHeadAttention(self.dim, self.heads, self.dtype)
         self.cross_norm = LayerNorm(self.dtype)
@@ -99,8 +99,8 @@ class FrameRecurrence(nn.Module):
         clip_memory = self.self_attention.project(
             clip + self._key_position(position, 1)[None, None], clip
         )
-        xs = (*memory, *clip_memory, attend)
-        xs = tuple(jnp.moveaxis(x, 1, 0) for x in xs)
+        given = (*memory, *clip_memory, attend)
+        xs = tuple(jnp.moveaxis(x, 1, 0) for x in given)
         step = FrameRecurrence.step
         step = nn.remat(step, prevent_cse=False) if self.remat else step
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})

@@ -27,7 +27,7 @@ class IDBank(nn.Module):
     stride: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         side = self.stride + 1
         shape = side, side, self.channels, self.dim
         xavier = nn.initializers.xavier_uniform()

@@ -19,7 +19,7 @@ _BEST_CLASSES = 5
 
 
 class Tally(NamedTuple):
-    """What the frames so far say of the identities."""
+    """Scores of the identities, summed over the frames so far."""
 
     frames: Float32[Array, ""]
     detected: Float32[Array, "S"]  # frames in which an identity was found

@@ -117,7 +117,7 @@ def detection_map(
 
 
 def blank_map(height: int, width: int) -> UInt8[Array, "{height} {width}"]:
-    """What is known before the first frame: no channel anywhere."""
+    """The id map before the first frame: no channel anywhere."""
     return jnp.full((height, width), BLANK, jnp.uint8)
 
 

@@ -45,7 +45,7 @@ class Settings:
     null_slot: bool = False
     chunk: Count = 1024  # cells at a time, at most; memory grows with it
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):
             raise ValueError(
                 "dilations: expected at least one, each of them once, got"
@@ -54,7 +54,7 @@ class Settings:
 
 
 class Prepared(NamedTuple):
-    """What is computed once for a frame, whatever it is paired with."""
+    """Features computed once for a frame, whatever it is paired with."""
 
     features: Float[Array, "h w C"]
     # Convolutions without bias are linear: those of a difference of two frames are the
@@ -78,7 +78,7 @@ class Propagation(nn.Module):
     channels: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         settings, channels = self.settings, self.channels
         dim = settings.dim
 
@@ -167,7 +167,7 @@ class Propagation(nn.Module):
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
-        """Where the instances of the centre frame are in the other frame.
+        """Propagates the instances of the centre frame to the other frame.
 
         Args:
           centre: the frame of the masks.
@@ -212,7 +212,7 @@ class Propagation(nn.Module):
         other: Prepared,
         masks: Float32[Array, "N h w"],
     ) -> Float32[Array, "N h w"]:
-        """Of every instance at every cell of the other frame, a chunk at a time."""
+        """Logits of all instances at all cells of the other frame, chunk by chunk."""
         height, width, count, _ = taps.shape
         present = other.features
         if self.settings.fuse == "linear":
@@ -258,7 +258,7 @@ class Propagation(nn.Module):
 def tap_positions(
     offsets: Float32[Array, "h w K 2"], dilations: tuple[int, ...]
 ) -> Float32[Array, "h w K 2"]:
-    """Where each tap reads: y, x in cells, the centre of the first cell at 0, 0."""
+    """Positions that taps read: y, x in cells, the centre of the first cell at 0, 0."""
     height, width = offsets.shape[:2]
     taps = np.indices((3, 3)).reshape(2, 9).T - 1
     taps = np.concatenate([taps * step for step in dilations])

@@ -1,4 +1,4 @@
-"""How the queries of a frame become those of the next one.
+"""Propagation of queries from one frame to the next.
 
 Norouzi et al., "VidEoMT: your ViT is secretly also a video segmentation model", CVPR
 2026 (fusion); "LVMT", 2026 (gru). Letters: Q queries, C channels.
@@ -39,7 +39,7 @@ class Propagation(nn.Module):
         entered: Float32[Array, "N Q C"],
         learned: Float32[Array, "Q C"],
     ) -> Float32[Array, "N Q C"]:
-        """What enters the next frame.
+        """Returns the queries that enter the next frame.
 
         Args:
           found: queries after the last block, before the final norm.

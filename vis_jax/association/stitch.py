@@ -21,7 +21,7 @@ _FORBIDDEN = 1e3  # above every cost of a pair that may be matched
 
 
 class Instances(NamedTuple):
-    """What a system found in one clip, best score first."""
+    """Instances that a system found in one clip, best score first."""
 
     class_probs: Float32[Array, "I K"]
     mask_logits: Float32[Array, "T I h w"]

@@ -1,4 +1,4 @@
-"""What detections and whole frames look like to the tracks of RGNNVIS.
+"""Appearance of detections and of whole frames, for the tracks of RGNNVIS.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.4 and, for the positions, Eq. 10. Letters: T frames, N detections, A
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.graph import Residual
 from vis_jax.layers.mlp import torch_uniform
-from vis_jax.ops.mask_pool import mask_pool
+from vis_jax.ops.masks import mask_pool
 from vis_jax.ops.pos_embed import sine_2d
 from vis_jax.typing import Array, Bool, Float, Float32
 
@@ -23,7 +23,7 @@ _BACKGROUND = 10.0  # logit of what belongs to no detection
 
 
 class Masks(NamedTuple):
-    """Where the detections of frames are."""
+    """Masks of the detections of frames, and the insides of their boxes."""
 
     logits: Float32[Array, "T N h w"]  # over the canvas; positive = inside
     inside: Bool[Array, "T N h w"]  # pixels within the box
@@ -53,7 +53,7 @@ class Described(NamedTuple):
 def pool(
     features: dict[str, Float[Array, "T _ _ _"]], masks: Masks, positions: int
 ) -> dict[str, Pooled]:
-    """What `Appearance` describes.
+    """Pools the features that `Appearance` describes.
 
     The mean of a projected map is the projection of the mean, which has far fewer
     numbers: so the maps are pooled first.
@@ -125,7 +125,7 @@ class Appearance(nn.Module):
     narrow: int
     describe_background: bool
 
-    def setup(self):
+    def setup(self) -> None:
         self.projections = {name: Projection(self.width // 2) for name in STAGES}
         self.residual = Residual(self.narrow, 3)
 

@@ -1,4 +1,4 @@
-"""Which detection goes on with which track, and which begins a new one, in RGNNVIS.
+"""Decisions of RGNNVIS: detections that continue a track, and those that begin one.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, sections 3.3 and 5.4, and the released code. Letters: M track slots, N detections

@@ -7,7 +7,7 @@ frame, C classes with the background, which is the first, D channels of an embed
 numbers of a description, L frames.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -26,8 +26,8 @@ from vis_jax.association.track_decisions import (
 )
 from vis_jax.association.track_models import (
     Looks,
+    Observation,
     Rule,
-    Seen,
     TrackModel,
     as_edges,
     no_looks,
@@ -75,7 +75,7 @@ class Settings:
     # Tracks that are out of sight keep their last box; False: the released code.
     keep_boxes: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.feedback and self.recurrence != "lstm":
             raise ValueError(
                 "feedback: expected False, as no gate of recurrence"
@@ -120,7 +120,7 @@ class Memory(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """What a frame is made of. Logits are NEVER where there is nothing to decide."""
+    """Decisions on a frame. Logits are NEVER where there is nothing to decide."""
 
     match_logits: Float32[Array, "*L M N"]
     start_logits: Float32[Array, "*L N"]  # that a detection is a new object
@@ -152,8 +152,8 @@ def empty_memory(settings: Settings, width: int) -> Memory:
     )
 
 
-class Said(NamedTuple):
-    """What is said of a frame before anything is decided."""
+class GraphOutput(NamedTuple):
+    """Output of the graph network for a frame, before anything is decided."""
 
     match_logits: Float32[Array, "M N"]
     start_logits: Float32[Array, "N"]
@@ -167,7 +167,7 @@ class ByGraph(nn.Module):
 
     settings: Settings
 
-    def setup(self):
+    def setup(self) -> None:
         settings = self.settings
         form = Form(
             dim=settings.dim,
@@ -189,8 +189,8 @@ class ByGraph(nn.Module):
 
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
-    ) -> Said:
-        """What the network says; see `GraphNetwork`.
+    ) -> GraphOutput:
+        """Returns the output of the network; see `GraphNetwork`.
 
         Heuristic decisions have no logits from here.
         """
@@ -200,7 +200,7 @@ class ByGraph(nn.Module):
         if self.settings.decide == "graph":
             match = jnp.where(pairs, self.match(graph.edges)[..., 0], NEVER)
             start = jnp.where(valid, self.start(graph.empty_edges)[..., 0], NEVER)
-        return Said(match, start, graph.tracks, graph.detections, graph.empty)
+        return GraphOutput(match, start, graph.tracks, graph.detections, graph.empty)
 
 
 class ByPairs(nn.Module):
@@ -211,7 +211,7 @@ class ByPairs(nn.Module):
     @nn.compact
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
-    ) -> Said:
+    ) -> GraphOutput:
         """A detection is new as far as it is no track's."""
         match = Mlp(self.dim, 1, 3, name="match")(graph.edges)[..., 0]
         likely = jnp.where(pairs, match, _ABSENT)
@@ -221,7 +221,7 @@ class ByPairs(nn.Module):
         best = jnp.where(pairs.any(axis=1)[:, None], best, 0.0)
         join = Mlp(self.dim, self.dim, 2, name="track")
         unknown = jnp.zeros((len(graph.detections), self.dim), jnp.float32)
-        return Said(
+        return GraphOutput(
             match,
             jnp.where(valid, start, NEVER),
             nn.relu(join(jnp.concatenate([graph.tracks, best], axis=-1))),
@@ -243,7 +243,7 @@ class TrackGraph(nn.Module):
     width: int
     classes: int
 
-    def setup(self):
+    def setup(self) -> None:
         settings, init = self.settings, torch_uniform(self.settings.dim)
         by_pairs = settings.decide == "pairs"
         self.say = ByPairs(settings.dim) if by_pairs else ByGraph(settings)
@@ -254,7 +254,7 @@ class TrackGraph(nn.Module):
         kind = settings.looks
         if kind not in ("vertex", "none"):
             rule = Rule(
-                kind="latest" if settings.decide == "heuristic" else kind,
+                kind="latest" if settings.decide == "heuristic" else cast(Any, kind),
                 variance=settings.variance,
                 fixed_start=settings.fixed_variance,
                 from_zero=settings.looks_from_zero,
@@ -333,7 +333,7 @@ class TrackGraph(nn.Module):
     def _scores(
         self, memory: Memory, frame: Frame, cues: bool
     ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
-        """Of heuristic decisions."""
+        """Scores of heuristic decisions."""
         there = memory.status != FREE
         match, start = description_scores(
             memory.looks.mean[:-1], there, frame.looks, frame.valid
@@ -349,7 +349,9 @@ class TrackGraph(nn.Module):
             )
         return match, start
 
-    def _decide(self, memory: Memory, said: Said, thresholds: Thresholds) -> Decision:
+    def _decide(
+        self, memory: Memory, said: GraphOutput, thresholds: Thresholds
+    ) -> Decision:
         """No gradient goes through what is decided."""
         match, start = map(
             jax.lax.stop_gradient, (said.match_logits, said.start_logits)
@@ -359,7 +361,7 @@ class TrackGraph(nn.Module):
         return decide(memory.status, match, start, thresholds)
 
     def _remember(
-        self, memory: Memory, frame: Frame, said: Said, decision: Decision
+        self, memory: Memory, frame: Frame, said: GraphOutput, decision: Decision
     ) -> Memory:
         """The tracks after the decisions, section 3.5."""
         active, born = decision.status == ACTIVE, decision.born[:, None]
@@ -376,7 +378,7 @@ class TrackGraph(nn.Module):
         looks = memory.looks
         if self._models_looks:
             own = jnp.ones((1,), bool)
-            seen = Seen(
+            seen = Observation(
                 jnp.concatenate([frame.looks[decision.chosen], frame.background[None]]),
                 jnp.concatenate([hidden, empty_hidden[None]]),
                 jnp.concatenate([active, own]),

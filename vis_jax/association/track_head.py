@@ -1,7 +1,7 @@
 """Tracking head of MaskTrack R-CNN: an embedding for each region of interest.
 
-Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.match_logits` compares two
-sets of embeddings. Letters: R regions, S side of their features.
+Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.assignment.match_logits`
+compares two sets of embeddings. Letters: R regions, S side of their features.
 """
 
 from typing import Annotated

@@ -1,11 +1,11 @@
-"""What tracks of RGNNVIS remember of their looks, and how like them detections are.
+"""Appearance models of the tracks of RGNNVIS, and the likeness of detections to them.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.4 and table 3. Letters: R tracks, the last of them the empty one, N
 detections, A numbers of a description, D of an embedding.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,8 +32,8 @@ class Looks(NamedTuple):
     lstm: tuple[tuple[Float32[Array, "R A"], Float32[Array, "R A"]], ...] = ()
 
 
-class Seen(NamedTuple):
-    """What a frame says of the looks of tracks."""
+class Observation(NamedTuple):
+    """Appearance of tracks as observed in one frame."""
 
     looks: Float32[Array, "R A"]
     embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How Gaussians begin and change.
+    """Rule by which Gaussians begin and change.
 
     Attributes:
       kind: gaussian: Eq. 4; constant_variance: the mean alone moves; latest: the mean
@@ -89,8 +89,8 @@ class TrackModel(nn.Module):
     dim: int
     rule: Rule
 
-    def setup(self):
-        def rate(kernel_init, bias_init) -> nn.Dense:
+    def setup(self) -> None:
+        def rate(kernel_init: Any, bias_init: Any) -> nn.Dense:
             return nn.Dense(1, kernel_init=kernel_init, bias_init=bias_init)
 
         if self.rule.kind == "gaussian":
@@ -127,14 +127,14 @@ class TrackModel(nn.Module):
         first = looks._replace(mean=mean, var=var)
         return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
 
-    def __call__(self, looks: Looks, seen: Seen) -> Looks:
+    def __call__(self, looks: Looks, seen: Observation) -> Looks:
         """The Gaussians after a frame."""
         update = self._by_lstm if self.rule.kind == "lstm" else self._by_rates
         new = update(looks, seen)
         active = seen.active[:, None]
         return jax.tree.map(lambda a, b: jnp.where(active, b, a), looks, new)
 
-    def _by_rates(self, looks: Looks, seen: Seen) -> Looks:
+    def _by_rates(self, looks: Looks, seen: Observation) -> Looks:
         # Slots are used once: those of new tracks are as they were at first.
         mean, var, born = looks.mean, looks.var, seen.born[:, None]
         if self.rule.kind == "latest":
@@ -158,7 +158,7 @@ class TrackModel(nn.Module):
             new_var = jnp.where(born, var, new_var)
         return Looks(new_mean, new_var)
 
-    def _by_lstm(self, looks: Looks, seen: Seen) -> Looks:
+    def _by_lstm(self, looks: Looks, seen: Observation) -> Looks:
         steps = [
             memory(seen.looks, *state)
             for memory, state in zip(self.memories, looks.lstm, strict=True)

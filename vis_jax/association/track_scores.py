@@ -20,7 +20,7 @@ Scoring = Literal["track", "heuristic", "averaged"]
 
 
 class Tally(NamedTuple):
-    """What the frames so far say of the tracks."""
+    """Scores of the tracks, summed over the frames so far."""
 
     frames: Float32[Array, "M"]  # in which a track was there, in sight or not
     track_votes: Float32[Array, "M K"]  # best class of the track, by frame
@@ -69,7 +69,7 @@ def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
 
 
 class Rule(NamedTuple):
-    """How a track gets its class and score.
+    """Rule by which a track gets its class and score.
 
     Attributes:
       scoring: see the type.

@@ -1,4 +1,4 @@
-"""Which true object each detection and each track of RGNNVIS stands for.
+"""Assignment of detections and tracks of RGNNVIS to true objects.
 
 Johnander et al., "Video instance segmentation with recurrent graph neural networks",
 GCPR 2021 and IJCV 2022, and the released code of the former. Objects of a clip are
@@ -17,7 +17,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Identities(NamedTuple):
-    """What the tracks of one clip stand for."""
+    """True objects of the tracks of one clip."""
 
     owned: Int32[Array, "M"]  # object; 0 = background, or an earlier track has it
     objects: Int32[Array, "M"]  # object of its first detection, duplicates included
@@ -92,7 +92,7 @@ def identities(
 def match_targets(
     tracks: Identities, objects: Int32[Array, "L N"]
 ) -> Bool[Array, "L M N"]:
-    """Which pairs of a track in memory before the frame and a detection are one object.
+    """Pairs of a track in memory before the frame and a detection that are one object.
 
     Duplicate tracks have none.
 
@@ -107,7 +107,7 @@ def match_targets(
 def start_targets(
     tracks: Identities, objects: Int32[Array, "L N"]
 ) -> Bool[Array, "L N"]:
-    """Which detections should open a track: of an object that no track has yet.
+    """Detections that should open a track: of an object that no track has yet.
 
     As in the released code, whether the network did open one makes no difference.
 
@@ -198,5 +198,5 @@ def object_slots(
 
 
 def _in_memory(birth: Int32[Array, "M"], length: int) -> Bool[Array, "L M"]:
-    """Which tracks exist before each frame."""
+    """Tracks that exist before each frame."""
     return birth[None] < jnp.arange(length)[:, None]

@@ -53,7 +53,7 @@ class FPN(nn.Module):
     coarsest: int = 6
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         stages = range(self.finest, _LAST + 1)
         self.lateral_convs = {n: self._conv(f"lateral{n}", 1) for n in stages}
         self.output_convs = {n: self._conv(f"output{n}", 3) for n in stages}

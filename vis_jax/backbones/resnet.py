@@ -65,7 +65,7 @@ class Settings:
     deform_stages: tuple[Annotated[int, Range(least=2, most=5)], ...] = ()
     deform_modulated: bool = False  # .. and weigh what they read, as in version 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.deform_modulated and not self.deform_stages:
             raise ValueError(
                 "deform_modulated: expected False without deform_stages, got True"
@@ -73,7 +73,7 @@ class Settings:
 
 
 class Block(nn.Module):
-    """What the blocks of a stage have in common.
+    """Base of the blocks of a stage.
 
     Attributes:
       width: channels, in bottlenecks a quarter of those of the output.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.layers.drop_path import DropPath
+from vis_jax.layers.mlp import DropPath
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
 from vis_jax.settings import Count, OneOf, Share, section
@@ -56,7 +56,7 @@ class Settings:
     drop_path: Share = 0.3
     remat: bool = False  # recompute blocks in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = sizes_of(self)
         for name in ("depths", "heads"):
             found = getattr(sizes, name)

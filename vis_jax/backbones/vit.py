@@ -54,7 +54,7 @@ class Settings:
     heads: Count | None = None  # of the attention
     remat: bool = False  # recompute blocks in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = sizes_of(self)
         if sizes.dim % (4 * sizes.heads):
             raise ValueError(
@@ -89,7 +89,7 @@ class ViT(nn.Module):
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         sizes = self.sizes
         self.patch_embed = nn.DenseGeneral(
             sizes.dim, axis=(-3, -2, -1), dtype=self.dtype, kernel_init=INIT
@@ -100,8 +100,8 @@ class ViT(nn.Module):
             shape = (self.registers, sizes.dim)
             self.reg_tokens = self.param("reg_tokens", normal, shape)
         if self.form == "dinov2":
-            shape = (self.table, self.table, sizes.dim)
-            self.positions = self.param("positions", INIT, shape)
+            table = (self.table, self.table, sizes.dim)
+            self.positions = self.param("positions", INIT, table)
         kind = nn.remat(Block) if self.remat else Block
         self.blocks = [
             kind(

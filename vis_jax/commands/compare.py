@@ -36,10 +36,10 @@ from vis_jax.paths import on_disk
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
-    from vis_jax.evaluate.compare import Row
-    from vis_jax.evaluate.oracles import MatchRule
+    from vis_jax.compare.oracles import MatchRule
+    from vis_jax.compare.table import Row
     from vis_jax.systems import BuildDetector
     from vis_jax.systems.detect_then_track import Detector, TestSettings
 
@@ -96,7 +96,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Compares."""
     from vis_jax.commands.run_settings import with_classes
-    from vis_jax.evaluate.oracles import MatchRule, check_rule
+    from vis_jax.compare.oracles import MatchRule, check_rule
 
     rule = MatchRule(values.oracle_iou, values.oracle_least)
     check_rule(rule)
@@ -143,7 +143,7 @@ class Comparison(NamedTuple):
     varied: list[Variant]
 
 
-def compare_split(comparison: Comparison, dataset: "Head", output: Path) -> dict:
+def compare_split(comparison: Comparison, dataset: "FirstVideos", output: Path) -> dict:
     """Works out tables on a data set.
 
     Args:
@@ -153,8 +153,8 @@ def compare_split(comparison: Comparison, dataset: "Head", output: Path) -> dict
     """
     import jax
 
-    from vis_jax.evaluate.compare import compare
-    from vis_jax.evaluate.detections import make_find
+    from vis_jax.compare.detections import make_find
+    from vis_jax.compare.table import compare
 
     config, run_id = comparison.config, _detections_id(comparison)
     device = jax.device_put(comparison.variables)
@@ -179,19 +179,19 @@ def _table_rows(
     comparison: Comparison, detector: "Detector", variables: dict, run_id: str
 ) -> "list[Row]":
     """The rows of the tables for detectors and trackers."""
-    from vis_jax.evaluate import compare_rows
+    from vis_jax.compare import rows
     from vis_jax.systems import SYSTEMS
 
     config = comparison.config
     trackers = SYSTEMS[config.system].trackers(config)
     classes, test = config.model.num_classes, cast("TestSettings", config.test)
-    made_of = compare_rows.Parts(detector, trackers, variables, test, classes, run_id)
+    made_of = rows.Parts(detector, trackers, variables, test, classes, run_id)
     makers = {
-        "trackers": lambda: compare_rows.tracker_rows(
+        "trackers": lambda: rows.tracker_rows(
             made_of, dict.fromkeys((*compare_tables.TRACKERS.paper, *sorted(trackers)))
         ),
-        "cues": lambda: compare_rows.cue_rows(made_of, _MAIN),
-        "oracles": lambda: compare_rows.oracle_rows(made_of, _MAIN, comparison.rule),
+        "cues": lambda: rows.cue_rows(made_of, _MAIN),
+        "oracles": lambda: rows.oracle_rows(made_of, _MAIN, comparison.rule),
     }
     return [row for name in comparison.tables for row in makers[name]()]
 
@@ -202,7 +202,7 @@ def _varied_rows(comparison: Comparison, variables: dict) -> "list[Row]":
     Raises:
       ValueError: a setting changes the parameters.
     """
-    from vis_jax.evaluate.compare_rows import varied_row
+    from vis_jax.compare.rows import varied_row
 
     rows = []
     for name, config in comparison.varied:

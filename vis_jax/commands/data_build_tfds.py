@@ -42,7 +42,7 @@ def run(values: flags.FlagValues) -> None:
             raise ValueError(f"--{name}: expected a folder, got none")
     if values.shard_mib < 1:
         raise ValueError(f"--shard_mib: expected 1 or more, got {values.shard_mib}")
-    from data_pipeline.datasets.ytvis_tfds_builder import build
+    from data_pipeline.write.tfds_builder import build
 
     built = build(
         values.source,

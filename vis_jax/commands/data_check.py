@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.check_folder import Checked
+    from data_pipeline.checks.folder import Checked
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -45,7 +45,7 @@ def run(values: flags.FlagValues) -> None:
     _check_flags(values)
     from tqdm import tqdm
 
-    from data_pipeline.datasets.check_folder import check_folder
+    from data_pipeline.checks.folder import check_folder
 
     found = {"defect": 0, "warning": 0}
 
@@ -84,7 +84,7 @@ def _check_flags(values: flags.FlagValues) -> None:
 
 
 def _print_counts(checked: "Checked") -> None:
-    from data_pipeline.datasets.check_folder import count
+    from data_pipeline.checks.folder import count
 
     rows = count(checked.content)
     width = max(len("category"), *(len(_printable(row.name)) for row in rows))

@@ -44,8 +44,8 @@ def run(values: flags.FlagValues) -> None:
     """Writes the folder."""
     if not values.output:
         raise ValueError("--output: expected a new folder, got none")
-    from data_pipeline.datasets.make_shapes import make_shapes
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
+    from data_pipeline.write.folder import write_dataset
 
     dataset = MovingShapes(
         values.split,
@@ -56,5 +56,5 @@ def run(values: flags.FlagValues) -> None:
         length=values.length,
         difficulty=values.difficulty,
     )
-    make_shapes(values.output, dataset, progress=sys.stderr.isatty())
+    write_dataset(values.output, dataset, progress=sys.stderr.isatty())
     print(f"data          {values.output}")

@@ -25,8 +25,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Writes the archive."""
-    from vis_jax.metrics.pack import pack
-    from vis_jax.metrics.video_ap import MAX_PREDICTIONS
+    from vis_jax.formats.pack import pack
+    from vis_jax.formats.tracks import MAX_PREDICTIONS
 
     for name in ("results", "truth", "output"):
         if not getattr(values, name):

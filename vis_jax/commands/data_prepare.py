@@ -29,10 +29,6 @@ from absl import flags
 if TYPE_CHECKING:
     from vis_jax.predict.link_labels import LabelLinker
 
-LAYOUTS = (
-    *("ytvis", "coco", "davis", "mots", "cvat", "labelme", "yolo"),
-    *("label_studio", "sav", "sam3"),
-)
 SHEET_VIDEOS = 8  # rows of the contact sheet
 RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
 VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
@@ -40,6 +36,8 @@ VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
+    from data_pipeline.convert.prepare import LAYOUTS
+
     del arguments
     texts = {
         "source": (None, "folder to read"),
@@ -100,7 +98,7 @@ def run(values: flags.FlagValues) -> None:
     if not values.category:
         raise ValueError("--category: expected a name, got none")
     sheet = _sheet(values)
-    from data_pipeline.datasets.prepare import prepare
+    from data_pipeline.convert.prepare import prepare
     from data_pipeline.errors import printable
 
     outcome = prepare(
@@ -160,7 +158,7 @@ def _sheet(values: flags.FlagValues) -> Path | None:
 
 
 def _write_sheet(values: flags.FlagValues, sheet: Path) -> None:
-    from data_pipeline.datasets.check_folder import Checked
+    from data_pipeline.checks.folder import Checked
     from data_pipeline.datasets.ytvis_json import read_annotations
     from data_pipeline.datasets.ytvis_layout import find_layout
     from vis_jax.commands.truth_sheet import write_sheet

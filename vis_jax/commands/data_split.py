@@ -30,7 +30,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Writes the split."""
-    from vis_jax.metrics.split import write_split
+    from vis_jax.formats.split import write_split
 
     for name in ("truth", "output"):
         if not getattr(values, name):

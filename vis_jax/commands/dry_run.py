@@ -10,7 +10,9 @@ from vis_jax.commands.dry_run_mesh import dry_run_mesh, read_mesh
 from vis_jax.commands.numbers import short_number
 
 if TYPE_CHECKING:
+    from data_pipeline.datasets.dataset import Dataset
     from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.training.dry_run import Estimate
 
 _FRAME_16_9 = (720, 1280)  # height, width in pixels of a usual video
 
@@ -56,9 +58,9 @@ def dry_run(
         print(f"batch         {name:<15} {field.dtype!s:<8} {list(field.shape)}")
 
 
-def _dataset(config: "RunSettings"):
+def _dataset(config: "RunSettings") -> "Dataset | None":
     """The data set; None if its folder is not there. Moving shapes need none."""
-    from data_pipeline.datasets import make_dataset, make_training_set
+    from data_pipeline.datasets.by_name import make_dataset, make_training_set
 
     if not epath.Path(config.data.root).is_dir():
         return None
@@ -77,7 +79,7 @@ def _test_canvas(config: "RunSettings") -> tuple[int, int]:
     return height, width
 
 
-def _print_model(found, canvas: tuple[int, int]) -> None:
+def _print_model(found: "Estimate", canvas: tuple[int, int]) -> None:
     total = sum(found.parameters.values())
     print(f"parameters    {_count(total)}; not trained: {_count(found.constants)}")
     width = max(len(f"{number:,}") for number in found.parameters.values())
@@ -102,7 +104,7 @@ def _print_memory(memory: dict[str, int], share: int, devices: int) -> None:
         print(f"              {short_number(size):>6}B  {name}")
 
 
-def _print_steps(config: "RunSettings", dataset) -> None:
+def _print_steps(config: "RunSettings", dataset: "Dataset | None") -> None:
     clips = config.num_steps * config.data.batch_size
     epochs = f"epochs unknown: no folder {config.data.root}"
     if dataset is not None:

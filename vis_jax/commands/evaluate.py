@@ -38,7 +38,7 @@ from vis_jax.paths import on_disk, written_locally
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.evaluate.shares import Share
@@ -137,23 +137,23 @@ def _evaluate(
         write_report(values.report, disk, dataset, numbers)
 
 
-def open_split(config: "RunSettings") -> "Head":
+def open_split(config: "RunSettings") -> "FirstVideos":
     """The videos that `config.test` names.
 
     Raises:
       ValueError: there are none.
     """
-    from data_pipeline.datasets import make_dataset
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.by_name import make_dataset
+    from data_pipeline.datasets.first_videos import FirstVideos
 
-    return Head(make_dataset(config.data, config.test.split), config.test.videos)
+    return FirstVideos(make_dataset(config.data, config.test.split), config.test.videos)
 
 
 def evaluate_split(
     config: "RunSettings",
     system: "System",
     variables: dict,
-    dataset: "Head",
+    dataset: "FirstVideos",
     output: epath.Path,
 ) -> dict:
     """Scores a system on a data set, and prints the table.
@@ -182,7 +182,7 @@ def evaluate_split(
     return report
 
 
-def tested_on(config: "RunSettings", dataset: "Head") -> str:
+def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
     """The videos of an evaluation, in one line: held out, or seen in training.
 
     Args:
@@ -213,7 +213,11 @@ def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
 
 
 def evaluate_together(
-    model: "SavedModel", dataset: "Head", output: Path, *, page: str | None = None
+    model: "SavedModel",
+    dataset: "FirstVideos",
+    output: Path,
+    *,
+    page: str | None = None,
 ) -> None:
     """Scores a model on a data set, in one of several processes of JAX.
 
@@ -252,7 +256,12 @@ def check_array(output: Path, share: "Share") -> None:
 
 
 def evaluate_shard(
-    model: "SavedModel", dataset: "Head", output: Path, *, run_id: str, share: "Share"
+    model: "SavedModel",
+    dataset: "FirstVideos",
+    output: Path,
+    *,
+    run_id: str,
+    share: "Share",
 ) -> None:
     """Predicts one share of a data set; leaves a partial file."""
     import jax
@@ -284,7 +293,7 @@ def evaluate_shard(
 
 
 def merge_shards(
-    model: "SavedModel", dataset: "Head", output: Path, *, page: str | None
+    model: "SavedModel", dataset: "FirstVideos", output: Path, *, page: str | None
 ) -> None:
     """Scores what the processes of a job array have left.
 

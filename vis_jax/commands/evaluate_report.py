@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vis_jax.metrics.disk import check_folder
-from vis_jax.metrics.tracks import Id
+from vis_jax.formats.disk import check_folder
+from vis_jax.formats.tracks import Id
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
 
 
 def check_report(path: str, *, shard: str | None) -> None:
@@ -30,7 +30,9 @@ def check_report(path: str, *, shard: str | None) -> None:
         )
 
 
-def write_report(path: str, folder: Path, dataset: "Head", numbers: dict) -> None:
+def write_report(
+    path: str, folder: Path, dataset: "FirstVideos", numbers: dict
+) -> None:
     """Writes the page, and prints where it is.
 
     Args:
@@ -43,7 +45,7 @@ def write_report(path: str, folder: Path, dataset: "Head", numbers: dict) -> Non
       OSError: it cannot be written; names the file.
     """
     from vis_jax.evaluate.merge import RESULTS, TRUTH
-    from vis_jax.metrics.results_json import load_results, load_truth
+    from vis_jax.formats.results_json import load_results, load_truth
     from vis_jax.report.scores import Settings, write_score_report
 
     truth = load_truth(folder / TRUTH)
@@ -60,7 +62,7 @@ class DatasetFrames:
       dataset: the videos.
     """
 
-    def __init__(self, dataset: "Head"):
+    def __init__(self, dataset: "FirstVideos") -> None:
         self._dataset = dataset
         self._places = {one.video_id: i for i, one in enumerate(dataset.videos)}
 

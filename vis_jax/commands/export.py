@@ -34,7 +34,7 @@ from vis_jax.export.agreement import Agreement, Tolerance, compare
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 # The module of each format; see `export_format`.
 FORMATS = {
@@ -186,7 +186,7 @@ def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
 
         yield from islice(open_source(values.source), values.check_frames)
         return
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
 
     count = values.check_frames
     size = dict(height=values.height, width=values.width)
@@ -200,7 +200,7 @@ def _describe(
     """Writes the record and the model card."""
     from vis_jax.commands.export_facts import facts_of
     from vis_jax.export.card import card_of
-    from vis_jax.metrics.disk import naming
+    from vis_jax.formats.disk import naming
     from vis_jax.training.model_folder import RECORD, VERSION
 
     record = {

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 SPLIT = "val"  # of moving shapes: no training has seen it
 
@@ -28,7 +28,7 @@ def videos_for(
     Returns:
       None if the model has other classes than moving shapes.
     """
-    from data_pipeline.datasets.moving_shapes import MovingShapes
+    from data_pipeline.moving_shapes.dataset import MovingShapes
     from vis_jax.settings import to_dict
 
     data = model.config.data

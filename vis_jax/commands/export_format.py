@@ -14,7 +14,7 @@ from vis_jax.export.agreement import Tolerance
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 
 @runtime_checkable

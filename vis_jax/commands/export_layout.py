@@ -11,7 +11,7 @@ from vis_jax.commands.export_safetensors import TOLERANCES
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 USAGE = """The tensors in `model.safetensors` have the names and the layout of
 `{layout}`, as `vis_jax` reads them:
@@ -45,7 +45,7 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
     from vis_jax.converters.report import modules_of
     from vis_jax.converters.safetensors_file import write_safetensors
     from vis_jax.converters.sizes import config_of
-    from vis_jax.metrics.disk import naming
+    from vis_jax.formats.disk import naming
     from vis_jax.training.weights_file import WEIGHTS_FILE
 
     if layout not in KINDS:

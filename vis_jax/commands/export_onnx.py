@@ -17,7 +17,7 @@ from vis_jax.export.agreement import Tolerance
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
-    from vis_jax.results.stream import Stream
+    from vis_jax.results.frame import Stream
 
 # Another library adds in another order; docs/export.md has what was measured.
 _CLOSE = Tolerance(scores=1e-2, pixels=0.99)
@@ -52,7 +52,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
     from vis_jax.export.manifest import START, STEP, canvases_of, file_name
     from vis_jax.export.onnx_file import ARRAYS, ONNX, OnnxSystem, write_onnx
     from vis_jax.export.stablehlo import first_state, named_step, shapes_like
-    from vis_jax.metrics.disk import naming
+    from vis_jax.formats.disk import naming
     from vis_jax.params import flatten
 
     system = model.system

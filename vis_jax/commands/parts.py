@@ -117,7 +117,7 @@ def annotated_categories(path: str) -> "tuple[Category, ...]":
       ValueError: it is missing or damaged.
     """
     from data_pipeline.datasets.dataset import Category
-    from vis_jax.metrics.truth_json import load_videos
+    from vis_jax.formats.truth_json import load_videos
 
     return tuple(
         Category(int(number), name)

@@ -7,7 +7,7 @@ from absl import flags
 
 if TYPE_CHECKING:
     from vis_jax.predict.writer import Wanted
-    from vis_jax.visualize.style import Style
+    from vis_jax.visualize.colours import Style
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -89,7 +89,7 @@ def _define_choice(values: flags.FlagValues) -> None:
 
 def _define_drawing(values: flags.FlagValues) -> None:
     """How the drawn video looks."""
-    from vis_jax.visualize.style import STYLE
+    from vis_jax.visualize.colours import STYLE
 
     flags.DEFINE_float(
         "fps",
@@ -150,7 +150,7 @@ def _style(values: flags.FlagValues) -> "Style":
     Raises:
       ValueError: a number is out of its range; names the flag.
     """
-    from vis_jax.visualize.style import Style
+    from vis_jax.visualize.colours import Style
 
     limits = {"opacity": (0, 1), "line_width": (0, 100), "trails": (0, 100_000)}
     for name, (low, high) in limits.items():

@@ -75,7 +75,7 @@ class Finders:
         categories: "Sequence[tuple[int, str]]",
         *,
         fixed: bool,
-    ):
+    ) -> None:
         self._config, self._variables = config, variables
         self._categories, self._fixed = categories, fixed
         self._lock = threading.Lock()

@@ -123,7 +123,7 @@ class Progress:
       unit: what an item is.
     """
 
-    def __init__(self, name: str, total: int, unit: str = "video"):
+    def __init__(self, name: str, total: int, unit: str = "video") -> None:
         import jax
         from orbax.checkpoint import multihost
         from tqdm import tqdm

@@ -18,7 +18,7 @@ from vis_jax.converters.safetensors_file import Entry
 from vis_jax.evaluate.stream import Program, run_program
 from vis_jax.export.manifest import canvases_of, read_manifest
 from vis_jax.export.programs import StoredSystem, read_programs
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import Stream
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 

@@ -27,7 +27,7 @@ from absl import flags
 from vis_jax.commands.config_file import read_json, saved_in
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.parts import CACHE_FOLDER
-from vis_jax.metrics.disk import replacing
+from vis_jax.formats.disk import replacing
 from vis_jax.paths import on_disk
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from vis_jax.commands.evaluate import evaluate_split, open_split
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.dataset import Dataset
-    from data_pipeline.datasets.head import Head
+    from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
     from vis_jax.training.evaluations import Evaluation
@@ -168,7 +168,7 @@ def _train(
     import jax
 
     check_settings(config, workdir)
-    from data_pipeline.datasets import make_training_set
+    from data_pipeline.datasets.by_name import make_training_set
     from data_pipeline.datasets.joint import JointClips
     from data_pipeline.datasets.joint_videos import JointVideos
     from vis_jax.commands.run_settings import with_classes
@@ -299,7 +299,7 @@ def batches(
 def evaluate_at(
     config: "RunSettings",
     system: "System",
-    dataset: "Head",
+    dataset: "FirstVideos",
     folder: epath.Path,
     variables: dict,
     step: int,

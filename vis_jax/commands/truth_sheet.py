@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipeline.datasets.check_folder import Checked
+from data_pipeline.checks.folder import Checked
 from data_pipeline.datasets.ytvis import read_frame
 from data_pipeline.errors import DataError
-from data_pipeline.rle import decode_mask
+from vis_jax.formats.rle import decode_mask
 from vis_jax.visualize.draw import SHEET_COLOUR, contact_sheet, draw_frame
 
 HEIGHT, WIDTH = 180, 320  # pixels of a frame on the sheet, at most

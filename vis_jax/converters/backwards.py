@@ -74,7 +74,7 @@ class OldNames:
       renames: the table.
     """
 
-    def __init__(self, renames: Sequence[Rename]):
+    def __init__(self, renames: Sequence[Rename]) -> None:
         self._renames, self._table = renames, compiled(renames)
         self._reverse = reverse_renames(renames)
 

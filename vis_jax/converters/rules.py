@@ -6,7 +6,7 @@ declared new, and shapes are equal; everything else is one error that lists all 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -252,7 +252,12 @@ def first_match(table: list, name: str) -> tuple:
     return None, None
 
 
-def _apply(match, rule: Rule, tensor, target_shapes):
+def _apply(
+    match: re.Match[str],
+    rule: Rule,
+    tensor: Any,
+    target_shapes: Mapping[str, Sequence[int]],
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors by target path, and messages by the paths that do not fit."""
     filled, misfits = {}, {}
     for template, transform in rule.targets:

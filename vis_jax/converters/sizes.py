@@ -167,7 +167,11 @@ def unseen(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"not in the file, as the config has it: {', '.join(found)}",)
 
 
-def resized(report_used: Mapping[str, tuple[str, ...]], tensors, shapes) -> list[str]:
+def resized(
+    report_used: Mapping[str, tuple[str, ...]],
+    tensors: Mapping[str, Any],
+    shapes: Mapping[str, Any],
+) -> list[str]:
     """Lines about tables that were resized and queries that were left out.
 
     Args:
@@ -215,7 +219,12 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     return () if unnamed else texts
 
 
-def _disagreements(theirs, table, fields, where: str) -> list[str]:
+def _disagreements(
+    theirs: Mapping[str, Any],
+    table: Mapping[str, Sequence[str]],
+    fields: Mapping[str, Any],
+    where: str,
+) -> list[str]:
     wrong = []
     for name, paths in table.items():
         for path in paths:
@@ -231,7 +240,9 @@ def _disagreements(theirs, table, fields, where: str) -> list[str]:
     return wrong
 
 
-def _unlike(theirs: Mapping[str, Any], fixed: Mapping[str, Any], where: str):
+def _unlike(
+    theirs: Mapping[str, Any], fixed: Mapping[str, Any], where: str
+) -> list[str]:
     return [
         f"{where}{name}: expected {value}, got {theirs[name]!r:.40}"
         for name, value in fixed.items()

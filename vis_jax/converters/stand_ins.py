@@ -1,7 +1,8 @@
 """What the pickles of weights are made of: harmless stand-ins for the real classes."""
 
 import pickle
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -92,30 +93,32 @@ class TorchDtype(NamedTuple):
 class WeightsDict(dict):
     """An OrderedDict; torch hangs metadata on it, which nothing here needs."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         pass
 
 
 class Inert:
     """An object that takes everything and keeps nothing."""
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         pass
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: object, value: object) -> None:
         pass
 
-    def add(self, value):
+    def add(self, value: object) -> None:
         """Takes an item of a set."""
 
 
 class NumpyDtype:
     """A NumPy dtype: numbers only."""
 
-    def __init__(self, code, align=False, copy=True):
+    def __init__(
+        self, code: object, align: object = False, copy: object = True
+    ) -> None:
         code = text(code)
         if len(code) > 8:
             raise pickle.UnpicklingError("dtype: expected numbers")
@@ -123,19 +126,19 @@ class NumpyDtype:
         if self.dtype.kind not in "fiub":
             raise pickle.UnpicklingError(f"dtype: expected numbers, got {code!r}")
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Sequence) -> None:
         order = text(state[1])
         if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+            self.dtype = self.dtype.newbyteorder(cast(Any, order))
 
 
 class NumpyArray:
     """A NumPy array as its pickle describes it: created empty, then filled."""
 
-    def __init__(self, *_):
+    def __init__(self, *_: object) -> None:
         self.array = np.zeros(0, np.float32)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Sequence) -> None:
         _, shape, dtype, fortran, data = state
         self.array = array(data, dtype, shape, "F" if fortran else "C")
 

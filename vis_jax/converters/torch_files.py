@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -53,7 +53,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
     return loaded, storages
 
 
-def _check_entries(entries, size: int) -> None:
+def _check_entries(entries: Iterable[zipfile.ZipInfo], size: int) -> None:
     """Raises ValueError if the archive unpacks to more than it is."""
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:

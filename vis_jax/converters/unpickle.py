@@ -61,7 +61,7 @@ for _name, _storage_dtype in STORAGES.items():
 class BoundedFile:
     """Reads of a binary file that never ask for more than is left of it."""
 
-    def __init__(self, file: IO[bytes] | io.BufferedIOBase):
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase) -> None:
         self.file = file
         self.size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -95,7 +95,7 @@ class WeightsUnpickler(pickle._Unpickler):
       storages: those that tensors refer to, by key.
     """
 
-    def __init__(self, file: BoundedFile):
+    def __init__(self, file: BoundedFile) -> None:
         super().__init__(file, encoding="latin1")  # type: ignore[arg-type]
         self.storages: dict[str, Storage] = {}
         self._budget = 2 * file.size + _SLACK
@@ -204,7 +204,7 @@ def check_key(key: object) -> None:
 def _checked_keys(name: str, keys: Callable[[Any], Iterable]) -> Callable:
     handler = getattr(pickle._Unpickler, name)
 
-    def run(self):
+    def run(self) -> None:
         for key in keys(self):
             check_key(key)
         handler(self)
@@ -277,7 +277,7 @@ def _instructions() -> Mapping[int, Callable]:
         handlers[code[0]] = _refused
 
     def counted(handler: Callable) -> Callable:
-        def run(self):
+        def run(self) -> None:
             self.count()
             handler(self)
 

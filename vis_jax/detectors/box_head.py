@@ -26,14 +26,14 @@ class Settings:
 
 
 class BoxOutput(NamedTuple):
-    """What is said about each region; the last class is background."""
+    """Logits and deltas of each region; the last class is background."""
 
     class_logits: Float32[Array, "*lead R K1"]
     deltas: Float32[Array, "*lead R K 4"]
 
 
 class DetectRule(NamedTuple):
-    """How regions become detections.
+    """Rule by which regions become detections.
 
     Attributes:
       score_threshold: scores must be above this.
@@ -76,7 +76,7 @@ class BoxHead(nn.Module):
     width: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         def dense(width: int, init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(width, kernel_init=init, dtype=self.dtype)
 

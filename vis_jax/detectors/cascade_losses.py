@@ -1,4 +1,4 @@
-"""What Hybrid Task Cascade is trained with: every stage on boxes of the one before.
+"""Losses of Hybrid Task Cascade: every stage is trained on boxes of the one before.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section 3.1:
 boxes and masks take turns. The box head of a stage trains on regions sampled from its
@@ -23,10 +23,10 @@ from vis_jax.detectors.rcnn_losses import (
     sample_regions,
 )
 from vis_jax.detectors.rcnn_targets import (
+    ImageTruth,
     MatchRule,
     RegionTargets,
     SampledRegions,
-    Truth,
 )
 from vis_jax.detectors.semantic_head import semantic_labels, semantic_loss
 from vis_jax.losses.rcnn import region_losses
@@ -38,7 +38,7 @@ _BETA = 1.0  # of the smooth L1 loss of regions
 
 
 class TrainRules(NamedTuple):
-    """What is trained on, and how much each stage counts."""
+    """Rules for choosing training examples, and the weight of each stage."""
 
     anchors: MatchRule
     regions: tuple[MatchRule, ...]  # of each stage
@@ -59,9 +59,9 @@ def train_rules(settings: Settings) -> TrainRules:
 
 
 class TrueObjects(NamedTuple):
-    """What images show."""
+    """Objects that images show."""
 
-    truth: Truth  # leading axis B
+    truth: ImageTruth  # leading axis B
     masks: Bool[Array, "B M H W"]
     sizes: Int32[Array, "B 2"]  # height and width of the content in pixels
 
@@ -94,7 +94,7 @@ class StageHeads(Protocol):
 
 
 class Boxes(NamedTuple):
-    """What a stage starts from."""
+    """Boxes that a stage starts from."""
 
     boxes: Float32[Array, "B R 4"]  # in pixels
     valid: Bool[Array, "B R"]
@@ -109,7 +109,7 @@ class StageLosses(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """What training of a stage, or of all, gives."""
+    """Losses of a stage, or of all."""
 
     losses: StageLosses
     moved: Boxes  # by the (last) stage, without the true boxes; without gradient
@@ -225,7 +225,7 @@ def stage_terms(
 
 
 class DetectorLosses(NamedTuple):
-    """What training of a cascade on images gives.
+    """Losses of a cascade on images.
 
     Attributes:
       terms: by the names of `LossSettings`, not weighted but for the stages.
@@ -291,7 +291,7 @@ def _semantic_loss(
     """Loss of the semantic branch on labels drawn from the objects of each image."""
 
     def one(
-        masks: Bool[Array, "M H W"], truth: Truth, size: Int32[Array, "2"]
+        masks: Bool[Array, "M H W"], truth: ImageTruth, size: Int32[Array, "2"]
     ) -> Int32[Array, "h w"]:
         return semantic_labels(
             masks, truth.labels, truth.valid, size=size, num_classes=num_classes

@@ -30,7 +30,7 @@ class StageSettings:
     # Of the losses of a stage, beside those of `loss`.
     weight: tuple[Weight, ...] = (1.0, 0.5, 0.25)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         count = len(self.iou)
         if not count:
             raise ValueError("iou: expected at least one stage, got ()")
@@ -57,7 +57,7 @@ class Settings(mask_rcnn.Settings):
 
 
 class CascadeRules(NamedTuple):
-    """What turns the outputs of the heads into boxes; see the types.
+    """Rules that turn the outputs of the heads into boxes; see the types.
 
     Attributes:
       roi_samples: points of RoIAlign per axis and cell.

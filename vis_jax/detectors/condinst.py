@@ -29,7 +29,7 @@ from vis_jax.detectors.fcos import (
 )
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.fcos import FcosOutput
-from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.bilinear import aligned_upsample
 from vis_jax.ops.boxes import at_least, clip_boxes
 from vis_jax.ops.dynamic_masks import dynamic_masks, num_params
 from vis_jax.settings import Count, section
@@ -58,14 +58,14 @@ class MaskSettings:
 
 
 class CondInstOutput(NamedTuple):
-    """What the network says of images."""
+    """Output of the network for images."""
 
     dense: FcosOutput
     features: Float32[Array, "*lead h w C"]  # of the mask branch
 
 
 class FindRule(NamedTuple):
-    """How locations become objects.
+    """Rule by which locations become objects.
 
     Attributes:
       score_threshold: the best class of a location, times its centreness, must be above
@@ -161,7 +161,7 @@ class CondInst(nn.Module):
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> CondInstOutput:
-        """What is said of all locations, and the features of masks."""
+        """Returns the output for all locations, and the features of masks."""
         return CondInstOutput(self.head(levels), self.masks(levels, train, valid))
 
 

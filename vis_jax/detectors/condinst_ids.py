@@ -14,13 +14,13 @@ from vis_jax.detectors.condinst import MASK_STRIDE, CondInstOutput, mask_logits
 from vis_jax.detectors.fcos import Cells, Places, boxes_at, candidates, suppress
 from vis_jax.detectors.id_objects import IdObjects, Rank, mix
 from vis_jax.losses.fcos import FcosOutput, IdLoss
-from vis_jax.ops.aligned_upsample import aligned_upsample
+from vis_jax.ops.bilinear import aligned_upsample
 from vis_jax.ops.boxes import clip_boxes
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class IdRule(NamedTuple):
-    """How locations become objects.
+    """Rule by which locations become objects.
 
     Attributes:
       class_threshold: the best class of a location must be above this, and ..

@@ -22,14 +22,14 @@ from vis_jax.typing import Array, Bool, Float32, PRNGKeyArray
 
 
 class MaskLoss(NamedTuple):
-    """Of a batch."""
+    """Losses of a batch."""
 
     loss: Float32[Array, ""]
     left_out: Float32[Array, ""]  # positives beyond the most
 
 
 class ImageLosses(NamedTuple):
-    """Of a batch."""
+    """Losses of a batch."""
 
     terms: dict[str, Float32[Array, ""]]  # by the names of their weights; not weighted
     targets: DenseTargets  # of all locations, with leading axis B
@@ -78,7 +78,7 @@ def image_losses(
 def targets_of(
     settings: LossSettings, out: CondInstOutput, objects: Objects, places: Places
 ) -> DenseTargets:
-    """What the locations of images stand for; arguments as of `image_losses`."""
+    """Targets of the locations of images; arguments as of `image_losses`."""
     rule = TargetRule(settings.radius, settings.ranges)
     classes = out.dense.class_logits.shape[-1]
     one = functools.partial(dense_targets, places=places, rule=rule, classes=classes)

@@ -43,7 +43,7 @@ class LossSettings:
     ranges: Annotated[tuple[float, ...], Range(above=0)] = (64.0, 128.0, 256.0, 512.0)
     positives: Count = 256  # most locations of an image whose masks are trained
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(STRIDES) - 1
         if len(self.ranges) != levels or list(self.ranges) != sorted(set(self.ranges)):
             raise ValueError(

@@ -54,7 +54,7 @@ class TrackMap(nn.Module):
     width: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.tower = Tower(self.dim, 1, self.dtype)
         self.embeds = Conv(
             self.width, 3, use_bias=True, kernel_init=_NORMAL, dtype=self.dtype
@@ -94,7 +94,7 @@ def place_of(
 
 
 class _Reference(NamedTuple):
-    """What the reference frame shows of the objects."""
+    """Embeddings of the objects in the reference frame."""
 
     embeds: Float32[Array, "M E"]
     found: Bool[Array, "M"]  # a location stands for it
@@ -121,7 +121,7 @@ def place_loss(
     roles: Roles,
     most: int,
 ) -> Float32[Array, ""]:
-    """Which object of the reference frame each location of the key frame stands for.
+    """Loss of assigning locations of the key frame to objects of the reference frame.
 
     A location whose object is in the reference frame, but has no location there, as
     when another one hides its middle, does not count.

@@ -1,4 +1,4 @@
-"""How libraries turn the outputs of the same Mask R-CNN into boxes.
+"""Conventions of libraries for turning outputs of the same Mask R-CNN into boxes.
 
 A published detector finds what its authors report only under the conventions that it
 was trained with: half a cell of shift in RoIAlign costs more than most changes of a
@@ -12,7 +12,7 @@ from vis_jax.ops.roi_align import ALIGNED, LEGACY, UNALIGNED, Adaptive, Conventi
 
 
 class Conventions(NamedTuple):
-    """Of one library; see the types that the fields are of.
+    """Conventions of one library; see the types of the fields.
 
     Attributes:
       centre, rounded: of `AnchorGrid`.

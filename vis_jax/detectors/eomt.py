@@ -76,7 +76,7 @@ class Heads(nn.Module):
     doublings: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.class_head = ClassHead(self.outputs)
         self.mask_head = MaskEmbed(self.dtype)
         self.upscale = [Upscale(self.dtype) for _ in range(self.doublings)]

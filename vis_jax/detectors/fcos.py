@@ -53,7 +53,7 @@ class Tower(nn.Module):
     convs: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.layers = [
             Conv(self.dim, 3, norm="group", kernel_init=_NORMAL, dtype=self.dtype)
             for _ in range(self.convs)
@@ -89,7 +89,7 @@ class FCOSHead(nn.Module):
     id_convs: int = 1
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         prior = -math.log((1 - _PRIOR) / _PRIOR)
 
         def output(width: int, bias: float = 0.0) -> Conv:
@@ -113,7 +113,7 @@ class FCOSHead(nn.Module):
         ]
 
     def __call__(self, levels: Levels) -> FcosOutput:
-        """What is said of the locations of all levels."""
+        """Returns the output for the locations of all levels."""
         outputs = [
             self._level(x, scale, stride)
             for x, scale, stride in zip(levels, self.scales, STRIDES, strict=True)

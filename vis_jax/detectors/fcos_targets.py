@@ -1,4 +1,4 @@
-"""What the locations of FCOS are trained on, by the centroids of the masks.
+"""Targets for the locations of FCOS, by the centroids of the masks.
 
 Tian et al., "FCOS", ICCV 2019, with the centres of "Conditional Convolutions for
 Instance Segmentation", ECCV 2020, as their code samples them. Letters: M true objects,
@@ -20,7 +20,7 @@ _BEYOND = 1e8  # pixels; no box is as long
 
 
 class TargetRule(NamedTuple):
-    """Which locations stand for an object.
+    """Rule for locations that stand for an object.
 
     Attributes:
       radius: from the centroid of its mask, in strides; the region is a square.

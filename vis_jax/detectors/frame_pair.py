@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
-from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     """The key frame, and what the reference frame shows of its objects."""
 
     images: Array  # float32 [2 B, H, W, 3], key frames first
-    truth: Truth  # of the key frames
+    truth: ImageTruth  # of the key frames
     masks: Bool[Array, "B M H W"]  # of the key frames
     reference_boxes: Float32[Array, "B M 4"]
     reference_present: Bool[Array, "B M"]
@@ -64,7 +64,9 @@ def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
     present = batch.present & batch.instance_valid[..., None]
     return Pair(
         images=pixels(images[:, None], sizes)[:, 0],
-        truth=Truth(batch.boxes[rows, :, key], batch.labels, present[rows, :, key]),
+        truth=ImageTruth(
+            batch.boxes[rows, :, key], batch.labels, present[rows, :, key]
+        ),
         masks=batch.masks[rows, :, key],
         reference_boxes=batch.boxes[rows, :, other],
         reference_present=present[rows, :, other],

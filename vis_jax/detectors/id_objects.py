@@ -27,7 +27,7 @@ class IdObjects(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """Of candidates."""
+    """Ranks of candidates."""
 
     ranks: Float32[Array, "C"]
     counted: Bool[Array, "C"]  # which ones may be objects
@@ -42,7 +42,7 @@ def mix(
     class_threshold: float,
     id_threshold: float,
 ) -> Mixed:
-    """What candidates are ranked by: their class and their identity.
+    """Scores that candidates are ranked by: of their class and their identity.
 
     Args:
       classes: probability of the best class.

@@ -33,7 +33,7 @@ class Settings(DecoderSettings):
 
     kind: Literal["m2f_vis"] = "m2f_vis"  # or ifr, with fields of its own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.heads)
 
 

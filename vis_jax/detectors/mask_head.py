@@ -58,7 +58,7 @@ class MaskHead(nn.Module):
     convs: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.hidden = [
             Conv(self.dim, 3, use_bias=True, dtype=self.dtype, name=f"conv{index}")
             for index in range(1, self.convs + 1)

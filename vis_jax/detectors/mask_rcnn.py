@@ -52,7 +52,7 @@ class Settings:
     # that the detector's weights come from.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.regions.sampled > self.rpn.proposals:
             raise ValueError(
                 "regions.sampled: expected at most model.rpn.proposals,"
@@ -61,7 +61,7 @@ class Settings:
 
 
 class Rules(NamedTuple):
-    """What turns the outputs of the heads into boxes; see the types."""
+    """Rules that turn the outputs of the heads into boxes; see the types."""
 
     anchors: AnchorGrid
     proposal_coder: BoxCoder
@@ -103,7 +103,7 @@ def build_rules(settings: Settings, detections: DetectRule) -> Rules:
 
 
 class TrainRules(NamedTuple):
-    """What is trained on."""
+    """Rules for choosing training examples."""
 
     anchors: MatchRule
     regions: MatchRule

@@ -21,7 +21,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 
 class IdBoxOutput(NamedTuple):
-    """What is said about each region; the last class and identity are background."""
+    """Output for each region; the last class and identity are background."""
 
     boxes: BoxOutput
     id_logits: Float32[Array, "*lead R N1"]
@@ -36,7 +36,7 @@ class IdBoxHead(BoxHead):
 
     ids: int = 1
 
-    def setup(self):
+    def setup(self) -> None:
         super().setup()
         self.id_logits = nn.Dense(
             self.ids + 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype
@@ -50,7 +50,7 @@ class IdBoxHead(BoxHead):
 
 
 class IdRegionRule(NamedTuple):
-    """How regions become objects.
+    """Rule by which regions become objects.
 
     Attributes:
       class_threshold: the best class of a region must be above this, and ..

@@ -38,12 +38,12 @@ class Settings:
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_dim(self.dim, self.heads)
 
 
 class PixelFeatures(NamedTuple):
-    """What the query decoder looks at."""
+    """Features that the query decoder attends to."""
 
     levels: tuple[Float[Array, "N _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "N H4 W4 D"]  # stride 4, D = mask_dim

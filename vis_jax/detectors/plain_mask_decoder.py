@@ -61,7 +61,7 @@ class PlainMaskDecoder(nn.Module):
     depth: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.laterals = [Lateral(self.dtype) for _ in range(self.levels)]
         self.blocks = [
             Block(self.heads, False, self.dim, _EPSILON, self.dtype)

@@ -1,4 +1,4 @@
-"""What Mask R-CNN is trained with: its heads on sampled anchors and regions.
+"""Losses of Mask R-CNN: its heads on sampled anchors and regions.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015; He et al., "Mask R-CNN", ICCV 2017. Letters:
 B images, S sampled regions, M true objects.
@@ -13,10 +13,10 @@ from vis_jax.detectors.mask_head import of_label
 from vis_jax.detectors.mask_rcnn import MASK_SIDE
 from vis_jax.detectors.rcnn_targets import (
     AnchorTargets,
+    ImageTruth,
     MatchRule,
     RegionTargets,
     SampledRegions,
-    Truth,
     anchor_targets,
     region_targets,
 )
@@ -34,7 +34,7 @@ _BETA = 1 / 9  # of the smooth L1 loss of proposals, in all sources
 def rpn_losses(
     rng: PRNGKeyArray,
     out: RPNOutput,
-    truth: Truth,
+    truth: ImageTruth,
     *,
     anchors: Float32[Array, "A 4"],
     sizes: Int32[Array, "B 2"],
@@ -61,7 +61,9 @@ def rpn_losses(
             f" frame, got {rule.size}"
         )
 
-    def one(key: PRNGKeyArray, truth: Truth, size: Int32[Array, "2"]) -> AnchorTargets:
+    def one(
+        key: PRNGKeyArray, truth: ImageTruth, size: Int32[Array, "2"]
+    ) -> AnchorTargets:
         usable = inside(anchors, size)
         return anchor_targets(
             key, anchors, truth, usable=usable, coder=coder, rule=rule
@@ -82,7 +84,7 @@ def rpn_losses(
 def sample_regions(
     rng: PRNGKeyArray,
     boxes: Float32[Array, "B R 4"],
-    truth: Truth,
+    truth: ImageTruth,
     *,
     valid: Bool[Array, "B R"],
     num_classes: int,
@@ -98,7 +100,7 @@ def sample_regions(
         key: PRNGKeyArray,
         boxes: Float32[Array, "R 4"],
         valid: Bool[Array, "R"],
-        truth: Truth,
+        truth: ImageTruth,
     ) -> SampledRegions:
         return one(key, boxes, truth, valid=valid)
 

@@ -1,4 +1,4 @@
-"""What Mask R-CNN is trained on: sampled anchors and regions of one image.
+"""Training targets of Mask R-CNN: sampled anchors and regions of one image.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1. Letters: S samples, R regions.
 """
@@ -18,7 +18,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class MatchRule(NamedTuple):
-    """How candidates are matched and sampled.
+    """Rule for matching and sampling candidates.
 
     Attributes:
       positive: least IoU of a positive.
@@ -44,7 +44,7 @@ class Settings:
     sampled: Count = 128  # proposals and true boxes
     positives: Count = 32  # at most, of those sampled
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.positives > self.sampled:
             raise ValueError(
                 f"positives: expected at most sampled, {self.sampled}, got"
@@ -52,7 +52,7 @@ class Settings:
             )
 
 
-class Truth(NamedTuple):
+class ImageTruth(NamedTuple):
     """True boxes of one image."""
 
     boxes: Float32[Array, "M 4"]  # pixels
@@ -91,7 +91,7 @@ class SampledRegions(NamedTuple):
 def anchor_targets(
     rng: PRNGKeyArray,
     anchors: Float32[Array, "A 4"],
-    truth: Truth,
+    truth: ImageTruth,
     *,
     usable: Bool[Array, "A"],
     coder: BoxCoder,
@@ -126,7 +126,7 @@ def anchor_targets(
 def region_targets(
     rng: PRNGKeyArray,
     boxes: Float32[Array, "R 4"],
-    truth: Truth,
+    truth: ImageTruth,
     *,
     valid: Bool[Array, "R"],
     num_classes: int,
@@ -178,7 +178,7 @@ def region_targets(
 def _match(
     boxes: Float32[Array, "A 4"],
     usable: Bool[Array, "A"],
-    truth: Truth,
+    truth: ImageTruth,
     rule: MatchRule,
 ) -> Matching:
     """Matching in which nothing unusable is positive, negative or best."""

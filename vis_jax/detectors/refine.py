@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.soft_iou import soft_iou_loss
+from vis_jax.ops.bilinear import linear_weights
 from vis_jax.ops.boxes import clip_boxes
 from vis_jax.ops.masks import paste_masks
 from vis_jax.settings import Count, section
@@ -42,7 +43,7 @@ class Settings:
     # they have the pixels of the frame, which cuts larger objects.
     crop: Literal["auto", "native"] = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.side % self.stride:
             raise ValueError(
                 f"side: expected a multiple of stride, {self.stride}, got {self.side}"
@@ -65,7 +66,7 @@ class Refined(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """What is seen of an object."""
+    """Crop of an object, as the network sees it."""
 
     pixels: Float32[Array, "S S 4"]  # normalised colours, and the mask
     probs: Float32[Array, "s s"]  # the mask where the refined one has its cells
@@ -92,7 +93,7 @@ class Refine(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
-        """What is added to the logits of the mask; see `Patch`."""
+        """Returns the correction of the logits of the mask; see `Patch`."""
         dim, dtype = self.settings.dim, self.dtype
 
         def conv(x: Array, kernel: int, stride: int, name: str) -> Array:
@@ -138,7 +139,7 @@ def patch_boxes(
 def read_patch(
     maps: Float32[Array, "H W C"], box: Float32[Array, "4"], side: int
 ) -> Float32[Array, "_ _ C"]:
-    """What a frame has in a box, read bilinearly at `side` x `side` points.
+    """Crops a box from a frame, read bilinearly at `side` x `side` points.
 
     Args:
       maps: 0 outside.
@@ -149,9 +150,7 @@ def read_patch(
     def along(axis: int, length: int) -> Float32[Array, "S L"]:
         low, high = box[axis], box[axis + 2]
         steps = (jnp.arange(side, dtype=jnp.float32) + 0.5) / side
-        at = low + steps * (high - low) - 0.5
-        pixels = jnp.arange(length, dtype=jnp.float32)
-        return jnp.maximum(1 - jnp.abs(at[:, None] - pixels[None]), 0.0)
+        return linear_weights(low + steps * (high - low) - 0.5, length)
 
     rows, columns = along(1, maps.shape[0]), along(0, maps.shape[1])
     return jnp.einsum("yh,hwc,xw->yxc", rows, maps, columns)
@@ -164,7 +163,7 @@ def make_patch(
     square: Float32[Array, "4"],
     settings: Settings,
 ) -> Patch:
-    """What the network sees of an object.
+    """Makes the crop of an object.
 
     Args:
       pixels: of the frame, normalised.

@@ -32,14 +32,14 @@ class Settings:
 
 
 class RPNOutput(NamedTuple):
-    """What is said about each anchor."""
+    """Output for each anchor."""
 
     objectness_logits: Float32[Array, "N A"]
     deltas: Float32[Array, "N A 4"]
 
 
 class ProposalRule(NamedTuple):
-    """How anchors become proposals.
+    """Rule by which anchors become proposals.
 
     Attributes:
       before: best anchors of each level that are looked at.

@@ -1,4 +1,4 @@
-"""What detectors that classify regions share: pyramid, proposals, features of regions.
+"""Parts of detectors that classify regions: pyramid, proposals, features of regions.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature pyramid networks", CVPR
 2017. Letters: R regions of an image, S side of pooled features.
@@ -33,26 +33,26 @@ Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 @runtime_checkable
 class RegionRules(Protocol):
-    """How proposals are made and regions read; see the types."""
+    """Rules for making proposals and reading regions; see the types."""
 
     @property
     def anchors(self) -> AnchorGrid:
-        """Of all levels."""
+        """Anchors of all levels."""
         ...
 
     @property
     def proposal_coder(self) -> BoxCoder:
-        """Of the deltas of anchors."""
+        """Box coder of the deltas of anchors."""
         ...
 
     @property
     def proposals(self) -> ProposalRule:
-        """How anchors become proposals."""
+        """Rule by which anchors become proposals."""
         ...
 
     @property
     def roi_convention(self) -> Convention:
-        """Where a box lies on a map."""
+        """Convention for the position of a box on a map."""
         ...
 
     @property
@@ -83,7 +83,7 @@ class TwoStage(nn.Module):
     def propose(
         self, features: Levels, sizes: Int32[Array, "B 2"]
     ) -> tuple[RPNOutput, Proposals]:
-        """What the region proposal network says, and the boxes made of it.
+        """Runs the region proposal network: its output, and the proposals.
 
         Args:
           sizes: height and width of each image's content in pixels.

@@ -56,7 +56,7 @@ class PriorSettings:
     # other sizes they have as many pixels as there.
     image: tuple[Count, ...] = (480, 864)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = COARSEST - FINEST + 1
         if len(self.sides) != levels:
             raise ValueError(f"sides: expected {levels}, one a level, got {self.sides}")
@@ -79,7 +79,7 @@ class Settings:
 
 
 class FindRule(NamedTuple):
-    """How priors become objects.
+    """Rule by which priors become objects.
 
     Attributes:
       score_threshold: the best class of a prior must be above this.
@@ -147,7 +147,7 @@ class PredictionHead(nn.Module):
     prototypes: int
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         def conv(width: int) -> Conv:
             return _conv(width, 3, self.dtype, None)
 
@@ -190,7 +190,7 @@ class Yolact(nn.Module):
     semantic: nn.Module
     dropout: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         # A mask for each image and channel.
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
 
@@ -214,7 +214,7 @@ class Yolact(nn.Module):
         return tuple(found[name] for name in sorted(found))
 
     def __call__(self, levels: Levels) -> YolactOutput:
-        """What is said of all priors, and the prototypes."""
+        """Returns the output for all priors, and the prototypes."""
         class_logits, deltas, coefficients = self.head(levels)
         return YolactOutput(
             class_logits,

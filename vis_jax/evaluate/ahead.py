@@ -19,7 +19,7 @@ class _End(NamedTuple):
 class Ahead(Generic[T]):
     """The items of an iterator, made one ahead of need."""
 
-    def __init__(self, items: Iterator[T]):
+    def __init__(self, items: Iterator[T]) -> None:
         self._ready: queue.Queue[T | _End] = queue.Queue(1)
         self._left = threading.Event()
         threading.Thread(

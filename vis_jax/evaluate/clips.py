@@ -70,7 +70,7 @@ def place_frames(
     sizing: Sizing,
     canvases: Sequence[tuple[int, int]] = (),
 ) -> Place:
-    """Where frames are put that a system is to see.
+    """Places frames on the canvas of a system.
 
     Args:
       original: height and width of the frames in pixels.

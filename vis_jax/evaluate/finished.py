@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from data_pipeline.datasets.dataset import Dataset
 from vis_jax.evaluate.shares import WHOLE, Share, partial_name
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.results.files import entry_pieces
 from vis_jax.results.video import VideoResult
 
@@ -30,7 +30,9 @@ class Finished:
       share: which part of the videos.
     """
 
-    def __init__(self, folder: str | os.PathLike, run_id: str, share: Share = WHOLE):
+    def __init__(
+        self, folder: str | os.PathLike, run_id: str, share: Share = WHOLE
+    ) -> None:
         self.folder, self.share = Path(folder), share
         self._path, self._run_id = self.folder / partial_name(share), run_id
         # The bytes of the file that the entries of a video are: first, and after last.
@@ -145,7 +147,7 @@ def _locked(path: Path) -> int:
 
 
 class _Partial(NamedTuple):
-    """What a partial file has."""
+    """Content of a partial file."""
 
     # The bytes that the entries of a video are: first, and after last.
     places: dict[int, tuple[int, int]]
@@ -153,7 +155,7 @@ class _Partial(NamedTuple):
 
 
 def _read_partial(path: Path, run_id: str) -> _Partial | None:
-    """Where the entries of finished videos lie; None if the file is of another run.
+    """Positions of the entries of finished videos; None if the file is of another run.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.

@@ -1,18 +1,51 @@
 """Runs a system, as a config describes it, on videos."""
 
+import threading
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+
 import jax
 
 from vis_jax.evaluate import views
 from vis_jax.evaluate.memory import peak_bytes
 from vis_jax.evaluate.stream import Program, run_program
-from vis_jax.evaluate.turns import Turns
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import Stream
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.system import System, TestSettings
 
 
+class Turns:
+    """Lets one thread run a program once before the others may.
+
+    Tracing is then done once for all devices, and where compiled programs are kept
+    (`commands.parts.keep_compilations`) and do not depend on the device, as on GPUs,
+    the others read what the first one has compiled. Elsewhere they compile at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ran: dict[Hashable, threading.Event] = {}
+
+    @contextmanager
+    def turn(self, program: Hashable) -> Iterator[None]:
+        """Waits while another thread is inside for the first time.
+
+        Args:
+          program: what tells programs apart, such as the shapes of arguments.
+        """
+        with self._lock:
+            first = program not in self._ran
+            ran = self._ran.setdefault(program, threading.Event())
+        if not first:
+            ran.wait()
+        try:
+            yield
+        finally:
+            ran.set()
+
+
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
-    """What runs a system on videos.
+    """Makes the function that runs a system on videos.
 
     Args:
       system: what to run.
@@ -36,7 +69,7 @@ def make_streams(system: System, variables: dict, test: TestSettings) -> list[St
 
 
 def run(program: Program, test: TestSettings) -> Stream:
-    """What runs a program on videos; see `make_stream`."""
+    """Makes the function that runs a program on videos; see `make_stream`."""
     return (views.run_program if test.tta else run_program)(program, test)
 
 

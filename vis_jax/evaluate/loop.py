@@ -18,7 +18,7 @@ from vis_jax.evaluate.merge import finished_by_others, merge
 from vis_jax.evaluate.shares import WHOLE, Share, divide
 from vis_jax.evaluate.spread import Left, leaving, spread
 from vis_jax.results.collect import collect
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import Stream
 from vis_jax.results.video import VideoResult
 
 _CHUNK = 16  # frames read at once

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.ops.bilinear import fixed_weights
 from vis_jax.structures import Predictions, Render
 from vis_jax.typing import Array, Bool, Float, Float32, UInt8
 
@@ -33,7 +34,7 @@ class FrameMasks(NamedTuple):
 
 
 class Matrices(NamedTuple):
-    """What takes logits to another size, one axis each; see `resize_matrix`."""
+    """Matrices that resize logits, one for each axis; see `resize_matrix`."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -351,6 +352,4 @@ def _aligned(source: int, target: int) -> np.ndarray:
 
 def _read_at(at: np.ndarray, source: int) -> np.ndarray:
     """Weights [P, source] of linear reading at places [P], clamped at both ends."""
-    at = np.clip(at, 0, source - 1)
-    distance = np.abs(at[:, None] - np.arange(source))
-    return np.maximum(1 - distance, 0)
+    return fixed_weights(np.clip(at, 0, source - 1), source)

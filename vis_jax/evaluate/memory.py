@@ -1,4 +1,4 @@
-"""How much memory a program needs for a clip, found from shapes alone."""
+"""Memory that a program needs for a clip, found from shapes alone."""
 
 import contextlib
 import math

@@ -14,8 +14,8 @@ from vis_jax.evaluate.shares import (
     partial_files,
     partial_name,
 )
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.formats.disk import replacing
+from vis_jax.formats.json_checks import write_json
 
 RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 
@@ -144,7 +144,7 @@ def score_all(dataset: Dataset, folder: Path, parts: Sequence[Finished]) -> dict
         finished stays, for a later evaluation to continue.
     """
     # Both need pycocotools, which importing this module must not.
-    from data_pipeline.datasets.to_ytvis import to_ytvis
+    from data_pipeline.write.annotations import to_ytvis
     from vis_jax.scoring import Options, score
 
     with replacing(folder / RESULTS) as file:

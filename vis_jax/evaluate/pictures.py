@@ -1,6 +1,7 @@
 """Pictures of a clip in training: its truth above what the system finds."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -64,7 +65,14 @@ def _drawn(image: np.ndarray, frame: FrameResult, names: Sequence[str]) -> np.nd
     )
 
 
-def _row(images, masks, track_ids, labels, scores, names) -> list[np.ndarray]:
+def _row(
+    images: Any,
+    masks: Any,
+    track_ids: Any,
+    labels: Any,
+    scores: Any,
+    names: Sequence[str],
+) -> list[np.ndarray]:
     """The frames [T, H, W, 3] with masks [N, T, H, W] drawn on them."""
     return [
         draw_frame(

@@ -1,4 +1,4 @@
-"""How the videos of a data set are shared out, and what the partial files are called.
+"""Division of the videos of a data set among processes, and names of partial files.
 
 The division depends on the lengths of the videos and the number of shares alone, so
 processes that never meet agree on it.

@@ -10,8 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from vis_jax.results.clock import NO_CLOCK, Clock
-from vis_jax.results.frame import FrameResult
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, Stream
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,7 +78,7 @@ def leaving(stream: Stream, left: Left) -> Stream:
 class _Shared:
     """What the threads of workers have in common."""
 
-    def __init__(self, items: Sequence, workers: int):
+    def __init__(self, items: Sequence, workers: int) -> None:
         self.left = threading.Event()
         self._items, self._taking = iter(items), threading.Lock()
         self._done: queue.Queue = queue.Queue(workers)

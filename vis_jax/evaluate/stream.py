@@ -18,8 +18,7 @@ from vis_jax.evaluate.ahead import Ahead
 from vis_jax.evaluate.clips import Piece, Sizing, read_pieces
 from vis_jax.evaluate.masks import frame_masks, run_lengths
 from vis_jax.results.clock import NO_CLOCK, Clock
-from vis_jax.results.frame import FrameResult, LiveTracks
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, LiveTracks, Stream
 from vis_jax.structures import Clip, Predictions, Render, Window
 
 

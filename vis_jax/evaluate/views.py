@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipeline.read_video import fit_frame
-from vis_jax.association.views import match_to_pivot
 from vis_jax.evaluate.clips import Piece, pieces_of
 from vis_jax.evaluate.masks import Matrices, masks_of, matrices, run_lengths
 from vis_jax.evaluate.stream import Program, begin
+from vis_jax.ops.assignment import hungarian
+from vis_jax.ops.soft_overlap import soft_match_cost
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import best_pairs
-from vis_jax.results.frame import FrameResult, LiveTracks
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, LiveTracks, Stream
 from vis_jax.structures import Predictions
 from vis_jax.systems.system import TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
@@ -165,3 +165,25 @@ def _match(
     return match_to_pivot(
         pivot_probs, resize(*pivot_masks), probs, resize(*masks), frame_valid
     )
+
+
+def match_to_pivot(
+    pivot_probs: Float32[Array, "N K"],
+    pivot_logits: Float32[Array, "N T h w"],
+    class_probs: Float32[Array, "N K"],
+    mask_logits: Float32[Array, "N T h w"],
+    frame_valid: Bool[Array, "T"],
+) -> Int32[Array, "N"]:
+    """For every instance of the pivot, that of the other result; one to one (Eq. 4).
+
+    Args:
+      pivot_probs, pivot_logits: classes and masks of the pivot.
+      class_probs, mask_logits: of the other result, on the same grid of pixels.
+      frame_valid: False marks padding.
+    """
+    count = pivot_probs.shape[0]
+    shared = jnp.broadcast_to(frame_valid[None], (count, frame_valid.shape[0]))
+    masks = soft_match_cost(mask_logits, jax.nn.sigmoid(pivot_logits), shared)
+    labels = pivot_probs.argmax(axis=1)
+    cost = masks - 2 * class_probs[:, labels]
+    return hungarian(cost, jnp.ones((count,), bool))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vis_jax.converters.files import read_object
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.settings import Count, Natural, Share, read_settings, section, to_dict
 from vis_jax.structures import Render, Window
 
@@ -65,7 +65,7 @@ class SizingForm:
     long_side: Count
     size: tuple[Count, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.size) not in (0, 2):
             raise ValueError(f"size: expected (height, width) or (), got {self.size}")
 
@@ -79,7 +79,7 @@ class WindowForm:
     delay: Natural
     buckets: tuple[Count, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.length is None) != (self.stride is None):
             raise ValueError(f"stride: expected one with a length, got {self.stride}")
         if self.length is None and not self.buckets:
@@ -113,7 +113,7 @@ class Manifest:
     # first axis more than `programs` says.
     batched: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.programs:
             raise ValueError("programs: expected at least one, got none")
         if not self.categories:

@@ -15,7 +15,7 @@ import numpy as np
 from vis_jax.export.manifest import STEP, ClipShape, file_name
 from vis_jax.export.onnx_forms import plain
 from vis_jax.export.stablehlo import Step
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.structures import Clip, Predictions
 
 STATE, NEXT = "state/", "next_state/"
@@ -143,7 +143,7 @@ class OnnxSystem:
 
     def __init__(
         self, folder: Path, states: Mapping[ClipShape, Mapping[str, np.ndarray]]
-    ):
+    ) -> None:
         import onnxruntime
 
         self._states, self._sessions = states, {}

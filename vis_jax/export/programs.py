@@ -60,7 +60,7 @@ class StoredSystem:
         programs: Mapping[ClipShape, ClipPrograms],
         variables: Mapping[str, np.ndarray],
         batched: bool = False,
-    ):
+    ) -> None:
         self._variables = jax.device_put(dict(variables))
         self._start = {
             shape: jax.jit(pair.start.call) for shape, pair in programs.items()

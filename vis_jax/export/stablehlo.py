@@ -29,7 +29,7 @@ from vis_jax.export.manifest import (
     forms_of,
 )
 from vis_jax.export.programs import VIDEOS, ClipPrograms, of_one_video
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems.system import System, TestSettings

@@ -79,7 +79,7 @@ class MultiHeadAttention(nn.Module):
     kernel_init: Callable[..., Array] = _fused_xavier
     bias_init: Callable[..., Array] = nn.initializers.zeros
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (self.heads, self.dim // self.heads)
 
         def project() -> nn.DenseGeneral:

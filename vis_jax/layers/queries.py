@@ -61,7 +61,7 @@ class QueryHeads(nn.Module):
     dtype: DTypeLike = jnp.float32
     mask_dim: int | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         init = torch_uniform(self.dim)
         bias = init
         if self.prior is not None:

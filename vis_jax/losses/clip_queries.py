@@ -16,7 +16,7 @@ from vis_jax.losses.mask import pairwise_bce, pairwise_dice
 from vis_jax.losses.set_loss import Terms, map_terms
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample_channels
-from vis_jax.ops.point_sample import draw_sizes
+from vis_jax.ops.sampling import draw_sizes
 from vis_jax.settings import Share, section
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vis_jax.ops.match_logits import match_logits
+from vis_jax.ops.assignment import match_logits
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
@@ -22,7 +22,7 @@ def match_loss(
 
     Args:
       logits: of each region; column 0 is "none of them", see
-        `vis_jax.ops.match_logits`.
+        `vis_jax.ops.assignment`.
       targets: columns, 0 .. M; read where positive. No column of padding.
       positive: regions that stand for a true object.
     """

@@ -14,7 +14,7 @@ from vis_jax.losses.classification import sigmoid_focal, weighted_cross_entropy
 from vis_jax.losses.mask import pairwise_bce, pairwise_dice, point_bce, point_dice
 from vis_jax.ops.assignment import hungarian
 from vis_jax.ops.bilinear import sample, sample_channels
-from vis_jax.ops.point_sample import draw_sizes, uncertain_points
+from vis_jax.ops.sampling import draw_sizes, uncertain_points
 from vis_jax.settings import Count, Weight, section
 from vis_jax.structures import Batch
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray, UInt32
@@ -51,7 +51,7 @@ class CrossEntropy(Terms):
 Weights = Focal | CrossEntropy
 
 
-class Truth(NamedTuple):
+class SetTruth(NamedTuple):
     """What the loss needs of one clip."""
 
     labels: Int32[Array, "M"]
@@ -60,17 +60,17 @@ class Truth(NamedTuple):
     frame_valid: Bool[Array, "T"]
 
 
-def truth_of(batch: Batch) -> Truth:
+def truth_of(batch: Batch) -> SetTruth:
     """The targets of every clip, with a leading batch axis."""
     real = batch.instance_valid & batch.present.any(axis=-1)
-    return Truth(batch.labels, batch.masks, real, batch.frame_valid)
+    return SetTruth(batch.labels, batch.masks, real, batch.frame_valid)
 
 
 def set_loss(
     class_logits: Float32[Array, "L B Q K"],
     mask_embeds: Float32[Array, "L B T Q C"],
     features: Float[Array, "B T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     key: PRNGKeyArray,
     weights: Weights,
 ) -> dict[str, Float32[Array, ""]]:
@@ -117,7 +117,7 @@ def _match(
     class_logits: Float32[Array, "L B Q K"],
     mask_embeds: Float32[Array, "L B T Q C"],
     features: Float[Array, "B T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     keys: Key[Array, "L B"] | UInt32[Array, "L B 2"],
     weights: Weights,
 ) -> Int32[Array, "L B M"]:
@@ -137,7 +137,7 @@ def match_cost(
     class_logits: Float32[Array, "Q K"],
     mask_embeds: Float32[Array, "T Q C"],
     features: Float[Array, "T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     key: PRNGKeyArray,
     weights: Weights,
 ) -> Float32[Array, "Q M"]:
@@ -154,7 +154,7 @@ def match_cost_at(
     class_logits: Float32[Array, "Q K"],
     mask_embeds: Float32[Array, "T Q C"],
     features: Float[Array, "T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     points: Float32[Array, "P 2"],
     weights: Weights,
 ) -> Float32[Array, "Q M"]:
@@ -198,7 +198,7 @@ def _read_masks(
 def _label_loss(
     class_logits: Float32[Array, "L B Q K"],
     matched: Int32[Array, "L B M"],
-    truth: Truth,
+    truth: SetTruth,
     count: Float32[Array, ""],
     weights: Weights,
 ) -> Float32[Array, ""]:
@@ -225,7 +225,7 @@ def _mask_terms(
     embeds: Float32[Array, "T Q C"],
     matched: Int32[Array, "M"],
     features: Float[Array, "T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     key: PRNGKeyArray,
     cross: Float32[Array, ""],
     weights: Weights,
@@ -244,7 +244,7 @@ def mask_terms_at(
     embeds: Float32[Array, "T Q C"],
     matched: Int32[Array, "M"],
     features: Float[Array, "T h w C"],
-    truth: Truth,
+    truth: SetTruth,
     draws: tuple[Float32[Array, "M S T N 2"], Float32[Array, "M S T R 2"]],
     cross: Float32[Array, ""] | float,
 ) -> Float32[Array, "2"]:

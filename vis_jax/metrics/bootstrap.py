@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vis_jax.formats.tracks import Id
 from vis_jax.metrics.tracking import Measures
-from vis_jax.metrics.tracks import Id
 from vis_jax.metrics.video_ap import IOU_THRESHOLDS, RECALL_POINTS, Matches
 
 _FEW = 10  # predictions of a video and category that AR10 looks at

@@ -7,8 +7,8 @@ good its tracks are.
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from vis_jax.metrics.json_checks import is_integer, show
-from vis_jax.metrics.tracks import Id, Results, Truth
+from vis_jax.formats.json_checks import is_integer, show
+from vis_jax.formats.tracks import Id, Results, TruthFile
 from vis_jax.metrics.video_ap import (
     AREAS,
     Matches,
@@ -33,7 +33,7 @@ class Agnostic(NamedTuple):
 
 
 def class_agnostic(
-    truth: Truth, results: Results, *, official_quirks: bool = True
+    truth: TruthFile, results: Results, *, official_quirks: bool = True
 ) -> Agnostic:
     """Average precision with all categories as one.
 

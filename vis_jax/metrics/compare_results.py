@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vis_jax.formats.disk import check_folder
+from vis_jax.formats.json_checks import write_json
+from vis_jax.formats.results_json import load_results, load_truth
+from vis_jax.formats.tracks import Id, TruthFile
 from vis_jax.metrics.bootstrap import draw, identity_samples, precision_samples
-from vis_jax.metrics.disk import check_folder
-from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import load_results, load_truth
 from vis_jax.metrics.tracking import identity_measures, pool, three
-from vis_jax.metrics.tracks import Id, Truth
 from vis_jax.metrics.video_ap import evaluate
 
 METRICS = ("AP", "AP50", "AP75", "AR10", "IDF1", "AssA", "IDSW")
@@ -103,7 +103,7 @@ def _row(name: str, found: _Values, first: _Values) -> dict:
 
 
 def _values(
-    truth: Truth,
+    truth: TruthFile,
     path: str | os.PathLike,
     counts: np.ndarray,
     score_threshold: float,

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile, TruthTrack
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth, TruthTrack
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, indexed_tracks, match
 
@@ -42,7 +42,7 @@ class Account(NamedTuple):
 
 
 def error_breakdown(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     official_quirks: bool = True,
@@ -66,7 +66,7 @@ def error_breakdown(
 
 
 def take_account(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     official_quirks: bool = True,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.tracks import ResultTrack, Track, TruthTrack
+from vis_jax.formats.tracks import ResultTrack, Track, TruthTrack
 from vis_jax.metrics.tube_overlap import frame_intersection
 
 
@@ -97,10 +97,21 @@ def _mask_iou(truths: list, predictions: list, t: int) -> np.ndarray:
 
 
 def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
-    """IoU of boxes x, y, w, h that end after the last pixel."""
-    a = coco_mask.toBbox([x.segmentations[t] for x in truths])
-    b = coco_mask.toBbox([x.segmentations[t] for x in predictions])
-    low = np.maximum(a[:, None, :2], b[:, :2])
-    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    return shared / (np.prod(a[:, 2:], 1)[:, None] + np.prod(b[:, 2:], 1) - shared)
+    """IoU of the boxes around masks, which end after the last pixel."""
+    boxes = [
+        coco_mask.toBbox([x.segmentations[t] for x in tracks])
+        for tracks in (truths, predictions)
+    ]
+    a, b = (
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1) for xywh in boxes
+    )
+    return box_iou(a, b)
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of boxes x1 y1 x2 y2 with an area, [N, 4] and [M, 4]: [N, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), -1)
+    area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in (a, b))
+    return shared / (area_a[:, None] + area_b[None] - shared)

@@ -9,9 +9,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vis_jax.formats.tracks import (
+    Results,
+    ResultTrack,
+    TruthFile,
+    TruthTrack,
+    mean_nonzero,
+)
 from vis_jax.metrics.error_breakdown import FOUND, NEAR
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.tracks import Results, ResultTrack, Truth, TruthTrack, mean_nonzero
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import evaluate, indexed_tracks
 
@@ -20,7 +26,7 @@ Oracle = Callable[[Tracks, list[TruthTrack], np.ndarray], Tracks]
 
 
 def oracle_scores(
-    truth: Truth, results: Results, *, official_quirks: bool = True
+    truth: TruthFile, results: Results, *, official_quirks: bool = True
 ) -> dict[str, dict[str, float | None]]:
     """The official numbers with one thing perfect.
 

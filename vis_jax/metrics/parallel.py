@@ -19,14 +19,16 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from vis_jax.metrics.fast_entries import load_tracks, plain_entries
-from vis_jax.metrics.json_checks import Checker, FormatError
-from vis_jax.metrics.results_json import load_truth, paused_collection
+from vis_jax.formats.fast_entries import load_tracks, plain_entries
+from vis_jax.formats.json_checks import Checker, FormatError
+from vis_jax.formats.results_json import load_truth, paused_collection
+from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
 from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
 from vis_jax.metrics.video_ap import Matches, match_videos
 
 MIN_BYTES = 16 << 20  # of results for each process: starting one takes 0.2 s
+# Of a process: classes that it sends back are not those of `__main__`.
+_PROGRAM = "import sys; from vis_jax.metrics.parallel import main; main(sys.argv[1])"
 _NOTHING, _SOMETHING = np.zeros(0, np.int64), np.ones(1, np.int64)
 
 
@@ -60,7 +62,7 @@ def num_workers() -> int:
     return os.cpu_count() or 1
 
 
-def find(job: Job, truth: Truth, workers: int) -> Found | None:
+def find(job: Job, truth: TruthFile, workers: int) -> Found | None:
     """Everything of a job, by several processes.
 
     Args:
@@ -122,7 +124,7 @@ def _start(job: Job, part: int, parts: int) -> subprocess.Popen:
     words = json.dumps([part, parts, *job])
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-m", "vis_jax.metrics.parallel_worker", words],
+        [sys.executable, "-c", _PROGRAM, words],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": path},
@@ -143,7 +145,7 @@ def _result(process: subprocess.Popen) -> Found:
 
 
 def _find_part(
-    job: Job, truth: Truth, entries: Sequence[msgspec.Raw], part: int, parts: int
+    job: Job, truth: TruthFile, entries: Sequence[msgspec.Raw], part: int, parts: int
 ) -> Found:
     """One part of the entries, and the videos that it has predictions for."""
     first, stop = _cuts(entries, parts)[part : part + 2]
@@ -183,7 +185,7 @@ def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
 
 
 def _work(
-    job: Job, truth: Truth, tracks: list[ResultTrack], tolerated: Counter
+    job: Job, truth: TruthFile, tracks: list[ResultTrack], tolerated: Counter
 ) -> Found:
     """Everything of the videos of a truth."""
     results = Results(job.results, tracks, tolerated)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
+from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
 from vis_jax.metrics import clear_motmetrics, hota
 from vis_jax.metrics.clear import (
     Clear,
@@ -23,7 +24,6 @@ from vis_jax.metrics.clear import (
     total_identity,
 )
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth
 
 IOU_THRESHOLD = 0.5  # of CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
@@ -42,7 +42,7 @@ class Measures(NamedTuple):
 
 
 def tracking_scores(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     kind: str = "mask",
@@ -84,7 +84,7 @@ def tracking_scores(
 
 
 def measure_videos(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     kind: str,
@@ -124,7 +124,7 @@ def tracking_report(found: dict[Id, Measures], curve: np.ndarray | None) -> dict
 
 
 def identity_scores(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     kind: str = "mask",
@@ -162,7 +162,7 @@ def identity_report(found: dict[Id, Measures]) -> dict:
 
 
 def identity_measures(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     kind: str = "mask",
@@ -179,7 +179,7 @@ def identity_measures(
 
 
 def _overlapping(
-    truth: Truth, predictions: list[ResultTrack], kind: str, class_aware: bool
+    truth: TruthFile, predictions: list[ResultTrack], kind: str, class_aware: bool
 ) -> Iterator[tuple[Id, VideoOverlaps]]:
     """Overlaps of each video, in the order of the ids, without crowd tracks.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from vis_jax.metrics.tracks import ResultTrack, Track, TruthTrack
+from vis_jax.formats.tracks import ResultTrack, Track, TruthTrack
 
 
 class Overlap(NamedTuple):

@@ -11,12 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from vis_jax.metrics.tracks import Id, Results, ResultTrack, Truth, TruthTrack
+from vis_jax.formats.tracks import (
+    MAX_PREDICTIONS,
+    Id,
+    Results,
+    ResultTrack,
+    TruthFile,
+    TruthTrack,
+)
 from vis_jax.metrics.tube_overlap import matching_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-MAX_PREDICTIONS = (1, 10, 100)  # of each video and category
 
 
 class Range(NamedTuple):
@@ -71,7 +77,7 @@ class Scores(NamedTuple):
 
 
 def evaluate(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     official_quirks: bool = True,
@@ -120,7 +126,7 @@ def evaluate(
 
 
 def match_videos(
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     *,
     official_quirks: bool,
@@ -150,7 +156,7 @@ def match_videos(
     }
 
 
-def indexed_tracks(truth: Truth, official_quirks: bool) -> list[TruthTrack]:
+def indexed_tracks(truth: TruthFile, official_quirks: bool) -> list[TruthTrack]:
     """Annotated tracks by video; by the quirks the last of equal ids stands for all."""
     known = [track for track in truth.tracks if track.video_id in truth.videos]
     ordered = sorted(known, key=lambda track: track.video_id)
@@ -272,7 +278,7 @@ def _one_category(curves: Curves, k: int) -> Curves:
     return Curves(precision[:, :, one], recall[:, one], scores[:, :, one])
 
 
-def _group(tracks: list, truth: Truth) -> defaultdict:
+def _group(tracks: list, truth: TruthFile) -> defaultdict:
     """Tracks by (video, category), without those of unknown categories."""
     groups = defaultdict(list)
     for track in tracks:
@@ -356,7 +362,7 @@ def _per_video(
     }
 
 
-def _warnings(truth: Truth, results: Results) -> Counter:
+def _warnings(truth: TruthFile, results: Results) -> Counter:
     counts = truth.tolerated + results.tolerated
     counts["truth: crowd tracks"] += sum(track.crowd for track in truth.tracks)
     counts["truth: tracks without a visible frame"] += sum(

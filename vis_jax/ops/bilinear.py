@@ -11,6 +11,25 @@ import numpy as np
 from vis_jax.typing import Array, Float, Float32, Shaped
 
 
+def linear_weights(
+    at: Float32[Array, "*lead"], length: int
+) -> Float32[Array, "*lead length"]:
+    """Weight of every cell of an axis in a linear reading at some places.
+
+    Args:
+      at: in cells; the centre of cell i is at i. Beyond the outermost centres weights
+        fall to 0, unless it is clipped before.
+      length: cells of the axis.
+    """
+    cells = jnp.arange(length, dtype=jnp.float32)
+    return jnp.maximum(1.0 - jnp.abs(at[..., None] - cells), 0.0)
+
+
+def fixed_weights(at: np.ndarray, length: int) -> np.ndarray:
+    """As `linear_weights`, of places that no data decides: float64 [P, length]."""
+    return np.maximum(1.0 - np.abs(at[:, None] - np.arange(length)), 0.0)
+
+
 def resize(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
 ) -> Float[Array, "*lead _ _ C"]:
@@ -50,9 +69,9 @@ def resize_corners(
 
 def _corner_weights(length: int, size: int) -> Float32[np.ndarray, "size length"]:
     """Weight of every pixel of an axis at every new one."""
-    at = np.linspace(0.0, length - 1.0, size)
-    near = 1.0 - np.abs(at[:, None] - np.arange(length))
-    return np.maximum(near, 0.0).astype(np.float32)
+    return fixed_weights(np.linspace(0.0, length - 1.0, size), length).astype(
+        np.float32
+    )
 
 
 def resize_nearest(
@@ -113,3 +132,40 @@ def sample_pixels(
             weight = jnp.where(inside, weight, 0.0).astype(maps.dtype)
             total += weight[:, None] * jnp.take(flat, index, axis=0)
     return total
+
+
+def aligned_upsample(
+    x: Float[Array, "*lead H W C"], factor: int
+) -> Float[Array, "*lead _ _ C"]:
+    """Bilinear upsampling: pixel i of the result is read at (i - factor // 2) / factor.
+
+    Beyond the first and the last pixel of the map their values are repeated. Source:
+    `aligned_bilinear` of AdelaiDet (Tian et al., "Conditional Convolutions for Instance
+    Segmentation", ECCV 2020).
+
+    Args:
+      x: maps; the last three axes are height, width, channels.
+      factor: at least 1; 1 gives the map itself.
+
+    Returns:
+      Maps `factor` times as high and wide, in the dtype of `x`.
+    """
+    return _lengthen(_lengthen(x, factor, -3), factor, -2)
+
+
+def _lengthen(
+    x: Float[Array, "*lead H W C"], factor: int, axis: int
+) -> Float[Array, "*lead _ _ C"]:
+    """The same along one axis."""
+    x = jnp.moveaxis(x, axis, 0)
+    following = jnp.concatenate([x[1:], x[-1:]])
+    share = jnp.arange(factor, dtype=x.dtype) / factor
+    share = share.reshape(1, factor, *(1,) * (x.ndim - 1))
+    # No gather, whose gradient would be a scatter: the points between two pixels are
+    # `factor` weighted sums of neighbours, ..
+    fine = x[:, None] * (1 - share) + following[:, None] * share
+    fine = fine.reshape(-1, *x.shape[1:])
+    # .. and all of them move up by half a pixel of the map.
+    first = jnp.repeat(fine[:1], factor // 2, axis=0)
+    fine = jnp.concatenate([first, fine[: len(fine) - factor // 2]])
+    return jnp.moveaxis(fine, 0, axis)

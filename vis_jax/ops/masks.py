@@ -1,12 +1,17 @@
-"""Masks inside boxes, and on the image again."""
+"""Masks: inside boxes, pasted on the image, their overlap, features pooled by them."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vis_jax.ops.bilinear import linear_weights, resize
 from vis_jax.ops.roi_align import Convention
 from vis_jax.typing import Array, Bool, Float32, Int32
+
+_EPSILON = 1e-4  # pixels, as in RGNNVIS
+_NOTHING = -1e9
 
 
 def crop_masks(
@@ -115,14 +120,19 @@ def _stretch_weights(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
     """Weight of every cell of a box at every pixel of an axis; 0 outside the box."""
-    extent = (high - low)[:, None]
-    centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
-    at = centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
-    at = jnp.clip(at, 0.0, cells - 1.0)
-    index = jnp.arange(cells, dtype=jnp.float32).reshape(1, 1, -1)
-    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
+    extent, centres, at = _places(low, high, length, cells)
+    near = linear_weights(jnp.clip(at, 0.0, cells - 1.0), cells)
     inside = (centres >= 0) & (centres < extent)
     return jnp.where(inside[..., None], near, 0.0)
+
+
+def _places(
+    low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
+) -> tuple[Float32[Array, "R 1"], Float32[Array, "R H"], Float32[Array, "R H"]]:
+    """Extents of boxes, and the centres of pixels: behind `low`, and in cells."""
+    extent = (high - low)[:, None]
+    centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
+    return extent, centres, centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
 
 
 def paste_masks(
@@ -150,12 +160,8 @@ def _paste_weights(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
     """Weight of every cell of a box at every pixel of an axis; 0 for empty boxes."""
-    extent = (high - low)[:, None]
-    centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
-    at = centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
-    index = jnp.arange(cells, dtype=jnp.float32).reshape(1, 1, -1)
-    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
-    return jnp.where(extent[..., None] > 0, near, 0.0)
+    extent, _, at = _places(low, high, length, cells)
+    return jnp.where(extent[..., None] > 0, linear_weights(at, cells), 0.0)
 
 
 def paste_on_level(
@@ -222,8 +228,7 @@ def _whole_weights(
     count = jnp.maximum(last - first + 1.0, 1.0)
     number = jnp.arange(length, dtype=jnp.float32)[None] - first
     at = jnp.clip((number + 0.5) * ((cells + 2) / count) - 0.5, 0.0, cells + 1.0)
-    index = jnp.arange(1, cells + 1, dtype=jnp.float32).reshape(1, 1, -1)
-    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - index), 0.0)
+    near = linear_weights(at, cells + 2)[..., 1:-1]
     inside = (number >= 0) & (number < count)
     return jnp.where(inside[..., None], near, 0.0)
 
@@ -244,6 +249,49 @@ def _weights(
     at = low[:, None, None] + (first + (number + 0.5) / points) * extent / bins
     counts = (number < points) & (at >= -1.0) & (at <= length)
     at = jnp.clip(at, 0.0, length - 1.0)
-    pixels = np.arange(length, dtype=np.float32).reshape(1, 1, 1, -1)
-    near = jnp.maximum(1.0 - jnp.abs(at[..., None] - pixels), 0.0)
+    near = linear_weights(at, length)
     return jnp.where(counts[..., None], near, 0.0).sum(axis=2) / points
+
+
+def mask_iou(a: Bool[Array, "N H W"], b: Bool[Array, "M H W"]) -> Float32[Array, "N M"]:
+    """Pairwise IoU in [0, 1]; 0 where both masks are empty."""
+    # Float counts turn the intersection into one matrix product; they are exact below
+    # 2^24 pixels.
+    pixels_a = a.reshape(a.shape[0], -1).astype(jnp.float32)
+    pixels_b = b.reshape(b.shape[0], -1).astype(jnp.float32)
+    intersection = pixels_a @ pixels_b.T
+    union = pixels_a.sum(1)[:, None] + pixels_b.sum(1)[None] - intersection
+    return intersection / jnp.maximum(union, 1.0)
+
+
+def mask_pool(
+    features: Float32[Array, "h w C"],
+    logits: Float32[Array, "N H W"],
+    valid: Bool[Array, "N"],
+    *,
+    background: float,
+) -> Float32[Array, "N C"]:
+    """Mean of the features over each mask, weighted by a softmax over the masks.
+
+    Every pixel is shared out among the masks and a background of constant logit.
+    Source: the released code of Johnander et al., "Video Instance Segmentation with
+    Recurrent Graph Neural Networks", GCPR 2021.
+
+    Args:
+      features: a map; the logits are resized to it, without antialiasing.
+      logits: of the masks.
+      valid: False marks masks that take no pixel.
+      background: logit of what belongs to no mask.
+
+    Returns:
+      Features; 0 for invalid masks, and nearly 0 for those without a pixel.
+    """
+    height, width = features.shape[:2]
+    planes = resize(logits[..., None], (height, width))[..., 0]
+    planes = jnp.where(valid[:, None, None], planes, _NOTHING)
+    planes = jnp.concatenate([jnp.full_like(planes[:1], background), planes])
+    shares = jax.nn.softmax(planes, axis=0)[1:]
+    pooled = jnp.einsum(
+        "nhw,hwc->nc", shares, features, precision=jax.lax.Precision.HIGHEST
+    )
+    return pooled / (shares.sum(axis=(1, 2))[:, None] + _EPSILON)

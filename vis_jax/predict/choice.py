@@ -23,7 +23,7 @@ class Choice:
 
     def __init__(
         self, names: Sequence[str], classes: Sequence[str], tracks: Sequence[int]
-    ):
+    ) -> None:
         for name in classes:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)

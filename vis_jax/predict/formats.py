@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from vis_jax.results.file_names import INFO, RESULTS
+from vis_jax.results.files import INFO, RESULTS
 
 if TYPE_CHECKING:
     from vis_jax.results.video import VideoResult
@@ -41,14 +41,14 @@ class Format(NamedTuple):
 
 
 def _text(path: Path, text: str) -> None:
-    from vis_jax.metrics.disk import replacing
+    from vis_jax.formats.disk import replacing
 
     with replacing(path) as file:
         file.write(text)
 
 
 def _coco(path: Path, result: "VideoResult") -> None:
-    from vis_jax.metrics.json_checks import write_json
+    from vis_jax.formats.json_checks import write_json
 
     write_json(path, result.to_coco(), indent=None)
 

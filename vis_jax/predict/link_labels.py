@@ -23,13 +23,13 @@ from vis_jax.trackers.iou import Settings, link
 from vis_jax.trackers.track_bank import TrackBank, empty_bank
 
 if TYPE_CHECKING:
-    from data_pipeline.datasets.foreign import ForeignLabel
+    from data_pipeline.convert.foreign import ForeignLabel
 
 _LEAST = 8  # sizes are powers of two from here on, so that few are compiled
 
 
 class LabelLinker:
-    """A `Linker` of data_pipeline.datasets.foreign.
+    """A `Linker` of data_pipeline.convert.foreign.
 
     Args:
       min_iou: least overlap of a label with the last label of its track, in (0, 1].
@@ -39,7 +39,7 @@ class LabelLinker:
       ValueError: a value out of its range.
     """
 
-    def __init__(self, min_iou: float = 0.1, max_gap: int = 2):
+    def __init__(self, min_iou: float = 0.1, max_gap: int = 2) -> None:
         if not 0 < min_iou <= 1:
             raise ValueError(f"min_iou: expected a number in (0, 1], got {min_iou}")
         if max_gap < 0:

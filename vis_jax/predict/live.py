@@ -121,7 +121,7 @@ def from_pipe(
 class _Pipe:
     """Bytes that another process writes. They end when the wait for them is stopped."""
 
-    def __init__(self, descriptor: int):
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._stopped = threading.Event()
 

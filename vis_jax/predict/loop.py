@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.json_checks import write_json
+from vis_jax.formats.json_checks import write_json
 from vis_jax.predict.choice import Choice
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished
@@ -21,8 +21,7 @@ from vis_jax.predict.staging import publish, staging
 from vis_jax.predict.writer import Wanted, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
-from vis_jax.results.frame import FrameResult
-from vis_jax.results.stream import Stream
+from vis_jax.results.frame import FrameResult, Stream
 from vis_jax.results.video import INFO, RESULTS, Track, VideoResult
 
 RUN = "run.json"  # of one of many videos: what its results depend on
@@ -217,7 +216,9 @@ class Waiting:
       clock: measures that.
     """
 
-    def __init__(self, source: Source, *, draw: bool, whole: bool, clock: Clock):
+    def __init__(
+        self, source: Source, *, draw: bool, whole: bool, clock: Clock
+    ) -> None:
         self._source, self._clock = source, clock
         self._keep = draw and not whole
         self._again = source.read() if draw and whole else None

@@ -8,11 +8,11 @@ from os.path import isdir, isfile  # unlike Path's, they raise no PermissionErro
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipeline.natural_order import natural_order
+from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
 from vis_jax.predict.loop import RUN
-from vis_jax.predict.sources import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
+from vis_jax.predict.sources import OTHER_IMAGE_SUFFIXES
 from vis_jax.results.video import RESULTS
 
 LIST_SUFFIX = ".txt"

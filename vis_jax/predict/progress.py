@@ -23,7 +23,7 @@ class Progress(Clock):
       terminal: whether stderr is one.
     """
 
-    def __init__(self, total: int | None, *, terminal: bool):
+    def __init__(self, total: int | None, *, terminal: bool) -> None:
         super().__init__()
         self._total, self._terminal = total, terminal
         self._phase, self._since = "reading", time.monotonic()

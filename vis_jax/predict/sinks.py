@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.predict.sound import Sound, SoundCopy
 from vis_jax.visualize.colours import palette
 
@@ -162,7 +162,7 @@ class IdSink:
       folder: made for them.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = self._coloured = 0
         self._largest = 0

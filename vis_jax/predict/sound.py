@@ -34,7 +34,7 @@ class SoundCopy:
       container: to write to; nothing was written to it yet.
     """
 
-    def __init__(self, sound: Sound, container: "OutputContainer"):
+    def __init__(self, sound: Sound, container: "OutputContainer") -> None:
         import av
 
         self._container, self._begin = container, sound.begin

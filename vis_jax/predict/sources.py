@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.errors import DataError, printable
+from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
 from data_pipeline.images import ONE_IMAGE, WHOLE, open_image, read_rgb, upright_size
-from data_pipeline.natural_order import natural_order
 from vis_jax.predict import hdr
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN, open_live
@@ -32,7 +32,6 @@ from vis_jax.predict.video_file import (
 
 __all__ = ["FOLDER_FPS", "PredictError", "Source", "from_arrays", "open_source"]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Pictures, too, but not read: among frames they are an error, not left out.
 OTHER_IMAGE_SUFFIXES = (
     *(".apng", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif"),

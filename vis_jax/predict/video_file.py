@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from data_pipeline.images import MAX_PIXELS, MAX_SIDE
+from data_pipeline.images import MAX_SIDE
+from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.predict import hdr
 from vis_jax.predict.complete import check_complete
 from vis_jax.predict.errors import PredictError
@@ -128,7 +129,7 @@ class VideoReader:
       PredictError: no video, cut off, too large, or nothing in that part; names it.
     """
 
-    def __init__(self, source: Input, part: Part = WHOLE_VIDEO):
+    def __init__(self, source: Input, part: Part = WHOLE_VIDEO) -> None:
         self.fps: Fraction | None = None  # frames a second; None: it does not say
         self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
         self.said_frames: int | None = None  # by its headers, which may be wrong

@@ -10,8 +10,8 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from vis_jax.metrics.disk import naming
-from vis_jax.metrics.results_json import plain_mask
+from vis_jax.formats.disk import naming
+from vis_jax.formats.rle import plain_mask
 from vis_jax.predict.formats import DEFAULT, IDS, PAGE, TRACKS, VIDEO
 from vis_jax.predict.sinks import IdSink, VideoSink, id_map
 from vis_jax.predict.source import Source
@@ -19,8 +19,8 @@ from vis_jax.report.predicted import PredictedPage
 from vis_jax.results.clock import Clock
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
+from vis_jax.visualize.colours import STYLE, Style
 from vis_jax.visualize.draw import draw_frame
-from vis_jax.visualize.style import STYLE, Style
 from vis_jax.visualize.trails import Trails
 
 
@@ -58,7 +58,7 @@ class Writer:
         wanted: Wanted,
         fps: Fraction,
         clock: Clock,
-    ):
+    ) -> None:
         self._folder, self._names, self._clock = folder, names, clock
         self._threshold, self._style = wanted.score_threshold, wanted.style
         self._trails = Trails(wanted.style.trails)

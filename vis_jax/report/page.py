@@ -12,7 +12,7 @@ import json
 import os
 from importlib import resources
 
-from vis_jax.metrics.disk import replacing
+from vis_jax.formats.disk import replacing
 
 # In the order in which they are put together.
 SCRIPTS = ("dom.js", "masks.js", "charts.js", "timeline.js", "viewer.js", "page.js")

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image, ImageOps
 
-from vis_jax.metrics.json_checks import MAX_PIXELS
-from vis_jax.metrics.tracks import Id
-from vis_jax.metrics.unpack import read_json
+from vis_jax.formats.rle import MAX_PIXELS
+from vis_jax.formats.tracks import Id
+from vis_jax.formats.unpack import read_json
 from vis_jax.report.tubes import View
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # others start programs
@@ -41,7 +41,9 @@ class FolderFrames:
       ValueError: the folder has none of the frames.
     """
 
-    def __init__(self, folder: str | os.PathLike, truth_path: str | os.PathLike):
+    def __init__(
+        self, folder: str | os.PathLike, truth_path: str | os.PathLike
+    ) -> None:
         self._folder = os.path.abspath(folder)
         self._names: dict[object, list] = {}
         content = read_json(truth_path)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vis_jax.metrics.tracks import Video
+from vis_jax.formats.tracks import Video
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
 from vis_jax.report.tubes import (
@@ -39,7 +39,7 @@ class PredictedPage:
 
     def __init__(
         self, name: str, size: tuple[int, int], names: Sequence[str], fps: float
-    ):
+    ) -> None:
         self._video = Video(1, name, *size, 0)
         self._names, self._fps = names, fps
         self._step, self._count = 1, 0

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, Video
 from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
-from vis_jax.metrics.tracks import Id, ResultTrack, Track, TruthTrack, Video
 from vis_jax.report.tubes import (
     MAX_FRAMES,
     VIDEO_BYTES,

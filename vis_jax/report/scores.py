@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from vis_jax.formats.tracks import Id, Results, TruthFile
 from vis_jax.metrics.error_breakdown import (
     Account,
     Finding,
@@ -15,7 +16,6 @@ from vis_jax.metrics.error_breakdown import (
     take_account,
 )
 from vis_jax.metrics.oracle_scores import oracle_scores
-from vis_jax.metrics.tracks import Id, Results, Truth
 from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import Frames, data_uri
@@ -44,7 +44,7 @@ PLAIN = Settings()
 
 def write_score_report(
     path: str | os.PathLike,
-    truth: Truth,
+    truth: TruthFile,
     results: Results,
     numbers: Mapping[str, object],
     settings: Settings = PLAIN,
@@ -64,7 +64,10 @@ def write_score_report(
 
 
 def score_content(
-    truth: Truth, results: Results, numbers: Mapping[str, object], settings: Settings
+    truth: TruthFile,
+    results: Results,
+    numbers: Mapping[str, object],
+    settings: Settings,
 ) -> dict:
     """What the page shows, ready for JSON."""
     quirks = settings.official_quirks
@@ -104,7 +107,7 @@ def _rounded(value: object) -> float | int | None:
     return round(float(value), 5) if isinstance(value, float | np.floating) else None
 
 
-def _category_rows(truth: Truth, scores: Scores) -> list[dict]:
+def _category_rows(truth: TruthFile, scores: Scores) -> list[dict]:
     counts = Counter(track.category_id for track in truth.tracks)
     return [
         {
@@ -142,7 +145,7 @@ def _errors(account: Account) -> list[list]:
 
 
 def _videos(
-    truth: Truth, account: Account, scores: Scores, settings: Settings
+    truth: TruthFile, account: Account, scores: Scores, settings: Settings
 ) -> list[dict]:
     """A row for each video, worst first, with tracks and pictures while they fit."""
     tubes = _tubes(truth, account, settings.official_quirks)
@@ -181,7 +184,7 @@ class Budget:
       frames: reads the pictures, if there are any.
     """
 
-    def __init__(self, frames: Frames | None):
+    def __init__(self, frames: Frames | None) -> None:
         self._frames = frames
         self._pictures = PICTURE_BYTES
         self._tracks = TRACK_BYTES
@@ -213,7 +216,9 @@ class Budget:
         return found if any(found) else None
 
 
-def _tubes(truth: Truth, account: Account, official_quirks: bool) -> dict[Id, Tubes]:
+def _tubes(
+    truth: TruthFile, account: Account, official_quirks: bool
+) -> dict[Id, Tubes]:
     """The tracks of each video that count."""
     findings: defaultdict[Id, list[Finding]] = defaultdict(list)
     for finding in account.findings:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.rle import run_lengths
-from vis_jax.metrics.tracks import Video
+from vis_jax.formats.rle import run_lengths
+from vis_jax.formats.tracks import Video
 from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # pixels of the longer side of a shown frame, at most

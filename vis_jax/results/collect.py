@@ -31,7 +31,7 @@ class Collector:
       folder: of the temporary file; None for that of the system.
     """
 
-    def __init__(self, top: int, folder: str | os.PathLike | None = None):
+    def __init__(self, top: int, folder: str | os.PathLike | None = None) -> None:
         self.lost = 0  # objects so far that found no free slot
         self.num_frames = 0  # up to the last one added
         self._top = top

@@ -5,12 +5,14 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vis_jax.metrics.disk import replacing
-from vis_jax.metrics.json_checks import write_json
-from vis_jax.metrics.results_json import plain_mask
+from vis_jax.formats.disk import replacing
+from vis_jax.formats.json_checks import write_json
+from vis_jax.formats.rle import plain_mask
 
 if TYPE_CHECKING:
     from vis_jax.results.video import VideoResult
+
+RESULTS, INFO = "results.json", "video.json"
 
 
 def entry_pieces(
@@ -41,7 +43,9 @@ def entry_pieces(
         yield ", " if i else ""
         yield json.dumps(head, allow_nan=False)[:-1] + ', "segmentations": ['
         for t, rle in enumerate(result.segmentations[i]):
-            yield (", " if t else "") + json.dumps(plain_mask(rle))
+            yield (", " if t else "") + json.dumps(
+                None if rle is None else plain_mask(rle)
+            )
         yield "]}"
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 
 # Masks of a track that are found by one entry in memory: 4 KiB on disk.
 _BLOCK = 256
@@ -27,7 +27,7 @@ class Spill:
       OSError: the file cannot be made; names it.
     """
 
-    def __init__(self, folder: str | os.PathLike | None = None):
+    def __init__(self, folder: str | os.PathLike | None = None) -> None:
         self._file, self.path = tempfile.mkstemp(".masks", "vis_jax-", folder)
         os.unlink(self.path)
         self.size = 0  # bytes
@@ -93,7 +93,7 @@ class TrackIndex:
     Memory holds the last block of them, and 12 bytes for each earlier one.
     """
 
-    def __init__(self, spill: Spill):
+    def __init__(self, spill: Spill) -> None:
         self._spill = spill
         self._last = _Block.of()
         self._firsts = array("I")  # frame, of each earlier block
@@ -139,7 +139,9 @@ class TrackMasks(Sequence[dict]):
       empty: run lengths of a frame without the track; the others have its size.
     """
 
-    def __init__(self, spill: Spill, index: TrackIndex, num_frames: int, empty: dict):
+    def __init__(
+        self, spill: Spill, index: TrackIndex, num_frames: int, empty: dict
+    ) -> None:
         self._spill, self._index = spill, index
         self._num_frames, self._empty = num_frames, empty
 

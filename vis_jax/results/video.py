@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vis_jax.metrics.results_json import plain_mask, video_entries
-from vis_jax.results.file_names import INFO, RESULTS
-from vis_jax.results.files import write_info, write_results
+from vis_jax.formats.results_json import video_entries
+from vis_jax.formats.rle import plain_mask
+from vis_jax.results.files import INFO, RESULTS, write_info, write_results
 from vis_jax.results.frame import boxes_of, masks_of, without_overlap
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from vis_jax.systems import (
     ifr,
     mask_prop,
     mask_track_rcnn,
-    osmn,
     rgnn_vis,
     videomt,
     yolact,
 )
 from vis_jax.systems.detect_then_track import Detector
+from vis_jax.systems.osmn import system as osmn
 from vis_jax.systems.system import System
 from vis_jax.trackers import TRACKERS, Build
 

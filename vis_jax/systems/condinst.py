@@ -72,8 +72,8 @@ class LossSettings(condinst_settings.LossSettings):
     detector: bool = True
 
 
-class Said(NamedTuple):
-    """What the network says of images."""
+class NetworkOutput(NamedTuple):
+    """Output of the network for images."""
 
     levels: Levels
     out: CondInstOutput
@@ -135,10 +135,10 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> Said:
-        """What is said of images."""
+    ) -> NetworkOutput:
+        """Returns the output for images."""
         levels = self.features(images, train, valid)
-        return Said(levels, self.detector(levels, train, valid))
+        return NetworkOutput(levels, self.detector(levels, train, valid))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
@@ -147,7 +147,7 @@ class Model(nn.Module):
         return said, self.embed(said.levels)
 
     def embed(self, levels: Levels) -> Float32[Array, "I P E"]:
-        """What the objects of all locations are compared by."""
+        """Embeddings of the objects of all locations."""
         if self.track_head is None:
             count = sum(height * width for height, width in cells_of(levels))
             return jnp.zeros((len(levels[0]), count, 0), jnp.float32)
@@ -276,14 +276,14 @@ def pair_and_frame_loss(
 
 def _say(
     model: Model, variables: dict, batch: Batch, *, train: bool
-) -> tuple[Said, dict]:
+) -> tuple[NetworkOutput, dict]:
     """What is said of all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
     if not train:
         said = model.apply(variables, images, False, method=Model.say)
-        return jax.lax.stop_gradient(cast(Said, said)), {}
+        return jax.lax.stop_gradient(cast(NetworkOutput, said)), {}
     said, updates = model.apply(
         variables,
         images,
@@ -292,7 +292,7 @@ def _say(
         method=Model.say,
         mutable=["batch_stats"],
     )
-    return cast(Said, said), dict(updates.get("batch_stats", {}))
+    return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
 
 
 def _detector(model: Model, settings: Settings) -> Detector:

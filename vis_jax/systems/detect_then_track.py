@@ -4,12 +4,13 @@ Yang et al., "Video Instance Segmentation", ICCV 2019. Letters: S track slots, N
 of a frame, K classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, OneOf, Share, section
 from vis_jax.structures import Appearance, Clip, Detections, Predictions
 from vis_jax.systems import system
@@ -34,7 +35,7 @@ class TestSettings(system.TestSettings):
     tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # what links detections
     trackers: Trackers = Trackers()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () with a tracker, got {self.tta}")
@@ -42,7 +43,7 @@ class TestSettings(system.TestSettings):
 
 @runtime_checkable
 class Features(Protocol):
-    """What a detector makes of frames before it looks for objects."""
+    """Features that a detector makes of frames before it looks for objects."""
 
     def __call__(
         self,
@@ -115,7 +116,7 @@ class Detector(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """What the detections of every track say of its class and score."""
+    """Votes of the detections of every track on its class and score."""
 
     scores: Float32[Array, "S"]  # sums
     counts: Float32[Array, "S"]
@@ -131,7 +132,7 @@ class State(NamedTuple):
 
 @runtime_checkable
 class Link(Protocol):
-    """What a tracker and the votes make of the detections of the next frames."""
+    """Links the detections of the next frames: identities, tracks and votes."""
 
     def __call__(
         self,
@@ -224,24 +225,10 @@ def start_and_step(
             found = detector.detect(variables, features, size)
             return found, features if tracker.reads_features else None
 
-        found, features = in_chunks(find, jnp.asarray(clip.images), chunk)
+        found, features = map_chunks(find, jnp.asarray(clip.images), chunk)
         return linker.link(variables, state, clip, found, features)
 
     return start, step
-
-
-def in_chunks(function: Callable, frames: Any, chunk: int):
-    """`function` of arrays of frames, a few at a time, which bounds the memory."""
-    count = jax.tree.leaves(frames)[0].shape[0]  # may be a symbol
-    if count <= chunk:
-        return function(frames)
-
-    def split(x: Array) -> Array:
-        padded = jnp.pad(x, ((0, -count % chunk), *[(0, 0)] * (x.ndim - 1)))
-        return padded.reshape(-1, chunk, *x.shape[1:])
-
-    out = jax.lax.map(function, jax.tree.map(split, frames))
-    return jax.tree.map(lambda x: jax.lax.collapse(x, 0, 2)[:count], out)
 
 
 def no_votes(slots: int, classes: int) -> Votes:

@@ -121,7 +121,7 @@ def build_network(settings: Settings) -> Model:
 
 
 def video_rules(settings: Settings) -> Rules:
-    """How objects get identities."""
+    """Rules by which objects get identities."""
     ids = settings.model.ids
     return rules_of(settings.test, ids.count if ids.on else 0)
 
@@ -219,7 +219,7 @@ def _linker(settings: Settings) -> Linker:
 def _detections(
     objects: IdObjects, shown: Bool[Array, "T D"], clip: Clip
 ) -> Detections:
-    """What the tracker links: the detections that others do not hide."""
+    """Detections that the tracker links: those that others do not hide."""
     scores = objects.class_scores
     labels = jnp.where(shown, scores.argmax(axis=-1), scores.shape[-1])
     none = jnp.zeros((*shown.shape, 0), jnp.float32)

@@ -29,7 +29,7 @@ from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.iai_model import (
     IdSettings,
     Model,
-    Said,
+    NetworkOutput,
     Stages,
     remember,
     start_memory,
@@ -73,14 +73,14 @@ class Frame(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What one frame leaves to the next."""
+    """State that one frame leaves to the next."""
 
     memory: Memory | None
     stats: dict  # of batch norm
 
 
 class FrameLoss(NamedTuple):
-    """Of the images of one time."""
+    """Loss of the images of one time."""
 
     terms: dict[str, Float32[Array, ""]]  # not weighted
     notes: dict[str, Float32[Array, ""]]
@@ -90,7 +90,7 @@ class FrameLoss(NamedTuple):
 
 @runtime_checkable
 class Look(Protocol):
-    """What a network says of the images of one time, and how wrong it is."""
+    """Runs the network on the images of one time, and gives its loss."""
 
     def __call__(self, variables: dict, carry: Carry, frame: Frame, /) -> FrameLoss:
         """Returns the losses.
@@ -274,7 +274,7 @@ def _stages(
 
 
 def _sequence_ids(ids: int, batch: Batch, key: PRNGKeyArray | None) -> SequenceIds:
-    """Of every clip; without identities all objects are 0."""
+    """Identities in every clip; without identities all objects are 0."""
     present = batch.present & batch.instance_valid[..., None]
     present &= batch.frame_valid[:, None]
     if not ids:
@@ -344,14 +344,18 @@ def _look(
         rngs={"drop_path": path_key},
         mutable=["batch_stats"],
     )
-    said = cast(Said, found)
+    said = cast(NetworkOutput, found)
     terms, left_out = _terms(mask_key, settings, ids, said, frame)
     notes = {"positives_left_out": left_out}
     return FrameLoss(terms, notes, said.tokens, dict(updates["batch_stats"]))
 
 
 def _terms(
-    rng: PRNGKeyArray, settings: LossSettings, ids: IdSettings, said: Said, frame: Frame
+    rng: PRNGKeyArray,
+    settings: LossSettings,
+    ids: IdSettings,
+    said: NetworkOutput,
+    frame: Frame,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
     """The losses, and how many positives are beyond those whose masks are trained."""
     found = image_losses(

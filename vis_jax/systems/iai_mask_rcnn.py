@@ -44,9 +44,9 @@ from vis_jax.systems import iai_video
 from vis_jax.systems.iai_loss import clip_loss, pixels_of
 from vis_jax.systems.iai_mask_rcnn_loss import LossSettings, look
 from vis_jax.systems.iai_model import (
+    FrameObjects,
     FrameStages,
     IdCount,
-    Seen,
     Stages,
     associate,
     build_association,
@@ -134,7 +134,7 @@ class Model(MaskRCNN):
         memory: Memory,
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
-    ) -> Seen:
+    ) -> FrameObjects:
         """The objects of the next frame of one video; see `iai_model.Model`.
 
         Masks cover their boxes.
@@ -156,7 +156,7 @@ class Model(MaskRCNN):
         objects = IdObjects(
             found.boxes, found.class_scores, found.id_scores, masks, found.valid
         )
-        return Seen(objects, tokens)
+        return FrameObjects(objects, tokens)
 
     def look(
         self, images: Float32[Array, "B H W 3"], size: Int32[Array, "2"], memory: Memory
@@ -229,7 +229,7 @@ def build_model(settings: Settings) -> Model:
 
 
 def _loss(
-    model: Model, settings: Settings, variables: dict, batch: Batch, rng
+    model: Model, settings: Settings, variables: dict, batch: Batch, rng: Any
 ) -> tuple[Float32[Array, ""], LossAux]:
     """The loss of a batch."""
     weights = {k: x for k, x in vars(settings.loss).items() if k != "permute"}

@@ -17,7 +17,7 @@ from vis_jax.detectors.rcnn_losses import (
     rpn_losses,
     sample_regions,
 )
-from vis_jax.detectors.rcnn_targets import Truth
+from vis_jax.detectors.rcnn_targets import ImageTruth
 from vis_jax.detectors.rpn import Proposals
 from vis_jax.losses.rcnn import region_losses
 from vis_jax.settings import Weight, section
@@ -55,7 +55,7 @@ def look(
         "pyramid", frame.features, carry.memory, True, rngs={"drop_path": path_key}
     )
     objects = frame.objects
-    truth = Truth(objects.boxes, objects.labels, objects.valid)
+    truth = ImageTruth(objects.boxes, objects.labels, objects.valid)
     # No anchor is inside an image of padding: it trains nothing.
     sizes = jnp.where(frame.real[:, None], frame.sizes, 0)
     out, proposals = apply("propose", levels, frame.sizes)
@@ -90,7 +90,7 @@ def _region_terms(
     regions, left_out, _ = sample_regions(
         rng,
         proposals.boxes,
-        Truth(objects.boxes, objects.labels, objects.valid),
+        ImageTruth(objects.boxes, objects.labels, objects.valid),
         valid=proposals.valid,
         num_classes=model.box_head.num_classes,
         coder=model.rules.roi_coder,

@@ -64,8 +64,8 @@ class ModelSettings(condinst_settings.ModelSettings):
     hab: frame_memory.Settings = frame_memory.Settings()
 
 
-class Said(NamedTuple):
-    """What the network says of images."""
+class NetworkOutput(NamedTuple):
+    """Output of the network for images."""
 
     out: CondInstOutput
     places: Places
@@ -73,7 +73,7 @@ class Said(NamedTuple):
     tokens: Tokens | None  # what to remember; None without association
 
 
-class Seen(NamedTuple):
+class FrameObjects(NamedTuple):
     """The objects of one frame of one video."""
 
     objects: IdObjects
@@ -117,8 +117,8 @@ class Model(nn.Module):
         memory: Memory | None,
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
-    ) -> Said:
-        """What is said of images by what is remembered of the frames before.
+    ) -> NetworkOutput:
+        """Returns the output for images, given the memory of the frames before.
 
         Args:
           features: of the images.
@@ -130,7 +130,7 @@ class Model(nn.Module):
         features, tokens = associate(self.hab, features, memory, train)
         levels = self.detector.levels(features)
         out, cells = self.detector(levels, train, valid), cells_of(levels)
-        return Said(out, places_of(cells), cells, tokens)
+        return NetworkOutput(out, places_of(cells), cells, tokens)
 
     def see(
         self,
@@ -138,7 +138,7 @@ class Model(nn.Module):
         memory: Memory | None,
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
-    ) -> Seen:
+    ) -> FrameObjects:
         """The objects of the next frame of one video.
 
         Args:
@@ -152,7 +152,7 @@ class Model(nn.Module):
         objects = find_objects(
             out, said.places, size, first=first, cells=said.cells, rule=self.rule
         )
-        return Seen(objects, said.tokens)
+        return FrameObjects(objects, said.tokens)
 
     def look(self, images: Float32[Array, "B H W 3"], memory: Memory | None) -> Any:
         """Everything that has parameters, on images."""

@@ -26,11 +26,11 @@ from vis_jax.association.identity import (
 )
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.id_objects import IdObjects, Rank
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Share, section
 from vis_jax.structures import Clip, Predictions
 from vis_jax.systems import system
-from vis_jax.systems.detect_then_track import in_chunks
-from vis_jax.systems.iai_model import FrameStages, Seen, Stages, remember
+from vis_jax.systems.iai_model import FrameObjects, FrameStages, Stages, remember
 from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
@@ -53,14 +53,14 @@ class TestSettings(system.TestSettings):
     video_score: Over = "all_frames"
     least: Share = 0.05  # scores of classes of an identity up to this are 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () for an online system, got {self.tta}")
 
 
 class Rules(NamedTuple):
-    """How objects get identities, and identities scores.
+    """Rules by which objects get identities, and identities scores.
 
     Attributes:
       ids: N; 0 = no identities: the k-th detection of a frame is identity k.
@@ -81,7 +81,7 @@ class Rules(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What is known of the identities of a video up to some frame."""
+    """Identities of a video up to some frame."""
 
     issued: Int32[Array, ""]  # identities given away
     tally: Tally
@@ -89,7 +89,7 @@ class Video(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the identities of a frame are."""
+    """Identities of the objects of a frame."""
 
     video: Video  # after the frame
     slots: Int32[Array, "D"]  # of the identity; -1 = not shown
@@ -146,7 +146,7 @@ def name_frame(
 
 
 class Followed(NamedTuple):
-    """What is found in a frame, and what it leaves to the next."""
+    """Objects found in a frame, and the state left to the next."""
 
     memory: Memory | None
     objects: IdObjects
@@ -155,7 +155,7 @@ class Followed(NamedTuple):
 
 @runtime_checkable
 class Pixels(Protocol):
-    """How the masks of a network become pixels."""
+    """Turns the masks of a network into pixels."""
 
     def __call__(self, objects: IdObjects, /) -> Bool[Array, "D H W"]:
         """Returns the masks of the objects over the canvas."""
@@ -190,7 +190,7 @@ def follow_frame(
     stages = jax.tree.map(lambda x: x[None], features)
     first = video.tally.frames == 0
     seen = model.apply(variables, stages, memory, size, first, method="see")
-    objects, tokens = cast(Seen, seen)
+    objects, tokens = cast(FrameObjects, seen)
     named = name_frame(rules, video, objects, pixels(objects), real)
     if memory is not None:
         memory = remember(
@@ -219,7 +219,7 @@ def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> S
         pixels = normalize(images, jnp.asarray(clip.size), style=model.style)
         return cast(Stages, model.apply(variables, pixels, method="stages"))
 
-    return in_chunks(look, jnp.asarray(clip.images), chunk)
+    return map_chunks(look, jnp.asarray(clip.images), chunk)
 
 
 def report(

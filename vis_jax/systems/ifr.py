@@ -8,7 +8,7 @@ clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -59,7 +59,7 @@ class ModelSettings:
     pixel_decoder: PixelDecoderSettings = PixelDecoderSettings()
     mask_decoder: FrameDecoderSettings | ClipDecoderSettings = FrameDecoderSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pixels, queries = self.pixel_decoder, self.mask_decoder
         if queries.dim != pixels.dim:
             raise ValueError(
@@ -84,7 +84,7 @@ class ClipTestSettings(TestSettings):
     clip_instances: Count = 50  # most in a clip
     clip_tracks: Count = 50  # most at a time
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode == "clip" and self.clip_stride >= self.clip_length:
             raise ValueError(
@@ -107,7 +107,7 @@ class Settings:
     loss: Focal | CrossEntropy = Focal()
     test: ClipTestSettings = ClipTestSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.model.mask_decoder.kind == "m2f_vis" and self.loss.cross_frame:
             raise ValueError(
                 "loss.cross_frame: expected 0.0 with model.mask_decoder.kind 'm2f_vis',"
@@ -123,7 +123,9 @@ class Model(nn.Module):
     decoder: nn.Module
     style: str
 
-    def features(self, images, sizes, train: bool, frame_valid=None) -> ClipFeatures:
+    def features(
+        self, images: Any, sizes: Any, train: bool, frame_valid: Any = None
+    ) -> ClipFeatures:
         """Pixel features of clips [B, T, H, W, 3], frame by frame.
 
         Args:
@@ -137,18 +139,20 @@ class Model(nn.Module):
         counted = None if frame_valid is None else frame_valid.reshape(-1)
         out = self.pixel_decoder(self.backbone(flat, train, counted))
 
-        def unflatten(x):
+        def unflatten(x: Array) -> Array:
             return x.reshape(batch, frames, *x.shape[1:])
 
         return ClipFeatures(
             tuple(unflatten(x) for x in out.levels), unflatten(out.mask_features)
         )
 
-    def decode(self, features: ClipFeatures, frame_valid) -> DecoderOutput:
+    def decode(self, features: ClipFeatures, frame_valid: Any) -> DecoderOutput:
         """Predictions of every layer."""
         return self.decoder(features, frame_valid)
 
-    def __call__(self, images, sizes, frame_valid, train: bool):
+    def __call__(
+        self, images: Any, sizes: Any, frame_valid: Any, train: bool
+    ) -> tuple[DecoderOutput, ClipFeatures]:
         """Predictions of every layer, and the features they are made from."""
         features = self.features(images, sizes, train, frame_valid)
         return self.decode(features, frame_valid), features
@@ -218,7 +222,7 @@ def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
 
 
 class ClipState(NamedTuple):
-    """What is kept from one clip to the next."""
+    """State kept from one clip to the next."""
 
     start: Int32[Array, ""]  # of the clip before
     features: ClipFeatures  # of its frames, batch axis 1
@@ -295,10 +299,12 @@ def _build_decoder(settings: Settings, dtype: jnp.dtype) -> nn.Module:
     )
 
 
-def _video_features(model, variables, clip: Clip, chunk: int) -> ClipFeatures:
+def _video_features(
+    model: Model, variables: dict, clip: Clip, chunk: int
+) -> ClipFeatures:
     """Features of one video, batch axis 1; `chunk` frames at a time bound memory."""
 
-    def of(images):
+    def of(images: Any) -> Any:
         return model.apply(
             variables, images[None], clip.size[None], False, method=Model.features
         )
@@ -343,7 +349,13 @@ def _next_features(
 
 
 def _instances(
-    model: Model, variables: dict, features: ClipFeatures, clip: Clip, *, kind, count
+    model: Model,
+    variables: dict,
+    features: ClipFeatures,
+    clip: Clip,
+    *,
+    kind: str,
+    count: int,
 ) -> Instances:
     """The `count` queries of a clip with the best score; valid = an object was found.
 

@@ -74,7 +74,7 @@ def build(settings: Settings) -> System:
 
 
 def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
-    """What finds the objects, for masks that are carried."""
+    """Makes the finder of objects whose masks are propagated."""
     test = settings.test
     if settings.model.temporal == "none":
         return Alone(make_look(model, carrier, test), test.chunk)
@@ -83,7 +83,7 @@ def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds the objects, for a tracker."""
+    """Makes the detector, for a tracker."""
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vis_jax.association.propagation import Prepared
 from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
 from vis_jax.ops.masks import paste_on_level
-from vis_jax.ops.slots import group_duplicates
+from vis_jax.ops.nms import group_duplicates
 from vis_jax.systems.mask_prop_model import STRIDE, Model, Shown
 from vis_jax.systems.mask_prop_settings import FlowSettings, TestSettings
 from vis_jax.typing import Array, Bool, Float32, UInt8

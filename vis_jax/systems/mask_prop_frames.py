@@ -1,4 +1,4 @@
-"""What finds the objects of MaskProp in the frames of a video, clip by clip.
+"""Detection of the objects of MaskProp in the frames of a video, clip by clip.
 
 Each frame is looked at by itself, or its features are first enriched by those of the
 frames around it (STSN, see `layers.temporal_sampling`). Then objects of a frame are
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.two_stage import STRIDES, Levels
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.structures import Clip
-from vis_jax.systems.detect_then_track import in_chunks
 from vis_jax.systems.mask_prop_carriers import Carrier, Objects, objects_of_frames
 from vis_jax.systems.mask_prop_model import (
     SAMPLED,
+    FrameFeatures,
     FrameMaps,
     Model,
-    Seen,
     find,
     p3_of,
     see,
@@ -44,7 +44,7 @@ class Arrived(NamedTuple):
 
 @runtime_checkable
 class Finder(Protocol):
-    """What finds the objects of the frames of a video.
+    """Finds the objects in the frames of a video.
 
     Of a clip it looks at the frames from `delay` before its first one on, at those that
     came last only if the video ends with them.
@@ -72,7 +72,7 @@ class Finder(Protocol):
 
 @runtime_checkable
 class Look(Protocol):
-    """What finds the objects of frames, each by itself."""
+    """Finds the objects of frames, each by itself."""
 
     def __call__(
         self,
@@ -123,7 +123,7 @@ class Alone(NamedTuple):
         def look(images: UInt8[Array, "T H W 3"]) -> tuple[Any, Objects]:
             return self.look(variables, images, size)
 
-        views, objects = in_chunks(look, jnp.asarray(clip.images), self.chunk)
+        views, objects = map_chunks(look, jnp.asarray(clip.images), self.chunk)
         return kept, Arrived(views, objects, jnp.asarray(clip.frame_valid))
 
 
@@ -250,7 +250,7 @@ class Around(NamedTuple):
         def read(images: UInt8[Array, "T H W 3"]) -> Maps:
             return self.stages.laterals(variables, images, size)
 
-        maps = in_chunks(read, images, self.chunk)
+        maps = map_chunks(read, images, self.chunk)
         new = Kept(images, maps.fine, maps.coarse, jnp.asarray(clip.frame_valid))
         frames = jax.tree.map(lambda *x: jnp.concatenate(x), kept, new)
         rows = jnp.arange(count + self.delay, dtype=jnp.int32)
@@ -279,7 +279,7 @@ class Around(NamedTuple):
         wanted = real & ((rows < count) | jnp.asarray(clip.last))
         parts = _Part(rows, wanted, frames.images, frames.fine)
         run = look_if_wanted if self.delay else look
-        views, objects = in_chunks(run, parts, self.chunk)
+        views, objects = map_chunks(run, parts, self.chunk)
         after = jax.tree.map(lambda x: x[count:], frames)
         return after, Arrived(views, objects, real)
 
@@ -371,7 +371,7 @@ def _views_and_objects(
     test: TestSettings,
     variables: dict,
     images: UInt8[Array, "T H W 3"],
-    seen: Seen,
+    seen: FrameFeatures,
     size: Int32[Array, "2"],
 ) -> tuple[Any, Objects]:
     p3 = p3_of(seen.features.levels)

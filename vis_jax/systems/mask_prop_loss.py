@@ -1,4 +1,4 @@
-"""What MaskProp is trained with, beside a cascade: masks carried between two frames.
+"""Loss of MaskProp, beside that of a cascade: masks propagated between two frames.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020, sections 4.2 and 5.1. The paper does not say

@@ -177,8 +177,8 @@ def mask_cells(settings: Settings) -> tuple[int, int]:
     return side, side
 
 
-class Seen(NamedTuple):
-    """What the network makes of frames before it looks for objects."""
+class FrameFeatures(NamedTuple):
+    """Features of frames, before objects are looked for."""
 
     pixels: Float32[Array, "T H W 3"]  # normalised
     features: CascadeFeatures
@@ -189,7 +189,7 @@ def see(
     variables: dict,
     images: UInt8[Array, "T H W 3"],
     size: Int32[Array, "2"],
-) -> Seen:
+) -> FrameFeatures:
     """The features of frames.
 
     Args:
@@ -200,7 +200,7 @@ def see(
     """
     pixels = normalize(images, size, style=model.style)
     features = model.apply(variables, pixels, method="features")
-    return Seen(pixels, cast(CascadeFeatures, features))
+    return FrameFeatures(pixels, cast(CascadeFeatures, features))
 
 
 def see_laterals(
@@ -209,11 +209,11 @@ def see_laterals(
     images: UInt8[Array, "T H W 3"],
     laterals: Levels,
     size: Int32[Array, "2"],
-) -> Seen:
+) -> FrameFeatures:
     """As `see`, of frames whose laterals are there, enriched by those of others."""
     pixels = normalize(images, size, style=model.style)
     features = model.apply(variables, laterals, method="read_laterals")
-    return Seen(pixels, cast(CascadeFeatures, features))
+    return FrameFeatures(pixels, cast(CascadeFeatures, features))
 
 
 class Shown(NamedTuple):
@@ -228,7 +228,7 @@ class Shown(NamedTuple):
 def find(
     model: Model,
     variables: dict,
-    seen: Seen,
+    seen: FrameFeatures,
     size: Int32[Array, "2"],
     *,
     refined: bool,

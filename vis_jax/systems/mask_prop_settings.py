@@ -113,7 +113,7 @@ class TestSettings(system.TestSettings):
     flow: FlowSettings = FlowSettings()
     trackers: TrackerSettings = TrackerSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () for tracks, got {self.tta}")
@@ -128,7 +128,7 @@ class Settings:
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.test.propagation == "track_head" and not self.model.track_head.width:
             raise ValueError(
                 "test.propagation: expected a model with a track head for 'track_head',"

@@ -7,7 +7,8 @@ the published one or another: all see the same detections. Letters: B clips, M t
 objects, S sampled regions, N objects of a frame.
 """
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -91,7 +92,7 @@ class Model(MaskRCNN):
     style: str  # of the pixels, see `normalize`
 
     def embed(self, pooled: Float[Array, "B R S S D"]) -> Float32[Array, "B R E"]:
-        """What regions are compared by, from the features of their boxes."""
+        """Embeddings of regions, from the features of their boxes."""
         return self.track_head(pooled)
 
     def classify_pooled(self, pooled: Float[Array, "B R S S D"]) -> BoxOutput:
@@ -105,11 +106,11 @@ class Model(MaskRCNN):
         length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
         return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
 
-    def look(self, images, size) -> Detections:
+    def look(self, images: Any, size: Any) -> Detections:
         """Objects of images, from the pixels on."""
         return self.find(self.features(images), size)
 
-    def find(self, features: Levels, size) -> Detections:
+    def find(self, features: Levels, size: Any) -> Detections:
         """Objects of images of one size, described and with masks over their boxes."""
         sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
         _, proposals = self.propose(features, sizes)
@@ -118,7 +119,7 @@ class Model(MaskRCNN):
         appearance = self.describe(features, found.boxes)
         logits = jax.vmap(of_label)(self.masks(features, found.boxes), found.labels)
 
-        def real(x):
+        def real(x: Array) -> Array:
             valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
             return jnp.where(valid, x, jnp.zeros_like(x))
 
@@ -147,7 +148,7 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Makes the detector, without a tracker."""
     return _detector(build_model(settings), settings)
 
 
@@ -191,7 +192,13 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
 
 
 def _losses(
-    model: Model, rules: TrainRules, least: float, variables, pair: Pair, sizes, rng
+    model: Model,
+    rules: TrainRules,
+    least: float,
+    variables: dict,
+    pair: Pair,
+    sizes: Any,
+    rng: Any,
 ) -> LossAux:
     """Every term of the loss, not weighted, and what else comes with it.
 
@@ -200,7 +207,7 @@ def _losses(
     """
     rpn_rng, roi_rng = jax.random.split(rng)
 
-    def apply(method, *inputs):
+    def apply(method: Callable, *inputs: Any) -> Any:
         return model.apply(variables, *inputs, method=method)
 
     found, updates = model.apply(
@@ -235,14 +242,14 @@ def _losses(
 
 
 def _head_losses(
-    apply,
+    apply: Callable,
     levels: Levels,
     regions: RegionTargets,
     *,
     pair: Pair,
     rules: TrainRules,
     least: float,
-):
+) -> dict[str, Float32[Array, ""]]:
     """Terms of the heads on regions of the key frames.
 
     Args:
@@ -283,7 +290,7 @@ def _head_losses(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Makes the detector, as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

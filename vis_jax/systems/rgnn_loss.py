@@ -71,7 +71,7 @@ class LossSettings:
 
 
 class Sums(NamedTuple):
-    """Of one clip."""
+    """Sums of the losses of one clip."""
 
     match: Float32[Array, ""]
     start: Float32[Array, ""]
@@ -110,7 +110,7 @@ def loss(
 
 
 def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight:
-    """What the detector makes of the clips, [B L ..].
+    """Runs the detector on the clips, [B L ..].
 
     The clips are looked at frame by frame, all of them at once: that bounds the memory
     and leaves each clip on its device.

@@ -52,7 +52,7 @@ class AppearanceSettings:
     # released code.
     describe_background: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width % 2:
             raise ValueError(f"width: expected an even number, got {self.width}")
 
@@ -67,7 +67,7 @@ class ModelSettings(yolact.Settings):
 
 
 class Sight(NamedTuple):
-    """What the detector makes of frames; no gradient flows into it."""
+    """Output of the detector for frames; no gradient flows into it."""
 
     valid: Bool[Array, "T N"]
     logits: Float32[Array, "T N C"]
@@ -182,7 +182,7 @@ class Model(nn.Module):
             return detection_masks(own, box, active)
         return self.masks(own, box, linked.hidden, active)
 
-    def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]):
+    def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on the first frame."""
         sight = self.see(images, jnp.broadcast_to(size[None], (len(images), 2)))
         seen = frames_of(
@@ -198,12 +198,12 @@ class Model(nn.Module):
 
 
 def call(model: Model, variables: dict, method: str, *arguments: Any) -> Any:
-    """What a method of the model returns, without dropout."""
+    """Calls a method of the model, without dropout."""
     return model.apply(variables, *arguments, method=method)
 
 
 def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
-    """What the association reads of frames; nothing is detected in padded ones."""
+    """Input of the association for frames; nothing is detected in padded ones."""
     return Frame(
         valid=sight.valid & real[:, None],
         logits=sight.logits,

@@ -18,10 +18,10 @@ from vis_jax.association.track_graph import Memory, empty_memory
 from vis_jax.association.track_scores import Scoring, Tally, class_probs, empty_tally
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.yolact import FindRule
+from vis_jax.ops.chunks import map_chunks
 from vis_jax.settings import Count, Range, Share, section
 from vis_jax.structures import Batch, Clip, Predictions, Render
 from vis_jax.systems import system
-from vis_jax.systems.detect_then_track import in_chunks
 from vis_jax.systems.rgnn_loss import LossSettings, loss
 from vis_jax.systems.rgnn_model import (
     Model,
@@ -57,7 +57,7 @@ class TestSettings(system.TestSettings):
     video_class: Literal["last", "majority"] = "last"
     video_score: Literal["last", "mean"] = "last"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.tta:
             raise ValueError(f"tta: expected () for tracks, got {self.tta}")
@@ -144,7 +144,7 @@ def _step(
         sizes = jnp.broadcast_to(size[None], (len(images), 2))
         return call(model, variables, "see", pixels, sizes)
 
-    sight = in_chunks(see, images, test.chunk)
+    sight = map_chunks(see, images, test.chunk)
     described = call(model, variables, "describe", sight.pooled, sight.valid)
     frames = frames_of(sight, described, real)
     memory, linked = link_frames(

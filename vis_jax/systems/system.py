@@ -27,7 +27,7 @@ class Init(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """What training makes small."""
+    """The function that training minimises."""
 
     def __call__(
         self, variables: dict, batch: Batch, rng: PRNGKeyArray, /
@@ -121,7 +121,7 @@ class TestSettings:
     # Short sides whose results are averaged, test.short_side among them; () = none.
     tta: tuple[Count, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.frame_buckets:
             raise ValueError("frame_buckets: expected at least one length, got ()")
         if len(self.size) not in (0, 2):

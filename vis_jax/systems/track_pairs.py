@@ -86,7 +86,7 @@ def pair_loss(
     roles: Roles,
     least: float,
 ) -> Float32[Array, ""]:
-    """Which object of the reference frame each region of the key frame shows; Eq. 2.
+    """Loss of assigning key regions to objects of the reference frame; Eq. 2.
 
     Args:
       embed: the track head.
@@ -128,7 +128,7 @@ def region_track_loss(
     *,
     least: float,
 ) -> Float32[Array, ""]:
-    """Which object of the reference frame each positive region is; Eq. 2.
+    """Loss of assigning positive regions to objects of the reference frame; Eq. 2.
 
     For detectors with proposals, whose samples are matched with the truth already.
 

@@ -285,7 +285,9 @@ def _encode(
     return tokens, dict(updates.get("batch_stats", {}))
 
 
-def _draw_limits(settings: Settings, variables: dict, batch: Batch, key: Array):
+def _draw_limits(
+    settings: Settings, variables: dict, batch: Batch, key: Array
+) -> Array | None:
     """Queries with masked attention, [T, B, L, Q]; None without any."""
     masking = settings.model.masked_attention
     if not masking.start:

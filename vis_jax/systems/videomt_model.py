@@ -68,7 +68,7 @@ class Model(nn.Module):
     norm_queries: bool = False
     early_norm: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         shape = (self.queries, self.backbone.sizes.dim)
         self.query = self.param("query", nn.initializers.normal(1.0), shape)
 

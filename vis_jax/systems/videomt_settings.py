@@ -21,7 +21,7 @@ class MaskedAttention:
     start: tuple[Natural, ...] = ()
     end: tuple[Natural, ...] = ()  # the update from which on none is
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.start) != len(self.end):
             raise ValueError(
                 f"end: expected as many updates as start, {len(self.start)}, got"
@@ -48,7 +48,7 @@ class OwnBlocks:
     # Blocks of the backbone, from 0, whose tokens are added up.
     levels: tuple[Natural, ...] = (5, 11, 17, 23)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.levels or list(self.levels) != sorted(set(self.levels)):
             raise ValueError(f"levels: expected ascending blocks, got {self.levels}")
 
@@ -73,7 +73,7 @@ class ModelSettings:
     sees: Literal["content", "canvas"] = "content"
     remat: bool = True  # recompute frames in the backward pass: less memory
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         depth, blocks = vit.sizes_of(self.backbone).depth, self.decoder.blocks
         if isinstance(self.decoder, OwnBlocks):
             if self.decoder.levels[-1] >= depth:
@@ -126,7 +126,7 @@ class VideoTestSettings(TestSettings):
     # The score of a track times the mean probability of the pixels of its mask (EoMT).
     quality: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.quality and self.mode == "clip":
             raise ValueError("quality: expected False with test.mode 'clip', got True")

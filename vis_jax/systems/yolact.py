@@ -85,7 +85,7 @@ class LossSettings:
     # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
     detector: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.negative > self.positive:
             raise ValueError(
                 f"negative: expected at most positive, {self.positive}, got"
@@ -113,8 +113,8 @@ class Settings:
     test: TestSettings = TestSettings()
 
 
-class Said(NamedTuple):
-    """What the network says of images."""
+class NetworkOutput(NamedTuple):
+    """Output of the network for images."""
 
     levels: Levels
     out: YolactOutput
@@ -159,10 +159,12 @@ class Model(nn.Module):
         images: Float32[Array, "I H W 3"],
         train: bool,
         valid: Bool[Array, "I"] | None = None,
-    ) -> Said:
-        """What is said of images."""
+    ) -> NetworkOutput:
+        """Returns the output for images."""
         levels = self.features(images, train, valid)
-        return Said(levels, self.detector(levels), priors_of(levels, self.priors))
+        return NetworkOutput(
+            levels, self.detector(levels), priors_of(levels, self.priors)
+        )
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
         """Everything that has parameters, on images."""
@@ -173,7 +175,7 @@ class Model(nn.Module):
     def embed(
         self, levels: Levels, boxes: Float32[Array, "I R 4"]
     ) -> Float32[Array, "I R E"]:
-        """What regions are compared by, from the features in them."""
+        """Embeddings of regions, from the features in them."""
         if self.track_head is None:
             return jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
         return self.track_head(pool_in(boxes, levels, finest=FINEST, side=_TRACK_SIDE))
@@ -227,7 +229,7 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Makes the detector, without a tracker."""
     return _detector(build_model(settings), settings)
 
 
@@ -306,14 +308,14 @@ def pair_and_frame_loss(
 
 def _say(
     model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray, *, train: bool
-) -> tuple[Said, dict]:
-    """What is said of all frames, and new statistics; not trained: without gradient."""
+) -> tuple[NetworkOutput, dict]:
+    """Output for all frames, and new statistics; not trained: without gradient."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
     if not train:
         said = model.apply(variables, images, False, method=Model.say)
-        return jax.lax.stop_gradient(cast(Said, said)), {}
+        return jax.lax.stop_gradient(cast(NetworkOutput, said)), {}
     said, updates = model.apply(
         variables,
         images,
@@ -323,11 +325,11 @@ def _say(
         rngs={"dropout": rng},
         mutable=["batch_stats"],
     )
-    return cast(Said, said), dict(updates.get("batch_stats", {}))
+    return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
 
 
 def _frame_terms(
-    settings: LossSettings, said: Said, batch: Batch, rng: PRNGKeyArray
+    settings: LossSettings, said: NetworkOutput, batch: Batch, rng: PRNGKeyArray
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Terms of the detector, each frame an image by itself, and what is logged."""
     found = multibox_losses(
@@ -366,7 +368,7 @@ def _find(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Makes the detector, as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

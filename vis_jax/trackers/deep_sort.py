@@ -193,7 +193,7 @@ def _match(
 
 
 def compare(state: State, detections: Detections) -> Pairs:
-    """What speaks for each pair of a slot and a detection of one frame."""
+    """Cues for each pair of a slot and a detection of one frame."""
     cosines = jnp.einsum(
         "sbf,df->sbd",
         state.looks,

@@ -1,4 +1,4 @@
-"""Which detection continues which track: the two ways of `deep_sort.py`.
+"""Matching of detections to tracks: the two ways of `deep_sort.py`.
 
 Letters: S slots for tracks, D detections of one frame.
 """
@@ -15,7 +15,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Weights(NamedTuple):
-    """Of the cues in the score of a pair: those of `cue_scores`, and the cosine."""
+    """Weights of the cues in the score of a pair: of `cue_scores`, and the cosine."""
 
     detection: float
     iou: float
@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What speaks for each pair of a track and a detection."""
+    """Cues for each pair of a track and a detection."""
 
     look_distances: Float32[Array, "S D"]  # 1 - cosine, to the look most alike
     gate_distances: Float32[Array, "S D"]  # `kalman.gating_distance`

@@ -55,7 +55,7 @@ def build(settings: Settings, slots: int) -> Tracker:
         del clip, detections
         return empty_bank(slots, 0)
 
-    def step(bank: TrackBank, found: Detections):
+    def step(bank: TrackBank, found: Detections) -> tuple[TrackBank, Array]:
         return link(bank, found, box_iou(found.boxes, bank.boxes), settings)
 
     def track(

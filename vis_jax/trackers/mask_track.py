@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vis_jax.ops.assignment import match_logits
 from vis_jax.ops.boxes import box_iou
-from vis_jax.ops.match_logits import match_logits
 from vis_jax.settings import section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (
@@ -51,7 +51,7 @@ class Settings(Cues):
 
 
 class MatchScores(NamedTuple):
-    """What is said of each detection; column 0 = a new object, n = track n."""
+    """Scores of each detection; column 0 = a new object, n = track n."""
 
     log_probs: Float32[Array, "N 1+M"]  # by appearance alone
     values: Float32[Array, "N 1+M"]  # v of Eq. 3
@@ -98,7 +98,7 @@ def build(settings: Settings, slots: int) -> Tracker:
             )
         return empty_bank(slots, width)
 
-    def step(bank: TrackBank, found: Detections):
+    def step(bank: TrackBank, found: Detections) -> tuple[TrackBank, Array]:
         values = match_scores(bank, found, settings).values
         column = values.argmax(axis=1).astype(jnp.int32)
         known = found.valid & (column > 0)

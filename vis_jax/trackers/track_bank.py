@@ -42,7 +42,7 @@ def empty_bank(slots: int, width: int) -> TrackBank:
 
 
 def in_use(bank: TrackBank) -> Bool[Array, "M"]:
-    """Which slots hold a track."""
+    """Slots that hold a track."""
     return jnp.arange(bank.boxes.shape[0], dtype=jnp.int32) < bank.tracks
 
 
@@ -60,7 +60,7 @@ def cue_scores(
     iou: float,
     category: float,
 ) -> Float32[Array, "N M"]:
-    """How well detections fit to tracks but for their appearance.
+    """Scores of detections for tracks, from all cues but appearance.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 3 without its first term:
     v = detection ln(score) + iou overlap + category [same class].
@@ -78,7 +78,7 @@ def cue_scores(
 def resolve(
     values: Float32[Array, "N"], slots: Int32[Array, "N"], wanted: Bool[Array, "N"]
 ) -> Bool[Array, "N"]:
-    """Which detections get the slot they chose: the best of each, the first of equals.
+    """Detections that get the slot they chose: the best of each, the first of equals.
 
     Args:
       values: how well each detection fits to the slot it chose.

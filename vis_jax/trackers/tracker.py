@@ -1,4 +1,4 @@
-"""What links detections to tracks: all that a tracker owes the systems."""
+"""The interface of trackers, which link detections to tracks."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 

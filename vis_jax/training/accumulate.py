@@ -12,7 +12,7 @@ from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 
 class Found(NamedTuple):
-    """What one batch says."""
+    """Loss and gradients of one batch."""
 
     loss: Float32[Array, ""]
     aux: LossAux
@@ -38,7 +38,7 @@ def check_microbatches(count: int, clips: int, *, devices: int) -> None:
 def loss_and_gradients(
     loss: Loss, variables: dict, batch: Batch, rng: PRNGKeyArray
 ) -> Found:
-    """Of a whole batch. Collections other than "params" have no gradient."""
+    """Loss and gradients of a batch; only the collection "params" has a gradient."""
 
     def loss_of(params: dict) -> tuple:
         return loss(variables | {"params": params}, batch, rng)

@@ -27,7 +27,9 @@ class Best:
       ValueError: there is no evaluation of that name, or it has no such metric.
     """
 
-    def __init__(self, workdir: str, metric: str, known: Mapping[str, Collection[str]]):
+    def __init__(
+        self, workdir: str, metric: str, known: Mapping[str, Collection[str]]
+    ) -> None:
         check_metric(metric, known)
         self.metric = metric
         self._workdir, self._folder = epath.Path(workdir), epath.Path(workdir) / BEST

@@ -19,7 +19,6 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vis_jax.paths import absolute
-from vis_jax.training.average import start_average
 from vis_jax.training.damage import (
     describe_damage,
     put_broken_metrics_aside,
@@ -27,7 +26,7 @@ from vis_jax.training.damage import (
 )
 from vis_jax.training.distributed import all_agree, wait_for_all
 from vis_jax.training.model_folder import kind_of, no_weights
-from vis_jax.training.state import TrainState
+from vis_jax.training.state import TrainState, start_average
 from vis_jax.training.tree_check import Check, MismatchError, check_same_tree
 from vis_jax.training.weights_file import read_weights
 
@@ -42,7 +41,7 @@ class CheckpointError(ValueError):
 class Checkpoints:
     """The newest checkpoints of one run; a context that waits for the last write."""
 
-    def __init__(self, workdir: str, *, keep: int):
+    def __init__(self, workdir: str, *, keep: int) -> None:
         if keep < 1:
             raise ValueError(f"train.keep: expected at least 1 checkpoint, got {keep}")
         quieten_orbax()

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint that cannot be read, in a few words.
+"""Diagnosis of a checkpoint that cannot be read, in a few words.
 
 Orbax passes on what its JSON parser and TensorStore raise: without the file, or with a
 page of settings around it.

@@ -1,4 +1,4 @@
-"""Which devices of a machine a process has."""
+"""Choice of the devices of a machine that a process has."""
 
 import os
 import re

@@ -1,5 +1,6 @@
-"""What a run would take, found from shapes alone: nothing is computed or compiled."""
+"""Memory and FLOPs of a run, from shapes alone: nothing is computed or compiled."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,8 @@ from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
-from vis_jax.training.average import start_average
 from vis_jax.training.run_config import RunSettings
+from vis_jax.training.state import start_average
 
 
 class Estimate(NamedTuple):
@@ -96,7 +97,7 @@ def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | 
     return (lowered.cost_analysis() or {}).get("flops")
 
 
-def _saved(system: System):
+def _saved(system: System) -> Callable[..., list]:
     """A function that returns what autodiff stores between forward and backward."""
 
     def saved(params: dict, variables: dict, batch: Batch, key: jax.Array) -> list:
@@ -115,5 +116,5 @@ def _count(tree: dict) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(tree) -> int:
+def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

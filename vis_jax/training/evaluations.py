@@ -45,7 +45,7 @@ class Evaluations:
         run: Run,
         best: Best,
         writer: Writer,
-    ):
+    ) -> None:
         self._evaluations, self._training = evaluations, run
         self._best, self._writer = best, writer
 

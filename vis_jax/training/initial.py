@@ -13,11 +13,10 @@ from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
-from vis_jax.training.average import start_average
 from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import RunSettings
 from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
-from vis_jax.training.state import TrainState
+from vis_jax.training.state import TrainState, start_average
 from vis_jax.training.step import Rules, make_update
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 
@@ -34,7 +33,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
-    """What a run consists of.
+    """Makes the parts of a run.
 
     Args:
       config: of the run.

@@ -1,4 +1,4 @@
-"""What receives the numbers and pictures of a run."""
+"""Base class of loggers, which receive the numbers and pictures of a run."""
 
 from collections.abc import Mapping
 

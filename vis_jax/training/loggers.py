@@ -1,4 +1,4 @@
-"""Where numbers and pictures of a run go: a file of lines, TensorBoard, services."""
+"""Loggers of numbers and pictures of a run: a file of lines, TensorBoard, services."""
 
 import importlib
 import os
@@ -33,7 +33,7 @@ class TensorBoard(Logger):
       OSError: the folder cannot be made; before the first step, not after it.
     """
 
-    def __init__(self, workdir: str):
+    def __init__(self, workdir: str) -> None:
         self._folder = os.path.join(workdir, FOLDER)
         self._bucket: epath.Path | None = None
         self._local: tempfile.TemporaryDirectory | None = None
@@ -95,7 +95,7 @@ class Service(Logger):
       config: settings to show beside the run.
     """
 
-    def __init__(self, name: str, workdir: str, project: str, config: Mapping):
+    def __init__(self, name: str, workdir: str, project: str, config: Mapping) -> None:
         self._module, self._kind = service_module(name), name
         self._workdir, self._project, self._config = workdir, project, config
         self._open = False
@@ -154,7 +154,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def run_id(workdir: str) -> str:
-    """What services know the run by; drawn once and kept in the workdir."""
+    """Identifier of the run for services; drawn once and kept in the workdir."""
     path = epath.Path(workdir) / RUN_ID
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

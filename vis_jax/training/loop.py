@@ -10,7 +10,7 @@ from vis_jax.systems.system import System
 from vis_jax.training import profile
 from vis_jax.training.best import Best
 from vis_jax.training.evaluations import Evaluation, Evaluations, due
-from vis_jax.training.overview import parameter_table
+from vis_jax.training.optimizer import parameter_table
 from vis_jax.training.phases import first_update
 from vis_jax.training.preemption import StopNow, how_to_go_on, no_more_steps
 from vis_jax.training.run import HostBatch, MakeBatches, Run, open_run

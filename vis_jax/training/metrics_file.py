@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from vis_jax.metrics.disk import naming, replacing
+from vis_jax.formats.disk import naming, replacing
 from vis_jax.paths import is_remote
 from vis_jax.training.logger import Logger
 
@@ -30,7 +30,7 @@ class MetricsFile(Logger):
       workdir: of the run; the file is made with the first line.
     """
 
-    def __init__(self, workdir: str):
+    def __init__(self, workdir: str) -> None:
         self._path = epath.Path(workdir) / METRICS_FILE
         self._in_bucket = is_remote(workdir)
         self._lines: list[dict[str, Any]] = []

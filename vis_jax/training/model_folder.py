@@ -1,4 +1,4 @@
-"""What kind of folder a model lies in: the one place that decides it."""
+"""Kinds of folders that a model lies in: the one place that tells them apart."""
 
 import json
 import os

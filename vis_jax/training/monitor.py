@@ -27,7 +27,7 @@ class Summary(NamedTuple):
 class Monitor:
     """Collects the metrics of each update and checks them when asked."""
 
-    def __init__(self, *, clips_per_step: int):
+    def __init__(self, *, clips_per_step: int) -> None:
         self._clips_per_step = clips_per_step
         self._unread: list[tuple[int, StepMetrics]] = []
         self._rows: list[dict[str, float]] = []

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import optax
 
-from vis_jax.params import match_rules
+from vis_jax.params import flatten, match_rules
 from vis_jax.settings import Natural, Range, Weight, section
 from vis_jax.training import schedules
 
@@ -18,7 +18,7 @@ Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
 
 @section
 class _Common:
-    """What all kinds share."""
+    """Settings of all kinds."""
 
     learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
     weight_decay: Weight = 0.05  # where the multiplier is 1
@@ -38,7 +38,7 @@ class _Common:
     # warm-up, after which the schedule takes the rest of the run. Not with step.
     late: tuple[tuple[str, int, int], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule != "step" and self.decay_at:
             raise ValueError(
                 f"decay_at: expected () with optimizer.schedule {self.schedule!r},"
@@ -59,7 +59,7 @@ class _Common:
 
 @section
 class _Moments(_Common):
-    """What both kinds of Adam share."""
+    """Settings of both kinds of Adam."""
 
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
     eps: Weight = 1e-8  # added to the root of the second moment
@@ -93,7 +93,7 @@ Settings = AdamW | Adam | SGD
 
 
 class Optimizer(NamedTuple):
-    """What a step needs to turn a loss into an update."""
+    """The parts that turn gradients into an update."""
 
     transform: optax.GradientTransformation
     learning_rate: schedules.Schedule  # of a parameter with multiplier 1
@@ -245,3 +245,25 @@ def _scale_each(multipliers: dict) -> optax.GradientTransformation:
 
 def _stop_if_zero(param: Any, multiplier: float) -> Any:
     return param if multiplier else jax.lax.stop_gradient(param)
+
+
+def parameter_table(params: dict[str, Any], settings: Settings) -> str:
+    """A line for each part of the model and each way its parameters are trained.
+
+    Args:
+      params: arrays or their shapes.
+      settings: of the optimiser, which has the multipliers.
+    """
+    rates: Any = flatten(match_rules(params, settings.rates))
+    decays: Any = flatten(match_rules(params, settings.decays))
+    leaves: Any = flatten(params)
+    counts: dict[tuple[str, float, float], int] = {}
+    for path, leaf in leaves.items():
+        key = (path.split("/")[0], rates[path], decays[path])
+        counts[key] = counts.get(key, 0) + leaf.size
+    lines = [f"{'part':<16}{'parameters':>13}  {'rate':>9}  {'decay':>9}"]
+    for (part, rate, decay), count in counts.items():
+        speed = f"{settings.learning_rate * rate:9.3g}" if rate else f"{'frozen':>9}"
+        shrink = f"{settings.weight_decay * decay * bool(rate):9.3g}"
+        lines.append(f"{part:<16}{count:>13,}  {speed}  {shrink}")
+    return "\n".join([*lines, f"{'all':<16}{sum(counts.values()):>13,}"])

@@ -1,4 +1,4 @@
-"""What a run does before its first update is done: lines with seconds.
+"""Phases of a run before its first update is done: lines with seconds.
 
 Without them, a minute of compiling looks like a program that stands still.
 """
@@ -15,7 +15,7 @@ _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 
 class Compiled:
-    """What was compiled in a phase.
+    """Programs compiled in a phase.
 
     Attributes:
       seconds: of compiling programs and of reading compiled ones.

@@ -36,7 +36,7 @@ class Notice:
       asked: the signal that this process has received, None if there was none.
     """
 
-    def __init__(self, checkpoints: Checkpoints):
+    def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._at_once = False
         self.last = False

@@ -1,4 +1,4 @@
-"""What the loop reads of a config, and the config beside a run."""
+"""Settings of the training loop, and the config beside a run."""
 
 import json
 from typing import Annotated, Any, Literal

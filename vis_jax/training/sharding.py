@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh over all devices of all processes.
+"""Placement of arrays: one mesh over all devices of all processes.
 
 The batch is divided among all devices. Between two updates, a state is divided among
 the devices of the axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et
@@ -40,7 +40,7 @@ class MeshSettings:
     # on every device); the first match wins over `least` and over the longest axis.
     rules: tuple[tuple[str, int | None], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data == 0:
             raise ValueError("data: expected -1 or at least 1, got 0")
         for pattern, _ in self.rules:

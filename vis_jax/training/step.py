@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training.accumulate import Found, accumulated, loss_and_gradients
-from vis_jax.training.average import move_average
 from vis_jax.training.optimizer import Optimizer
 from vis_jax.training.sharding import (
     NOT_DIVIDED,
@@ -19,7 +18,7 @@ from vis_jax.training.sharding import (
     everywhere,
     param_sharding,
 )
-from vis_jax.training.state import TrainState
+from vis_jax.training.state import TrainState, move_average
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 
@@ -34,7 +33,7 @@ class StepMetrics(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How an update is made, beside its optimiser."""
+    """Rules of an update beside its optimiser."""
 
     accumulate: int = 1  # microbatches of the batch
     ema: float = 0.0  # decay of the moving average of the state
@@ -44,7 +43,7 @@ AT_ONCE = Rules()
 
 
 class Layout(NamedTuple):
-    """Where the arrays of an update are."""
+    """Placement of the arrays of an update."""
 
     mesh: Mesh
     kept: TrainState  # the sharding of each leaf between two updates
@@ -135,7 +134,7 @@ def _gradients(
     rules: Rules,
     layout: Layout | None,
 ) -> Found:
-    """Of the batch; parameters are gathered once, gradients divided as they come."""
+    """Gradients of the batch; parameters gathered once, gradients split on the way."""
     variables = state.variables
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:

@@ -73,7 +73,7 @@ class Judge:
       limit: seconds without a sign of life after which a process is lost.
     """
 
-    def __init__(self, watched: Iterable[int], count: int, limit: float):
+    def __init__(self, watched: Iterable[int], count: int, limit: float) -> None:
         self._signs = dict.fromkeys(watched, "")
         self._silent = dict.fromkeys(self._signs, 0.0)
         self._count, self._limit = count, limit

@@ -27,7 +27,7 @@ class MismatchError(ValueError):
       paths: of the parameters that differ.
     """
 
-    def __init__(self, message: str, paths: tuple[str, ...] = ()):
+    def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.paths = paths
 

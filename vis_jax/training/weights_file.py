@@ -9,7 +9,7 @@ import numpy as np
 from vis_jax.converters.files import open_safetensors
 from vis_jax.converters.narrow import Dtype, narrowed, wide_shapes, widened
 from vis_jax.converters.safetensors_file import write_safetensors
-from vis_jax.metrics.disk import naming
+from vis_jax.formats.disk import naming
 from vis_jax.params import flatten, unflatten
 from vis_jax.training.tree_check import Check
 

@@ -1,4 +1,4 @@
-"""What a run shows: a line of progress; scalars and images go to its loggers."""
+"""Output of a run: a line of progress; scalars and images go to its loggers."""
 
 import datetime
 import sys
@@ -60,7 +60,7 @@ class RunWriter(Writer):
       loggers: receive scalars and images.
     """
 
-    def __init__(self, num_steps: int, loggers: Sequence[Logger]):
+    def __init__(self, num_steps: int, loggers: Sequence[Logger]) -> None:
         self._num_steps, self._loggers = num_steps, loggers
         self._bar: "tqdm | None" = None
         self._begun = False

@@ -65,7 +65,7 @@ Shape = Line | Dot | Text
 
 
 class Chart(NamedTuple):
-    """What is drawn, on white."""
+    """A chart, drawn on white."""
 
     width: int
     height: int

@@ -1,6 +1,7 @@
-"""A colour for each track, the same in every frame and every run."""
+"""How objects are drawn: a colour for each track, the same in every frame and run."""
 
 import colorsys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,3 +64,16 @@ def text_colour(background: tuple[int, int, int]) -> tuple[int, int, int]:
     linear = (np.asarray(background) / 255) ** 2.2
     luminance = linear @ (0.2126, 0.7152, 0.0722)
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+
+
+class Style(NamedTuple):
+    """How objects are drawn."""
+
+    opacity: float = 0.45  # of the fill, 0 .. 1
+    line_width: float = 0.0  # pixels, of outlines and boxes; 0 = by the size of a frame
+    labels: bool = True
+    boxes: bool = False
+    trails: int = 0  # frames whose path is drawn; 0 = none
+
+
+STYLE = Style()

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from vis_jax.visualize.colours import line_colour, text_colour, track_colour
+from vis_jax.visualize.colours import (
+    STYLE,
+    Style,
+    line_colour,
+    text_colour,
+    track_colour,
+)
 from vis_jax.visualize.labels import Labelled, Rectangle, place_labels
-from vis_jax.visualize.style import STYLE, Style
 
 SHEET_COLOUR = 32  # dark grey between the frames of a sheet
 LABEL_MARGIN = 2  # pixels around the text

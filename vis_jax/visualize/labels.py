@@ -1,4 +1,4 @@
-"""Where labels go: beside their objects, on no other label, on no small object."""
+"""Placement of labels: beside their objects, on no other label, on no small object."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Rectangle(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """What a label is for."""
+    """An object that has a label."""
 
     box: Rectangle  # of the object
     anchor: tuple[int, int]  # x and y of the pixel that the label belongs to

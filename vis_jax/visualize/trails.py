@@ -1,4 +1,4 @@
-"""Where the objects of tracks were in the last frames."""
+"""Paths of the objects of tracks over the last frames."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class Trails:
       length: frames that a path goes back; 0 = there are no paths.
     """
 
-    def __init__(self, length: int):
+    def __init__(self, length: int) -> None:
         self._length, self._frame = length, 0
         self._seen: dict[int, deque[tuple[int, float, float]]] = {}
 

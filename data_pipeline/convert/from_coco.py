@@ -1,0 +1,397 @@
+"""COCO with an entry for each frame: images of videos, annotations with identities."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from data_pipeline.convert.foreign import (
+    Foreign,
+    ForeignLabel,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    convert,
+)
+from data_pipeline.convert.frame_names import read_name
+from data_pipeline.convert.json_layout import annotation_files, image_folder, show
+from data_pipeline.convert.source_folder import SourceFolder
+from data_pipeline.datasets.coco_json import objects, read_categories, read_images
+from data_pipeline.datasets.dataset import Category
+from data_pipeline.errors import DataError
+from data_pipeline.file_names import natural_order
+
+LOOKED_FOR = (
+    "a JSON file with a list 'images' ({split}/_annotations.coco.json,"
+    " annotations/instances_{split}.json, annotations/instances_default.json ..), whose"
+    " annotations have instance_id or track_id, or with --link"
+)
+_VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
+_FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
+_IDENTITY = ("instance_id", "track_id")  # of an annotation
+# CVAT has it in attributes.
+_IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
+Fail = Callable[..., DataError]
+
+
+class _Row(NamedTuple):
+    """An annotation, the position of its frame, and its identities by field."""
+
+    entry: dict
+    frame: int
+    stated: dict[str, str]
+    fail: Fail
+
+
+def find(source: SourceFolder) -> Found | None:
+    """Recognises the annotation file by its images, their folder by the first of them.
+
+    Raises:
+      DataError: a defect of the categories or images; they are nowhere.
+    """
+    for file, content in annotation_files(source, "images"):
+        images = read_images(file, content)
+        if not images:
+            raise DataError(file, field="images", expected="at least one", got="none")
+        first = next(iter(images.values()))["file_name"]
+        folder = image_folder(source, file, first)
+        why = f"{show(source, file)} has a list 'images', {show(source, folder)}/ has"
+        why += f" {first}"
+        made = partial(_read, source, file, content, images, folder)
+        return Found("coco", why, made)
+    return None
+
+
+def _read(
+    source: SourceFolder,
+    file: Path,
+    content: dict,
+    images: dict[int, dict],
+    folder: Path,
+) -> Foreign:
+    fail = partial(DataError, file)
+    videos, places = _videos(source, _group(images, content, fail), folder, fail)
+    rows = _rows(content, videos, places, fail)
+    stated = [any(row.stated for row in of_video) for of_video in rows]
+    owned = [
+        _by_identity(of_video) if has else []
+        for of_video, has in zip(rows, stated, strict=True)
+    ]
+    categories, left_out = _used(read_categories(file, content), content, rows)
+    names = {category.category_id: category.name for category in categories}
+
+    def tracks(index: int) -> list[ForeignTrack]:
+        video = videos[index]
+        return [_track(frames, video, names) for frames in owned[index]]
+
+    def labels(index: int) -> list[ForeignLabel]:
+        found = [] if stated[index] else rows[index]
+        read = (_label(row, videos[index], names) for row in found)
+        return [label for label in read if label is not None]
+
+    return Foreign(
+        tuple(videos),
+        tracks,
+        categories,
+        lambda: left_out,
+        labels,
+        identity=f"{' or '.join(_IDENTITY)}, also in attributes",
+    )
+
+
+def _videos(
+    source: SourceFolder,
+    groups: dict[str, list[dict]],
+    folder: Path,
+    fail: Fail,
+) -> tuple[list[ForeignVideo], dict[object, tuple[int, int]]]:
+    """The videos, and the place of each image: its video, and its frame in it.
+
+    Raises:
+      DataError: the frames of a video have several sizes.
+    """
+    videos: list[ForeignVideo] = []
+    places: dict[object, tuple[int, int]] = {}
+    for index, (name, entries) in enumerate(groups.items()):
+        size = entries[0]["height"], entries[0]["width"]
+        for frame, entry in enumerate(entries):
+            if (entry["height"], entry["width"]) != size:
+                expected = f"(height, width) = {size}, as the first frame"
+                got = entry["height"], entry["width"]
+                place = f"image {entry['id']}"
+                raise fail(video=name, field=place, expected=expected, got=got)
+            places[entry["id"]] = index, frame
+        files = tuple(source.inside(folder / entry["file_name"]) for entry in entries)
+        videos.append(ForeignVideo(name, files, size))
+    return videos, places
+
+
+def _rows(
+    content: dict,
+    videos: list[ForeignVideo],
+    places: dict[object, tuple[int, int]],
+    fail: Fail,
+) -> list[list[_Row]]:
+    """The annotations of each video, without what is outside of its frame.
+
+    Raises:
+      DataError: one is of no image.
+    """
+    rows: list[list[_Row]] = [[] for _ in videos]
+    for k, entry in enumerate(objects(content, "annotations", fail)):
+        here = partial(fail, annotation=entry.get("id", f"[{k}]"))
+        where = places.get(_hashable(entry.get("image_id")))
+        if where is None:
+            expected, got = "the id of an image", entry.get("image_id", "nothing")
+            raise here(field="image_id", expected=expected, got=got)
+        index, frame = where
+        here = partial(here, video=videos[index].name)
+        if _is_outside(entry, here):
+            continue
+        rows[index].append(_Row(entry, frame, _identities(entry, here), here))
+    return rows
+
+
+def _used(
+    categories: tuple[Category, ...], content: dict, rows: list[list[_Row]]
+) -> tuple[tuple[Category, ...], tuple[str, ...]]:
+    """The categories, without the one by which Roboflow names the whole project: others
+    have it as their supercategory, and no annotation is of it."""
+    listed = content["categories"]
+    above = {_hashable(entry.get("supercategory")) for entry in listed}
+    own = {entry["id"]: entry.get("supercategory") for entry in listed}
+    used = {_hashable(row.entry.get("category_id")) for some in rows for row in some}
+    project = [
+        c
+        for c in categories
+        if own[c.category_id] == "none"
+        and c.name in above
+        and c.category_id not in used
+    ]
+    kept = tuple(c for c in categories if c not in project)
+    return kept, tuple(f"category {c.name!r}, which names the project" for c in project)
+
+
+def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
+    """The images of each video in order, videos by name."""
+    listed = content.get("videos")
+    titles = {
+        entry["id"]: entry["name"]
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict)
+        and isinstance(entry.get("id"), int | str)
+        and isinstance(entry.get("name"), str)
+    }
+    groups: dict[str, list[dict]] = {}
+    for entry in images.values():
+        path = PurePosixPath(entry["file_name"])
+        given = next((entry[key] for key in _VIDEO if key in entry), None)
+        name = titles.get(_hashable(given), given)
+        if name is None and not path.parent.name:
+            name = read_name(_uploaded_name(entry)).video
+        name = path.parent.as_posix() if name is None else str(name)
+        groups.setdefault(name, []).append(entry)
+    for name, entries in groups.items():
+        _check_versions(entries, partial(fail, video=name))
+    return {
+        name: _in_order(groups[name], partial(fail, video=name))
+        for name in sorted(groups, key=_by_name)
+    }
+
+
+def _uploaded_name(entry: dict) -> str:
+    """The name of an image before Roboflow changed it, as newer exports state it."""
+    extra = entry.get("extra")
+    name = extra.get("name") if isinstance(extra, dict) else None
+    return name if isinstance(name, str) and name else entry["file_name"]
+
+
+def _check_versions(entries: list[dict], fail: Fail) -> None:
+    """Raises DataError if Roboflow has made several images of one frame."""
+    seen: dict[str, int] = {}
+    for entry in entries:
+        if ".rf." not in entry["file_name"]:
+            continue
+        stem = read_name(_uploaded_name(entry)).stem
+        first = seen.setdefault(stem, entry["id"])
+        if first != entry["id"]:
+            expected = (
+                "one image of each frame, as Roboflow exports without augmentation"
+            )
+            got = f"two of {stem}, the other is image {first}"
+            raise fail(field=f"image {entry['id']}", expected=expected, got=got)
+
+
+def _by_name(name: str) -> tuple:
+    return natural_order(Path(name))
+
+
+def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
+    """The images of a video by the numbers of their frames, or else by file name."""
+    orders = {
+        key: _by_number(entries, key, fail)
+        for key in _FRAME
+        if any(entry.get(key) is not None for entry in entries)
+    }
+    if not orders:
+        return sorted(entries, key=lambda entry: _by_name(_uploaded_name(entry)))
+    first, *others = orders.values()
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            if one is not two:
+                expected, got = "the same order", f"images {one['id']} and {two['id']}"
+                raise fail(field=" and ".join(orders), expected=expected, got=got)
+    return first
+
+
+def _by_number(entries: list[dict], key: str, fail: Fail) -> list[dict]:
+    numbered: dict[int, dict] = {}
+    for entry in entries:
+        here = partial(fail, field=f"image {entry['id']}, {key}")
+        value = entry.get(key)
+        if value is None:
+            expected = "the number of the frame, as other images of the video have"
+            raise here(expected=expected, got="nothing")
+        number = _frame_number(value)
+        if number is None:
+            raise here(expected="a whole number", got=value)
+        if number in numbered:
+            expected = "a number used once in the video"
+            got = f"{number}, as image {numbered[number]['id']} has"
+            raise here(expected=expected, got=got)
+        numbered[number] = entry
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _frame_number(value: object) -> int | None:
+    """A whole number, also written as text; None for all else."""
+    if isinstance(value, str) and len(value) <= 18:
+        return int(value) if value.isascii() and value.isdecimal() else None
+    return value if type(value) is int else None
+
+
+def _identities(entry: dict, fail: Fail) -> dict[str, str]:
+    """What an annotation says of its identity, by field: 7 and "7" are the same."""
+    attributes = entry.get("attributes")
+    inner = attributes if isinstance(attributes, dict) else {}
+    values = [each.get(key) for each in (entry, inner) for key in _IDENTITY]
+    stated: dict[str, str] = {}
+    for field, value in zip(_IDENTITIES, values, strict=True):
+        if value is None:  # null, as where it is missing
+            continue
+        if type(value) not in (int, str) or value == "":
+            raise fail(field=field, expected="a whole number or a name", got=value)
+        text = str(value)
+        number = text.isascii() and text.isdecimal()
+        stated[field] = (text.lstrip("0") or "0") if number else text
+    return stated
+
+
+def _is_outside(entry: dict, fail: Fail) -> bool:
+    """Whether CVAT's attributes say that the object is not seen in this frame.
+
+    Raises:
+      DataError: they turn its shape.
+    """
+    attributes = entry.get("attributes")
+    inner = attributes if isinstance(attributes, dict) else {}
+    turn = inner.get("rotation", 0)
+    if turn not in (0, None):
+        expected = "0: which way the mask is to be turned is not known"
+        raise fail(field="attributes.rotation", expected=expected, got=turn)
+    outside = inner.get("outside", False)
+    if outside not in (True, False, None):
+        raise fail(field="attributes.outside", expected="true or false", got=outside)
+    return bool(outside)
+
+
+def _by_identity(rows: list[_Row]) -> list[dict[int, _Row]]:
+    """The annotations of each object of a video, by frame.
+
+    Raises:
+      DataError: some have no identity, or two fields contradict each other.
+    """
+    for row in rows:
+        if not row.stated:
+            expected = "the identity of the object, over all frames, also in attributes"
+            raise row.fail(
+                field=" or ".join(_IDENTITY), expected=expected, got="nothing"
+            )
+    whole = [field for field in _IDENTITIES if all(field in r.stated for r in rows)]
+    if not whole:
+        field = next(iter(rows[0].stated))
+        row = next(row for row in rows if field not in row.stated)
+        expected = "this field, as in the first annotation of the video"
+        got = f"{' and '.join(row.stated)} only"
+        raise row.fail(field=field, expected=expected, got=got)
+    for other in _IDENTITIES:
+        _check_agreement(rows, whole[0], other)
+        _check_agreement(rows, other, whole[0])
+    tracks: dict[str, dict[int, _Row]] = {}
+    for row in rows:
+        track = tracks.setdefault(row.stated[whole[0]], {})
+        if row.frame in track:
+            expected = "one annotation in a frame for an identity"
+            raise row.fail(field="image_id", expected=expected, got="another")
+        track[row.frame] = row
+    return list(tracks.values())
+
+
+def _check_agreement(rows: list[_Row], field: str, other: str) -> None:
+    """Annotations that have one value in `field` have one value in `other`."""
+    partners: dict[str, str] = {}
+    for row in rows:
+        if field in row.stated and other in row.stated:
+            value, partner = row.stated[field], row.stated[other]
+            known = partners.setdefault(value, partner)
+            if known != partner:
+                expected = f"one {other} for {field} {value}"
+                got = f"{known} and {partner}"
+                raise row.fail(field=f"{field} and {other}", expected=expected, got=got)
+
+
+def _track(
+    frames: dict[int, _Row], video: ForeignVideo, names: dict[int, str]
+) -> ForeignTrack:
+    """The annotations of one identity, by frame."""
+    masks: list[dict | None] = [None] * len(video.files)
+    first: Any = frames[min(frames)].entry.get("category_id")
+    crowd = False
+    for frame, row in frames.items():
+        category = _category(row, names)
+        if category != first:
+            expected = f"{first}, as in the first frame of this identity"
+            raise row.fail(field="category_id", expected=expected, got=category)
+        masks[frame] = _mask(row, video)
+        crowd |= row.entry.get("iscrowd", 0) == 1
+    return ForeignTrack(names[first], crowd, masks)
+
+
+def _label(
+    row: _Row, video: ForeignVideo, names: dict[int, str]
+) -> ForeignLabel | None:
+    """An annotation without an identity; None where it has no pixel."""
+    name, mask = names[_category(row, names)], _mask(row, video)
+    crowd = row.entry.get("iscrowd", 0) == 1
+    return None if mask is None else ForeignLabel(name, crowd, row.frame, mask)
+
+
+def _category(row: _Row, names: dict[int, str]) -> Any:
+    category = row.entry.get("category_id", "nothing")
+    if _hashable(category) not in names:
+        expected = "the id of a category"
+        raise row.fail(field="category_id", expected=expected, got=category)
+    return category
+
+
+def _mask(row: _Row, video: ForeignVideo) -> dict | None:
+    segmentation = row.entry.get("segmentation")
+    if not segmentation:  # null or []
+        got = "a box only" if row.entry.get("bbox") else "nothing"
+        expected = "polygons or run lengths"
+        raise row.fail(field="segmentation", expected=expected, got=got)
+    return convert(segmentation, video.size, row.fail)
+
+
+def _hashable(value: object) -> object:
+    return value if isinstance(value, int | str) else None

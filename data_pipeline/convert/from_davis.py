@@ -1,0 +1,167 @@
+"""DAVIS: a PNG for each frame, in which the value of a pixel is the id of its object.
+
+Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation"; the same
+arrangement as YouTube-VOS. 0 is background; 255 is "not labelled", except where a video
+has no other value, as in DAVIS 2016, which marks its one object with it.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from data_pipeline.convert.foreign import (
+    Foreign,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    encode,
+)
+from data_pipeline.convert.json_layout import show
+from data_pipeline.convert.source_folder import (
+    SourceFolder,
+    image_size,
+    opened,
+    read_ids,
+)
+from data_pipeline.datasets.dataset import Category
+from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES
+
+LOOKED_FOR = "Annotations/ with folders of PNGs beside JPEGImages/"
+_VOID = 255
+_SOFT_LEVELS = 3  # at least, of a soft outline
+_MASKS = tuple(
+    f"{place}Annotations{resolution}"
+    for place in ("{split}/", "")
+    for resolution in ("", "/480p", "/Full-Resolution", "/1080p")
+)
+
+
+def find(source: SourceFolder, category: str) -> Found | None:
+    """Recognises folders of PNGs in Annotations/, with images of the same names.
+
+    Args:
+      source: the folder.
+      category: the name of the one category, as the format has none.
+
+    Raises:
+      DataError: a video that the split lists is not there.
+    """
+    for masks in source.candidates(*_MASKS):
+        images = source.root / show(source, masks).replace("Annotations", "JPEGImages")
+        names = _videos(source, masks)
+        if names and images.is_dir():
+            listed, where = _listed(source, names)
+            made = partial(_read, source, masks, images, listed, category)
+            why = f"{show(source, masks)}/ has folders of PNGs, beside"
+            why += f" {show(source, images)}/{where}"
+            return Found("davis", why, made)
+    return None
+
+
+def _videos(source: SourceFolder, masks: Path) -> list[str]:
+    return [f.name for f in source.folders(masks) if source.files(f, ".png")]
+
+
+def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
+    """The videos of the split, if ImageSets/ says which, and where it does."""
+    lists = [
+        file
+        for folder in (source.root / "ImageSets", source.root / "ImageSets/2017")
+        for file in source.files(folder, ".txt")
+    ]
+    lists += source.files(source.root / "ImageSets/480p", ".txt")
+    chosen = [file for file in lists if file.stem in source.splits]
+    if not lists:
+        return names, ""
+    if not chosen:
+        known = ", ".join(sorted({file.stem for file in lists}))
+        expected = f"one of those that ImageSets/ lists: {known}"
+        raise DataError(source.root, field="split", expected=expected, got=source.split)
+    words = source.inside(chosen[-1]).read_text("utf-8", "replace").splitlines()
+    wanted = [line.strip() for line in words if line.strip()]
+    if any("/" in line for line in wanted):  # of DAVIS 2016: /JPEGImages/480p/bear/..
+        parts = (line.split()[0].split("/") for line in wanted)
+        wanted = list(dict.fromkeys(p[-2] for p in parts if len(p) > 1))
+    for name in wanted:
+        if name not in names:
+            expected = "the names of videos that have annotations"
+            raise DataError(chosen[-1], expected=expected, got=name)
+    return wanted, f"; {show(source, chosen[-1])} lists the split"
+
+
+def _read(
+    source: SourceFolder, masks: Path, images: Path, names: list[str], category: str
+) -> Foreign:
+    left_out = 0
+    videos, ids = [], []
+    for name in names:
+        found = {f.stem: f for f in source.files(images / name, *IMAGE_SUFFIXES)}
+        pngs = source.files(masks / name, ".png")
+        missing = [file for file in pngs if file.stem not in found]
+        if missing:
+            expected = f"an image of this name in {images / name}"
+            raise DataError(missing[0], video=name, expected=expected, got="none")
+        left_out += len(found) - len(pngs)
+        files = tuple(found[file.stem] for file in pngs)
+        videos.append(ForeignVideo(name, files, image_size(files[0])))
+        ids.append(pngs)
+    notes = (f"{left_out} frames without an annotation",) if left_out else ()
+    return Foreign(
+        tuple(videos),
+        lambda index: tracks_of_ids(ids[index], videos[index].size, category),
+        (Category(1, category),),
+        lambda: notes,
+    )
+
+
+def tracks_of_ids(
+    pngs: list[Path], size: tuple[int, int], category: str
+) -> list[ForeignTrack]:
+    """The objects of a video, by id.
+
+    Args:
+      pngs: of each frame.
+      size: height and width.
+      category: of all objects.
+
+    Raises:
+      DataError: a PNG that cannot be read, or with grey levels along outlines.
+    """
+    masks: dict[int, list[dict | None]] = {}
+    for frame, file in enumerate(pngs):
+        pixels = read_ids(file, size)
+        _check_soft(file, pixels)
+        for number in np.unique(pixels).tolist():
+            track = masks.setdefault(number, [None] * len(pngs))
+            track[frame] = encode(pixels == number)
+    masks.pop(0, None)
+    if len(masks) > 1:
+        masks.pop(_VOID, None)
+    return [ForeignTrack(category, False, masks[number]) for number in sorted(masks)]
+
+
+def _check_soft(file: Path, pixels: np.ndarray) -> None:
+    """Raises DataError if most values are the grey levels of a soft outline.
+
+    Such a level has nowhere a block of 3 x 3 pixels, and lies beside other levels.
+    """
+    with opened(file) as image:
+        if image.mode != "L" or min(pixels.shape) < 3:  # a palette has no grey levels
+            return
+    windows = sliding_window_view(pixels, (3, 3))
+    middle = pixels[1:-1, 1:-1]
+    solid = middle[(windows == middle[..., None, None]).all((2, 3))]
+    levels = np.unique(pixels[pixels > 0])
+    thin = np.setdiff1d(levels, solid)
+    if len(thin) < _SOFT_LEVELS or 2 * len(thin) <= len(levels):
+        return
+    others = (windows != middle[..., None, None]) & (windows > 0)
+    beside = others.any((2, 3))[np.isin(middle, thin)]
+    if beside.size and beside.mean() > 0.5:
+        shown = ", ".join(map(str, thin[:4].tolist()))
+        expected = "one value for each object, with a sharp outline"
+        got = f"a soft mask: {len(thin)} grey levels along outlines, such as {shown}"
+        raise DataError(file, expected=expected, got=got)

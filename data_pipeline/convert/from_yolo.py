@@ -1,0 +1,280 @@
+"""YOLO for segmentation: data.yaml, and a text file of polygons for each image.
+
+A line is `class x1 y1 x2 y2 ..` in shares of width and height; what Ultralytics writes
+when it tracks (`save_txt`) has an identity as its last number.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from data_pipeline.convert.foreign import (
+    Foreign,
+    ForeignLabel,
+    ForeignTrack,
+    ForeignVideo,
+    Found,
+    convert,
+    join_tracks,
+)
+from data_pipeline.convert.frame_names import group_frames
+from data_pipeline.convert.json_layout import show
+from data_pipeline.convert.source_folder import (
+    SourceFolder,
+    check_size,
+    image_size,
+    walk_images,
+)
+from data_pipeline.datasets.dataset import Category
+from data_pipeline.errors import DataError, is_name
+
+LOOKED_FOR = "data.yaml with 'names' and '{split}', polygons in labels/ beside images/"
+_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+_MAX_YAML = 2**20  # bytes
+_MAX_LABELS = 2**26  # bytes, of an image
+_BEYOND = 0.01  # shares of a side by which rounding puts points out of a frame
+Fail = Callable[..., DataError]
+
+
+def find(source: SourceFolder) -> Found | None:
+    """Recognises data.yaml by its names; `train`, `val` or `test` say where images are.
+
+    Raises:
+      DataError: a defect of data.yaml; the images are nowhere.
+    """
+    for file in source.candidates(*_FILES):
+        if not file.is_file():
+            continue
+        content = _read_yaml(source, file)
+        if "names" in content:
+            categories = _categories(file, content)
+            root, images = _images(source, file, content)
+            why = f"{show(source, file)} has names, {show(source, root)}/ has"
+            why += f" {len(images)} images"
+            return Found("yolo", why, partial(_read, source, root, images, categories))
+    return None
+
+
+def _read_yaml(source: SourceFolder, file: Path) -> dict:
+    check_size(source.inside(file), _MAX_YAML)
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        got = " ".join(str(error).split())
+        raise DataError(file, expected="YAML", got=got) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _categories(file: Path, content: dict) -> tuple[Category, ...]:
+    """The names by number; ids count from 1, as 0 is no category elsewhere.
+
+    Raises:
+      DataError: names that cannot be, or another number than `nc`; key points.
+    """
+    fail = partial(DataError, file)
+    if content.get("kpt_shape") is not None:
+        expected, got = "none: labels that are polygons", content["kpt_shape"]
+        raise fail(field="kpt_shape", expected=expected, got=got)
+    names = content["names"]
+    named = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(named, dict) or list(named) != list(range(len(named))):
+        expected = "a list, or numbers from 0 on with a name each"
+        raise fail(field="names", expected=expected, got=names)
+    found = list(named.values())
+    for k, name in named.items():
+        if not is_name(name) or found.index(name) != k:
+            expected = "a name on one line, used once"
+            raise fail(field=f"names[{k}]", expected=expected, got=name)
+    if content.get("nc", len(found)) != len(found):
+        expected = f"{len(found)}, as there are names"
+        raise fail(field="nc", expected=expected, got=content["nc"])
+    return tuple(Category(k + 1, name) for k, name in enumerate(found))
+
+
+def _images(source: SourceFolder, file: Path, content: dict) -> tuple[Path, list[Path]]:
+    """The folder of the split's images, and all of them.
+
+    Raises:
+      DataError: data.yaml has no such split, or nothing is there.
+    """
+    key = next((name for name in source.splits if content.get(name)), None)
+    if key is None:
+        there = [k for k in ("train", "val", "test") if content.get(k)]
+        expected = f"one of {', '.join(there)}, which {file.name} has"
+        raise DataError(source.root, field="split", expected=expected, got=source.split)
+    given = content[key]
+    places = [place for place in _places(source, content, given) if place.exists()]
+    if not places:
+        expected = "a folder or a list (.txt) inside the source"
+        raise DataError(file, field=key, expected=expected, got=given)
+    place = places[0]
+    if place.is_dir():
+        found = list(walk_images(source, place))
+    else:
+        found = _listed(source, place)
+        place = _common(found)
+    if not found:
+        raise DataError(place, expected="images", got="none")
+    return place, found
+
+
+def _places(source: SourceFolder, content: dict, given: object) -> Iterator[Path]:
+    """Where a path of data.yaml may be. Its `path` is often that of another machine,
+    and Roboflow writes `../train/images` for a folder beside data.yaml."""
+    if not isinstance(given, str) or "\0" in given:
+        return
+    base = content.get("path")
+    inner = PurePosixPath(given.replace("\\", "/"))
+    stripped = PurePosixPath(*(part for part in inner.parts if part not in ("..", "/")))
+    bases = [source.root / base] if isinstance(base, str) and "\0" not in base else []
+    for place in (*(one / inner for one in bases), source.root / stripped):
+        if place.resolve().is_relative_to(source.root.resolve()):
+            yield source.root / place.resolve().relative_to(source.root.resolve())
+
+
+def _listed(source: SourceFolder, file: Path) -> list[Path]:
+    """The images of a list, whose paths are relative to it or to the source."""
+    check_size(source.inside(file), _MAX_LABELS)
+    images = []
+    for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), 1):
+        name = line.strip().removeprefix("./")
+        if not name:
+            continue
+        places = [folder / name for folder in (file.parent, source.root)]
+        image = next((p for p in places if "\0" not in name and p.is_file()), None)
+        if image is None:
+            field = f"line {number}"
+            raise DataError(
+                file, field=field, expected="the path of an image", got=name
+            )
+        source.inside(image)
+        images.append(source.root / os.path.relpath(image, source.root))
+    return images
+
+
+def _common(files: list[Path]) -> Path:
+    """The innermost folder that has all files; a video, if it is their only one, is
+    named by it."""
+    parents = {file.parent for file in files}
+    if len(parents) == 1:
+        return parents.pop()
+    return next(p for p in files[0].parents if all(p in f.parents for f in files))
+
+
+def _read(
+    source: SourceFolder,
+    root: Path,
+    images: list[Path],
+    categories: tuple[Category, ...],
+) -> Foreign:
+    groups = group_frames(images, root)
+    videos = [
+        ForeignVideo(name, tuple(files), image_size(files[0]))
+        for name, files in groups.items()
+    ]
+
+    @lru_cache(maxsize=1)  # asked for twice in a row
+    def rows(index: int) -> list[tuple[ForeignLabel, int | None]]:
+        return _rows(source, videos[index], categories)
+
+    def tracks(index: int) -> list[ForeignTrack]:
+        stated = [
+            (number, label) for label, number in rows(index) if number is not None
+        ]
+        fail = partial(DataError, videos[index].files[0].parent)
+        return join_tracks(stated, videos[index], fail)
+
+    def labels(index: int) -> list[ForeignLabel]:
+        return [label for label, number in rows(index) if number is None]
+
+    return Foreign(
+        tuple(videos),
+        tracks,
+        categories,
+        labels=labels,
+        identity="the last number of a line",
+    )
+
+
+def _rows(
+    source: SourceFolder, video: ForeignVideo, categories: tuple[Category, ...]
+) -> list[tuple[ForeignLabel, int | None]]:
+    """The labels of a video and the identities that they state.
+
+    Raises:
+      DataError: a defect of a line; identities in some lines only.
+    """
+    found: list[tuple[ForeignLabel, int | None]] = []
+    stated: bool | None = None  # whether lines have identities
+    for frame, image in enumerate(video.files):
+        file = _label_file(source, image)
+        if not file.is_file():  # an image without objects
+            continue
+        check_size(source.inside(file), _MAX_LABELS)
+        lines = file.read_text("utf-8", "replace").splitlines()
+        first = {line: k for k, line in reversed(list(enumerate(lines, 1)))}
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or first[line] != number:  # twice, as Ultralytics
+                continue
+            fail = partial(DataError, file, video=video.name)
+            here = partial(_at, fail, number)
+            name, points, identity = _split(line, categories, here)
+            if stated not in (None, identity is not None):
+                expected = "an identity in all lines of a video, or in none"
+                raise here(field="", expected=expected, got=line)
+            stated = identity is not None
+            polygon = (points * video.size[::-1]).ravel().tolist()
+            mask = convert([polygon], video.size, here)
+            if mask is not None:
+                found.append((ForeignLabel(name, False, frame, mask), identity))
+    return found
+
+
+def _at(fail: Fail, line: int, *, field: str, expected: str, got: object) -> DataError:
+    place = f"line {line}" + (f", {field}" if field else "")
+    return fail(field=place, expected=expected, got=got)
+
+
+def _label_file(source: SourceFolder, image: Path) -> Path:
+    """The text file of an image: in `labels` for the last `images` of its path within
+    the source."""
+    parts = list(image.relative_to(source.root).with_suffix(".txt").parts)
+    places = [k for k, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return source.root.joinpath(*parts)
+
+
+def _split(
+    line: str, categories: tuple[Category, ...], fail: Fail
+) -> tuple[str, np.ndarray, int | None]:
+    """Category, points [P, 2] x y in shares of the frame, and identity of a line."""
+    words = line.split()
+    fits = words[0].isdecimal() and len(words[0]) <= 9
+    if not fits or int(words[0]) >= len(categories):
+        expected = f"the number of a class, 0 to {len(categories) - 1}"
+        raise fail(field="", expected=expected, got=words[0])
+    try:
+        values = np.array([float(word) for word in words[1:]])
+    except ValueError:
+        raise fail(field="", expected="numbers", got=line) from None
+    if len(values) == 4:
+        raise fail(field="", expected="a polygon", got="a box")
+    identity = None
+    if len(values) % 2:
+        if not words[-1].isdecimal() or len(words[-1]) > 9:
+            expected = "pairs of x and y, and after them no more than an identity"
+            raise fail(field="", expected=expected, got=words[-1])
+        identity, values = int(words[-1]), values[:-1]
+    if len(values) < 6:
+        expected = "three points or more"
+        raise fail(field="", expected=expected, got=f"{len(values)} numbers")
+    if not (np.abs(values - 0.5) <= 0.5 + _BEYOND).all():  # NaN, too
+        expected = "x and y in shares of width and height, 0 to 1"
+        raise fail(field="", expected=expected, got=line)
+    name = categories[int(words[0])].name
+    return name, values.clip(0, 1).reshape(-1, 2), identity

@@ -1,0 +1,155 @@
+"""Brings a folder in any known layout into that of the reader."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipeline.convert import (
+    from_coco,
+    from_cvat,
+    from_davis,
+    from_label_studio,
+    from_labelme,
+    from_mots,
+    from_sam3,
+    from_sav,
+    from_yolo,
+    from_ytvis,
+)
+from data_pipeline.convert.foreign import (
+    Foreign,
+    Found,
+    Linker,
+    Prepared,
+    describe,
+)
+from data_pipeline.convert.source_folder import SourceFolder
+from data_pipeline.convert.write_split import write_split
+from data_pipeline.errors import DataError
+
+
+class KnownLayout(NamedTuple):
+    """An arrangement of files that is known.
+
+    Attributes:
+      looked_for: the files that it is recognised by, for messages.
+      find: None if a folder has another layout; the text is the name of the category
+        where the files name none.
+    """
+
+    looked_for: str
+    find: Callable[[SourceFolder, str], Found | None]
+
+
+# In the order in which they are tried.
+LAYOUTS = {
+    "ytvis": KnownLayout(
+        from_ytvis.LOOKED_FOR, lambda source, _: from_ytvis.find(source)
+    ),
+    "coco": KnownLayout(from_coco.LOOKED_FOR, lambda source, _: from_coco.find(source)),
+    "davis": KnownLayout(
+        from_davis.LOOKED_FOR,
+        lambda source, category: from_davis.find(source, category=category),
+    ),
+    "mots": KnownLayout(from_mots.LOOKED_FOR, lambda source, _: from_mots.find(source)),
+    "cvat": KnownLayout(from_cvat.LOOKED_FOR, lambda source, _: from_cvat.find(source)),
+    "label_studio": KnownLayout(
+        from_label_studio.LOOKED_FOR, lambda source, _: from_label_studio.find(source)
+    ),
+    "labelme": KnownLayout(
+        from_labelme.LOOKED_FOR, lambda source, _: from_labelme.find(source)
+    ),
+    "yolo": KnownLayout(from_yolo.LOOKED_FOR, lambda source, _: from_yolo.find(source)),
+    "sav": KnownLayout(
+        from_sav.LOOKED_FOR,
+        lambda source, category: from_sav.find(source, category=category),
+    ),
+    "sam3": KnownLayout(
+        from_sam3.LOOKED_FOR,
+        lambda source, category: from_sam3.find(source, category=category),
+    ),
+}
+
+
+class Outcome(NamedTuple):
+    """Result of preparing a folder."""
+
+    found: Found
+    prepared: Prepared
+    written: bool  # False: it was there already
+
+
+def recognise(source: SourceFolder, layout: str | None, category: str) -> Found:
+    """Finds the layout of a folder.
+
+    Args:
+      source: the folder and the split.
+      layout: the only one to try; None tries all.
+      category: name of the category of layouts that have none.
+
+    Raises:
+      DataError: none was found; lists what was looked for. Or a defect of the files.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {layout!r}")
+    tried = list(LAYOUTS) if layout is None else [layout]
+    for name in tried:
+        found = LAYOUTS[name].find(source, category)
+        if found is not None:
+            return found
+    looked = "; ".join(
+        f"{name}: {LAYOUTS[name].looked_for.replace('{split}', source.split)}"
+        for name in tried
+    )
+    raise DataError(
+        source.root, expected=f"split {source.split!r} as {looked}", got="none of them"
+    )
+
+
+def prepare(
+    root: str | Path,
+    output: str | Path,
+    split: str,
+    *,
+    layout: str | None = None,
+    category: str = "object",
+    copy: bool = False,
+    link: Linker | None = None,
+    progress: bool = False,
+    tell: Callable[[Found], None] = lambda found: None,
+) -> Outcome:
+    """Writes `output/<split>/instances.json` and `output/<split>/JPEGImages/`.
+
+    Done again, it finds that all is there. `root` is only read.
+
+    Args:
+      root: folder in one of the layouts.
+      output: folder for all splits, outside of `root`.
+      split: for example "train".
+      layout: one of `LAYOUTS`, if it is not to be recognised.
+      category: name of the category of layouts that have none.
+      copy: copy images where they could be hard links.
+      link: gives identities to labels that have none in the source.
+      progress: show bars.
+      tell: told of the layout before anything is read.
+
+    Raises:
+      DataError: no such layout, or a defect of the files.
+      ValueError: `output` has something else in it, or lies inside of `root`; there is
+        nothing to link.
+    """
+    source = SourceFolder(root, split)
+    target = Path(output)
+    if target.resolve().is_relative_to(source.root.resolve()):
+        raise ValueError(f"output {output}: expected a folder outside of {root}")
+    found = recognise(source, layout, category)
+    tell(found)
+    read = found.read()
+    prepared = describe(read, progress, link) if isinstance(read, Foreign) else read
+    if link is not None and not prepared.linked:
+        raise ValueError(
+            "link: expected labels without identities, got those that the"
+            f" {found.layout} folder states"
+        )
+    written = write_split(target / split, prepared, copy=copy, progress=progress)
+    return Outcome(found, prepared, written)

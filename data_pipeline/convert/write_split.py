@@ -1,0 +1,101 @@
+"""Writes a prepared data set: `instances.json` and `JPEGImages/` of one split."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+from PIL import Image as Pillow
+from tqdm import tqdm
+
+from data_pipeline.convert.foreign import Image, Prepared
+from data_pipeline.convert.source_folder import opened
+from data_pipeline.datasets.ytvis_json import parse_annotations
+from data_pipeline.errors import DataError
+from data_pipeline.file_names import IMAGE_SUFFIXES
+from data_pipeline.images import JPEG_QUALITY, is_plain, read_rgb, upright_size
+
+
+def write_split(
+    folder: Path, prepared: Prepared, *, copy: bool, progress: bool
+) -> bool:
+    """Writes a split, or finds that it is there already.
+
+    Images are hard links to their source where the file system has them, and copies
+    elsewhere; formats other than JPEG and PNG, and images that Exif says to turn, are
+    encoded anew. The folder appears
+    under its name only when it is complete.
+
+    Args:
+      folder: of the split; new, empty, or with the same content.
+      prepared: what to write.
+      copy: never link, so that the source may be changed later.
+      progress: show a bar.
+
+    Returns:
+      Whether something was written.
+
+    Raises:
+      DataError: a defect of an image, or of what was prepared.
+      ValueError: `folder` has something else in it.
+    """
+    parse_annotations(prepared.content, folder / "instances.json")
+    text = json.dumps(prepared.content, allow_nan=False)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        _check_same(folder, text, prepared.images)
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        (temporary / "JPEGImages").mkdir(parents=True)
+        for image in tqdm(prepared.images, "images", disable=not progress):
+            _place(image, temporary / "JPEGImages" / image.name, copy)
+        (temporary / "instances.json").write_text(text, encoding="utf-8")
+        os.replace(temporary, folder)  # takes the place of an empty folder, too
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def _check_same(folder: Path, text: str, images: tuple[Image, ...]) -> None:
+    """Raises ValueError unless the folder has just what would be written."""
+    expected = f"{folder}: expected a new folder, or one with the same data"
+    file = folder / "instances.json"
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{expected}, got one with other annotations or none")
+    for image in images:
+        if not (folder / "JPEGImages" / image.name).is_file():
+            raise ValueError(f"{expected}, got one without JPEGImages/{image.name}")
+
+
+def _place(image: Image, target: Path, copy: bool) -> None:
+    """Links or copies an image, or encodes it anew."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with opened(image.source) as found:
+        size = upright_size(found)
+        if size != image.size:
+            expected = f"(height, width) = {image.size}, as the annotations"
+            raise DataError(image.source, expected=expected, got=size)
+        if not is_plain(found):
+            _encode(found, image.source, target)
+            return
+    source = image.source.resolve()  # a link would be linked itself
+    if not copy:
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another disk, or one without links: a copy does
+            target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _encode(found: Pillow.Image, source: Path, target: Path) -> None:
+    if source.suffix.lower() not in IMAGE_SUFFIXES:
+        expected = f"an image with one of the endings {', '.join(IMAGE_SUFFIXES)}"
+        raise DataError(source, expected=expected, got=found.format)
+    pixels = Pillow.fromarray(read_rgb(found, partial(DataError, source)))
+    if target.suffix.lower() == ".png":
+        pixels.save(target, "PNG")
+    else:
+        pixels.save(target, "JPEG", quality=JPEG_QUALITY, subsampling=0)

@@ -1,0 +1,71 @@
+"""Writes a data set as a folder in the YouTube-VIS format: frames and annotations."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data_pipeline.datasets.dataset import Dataset
+from data_pipeline.images import JPEG_QUALITY
+from data_pipeline.write.annotations import to_ytvis
+
+
+def write_dataset(
+    output: str | Path, dataset: Dataset, *, progress: bool = True
+) -> None:
+    """Writes `output/JPEGImages/<video>/00000.jpg`, .. and `output/instances.json`.
+
+    The folder appears under its name only when it is complete.
+
+    Args:
+      output: a folder that does not exist or is empty.
+      dataset: moving shapes, or any other data set.
+      progress: show a bar.
+
+    Raises:
+      ValueError: `output` is a file, or a folder that is not empty.
+    """
+    output = Path(output)
+    _check_free(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        _write(temporary, dataset, progress)
+        os.replace(temporary, output)  # takes the place of an empty folder, too
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(output: Path) -> None:
+    expected = f"output {output}: expected a new or empty folder"
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"{expected}, got one with files in it")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{expected}, got a file")
+
+
+def _write(folder: Path, dataset: Dataset, progress: bool) -> None:
+    bar = tqdm(range(len(dataset.videos)), "videos", disable=not progress)
+
+    def indices():
+        for index in bar:
+            _write_frames(folder / "JPEGImages", dataset, index)
+            yield index
+
+    content = to_ytvis(dataset, indices())
+    text = json.dumps(content, allow_nan=False)
+    (folder / "instances.json").write_text(text, encoding="utf-8")
+
+
+def _write_frames(folder: Path, dataset: Dataset, index: int) -> None:
+    video = dataset.videos[index]
+    images = dataset.read_frames(index, np.arange(video.length))
+    for name, image in zip(video.file_names, images, strict=True):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # 4:4:4: at these sizes a shape's colour would bleed over its outline.
+        Image.fromarray(image).save(file, quality=JPEG_QUALITY, subsampling=0)

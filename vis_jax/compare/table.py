@@ -1,0 +1,180 @@
+"""Several results on the same videos: each is a row of a table.
+
+Videos come one at a time: the detector runs once, unless its detections are on disk,
+then every row that has not seen the video. A run that is stopped goes on; rows that are
+finished are not run again, so that another one can be added later.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from data_pipeline.datasets.dataset import Dataset, Video, VideoTruth
+from vis_jax.compare.detections import Find, VideoDetections, cached, read_whole
+from vis_jax.evaluate.clips import Piece
+from vis_jax.evaluate.finished import Finished
+from vis_jax.evaluate.loop import video_frames
+from vis_jax.evaluate.merge import RESULTS, score_all
+from vis_jax.formats.json_checks import write_json
+from vis_jax.results.video import VideoResult
+from vis_jax.systems.system import TestSettings
+
+COMPARE, CACHE = "compare.json", "detections"
+
+
+class VideoInputs(NamedTuple):
+    """A video with its detections and its truth."""
+
+    piece: Piece
+    detections: VideoDetections
+    truth: VideoTruth
+
+
+@runtime_checkable
+class Predict(Protocol):
+    """Gives the tracks of a video."""
+
+    def __call__(self, seen: VideoInputs) -> VideoResult:
+        """Returns the tracks."""
+        ...
+
+
+@runtime_checkable
+class Run(Protocol):
+    """Gives the tracks of a video, without detections that were found before."""
+
+    def __call__(self, frames: Iterator[np.ndarray], video: Video, /) -> VideoResult:
+        """Returns the tracks.
+
+        Args:
+          frames: uint8 [H, W, 3] in order.
+          video: what is known of them.
+        """
+        ...
+
+
+class Row(NamedTuple):
+    """A line of a table."""
+
+    table: str
+    name: str  # of its folder, too
+    run_id: str  # what it depends on
+    predict: Predict | None = None  # from detections
+    run: Run | None = None  # from frames
+    missing: str = ""  # why there is neither
+
+
+def compare(
+    dataset: Dataset,
+    rows: Sequence[Row],
+    output: str | os.PathLike,
+    *,
+    find: Find | None,
+    test: TestSettings,
+    run_id: str,
+    progress: bool = True,
+) -> dict:
+    """Works out every row, and writes `compare.json`.
+
+    Args:
+      dataset: annotated videos.
+      rows: their names differ; each has a folder with its `results.json`, `truth.json`
+        and `scores.json`.
+      output: folder of all.
+      find: the detections of a video; None if no row is made from them.
+      test: how videos are read; see `read_whole`.
+      run_id: what the detections depend on.
+      progress: whether to show a progress bar.
+
+    Returns:
+      The content of the file: under `tables`, by table and row, the numbers of
+      `vis_jax.scoring.score` in [0, 1], or under `missing` why there are none. Tables
+      not among the rows stay as they were, if they are of the same detections.
+
+    Raises:
+      OSError: a file cannot be written; names it.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, waiting = _plan(rows, folder, run_id)
+    report = {"run_id": run_id, "tables": tables}
+
+    def see(index: int) -> VideoInputs:
+        if find is None:
+            raise ValueError("find: expected one, as rows are made from detections")
+        piece = read_whole(video_frames(dataset, index), test)
+        path = folder / CACHE / f"{dataset.videos[index].video_id}.npz"
+        detections = cached(path, run_id, lambda: find(piece))
+        return VideoInputs(piece, detections, dataset.truth(index))
+
+    with ExitStack() as stack:
+        for _, finished in waiting:
+            stack.enter_context(finished)
+        _predict(dataset, waiting, see, progress)
+        for row, finished in waiting:
+            numbers = score_all(dataset, finished.folder, [finished])
+            own = {
+                k: v for k, v in numbers.items() if k not in ("videos", "categories")
+            }
+            tables[row.table][row.name] = {"run_id": row.run_id} | own
+            write_json(folder / COMPARE, report, indent=1)
+    write_json(folder / COMPARE, report, indent=1)
+    return report
+
+
+def _plan(
+    rows: Sequence[Row], folder: Path, run_id: str
+) -> tuple[dict[str, dict], list[tuple[Row, Finished]]]:
+    """The tables as far as they are known, and the rows that are not finished."""
+    old = _read_tables(folder / COMPARE, run_id)
+    # A table has the rows asked for now; settings that vary add to those before.
+    kept = {row.table: old.get(row.table, {}) if row.run else {} for row in rows}
+    tables: dict[str, dict] = old | {name: dict(one) for name, one in kept.items()}
+    waiting = []
+    for row in rows:
+        known = old.get(row.table, {}).get(row.name, {})
+        done = (folder / row.name / RESULTS).exists()
+        if not (row.predict or row.run):
+            known = {"missing": row.missing}
+        elif known.get("run_id") != row.run_id or not done:
+            known = {"missing": "not finished"}
+            waiting.append((row, Finished(folder / row.name, row.run_id)))
+        tables[row.table][row.name] = known
+    return tables, waiting
+
+
+def _predict(dataset: Dataset, waiting: list, see: Callable, progress: bool) -> None:
+    """Runs the rows over the videos that they lack."""
+    from tqdm import tqdm
+
+    bar = tqdm(dataset.videos, "compare", unit="video", disable=not progress)
+    for index, video in enumerate(bar):
+        lacking = [pair for pair in waiting if video.video_id not in pair[1]]
+        seen = see(index) if any(row.predict for row, _ in lacking) else None
+        for row, finished in lacking:
+            if row.run:
+                found = row.run(video_frames(dataset, index), video)
+            else:
+                found = row.predict(seen)
+            finished.add(dataset, index, found)
+
+
+def _read_tables(path: Path, run_id: str) -> dict:
+    """The tables of an earlier run on the same detections.
+
+    Raises:
+      ValueError: the file is not JSON.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got {error}; delete it") from error
+    same = isinstance(content, dict) and content.get("run_id") == run_id
+    return content.get("tables", {}) if same else {}

@@ -1,0 +1,34 @@
+"""How much of an object is hidden: the three words of OVIS, and their weights."""
+
+import math
+
+# Hidden share for each word, and the worse half of the frames: the OVIS evaluator.
+OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
+# OVIS gives no limits in numbers. Its evaluator weighs the last two words with 0.25 and
+# 0.75, the middle of the halves; below 1 / 20 nobody would call it hidden.
+SLIGHT, SEVERE = 0.05, 0.5  # least hidden share
+
+
+def occlusion_word(share: float) -> str | None:
+    """The OVIS word for a hidden share in [0, 1]; None for NaN, which is unknown."""
+    if math.isnan(share):
+        return None
+    if share < SLIGHT:
+        return "no_occlusion"
+    return "slight_occlusion" if share < SEVERE else "severe_occlusion"
+
+
+def occlusion_score(levels: list[str | None]) -> float:
+    """Mean weight over the more occluded half of the frames, in [0, 0.75].
+
+    Source: the OVIS evaluator.
+
+    Args:
+      levels: keys of OCCLUSION, None where the object is absent.
+
+    Returns:
+      Mean of the highest ceil(n / 2) weights of the n frames with a level; 0 if none.
+    """
+    weights = sorted((OCCLUSION[x] for x in levels if x is not None), reverse=True)
+    half = weights[: (len(weights) + 1) // 2]
+    return sum(half) / len(half) if half else 0.0

@@ -1,0 +1,75 @@
+"""Packs results for an evaluation server, after a check of what it would refuse."""
+
+import os
+import shutil
+import zipfile
+from collections import Counter
+from typing import NamedTuple
+
+from vis_jax.formats.json_checks import FormatError
+from vis_jax.formats.results_json import find_defects, load_results
+from vis_jax.formats.tracks import MAX_PREDICTIONS, Id
+from vis_jax.formats.truth_json import load_videos
+from vis_jax.formats.unpack import open_unpacked
+
+NAME = "results.json"  # the servers look for it at the top of the archive
+
+
+class Packed(NamedTuple):
+    """What went into an archive."""
+
+    predictions: int
+    videos_without: list[Id]  # ids of videos that nothing is predicted for
+    beyond_limit: int  # predictions that a server leaves out: over 100 of one category
+
+
+def pack(
+    results_path: str | os.PathLike,
+    videos_path: str | os.PathLike,
+    archive_path: str | os.PathLike,
+) -> Packed:
+    """Writes a zip with results.json in it; under its name there is never half a file.
+
+    Args:
+      results_path: results.
+      videos_path: the file with the videos and categories of the split; it may lack
+        annotations.
+      archive_path: the zip.
+
+    Raises:
+      FormatError: a server would refuse the file; `results_json.find_defects` lists
+        every reason.
+    """
+    truth = load_videos(videos_path)
+    defects = find_defects(results_path, truth)
+    if defects:
+        more = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
+        raise FormatError(defects[0] + more)
+    results = load_results(results_path, truth, official_quirks=False)
+    groups = Counter((track.video_id, track.category_id) for track in results.tracks)
+    _write_archive(results_path, archive_path)
+    return Packed(
+        predictions=len(results.tracks),
+        videos_without=sorted(truth.videos.keys() - {video for video, _ in groups}),
+        beyond_limit=sum(max(0, n - MAX_PREDICTIONS[-1]) for n in groups.values()),
+    )
+
+
+def _write_archive(
+    results_path: str | os.PathLike, archive_path: str | os.PathLike
+) -> None:
+    temporary = f"{os.fspath(archive_path)}.{os.getpid()}.tmp"
+    # A fixed date: equal results give equal archives.
+    entry = zipfile.ZipInfo(NAME, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    try:
+        with (
+            zipfile.ZipFile(temporary, "w") as archive,
+            open_unpacked(results_path) as source,
+            archive.open(entry, "w", force_zip64=True) as target,
+        ):
+            shutil.copyfileobj(source, target)
+        os.replace(temporary, archive_path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

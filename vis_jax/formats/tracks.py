@@ -1,0 +1,88 @@
+"""What the metrics work on: videos, annotated tracks, predicted tracks.
+
+A segmentation is a list with one entry for each frame: compressed run lengths
+{"size": [H, W], "counts": bytes} as pycocotools takes them, or None if absent.
+"""
+
+from collections import Counter
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+# Of a video or category: an integer; in odd files any number or text.
+Id = int | float | str
+
+MAX_PREDICTIONS = (1, 10, 100)  # scored of each video and category
+
+
+class Video(NamedTuple):
+    """A video of the truth file."""
+
+    video_id: Id
+    name: str
+    height: int  # pixels
+    width: int
+    length: int  # frames; 0: the file does not say
+
+
+@runtime_checkable
+class Track(Protocol):
+    """What annotated and predicted tracks have in common."""
+
+    @property
+    def category_id(self) -> Id: ...
+
+    @property
+    def segmentations(self) -> list[dict | None]: ...
+
+    @property
+    def areas(self) -> np.ndarray: ...
+
+
+class TruthTrack(NamedTuple):
+    """One annotated object over the frames of a video."""
+
+    track_id: int | float
+    video_id: Id
+    category_id: Id
+    crowd: bool
+    segmentations: list[dict | None]
+    areas: np.ndarray  # int64[T], pixels, counted from the masks; 0 where absent
+    mean_area: float  # pixels, of the `areas` given in the file that are not zero
+    occlusion: float | None  # share of the worse half of its frames; OVIS only
+
+
+class ResultTrack(NamedTuple):
+    """One predicted object over the frames of a video."""
+
+    position: int  # in the file, from 0
+    video_id: Id
+    category_id: Id
+    score: float
+    segmentations: list[dict | None]
+    areas: np.ndarray  # int64[T], pixels; 0 where absent
+    mean_area: float  # pixels, over the frames with any
+
+
+class TruthFile(NamedTuple):
+    """A truth file. `tracks` in file order."""
+
+    name: str
+    videos: dict[Id, Video]
+    categories: dict[Id, str]
+    tracks: list[TruthTrack]  # also those of unknown videos and categories
+    tolerated: Counter  # defects let pass, by kind
+
+
+class Results(NamedTuple):
+    """A results file. `tracks` in file order."""
+
+    name: str
+    tracks: list[ResultTrack]
+    tolerated: Counter  # defects let pass, by kind
+
+
+def mean_nonzero(areas: np.ndarray) -> float:
+    """Mean over the frames with an area; 0 if there are none."""
+    present = areas[areas != 0]
+    return float(present.mean()) if len(present) else 0.0

@@ -1,3 +1,0 @@
-"""The files of a result."""
-
-RESULTS, INFO = "results.json", "video.json"

@@ -1,0 +1,210 @@
+"""Tracks remembered by a one-shot segmentation network: look and place of an object.
+
+Of a mask only its `Place` enters the network, so that is all that is kept of it. What
+the network says of many tracks is computed a few at a time, and only for tracks that
+exist. Letters: M slots, C of them at once, N detections, G modulated channels, S side
+of a visual guide.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.masks import stretch_masks
+from vis_jax.structures import Clip, Detections
+from vis_jax.systems.osmn.guides import (
+    Place,
+    View,
+    mask_box,
+    pad_box,
+    spatial_guide,
+    visual_guide,
+)
+from vis_jax.trackers.track_bank import TrackBank, empty_bank
+from vis_jax.trackers.tracker import Tracked
+from vis_jax.typing import Array, Bool, Float32, Int32
+
+_PADDING = 0.03  # of a box, on each side of a visual guide at test time
+
+
+class Network(NamedTuple):
+    """The network as pure functions; `variables` are those of the whole system."""
+
+    # (images uint8 [T, H, W, 3], size int32 [2]) -> float32 [T, H, W, 3], normalised
+    prepare: Callable[[Array, Array], Array]
+    # (variables, visual guides [C, S, S, 3]) -> gamma [C, G]
+    modulate: Callable[[dict, Array], Array]
+    # (variables, images [1, H, W, 3]) -> what the objects of an image share
+    features: Callable[[dict, Array], Any]
+    # (variables, shared, gamma [C, G], spatial guides [C, H, W]) -> logits [C, H, W]
+    segment: Callable[[dict, Any, Array, Array], Array]
+    guide_side: int  # S
+    channels: int  # G
+
+
+class Memory(NamedTuple):
+    """Memory of every track, as the network needs it."""
+
+    gamma: Float32[Array, "M G"]
+    places: Place  # [M], of the last mask that was not empty
+    guide_scores: Float32[Array, "M"]  # of the detection that gamma comes from
+
+
+class State(NamedTuple):
+    """A video up to some frame."""
+
+    bank: TrackBank
+    memory: Memory
+
+
+class Frame(NamedTuple):
+    """One frame while it is looked at."""
+
+    image: Float32[Array, "H W 3"]  # normalised
+    inside: Bool[Array, "H W"]  # the content; the rest is padding
+    shared: Any  # of `Network.features`
+    valid: Bool[Array, ""]
+
+
+class Runner(NamedTuple):
+    """The network on its way through a video."""
+
+    network: Network
+    variables: dict
+    chunk: int  # C, unless there are fewer slots
+
+
+def start(network: Network, slots: int) -> State:
+    """No tracks."""
+    places = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
+    gamma = jnp.zeros((slots, network.channels))
+    return State(empty_bank(slots, 0), Memory(gamma, places, jnp.zeros((slots,))))
+
+
+def scan_images(
+    step: Callable, runner: Runner, *, state: State, clip: Clip, detections: Detections
+) -> tuple[State, Tracked]:
+    """Runs `step(runner, state, frame, found) -> state, ids, shown` over frames.
+
+    In frames that are padding nothing is detected.
+    """
+    images, size = jnp.asarray(clip.images), jnp.asarray(clip.size)
+    rows = jnp.arange(images.shape[1], dtype=jnp.int32) < size[0]
+    columns = jnp.arange(images.shape[2], dtype=jnp.int32) < size[1]
+    frame_valid = jnp.asarray(clip.frame_valid)
+    found = detections._replace(valid=detections.valid & frame_valid[:, None])
+
+    def once(state: State, x: Any) -> tuple[State, Any]:
+        image, valid, found = x
+        image = runner.network.prepare(image[None], size)
+        shared = runner.network.features(runner.variables, image)
+        frame = Frame(image[0], rows[:, None] & columns[None], shared, valid)
+        state, track_ids, shown = step(runner, state, frame, found)
+        return state, (track_ids, shown)
+
+    state, (track_ids, shown) = jax.lax.scan(once, state, (images, frame_valid, found))
+    return state, Tracked(track_ids, state.bank.lost, shown)
+
+
+def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
+    """Masks of the detections of a frame, as they are shown; none in padding."""
+    height, width = frame.inside.shape
+    logits = stretch_masks(
+        found.mask_logits, jnp.asarray(found.covered), size=(height, width)
+    )
+    return (logits > 0) & frame.inside[None] & found.valid[:, None, None]
+
+
+def over_tracks(
+    function: Callable, out: Any, *, runner: Runner, state: State, frame: Frame
+) -> Any:
+    """Folds `function(out, start, logits [C, H, W]) -> out` over the tracks so far.
+
+    In a frame that is padding there is nothing to fold.
+
+    Args:
+      function: `start` is the slot of the first logits. The last chunk may have slots
+        without a track, and tracks of the chunk before.
+      out: what it begins with.
+    """
+    height, width = frame.inside.shape
+    memory = state.memory
+    guide = functools.partial(spatial_guide, size=(height, width))
+
+    def once(index: Int32[Array, ""], out: Any) -> Any:
+        start = _start(index, runner.chunk, memory.gamma.shape[0])
+        gamma, places = rows_from(start, (memory.gamma, memory.places), runner.chunk)
+        heat = jax.vmap(guide)(places)
+        logits = runner.network.segment(runner.variables, frame.shared, gamma, heat)
+        return function(out, start, jnp.where(frame.inside[None], logits, -jnp.inf))
+
+    count = jnp.where(frame.valid, state.bank.tracks, 0)
+    return jax.lax.fori_loop(0, -(-count // runner.chunk), once, out)
+
+
+def rows_from(start: Int32[Array, ""], tree: Any, count: int) -> Any:
+    """`count` rows of each array of a tree, or all if there are fewer."""
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, start, min(count, x.shape[0])), tree
+    )
+
+
+def remember(
+    memory: Memory,
+    masks: Bool[Array, "N H W"],
+    *,
+    runner: Runner,
+    frame: Frame,
+    slots: Int32[Array, "N"],
+    scores: Float32[Array, "N"],
+    wanted: Bool[Array, "N"],
+) -> Memory:
+    """The memory with the looks of tracks taken from detections of this frame.
+
+    Args:
+      memory: as it was before.
+      masks: of the detections.
+      runner: runs the network; see `Runner`.
+      frame: the current one; see `Frame`.
+      slots: of the detections' tracks.
+      scores: of the detections.
+      wanted: which detections are looked at; their slots differ.
+    """
+    count, size = wanted.shape[0], memory.gamma.shape[0]
+    order = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
+    side = runner.network.guide_side
+
+    def picture(mask: Bool[Array, "H W"]) -> Float32[Array, "S S 3"]:
+        box = pad_box(mask_box(mask), _PADDING)
+        view = View(box, jnp.zeros(()), jnp.zeros((), bool))
+        return visual_guide(frame.image, mask, view, side=side)
+
+    def once(
+        index: Int32[Array, ""], gamma: Float32[Array, "M G"]
+    ) -> Float32[Array, "M G"]:
+        chosen = rows_from(_start(index, runner.chunk, count), order, runner.chunk)
+        guides = jax.vmap(picture)(masks[chosen])
+        values = runner.network.modulate(runner.variables, guides)
+        # Slot M is outside the array: JAX drops what would go there.
+        places = jnp.where(wanted[chosen], slots[chosen], size)
+        return gamma.at[places].set(values, mode="drop")
+
+    chunks = -(-wanted.sum(dtype=jnp.int32) // runner.chunk)
+    gamma = jax.lax.fori_loop(0, chunks, once, memory.gamma)
+    places = jnp.where(wanted, slots, size)
+    kept = memory.guide_scores.at[places].set(scores, mode="drop")
+    return memory._replace(gamma=gamma, guide_scores=kept)
+
+
+def renew(old: Place, new: Place) -> Place:
+    """The new places, but the old ones where a mask was empty."""
+    known = new.sigma > 0
+    return jax.tree.map(lambda a, b: jnp.where(known, b, a), old, new)
+
+
+def _start(index: Int32[Array, ""], chunk: int, size: int) -> Int32[Array, ""]:
+    """Start of a chunk; the last one is moved back to fit."""
+    return jnp.minimum(index * chunk, max(size - chunk, 0)).astype(jnp.int32)

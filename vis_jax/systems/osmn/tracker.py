@@ -1,0 +1,160 @@
+"""Association by propagated masks: OSMN instead of the IoU of boxes.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019, section 6: a one-shot network
+(`ops.guides` has the source) says where the object of each track is in a new frame, and
+the overlap of that mask with a detection takes the place of the IoU in IoUTracker+. A
+track that no detection continues goes on from the propagated mask; where that is empty,
+from the last one that was not. Letters: M tracks, N detections, C tracks at once.
+"""
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vis_jax.ops.boxes import box_iou
+from vis_jax.ops.masks import mask_iou
+from vis_jax.settings import Count, section
+from vis_jax.structures import Clip, Detections
+from vis_jax.systems.osmn.guides import Place, mask_box, place_of
+from vis_jax.systems.osmn.one_shot import (
+    Frame,
+    Network,
+    Runner,
+    State,
+    detection_masks,
+    over_tracks,
+    remember,
+    renew,
+    scan_images,
+    start,
+)
+from vis_jax.trackers import iou
+from vis_jax.trackers.tracker import Tracked, Tracker
+from vis_jax.typing import Array, Bool, Float32
+
+
+@section
+class Settings(iou.Settings):
+    """`test.trackers.osmn`: detections linked by the masks that the network predicts.
+
+    `min_iou` is the least overlap of a detection and the mask of its track.
+    """
+
+    # IoU of the detection's box with the box around the mask, or of both masks.
+    overlap: Literal["box", "mask"] = "box"
+    # Which detection of a track shows the network the object: the first, or the one
+    # with the best score so far.
+    guide: Literal["first", "best"] = "first"
+    chunk: Count = 4  # tracks and detections that go through the network at once
+
+
+class Propagated(NamedTuple):
+    """Place of each track in a frame, by the network, and overlap with detections."""
+
+    places: Place  # [M]; nowhere if the mask is empty or there is no track
+    overlaps: Float32[Array, "M N"]  # with the detections
+
+
+def build(settings: Settings, slots: int, network: Network) -> Tracker:
+    """The tracker.
+
+    Args:
+      settings: weights, thresholds and rules; see `Settings`.
+      slots: the most tracks of a video.
+      network: predicts the mask of a track; see `one_shot.Network`.
+    """
+    step = functools.partial(_step, settings=settings)
+
+    def begin(clip: Clip, detections: Detections) -> State:
+        del clip, detections
+        return start(network, slots)
+
+    def track(
+        variables: dict,
+        state: State,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[State, Tracked]:
+        del features
+        runner = Runner(network, variables, settings.chunk)
+        state, tracked = scan_images(
+            step, runner, state=state, clip=clip, detections=detections
+        )
+        return state, tracked._replace(shown=None)
+
+    return Tracker(begin, track)
+
+
+def _step(
+    runner: Runner,
+    state: State,
+    frame: Frame,
+    found: Detections,
+    *,
+    settings: Settings,
+) -> tuple[State, Array, Any]:
+    """One frame: the state after it, the identities, and what is shown."""
+    slots = state.memory.gamma.shape[0]
+    masks = detection_masks(found, frame)
+    seen = _propagate(
+        runner,
+        state,
+        frame,
+        boxes=found.boxes,
+        masks=masks,
+        overlap=settings.overlap,
+    )
+    bank, track_ids = iou.link(state.bank, found, seen.overlaps.T, settings)
+    slot = jnp.where(track_ids > 0, track_ids - 1, slots)
+    best = state.memory.guide_scores.at[slot].get(mode="fill", fill_value=0.0)
+    better = found.scores > best
+    first = track_ids > state.bank.tracks
+    memory = remember(
+        state.memory,
+        masks,
+        runner=runner,
+        frame=frame,
+        slots=slot,
+        scores=found.scores,
+        wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
+    )
+    # A detection counts more than what was propagated, unless its mask is empty.
+    own = jax.vmap(place_of)(masks)
+    places = renew(memory.places, seen.places)
+    detected = jnp.where(own.sigma[:, 0] > 0, slot, slots)
+    places = jax.tree.map(lambda x, y: x.at[detected].set(y, mode="drop"), places, own)
+    return State(bank, memory._replace(places=places)), track_ids, found
+
+
+def _propagate(
+    runner: Runner,
+    state: State,
+    frame: Frame,
+    *,
+    boxes: Float32[Array, "N 4"],
+    masks: Bool[Array, "N H W"],
+    overlap: str,
+) -> Propagated:
+    """Masks of all tracks in a frame, and what they share with the detections."""
+
+    def measure(out: Propagated, start: Array, logits: Array) -> Propagated:
+        propagated = logits > 0
+        if overlap == "mask":
+            overlaps = mask_iou(propagated, masks)
+        else:
+            overlaps = box_iou(jax.vmap(mask_box)(propagated), boxes)
+        places = jax.vmap(place_of)(propagated)
+        slots = start + jnp.arange(logits.shape[0], dtype=jnp.int32)
+        sigma = jnp.where((slots < state.bank.tracks)[:, None], places.sigma, 0.0)
+        seen = Propagated(places._replace(sigma=sigma), overlaps)
+        return jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, 0), out, seen
+        )
+
+    slots = state.memory.gamma.shape[0]
+    nowhere = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
+    out = Propagated(nowhere, jnp.zeros((slots, boxes.shape[0])))
+    return over_tracks(measure, out, runner=runner, state=state, frame=frame)
