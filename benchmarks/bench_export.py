@@ -3,12 +3,13 @@
 Run: python -m benchmarks.bench_export [--formats stablehlo onnx]
          [--recipes ifr_shapes ..] [--clip_length 2] [--size 64x96] [--frames 5]
 
-Every recipe is as small as `:debug` makes it and has random weights, which find
-something in every frame. Its export runs on a video of moving shapes beside the model,
-clip by clip, as `export` does at its end. A row is one export: its size, with the
-weights in ONNX and without them in StableHLO, processor seconds to write it, tracks
-that were found, the largest difference of a class probability, and the share of equal
-mask pixels; or why it cannot be written.
+Every recipe, to which options can be added as in `lvmt:dataset=moving_shapes`, is as
+small as `:debug` makes it and has random weights, which find something in every frame.
+Its export runs on a video of moving shapes beside the model, clip by clip, as `export`
+does at its end. A row is one export: its size, with the weights in ONNX and without
+them in StableHLO, processor seconds to write it, tracks that were found, the largest
+difference of a class probability, and the share of equal mask pixels; or why it cannot
+be written.
 """
 
 import argparse
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 RECIPES = (
     *("ifr_shapes", "mask_track_rcnn_shapes", "yolact_shapes", "rgnn_vis_shapes"),
     *("cascade_shapes", "condinst_shapes", "iai_condinst_shapes"),
-    *("iai_mask_rcnn_shapes", "osmn_shapes", "mask_prop_shapes"),
+    *("iai_mask_rcnn_shapes", "osmn_shapes", "mask_prop_shapes", "videomt_shapes"),
 )
 # A random id head seldom calls an object new; with few identities it does.
 FEW = {"test": {"id_score": 0.0}}
@@ -45,15 +46,18 @@ CHANGES: dict[str, dict] = {
     "iai_condinst_shapes": FEW | {"model": {"ids": {"count": 3}}},
     "iai_mask_rcnn_shapes": FEW | {"model": {"ids": 3}},
     "rgnn_vis_shapes": {"test": {"score": 0.0, "start": 0.001}},
+    "eomt": {"test": {"quality": False}},
 }
 SUFFIXES = {"stablehlo": "*.jax_export", "onnx": "*.onnx"}
 
 
 def make_model(recipe: str, dataset: MovingShapes, clip_length: int) -> SavedModel:
     """A system with random weights."""
-    content = importlib.import_module(f"configs.{recipe}").get_config("debug").to_dict()
+    name, _, options = recipe.partition(":")
+    module = importlib.import_module(f"configs.{name}")
+    content = module.get_config(",".join(filter(None, (options, "debug")))).to_dict()
     clips = {"test": {"mode": "clip", "clip_length": clip_length}}
-    config = read_run(merged(merged(content, clips), CHANGES.get(recipe, {})))
+    config = read_run(merged(merged(content, clips), CHANGES.get(name, {})))
     system = parts.build_system(config)
     variables = draw_variables(parts.shapes_of(system))
     classes = tuple((one.category_id, one.name) for one in dataset.categories)
@@ -93,12 +97,12 @@ def row(
         begin = time.process_time()
         try:
             written = module.write(model, Path(folder), values)
+            seconds = time.process_time() - begin
+            own, exported = export.streams_of(model, written)
         except ValueError as error:
             return f"{kind:<10}{error}", expected
-        seconds = time.process_time() - begin
         files = Path(folder).glob(SUFFIXES[kind])
         megabytes = sum(path.stat().st_size for path in files) / 1e6
-        own, exported = export.streams_of(model, written)
         expected = expected or list(own(frames))
         found = compare(exported(frames), expected)
     return (

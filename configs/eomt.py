@@ -31,7 +31,11 @@ def model(options: ConfigDict) -> ConfigDict:
         dict(
             num_classes=common.num_classes(options.dataset),
             backbone=dict(
-                name="vit", variant=options.size, form=options.form, remat=True
+                name="vit",
+                variant=options.size,
+                form=options.form,
+                remat=True,
+                rescale=2.0 if options.form == "dinov3" else 1.0,
             ),
             decoder=dict(blocks=4 if options.size == "large" else 3),
         )

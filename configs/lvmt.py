@@ -41,6 +41,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.num_steps = 80_000 if ovis and gated else 60_000
     config.data.frame_range = options.frames // 2
     config.model = eomt.model(options)
+    config.model.backbone.rescale = 1.0  # it is frozen
     config.model.update(
         propagation=options.propagation,
         decoder=dict(kind="own", blocks=6, levels=levels),

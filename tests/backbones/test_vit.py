@@ -60,6 +60,8 @@ def test_rotary_positions_depend_on_differences_and_leave_the_front():
     angle = 2 * np.pi * (2 * 0.5 / height - 1)
     expected = q[0] * np.cos(angle) - q[4] * np.sin(angle)
     np.testing.assert_allclose(at[0, 0, 0], expected, atol=1e-5)
+    scaled = rotary_positions(height, width, 8, scale=jnp.float32(1.5))
+    np.testing.assert_allclose(scaled.cos[0, 0], np.cos(1.5 * angle), atol=1e-5)
 
 
 def test_a_table_of_positions_keeps_its_own_grid_and_planes():

@@ -233,6 +233,42 @@ def test_differences_to_weights_are_no_weights():
         _converted(tensors, "eomt", form="dinov3", propagation="none")
 
 
+def test_differences_are_added_to_their_base():
+    prefix, form = "network.encoder.backbone.", dict(form="dinov3", propagation="none")
+    whole = numbered(model_shapes("dinov3", "network.", "none"))
+    rng = np.random.default_rng(1)
+    base = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in backbone_shapes("dinov3").items()
+    }
+    base["norm.weight"] += 1
+    few = {n: x - base.get(n.removeprefix(prefix), 0 * x) for n, x in whole.items()}
+    expected, _ = _converted(whole, "eomt", **form)
+    variables, report = convert_tensors(few, shapes(**form), "eomt", base=base)
+    assert any("--base" in note for note in report.notes)
+    for path, x in flatten(variables).items():
+        if path not in report.new:
+            np.testing.assert_allclose(x, expected[path], atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("eomt", {}, "expected differences to the weights of --base, got weights"),
+        ("videomt", {}, "--base: expected kind 'eomt' beside it, .* got 'videomt'"),
+        ("eomt", {"norm.weight": None}, "^--base: .*norm"),
+    ],
+)
+def test_a_base_that_does_not_fit_is_an_error(kind, change, message):
+    tensors = numbered(model_shapes("dinov3", "network.", "none"))
+    if change:
+        tensors["network.encoder.backbone.norm.weight"] -= 1
+    base = numbered(backbone_shapes("dinov3"))
+    base = {name: x for name, x in base.items() if name not in change}
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        convert_tensors(tensors, shapes("dinov3", "none"), kind, base=base)
+
+
 def test_other_patches_and_tables_are_resized():
     """Of a file with patches of 14 pixels, a larger table and a class position."""
     names = backbone_shapes("dinov2", patch=14, table=6)

@@ -57,6 +57,24 @@ def test_results_are_equal_and_short_loops_are_gone(function, names):
         np.testing.assert_allclose(value, other, rtol=1e-6)
 
 
+def test_the_larger_of_two_arrays_is_a_choice():
+    other = np.array([[np.nan, 0, 1, -1]] * 3, np.float32)
+    given = np.where(np.arange(3)[:, None] == 1, np.float32(np.nan), X)
+
+    def function(x):
+        y = jnp.maximum(x, other), jnp.minimum(other, x), jax.nn.relu(x)
+        whole = (x > 0).astype(jnp.int32)
+        return *y, jnp.maximum(whole, 1 - whole), jnp.minimum(whole > 0, x < 1)
+
+    closed = jax.make_jaxpr(function)(X)
+    again = jax.make_jaxpr(plain(closed))(X)
+    names = [eqn.primitive.name for eqn in again.jaxpr.eqns]
+    assert (names.count("max"), names.count("min")) == (1, 1)  # of a number; of bool
+    found = jax.jit(plain(closed))(given)
+    for value, expected in zip(found, jax.jit(function)(given), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
 INDEX = np.array([2, -5, 0, 2, 7], np.int32)
 PAIRS = np.array([[0, 3], [2, 1], [0, 3], [9, 0]], np.int32)
 

@@ -58,6 +58,7 @@ def _written(folder, run, shape):
     [
         "mask_prop_shapes",
         *_slow("iai_condinst_shapes", "cascade_shapes", "osmn_shapes"),
+        *_slow("videomt_shapes", "lvmt"),
     ],
 )
 def test_systems_become_programs_for_clips(name, tmp_path):
@@ -76,7 +77,7 @@ def test_systems_become_programs_for_clips(name, tmp_path):
     "name",
     [
         "rgnn_vis_shapes",
-        *_slow("condinst_shapes", "iai_mask_rcnn_shapes", "yolact_shapes"),
+        *_slow("condinst_shapes", "iai_mask_rcnn_shapes", "yolact_shapes", "eomt"),
     ],
 )
 def test_systems_become_programs_for_any_number_of_frames(

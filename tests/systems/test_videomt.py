@@ -16,7 +16,7 @@ from tests.systems.contract import (
 )
 from vis_jax.structures import Clip
 from vis_jax.systems.videomt import build
-from vis_jax.systems.videomt_loss import draw_limited, limited_share
+from vis_jax.systems.videomt_loss import draw_limited, draw_scale, limited_share
 from vis_jax.systems.videomt_settings import MaskedAttention
 
 _LEAST = {
@@ -73,6 +73,14 @@ def test_fewer_and_fewer_queries_are_limited():
     assert abs(drawn[..., 1, :].mean() - 0.3) < 0.03
 
 
+def test_the_scale_of_positions_is_as_often_above_1_as_below():
+    assert draw_scale(_key(), 1.0) is None
+    draw = compiled(jax.vmap(lambda key: draw_scale(key, 2.0)))
+    drawn = np.log2(draw(jax.random.split(_key(), 400)))
+    assert drawn.min() < -0.95 and 0.95 < drawn.max() <= 1
+    assert abs(drawn.mean()) < 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -95,6 +103,15 @@ def test_fewer_and_fewer_queries_are_limited():
         ),
         ({"test.quality": True, "test.mode": "clip"}, "quality: expected False"),
         ({"model.backbone.heads": 3}, "heads: expected a number that shares 16"),
+        ({"model.backbone.rescale": 2.0}, "rescale: expected 1 with form 'dinov2'"),
+        (
+            {
+                "model.backbone.rescale": 2.0,
+                "model.backbone.form": "dinov3",
+                "model.decoder": dict(kind="own", blocks=1, levels=(1,)),
+            },
+            "backbone.rescale: expected 1 with decoder.kind 'own'",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(changes, message):
@@ -115,8 +132,8 @@ def _shapes(changes=None):
     assert loss.dtype == jnp.float32
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
     state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    shapes = jax.eval_shape(system.start, clip)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, shapes)
+    # The program of the next clip is that of this one.
+    assert state == jax.eval_shape(system.start, clip)
     return variables, aux, found
 
 
@@ -153,6 +170,12 @@ def test_every_switch_changes_the_training(change):
     before = {"model.remat": False, "loss.aux_norm": False, "loss.chunk": 1}
     assert _program(before) == _program(before | {"loss.points": 16})  # as it was
     assert _program(before) != _program(before | change)
+
+
+@pytest.mark.slow
+def test_the_scale_of_positions_is_drawn_in_training():
+    before = {"model.remat": False, "model.backbone.form": "dinov3"}
+    assert _program(before) != _program(before | {"model.backbone.rescale": 2.0})
 
 
 @functools.cache

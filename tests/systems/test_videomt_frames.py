@@ -18,7 +18,13 @@ from vis_jax.systems.videomt import build, build_model
 from vis_jax.systems.videomt_loss import Part, chunk_predictions, look_and_carry
 from vis_jax.systems.videomt_model import Model, call, content_of
 from vis_jax.systems.videomt_settings import VideoTestSettings
-from vis_jax.systems.videomt_video import State, probs_by_quality, track_probs
+from vis_jax.systems.videomt_video import (
+    State,
+    empty_state,
+    probs_by_quality,
+    track_probs,
+    updated,
+)
 
 LEAST = {
     "model.backbone.dim": 16, "model.backbone.depth": 2, "model.backbone.heads": 2,
@@ -164,6 +170,34 @@ def test_a_late_object_keeps_its_score_where_present_frames_count():
     np.testing.assert_array_equal(whole[1], present[1])
     short = probs(least_frames=2)
     assert not short.any()
+
+
+def test_means_over_ten_thousand_frames_keep_their_digits():
+    rng = np.random.default_rng(0)
+    logits = (3 + rng.normal(size=(10_000, 3, 4))).astype(np.float32)
+    logits[:, 2, -1] = 9  # never an object
+    settings = recipe("videomt_shapes", "debug", LEAST | {"model.queries": 3})
+    begin = empty_state(settings)._replace(
+        logits=np.zeros((3, 4), np.float32), logits_present=np.zeros((3, 4), np.float32)
+    )
+
+    @compiled
+    def run(begin, logits):
+        def frame(state, now):
+            return updated(state, now, state.entered), None
+
+        return jax.lax.scan(frame, begin, logits)[0]
+
+    state = run(begin, logits)
+    exact = logits.astype(np.float64)
+    present = exact.argmax(axis=-1) < 3
+    assert state.frames == 10_000
+    np.testing.assert_array_equal(state.frames_present, present.sum(axis=0))
+    np.testing.assert_allclose(state.logits, exact.mean(axis=0), atol=1e-5)
+    for query in range(2):
+        mean = exact[present[:, query], query].mean(axis=0)
+        np.testing.assert_allclose(state.logits_present[query], mean, atol=1e-5)
+    assert not state.logits_present[2].any()
 
 
 def test_sure_masks_have_a_better_score():

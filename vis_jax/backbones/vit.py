@@ -6,6 +6,7 @@ its class token, its registers and its patches, row by row. Letters: S tokens, P
 patches, C channels.
 """
 
+import functools
 from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.layers.vit_block import INIT, Block
 from vis_jax.ops.rotary import Rotary, resize_table, rotary_positions
-from vis_jax.settings import Count, Natural, OneOf, section
+from vis_jax.settings import Count, Natural, OneOf, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 _EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # of all layer norms
@@ -48,6 +49,9 @@ class Settings:
     patch: Count = 16  # side of a patch in pixels
     registers: Natural = 4  # tokens beside the class token that belong to no patch
     table: Count = 40  # patches on a side of the table of positions; of dinov2 only
+    # In training, rotary positions are multiplied by one factor for each update,
+    # between 1 / rescale and rescale; 1 = never. DINOv3's are, by up to 2.
+    rescale: Annotated[float, Range(least=1)] = 1.0
     # Other sizes than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels
     depth: Count | None = None  # blocks
@@ -60,6 +64,11 @@ class Settings:
             raise ValueError(
                 f"heads: expected a number that shares {sizes.dim} channels in"
                 f" multiples of 4, got {sizes.heads}"
+            )
+        if self.form == "dinov2" and self.rescale != 1:
+            raise ValueError(
+                "rescale: expected 1 with form 'dinov2', which has a table of"
+                f" positions, got {self.rescale:g}"
             )
 
 
@@ -130,17 +139,21 @@ class ViT(nn.Module):
         return height // self.patch, width // self.patch
 
     def rotary(
-        self, grid: tuple[int, int], content: Int32[Array, "N 2"] | None = None
+        self,
+        grid: tuple[int, int],
+        content: Int32[Array, "N 2"] | None = None,
+        scale: Float32[Array, ""] | None = None,
     ) -> Rotary | None:
         """Positions for `run`; None where a table has them.
 
         Args:
           grid: patches of a frame by rows and columns.
           content: how many of them are no padding; None = all.
+          scale: of the positions; None = 1.
         """
         if self.form == "dinov2":
             return None
-        return rotary_of(self.sizes, grid, content)
+        return rotary_of(self.sizes, grid, content, scale)
 
     def embed(
         self,
@@ -204,17 +217,21 @@ class ViT(nn.Module):
 
 
 def rotary_of(
-    sizes: Variant, grid: tuple[int, int], content: Int32[Array, "N 2"] | None
+    sizes: Variant,
+    grid: tuple[int, int],
+    content: Int32[Array, "N 2"] | None,
+    scale: Float32[Array, ""] | None = None,
 ) -> Rotary:
     """Rotary positions of a grid, for each image if `content` is given."""
-    dim = sizes.dim // sizes.heads
-    if content is None:
-        return rotary_positions(*grid, dim)
-    return jax.vmap(lambda one: rotary_positions(*grid, dim, content=one))(content)
+    of = functools.partial(
+        rotary_positions, *grid, sizes.dim // sizes.heads, scale=scale
+    )
+    return of() if content is None else jax.vmap(lambda one: of(content=one))(content)
 
 
 def build(settings: Settings, dtype: jax.typing.DTypeLike) -> ViT:
     """The transformer of `model.backbone`."""
     fields = dict(vars(settings))
-    fields.pop("name")
+    for name in ("name", "rescale"):  # no part of the network
+        fields.pop(name)
     return ViT(**fields, dtype=dtype)

@@ -47,6 +47,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "style": "torch or caffe: how the backbone was trained, where the file does not"
         " tell",
         "key": "which weights of the file, such as model_ema; else the usual ones",
+        "base": "the DINOv3 of Meta that a file of EoMT holds differences to, by any"
+        " names that --kind dino knows",
         "prefix": "of the names that count, such as ema_model.; it is taken off",
     }
     for name, text in texts.items():
@@ -79,6 +81,7 @@ def run(values: flags.FlagValues) -> None:
     source = read_source(
         values.source, key=values.key or "", prefix=values.prefix or ""
     )
+    base = read_source(values.base) if values.base else None
     given = parts.annotated_categories(values.categories) if values.categories else ()
     try:
         categories = given or _labels(values, source, config)
@@ -87,13 +90,18 @@ def run(values: flags.FlagValues) -> None:
         notes = _check_unseen(values, source, config)
         system = parts.build_system(config)
         variables, report = convert_source(
-            source, parts.shapes_of(system), values.kind, warm_start=values.warm_start
+            source,
+            parts.shapes_of(system),
+            values.kind,
+            warm_start=values.warm_start,
+            base=base,
         )
     except ValueError as error:
         raise ValueError(f"{values.source}: {error}") from error
     report = report._replace(notes=(*notes, *report.notes))
     variables = _with_initial(system, variables, report.new, config)
-    record = record_of(report, source.files, values.kind)
+    files = (*source.files, *(base.files if base else ()))
+    record = record_of(report, files, values.kind)
     _write(output, variables, record=record, categories=categories, config=config)
     print(f"{format_report(report)}\ncheckpoint    {output}")
 

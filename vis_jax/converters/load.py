@@ -1,5 +1,6 @@
 """From a published file to the variables of a model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -143,12 +144,28 @@ def convert_file(
 
 
 def convert_source(
-    source: Source, variables: Mapping, kind: str, *, warm_start: bool = False
+    source: Source,
+    variables: Mapping,
+    kind: str,
+    *,
+    warm_start: bool = False,
+    base: Source | None = None,
 ) -> tuple[dict, ConvertReport]:
-    """As `convert_file`, for weights that have been read."""
+    """As `convert_file`, for weights that have been read.
+
+    Args:
+      source, variables, kind, warm_start: see there.
+      base: see `convert_tensors`.
+    """
     tensors = source.tensors
     try:
-        found, report = convert_tensors(tensors, variables, kind, warm_start=warm_start)
+        found, report = convert_tensors(
+            tensors,
+            variables,
+            kind,
+            warm_start=warm_start,
+            base=None if base is None else base.tensors,
+        )
     except MisfitError as error:
         hint = _better_kind(tensors, kind, _shapes(flat_of(variables)))
         raise ValueError(f"{error}{hint}") from error
@@ -165,8 +182,15 @@ def convert_tensors(
     kind: str,
     *,
     warm_start: bool = False,
+    base: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict, ConvertReport]:
-    """As `convert_file`, for tensors by name."""
+    """As `convert_file`, for tensors by name.
+
+    Args:
+      tensors, variables, kind, warm_start: see there.
+      base: of a DINO, by the names of kind 'dino': the weights of the backbone are
+        `tensors` plus these; None = `tensors` are whole.
+    """
     flat = flat_of(variables)
     shapes = _shapes(flat)
     renames, rules, new = table_of(kind, shapes, warm_start=warm_start)
@@ -174,7 +198,12 @@ def convert_tensors(
     if kind == "mask_track_rcnn":
         new = (*new, *mask_track_rcnn.check_names(tensors))
     if kind == "eomt":
-        videomt.check_whole(tensors)
+        videomt.check_whole(tensors, based=base is not None)
+    elif base is not None:
+        raise ValueError(
+            "--base: expected kind 'eomt' beside it, of which differences are"
+            f" published, got {kind!r}"
+        )
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     if kind == "dino":
         renamed, folded = vit.fold_class_position(renamed)
@@ -188,7 +217,27 @@ def convert_tensors(
         path: np.asarray(value, flat[path].dtype)
         for path, value in report.params.items()
     }
+    if base is not None:
+        flat = _added(flat, base, variables)
+        report = report._replace(
+            notes=(*report.notes, "added to the weights of --base")
+        )
     return _like(variables, flat), report
+
+
+def _added(
+    flat: Mapping, base: Mapping[str, np.ndarray], variables: Mapping
+) -> dict[str, np.ndarray]:
+    """Differences plus what they are differences to, in the names of the model."""
+    try:
+        found, _ = convert_tensors(base, variables, "dino")
+    except ValueError as error:
+        raise ValueError(f"--base: {error}") from error
+    whole = flat_of(found)
+    return {
+        path: x + whole[path] if re.fullmatch(videomt.ENCODER, path) else x
+        for path, x in flat.items()
+    }
 
 
 def table_of(

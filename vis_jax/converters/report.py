@@ -44,8 +44,10 @@ def record_of(report: ConvertReport, files: Sequence[Path], kind: str) -> str:
     """
     digests = {}
     for path in files:
+        # A base may be called as what is added to it.
+        name = path.name if path.name not in digests else f"base/{path.name}"
         with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     (name, digest), *more = digests.items()
     content = {
         **({"files": digests} if more else {"source": name, "sha256": digest}),

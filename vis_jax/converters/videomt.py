@@ -163,17 +163,26 @@ def names_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rename]:
     ]
 
 
-def check_whole(tensors: Mapping[str, np.ndarray]) -> None:
-    """Raises ValueError for differences to Meta's weights instead of weights.
+def check_whole(tensors: Mapping[str, np.ndarray], *, based: bool) -> None:
+    """Raises ValueError for differences without a base, and for a base without them.
 
-    EoMT's authors publish their models on DINOv3 as differences, since Meta's licence
-    does not let them pass on the weights.
+    EoMT's authors publish their models on DINOv3 as differences to Meta's weights,
+    since Meta's licence does not let them pass on the weights. Heads are whole.
+
+    Args:
+      tensors: of EoMT, by name.
+      based: whether the weights are there that differences are added to.
     """
     scale = tensors.get("network.encoder.backbone.norm.weight")
-    if scale is None or np.mean(np.asarray(scale, np.float32)) > _LEAST_SCALE:
-        return
-    raise ValueError(
-        "network.encoder.backbone: expected weights, got differences to the weights of"
-        " Meta's DINOv3, as EoMT's authors publish them; add the entries of the encoder"
-        " to those of facebook/dinov3-vit*16-pretrain-lvd1689m first"
-    )
+    whole = scale is None or np.mean(np.asarray(scale, np.float32)) > _LEAST_SCALE
+    if whole and based:
+        raise ValueError(
+            "network.encoder.backbone: expected differences to the weights of --base,"
+            " got weights, which need no base"
+        )
+    if not whole and not based:
+        raise ValueError(
+            "network.encoder.backbone: expected weights, got differences to the weights"
+            " of Meta's DINOv3, as EoMT's authors publish them; give these with --base,"
+            " such as facebook/dinov3-vitl16-pretrain-lvd1689m"
+        )

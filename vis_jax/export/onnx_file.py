@@ -5,12 +5,14 @@ under names that begin with `state/`, and comes out under `next_state/`; clip an
 predictions have the names of their fields.
 """
 
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from vis_jax.export.manifest import STEP, ClipShape, file_name
 from vis_jax.export.onnx_forms import plain
@@ -33,7 +35,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
 
     Raises:
       ValueError: jax2onnx cannot write it, as an operation without a counterpart in
-        ONNX; says why.
+        ONNX; names the operation of JAX, and says why.
       OSError: the file cannot be written.
     """
     from jax2onnx import to_onnx
@@ -61,12 +63,25 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
     except MemoryError:
         raise
     except Exception as error:  # jax2onnx raises many kinds
-        line = " ".join(str(error).split())
         raise ValueError(
-            f"jax2onnx cannot write it: {type(error).__name__}: {line:.300}"
+            f"jax2onnx cannot write {_operation_of(error)}: {type(error).__name__}:"
+            f" {_one_line(error)}"
         ) from error
     with naming(path):
         path.write_bytes(model.SerializeToString())
+
+
+def _operation_of(error: Exception) -> str:
+    """The operation at which jax2onnx stopped, as an error is to name it."""
+    name = "it"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if isinstance(eqn := frame.f_locals.get("eqn"), JaxprEqn):
+            name = f"the operation {eqn.primitive.name!r}"
+    return name
+
+
+def _one_line(error: Exception) -> str:
+    return f"{' '.join(str(error).split()):.300}"
 
 
 def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
@@ -154,8 +169,7 @@ class OnnxSystem:
             try:
                 self._sessions[shape] = onnxruntime.InferenceSession(path, options)
             except Exception as error:  # ONNX Runtime has its own kinds
-                line = " ".join(str(error).split())
-                raise ValueError(f"{path.name}: ONNX Runtime: {line:.300}") from error
+                raise _runtime_error(shape, error) from error
 
     def start(self, clip: Clip, /) -> Mapping[str, np.ndarray]:
         """The state before the first clip, by name."""
@@ -164,12 +178,21 @@ class OnnxSystem:
     def step(
         self, state: Mapping[str, np.ndarray], clip: Clip, /
     ) -> tuple[dict[str, np.ndarray], Predictions]:
-        """The state for the next clip, and what is known now."""
-        session = self._sessions[_shape(clip)]
+        """The state for the next clip, and what is known now.
+
+        Raises:
+          ValueError: ONNX Runtime cannot run an operation; says which.
+        """
+        session = self._sessions[shape := _shape(clip)]
         feeds = {f"{STATE}{name}": value for name, value in state.items()}
         feeds |= {name: np.asarray(x) for name, x in clip._asdict().items()}
         names = [one.name for one in session.get_outputs()]
-        values = session.run(names, feeds)
+        try:
+            values = session.run(names, feeds)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _runtime_error(shape, error) from error
         found = dict(zip(names, values, strict=True))
         after = {
             name.removeprefix(NEXT): found.pop(name)
@@ -177,6 +200,13 @@ class OnnxSystem:
             if name.startswith(NEXT)
         }
         return after, Predictions(**found)
+
+
+def _runtime_error(shape: ClipShape, error: Exception) -> ValueError:
+    """One line of what ONNX Runtime says of a file; it names the node itself."""
+    return ValueError(
+        f"{file_name(STEP, shape, ONNX)}: ONNX Runtime: {_one_line(error)}"
+    )
 
 
 def _shape(clip: Clip) -> ClipShape:

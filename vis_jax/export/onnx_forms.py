@@ -2,7 +2,7 @@
 
 A traced function is run once more, operation by operation. Functions inside it are
 written out, and so are loops of few steps, in whose bodies jax2onnx loses the types of
-arrays. Some scatters become comparisons.
+arrays. Some scatters become comparisons, and the larger of two arrays a choice.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from vis_jax.export.onnx_scatter import KINDS, scatter
+from vis_jax.export.onnx_scatter import KINDS, choice, scatter
 
 _FEW = 4  # steps of a loop that is written out
 # Where the function lies that an operation calls.
@@ -128,5 +128,14 @@ def _cond(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     return jax.lax.switch(index, [*map(branch, eqn.params["branches"])], *rest)
 
 
+def _extreme(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`max` or `min`; of two arrays as a choice."""
+    a, b = values
+    if not (jnp.ndim(a) and jnp.ndim(b)) or a.dtype == jnp.bool_:
+        return _same(eqn, values)
+    return [choice(a > b if eqn.primitive.name == "max" else a < b, a, b)]
+
+
 _RULES: dict[str, Rule] = {"scan": _scan, "while": _while, "cond": _cond}
+_RULES |= dict.fromkeys(("max", "min"), _extreme)
 _RULES |= dict.fromkeys(KINDS, scatter)

@@ -58,6 +58,15 @@ def scatter(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     return [jnp.moveaxis(found, range(len(batch) + len(places)), [*batch, *places])]
 
 
+def choice(first: Any, a: Any, b: Any) -> Any:
+    """`a` where it comes first or is NaN, else `b`, in the place of `Max` and `Min`.
+
+    jax2onnx leaves out a reshape before these and one after them that undoes the first,
+    although the other argument keeps its shape.
+    """
+    return jnp.where(first | (a != a), a, b)
+
+
 def _first(x: Any, axes: Sequence[int]) -> Any:
     return jnp.moveaxis(x, axes, range(len(axes)))
 
@@ -86,7 +95,8 @@ def _placed(kind: str, rows: Any, hits: Any, updates: Any) -> Any:
     if kind == "scatter-max":
         floating = jnp.issubdtype(rows.dtype, jnp.floating)
         least = -jnp.inf if floating else jnp.iinfo(rows.dtype).min
-        return jnp.maximum(rows, jnp.where(wide, given, least).max(axis=0))
+        most = jnp.where(wide, given, least).max(axis=0)
+        return choice(most > rows, most, rows)
     # The last update of a place stays.
     order = jnp.arange(1, len(updates) + 1, dtype=jnp.int32)
     last = jnp.where(hits, order[:, None], 0).max(axis=0)

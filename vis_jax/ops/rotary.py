@@ -28,6 +28,7 @@ def rotary_positions(
     *,
     theta: float = THETA,
     content: Int32[Array, "2"] | None = None,
+    scale: Float32[Array, ""] | None = None,
 ) -> Rotary:
     """Angles 2 pi (y f_k), 2 pi (x f_k) of a grid, f_k = theta^(-4 k / dim).
 
@@ -41,6 +42,7 @@ def rotary_positions(
       theta: see above.
       content: height and width of the part at the top left that is no padding, whose
         edges are then -1 and 1; None = the whole grid.
+      scale: of y and x; None = 1.
     """
     frequency = theta ** (-4.0 * jnp.arange(dim // 4, dtype=jnp.float32) / dim)
 
@@ -50,6 +52,7 @@ def rotary_positions(
     def angles(count: int, axis: int) -> Float32[Array, "n k"]:
         at = jnp.arange(count, dtype=jnp.float32) + 0.5
         at = 2.0 * at / extent[axis] - 1.0
+        at = at if scale is None else at * scale
         return 2.0 * math.pi * at[:, None] * frequency[None]
 
     rows = jnp.broadcast_to(angles(height, 0)[:, None], (height, width, dim // 4))

@@ -4,6 +4,7 @@ Letters: B clips, T frames, Q queries, L query blocks, A predictions, the final 
 first.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,11 +22,20 @@ from vis_jax.losses.clip_queries import (
     truth_of,
 )
 from vis_jax.structures import Batch
-from vis_jax.systems.videomt_model import Content, Grid, Looked, Model, call, content_of
+from vis_jax.systems.videomt_model import (
+    Content,
+    Grid,
+    Looked,
+    Model,
+    Scale,
+    call,
+    content_of,
+)
 from vis_jax.systems.videomt_settings import LossSettings, MaskedAttention, Settings
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
 
 _POWER = 0.9  # of the falling share of limited queries
+_SCALE = 2  # the draw of the scale of rotary positions
 
 
 class Part(NamedTuple):
@@ -35,6 +45,7 @@ class Part(NamedTuple):
     sizes: Int32[Array, "B 2"]
     truth: ClipTruth
     limited: Bool[Array, "T B L Q"] | None  # queries with masked attention; None = none
+    scale: Scale = None  # of rotary positions
 
 
 class Carried(NamedTuple):
@@ -68,6 +79,7 @@ def clip_loss(
         batch.sizes,
         truth_of(batch),
         _draw_limits(settings, variables, batch, limits),
+        draw_scale(jax.random.fold_in(rng, _SCALE), settings.model.backbone.rescale),
     )
     begin = Carried(
         call(model, variables, Model.first, len(batch.images)),
@@ -113,6 +125,7 @@ def _cut(part: Part, start: Array, length: int) -> Part:
             frame_valid=cut(truth.frame_valid, 1),
         ),
         None if part.limited is None else cut(part.limited, 0),
+        part.scale,
     )
 
 
@@ -144,7 +157,7 @@ def chunk_predictions(
         tokens, valid, limited = inputs
         looked, found, after = look_and_carry(
             model, variables, entered, tokens, grid,
-            early=early, limited=limited, content=content,
+            early=early, limited=limited, content=content, scale=part.scale,
         )  # fmt: skip
         after = jnp.where(valid[:, None, None], after, entered)
         sets = (found, *looked.early)
@@ -166,11 +179,13 @@ def look_and_carry(
     early: range = range(0),
     limited: Bool[Array, "N L Q"] | None = None,
     content: Content = None,
+    scale: Scale = None,
 ) -> tuple[Looked, Found, Float32[Array, "N Q C"]]:
     """One frame of N videos: what was seen, the final prediction, what goes on."""
     looked = call(
-        model, variables, Model.look, entered, tokens, grid, early, limited, content
-    )
+        model, variables, Model.look,
+        entered, tokens, grid, early, limited, content, scale,
+    )  # fmt: skip
     logits = call(model, variables, Model.classify, looked)
     masks = call(model, variables, Model.masks, looked, grid, content)
     after = call(model, variables, Model.carry, looked, entered)
@@ -203,6 +218,21 @@ def draw_limited(
     shape = (*lead, len(share), queries)
     ones = (1,) * len(lead)
     return jax.random.uniform(key, shape) < share.reshape(*ones, -1, 1)
+
+
+def draw_scale(key: PRNGKeyArray, most: float) -> Scale:
+    """The scale of the rotary positions of a batch, uniform in its logarithm.
+
+    As the authors' DINOv3 has it in training; all frames of all clips share it.
+
+    Args:
+      key: random key.
+      most: it is between 1 / most and most; 1 = there is none.
+    """
+    if most == 1:
+        return None
+    bound = math.log(most)
+    return jnp.exp(jax.random.uniform(key, (), jnp.float32, -bound, bound))
 
 
 def loss_terms(
@@ -278,7 +308,7 @@ def _encode(
     if content is not None:
         content = jnp.tile(content, (frames, 1))
     tokens, updates = model.apply(
-        variables, flat, True, valid, content,
+        variables, flat, True, valid, content, part.scale,
         method=Model.encode, mutable=["batch_stats"],
     )  # fmt: skip
     tokens = tokens.reshape(frames, count, *tokens.shape[1:])

@@ -31,6 +31,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32
 Grid = tuple[int, int]  # patches of a frame by rows and columns
 # Of these, how many are no padding, at the top left; None = all.
 Content = Int32[Array, "N 2"] | None
+Scale = Float32[Array, ""] | None  # of rotary positions in training; None = 1
 
 ALIGNED = 32  # pixels: frames are padded to multiples of this
 
@@ -85,6 +86,7 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N"] | None = None,
         content: Content = None,
+        scale: Scale = None,
     ) -> Float32[Array, "N S C"]:
         """What a frame gives the query blocks; frames do not see each other.
 
@@ -93,10 +95,11 @@ class Model(nn.Module):
           train: of the batch norm of a decoder; 'batch_stats' has to be mutable then.
           valid: images that count in its statistics; None = all. Padding never does.
           content: patches that are no padding, by rows and columns; None = all.
+          scale: of rotary positions.
         """
         backbone = self.backbone
         grid = backbone.grid(*images.shape[1:3])
-        rotary, attend = backbone.rotary(grid, content), None
+        rotary, attend = backbone.rotary(grid, content, scale), None
         if content is not None:
             attend = attend_content(content, grid, backbone.prefix)
         tokens = backbone.embed(images, content)
@@ -126,6 +129,7 @@ class Model(nn.Module):
         early: Sequence[int] = (),
         masked: Bool[Array, "N L Q"] | None = None,
         content: Content = None,
+        scale: Scale = None,
     ) -> Looked:
         """The query blocks on one frame of N videos.
 
@@ -136,10 +140,10 @@ class Model(nn.Module):
           early: query blocks, from 0, before which a prediction is made.
           masked: for each query block, queries that see only the patches inside of
             their mask; None = all see everything.
-          content: see `encode`.
+          content, scale: see `encode`.
         """
         x = jnp.concatenate([queries, tokens], axis=1)
-        rotary, real = self._rotary(grid, content), None
+        rotary, real = self._rotary(grid, content, scale), None
         if content is not None:
             real = attend_content(content, grid, self._front)
         run = self.backbone.run if self.decoder is None else self.decoder.run
@@ -201,10 +205,10 @@ class Model(nn.Module):
         """Tokens in front of the patches, where queries are among them."""
         return self.queries + self.backbone.prefix
 
-    def _rotary(self, grid: Grid, content: Content) -> Rotary | None:
+    def _rotary(self, grid: Grid, content: Content, scale: Scale) -> Rotary | None:
         """Positions for the query blocks."""
         if self.decoder is None:
-            return self.backbone.rotary(grid, content)
+            return self.backbone.rotary(grid, content, scale)
         return rotary_of(self.backbone.sizes, grid, content)
 
     @property

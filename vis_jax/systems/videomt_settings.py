@@ -81,6 +81,11 @@ class ModelSettings:
                     "decoder.levels: expected blocks of model.backbone, 0 .."
                     f" {depth - 1}, got {self.decoder.levels}"
                 )
+            if self.backbone.rescale != 1:
+                raise ValueError(
+                    "backbone.rescale: expected 1 with decoder.kind 'own', for which"
+                    f" the backbone is not trained, got {self.backbone.rescale:g}"
+                )
         elif blocks > depth:
             raise ValueError(
                 f"decoder.blocks: expected at most the {depth} blocks of"

@@ -78,7 +78,7 @@ def step(
         )
         logits = call(model, variables, Model.classify, looked)[0]
         after = call(model, variables, Model.carry, looked, entered)[0]
-        new = _updated(state, logits, after)
+        new = updated(state, logits, after)
         state = jax.tree.map(lambda a, b: jnp.where(valid, a, b), new, state)
         if whole:
             return state, looked
@@ -93,7 +93,8 @@ def step(
     rows = _best(probs.max(axis=-1), count)
     masks = jax.lax.map(lambda looked: masks_of(looked, rows), found)
     probs = _by_quality(probs, rows, masks, clip) if test.quality else probs
-    return state, _predictions(probs, jnp.tile(rows, (len(masks), 1)), masks)
+    slots = jnp.broadcast_to(rows[None], masks.shape[:2])
+    return state, _predictions(probs, slots, masks)
 
 
 def _by_quality(
@@ -176,10 +177,16 @@ def _encode_frames(
     return out.reshape(-1, *out.shape[2:])[:frames]
 
 
-def _updated(
+def updated(
     state: State, logits: Float32[Array, "Q K1"], after: Float32[Array, "Q C"]
 ) -> State:
-    """The state after one more frame; means move, as sums would lose digits."""
+    """The state after one more frame; means move, as sums would lose digits.
+
+    Args:
+      state: before this frame.
+      logits: of this frame.
+      after: the queries that enter the next one.
+    """
     present = logits.argmax(axis=-1) < logits.shape[-1] - 1
     frames = state.frames + 1
     frames_present = state.frames_present + present.astype(jnp.int32)
