@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.convert.prepare import prepare
-from data_pipeline.datasets.by_name import ytvis_masks
+from data_pipeline.datasets import ytvis_masks
 from data_pipeline.datasets.coco_json import read_categories
 from data_pipeline.datasets.ytvis import YouTubeVis
 from data_pipeline.datasets.ytvis_json import parse_annotations
