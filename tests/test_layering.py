@@ -20,7 +20,7 @@ LAYERS = (
     {"detectors", "association", "trackers"},
     {"systems"},
     {"training", "evaluate", "predict", "export"},
-    {"api", "commands", "loading", "main", "tracking"},
+    {"__main__", "api", "commands", "loading", "main", "tracking"},
 )
 # These import nothing of ours but themselves ..
 ALONE = {"metrics", "visualize", "converters"}
@@ -38,6 +38,7 @@ SHARED = ("vis_jax.settings.", "vis_jax.paths.")
 # `structures` names its arrays by `typing`.
 WITHIN_A_LAYER = {
     ("structures", "typing"),
+    ("__main__", "main"),
     *(("main", "commands"), ("api", "commands"), ("api", "main"), ("api", "tracking")),
     *(("loading", "api"), ("loading", "commands"), ("loading", "tracking")),
 }
