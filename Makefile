@@ -1,7 +1,11 @@
 # make demo        train, evaluate and predict on moving shapes (12 minutes, 2 cores)
 # make test        all tests
 # make test-fast   those that take seconds
+# make lint        ruff and mypy
 # make mutants     puts known faults into copies of the code: do the tests notice?
+# make docs        the documentation as a site in site/
+# make notebooks   runs the notebooks of examples/ and writes their outputs into them
+# make hooks       lint before each commit
 # Each sets up .venv by itself. make demo SOURCE=video.mp4 also predicts your video.
 
 PYTHON ?= python3
@@ -15,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Memory that XLA gives back after a step is kept for the next one: docs/performance.md.
 export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.top_pad=268435456:glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1
 
-.PHONY: venv demo test test-fast mutants lint clean
+.PHONY: venv demo test test-fast mutants lint docs notebooks hooks clean
 
 venv: $(VENV)/.installed
 
@@ -68,5 +72,18 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy vis_jax data_pipeline configs
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(VENV)/.docs
+	$(BIN)/python examples/run_notebooks.py
+
+hooks: venv
+	$(BIN)/pre-commit install
+
 clean:
-	rm -rf $(VENV) .jax_cache runs build *.egg-info
+	rm -rf $(VENV) .jax_cache runs build site *.egg-info

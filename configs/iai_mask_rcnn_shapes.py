@@ -8,8 +8,9 @@ Smoke: the same with --config configs/iai_mask_rcnn_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. See configs/iai_condinst_shapes.py.
 
-With `--config.init_from` it starts from a run of configs/mask_track_rcnn_shapes.py, whose
-track head it has no use for: what makes and reads identities is new.
+With `--config.init_from` it starts from a run of
+configs/mask_track_rcnn_shapes.py, whose track head is left out: what makes and reads
+identities is new.
 """
 
 from ml_collections import ConfigDict

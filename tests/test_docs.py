@@ -1,4 +1,4 @@
-"""Every block of code in the README and the quickstart runs, on small data.
+"""Every block of code in the README and the first pages runs, on small data.
 
 Recipes are shrunk as `:debug` does, a camera is a folder of frames, what would take
 long ends once its words are known to be good, and the smallest recipe is trained.
@@ -23,7 +23,7 @@ from tests.commands.official import official_weights, write_pickle
 from tests.recipes import recipe
 from tests.saved_runs import write_run
 from vis_jax import api, tracking
-from vis_jax.commands import compare, parts, train
+from vis_jax.commands import compare, parts, sweep, train
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
 
@@ -65,7 +65,10 @@ def prepared(tmp_path_factory):
             sink.write(frame)
     shutil.copytree(video, folder / "camera")
     write_run(folder / "runs/mask_track", "mask_track_rcnn_shapes")
-    for name in ("r50", "mask_track_rcnn"):
+    (folder / "runs/mask_track/metrics.jsonl").write_text(
+        '{"step": 1, "time": 0.0, "train/loss": 2.5}\n'
+    )
+    for name in ("r50", "mask_track_rcnn", "other"):
         shutil.copytree(folder / "runs/mask_track", folder / "runs" / name)
     shutil.copy(folder / "clip.mp4", folder / "video.mp4")
     for name in ("results.json", "ours.json", "theirs.json"):
@@ -93,7 +96,15 @@ def page(prepared, tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+# Of each page, a file that its last command leaves.
+PAGES = {
+    "README.md": "out/video.json",
+    "docs/quickstart.md": "out/video.json",
+    "docs/comparing.md": "curves/curves.png",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_block_runs(name, page):
     found, names, kinds = blocks(name), {}, []
     for kind, text in found:
@@ -105,7 +116,17 @@ def test_every_block_runs(name, page):
         for line in shell_lines(text):
             run_line(line)
     assert "python" in kinds and "" in kinds
-    assert json.loads((page / "out/video.json").read_text())["videos"]
+    left = page / PAGES[name]
+    assert left.suffix != ".json" or json.loads(left.read_text())["videos"]
+    assert left.stat().st_size
+
+
+def test_the_first_page_of_the_site_shows_what_other_pages_run():
+    text = "".join((ROOT / name).read_text() for name in PAGES)
+    found = blocks("docs/index.md")
+    assert len(found) == 2
+    for kind, code in found:
+        assert f"```{kind}\n{code}" in text
 
 
 def headings(path):
@@ -117,7 +138,7 @@ def headings(path):
 
 def test_every_link_leads_somewhere():
     count = 0
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for file, heading in LINK.findall(page.read_text()):
             target = page.parent / file if file else page
             assert target.exists(), f"{page.name}: {file}"
@@ -135,8 +156,8 @@ def run_line(line):
     assert words[: len(head)] == head, line
     words = words[len(head) :]
     words = shrunk(words)
-    if words[0] == "compare":
-        check_words(compare, words[1:])
+    if words[0] in ("compare", "sweep"):
+        check_words({"compare": compare, "sweep": sweep}[words[0]], words[1:])
         return
     if words[0].startswith("--") and "--dry_run" not in words:
         check_words(train, words)

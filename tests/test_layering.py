@@ -21,7 +21,7 @@ LAYERS = (
     {"systems"},
     {"training", "evaluate", "predict", "export"},
     {"compare"},
-    {"api", "commands", "loading", "main", "tracking"},
+    {"__main__", "api", "commands", "loading", "main", "tracking"},
 )
 # These import nothing of ours but themselves ..
 ALONE = {"formats", "visualize", "converters"}
@@ -40,6 +40,7 @@ SHARED = ("vis_jax.settings.", "vis_jax.paths.", "vis_jax.formats.")
 # `structures` names its arrays by `typing`.
 WITHIN_A_LAYER = {
     ("structures", "typing"),
+    ("__main__", "main"),
     *(("main", "commands"), ("api", "commands"), ("api", "main"), ("api", "tracking")),
     *(("loading", "api"), ("loading", "commands"), ("loading", "tracking")),
 }

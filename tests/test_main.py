@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -45,6 +46,14 @@ def test_the_help_names_every_command():
         assert outcome.code == 0
         assert all(f"\n  {name} " in outcome.out for name in program.COMMANDS)
     assert "make_shapes" in call("data", "--help").out
+
+
+def test_the_package_runs_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vis_jax", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("vis_jax", run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"vis_jax {vis_jax.__version__}\n"
 
 
 def test_the_package_has_the_script_its_version_and_its_types(monkeypatch, capsys):

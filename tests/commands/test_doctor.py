@@ -66,7 +66,7 @@ def test_extras_say_what_they_lack(monkeypatch):
     requirements = {
         "vis_jax": [
             "numpy>=2", 'jax2onnx>=0.17; extra == "onnx"', "onnx; extra == 'onnx'",
-            'pytest>=8; extra == "dev"', "jax[cuda12]; extra == 'gpu'",
+            'pytest>=8; extra == "dev"', "jax[cuda12]; extra == 'cuda12'",
         ],
         "jax": ['jax-plugin[more]<2; extra == "cuda12"', 'x; extra == "tpu"'],
     }  # fmt: skip
@@ -75,7 +75,7 @@ def test_extras_say_what_they_lack(monkeypatch):
     monkeypatch.setattr(doctor, "version_of", there.get)
     found = [(line.name, line.text, line.fine) for line in doctor.extras()]
     assert found == [
+        ("[cuda12]", "needs jax-plugin", True),
         ("[dev]", "installed", True),
-        ("[gpu]", "needs jax-plugin", True),
         ("[onnx]", "needs jax2onnx", True),
     ]

@@ -74,7 +74,7 @@ def test_a_service_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
     words = ("--config", "configs/ifr_shapes.py:debug", "--workdir", tmp_path / "run")
     message = error_of(*words, "--config.train.loggers=('tensorboard','wandb')")
     assert message.startswith(
-        "train.loggers: 'wandb' needs the package wandb: pip install 'vis_jax[wandb]'"
+        "train.loggers: 'wandb' needs the package wandb: pip install 'vis_jax[loggers]'"
     )
     assert not (tmp_path / "run").exists()
     message = error_of(*words, "--config.train.loggers=('wandb','tensorbord')")

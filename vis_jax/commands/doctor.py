@@ -148,7 +148,7 @@ def devices() -> list[Line]:
         lines.append(Line("devices", name, total == 28.0))
     there = gpus_here(os.environ)
     if there and jax.default_backend() == "cpu":
-        text = f"the machine has GPUs ({there}), JAX sees none: pip install '.[gpu]'"
+        text = f"the machine has GPUs ({there}), JAX sees none: pip install '.[cuda13]'"
         lines.append(Line("devices", text, False))
     return lines
 

@@ -142,7 +142,7 @@ def service_module(name: str) -> Any:
     except ImportError as error:
         raise ValueError(
             f"train.loggers: {name!r} needs the package {name}:"
-            f" pip install 'vis_jax[{name}]' ({error})"
+            f" pip install 'vis_jax[loggers]' ({error})"
         ) from error
 
 

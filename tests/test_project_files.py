@@ -1,0 +1,74 @@
+"""What the files around the code say of it: workflows, reference, citation, site."""
+
+import configparser
+import re
+from pathlib import Path
+
+import yaml
+
+import vis_jax
+from vis_jax.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def setup():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def targets():
+    """The targets of the Makefile."""
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def steps(path):
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+def test_workflows_and_pages_call_targets_that_exist():
+    lines = [step.get("run", "") for path in WORKFLOWS for step in steps(path)]
+    lines += (ROOT / "CONTRIBUTING.md").read_text().replace("`", "\n").splitlines()
+    called = set(re.findall(r"^make ([a-z-]+)", "\n".join(lines), re.M))
+    assert {"lint", "docs", "demo", "notebooks", "test"} <= called <= targets()
+
+
+def test_the_oldest_jax_and_the_pythons_of_the_tests_are_those_of_the_package():
+    content = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    matrix = content["jobs"]["tests"]["strategy"]["matrix"]
+    config = setup()
+    (jax,) = re.findall(r"^jax>=([\d.]+)", config["options"]["install_requires"], re.M)
+    assert f"jax=={jax}" in [one.get("packages") for one in matrix["include"]]
+    pythons = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
+    assert matrix["python"] == pythons
+    assert config["options"]["python_requires"] == f">={pythons[0]}"
+
+
+def test_what_scoring_needs_is_part_of_what_all_needs():
+    lines = (ROOT / "requirements-score.txt").read_text().splitlines()
+    needed = {line for line in lines if line and not line.startswith("#")}
+    assert needed <= set(setup()["options"]["install_requires"].splitlines())
+
+
+def test_the_reference_has_every_public_name_and_command():
+    text = (ROOT / "docs/reference.md").read_text()
+    public = set(re.findall(r"^::: vis_jax\.(\w+)$", text, re.M))
+    assert public == set(vis_jax.__all__) - {"__version__"}
+    commands = dict(re.findall(r"^\| `([\w ]+)` \| (.*) \|$", text, re.M))
+    assert commands == COMMANDS
+
+
+def test_the_citation_has_the_version():
+    content = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert content["version"] == vis_jax.__version__
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = re.findall(r"[\w/]+\.(?:md|ipynb)$", text, re.M)
+    docs = ROOT / "docs"
+    pages = [*docs.rglob("*.md"), *(docs / "examples").glob("*.ipynb")]
+    assert sorted(named) == sorted(str(page.relative_to(docs)) for page in pages)
