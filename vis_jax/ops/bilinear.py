@@ -21,7 +21,7 @@ def linear_weights(
         fall to 0, unless it is clipped before.
       length: cells of the axis.
     """
-    cells = jnp.arange(length, dtype=jnp.float32)
+    cells = jnp.arange(length, dtype=jnp.float32).reshape((1,) * at.ndim + (length,))
     return jnp.maximum(1.0 - jnp.abs(at[..., None] - cells), 0.0)
 
 
