@@ -3,11 +3,12 @@
 #
 #   docker build -t vis_jax .                           # CUDA 13, a driver of 580 or newer
 #   docker build -t vis_jax --build-arg EXTRAS=cuda12 . # CUDA 12, a driver of 525 or newer
+#   mkdir -p runs
 #   docker run --rm --gpus all --user "$(id -u)" -v "$PWD/runs:/runs" vis_jax \
 #       --config ifr_shapes --workdir /runs/shapes
 #
-# EXTRAS=tpu makes an image for TPUs. Either is an IMAGE of launch/kubernetes.sh, which
-# wants this repository as the working directory.
+# EXTRAS=tpu makes an image for TPUs. Either can be the IMAGE of launch/kubernetes.sh,
+# which expects this repository as the working directory.
 FROM python:3.12-slim
 ARG EXTRAS=cuda13
 WORKDIR /vis_jax

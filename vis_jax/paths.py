@@ -13,7 +13,7 @@ from pathlib import Path
 
 from etils import epath
 
-SCHEMES = "gs://, s3://, az:// or hf://"
+SCHEMES = "gs://, s3:// or az://"
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -215,8 +215,7 @@ def encode(mask: np.ndarray) -> dict | None:
     """Run lengths of a mask [H, W]; None where it has no pixel."""
     if not mask.any():
         return None
-    runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(mask.shape), "counts": runs["counts"].decode("ascii")}
+    return plain_mask(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def convert(

@@ -12,6 +12,8 @@ from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import ClipArrays, Dataset, VideoTruth
 from data_pipeline.settings import Settings
 
+_EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
+
 
 class JointClips:
     """Videos first, then images, each a video of one frame, with the same categories.
@@ -95,9 +97,6 @@ class JointClips:
         if self.clips is not None and index < self._count:
             return self.clips, index
         return self.stills, index - self._count
-
-
-_EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
 
 
 class Place(NamedTuple):

@@ -1,6 +1,8 @@
 """EoMT, VidEoMT and the transformers they start from, by the names of their files."""
 
 import functools
+import hashlib
+import json
 
 import jax
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 
 from vis_jax.converters import vit
 from vis_jax.converters.load import convert_tensors
-from vis_jax.converters.rules import MisfitError
+from vis_jax.converters.report import record_of
+from vis_jax.converters.rules import ConvertReport, MisfitError
 from vis_jax.params import flatten
 from vis_jax.settings import read_settings
 from vis_jax.systems.videomt import Settings, build_model
@@ -251,11 +254,25 @@ def test_differences_are_added_to_their_base():
             np.testing.assert_allclose(x, expected[path], atol=1e-5, err_msg=path)
 
 
+def test_the_record_names_the_base(tmp_path):
+    found = {}
+    for folder in ("differences", "meta"):
+        found[folder] = tmp_path / folder / "model.safetensors"
+        found[folder].parent.mkdir()
+        found[folder].write_text(folder)
+    report = ConvertReport({}, {}, {}, (), ())
+    text = record_of(report, [found["differences"]], "eomt", base=[found["meta"]])
+    assert json.loads(text)["files"] == {
+        "model.safetensors": hashlib.sha256(b"differences").hexdigest(),
+        "base/model.safetensors": hashlib.sha256(b"meta").hexdigest(),
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
         ("eomt", {}, "expected differences to the weights of --base, got weights"),
-        ("videomt", {}, "--base: expected kind 'eomt' beside it, .* got 'videomt'"),
+        ("videomt", {}, "--base: expected --kind eomt, .* got 'videomt'"),
         ("eomt", {"norm.weight": None}, "^--base: .*norm"),
     ],
 )

@@ -95,12 +95,12 @@ def test_results_in_a_bucket_are_not_replaced_unasked(bucket):
     [
         (
             ("train", "--config", CONFIG, "--workdir", "ftp://a/b"),
-            "--workdir: expected a folder on a disk or of gs://, s3://, az:// or hf://,"
+            "--workdir: expected a folder on a disk or of gs://, s3:// or az://,"
             " got ftp://a/b",
         ),
         (
             ("--config", CONFIG, "--workdir=ftp://a/b"),
-            "--workdir: expected a folder on a disk or of gs://, s3://, az:// or hf://,"
+            "--workdir: expected a folder on a disk or of gs://, s3:// or az://,"
             " got ftp://a/b",
         ),
         (

@@ -49,7 +49,7 @@ class Settings:
     patch: Count = 16  # side of a patch in pixels
     registers: Natural = 4  # tokens beside the class token that belong to no patch
     table: Count = 40  # patches on a side of the table of positions; of dinov2 only
-    # In training, rotary positions are multiplied by one factor for each update,
+    # In training, rotary positions are multiplied by one factor for each batch,
     # between 1 / rescale and rescale; 1 = never. DINOv3's are, by up to 2.
     rescale: Annotated[float, Range(least=1)] = 1.0
     # Other sizes than the variant's, for files of other models; None = the variant's.

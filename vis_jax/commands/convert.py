@@ -100,8 +100,9 @@ def run(values: flags.FlagValues) -> None:
         raise ValueError(f"{values.source}: {error}") from error
     report = report._replace(notes=(*notes, *report.notes))
     variables = _with_initial(system, variables, report.new, config)
-    files = (*source.files, *(base.files if base else ()))
-    record = record_of(report, files, values.kind)
+    record = record_of(
+        report, source.files, values.kind, base=base.files if base else ()
+    )
     _write(output, variables, record=record, categories=categories, config=config)
     print(f"{format_report(report)}\ncheckpoint    {output}")
 

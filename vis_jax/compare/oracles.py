@@ -18,6 +18,7 @@ from vis_jax.compare.detections import RunLengths, VideoDetections, run_chunks
 from vis_jax.compare.link import frames_of
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.masks import Sizes
+from vis_jax.metrics.frame_overlaps import box_iou
 from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
 from vis_jax.structures import Detections, Predictions
@@ -177,7 +178,7 @@ def identities(
         columns = np.flatnonzero(truth.present[:, t] & ~truth.crowd)
         if rule.kind == "box":
             boxes = found.boxes[t, rows] * scale
-            overlaps = box_overlaps(boxes, truth.boxes[columns, t])
+            overlaps = box_iou(boxes, truth.boxes[columns, t])
         else:
             overlaps = mask_overlaps(
                 [detections.masks[t][row] for row in rows],
@@ -216,16 +217,6 @@ def mask_overlaps(found: list[dict | None], true: list[dict | None]) -> np.ndarr
     if not found or not true:
         return np.zeros((len(found), len(true)))
     return np.asarray(coco_mask.iou(found, true, [False] * len(true)))
-
-
-def box_overlaps(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """IoU [N, M] of boxes, x1 y1 x2 y2."""
-    low = np.maximum(found[:, None, :2], true[None, :, :2])
-    high = np.minimum(found[:, None, 2:], true[None, :, 2:])
-    both = np.maximum(high - low, 0).prod(axis=-1)
-    areas = [(x[:, 2:] - x[:, :2]).prod(axis=-1) for x in (found, true)]
-    union = areas[0][:, None] + areas[1][None] - both
-    return both / np.maximum(union, 1e-9)
 
 
 def _boxes(truth: VideoTruth, slots: np.ndarray, sizes: Sizes) -> np.ndarray:

@@ -201,8 +201,8 @@ def convert_tensors(
         videomt.check_whole(tensors, based=base is not None)
     elif base is not None:
         raise ValueError(
-            "--base: expected kind 'eomt' beside it, of which differences are"
-            f" published, got {kind!r}"
+            "--base: expected --kind eomt, the only one that is published as"
+            f" differences, got {kind!r}"
         )
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     if kind == "dino":

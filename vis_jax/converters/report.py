@@ -34,18 +34,21 @@ def format_report(report: ConvertReport) -> str:
     return "\n".join(lines)
 
 
-def record_of(report: ConvertReport, files: Sequence[Path], kind: str) -> str:
+def record_of(
+    report: ConvertReport, files: Sequence[Path], kind: str, base: Sequence[Path] = ()
+) -> str:
     """The whole report as JSON, with the name and the digest of the source.
 
     Args:
       report: what was done.
       files: that were read; several are listed one by one.
       kind: of the file.
+      base: files that the weights were added to; listed as base/NAME.
     """
     digests = {}
-    for path in files:
-        # A base may be called as what is added to it.
-        name = path.name if path.name not in digests else f"base/{path.name}"
+    named = [(path.name, path) for path in files]
+    named += [(f"base/{path.name}", path) for path in base]
+    for name, path in named:
         with path.open("rb") as file:
             digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     (name, digest), *more = digests.items()

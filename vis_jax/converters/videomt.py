@@ -183,6 +183,7 @@ def check_whole(tensors: Mapping[str, np.ndarray], *, based: bool) -> None:
     if not whole and not based:
         raise ValueError(
             "network.encoder.backbone: expected weights, got differences to the weights"
-            " of Meta's DINOv3, as EoMT's authors publish them; give these with --base,"
-            " such as facebook/dinov3-vitl16-pretrain-lvd1689m"
+            " of Meta's DINOv3, as EoMT's authors publish them; download these and give"
+            " the folder or file with --base (dinov3-vitl16-pretrain-lvd1689m for the"
+            " large one)"
         )

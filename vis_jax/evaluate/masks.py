@@ -216,8 +216,7 @@ def _inside(low: float, high: float, length: int, cells: int) -> _Inside:
     first = min(max(math.ceil(low - 0.5), 0), length)
     last = max(min(math.ceil(high - 0.5), length), first)
     at = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
-    at = np.clip(at, 0, cells - 1)
-    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
+    weights = fixed_weights(np.clip(at, 0, cells - 1), cells)
     return _Inside(slice(first, last), weights.astype(np.float32))
 
 

@@ -109,9 +109,9 @@ def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes x1 y1 x2 y2 with an area, [N, 4] and [M, 4]: [N, M]."""
+    """IoU of boxes x1 y1 x2 y2, [N, 4] and [M, 4]: [N, M]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0.0), -1)
     area_a, area_b = (np.prod(box[:, 2:] - box[:, :2], -1) for box in (a, b))
-    return shared / (area_a[:, None] + area_b[None] - shared)
+    return shared / np.maximum(area_a[:, None] + area_b[None] - shared, 1e-9)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
+from data_pipeline.images import JPEG_QUALITY
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
 from vis_jax.predict.many import OneVideo, Videos, find_videos
@@ -16,7 +17,6 @@ from vis_jax.predict.sources import Source, open_source
 from vis_jax.predict.staging import publish, staging
 
 RECORD = ".extracted.json"  # in the folder of a video: what its frames are
-JPEG_QUALITY = 95
 
 
 class Choice(NamedTuple):
