@@ -1,6 +1,6 @@
 """Training of IAI on Mask R-CNN; see `systems.iai_mask_rcnn`.
 
-Letters: B images of one time, R regions, M true objects, N identities.
+Letters: B images at one time, R regions, M ground-truth objects, N identities.
 """
 
 from typing import Any, cast
@@ -45,7 +45,7 @@ def look(
     carry: Carry,
     frame: Frame,
 ) -> FrameLoss:
-    """The losses of Mask R-CNN with identities."""
+    """Returns the losses of Mask R-CNN with identities."""
     path_key, rpn_key, roi_key = jax.random.split(frame.key, 3)
 
     def apply(method, *inputs, **options) -> Any:
@@ -56,7 +56,7 @@ def look(
     )
     objects = frame.objects
     truth = ImageTruth(objects.boxes, objects.labels, objects.valid)
-    # No anchor is inside an image of padding: it trains nothing.
+    # Padding images get size 0: no anchor lies inside, so they train nothing.
     sizes = jnp.where(frame.real[:, None], frame.sizes, 0)
     out, proposals = apply("propose", levels, frame.sizes)
     rpn = rpn_losses(
@@ -85,7 +85,7 @@ def _region_terms(
     proposals: Proposals,
     rng: PRNGKeyArray,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
-    """The losses of regions, and how many positives found no place among them."""
+    """Returns the region losses, and the number of positives that were not sampled."""
     objects = frame.objects
     regions, left_out, _ = sample_regions(
         rng,
@@ -125,7 +125,7 @@ def id_loss(
     ids: Int32[Array, "B R"],
     valid: Bool[Array, "B R"],
 ) -> Float32[Array, ""]:
-    """Mean cross-entropy of the identities of regions, as that of their classes.
+    """Returns the mean cross-entropy of region identities, as in the class loss.
 
     Args:
       logits: the last column is the background.

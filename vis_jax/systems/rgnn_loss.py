@@ -1,8 +1,8 @@
-"""Training of RGNNVIS: the association learns over clips, the detector is frozen.
+"""Training of RGNNVIS: the association is trained on clips; the detector is frozen.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 4. Letters: B clips, L frames, G true objects, N detections of a frame, M
-tracks.
+2022, section 4. Letters: B clips, L frames, G ground-truth objects, N detections per
+frame, M tracks.
 """
 
 import functools
@@ -71,13 +71,13 @@ class LossSettings:
 
 
 class Sums(NamedTuple):
-    """Sums of the losses of one clip."""
+    """Summed losses of one clip."""
 
     match: Float32[Array, ""]
     start: Float32[Array, ""]
     score: Float32[Array, ""]
     segmentation: Float32[Array, ""]
-    lost: Int32[Array, ""]  # newcomers without a free slot
+    lost: Int32[Array, ""]  # new objects without a free slot
     owned: Int32[Array, ""]  # objects that have a track
 
 
@@ -88,7 +88,7 @@ def loss(
     batch: Batch,
     rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of a batch; the detector has no part in the gradient.
+    """Returns the loss of a batch; no gradient flows into the detector.
 
     Deviation: the released code skips batches without any object.
     """
@@ -112,8 +112,8 @@ def loss(
 def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight:
     """Runs the detector on the clips, [B L ..].
 
-    The clips are looked at frame by frame, all of them at once: that bounds the memory
-    and leaves each clip on its device.
+    Frames are processed one at a time, for all clips at once: this bounds memory and
+    keeps each clip on its device.
     """
     pixels = functools.partial(normalize, style=model.style)
 
@@ -140,7 +140,7 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
 def clip_sums(
     model: Model, settings: LossSettings, variables: dict, sight: Sight, clip: Batch
 ) -> Sums:
-    """All terms of one clip, whose arrays have no axis B."""
+    """Computes all terms of one clip, whose arrays have no axis B."""
     described = call(model, variables, "describe", sight.pooled, sight.valid)
     frames = frames_of(sight, described, clip.frame_valid)
     memory, linked = link_frames(
@@ -180,10 +180,10 @@ def _decision_sums(
     tracks: Identities,
     objects: Int32[Array, "L N"],
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Sums over the frames of a clip."""
+    """Returns the match and start losses, summed over the frames of a clip."""
     targets, real = match_targets(tracks, objects), frames.real
     if model.graph.settings.decide == "heuristic":
-        # As MaskTrack R-CNN is trained: one choice for each detection of an object.
+        # As in MaskTrack R-CNN: one softmax for each detection of an object.
         logits = jnp.concatenate(
             [linked.start_logits[:, None], linked.match_logits], axis=1
         )
@@ -210,7 +210,7 @@ def _segmentation_sum(
     found: tuple[Sight, Linked, Identities],
     clip: Batch,
 ) -> Float32[Array, ""]:
-    """Sum over the frames of a clip."""
+    """Returns the segmentation loss, summed over the frames of a clip."""
     sight, linked, tracks = found
 
     def draw(frame: tuple) -> Float32[Array, "M h w"]:
