@@ -277,7 +277,7 @@ def pair_and_frame_loss(
 def _say(
     model: Model, variables: dict, batch: Batch, *, train: bool
 ) -> tuple[NetworkOutput, dict]:
-    """Runs the network on all frames, without gradient if frozen; updates statistics."""
+    """Runs the network on all frames, without gradient if frozen; updates its stats."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])

@@ -50,9 +50,7 @@ class Model(Cascade, kw_only=True):
     temporal: tuple[TemporalSampling, ...] = ()
 
     def laterals(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """Returns laterals of stages 2 .. 5 of normalised images, without top-down
-        sums.
-        """
+        """Returns the laterals of normalised images, stages 2 .. 5, not merged."""
         return self.fpn.laterals(self.backbone(images, train))
 
     def merge(self, laterals: Levels) -> Levels:
@@ -84,9 +82,7 @@ class Model(Cascade, kw_only=True):
         return self.merge(self._sample_all(laterals, none))
 
     def pair_pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """Returns `pyramid` of key frames, then of the others, which support each
-        other.
-        """
+        """Returns `pyramid` of key frames, then the others; pairs see each other."""
         laterals = self.laterals(images, train)
         half = len(images) // 2
         other = jax.tree.map(lambda x: jnp.roll(x, half, axis=0)[:, None], laterals)

@@ -111,7 +111,7 @@ class Model(MaskRCNN):
         return self.find(self.features(images), size)
 
     def find(self, features: Levels, size: Any) -> Detections:
-        """Detects objects in images of one size, with embeddings and masks over boxes."""
+        """Detects objects in images of one size, with appearance and masks."""
         sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
         _, proposals = self.propose(features, sizes)
         found = self.detect(features, proposals, sizes)

@@ -35,7 +35,7 @@ from vis_jax.systems.videomt_settings import LossSettings, MaskedAttention, Sett
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
 
 _POWER = 0.9  # exponent of the decay of masked attention
-_SCALE = 2  # index of the random draw of the rotary scale
+_SCALE = 2  # `fold_in` data for the draw of the rotary scale
 
 
 class Part(NamedTuple):
@@ -214,7 +214,7 @@ def limited_share(
 def draw_limited(
     key: PRNGKeyArray, share: Float32[Array, "L"], lead: tuple[int, ...], queries: int
 ) -> Bool[Array, "*lead L Q"]:
-    """Draws the queries with masked attention, each independently per block and image."""
+    """Draws the queries with masked attention, anew for each block and image."""
     shape = (*lead, len(share), queries)
     ones = (1,) * len(lead)
     return jax.random.uniform(key, shape) < share.reshape(*ones, -1, 1)

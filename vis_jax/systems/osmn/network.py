@@ -205,7 +205,7 @@ class SegmentationTrunk(nn.Module):
     def _logits(
         self, side: Float[Array, "N h w C"], part: int
     ) -> Float32[Array, "N H W"]:
-        """Returns the upsampled logits of one side output; its stride is 2^(part + 1)."""
+        """Returns one side output's logits, upsampled from stride 2^(part + 1)."""
         return upsample(self.upscore_fuse(side, part), 2 ** (part + 1))
 
 
