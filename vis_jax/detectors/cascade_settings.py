@@ -11,8 +11,8 @@ from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.roi_align import Adaptive, Convention
 from vis_jax.settings import Natural, OneOf, Range, Share, Weight, section
 
-# Most pairs of a box and a class that suppression looks at. Deviation: mmdetection has
-# all above the threshold, which are more where that is as low as on COCO.
+# Most (box, class) pairs that enter NMS. Deviation: mmdetection uses all above the
+# threshold, which are more for a threshold as low as COCO's.
 CANDIDATES = 1000
 
 _Positive = Annotated[float, Range(above=0)]
@@ -57,12 +57,12 @@ class Settings(mask_rcnn.Settings):
 
 
 class CascadeRules(NamedTuple):
-    """Rules that turn the outputs of the heads into boxes; see the types.
+    """Rules that turn head outputs into boxes; see the types.
 
     Attributes:
       roi_samples: points of RoIAlign per axis and cell.
       roi_coders: of the deltas of each stage.
-      candidates: most pairs of a box and a class that suppression looks at.
+      candidates: most (box, class) pairs that enter NMS.
     """
 
     anchors: AnchorGrid
@@ -76,11 +76,11 @@ class CascadeRules(NamedTuple):
 
 
 def build_rules(settings: Settings, detections: DetectRule) -> CascadeRules:
-    """The rules of a config.
+    """Returns the rules of a config.
 
     Args:
-      settings: `model` of it.
-      detections: how regions become objects.
+      settings: `model` of the config.
+      detections: turns regions into objects.
     """
     rules = mask_rcnn.build_rules(settings, detections)
     stages = settings.stages

@@ -1,4 +1,4 @@
-"""Settings of CondInst that all systems on it have.
+"""Settings of CondInst shared by all systems on it.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020.
 """
@@ -52,5 +52,5 @@ class LossSettings:
 
 
 def pixel_style(pixels: str, backbone: backbones.Settings) -> str:
-    """The style of `normalize` that `model.pixels` means."""
+    """Returns the style of `normalize` selected by `model.pixels`."""
     return backbones.pixel_style(backbone) if pixels == "backbone" else pixels
