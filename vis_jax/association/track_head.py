@@ -1,4 +1,4 @@
-"""Tracking head of MaskTrack R-CNN: an embedding for each region of interest.
+"""Tracking head of MaskTrack R-CNN: an embedding per region of interest.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.assignment.match_logits`
 compares two sets of embeddings. Letters: R regions, S side of their features.
@@ -33,7 +33,7 @@ class OptionalSettings(Settings):
 
 
 class TrackHead(nn.Module):
-    """Two layers with a ReLU between and, as in the released code, none after.
+    """Two layers with a ReLU in between and, as in the released code, none after.
 
     Attributes:
       width: of both layers; 1024 in the paper.
@@ -46,8 +46,8 @@ class TrackHead(nn.Module):
     def __call__(
         self, pooled: Float[Array, "*lead R S S C"]
     ) -> Float32[Array, "*lead R E"]:
-        """Embeddings, to be compared by dot products."""
-        # The kernel keeps the axes of the features, [S, S, C, width].
+        """Returns embeddings, compared by dot product."""
+        # The kernel keeps the feature axes, [S, S, C, width].
         x = nn.DenseGeneral(
             self.width,
             axis=(-3, -2, -1),

@@ -202,7 +202,7 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B N 4"],
         labels: Int32[Array, "B N"],
     ) -> Float32[Array, "B N H W"]:
-        """Returns masks of objects over their boxes: mean probabilities of all stages."""
+        """Returns masks of objects over their boxes: mean probability of stages."""
         return merge_masks(self.all_masks(features, boxes), labels)
 
     def run_stages(
