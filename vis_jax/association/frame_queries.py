@@ -115,9 +115,7 @@ class FrameRecurrence(nn.Module):
     ) -> tuple[
         tuple[Float[Array, "B Q C"], Float[Array, "Q C"]], Float[Array, "B Q C"]
     ]:
-        """Returns the next frame's frame-level queries; the other group is not
-        computed.
-        """
+        """Returns the next frame's frame-level queries; the other group is skipped."""
         before, position = carry
         keys, values, clip_keys, clip_values, attend = x
         memory = KeysValues(keys, values)

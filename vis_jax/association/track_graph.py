@@ -163,7 +163,7 @@ class GraphOutput(NamedTuple):
 
 
 class ByGraph(nn.Module):
-    """The graph network with two logistic classifiers on edges, sections 3.2 and 3.3."""
+    """The graph network with two logistic edge classifiers, sections 3.2 and 3.3."""
 
     settings: Settings
 
