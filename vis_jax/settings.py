@@ -117,8 +117,8 @@ def read_settings(
 
     Args:
       kind: a class made by `section`.
-      values: by field, as a config or a JSON file has them: lists do for tuples, whole
-        numbers for real ones, mappings for nested settings.
+      values: by field, as in a config or JSON file: lists stand for tuples, integers
+        for floats, mappings for nested settings.
       where: path of the section in the config, such as "test.trackers.iou".
       base: settings whose fields are kept where `values` has none, instead of defaults.
 
@@ -191,7 +191,7 @@ def describe(field: Field) -> str:
 
 
 def _bare(annotation: Any) -> tuple[Any, tuple]:
-    """Returns the annotation without Annotated, and its rules and tuple items' rules."""
+    """Returns the annotation without Annotated, and its rules, those of items too."""
     if typing.get_origin(annotation) is Annotated:
         inner, *own = typing.get_args(annotation)
         bare_inner, more = _bare(inner)

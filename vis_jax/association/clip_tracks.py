@@ -216,7 +216,7 @@ def _best(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
 
 
 def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
-    """Same as `_best`, but one-to-one: the best pair excludes its object and track."""
+    """Same as `_best`, but one-to-one: each best pair removes its object and track."""
     objects, slots = scores.shape
 
     def take(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:

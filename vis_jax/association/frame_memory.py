@@ -108,7 +108,7 @@ def empty_memory(
 
 
 def training_slots(frames: int, interval: int | None) -> int:
-    """Number of global-memory slots that the last of `frames` frames needs."""
+    """Returns the number of global-memory slots that the last of `frames` frames needs."""
     return 1 if interval is None else 1 + (frames - 1) // interval
 
 

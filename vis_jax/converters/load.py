@@ -37,7 +37,7 @@ from vis_jax.converters.sizes import resized
 
 
 class Kind(NamedTuple):
-    """How to convert one kind of file: its tables."""
+    """Conversion tables of one kind of file."""
 
     renames: Sequence[Rename]
     rules: Sequence[Rule]

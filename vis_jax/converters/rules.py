@@ -58,7 +58,7 @@ class Transform(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What to do with source tensors whose full name matches a regex.
+    """Targets of the source tensors whose full name matches a regex.
 
     Attributes:
       source: regex.
