@@ -37,21 +37,21 @@ class Settings:
     # Stage of the backbone that the block replaces; a small canvas has few tokens at
     # stride 32, that of res5.
     stage: Literal["res4", "res5"] = "res5"
-    dim: Count = 256  # channels of a token
-    self_heads: Count = 4  # of the attention within a frame
-    memory_heads: Count = 2  # of both attentions to earlier frames
-    radius: Count = 7  # of the window in the frame before, in tokens
-    mlp_dim: Count = 1024  # channels inside the feed-forward part
-    drop_path: Share = 0.1  # probability, for each token of a batch
-    use_local: bool = True  # attention to the frame before
+    dim: Count = 256  # channels per token
+    self_heads: Count = 4  # attention heads within a frame
+    memory_heads: Count = 2  # heads of both attentions to earlier frames
+    radius: Count = 7  # of the window in the previous frame, in tokens
+    mlp_dim: Count = 1024  # hidden channels of the feed-forward part
+    drop_path: Share = 0.1  # probability, drawn per token of a batch
+    use_local: bool = True  # attention to the previous frame
     use_global: bool = True  # attention to the first and further frames
-    use_cls_projector: bool = True  # channels that no memory has a say in
-    # Frames from one that enters the global memory to the next; None: only the first.
+    use_cls_projector: bool = True  # channels unaffected by memory
+    # Frames between writes to the global memory; None: only the first is written.
     interval: Count | None = 3
-    # At test time, frames with a new object enter the global memory, too.
+    # At test time, frames with a new object also enter the global memory.
     on_new: bool = True
-    # Frames of the global memory at test time; once it is full, the oldest but the
-    # first makes room. Deviation: the released code keeps all.
+    # Frames of the global memory at test time; once full, the oldest but the first is
+    # replaced. Deviation: the released code keeps all.
     slots: Count = 36
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ def empty_memory(
 
 
 def training_slots(frames: int, interval: int | None) -> int:
-    """Returns the number of global-memory slots that the last of `frames` frames needs."""
+    """Returns the global-memory slots that the last of `frames` frames needs."""
     return 1 if interval is None else 1 + (frames - 1) // interval
 
 

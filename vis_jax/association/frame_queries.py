@@ -34,10 +34,10 @@ class Settings(DecoderSettings):
     """`model.mask_decoder` of IFR: queries pass from frame to frame."""
 
     kind: Literal["ifr"] = "ifr"  # or m2f_vis, with fields of its own
-    frame_ffn: bool = True  # a feed-forward layer closes each step of the recurrence
-    type_embed: bool = False  # the two groups of keys get a learned vector each
-    mask_clip_group: bool = True  # clip-level queries look only inside their mask, too
-    temporal_position: bool = False  # the keys of the clip update know their frame
+    frame_ffn: bool = True  # end each step of the recurrence with a feed-forward layer
+    type_embed: bool = False  # add a learned vector to the keys of each query group
+    mask_clip_group: bool = True  # clip-level queries, too, attend inside their mask
+    temporal_position: bool = False  # add frame positions to the clip update's keys
     remat: bool = False  # recompute steps in the backward pass: less memory
 
     def __post_init__(self) -> None:

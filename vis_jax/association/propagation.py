@@ -29,21 +29,20 @@ _HE = nn.initializers.he_normal()
 
 @section
 class Settings:
-    """`model.propagation`: how masks get from frame to frame."""
+    """`model.propagation`: propagation of masks between frames."""
 
-    dim: Count = 128  # channels of the residual block that offsets are read from
-    # Of the deformable convolutions, in cells; each has offsets of its own.
+    dim: Count = 128  # channels of the residual block that predicts offsets
+    # Of the deformable convolutions, in cells; each has its own offsets.
     dilations: tuple[Annotated[int, Range(least=1)], ...] = (3, 6, 12)
-    # What follows the sum of warped and present features. "linear" is the paper read
+    # Layers after the sum of warped and present features. "linear" reads the paper
     # literally: the present features then cancel in the softmax, and the work shrinks
     # to one channel.
     fuse: Literal["relu", "linear", "norm_relu"] = "relu"
     norm: Literal["group", "none"] = "group"  # in the residual block
-    # One more logit in the softmax, learned and without a mask, to which a cell can go
-    # that belongs to no instance. Not in the paper, where a single instance has the
-    # whole attention map.
+    # Add a learned, maskless logit to the softmax, for cells that belong to no
+    # instance. Not in the paper, where a single instance gets the whole attention map.
     null_slot: bool = False
-    chunk: Count = 1024  # cells at a time, at most; memory grows with it
+    chunk: Count = 1024  # most cells at a time; memory grows with it
 
     def __post_init__(self) -> None:
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):

@@ -49,30 +49,30 @@ _ABSENT = -10.0  # logit of a match with no track
 class Settings:
     """`model.graph`: the association; most fields are rows of table 3."""
 
-    tracks: Count = 24  # slots of a video; none is freed
+    tracks: Count = 24  # slots per video; never freed
     dim: Count = 128  # channels of nodes and edges
-    narrow: Count = 32  # channels in the middle of residuals and gates
-    blocks: Count = 2  # interactions
+    narrow: Count = 32  # bottleneck channels of residuals and gates
+    blocks: Count = 2  # number of interactions
     residuals: bool = True  # after every interaction
-    residual_layers: Literal[2, 3] = 3  # of a residual; 2 in the released code
-    gated: bool = True  # nodes weigh their edges; False: sums, and one more layer each
+    residual_layers: Literal[2, 3] = 3  # layers per residual; 2 in the released code
+    gated: bool = True  # nodes gate their edges; False: sums, and one more layer each
     layer_norm: bool = False  # at the end of every update, as in RGNNVIS++
-    # graph: as in the paper; pairs: every pair by itself, without a graph; heuristic:
-    # products of descriptions and, at test time, the cues of MaskTrack R-CNN, without
+    # graph: as in the paper; pairs: independent pairs, without a graph; heuristic: dot
+    # products of appearance and, at test time, the cues of MaskTrack R-CNN, without
     # recurrence (set it to none).
     decide: Literal["graph", "pairs", "heuristic"] = "graph"
     recurrence: RecurrenceKind = "lstm"  # from frame to frame
-    feedback: bool = False  # its gates see its last output; the released code
-    # What edges say of looks: the likelihood under a Gaussian, which changes by rates,
-    # by the rate of the mean alone, or by two LSTMs; vertex: nothing, detections have
-    # their descriptions; none.
+    feedback: bool = False  # gates see the last output, as in the released code
+    # Appearance input of edges. gaussian: likelihood under a Gaussian that changes by
+    # rates; constant_variance: by the rate of the mean alone; lstm: by two LSTMs;
+    # vertex: none, detections carry their appearance; none.
     looks: Literal["gaussian", "constant_variance", "lstm", "vertex", "none"] = (
         "gaussian"
     )
     variance: VarianceRule = "released"  # weight of the squared difference in Eq. 4b
-    fixed_variance: bool = False  # to begin with; True: the released code
-    looks_from_zero: bool = False  # the first look moves a mean of 0; the released code
-    # Tracks that are out of sight keep their last box; False: the released code.
+    fixed_variance: bool = False  # fixed initial variance, as in the released code
+    looks_from_zero: bool = False  # first update from a zero mean: the released code
+    # Tracks out of sight keep their last box; False: the released code.
     keep_boxes: bool = True
 
     def __post_init__(self) -> None:

@@ -20,14 +20,14 @@ class Settings:
     """`model.track_head`."""
 
     width: Count = 1024  # of the embedding
-    # IoU with its object from which a region trains the head; 0.5 in the released code,
-    # 0.7 in the text. Below 0.5 a region is of use for no head.
+    # IoU with its object above which a region trains the head; 0.5 in the released
+    # code, 0.7 in the text. Regions below 0.5 are of no use to any head.
     positive: Annotated[float, Range(least=0.5, most=1)] = 0.5
 
 
 @section
 class OptionalSettings(Settings):
-    """`model.track_head` of detectors that can do without."""
+    """`model.track_head` of detectors for which it is optional."""
 
     width: Natural = 0  # of the embedding; 0 = no track head
 

@@ -23,11 +23,11 @@ ABSENT = -20.0  # mask logit of tracks absent from the frame
 class Settings:
     """`model.masks`."""
 
-    # False: the logits of the detection, with a bonus within its box, which take part
-    # in the pooling of features; no parameters.
+    # False: the detection's logits, with a bonus inside its box, as used for feature
+    # pooling; no parameters.
     reweight: bool = True
-    channels: Count = 16  # of the embedding and of the hidden map
-    # What a mask logit must exceed to win a pixel; 10 in the released code.
+    channels: Count = 16  # of the embedding and the hidden map
+    # Mask logit that a track must exceed to win a pixel; 10 in the released code.
     background: Annotated[float, Range()] = 0.0
 
 

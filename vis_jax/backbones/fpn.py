@@ -23,17 +23,17 @@ _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 @section
 class Settings:
-    """`model.fpn`; which levels there are is up to the system."""
+    """`model.fpn`; the system decides which levels exist."""
 
     dim: Count = 256  # channels of every level
-    # How a level is enlarged to be added to the finer one: nearest in Mask R-CNN and
-    # CondInst, bilinear in YOLACT.
+    # Upsampling of a level to the next finer one: nearest in Mask R-CNN and CondInst,
+    # bilinear in YOLACT.
     upsample: Literal["nearest", "bilinear"] = "nearest"
-    # What makes each level above 'p5' from the one before: pool takes every second cell
-    # (Mask R-CNN), conv is a 3x3 convolution of stride 2 (YOLACT), relu_conv has a ReLU
+    # Levels above 'p5', each from the previous one: pool takes every second cell (Mask
+    # R-CNN), conv is a 3x3 convolution of stride 2 (YOLACT), relu_conv has a ReLU
     # between two of these (CondInst).
     extra: Literal["pool", "conv", "relu_conv"] = "pool"
-    relu_outputs: bool = False  # ReLU behind 'p5' and finer levels, as in YOLACT
+    relu_outputs: bool = False  # ReLU after 'p5' and finer levels, as in YOLACT
 
 
 class FPN(nn.Module):

@@ -53,17 +53,17 @@ class Settings:
     name: Literal["resnet"] = "resnet"  # or swin, with fields of its own
     # Depth; thin trains on a CPU; x101_64x4d is a ResNeXt: 64 groups of 4 channels.
     variant: Annotated[str, OneOf(VARIANTS)] = "50"
-    # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
-    # batch to use and keep the statistics of the batch as well, over all devices;
-    # group to train from scratch.
+    # frozen_batch for pretrained weights; frozen_stats also trains scale and bias;
+    # batch also updates the statistics, over all devices; group for training from
+    # scratch.
     norm: Literal["frozen_batch", "frozen_stats", "batch", "group"] = "frozen_batch"
-    # Where the weights come from: where the stride sits, and how pixels are scaled.
+    # Origin of the weights: determines stride position and pixel scaling.
     style: Literal["torch", "caffe"] = "torch"
     remat: bool = False  # recompute blocks in the backward pass: less memory
-    # Stages, 3 .. 5 in detectors, whose 3x3 convolutions (of two, the second) read
-    # where offsets move them.
+    # Stages, 3 .. 5 in detectors, whose 3x3 convolutions (the second, of two) are
+    # deformable.
     deform_stages: tuple[Annotated[int, Range(least=2, most=5)], ...] = ()
-    deform_modulated: bool = False  # .. and weigh what they read, as in version 2
+    deform_modulated: bool = False  # modulated, as in version 2
 
     def __post_init__(self) -> None:
         if self.deform_modulated and not self.deform_stages:

@@ -47,12 +47,12 @@ class Settings:
 
     name: Literal["swin"] = "swin"  # or resnet, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "tiny"  # size; thin trains on a CPU
-    window: Count | None = None  # tokens, side of the windows; None = the variant's
-    # Other sizes than the variant's, for files of other models; None = the variant's.
+    window: Count | None = None  # window side in tokens; None = the variant's
+    # Sizes other than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels of the first stage, doubled in each later one
-    depths: tuple[Count, ...] | None = None  # blocks of each of the four stages
-    heads: tuple[Count, ...] | None = None  # of the attention in each stage
-    # Rate of the last block, rising linearly from 0 at the first; drawn for each frame.
+    depths: tuple[Count, ...] | None = None  # blocks per stage, four stages
+    heads: tuple[Count, ...] | None = None  # attention heads per stage
+    # Rate of the last block, rising linearly from 0 at the first; drawn per frame.
     drop_path: Share = 0.3
     remat: bool = False  # recompute blocks in the backward pass: less memory
 

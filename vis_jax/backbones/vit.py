@@ -42,17 +42,17 @@ VARIANTS = {
 class Settings:
     """`model.backbone` of a plain vision transformer."""
 
-    name: Literal["vit"] = "vit"  # the only kind that tokens come from
+    name: Literal["vit"] = "vit"  # the only kind that gives tokens
     variant: Annotated[str, OneOf(VARIANTS)] = "large"  # size; thin trains on a CPU
-    # dinov2: a learned table of positions; dinov3: rotary positions in every block.
+    # dinov2: a learned position table; dinov3: rotary positions in every block.
     form: Literal["dinov2", "dinov3"] = "dinov2"
     patch: Count = 16  # side of a patch in pixels
-    registers: Natural = 4  # tokens beside the class token that belong to no patch
-    table: Count = 40  # patches on a side of the table of positions; of dinov2 only
-    # In training, rotary positions are multiplied by one factor for each update,
-    # between 1 / rescale and rescale; 1 = never. DINOv3's are, by up to 2.
+    registers: Natural = 4  # extra tokens beside the class token
+    table: Count = 40  # side of the position table in patches; only for dinov2
+    # In training, scale rotary positions by one random factor per update, between 1 /
+    # rescale and rescale; 1 = never. DINOv3 uses 2.
     rescale: Annotated[float, Range(least=1)] = 1.0
-    # Other sizes than the variant's, for files of other models; None = the variant's.
+    # Sizes other than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels
     depth: Count | None = None  # blocks
     heads: Count | None = None  # of the attention

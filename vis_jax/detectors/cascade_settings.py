@@ -20,14 +20,14 @@ _Positive = Annotated[float, Range(above=0)]
 
 @section
 class StageSettings:
-    """`model.stages`: a number for each stage of the cascade."""
+    """`model.stages`: one value per stage of the cascade."""
 
-    # Least IoU with the truth of a region that trains a stage as a positive.
+    # Least IoU of a positive region with the ground truth, per stage.
     iou: tuple[Share, ...] = (0.5, 0.6, 0.7)
     # Standard deviations of the deltas of centres and of sides; see `BoxCoder`.
     centre_std: tuple[_Positive, ...] = (0.1, 0.05, 0.033)
     side_std: tuple[_Positive, ...] = (0.2, 0.1, 0.067)
-    # Of the losses of a stage, beside those of `loss`.
+    # Weights of a stage's losses, on top of those in `loss`.
     weight: tuple[Weight, ...] = (1.0, 0.5, 0.25)
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class Settings(mask_rcnn.Settings):
     semantic: semantic_head.Settings = semantic_head.Settings()
     # mmdetection2 is that of the published weights, whose names are newer than 1.x.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection2"
-    # Points of RoIAlign per axis and cell; 0 = as the conventions have it, which costs
-    # many times as much where that is one point for each cell of the map.
+    # RoIAlign points per axis and cell; 0 = as in the conventions, which is many times
+    # as slow if that is one point per map cell.
     roi_samples: Natural = 2
 
 

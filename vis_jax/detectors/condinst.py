@@ -50,11 +50,11 @@ _UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 @section
 class MaskSettings:
-    """`model.masks`: the branch whose features the filters of objects read."""
+    """`model.masks`: the branch with the mask features."""
 
     dim: Count = 128  # channels of the hidden layers
-    convs: Count = 4  # 3x3 convolutions behind the sum of the levels
-    channels: Count = 8  # of its output
+    convs: Count = 4  # 3x3 convolutions after the sum of levels
+    channels: Count = 8  # output channels
 
 
 class CondInstOutput(NamedTuple):

@@ -39,7 +39,7 @@ _NORMAL = nn.initializers.normal(0.01)
 class TrackSettings:
     """`model.track_head`."""
 
-    width: Natural = 0  # of the embedding; 0 = no track head; 256 at full size
+    width: Natural = 0  # embedding channels; 0 = no track head; 256 at full size
 
 
 class TrackMap(nn.Module):

@@ -29,9 +29,9 @@ Cells = tuple[tuple[int, int], ...]  # height and width of every level
 
 @section
 class Settings:
-    """`model.head`: what reads the pyramid; all levels share its layers."""
+    """`model.head`: the detection head; its layers are shared by all levels."""
 
-    convs: Count = 4  # 3x3 convolutions before the outputs, for classes and for boxes
+    convs: Count = 4  # 3x3 convolutions before the outputs, for both towers
 
 
 class Places(NamedTuple):

@@ -18,7 +18,7 @@ class Settings:
     """`model.mask_head`."""
 
     dim: Count = 256  # channels
-    convs: Count = 4  # 3x3 convolutions before the masks are enlarged
+    convs: Count = 4  # 3x3 convolutions before the upsampling
 
 
 class Upsample(nn.Module):

@@ -48,8 +48,8 @@ class Settings:
     regions: RegionSettings = RegionSettings()
     box_head: BoxHeadSettings = BoxHeadSettings()
     mask_head: MaskHeadSettings = MaskHeadSettings()
-    # How regions are read and boxes made, in training and at test: as in the library
-    # that the detector's weights come from.
+    # RoI and box conventions, in training and at test time: those of the library that
+    # the detector's weights come from.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection"
 
     def __post_init__(self) -> None:

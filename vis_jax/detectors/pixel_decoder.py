@@ -34,7 +34,7 @@ class Settings:
     mask_dim: Count | None = None  # channels of the mask features; None = dim
     layers: Count = 6  # of the encoder
     heads: Count = 8  # of the attention
-    points: Count = 4  # sampling points of a head on each level
+    points: Count = 4  # sampling points per head and level
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory
 

@@ -41,8 +41,8 @@ class MatchRule(NamedTuple):
 class Settings:
     """`model.regions`: the regions of an image that train the heads."""
 
-    sampled: Count = 128  # proposals and true boxes
-    positives: Count = 32  # at most, of those sampled
+    sampled: Count = 128  # proposals and ground-truth boxes
+    positives: Count = 32  # most positives among the samples
 
     def __post_init__(self) -> None:
         if self.positives > self.sampled:

@@ -23,10 +23,7 @@ from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float32, Int32, PRNGKeyArray
 
 _CONTEXT = 1.5  # side of a patch in the frame, relative to the box's longer side ..
-_LEAST, _MOST = (
-    64.0,
-    2.0,
-)  # .. but at least so many pixels, at most twice the frame
+_LEAST, _MOST = 64.0, 2.0  # .. at least so many pixels, at most twice the frame
 _JITTER = 0.1  # largest shift of box sides in training, relative to the box
 _SURE = 0.01  # probabilities are clipped to [this, 1 - this] before the logit
 _EPSILON = 1.0  # pixels, in the soft IoU
@@ -35,15 +32,15 @@ _HE = nn.initializers.he_normal()
 
 @section
 class Settings:
-    """`model.refinement`: masks at a high resolution."""
+    """`model.refinement`: high-resolution masks."""
 
-    side: Count = 384  # pixels of a patch, along each axis
+    side: Count = 384  # pixels of a patch per axis
     dim: Count = 128  # channels of the residual blocks
     blocks: Count = 3
-    # Pixels of the patch for each cell of the refined mask; 2 costs a quarter.
+    # Patch pixels per cell of the refined mask; 2 costs a quarter.
     stride: Literal[1, 2] = 1
-    # auto: patches are scaled so that each object has the same part of its own. native:
-    # they have the pixels of the frame, which cuts larger objects.
+    # auto: patches are scaled so that every object fills the same share. native: at the
+    # frame's resolution, which crops larger objects.
     crop: Literal["auto", "native"] = "auto"
 
     def __post_init__(self) -> None:

@@ -26,9 +26,9 @@ class Settings:
     """`model.rpn`."""
 
     dim: Count = 256  # channels of the shared convolution
-    sampled: Annotated[int, Range(least=2)] = 64  # anchors of an image that train
-    proposals: Count = 200  # regions kept of an image
-    scale: Annotated[float, Range(above=0)] = 8.0  # side of an anchor, in strides
+    sampled: Annotated[int, Range(least=2)] = 64  # sampled anchors per image
+    proposals: Count = 200  # regions kept per image
+    scale: Annotated[float, Range(above=0)] = 8.0  # side of anchors, in strides
 
 
 class RPNOutput(NamedTuple):

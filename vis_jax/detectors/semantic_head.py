@@ -22,8 +22,8 @@ _PLACE = 1  # index among 'p2' .. 'p6' of the level with the map's size
 class Settings:
     """`model.semantic`."""
 
-    enabled: bool = True  # False: regions are read from the pyramid alone
-    # 0 = the classes of the data set and the background; 183 of COCO-stuff.
+    enabled: bool = True  # False: RoI features come from the pyramid alone
+    # 0 = the data set's classes and the background; 183 for COCO-stuff.
     classes: Natural = 0
     dim: Count = 256  # channels of the hidden layers
     convs: Count = 4  # 3x3 convolutions after the levels are summed

@@ -50,10 +50,10 @@ class PriorSettings:
 
     sides: _Lengths = (24.0, 48.0, 96.0, 192.0, 384.0)  # of each level, finest first
     ratios: _Lengths = (1 / 1.8, 0.5 / 1.8, 2 / 1.8)  # width / height, as shares
-    divisor: _Length = 500.0  # a side as long as it is the whole image
-    square: bool = False  # as high as wide, whatever the ratio
-    # Height and width in pixels of the image that priors are shares of; on frames of
-    # other sizes they have as many pixels as there.
+    divisor: _Length = 500.0  # pixels; a prior of this side spans the whole image
+    square: bool = False  # square for every ratio
+    # Height and width in pixels of the image that priors are relative to; on frames of
+    # other sizes they keep their size in pixels.
     image: tuple[Count, ...] = (480, 864)
 
     def __post_init__(self) -> None:
@@ -74,8 +74,8 @@ class Settings:
     backbone: backbones.Settings = resnet.Settings(norm="batch")
     fpn: FpnSettings = FpnSettings(upsample="bilinear", extra="conv", relu_outputs=True)
     priors: PriorSettings = PriorSettings()
-    prototypes: Count = 32  # masks that those of all objects are mixed from
-    dropout: Share = 0.1  # of whole channels of the backbone's outputs, in training
+    prototypes: Count = 32  # mask prototypes that are combined for each object
+    dropout: Share = 0.1  # rate of channel dropout on backbone outputs
 
 
 class FindRule(NamedTuple):

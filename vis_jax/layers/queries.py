@@ -21,13 +21,13 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 @section
 class DecoderSettings:
-    """What `model.mask_decoder` of either kind has."""
+    """Settings shared by both kinds of `model.mask_decoder`."""
 
     dim: Count = 256  # channels; a multiple of 4 and of heads
     mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
-    layers: Count = 9  # of the decoder; each predicts
+    layers: Count = 9  # decoder layers; each predicts
     heads: Count = 8  # of the attention
-    queries: Count = 100  # most instances of a clip
+    queries: Count = 100  # most instances per clip
     mlp_dim: Count = 2048  # width of the feed-forward part
 
 

@@ -26,12 +26,12 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 class Settings(Terms):
     """`loss` of queries over a clip."""
 
-    no_object: Share = 0.1  # weight of the class for no object
-    # clip: an object keeps the query that it is given in the first frame that shows it;
-    # frame: every frame is matched by itself, as an image.
+    no_object: Share = 0.1  # weight of the no-object class
+    # clip: an object keeps the query matched in the first frame where it appears;
+    # frame: every frame is matched separately, like an image.
     matching: Literal["clip", "frame"] = "clip"
-    # Class of a matched query in frames without its object: still the object, as the
-    # authors train it, or no object.
+    # Class target of a matched query in frames without its object: still the object, as
+    # the authors train it, or no object.
     absent_class: Literal["object", "no_object"] = "object"
 
 

@@ -22,17 +22,17 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray
 
 @section
 class Terms:
-    """`loss` of queries with masks: what all kinds share."""
+    """`loss` of mask queries: terms shared by all kinds."""
 
-    label: Weight = 2.0  # weight of the class, in matching and in the loss
-    mask: Weight = 5.0  # weight of the logistic loss of masks, in both
-    dice: Weight = 5.0  # weight of the dice loss of masks, in both
-    points: Count = 12_544  # where masks are compared, in matching and in the losses
+    label: Weight = 2.0  # class weight, in matching and in the loss
+    mask: Weight = 5.0  # weight of the logistic mask loss, in both
+    dice: Weight = 5.0  # weight of the mask dice loss, in both
+    points: Count = 12_544  # points per mask, in matching and in the losses
 
 
 @section
 class Focal(Terms):
-    """`loss` with K sigmoid outputs, as IFR has it."""
+    """`loss` with K sigmoid outputs, as in IFR."""
 
     kind: Literal["focal"] = "focal"  # or ce, with fields of its own
     # lambda_e, Eq. 6-7: weight of a frame's queries predicting masks of other frames.
@@ -41,11 +41,11 @@ class Focal(Terms):
 
 @section
 class CrossEntropy(Terms):
-    """`loss` with K + 1 softmax outputs, as Mask2Former-VIS has it."""
+    """`loss` with K + 1 softmax outputs, as in Mask2Former-VIS."""
 
     kind: Literal["ce"] = "ce"  # or focal, with fields of its own
     cross_frame: Weight = 0.0  # lambda_e, Eq. 6-7 of IFR
-    no_object: Weight = 0.1  # weight of the class for no object
+    no_object: Weight = 0.1  # weight of the no-object class
 
 
 Weights = Focal | CrossEntropy

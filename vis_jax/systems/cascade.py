@@ -42,12 +42,12 @@ class ModelSettings(cascade_settings.Settings):
 class TestSettings(detect_then_track.TestSettings):
     """`test`."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

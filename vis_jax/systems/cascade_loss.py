@@ -19,15 +19,15 @@ from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term; `model.stages.weight` has those of stages."""
+    """`loss`: the weight of each term; stages also have `model.stages.weight`."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    semantic: Weight = 0.1  # what a cell shows, if there is a semantic branch
-    track: Weight = 1.0  # which object of another frame a region is, if there is a head
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
+    semantic: Weight = 0.1  # semantic class of cells, if there is a semantic branch
+    track: Weight = 1.0  # identity of regions across frames, if there is a head
 
 
 def check_settings(

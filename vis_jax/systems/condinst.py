@@ -65,10 +65,10 @@ class ModelSettings(condinst_settings.ModelSettings):
 class LossSettings(condinst_settings.LossSettings):
     """`loss`."""
 
-    # Which object of another frame a location stands for, if there is a head.
+    # Identity of locations across frames, if there is a head.
     track: Weight = 1.0
-    # Train the detector; False: it sees frames as at test time, and the track head
-    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    # Train the detector. False: it runs as at test time, and only the track head is
+    # trained; the detector's rate must then be 0, as weight decay needs no gradient.
     detector: bool = True
 
 
@@ -81,16 +81,16 @@ class NetworkOutput(NamedTuple):
 
 @section
 class TestSettings(detect_then_track.TestSettings):
-    """`test`; the suppression is blind to classes."""
+    """`test`; NMS is class-agnostic."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
-    # Most locations of a level that take part in the suppression.
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
+    # Most locations per level that enter NMS.
     candidates: Count = 200
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

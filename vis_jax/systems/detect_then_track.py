@@ -23,16 +23,16 @@ from vis_jax.typing import Array, Float32, Int32, UInt8
 
 @section
 class TestSettings(system.TestSettings):
-    """`test` of systems that find objects frame by frame and link them then."""
+    """`test` of systems that detect per frame, then link."""
 
-    # Frames of a clip of test.mode "clip"; no two clips share a frame. The result does
-    # not depend on it.
+    # Frames of a clip with test.mode "clip"; clips do not overlap. Does not affect the
+    # result.
     clip_length: Count = 1
-    score: Share = 0.05  # least score of a detection
+    score: Share = 0.05  # minimum score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
-    objects: Count = 10  # most detections in a frame
-    tracks: Count = 360  # most tracks of a video
-    tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # what links detections
+    objects: Count = 10  # most detections per frame
+    tracks: Count = 360  # most tracks per video
+    tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # links the detections
     trackers: Trackers = Trackers()
 
     def __post_init__(self) -> None:

@@ -52,10 +52,10 @@ from vis_jax.typing import Array, Bool, Int32
 class TestSettings(iai_video.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
-    # Most locations of a level that take part in the suppression.
+    # Most locations per level that enter NMS.
     candidates: Count = 200
-    # Without identities: rank, the k-th best detection of each frame is identity k; or
-    # iou, by the overlap of boxes, with up to `tracks` identities.
+    # Linking without identities. rank: the k-th best detection of each frame is
+    # identity k; iou: by box overlap, with up to `tracks` identities.
     link: Literal["rank", "iou"] = "rank"
     tracks: Count = 360
     iou: iou_tracker.Settings = iou_tracker.Settings()
@@ -63,7 +63,7 @@ class TestSettings(iai_video.TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -51,11 +51,11 @@ TimedStages = dict[str, Float[Array, "T B _ _ _"]]
 
 @section
 class LossSettings(condinst_settings.LossSettings):
-    """`loss`: the weight of every term, and which locations are trained on."""
+    """`loss`: the weight of each term, and which locations are trained."""
 
-    id: Weight = 1.0  # which identity the object of a location has
+    id: Weight = 1.0  # identity of a location's object
     # Draw the identities of a clip at random. As released they are the ranks of the
-    # objects' ids, so that only clips of many objects train the later ones.
+    # object ids, so that later ones are trained only by clips with many objects.
     permute: bool = False
 
 

@@ -67,14 +67,14 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 class ModelSettings(mask_rcnn.Settings):
     """`model` of an IAI on Mask R-CNN."""
 
-    # N: identities, of which the last one says that an object is new.
+    # N identities, the last one for new objects.
     ids: IdCount = 20
     hab: frame_memory.Settings = frame_memory.Settings()
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -27,14 +27,14 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term."""
+    """`loss`: the weight of each term."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    id: Weight = 1.0  # which identity it has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    id: Weight = 1.0  # identity of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
     permute: bool = False  # draw the identities of a clip at random; see `systems.iai`
 
 

@@ -43,14 +43,14 @@ FrameStages = dict[str, Float[Array, "_ _ _"]]  # of one frame
 class IdSettings:
     """`model.ids`: the identities."""
 
-    # Without them there is no ID head: objects are found by their class alone, linked
-    # by `test.link`, and remembered as objects, whichever they are.
+    # Without identities there is no ID head: detection uses the class alone, linking
+    # uses `test.link`, and objects are remembered without ids.
     on: bool = True
-    # N: channels of the ID head, of which the last one says that an object is new.
+    # N channels of the ID head, the last one for new objects.
     count: IdCount = 20
     convs: Count = 1  # 3x3 convolutions of the ID head before its output
-    # How the ID head is trained: focal, or the two readings of the paper's "CE": bce,
-    # each identity by itself, or softmax, with a channel more for the background.
+    # Loss of the ID head. focal, or the two readings of the paper's "CE": bce, each
+    # identity on its own, or softmax, with an additional background channel.
     loss: IdLoss = "focal"
 
 
@@ -59,7 +59,7 @@ class ModelSettings(condinst_settings.ModelSettings):
     """`model` of an IAI on CondInst."""
 
     ids: IdSettings = IdSettings()
-    # Without it the pyramid reads the backbone as it is, and no frame knows another.
+    # Without it the pyramid reads plain backbone features, and frames are independent.
     association: bool = True
     hab: frame_memory.Settings = frame_memory.Settings()
 

@@ -39,19 +39,19 @@ class TestSettings(system.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
     mode: Literal["video", "clip"] = "clip"
-    score: Share = 0.1  # least probability of the class of a detection ..
+    score: Share = 0.1  # minimum class probability of a detection ..
     id_score: Share = 0.1  # .. and of its identity
     nms: Share = 0.5  # IoU above which the better of two boxes suppresses
-    objects: Count = 10  # most detections of a frame
-    # What orders the boxes of the suppression: code, class and half the identity in the
-    # first frame, half the class and the identity later; average, their mean.
+    objects: Count = 10  # most detections per frame
+    # Score that orders boxes in NMS. code: class and half the identity in the first
+    # frame, half the class and the identity later; average: their mean.
     rank: Rank = "code"
-    # Where all identities are given away: paper, new objects are lost; code, they share
-    # the last one, which is not shown.
+    # When all identities are assigned. paper: new objects are lost; code: they share
+    # the last identity, which is not shown.
     capacity: Capacity = "paper"
-    # The score of an identity: the mean over all frames, or those that show it.
+    # Score of an identity: the mean over all frames, or over those with a detection.
     video_score: Over = "all_frames"
-    least: Share = 0.05  # scores of classes of an identity up to this are 0
+    least: Share = 0.05  # class scores of an identity up to this become 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

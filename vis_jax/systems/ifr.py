@@ -76,12 +76,12 @@ class ModelSettings:
 
 @section
 class ClipTestSettings(TestSettings):
-    """`test`, with how clips are linked where `mode` is clip."""
+    """`test`, with the linking of clips for `mode` clip."""
 
     clip_stride: Count = 1  # frames from one clip to the next
-    # How instances of two clips are matched: by soft mask IoU, or by Eq. 4.
+    # Match instances of two clips by soft mask IoU, or by Eq. 4.
     clip_link: Literal["siou", "eq4"] = "siou"
-    clip_instances: Count = 50  # most in a clip
+    clip_instances: Count = 50  # most per clip
     clip_tracks: Count = 50  # most at a time
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class ClipTestSettings(TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -64,19 +64,19 @@ class ModelSettings(mask_rcnn.Settings):
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term."""
+    """`loss`: the weight of each term."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    track: Weight = 1.0  # which object of the reference frame it is, Eq. 2
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
+    track: Weight = 1.0  # identity in the reference frame, Eq. 2
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -45,29 +45,29 @@ _Iou = Annotated[float, Range(least=0, below=1)]
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term, and what is learned from."""
+    """`loss`: the weight of each term, and the training targets."""
 
-    match: Weight = 4.0  # which detections go on with a track
-    start: Weight = 1.0  # which detections begin a track
-    score: Weight = 1.0  # which class a track has
-    segmentation: Weight = 1.0  # which pixels it has
-    # Probabilities that decide in training, as in `test`. At first no track would have
-    # a detection with the threshold of the test.
+    match: Weight = 4.0  # continuation of tracks by detections
+    start: Weight = 1.0  # track starts
+    score: Weight = 1.0  # class of tracks
+    segmentation: Weight = 1.0  # mask of tracks
+    # Decision thresholds in training, as probabilities like those in `test`. With the
+    # test thresholds no track would get a detection at first.
     match_threshold: _Open = 0.1192
     start_threshold: _Open = 0.1269
-    iou: _Iou = 0.5  # above which a detection is an object
-    # The five switches of the released code. A second track of an object has its class,
-    # or else that of the background.
+    iou: _Iou = 0.5  # above which a detection is matched to an object
+    # The five switches of the released code. Duplicate tracks of an object have its
+    # class, or else background.
     duplicates: bool = False
-    # Objects that the first frame does not show have their class, too; False: that of
-    # the background, by a slip of the released code in how it cuts clips.
+    # Objects absent from the first frame have their class, too; False: background, due
+    # to a bug in how the released code cuts clips.
     late_classes: bool = True
-    birth_frame: bool = True  # the class counts in the frame in which a track begins
-    normalised: bool = True  # weights of the frames for the class sum to 1
-    # Masks of all frames are learned by the tracks of the last but one.
+    birth_frame: bool = True  # include a track's first frame in the class loss
+    normalised: bool = True  # frame weights of the class loss sum to 1
+    # In all frames, train the masks of the tracks known before the last frame.
     whole_clip: bool = False
-    stride: Count = 1  # of the pixels that masks are learned from; saves sorting
-    bptt: Natural = 0  # frames between which the gradient is cut; 0 = none
+    stride: Count = 1  # of the pixels in the mask loss; saves sorting
+    bptt: Natural = 0  # frames after which the gradient is cut; 0 = never
 
 
 class Sums(NamedTuple):

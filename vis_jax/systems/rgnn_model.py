@@ -43,13 +43,12 @@ _Even = Annotated[int, Range(least=2)]
 
 @section
 class AppearanceSettings:
-    """`model.appearance`: descriptions of detections."""
+    """`model.appearance`: appearance features of detections."""
 
-    width: _Even = 512  # of a description, half of it from each of res4 and res5
-    narrow: Count = 128  # channels in the middle of the residual
-    positions: bool = False  # sine embeddings are added, as in RGNNVIS++
-    # The description of the whole frame goes through the residual, too; False: the
-    # released code.
+    width: _Even = 512  # appearance channels, half from each of res4 and res5
+    narrow: Count = 128  # bottleneck channels of the residual
+    positions: bool = False  # add sine embeddings, as in RGNNVIS++
+    # Apply the residual to the whole frame's features, too; False: the released code.
     describe_background: bool = True
 
     def __post_init__(self) -> None:

@@ -44,16 +44,16 @@ class TestSettings(system.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
     mode: Literal["video", "clip"] = "clip"
-    score: Share = 0.03  # least score of a detection
+    score: Share = 0.03  # minimum score of a detection
     nms: Share = 0.7  # IoU above which the better of two boxes suppresses
-    objects: Count = 16  # most detections of a frame, in training, too
-    match: _Open = 0.3133  # probability from which a track has a detection
-    start: _Open = 0.3133  # probability above which a detection begins a track
-    # What class and score of a track come from: the track itself; heuristic: the class
-    # of most of its detections and their mean score; averaged: their mean logits.
+    objects: Count = 16  # most detections per frame, also in training
+    match: _Open = 0.3133  # probability above which a track matches a detection
+    start: _Open = 0.3133  # probability above which a detection starts a track
+    # Source of a track's class and score. track: the track itself; heuristic: majority
+    # class of its detections and their mean score; averaged: their mean logits.
     scoring: Scoring = "track"
-    # Of the scoring by the track: the class of the last frame, or of most frames, and
-    # the score of the last frame, or the mean over the frames.
+    # For the scoring track: class of the last frame or of most frames, and score of the
+    # last frame or mean over the frames.
     video_class: Literal["last", "majority"] = "last"
     video_score: Literal["last", "mean"] = "last"
 
@@ -65,9 +65,9 @@ class TestSettings(system.TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the detector; all else is in float32
+    compute_dtype: Dtype = "float32"  # of the detector; the rest is in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()

@@ -103,22 +103,23 @@ def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:
 class TestSettings:
     """`test`: the videos to evaluate on, and how a video becomes clips."""
 
-    __test__ = False  # not a class of tests, whatever pytest makes of the name
+    __test__ = False  # not a test class for pytest, despite its name
 
     split: str = "valid"  # of the data set; or held_out, all, train
-    videos: Natural = 0  # the first ones of the split; 0 = all
-    short_side: Count = 360  # pixels that videos are resized to, if ..
-    long_side: Count = 1333  # .. the long side stays within these
-    # Height and width that frames are stretched to; () = keep their shape, as above.
+    videos: Natural = 0  # number of videos, from the first; 0 = all
+    short_side: Count = 360  # pixels that videos are resized to, while ..
+    long_side: Count = 1333  # .. the long side stays within this
+    # Height and width that frames are stretched to; () = keep the aspect ratio, as
+    # above.
     size: tuple[Count, ...] = ()
-    top: Count = 10  # tracks returned of a video, those with the best scores
+    top: Count = 10  # best tracks returned per video
     chunk: Count = 8  # frames whose features are computed at once; bounds memory
-    # video: the whole video is one clip; clip: short clips, one after the other.
+    # video: the whole video is one clip; clip: consecutive short clips.
     mode: Literal["video", "clip"] = "video"
-    # Frames that whole videos are padded to, so that few programs are compiled.
+    # Lengths that whole videos are padded to, so that few programs are compiled.
     frame_buckets: tuple[Count, ...] = (8, 16, 24, 36, 48, 64, 96)
     clip_length: Count = 5  # frames of a clip
-    # Short sides whose results are averaged, test.short_side among them; () = none.
+    # Short sides for test-time augmentation, including test.short_side; () = none.
     tta: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:

@@ -70,19 +70,19 @@ class ModelSettings(yolact.Settings):
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term, and which priors are trained on."""
+    """`loss`: the weight of each term, and which priors are trained."""
 
-    box_class: Weight = 1.0  # which class a prior has
-    box: Weight = 1.5  # where its object is
-    mask: Weight = 6.125  # which pixels it has
-    semantic: Weight = 1.0  # which classes a cell has; trains the features alone
-    positive: Fraction = 0.5  # least IoU with a true box of a positive prior
+    box_class: Weight = 1.0  # class of priors
+    box: Weight = 1.5  # box of priors
+    mask: Weight = 6.125  # mask of priors
+    semantic: Weight = 1.0  # classes of a cell; only trains the features
+    positive: Fraction = 0.5  # minimum IoU of a positive prior with a ground-truth box
     negative: Fraction = 0.4  # IoU below which a prior is background
-    negatives: Count = 3  # hard negatives for each positive
-    masks: Count = 100  # most positives of an image whose masks are trained
-    track: Weight = 1.0  # which object of another frame a region is, if there is a head
-    # Train the detector; False: it sees frames as at test time, and the track head
-    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    negatives: Count = 3  # hard negatives per positive
+    masks: Count = 100  # most positives per image whose masks are trained
+    track: Weight = 1.0  # identity of regions across frames, if there is a head
+    # Train the detector. False: it runs as at test time, and only the track head is
+    # trained; the detector's rate must then be 0, as weight decay needs no gradient.
     detector: bool = True
 
     def __post_init__(self) -> None:
@@ -95,17 +95,17 @@ class LossSettings:
 
 @section
 class TestSettings(detect_then_track.TestSettings):
-    """`test`; the defaults of YOLACT on COCO but for the number of objects."""
+    """`test`; YOLACT's defaults on COCO, except for the number of objects."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
-    # Suppress whatever the classes, so that no object is found under two of them; the
-    # released code evaluates with False.
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
+    # Class-agnostic NMS, so that no object is detected under two classes; the released
+    # code evaluates with False.
     across_classes: bool = True
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -39,15 +39,15 @@ class Settings(Cues):
     # cascade, as published, or score, one sum of all cues; see deep_sort_matching.py.
     matching: Literal["cascade", "score"] = "score"
     look: Weight = 2.0  # weight of the cosine of appearances, for matching "score"
-    min_score: Share = 0.0  # detections below it are left out
+    min_score: Share = 0.0  # detections below it are ignored
     # 1 - cosine, above which appearances do not match.
     max_cosine_distance: Annotated[float, Range(least=0, most=2)] = 0.2
     max_iou_distance: Share = 0.7  # 1 - IoU, above which boxes do not match
-    max_age: Count = 1_000_000  # frames that a confirmed track may be unseen
-    n_init: Count = 1  # detections in successive frames that confirm a track
-    # Appearances kept of a track, the newest; memory grows with tracks x budget.
+    max_age: Count = 1_000_000  # frames that a confirmed track may stay unseen
+    n_init: Count = 1  # consecutive detections that confirm a track
+    # Newest appearance vectors kept per track; memory grows with tracks x budget.
     budget: Count = 100
-    show_tentative: bool = True  # tracks that are not yet confirmed have an id, too
+    show_tentative: bool = True  # unconfirmed tracks have an id, too
 
 
 # Thresholds of the authors' benchmark script.

@@ -34,11 +34,11 @@ class Settings(Cues):
 
     # Least IoU of a detection with the last box of its track; 0.3 in the paper.
     min_iou: Fraction = 0.3
-    # Tracks below it are left out before the best one is chosen. As the paper reads, a
-    # detection of another label prefers a distant track of its class, fails there and
-    # begins a track.
+    # Exclude tracks below it before the best one is chosen. As the paper reads, a
+    # detection of another label prefers a distant track of its class, fails the
+    # threshold and starts a track.
     filter_first: bool = False
-    # What becomes of a detection whose track another one gets: no track, or a new one.
+    # A detection that loses its track to another one is dropped or starts a new track.
     losers: Literal["dropped", "new"] = "dropped"
     refresh_labels: bool = False  # a track takes the label of its last detection
 

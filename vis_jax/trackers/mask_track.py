@@ -44,10 +44,11 @@ class Settings(Cues):
     detections that choose one track.
     """
 
-    # A new object counts as of the same class, as in the released code; Eq. 3 does not
-    # say. Without it a known object of the class leads by gamma, and few tracks begin.
+    # A new object counts as having the same class, as in the released code; Eq. 3 does
+    # not say. Otherwise a known object of the class leads by gamma, and few tracks
+    # start.
     category_of_new: bool = True
-    # A track takes the label of its last detection; in the released code its first.
+    # A track takes the label of its last detection; its first, in the released code.
     refresh_labels: bool = False
 
 

@@ -30,10 +30,11 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 class Settings(Cues):
     """`test.trackers.seq`: SeqTracker."""
 
-    # Least IoU that links detections of two frames; the paper does not say, and has
-    # 0.3 with other trackers.
+    # Least IoU that links detections of two frames; unspecified in the paper, which
+    # uses 0.3 for other trackers.
     min_iou: Fraction = 0.3
-    # Frames. The search ends at the first chain that is shorter; 8 in the paper.
+    # Minimum length in frames. The search ends at the first shorter chain; 8 in the
+    # paper.
     min_length: Count = 8
 
 

@@ -12,11 +12,11 @@ from vis_jax.typing import Array, Bool, Int32
 
 @section
 class Cues:
-    """Weights of the cues of Eq. 3 of MaskTrack R-CNN; 0 leaves a cue out."""
+    """Weights of the cues in Eq. 3 of MaskTrack R-CNN; 0 ignores a cue."""
 
-    detection: Weight = 1.0  # alpha, of the detection's score
-    iou: Weight = 2.0  # beta, of its overlap with the last box of the track
-    category: Weight = 10.0  # gamma, of having the track's category
+    detection: Weight = 1.0  # alpha, detection score
+    iou: Weight = 2.0  # beta, overlap with the track's last box
+    category: Weight = 10.0  # gamma, same category as the track
 
 
 class Tracked(NamedTuple):

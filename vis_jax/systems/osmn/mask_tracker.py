@@ -37,12 +37,12 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 @section
 class Settings:
-    """`test.trackers.osmn_masks`: the masks of the network are the result."""
+    """`test.trackers.osmn_masks`: the network's masks are the output."""
 
-    # A detection whose mask overlaps those of all tracks less begins a track.
+    # A detection with a lower mask overlap with all tracks starts a track.
     min_iou: Fraction = 0.3
-    mask_stride: Count = 4  # pixels along each side of a cell of the masks shown
-    chunk: Count = 4  # tracks and detections that go through the network at once
+    mask_stride: Count = 4  # pixels per cell side of the output masks
+    chunk: Count = 4  # tracks and detections processed by the network at once
 
 
 class Winners(NamedTuple):

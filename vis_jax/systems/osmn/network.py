@@ -36,8 +36,8 @@ _DROPOUT = 0.5
 class Settings:
     """`model.osmn`; the defaults are the published size, two VGG-16 trunks."""
 
-    widths: tuple[Count, ...] = WIDTHS  # channels of the blocks of a trunk
-    depths: tuple[Count, ...] = DEPTHS  # convolutions of the blocks
+    widths: tuple[Count, ...] = WIDTHS  # channels per block of a trunk
+    depths: tuple[Count, ...] = DEPTHS  # convolutions per block
     hidden: Count = 4096  # width of the fully connected layers
     side_width: Count = 16  # channels of the side outputs
     style: Literal["torch", "caffe"] = "torch"  # how pixels are scaled

@@ -38,7 +38,7 @@ _NAMES = (*TRACKERS, "osmn", "osmn_masks")
 
 @section
 class ModelSettings(mask_rcnn.Settings):
-    """`model`: MaskTrack R-CNN, whose detections are linked, and the network."""
+    """`model`: MaskTrack R-CNN as the detector, and the network."""
 
     track_head: TrackHeadSettings = TrackHeadSettings()
     osmn: OsmnSettings = OsmnSettings()
@@ -48,15 +48,15 @@ class ModelSettings(mask_rcnn.Settings):
 class LossSettings:
     """`loss`."""
 
-    objects: Count = 4  # most of a clip that are segmented, in one frame of it
-    # Batch norm by the statistics of the batch; else by those kept, which then stay, as
-    # in the authors' second stage.
+    objects: Count = 4  # most objects per clip, segmented in one frame of it
+    # Batch norm uses and updates batch statistics; otherwise it uses the running ones
+    # and keeps them, as in the authors' second stage.
     train_norm: bool = True
 
 
 @section
 class AllTrackerSettings(TrackerSettings):
-    """`test.trackers`, with those that ask the network."""
+    """`test.trackers`, including those that use the network."""
 
     osmn: LinkSettings = LinkSettings()
     osmn_masks: MasksSettings = MasksSettings()
@@ -66,13 +66,13 @@ class AllTrackerSettings(TrackerSettings):
 class TestSettings(detect_then_track.TestSettings):
     """`test`."""
 
-    tracker: Annotated[str, OneOf(_NAMES)] = "osmn"  # what links detections
+    tracker: Annotated[str, OneOf(_NAMES)] = "osmn"  # links the detections
     trackers: AllTrackerSettings = AllTrackerSettings()
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -37,17 +37,17 @@ from vis_jax.typing import Array, Bool, Float32
 
 @section
 class Settings(iou.Settings):
-    """`test.trackers.osmn`: detections linked by the masks that the network predicts.
+    """`test.trackers.osmn`: links detections by masks that the network predicts.
 
     `min_iou` is the least overlap of a detection and the mask of its track.
     """
 
-    # IoU of the detection's box with the box around the mask, or of both masks.
+    # IoU of the detection's box with the box around the mask, or of the two masks.
     overlap: Literal["box", "mask"] = "box"
-    # Which detection of a track shows the network the object: the first, or the one
-    # with the best score so far.
+    # Detection of a track used as the visual guide: the first, or the one with the best
+    # score so far.
     guide: Literal["first", "best"] = "first"
-    chunk: Count = 4  # tracks and detections that go through the network at once
+    chunk: Count = 4  # tracks and detections processed by the network at once
 
 
 class Propagated(NamedTuple):
