@@ -244,7 +244,7 @@ def build_modules(settings: Settings, dtype: DTypeLike) -> Yolact:
 
 
 def canvas_of(levels: Levels) -> tuple[int, int]:
-    """Returns height and width in pixels of the images behind the levels."""
+    """Returns height and width in pixels of the images that the levels come from."""
     return STRIDE * levels[0].shape[1], STRIDE * levels[0].shape[2]
 
 

@@ -83,7 +83,7 @@ class DropPath(nn.Module):
 
     Attributes:
       rate: probability of dropping, in [0, 1).
-      axes: axes with independent draws: 0 for samples, or also that of the tokens.
+      axes: axes with independent draws: 0 for samples, or those of the tokens.
     """
 
     rate: float

@@ -1,4 +1,4 @@
-"""Non-maximum suppression with outputs of fixed size, and groups of duplicates."""
+"""Fixed-size non-maximum suppression, and grouping of duplicates."""
 
 from typing import NamedTuple
 

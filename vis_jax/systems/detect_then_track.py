@@ -81,12 +81,12 @@ class Detect(Protocol):
 
 @runtime_checkable
 class Describe(Protocol):
-    """Describes objects that come from elsewhere, such as the truth."""
+    """Computes appearance features of given objects, such as the ground truth."""
 
     def __call__(
         self, variables: dict, features: Any, boxes: Float32[Array, "T N 4"], /
     ) -> Appearance:
-        """Returns descriptions, [T, N].
+        """Returns the appearance features, [T, N].
 
         Args:
           variables: of the whole system.
