@@ -153,7 +153,7 @@ class Model(nn.Module):
     def __call__(
         self, images: Any, sizes: Any, frame_valid: Any, train: bool
     ) -> tuple[DecoderOutput, ClipFeatures]:
-        """Returns predictions of every layer, and the features they are computed from."""
+        """Returns predictions of every layer, and the features they are based on."""
         features = self.features(images, sizes, train, frame_valid)
         return self.decode(features, frame_valid), features
 
