@@ -1,4 +1,4 @@
-"""Trees of parameters by path, and regex rules that must cover every one of them."""
+"""Parameter trees by path, and regex rules that must cover every parameter."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ Rules = Sequence[tuple[str, object]]
 
 
 def flatten(tree: Tree) -> dict[str, object]:
-    """Leaves by path, names joined by '/'; empty branches vanish."""
+    """Returns the leaves by path, names joined by '/'; empty branches vanish."""
     flat: dict[str, object] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -20,10 +20,10 @@ def flatten(tree: Tree) -> dict[str, object]:
 
 
 def unflatten(flat: Mapping[str, object]) -> dict:
-    """The nested dict with these leaves; inverse of `flatten`.
+    """Returns the nested dict with these leaves; inverse of `flatten`.
 
     Raises:
-      ValueError: if one path is a leaf and also the start of another path.
+      ValueError: one path is a leaf and also a prefix of another.
     """
     tree: dict = {}
     for path, leaf in flat.items():
@@ -40,15 +40,15 @@ def unflatten(flat: Mapping[str, object]) -> dict:
 
 
 def match_rules(tree: Tree, rules: Rules) -> dict:
-    """A tree like `tree` in which each leaf is the value of the first matching rule.
+    """Returns a tree like `tree` with each leaf's value from its first matching rule.
 
     Args:
       tree: nested dict of parameters.
-      rules: pairs (regex, value); a regex must match a whole path, such as
+      rules: pairs (regex, value); a regex must match a full path, such as
         'backbone/res2_0/conv1/kernel'.
 
     Raises:
-      ValueError: if a parameter matches no rule.
+      ValueError: a parameter matches no rule.
     """
     compiled = [(re.compile(pattern), value) for pattern, value in rules]
     values, missed = {}, []

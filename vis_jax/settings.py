@@ -45,7 +45,7 @@ def section(cls: type[T]) -> type[T]:
 
 
 class Range(NamedTuple):
-    """Bounds of a number, or of each number of a tuple; None is unbounded."""
+    """Bounds of a number, or of each number in a tuple; None is unbounded."""
 
     least: float | None = None
     most: float | None = None
@@ -62,7 +62,7 @@ class Range(NamedTuple):
         return " and ".join(f"{word} {x}" for word, x in bounds if x is not None)
 
     def holds(self, value: float) -> bool:
-        """Whether the number lies within all bounds; NaN does not."""
+        """Returns whether the number lies within all bounds; NaN does not."""
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -72,7 +72,7 @@ class Range(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """The texts that a field of type str may have, such as the keys of a table."""
+    """Allowed values of a field of type str, such as the keys of a table."""
 
     choices: Collection[str]
 
@@ -94,11 +94,11 @@ class Field(NamedTuple):
 
 
 def fields_of(kind: type) -> dict[str, Field]:
-    """The fields of a settings class by name, those of its bases first."""
+    """Returns the fields of a settings class by name, base class fields first."""
     return _fields_of(kind)
 
 
-@functools.cache  # whose arguments mypy knows as Hashable only
+@functools.cache  # whose arguments mypy only knows as Hashable
 def _fields_of(kind: Any) -> dict[str, Field]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
@@ -113,12 +113,12 @@ def _fields_of(kind: Any) -> dict[str, Field]:
 def read_settings(
     kind: type[T], values: Mapping, where: str = "", *, base: T | None = None
 ) -> T:
-    """The settings with these values; all others are the defaults.
+    """Returns settings with these values; all others are defaults.
 
     Args:
       kind: a class made by `section`.
-      values: by field, as a config or a JSON file has them: lists do for tuples, whole
-        numbers for real ones, mappings for nested settings.
+      values: by field, as in a config or JSON file: lists stand for tuples, integers
+        for floats, mappings for nested settings.
       where: path of the section in the config, such as "test.trackers.iou".
       base: settings whose fields are kept where `values` has none, instead of defaults.
 
@@ -131,7 +131,7 @@ def read_settings(
 
 
 def _build(kind: type[T], values: Mapping, where: str, base: Any, tag: str) -> T:
-    """`read_settings`; `tag` says which member of a union this is."""
+    """Implements `read_settings`; `tag` says which member of a union this is."""
     known, found = fields_of(kind), {}
     for name in values:
         if name not in known:
@@ -147,12 +147,12 @@ def _build(kind: type[T], values: Mapping, where: str, base: Any, tag: str) -> T
             found[name] = before
     try:
         return kind(**found)
-    except ValueError as error:  # of __post_init__; begins with the field
+    except ValueError as error:  # from __post_init__; begins with the field
         raise ValueError(_join(where, str(error))) from error
 
 
 def to_dict(value: Any) -> Any:
-    """Settings as nested dictionaries of plain values, which `read_settings` takes."""
+    """Returns settings as nested dictionaries of plain values, for `read_settings`."""
     if dataclasses.is_dataclass(value):
         names = (field.name for field in dataclasses.fields(value))
         return {name: to_dict(getattr(value, name)) for name in names}
@@ -162,7 +162,7 @@ def to_dict(value: Any) -> Any:
 
 
 def tag_of(kinds: Sequence[type]) -> tuple[str, dict[str, type]]:
-    """The field that tells the classes of a union apart, and the class by its value."""
+    """Returns the field that tells a union's classes apart, and classes by value."""
     for name in fields_of(kinds[0]):
         types_ = [
             fields_of(kind)[name].type for kind in kinds if name in fields_of(kind)
@@ -175,14 +175,14 @@ def tag_of(kinds: Sequence[type]) -> tuple[str, dict[str, type]]:
 
 
 def union_of(annotation: Any) -> tuple[type, ...]:
-    """The settings classes that an annotation allows; none for a plain value."""
+    """Returns the settings classes an annotation allows; none for a plain value."""
     parts = _options(annotation)
     found: Any = (part for part in parts if dataclasses.is_dataclass(part))
     return tuple(found)
 
 
 def describe(field: Field) -> str:
-    """What a field may be, in words: "int, at least 1"."""
+    """Describes the allowed values of a field: "int, at least 1"."""
     rules = [rule for rule in field.rules if isinstance(rule, Range)]
     texts = [rule for rule in field.rules if isinstance(rule, OneOf)]
     if texts:
@@ -191,7 +191,7 @@ def describe(field: Field) -> str:
 
 
 def _bare(annotation: Any) -> tuple[Any, tuple]:
-    """The annotation without Annotated, and its rules, those of tuple items too."""
+    """Returns the annotation without Annotated, and its rules, those of items too."""
     if typing.get_origin(annotation) is Annotated:
         inner, *own = typing.get_args(annotation)
         bare_inner, more = _bare(inner)
@@ -232,7 +232,7 @@ def _read(path: str, field: Field, value: Any, before: Any) -> Any:
 
 
 def _read_nested(path: str, kinds: tuple[type, ...], value: Any, before: Any) -> Any:
-    """Nested settings; fields that are not given keep what they were, tag and all."""
+    """Reads nested settings; fields not given, including the tag, keep their values."""
     if isinstance(value, kinds):
         return value
     if not isinstance(value, Mapping):
@@ -252,7 +252,7 @@ def _read_nested(path: str, kinds: tuple[type, ...], value: Any, before: Any) ->
 
 
 def _read_named(path: str, annotation: Any, values: Mapping) -> dict[str, Any]:
-    """Settings by names that the user chooses; plain values where it has no class."""
+    """Reads settings under user-chosen names; plain values where there is no class."""
     kinds = union_of(annotation)
     if not kinds:
         return dict(values)
@@ -263,7 +263,7 @@ def _read_named(path: str, annotation: Any, values: Mapping) -> dict[str, Any]:
 
 
 def _convert(annotation: Any, value: Any) -> Any:
-    """The value as the type of a field; TypeError if it has another type."""
+    """Converts a value to a field's type; raises TypeError for any other type."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         for option in arguments:
@@ -280,7 +280,7 @@ def _convert(annotation: Any, value: Any) -> Any:
         return _convert_tuple(arguments, value)
     if annotation is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    # type(), as True is an int to isinstance.
+    # type(), as True is an int for isinstance.
     if type(value) is annotation and annotation is not float:
         return value
     raise TypeError
@@ -304,7 +304,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _words(annotation: Any) -> str:
-    """A type as a user would write it."""
+    """Returns a type as a user would write it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(_words, arguments))

@@ -1,7 +1,7 @@
-"""What passes between the data pipeline, the systems and the loops.
+"""Data passed between the data pipeline, the systems and the loops.
 
-Axes: B clips, T frames, M true instances, H W pixels of the padded frame (the canvas),
-h w pixels of a system's mask resolution.
+Axes: B clips, T frames, M ground-truth instances, H W pixels of the padded frame (the
+canvas), h w pixels of a system's mask resolution.
 """
 
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
 class Batch(NamedTuple):
-    """Clips with their truth, as `data_pipeline.schema` describes them."""
+    """Clips with their ground truth, as described by `data_pipeline.schema`."""
 
     images: UInt8[Array, "B T H W 3"]
     frame_valid: Bool[Array, "B T"]
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """Frames of one video without truth; what a system sees at test time.
+    """Frames of one video without ground truth: the input of a system at test time.
 
     NumPy arrays until a jitted step takes them.
     """
@@ -40,100 +40,98 @@ class Clip(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a system says after a clip: the tracks so far, and the masks of its frames.
+    """Output of a system after a clip: the tracks so far, and the masks of its frames.
 
-    Axes: S track slots, F frames, D masks of a frame, K classes, h w cells of a mask.
-    Masks are kept by frame, each with the slot of its track: most tracks of a long
-    video are not in a frame. A slot has one track for all frames of a step. The score
-    of a track is the probability of its best class. Which frames of the video the F
-    frames are, `Window` says.
+    Axes: S track slots, F frames, D masks per frame, K classes, h w cells of a mask.
+    Masks are stored per frame, each with its track's slot, as most tracks of a long
+    video are absent from most frames. A slot holds one track for all frames of a step.
+    A track's score is the probability of its best class. `Window` tells which frames of
+    the video the F frames are.
     """
 
     class_probs: Float32[
         Array | np.ndarray, "S K"
-    ]  # of the track up to now; need not sum to 1
+    ]  # of the track so far; need not sum to 1
     track_ids: Int32[Array | np.ndarray, "S"]  # 1, 2, .. within one video; 0 = none
     valid: Bool[Array | np.ndarray, "S"]
-    slots: Int32[
-        Array | np.ndarray, "F D"
-    ]  # of the track that a mask is of; -1 = no mask
+    slots: Int32[Array | np.ndarray, "F D"]  # track slot of each mask; -1 = no mask
     mask_logits: Float32[Array | np.ndarray, "F D h w"]  # positive = inside
-    # What the masks cover, x1 y1 x2 y2 in canvas pixels; an empty box: no mask. None:
-    # every mask covers the whole canvas.
+    # Region covered by each mask, x1 y1 x2 y2 in canvas pixels; an empty box means no
+    # mask. None: every mask covers the whole canvas.
     mask_boxes: Float32[Array | np.ndarray, "F D 4"] | None = None
-    # Objects that found no free track up to now; to be told to the user.
+    # Objects so far that found no free track slot; reported to the user.
     lost: Int32[Array | np.ndarray | np.int32, ""] = np.int32(0)
 
 
 class Window(NamedTuple):
-    """Which frames of a video a step sees, and which of them are final then.
+    """Frames of a video that each step sees, and which of them become final.
 
-    Row f of the masks of a clip is the frame `clip.start - delay + f` of the video: a
-    clip of T frames has T + delay rows. Rows are final up to the start of the next
-    clip, less the delay; after the last clip, all rows inside the video are.
+    Row f of a clip's masks is video frame `clip.start - delay + f`; a clip of T frames
+    has T + delay rows. Rows before the start of the next clip, minus the delay, are
+    final; after the last clip, all rows inside the video are.
     """
 
     length: int | None  # frames of a clip; None: the whole video is one clip
-    # Frames from the start of a clip to that of the next. As long as the clip: none
-    # overlap, and the last one is padded at its end. Less: they overlap, and the last
+    # Frames from one clip's start to the next. Equal to the length: clips do not
+    # overlap and the last one is padded at its end. Smaller: clips overlap and the last
     # one is shifted back to end with the video.
     stride: int | None
-    delay: int = 0  # frames by which masks come later than their image
+    delay: int = 0  # frames by which masks lag behind their image
     buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
 
 
 class Render(NamedTuple):
-    """How the masks of a frame become pixels at the original size.
+    """Rule that turns the masks of a frame into pixels at the original size.
 
-    independent: a pixel belongs to every mask that has it. argmax: only to the one of
-    the largest logit. rank: only to the first mask that has it, in the order of the
-    masks. A mask of which less than the share `least_visible` stays visible is dropped,
-    and hides nothing.
+    independent: a pixel belongs to every mask that contains it. argmax: only to the
+    mask with the largest logit. rank: only to the first mask that contains it, in mask
+    order. A mask with less than the share `least_visible` of its pixels visible is
+    dropped, and hides nothing.
     """
 
     overlap: Literal["independent", "argmax", "rank"] = "independent"
-    least_visible: float = 0.0  # share of the pixels of a mask; read by rank
-    # Masks that cover the canvas are enlarged to it as `ops.aligned_upsample` does it.
+    least_visible: float = 0.0  # share of a mask's pixels; used by rank
+    # Masks over the canvas are upsampled to it with `ops.aligned_upsample`.
     aligned: bool = False
 
 
 class Detections(NamedTuple):
-    """What a detector found in frames, each by itself, best score first.
+    """Detections of each frame on its own, best score first.
 
-    Axes: N slots, K classes, E and F lengths of descriptions, h w cells of a mask.
-    Padding has zeros, and the label K.
+    Axes: N slots, K classes, E and F embedding channels, h w cells of a mask. Padding
+    is zero, with label K.
     """
 
     boxes: Float32[Array, "*lead N 4"]  # x1 y1 x2 y2 in canvas pixels
-    scores: Float32[Array, "*lead N"]  # 0 = shown, but says nothing of the track
+    scores: Float32[Array, "*lead N"]  # 0 = shown, but without a vote on its track
     labels: Int32[Array, "*lead N"]
     valid: Bool[Array, "*lead N"]
-    # By which a track head compares objects: dot products. E = 0 without such a head.
+    # Appearance embeddings, compared by dot product. E = 0 without a track head.
     embeds: Float32[Array, "*lead N E"]
-    # What the classifier sees last, of unit length; for trackers without training.
+    # Unit-length classifier features, for trackers without training.
     looks: Float32[Array, "*lead N F"]
     mask_logits: Float32[Array, "*lead N h w"]  # positive = inside
-    # What the masks cover, as `Predictions.mask_boxes`; None: the boxes.
+    # Region covered by each mask, as `Predictions.mask_boxes`; None: the boxes.
     mask_boxes: Float32[Array, "*lead N 4"] | None = None
 
     @property
     def covered(self) -> Float32[Array | np.ndarray, "*lead N 4"]:
-        """What the masks cover."""
+        """Region covered by each mask."""
         return self.boxes if self.mask_boxes is None else self.mask_boxes
 
 
 class Appearance(NamedTuple):
-    """Descriptions of objects, as in `Detections`."""
+    """Appearance features of objects, as in `Detections`."""
 
     embeds: Float32[Array, "*lead N E"]
     looks: Float32[Array, "*lead N F"]
 
 
 class LossAux(NamedTuple):
-    """What a loss reports beside its value."""
+    """Auxiliary outputs of a loss."""
 
     terms: dict[str, Float32[Array, ""]]  # weighted: they sum to the loss
     batch_stats: dict  # updated statistics of normalisation layers, {} if none
-    # Logged beside the terms and no part of the loss, such as how many objects of the
-    # batch found no place in arrays of fixed size; {} if none.
+    # Logged beside the terms but not part of the loss, such as the number of objects
+    # that did not fit into fixed-size arrays; {} if none.
     notes: dict[str, Float32[Array, ""]]

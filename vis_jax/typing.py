@@ -1,7 +1,7 @@
 """Names for array types in signatures.
 
 Nothing is checked at run time; the tests check the whole package by import hook. Axes
-named `_` are not compared, as those of the levels of a pyramid.
+named `_` are not compared, such as those of pyramid levels.
 """
 
 from jax.typing import DTypeLike

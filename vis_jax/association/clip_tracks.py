@@ -1,13 +1,13 @@
-"""MaskProp: clip tracks of one video linked to tracks of the whole video.
+"""MaskProp: links clip tracks of one video into tracks of the whole video.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020, section 3.3. Each frame t is the centre of a
-clip of the frames t - T .. t + T, and each object found in it has a soft mask in all of
-them. Clips of frames near each other share frames, where their masks are compared. Only
-the clips of the last 2 T frames share a frame with the next one, and no others are
-kept. Letters: T frames on either side of the centre, N objects of a frame, best score
-first, S slots for tracks, R = 2 T clips before the present one, F = 2 T frames of the
-present clip that earlier ones have, K classes.
+clip of the frames t - T .. t + T, and each object detected in it has a soft mask in all
+of them. Clips of nearby frames overlap, and their masks are compared in the shared
+frames. Only the clips of the last 2 T frames share a frame with the next one, so only
+they are kept. Letters: T frames on either side of the centre, N objects per frame, best
+score first, S track slots, R = 2 T previous clips, F = 2 T frames of the present clip
+shared with earlier ones, K classes.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -18,21 +18,21 @@ import jax.numpy as jnp
 from vis_jax.ops.soft_overlap import soft_iou_frames
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
-# How the scores of the objects of a track become one for each class: sums by label,
-# divided by all objects of the track; or by those with the label; or means of vectors.
+# Aggregation of the scores of a track's objects per class: sums per label, divided by
+# all objects of the track or by those with the label; or mean score vectors.
 ScoreMode = Literal["label_sum_over_n", "label_mean", "vector_mean"]
 
-_EMPTY = 1.0  # cells: where two masks together have less, they are not compared
+_EMPTY = 1.0  # cells: two masks with a smaller union are not compared
 
 
 class Rule(NamedTuple):
-    """Rule for continuing a track; the paper leaves both fields open.
+    """Rule for continuing a track; the paper specifies neither field.
 
     Attributes:
       threshold: score of Eq. 5 above which an object continues a track.
-      unique: the objects of a frame get different tracks, the best score first; those
-        left over take their next best track, or begin one. False, as the paper reads:
-        they may share a track, whose mask is that of the best object.
+      unique: the objects of a frame get different tracks, by descending score; the
+        others take their next best track, or start one. False, as the paper reads: they
+        may share a track, whose mask is the best object's.
     """
 
     threshold: float
@@ -40,34 +40,34 @@ class Rule(NamedTuple):
 
 
 class ClipTracks(NamedTuple):
-    """The objects of a frame, and their masks in the clip around it."""
+    """Objects of a frame, with their masks in the clip around it."""
 
     masks: Float[Array, "N L h w"]  # probabilities, in the L = 2 T + 1 frames
     valid: Bool[Array, "N"]
-    frame_valid: Bool[Array, "L"]  # False: the video has no such frame
-    # Scores of each class: of the labels alone, else 0; or of all, for `vector_mean`.
+    frame_valid: Bool[Array, "L"]  # False: no such frame in the video
+    # Class scores: only the label's nonzero; or all, for `vector_mean`.
     class_scores: Float32[Array, "N K"]
 
 
 class Links(NamedTuple):
-    """State of a video up to some frame, from which the next one is linked."""
+    """State of a video after some frame, used to link the next one."""
 
-    # Of the clips before, newest first; frame 0 is the first of the next clip.
+    # Of previous clips, newest first; frame 0 is the next clip's first.
     masks: Float[Array, "R N F h w"]
-    slots: Int32[Array, "R N"]  # the tracks of their objects; -1 = none
+    slots: Int32[Array, "R N"]  # tracks of their objects; -1 = none
     track_ids: Int32[Array, "S"]  # 1, 2, ..; 0 = free slot
     next_id: Int32[Array, ""]
-    scores: Float32[Array, "S K"]  # sums over the objects of a track
-    labelled: Float32[Array, "S K"]  # how many of them have a score of the class
-    objects: Float32[Array, "S"]  # how many there are
-    lost: Int32[Array, ""]  # objects up to now that found no free slot
+    scores: Float32[Array, "S K"]  # sums over a track's objects
+    labelled: Float32[Array, "S K"]  # number of objects with a score for the class
+    objects: Float32[Array, "S"]  # number of objects
+    lost: Int32[Array, ""]  # objects so far that found no free slot
 
 
 class Named(NamedTuple):
-    """Tracks of the objects of a frame."""
+    """Track assignment of a frame's objects."""
 
     slots: Int32[Array, "N"]  # -1 = none
-    shown: Bool[Array, "N"]  # the mask of the track in this frame is this one
+    shown: Bool[Array, "N"]  # this object's mask is its track's mask in this frame
 
 
 def no_links(
@@ -79,7 +79,7 @@ def no_links(
     size: tuple[int, int],
     dtype: DTypeLike = jnp.float32,
 ) -> Links:
-    """Before the first frame.
+    """Returns the state before the first frame.
 
     Args:
       radius: T.
@@ -87,7 +87,7 @@ def no_links(
       slots: S.
       classes: K.
       size: height and width of a mask.
-      dtype: in which masks are kept.
+      dtype: storage dtype of masks.
     """
     clips = 2 * radius
     return Links(
@@ -103,9 +103,9 @@ def no_links(
 
 
 def free_ended(links: Links) -> Links:
-    """Without the tracks that no later object can continue: not seen for 2 T frames.
+    """Frees tracks that no later object can continue: unseen for 2 T frames.
 
-    Not a part of `link`, so that a slot can be kept for one track over several frames.
+    Separate from `link`, so that a slot can keep one track over several frames.
     """
     numbers = jnp.arange(len(links.track_ids), dtype=jnp.int32)
     live = (links.slots.reshape(-1, 1) == numbers[None]).any(axis=0)
@@ -118,18 +118,18 @@ def free_ended(links: Links) -> Links:
 
 
 def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
-    """The tracks of the objects of the next frame.
+    """Links the objects of the next frame to tracks.
 
-    Of the objects that begin a track, those with the best scores get the free slots;
-    the others are counted as lost, and no later object is compared with them.
+    New tracks get free slots in order of score; objects without a slot are counted as
+    lost, and later objects are not compared with them.
 
     Args:
-      links: before the frame.
+      links: state before the frame.
       found: the objects of the frame.
       rule: see the type.
 
     Returns:
-      What is known after the frame, and the tracks of its objects.
+      The state after the frame, and the tracks of its objects.
     """
     scores = track_scores(links, found)
     usable = (scores > rule.threshold) & found.valid[:, None]
@@ -137,7 +137,7 @@ def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
     known = _unique(scores) if rule.unique else _best(scores)
     slots, new = _with_new(links, known, found.valid)
     count = len(links.track_ids)
-    # Slot S is outside the arrays: JAX drops what would go there.
+    # Slot S is out of bounds: JAX drops the update.
     place = jnp.where(slots >= 0, slots, count)
     ids = links.next_id + jnp.cumsum(new.astype(jnp.int32)) - 1
     labelled = (found.class_scores > 0).astype(jnp.float32)
@@ -158,9 +158,9 @@ def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
 
 
 def clip_scores(links: Links, found: ClipTracks) -> Float32[Array, "N R N"]:
-    """Eq. 4: the mean soft IoU over the shared frames, of objects n and (r, m).
+    """Returns Eq. 4: the mean soft IoU over shared frames, of objects n and (r, m).
 
-    Deviation: frames where both masks are empty do not count, as 0 / 0 says nothing.
+    Deviation: frames where both masks are empty are skipped, as 0 / 0 is undefined.
     Without any other frame the score is 0.
     """
     clips, objects, frames = links.masks.shape[:3]
@@ -169,7 +169,7 @@ def clip_scores(links: Links, found: ClipTracks) -> Float32[Array, "N R N"]:
     before = jax.lax.collapse(links.masks.astype(jnp.float32), 0, 2)
     now = jnp.where(_per_mask(found), found.masks, 0.0).astype(jnp.float32)
     overlaps = soft_iou_frames(now[:, :frames], before)
-    # The clip r frames before the last has its last frame r frames earlier.
+    # The last frame of the clip r before the previous one is r frames earlier.
     age, frame = jnp.arange(clips)[:, None], jnp.arange(frames)[None]
     shared = (frame < frames - age) & found.frame_valid[None, :frames]
     shared = jnp.repeat(shared, objects, axis=0)[None]
@@ -180,7 +180,7 @@ def clip_scores(links: Links, found: ClipTracks) -> Float32[Array, "N R N"]:
 
 
 def track_scores(links: Links, found: ClipTracks) -> Float32[Array, "N S"]:
-    """Eq. 5: the mean over the objects of a track; -inf for tracks without any."""
+    """Returns Eq. 5: the mean over a track's objects; -inf for tracks without any."""
     scores = jax.lax.collapse(clip_scores(links, found), 1, 3)
     numbers = jnp.arange(len(links.track_ids), dtype=jnp.int32)
     member = (links.slots.reshape(-1, 1) == numbers[None]).astype(jnp.float32)
@@ -190,33 +190,33 @@ def track_scores(links: Links, found: ClipTracks) -> Float32[Array, "N S"]:
 
 
 def class_probs(links: Links, mode: ScoreMode) -> Float32[Array, "S K"]:
-    """The scores of the tracks for each class; see `ScoreMode`."""
+    """Returns the class scores of tracks; see `ScoreMode`."""
     number = links.labelled if mode == "label_mean" else links.objects[:, None]
     return links.scores / jnp.maximum(number, 1.0)
 
 
 def _per_mask(found: ClipTracks) -> Bool[Array, "N L 1 1"]:
-    """Which masks are of an object, in a frame of the video."""
+    """Returns which masks belong to an object and a frame of the video."""
     return (found.valid[:, None] & found.frame_valid[None])[..., None, None]
 
 
 def _advanced(
     before: Float[Array, "R N F h w"], masks: Float[Array, "N L h w"]
 ) -> Float[Array, "R N F h w"]:
-    """The masks of the last clips, in the frames of the next one."""
+    """Shifts the masks of the previous clips to the frames of the next one."""
     clips = len(before)
     moved = jnp.concatenate([before[:, :, 1:], jnp.zeros_like(before[:, :, :1])], 2)
     return jnp.concatenate([masks[None, :, 1:], moved])[:clips]
 
 
 def _best(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
-    """The best track of each object, -1 if none is usable."""
+    """Returns the best track of each object, -1 if none is usable."""
     best = scores.argmax(axis=1).astype(jnp.int32)
     return jnp.where(scores.max(axis=1) > -jnp.inf, best, -1)
 
 
 def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
-    """The same, but the best pair takes its object and its track from the others."""
+    """Same as `_best`, but one-to-one: each best pair removes its object and track."""
     objects, slots = scores.shape
 
     def take(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -233,7 +233,7 @@ def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
 def _with_new(
     links: Links, known: Int32[Array, "N"], valid: Bool[Array, "N"]
 ) -> tuple[Int32[Array, "N"], Bool[Array, "N"]]:
-    """The slot of every object, and which of them begin a track."""
+    """Returns the slot of every object, and which objects start a track."""
     begins = valid & (known < 0)
     free = links.track_ids == 0
     rank = jnp.cumsum(begins.astype(jnp.int32)) - 1
@@ -243,6 +243,6 @@ def _with_new(
 
 
 def _first_of_each(slots: Int32[Array, "N"]) -> Bool[Array, "N"]:
-    """Whether no object before has the same track."""
+    """Returns whether no earlier object has the same track."""
     same = slots[:, None] == slots[None]
     return ~jnp.tril(same, -1).any(axis=1)

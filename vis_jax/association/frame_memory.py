@@ -1,9 +1,9 @@
-"""The hybrid association block of IAI: tokens of a frame look at those of earlier ones.
+"""The hybrid association block of IAI: tokens attend to those of earlier frames.
 
 Zhu et al., "Instance As Identity: A Generic Online Paradigm for Video Instance
-Segmentation", ECCV 2022, section 3.3, and the released code, whose block comes from
+Segmentation", ECCV 2022, section 3.3, and the released code, whose block is based on
 Yang et al., "Associating Objects with Transformers for Video Object Segmentation",
-NeurIPS 2021 (AOT). Letters: B videos, h w tokens of a frame, C channels of a token, S
+NeurIPS 2021 (AOT). Letters: B videos, h w tokens of a frame, C channels per token, S
 frames of the global memory.
 """
 
@@ -37,21 +37,21 @@ class Settings:
     # Stage of the backbone that the block replaces; a small canvas has few tokens at
     # stride 32, that of res5.
     stage: Literal["res4", "res5"] = "res5"
-    dim: Count = 256  # channels of a token
-    self_heads: Count = 4  # of the attention within a frame
-    memory_heads: Count = 2  # of both attentions to earlier frames
-    radius: Count = 7  # of the window in the frame before, in tokens
-    mlp_dim: Count = 1024  # channels inside the feed-forward part
-    drop_path: Share = 0.1  # probability, for each token of a batch
-    use_local: bool = True  # attention to the frame before
+    dim: Count = 256  # channels per token
+    self_heads: Count = 4  # attention heads within a frame
+    memory_heads: Count = 2  # heads of both attentions to earlier frames
+    radius: Count = 7  # of the window in the previous frame, in tokens
+    mlp_dim: Count = 1024  # hidden channels of the feed-forward part
+    drop_path: Share = 0.1  # probability, drawn per token of a batch
+    use_local: bool = True  # attention to the previous frame
     use_global: bool = True  # attention to the first and further frames
-    use_cls_projector: bool = True  # channels that no memory has a say in
-    # Frames from one that enters the global memory to the next; None: only the first.
+    use_cls_projector: bool = True  # channels unaffected by memory
+    # Frames between writes to the global memory; None: only the first is written.
     interval: Count | None = 3
-    # At test time, frames with a new object enter the global memory, too.
+    # At test time, frames with a new object also enter the global memory.
     on_new: bool = True
-    # Frames of the global memory at test time; once it is full, the oldest but the
-    # first makes room. Deviation: the released code keeps all.
+    # Frames of the global memory at test time; once full, the oldest but the first is
+    # replaced. Deviation: the released code keeps all.
     slots: Count = 36
 
     def __post_init__(self) -> None:
@@ -69,18 +69,18 @@ class Settings:
 
 
 class Memory(NamedTuple):
-    """Memory of a video's frames, of constant size.
+    """Constant-size memory of a video's frames.
 
-    `*B` is the axis of videos, or nothing for one video.
+    `*B` is the video axis, absent for a single video.
     """
 
     global_keys: Float[Array, "*B S h w C"]
     global_values: Float[Array, "*B S h w C"]
-    entered: Int32[Array, "*B"]  # frames that entered the global memory
-    local_keys: Float[Array, "*B h w C"]  # of the frame before
+    entered: Int32[Array, "*B"]  # frames written to the global memory
+    local_keys: Float[Array, "*B h w C"]  # of the previous frame
     local_values: Float[Array, "*B h w C"]
-    step: Int32[Array, "*B"]  # frames up to now
-    last: Int32[Array, "*B"]  # step at which a frame entered the global memory; 0 first
+    step: Int32[Array, "*B"]  # frames so far
+    last: Int32[Array, "*B"]  # step of the last global write; initially 0
 
 
 def empty_memory(
@@ -92,12 +92,12 @@ def empty_memory(
     slots: int,
     dtype: DTypeLike = jnp.float32,
 ) -> Memory:
-    """Before the first frame.
+    """Returns an empty memory.
 
     Args:
       settings: of the block.
       videos: B.
-      height, width: of the map of tokens.
+      height, width: of the token map.
       slots: S; `settings.slots` at test time, `training_slots` in training.
     """
     slots = slots if settings.use_global else 0
@@ -108,7 +108,7 @@ def empty_memory(
 
 
 def training_slots(frames: int, interval: int | None) -> int:
-    """Frames of the global memory that the last of `frames` frames looks at."""
+    """Returns the global-memory slots that the last of `frames` frames needs."""
     return 1 if interval is None else 1 + (frames - 1) // interval
 
 
@@ -121,16 +121,17 @@ def write(
     real: Bool[Array, ""],
     interval: int | None,
 ) -> Memory:
-    """The memory of one video after a frame.
+    """Returns the memory of one video after a frame.
 
-    The frame replaces the one before, and enters the global memory if it is the first,
-    if `interval` frames have passed since one did, or if a new object is in it.
+    The frame replaces the previous one, and enters the global memory if it is the
+    first, if `interval` frames have passed since the last one entered, or if it has a
+    new object.
 
     Args:
       memory: of one video.
       keys, values: of the frame.
-      new: a new object is in the frame.
-      real: False: the frame is padding, and nothing changes.
+      new: the frame has a new object.
+      real: False for padding, which leaves the memory unchanged.
       interval: see `Settings`.
     """
     step = memory.step + 1
@@ -142,7 +143,7 @@ def write(
     slot = jnp.where(memory.entered == 0, 0, 1 + (memory.entered - 1) % ring)
     hit = (jnp.arange(slots) == slot) & enters & real
     hit = hit[:, None, None, None]
-    # The first frame does not start the interval: frames 0, 2, 5, 8, .. at 3.
+    # The first frame does not start the interval: at 3, frames 0, 2, 5, 8, .. enter.
     last = jnp.where(enters & (memory.step > 0), step, memory.last)
     return Memory(
         jnp.where(hit, keys[None], memory.global_keys),
@@ -156,17 +157,17 @@ def write(
 
 
 class Tokens(NamedTuple):
-    """Tokens of a frame that are remembered, once its ids are known."""
+    """Tokens of a frame to remember once its ids are known."""
 
     keys: Float[Array, "B h w C"]
     normed: Float[Array, "B h w C"]
 
 
 class MemoryBlock(nn.Module):
-    """The block of AOT: within the frame, to its memories, feed-forward.
+    """AOT's block: self-attention, attention to memories, feed-forward.
 
-    "Long short-term transformer", with one layer. Norms come first, and a last one
-    closes the block. Positions have a part in the attention within the frame only.
+    "Long short-term transformer", with one layer. Pre-norm, with a final norm.
+    Positions are used only in the self-attention.
     """
 
     settings: Settings
@@ -194,7 +195,7 @@ class MemoryBlock(nn.Module):
         self.ffn = GatedFeedForward(settings.mlp_dim, dtype=dtype)
         self.self_norm, self.memory_norm = LayerNorm(dtype), LayerNorm(dtype)
         self.ffn_norm, self.out_norm = LayerNorm(dtype), LayerNorm(dtype)
-        # One draw for each token, shared by videos and channels, as in the source.
+        # One draw per token, shared across videos and channels, as in the source.
         self.drop = DropPath(settings.drop_path, axes=(1, 2))
 
     def __call__(
@@ -204,13 +205,13 @@ class MemoryBlock(nn.Module):
         unknown: Float[Array, "C"],
         train: bool,
     ) -> tuple[Float[Array, "B h w C"], Tokens]:
-        """Tokens after the block, and what to remember of them.
+        """Returns the tokens after the block, and those to remember.
 
         Args:
           x: tokens.
-          memory: of each video; the first frame looks at itself.
-          unknown: id embedding of a frame whose ids are not known, for the first frame.
-          train: whether paths are dropped.
+          memory: one per video; the first frame attends to itself.
+          unknown: id embedding of a frame with unknown ids, for the first frame.
+          train: enables drop path.
         """
         x = x + self.drop(self._within(self.self_norm(x)), train)
         normed = self.memory_norm(x)
@@ -237,7 +238,7 @@ class MemoryBlock(nn.Module):
     def values(
         self, normed: Float[Array, "B h w C"], embeds: Float[Array, "B h w C"]
     ) -> Float[Array, "B h w C"]:
-        """Values of a frame with the ids of its objects.
+        """Returns the values of a frame with the ids of its objects.
 
         Args:
           normed: see `Tokens`.
@@ -254,7 +255,7 @@ class MemoryBlock(nn.Module):
     def _global(
         self, queries: Float[Array, "B h w C"], memory: Memory
     ) -> Float[Array, "B h w C"]:
-        """Attention to all tokens of all frames in the global memory."""
+        """Attends to all tokens of all frames in the global memory."""
         videos, height, width, dim = queries.shape
         heads, slots = self.settings.memory_heads, memory.global_keys.shape[1]
         shape = videos, -1, heads, dim // heads
@@ -280,7 +281,7 @@ def remember(
     real: Bool[Array, "B"],
     interval: int | None,
 ) -> Memory:
-    """`write` for all videos."""
+    """Applies `write` to all videos."""
 
     def of_video(
         memory: Memory,
@@ -295,10 +296,10 @@ def remember(
 
 
 class HybridAssociation(nn.Module):
-    """The block: features of a frame in, features that know earlier frames out.
+    """Hybrid association block: enriches frame features with those of earlier frames.
 
-    Two calls for each frame: the block itself before detection, and `remember` once the
-    masks are known, those of the truth in training.
+    Called twice per frame: the block itself before detection, and `remember` once the
+    masks are known (the ground truth in training).
 
     Attributes:
       settings: see the type.
@@ -307,7 +308,8 @@ class HybridAssociation(nn.Module):
       stride: of the stage in pixels.
 
     Raises:
-      ValueError: the stage has too few channels for two times `dim` and classes.
+      ValueError: the stage has too few channels for twice `dim` plus the class
+        channels.
     """
 
     settings: Settings
@@ -344,14 +346,14 @@ class HybridAssociation(nn.Module):
     def __call__(
         self, features: Float[Array, "B h w D"], memory: Memory, train: bool
     ) -> tuple[Float[Array, "B h w E"], Tokens]:
-        """Features [projected, block, class] that replace those of the stage.
+        """Returns features [projected, block, class] that replace those of the stage.
 
-        As many channels as before, or 2 C without the class projector.
+        With the same number of channels, or 2 C without the class projector.
 
         Args:
           features: of the stage.
-          memory: of the frames before.
-          train: whether paths are dropped; draws from the rng stream 'drop_path'.
+          memory: of earlier frames.
+          train: enables drop path (rng stream 'drop_path').
         """
         projected = self.encoder_projector(features)
         found, tokens = self.block(projected, memory, self.id_bank.blank(), train)
@@ -369,16 +371,16 @@ class HybridAssociation(nn.Module):
         new: Bool[Array, "B"],
         real: Bool[Array, "B"],
     ) -> Memory:
-        """The memories after a frame.
+        """Returns the memories after a frame.
 
-        Deviation: in training, the source runs the block on the first frame again for
-        what is remembered, which draws new paths to drop; else the two are equal.
+        Deviation: in training, the source reruns the block on the first frame for the
+        memory, with new drop path draws; otherwise the two are equal.
 
         Args:
-          memory: which the frame has read.
+          memory: the one the frame has read.
           tokens: of the frame.
           ids: its id map; see `identity.truth_map` and `identity.detection_map`.
-          new: new objects are in the frame; all False in training, as in the source.
+          new: the frame has new objects; all False in training, as in the source.
           real: False marks padded frames, which change nothing.
         """
         values = self.block.values(tokens.normed, self.id_bank(ids))

@@ -1,4 +1,4 @@
-"""Inter-frame recurrent attention: queries of a frame come from those before it.
+"""Inter-frame recurrent attention: frame queries derive from those of earlier frames.
 
 You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
 Attention", 2022, section 3. Clip-level queries carry the class; frame-level queries,
@@ -34,10 +34,10 @@ class Settings(DecoderSettings):
     """`model.mask_decoder` of IFR: queries pass from frame to frame."""
 
     kind: Literal["ifr"] = "ifr"  # or m2f_vis, with fields of its own
-    frame_ffn: bool = True  # a feed-forward layer closes each step of the recurrence
-    type_embed: bool = False  # the two groups of keys get a learned vector each
-    mask_clip_group: bool = True  # clip-level queries look only inside their mask, too
-    temporal_position: bool = False  # the keys of the clip update know their frame
+    frame_ffn: bool = True  # end each step of the recurrence with a feed-forward layer
+    type_embed: bool = False  # add a learned vector to the keys of each query group
+    mask_clip_group: bool = True  # clip-level queries, too, attend inside their mask
+    temporal_position: bool = False  # add frame positions to the clip update's keys
     remat: bool = False  # recompute steps in the backward pass: less memory
 
     def __post_init__(self) -> None:
@@ -48,10 +48,10 @@ class FrameRecurrence(nn.Module):
     """Frame-level queries of one layer (Eq. 2 and 3 of the paper).
 
     Attributes:
-      frame_ffn: a feed-forward layer closes each step of the recurrence.
-      type_embed: keys of the two groups of queries get a learned vector each.
-      mask_clip_group: clip-level queries, too, look only inside their mask.
-      remat: recompute each step in the backward pass; saves memory in long clips.
+      frame_ffn: end each step of the recurrence with a feed-forward layer.
+      type_embed: add a learned vector to the keys of each query group.
+      mask_clip_group: clip-level queries also attend only inside their mask.
+      remat: recompute each step in the backward pass; saves memory for long clips.
     """
 
     dim: int
@@ -82,17 +82,18 @@ class FrameRecurrence(nn.Module):
         values: Float[Array, "B T S C"],
         attend: Bool[Array, "B T Q S"],
     ) -> Float[Array, "B T Q C"]:
-        """Frame-level queries of all frames, first to last.
+        """Returns the frame-level queries of all frames, first to last.
 
         Args:
           queries: clip-level queries of this layer.
           position: embedding of the query slots.
-          keys, values: pixel tokens of every frame, with and without position.
-          attend: where a query of a frame may look.
+          keys, values: pixel tokens of every frame, with and without position
+            embeddings.
+          attend: where each frame's queries may attend.
         """
         batch, frames = keys.shape[:2]
         memory = self.cross_attention.project(keys, values)
-        # The clip-level group does not depend on the recurrence: all frames at once.
+        # The clip-level group is independent of the recurrence: all frames at once.
         clip = jnp.broadcast_to(queries[:, None], (batch, frames, *queries.shape[1:]))
         inside = attend if self.mask_clip_group else None
         clip = self._cross(clip, position[None, None], memory, inside)
@@ -114,7 +115,7 @@ class FrameRecurrence(nn.Module):
     ) -> tuple[
         tuple[Float[Array, "B Q C"], Float[Array, "Q C"]], Float[Array, "B Q C"]
     ]:
-        """Frame-level queries of the next frame; only the kept group is computed."""
+        """Returns the next frame's frame-level queries; the other group is skipped."""
         before, position = carry
         keys, values, clip_keys, clip_values, attend = x
         memory = KeysValues(keys, values)
@@ -139,24 +140,24 @@ class FrameRecurrence(nn.Module):
         memory: KeysValues,
         attend: Bool[Array, "*lead Q S"] | None,
     ) -> Float[Array, "*lead Q C"]:
-        """Queries look at pixels; both groups share the weights."""
+        """Attends from queries to pixels; both groups share the weights."""
         seen = self.cross_attention.look(queries + position, memory, attend)
         return self.cross_norm(queries + seen)
 
     def _key_position(
         self, position: Float[Array, "Q C"], group: int
     ) -> Float[Array, "Q C"]:
-        """Position of the keys of group 0 (frame-level) or 1 (clip-level)."""
+        """Returns the key position of group 0 (frame-level) or 1 (clip-level)."""
         if not self.type_embed:
             return position
         return position + self.group[group].astype(self.dtype)[None]
 
 
 class ClipUpdate(nn.Module):
-    """Clip-level queries gather from the frame-level queries of all frames.
+    """Clip-level queries attend to the frame-level queries of all frames.
 
     Attributes:
-      temporal_position: keys get the sine embedding of their frame.
+      temporal_position: add the sine embedding of the frame to keys.
     """
 
     dim: int
@@ -173,7 +174,7 @@ class ClipUpdate(nn.Module):
         frame_queries: Float[Array, "B T Q C"],
         frame_valid: Bool[Array, "B T"],
     ) -> Float[Array, "B Q C"]:
-        """Clip-level queries of the next layer."""
+        """Returns the clip-level queries of the next layer."""
         batch, frames, count, dim = frame_queries.shape
         keys = frame_queries + position[None, None]
         position = position[None]
@@ -204,7 +205,7 @@ class ClipUpdate(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """The IFR decoder: `layers` times recurrence over frames, then clip update."""
+    """The IFR decoder: `layers` rounds of frame recurrence and clip update."""
 
     dim: int
     heads: int
@@ -225,7 +226,7 @@ class FrameDecoder(nn.Module):
     def __call__(
         self, features: ClipFeatures, frame_valid: Bool[Array, "B T"]
     ) -> DecoderOutput:
-        """Predictions of every layer.
+        """Returns predictions of every layer.
 
         Args:
           features: of all frames of each clip.
@@ -241,7 +242,7 @@ class FrameDecoder(nn.Module):
         fine = resized_features(features)
         position = query_embed.astype(self.dtype)
         x = jnp.broadcast_to(query_feat, (batch, *query_feat.shape)).astype(self.dtype)
-        # Before the first layer no query has a frame: one mask embedding for all.
+        # Before the first layer queries are not per frame: one mask embedding for all.
         classes = [heads.classify(x)]
         embeds = [jnp.repeat(heads.embed(x)[:, None], frames, axis=1)]
         for index in range(self.layers):

@@ -1,7 +1,7 @@
-"""The ID bank: a map of ids as embeddings of the tokens of a frame.
+"""The ID bank: embeds a map of ids as tokens of a frame.
 
-Zhu et al., "Instance As Identity", ECCV 2022, section 3.3: one vector for every id. As
-in the released code, there is one for each pixel of a patch, too.
+Zhu et al., "Instance As Identity", ECCV 2022, section 3.3: one vector per id. As in the
+released code, there is also one per pixel of a patch.
 """
 
 import flax.linen as nn
@@ -14,12 +14,12 @@ from vis_jax.typing import Array, DTypeLike, Float, UInt8
 
 
 class IDBank(nn.Module):
-    """A convolution of the one-hot map whose patches overlap by a pixel.
+    """A convolution of the one-hot id map with patches that overlap by one pixel.
 
     Attributes:
       channels: of the one-hot map: N + 1, or 2 for objects and background.
       dim: of an embedding.
-      stride: pixels from token to token, even; the kernel's side is one more.
+      stride: pixels per token, even; the kernel side is one more.
     """
 
     channels: int
@@ -36,21 +36,21 @@ class IDBank(nn.Module):
         self.bias = self.param("bias", init, shape[3:], jnp.float32)
 
     def __call__(self, ids: UInt8[Array, "B H W"]) -> Float[Array, "B h w C"]:
-        """Embeddings; ids from `channels` on, as BLANK, count for nothing."""
+        """Embeds an id map; ids from `channels` on, such as BLANK, add nothing."""
         patches = jax.nn.one_hot(
             _patches(ids, self.stride), self.channels, dtype=self.dtype
         )
-        kernel = jnp.asarray(self.kernel, self.dtype)  # NumPy arrays, too
+        kernel = jnp.asarray(self.kernel, self.dtype)  # also accepts NumPy arrays
         found = jnp.einsum("bhwyxn,yxnc->bhwc", patches, kernel)
         return found + self.blank()[None, None, None]
 
     def blank(self) -> Float[Array, "C"]:
-        """The embedding of a map of nothing but BLANK."""
+        """Returns the embedding of a map filled with BLANK."""
         return jnp.asarray(self.bias, self.dtype)
 
 
 def _patches(ids: UInt8[Array, "B H W"], stride: int) -> UInt8[Array, "B h w k k"]:
-    """The pixels of each kernel: its block and the first of those right and below."""
+    """Returns the pixels of each kernel: a block plus one row and column beyond."""
     height, width = ids.shape[1:]
     rows, columns = (-(-n // stride) for n in (height, width))
     before = stride // 2

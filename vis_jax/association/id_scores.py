@@ -1,8 +1,8 @@
-"""Class and score of the identities of a video.
+"""Class and score of a video's identities.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022; the rules are those of the released code and of its first
-version. Letters: S identities, D detections of a frame, K classes.
+segmentation", ECCV 2022; the rules follow the released code and its first version.
+Letters: S identities, D detections per frame, K classes.
 """
 
 from typing import Literal, NamedTuple
@@ -12,22 +12,22 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-# What frames the score of an identity is a mean of: all up to now, or those in which it
-# was detected, of which each identity has its best classes only.
+# Frames over which an identity's score is averaged: all so far, or those in which it
+# was detected, keeping only its best classes.
 Over = Literal["all_frames", "detected"]
 _BEST_CLASSES = 5
 
 
 class Tally(NamedTuple):
-    """Scores of the identities, summed over the frames so far."""
+    """Scores of identities, summed over the frames so far."""
 
     frames: Float32[Array, ""]
-    detected: Float32[Array, "S"]  # frames in which an identity was found
+    detected: Float32[Array, "S"]  # frames in which an identity was detected
     scores: Float32[Array, "S K"]  # sums
 
 
 def empty_tally(slots: int, classes: int) -> Tally:
-    """Before the first frame."""
+    """Returns the state before the first frame."""
     return Tally(
         jnp.float32(0.0),
         jnp.zeros((slots,), jnp.float32),
@@ -46,11 +46,11 @@ def count(
     """Adds a frame.
 
     Args:
-      tally: before.
-      ids: 0 .. S - 1, each of one detection.
-      shown: detections that have one.
+      tally: before the frame.
+      ids: 0 .. S - 1, at most one detection each.
+      shown: detections with an identity.
       class_scores: of the detections.
-      real: False: the frame is padding.
+      real: False for padding.
     """
     slot = jnp.where(shown & real, ids, len(tally.detected))
     return Tally(
@@ -61,7 +61,7 @@ def count(
 
 
 def class_probs(tally: Tally, *, over: Over, least: float) -> Float32[Array, "S K"]:
-    """Mean scores, where above `least`; all others are 0."""
+    """Returns mean scores above `least`; all others are 0."""
     if over == "all_frames":
         mean = tally.scores / jnp.maximum(tally.frames, 1.0)
     else:

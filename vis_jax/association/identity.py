@@ -1,9 +1,9 @@
-"""Identities as channels: which id an object has, in training and from frame to frame.
+"""Identities as channels: assigns ids to objects in training and across frames.
 
 Zhu et al., "Instance As Identity: A Generic Online Paradigm for Video Instance
-Segmentation", ECCV 2022, sections 3.2 to 3.4, and the released code. There are N ids:
-0 .. N - 2 are those of objects, N - 1 says that an object is new, and N that there is
-none. Letters: M objects of a sequence, D detections of a frame, best first.
+Segmentation", ECCV 2022, sections 3.2 to 3.4, and the released code. There are N ids: 0
+.. N - 2 for objects, N - 1 for new objects; N means none. Letters: M objects per
+sequence, D detections per frame, best first.
 """
 
 from typing import Literal, NamedTuple
@@ -14,23 +14,23 @@ import jax.numpy as jnp
 from vis_jax.ops.assignment import hungarian
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
 
-# In id maps, which are uint8: a pixel without any channel, not even the background's.
+# In id maps, which are uint8: a pixel that activates no channel, not even background.
 BLANK = 255
 MOST_IDS = 254  # N; the background, which is N, must differ from BLANK
 _LEAST_VISIBLE = 0.1  # of the area of a mask; the released code
 
-# When all ids are given away. paper: further objects are discarded; code: they share
-# the last id, of which only the last one is painted and none is an output.
+# Behaviour when all ids are assigned. paper: further objects are discarded; code: they
+# share the last id; only the last of them is painted and none is output.
 Capacity = Literal["paper", "code"]
 
 
 class SequenceIds(NamedTuple):
-    """The ids of a training sequence."""
+    """Ids of a training sequence."""
 
     ids: Int32[Array, "M"]  # N where an object has none
     kept: Bool[Array, "M"]  # objects with an id
-    targets: Int32[Array, "T M"]  # of the id head: N where there is nothing
-    dropped: Int32[Array, ""]  # objects in the sequence that are too many
+    targets: Int32[Array, "T M"]  # of the id head; N where absent
+    dropped: Int32[Array, ""]  # objects beyond the number of ids
 
 
 def sequence_ids(
@@ -40,16 +40,16 @@ def sequence_ids(
     count: int,
     key: PRNGKeyArray | None = None,
 ) -> SequenceIds:
-    """Ids by the order of track ids, and targets: new in the frame of first appearance.
+    """Returns ids in track id order, and targets: "new" in the first frame.
 
-    Later frames have the object's own id, also after an absence. Objects that are in no
-    frame take no id. Beyond N - 1 objects, those with the largest track ids have none.
+    Later frames have the object's own id, also after an absence. Objects in no frame
+    take no id. Beyond N - 1 objects, those with the largest track ids get none.
 
     Args:
-      track_ids: distinct among the objects present.
-      present: False where an object is not in a frame or the frame is padding.
+      track_ids: distinct among present objects.
+      present: False where an object is absent or the frame is padding.
       count: N.
-      key: draws the ids instead, all different; None: 0, 1, .. as in the source.
+      key: draws distinct random ids instead; None: 0, 1, .. as in the source.
     """
     seen = present.any(axis=1)
     rank = (seen[None] & (track_ids[None] < track_ids[:, None])).sum(axis=1)
@@ -72,12 +72,12 @@ def truth_map(
     *,
     background: int,
 ) -> UInt8[Array, "H W"]:
-    """The id of every pixel in training; of overlapping masks the smallest owns it.
+    """Returns the training id map; overlaps belong to the smallest mask.
 
-    Of masks of one size, the first does.
+    For masks of equal size, to the first.
 
     Args:
-      ids: of the objects; all 0 for a bank that tells objects from background only.
+      ids: of the objects; all 0 for a bank with only objects and background.
       valid: objects to paint.
       background: N, or 1 for such a bank.
     """
@@ -96,16 +96,16 @@ def detection_map(
     *,
     background: int,
 ) -> UInt8[Array, "H W"]:
-    """The id of every pixel at test time, from masks that do not overlap.
+    """Returns the id map at test time, from disjoint masks.
 
-    Of several detections with one id, which only the rule `code` gives, the last one is
-    painted, and the pixels of the others are `BLANK`.
+    If several detections share an id, as only the rule `code` allows, the last one is
+    painted and the pixels of the others are `BLANK`.
 
     Args:
       visible: see `Visible`.
-      ids, valid: of the detections that are painted; see `Issued`.
+      ids, valid: of the painted detections; see `Issued`.
       background: N, or 1 for a bank without ids, whose ids are all 0. Use `truth_map`
-        for that one: here all but one detection would be blank.
+        for such a bank: here all but one detection would be blank.
     """
     later = jnp.triu(jnp.ones((len(ids), len(ids)), bool), 1)
     replaced = (later & (ids[:, None] == ids[None]) & valid[None]).any(axis=1)
@@ -117,22 +117,22 @@ def detection_map(
 
 
 def blank_map(height: int, width: int) -> UInt8[Array, "{height} {width}"]:
-    """The id map before the first frame: no channel anywhere."""
+    """Returns the id map before the first frame: blank everywhere."""
     return jnp.full((height, width), BLANK, jnp.uint8)
 
 
 class Visible(NamedTuple):
-    """Masks that do not overlap."""
+    """Disjoint masks."""
 
     masks: Bool[Array, "D H W"]
-    kept: Bool[Array, "D"]  # detections of which enough is to be seen
+    kept: Bool[Array, "D"]  # detections with enough visible pixels
 
 
 def visible_masks(masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]) -> Visible:
-    """Gives every pixel to its best detection, and drops what is hidden.
+    """Assigns every pixel to its best detection, and drops hidden detections.
 
-    A detection of which less than a tenth is left is dropped; what it covers stays
-    covered all the same, as in the released code.
+    A detection with less than a tenth of its area left is dropped, but still occludes
+    others, as in the released code.
 
     Args:
       masks: best first.
@@ -149,15 +149,15 @@ def visible_masks(masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]) -> Visib
 def unique_ids(
     scores: Float32[Array, "D N"], valid: Bool[Array, "D"]
 ) -> Int32[Array, "D"]:
-    """The column of each detection, so that the sum of all scores is largest.
+    """Assigns a column to each detection so that the total score is largest.
 
-    Columns 0 .. N - 1 are those of `scores`, each for one detection; N is none of them,
-    with score 0; those after it are further places for new objects, so that all
-    detections may be new. Sigmoid scores as they are, without a least score.
+    Columns 0 .. N - 1 are those of `scores`, each for at most one detection; N means
+    none, with score 0; later columns are extra slots for new objects, so that all
+    detections may be new. Sigmoid scores are used as they are, without a threshold.
 
     Args:
       scores: probabilities of the id head.
-      valid: False marks padding, whose columns mean nothing.
+      valid: False marks padding, whose columns are meaningless.
     """
     count = scores.shape[1]
     further = jnp.repeat(scores[:, count - 1 :], len(scores) - 1, axis=1)
@@ -167,13 +167,13 @@ def unique_ids(
 
 
 class Issued(NamedTuple):
-    """The ids of a frame."""
+    """Ids assigned in a frame."""
 
-    ids: Int32[Array, "D"]  # N where there is none
-    valid: Bool[Array, "D"]  # detections with an id: to paint, and to score
-    new: Bool[Array, "D"]  # detections that got a new one
-    issued: Int32[Array, ""]  # ids given away up to now: outputs are those below
-    lost: Int32[Array, ""]  # new objects of this frame that found no id
+    ids: Int32[Array, "D"]  # N for none
+    valid: Bool[Array, "D"]  # detections with an id, to paint and score
+    new: Bool[Array, "D"]  # detections that got a new id
+    issued: Int32[Array, ""]  # ids assigned so far; outputs are below it
+    lost: Int32[Array, ""]  # new objects of this frame without an id
 
 
 def issue_ids(
@@ -184,17 +184,17 @@ def issue_ids(
     count: int,
     capacity: Capacity,
 ) -> Issued:
-    """Ids of known objects, and the next ones for new objects; none is given twice.
+    """Returns ids of known objects, and fresh ones for new objects, without repeats.
 
-    A column that is no id given away yet means a new object, so that in the first frame
-    all are new. An object without an id is lost in every frame in which it is found:
-    the most lost in one frame, not their sum, counts objects.
+    A column that is not an assigned id means a new object, so in the first frame all
+    are new. An object without an id is lost again in every frame where it is detected:
+    the maximum per frame, not the sum, counts lost objects.
 
     Args:
       columns: see `unique_ids`.
       valid: detections.
-      issued: S, ids given away before this frame.
-      count: N. `paper` gives away N - 1 ids, `code` N - 2.
+      issued: ids assigned before this frame.
+      count: N. `paper` assigns N - 1 ids, `code` N - 2.
       capacity: see the type.
     """
     last = count - 2

@@ -1,12 +1,12 @@
-"""MaskProp: masks of a centre frame carried to the other frames of its clip.
+"""MaskProp: propagates masks from a centre frame to the other frames of its clip.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020, section 4.2. No code was published; what the
-paper leaves open (the residual block, initial values, how dilations are put together)
+paper leaves open (the residual block, initialisation, how dilations are combined)
 follows PoseWarper, Bertasius et al., NeurIPS 2019, on which the paper builds.
 
 All methods take one centre frame and one other frame. Letters: h w cells of the feature
-map, C its channels, D channels of the residual block, K taps, nine for each dilation.
+map, C its channels, D channels of the residual block, K taps, nine per dilation.
 """
 
 import math
@@ -29,21 +29,20 @@ _HE = nn.initializers.he_normal()
 
 @section
 class Settings:
-    """`model.propagation`: how masks get from frame to frame."""
+    """`model.propagation`: propagation of masks between frames."""
 
-    dim: Count = 128  # channels of the residual block that offsets are read from
-    # Of the deformable convolutions, in cells; each has offsets of its own.
+    dim: Count = 128  # channels of the residual block that predicts offsets
+    # Of the deformable convolutions, in cells; each has its own offsets.
     dilations: tuple[Annotated[int, Range(least=1)], ...] = (3, 6, 12)
-    # What follows the sum of warped and present features. "linear" is the paper read
+    # Layers after the sum of warped and present features. "linear" reads the paper
     # literally: the present features then cancel in the softmax, and the work shrinks
     # to one channel.
     fuse: Literal["relu", "linear", "norm_relu"] = "relu"
     norm: Literal["group", "none"] = "group"  # in the residual block
-    # One more logit in the softmax, learned and without a mask, to which a cell can go
-    # that belongs to no instance. Not in the paper, where a single instance has the
-    # whole attention map.
+    # Add a learned, maskless logit to the softmax, for cells that belong to no
+    # instance. Not in the paper, where a single instance gets the whole attention map.
     null_slot: bool = False
-    chunk: Count = 1024  # cells at a time, at most; memory grows with it
+    chunk: Count = 1024  # most cells at a time; memory grows with it
 
     def __post_init__(self) -> None:
         if not self.dilations or len(set(self.dilations)) < len(self.dilations):
@@ -54,21 +53,21 @@ class Settings:
 
 
 class Prepared(NamedTuple):
-    """Features computed once for a frame, whatever it is paired with."""
+    """Features computed once per frame, for all its pairs."""
 
     features: Float[Array, "h w C"]
-    # Convolutions without bias are linear: those of a difference of two frames are the
-    # differences of these.
+    # Convolutions without bias are linear: applied to a difference of two frames, they
+    # equal differences of these.
     first: Float[Array, "h w D"]  # of the residual block
     shortcut: Float[Array, "h w D"]
-    attention: Float32[Array, "h w"]  # in [0, 1]: where there is any instance
+    attention: Float32[Array, "h w"]  # in [0, 1]: objectness of each cell
 
 
 class Propagation(nn.Module):
     """The propagation branch: offsets, deformable convolutions, softmax, attention.
 
-    `prepare` runs once a frame and `taps` once a centre frame; `propagate` needs both,
-    for each pair of a clip. Coordinates, softmax and masks are float32.
+    `prepare` runs once per frame and `taps` once per centre frame; `propagate` combines
+    them for each pair. Coordinates, softmax and masks are float32.
 
     Attributes:
       channels: C.
@@ -117,12 +116,12 @@ class Propagation(nn.Module):
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
-        """All of it for one pair: see `propagate`.
+        """Runs the whole branch for one pair; see `propagate`.
 
         Args:
           centre, other: features of the frames, both of stride 8.
           masks: of the centre frame.
-          valid: which of them there are.
+          valid: False marks padded masks.
         """
         prepared = self.prepare(centre)
         return self.propagate(
@@ -130,7 +129,7 @@ class Propagation(nn.Module):
         )
 
     def prepare(self, features: Float[Array, "h w C"]) -> Prepared:
-        """Convolutions of a frame's features that all pairs share."""
+        """Computes the convolutions shared by all pairs of a frame."""
         features = features.astype(self.dtype)
         batch = features[None]
         attention = self.attention(batch)[0, ..., 0].astype(jnp.float32)
@@ -142,15 +141,15 @@ class Propagation(nn.Module):
         )
 
     def taps(self, features: Float[Array, "h w C"]) -> Float[Array, "h w K c"]:
-        """Features of a centre frame times the matrix of every tap.
+        """Multiplies a centre frame's features by every tap's matrix.
 
         A deformable convolution is linear in its input, and a mask scales all channels
-        alike: so the products serve all instances and all other frames. Dilations are
-        averaged.
+        alike, so the products are shared by all instances and all other frames.
+        Dilations are averaged.
 
         Returns:
-          Array with c = C; c = 1 with `fuse` "linear", where the convolution to the
-          logits comes first, too.
+          Array with c = C; c = 1 with `fuse` "linear", where the convolution to logits
+          is applied first, too.
         """
         kernels = jnp.stack(self.warp_kernels).reshape(-1, *[self.channels] * 2)
         kernels = kernels / len(self.warp_kernels)
@@ -167,19 +166,18 @@ class Propagation(nn.Module):
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
-        """Propagates the instances of the centre frame to the other frame.
+        """Propagates the instances of the centre frame to another frame.
 
         Args:
-          centre: the frame of the masks.
-          taps: of its features, by `taps`.
-          other: the frame that masks are carried to; it may be the centre itself.
+          centre: frame of the masks.
+          taps: of its features, from `taps`.
+          other: target frame; may be the centre itself.
           masks: probabilities over the centre frame.
-          valid: False marks instances that are padding; their masks come out as 0.
+          valid: False marks padded instances, whose output masks are 0.
 
         Returns:
           The attention map of the other frame, divided among the valid instances by a
-          softmax: their sum is at most 1, and equals the attention map unless
-          `null_slot` takes a part.
+          softmax: masks sum to the attention map, less the share of `null_slot`.
         """
         logits = self._logits(self.offsets(centre, other), taps, other, masks)
         logits = jnp.where(valid[:, None, None], logits, -1e9)
@@ -191,7 +189,7 @@ class Propagation(nn.Module):
         return jnp.where(valid[:, None, None], shares * other.attention[None], 0.0)
 
     def offsets(self, centre: Prepared, other: Prepared) -> Float32[Array, "h w K 2"]:
-        """y, x by which each tap is moved, in cells; tap by tap, then by dilation."""
+        """Returns the offset y, x of each tap in cells, by tap, then dilation."""
         first = (centre.first - other.first)[None]
         shortcut = (centre.shortcut - other.shortcut)[None]
         if self.settings.norm == "group":
@@ -212,7 +210,7 @@ class Propagation(nn.Module):
         other: Prepared,
         masks: Float32[Array, "N h w"],
     ) -> Float32[Array, "N h w"]:
-        """Logits of all instances at all cells of the other frame, chunk by chunk."""
+        """Returns the logits of all instances at all cells, chunk by chunk."""
         height, width, count, _ = taps.shape
         present = other.features
         if self.settings.fuse == "linear":
@@ -221,7 +219,8 @@ class Propagation(nn.Module):
         table = taps.reshape(height * width * count, -1)
         flat = masks.reshape(len(masks), -1).T
 
-        # The backward pass gathers again: rows of all chunks would not fit.
+        # The backward pass gathers again: samples of all chunks would not fit in
+        # memory.
         @jax.checkpoint
         def cell(
             inputs: tuple[Float32[Array, "K 2"], Float[Array, "c"]],
@@ -247,7 +246,7 @@ class Propagation(nn.Module):
         return logits.T.reshape(len(masks), height, width)
 
     def _fuse(self, total: Float32[Array, "N c"]) -> Float32[Array, "N"]:
-        """The logit of features, by the rule of `fuse`."""
+        """Maps features to a logit by the rule of `fuse`."""
         if self.settings.fuse == "linear":
             return total[:, 0] + self.mask_bias
         if self.settings.fuse == "norm_relu":
@@ -258,7 +257,7 @@ class Propagation(nn.Module):
 def tap_positions(
     offsets: Float32[Array, "h w K 2"], dilations: tuple[int, ...]
 ) -> Float32[Array, "h w K 2"]:
-    """Positions that taps read: y, x in cells, the centre of the first cell at 0, 0."""
+    """Returns the sampling positions of taps: y, x in cells, first centre at 0, 0."""
     height, width = offsets.shape[:2]
     taps = np.indices((3, 3)).reshape(2, 9).T - 1
     taps = np.concatenate([taps * step for step in dilations])
@@ -267,16 +266,17 @@ def tap_positions(
 
 
 class _Corners(NamedTuple):
-    """The four cells around a position, and their weights in a bilinear reading."""
+    """The four cells around each position, with bilinear weights."""
 
     cells: Int32[Array, "K 4"]
     weights: Float32[Array, "K 4"]  # 0 outside the map
 
 
 def _corners(at: Float32[Array, "K 2"], size: tuple[int, int]) -> _Corners:
-    """Readings with zeros outside the map.
+    """Returns corners and weights, zero outside the map.
 
-    At whole cells, where offsets begin, derivatives are those towards the next cell.
+    At cell centres, where offsets start, gradients are one-sided, towards the next
+    cell.
     """
     low = jnp.floor(at)
     part = at - low
@@ -294,5 +294,5 @@ def _corners(at: Float32[Array, "K 2"], size: tuple[int, int]) -> _Corners:
 def _dilated(
     x: Float[Array, "1 h w D"], kernel: Float[Array, "3 3 D O"], dilation: int
 ) -> Float[Array, "1 h w O"]:
-    """A dilated convolution, padded to the size of its input."""
+    """Applies a dilated convolution with "same" padding."""
     return convolve(x, kernel.astype(x.dtype), 1, dilation)

@@ -1,4 +1,4 @@
-"""Propagation of queries from one frame to the next.
+"""Propagates queries from one frame to the next.
 
 Norouzi et al., "VidEoMT: your ViT is secretly also a video segmentation model", CVPR
 2026 (fusion); "LVMT", 2026 (gru). Letters: Q queries, C channels.
@@ -13,20 +13,20 @@ import jax.numpy as jnp
 from vis_jax.layers.mlp import linear, torch_uniform
 from vis_jax.typing import Array, DTypeLike, Float32, PRNGKeyArray
 
-# none: each frame begins with the learned queries; fusion: a linear layer, plus the
+# none: each frame starts from the learned queries; fusion: a linear layer, plus the
 # learned queries; gru: a gated recurrent unit.
 Kind = Literal["none", "fusion", "gru"]
 
 
 class Propagation(nn.Module):
-    """The queries that a frame leaves to the next one, in float32.
+    """Propagation of queries to the next frame, in float32.
 
-    What it returns is the whole state of a video: with fusion the sum that enters the
-    next frame, with gru its hidden state, which is the same as what enters.
+    Its output is the whole state of a video: with fusion the sum that enters the next
+    frame, with gru the hidden state, which also enters it.
 
     Attributes:
       kind: see `Kind`.
-      identity: the linear layer of fusion begins as one that changes nothing.
+      identity: initialise the linear layer of fusion to the identity.
     """
 
     kind: Kind
@@ -43,8 +43,9 @@ class Propagation(nn.Module):
 
         Args:
           found: queries after the last block, before the final norm.
-          entered: what entered this frame; the learned queries in the first one.
-          learned: queries that are parameters.
+          entered: queries that entered this frame; the learned queries in the first
+            one.
+          learned: the learned queries.
         """
         if self.kind == "fusion":
             return self._linear(found) + learned[None]
@@ -76,11 +77,11 @@ class Gru(nn.Module):
     def __call__(
         self, x: Float32[Array, "*lead C"], hidden: Float32[Array, "*lead C"]
     ) -> Float32[Array, "*lead C"]:
-        """The new state.
+        """Returns the new state.
 
         Args:
           x: input.
-          hidden: state before.
+          hidden: previous state.
         """
         dim = x.shape[-1]
         init = torch_uniform(dim)

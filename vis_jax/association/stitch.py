@@ -1,9 +1,9 @@
-"""Clips to one video: instances of overlapping clips linked by their masks.
+"""Stitches clips into one video: links instances of overlapping clips by their masks.
 
-Hwang et al., "Video Instance Segmentation using Inter-Frame Communication
-Transformers" (IFC), NeurIPS 2021, section 3.3. All that is kept has the length of one
-clip, so the memory does not depend on the length of the video. Letters: A slots for
-tracks, I instances of one clip, R clips before the present one.
+Hwang et al., "Video Instance Segmentation using Inter-Frame Communication Transformers"
+(IFC), NeurIPS 2021, section 3.3. All state has the length of one clip, so memory does
+not depend on video length. Letters: A track slots, I instances per clip, R previous
+clips.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from vis_jax.ops.soft_overlap import soft_iou, soft_match_cost
 from vis_jax.structures import Predictions
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_MATCH_FROM = 0.05  # soft IoU, as in IFC
-_FORBIDDEN = 1e3  # above every cost of a pair that may be matched
+_MATCH_FROM = 0.05  # minimum soft IoU of a match, as in IFC
+_FORBIDDEN = 1e3  # above the cost of every allowed pair
 
 
 class Instances(NamedTuple):
-    """Instances that a system found in one clip, best score first."""
+    """Instances that a system detected in one clip, best score first."""
 
     class_probs: Float32[Array, "I K"]
     mask_logits: Float32[Array, "T I h w"]
@@ -29,31 +29,31 @@ class Instances(NamedTuple):
 
 
 class TrackBank(NamedTuple):
-    """Tracks with a mask in the frames of the present clip."""
+    """Tracks with a mask in the frames of the current clip."""
 
     track_ids: Int32[Array, "A"]  # 0 = free slot
     next_id: Int32[Array, ""]
     class_sum: Float32[Array, "A K"]  # over the clips with the track ..
-    clips: Float32[Array, "A"]  # .. which are so many
+    clips: Float32[Array, "A"]  # .. and their number
     logit_sum: Float32[Array, "A T h w"]  # over the clips with frame and track ..
-    covered: Float32[Array, "A T"]  # .. which are so many
-    # The clips before, newest first, at their place in the present frames.
+    covered: Float32[Array, "A T"]  # .. and their number
+    # Previous clips, newest first, aligned to the current frames.
     recent_probs: Float32[Array, "R A T h w"]
     recent_seen: Bool[Array, "R A T"]
-    lost: Int32[Array, ""]  # instances up to now that found no free slot
+    lost: Int32[Array, ""]  # instances so far that found no free slot
 
 
 def empty_bank(
     tracks: int, clips: int, classes: int, frames: int, size: tuple[int, int]
 ) -> TrackBank:
-    """No tracks.
+    """Returns a bank without tracks.
 
     Args:
-      tracks: slots.
-      clips: the most clips that share a frame with the next one.
-      classes: of an instance.
-      frames: of a clip.
-      size: height and width of a mask.
+      tracks: number of slots.
+      clips: most previous clips that share a frame with the next one.
+      classes: number of classes.
+      frames: clip length.
+      size: height and width of masks.
     """
     return TrackBank(
         track_ids=jnp.zeros((tracks,), jnp.int32),
@@ -69,9 +69,9 @@ def empty_bank(
 
 
 def overlapping_clips(length: int, stride: int) -> int:
-    """The most clips that share a frame with the next one, at least 1.
+    """Returns the most clips that share a frame with the next one, at least 1.
 
-    Its start may lie less than a stride behind the last one, at the end of a video.
+    At the end of a video, the last stride may be shorter.
     """
     return max(1, -(-(length - 1) // stride))
 
@@ -84,22 +84,22 @@ def stitch(
     shift: Int32[Array, ""],
     link: str,
 ) -> TrackBank:
-    """Adds the instances of a clip to the tracks they continue; the rest are new.
+    """Adds a clip's instances to the tracks they continue; the others start new tracks.
 
-    If there are more new ones than free slots, those with the best score get them; the
-    others are counted as lost.
+    If there are more new instances than free slots, those with the best scores get
+    them; the others are counted as lost.
 
     Args:
-      bank: as it was after the clip before.
+      bank: after the previous clip.
       found: instances of the clip.
-      frame_valid: False marks padding at its end.
-      shift: frames from the start of the clip before to the start of this one.
+      frame_valid: False marks padding at the clip's end.
+      shift: frames from the start of the previous clip to the start of this one.
       link: "siou" (soft IoU) or "eq4" (the matching cost of IFR's training).
     """
     bank = _advance(bank, shift)
     slots, new = _slots(bank, found, _match(bank, found, frame_valid, link))
     tracks = bank.track_ids.shape[0]
-    # Slot A is outside the arrays: JAX drops what would go there.
+    # Slot A is out of bounds: JAX drops the update.
     ids = bank.next_id + jnp.cumsum(new.astype(jnp.int32)) - 1
     real = frame_valid[None, :, None, None]
     mask_logits = jnp.moveaxis(found.mask_logits, 1, 0)
@@ -124,7 +124,7 @@ def stitch(
 
 
 def read_bank(bank: TrackBank) -> Predictions:
-    """All tracks: means over the clips so far; no mask where no clip found one."""
+    """Returns all tracks, averaged over clips; no mask where no clip has one."""
     valid = bank.track_ids > 0
     covered = bank.covered[:, :, None, None]
     numbers = jnp.arange(len(valid), dtype=jnp.int32)
@@ -139,13 +139,13 @@ def read_bank(bank: TrackBank) -> Predictions:
 
 
 def shift_frames(x: Array, by: Int32[Array, ""], axis: int) -> Array:
-    """The frames from `by` on, then zeros: what the next clip shares with this one."""
+    """Shifts frames left by `by`, filling with zeros, to align with the next clip."""
     longer = jnp.concatenate([x, jnp.zeros_like(x)], axis=axis)
     return jax.lax.dynamic_slice_in_dim(longer, by, x.shape[axis], axis)
 
 
 def _advance(bank: TrackBank, shift: Int32[Array, ""]) -> TrackBank:
-    """The bank in the frames of the next clip; tracks that ended before are free."""
+    """Aligns the bank with the next clip's frames; frees tracks that ended before."""
     seen = shift_frames(bank.recent_seen, shift, 2)
     live = seen.any(axis=(0, 2))
     return bank._replace(
@@ -162,7 +162,7 @@ def _advance(bank: TrackBank, shift: Int32[Array, ""]) -> TrackBank:
 def _match(
     bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"], link: str
 ) -> Int32[Array, "I"]:
-    """Slot of the track that each instance continues, A for none."""
+    """Returns the slot of the track that each instance continues, A for none."""
     probs = jax.nn.sigmoid(jnp.moveaxis(found.mask_logits, 1, 0))
     shared = bank.recent_seen & frame_valid[None, None]
     ious = jax.vmap(soft_iou, (0, None, 0))(bank.recent_probs, probs, shared)
@@ -180,7 +180,7 @@ def _match(
 def _eq4_cost(
     bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"]
 ) -> Float32[Array, "A I"]:
-    """Cost of every track with every instance; the track's means act as truth."""
+    """Returns the cost of every (track, instance) pair; track means are the targets."""
     covered = jnp.maximum(bank.covered, 1.0)[:, :, None, None]
     truth = jax.nn.sigmoid(bank.logit_sum / covered)
     shared = (bank.covered > 0) & frame_valid[None]
@@ -195,7 +195,7 @@ def _eq4_cost(
 def _slots(
     bank: TrackBank, found: Instances, matched: Int32[Array, "I"]
 ) -> tuple[Int32[Array, "I"], Bool[Array, "I"]]:
-    """Slot of every instance, A for none, and which of them begin a track."""
+    """Returns the slot of every instance, A for none, and which start a track."""
     tracks = bank.track_ids.shape[0]
     unmatched = found.valid & (matched == tracks)
     free = bank.track_ids == 0

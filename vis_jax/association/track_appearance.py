@@ -1,8 +1,8 @@
-"""Appearance of detections and of whole frames, for the tracks of RGNNVIS.
+"""Appearance features of detections and whole frames, for the tracks of RGNNVIS.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.4 and, for the positions, Eq. 10. Letters: T frames, N detections, A
-numbers of a description, half of them from each of two maps of the backbone.
+appearance channels, half of them from each of two backbone maps.
 """
 
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from vis_jax.ops.masks import mask_pool
 from vis_jax.ops.pos_embed import sine_2d
 from vis_jax.typing import Array, Bool, Float, Float32
 
-STAGES = ("res4", "res5")  # maps of the backbone that are described
+STAGES = ("res4", "res5")  # backbone maps used for appearance
 INSIDE_BOX = 10.0  # added to the mask logits within the box, as in the released code
-_BACKGROUND = 10.0  # logit of what belongs to no detection
+_BACKGROUND = 10.0  # logit of the background
 
 
 class Masks(NamedTuple):
-    """Masks of the detections of frames, and the insides of their boxes."""
+    """Masks of the detections of frames, and the interiors of their boxes."""
 
     logits: Float32[Array, "T N h w"]  # over the canvas; positive = inside
     inside: Bool[Array, "T N h w"]  # pixels within the box
@@ -31,20 +31,20 @@ class Masks(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """Features of one map under masks, before anything that is trained.
+    """Features of one map pooled under masks, before any trained layer.
 
-    P is the length of a position embedding, or 0.
+    P is the length of position embeddings, or 0.
     """
 
     looks: Float32[Array, "T N C"]  # weighted sums
-    weights: Float32[Array, "T N"]  # sums of the weights, all but 1
+    weights: Float32[Array, "T N"]  # sums of the weights, close to 1
     places: Float32[Array, "T N P"]  # weighted sums of position embeddings
     mean: Float32[Array, "T C"]  # over the map
     mean_place: Float32[Array, "T P"]
 
 
 class Described(NamedTuple):
-    """Descriptions of some frames."""
+    """Appearance features of some frames."""
 
     looks: Float32[Array, "T N A"]
     background: Float32[Array, "T A"]  # of the frame as a whole
@@ -53,15 +53,15 @@ class Described(NamedTuple):
 def pool(
     features: dict[str, Float[Array, "T _ _ _"]], masks: Masks, positions: int
 ) -> dict[str, Pooled]:
-    """Pools the features that `Appearance` describes.
+    """Pools the features that `Appearance` uses.
 
-    The mean of a projected map is the projection of the mean, which has far fewer
-    numbers: so the maps are pooled first.
+    Projection commutes with averaging, so the maps are pooled first, which is much
+    cheaper.
 
     Args:
-      features: of the backbone, those of `STAGES` among them.
+      features: of the backbone, including `STAGES`.
       masks: see the type.
-      positions: length of a position embedding; 0: none.
+      positions: length of position embeddings; 0 for none.
     """
     logits = masks.logits + INSIDE_BOX * masks.inside.astype(jnp.float32)
 
@@ -91,7 +91,7 @@ def pool(
 
 
 class Projection(nn.Module):
-    """A linear layer for weighted sums: the bias counts by the sum of the weights."""
+    """A linear layer for weighted sums; the bias is scaled by the sum of weights."""
 
     features: int
 
@@ -99,7 +99,7 @@ class Projection(nn.Module):
     def __call__(
         self, x: Float32[Array, "*lead C"], weight: Float32[Array, "*lead"]
     ) -> Float32[Array, "*lead D"]:
-        """The projection.
+        """Returns the projection.
 
         Args:
           x: weighted sums.
@@ -112,13 +112,13 @@ class Projection(nn.Module):
 
 
 class Appearance(nn.Module):
-    """Describes detections by features under their masks.
+    """Appearance of detections, from features under their masks.
 
     Attributes:
       width: A.
-      narrow: channels in the middle of the residual.
-      describe_background: whether the description of the frame goes through the
-        residual, too, as in the paper; in the released code it does not.
+      narrow: bottleneck channels of the residual.
+      describe_background: apply the residual to the frame's features, too, as in the
+        paper; not in the released code.
     """
 
     width: int
@@ -132,11 +132,11 @@ class Appearance(nn.Module):
     def __call__(
         self, pooled: dict[str, Pooled], valid: Bool[Array, "T N"]
     ) -> Described:
-        """Describes frames.
+        """Returns the appearance features of frames.
 
         Args:
           pooled: of each map.
-          valid: detections that there are; all others have zeros.
+          valid: existing detections; all others get zeros.
         """
         looks, means = [], []
         for name in STAGES:

@@ -1,8 +1,8 @@
-"""Decisions of RGNNVIS: detections that continue a track, and those that begin one.
+"""Decisions of RGNNVIS: which detections continue a track, and which start one.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, sections 3.3 and 5.4, and the released code. Letters: M track slots, N detections
-of a frame, A numbers of a description.
+per frame, A appearance channels.
 """
 
 import math
@@ -13,30 +13,30 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-FREE, ACTIVE, INACTIVE = 0, 1, 2  # inactive: not in this frame
-NEVER = -1e5  # logit of what cannot be
-# Of heuristic decisions: weights of two cues, and the least score that counts.
+FREE, ACTIVE, INACTIVE = 0, 1, 2  # inactive: absent from this frame
+NEVER = -1e5  # logit of an impossible decision
+# For heuristic decisions: weights of two cues, and the minimum score.
 _OVERLAP, _CATEGORY, _LEAST_SCORE = 2.0, 10.0, -10.0
 
 
 class Thresholds(NamedTuple):
-    """Logits above which a track has a detection, and a detection begins a track."""
+    """Logits above which a track matches a detection, or a detection starts one."""
 
     match: float
     start: float
 
 
 def thresholds(match: float, start: float) -> Thresholds:
-    """Thresholds given as probabilities between 0 and 1."""
+    """Returns thresholds given as probabilities between 0 and 1."""
     return Thresholds(*(math.log(p / (1.0 - p)) for p in (match, start)))
 
 
 class Decision(NamedTuple):
-    """The tracks after a frame."""
+    """State of the tracks after a frame."""
 
     status: Int32[Array, "M"]
     born: Bool[Array, "M"]
-    chosen: Int32[Array, "M"]  # the detection of each active track
+    chosen: Int32[Array, "M"]  # detection of each active track
     lost: Int32[Array, ""]  # detections of this frame that found no free slot
 
 
@@ -46,13 +46,13 @@ def decide(
     start_logits: Float32[Array, "N"],
     thresholds: Thresholds,
 ) -> Decision:
-    """Every pair by itself: several tracks may have one detection.
+    """Decides every pair on its own: several tracks may share a detection.
 
-    A detection that a track has may begin another one, too.
+    A detection matched to a track may also start another one.
 
     Args:
       status: before the frame.
-      match_logits, start_logits: NEVER where there is no track or no detection.
+      match_logits, start_logits: NEVER where the track or detection does not exist.
       thresholds: see the type.
     """
     best = match_logits.argmax(axis=1).astype(jnp.int32)
@@ -65,9 +65,9 @@ def decide_by_scores(
     match_scores: Float32[Array, "M N"],
     start_scores: Float32[Array, "N"],
 ) -> Decision:
-    """Every detection goes to one track, or begins one, whichever score is higher.
+    """Assigns every detection to one track or a new one, whichever scores higher.
 
-    A track whose best detection is another track's has none.
+    A track whose best detection belongs to another track gets none.
     """
     most = jnp.maximum(match_scores.max(axis=0), start_scores)
     best = match_scores.argmax(axis=1).astype(jnp.int32)
@@ -83,18 +83,18 @@ def allocate(
     best: Int32[Array, "M"],
     begins: Bool[Array, "N"],
 ) -> Decision:
-    """New tracks take the free slots in order, the best detections first.
+    """Assigns new tracks to free slots in order, best detections first.
 
     Args:
       status: before the frame.
-      matched: tracks that have a detection; those of free slots are not read.
-      best: the detection of each.
-      begins: detections that begin a track. Those beyond the free slots are lost.
+      matched: tracks with a detection; ignored for free slots.
+      best: detection of each track.
+      begins: detections that start a track. Those beyond the free slots are lost.
     """
     there = status != FREE
     free = ~there
-    place = jnp.cumsum(free) - 1  # of a free slot among the free ones
-    rank = jnp.cumsum(begins) - 1  # of a detection among those that begin a track
+    place = jnp.cumsum(free) - 1  # index of each free slot among the free ones
+    rank = jnp.cumsum(begins) - 1  # index of each detection that starts a track
     born = free & (place < begins.sum())
     first = (begins[None] & (rank[None] == place[:, None])).argmax(axis=1)
     seen = jnp.where(matched, ACTIVE, INACTIVE)
@@ -112,15 +112,16 @@ def description_scores(
     x: Float32[Array, "N A"],
     valid: Bool[Array, "N"],
 ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
-    """Log-probabilities that a detection is a track's, or none's, from products.
+    """Returns log-probabilities that a detection belongs to each track, or to none.
 
-    Equation 1 of Yang et al., "Video Instance Segmentation", ICCV 2019.
+    Equation 1 of Yang et al., "Video Instance Segmentation", ICCV 2019: softmax of dot
+    products.
 
     Args:
-      looks: of the tracks.
-      there: tracks that there are.
-      x: of the detections.
-      valid: detections that there are.
+      looks: appearance of the tracks.
+      there: existing tracks.
+      x: appearance of the detections.
+      valid: existing detections.
     """
     products = jnp.where(there[:, None], looks @ x.T, NEVER)
     logits = jnp.concatenate([products, jnp.zeros_like(products[:1])])
@@ -136,9 +137,9 @@ def add_cues(
     overlap: Float32[Array, "M N"],
     same_class: Bool[Array, "M N"],
 ) -> Float32[Array, "M N"]:
-    """Scores with the cues of MaskTrack R-CNN, in the form of the released code.
+    """Adds the cues of MaskTrack R-CNN, in the form of the released code.
 
-    The confidence counts as it is, not as a logarithm, and a new track gets no cue.
+    The confidence itself is added, not its logarithm; new tracks get no cue.
     """
     same = same_class.astype(jnp.float32)
     return scores + confidence[None] + _OVERLAP * overlap + _CATEGORY * same

@@ -1,10 +1,10 @@
 """The recurrent graph network of RGNNVIS: from detections of frames to tracks.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, sections 3.1 to 3.5. Everything works on one frame of one video, online; training
-runs the same step over the frames of a clip. Letters: M track slots, N detections of a
-frame, C classes with the background, which is the first, D channels of an embedding, A
-numbers of a description, L frames.
+2022, sections 3.1 to 3.5. One frame of one video is processed at a time, online;
+training runs the same step over the frames of a clip. Letters: M track slots, N
+detections per frame, C classes including the background, which comes first, D embedding
+channels, A appearance channels, L frames.
 """
 
 from typing import Any, Literal, NamedTuple, cast
@@ -49,30 +49,30 @@ _ABSENT = -10.0  # logit of a match with no track
 class Settings:
     """`model.graph`: the association; most fields are rows of table 3."""
 
-    tracks: Count = 24  # slots of a video; none is freed
+    tracks: Count = 24  # slots per video; never freed
     dim: Count = 128  # channels of nodes and edges
-    narrow: Count = 32  # channels in the middle of residuals and gates
-    blocks: Count = 2  # interactions
+    narrow: Count = 32  # bottleneck channels of residuals and gates
+    blocks: Count = 2  # number of interactions
     residuals: bool = True  # after every interaction
-    residual_layers: Literal[2, 3] = 3  # of a residual; 2 in the released code
-    gated: bool = True  # nodes weigh their edges; False: sums, and one more layer each
+    residual_layers: Literal[2, 3] = 3  # layers per residual; 2 in the released code
+    gated: bool = True  # nodes gate their edges; False: sums, and one more layer each
     layer_norm: bool = False  # at the end of every update, as in RGNNVIS++
-    # graph: as in the paper; pairs: every pair by itself, without a graph; heuristic:
-    # products of descriptions and, at test time, the cues of MaskTrack R-CNN, without
+    # graph: as in the paper; pairs: independent pairs, without a graph; heuristic: dot
+    # products of appearance and, at test time, the cues of MaskTrack R-CNN, without
     # recurrence (set it to none).
     decide: Literal["graph", "pairs", "heuristic"] = "graph"
     recurrence: RecurrenceKind = "lstm"  # from frame to frame
-    feedback: bool = False  # its gates see its last output; the released code
-    # What edges say of looks: the likelihood under a Gaussian, which changes by rates,
-    # by the rate of the mean alone, or by two LSTMs; vertex: nothing, detections have
-    # their descriptions; none.
+    feedback: bool = False  # gates see the last output, as in the released code
+    # Appearance input of edges. gaussian: likelihood under a Gaussian that changes by
+    # rates; constant_variance: by the rate of the mean alone; lstm: by two LSTMs;
+    # vertex: none, detections carry their appearance; none.
     looks: Literal["gaussian", "constant_variance", "lstm", "vertex", "none"] = (
         "gaussian"
     )
     variance: VarianceRule = "released"  # weight of the squared difference in Eq. 4b
-    fixed_variance: bool = False  # to begin with; True: the released code
-    looks_from_zero: bool = False  # the first look moves a mean of 0; the released code
-    # Tracks that are out of sight keep their last box; False: the released code.
+    fixed_variance: bool = False  # fixed initial variance, as in the released code
+    looks_from_zero: bool = False  # first update from a zero mean: the released code
+    # Tracks out of sight keep their last box; False: the released code.
     keep_boxes: bool = True
 
     def __post_init__(self) -> None:
@@ -94,19 +94,19 @@ class Settings:
 
 
 class Frame(NamedTuple):
-    """Detections of a frame, best first, and what they look like."""
+    """Detections of a frame, best first, with their appearance."""
 
     valid: Bool[Array, "*L N"]
     logits: Float32[Array, "*L N C"]
     scores: Float32[Array, "*L N"]
     boxes: Float32[Array, "*L N 4"]  # in canvas pixels
     looks: Float32[Array, "*L N A"]
-    background: Float32[Array, "*L A"]  # look of the frame as a whole
-    real: Bool[Array, "*L"]  # False: padding, which changes nothing
+    background: Float32[Array, "*L A"]  # appearance of the whole frame
+    real: Bool[Array, "*L"]  # False for padding, which changes nothing
 
 
 class Memory(NamedTuple):
-    """All that is known of a video up to a frame; of constant size."""
+    """State of a video after a frame; of constant size."""
 
     begun: Bool[Array, ""]
     status: Int32[Array, "M"]  # FREE, ACTIVE or INACTIVE
@@ -116,24 +116,24 @@ class Memory(NamedTuple):
     empty_hidden: Float32[Array, "D"]  # of the empty track
     empty_cell: Float32[Array, "D"]
     looks: Looks  # the empty track is the last row
-    lost: Int32[Array, ""]  # new objects that found no free slot
+    lost: Int32[Array, ""]  # new objects without a free slot
 
 
 class Linked(NamedTuple):
-    """Decisions on a frame. Logits are NEVER where there is nothing to decide."""
+    """Decisions on a frame; logits are NEVER where there is nothing to decide."""
 
     match_logits: Float32[Array, "*L M N"]
     start_logits: Float32[Array, "*L N"]  # that a detection is a new object
-    pairs: Bool[Array, "*L M N"]  # of tracks from before and detections
+    pairs: Bool[Array, "*L M N"]  # existing tracks x detections
     status: Int32[Array, "*L M"]  # after the frame
-    born: Bool[Array, "*L M"]  # tracks that begin in this frame
-    chosen: Int32[Array, "*L M"]  # the detection of each active track
+    born: Bool[Array, "*L M"]  # tracks that start in this frame
+    chosen: Int32[Array, "*L M"]  # detection of each active track
     hidden: Float32[Array, "*L M D"]
     class_logits: Float32[Array, "*L M C"]
 
 
 def empty_memory(settings: Settings, width: int) -> Memory:
-    """Before the first frame; `width` is A."""
+    """Returns the state before the first frame; `width` is A."""
     rows, dim = settings.tracks, settings.dim
 
     def zeros(*shape: int) -> Array:
@@ -153,17 +153,17 @@ def empty_memory(settings: Settings, width: int) -> Memory:
 
 
 class GraphOutput(NamedTuple):
-    """Output of the graph network for a frame, before anything is decided."""
+    """Output of the graph network for a frame, before decisions."""
 
     match_logits: Float32[Array, "M N"]
     start_logits: Float32[Array, "N"]
-    tracks: Float32[Array, "M D"]  # what the tracks learn, if they go on
-    newcomers: Float32[Array, "N D"]  # and what they are, if they begin here
+    tracks: Float32[Array, "M D"]  # input to tracks that continue
+    newcomers: Float32[Array, "N D"]  # input to tracks that start here
     empty: Float32[Array, "D"]
 
 
 class ByGraph(nn.Module):
-    """The graph network and two logistic models on its edges, sections 3.2 and 3.3."""
+    """The graph network with two logistic edge classifiers, sections 3.2 and 3.3."""
 
     settings: Settings
 
@@ -192,7 +192,7 @@ class ByGraph(nn.Module):
     ) -> GraphOutput:
         """Returns the output of the network; see `GraphNetwork`.
 
-        Heuristic decisions have no logits from here.
+        With heuristic decisions it gives no logits.
         """
         graph = self.network(graph, pairs, valid)
         match = jnp.full(pairs.shape, NEVER, jnp.float32)
@@ -204,7 +204,7 @@ class ByGraph(nn.Module):
 
 
 class ByPairs(nn.Module):
-    """Every pair by itself: table 3, "no GNN", as the released code has it."""
+    """Independent pairs: table 3, "no GNN", as in the released code."""
 
     dim: int
 
@@ -212,7 +212,7 @@ class ByPairs(nn.Module):
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
     ) -> GraphOutput:
-        """A detection is new as far as it is no track's."""
+        """Scores a detection as new to the extent that it matches no track."""
         match = Mlp(self.dim, 1, 3, name="match")(graph.edges)[..., 0]
         likely = jnp.where(pairs, match, _ABSENT)
         start = -jax.lax.stop_gradient(likely).max(axis=0)
@@ -231,7 +231,7 @@ class ByPairs(nn.Module):
 
 
 class TrackGraph(nn.Module):
-    """One frame of the association.
+    """The association for one frame.
 
     Attributes:
       settings: see the type.
@@ -270,15 +270,14 @@ class TrackGraph(nn.Module):
         thresholds: Thresholds,
         cues: bool,
     ) -> tuple[Memory, Linked]:
-        """The memory after a frame, and what was decided.
+        """Returns the memory after a frame, and the decisions.
 
         Args:
           memory: before the frame.
           frame: see the type.
           canvas: height and width of the frame in pixels.
-          thresholds: of the decisions.
-          cues: whether heuristic decisions read more than the descriptions, as they
-            do at test time.
+          thresholds: for the decisions.
+          cues: heuristic decisions also use cues beyond appearance, as at test time.
         """
         if self._models_looks:
             begun = self.model.begin(memory.looks, frame.background, memory.begun)
@@ -308,7 +307,7 @@ class TrackGraph(nn.Module):
         return self.settings.looks not in ("vertex", "none")
 
     def _graph(self, memory: Memory, frame: Frame, canvas: tuple[int, int]) -> Graph:
-        """Nodes and edges before the network, sections 3.1 and 3.4."""
+        """Builds the nodes and edges before the network, sections 3.1 and 3.4."""
         height, width = canvas
         sides = jnp.array([width, height, width, height], jnp.float32)[None]
         parts = [frame.logits, 2.0 * frame.boxes / sides - 1.0]
@@ -333,7 +332,7 @@ class TrackGraph(nn.Module):
     def _scores(
         self, memory: Memory, frame: Frame, cues: bool
     ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
-        """Scores of heuristic decisions."""
+        """Returns the scores of heuristic decisions."""
         there = memory.status != FREE
         match, start = description_scores(
             memory.looks.mean[:-1], there, frame.looks, frame.valid
@@ -352,7 +351,7 @@ class TrackGraph(nn.Module):
     def _decide(
         self, memory: Memory, said: GraphOutput, thresholds: Thresholds
     ) -> Decision:
-        """No gradient goes through what is decided."""
+        """Makes the decisions, without gradient."""
         match, start = map(
             jax.lax.stop_gradient, (said.match_logits, said.start_logits)
         )
@@ -363,7 +362,7 @@ class TrackGraph(nn.Module):
     def _remember(
         self, memory: Memory, frame: Frame, said: GraphOutput, decision: Decision
     ) -> Memory:
-        """The tracks after the decisions, section 3.5."""
+        """Updates the tracks after the decisions, section 3.5."""
         active, born = decision.status == ACTIVE, decision.born[:, None]
         there = (decision.status != FREE)[:, None]
         entering = jnp.where(born, said.newcomers[decision.chosen], said.tracks)

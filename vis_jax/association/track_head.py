@@ -1,4 +1,4 @@
-"""Tracking head of MaskTrack R-CNN: an embedding for each region of interest.
+"""Tracking head of MaskTrack R-CNN: an embedding per region of interest.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019. `ops.assignment.match_logits`
 compares two sets of embeddings. Letters: R regions, S side of their features.
@@ -20,20 +20,20 @@ class Settings:
     """`model.track_head`."""
 
     width: Count = 1024  # of the embedding
-    # IoU with its object from which a region trains the head; 0.5 in the released code,
-    # 0.7 in the text. Below 0.5 a region is of use for no head.
+    # IoU with its object above which a region trains the head; 0.5 in the released
+    # code, 0.7 in the text. Regions below 0.5 are of no use to any head.
     positive: Annotated[float, Range(least=0.5, most=1)] = 0.5
 
 
 @section
 class OptionalSettings(Settings):
-    """`model.track_head` of detectors that can do without."""
+    """`model.track_head` of detectors for which it is optional."""
 
     width: Natural = 0  # of the embedding; 0 = no track head
 
 
 class TrackHead(nn.Module):
-    """Two layers with a ReLU between and, as in the released code, none after.
+    """Two layers with a ReLU in between and, as in the released code, none after.
 
     Attributes:
       width: of both layers; 1024 in the paper.
@@ -46,8 +46,8 @@ class TrackHead(nn.Module):
     def __call__(
         self, pooled: Float[Array, "*lead R S S C"]
     ) -> Float32[Array, "*lead R E"]:
-        """Embeddings, to be compared by dot products."""
-        # The kernel keeps the axes of the features, [S, S, C, width].
+        """Returns embeddings, compared by dot product."""
+        # The kernel keeps the feature axes, [S, S, C, width].
         x = nn.DenseGeneral(
             self.width,
             axis=(-3, -2, -1),

@@ -1,7 +1,7 @@
-"""Masks of the tracks of RGNNVIS: those of detections, with the say of the tracks.
+"""Masks of RGNNVIS tracks: detection masks, reweighted by the tracks.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 3.6 and table 8. Letters: M tracks, D channels of an embedding.
+2022, section 3.6 and table 8. Letters: M tracks, D embedding channels.
 """
 
 from typing import Annotated, Any
@@ -16,26 +16,26 @@ from vis_jax.layers.mlp import linear, torch_uniform
 from vis_jax.settings import Count, Range, section
 from vis_jax.typing import Array, Bool, Float32
 
-ABSENT = -20.0  # mask logit of tracks that are not in the frame
+ABSENT = -20.0  # mask logit of tracks absent from the frame
 
 
 @section
 class Settings:
     """`model.masks`."""
 
-    # False: the logits of the detection, with a bonus within its box, which take part
-    # in the pooling of features; no parameters.
+    # False: the detection's logits, with a bonus inside its box, as used for feature
+    # pooling; no parameters.
     reweight: bool = True
-    channels: Count = 16  # of the embedding and of the hidden map
-    # What a mask logit must exceed to win a pixel; 10 in the released code.
+    channels: Count = 16  # of the embedding and the hidden map
+    # Mask logit that a track must exceed to win a pixel; 10 in the released code.
     background: Annotated[float, Range()] = 0.0
 
 
 class MaskReweighting(nn.Module):
-    """Two convolutions over the mask, the box and the embedding of each track.
+    """Two convolutions over each track's mask, box and embedding.
 
-    The channels of the embedding are constant over the map. What they add depends on
-    how many taps of the first kernel lie on the map, so that no map of them is made.
+    The embedding channels are constant over the map. Their contribution depends only on
+    how many taps of the first kernel lie on the map, so they are not expanded to maps.
 
     Attributes:
       channels: see `Settings`.
@@ -51,10 +51,10 @@ class MaskReweighting(nn.Module):
         embeds: Float32[Array, "M D"],
         active: Bool[Array, "M"],
     ) -> Float32[Array, "M h w"]:
-        """Mask logits of tracks.
+        """Returns the mask logits of tracks.
 
         Args:
-          logits, inside: mask and box of the detection of each active track.
+          logits, inside: mask and box of each active track's detection.
           embeds: of the tracks, after the frame.
           active: tracks in the frame; all others get `ABSENT`.
         """
@@ -70,7 +70,7 @@ class MaskReweighting(nn.Module):
 
 
 class _First(nn.Module):
-    """A 3 x 3 convolution of maps and constants, with zeros around the map."""
+    """A 3 x 3 convolution of maps and constants, with zero padding."""
 
     features: int
 
@@ -92,7 +92,7 @@ class _First(nn.Module):
 
 
 def _taps(length: int) -> Float32[np.ndarray, "{length} 3"]:
-    """Which taps of a kernel of three lie on an axis, at each of its places."""
+    """Returns which taps of a 3-tap kernel lie on an axis, at each position."""
     found = np.ones((length, 3), np.float32)
     found[0, 0] = found[-1, 2] = 0.0
     return found
@@ -103,6 +103,6 @@ def detection_masks(
     inside: Bool[Array, "M h w"],
     active: Bool[Array, "M"],
 ) -> Float32[Array, "M h w"]:
-    """Mask logits of tracks where nothing reweights them."""
+    """Returns the mask logits of tracks without reweighting."""
     masks = logits + INSIDE_BOX * inside.astype(jnp.float32)
     return jnp.where(active[:, None, None], masks, ABSENT)

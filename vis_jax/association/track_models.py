@@ -1,8 +1,8 @@
-"""Appearance models of the tracks of RGNNVIS, and the likeness of detections to them.
+"""Appearance models of RGNNVIS tracks, and the likelihood of detections under them.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 3.4 and table 3. Letters: R tracks, the last of them the empty one, N
-detections, A numbers of a description, D of an embedding.
+2022, section 3.4 and table 3. Letters: R tracks, the last one empty, N detections, A
+appearance channels, D embedding channels.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -16,42 +16,43 @@ from vis_jax.layers.recurrence import Recurrence
 from vis_jax.ops import gaussian
 from vis_jax.typing import Array, Bool, Float32
 
-# The likelihood as a feature of an edge; without it values reach 10^6.
+# Scales the log-likelihood as an edge feature; unscaled values reach 10^6.
 _EDGE_SCALE, _EDGE_SHIFT = 0.01, -4.0
-# Softplus makes them variances of 0.1 and of 0.0009.
+# Softplus maps them to variances of 0.1 and 0.0009.
 _LEARNED_START, _FIXED_START = -2.25, -7.0
 _SPREAD_START = -7.0
 
 
 class Looks(NamedTuple):
-    """A Gaussian for each track."""
+    """One Gaussian per track."""
 
     mean: Float32[Array, "R A"]
     var: Float32[Array, "R A"]
-    # Outputs and cells of the LSTMs of the mean and of the variance, where there are.
+    # Outputs and cells of the LSTMs for mean and variance, if any.
     lstm: tuple[tuple[Float32[Array, "R A"], Float32[Array, "R A"]], ...] = ()
 
 
 class Observation(NamedTuple):
-    """Appearance of tracks as observed in one frame."""
+    """Appearance of tracks observed in one frame."""
 
     looks: Float32[Array, "R A"]
     embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
-    active: Bool[Array, "R"]  # tracks that are in the frame
-    born: Bool[Array, "R"]  # tracks that begin in this frame; they are active
+    active: Bool[Array, "R"]  # tracks present in the frame
+    born: Bool[Array, "R"]  # tracks that start in this frame; they are active
 
 
 class Rule(NamedTuple):
-    """Rule by which Gaussians begin and change.
+    """Rule for initialising and updating the Gaussians.
 
     Attributes:
-      kind: gaussian: Eq. 4; constant_variance: the mean alone moves; latest: the mean
-        is the last look, and the variance constant; lstm: two LSTMs see the looks.
+      kind: gaussian: Eq. 4; constant_variance: only the mean is updated; latest: the
+        mean is the last observation, the variance constant; lstm: two LSTMs over the
+        observations.
       variance: see `ops.gaussian.update`.
-      fixed_start: all channels begin with one fixed variance, as in the released code;
-        else with one that is learned.
-      from_zero: the first look moves a mean of 0, as in the released code; else it is
-        the mean.
+      fixed_start: all channels start with one fixed variance, as in the released code;
+        otherwise a learned one.
+      from_zero: the first observation updates a zero mean, as in the released code;
+        otherwise it becomes the mean.
     """
 
     kind: Literal["gaussian", "constant_variance", "latest", "lstm"]
@@ -61,13 +62,13 @@ class Rule(NamedTuple):
 
 
 def as_edges(looks: Looks, x: Float32[Array, "N A"]) -> Float32[Array, "R N"]:
-    """Log-likelihoods of descriptions, on the scale of the other features of edges."""
+    """Returns log-likelihoods of detections, scaled like the other edge features."""
     likelihood = gaussian.log_likelihood(x, looks.mean, looks.var)
     return _EDGE_SHIFT + _EDGE_SCALE * likelihood
 
 
 def no_looks(rows: int, width: int, kind: str) -> Looks:
-    """Before the first frame."""
+    """Returns the state before the first frame."""
 
     def zeros() -> Float32[Array, "R A"]:
         return jnp.zeros((rows, width), jnp.float32)
@@ -77,7 +78,7 @@ def no_looks(rows: int, width: int, kind: str) -> Looks:
 
 
 class TrackModel(nn.Module):
-    """Begins and updates the Gaussians; all tracks share the weights.
+    """Initialises and updates the Gaussians; all tracks share the weights.
 
     Attributes:
       width: A.
@@ -112,14 +113,14 @@ class TrackModel(nn.Module):
     def begin(
         self, looks: Looks, background: Float32[Array, "A"], begun: Bool[Array, ""]
     ) -> Looks:
-        """Gives all tracks their first variance, and the empty one its first look.
+        """Initialises all variances, and the mean of the empty track.
 
-        Nothing changes once the video has begun.
+        Has no effect after the first frame.
 
         Args:
           looks: before the frame.
-          background: look of the frame as a whole.
-          begun: whether frames came before.
+          background: appearance of the whole frame.
+          begun: whether this is not the first frame.
         """
         own, empty = (jax.nn.softplus(start) for start in self.starts)
         var = jnp.broadcast_to(own[None], looks.var.shape).at[-1].set(empty)
@@ -128,14 +129,14 @@ class TrackModel(nn.Module):
         return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
 
     def __call__(self, looks: Looks, seen: Observation) -> Looks:
-        """The Gaussians after a frame."""
+        """Returns the Gaussians after a frame."""
         update = self._by_lstm if self.rule.kind == "lstm" else self._by_rates
         new = update(looks, seen)
         active = seen.active[:, None]
         return jax.tree.map(lambda a, b: jnp.where(active, b, a), looks, new)
 
     def _by_rates(self, looks: Looks, seen: Observation) -> Looks:
-        # Slots are used once: those of new tracks are as they were at first.
+        # Slots are used once, so those of new tracks still have their initial values.
         mean, var, born = looks.mean, looks.var, seen.born[:, None]
         if self.rule.kind == "latest":
             return Looks(seen.looks, var)
@@ -170,7 +171,7 @@ class TrackModel(nn.Module):
         return Looks(mean, jax.nn.softplus(var), tuple(steps))
 
     def _start(self, name: str) -> Float32[Array, "_"]:
-        """Before the softplus: one number, or a fixed one for every channel."""
+        """Returns the pre-softplus value: learned, or fixed for every channel."""
         if self.rule.fixed_start:
             full = jnp.full((self.width,), _FIXED_START, jnp.float32)
             return self.variable("constants", name, lambda: full).value

@@ -1,8 +1,8 @@
-"""Class and score of the tracks of RGNNVIS.
+"""Class and score of RGNNVIS tracks.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.5, table 3, and the released code. Letters: T frames, M tracks, N
-detections of a frame, C classes with the background, which is the first, K = C - 1.
+detections per frame, C classes including the background, which comes first, K = C - 1.
 """
 
 from typing import Literal, NamedTuple
@@ -14,25 +14,25 @@ from vis_jax.association.track_decisions import ACTIVE, FREE
 from vis_jax.association.track_graph import Frame, Linked
 from vis_jax.typing import Array, Float32
 
-# What the class and the score of a track come from: the track itself, the classes of
-# its detections (that of most, and their mean score), or their mean logits.
+# Source of a track's class and score: the track itself, its detections' classes
+# (majority vote and mean score), or their mean logits.
 Scoring = Literal["track", "heuristic", "averaged"]
 
 
 class Tally(NamedTuple):
-    """Scores of the tracks, summed over the frames so far."""
+    """Scores of tracks, summed over the frames so far."""
 
-    frames: Float32[Array, "M"]  # in which a track was there, in sight or not
-    track_votes: Float32[Array, "M K"]  # best class of the track, by frame
+    frames: Float32[Array, "M"]  # in which a track existed, visible or not
+    track_votes: Float32[Array, "M K"]  # votes of the track's best class, by frame
     track_scores: Float32[Array, "M"]  # sums of its probability
-    seen: Float32[Array, "M"]  # frames in which a track had a detection
-    votes: Float32[Array, "M K"]  # best class of the detection, by frame
+    seen: Float32[Array, "M"]  # frames with a detection of the track
+    votes: Float32[Array, "M K"]  # votes of the detection's best class, by frame
     scores: Float32[Array, "M"]  # sums of its probability
     logits: Float32[Array, "M C"]  # sums
 
 
 def empty_tally(tracks: int, classes: int) -> Tally:
-    """Before the first frame; `classes` is C."""
+    """Returns the state before the first frame; `classes` is C."""
 
     def zeros(*more: int) -> Array:
         return jnp.zeros((tracks, *more), jnp.float32)
@@ -47,9 +47,9 @@ def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
     """Adds T frames.
 
     Args:
-      tally: before.
-      frames: what was detected in them.
-      linked: what was decided.
+      tally: before the frames.
+      frames: their detections.
+      linked: the decisions on them.
     """
     real = frames.real[:, None]
     there = (real & (linked.status != FREE)).astype(jnp.float32)
@@ -69,13 +69,13 @@ def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
 
 
 class Rule(NamedTuple):
-    """Rule by which a track gets its class and score.
+    """Rule for the class and score of a track.
 
     Attributes:
       scoring: see the type.
-      majority: whether the class of a track is that of most frames, as in the paper's
-        appendix D; else that of the last one. Read by the scoring `track`, as is:
-      mean: whether the score is the mean over the frames; else that of the last one.
+      majority: take the class of most frames, as in the paper's appendix D; otherwise
+        the last frame's. Only for the scoring `track`, like:
+      mean: take the mean score over the frames; otherwise the last frame's.
     """
 
     scoring: Scoring
@@ -86,7 +86,7 @@ class Rule(NamedTuple):
 def class_probs(
     tally: Tally, class_logits: Float32[Array, "M C"], rule: Rule
 ) -> Float32[Array, "M K"]:
-    """The score of each track at its class; all other classes have 0.
+    """Returns the score of each track at its class; all other classes get 0.
 
     Args:
       tally: of all frames.

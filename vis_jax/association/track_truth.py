@@ -1,10 +1,10 @@
-"""Assignment of detections and tracks of RGNNVIS to true objects.
+"""Assigns RGNNVIS detections and tracks to ground-truth objects.
 
 Johnander et al., "Video instance segmentation with recurrent graph neural networks",
 GCPR 2021 and IJCV 2022, and the released code of the former. Objects of a clip are
-numbered 1 .. G; 0 is the background. Decisions of the network open and match tracks
-also in training, so identities can be worked out after all frames. Letters: L frames,
-M track slots, N detections of a frame, G true objects of the clip.
+numbered 1 .. G; 0 is the background. The network's decisions open and match tracks in
+training, too, so identities are determined after all frames. Letters: L frames, M track
+slots, N detections per frame, G ground-truth objects of the clip.
 """
 
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Identities(NamedTuple):
-    """True objects of the tracks of one clip."""
+    """Ground-truth objects of one clip's tracks."""
 
-    owned: Int32[Array, "M"]  # object; 0 = background, or an earlier track has it
+    owned: Int32[Array, "M"]  # object; 0 = background, or owned by an earlier track
     objects: Int32[Array, "M"]  # object of its first detection, duplicates included
     birth: Int32[Array, "M"]  # frame in which the slot was opened; L = never
 
@@ -32,21 +32,21 @@ def primary_objects(
     present: Bool[Array, "L G"],
     threshold: float,
 ) -> Int32[Array, "L N"]:
-    """The object of each detection, at most one detection for each object and frame.
+    """Returns the object of each detection, at most one detection per object and frame.
 
     A detection chooses the object it overlaps most, and keeps it only if no other
     detection overlaps that object more. An object whose best detection prefers another
     object therefore has none. Ties go to the lowest index.
 
-    Deviation from the paper: it asks for an IoU of at least the threshold; the released
-    code, as here, for more. The two differ only on exact ties.
+    Deviation from the paper: it requires an IoU of at least the threshold; the released
+    code and this function require more. They differ only on exact ties.
 
     Args:
       boxes: detections in pixels.
-      valid: False marks detections that are padding.
+      valid: False marks padded detections.
       true_boxes: in pixels.
-      present: False marks objects that are not in the frame.
-      threshold: IoU that a detection has to exceed; 0.5 in the paper.
+      present: False marks objects absent from the frame.
+      threshold: IoU that a detection must exceed; 0.5 in the paper.
     """
 
     def of_frame(
@@ -68,15 +68,15 @@ def primary_objects(
 def identities(
     born: Bool[Array, "L M"], chosen: Int32[Array, "L M"], objects: Int32[Array, "L N"]
 ) -> Identities:
-    """The object of every track: that of the detection which opened it.
+    """Returns the object of every track: that of the detection which opened it.
 
     An object belongs to the first track opened on it. Two tracks opened in one frame
-    cannot have the same object, because `objects` names each at most once in a frame.
+    cannot have the same object, because `objects` lists each at most once per frame.
 
     Args:
       born: the slot was opened in this frame; at most once in a clip, and not in padded
         frames.
-      chosen: the detection a slot took in this frame.
+      chosen: the detection of each slot in this frame.
       objects: see `primary_objects`.
     """
     first = born.argmax(axis=0)
@@ -92,9 +92,9 @@ def identities(
 def match_targets(
     tracks: Identities, objects: Int32[Array, "L N"]
 ) -> Bool[Array, "L M N"]:
-    """Pairs of a track in memory before the frame and a detection that are one object.
+    """Returns pairs of an existing track and a detection that show the same object.
 
-    Duplicate tracks have none.
+    Duplicate tracks have no pairs.
 
     Args:
       tracks: see the type.
@@ -107,9 +107,9 @@ def match_targets(
 def start_targets(
     tracks: Identities, objects: Int32[Array, "L N"]
 ) -> Bool[Array, "L N"]:
-    """Detections that should open a track: of an object that no track has yet.
+    """Returns detections that should open a track: their object has no track yet.
 
-    As in the released code, whether the network did open one makes no difference.
+    As in the released code, regardless of whether the network opened one.
 
     Args:
       tracks: see the type.
@@ -119,11 +119,11 @@ def start_targets(
 
 
 def known_objects(present: Bool[Array, "G L"], *, late: bool) -> Bool[Array, "G"]:
-    """Objects whose class is learned.
+    """Returns the objects whose class is trained.
 
     Args:
-      present: frames that show each object.
-      late: all of them; False: those of the first frame, as in the released code.
+      present: frames with each object.
+      late: all of them; False: only those in the first frame, as in the released code.
     """
     return jnp.ones_like(present[:, 0]) if late else present[:, 0]
 
@@ -135,14 +135,14 @@ def class_targets(
     known: Bool[Array, "G"],
     duplicates: bool,
 ) -> Int32[Array, "M"]:
-    """The class of every track, 0 for the background.
+    """Returns the class of every track, 0 for the background.
 
     Args:
       tracks: see the type.
       labels: of the objects, 0 .. K - 1; class 1 of the network is label 0.
-      known: tracks of all other objects are background, too.
-      duplicates: later tracks of an object have its class, as in the released code;
-        False: they are background, as in the paper.
+      known: objects to train; tracks of all others are background, too.
+      duplicates: later tracks of an object get its class, as in the released code;
+        False: background, as in the paper.
     """
     objects = tracks.objects if duplicates else tracks.owned
     index = jnp.maximum(objects - 1, 0)
@@ -152,12 +152,12 @@ def class_targets(
 def scored_tracks(
     status: Int32[Array, "L M"], tracks: Identities, *, birth_frame: bool
 ) -> Bool[Array, "L M"]:
-    """In which frames the class of a track is learned.
+    """Returns the frames in which each track's class is trained.
 
     Args:
       status: of the slots after the frame, 0 where free.
       tracks: see the type.
-      birth_frame: the frame that opened the track counts, as in the paper; False: only
+      birth_frame: include the frame that opened the track, as in the paper; False: only
         later ones, as in the released code.
     """
     in_use = status > 0
@@ -171,18 +171,18 @@ def object_slots(
     objects: int,
     whole_clip: bool,
 ) -> Int32[Array, "L {objects}"]:
-    """The slot whose mask is trained on each object, -1 where the object has none.
+    """Returns the slot whose mask is trained on each object, -1 for none.
 
     Args:
       tracks: see the type.
       frame_valid: False marks padded frames.
       objects: G.
-      whole_clip: as in the released code, every frame has the slots of the tracks that
-        were in memory before the last frame, so that an object has a slot already
-        before its track is opened, and a track of the last frame has no object. There
-        the predicted mask is constant: the object counts as missed without a gradient
-        of its own, and the mean over objects is over more of them. False: a track has
-        its object from the frame that opens it on.
+      whole_clip: as in the released code, every frame uses the tracks that were in
+        memory before the last frame, so that an object has a slot before its track is
+        opened, and a track opened in the last frame has no object. Before opening, the
+        predicted mask is constant: the object counts as missed without a gradient of
+        its own, and the mean runs over more objects. False: a track has its object from
+        its opening frame on.
     """
     length = len(frame_valid)
     frames = jnp.arange(length)
@@ -198,5 +198,5 @@ def object_slots(
 
 
 def _in_memory(birth: Int32[Array, "M"], length: int) -> Bool[Array, "L M"]:
-    """Tracks that exist before each frame."""
+    """Returns the tracks that exist before each frame."""
     return birth[None] < jnp.arange(length)[:, None]

@@ -1,7 +1,7 @@
-"""Feature pyramid: maps of one width at strides 4, 8, 16, 32, 64 and so on.
+"""Feature pyramid: equally wide maps at strides 4, 8, 16, 32, 64 and so on.
 
-Lin et al., "Feature pyramid networks for object detection", CVPR 2017; the levels above
-the backbone's as in Lin et al., "Focal loss for dense object detection", ICCV 2017.
+Lin et al., "Feature pyramid networks for object detection", CVPR 2017; levels above the
+backbone's follow Lin et al., "Focal loss for dense object detection", ICCV 2017.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from vis_jax.ops.bilinear import resize
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, DTypeLike, Float
 
-_LAST = 5  # stage of the backbone
+_LAST = 5  # last backbone stage
 
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
@@ -23,25 +23,25 @@ _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 @section
 class Settings:
-    """`model.fpn`; which levels there are is up to the system."""
+    """`model.fpn`; the system decides which levels exist."""
 
     dim: Count = 256  # channels of every level
-    # How a level is enlarged to be added to the finer one: nearest in Mask R-CNN and
-    # CondInst, bilinear in YOLACT.
+    # Upsampling of a level to the next finer one: nearest in Mask R-CNN and CondInst,
+    # bilinear in YOLACT.
     upsample: Literal["nearest", "bilinear"] = "nearest"
-    # What makes each level above 'p5' from the one before: pool takes every second cell
-    # (Mask R-CNN), conv is a 3x3 convolution of stride 2 (YOLACT), relu_conv has a ReLU
+    # Levels above 'p5', each from the previous one: pool takes every second cell (Mask
+    # R-CNN), conv is a 3x3 convolution of stride 2 (YOLACT), relu_conv has a ReLU
     # between two of these (CondInst).
     extra: Literal["pool", "conv", "relu_conv"] = "pool"
-    relu_outputs: bool = False  # ReLU behind 'p5' and finer levels, as in YOLACT
+    relu_outputs: bool = False  # ReLU after 'p5' and finer levels, as in YOLACT
 
 
 class FPN(nn.Module):
-    """Backbone features 'res2' .. 'res5' to 'p2' .. 'p6', or from and to other levels.
+    """Maps backbone features 'res2' .. 'res5' to 'p2' .. 'p6', or other ranges.
 
     Attributes:
       dim, upsample, extra, relu_outputs: see `Settings`.
-      finest: number of the finest level and of the finest stage that is read, 2 .. 5.
+      finest: number of the finest level and finest backbone stage used, 2 .. 5.
       coarsest: number of the coarsest level, at least 5.
     """
 
@@ -74,13 +74,13 @@ class FPN(nn.Module):
     def __call__(
         self, features: dict[str, Float[Array, "N _ _ _"]]
     ) -> dict[str, Float[Array, "N _ _ D"]]:
-        """Levels by name, finest first."""
+        """Returns the levels by name, finest first."""
         return self.merge(self.laterals(features))
 
     def laterals(
         self, features: dict[str, Float[Array, "N _ _ _"]]
     ) -> tuple[Float[Array, "N _ _ D"], ...]:
-        """Stages of the backbone at the width of the levels, finest first."""
+        """Projects the backbone stages to the pyramid's width, finest first."""
         return tuple(
             conv(features[f"res{stage}"]) for stage, conv in self.lateral_convs.items()
         )
@@ -88,7 +88,7 @@ class FPN(nn.Module):
     def merge(
         self, laterals: tuple[Float[Array, "N _ _ D"], ...]
     ) -> dict[str, Float[Array, "N _ _ D"]]:
-        """Levels by name, finest first, of what `laterals` returns."""
+        """Merges `laterals` top-down; returns levels by name, finest first."""
         levels: dict[str, jax.Array] = {}
         top = None
         for stage in range(_LAST, self.finest - 1, -1):
@@ -100,7 +100,7 @@ class FPN(nn.Module):
         x = levels[f"p{_LAST}"]
         for number in range(_LAST + 1, self.coarsest + 1):
             if self.extra == "pool":
-                x = x[:, ::2, ::2]  # a 1 x 1 maximum
+                x = x[:, ::2, ::2]  # 1 x 1 max pooling
             else:
                 between = self.extra == "relu_conv" and number > _LAST + 1
                 x = nn.relu(x) if between else x
@@ -117,7 +117,7 @@ class FPN(nn.Module):
 
 
 def _nearest(x: Float[Array, "N h w D"], size: tuple[int, int]) -> jax.Array:
-    """The cell that holds the top left corner of each new one, as in PyTorch."""
+    """Upsamples by nearest neighbour, at the top left of new cells, as in PyTorch."""
     height, width = x.shape[1:3]
     if size == (2 * height, 2 * width):
         return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -1,10 +1,10 @@
-"""From uint8 frames to what a backbone was trained on: the one place that does so."""
+"""Normalises uint8 frames as in the backbone's pretraining; nothing else does."""
 
 import jax.numpy as jnp
 
 from vis_jax.typing import Array, Float, Float32, Int32, UInt8
 
-# Mean and spread of red, green, blue, in 0 .. 255.
+# Mean and standard deviation of red, green, blue, in 0 .. 255.
 _IMAGENET = ((123.675, 116.280, 103.530), (58.395, 57.120, 57.375))
 _COLOURS = {
     "torch": _IMAGENET,
@@ -19,19 +19,19 @@ def normalize(
     *,
     style: str,
 ) -> Float32[Array, "T H W 3"]:
-    """Subtracts the mean colour and divides by the spread; zero outside the content.
+    """Subtracts the mean colour and divides by the std; zero outside the content.
 
-    Zero after normalisation means that the padding has the mean colour, as in
-    detectron2, whatever the pipeline put there.
+    Zero after normalisation gives the padding the mean colour, as in detectron2,
+    whatever the pipeline padded with.
 
     Args:
       images: RGB in 0 .. 255.
       size: height, width of the content at the top left, in pixels.
-      style: 'torch'; 'vgg' as the released IAI; 'caffe' for weights trained by Caffe2
-        (BGR, no division).
+      style: 'torch'; 'vgg' as in the released IAI; 'caffe' for weights trained with
+        Caffe2 (BGR, no division).
 
     Raises:
-      ValueError: on another style.
+      ValueError: unknown style.
     """
     if style not in _COLOURS:
         known = ", ".join(map(repr, _COLOURS))

@@ -1,7 +1,7 @@
 """ResNet in the layout of detectron2: images to maps of strides 4, 8, 16, 32.
 
-He et al., "Deep residual learning for image recognition", CVPR 2016; with groups Xie et
-al., "Aggregated residual transformations for deep neural networks", CVPR 2017.
+He et al., "Deep residual learning for image recognition", CVPR 2016; with groups, Xie
+et al., "Aggregated residual transformations for deep neural networks", CVPR 2017.
 """
 
 import functools
@@ -17,15 +17,15 @@ from vis_jax.layers.deform_conv import DeformConv
 from vis_jax.settings import OneOf, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float
 
-Valid = Bool[Array, "N"] | None  # images that count in the statistics of batch norm
+Valid = Bool[Array, "N"] | None  # images that count in batch norm statistics
 
 
 class Variant(NamedTuple):
-    """Blocks of each stage, channels of the first stage, kind of block.
+    """Blocks per stage, channels of the first stage, block type.
 
     Attributes:
       groups: of the 3x3 convolutions.
-      group_width: of the first stage, channels of a group there for 64 of `width`.
+      group_width: channels per group in the first stage, for a `width` of 64.
     """
 
     stage_sizes: tuple[int, ...]
@@ -53,17 +53,17 @@ class Settings:
     name: Literal["resnet"] = "resnet"  # or swin, with fields of its own
     # Depth; thin trains on a CPU; x101_64x4d is a ResNeXt: 64 groups of 4 channels.
     variant: Annotated[str, OneOf(VARIANTS)] = "50"
-    # frozen_batch for pretrained weights, frozen_stats to train its scale and bias,
-    # batch to use and keep the statistics of the batch as well, over all devices;
-    # group to train from scratch.
+    # frozen_batch for pretrained weights; frozen_stats also trains scale and bias;
+    # batch also updates the statistics, over all devices; group for training from
+    # scratch.
     norm: Literal["frozen_batch", "frozen_stats", "batch", "group"] = "frozen_batch"
-    # Where the weights come from: where the stride sits, and how pixels are scaled.
+    # Origin of the weights: determines stride position and pixel scaling.
     style: Literal["torch", "caffe"] = "torch"
     remat: bool = False  # recompute blocks in the backward pass: less memory
-    # Stages, 3 .. 5 in detectors, whose 3x3 convolutions (of two, the second) read
-    # where offsets move them.
+    # Stages, 3 .. 5 in detectors, whose 3x3 convolutions (the second, of two) are
+    # deformable.
     deform_stages: tuple[Annotated[int, Range(least=2, most=5)], ...] = ()
-    deform_modulated: bool = False  # .. and weigh what they read, as in version 2
+    deform_modulated: bool = False  # modulated, as in version 2
 
     def __post_init__(self) -> None:
         if self.deform_modulated and not self.deform_stages:
@@ -73,12 +73,12 @@ class Settings:
 
 
 class Block(nn.Module):
-    """Base of the blocks of a stage.
+    """Base class of the blocks of a stage.
 
     Attributes:
-      width: channels, in bottlenecks a quarter of those of the output.
-      inner: channels of the 3x3 convolution of bottlenecks.
-      groups: of that.
+      width: channels; for bottlenecks a quarter of the output's.
+      inner: channels of a bottleneck's 3x3 convolution.
+      groups: of that convolution.
       deform: None, or whether the deformable convolution is modulated.
     """
 
@@ -92,7 +92,7 @@ class Block(nn.Module):
     dtype: DTypeLike
 
     def _second(self, features: int, stride: int) -> nn.Module:
-        """The convolution that may be deformable."""
+        """Returns the convolution that may be deformable."""
         kind: Callable[..., nn.Module] = functools.partial(Conv, kernel=3)
         if self.deform is not None:
             kind = functools.partial(DeformConv, modulated=self.deform)
@@ -124,7 +124,7 @@ class Basic(Block):
 class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions and a shortcut; four times `width` channels.
 
-    The stride sits in the 3x3 convolution, with style 'caffe' in the first 1x1.
+    The stride is in the 3x3 convolution; with style 'caffe' in the first 1x1.
     """
 
     @nn.compact
@@ -144,7 +144,7 @@ class Bottleneck(Block):
 
 
 class Stem(nn.Module):
-    """7x7 convolution and 3x3 maximum, each of stride 2."""
+    """7x7 convolution and 3x3 max pooling, each of stride 2."""
 
     width: int
     norm: str
@@ -178,11 +178,11 @@ class ResNet(nn.Module):
     def __call__(
         self, images: Float[Array, "N H W 3"], train: bool = False, valid: Valid = None
     ) -> dict[str, Float[Array, "N _ _ _"]]:
-        """Features by name.
+        """Returns features by name.
 
         Args:
           images: normalised; height and width are multiples of 32 pixels.
-          train, valid: see `BatchNorm`; other norms make no difference between them.
+          train, valid: see `BatchNorm`; ignored by other norms.
         """
         check_canvas(images)
         variant = VARIANTS[self.variant]
@@ -212,10 +212,10 @@ class ResNet(nn.Module):
 
 
 def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
-    """Maximum over 3 x 3 at stride 2 of a map of even size without negative values.
+    """Applies 3 x 3 max pooling of stride 2 to a non-negative map of even size.
 
-    Three shifted slices for each axis: the gradient of a windowed reduction takes six
-    times as long on CPUs. Zero padding is below every maximum, as nothing is negative.
+    Uses three shifted slices per axis: the gradient of a windowed reduction takes six
+    times as long on CPUs. Zero padding never wins, as nothing is negative.
     """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -24,7 +24,7 @@ _BLOCKED = -100.0  # added to logits across the seam of a rolled map, as in the 
 
 
 class Variant(NamedTuple):
-    """Channels of the first stage, blocks and heads of each stage, usual window."""
+    """Channels of the first stage, blocks and heads per stage, default window."""
 
     dim: int
     depths: tuple[int, ...]
@@ -47,12 +47,12 @@ class Settings:
 
     name: Literal["swin"] = "swin"  # or resnet, with fields of its own
     variant: Annotated[str, OneOf(VARIANTS)] = "tiny"  # size; thin trains on a CPU
-    window: Count | None = None  # tokens, side of the windows; None = the variant's
-    # Other sizes than the variant's, for files of other models; None = the variant's.
+    window: Count | None = None  # window side in tokens; None = the variant's
+    # Sizes other than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels of the first stage, doubled in each later one
-    depths: tuple[Count, ...] | None = None  # blocks of each of the four stages
-    heads: tuple[Count, ...] | None = None  # of the attention in each stage
-    # Rate of the last block, rising linearly from 0 at the first; drawn for each frame.
+    depths: tuple[Count, ...] | None = None  # blocks per stage, four stages
+    heads: tuple[Count, ...] | None = None  # attention heads per stage
+    # Rate of the last block, rising linearly from 0 at the first; drawn per frame.
     drop_path: Share = 0.3
     remat: bool = False  # recompute blocks in the backward pass: less memory
 
@@ -74,7 +74,7 @@ class Settings:
 
 
 def sizes_of(given: "Settings | Swin") -> Variant:
-    """The sizes of the variant, save for those that are given."""
+    """Returns the sizes of the variant, overridden by those given."""
     own = VARIANTS[given.variant]
     return Variant(
         dim=given.dim or own.dim,
@@ -123,7 +123,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """fc2(gelu(fc1(x))), four times as wide inside; exact GELU."""
+    """fc2(gelu(fc1(x))) with a hidden width of four times the input; exact GELU."""
 
     dtype: DTypeLike
 
@@ -136,7 +136,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention and MLP with their norms before them (pre-norm)."""
+    """Window attention and MLP, each pre-norm."""
 
     heads: int
     window: int
@@ -155,9 +155,9 @@ class Block(nn.Module):
         return x + drop(y, train)
 
     def _attend(self, x: jax.Array) -> jax.Array:
-        """Attention in windows of the padded map, rolled in shifted blocks.
+        """Attends within windows of the padded map, rolled in shifted blocks.
 
-        The padding comes after the norm: its tokens are zero, and they take part.
+        Padding is added after the norm: its zero tokens take part in the attention.
         """
         _, height, width, _ = x.shape
         x = pad_map(x, self.window)
@@ -177,7 +177,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Half the resolution, twice the channels."""
+    """Halves the resolution and doubles the channels."""
 
     dtype: DTypeLike
 
@@ -199,7 +199,7 @@ class PatchMerging(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """One token for every 4 x 4 pixels."""
+    """Embeds every 4 x 4 pixels as one token."""
 
     dim: int
     dtype: DTypeLike
@@ -208,7 +208,7 @@ class PatchEmbed(nn.Module):
     def __call__(self, images: Float[Array, "N H W 3"]) -> Float[Array, "N h w C"]:
         x = pad_map(images, 4)
         n, height, width, _ = x.shape
-        # A convolution of stride 4 whose windows do not overlap is a matrix product.
+        # A stride-4 convolution with non-overlapping windows is a matrix product.
         x = x.reshape(n, height // 4, 4, width // 4, 4, 3)
         x = x.transpose(0, 1, 3, 2, 4, 5)
         x = nn.DenseGeneral(self.dim, axis=(-3, -2, -1), dtype=self.dtype, name="proj")(
@@ -218,11 +218,11 @@ class PatchEmbed(nn.Module):
 
 
 class Swin(nn.Module):
-    """Stages 'res2' to 'res5' of a Swin transformer, each after a norm of its own.
+    """Stages 'res2' to 'res5' of a Swin transformer, each with its own output norm.
 
     Attributes:
-      variant, window, dim, depths, heads, drop_path, remat: see `Settings`; the rng
-        stream of `drop_path` has its name.
+      variant, window, dim, depths, heads, drop_path, remat: see `Settings`; drop path
+        uses the rng stream 'drop_path'.
     """
 
     variant: str
@@ -241,12 +241,12 @@ class Swin(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N"] | None = None,
     ) -> dict[str, Float[Array, "N _ _ _"]]:
-        """Features by name.
+        """Returns features by name.
 
         Args:
-          images: normalised; any size (a map of odd size is padded as it is halved).
-          train: draw drop path.
-          valid: as other backbones have it; no image changes another here.
+          images: normalised; any size (maps of odd size are padded before halving).
+          train: enables drop path.
+          valid: as in other backbones; unused, as images are independent.
         """
         del valid
         spec = sizes_of(self)

@@ -1,4 +1,4 @@
-"""Plain vision transformers in the forms of DINOv2 and DINOv3: images to tokens.
+"""Plain vision transformers in DINOv2 and DINOv3 form: images to tokens.
 
 Oquab et al., "DINOv2", 2023, with the registers of Darcet et al., "Vision transformers
 need registers", ICLR 2024; Simeoni et al., "DINOv3", 2025. The tokens of an image are
@@ -23,7 +23,7 @@ _EPSILON = {"dinov2": 1e-6, "dinov3": 1e-5}  # of all layer norms
 
 
 class Variant(NamedTuple):
-    """Channels, blocks, and heads of the attention."""
+    """Channels, blocks and attention heads."""
 
     dim: int
     depth: int
@@ -42,17 +42,17 @@ VARIANTS = {
 class Settings:
     """`model.backbone` of a plain vision transformer."""
 
-    name: Literal["vit"] = "vit"  # the only kind that tokens come from
+    name: Literal["vit"] = "vit"  # the only kind that gives tokens
     variant: Annotated[str, OneOf(VARIANTS)] = "large"  # size; thin trains on a CPU
-    # dinov2: a learned table of positions; dinov3: rotary positions in every block.
+    # dinov2: a learned position table; dinov3: rotary positions in every block.
     form: Literal["dinov2", "dinov3"] = "dinov2"
     patch: Count = 16  # side of a patch in pixels
-    registers: Natural = 4  # tokens beside the class token that belong to no patch
-    table: Count = 40  # patches on a side of the table of positions; of dinov2 only
-    # In training, rotary positions are multiplied by one factor for each batch,
-    # between 1 / rescale and rescale; 1 = never. DINOv3's are, by up to 2.
+    registers: Natural = 4  # extra tokens beside the class token
+    table: Count = 40  # side of the position table in patches; only for dinov2
+    # In training, scale rotary positions by one random factor per batch, between 1 /
+    # rescale and rescale; 1 = never. DINOv3 uses 2.
     rescale: Annotated[float, Range(least=1)] = 1.0
-    # Other sizes than the variant's, for files of other models; None = the variant's.
+    # Sizes other than the variant's, for files of other models; None = the variant's.
     dim: Count | None = None  # channels
     depth: Count | None = None  # blocks
     heads: Count | None = None  # of the attention
@@ -73,7 +73,7 @@ class Settings:
 
 
 def sizes_of(given: "Settings | ViT") -> Variant:
-    """The sizes of the variant, save for those that are given."""
+    """Returns the sizes of the variant, overridden by those given."""
     own = VARIANTS[given.variant]
     return Variant(
         given.dim or own.dim, given.depth or own.depth, given.heads or own.heads
@@ -81,7 +81,7 @@ def sizes_of(given: "Settings | ViT") -> Variant:
 
 
 class ViT(nn.Module):
-    """A plain vision transformer whose blocks can be run a part at a time.
+    """A plain vision transformer whose blocks can be run in parts.
 
     Attributes:
       variant, form, patch, registers, table, dim, depth, heads, remat: see `Settings`.
@@ -131,11 +131,11 @@ class ViT(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """Tokens of an image in front of its patches."""
+        """Number of tokens before an image's patches."""
         return 1 + self.registers
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Patches of a frame of this many pixels, by rows and columns."""
+        """Returns the patches (rows, columns) of a frame of this many pixels."""
         return height // self.patch, width // self.patch
 
     def rotary(
@@ -144,12 +144,12 @@ class ViT(nn.Module):
         content: Int32[Array, "N 2"] | None = None,
         scale: Float32[Array, ""] | None = None,
     ) -> Rotary | None:
-        """Positions for `run`; None where a table has them.
+        """Returns rotary positions for `run`; None for a model with a table.
 
         Args:
-          grid: patches of a frame by rows and columns.
-          content: how many of them are no padding; None = all.
-          scale: of the positions; None = 1.
+          grid: patches of a frame (rows, columns).
+          content: patches that are not padding; None = all.
+          scale: scale of the positions; None = 1.
         """
         if self.form == "dinov2":
             return None
@@ -160,18 +160,18 @@ class ViT(nn.Module):
         images: Float[Array, "N H W 3"],
         content: Int32[Array, "N 2"] | None = None,
     ) -> Float32[Array, "N S C"]:
-        """The tokens before the first block.
+        """Returns the tokens before the first block.
 
         Args:
-          images: normalised; rows and columns beyond the last whole patch are left out.
-          content: patches that are no padding, by rows and columns, over which the
-            table of positions is stretched; None = all.
+          images: normalised; rows and columns beyond the last whole patch are dropped.
+          content: patches that are not padding (rows, columns), over which the position
+            table is stretched; None = all.
         """
         count, side = len(images), self.patch
         height, width = self.grid(*images.shape[1:3])
         x = images[:, : height * side, : width * side]
         x = x.reshape(count, height, side, width, side, 3).transpose(0, 1, 3, 2, 4, 5)
-        # A convolution whose windows do not overlap is a matrix product.
+        # A convolution with non-overlapping windows is a matrix product.
         x = self.patch_embed(x.astype(self.dtype)).astype(jnp.float32)
         if self.form == "dinov2":
             x = x + self._positions((height, width), content)
@@ -188,14 +188,14 @@ class ViT(nn.Module):
         rotary: Rotary | None = None,
         attend: Bool[Array, "N A S"] | None = None,
     ) -> Float32[Array, "N S C"]:
-        """Tokens after some of the blocks.
+        """Returns the tokens after some of the blocks.
 
         Args:
-          x: tokens, of which the patches are the last; others may stand in front.
-          blocks: numbers of the blocks, from 0.
+          x: tokens, with the patches last; others may come first.
+          blocks: block numbers, from 0.
           rotary: see the method of this name.
-          attend: True where a token may look at another, A being S, or 1 for all alike;
-            None = everywhere.
+          attend: True where a token may attend to another; A is S, or 1 for a mask
+            shared by all; None = everywhere.
         """
         for index in blocks:
             x = self.blocks[index](x, rotary, attend)
@@ -204,13 +204,13 @@ class ViT(nn.Module):
     def _positions(
         self, grid: tuple[int, int], content: Int32[Array, "N 2"] | None
     ) -> Float32[Array, "N h w C"]:
-        """The table for each image, or one for all."""
+        """Returns the position table per image, or one for all."""
         if content is None:
             return resize_table(self.positions, grid)[None]
         return jax.vmap(lambda one: resize_table(self.positions, grid, one))(content)
 
     def __call__(self, images: Float[Array, "N H W 3"]) -> Float32[Array, "N S C"]:
-        """All tokens after the last block and the final norm."""
+        """Returns all tokens after the last block and the final norm."""
         rotary = self.rotary(self.grid(*images.shape[1:3]))
         x = self.run(self.embed(images), range(self.sizes.depth), rotary)
         return self.norm(x)
@@ -222,7 +222,7 @@ def rotary_of(
     content: Int32[Array, "N 2"] | None,
     scale: Float32[Array, ""] | None = None,
 ) -> Rotary:
-    """Rotary positions of a grid, for each image if `content` is given."""
+    """Returns rotary positions of a grid, per image if `content` is given."""
     of = functools.partial(
         rotary_positions, *grid, sizes.dim // sizes.heads, scale=scale
     )
@@ -230,8 +230,8 @@ def rotary_of(
 
 
 def build(settings: Settings, dtype: jax.typing.DTypeLike) -> ViT:
-    """The transformer of `model.backbone`."""
+    """Builds the transformer of `model.backbone`."""
     fields = dict(vars(settings))
-    for name in ("name", "rescale"):  # no part of the network
+    for name in ("name", "rescale"):  # not part of the network
         fields.pop(name)
     return ViT(**fields, dtype=dtype)

@@ -1,9 +1,9 @@
-"""The tables of names read backwards: from what a regex gives to what it matched.
+"""Inverts the name tables: from the new name of a regex rule to the old one.
 
-A regex of a table is written with characters, groups and alternatives. The name that it
-matched follows from the values of its groups, which the new name shows: of alternatives
-outside groups the first is written, and what is optional there is written, too. Where
-that is not enough, as behind `.*` outside a group, the regex is read only.
+A regex consists of characters, groups and alternatives. The old name follows from the
+values of its groups, which the new name contains: of alternatives outside groups the
+first is written, and optional parts are written, too. Regexes that this cannot invert,
+such as `.*` outside a group, are read-only.
 """
 
 import re
@@ -17,20 +17,20 @@ _SPECIAL = set(".*+?|^$[]{}")
 
 
 class _Text(NamedTuple):
-    """A regex as text around groups."""
+    """A regex as literal text between groups."""
 
-    pieces: tuple[str | int, ...]  # text, and the numbers of groups
-    groups: dict[int, str]  # the regex inside of each
+    pieces: tuple[str | int, ...]  # literal text, and group numbers
+    groups: dict[int, str]  # regex inside each group
 
 
 class Reverse(NamedTuple):
-    """What leads from a new name back to an old one.
+    """A mapping from a new name back to an old one.
 
     Attributes:
-      pattern: of new names; its groups are those of the old regex.
-      old: what the old name is made of: text, and the numbers of groups.
-      place: among the rules, or renames, of the table.
-      target: which of the targets of the rule it is; 0 for a rename.
+      pattern: matches new names; its groups are those of the old regex.
+      old: parts of the old name: literal text, and group numbers.
+      place: index among the table's rules or renames.
+      target: index among the rule's targets; 0 for a rename.
     """
 
     pattern: re.Pattern
@@ -39,7 +39,7 @@ class Reverse(NamedTuple):
     target: int = 0
 
     def name(self, new: str) -> str | None:
-        """The old name; None for another new one."""
+        """Returns the old name; None if the new one does not match."""
         match = self.pattern.fullmatch(new)
         if match is None:
             return None
@@ -48,7 +48,7 @@ class Reverse(NamedTuple):
 
 
 def reverse_rules(rules: Sequence[Rule]) -> list[Reverse]:
-    """The ways back from the paths of a model, in the order of the rules."""
+    """Returns the inverse mappings for a model's paths, in rule order."""
     return [
         found
         for place, rule in enumerate(rules)
@@ -58,7 +58,7 @@ def reverse_rules(rules: Sequence[Rule]) -> list[Reverse]:
 
 
 def reverse_renames(renames: Sequence[Rename]) -> list[Reverse]:
-    """The ways back from the new names, in the order of the renames."""
+    """Returns the inverse mappings for new names, in rename order."""
     return [
         found
         for place, rename in enumerate(renames)
@@ -68,7 +68,7 @@ def reverse_renames(renames: Sequence[Rename]) -> list[Reverse]:
 
 
 class OldNames:
-    """The old names behind new ones.
+    """Maps new names back to old ones.
 
     Args:
       renames: the table.
@@ -79,15 +79,15 @@ class OldNames:
         self._reverse = reverse_renames(renames)
 
     def of(self, new: str) -> tuple[str, ...]:
-        """The names whose tensors make up the new one, part by part.
+        """Returns the names whose tensors make up the new one, part by part.
 
-        A name that no rename gives stays as it is.
+        A name that no rename produces is unchanged.
 
         Raises:
-          ValueError: no name leads to it.
+          ValueError: no old name maps to it.
         """
         for reverse in self._reverse:
-            if not reverse.pattern.fullmatch(new):  # of many, nearly always
+            if not reverse.pattern.fullmatch(new):  # true for nearly all
                 continue
             rename = self._renames[reverse.place]
             if rename.part == 0 and self._old(reverse, new):
@@ -107,7 +107,7 @@ class OldNames:
         raise ValueError(f"{new!r}: no name for part {part} of {parts}")
 
     def _old(self, reverse: Reverse, new: str) -> str | None:
-        """The old name, if the table leads from it to the new one."""
+        """Returns the old name, if the table maps it to the new one."""
         old = reverse.name(new)
         if old is None:
             return None
@@ -117,7 +117,7 @@ class OldNames:
 
 
 def _reverse(source: str, template: str, place: int, target: int) -> Iterator[Reverse]:
-    """The way back from a template, if there is one."""
+    """Yields the inverse of a template, if there is one."""
     old = _text_of(source)
     if old is None:
         return
@@ -136,7 +136,7 @@ def _reverse(source: str, template: str, place: int, target: int) -> Iterator[Re
 
 
 def _text_of(regex: str) -> _Text | None:
-    """What a regex matches, as text around groups; None if that is not known."""
+    """Returns a regex as text around groups; None if it cannot be inverted."""
     pieces: list[str | int] = []
     groups: dict[int, str] = {}
     at = 0
@@ -167,7 +167,7 @@ def _text_of(regex: str) -> _Text | None:
 
 
 def _closing(regex: str, start: int) -> int:
-    """Where the bracket closes that opens at `start`."""
+    """Returns the position of the bracket that closes the one at `start`."""
     depth = 0
     for at in range(start, len(regex)):
         if regex[at - 1 : at] == "\\":
@@ -179,7 +179,7 @@ def _closing(regex: str, start: int) -> int:
 
 
 def _alternatives(regex: str) -> list[str]:
-    """The alternatives outside all brackets."""
+    """Splits at the alternatives outside all brackets."""
     found, depth = [""], 0
     for mark in regex:
         depth += (mark == "(") - (mark == ")")
@@ -191,10 +191,10 @@ def _alternatives(regex: str) -> list[str]:
 
 
 def _opened_before(regex: str, at: int) -> int:
-    """How many groups that capture open before a place."""
+    """Counts the capturing groups that open before a position."""
     return len(re.findall(r"(?<!\\)\((?!\?)", regex[:at]))
 
 
 def _without_captures(regex: str) -> str:
-    """The same regex with groups that do not capture, as names of groups are unique."""
+    """Returns the regex with non-capturing groups, as group names must be unique."""
     return re.sub(r"(?<!\\)\((?!\?)", "(?:", regex)

@@ -1,9 +1,9 @@
-"""Weights of CondInst with a ResNet, as mmdetection 2 stores them.
+"""CondInst weights with a ResNet, in mmdetection 2 format.
 
-The names are those of the released IAI, and of the CondInst for COCO that it starts
-from, whose outputs have the prefix `fcos_`. Layers whose shapes depend on the number of
-classes or of identities stay new where it differs. mmdetection 3 and AdelaiDet have
-convolutions with biases before the group norms, which there are none of here.
+The names are those of the released IAI, and of the COCO CondInst it starts from, whose
+outputs have the prefix `fcos_`. Layers whose shapes depend on the number of classes or
+identities are reinitialised where it differs. mmdetection 3 and AdelaiDet use
+convolutions with biases before the group norms, which are unsupported.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from vis_jax.converters.rules import Rename, Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
-# Names of the backbone to those of a detectron2 model, and of outputs to IAI's.
+# Maps backbone names to detectron2's, and output names to IAI's.
 NAMES = [
     *[Rename(rf"backbone\.{rule.source}", rule.target) for rule in RESNET],
     Rename(
@@ -37,8 +37,8 @@ _LAYERS = {
     r"bbox_head\.mask_head\.4": f"{_DETECTOR}/masks/output",
 }
 
-# Where the classes or the identities decide the shape, or the channels of a stage that
-# an association has replaced.
+# Layers whose shapes depend on classes, identities or the channels of a stage replaced
+# by association.
 _OUTPUTS = {
     **{
         rf"neck\.lateral_convs\.{place}\.conv": f"{_DETECTOR}/fpn/lateral{place + 3}"
@@ -50,7 +50,7 @@ _OUTPUTS = {
 
 _TOWERS = {"cls": "class", "reg": "box", "id": "id"}
 
-# Convolutions of the mask branch and the batch norms behind them.
+# Convolutions of the mask branch, and their batch norms.
 _BRANCH = {
     **{
         rf"bbox_head\.mask_refine\.{place}": f"{_DETECTOR}/masks/refine{place + 3}"
@@ -72,7 +72,7 @@ def _single_back(array: np.ndarray, outputs: int) -> np.ndarray:
     return array.reshape(())
 
 
-# A scalar as a vector of one number.
+# A scalar as a vector of length one.
 _SCALAR = Transform(_single, _single_back)
 
 

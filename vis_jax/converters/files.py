@@ -1,6 +1,6 @@
-"""Published weights as people have them: a file, shards with an index, or a folder.
+"""Reads published weights: a file, shards with an index, or a folder.
 
-Nothing in a file is run, and only regular files within bounds are opened.
+No code in a file is run, and only regular files of bounded size are opened.
 """
 
 import json
@@ -25,8 +25,8 @@ from vis_jax.converters.unpickle import BoundedFile, WeightsUnpickler
 MOST_BYTES = 16 << 30  # of a file of weights
 _MOST_JSON = 16 << 20  # bytes of config.json or of an index
 
-# Where tools keep the weights beside other things, most particular first; the average
-# of a training's weights is taken only where there is nothing else, or with `key`.
+# Keys under which tools store the weights, most specific first; EMA weights are used
+# only if there is nothing else, or with `key`.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
 _AVERAGES = (
     "state_dict_ema",
@@ -36,13 +36,13 @@ _AVERAGES = (
     "ema_model",
     "ema",
 )
-_MOST_WRAPPERS = 8  # one within the other
+_MOST_WRAPPERS = 8  # nesting depth
 
-# Prefixes that wrappers give to every name.
+# Prefixes that wrappers add to every name.
 _PREFIXES = ("module.", "ema_model.", "model.")
-_HUGGING_FACE = "model.pixel_level_module."  # there the prefix belongs to the names
+_HUGGING_FACE = "model.pixel_level_module."  # here the prefix is part of the names
 
-# What a folder of Hugging Face has, the first that is there.
+# Files of a Hugging Face folder; the first that exists is read.
 _IN_FOLDER = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -57,12 +57,12 @@ class Source(NamedTuple):
     """Published weights.
 
     Attributes:
-      files: those that were read.
+      files: the files read.
       tensors: by name.
-      beside: what stands beside the tensors, such as '__author__' and 'meta'.
+      beside: entries beside the tensors, such as '__author__' and 'meta'.
       config: config.json beside the file, if there is one.
-      outside: names that do not have the prefix that was asked for.
-      notes: lines about what was taken.
+      outside: names without the requested prefix.
+      notes: report lines on what was read.
     """
 
     files: tuple[Path, ...]
@@ -74,29 +74,29 @@ class Source(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What one file holds."""
+    """Content of one file."""
 
     loaded: Any
-    read: Callable[[Any], np.ndarray | None]  # of a value; None if it is no tensor
+    read: Callable[[Any], np.ndarray | None]  # a value's tensor, None if it is not one
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors of a file by name; see `read_source`."""
+    """Returns the tensors of a file by name; see `read_source`."""
     return read_source(path).tensors
 
 
 def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
-    """Published weights.
+    """Reads published weights.
 
     Args:
       path: a .pkl of arrays or tensors (detectron2), a .pth, .pt, .ckpt or .bin of
         PyTorch, old or new, a .safetensors file, the .index.json of shards, or a
         folder with one of these and config.json (Hugging Face).
-      key: of the weights within a file, such as 'model_ema'; empty = the usual ones.
-      prefix: of the names that count, such as 'ema_model.'; it is taken off.
+      key: of the weights within a file, such as 'model_ema'; empty = the usual keys.
+      prefix: of the names to keep, such as 'ema_model.'; it is removed.
 
     Raises:
-      ValueError: naming the file, if it is damaged, of another kind, or names code.
+      ValueError: the file, which is named, is damaged, of another kind, or names code.
     """
     path = Path(path)
     main = _in_folder(path) if path.is_dir() else path
@@ -133,10 +133,10 @@ def read_source(path: str | Path, *, key: str = "", prefix: str = "") -> Source:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[dict[str, Entry]]:
-    """The tensors that a .safetensors file has, none of which is read yet.
+    """Opens a .safetensors file; yields its tensors, unread.
 
     Raises:
-      ValueError: naming the file, if it is damaged or of another kind.
+      ValueError: the file, which is named, is damaged or of another kind.
     """
     with _opened(path) as file:
         try:
@@ -147,10 +147,10 @@ def open_safetensors(path: Path) -> Iterator[dict[str, Entry]]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The fields of a JSON file.
+    """Returns the fields of a JSON file.
 
     Raises:
-      ValueError: naming the file, if it holds anything else.
+      ValueError: the file, which is named, does not hold a JSON object.
     """
     _check_regular(path, _MOST_JSON)
     try:
@@ -179,7 +179,7 @@ def _check_shard(path: Path) -> None:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files an index names; all of them lie beside it."""
+    """Returns the files that an index names, all of them beside it."""
     names = sorted(set(_weight_map(index).values()))
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
@@ -205,7 +205,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _check_index(index: Path, tensors: Mapping) -> None:
-    """Raises ValueError unless the shards have what their index says."""
+    """Raises ValueError unless the shards contain what their index lists."""
     missing = [name for name in _weight_map(index) if name not in tensors]
     if missing:
         raise ValueError(
@@ -215,7 +215,7 @@ def _check_index(index: Path, tensors: Mapping) -> None:
 
 
 def _config_beside(path: Path) -> Mapping[str, Any] | None:
-    """config.json of Hugging Face; other tools' files of this name do not count."""
+    """Returns Hugging Face's config.json; ignores other tools' files of this name."""
     beside = path.parent / CONFIG
     if not beside.is_file():
         return None
@@ -224,7 +224,7 @@ def _config_beside(path: Path) -> Mapping[str, Any] | None:
 
 
 def _check_regular(path: Path, most: int) -> None:
-    """Raises ValueError unless the path is a file of a size that can be read."""
+    """Raises ValueError unless the path is a regular file of acceptable size."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def _check_regular(path: Path, most: int) -> None:
 
 
 def _read_file(path: Path, key: str) -> Source:
-    """What one file holds, under the names that it has there."""
+    """Reads one file, keeping its names."""
     readers: dict[str, Callable[[BinaryIO], _Content]] = {
         ".safetensors": _read_safetensors,
         ".pkl": _read_pickle,
@@ -255,7 +255,7 @@ def _read_file(path: Path, key: str) -> Source:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file that may be one of weights."""
+    """Opens a file that may contain weights."""
     _check_regular(path, MOST_BYTES)
     with path.open("rb") as file:
         _check_start(path, file.read(64))
@@ -265,13 +265,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     cause = f"{error!s:.300}" or type(error).__name__
-    if isinstance(error, KeyError):  # of an instruction that does not exist
+    if isinstance(error, KeyError):  # of an unknown instruction
         cause = "damaged, or of another kind"
     return ValueError(f"{path}: not a readable file of weights: {cause}")
 
 
 def _check_start(path: Path, start: bytes) -> None:
-    """Raises ValueError for what often stands where weights should."""
+    """Raises ValueError for files commonly mistaken for weights."""
     if start.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path}: this is the pointer that git-lfs leaves, not the weights; run"
@@ -286,7 +286,7 @@ def _read_safetensors(file: BinaryIO) -> _Content:
 
 
 def _read_pickle(file: BinaryIO) -> _Content:
-    """A pickle of arrays or tensors, or what PyTorch saved under this suffix."""
+    """Reads a pickle of arrays or tensors, or a PyTorch file with this suffix."""
     start = file.read(2)
     file.seek(0)
     if start == b"PK":
@@ -321,7 +321,7 @@ def _source(path: Path, content: _Content, key: str) -> Source:
 
 
 def _unwrap(loaded: Any, key: str) -> tuple[Mapping, str]:
-    """The dict of tensors within the dicts that tools put around it, and which it is.
+    """Returns the dict of tensors inside the wrapper dicts of tools, and its key.
 
     Raises:
       ValueError: there is no such dict.
@@ -350,7 +350,7 @@ def _unwrap(loaded: Any, key: str) -> tuple[Mapping, str]:
 
 
 def _without_prefixes(tensors: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Takes off the prefixes that all names have, and says which."""
+    """Removes the prefixes that all names share, and returns them."""
     taken = ""
     while True:
         found = next(

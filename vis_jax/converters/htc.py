@@ -1,9 +1,9 @@
-"""Weights of Hybrid Task Cascade, as mmdetection stores them.
+"""Hybrid Task Cascade weights, in mmdetection format.
 
-Files of version 2 have the background last. Those of 1.x have it first, with a mask of
+Files of version 2 have the background last. Files of 1.x have it first, with a mask of
 its own, and lack the prefix `roi_head.`. The models here have it last, with class
-logits only. Layers whose shapes depend on a number of classes stay new where it
-differs; one box is for all classes, and so that layer never does.
+logits only. Layers whose shapes depend on the number of classes are reinitialised where
+it differs; boxes are class-agnostic, so that layer never is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,8 +21,8 @@ from vis_jax.converters.rules import Rename, Rule, Transform
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
-# What a Hybrid Task Cascade alone does not have: of MaskProp, what carries masks to
-# other frames and refines them.
+# Parts that a plain Hybrid Task Cascade lacks: MaskProp's mask propagation and
+# refinement.
 PROPAGATION = r"params/(propagation|refinement)/.*"
 
 _PREFIX = "roi_head."  # of the heads in version 2
@@ -31,8 +31,8 @@ _MASK = r"mask_head\.(\d)"
 _BOX = r"bbox_head\.(\d)"
 _BRANCH = r"semantic_head"
 
-# Backbone, pyramid and proposals to detectron2's names, as for Mask R-CNN; layers of
-# the heads that count from 0 to ours.
+# Maps backbone, pyramid and proposals to detectron2's names, as for Mask R-CNN, and
+# numbered head layers to ours.
 NAMES = [
     *[
         name
@@ -55,7 +55,7 @@ NAMES = [
 
 
 def _split(source: str, target: str, transform: Transform) -> list[Rule]:
-    """Rules for a layer whose kernel has a transform of its own."""
+    """Returns rules for a layer whose kernel has its own transform."""
     return [
         Rule(rf"{source}\.weight", ((f"params/{target}/kernel", transform),)),
         Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
@@ -63,7 +63,7 @@ def _split(source: str, target: str, transform: Transform) -> list[Rule]:
 
 
 def _classes(source: str, target: str, rows: Callable) -> list[Rule]:
-    """Rules for a layer whose rows are classes; `rows` changes a transform."""
+    """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
     return [
         Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True)
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
@@ -71,11 +71,11 @@ def _classes(source: str, target: str, rows: Callable) -> list[Rule]:
 
 
 def _heads(prefix: str, logits: Callable, masks: Callable) -> list[Rule]:
-    """Rules for the heads of one version.
+    """Returns rules for the heads of one version.
 
     Args:
       prefix: of the names.
-      logits, masks: what becomes of the rows of the class logits and of the masks.
+      logits, masks: wrap the transforms of class logits and mask rows.
     """
     box, mask, branch = (f"{prefix}{name}" for name in (_BOX, _MASK, _BRANCH))
     return [
@@ -119,7 +119,7 @@ RULES = [
 
 
 def rules_for(rules: Sequence[Rule], paths: Collection[str]) -> list[Rule]:
-    """The rules for a model with or without a semantic branch.
+    """Returns the rules for a model with or without a semantic branch.
 
     Args:
       rules: of this kind.
@@ -135,7 +135,7 @@ def rules_for(rules: Sequence[Rule], paths: Collection[str]) -> list[Rule]:
 
 
 def notes_on(names: Iterable[str]) -> tuple[str, ...]:
-    """Lines for the report: which version of mmdetection the names are of."""
+    """Returns report lines: the mmdetection version that the names belong to."""
     if any(name.startswith(_PREFIX) for name in names):
         return ()
     return (

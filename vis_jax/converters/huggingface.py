@@ -1,13 +1,13 @@
-"""Names of Hugging Face's Mask2FormerForUniversalSegmentation to Mask2Former's.
+"""Maps names of Hugging Face's Mask2FormerForUniversalSegmentation to Mask2Former's.
 
-Both spellings of the Swin backbone: as in files, and as transformers 5 has it in memory
-(`encoder.swin.`, `attention.q_proj`, ..).
+Covers both spellings of the Swin backbone: as in files, and in memory with transformers
+5 (`encoder.swin.`, `attention.q_proj`, ..).
 """
 
 from vis_jax.converters.rules import Rename, Rule
 
 _PIXEL = r"model\.pixel_level_module\."
-_SWIN = rf"{_PIXEL}encoder\.(?:|swin\.|model\.)"  # files have the first, nothing
+_SWIN = rf"{_PIXEL}encoder\.(?:|swin\.|model\.)"  # files have the first, empty one
 _BLOCK = rf"{_SWIN}encoder\.layers\.(\d)\.blocks\.(\d+)\."
 _OUR_BLOCK = r"backbone.layers.\1.blocks.\2."
 _ENCODER = rf"{_PIXEL}decoder\.encoder\.layers\.(\d+)\."
@@ -15,7 +15,7 @@ _OUR_ENCODER = r"sem_seg_head.pixel_decoder.transformer.encoder.layers.\1."
 _DECODER = r"model\.transformer_module\.decoder\."
 _QUERIES = "sem_seg_head.predictor."
 
-# File name or name in memory: name of the third in the fused projection.
+# (name in files, name in memory), in the order of the fused projection.
 _QKV = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 
 SWIN = [
@@ -98,7 +98,7 @@ def _layer(part: str) -> str:
 _THEIR_LAYER = rf"{_DECODER}layers\.(\d+)\."
 
 QUERY_DECODER = [
-    # Self-attention is split in the files, cross-attention is fused there, too.
+    # Self-attention is split in the files; cross-attention is fused there, too.
     *[
         Rename(
             rf"{_THEIR_LAYER}self_attn\.{name}_proj\.{leaf}",

@@ -1,7 +1,7 @@
-"""Weights of IAI on CondInst, as its authors release them.
+"""Weights of IAI on CondInst, as released by its authors.
 
-The image model has the names of `converters.condinst`; what is here is what makes it
-know earlier frames.
+The image model has the names of `converters.condinst`; this module covers the parts
+that relate frames.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from vis_jax.converters.rules import Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
-# The outputs are written without the prefix that those of a CondInst for COCO have.
+# Output names lack the prefix of a COCO CondInst.
 NAMES = [rename._replace(alias="fcos_" in rename.source) for rename in condinst.NAMES]
 
-# What a CondInst alone does not have.
+# Parts that a plain CondInst lacks.
 ASSOCIATION = r"params/(hab/.*|detector/head/id_(tower|logits)/.*)"
 
-# What a Mask R-CNN alone does not have.
+# Parts that a plain Mask R-CNN lacks.
 REGION_ASSOCIATION = r"params/(hab/.*|box_head/id_logits/.*)"
 
 _LAYER, _BLOCK = r"lstt\.LSTT\.layers\.0", "hab/block"
@@ -50,30 +50,30 @@ _NORMS = {
 
 
 def _squeezed(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Without axes of length 1; the first axis may be split, as that of heads is."""
+    """Removes axes of length 1; the first axis may be split into heads."""
     return same(tensor.squeeze(), shape)
 
 
 def _channels_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[C] to [1, C, 1, 1]."""
+    """Reshapes [C] to [1, C, 1, 1]."""
     del outputs
     return array.reshape(1, -1, 1, 1)
 
 
 def _value_bias_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[heads, C, places] to [1, heads, C, places, 1]."""
+    """Reshapes [heads, C, places] to [1, heads, C, places, 1]."""
     del outputs
     return array[None, ..., None]
 
 
 def _relative_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[heads, places, C] to [heads * places, C, 1, 1]."""
+    """Reshapes [heads, places, C] to [heads * places, C, 1, 1]."""
     del outputs
     return array.reshape(-1, array.shape[-1], 1, 1)
 
 
 def _relative_bias_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[heads, places] to [heads * places]."""
+    """Reshapes [heads, places] to [heads * places]."""
     del outputs
     return array.reshape(-1)
 
@@ -111,7 +111,7 @@ RULES = [
         rf"{_LAYER}\.activation\.conv\.weight",
         ((f"params/{_BLOCK}/ffn/conv/kernel", kernel),),
     ),
-    # The number of identities decides the shape.
+    # The shape depends on the number of identities.
     Rule(
         r"lstt\.patch_wise_id_bank\.weight",
         (("params/hab/id_bank/kernel", kernel),),

@@ -1,4 +1,4 @@
-"""From a published file to the variables of a model."""
+"""Loads a published file into the variables of a model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,29 +37,29 @@ from vis_jax.converters.sizes import resized
 
 
 class Kind(NamedTuple):
-    """How one kind of file is converted."""
+    """Conversion tables of one kind of file."""
 
     renames: Sequence[Rename]
     rules: Sequence[Rule]
     new: Sequence[str]
 
 
-# Where a ResNet trains scale and bias of its norms but not their statistics.
+# Present if a ResNet trains scale and bias of its norms but not their statistics.
 _TRAINED_SCALE = "params/backbone/stem/conv1/norm/scale"
 _FIXED_MEAN = "constants/backbone/stem/conv1/norm/mean"
 
-# Where it keeps these up to date.
+# Present if it also updates the statistics.
 _RUNNING_MEAN = "batch_stats/backbone/stem/conv1/norm/mean"
 
-# Kinds whose decoder depends on the model.
+# Kinds whose decoder rules depend on the model.
 WHOLE = ("mask2former", "huggingface")
 
 _NOT_BACKBONE = r"(params|constants|batch_stats)/(?!backbone/).*"
 
 KINDS = {
-    # A CondInst knows no other frames.
+    # A CondInst has no association across frames.
     "condinst": Kind(condinst.NAMES, condinst.RULES, (iai.ASSOCIATION,)),
-    # A Hybrid Task Cascade has no tracking head and knows no other frames.
+    # A Hybrid Task Cascade has no tracking head and no propagation.
     "htc": Kind(htc.NAMES, htc.RULES, (mask_track_rcnn.TRACK_HEAD, htc.PROPAGATION)),
     "iai": Kind(iai.NAMES, iai.RULES, ()),
     "mask2former": Kind(
@@ -77,7 +77,7 @@ KINDS = {
         ],
         (),
     ),
-    # A Mask R-CNN has no tracking head and knows no other frames.
+    # A Mask R-CNN has no tracking head and no association across frames.
     "mask_rcnn_detectron2": Kind(
         (),
         mask_rcnn.DETECTRON2,
@@ -96,7 +96,7 @@ KINDS = {
     "resnet": Kind(
         [*resnet.TORCHVISION, *resnet.CAFFE2, *resnet.DETECTRON2],
         [*resnet.resnet_rules("backbone.", "backbone/"), resnet.CLASSIFIER],
-        # Caffe2 files whose statistics are merged into scale and bias lack them.
+        # Caffe2 files with statistics folded into scale and bias lack them.
         (
             _NOT_BACKBONE,
             r"(constants|batch_stats)/backbone/.*/norm/(mean|var)",
@@ -109,7 +109,7 @@ KINDS = {
         (_NOT_BACKBONE, swin.OUTPUT_NORMS),
     ),
     "vgg16": Kind((), vgg.TORCHVISION, vgg.NEW),
-    # Names and rules depend on the form of the transformer.
+    # Names and rules depend on the transformer's form.
     "dino": Kind((), (), (_NOT_BACKBONE,)),
     **{kind: Kind((), (), (videomt.PROPAGATION,)) for kind in videomt.KINDS},
     "pmt": Kind((), (), (videomt.PROPAGATION, videomt.ENCODER)),
@@ -121,20 +121,20 @@ KINDS = {
 def convert_file(
     path: str | Path, variables: Mapping, kind: str, *, warm_start: bool = False
 ) -> tuple[dict, ConvertReport]:
-    """The variables with the values of a published file.
+    """Returns the variables with the values of a published file.
 
     Args:
       path: see `read_source`.
       variables: nested, collections first, as `System.init` returns them.
       kind: a key of KINDS.
-      warm_start: IFR's decoder starts from the Mask2Former layers it resembles, where
-        the paper starts it from random values.
+      warm_start: initialise IFR's decoder from similar Mask2Former layers; the paper
+        initialises it at random.
 
     Returns:
-      Variables of the same structure, and what was done.
+      Variables of the same structure, and the report.
 
     Raises:
-      ValueError: naming the file, if anything does not fit.
+      ValueError: anything does not match; names the file.
     """
     source = read_source(path)
     try:
@@ -151,10 +151,10 @@ def convert_source(
     warm_start: bool = False,
     base: Source | None = None,
 ) -> tuple[dict, ConvertReport]:
-    """As `convert_file`, for weights that have been read.
+    """Same as `convert_file`, for weights already read.
 
     Args:
-      source, variables, kind, warm_start: see there.
+      source, variables, kind, warm_start: see `convert_file`.
       base: see `convert_tensors`.
     """
     tensors = source.tensors
@@ -184,12 +184,12 @@ def convert_tensors(
     warm_start: bool = False,
     base: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict, ConvertReport]:
-    """As `convert_file`, for tensors by name.
+    """Same as `convert_file`, for tensors by name.
 
     Args:
-      tensors, variables, kind, warm_start: see there.
-      base: of a DINO, by the names of kind 'dino': the weights of the backbone are
-        `tensors` plus these; None = `tensors` are whole.
+      tensors, variables, kind, warm_start: see `convert_file`.
+      base: DINO weights, by the names of kind 'dino', to add to backbone `tensors` that
+        are differences; None = `tensors` are complete.
     """
     flat = flat_of(variables)
     shapes = _shapes(flat)
@@ -228,7 +228,7 @@ def convert_tensors(
 def _added(
     flat: Mapping, base: Mapping[str, np.ndarray], variables: Mapping
 ) -> dict[str, np.ndarray]:
-    """Differences plus what they are differences to, in the names of the model."""
+    """Adds differences to their base weights, under the model's names."""
     try:
         found, _ = convert_tensors(base, variables, "dino")
     except ValueError as error:
@@ -243,7 +243,7 @@ def _added(
 def table_of(
     kind: str, shapes: Mapping[str, tuple], *, warm_start: bool = False
 ) -> Kind:
-    """The table of a kind for one model.
+    """Returns the table of a kind for one model.
 
     Args:
       kind: a key of KINDS.
@@ -251,7 +251,7 @@ def table_of(
       warm_start: see `convert_file`.
 
     Raises:
-      ValueError: there is no such kind, or the model has no such decoder.
+      ValueError: unknown kind, or the model has no such decoder.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {sorted(KINDS)}, got {kind!r}")
@@ -283,7 +283,7 @@ def table_of(
 def _query_decoder(
     shapes: Mapping[str, tuple], warm_start: bool
 ) -> tuple[Sequence[Rule], tuple[str, ...]]:
-    """Rules and new paths for the decoder that the targets have."""
+    """Returns rules and new paths for the decoder among the targets."""
     if not has_frame_decoder(shapes):
         return mask2former.CLIP_DECODER, ()
     if not warm_start:
@@ -301,7 +301,7 @@ def _shapes(flat: Mapping) -> dict[str, tuple]:
 def _better_kind(
     tensors: Mapping[str, np.ndarray], kind: str, shapes: Mapping[str, tuple]
 ) -> str:
-    """A hint at the kind that knows most names of a file; empty if it is this one."""
+    """Returns a hint at the kind that knows most names; empty if it is this one."""
     counts = {}
     for name in KINDS:
         renames, rules, _ = table_of(name, shapes)
@@ -318,7 +318,7 @@ def _better_kind(
 
 
 def has_frame_decoder(shapes: Mapping[str, tuple]) -> bool:
-    """Whether a model, by the shapes of its variables, has IFR's decoder."""
+    """Returns whether a model has IFR's decoder, judging by its variables' shapes."""
     return any(path.startswith("params/decoder/frame_0/") for path in shapes)
 
 
@@ -327,7 +327,7 @@ def _original(report: Mapping[str, object], origins: Mapping[str, tuple]) -> dic
 
 
 def flat_of(tree: Mapping) -> dict:
-    """Leaves by path, collection first."""
+    """Returns leaves by path, collection first."""
     flat: dict = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -338,7 +338,7 @@ def flat_of(tree: Mapping) -> dict:
 
 
 def _like(tree: Mapping, flat: Mapping, prefix: str = "") -> dict:
-    """The nested structure of `tree` with the leaves of `flat`."""
+    """Nests the leaves of `flat` in the structure of `tree`."""
     return {
         name: _like(value, flat, f"{prefix}{name}/")
         if isinstance(value, Mapping)

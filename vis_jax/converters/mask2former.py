@@ -1,6 +1,6 @@
 """Weights of Mask2Former and Mask2Former-VIS (facebookresearch/Mask2Former).
 
-Image and video models have the same names. `CLIP_DECODER` fills our Mask2Former-VIS,
+Image and video models share names. `CLIP_DECODER` fills our Mask2Former-VIS,
 `FRAME_DECODER` IFR, whose recurrence has no counterpart in the files.
 """
 
@@ -13,8 +13,8 @@ _PIXELS = r"sem_seg_head\.pixel_decoder\."
 _QUERIES = r"sem_seg_head\.predictor\."
 _ENCODER = rf"{_PIXELS}transformer\.encoder\.layers\.(\d+)\."
 
-# Other spellings of the same names: files from before the pixel decoder had a prefix
-# of its own, and released files whose queries are called static.
+# Alternative spellings: files from before the pixel decoder had its own prefix, and
+# released files that call queries static.
 OLD_NAMES = [
     Rename(
         r"sem_seg_head\.((?:input_proj|transformer|adapter_1|layer_1|mask_features)\..*)",
@@ -69,7 +69,7 @@ HEADS = [
 
 
 def attention_rules(source: str, *targets: str) -> list[Rule]:
-    """PyTorch's attention, whose query, key and value are fused, to each target."""
+    """Returns rules for PyTorch's attention, with fused q, k and v, to each target."""
 
     def fused(leaf: str, transform: Transform) -> tuple:
         return tuple(
@@ -90,11 +90,11 @@ def attention_rules(source: str, *targets: str) -> list[Rule]:
 
 
 def _layer_rules(cross: list[str], self_: list[str], ffn: list[str]) -> list[Rule]:
-    """Transformer layers to the modules at these paths.
+    """Returns rules for transformer layers to the modules at these paths.
 
     Args:
-      cross, self_: paths in which \\1 is the layer and {} 'attention' or 'norm'.
-      ffn: the same with {} empty or '_norm'.
+      cross, self_: paths with \\1 for the layer and {} for 'attention' or 'norm'.
+      ffn: the same with {} for '' or '_norm'.
     """
     rules = []
     parts = (("cross", "multihead_attn", cross), ("self", "self_attn", self_))
@@ -112,7 +112,7 @@ def _layer_rules(cross: list[str], self_: list[str], ffn: list[str]) -> list[Rul
 
 
 def _norm_rules(source: str, paths: list[str]) -> list[Rule]:
-    """Scale and bias of a norm to several targets."""
+    """Returns rules for scale and bias of a norm to several targets."""
     return [
         Rule(
             rf"{source}\.{old}", tuple((f"params/{path}/{new}", same) for path in paths)
@@ -125,20 +125,20 @@ CLIP_DECODER = _layer_rules(
     [r"decoder/cross_{}_\1"], [r"decoder/self_{}_\1"], [r"decoder/ffn{}_\1"]
 )
 
-# IFR starts from random modules for the recurrence (paper) ..
+# IFR's recurrence is initialised at random (paper) ..
 FRAME_DECODER = [
     Rule(
         rf"{_QUERIES}transformer_(cross_attention|self_attention|ffn)_layers\..*",
         dropped="IFR has other decoder layers",
     )
 ]
-# .. or from the layers they resemble. The temporal attention resembles none.
+# .. or from similar layers. The temporal attention has no similar layer.
 FRAME_DECODER_WARM = _layer_rules(
     [r"decoder/frame_\1/cross_{}"],
     [r"decoder/frame_\1/self_{}", r"decoder/clip_\1/self_{}"],
     [r"decoder/frame_\1/ffn{}", r"decoder/clip_\1/ffn{}"],
 )
-# Modules without a counterpart, and the optional vector of each group.
+# Modules without a counterpart, and each group's optional vector.
 FRAME_DECODER_WARM_NEW = (
     r"params/decoder/clip_\d+/temporal_(attention|norm)/.*",
     r"params/decoder/frame_\d+/group",
@@ -152,7 +152,7 @@ BACKBONE = [
 
 
 def without_frame_ffn(rules: list[Rule]) -> list[Rule]:
-    """The rules for a recurrence without a feed-forward part (`frame_ffn=False`)."""
+    """Returns the rules for a recurrence without feed-forward (`frame_ffn=False`)."""
     return [
         rule._replace(
             targets=tuple(t for t in rule.targets if "/frame_\\1/ffn" not in t[0])

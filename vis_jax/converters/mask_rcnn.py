@@ -1,11 +1,11 @@
-"""Weights of Mask R-CNN with a ResNet and a feature pyramid: detectron2, torchvision.
+"""Mask R-CNN weights with a ResNet and FPN: detectron2 and torchvision.
 
-torchvision has the background first, and a box and a mask for it, too; detectron2 and
-the models here have it last, with class logits only. Layers whose shapes depend on the
-number of classes stay new where it differs.
+torchvision has the background first, with a box and mask of its own; detectron2 and the
+models here have it last, with class logits only. Layers whose shapes depend on the
+number of classes are reinitialised where it differs.
 
-torchvision's files for COCO were trained with an epsilon of 0 in batch norm, which is
-1e-5 here: a relative difference of 5e-6 / variance in the scale of a channel.
+torchvision's COCO files were trained with a batch norm epsilon of 0, which is 1e-5
+here: a relative difference of 5e-6 / variance in a channel's scale.
 """
 
 import math
@@ -33,7 +33,7 @@ def _roi_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
     return array.transpose(3, 2, 0, 1).reshape(array.shape[3], -1)
 
 
-# [out, C * h * w] to [h, w, C, out]: a linear layer on the features of a roi.
+# [out, C * h * w] to [h, w, C, out]: a linear layer on RoI features.
 roi_kernel = Transform(_roi_kernel, _roi_kernel_back)
 
 
@@ -52,7 +52,7 @@ transposed_kernel = Transform(_transposed_kernel, _transposed_kernel_back)
 
 
 def background_last(transform: Transform) -> Transform:
-    """The transform after the first row has become the last."""
+    """Moves the first row to the end before the transform."""
 
     def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         return transform(np.roll(tensor, -1, axis=0), shape)
@@ -64,7 +64,7 @@ def background_last(transform: Transform) -> Transform:
 
 
 def without_background(rows: int, transform: Transform) -> Transform:
-    """The transform after dropping the first rows; back, they are zeros."""
+    """Drops the first rows before the transform; in reverse they are zeros."""
 
     def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         return transform(tensor[rows:], shape)
@@ -79,12 +79,12 @@ def without_background(rows: int, transform: Transform) -> Transform:
 
 
 def whole(transform: Transform) -> Transform:
-    """The transform itself."""
+    """Returns the transform unchanged."""
     return transform
 
 
 def _class_rules(source: str, target: str, rows: Callable) -> list[Rule]:
-    """A layer whose rows are classes; `rows` changes a transform."""
+    """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
     return [
         Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True)
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
@@ -145,7 +145,7 @@ TORCHVISION = [
     ),
 ]
 
-# torchvision's names, also those of its older files, to detectron2's.
+# Maps torchvision's names, including those of older files, to detectron2's.
 TORCHVISION_NAMES = [
     *[
         Rename(

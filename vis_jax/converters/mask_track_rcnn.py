@@ -1,8 +1,8 @@
-"""Weights of MaskTrack R-CNN, and of the Mask R-CNN of mmdetection 1.x it starts from.
+"""Weights of MaskTrack R-CNN, and of the mmdetection 1.x Mask R-CNN it starts from.
 
-Both have the background first, and a box and a mask for it, too; the models here have
-it last, with class logits only. A file without a tracking head leaves it new, and other
-classes leave the layers of the classes new: of 80 COCO classes nothing remains there.
+Both have the background first, with a box and mask of its own; the models here have it
+last, with class logits only. Without a tracking head in the file it is reinitialised,
+and so are class layers for different classes: nothing remains of the 80 COCO classes.
 """
 
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ _LAYERS = {
     r"mask_head\.conv_logits": "roi_heads.mask_head.predictor",
 }
 
-# mmdetection 1.x names to detectron2's.
+# Maps mmdetection 1.x names to detectron2's.
 NAMES = [
     *[
         Rename(
@@ -57,7 +57,7 @@ NAMES = [
     *[Rename(rf"{old}\.(weight|bias)", rf"{new}.\1") for old, new in _LAYERS.items()],
 ]
 
-# Beginnings of names that only files of other models have.
+# Name prefixes found only in files of other models.
 _OTHERS = {
     "track_head.fc.": "the first release of MaskTrack R-CNN, whose tracking head has"
     " one layer; a model with two replaced it on 2019-08-07",
@@ -68,10 +68,10 @@ _OTHERS = {
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Regexes of the paths that stay new: the tracking head if the file has none.
+    """Returns regexes of the paths to reinitialise: the tracking head if it is missing.
 
     Raises:
-      ValueError: if a name is that of another model.
+      ValueError: a name belongs to another model.
     """
     names = tuple(names)
     for beginning, model in _OTHERS.items():

@@ -1,7 +1,8 @@
-"""Weights in fewer bits than float32: bfloat16, or int8 with a scale for each output.
+"""Low-precision weights: bfloat16, or int8 with a scale per output.
 
-An int8 array `NAME` times the float32 array `NAME:scale` is the weight: a kernel of a
-convolution or of a linear layer. Axes: C outputs, the last axis of every kernel.
+The weight is the int8 array `NAME` times the float32 array `NAME:scale`; only kernels
+of convolutions and linear layers have this form. Axes: C outputs, the last axis of
+every kernel.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ SCALE = ":scale"
 
 
 def narrowed(arrays: Mapping[str, np.ndarray], dtype: Dtype) -> dict[str, np.ndarray]:
-    """Parameters in fewer bits; other collections, which are small, stay as they are.
+    """Returns low-precision parameters; other, small collections are unchanged.
 
     Args:
       arrays: by path, such as params/backbone/stem/conv1/kernel.
@@ -33,14 +34,14 @@ def narrowed(arrays: Mapping[str, np.ndarray], dtype: Dtype) -> dict[str, np.nda
 
 
 def rounded(array: np.ndarray) -> np.ndarray:
-    """The array in bfloat16, to the nearest value."""
+    """Returns the array in bfloat16, rounded to nearest."""
     import ml_dtypes
 
     return array.astype(ml_dtypes.bfloat16)
 
 
 def _quantized(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Int8 of the same shape, and float32 [1, .., 1, C]."""
+    """Returns int8 of the same shape, and float32 scales [1, .., 1, C]."""
     import qwix
 
     found = qwix.quantize(kernel, "int8", channelwise_axes=[kernel.ndim - 1])
@@ -48,10 +49,10 @@ def _quantized(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def widened(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights in float32 again, without scales.
+    """Returns the weights in float32, without scales.
 
     Args:
-      arrays: of NumPy or JAX, as `narrowed` returns them.
+      arrays: NumPy or JAX arrays, as `narrowed` returns them.
     """
     found = {}
     for name, value in arrays.items():
@@ -65,13 +66,13 @@ def widened(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wide_shapes(entries: Mapping[str, Any]) -> dict[str, tuple[tuple, np.dtype]]:
-    """Shape and dtype of each weight as `widened` returns it.
+    """Returns the shape and dtype of each weight after `widened`.
 
     Args:
-      entries: by name, with a shape and a dtype.
+      entries: by name, with shape and dtype.
 
     Raises:
-      ValueError: an int8 array has no scales of its own, or scales have no such array.
+      ValueError: an int8 array lacks scales, or scales lack their array.
     """
     found = {}
     for name, entry in entries.items():

@@ -1,7 +1,7 @@
-"""From the variables of a model to tensors under published names: `convert`, backwards.
+"""Exports a model's variables under published names: the inverse of `convert`.
 
-The tables are those of `converters.load`. What comes out is converted again, and has to
-be the model bit by bit.
+The tables are those of `converters.load`. The result is converted again and must equal
+the model bit for bit.
 """
 
 import re
@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
     Attributes:
       tensors: by published name.
-      left: paths of the model that have no place there.
+      left: paths of the model without a published name.
     """
 
     tensors: dict[str, np.ndarray]
@@ -41,22 +41,22 @@ class Published(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """A tensor of the file, and the paths that make it up."""
+    """A tensor of the file, and the model paths it consists of."""
 
     rule: Rule
-    paths: tuple[str, ...]  # one for each target of the rule
+    paths: tuple[str, ...]  # one per target of the rule
 
 
 def publish(variables: Mapping, kind: str) -> Published:
-    """The weights of a model under the names of a kind of file.
+    """Returns a model's weights under the names of a kind of file.
 
     Args:
       variables: nested, collections first.
       kind: a key of `converters.load.KINDS`.
 
     Raises:
-      ValueError: the kind has no place for a part of the model, or a part of the model
-        cannot be told from the file; names the part.
+      ValueError: the kind has no name for a part of the model, or a part cannot be
+        recovered from the file; names the part.
     """
     flat = flat_of(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in flat.items()}
@@ -86,10 +86,10 @@ def _check_decoder(kind: str, shapes: Mapping[str, tuple]) -> None:
 def _places(
     shapes: Mapping[str, tuple], table: Kind
 ) -> tuple[dict[str, _Place], tuple[str, ...]]:
-    """Where each path goes, by the name that rules read, and the paths left out.
+    """Returns the model paths of each file tensor, and the paths left out.
 
     Raises:
-      MisfitError: a path has no place, and is not new in a conversion either.
+      MisfitError: a path has no name, and conversion would not initialise it either.
     """
     rules = compiled(table.rules)
     ways = reverse_rules(table.rules)
@@ -99,7 +99,7 @@ def _places(
     errors: list[str] = []
     for path in shapes:
         for way in ways:
-            fits = way.pattern.fullmatch(path)  # of many ways, hardly ever
+            fits = way.pattern.fullmatch(path)  # false for nearly all
             name = way.name(path) if fits else None
             if name is None:
                 continue
@@ -128,10 +128,10 @@ def _places(
 
 
 def _tensor(name: str, place: _Place, flat: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The tensor of a file from the arrays of its targets.
+    """Builds a tensor of the file from the arrays of its targets.
 
     Raises:
-      ValueError: targets that are copies of one tensor differ.
+      ValueError: targets that must be copies of one tensor differ.
     """
     found: dict[int, np.ndarray] = {}
     first: dict[int, str] = {}
@@ -150,7 +150,7 @@ def _tensor(name: str, place: _Place, flat: Mapping[str, np.ndarray]) -> np.ndar
 
 
 def _outputs(path: str, flat: Mapping[str, np.ndarray]) -> int:
-    """How many of the last axes of an array are outputs: as many as a bias has."""
+    """Returns the number of trailing output axes of an array: that of its bias."""
     module, _, leaf = path.rpartition("/")
     if leaf == "bias":
         return flat[path].ndim
@@ -166,7 +166,7 @@ def _check_back(
     kind: str,
     left: Iterable[str],
 ) -> None:
-    """Raises ValueError unless a conversion gives the model back, bit by bit."""
+    """Raises ValueError unless conversion reproduces the model bit for bit."""
     found, report = convert_tensors(tensors, variables, kind)
     back, flat = flat_of(found), flat_of(variables)
     lost = [path for path in report.new if path not in set(left)]
@@ -183,6 +183,6 @@ def _check_back(
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether dtype, shape and values are the same; a NaN equals itself."""
+    """Returns whether dtype, shape and values are equal; NaN equals NaN."""
     nan = np.issubdtype(a.dtype, np.inexact)
     return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=nan)

@@ -1,4 +1,4 @@
-"""What a conversion did, for people and as a record beside the weights."""
+"""Conversion reports: for people, and as a record beside the weights."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from vis_jax.converters.rules import ConvertReport
 
-_SHOWN = 4  # kinds of names in a line
+_SHOWN = 4  # name patterns per line
 _INDENT = "\n              "
 
 
 def format_report(report: ConvertReport) -> str:
-    """A few lines; numbers in names are written as *, so that layers are one kind."""
+    """Returns a few lines; numbers in names become *, which groups layers."""
     filled = Counter(path.split("/")[1] for path in report.params)
     parts = ", ".join(f"{name} {count}" for name, count in filled.items())
     lines = [f"used          {len(report.used)} tensors; arrays filled: {parts}"]
@@ -37,11 +37,11 @@ def format_report(report: ConvertReport) -> str:
 def record_of(
     report: ConvertReport, files: Sequence[Path], kind: str, base: Sequence[Path] = ()
 ) -> str:
-    """The whole report as JSON, with the name and the digest of the source.
+    """Returns the whole report as JSON, with name and digest of the source.
 
     Args:
-      report: what was done.
-      files: that were read; several are listed one by one.
+      report: of the conversion.
+      files: the files read; several are listed one by one.
       kind: of the file.
       base: files that the weights were added to; listed as base/NAME.
     """
@@ -64,7 +64,7 @@ def record_of(
 
 
 def modules_of(paths: Iterable[str]) -> list[str]:
-    """The modules that arrays lie in, and how many there are of each."""
+    """Returns the modules that contain the arrays, with their numbers."""
     modules = ("/".join(path.split("/")[1:4]) for path in paths)
     return [f"{kind} {count}" for kind, count in _kinds(modules).items()]
 

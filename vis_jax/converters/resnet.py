@@ -1,4 +1,4 @@
-"""ResNet weights: of detectron2 models, of torchvision, of Caffe2 (MSRA)."""
+"""ResNet weights of detectron2 models, torchvision and Caffe2 (MSRA)."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from vis_jax.converters.rules import Rename, Renamed, Rule
 from vis_jax.converters.transforms import kernel, same
 
-# Batch norm of ImageNet models; beside them nothing keeps its initial value.
+# Batch norm of ImageNet models; nothing else keeps its initial value.
 CONSTANTS = {
     "weight": "scale",
     "bias": "bias",
@@ -18,7 +18,7 @@ CONSTANTS = {
 
 
 def resnet_rules(source: str, target: str) -> list[Rule]:
-    """Rules for a ResNet in detectron2's layout.
+    """Returns rules for a ResNet in detectron2's layout.
 
     Args:
       source: prefix of the names, 'backbone.'.
@@ -54,12 +54,12 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
 
 
 def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
-    """The rules for models whose norms have scale and bias among the parameters."""
+    """Returns the rules for norms with trainable scale and bias."""
     return _moved(rules, r"constants/(.*/norm/(?:scale|bias))", r"params/\1")
 
 
 def running_statistics(rules: Sequence[Rule]) -> list[Rule]:
-    """The rules for models whose norms keep mean and variance up to date, too."""
+    """Returns the rules for norms that also update mean and variance."""
     rules = trained_affine(rules)
     return _moved(rules, r"constants/(.*/norm/(?:mean|var))", r"batch_stats/\1")
 
@@ -80,13 +80,13 @@ _STEM = re.compile(r"(backbone\.(?:bottom_up\.)?stem\.conv1)\.bias")
 
 
 def fold_stem_bias(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
-    """Moves the bias of the first convolution, as Caffe's files have it, to its norm.
+    """Folds the stem convolution's bias, as in Caffe files, into its norm.
 
-    norm(x + bias) is the norm of x with a mean smaller by the bias. A bias of zeros
-    stays for the rule that drops it.
+    norm(x + bias) equals norm(x) with the mean reduced by the bias. A zero bias is left
+    to the rule that drops it.
 
     Returns:
-      The tensors, and lines for the report.
+      The tensors, and report lines.
     """
     name = next((name for name in renamed.tensors if _STEM.fullmatch(name)), None)
     if name is None or not renamed.tensors[name].any():
@@ -94,17 +94,17 @@ def fold_stem_bias(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
     tensors, origins = dict(renamed.tensors), dict(renamed.origins)
     mean = name.replace(".bias", ".norm.running_mean")
     bias, old = tensors.pop(name), origins.pop(name)
-    # Files without statistics have them in scale and bias: mean 0, variance 1.
+    # Without statistics, scale and bias include them: mean 0, variance 1.
     tensors[mean] = tensors.get(mean, np.zeros_like(bias)) - bias
     origins[mean] = (*old, *origins.get(mean, ()))
     line = f"{old[0]}, a bias of the first convolution, is taken off the mean behind it"
     return Renamed(tensors, origins), (line,)
 
 
-# ImageNet models are not deformable; offsets then start at zero.
+# ImageNet models are not deformable; offsets start at zero.
 OFFSETS = r"params/backbone/res\d_\d+/conv2/offset/(kernel|bias)"
 
-# ImageNet files also hold the classifier.
+# ImageNet files also contain the classifier.
 CLASSIFIER = Rule(
     r"(fc|linear|fc1000|pred)[._].*|.*_momentum|lr",
     dropped="ImageNet classifier or state of its training",
@@ -112,7 +112,7 @@ CLASSIFIER = Rule(
 
 _NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
-# torchvision's names to those of a detectron2 model.
+# Maps torchvision's names to detectron2's.
 TORCHVISION = [
     Rename(r"conv1\.(weight|bias)", r"backbone.stem.conv1.\1"),
     Rename(rf"bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
@@ -124,7 +124,7 @@ TORCHVISION = [
                 rf"layer{stage}\.(\d+)\.conv(\d)\.weight",
                 rf"backbone.res{stage + 1}.\1.conv\2.weight",
             ),
-            # Of mmdetection, whose deformable layers are otherwise the same.
+            # From mmdetection, whose deformable layers are otherwise equal.
             Rename(
                 rf"layer{stage}\.(\d+)\.conv2(?:\.conv)?_offset\.(weight|bias)",
                 rf"backbone.res{stage + 1}.\1.conv2_offset.\2",
@@ -153,7 +153,7 @@ _CAFFE_NORMS = {
 }
 _CAFFE_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 
-# Caffe2's names (conv1_w, res_conv1_bn_s, res2_0_branch2a_bn_s) to the same.
+# Maps Caffe2's names (conv1_w, res_conv1_bn_s, res2_0_branch2a_bn_s) to the same.
 CAFFE2 = [
     Rename("conv1_w", "backbone.stem.conv1.weight", alias=True),
     Rename("conv1_b", "backbone.stem.conv1.bias", alias=True),
@@ -182,5 +182,5 @@ CAFFE2 = [
     ],
 ]
 
-# Detectron2's own files of ImageNet weights have no prefix.
+# Detectron2's ImageNet files have no prefix.
 DETECTRON2 = [Rename(r"((?:stem|res\d)\..*)", r"backbone.\1", alias=True)]

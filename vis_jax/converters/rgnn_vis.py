@@ -1,7 +1,7 @@
-"""Weights of RGNNVIS, as the released code of 2021 names them.
+"""RGNNVIS weights, with the names of the code released in 2021.
 
-Backbone and detector have the names of torchvision and of YOLACT behind a prefix. The
-blocks of the graph are numbered through: interactions are 0 and 2, residuals 1 and 3.
+Backbone and detector use the names of torchvision and YOLACT behind a prefix. The
+graph's blocks are numbered consecutively: interactions are 0 and 2, residuals 1 and 3.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from vis_jax.converters.rules import Rename, Rule
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
-# What a detector alone does not have.
+# Parts that a plain detector lacks.
 ASSOCIATION = r"(params|constants)/(appearance|graph|masks)/.*"
 
 NAMES = [
@@ -27,7 +27,7 @@ NAMES = [
 _MATCHER = "track_detection_matcher"
 _TRACKS = "track_descriptor"
 
-# Theirs to ours, of an interaction and of a residual block.
+# Their names to ours, for an interaction and a residual block.
 _UPDATES = {
     "trkdet": "edge",
     "bkgdet": "empty_edge",
@@ -51,7 +51,7 @@ _PARTS = {
 
 
 def _block(index: int) -> dict[str, str]:
-    """Layers of an interaction and of its residuals."""
+    """Returns the layer names of an interaction and its residuals."""
     old = rf"{_MATCHER}\.layers\.{2 * index}"
     new = f"graph/say/network/interaction{index}"
     after = rf"{_MATCHER}\.layers\.{2 * index + 1}"
@@ -100,7 +100,7 @@ _LAYERS = {
     r"track_module\.seg_layers\.2": "masks/conv2",
 }
 
-# Where the classes decide the shape.
+# Layers whose shapes depend on the classes.
 _CLASSES = {
     rf"{_TRACKS}\.out_layers\.lbscores": "graph/classify",
     rf"{_MATCHER}\.layers\.0\.trkdet\.out\.0": "graph/say/network/interaction0/edge",
@@ -114,7 +114,7 @@ _CLASSES = {
 
 
 def _pointwise_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[in, out] to [out, in, 1, 1]."""
+    """Reshapes [in, out] to [out, in, 1, 1]."""
     del outputs
     return array.T[..., None, None]
 
@@ -127,7 +127,7 @@ RULES = [
             ((f"params/appearance/projections_{new}/{ours}", how),),
         )
         for old, new in (("s8", "res4"), ("s16", "res5"))
-        # Convolutions of one pixel there, linear layers here.
+        # 1x1 convolutions there, linear layers here.
         for leaf, ours, how in (
             ("weight", "kernel", kernel._replace(back=_pointwise_back)),
             ("bias", "bias", same),

@@ -1,7 +1,7 @@
-"""Tables that say where each tensor of a published file goes, and their exact check.
+"""Tables that map tensors of published files to a model, checked exactly.
 
 Every source tensor is used or dropped for a stated reason, every target is filled or
-declared new, and shapes are equal; everything else is one error that lists all misfits.
+declared new, and shapes are equal; otherwise one error lists all misfits.
 """
 
 import re
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-_SHOWN = 12  # kinds of misfits in an error
+_SHOWN = 12  # patterns listed in an error
 
 Shape = tuple[int, ...]
 
 
 @runtime_checkable
 class Forward(Protocol):
-    """From the layout of a file to that of a model."""
+    """Converts a tensor from file layout to model layout."""
 
     def __call__(self, tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         """Returns the tensor for a target of this shape; another shape is a misfit."""
@@ -26,26 +26,26 @@ class Forward(Protocol):
 
 @runtime_checkable
 class Back(Protocol):
-    """From the layout of a model to that of a file."""
+    """Converts an array from model layout to file layout."""
 
     def __call__(self, array: np.ndarray, outputs: int, /) -> np.ndarray:
-        """Returns the tensor of the file.
+        """Returns the tensor in file layout.
 
         Args:
           array: of the model.
-          outputs: how many of its last axes are outputs of a layer; 0 for what is
-            neither a kernel nor a bias.
+          outputs: number of trailing axes that are outputs of a layer; 0 for arrays
+            other than kernels and biases.
         """
         ...
 
 
 class Transform(NamedTuple):
-    """Both directions of a layout; called, it goes from the file to the model.
+    """Both directions of a layout change; calling it goes from file to model.
 
     Attributes:
-      forward, back: inverse to each other, but for what `forward` leaves out.
-      part: place among the equal parts of the rows of the tensor that this one takes.
-      parts: how many these are.
+      forward, back: inverses, except for what `forward` drops.
+      part: index among the equal parts of the tensor's rows that this one takes.
+      parts: number of parts.
     """
 
     forward: Forward
@@ -58,13 +58,13 @@ class Transform(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What becomes of the source tensors whose whole name matches a regex.
+    """Targets of the source tensors whose full name matches a regex.
 
     Attributes:
       source: regex.
       targets: pairs (path, transform); paths may refer to groups as \\1.
-      dropped: why the tensor is not needed; only without targets.
-      fresh: if shapes differ, the target stays new and the tensor is dropped.
+      dropped: reason for dropping the tensor; only without targets.
+      fresh: if shapes differ, drop the tensor and leave the target new.
     """
 
     source: str
@@ -74,14 +74,14 @@ class Rule(NamedTuple):
 
 
 class Rename(NamedTuple):
-    """Another name for the same tensor, or for the rows of a part of it.
+    """Another name for the same tensor, or for part of its rows.
 
     Attributes:
-      source: regex for the whole name.
+      source: regex for the full name.
       target: new name, with groups as \\1.
-      part: place among the tensors whose rows make up the new one.
-      parts: how many these are.
-      alias: one more spelling, which is read but never written.
+      part: index among the tensors whose rows form the new one.
+      parts: number of parts.
+      alias: an alternative spelling that is read but never written.
     """
 
     source: str
@@ -92,25 +92,25 @@ class Rename(NamedTuple):
 
 
 class MisfitError(ValueError):
-    """Tensors and targets do not fit each other."""
+    """Tensors and targets do not match."""
 
 
 class Renamed(NamedTuple):
-    """Tensors under new names, and the old names of each."""
+    """Tensors under new names, with each one's old names."""
 
     tensors: dict[str, np.ndarray]
     origins: dict[str, tuple[str, ...]]
 
 
 class ConvertReport(NamedTuple):
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
       params: tensors by target path.
       used: target paths by source name.
       dropped: reason by source name.
       new: target paths that keep their initial values.
-      notes: lines about what was changed or taken on trust.
+      notes: report lines on changes and assumptions.
     """
 
     params: dict[str, np.ndarray]
@@ -127,17 +127,17 @@ def convert(
     *,
     new: Sequence[str] = (),
 ) -> ConvertReport:
-    """Fills targets from source tensors; the first rule that matches a name counts.
+    """Fills targets from source tensors; the first rule that matches a name applies.
 
     Args:
       source: tensors by name.
       target_shapes: shapes by path, collection first: 'params/backbone/..'.
       rules: the table.
-      new: regexes of whole paths that may keep their initial values.
+      new: regexes of full paths that may keep their initial values.
 
     Raises:
-      MisfitError: listing every source tensor without a rule, every target without a
-        source, every target filled twice and every pair of unequal shapes.
+      MisfitError: lists every source tensor without a rule, every target without a
+        source, every target filled twice and every shape mismatch.
     """
     params: dict[str, np.ndarray] = {}
     used, dropped, errors, fresh = {}, {}, [], set()
@@ -172,10 +172,10 @@ def convert(
 
 
 def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renamed:
-    """Gives tensors new names, joining rows; names without a rule stay.
+    """Renames tensors, joining rows; names without a rule are unchanged.
 
     Raises:
-      ValueError: if parts of a tensor are missing or given twice.
+      ValueError: parts of a tensor are missing or duplicated.
     """
     table = compiled(renames)
     places: dict[str, dict[int, str]] = {}
@@ -208,7 +208,7 @@ def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renam
 def known(
     names: Iterable[str], renames: Sequence[Rename], rules: Sequence[Rule]
 ) -> int:
-    """How many of the names the tables know."""
+    """Counts the names that the tables cover."""
     old, table = compiled(renames), compiled(rules)
     count = 0
     for name in names:
@@ -219,12 +219,12 @@ def known(
 
 
 def compiled(rules: Sequence[Rule] | Sequence[Rename]) -> list:
-    """Pairs of a compiled regex and its rule."""
+    """Returns pairs of compiled regex and rule."""
     return [(re.compile(rule.source), rule) for rule in rules]
 
 
 def by_pattern(errors: Sequence[str]) -> list[str]:
-    """One line for all errors that differ only in numbers, and at most _SHOWN lines."""
+    """Merges errors that differ only in numbers, and returns at most _SHOWN lines."""
     groups: dict[str, list[str]] = {}
     for error in errors:
         groups.setdefault(re.sub(r"\d+", "*", error), []).append(error)
@@ -239,7 +239,7 @@ def by_pattern(errors: Sequence[str]) -> list[str]:
 
 
 def first_match(table: list, name: str) -> tuple:
-    """The match and the rule of the first regex for a whole name; None twice if none.
+    """Returns match and rule of the first regex for a full name; (None, None) if none.
 
     Args:
       table: see `compiled`.
@@ -258,7 +258,7 @@ def _apply(
     tensor: Any,
     target_shapes: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors by target path, and messages by the paths that do not fit."""
+    """Returns tensors by target path, and messages by misfitting path."""
     filled, misfits = {}, {}
     for template, transform in rule.targets:
         path = match.expand(template)

@@ -1,4 +1,4 @@
-"""Safetensors: the length of a JSON header, the header, then the numbers in a row."""
+"""Safetensors format: length of a JSON header, the header, then the tensor data."""
 
 import json
 import math
@@ -23,39 +23,39 @@ _DTYPES: dict[str, np.dtype | str] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-_LONGEST_HEADER = 100_000_000  # bytes; as in the format's own library
+_LONGEST_HEADER = 100_000_000  # bytes; as in the format's reference library
 _MOST_AXES = 32
 
 
 class Entry(NamedTuple):
-    """A tensor as the header describes it, and the bytes of its numbers."""
+    """A tensor's header entry, and its raw bytes."""
 
     dtype: np.dtype | str
     shape: tuple[int, ...]
-    data: np.ndarray  # uint8, in the file
+    data: np.ndarray  # uint8, memory of the file
 
     def read(self) -> np.ndarray:
-        """Its numbers, which stay in the file until they are used.
+        """Returns the tensor, a view of the file.
 
-        bfloat16 is read at once, as float32.
+        bfloat16 is converted to float32 at once.
         """
         return numbers(self.data, self.dtype).reshape(self.shape)
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, np.ndarray]:
-    """Tensors by name; see `Entry.read`.
+    """Returns tensors by name; see `Entry.read`.
 
     Raises:
-      ValueError: an entry does not fit the file.
+      ValueError: an entry does not match the file.
     """
     return {name: entry.read() for name, entry in read_entries(file).items()}
 
 
 def read_entries(file: BinaryIO) -> dict[str, Entry]:
-    """What the header says; no numbers are read.
+    """Parses the header; no tensor data are read.
 
     Raises:
-      ValueError: an entry does not fit the file.
+      ValueError: an entry does not match the file.
     """
     content = np.memmap(file, np.uint8, mode="r")
     size = content.size - 8
@@ -84,7 +84,7 @@ def read_entries(file: BinaryIO) -> dict[str, Entry]:
 
 
 def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:
-    """Dtype, shape and both offsets of an entry of the header."""
+    """Returns dtype, shape and both offsets of a header entry."""
     if not isinstance(entry, dict):
         raise ValueError(f"{name}: expected an entry, got {type(entry).__name__}")
     dtype: Any = entry.get("dtype")
@@ -111,11 +111,11 @@ def write_safetensors(
 
     Args:
       path: of the file; replaced if it exists.
-      tensors: of dtypes that the format has, bfloat16 of `ml_dtypes` among them.
-      metadata: text by name; transformers reads a "format", "pt" for its own names.
+      tensors: of dtypes that the format supports, including `ml_dtypes`' bfloat16.
+      metadata: text by name; transformers expects a "format", "pt" for its own names.
 
     Raises:
-      ValueError: a tensor has another dtype.
+      ValueError: a tensor has an unsupported dtype.
     """
     names = {str(dtype): name for name, dtype in _DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -132,10 +132,10 @@ def write_safetensors(
         arrays.append(array)
         offset += array.nbytes
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format asks for numbers at multiples of 8
+    text += b" " * (-len(text) % 8)  # the format aligns tensor data to 8 bytes
     with open(path, "wb") as file:
         file.write(np.array(len(text), "<u8").tobytes() + text)
         for array in arrays:
-            # Its own dtypes are all that a buffer of NumPy can have.
+            # NumPy buffers only support native dtypes.
             plain = array.view(np.uint16) if str(array.dtype) == "bfloat16" else array
             file.write(plain.data if plain.size else b"")

@@ -1,7 +1,7 @@
-"""Sizes that the shapes of tensors do not show, such as the number of attention heads.
+"""Sizes that tensor shapes do not reveal, such as the number of attention heads.
 
-A file of Hugging Face has them in config.json beside it, and Swin's window is seen from
-its tables of relative positions. What is not said anywhere is named in the report.
+Hugging Face files have them in config.json, and Swin's window follows from its relative
+position tables. Sizes stated nowhere are listed in the report.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 _TABLE = re.compile(r".*relative_position_bias_table")
 
-# Of Mask2Former's config.json: the field of a config that says the same.
+# Maps Mask2Former's config.json to the equivalent fields of a config.
 _MODEL = {
     "feature_size": ("model.pixel_decoder.dim",),
     "mask_feature_size": ("model.pixel_decoder.mask_dim",),
@@ -33,7 +33,7 @@ _SWIN = {
     "num_heads": ("model.backbone.heads",),
     "window_size": ("model.backbone.window",),
 }
-# What has one value here.
+# Fields with a single supported value.
 _FIXED = {
     "pre_norm": False,
     "common_stride": 4,
@@ -53,12 +53,12 @@ _UNSEEN = ("model.pixel_decoder.heads", "model.mask_decoder.heads")
 def check_window(
     tensors: Mapping[str, np.ndarray], fields: Mapping[str, Any], *, resize: bool
 ) -> None:
-    """Compares the window of a Swin transformer with that of the config.
+    """Checks the window of a Swin transformer against the config.
 
     Args:
-      tensors: by name; their tables of relative positions have (2 window - 1)^2 rows.
+      tensors: by name; relative position tables have (2 window - 1)^2 rows.
       fields: of the config, by path.
-      resize: tables of another window are welcome.
+      resize: allow tables of another window.
 
     Raises:
       ValueError: the windows differ.
@@ -81,18 +81,18 @@ def check_window(
 def check_config(
     config: Mapping[str, Any], fields: Mapping[str, Any], *, decoder: bool
 ) -> tuple[str, ...]:
-    """Compares the config.json of a Mask2Former with our config.
+    """Checks the config.json of a Mask2Former against our config.
 
     Args:
-      config: the content of config.json.
+      config: content of config.json.
       fields: of our config, by path, such as 'model.backbone.window'.
-      decoder: whether the layers of its decoder are used.
+      decoder: whether the decoder's layers are used.
 
     Returns:
-      Lines for the report.
+      Report lines.
 
     Raises:
-      ValueError: naming every disagreement and how to mend it.
+      ValueError: lists every mismatch and how to fix it.
     """
     kind = config.get("model_type")
     if kind != "mask2former":
@@ -101,7 +101,7 @@ def check_config(
     backbone = backbone if isinstance(backbone, Mapping) else {}
     model = dict(config)
     if type(model.get("decoder_layers")) is int:
-        model["decoder_layers"] -= 1  # Hugging Face counts the prediction before them
+        model["decoder_layers"] -= 1  # Hugging Face also counts the one before
     wrong = [
         *_disagreements(model, _MODEL, fields, ""),
         *(_disagreements(model, _DECODER, fields, "") if decoder else ()),
@@ -115,14 +115,14 @@ def check_config(
 
 
 def config_of(fields: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """The config.json with which Hugging Face makes the same Mask2Former.
+    """Returns the config.json of the same Mask2Former for Hugging Face.
 
     Args:
       fields: of our config, by path.
-      labels: names of the classes.
+      labels: class names.
 
     Raises:
-      ValueError: the backbone is no Swin transformer.
+      ValueError: the backbone is not a Swin transformer.
     """
     if "model.backbone.window" not in fields:
         raise ValueError(
@@ -160,7 +160,7 @@ def _filled(
 
 
 def unseen(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """A line for the report that names the sizes which no file shows."""
+    """Returns a report line that lists the sizes no file reveals."""
     found = [f"{name} {fields[name]}" for name in _UNSEEN if name in fields]
     if not found:
         return ()
@@ -172,7 +172,7 @@ def resized(
     tensors: Mapping[str, Any],
     shapes: Mapping[str, Any],
 ) -> list[str]:
-    """Lines about tables that were resized and queries that were left out.
+    """Returns report lines on resized tables and dropped queries.
 
     Args:
       report_used: target paths by source name.
@@ -199,10 +199,10 @@ def resized(
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes in the order of their labels; none if it has no names.
+    """Returns class names in label order; empty if the config has none.
 
     Raises:
-      ValueError: `id2label` is not a name for each of 0, 1, ..
+      ValueError: `id2label` does not name each of 0, 1, ..
     """
     found = config.get("id2label")
     if not found:

@@ -1,4 +1,4 @@
-"""What the pickles of weights are made of: harmless stand-ins for the real classes."""
+"""Harmless stand-ins for the classes in pickles of weights."""
 
 import pickle
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-# Names of torch's storages and their NumPy types; bfloat16 has none and is widened.
+# Torch storages and their NumPy types; bfloat16 has none and is widened.
 STORAGES: dict[str, np.dtype | str] = {
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
@@ -20,8 +20,8 @@ STORAGES: dict[str, np.dtype | str] = {
     "BoolStorage": np.dtype("?"),
 }
 
-# What stands beside the weights: settings, dates, the state of a training. Nothing of
-# these packages is imported, and their objects keep nothing.
+# Objects beside the weights: settings, dates, training state. These packages are not
+# imported, and their objects store nothing.
 _INERT_PACKAGES = {
     "argparse",
     "datetime",
@@ -67,7 +67,7 @@ _MOST_AXES = 32
 
 
 class Storage(NamedTuple):
-    """A run of numbers that lies elsewhere in the file, or in `numbers`."""
+    """A run of numbers elsewhere in the file, or in `numbers`."""
 
     key: str
     dtype: np.dtype | str
@@ -76,7 +76,7 @@ class Storage(NamedTuple):
 
 
 class TorchTensor(NamedTuple):
-    """A view of a storage; offset and stride count elements."""
+    """A view of a storage; offset and stride are in elements."""
 
     storage: Storage
     offset: int
@@ -85,20 +85,20 @@ class TorchTensor(NamedTuple):
 
 
 class TorchDtype(NamedTuple):
-    """A storage class, named where a persistent id stands."""
+    """A storage class, used in place of a persistent id."""
 
     dtype: np.dtype | str
 
 
 class WeightsDict(dict):
-    """An OrderedDict; torch hangs metadata on it, which nothing here needs."""
+    """An OrderedDict; torch attaches metadata to it, which is ignored."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class Inert:
-    """An object that takes everything and keeps nothing."""
+    """An object that accepts everything and stores nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -110,11 +110,11 @@ class Inert:
         pass
 
     def add(self, value: object) -> None:
-        """Takes an item of a set."""
+        """Accepts an item of a set."""
 
 
 class NumpyDtype:
-    """A NumPy dtype: numbers only."""
+    """A NumPy dtype, restricted to numbers."""
 
     def __init__(
         self, code: object, align: object = False, copy: object = True
@@ -133,7 +133,7 @@ class NumpyDtype:
 
 
 class NumpyArray:
-    """A NumPy array as its pickle describes it: created empty, then filled."""
+    """A NumPy array as pickled: created empty, then filled."""
 
     def __init__(self, *_: object) -> None:
         self.array = np.zeros(0, np.float32)
@@ -144,19 +144,19 @@ class NumpyArray:
 
 
 def is_inert(module: str, name: str) -> bool:
-    """Whether an object of this name stands beside weights and means nothing here."""
+    """Returns whether an object of this name is irrelevant to the weights."""
     return module.split(".")[0] in _INERT_PACKAGES or (module, name) in _INERT_NAMES
 
 
 def raw(data: Any) -> bytes | bytearray:
-    """Bytes, which Python 2 pickles write as text."""
+    """Returns bytes, which Python 2 pickles store as text."""
     if not isinstance(data, bytes | bytearray | str):
         raise pickle.UnpicklingError("array: expected numbers, got objects")
     return data.encode("latin1") if isinstance(data, str) else data
 
 
 def text(data: Any) -> str:
-    """Text, which Python 3 may read as bytes."""
+    """Returns text, which Python 3 may load as bytes."""
     if isinstance(data, bytes):
         return data.decode("latin1")
     if not isinstance(data, str):
@@ -165,7 +165,7 @@ def text(data: Any) -> str:
 
 
 def as_shape(sizes: Any) -> tuple[int, ...]:
-    """A few whole numbers, none below zero."""
+    """Returns a short tuple of non-negative integers."""
     plain = isinstance(sizes, list | tuple) and len(sizes) <= _MOST_AXES
     if not plain or not all(type(x) is int and 0 <= x < 2**48 for x in sizes):
         raise pickle.UnpicklingError("shape: expected a few whole numbers from 0")
@@ -173,7 +173,7 @@ def as_shape(sizes: Any) -> tuple[int, ...]:
 
 
 def array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
-    """The numbers of an array."""
+    """Returns an array with these numbers."""
     if not isinstance(dtype, NumpyDtype):
         raise pickle.UnpicklingError("array: expected numbers, got another dtype")
     numbers = np.frombuffer(raw(data), dtype.dtype)
@@ -181,7 +181,7 @@ def array(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> np.nda
 
 
 def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
-    """NumPy's form in protocol 5."""
+    """Stand-in for NumPy's pickle protocol 5 form."""
     if isinstance(data, str):
         raise pickle.UnpicklingError("array: expected bytes, got text")
     made = NumpyArray()
@@ -190,17 +190,17 @@ def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> NumpyArray:
 
 
 def scalar(dtype: Any, data: Any) -> np.generic:
-    """One number."""
+    """Returns a scalar."""
     return array(data, dtype, [1], "C")[0]
 
 
 def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TorchTensor:
-    """`torch._utils._rebuild_tensor`."""
+    """Stand-in for `torch._utils._rebuild_tensor`."""
     if not isinstance(storage, Storage) or type(offset) is not int:
         raise pickle.UnpicklingError("tensor: expected a storage and an offset")
     return TorchTensor(storage, offset, as_shape(shape), as_shape(stride))
 
 
 def parameter(data: Any, *_: Any) -> Any:
-    """`torch._utils._rebuild_parameter`."""
+    """Stand-in for `torch._utils._rebuild_parameter`."""
     return data

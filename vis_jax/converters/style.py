@@ -1,9 +1,9 @@
-"""The style of a backbone: how its pixels are scaled and where its strides sit.
+"""Backbone style: pixel scaling and position of the strides.
 
-'torch': RGB divided by its spread, strides in the 3x3 convolutions. 'caffe': BGR
-without division, strides in the first 1x1. Shapes do not show it, and with the wrong
-one nothing that comes out means anything. So it is read from what a file says of
-itself; where that is not enough, the user has to know it.
+'torch': RGB divided by its std, strides in the 3x3 convolutions. 'caffe': BGR without
+division, strides in the first 1x1. Shapes do not reveal it, and the wrong style gives
+meaningless outputs. So it is inferred from a file's contents; if they do not suffice,
+the user must state it.
 """
 
 import re
@@ -25,17 +25,17 @@ _DETECTRON2_NAME = re.compile(r"(backbone\.(bottom_up\.)?)?stem\.conv1\.weight")
 
 
 class Style(NamedTuple):
-    """What a file says of its style; an empty one is not known."""
+    """Style inferred from a file, and the evidence; empty if unknown."""
 
     style: str
     why: str
 
 
 def style_of(source: Source, kind: str) -> Style:
-    """The style of the weights as far as the file tells.
+    """Infers the style of the weights from the file.
 
     Raises:
-      ValueError: the pixels of the file are scaled in neither way.
+      ValueError: the file's pixel scaling is neither style.
     """
     if kind == "osmn":
         return Style("caffe", "OSMN of its authors")
@@ -55,17 +55,17 @@ def style_of(source: Source, kind: str) -> Style:
 def check_style(
     source: Source, kind: str, fields: Mapping[str, object], given: str | None
 ) -> tuple[str, ...]:
-    """Lines of the report about the style.
+    """Returns the report lines about the style.
 
     Args:
       source: the weights.
       kind: see `KINDS`.
-      fields: of the config, by path; those of the style count.
-      given: what the user says of the file; None = nothing.
+      fields: of the config, by path; only those of the style are read.
+      given: the style stated by the user; None = none.
 
     Raises:
-      ValueError: the config has another style than the file, or the file does not tell
-        and the user has not said it.
+      ValueError: the config's style differs from the file's, or the file does not
+        reveal it and the user did not state it.
     """
     field = f"model.{'osmn' if kind in _OSMN else 'backbone'}.style"
     ours = fields.get(field)
@@ -93,7 +93,7 @@ def check_style(
 
 
 def _of_pixels(tensors: Mapping[str, np.ndarray]) -> Style:
-    """By the mean and the spread of the pixels, which detectron2 may store."""
+    """Infers the style from pixel mean and std, which detectron2 may store."""
     mean, std = tensors.get("pixel_mean"), tensors.get("pixel_std")
     if mean is None or std is None or mean.size != 3 or std.size != 3:
         return Style("", "")
@@ -123,13 +123,13 @@ def _of_kind(source: Source, kind: str) -> Style:
     if kind == "resnet" and names.keys() & {"fc.weight", "fc.bias"}:
         return Style("torch", "torchvision's classifier")
     if any(_DETECTRON2_NAME.fullmatch(name) for name in names):
-        # The author decides nothing: detectron2's zoo has models of both styles.
+        # The author is not decisive: detectron2's zoo has both styles.
         return Style("", f"names of detectron2, author {author!s:.40}, no pixel_std")
     return Style("", "torchvision's names without its classifier, as converted ones")
 
 
 def _of_mmdetection(source: Source) -> Style:
-    """By the text of the config in 'meta'; the authors' models are of style torch."""
+    """Infers the style from the config in 'meta'; the authors' models are torch."""
     meta = source.beside.get("meta")
     text = meta.get("config") if isinstance(meta, Mapping) else None
     match = (

@@ -1,11 +1,11 @@
-"""Swin transformer weights: of Mask2Former models, and Microsoft's ImageNet files."""
+"""Swin transformer weights of Mask2Former models and Microsoft's ImageNet files."""
 
 from vis_jax.converters.rules import Rename, Rule
 from vis_jax.converters.transforms import kernel, position_table, same
 
 
 def norm_rule(source: str, target: str) -> tuple[Rule, Rule]:
-    """Scale and bias of a layer or group norm."""
+    """Returns rules for scale and bias of a layer or group norm."""
     return (
         Rule(rf"{source}\.weight", ((f"params/{target}/scale", same),)),
         Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
@@ -13,7 +13,7 @@ def norm_rule(source: str, target: str) -> tuple[Rule, Rule]:
 
 
 def linear_rule(source: str, target: str) -> tuple[Rule, Rule]:
-    """Kernel and bias of a linear layer or convolution."""
+    """Returns rules for kernel and bias of a linear layer or convolution."""
     return (
         Rule(rf"{source}\.weight", ((f"params/{target}/kernel", kernel),)),
         Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
@@ -21,7 +21,7 @@ def linear_rule(source: str, target: str) -> tuple[Rule, Rule]:
 
 
 def swin_rules(source: str, target: str) -> list[Rule]:
-    """Rules for a Swin transformer.
+    """Returns rules for a Swin transformer.
 
     Args:
       source: prefix of the names, 'backbone.'.
@@ -55,8 +55,8 @@ def swin_rules(source: str, target: str) -> list[Rule]:
     ]
 
 
-# Microsoft's ImageNet files have no prefix and end in a norm and a classifier.
+# Microsoft's ImageNet files have no prefix and include a final norm and classifier.
 MICROSOFT = [Rename(r"((?:patch_embed|layers|norm\d)\..*)", r"backbone.\1")]
 CLASSIFIER = Rule(r"(norm|head)\..*", dropped="ImageNet classifier")
-# The norms of the four outputs exist only in detectors and begin as the identity.
+# The norms of the four outputs exist only in detectors and start as the identity.
 OUTPUT_NORMS = r"params/backbone/norm\d/(scale|bias)"

@@ -1,4 +1,4 @@
-"""PyTorch's files: zip archives since 1.6, and the older run of pickles."""
+"""PyTorch file formats: zip archives since 1.6, and the older series of pickles."""
 
 import io
 import zipfile
@@ -10,12 +10,12 @@ import numpy as np
 from vis_jax.converters.stand_ins import TorchTensor
 from vis_jax.converters.unpickle import BoundedFile, WeightsUnpickler
 
-# First of the pickles in a .pth written before PyTorch 1.6.
+# First pickle of a .pth from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_torch(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
-    """What a file holds, with tensors as descriptions, and its storages by key."""
+    """Returns a file's content, with tensors as descriptions, and storages by key."""
     if zipfile.is_zipfile(file):
         return _read_zip(file)
     file.seek(0)
@@ -54,7 +54,7 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _check_entries(entries: Iterable[zipfile.ZipInfo], size: int) -> None:
-    """Raises ValueError if the archive unpacks to more than it is."""
+    """Raises ValueError if the archive unpacks to more than its own size."""
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(
@@ -67,7 +67,7 @@ def _check_entries(entries: Iterable[zipfile.ZipInfo], size: int) -> None:
 
 
 def read_legacy(file: BoundedFile) -> tuple[Any, dict[str, np.ndarray]]:
-    """Pickles of magic number, version, system, weights, keys; then the storages."""
+    """Reads the pickles (magic, version, system, weights, keys), then the storages."""
     magic = WeightsUnpickler(file).load()
     if type(magic) is not int or magic != _LEGACY_MAGIC:
         raise ValueError("expected a zip archive or PyTorch's older format")
@@ -91,12 +91,12 @@ def read_legacy(file: BoundedFile) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def item_size(dtype: np.dtype | str) -> int:
-    """Bytes of a number."""
+    """Returns the bytes per number."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 def numbers(data: bytes | np.ndarray, dtype: np.dtype | str) -> np.ndarray:
-    """Numbers of a storage; bfloat16 becomes float32, whose upper half it is."""
+    """Returns a storage's numbers; bfloat16 is widened to float32, its upper half."""
     if dtype == "bfloat16":
         wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
         return wide.view(np.float32)
@@ -104,10 +104,10 @@ def numbers(data: bytes | np.ndarray, dtype: np.dtype | str) -> np.ndarray:
 
 
 def view(tensor: TorchTensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The array a tensor stands for: a view, not a copy.
+    """Returns the array that a tensor describes: a view, not a copy.
 
     Raises:
-      ValueError: if it reaches beyond its storage, or repeats numbers of it.
+      ValueError: it exceeds its storage, or repeats elements of it.
     """
     storage = tensor.storage
     run = storage.numbers if storage.numbers is not None else storages[storage.key]

@@ -1,4 +1,4 @@
-"""Between PyTorch's layouts and Flax's. What does not fit comes in a wrong shape."""
+"""Transforms between PyTorch and Flax layouts; misfits come out with a wrong shape."""
 
 import math
 
@@ -15,7 +15,7 @@ def _same_back(array: np.ndarray, outputs: int) -> np.ndarray:
     return array.reshape(-1) if outputs > 1 else array
 
 
-# Vectors and tables; a vector may be split, as biases of heads are.
+# Vectors and tables; vectors may be split, e.g. biases into heads.
 same = Transform(_same, _same_back)
 
 
@@ -33,12 +33,12 @@ def _kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
     return array.reshape(inputs, -1).T
 
 
-# [out, in] to [in, out] and [out, in, h, w] to [h, w, in, out], axes split.
+# [out, in] to [in, out] and [out, in, h, w] to [h, w, in, out], with split axes.
 kernel = Transform(_kernel, _kernel_back)
 
 
 def rows(part: int, parts: int, transform: Transform) -> Transform:
-    """The transform of one of several equal parts of the rows, as q, k, v."""
+    """Returns the transform of one of several equal parts of the rows, e.g. q, k, v."""
 
     def take(tensor: np.ndarray, shape: Shape, /) -> np.ndarray:
         if tensor.shape[0] % parts:
@@ -49,7 +49,7 @@ def rows(part: int, parts: int, transform: Transform) -> Transform:
 
 
 def unchanged(array: np.ndarray, outputs: int) -> np.ndarray:
-    """The way back of what has the same layout in the file."""
+    """Reverse transform for equal layouts."""
     del outputs
     return array
 
@@ -58,7 +58,7 @@ def _first_rows(tensor: np.ndarray, shape: Shape) -> np.ndarray:
     return tensor[: shape[0]]
 
 
-# As many rows as the target has: 100 queries from a table of 200.
+# Takes as many rows as the target has: 100 queries from a table of 200.
 first_rows = Transform(_first_rows, unchanged)
 
 
@@ -75,12 +75,12 @@ def _position_table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 # Swin's relative position table [(2w - 1)^2, heads], resized to other windows: bicubic
-# with a = -0.75 and half-pixel centres, as Swin's own loading code does it.
+# with a = -0.75 and half-pixel centres, as in Swin's own loading code.
 position_table = Transform(_position_table, unchanged)
 
 
 def _cubic_weights(old: int, new: int) -> np.ndarray:
-    """Matrix [new, old] of a cubic resize of one axis with clamped edges."""
+    """Returns the [new, old] matrix of a cubic resize of one axis, clamped edges."""
     weights = np.zeros((new, old))
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     for row, centre in enumerate(centres):
@@ -101,7 +101,7 @@ def _cubic(distance: float, a: float = -0.75) -> float:
 
 
 def _fold(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """Splits axes where the sizes agree and only splitting leads to the shape."""
+    """Splits axes if the sizes agree and splitting alone gives the shape."""
     rest = list(shape)
     for length in tensor.shape:
         product = 1

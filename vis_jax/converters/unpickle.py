@@ -1,13 +1,13 @@
-"""Reading pickles of weights without running what they say.
+"""Reads pickles of weights without executing them.
 
 A pickle is a program: loading one from a stranger with `pickle.load` or `torch.load`
-runs any code it names. Here a fixed table gives harmless stand-ins for the names that
-files of weights contain, and every other name is an error. Neither NumPy's nor
-PyTorch's own reconstruction takes part.
+runs any code it names. Here a fixed table provides harmless stand-ins for the names
+that weight files contain; every other name is an error. Neither NumPy's nor PyTorch's
+own reconstruction is used.
 
-A short pickle can also take endless time or memory. So instructions are counted, what
-the stand-ins make is held against the size of the file, and the keys of dicts are plain
-values, as the hash of a nested tuple can take exponentially long.
+A short pickle can also take unbounded time or memory. So instructions are counted, the
+stand-ins' allocations are limited by the file size, and dict keys must be plain values,
+as the hash of a nested tuple can take exponential time.
 """
 
 import io
@@ -35,11 +35,11 @@ from vis_jax.converters.stand_ins import (
     text,
 )
 
-# A checkpoint of a thousand tensors and its optimiser takes about 100,000.
+# A checkpoint of a thousand tensors with its optimiser takes about 100,000.
 MOST_INSTRUCTIONS = 2_000_000
-_SLACK = 1 << 16  # elements or bytes that a file of any size may ask for
-_PAIR_BYTES = 16  # of a key and a value in an OrderedDict, about
-_LONGEST_KEY = 16  # items of a tuple that is a key
+_SLACK = 1 << 16  # elements or bytes allowed for a file of any size
+_PAIR_BYTES = 16  # approximate size of an OrderedDict entry
+_LONGEST_KEY = 16  # items of a tuple used as a key
 _PLAIN = (str, bytes, int, float, bool, type(None), np.generic, type, Inert)
 
 _TABLE: dict[tuple[str, str], object] = {
@@ -59,7 +59,7 @@ for _name, _storage_dtype in STORAGES.items():
 
 
 class BoundedFile:
-    """Reads of a binary file that never ask for more than is left of it."""
+    """Reads of a binary file that never request more than is left."""
 
     def __init__(self, file: IO[bytes] | io.BufferedIOBase) -> None:
         self.file = file
@@ -67,14 +67,14 @@ class BoundedFile:
         file.seek(0)
 
     def left(self) -> int:
-        """Bytes behind the position."""
+        """Number of bytes after the position."""
         return self.size - self.file.tell()
 
     def read(self, count: int) -> bytes:
-        """The next bytes.
+        """Returns the next bytes.
 
         Raises:
-          UnpicklingError: there are not as many.
+          UnpicklingError: fewer are left.
         """
         if not 0 <= count <= self.left():
             raise pickle.UnpicklingError(
@@ -84,15 +84,15 @@ class BoundedFile:
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        """The rest of the line."""
+        """Returns the rest of the line."""
         return self.file.readline()
 
 
 class WeightsUnpickler(pickle._Unpickler):
-    """Gives stand-ins for arrays and tensors, and refuses all other names.
+    """Unpickles arrays and tensors as stand-ins, and rejects all other names.
 
     Attributes:
-      storages: those that tensors refer to, by key.
+      storages: storages of the tensors, by key.
     """
 
     def __init__(self, file: BoundedFile) -> None:
@@ -108,10 +108,10 @@ class WeightsUnpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name.
+        """Returns the stand-in for a name.
 
         Raises:
-          UnpicklingError: if the name is not in the table.
+          UnpicklingError: the name is not in the table.
         """
         found = self._own.get((module, name)) or _TABLE.get((module, name))
         if found is None and is_inert(module, name):
@@ -124,7 +124,7 @@ class WeightsUnpickler(pickle._Unpickler):
         return found
 
     def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a persistent id names."""
+        """Returns the storage that a persistent id names."""
         if not isinstance(pid, tuple) or len(pid) < 5:
             raise pickle.UnpicklingError("expected a storage, got another id")
         kind, dtype, key, _, numel = pid[:5]
@@ -138,7 +138,7 @@ class WeightsUnpickler(pickle._Unpickler):
         return storage
 
     def count(self) -> None:
-        """Counts an instruction; raises UnpicklingError at one too many."""
+        """Counts an instruction; raises UnpicklingError if there are too many."""
         self._instructions += 1
         if self._instructions > MOST_INSTRUCTIONS:
             raise pickle.UnpicklingError(
@@ -147,13 +147,13 @@ class WeightsUnpickler(pickle._Unpickler):
             )
 
     def spend(self, size: int) -> None:
-        """Takes bytes or items off what the file may make; raises UnpicklingError."""
+        """Deducts bytes or items from the file's budget; raises UnpicklingError."""
         self._budget -= size
         if self._budget < 0:
             raise pickle.UnpicklingError("its content is larger than the file itself")
 
     def _dict(self, *items: Any) -> WeightsDict:
-        """`OrderedDict()`, or the same of pairs, as Python 2 wrote it."""
+        """Stand-in for `OrderedDict()`, also of pairs, as written by Python 2."""
         made = WeightsDict()
         pairs = items[0] if items else ()
         if not isinstance(pairs, list | tuple) or len(items) > 1:
@@ -165,16 +165,16 @@ class WeightsUnpickler(pickle._Unpickler):
         return made
 
     def _encode(self, content: Any, encoding: Any) -> bytes:
-        """`_codecs.encode` for the one encoding in which pickles hide bytes."""
+        """Stand-in for `_codecs.encode` with the one encoding used for bytes."""
         if encoding not in ("latin1", "latin-1") or not isinstance(content, str):
             raise pickle.UnpicklingError("encode: expected text in latin1")
         self.spend(len(content))
         return content.encode("latin1")
 
     def _storage_of_bytes(self, data: Any) -> Storage:
-        """A storage that lies within the pickle, as `pickle.dump` of a tensor has it.
+        """Returns a storage inside the pickle, as `pickle.dump` writes tensors.
 
-        The bytes are a file in PyTorch's older format with nothing but the storage.
+        The bytes are a file in PyTorch's older format that contains only the storage.
         """
         from vis_jax.converters.torch_files import read_legacy
 
@@ -193,7 +193,7 @@ class WeightsUnpickler(pickle._Unpickler):
 
 
 def check_key(key: object) -> None:
-    """Raises UnpicklingError unless a key is a plain value or a flat tuple of some."""
+    """Raises UnpicklingError unless a key is a plain value or a flat tuple of them."""
     items = key if type(key) is tuple else (key,)
     if len(items) > _LONGEST_KEY or not all(isinstance(x, _PLAIN) for x in items):
         raise pickle.UnpicklingError(
@@ -213,18 +213,18 @@ def _checked_keys(name: str, keys: Callable[[Any], Iterable]) -> Callable:
 
 
 def _build(self) -> None:
-    """State for the stand-ins alone: nothing else may get attributes."""
+    """Sets state on stand-ins only: nothing else may get attributes."""
     state = self.stack.pop()
     made = self.stack[-1]
     if not isinstance(made, WeightsDict | NumpyDtype | NumpyArray | Inert):
         raise pickle.UnpicklingError(f"{type(made).__name__}: expected no state")
     if isinstance(made, NumpyArray) and isinstance(state[-1], str):
-        self.spend(len(state[-1]))  # Python 2's text is copied
+        self.spend(len(state[-1]))  # text from Python 2 is copied
     made.__setstate__(state)
 
 
 def _new(self, has_keywords: bool) -> None:
-    """`cls.__new__(cls, ..)`, which only stand-ins without content need."""
+    """Runs `cls.__new__(cls, ..)`, needed only for stand-ins without content."""
     for _ in range(1 + has_keywords):
         self.stack.pop()
     if self.stack.pop() is not Inert:
@@ -258,7 +258,7 @@ def _refused(self) -> None:
 
 
 def _instructions() -> Mapping[int, Callable]:
-    """What each instruction does, after it has been counted."""
+    """Returns the handler of each instruction, with counting."""
     handlers: dict[int, Callable] = {
         **pickle._Unpickler.dispatch,
         pickle.DICT[0]: _checked_keys("load_dict", lambda self: self.stack[::2]),

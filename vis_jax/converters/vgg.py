@@ -1,8 +1,8 @@
-"""Weights of OSMN: its two trunks from torchvision's VGG-16, or all of the authors'.
+"""OSMN weights: both trunks from torchvision's VGG-16, or all of the authors'.
 
-The authors' TensorFlow checkpoint has to be saved as a pickled dict of arrays by the
-names of the variables first. Its images are BGR: the model then needs style 'caffe',
-while torchvision's weights need 'torch'.
+The authors' TensorFlow checkpoint must first be saved as a pickled dict of arrays by
+variable name. It expects BGR images, so the model needs style 'caffe'; torchvision's
+weights need 'torch'.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _LEAVES = (("weight", "kernel", kernel), ("bias", "bias", same))
 
 
 def _trunk_rules() -> list[Rule]:
-    """`features.N`: a convolution and a ReLU in turn, a pooling behind each block."""
+    """Returns rules for `features.N`: convolutions, ReLUs, a pooling per block."""
     rules, number = [], 0
     for block, depth in enumerate(_DEPTHS, 1):
         for index in range(1, depth + 1):
@@ -45,7 +45,7 @@ TORCHVISION = [
     Rule(r"classifier\.6\..*", dropped="ImageNet classifier"),
 ]
 
-# What ImageNet does not give, and all that is not OSMN.
+# Parts not pretrained on ImageNet, and everything other than OSMN.
 NEW = (
     r"(params|constants|batch_stats)/(?!osmn/).*",
     r"(params|batch_stats)/osmn/modulator_sp/.*",
@@ -59,7 +59,7 @@ _TF_NORMS = {
     "moving_mean": "batch_stats/osmn/modulator_sp/norm{}/mean",
     "moving_variance": "batch_stats/osmn/modulator_sp/norm{}/var",
 }
-# Name in the checkpoint, path here; kernels have the same layout.
+# Checkpoint name to path; kernels have the same layout.
 _TF_LAYERS = {
     r"osmn/seg/(conv\d/conv\d_\d)": r"params/osmn/seg/\1",
     **{
@@ -74,13 +74,13 @@ _TF_LAYERS = {
 
 
 def _tf_kernel_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[in, out] of a linear layer to [1, 1, in, out]: convolutions there."""
+    """Reshapes [in, out] of a linear layer to [1, 1, in, out], a convolution there."""
     del outputs
     return array[None, None] if array.ndim == 2 else array
 
 
 def _tf_fuse_back(array: np.ndarray, outputs: int) -> np.ndarray:
-    """[sides, C] to [1, 1, sides * C, 1]."""
+    """Reshapes [sides, C] to [1, 1, sides * C, 1]."""
     del outputs
     return array.reshape(1, 1, -1, 1)
 

@@ -1,4 +1,4 @@
-"""EoMT and VidEoMT: names of their authors and of Hugging Face."""
+"""EoMT and VidEoMT weights: the authors' and Hugging Face's names."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,9 @@ from vis_jax.converters.rules import Rename, Rule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
-# An image model has nothing that goes on to a next frame.
+# Image models have no propagation.
 PROPAGATION = r"params/propagation/.*"
-# The encoder of PMT is frozen: a file of DINO has the same.
+# PMT's encoder is frozen: a DINO file has the same weights.
 ENCODER = r"params/backbone/.*"
 
 _PREFIX = {
@@ -22,7 +22,7 @@ _PREFIX = {
 }
 KINDS = tuple(_PREFIX)
 
-# Least mean of the final norm's scale of whole weights; differences have it near 0.
+# Minimum mean scale of the final norm for complete weights; near 0 for differences.
 _LEAST_SCALE = 0.25
 
 
@@ -48,7 +48,7 @@ _smooth = kernel._replace(back=_smooth_back)
 
 
 def head_rules(source: str) -> list[Rule]:
-    """Rules for queries, heads and propagation.
+    """Returns rules for queries, heads and propagation.
 
     Args:
       source: prefix of the names.
@@ -59,7 +59,7 @@ def head_rules(source: str) -> list[Rule]:
     carry = "params/propagation"
     return [
         Rule(rf"{source}q\.weight", (("params/query", same),)),
-        # Another data set has other classes.
+        # Other data sets have other classes.
         Rule(
             rf"{source}class_head\.weight", ((f"{classes}/kernel", kernel),), fresh=True
         ),
@@ -97,7 +97,7 @@ def head_rules(source: str) -> list[Rule]:
 
 
 def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rule]:
-    """The rules of a kind for one model.
+    """Returns the rules of a kind for one model.
 
     Args:
       kind: one of KINDS.
@@ -112,7 +112,7 @@ def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rule]:
 
 
 def decoder_rules(source: str) -> list[Rule]:
-    """Rules for the blocks of PMT and LVMT, without their heads.
+    """Returns rules for the blocks of PMT and LVMT, without their heads.
 
     Args:
       source: prefix of the names.
@@ -140,7 +140,7 @@ def decoder_rules(source: str) -> list[Rule]:
 
 
 def names_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rename]:
-    """The renames of a kind for one model; arguments as `rules_for`."""
+    """Returns the renames of a kind for one model; arguments as in `rules_for`."""
     if kind != "videomt_huggingface":
         return []
     prefix = _PREFIX[kind]
@@ -164,14 +164,14 @@ def names_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rename]:
 
 
 def check_whole(tensors: Mapping[str, np.ndarray], *, based: bool) -> None:
-    """Raises ValueError for differences without a base, and for a base without them.
+    """Raises ValueError for differences without a base, or a base without differences.
 
-    EoMT's authors publish their models on DINOv3 as differences to Meta's weights,
-    since Meta's licence does not let them pass on the weights. Heads are whole.
+    EoMT's authors publish their DINOv3 models as differences to Meta's weights, whose
+    licence forbids redistribution. Heads are complete.
 
     Args:
       tensors: of EoMT, by name.
-      based: whether the weights are there that differences are added to.
+      based: whether base weights are given.
     """
     scale = tensors.get("network.encoder.backbone.norm.weight")
     whole = scale is None or np.mean(np.asarray(scale, np.float32)) > _LEAST_SCALE

@@ -1,8 +1,7 @@
-"""Plain vision transformers: of DINOv2 and DINOv3, and within EoMT and VidEoMT.
+"""Plain vision transformer weights: DINOv2 and DINOv3, also within EoMT and VidEoMT.
 
-A model has one of two forms, which its variables show: DINOv2's with a table of
-positions, or DINOv3's. Files of either have the names of the authors, of timm or of
-Hugging Face.
+A model has one of two forms, shown by its variables: DINOv2's with a position table, or
+DINOv3's. Files of either use the names of the authors, of timm or of Hugging Face.
 """
 
 import math
@@ -32,7 +31,7 @@ token = Transform(_token, _token_back)
 
 
 def _table(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """To a square of another size, if need be, as the model does it for other grids."""
+    """Resizes a square table if necessary, as the model does for other grids."""
     flat = tensor.reshape(-1, tensor.shape[-1])
     side = math.isqrt(len(flat))
     if side * side != len(flat) or len(shape) != 3:
@@ -56,11 +55,11 @@ table = Transform(_table, lambda array, outputs: _table_back(array, outputs)[Non
 
 
 def _patches(tensor: np.ndarray, shape: Shape) -> np.ndarray:
-    """[D, 3, p, p] to [q, q, 3, D], for patches of another size if need be.
+    """Maps [D, 3, p, p] to [q, q, 3, D], resizing the patches if necessary.
 
-    With B the resize of a patch from p to q pixels, the new weights pinv(B^T) w give a
-    resized patch what the old ones gave the patch itself (Beyer et al., "FlexiViT",
-    CVPR 2023).
+    With B the resize of a patch from p to q pixels, new weights pinv(B^T) w give a
+    resized patch the old result of the original one (Beyer et al., "FlexiViT", CVPR
+    2023).
     """
     if tensor.ndim != 4 or len(shape) != 4:
         return tensor
@@ -82,7 +81,7 @@ patches = Transform(_patches, _patches_back)
 
 
 def antialiased_cubic(old: int, new: int) -> np.ndarray:
-    """Matrix [new, old] of a cubic resize of an axis, a = -0.5, with antialiasing."""
+    """Returns the [new, old] matrix of an antialiased cubic resize, a = -0.5."""
     step = old / new
     wide = max(step, 1.0)
     centres = (np.arange(new) + 0.5) * step - 0.5
@@ -94,19 +93,19 @@ def antialiased_cubic(old: int, new: int) -> np.ndarray:
 
 
 def has_table(shapes: Mapping[str, tuple]) -> bool:
-    """Whether a model, by the shapes of its variables, is of DINOv2's form."""
+    """Returns whether a model has DINOv2's form, judging by its variables' shapes."""
     return TABLE in shapes
 
 
 def backbone_rules(
     source: str, shapes: Mapping[str, tuple], *, flat: bool = False
 ) -> list[Rule]:
-    """Rules for the names of timm and of EoMT's authors.
+    """Returns rules for the names of timm and of EoMT's authors.
 
     Args:
       source: prefix of the names, such as 'network.encoder.backbone.'; "" for none.
       shapes: of the model's variables, which show its form.
-      flat: a published table of positions has two axes, as Hugging Face's, not three.
+      flat: the published position table has two axes, as Hugging Face's, not three.
     """
     source = source.replace(".", r"\.")
     block, path = rf"{source}blocks\.(\d+)\.", r"backbone/blocks_\1"
@@ -125,7 +124,7 @@ def _scale(source: str, path: str) -> Rule:
 
 
 def _fused(block: str, path: str, *, key_bias: bool) -> list[Rule]:
-    """Query, key and value in one layer."""
+    """Returns rules for query, key and value fused in one layer."""
     own = [(i, x) for i, x in enumerate(_PARTS) if key_bias or x != "key"]
     kernels = tuple(
         (f"params/{path}/attn/{x}/kernel", rows(i, 3, kernel))
@@ -136,7 +135,7 @@ def _fused(block: str, path: str, *, key_bias: bool) -> list[Rule]:
 
 
 def _tables(source: str, flat: bool) -> list[Rule]:
-    """Both forms of the table; the first one is published."""
+    """Returns rules for both forms of the table, published form first."""
     rules = [
         Rule(rf"{source}pos_embed", ((TABLE, table),)),
         Rule(rf"{source}pos_table", ((TABLE, flat_table),)),
@@ -168,7 +167,7 @@ def _dinov3(source: str, block: str, path: str) -> list[Rule]:
         Rule(rf"{embed}patch_embeddings\.weight", ((f"{patch}/kernel", patches),)),
         Rule(rf"{embed}patch_embeddings\.bias", ((f"{patch}/bias", same),)),
         *dinov3_block_rules(block, path),
-        # Some files have been saved with one layer for all three.
+        # Some files fuse all three in one layer.
         *_fused(rf"{attention}qkv_proj\.", path, key_bias=False),
         # Meta's own names.
         Rule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
@@ -185,11 +184,11 @@ def _dinov3(source: str, block: str, path: str) -> list[Rule]:
 
 
 def dinov3_block_rules(block: str, path: str) -> list[Rule]:
-    """Rules for a block of DINOv3's form without its norms.
+    """Returns rules for a DINOv3 block without its norms.
 
     Args:
       block: regex of the prefix, with one group.
-      path: of the block, with the group as \\1.
+      path: of the block, with \\1 for the group.
     """
     return [
         *[
@@ -208,7 +207,7 @@ def dinov3_block_rules(block: str, path: str) -> list[Rule]:
 def huggingface_names(
     source: str, target: str, shapes: Mapping[str, tuple]
 ) -> list[Rename]:
-    """Hugging Face's names of EoMT and VidEoMT to those of their authors.
+    """Maps Hugging Face's names of EoMT and VidEoMT to the authors'.
 
     Args:
       source: regex of the prefix of blocks, such as 'layers'.
@@ -236,7 +235,7 @@ def _dinov3_names(block: str, ours: str, target: str) -> list[Rename]:
 
 
 def _dinov2_names(block: str, ours: str, target: str) -> list[Rename]:
-    """Names of Hugging Face's own DINOv2 come second."""
+    """Returns renames for a DINOv2 block, Hugging Face's own names second."""
     attention = rf"{block}attention\."
     return [
         Rename(r"embeddings\.cls_token", f"{target}cls_token"),
@@ -265,18 +264,18 @@ def _dinov2_names(block: str, ours: str, target: str) -> list[Rename]:
 
 
 def names_for(shapes: Mapping[str, tuple]) -> list[Rename]:
-    """Hugging Face's names of DINOv2 and DINOv3 to those without a prefix."""
+    """Maps Hugging Face's names of DINOv2 and DINOv3 to those without a prefix."""
     names = huggingface_names(r"(?:encoder\.|model\.)?layer", "", shapes)
     return [name._replace(alias=True) for name in names]
 
 
 def fold_class_position(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
-    """Adds the first row of a table of positions, the class token's, to that token.
+    """Adds the position table's first row, that of the class token, to the token.
 
-    Meta's files of DINOv2 have it; a table of patches alone has a square of rows.
+    Meta's DINOv2 files have it; a table of patches alone has a square number of rows.
 
     Returns:
-      The tensors, and lines for the report.
+      The tensors, and report lines.
     """
     tensors = dict(renamed.tensors)
     for name in ("pos_embed", "pos_table"):

@@ -1,8 +1,8 @@
-"""Weights of YOLACT with a ResNet, as the released code stores them.
+"""YOLACT weights with a ResNet, in the format of the released code.
 
-Its order of the layers is from the coarsest to the finest. The background is the first
-class, as here. Layers whose shapes depend on the number of classes or of aspect ratios
-stay new where it differs.
+Its pyramid layers are ordered from coarsest to finest. The background is the first
+class, as here. Layers whose shapes depend on the number of classes or aspect ratios are
+reinitialised where it differs.
 """
 
 from vis_jax.converters.resnet import resnet_rules
@@ -12,7 +12,7 @@ from vis_jax.converters.transforms import kernel, same
 
 _NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
-# Names of the backbone to those of a detectron2 model.
+# Maps backbone names to detectron2's.
 NAMES = [
     Rename(r"backbone\.conv1\.weight", "backbone.stem.conv1.weight"),
     Rename(rf"backbone\.bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
@@ -39,7 +39,7 @@ _LAYERS = {
     },
     r"fpn\.downsample_layers\.0": "fpn/output6",
     r"fpn\.downsample_layers\.1": "fpn/output7",
-    # Between these are ReLUs and, at 6, the enlargement.
+    # ReLUs in between and, at 6, the upsampling.
     **{
         rf"proto_net\.{place}": f"protonet/conv{number}"
         for number, place in enumerate((0, 2, 4, 8), start=1)
@@ -47,7 +47,7 @@ _LAYERS = {
     r"prediction_layers\.0\.upfeature\.0": "head/shared",
 }
 
-# Where the classes, the ratios or the prototypes decide the shape.
+# Layers whose shapes depend on classes, ratios or prototypes.
 _OUTPUTS = {
     r"proto_net\.10": "protonet/prototypes",
     r"prediction_layers\.0\.bbox_layer": "head/deltas",

@@ -1,4 +1,4 @@
-"""Class and box of regions of interest.
+"""Box head: class and box of regions of interest.
 
 Girshick, "Fast R-CNN", ICCV 2015. Letters: R regions, S side of their features.
 """
@@ -26,20 +26,20 @@ class Settings:
 
 
 class BoxOutput(NamedTuple):
-    """Logits and deltas of each region; the last class is background."""
+    """Class logits and box deltas of each region; the last class is background."""
 
     class_logits: Float32[Array, "*lead R K1"]
     deltas: Float32[Array, "*lead R K 4"]
 
 
 class DetectRule(NamedTuple):
-    """Rule by which regions become detections.
+    """Rule that turns regions into detections.
 
     Attributes:
       score_threshold: scores must be above this.
-      iou_threshold: of the suppression within a class.
+      iou_threshold: of NMS within a class.
       least_side: narrower boxes are dropped, in pixels; 0 drops none.
-      size: detections returned.
+      size: number of detections returned.
     """
 
     score_threshold: float
@@ -49,7 +49,7 @@ class DetectRule(NamedTuple):
 
 
 class FoundBoxes(NamedTuple):
-    """Objects of an image, best first; padding has zeros and label K."""
+    """Detections of an image, best first; padding is zero with label K."""
 
     boxes: Float32[Array, "*lead N 4"]
     scores: Float32[Array, "*lead N"]
@@ -58,14 +58,14 @@ class FoundBoxes(NamedTuple):
 
 
 class FoundClasses(NamedTuple):
-    """Objects of images, and how probable every class is; padding has zeros."""
+    """Detections of images with all class probabilities; padding is zero."""
 
     found: FoundBoxes
     class_probs: Float32[Array, "*lead N K"]  # without background
 
 
 class BoxHead(nn.Module):
-    """Two hidden layers, then class logits and one box for every class.
+    """Two hidden layers, then class logits and one box per class.
 
     Attributes:
       num_classes: without background.
@@ -80,7 +80,7 @@ class BoxHead(nn.Module):
         def dense(width: int, init: nn.initializers.Initializer) -> nn.Dense:
             return nn.Dense(width, kernel_init=init, dtype=self.dtype)
 
-        # The kernel keeps the axes of the features, [S, S, C, width].
+        # The kernel keeps the feature axes, [S, S, C, width].
         self.fc1 = nn.DenseGeneral(
             self.width, axis=(-3, -2, -1), kernel_init=_FAN_IN, dtype=self.dtype
         )
@@ -91,21 +91,21 @@ class BoxHead(nn.Module):
 
     @property
     def boxes(self) -> int:
-        """Boxes of a region: one for every class."""
+        """Boxes per region: one per class."""
         return self.num_classes
 
     def describe(
         self, pooled: Float[Array, "*lead R S S C"]
     ) -> Float[Array, "*lead R D"]:
-        """The last hidden layer, which the class is read from."""
+        """Returns the last hidden layer, the input of the classifier."""
         return nn.relu(self.fc2(nn.relu(self.fc1(pooled))))
 
     def __call__(self, pooled: Float[Array, "*lead R S S C"]) -> BoxOutput:
-        """Logits and deltas from the features of regions."""
+        """Returns logits and deltas from RoI features."""
         return self.read(self.describe(pooled))
 
     def read(self, x: Float[Array, "*lead R D"]) -> BoxOutput:
-        """Logits and deltas from the last hidden layer."""
+        """Returns logits and deltas from the last hidden layer."""
         deltas = self.deltas(x)
         deltas = deltas.reshape(*deltas.shape[:-1], self.boxes, 4)
         return BoxOutput(
@@ -114,11 +114,11 @@ class BoxHead(nn.Module):
 
 
 class SharedBoxHead(BoxHead):
-    """A box head with one box for all classes, as in cascades; K of its deltas is 1."""
+    """A box head with one class-agnostic box, as in cascades."""
 
     @property
     def boxes(self) -> int:
-        """Boxes of a region: one."""
+        """Boxes per region: one."""
         return 1
 
 
@@ -132,19 +132,19 @@ def detect(
     coder: BoxCoder,
     rule: DetectRule,
 ) -> FoundBoxes:
-    """The best boxes of one image after suppression within each class.
+    """Returns the best boxes of one image after per-class NMS.
 
-    A region may be found under several classes.
+    A region may be detected under several classes.
 
     Args:
       class_logits: the last class is background.
-      deltas: of the box of each class.
-      regions: what the deltas refer to, in pixels.
-      valid: False marks padding among the regions.
-      image_size: height and width of the content in pixels; boxes are cut there.
+      deltas: for the box of each class.
+      regions: reference boxes of the deltas, in pixels.
+      valid: False marks padded regions.
+      image_size: height and width of the content in pixels; boxes are clipped to it.
 
     Raises:
-      ValueError: if `rule.size` is more than regions times classes.
+      ValueError: `rule.size` exceeds regions times classes.
     """
     classes = deltas.shape[1]
     references = jnp.broadcast_to(regions[:, None], deltas.shape)
@@ -176,18 +176,17 @@ def detect_shared(
     rule: DetectRule,
     candidates: int,
 ) -> FoundClasses:
-    """As `detect`, for boxes that all classes share, and that have been decoded.
+    """Same as `detect`, for decoded boxes shared by all classes.
 
     Args:
       class_logits: the last class is background.
       boxes: in pixels.
-      valid: False marks padding among the boxes.
-      rule: which become objects.
-      candidates: only as many of the best pairs of a box and a class take part; more
-        than all of them: all.
+      valid: False marks padded boxes.
+      rule: turns boxes into objects.
+      candidates: number of best (box, class) pairs that take part; capped at all pairs.
 
     Raises:
-      ValueError: if `rule.size` is more than there are candidates.
+      ValueError: `rule.size` exceeds the number of candidates.
     """
     probs = jax.nn.softmax(class_logits)[:, :-1]
     count, classes = probs.shape

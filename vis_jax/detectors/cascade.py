@@ -1,10 +1,10 @@
-"""Hybrid Task Cascade: three box heads and three mask heads, one after the other.
+"""Hybrid Task Cascade: three box heads and three mask heads in sequence.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019. Every stage has
-its own weights: it reads the boxes of the stage before, classifies and moves them, and
-its mask head sees the hidden features of the mask head before. A semantic branch adds
-its features to those of all regions. Letters: R regions of an image, S side of pooled
-features, N objects of a frame, K classes, h w cells of a map of stride 8.
+its own weights: it classifies and refines the boxes of the previous stage, and its mask
+head receives the hidden features of the previous mask head. A semantic branch adds its
+features to those of all regions. Letters: R regions per image, S side of pooled
+features, N objects per frame, K classes, h w cells of a stride-8 map.
 """
 
 import functools
@@ -43,7 +43,7 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 
 class CascadeFeatures(NamedTuple):
-    """Features that the heads read; without a semantic branch its fields are None."""
+    """Features that the heads read; optional fields need a semantic branch."""
 
     levels: Levels  # 'p2' .. 'p6'
     semantic: Float[Array, "B h w D"] | None  # added to the features of regions
@@ -51,21 +51,21 @@ class CascadeFeatures(NamedTuple):
 
 
 class StageOutput(NamedTuple):
-    """Predictions of a stage for each region; the last class is background."""
+    """Predictions of one stage for each region; the last class is background."""
 
     class_logits: Float32[Array, "B R K1"]
-    deltas: Float32[Array, "B R 4"]  # of one box for all classes
+    deltas: Float32[Array, "B R 4"]  # class-agnostic
 
 
 class Stages(NamedTuple):
     """Boxes and predictions of all stages."""
 
-    boxes: tuple[Float32[Array, "B R 4"], ...]  # of each stage, and those of the last
-    outputs: tuple[StageOutput, ...]  # of each stage
+    boxes: tuple[Float32[Array, "B R 4"], ...]  # inputs of all stages, last output
+    outputs: tuple[StageOutput, ...]  # one per stage
 
 
 class FoundObjects(NamedTuple):
-    """Objects of images, described and with masks, and the probability of classes."""
+    """Detections of images with appearance, masks and class probabilities."""
 
     detections: Detections
     class_probs: Float32[Array, "*lead N K"]  # without background
@@ -75,12 +75,12 @@ class Cascade(TwoStage):
     """Backbone, pyramid, proposals, semantic branch and the heads of all stages.
 
     Attributes:
-      rules: how boxes are made.
-      box_heads, mask_heads: of each stage, the first one first.
-      semantic_head: None: regions are read from the pyramid alone.
-      track_head: what embeds regions for a tracker; None: nothing.
+      rules: turn head outputs into boxes.
+      box_heads, mask_heads: one per stage, in order.
+      semantic_head: None uses the pyramid alone.
+      track_head: embeds regions for a tracker; None for none.
       num_classes: K.
-      style: of the pixels, see `normalize`.
+      style: pixel normalisation, see `normalize`.
     """
 
     rules: CascadeRules
@@ -94,19 +94,20 @@ class Cascade(TwoStage):
     def features(
         self, images: Float[Array, "B H W 3"], train: bool = False
     ) -> CascadeFeatures:
-        """Features of normalised images, whose sides are multiples of 32 pixels.
+        """Returns features of normalised images; sides are multiples of 32 pixels.
 
         Args:
-          train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
+          train: train mode of the backbone; with batch norm, 'batch_stats' must be
+            mutable.
         """
         return self.read(self.pyramid(images, train))
 
     def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """Levels 'p2' .. 'p6' of normalised images; see `features`."""
+        """Returns levels 'p2' .. 'p6' of normalised images; see `features`."""
         return self.levels(self.backbone(images, train))
 
     def read(self, levels: Levels) -> CascadeFeatures:
-        """Features of images from their pyramid."""
+        """Returns the features of images from their pyramid."""
         if self.semantic_head is None:
             return CascadeFeatures(levels, None, None)
         logits, embedding = self.semantic_head(levels)
@@ -115,7 +116,7 @@ class Cascade(TwoStage):
     def pool_both(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"], side: int
     ) -> Float[Array, "B R S S D"]:
-        """Features of regions with those of the semantic branch added.
+        """Returns RoI features with those of the semantic branch added.
 
         Args:
           boxes: in pixels.
@@ -129,7 +130,7 @@ class Cascade(TwoStage):
     def classify(
         self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
     ) -> StageOutput:
-        """Class logits and deltas of regions by a stage.
+        """Returns class logits and deltas of regions at a stage.
 
         Args:
           stage: 0, 1, ..
@@ -146,10 +147,10 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         sizes: Int32[Array, "B 2"],
     ) -> Float32[Array, "B R 4"]:
-        """Boxes moved by the deltas of a stage and cut at the borders of the images.
+        """Applies a stage's deltas to boxes and clips them to the images.
 
         Args:
-          stage: 0, 1, ..; decides the scale of the deltas.
+          stage: 0, 1, ..; selects the scale of the deltas.
           deltas: relative to `boxes`.
           boxes: in pixels.
           sizes: height and width of each image's content in pixels.
@@ -160,9 +161,9 @@ class Cascade(TwoStage):
     def mask_logits(
         self, stage: int, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
     ) -> Float32[Array, "B R H W K"]:
-        """Mask logits of regions for every class, by a stage, over the region's box.
+        """Returns a stage's mask logits for every class, over each region's box.
 
-        The hidden layers of the stages before run on the same regions, with gradient.
+        The hidden layers of earlier stages run on the same regions, with gradient.
 
         Args:
           stage: 0, 1, ..
@@ -177,18 +178,18 @@ class Cascade(TwoStage):
     def all_masks(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
     ) -> tuple[Float32[Array, "B R H W K"], ...]:
-        """`mask_logits` of every stage; regions are read once."""
+        """Returns `mask_logits` of every stage; regions are pooled once."""
         hidden = self.mask_hidden(features, boxes, len(self.mask_heads))
         return self.predict_masks(hidden, boxes)
 
     def predict_masks(
         self, hidden: list[Float[Array, "_ S S D"]], boxes: Float32[Array, "B R 4"]
     ) -> tuple[Float32[Array, "B R H W K"], ...]:
-        """`mask_logits` of every stage.
+        """Returns `mask_logits` of every stage from hidden features.
 
         Args:
-          hidden: of every stage, see `mask_hidden`.
-          boxes: that these were read from.
+          hidden: of each stage, see `mask_hidden`.
+          boxes: the regions they were pooled from.
         """
         return tuple(
             _unflatten(head.predict(x), boxes)
@@ -201,7 +202,7 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B N 4"],
         labels: Int32[Array, "B N"],
     ) -> Float32[Array, "B N H W"]:
-        """Masks of objects over their boxes: the mean of the stages' probabilities."""
+        """Returns masks of objects over their boxes: mean probability of stages."""
         return merge_masks(self.all_masks(features, boxes), labels)
 
     def run_stages(
@@ -210,10 +211,10 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         sizes: Int32[Array, "B 2"],
     ) -> Stages:
-        """Predictions of all stages, each for the boxes of the one before.
+        """Runs all stages, each on the refined boxes of the previous one.
 
         Args:
-          boxes: in pixels, those of the first stage.
+          boxes: in pixels, input of the first stage.
           sizes: height and width of each image's content in pixels.
         """
         refined, outputs = [boxes], []
@@ -229,7 +230,7 @@ class Cascade(TwoStage):
         proposals: Proposals,
         sizes: Int32[Array, "B 2"],
     ) -> FoundClasses:
-        """Objects among the proposals of each image.
+        """Detects objects among the proposals of each image.
 
         Args:
           proposals: of each image.
@@ -239,11 +240,11 @@ class Cascade(TwoStage):
         return self.choose(stages, proposals.valid)
 
     def choose(self, stages: Stages, valid: Bool[Array, "B R"]) -> FoundClasses:
-        """Objects by the mean of the class logits of all stages; boxes are the last.
+        """Detects objects from all stages' mean class logits and the last boxes.
 
         Args:
           stages: see `run_stages`.
-          valid: False marks padding among the regions.
+          valid: False marks padded regions.
         """
         rules = self.rules
 
@@ -267,10 +268,10 @@ class Cascade(TwoStage):
     def describe(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"]
     ) -> Appearance:
-        """Descriptions of regions for the trackers.
+        """Returns appearance features of regions for the trackers.
 
-        The track head reads the pyramid alone; looks are what the class of the last
-        stage is read from.
+        The track head reads the pyramid alone; looks are the last stage's classifier
+        input.
         """
         pooled = self.pool(features.levels, boxes, BOX_SIDE)
         embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
@@ -285,17 +286,17 @@ class Cascade(TwoStage):
     def look(
         self, images: Float[Array, "B H W 3"], size: Int32[Array, "2"]
     ) -> Detections:
-        """Objects of images, from the pixels on; runs all that has parameters."""
+        """Detects objects from pixels; runs every part that has parameters."""
         return self.find(self.features(images), size)
 
     def find(self, features: CascadeFeatures, size: Int32[Array, "2"]) -> Detections:
-        """Objects of images of one size, described and with masks over their boxes."""
+        """Detects objects in images of one size, with appearance and masks."""
         return self.find_classes(features, size).detections
 
     def find_classes(
         self, features: CascadeFeatures, size: Int32[Array, "2"]
     ) -> FoundObjects:
-        """As `find`, with the probability of every class.
+        """Same as `find`, with all class probabilities.
 
         Args:
           size: height and width of the content in pixels.
@@ -304,7 +305,7 @@ class Cascade(TwoStage):
         _, proposals = self.propose(features.levels, sizes)
         found, class_probs = self.detect(features, proposals, sizes)
         appearance = self.describe(features, found.boxes)
-        # A half becomes zero, so that masks are enlarged as probabilities.
+        # Minus 0.5, so that upsampling acts on probabilities and zero is the threshold.
         masks = self.mask_probs(features, found.boxes, found.labels) - 0.5
 
         def real(x: Array) -> Array:
@@ -320,9 +321,9 @@ class Cascade(TwoStage):
         boxes: Float32[Array, "B R 4"],
         side: int,
     ) -> Float[Array, "B R S S D"]:
-        """Features of the semantic branch alone.
+        """Returns RoI features of the semantic branch alone.
 
-        As in the source, `MASK_SIDE` cells are read; fewer are means of these.
+        As in the source, `MASK_SIDE` cells are pooled; smaller outputs average these.
         """
         one = functools.partial(
             dense_roi_align,
@@ -337,11 +338,11 @@ class Cascade(TwoStage):
     def mask_hidden(
         self, features: CascadeFeatures, boxes: Float32[Array, "B R 4"], stages: int
     ) -> list[Float[Array, "_ S S D"]]:
-        """The last hidden layers of the first mask heads, of the regions of all images.
+        """Returns the last hidden layers of the first mask heads, for all images.
 
         Args:
           boxes: in pixels.
-          stages: how many heads run.
+          stages: number of heads to run.
         """
         pooled = self.pool_both(features, boxes, MASK_SIDE)
         pooled = pooled.reshape(-1, *pooled.shape[2:])
@@ -357,7 +358,7 @@ class Cascade(TwoStage):
 def _unflatten(
     x: Float32[Array, "_ H W K"], boxes: Float32[Array, "B R 4"]
 ) -> Float32[Array, "B R H W K"]:
-    """Regions of all images, grouped by image again."""
+    """Splits the regions of all images by image again."""
     return x.reshape(*boxes.shape[:2], *x.shape[1:])
 
 
@@ -367,14 +368,14 @@ def cascade_parts(
     dtype: jnp.dtype,
     track_head: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """The fields of the network of a config; `model.num_classes` has to be known.
+    """Returns the network's fields for a config; `model.num_classes` must be known.
 
     Args:
-      settings: `model` of it.
-      detections: how regions become objects, but for the least side, which is that of
-        the conventions.
-      dtype: that it computes in.
-      track_head: of the network; None: it has none.
+      settings: `model` of the config.
+      detections: turns regions into objects; its least side is taken from the
+        conventions.
+      dtype: compute dtype.
+      track_head: of the network; None for none.
     """
     classes, mask, dim = settings.num_classes, settings.mask_head, settings.fpn.dim
     stages = len(settings.stages.iou)

@@ -1,10 +1,10 @@
-"""Losses of Hybrid Task Cascade: every stage is trained on boxes of the one before.
+"""Losses of Hybrid Task Cascade: each stage trains on boxes of the previous one.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section 3.1:
-boxes and masks take turns. The box head of a stage trains on regions sampled from its
-boxes, and moves them; the regions of its mask head are sampled anew from the moved
-boxes, which are also those of the next stage. Letters: B images, R regions, S sampled
-regions, M true objects, K classes.
+boxes and masks are interleaved. The box head of a stage trains on regions sampled from
+its input boxes, then refines them; the regions of its mask head are sampled anew from
+the refined boxes, which are also the input of the next stage. Letters: B images, R
+regions, S sampled regions, M ground-truth objects, K classes.
 """
 
 import functools
@@ -38,15 +38,15 @@ _BETA = 1.0  # of the smooth L1 loss of regions
 
 
 class TrainRules(NamedTuple):
-    """Rules for choosing training examples, and the weight of each stage."""
+    """Rules for sampling training examples, and the weight of each stage."""
 
     anchors: MatchRule
-    regions: tuple[MatchRule, ...]  # of each stage
-    weights: tuple[float, ...]  # of each stage
+    regions: tuple[MatchRule, ...]  # one per stage
+    weights: tuple[float, ...]  # one per stage
 
 
 def train_rules(settings: Settings) -> TrainRules:
-    """The rules of a config; `settings` are those of its `model`."""
+    """Returns the rules of a config; `settings` are those of its `model`."""
     anchors, regions = settings.rpn.sampled, settings.regions
     return TrainRules(
         MatchRule(0.7, 0.3, claim_best, 0.3, anchors, anchors // 2),
@@ -59,7 +59,7 @@ def train_rules(settings: Settings) -> TrainRules:
 
 
 class TrueObjects(NamedTuple):
-    """Objects that images show."""
+    """Ground truth of images."""
 
     truth: ImageTruth  # leading axis B
     masks: Bool[Array, "B M H W"]
@@ -83,7 +83,7 @@ class StageHeads(Protocol):
         boxes: Float32[Array, "B R 4"],
         sizes: Int32[Array, "B 2"],
     ) -> Float32[Array, "B R 4"]:
-        """Returns boxes moved by deltas, inside the images."""
+        """Returns boxes refined by deltas, clipped to the images."""
         ...
 
     def mask_logits(
@@ -94,14 +94,14 @@ class StageHeads(Protocol):
 
 
 class Boxes(NamedTuple):
-    """Boxes that a stage starts from."""
+    """Input boxes of a stage."""
 
     boxes: Float32[Array, "B R 4"]  # in pixels
     valid: Bool[Array, "B R"]
 
 
 class StageLosses(NamedTuple):
-    """Losses of the stages, not weighted."""
+    """Unweighted losses of the stages."""
 
     classes: Float32[Array, "*stages"]
     boxes: Float32[Array, "*stages"]
@@ -109,10 +109,10 @@ class StageLosses(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """Losses of a stage, or of all."""
+    """Losses of one stage, or of all."""
 
     losses: StageLosses
-    moved: Boxes  # by the (last) stage, without the true boxes; without gradient
+    moved: Boxes  # refined by the (last) stage, without ground-truth boxes or gradient
     positives: RegionTargets  # of the (last) mask head
     left_out: Float32[Array, ""]  # positive regions beyond `MatchRule.most_positive`
 
@@ -128,19 +128,19 @@ def cascade_losses(
     rules: tuple[MatchRule, ...],
     num_classes: int,
 ) -> StageResult:
-    """Losses of the box and mask heads of all stages.
+    """Returns the losses of the box and mask heads of all stages.
 
-    Gradients flow through the features of regions, and from a mask head into those
-    before it, but not through boxes.
+    Gradients flow through RoI features and from a mask head into earlier ones, but not
+    through boxes.
 
     Args:
-      rng: key of the choice of regions.
-      heads: of the stages.
-      features: of the images, what `heads` read.
-      proposals: boxes of the first stage.
-      objects: what the images show.
+      rng: key for sampling regions.
+      heads: the stages.
+      features: of the images, input of `heads`.
+      proposals: input boxes of the first stage.
+      objects: ground truth of the images.
       coders: of the deltas of each stage.
-      rules: how each stage matches and samples regions; the mask head as the box head.
+      rules: matching and sampling per stage, the same for mask and box head.
       num_classes: K.
     """
     results, boxes = [], proposals
@@ -180,15 +180,15 @@ def _stage_losses(
     sample: Callable[..., SampledRegions],
     rule: MatchRule,
 ) -> StageResult:
-    """Losses of one stage.
+    """Returns the losses of one stage.
 
     Args:
-      rng: key of the choice of regions.
+      rng: key for sampling regions.
       heads, features, objects: see `cascade_losses`.
-      before: boxes that the stage starts from.
+      before: input boxes of the stage.
       stage: 0, 1, ..
       sample: `sample_regions` of the stage.
-      rule: of it.
+      rule: of the stage.
     """
     box_rng, mask_rng = jax.random.split(rng)
     regions, left_out, is_truth = sample(box_rng, before.boxes, valid=before.valid)
@@ -204,7 +204,7 @@ def _stage_losses(
     deltas = jax.lax.stop_gradient(out.deltas)
     moved = Boxes(
         heads.refine(stage, deltas, regions.boxes, objects.sizes),
-        # True boxes would be learned twice: they are added to the samples anyway.
+        # Ground-truth boxes are added to the samples anyway; skip them here.
         regions.valid & ~is_truth,
     )
     again = sample(mask_rng, moved.boxes, valid=moved.valid)
@@ -218,7 +218,7 @@ def _stage_losses(
 def stage_terms(
     losses: StageLosses, weights: tuple[float, ...]
 ) -> dict[str, Float32[Array, ""]]:
-    """The sums over stages; a weight of a stage is that of its three losses."""
+    """Sums over stages; a stage's weight applies to its three losses."""
     names = ("box_class", "box", "mask")
     by_stage = jnp.array(weights, jnp.float32)
     return {name: by_stage @ x for name, x in zip(names, losses, strict=True)}
@@ -228,10 +228,10 @@ class DetectorLosses(NamedTuple):
     """Losses of a cascade on images.
 
     Attributes:
-      terms: by the names of `LossSettings`, not weighted but for the stages.
-      positives: regions of the last mask head, moved by the last box head, and true
-        boxes.
-      left_out: positive regions of all stages that found no place among the samples.
+      terms: by the names in `LossSettings`; only stage weights are applied.
+      positives: regions of the last mask head, refined by the last box head, and
+        ground-truth boxes.
+      left_out: positive regions of all stages that were not sampled.
     """
 
     terms: dict[str, Float32[Array, ""]]
@@ -246,14 +246,14 @@ def detector_losses(
     objects: TrueObjects,
     rules: TrainRules,
 ) -> DetectorLosses:
-    """Losses of proposals, of all stages and of the semantic branch.
+    """Returns the losses of proposals, all stages and the semantic branch.
 
     Args:
-      rng: key of the choice of anchors and regions.
-      model: with its variables ("bound").
+      rng: key for sampling anchors and regions.
+      model: bound to its variables.
       features: of the images.
-      objects: what they show.
-      rules: what is trained on.
+      objects: ground truth.
+      rules: sampling rules.
     """
     rpn_rng, stages_rng = jax.random.split(rng)
     out, proposals = model.propose(features.levels, objects.sizes)
@@ -288,7 +288,7 @@ def detector_losses(
 def _semantic_loss(
     logits: Float32[Array, "B h w S"], objects: TrueObjects, num_classes: int
 ) -> Float32[Array, ""]:
-    """Loss of the semantic branch on labels drawn from the objects of each image."""
+    """Returns the semantic loss on labels drawn from each image's objects."""
 
     def one(
         masks: Bool[Array, "M H W"], truth: ImageTruth, size: Int32[Array, "2"]

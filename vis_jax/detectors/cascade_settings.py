@@ -11,8 +11,8 @@ from vis_jax.ops.box_coder import BoxCoder
 from vis_jax.ops.roi_align import Adaptive, Convention
 from vis_jax.settings import Natural, OneOf, Range, Share, Weight, section
 
-# Most pairs of a box and a class that suppression looks at. Deviation: mmdetection has
-# all above the threshold, which are more where that is as low as on COCO.
+# Most (box, class) pairs that enter NMS. Deviation: mmdetection uses all above the
+# threshold, which are more for a threshold as low as COCO's.
 CANDIDATES = 1000
 
 _Positive = Annotated[float, Range(above=0)]
@@ -20,14 +20,14 @@ _Positive = Annotated[float, Range(above=0)]
 
 @section
 class StageSettings:
-    """`model.stages`: a number for each stage of the cascade."""
+    """`model.stages`: one value per stage of the cascade."""
 
-    # Least IoU with the truth of a region that trains a stage as a positive.
+    # Least IoU of a positive region with the ground truth, per stage.
     iou: tuple[Share, ...] = (0.5, 0.6, 0.7)
     # Standard deviations of the deltas of centres and of sides; see `BoxCoder`.
     centre_std: tuple[_Positive, ...] = (0.1, 0.05, 0.033)
     side_std: tuple[_Positive, ...] = (0.2, 0.1, 0.067)
-    # Of the losses of a stage, beside those of `loss`.
+    # Weights of a stage's losses, on top of those in `loss`.
     weight: tuple[Weight, ...] = (1.0, 0.5, 0.25)
 
     def __post_init__(self) -> None:
@@ -51,18 +51,18 @@ class Settings(mask_rcnn.Settings):
     semantic: semantic_head.Settings = semantic_head.Settings()
     # mmdetection2 is that of the published weights, whose names are newer than 1.x.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection2"
-    # Points of RoIAlign per axis and cell; 0 = as the conventions have it, which costs
-    # many times as much where that is one point for each cell of the map.
+    # RoIAlign points per axis and cell; 0 = as in the conventions, which is many times
+    # as slow if that is one point per map cell.
     roi_samples: Natural = 2
 
 
 class CascadeRules(NamedTuple):
-    """Rules that turn the outputs of the heads into boxes; see the types.
+    """Rules that turn head outputs into boxes; see the types.
 
     Attributes:
       roi_samples: points of RoIAlign per axis and cell.
       roi_coders: of the deltas of each stage.
-      candidates: most pairs of a box and a class that suppression looks at.
+      candidates: most (box, class) pairs that enter NMS.
     """
 
     anchors: AnchorGrid
@@ -76,11 +76,11 @@ class CascadeRules(NamedTuple):
 
 
 def build_rules(settings: Settings, detections: DetectRule) -> CascadeRules:
-    """The rules of a config.
+    """Returns the rules of a config.
 
     Args:
-      settings: `model` of it.
-      detections: how regions become objects.
+      settings: `model` of the config.
+      detections: turns regions into objects.
     """
     rules = mask_rcnn.build_rules(settings, detections)
     stages = settings.stages

@@ -1,8 +1,8 @@
-"""CondInst: FCOS whose locations also predict the filters that make their mask.
+"""CondInst: FCOS whose locations also predict the filters of their mask.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020. Letters: B
-images, K classes, P locations, Q numbers of a filter, M true objects, N objects, S
-positives whose masks are trained, h w cells of the finest level, C channels there.
+images, K classes, P locations, Q filter parameters, M ground-truth objects, N objects,
+S positives whose masks are trained, h w cells of the finest level, C channels there.
 """
 
 import functools
@@ -43,18 +43,18 @@ from vis_jax.typing import (
 )
 
 MASK_STRIDE = STRIDES[0] // 2  # pixels of a cell of masks
-_SUMMED = 3  # finest levels that the mask branch reads
-# PyTorch's own start of convolutions.
+_SUMMED = 3  # number of finest levels that the mask branch reads
+# PyTorch's default initialisation of convolutions.
 _UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @section
 class MaskSettings:
-    """`model.masks`: the branch whose features the filters of objects read."""
+    """`model.masks`: the branch with the mask features."""
 
     dim: Count = 128  # channels of the hidden layers
-    convs: Count = 4  # 3x3 convolutions behind the sum of the levels
-    channels: Count = 8  # of its output
+    convs: Count = 4  # 3x3 convolutions after the sum of levels
+    channels: Count = 8  # output channels
 
 
 class CondInstOutput(NamedTuple):
@@ -65,14 +65,14 @@ class CondInstOutput(NamedTuple):
 
 
 class FindRule(NamedTuple):
-    """Rule by which locations become objects.
+    """Rule that turns locations into objects.
 
     Attributes:
-      score_threshold: the best class of a location, times its centreness, must be above
-        this.
-      iou_threshold: of the suppression, which is blind to classes.
-      candidates: the most locations of a level that take part in it.
-      size: objects returned.
+      score_threshold: a location's best class probability times centreness must be
+        above this.
+      iou_threshold: of class-agnostic NMS.
+      candidates: most locations per level that enter NMS.
+      size: number of objects returned.
     """
 
     score_threshold: float
@@ -82,9 +82,9 @@ class FindRule(NamedTuple):
 
 
 class FoundPlaces(NamedTuple):
-    """Objects of an image, best first; padding has zeros and the label K."""
+    """Objects of an image, best first; padding is zero with label K."""
 
-    chosen: Int32[Array, "*lead N"]  # the location of each
+    chosen: Int32[Array, "*lead N"]  # location of each
     boxes: Float32[Array, "*lead N 4"]  # in pixels, within the content
     scores: Float32[Array, "*lead N"]  # probability of the class times centreness
     labels: Int32[Array, "*lead N"]
@@ -92,7 +92,7 @@ class FoundPlaces(NamedTuple):
 
 
 class MaskBranch(nn.Module):
-    """Features that all masks of an image share, at the finest level.
+    """Features shared by all masks of an image, at the finest level.
 
     Attributes:
       dim, convs, channels: see `MaskSettings`.
@@ -110,7 +110,7 @@ class MaskBranch(nn.Module):
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> Float32[Array, "B h w C"]:
-        """Sums the finest levels, enlarged, and goes on from there.
+        """Sums the finest levels, upsampled, and applies the mask convolutions.
 
         Args:
           levels: finest first.
@@ -128,7 +128,7 @@ class MaskBranch(nn.Module):
             x = x + aligned_upsample(level, 2**place)
         for number in range(1, self.convs + 1):
             x = nn.relu(conv(name=f"conv{number}")(x, train, valid))
-        # Deviation: its bias starts at 0, in PyTorch within 1 / sqrt(dim).
+        # Deviation: the bias starts at 0; in PyTorch within 1 / sqrt(dim).
         output = Conv(
             self.channels, 1, use_bias=True, kernel_init=_UNIFORM,
             dtype=self.dtype, name="output",
@@ -137,9 +137,9 @@ class MaskBranch(nn.Module):
 
 
 class CondInst(nn.Module):
-    """All behind the backbone; the modules are fields, so that systems may share them.
+    """All modules after the backbone, as fields, so that systems can share them.
 
-    What changes the features of a frame by those of others comes before `levels`.
+    Modules that mix features across frames come before `levels`.
     """
 
     fpn: nn.Module
@@ -147,7 +147,7 @@ class CondInst(nn.Module):
     masks: nn.Module
 
     def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
-        """The pyramid, 'p3' .. 'p7'.
+        """Returns the pyramid, 'p3' .. 'p7'.
 
         Args:
           features: 'res3', 'res4' and 'res5'.
@@ -161,7 +161,7 @@ class CondInst(nn.Module):
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> CondInstOutput:
-        """Returns the output for all locations, and the features of masks."""
+        """Returns the output for all locations, and the mask features."""
         return CondInstOutput(self.head(levels), self.masks(levels, train, valid))
 
 
@@ -175,12 +175,12 @@ def build_modules(
     ids: int = 0,
     id_convs: int = 1,
 ) -> CondInst:
-    """The modules behind the backbone.
+    """Builds the modules after the backbone.
 
     Args:
-      fpn, head, masks: of the config.
+      fpn, head, masks: settings of the config.
       classes: K.
-      dtype: to compute in.
+      dtype: compute dtype.
       ids, id_convs: see `FCOSHead`.
     """
     return CondInst(
@@ -194,7 +194,7 @@ def build_modules(
 
 
 def class_scores(out: FcosOutput) -> Float32[Array, "*lead P K"]:
-    """Probabilities of classes times the centreness."""
+    """Returns class probabilities times centreness."""
     centres = jax.nn.sigmoid(out.centre_logits)
     return jax.nn.sigmoid(out.class_logits) * centres[..., None]
 
@@ -207,12 +207,12 @@ def find(
     cells: Cells,
     rule: FindRule,
 ) -> FoundPlaces:
-    """The objects of one image; a location has one class.
+    """Detects the objects of one image; a location has one class.
 
     Args:
       out: of the image.
       places: the locations.
-      size: height and width of the content in pixels; boxes beyond it are no objects.
+      size: height and width of the content in pixels; boxes outside it are dropped.
       cells: of every level.
       rule: see the type.
     """
@@ -242,14 +242,14 @@ def find(
 def mask_logits(
     filters: Float32[Array, "N Q"], features: Float[Array, "h w C"], places: Places
 ) -> Float32[Array, "N h2 w2"]:
-    """Masks over the canvas, at twice the resolution of the features.
+    """Returns masks over the canvas, at twice the resolution of the features.
 
-    Cell i stands for pixel 4 i + 2.
+    Cell i is centred at pixel 4 i + 2.
 
     Args:
       filters: of each object.
       features: of the mask branch.
-      places: where each object was found.
+      places: location of each object.
     """
     logits = dynamic_masks(
         filters, features, places.locations, places.strides, stride=STRIDES[0]
@@ -258,10 +258,10 @@ def mask_logits(
 
 
 def shown_masks(logits: Float32[Array, "N h w"]) -> Float32[Array, "N h w"]:
-    """Probabilities less a half, so that inside is positive, of the middles of cells.
+    """Returns probabilities minus 0.5 at cell centres; positive = inside.
 
-    The released code enlarges probabilities so that cell i stays at pixel 4 i + 2; the
-    middle of its four pixels is half a pixel before.
+    The released code upsamples probabilities with cell i at pixel 4 i + 2; the centre
+    of the cell's four pixels is half a pixel earlier.
     """
     probs = jax.nn.sigmoid(logits)
     back = 0.5 / MASK_STRIDE

@@ -1,8 +1,8 @@
-"""CondInst whose locations also say which identity their object has.
+"""CondInst whose locations also predict the identity of their object.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
 segmentation", ECCV 2022, and its released code. Letters: P locations, K classes, N
-identities of which the last one is that of newcomers, D objects of a frame.
+identities, the last one for new objects, D objects per frame.
 """
 
 from typing import NamedTuple
@@ -20,16 +20,16 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class IdRule(NamedTuple):
-    """Rule by which locations become objects.
+    """Rule that turns locations into objects.
 
     Attributes:
-      class_threshold: the best class of a location must be above this, and ..
-      id_threshold: .. the best identity above this.
-      iou_threshold: of the suppression, which is blind to classes.
-      candidates: the most locations of a level that take part in it.
+      class_threshold: a location's best class must be above this, and ..
+      id_threshold: .. its best identity above this.
+      iou_threshold: of class-agnostic NMS.
+      candidates: most locations per level that enter NMS.
       size: D.
-      rank: see the type. Without identities it is the class alone.
-      ids: what the identities were trained by; a softmax has a background.
+      rank: see the type. Without identities only the class counts.
+      ids: loss that trained the identities; softmax has a background.
     """
 
     class_threshold: float
@@ -42,14 +42,14 @@ class IdRule(NamedTuple):
 
 
 def id_probs(logits: Float32[Array, "P _"], *, kind: IdLoss) -> Float32[Array, "P N"]:
-    """Probabilities of identities, without the background of a softmax."""
+    """Returns identity probabilities, without the background of a softmax."""
     if kind == "softmax":
         return jax.nn.softmax(logits, axis=-1)[:, :-1]
     return jax.nn.sigmoid(logits)
 
 
 class Chosen(NamedTuple):
-    """The locations of the objects of a frame, best rank first."""
+    """Locations of a frame's objects, best rank first."""
 
     places: Int32[Array, "D"]
     boxes: Float32[Array, "D 4"]  # in pixels, within the content
@@ -65,13 +65,13 @@ def choose_places(
     cells: Cells,
     rule: IdRule,
 ) -> Chosen:
-    """The locations of one image that stand for objects.
+    """Selects the locations of one image that become objects.
 
     Args:
       out: of the image.
       places: the locations.
       size: height and width of the content in pixels.
-      first: whether the image is the first one of its video.
+      first: whether the image is the first of its video.
       cells: of every level.
       rule: see the type.
     """
@@ -108,9 +108,9 @@ def find_objects(
     cells: Cells,
     rule: IdRule,
 ) -> IdObjects:
-    """The objects of one image, with masks over the canvas, see `mask_logits`.
+    """Detects the objects of one image, with masks over the canvas, see `mask_logits`.
 
-    The score of a class is its probability times the centreness.
+    Class scores are probability times centreness.
 
     Args:
       out: of the image.
@@ -136,7 +136,7 @@ def find_objects(
 
 
 def pixel_masks(logits: Float32[Array, "D h w"]) -> Bool[Array, "D H W"]:
-    """Masks of the whole canvas: where probabilities, enlarged, are above a half.
+    """Returns masks over the canvas: upsampled probabilities above 0.5.
 
     Args:
       logits: see `mask_logits`.

@@ -1,7 +1,7 @@
 """Losses of CondInst on images.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020. Letters: B
-images, M true objects, P locations.
+images, M ground-truth objects, P locations.
 """
 
 import functools
@@ -22,16 +22,16 @@ from vis_jax.typing import Array, Bool, Float32, PRNGKeyArray
 
 
 class MaskLoss(NamedTuple):
-    """Losses of a batch."""
+    """Mask loss of a batch."""
 
     loss: Float32[Array, ""]
-    left_out: Float32[Array, ""]  # positives beyond the most
+    left_out: Float32[Array, ""]  # positives not sampled
 
 
 class ImageLosses(NamedTuple):
-    """Losses of a batch."""
+    """All losses of a batch."""
 
-    terms: dict[str, Float32[Array, ""]]  # by the names of their weights; not weighted
+    terms: dict[str, Float32[Array, ""]]  # by the names of their weights; unweighted
     targets: DenseTargets  # of all locations, with leading axis B
     left_out: Float32[Array, ""]  # positives whose masks are not trained
 
@@ -45,15 +45,15 @@ def image_losses(
     places: Places,
     image_valid: Bool[Array, "B"],
 ) -> ImageLosses:
-    """All losses of images.
+    """Returns all losses of images.
 
     Args:
-      rng: key of the positives whose masks are trained.
-      settings: which locations are trained on.
+      rng: key for sampling the positives whose masks are trained.
+      settings: training targets.
       out: with leading axis B.
       objects: with leading axis B.
-      places: the locations of an image.
-      image_valid: False marks images that count for nothing.
+      places: locations of an image.
+      image_valid: False marks images to ignore.
     """
     targets = targets_of(settings, out, objects, places)
     found = fcos_losses(out.dense, targets, image_valid=image_valid)
@@ -78,7 +78,7 @@ def image_losses(
 def targets_of(
     settings: LossSettings, out: CondInstOutput, objects: Objects, places: Places
 ) -> DenseTargets:
-    """Targets of the locations of images; arguments as of `image_losses`."""
+    """Returns the targets of all locations; arguments as in `image_losses`."""
     rule = TargetRule(settings.radius, settings.ranges)
     classes = out.dense.class_logits.shape[-1]
     one = functools.partial(dense_targets, places=places, rule=rule, classes=classes)
@@ -95,22 +95,22 @@ def mask_loss(
     image_valid: Bool[Array, "B"],
     most: int,
 ) -> MaskLoss:
-    """Dice loss of the masks of positives, their mean over the batch.
+    """Returns the dice loss of positives' masks, averaged over the batch.
 
-    True masks are read at every fourth pixel. Of more positives in an image than `most`
-    a random subset stands for all.
+    Ground-truth masks are sampled at every fourth pixel. If an image has more than
+    `most` positives, a random subset represents them.
 
     Args:
-      rng: key of the choice.
+      rng: random key.
       out: with leading axis B.
       objects: with leading axis B.
       targets: of all locations, with leading axis B.
-      places: the locations of an image.
-      image_valid: False marks images that count for nothing.
-      most: positives of an image.
+      places: locations of an image.
+      image_valid: False marks images to ignore.
+      most: most positives per image.
     """
 
-    @jax.checkpoint  # The hidden layers of all positives are larger than all else.
+    @jax.checkpoint  # The hidden layers of all positives dominate memory.
     def one(
         key: PRNGKeyArray, out: CondInstOutput, objects: Objects, targets: DenseTargets
     ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
@@ -131,7 +131,7 @@ def _image_mask_loss(
     places: Places,
     most: int,
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Sum over the positives of one image, and how many were left out."""
+    """Returns the sum over one image's positives, and the number left out."""
     subset = sample_positives(rng, targets.positive, most=most)
     at = Places(*(x[subset.chosen] for x in places))
     logits = mask_logits(out.dense.filters[subset.chosen], out.features, at)

@@ -1,4 +1,4 @@
-"""Settings of CondInst that all systems on it have.
+"""Settings of CondInst shared by all systems on it.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020.
 """
@@ -23,7 +23,7 @@ class ModelSettings:
     fpn: FpnSettings = FpnSettings(extra="relu_conv")
     head: fcos.Settings = fcos.Settings()
     masks: MaskSettings = MaskSettings()
-    # How colours are scaled: as for the weights of the backbone, or as in IAI.
+    # Pixel scaling: as for the backbone's weights, or as in IAI.
     pixels: Literal["backbone", "vgg"] = "backbone"
 
 
@@ -31,15 +31,15 @@ class ModelSettings:
 class LossSettings:
     """`loss`: the weight of every term, and which locations are trained on."""
 
-    box_class: Weight = 1.0  # which class a location has
-    box: Weight = 1.0  # where its object is
-    centre: Weight = 1.0  # how near the middle of the box it is
-    mask: Weight = 1.0  # which pixels its object has
-    # Locations of an object are in a square around the centroid of its mask: half its
+    box_class: Weight = 1.0  # class of a location
+    box: Weight = 1.0  # box of a location
+    centre: Weight = 1.0  # centreness
+    mask: Weight = 1.0  # mask of a location
+    # Objects are assigned locations in a square around the mask centroid: half its
     # side, in strides.
     radius: Annotated[float, Range(above=0)] = 1.5
-    # Pixels from a location to the farthest side of its box up to which each level but
-    # the last stands for the object.
+    # Largest distance in pixels from a location to a side of its box, for each level
+    # but the last.
     ranges: Annotated[tuple[float, ...], Range(above=0)] = (64.0, 128.0, 256.0, 512.0)
     positives: Count = 256  # most locations of an image whose masks are trained
 
@@ -52,5 +52,5 @@ class LossSettings:
 
 
 def pixel_style(pixels: str, backbone: backbones.Settings) -> str:
-    """The style of `normalize` that `model.pixels` means."""
+    """Returns the style of `normalize` selected by `model.pixels`."""
     return backbones.pixel_style(backbone) if pixels == "backbone" else pixels

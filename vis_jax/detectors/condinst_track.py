@@ -1,11 +1,11 @@
-"""A track head on CondInst: an embedding for each location.
+"""A track head for CondInst: an embedding at each location.
 
-With it CondInst is the control of IAI, Zhu et al., "Instance as identity", ECCV 2022,
-Table 6 ("CondInst, Track"), which does not describe its head. As here locations stand
-for objects, the head is a tower beside those of classes and boxes, and the match loss
-of Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2, compares positive
-locations. Letters: B clips, I images, M true objects, P locations, N boxes, E numbers
-of an embedding, D channels.
+CondInst with this head is the baseline in IAI, Zhu et al., "Instance as identity", ECCV
+2022, Table 6 ("CondInst, Track"), which does not describe the head. As locations stand
+for objects, the head here is a tower beside those of classes and boxes, trained on
+positive locations with the match loss of Yang et al., "Video Instance Segmentation",
+ICCV 2019, Eq. 2. Letters: B clips, I images, M ground-truth objects, P locations, N
+boxes, E embedding channels, D channels.
 """
 
 import functools
@@ -39,11 +39,11 @@ _NORMAL = nn.initializers.normal(0.01)
 class TrackSettings:
     """`model.track_head`."""
 
-    width: Natural = 0  # of the embedding; 0 = no track head; 256 at full size
+    width: Natural = 0  # embedding channels; 0 = no track head; 256 at full size
 
 
 class TrackMap(nn.Module):
-    """Embeddings of all locations, to be compared by dot products.
+    """Embeddings of all locations, compared by dot product.
 
     Attributes:
       dim: channels of the tower.
@@ -61,7 +61,7 @@ class TrackMap(nn.Module):
         )
 
     def __call__(self, levels: Levels) -> Float32[Array, "I P E"]:
-        """The embeddings, finest level first."""
+        """Returns the embeddings, finest level first."""
 
         def flat(x: Float[Array, "I h w D"]) -> Float32[Array, "I hw E"]:
             embeds = self.embeds(self.tower(x)).astype(jnp.float32)
@@ -73,7 +73,7 @@ class TrackMap(nn.Module):
 def place_of(
     boxes: Float32[Array, "N 4"], cells: Cells, *, ranges: tuple[float, ...]
 ) -> Int32[Array, "N"]:
-    """The location that stands for a box: at its middle, on the level of its size.
+    """Returns the location of a box: at its centre, on the level for its size.
 
     Args:
       boxes: in pixels.
@@ -97,13 +97,13 @@ class _Reference(NamedTuple):
     """Embeddings of the objects in the reference frame."""
 
     embeds: Float32[Array, "M E"]
-    found: Bool[Array, "M"]  # a location stands for it
+    found: Bool[Array, "M"]  # whether a location is assigned to it
 
 
 def _reference_of(
     embeds: Float32[Array, "P E"], targets: DenseTargets, *, objects: int
 ) -> _Reference:
-    """The mean embedding of the locations that stand for each object."""
+    """Returns the mean embedding of the locations assigned to each object."""
     slots = jnp.arange(objects)[:, None]
     own = (targets.truth[None] == slots) & targets.positive[None]
     own = own.astype(jnp.float32)
@@ -121,18 +121,18 @@ def place_loss(
     roles: Roles,
     most: int,
 ) -> Float32[Array, ""]:
-    """Loss of assigning locations of the key frame to objects of the reference frame.
+    """Returns the loss of assigning key locations to objects of the reference frame.
 
-    A location whose object is in the reference frame, but has no location there, as
-    when another one hides its middle, does not count.
+    Locations whose object is in the reference frame but has no location there, e.g.
+    with its centre occluded, are ignored.
 
     Args:
-      rng: key of the locations that are compared, if there are more than `most`.
+      rng: key for sampling locations if there are more than `most`.
       embeds: of all frames of B clips.
       targets: of all frames, with leading axis I.
-      present: objects that are in each frame.
-      roles: the key frame and the reference frame of each clip.
-      most: locations of a key frame.
+      present: objects in each frame.
+      roles: key and reference frame of each clip.
+      most: most locations per key frame.
     """
     key, other = (frames_at((embeds, targets), x) for x in roles)
     one = functools.partial(_reference_of, objects=present.shape[1])

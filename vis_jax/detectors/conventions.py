@@ -1,8 +1,7 @@
-"""Conventions of libraries for turning outputs of the same Mask R-CNN into boxes.
+"""Box and RoI conventions of different libraries for the same Mask R-CNN.
 
-A published detector finds what its authors report only under the conventions that it
-was trained with: half a cell of shift in RoIAlign costs more than most changes of a
-model.
+A published detector reproduces its reported results only with the conventions of its
+training: half a cell of shift in RoIAlign costs more than most model changes.
 """
 
 from typing import NamedTuple
@@ -17,9 +16,9 @@ class Conventions(NamedTuple):
     Attributes:
       centre, rounded: of `AnchorGrid`.
       log_range: of `BoxCoder`.
-      least_proposal, least_detection: narrower boxes are dropped, in pixels.
-      roi: where a box lies on a map.
-      samples: points of RoIAlign per axis and cell.
+      least_proposal, least_detection: minimum side in pixels.
+      roi: box alignment on a feature map.
+      samples: RoIAlign points per axis and cell.
     """
 
     centre: float
@@ -32,13 +31,13 @@ class Conventions(NamedTuple):
 
 
 MMDETECTION = Conventions(0.5, True, BOTH, 0.0, 0.0, LEGACY, 2)  # before 2.0
-# Deviation: mmdetection 2 reads as many points as detectron2, see there.
+# Deviation: mmdetection 2 uses adaptive sampling like detectron2, see below.
 MMDETECTION2 = Conventions(0.0, False, BOTH, 0.0, 0.0, ALIGNED, Adaptive(8))
-# Deviation: torchvision divides the canvas by the size of a map to get its stride; that
-# is not 64 at the last level where the canvas is no multiple of it.
+# Deviation: torchvision derives the stride from canvas and map sizes; at the last level
+# it is not 64 if the canvas is not a multiple of 64.
 TORCHVISION = Conventions(0.0, True, UPPER, 1e-3, 1e-2, UNALIGNED, 2)
-# Deviation: detectron2 reads any number of points. Eight are enough for regions of the
-# finest level (up to 112 pixels a side) that are up to four times as long as wide.
+# Deviation: detectron2 does not bound the number of points. Eight are enough for
+# regions of the finest level (up to 112 pixels a side) with aspect ratios up to four.
 DETECTRON2 = Conventions(0.0, False, UPPER, 1e-6, 0.0, ALIGNED, Adaptive(8))
 
 CONVENTIONS = {

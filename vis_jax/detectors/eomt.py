@@ -1,8 +1,8 @@
-"""What a plain transformer's tokens say: classes and masks of its queries.
+"""EoMT heads: class and mask of each query from the tokens of a plain transformer.
 
 Kerssies et al., "Your ViT is secretly an image segmentation model", CVPR 2025 (EoMT).
-Letters: Q queries, S tokens of an image, C channels, K1 classes and one for no object,
-H W cells of a mask.
+Letters: Q queries, S tokens of an image, C channels, K1 classes including no object, H
+W cells of a mask.
 """
 
 import functools
@@ -22,14 +22,14 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 
 class Found(NamedTuple):
-    """One prediction for every query."""
+    """One prediction per query."""
 
-    class_logits: Float32[Array, "*lead Q K1"]  # the last one is no object
+    class_logits: Float32[Array, "*lead Q K1"]  # no object last
     mask_logits: Float32[Array, "*lead Q H W"]  # positive = inside
 
 
 def doublings(patch: int) -> int:
-    """How often the map of patches is enlarged to twice its size: to stride 4.
+    """Returns the number of 2x upsamplings from the patch map to stride 4.
 
     Args:
       patch: side of a patch in pixels; with 14 the masks have stride 7.
@@ -38,7 +38,7 @@ def doublings(patch: int) -> int:
 
 
 class MaskEmbed(nn.Module):
-    """Three linear layers with exact GELUs between, of one width."""
+    """Three equally wide linear layers with exact GELUs in between."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -54,7 +54,7 @@ class ClassHead(nn.Module):
     """Class logits of queries, in float32.
 
     Attributes:
-      outputs: classes and no object.
+      outputs: classes, including no object.
     """
 
     outputs: int
@@ -65,11 +65,11 @@ class ClassHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """Class, mask embedding and map of pixels; shared by all predictions.
+    """Class logits, mask embeddings and pixel map, shared by all predictions.
 
     Attributes:
-      outputs: classes and no object.
-      doublings: see the function.
+      outputs: classes, including no object.
+      doublings: see the function of that name.
     """
 
     outputs: int
@@ -84,7 +84,7 @@ class Heads(nn.Module):
     def classify(
         self, queries: Float[Array, "*lead Q C"]
     ) -> Float32[Array, "*lead Q K1"]:
-        """Class logits of queries behind the final norm."""
+        """Returns class logits of queries that passed the final norm."""
         return self.class_head(queries)
 
     def pixels(
@@ -93,12 +93,12 @@ class Heads(nn.Module):
         grid: tuple[int, int],
         content: Int32[Array, "N 2"] | None = None,
     ) -> Float[Array, "N H W C"]:
-        """The map that masks are read from, in the compute dtype.
+        """Returns the pixel map for mask prediction, in the compute dtype.
 
         Args:
-          patches: tokens behind the final norm, row by row.
-          grid: how many there are by rows and columns.
-          content: how many of them are no padding; None = all.
+          patches: tokens after the final norm, row by row.
+          grid: patches by rows and columns.
+          content: patches that are not padding (rows, columns); None = all.
         """
         x = patches.reshape(len(patches), *grid, -1)
         for index, layer in enumerate(self.upscale):
@@ -117,7 +117,7 @@ class Heads(nn.Module):
         grid: tuple[int, int],
         content: Int32[Array, "N 2"] | None = None,
     ) -> Float32[Array, "N Q H W"]:
-        """Mask logits of queries; both kinds of tokens are behind the final norm."""
+        """Returns mask logits; queries and patches must have passed the final norm."""
         pixels = self.pixels(patches, grid, content)
         return mask_logits(self.mask_head(queries), pixels)
 
@@ -128,7 +128,7 @@ class Heads(nn.Module):
         grid: tuple[int, int],
         content: Int32[Array, "N 2"] | None = None,
     ) -> Found:
-        """Classes and masks; arguments as `masks` and `pixels`."""
+        """Returns classes and masks; arguments as in `masks` and `pixels`."""
         masks = self.masks(queries, patches, grid, content)
         return Found(self.classify(queries), masks)
 
@@ -139,14 +139,14 @@ def attend_inside(
     grid: tuple[int, int],
     prefix: int,
 ) -> Bool[Array, "N S S"]:
-    """Which tokens look at which, where queries see the patches of their mask alone.
+    """Returns the attention mask that limits queries to patches inside their mask.
 
-    Only the view of queries on patches is limited: a query without a patch in its mask
-    still sees the other queries and the class token.
+    Only query-to-patch attention is limited: a query with an empty mask still attends
+    to other queries and the class token.
 
     Args:
       masks: logits of the prediction before the block.
-      masked: queries that are limited.
+      masked: queries to limit.
       grid: patches by rows and columns.
       prefix: tokens between queries and patches.
     """
@@ -162,12 +162,12 @@ def attend_inside(
 def attend_content(
     content: Int32[Array, "N 2"], grid: tuple[int, int], front: int
 ) -> Bool[Array, "N 1 S"]:
-    """Which tokens others may look at, where patches of padding are left out.
+    """Returns the attention mask that excludes padded patches.
 
     Args:
-      content: patches that are no padding, by rows and columns.
+      content: patches that are not padding (rows, columns).
       grid: all patches.
-      front: tokens in front of the patches.
+      front: number of tokens before the patches.
     """
     part = functools.partial(inside_content, size=grid)
     inside = jax.vmap(part)(content).reshape(len(content), 1, -1)

@@ -1,8 +1,8 @@
-"""FCOS: class, box, centreness and more of every location of a pyramid.
+"""FCOS: class, box, centreness and mask filters at every location of a pyramid.
 
 Tian et al., "FCOS: Fully convolutional one-stage object detection", ICCV 2019. Letters:
-K classes, P locations, finest level first, then row, then column; Q numbers of a
-filter, N objects, D channels.
+K classes, P locations, finest level first, then row, then column; Q filter parameters,
+N objects, D channels.
 """
 
 import math
@@ -20,7 +20,7 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 FINEST, COARSEST = 3, 7  # levels of the pyramid
 STRIDES = tuple(2**level for level in range(FINEST, COARSEST + 1))
-_PRIOR = 0.01  # probability of every class before training
+_PRIOR = 0.01  # initial probability of every class
 _NORMAL = nn.initializers.normal(0.01)
 
 Levels = tuple[Float[Array, "B _ _ D"], ...]
@@ -29,24 +29,24 @@ Cells = tuple[tuple[int, int], ...]  # height and width of every level
 
 @section
 class Settings:
-    """`model.head`: what reads the pyramid; all levels share its layers."""
+    """`model.head`: the detection head; its layers are shared by all levels."""
 
-    convs: Count = 4  # 3x3 convolutions before the outputs, for classes and for boxes
+    convs: Count = 4  # 3x3 convolutions before the outputs, for both towers
 
 
 class Places(NamedTuple):
-    """The locations of all levels."""
+    """Locations of all levels."""
 
     locations: Float32[Array, "*lead P 2"]  # x, y in pixels
-    strides: Int32[Array, "*lead P"]  # of their levels, in pixels
+    strides: Int32[Array, "*lead P"]  # of each location's level, in pixels
 
 
 class Tower(nn.Module):
-    """Convolutions, each with group norm and ReLU.
+    """Convolutions with group norm and ReLU.
 
     Attributes:
       dim: channels.
-      convs: how many.
+      convs: number of layers.
     """
 
     dim: int
@@ -60,25 +60,25 @@ class Tower(nn.Module):
         ]
 
     def __call__(self, x: Float[Array, "B h w _"]) -> Float[Array, "B h w D"]:
-        """The features behind the last layer."""
+        """Returns the features after the last layer."""
         for layer in self.layers:
             x = nn.relu(layer(x))
         return x
 
 
 class FCOSHead(nn.Module):
-    """The outputs of every location, with filters for masks.
+    """Outputs at every location, including mask filters.
 
-    The identities of IAI (Zhu et al., "Instance as identity", ECCV 2022) have a tower
-    of their own.
+    The identities of IAI (Zhu et al., "Instance as identity", ECCV 2022) have their own
+    tower.
 
     Attributes:
       dim: channels of the towers.
-      convs: layers of those of classes and of boxes.
+      convs: layers of the class and box towers.
       classes: K.
       filters: Q.
-      ids: identities; 0 = none.
-      id_convs: layers of their tower.
+      ids: number of identities; 0 for none.
+      id_convs: layers of the identity tower.
     """
 
     dim: int
@@ -140,12 +140,12 @@ class FCOSHead(nn.Module):
 
 
 def cells_of(levels: Levels) -> Cells:
-    """Height and width of every level."""
+    """Returns height and width of every level."""
     return tuple((x.shape[1], x.shape[2]) for x in levels)
 
 
 def places_of(cells: Cells) -> Places:
-    """The middle of every cell: x = stride j + stride // 2, y alike.
+    """Returns the centre of every cell: x = stride j + stride // 2, y likewise.
 
     Args:
       cells: of every level.
@@ -162,7 +162,7 @@ def places_of(cells: Cells) -> Places:
 def boxes_at(
     locations: Float32[Array, "*lead 2"], distances: Float32[Array, "*lead 4"]
 ) -> Float32[Array, "*lead 4"]:
-    """Corners of boxes by the distances of their sides from locations, in pixels."""
+    """Returns the corners of boxes from side distances at locations, in pixels."""
     return jnp.concatenate(
         [locations - distances[..., :2], locations + distances[..., 2:]], axis=-1
     )
@@ -171,12 +171,12 @@ def boxes_at(
 def candidates(
     ranks: Float32[Array, "P"], cells: Cells, *, most: int
 ) -> Int32[Array, "C"]:
-    """The locations with the highest ranks of each level.
+    """Returns the locations with the highest ranks on each level.
 
     Args:
       ranks: of all locations.
       cells: of every level.
-      most: locations of a level.
+      most: most locations per level.
     """
     chosen, start = [], 0
     for height, width in cells:
@@ -195,12 +195,12 @@ def suppress(
     iou_threshold: float,
     size: int,
 ) -> Kept:
-    """Greedy suppression whatever the class; there may be fewer boxes than `size`.
+    """Applies greedy class-agnostic NMS; there may be fewer boxes than `size`.
 
     Args:
       boxes, valid, iou_threshold: see `nms_by_label`.
-      ranks: whose order counts.
-      size: how many to return.
+      ranks: scores that order the boxes.
+      size: number of boxes returned.
     """
     count = len(ranks)
     kept = nms_by_label(

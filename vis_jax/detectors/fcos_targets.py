@@ -1,8 +1,8 @@
-"""Targets for the locations of FCOS, by the centroids of the masks.
+"""FCOS targets with center sampling around mask centroids.
 
 Tian et al., "FCOS", ICCV 2019, with the centres of "Conditional Convolutions for
-Instance Segmentation", ECCV 2020, as their code samples them. Letters: M true objects,
-P locations.
+Instance Segmentation", ECCV 2020, sampled as in their code. Letters: M ground-truth
+objects, P locations.
 """
 
 from typing import NamedTuple
@@ -16,16 +16,16 @@ from vis_jax.losses.multibox import Objects
 from vis_jax.ops.boxes import box_area
 from vis_jax.typing import Array, Bool, Float32
 
-_BEYOND = 1e8  # pixels; no box is as long
+_BEYOND = 1e8  # pixels; larger than any box
 
 
 class TargetRule(NamedTuple):
-    """Rule for locations that stand for an object.
+    """Rule that assigns locations to objects.
 
     Attributes:
-      radius: from the centroid of its mask, in strides; the region is a square.
-      ranges: pixels; where the longest distance to a side of the box is up to the first
-        one, the first level stands for it, and so on; beyond the last one, the last.
+      radius: half side of the square around the mask centroid, in strides.
+      ranges: pixels; the first level takes locations whose longest side distance is up
+        to the first value, and so on; the last level takes the rest.
     """
 
     radius: float
@@ -35,13 +35,13 @@ class TargetRule(NamedTuple):
 def dense_targets(
     objects: Objects, places: Places, *, rule: TargetRule, classes: int
 ) -> DenseTargets:
-    """The object of every location of one image.
+    """Returns the object assigned to every location of one image.
 
-    Of several, the one with the smallest box is taken, of equal ones the first.
+    If several qualify, the one with the smallest box wins, the first on ties.
 
     Args:
-      objects: of the image; crowds count for nothing.
-      places: the locations.
+      objects: of the image; crowds are ignored.
+      places: locations of the image.
       rule: see the type.
       classes: K, the label of the background.
     """
@@ -68,7 +68,7 @@ def dense_targets(
 def _range_of(
     places: Places, rule: TargetRule
 ) -> tuple[Float32[Array, "P"], Float32[Array, "P"]]:
-    """The shortest and the longest distance that each location stands for."""
+    """Returns each location's least and greatest distance."""
     level = jnp.searchsorted(jnp.array(STRIDES), places.strides)
     low = jnp.array((-1.0, *rule.ranges), jnp.float32)
     high = jnp.array((*rule.ranges, _BEYOND), jnp.float32)
@@ -76,7 +76,7 @@ def _range_of(
 
 
 def _central(objects: Objects, places: Places, radius: float) -> Bool[Array, "P M"]:
-    """Whether a location is within the region of an object, cut by its box."""
+    """Returns which locations are in an object's central region, cut by its box."""
     reach = radius * places.strides.astype(jnp.float32)[:, None, None]
     middle = mask_centroids(objects.masks)[None]
     low = jnp.maximum(middle - reach, objects.boxes[None, :, :2])
@@ -86,7 +86,7 @@ def _central(objects: Objects, places: Places, radius: float) -> Bool[Array, "P 
 
 
 def mask_centroids(masks: Bool[Array, "M H W"]) -> Float32[Array, "M 2"]:
-    """Mean x and y of the indices of pixels; 0 without any."""
+    """Returns the mean x and y pixel indices of each mask; 0 if empty."""
     rows, columns = (masks.sum(axis=axis, dtype=jnp.float32) for axis in (2, 1))
 
     def mean(counts: Float32[Array, "M L"]) -> Float32[Array, "M"]:

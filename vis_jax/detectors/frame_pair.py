@@ -1,7 +1,7 @@
-"""Pairs of frames that train a track head: a key frame and a reference frame.
+"""Frame pairs for training a track head: a key frame and a reference frame.
 
 Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4. Letters: B clips, M
-true objects.
+ground-truth objects.
 """
 
 import functools
@@ -17,14 +17,14 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 
 class Roles(NamedTuple):
-    """Frames of each clip."""
+    """Key and reference frame of each clip."""
 
     key: Int32[Array, "B"]
     reference: Int32[Array, "B"]
 
 
 class Pair(NamedTuple):
-    """The key frame, and what the reference frame shows of its objects."""
+    """Key frames with ground truth, and the objects' boxes in the reference frames."""
 
     images: Array  # float32 [2 B, H, W, 3], key frames first
     truth: ImageTruth  # of the key frames
@@ -35,9 +35,9 @@ class Pair(NamedTuple):
 
 
 def draw_roles(rng: PRNGKeyArray, frame_valid: Bool[Array, "B T"]) -> Roles:
-    """A random key frame of every clip and another of its frames; the same for T = 1.
+    """Draws a random key frame per clip and another frame; the same one for T = 1.
 
-    The paper draws the roles at random, too.
+    As in the paper, roles are drawn at random.
     """
     rank = jax.random.uniform(rng, frame_valid.shape)
     order = jnp.argsort(jnp.where(frame_valid, rank, 2.0), axis=1)
@@ -47,7 +47,7 @@ def draw_roles(rng: PRNGKeyArray, frame_valid: Bool[Array, "B T"]) -> Roles:
 
 
 def frames_at(images: Any, frames: Int32[Array, "B"]) -> Any:
-    """One frame of each clip, of arrays whose first axis are the B x T frames."""
+    """Selects one frame per clip from arrays whose first axis is B x T."""
     count = len(frames)
     return jax.tree.map(
         lambda x: x.reshape(count, -1, *x.shape[1:])[jnp.arange(count), frames], images
@@ -55,7 +55,7 @@ def frames_at(images: Any, frames: Int32[Array, "B"]) -> Any:
 
 
 def draw_pair(rng: PRNGKeyArray, batch: Batch, *, style: str) -> Pair:
-    """The frames of `draw_roles`, normalised, with their objects."""
+    """Returns the frames of `draw_roles`, normalised, with their objects."""
     key, other = draw_roles(rng, batch.frame_valid)
     rows = jnp.arange(len(key))
     images = jnp.concatenate([batch.images[rows, key], batch.images[rows, other]])

@@ -1,8 +1,8 @@
-"""Objects of a frame that also say which identity they have, whatever finds them.
+"""Objects of a frame with identity predictions, for any detector.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022, and its released code. Letters: C candidates, D objects of a
-frame, K classes, N identities of which the last one is that of newcomers.
+segmentation", ECCV 2022, and its released code. Letters: C candidates, D objects per
+frame, K classes, N identities, the last one for new objects.
 """
 
 from typing import Literal, NamedTuple
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32
 
-# What orders objects in the suppression: class and identity, of which one has half the
-# weight, in the first frame the identity and later the class; or their mean.
+# Score that orders objects in NMS. code: class and identity, one at half weight: the
+# identity in the first frame, the class later. average: their mean.
 Rank = Literal["code", "average"]
 
 
@@ -27,10 +27,10 @@ class IdObjects(NamedTuple):
 
 
 class Mixed(NamedTuple):
-    """Ranks of candidates."""
+    """NMS ranks of candidates."""
 
     ranks: Float32[Array, "C"]
-    counted: Bool[Array, "C"]  # which ones may be objects
+    counted: Bool[Array, "C"]  # candidates that may be objects
 
 
 def mix(
@@ -42,14 +42,14 @@ def mix(
     class_threshold: float,
     id_threshold: float,
 ) -> Mixed:
-    """Scores that candidates are ranked by: of their class and their identity.
+    """Combines class and identity scores into ranks.
 
     Args:
       classes: probability of the best class.
-      ids: probabilities of the identities; N = 0: there are none, and the class ranks.
-      first: whether the frame is the first one of its video.
+      ids: identity probabilities; N = 0 for none, then the class alone ranks.
+      first: whether the frame is the first of its video.
       rank: see the type.
-      class_threshold, id_threshold: which class and best identity must be above.
+      class_threshold, id_threshold: lower bounds on class and best identity.
     """
     counted = classes > class_threshold
     if not ids.shape[1]:

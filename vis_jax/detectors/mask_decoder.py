@@ -1,4 +1,4 @@
-"""The clip decoder of Mask2Former-VIS: queries look at all frames of a clip at once.
+"""The clip decoder of Mask2Former-VIS: queries attend to all frames of a clip at once.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, and "Mask2Former for Video
 Instance Segmentation", 2021. Letters: S tokens of one level in one frame.
@@ -38,7 +38,7 @@ class Settings(DecoderSettings):
 
 
 class ClipDecoder(nn.Module):
-    """The Mask2Former-VIS decoder: clip queries look at all frames at once.
+    """The Mask2Former-VIS decoder: clip queries attend to all frames at once.
 
     With one frame it is the image decoder of Mask2Former.
     """
@@ -57,11 +57,11 @@ class ClipDecoder(nn.Module):
     def __call__(
         self, features: ClipFeatures, frame_valid: Bool[Array, "B T"]
     ) -> DecoderOutput:
-        """Predictions of every layer.
+        """Returns predictions of every layer.
 
         Args:
           features: of all frames of each clip.
-          frame_valid: False marks padding, which no query looks at.
+          frame_valid: False marks padding, which is not attended.
         """
         tables = QueryTables(
             self.queries, self.dim, len(features.levels), name="tables"
@@ -99,7 +99,7 @@ class ClipDecoder(nn.Module):
         values: Float[Array, "B K C"],
         attend: Bool[Array, "B Q K"],
     ) -> Float[Array, "B Q C"]:
-        """Masked attention over pixels, attention over queries, feed-forward."""
+        """Applies masked cross-attention, self-attention and feed-forward."""
         cross = MultiHeadAttention(
             self.dim, self.heads, self.dtype, name=f"cross_attention_{index}"
         )
@@ -119,7 +119,7 @@ class ClipDecoder(nn.Module):
 def space_time_position(
     size: tuple[int, int], dim: int, frame_valid: Bool[Array, "B T"]
 ) -> Float32[Array, "B T h w C"]:
-    """Sine embedding of the pixel plus that of the frame, scaled to real frames."""
+    """Returns pixel sine embeddings plus frame embeddings scaled to real frames."""
     space = sine_2d(*size, dim)
     extent = frame_valid.sum(axis=1).astype(jnp.float32)
     time = sine_1d(frame_valid.shape[1], dim, extent)
@@ -129,7 +129,7 @@ def space_time_position(
 def attend_clip(
     inside: Bool[Array, "B T Q S"], frame_valid: Bool[Array, "B T"]
 ) -> Bool[Array, "B Q T*S"]:
-    """Keys of the whole clip a query may look at; all of them if none is inside."""
+    """Returns the keys of a clip each query may attend to; all if none is inside."""
     batch, frames, queries, tokens = inside.shape
     real = jnp.broadcast_to(frame_valid[:, :, None, None], inside.shape)
     inside = (inside & real).swapaxes(1, 2).reshape(batch, queries, frames * tokens)

@@ -1,7 +1,7 @@
-"""Mask of regions of interest, one for every class.
+"""Mask head: one mask per class for regions of interest.
 
 He et al., "Mask R-CNN", ICCV 2017, section 3. Letters: R regions, S side of their
-features; masks have twice that side and cover the box of their region.
+features; masks have twice that side and cover the region's box.
 """
 
 import flax.linen as nn
@@ -18,11 +18,11 @@ class Settings:
     """`model.mask_head`."""
 
     dim: Count = 256  # channels
-    convs: Count = 4  # 3x3 convolutions before the masks are enlarged
+    convs: Count = 4  # 3x3 convolutions before the upsampling
 
 
 class Upsample(nn.Module):
-    """Transposed convolution of kernel 2 and stride 2: no two outputs overlap."""
+    """Transposed convolution of kernel 2 and stride 2: outputs do not overlap."""
 
     features: int
     dtype: DTypeLike
@@ -31,7 +31,7 @@ class Upsample(nn.Module):
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         count, height, width, channels = x.shape
         shape = (channels, 2, 2, self.features)
-        # Each output sees one input cell, so that the fan-in is the channels.
+        # Each output depends on one input cell, so the fan-in is the channels.
         init = nn.initializers.variance_scaling(
             2.0, "fan_in", "normal", in_axis=0, out_axis=3, batch_axis=(1, 2)
         )
@@ -45,12 +45,12 @@ class Upsample(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Convolutions, twice the resolution, and one map for every class.
+    """Convolutions, 2x upsampling, and one mask per class.
 
     Attributes:
       num_classes: without background.
       dim: channels of the hidden layers.
-      convs: how many hidden layers.
+      convs: number of hidden layers.
     """
 
     num_classes: int
@@ -69,38 +69,38 @@ class MaskHead(nn.Module):
         )
 
     def __call__(self, pooled: Float[Array, "R S S C"]) -> Float32[Array, "R S2 S2 K"]:
-        """Mask logits of every class from the features of regions."""
+        """Returns mask logits for every class from RoI features."""
         return self.predict(self.convolve(pooled))
 
     def convolve(self, pooled: Float[Array, "R S S C"]) -> Float[Array, "R S S D"]:
-        """The last hidden layer before the masks are enlarged."""
+        """Returns the last hidden layer before upsampling."""
         x = pooled
         for conv in self.hidden:
             x = nn.relu(conv(x))
         return x
 
     def predict(self, hidden: Float[Array, "R S S D"]) -> Float32[Array, "R S2 S2 K"]:
-        """Mask logits of every class from the last hidden layer."""
+        """Returns mask logits for every class from the last hidden layer."""
         x = nn.relu(self.upsample(hidden))
         return self.mask_logits(x).astype(jnp.float32)
 
 
 class FlowMaskHead(MaskHead):
-    """A mask head that also sees the last hidden layer of the stage before it.
+    """A mask head that also receives the last hidden layer of the previous stage.
 
     Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section
-    3.2: a 1x1 convolution of that layer is added to the features of the regions.
+    3.2: a 1x1 convolution of that layer is added to the RoI features.
     """
 
     @nn.compact
     def join(
         self, pooled: Float[Array, "R S S C"], before: Float[Array, "R S S D"]
     ) -> Float[Array, "R S S C"]:
-        """Features of regions and of the stage before.
+        """Combines RoI features with those of the previous stage.
 
         Args:
           pooled: of the regions.
-          before: the last hidden layer of the stage before, of the same regions.
+          before: last hidden layer of the previous stage, for the same regions.
         """
         flow = Conv(pooled.shape[-1], 1, use_bias=True, dtype=self.dtype, name="flow")
         return pooled + nn.relu(flow(before))
@@ -109,7 +109,7 @@ class FlowMaskHead(MaskHead):
 def of_label(
     mask_logits: Float32[Array, "R h w K"], labels: Int32[Array, "R"]
 ) -> Float32[Array, "R h w"]:
-    """The mask of one class for each region; that of the last class for label K."""
+    """Returns the mask of one class per region; label K takes the last class."""
     index = jnp.minimum(labels, mask_logits.shape[-1] - 1)
     return jnp.take_along_axis(
         mask_logits, index.reshape(-1, 1, 1, 1), axis=-1
@@ -119,11 +119,11 @@ def of_label(
 def merge_masks(
     mask_logits: tuple[Float32[Array, "B N H W K"], ...], labels: Int32[Array, "B N"]
 ) -> Float32[Array, "B N H W"]:
-    """The mean over several heads of the probabilities of the masks of one class.
+    """Returns mask probabilities of one class, averaged over several heads.
 
     Args:
-      mask_logits: of every head.
-      labels: that class; K, as padding has it, is read as K - 1.
+      mask_logits: of each head.
+      labels: the class; padding's K is read as K - 1.
     """
     chosen = [jax.nn.sigmoid(jax.vmap(of_label)(x, labels)) for x in mask_logits]
     return sum(chosen[1:], chosen[0]) / len(chosen)

@@ -1,7 +1,7 @@
-"""Mask R-CNN with a feature pyramid; every number of boxes is fixed.
+"""Mask R-CNN with a feature pyramid and fixed numbers of boxes.
 
 He et al., "Mask R-CNN", ICCV 2017; Lin et al., "Feature pyramid networks", CVPR 2017.
-Letters: R regions of an image, S side of pooled features.
+Letters: R regions per image, S side of pooled features.
 """
 
 from typing import Annotated, NamedTuple
@@ -48,8 +48,8 @@ class Settings:
     regions: RegionSettings = RegionSettings()
     box_head: BoxHeadSettings = BoxHeadSettings()
     mask_head: MaskHeadSettings = MaskHeadSettings()
-    # How regions are read and boxes made, in training and at test: as in the library
-    # that the detector's weights come from.
+    # RoI and box conventions, in training and at test time: those of the library that
+    # the detector's weights come from.
     conventions: Annotated[str, OneOf(CONVENTIONS)] = "mmdetection"
 
     def __post_init__(self) -> None:
@@ -61,23 +61,23 @@ class Settings:
 
 
 class Rules(NamedTuple):
-    """Rules that turn the outputs of the heads into boxes; see the types."""
+    """Rules that turn head outputs into boxes; see the types."""
 
     anchors: AnchorGrid
     proposal_coder: BoxCoder
     proposals: ProposalRule
     roi_convention: Convention
-    roi_samples: int | Adaptive  # points of RoIAlign per axis and cell
+    roi_samples: int | Adaptive  # RoIAlign points per axis and cell
     roi_coder: BoxCoder
     detections: DetectRule
 
 
 def build_rules(settings: Settings, detections: DetectRule) -> Rules:
-    """The rules of a config.
+    """Returns the rules of a config.
 
     Args:
-      settings: `model` of it.
-      detections: how regions become objects.
+      settings: `model` of the config.
+      detections: turns regions into objects.
     """
     conventions = CONVENTIONS[settings.conventions]
     return Rules(
@@ -103,14 +103,14 @@ def build_rules(settings: Settings, detections: DetectRule) -> Rules:
 
 
 class TrainRules(NamedTuple):
-    """Rules for choosing training examples."""
+    """Rules for sampling training examples."""
 
     anchors: MatchRule
     regions: MatchRule
 
 
 def train_rules(settings: Settings) -> TrainRules:
-    """The rules of a config; `settings` are those of its `model`."""
+    """Returns the rules of a config; `settings` are those of its `model`."""
     sampled, regions = settings.rpn.sampled, settings.regions
     return TrainRules(
         MatchRule(0.7, 0.3, claim_best, 0.3, sampled, sampled // 2),
@@ -122,7 +122,7 @@ class MaskRCNN(TwoStage):
     """Backbone, pyramid and the three heads.
 
     Attributes:
-      rules: how boxes are made.
+      rules: turn head outputs into boxes.
     """
 
     box_head: nn.Module
@@ -130,21 +130,22 @@ class MaskRCNN(TwoStage):
     rules: Rules
 
     def features(self, images: Float[Array, "B H W 3"], train: bool = False) -> Levels:
-        """Levels 'p2' .. 'p6' of normalised images, sides multiples of 32 pixels.
+        """Returns levels 'p2' .. 'p6'; sides of images are multiples of 32 pixels.
 
         Args:
-          train: of the backbone; with batch norm, 'batch_stats' has to be mutable.
+          train: train mode of the backbone; with batch norm, 'batch_stats' must be
+            mutable.
         """
         return self.levels(self.backbone(images, train))
 
     def classify(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> BoxOutput:
-        """Class logits and deltas of regions."""
+        """Returns class logits and deltas of regions."""
         return self.box_head(self.pool(features, boxes, BOX_SIDE))
 
     def detect(
         self, features: Levels, proposals: Proposals, sizes: Int32[Array, "B 2"]
     ) -> FoundBoxes:
-        """Objects among the proposals of each image."""
+        """Detects objects among the proposals of each image."""
         out = self.classify(features, proposals.boxes)
 
         def one(
@@ -169,7 +170,7 @@ class MaskRCNN(TwoStage):
     def masks(
         self, features: Levels, boxes: Float32[Array, "B R 4"]
     ) -> Float32[Array, "B R h w K"]:
-        """Mask logits of regions for every class, over the region's box."""
+        """Returns mask logits of regions for every class, over each region's box."""
         pooled = self.pool(features, boxes, MASK_SIDE)
         logits = self.mask_head(pooled.reshape(-1, *pooled.shape[2:]))
         return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
@@ -177,7 +178,7 @@ class MaskRCNN(TwoStage):
     def __call__(
         self, images: Float[Array, "B H W 3"], sizes: Int32[Array, "B 2"]
     ) -> tuple[FoundBoxes, Float32[Array, "B N h w"]]:
-        """Objects of images, and the mask logits of each over its box.
+        """Detects the objects of images; returns mask logits of each over its box.
 
         Args:
           images: normalised; sides are multiples of 32 pixels.

@@ -1,9 +1,9 @@
-"""Mask R-CNN whose box head also says which identity a region has.
+"""Mask R-CNN whose box head also predicts the identity of each region.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022, report this form (Table 6), of which no code was released:
-details are decisions of this library. Letters: R regions, S side of their features, K
-classes, N identities of which the last one is that of newcomers, D objects of a frame.
+segmentation", ECCV 2022, report this variant (Table 6) without released code; details
+are this library's decisions. Letters: R regions, S side of their features, K classes, N
+identities, the last one for new objects, D objects per frame.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class IdBoxOutput(NamedTuple):
 
 
 class IdBoxHead(BoxHead):
-    """The box head with one linear layer more.
+    """The box head with an additional linear layer for identities.
 
     Attributes:
       ids: N.
@@ -43,21 +43,21 @@ class IdBoxHead(BoxHead):
         )
 
     def identify(self, pooled: Float[Array, "*lead R S S C"]) -> IdBoxOutput:
-        """Classes, boxes and identities from the features of regions."""
+        """Returns classes, boxes and identities from RoI features."""
         x = self.describe(pooled)
         logits = self.id_logits(x).astype(jnp.float32)
         return IdBoxOutput(self.read(x), logits)
 
 
 class IdRegionRule(NamedTuple):
-    """Rule by which regions become objects.
+    """Rule that turns regions into objects.
 
     Attributes:
-      class_threshold: the best class of a region must be above this, and ..
-      id_threshold: .. the best identity above this.
-      iou_threshold: of the suppression, which is blind to classes.
+      class_threshold: a region's best class must be above this, and ..
+      id_threshold: .. its best identity above this.
+      iou_threshold: of class-agnostic NMS.
       size: D.
-      rank: what orders objects in the suppression.
+      rank: score that orders objects in NMS.
     """
 
     class_threshold: float
@@ -68,7 +68,7 @@ class IdRegionRule(NamedTuple):
 
 
 class IdBoxes(NamedTuple):
-    """Objects of a frame, best rank first; padding has zeros and the label K."""
+    """Objects of a frame, best rank first; padding is zero with label K."""
 
     boxes: Float32[Array, "D 4"]  # in pixels, within the content
     labels: Int32[Array, "D"]
@@ -87,14 +87,14 @@ def find_boxes(
     coder: BoxCoder,
     rule: IdRegionRule,
 ) -> IdBoxes:
-    """The objects of one image; a region has the box of its best class.
+    """Detects the objects of one image; a region has the box of its best class.
 
     Args:
       out: of the regions.
-      regions: what the deltas refer to, in pixels.
-      valid: False marks padding among the regions.
+      regions: reference boxes of the deltas, in pixels.
+      valid: False marks padded regions.
       size: height and width of the content in pixels.
-      first: whether the image is the first one of its video.
+      first: whether the image is the first of its video.
       coder: of the deltas.
       rule: see the type.
     """

@@ -1,8 +1,8 @@
 """Pixel decoder of Mask2Former: deformable attention over strides 32, 16, 8, then one
 step of a feature pyramid to stride 4.
 
-Cheng et al., "Masked-attention mask transformer", CVPR 2022, section 3.2.1. Every frame
-on its own; N is the number of frames.
+Cheng et al., "Masked-attention mask transformer", CVPR 2022, section 3.2.1. Frames are
+independent; N is their number.
 """
 
 import functools
@@ -34,7 +34,7 @@ class Settings:
     mask_dim: Count | None = None  # channels of the mask features; None = dim
     layers: Count = 6  # of the encoder
     heads: Count = 8  # of the attention
-    points: Count = 4  # sampling points of a head on each level
+    points: Count = 4  # sampling points per head and level
     mlp_dim: Count = 1024  # width of the feed-forward part
     remat: bool = False  # recompute layers in the backward pass: less memory
 
@@ -78,11 +78,11 @@ class EncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Backbone features to three levels of `dim` channels, and mask features.
+    """Maps backbone features to three levels of `dim` channels, and mask features.
 
     Attributes:
       dim, layers, heads, points, mlp_dim, remat, mask_dim: see `Settings`.
-      dtype: of the computation; the source stays in float32 under mixed precision.
+      dtype: compute dtype; the source stays in float32 under mixed precision.
     """
 
     dim: int
@@ -96,7 +96,7 @@ class PixelDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, features: dict[str, Float[Array, "N _ _ _"]]) -> PixelFeatures:
-        """Enriches the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
+        """Refines the features 'res2' .. 'res5', strides 4, 8, 16, 32."""
         maps = [self._project(features[f"res{5 - i}"], i) for i in range(3)]
         shapes = tuple((x.shape[1], x.shape[2]) for x in maps)
         level_embed = self.param(
@@ -144,7 +144,7 @@ class PixelDecoder(nn.Module):
     def _pyramid(
         self, res2: Float[Array, "N H4 W4 _"], level: Float[Array, "N h w C"]
     ) -> Float[Array, "N H4 W4 D"]:
-        """Mask features: the finest level enlarged, and the backbone's stride 4."""
+        """Returns mask features: the upsampled finest level plus backbone stride 4."""
         conv = functools.partial(Conv, kernel_init=_FAN_IN, dtype=self.dtype)
         lateral = conv(self.dim, 1, norm="group", name="adapter_1")(res2)
         y = lateral + resize(level, (res2.shape[1], res2.shape[2])).astype(self.dtype)
@@ -156,7 +156,7 @@ class PixelDecoder(nn.Module):
 def reference_points(
     shapes: tuple[tuple[int, int], ...],
 ) -> Float32[Array, "S 2"]:
-    """Centre of every pixel of every level: x, y in [0, 1]."""
+    """Returns the centre of every pixel of every level: x, y in [0, 1]."""
     points = []
     for height, width in shapes:
         y, x = np.mgrid[:height, :width] + 0.5

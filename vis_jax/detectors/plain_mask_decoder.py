@@ -1,4 +1,4 @@
-"""Blocks for queries on top of a frozen transformer: the plain mask decoder of PMT.
+"""Query blocks on top of a frozen transformer: the plain mask decoder of PMT.
 
 "PMT: plain mask transformer for image and video segmentation with frozen vision
 encoders", 2026. Letters: S tokens of an image, C channels.
@@ -20,7 +20,7 @@ _EPSILON = 1e-5  # of all layer norms
 
 
 class Lateral(nn.Module):
-    """Tokens of one level: batch norm, an MLP beside them, and a scale."""
+    """Tokens of one level: batch norm, a residual MLP, and a scale."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -31,12 +31,12 @@ class Lateral(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N S"] | None = None,
     ) -> Float32[Array, "N S C"]:
-        """(x + fc2(gelu(fc1(x)))) scale, of normalised tokens.
+        """Returns (x + fc2(gelu(fc1(x)))) scale, of normalised tokens.
 
         Args:
-          x: behind the final norm of the backbone.
-          train: of the batch norm.
-          valid: tokens that its statistics are those of; None = all.
+          x: tokens after the backbone's final norm.
+          train: train mode of batch norm.
+          valid: tokens that count in its statistics; None = all.
         """
         dim = x.shape[-1]
         x = BatchNorm(name="norm")(x, train, valid)
@@ -47,11 +47,11 @@ class Lateral(nn.Module):
 
 
 class PlainMaskDecoder(nn.Module):
-    """Blocks of DINOv3's form with an MLP as wide as the tokens.
+    """Blocks in the form of DINOv3, with an MLP as wide as the tokens.
 
     Attributes:
       dim, heads: of the tokens.
-      levels: how many are added up.
+      levels: number of levels that are summed.
       depth: number of blocks.
     """
 
@@ -75,10 +75,10 @@ class PlainMaskDecoder(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N S"] | None = None,
     ) -> Float32[Array, "N S C"]:
-        """The tokens that queries join.
+        """Returns the fused tokens that queries join.
 
         Args:
-          levels: tokens behind the final norm of the backbone.
+          levels: tokens after the backbone's final norm.
           train, valid: see `Lateral`.
         """
         pairs = zip(self.laterals, levels, strict=True)
@@ -92,7 +92,7 @@ class PlainMaskDecoder(nn.Module):
         rotary: Rotary | None = None,
         attend: Bool[Array, "N A S"] | None = None,
     ) -> jax.Array:
-        """Tokens after some of the blocks; arguments as `ViT.run`."""
+        """Returns tokens after some of the blocks; arguments as in `ViT.run`."""
         for index in blocks:
             x = self.blocks[index](x, rotary, attend)
         return x

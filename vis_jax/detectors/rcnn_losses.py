@@ -1,7 +1,7 @@
 """Losses of Mask R-CNN: its heads on sampled anchors and regions.
 
-Ren et al., "Faster R-CNN", NeurIPS 2015; He et al., "Mask R-CNN", ICCV 2017. Letters:
-B images, S sampled regions, M true objects.
+Ren et al., "Faster R-CNN", NeurIPS 2015; He et al., "Mask R-CNN", ICCV 2017. Letters: B
+images, S sampled regions, M ground-truth objects.
 """
 
 import functools
@@ -28,7 +28,7 @@ from vis_jax.ops.masks import crop_masks
 from vis_jax.ops.roi_align import ALIGNED
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-_BETA = 1 / 9  # of the smooth L1 loss of proposals, in all sources
+_BETA = 1 / 9  # of the smooth L1 loss of proposals, in all source libraries
 
 
 def rpn_losses(
@@ -41,19 +41,19 @@ def rpn_losses(
     coder: BoxCoder,
     rule: MatchRule,
 ) -> RCNNLosses:
-    """Losses of the region proposal network on anchors inside the images.
+    """Returns the losses of the region proposal network on anchors inside the images.
 
     Args:
-      rng: key of the choice of anchors.
-      out: what it says of B images.
-      truth: of every image, leading axis B.
+      rng: key for sampling anchors.
+      out: network output for B images.
+      truth: of each image, leading axis B.
       anchors: of all levels, in pixels.
       sizes: height and width of each image's content in pixels.
       coder: of the deltas.
-      rule: how many anchors, and which.
+      rule: matching and sampling of anchors.
 
     Raises:
-      ValueError: the rule asks for more anchors than there are.
+      ValueError: the rule samples more anchors than there are.
     """
     if rule.size > len(anchors):
         raise ValueError(
@@ -91,7 +91,7 @@ def sample_regions(
     coder: BoxCoder,
     rule: MatchRule,
 ) -> SampledRegions:
-    """Regions of B images to train the heads on; see `region_targets`."""
+    """Samples regions of B images to train the heads on; see `region_targets`."""
     one = functools.partial(
         region_targets, num_classes=num_classes, coder=coder, rule=rule
     )
@@ -109,7 +109,7 @@ def sample_regions(
 
 
 def positives_of(regions: RegionTargets, rule: MatchRule) -> RegionTargets:
-    """The samples that may be positive: they come first."""
+    """Returns the samples that may be positive, which come first."""
     return jax.tree.map(lambda x: x[:, : rule.most_positive], regions)
 
 
@@ -118,19 +118,18 @@ def mask_losses(
     positives: RegionTargets,
     masks: Bool[Array, "B M H W"],
 ) -> Float32[Array, ""]:
-    """Loss of the mask head on positive regions.
+    """Returns the loss of the mask head on positive regions.
 
-    A cell is inside where half of it is. Deviation: mmdetection reads the mask at one
-    point of each cell, in boxes cut to whole pixels.
+    A cell is inside if at least half of it is. Deviation: mmdetection samples the mask
+    at one point per cell, in boxes truncated to whole pixels.
 
-    However the features of a region are read, masks are read with pixel centres where
-    they belong, as they are when they are enlarged again: else they would be half a
-    pixel off.
+    Mask targets always use half-pixel-aligned sampling, whatever the RoIAlign
+    convention, to match mask pasting at test time.
 
     Args:
       mask_logits: of the regions.
       positives: leading axes B, S.
-      masks: of the true objects, in pixels.
+      masks: of the ground-truth objects, in pixels.
     """
     crop = functools.partial(crop_masks, side=2 * MASK_SIDE, convention=ALIGNED)
     share = jax.vmap(crop)(masks, positives.boxes, positives.truth)

@@ -23,10 +23,10 @@ class MatchRule(NamedTuple):
     Attributes:
       positive: least IoU of a positive.
       negative: IoU below which a candidate is negative.
-      rescue: `claim_best` of `ops.box_matching`, or a rule called in the same way.
-      least: least IoU of what is rescued; above 1 rescues nothing.
-      size: samples.
-      most_positive: of these.
+      rescue: low-quality matching: `claim_best` of `ops.box_matching` or an equivalent.
+      least: least IoU of a low-quality match; above 1 disables them.
+      size: number of samples.
+      most_positive: most positives among them.
     """
 
     positive: float
@@ -41,8 +41,8 @@ class MatchRule(NamedTuple):
 class Settings:
     """`model.regions`: the regions of an image that train the heads."""
 
-    sampled: Count = 128  # proposals and true boxes
-    positives: Count = 32  # at most, of those sampled
+    sampled: Count = 128  # proposals and ground-truth boxes
+    positives: Count = 32  # most positives among the samples
 
     def __post_init__(self) -> None:
         if self.positives > self.sampled:
@@ -53,7 +53,7 @@ class Settings:
 
 
 class ImageTruth(NamedTuple):
-    """True boxes of one image."""
+    """Ground-truth boxes of one image."""
 
     boxes: Float32[Array, "M 4"]  # pixels
     labels: Int32[Array, "M"]  # 0 .. K - 1
@@ -63,8 +63,8 @@ class ImageTruth(NamedTuple):
 class AnchorTargets(NamedTuple):
     """Sampled anchors: positives, then negatives, then padding."""
 
-    chosen: Int32[Array, "*lead S"]  # into all anchors
-    deltas: Float32[Array, "*lead S 4"]  # to the truth; of use where positive
+    chosen: Int32[Array, "*lead S"]  # indices of all anchors
+    deltas: Float32[Array, "*lead S 4"]  # to the ground truth; used where positive
     positive: Bool[Array, "*lead S"]
     valid: Bool[Array, "*lead S"]
 
@@ -73,19 +73,19 @@ class RegionTargets(NamedTuple):
     """Sampled regions: positives, then negatives, then padding."""
 
     boxes: Float32[Array, "*lead S 4"]
-    truth: Int32[Array, "*lead S"]  # index of the true box; of use where positive
+    truth: Int32[Array, "*lead S"]  # ground-truth index; used where positive
     labels: Int32[Array, "*lead S"]  # K = background
-    deltas: Float32[Array, "*lead S 4"]  # to the truth; of use where positive
+    deltas: Float32[Array, "*lead S 4"]  # to the ground truth; used where positive
     positive: Bool[Array, "*lead S"]
     valid: Bool[Array, "*lead S"]
 
 
 class SampledRegions(NamedTuple):
-    """Regions of an image to train the heads on."""
+    """Sampled regions of an image to train the heads on."""
 
     targets: RegionTargets
     left_out: Int32[Array, "*lead"]  # positive regions beyond `MatchRule.most_positive`
-    is_truth: Bool[Array, "*lead S"]  # true boxes themselves
+    is_truth: Bool[Array, "*lead S"]  # ground-truth boxes themselves
 
 
 def anchor_targets(
@@ -97,18 +97,18 @@ def anchor_targets(
     coder: BoxCoder,
     rule: MatchRule,
 ) -> AnchorTargets:
-    """Anchors to train the region proposal network on.
+    """Samples anchors to train the region proposal network on.
 
     Args:
-      rng: key of the choice.
+      rng: random key.
       anchors: in pixels.
       truth: of the image.
-      usable: False leaves an anchor out, as those that cross the border.
+      usable: False excludes an anchor, e.g. if it crosses the border.
       coder: of the deltas.
-      rule: how to match and how many to choose.
+      rule: matching and sampling.
 
     Raises:
-      ValueError: if `rule.size` is more than there are anchors.
+      ValueError: `rule.size` exceeds the number of anchors.
     """
     matching = _match(anchors, usable, truth, rule)
     sampled = sample_balanced(
@@ -133,21 +133,22 @@ def region_targets(
     coder: BoxCoder,
     rule: MatchRule,
 ) -> SampledRegions:
-    """Regions to train the heads on: of the proposals and the true boxes.
+    """Samples regions to train the heads on, from proposals and ground-truth boxes.
 
     Args:
-      rng: key of the choice.
+      rng: random key.
       boxes: proposals in pixels.
       truth: of the image.
-      valid: False marks padding among the proposals.
+      valid: False marks padded proposals.
       num_classes: K, the label of negatives.
       coder: of the deltas.
-      rule: how to match and how many to choose.
+      rule: matching and sampling.
 
     Raises:
-      ValueError: if `rule.size` is more than there are proposals and true boxes.
+      ValueError: `rule.size` exceeds the number of proposals and ground-truth boxes.
     """
-    # A true box stands for itself, and so is not the best candidate that is rescued.
+    # Ground-truth boxes are added as proposals that match themselves, so
+    # low-quality-match rescue skips them.
     number = jnp.arange(len(truth.valid), dtype=jnp.int32)
     itself = Matching(number, truth.valid, jnp.zeros_like(truth.valid))
     matching = jax.tree.map(
@@ -181,7 +182,7 @@ def _match(
     truth: ImageTruth,
     rule: MatchRule,
 ) -> Matching:
-    """Matching in which nothing unusable is positive, negative or best."""
+    """Matches boxes; unusable ones are never positive, negative or a best match."""
     iou = jnp.where(usable[None], box_iou(truth.boxes, boxes), 0.0)
     matching = match_by_iou(
         iou, truth.valid, positive=rule.positive, negative=rule.negative

@@ -1,10 +1,10 @@
-"""MaskProp's refinement: masks of objects at a high resolution, from crops of a frame.
+"""MaskProp's refinement: high-resolution object masks from crops of a frame.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020, section 4.4: a patch of 384 x 384 pixels around
-an object and its mask go through three residual blocks of 128 channels. How large the
-patch is in the frame, the last layer, the loss and the boxes of training are not given;
-they are choices of this file. Letters: R objects of a frame, h w cells of their masks
+an object and its mask pass through three residual blocks of 128 channels. The patch's
+extent in the frame, the last layer, the loss and the training boxes are not specified;
+they are choices of this file. Letters: R objects per frame, h w cells of their masks
 over their boxes, S side of a patch, s side of a refined mask.
 """
 
@@ -22,25 +22,25 @@ from vis_jax.ops.masks import paste_masks
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float32, Int32, PRNGKeyArray
 
-_CONTEXT = 1.5  # side of a patch in the frame, by the longer side of the box ..
-_LEAST, _MOST = 64.0, 2.0  # .. but at least so many pixels, at most twice the frame
-_JITTER = 0.1  # how far the sides of boxes move in training, by the size of the box
-_SURE = 0.01  # probabilities are cut to this and 1 minus this before the logit
-_EPSILON = 1.0  # pixels, of the soft IoU
+_CONTEXT = 1.5  # side of a patch in the frame, relative to the box's longer side ..
+_LEAST, _MOST = 64.0, 2.0  # .. at least so many pixels, at most twice the frame
+_JITTER = 0.1  # largest shift of box sides in training, relative to the box
+_SURE = 0.01  # probabilities are clipped to [this, 1 - this] before the logit
+_EPSILON = 1.0  # pixels, in the soft IoU
 _HE = nn.initializers.he_normal()
 
 
 @section
 class Settings:
-    """`model.refinement`: masks at a high resolution."""
+    """`model.refinement`: high-resolution masks."""
 
-    side: Count = 384  # pixels of a patch, along each axis
+    side: Count = 384  # pixels of a patch per axis
     dim: Count = 128  # channels of the residual blocks
     blocks: Count = 3
-    # Pixels of the patch for each cell of the refined mask; 2 costs a quarter.
+    # Patch pixels per cell of the refined mask; 2 costs a quarter.
     stride: Literal[1, 2] = 1
-    # auto: patches are scaled so that each object has the same part of its own. native:
-    # they have the pixels of the frame, which cuts larger objects.
+    # auto: patches are scaled so that every object fills the same share. native: at the
+    # frame's resolution, which crops larger objects.
     crop: Literal["auto", "native"] = "auto"
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Settings:
 
 
 class Coarse(NamedTuple):
-    """Objects of one frame, as a detector finds them."""
+    """Detections of one frame."""
 
     boxes: Float32[Array, "R 4"]  # in pixels of the canvas
     probs: Float32[Array, "R h w"]  # of masks over their boxes
@@ -59,33 +59,33 @@ class Coarse(NamedTuple):
 
 
 class Refined(NamedTuple):
-    """Their masks after the refinement; zeros where an object is not valid."""
+    """Refined masks of the same objects; zero for invalid objects."""
 
     probs: Float32[Array, "R s s"]
-    boxes: Float32[Array, "R 4"]  # squares that the masks cover; may leave the canvas
+    boxes: Float32[Array, "R 4"]  # squares of the masks; may leave the canvas
 
 
 class Patch(NamedTuple):
-    """Crop of an object, as the network sees it."""
+    """Crop of an object, the network's input."""
 
     pixels: Float32[Array, "S S 4"]  # normalised colours, and the mask
-    probs: Float32[Array, "s s"]  # the mask where the refined one has its cells
+    probs: Float32[Array, "s s"]  # the mask at the cells of the refined one
 
 
 @runtime_checkable
 class Net(Protocol):
-    """The network with its parameters."""
+    """The network bound to its parameters."""
 
     def __call__(self, pixels: Float32[Array, "S S 4"], /) -> Float32[Array, "s s"]:
-        """Returns what is added to the logits of the mask of a patch."""
+        """Returns the correction to the mask logits of a patch."""
         ...
 
 
 class Refine(nn.Module):
     """Residual blocks on a patch.
 
-    Each block has two convolutions of 3 x 3 with group norm; the last layer begins with
-    zeros, so that at first nothing is refined.
+    Each block has two 3 x 3 convolutions with group norm; the last layer starts at
+    zero, so that refinement starts as the identity.
     """
 
     settings: Settings
@@ -93,7 +93,7 @@ class Refine(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float32[Array, "S S 4"]) -> Float32[Array, "s s"]:
-        """Returns the correction of the logits of the mask; see `Patch`."""
+        """Returns the correction to the mask logits; see `Patch`."""
         dim, dtype = self.settings.dim, self.dtype
 
         def conv(x: Array, kernel: int, stride: int, name: str) -> Array:
@@ -119,12 +119,12 @@ class Refine(nn.Module):
 def patch_boxes(
     boxes: Float32[Array, "R 4"], size: Int32[Array, "2"], settings: Settings
 ) -> Float32[Array, "R 4"]:
-    """Squares around the centres of boxes; they may leave the frame.
+    """Returns squares around the centres of boxes; they may leave the frame.
 
     Args:
       boxes: in pixels of the canvas.
       size: height and width of the content in pixels.
-      settings: their side in the frame.
+      settings: determines their side in the frame.
     """
     corners, opposite = boxes[:, :2], boxes[:, 2:]
     if settings.crop == "native":
@@ -139,12 +139,12 @@ def patch_boxes(
 def read_patch(
     maps: Float32[Array, "H W C"], box: Float32[Array, "4"], side: int
 ) -> Float32[Array, "_ _ C"]:
-    """Crops a box from a frame, read bilinearly at `side` x `side` points.
+    """Crops a box from a frame, sampled bilinearly at `side` x `side` points.
 
     Args:
-      maps: 0 outside.
+      maps: zero outside the frame.
       box: in pixels, with the points at the centres of its cells; not empty.
-      side: points along each axis.
+      side: points per axis.
     """
 
     def along(axis: int, length: int) -> Float32[Array, "S L"]:
@@ -163,7 +163,7 @@ def make_patch(
     square: Float32[Array, "4"],
     settings: Settings,
 ) -> Patch:
-    """Makes the crop of an object.
+    """Crops the patch of an object.
 
     Args:
       pixels: of the frame, normalised.
@@ -173,7 +173,7 @@ def make_patch(
       settings: side and stride.
     """
     corner = jnp.tile(square[:2], 2)
-    place = (box - corner) / (square[2] - square[0])  # in units of the patch
+    place = (box - corner) / (square[2] - square[0])  # in patch units
 
     def paste(side: int) -> Float32[Array, "_ _"]:
         return paste_masks(probs[None], place[None] * side, size=(side, side))[0]
@@ -192,12 +192,12 @@ def refine_masks(
     size: Int32[Array, "2"],
     settings: Settings,
 ) -> Refined:
-    """The masks of the objects of a frame, one after the other.
+    """Refines the masks of a frame's objects, one at a time.
 
     Args:
-      net: with its parameters.
+      net: bound to its parameters.
       pixels: of the frame, normalised.
-      coarse: the objects; those that are not valid cost nothing.
+      coarse: the objects; invalid ones cost nothing.
       size: height and width of the content in pixels.
       settings: of the network.
     """
@@ -226,15 +226,14 @@ def refine_loss(
     size: Int32[Array, "2"],
     settings: Settings,
 ) -> Float32[Array, ""]:
-    """1 - soft IoU with the true masks in the patches, the mean over valid objects.
+    """Returns 1 - soft IoU with ground-truth masks in patches, mean over valid objects.
 
     Args:
-      net: with its parameters; the backward pass runs it once more, for one object at
-        a time.
+      net: bound to its parameters; the backward pass reruns it, one object at a time.
       pixels: of the frame, normalised.
-      coarse: a few objects, with jittered boxes and the masks that a detector finds
-        there; no gradient flows into these.
-      truth: their true masks.
+      coarse: a few objects, with jittered boxes and the masks detected there; not
+        differentiated.
+      truth: their ground-truth masks.
       size: height and width of the content in pixels.
       settings: of the network.
     """
@@ -262,12 +261,12 @@ def refine_loss(
 def jitter_boxes(
     rng: PRNGKeyArray, boxes: Float32[Array, "M 4"], size: Int32[Array, "2"]
 ) -> Float32[Array, "M 4"]:
-    """Boxes whose sides are moved at random, as those of a detector miss the truth.
+    """Shifts the sides of boxes at random, to imitate detection errors.
 
     Args:
-      rng: key of the draw; each side moves by up to a tenth of the box.
+      rng: random key; each side moves by up to a tenth of the box.
       boxes: in pixels.
-      size: height and width of the content, in which they stay.
+      size: height and width of the content, to which boxes are clipped.
     """
     extent = jnp.tile(boxes[:, 2:] - boxes[:, :2], 2)
     shift = jax.random.uniform(rng, boxes.shape, minval=-_JITTER, maxval=_JITTER)
@@ -275,7 +274,7 @@ def jitter_boxes(
 
 
 def _refined(net: Net, patch: Patch) -> Float32[Array, "s s"]:
-    """Probabilities of the refined mask."""
+    """Returns the refined mask probabilities."""
     probs = jnp.clip(patch.probs, _SURE, 1 - _SURE)
     known = jnp.log(probs) - jnp.log1p(-probs)
     return jax.nn.sigmoid(known + net(patch.pixels))

@@ -1,7 +1,7 @@
-"""Region proposals: where objects may be, whatever their class.
+"""Region proposal network: class-agnostic object proposals.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015, section 3. Letters: A anchors of all levels in
-the order of `ops.anchors`, R ratios of the anchors of a cell, P proposals.
+the order of `ops.anchors`, R anchor ratios per cell, P proposals.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ class Settings:
     """`model.rpn`."""
 
     dim: Count = 256  # channels of the shared convolution
-    sampled: Annotated[int, Range(least=2)] = 64  # anchors of an image that train
-    proposals: Count = 200  # regions kept of an image
-    scale: Annotated[float, Range(above=0)] = 8.0  # side of an anchor, in strides
+    sampled: Annotated[int, Range(least=2)] = 64  # sampled anchors per image
+    proposals: Count = 200  # regions kept per image
+    scale: Annotated[float, Range(above=0)] = 8.0  # side of anchors, in strides
 
 
 class RPNOutput(NamedTuple):
@@ -39,12 +39,12 @@ class RPNOutput(NamedTuple):
 
 
 class ProposalRule(NamedTuple):
-    """Rule by which anchors become proposals.
+    """Rule that turns anchors into proposals.
 
     Attributes:
-      before: best anchors of each level that are looked at.
-      size: proposals returned.
-      iou_threshold: of the suppression within a level.
+      before: best anchors per level that enter NMS.
+      size: number of proposals returned.
+      iou_threshold: of NMS within a level.
       least_side: narrower proposals are dropped, in pixels; 0 drops none.
     """
 
@@ -63,11 +63,11 @@ class Proposals(NamedTuple):
 
 
 class RPN(nn.Module):
-    """A head that all levels share.
+    """A head shared by all levels.
 
     Attributes:
       dim: channels of the hidden layer.
-      ratios: anchors of a cell.
+      ratios: anchors per cell.
     """
 
     dim: int
@@ -76,7 +76,7 @@ class RPN(nn.Module):
 
     @nn.compact
     def __call__(self, features: Sequence[Float[Array, "N _ _ C"]]) -> RPNOutput:
-        """Logits and deltas of the anchors of all levels, finest level first."""
+        """Returns logits and deltas of the anchors of all levels, finest first."""
 
         def conv(width: int, kernel: int, name: str) -> Conv:
             return Conv(
@@ -111,16 +111,16 @@ def propose(
     coder: BoxCoder,
     rule: ProposalRule,
 ) -> Proposals:
-    """The best boxes of one image after suppression within each level.
+    """Returns the best boxes of one image after per-level NMS.
 
-    No gradient flows through them.
+    No gradient flows through the boxes.
 
     Args:
-      counts: anchors of each level.
-      image_size: height and width of the content in pixels; boxes are cut there.
+      counts: number of anchors on each level.
+      image_size: height and width of the content in pixels; boxes are clipped to it.
 
     Raises:
-      ValueError: if `rule.size` is more than the anchors that are looked at.
+      ValueError: `rule.size` exceeds the number of anchors that enter NMS.
     """
     chosen, levels, start = [], [], 0
     for level, count in enumerate(counts):

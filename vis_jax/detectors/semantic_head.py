@@ -1,4 +1,4 @@
-"""Semantic branch of Hybrid Task Cascade: what every cell shows, whatever its instance.
+"""Semantic branch of Hybrid Task Cascade: per-cell semantic segmentation.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019, section 3.3.
 Letters: h w cells of the map, of stride 8; S semantic classes.
@@ -14,28 +14,28 @@ from vis_jax.settings import Count, Natural, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 STRIDE = 8  # pixels of a cell
-IGNORED = 255  # label of cells that do not train
-_PLACE = 1  # of the level, among 'p2' ..  'p6', whose size the map has
+IGNORED = 255  # label of cells that are not trained
+_PLACE = 1  # index among 'p2' .. 'p6' of the level with the map's size
 
 
 @section
 class Settings:
     """`model.semantic`."""
 
-    enabled: bool = True  # False: regions are read from the pyramid alone
-    # 0 = the classes of the data set and the background; 183 of COCO-stuff.
+    enabled: bool = True  # False: RoI features come from the pyramid alone
+    # 0 = the data set's classes and the background; 183 for COCO-stuff.
     classes: Natural = 0
     dim: Count = 256  # channels of the hidden layers
     convs: Count = 4  # 3x3 convolutions after the levels are summed
 
 
 class SemanticHead(nn.Module):
-    """All levels at the size of 'p3', summed, then logits and features for regions.
+    """All levels resized to 'p3' and summed, then logits and features for regions.
 
     Attributes:
       classes: S.
       dim, convs: see `Settings`.
-      channels: of the features of regions, which the embedding is added to.
+      channels: of the RoI features that the embedding is added to.
     """
 
     classes: int
@@ -48,7 +48,7 @@ class SemanticHead(nn.Module):
     def __call__(
         self, levels: tuple[Float[Array, "B _ _ C"], ...]
     ) -> tuple[Float32[Array, "B h w S"], Float[Array, "B h w D"]]:
-        """Logits of every cell and the embedding, both at the size of 'p3'.
+        """Returns the logits of every cell and the embedding, both at the size of 'p3'.
 
         Args:
           levels: 'p2' .. 'p6'.
@@ -75,13 +75,13 @@ class SemanticHead(nn.Module):
 def build(
     settings: Settings, num_classes: int, channels: int, dtype: jnp.dtype
 ) -> SemanticHead | None:
-    """The branch of a config, or None if it is not enabled.
+    """Builds the branch of a config; None if not enabled.
 
     Args:
-      settings: of it.
+      settings: of the branch.
       num_classes: K.
-      channels: of the features of regions.
-      dtype: that it computes in.
+      channels: of the RoI features.
+      dtype: compute dtype.
     """
     if not settings.enabled:
         return None
@@ -92,11 +92,11 @@ def build(
 def semantic_loss(
     class_logits: Float32[Array, "B h w S"], labels: Int32[Array, "B h w"]
 ) -> Float32[Array, ""]:
-    """Cross entropy, the mean over the cells of all images that are not ignored.
+    """Returns the cross-entropy averaged over all cells that are not ignored.
 
     Args:
       class_logits: of every cell.
-      labels: 0 .. S - 1; `IGNORED` leaves a cell out. Without any cell the loss is 0.
+      labels: 0 .. S - 1; cells with `IGNORED` are left out. 0 if no cell is left.
     """
     counted = labels != IGNORED
     index = jnp.where(counted, labels, 0)[..., None]
@@ -114,16 +114,15 @@ def semantic_labels(
     size: Int32[Array, "2"],
     num_classes: int,
 ) -> Int32[Array, "h w"]:
-    """Label of every cell of an image whose objects are the only annotation.
+    """Returns semantic labels of an image's cells, drawn from its objects alone.
 
-    Its objects have their classes, the smaller ones on top, and all else is background,
-    class K. The label of a cell is that of its top left pixel, as by "nearest" in the
-    source.
+    Objects have their classes, smaller ones on top; everything else is background,
+    class K. A cell takes the label of its top-left pixel, as "nearest" in the source.
 
     Args:
-      masks: of the true objects, in pixels of the canvas.
+      masks: of the ground-truth objects, in canvas pixels.
       labels: 0 .. K - 1.
-      valid: False marks padding among the objects.
+      valid: False marks padded objects.
       size: height and width of the content; cells beyond it are ignored.
       num_classes: K.
     """
@@ -131,7 +130,7 @@ def semantic_labels(
     cells = (height // STRIDE, width // STRIDE)
     area = jnp.where(valid, masks.sum(axis=(1, 2)), 0)
     shown = resize_nearest(masks[..., None], cells)[..., 0] & valid[:, None, None]
-    # The smallest object that covers a cell; equal ones: the first.
+    # The smallest object that covers a cell, the first on ties.
     rank = jnp.argsort(jnp.argsort(area, stable=True), stable=True)
     order = jnp.where(shown, rank[:, None, None], len(labels))
     top = order.argmin(axis=0)

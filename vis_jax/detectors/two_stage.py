@@ -1,7 +1,7 @@
-"""Parts of detectors that classify regions: pyramid, proposals, features of regions.
+"""Shared parts of two-stage detectors: pyramid, proposals and RoI features.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature pyramid networks", CVPR
-2017. Letters: R regions of an image, S side of pooled features.
+2017. Letters: R regions per image, S side of pooled features.
 """
 
 import functools
@@ -22,18 +22,18 @@ from vis_jax.ops.roi_align import (
 )
 from vis_jax.typing import Array, Float, Float32, Int32
 
-STRIDES = (4, 8, 16, 32, 64)  # of the levels that have anchors
-RATIOS = (0.5, 1.0, 2.0)  # of the sides of anchors
+STRIDES = (4, 8, 16, 32, 64)  # of the levels with anchors
+RATIOS = (0.5, 1.0, 2.0)  # of the anchor sides
 _ROI_STRIDES = STRIDES[:-1]
-_FINEST = 56.0  # pixels; larger regions read coarser levels
-BOX_SIDE, MASK_SIDE = 7, 14  # cells of the features of a region
+_FINEST = 56.0  # pixels; regions of up to twice this side read the finest level
+BOX_SIDE, MASK_SIDE = 7, 14  # cells per axis of RoI features
 
 Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 
 @runtime_checkable
 class RegionRules(Protocol):
-    """Rules for making proposals and reading regions; see the types."""
+    """Rules for proposals and RoI features; see the types."""
 
     @property
     def anchors(self) -> AnchorGrid:
@@ -42,32 +42,32 @@ class RegionRules(Protocol):
 
     @property
     def proposal_coder(self) -> BoxCoder:
-        """Box coder of the deltas of anchors."""
+        """Box coder of anchor deltas."""
         ...
 
     @property
     def proposals(self) -> ProposalRule:
-        """Rule by which anchors become proposals."""
+        """Rule that turns anchors into proposals."""
         ...
 
     @property
     def roi_convention(self) -> Convention:
-        """Convention for the position of a box on a map."""
+        """Box alignment on a feature map."""
         ...
 
     @property
     def roi_samples(self) -> int | Adaptive:
-        """Points of RoIAlign per axis and cell."""
+        """RoIAlign points per axis and cell."""
         ...
 
 
 class TwoStage(nn.Module):
     """Backbone, pyramid and region proposals.
 
-    The modules are fields, so that a system can share or replace any of them.
+    Modules are fields, so that a system can share or replace any of them.
 
     Attributes:
-      rules: how boxes are made.
+      rules: turn head outputs into boxes.
     """
 
     backbone: nn.Module
@@ -76,14 +76,14 @@ class TwoStage(nn.Module):
     rules: RegionRules
 
     def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
-        """Levels 'p2' .. 'p6' of the features of the backbone."""
+        """Returns levels 'p2' .. 'p6' from backbone features."""
         levels = self.fpn(features)
         return tuple(levels[name] for name in sorted(levels))
 
     def propose(
         self, features: Levels, sizes: Int32[Array, "B 2"]
     ) -> tuple[RPNOutput, Proposals]:
-        """Runs the region proposal network: its output, and the proposals.
+        """Runs the region proposal network; returns its output and the proposals.
 
         Args:
           sizes: height and width of each image's content in pixels.
@@ -115,7 +115,7 @@ class TwoStage(nn.Module):
         return out, jax.vmap(propose_one)(out.objectness_logits, out.deltas, sizes)
 
     def anchors(self, features: Levels) -> Float32[Array, "A 4"]:
-        """Anchors of all levels, in pixels."""
+        """Returns the anchors of all levels, in pixels."""
         return make_anchors(
             [(x.shape[1], x.shape[2]) for x in features], self.rules.anchors
         )
@@ -123,7 +123,7 @@ class TwoStage(nn.Module):
     def pool(
         self, features: Levels, boxes: Float32[Array, "B R 4"], side: int
     ) -> Float[Array, "B R S S D"]:
-        """Features of regions, each from the level of its size."""
+        """Returns RoI features, each from the level for its size."""
 
         def one(
             features: tuple[Float[Array, "_ _ D"], ...], boxes: Float32[Array, "R 4"]

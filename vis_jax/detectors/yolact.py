@@ -1,9 +1,9 @@
-"""YOLACT: dense class scores, boxes and mask coefficients, and prototypes of masks.
+"""YOLACT: dense class scores, boxes and mask coefficients, and mask prototypes.
 
 Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019, and its released
-code. The mask of an object is a linear combination of prototypes that the whole image
-shares. Letters: C classes with the background, which is the first one; P priors, finest
-level first, then row, column, aspect ratio; R ratios; Q prototypes; N objects.
+code. An object's mask is a linear combination of prototypes shared by the whole image.
+Letters: C classes including the background, which comes first; P priors, finest level
+first, then row, column, aspect ratio; R ratios; Q prototypes; N objects.
 """
 
 from typing import Annotated, NamedTuple
@@ -29,9 +29,9 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 FINEST, COARSEST = 3, 7  # levels of the pyramid
 STRIDE = 2**FINEST
-# Deviation: the source does not bound the ratio of sides, which may overflow.
+# Deviation: the source does not bound the side ratio, which may overflow.
 CODER = BoxCoder(ROI, UPPER)
-_CROP_MARGIN = 1.0  # cells of the prototypes around a box that its mask may have
+_CROP_MARGIN = 1.0  # prototype cells around its box that a mask may cover
 
 Levels = tuple[Float[Array, "B _ _ D"], ...]
 _Length = Annotated[float, Range(above=0)]
@@ -50,10 +50,10 @@ class PriorSettings:
 
     sides: _Lengths = (24.0, 48.0, 96.0, 192.0, 384.0)  # of each level, finest first
     ratios: _Lengths = (1 / 1.8, 0.5 / 1.8, 2 / 1.8)  # width / height, as shares
-    divisor: _Length = 500.0  # a side as long as it is the whole image
-    square: bool = False  # as high as wide, whatever the ratio
-    # Height and width in pixels of the image that priors are shares of; on frames of
-    # other sizes they have as many pixels as there.
+    divisor: _Length = 500.0  # pixels; a prior of this side spans the whole image
+    square: bool = False  # square for every ratio
+    # Height and width in pixels of the image that priors are relative to; on frames of
+    # other sizes they keep their size in pixels.
     image: tuple[Count, ...] = (480, 864)
 
     def __post_init__(self) -> None:
@@ -74,21 +74,21 @@ class Settings:
     backbone: backbones.Settings = resnet.Settings(norm="batch")
     fpn: FpnSettings = FpnSettings(upsample="bilinear", extra="conv", relu_outputs=True)
     priors: PriorSettings = PriorSettings()
-    prototypes: Count = 32  # masks that those of all objects are mixed from
-    dropout: Share = 0.1  # of whole channels of the backbone's outputs, in training
+    prototypes: Count = 32  # mask prototypes that are combined for each object
+    dropout: Share = 0.1  # rate of channel dropout on backbone outputs
 
 
 class FindRule(NamedTuple):
-    """Rule by which priors become objects.
+    """Rule that turns priors into objects.
 
     Attributes:
       score_threshold: the best class of a prior must be above this.
-      iou_threshold: of the suppression.
-      candidates: the most priors of a class that take part in it.
-      size: objects returned.
-      across_classes: suppress whatever the classes; a prior then has one class.
-      clipped: cut boxes at the middle of the last pixels before they suppress each
-        other, as the released code of RGNNVIS does.
+      iou_threshold: of NMS.
+      candidates: most priors per class that enter NMS.
+      size: number of objects returned.
+      across_classes: class-agnostic NMS; a prior then has one class.
+      clipped: clip boxes to the centres of border pixels before NMS, as in the released
+        code of RGNNVIS.
     """
 
     score_threshold: float
@@ -100,9 +100,9 @@ class FindRule(NamedTuple):
 
 
 class FoundPriors(NamedTuple):
-    """Objects of an image, best first; padding has zeros and the label K."""
+    """Objects of an image, best first; padding is zero with label K."""
 
-    priors: Int32[Array, "*lead N"]  # which prior each is
+    priors: Int32[Array, "*lead N"]  # prior of each object
     boxes: Float32[Array, "*lead N 4"]  # in pixels; clipped if the rule says so
     scores: Float32[Array, "*lead N"]
     labels: Int32[Array, "*lead N"]  # 0 .. K - 1, without the background
@@ -123,7 +123,7 @@ class ProtoNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w D"]) -> Float[Array, "B h2 w2 Q"]:
-        """Prototypes, none below zero."""
+        """Returns the prototypes, which are non-negative."""
         for number in range(1, 4):
             x = nn.relu(_conv(self.dim, 3, self.dtype, f"conv{number}")(x))
         x = resize(x, (2 * x.shape[1], 2 * x.shape[2]))
@@ -132,12 +132,12 @@ class ProtoNet(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """Class, box and coefficients of every prior; all levels share the layers.
+    """Class, box and coefficients of every prior; layers are shared across levels.
 
     Attributes:
       dim: channels of the hidden layer.
-      classes: C, with the background.
-      ratios: priors of a cell.
+      classes: C, including the background.
+      ratios: priors per cell.
       prototypes: Q.
     """
 
@@ -161,7 +161,7 @@ class PredictionHead(nn.Module):
     ) -> tuple[
         Float32[Array, "B P C"], Float32[Array, "B P 4"], Float32[Array, "B P Q"]
     ]:
-        """Class logits, deltas and coefficients of the priors of all levels."""
+        """Returns class logits, deltas and coefficients of the priors of all levels."""
         shared = [nn.relu(self.shared(x)) for x in levels]
 
         def flat(layer: Conv, width: int) -> Array:
@@ -176,12 +176,12 @@ class PredictionHead(nn.Module):
 
 
 class Yolact(nn.Module):
-    """All behind the backbone; the modules are fields, so that systems may share them.
+    """All modules after the backbone, as fields, so that systems can share them.
 
     Attributes:
-      dropout: share of the channels of the backbone's outputs that are left out in
-        training; RGNNVIS, section 4.1.
-      semantic: class logits of cells, without the background; only trains the rest.
+      dropout: share of the backbone's output channels dropped in training; RGNNVIS,
+        section 4.1.
+      semantic: class logits of cells, without the background; auxiliary loss only.
     """
 
     fpn: nn.Module
@@ -191,17 +191,17 @@ class Yolact(nn.Module):
     dropout: float = 0.0
 
     def setup(self) -> None:
-        # A mask for each image and channel.
+        # One mask per image and channel.
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2))
 
     def dropped(
         self, features: dict[str, Float[Array, "B _ _ _"]], train: bool
     ) -> dict[str, Float[Array, "B _ _ _"]]:
-        """Features of the backbone without some channels, by the key 'dropout'.
+        """Returns backbone features with dropped channels (rng 'dropout').
 
         Args:
           features: 'res3', 'res4' and 'res5'.
-          train: whether to drop any.
+          train: enables dropout.
         """
         names = [f"res{stage}" for stage in (3, 4, 5)]
         return {
@@ -209,7 +209,7 @@ class Yolact(nn.Module):
         }
 
     def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
-        """The pyramid, 'p3' .. 'p7', of 'res3', 'res4' and 'res5'."""
+        """Returns the pyramid, 'p3' .. 'p7', of 'res3', 'res4' and 'res5'."""
         found = self.fpn(features)
         return tuple(found[name] for name in sorted(found))
 
@@ -226,11 +226,11 @@ class Yolact(nn.Module):
 
 
 def build_modules(settings: Settings, dtype: DTypeLike) -> Yolact:
-    """The modules of `model`, for its number of classes.
+    """Builds the modules of `model`.
 
     Args:
-      settings: `num_classes` is that of the data.
-      dtype: to compute in.
+      settings: `num_classes` must be that of the data.
+      dtype: compute dtype.
     """
     dim, classes = settings.fpn.dim, settings.num_classes
     ratios = len(settings.priors.ratios)
@@ -244,12 +244,12 @@ def build_modules(settings: Settings, dtype: DTypeLike) -> Yolact:
 
 
 def canvas_of(levels: Levels) -> tuple[int, int]:
-    """Height and width in pixels of the images that the levels are of."""
+    """Returns height and width in pixels of the images that the levels come from."""
     return STRIDE * levels[0].shape[1], STRIDE * levels[0].shape[2]
 
 
 def priors_of(levels: Levels, settings: PriorSettings) -> Float32[Array, "P 4"]:
-    """Corners of all priors in pixels; they may lie outside the image."""
+    """Returns the corners of all priors in pixels; they may extend beyond the image."""
     height, width = canvas_of(levels)
     grid = PriorGrid(settings.sides, settings.ratios, settings.divisor, settings.square)
     relative = yolact_priors([(x.shape[1], x.shape[2]) for x in levels], grid)
@@ -264,15 +264,15 @@ def find(
     *,
     rule: FindRule,
 ) -> FoundPriors:
-    """The objects of one image, by fast non-maximum suppression.
+    """Detects the objects of one image by Fast NMS.
 
-    Within each class, as the released code evaluates on COCO: where a prior's best
-    class is above the threshold, it may be found under other classes, too.
+    Per-class, as the released code evaluates on COCO: a prior whose best class is above
+    the threshold may be detected under other classes, too.
 
     Args:
       out: of the image.
       priors: in pixels.
-      size: height and width of the content in pixels; boxes beyond it are no objects.
+      size: height and width of the content in pixels; boxes outside it are dropped.
       rule: see the type.
     """
     boxes = decode(out.deltas, priors, coder=CODER)
@@ -308,7 +308,7 @@ def find(
 def combine(
     prototypes: Float32[Array, "h w Q"], coefficients: Float32[Array, "N Q"]
 ) -> Float32[Array, "N h w"]:
-    """Mask logits of objects over the whole canvas."""
+    """Returns mask logits of objects over the whole canvas."""
     return jnp.einsum("hwq,nq->nhw", prototypes, coefficients)
 
 
@@ -317,10 +317,10 @@ def cropped_masks(
     boxes: Float32[Array, "N 4"],
     canvas: tuple[int, int],
 ) -> Float32[Array, "N h w"]:
-    """Probabilities less a half, so that inside is positive; none outside the boxes.
+    """Returns probabilities minus 0.5, positive = inside; -0.5 outside the boxes.
 
-    The released code enlarges probabilities, which are 0 outside the box, and compares
-    with a half.
+    The released code upsamples probabilities that are 0 outside the box, and thresholds
+    at 0.5.
 
     Args:
       mask_logits: over the canvas.

@@ -1,4 +1,4 @@
-"""Multi-head attention with keys and values that may be projected ahead of time."""
+"""Multi-head attention whose keys and values can be projected ahead of time."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, DTypeLike, Float, PRNGKeyArray
 
-# Large enough to vanish in a softmax in float32, and finite: no NaN for any mask.
+# Vanishes in a float32 softmax but is finite: no mask gives NaN.
 _BLOCKED = -1e9
 
 
@@ -18,8 +18,7 @@ def check_dim(dim: int, heads: int) -> None:
     """Checks the settings `dim` and `heads` of a transformer on images.
 
     Raises:
-      ValueError: heads would not share the channels evenly, or the sine and cosine of
-        two coordinates would not.
+      ValueError: heads cannot share the channels evenly, or 2D sine embeddings cannot.
     """
     if dim % heads or dim % 4:
         raise ValueError(
@@ -28,7 +27,7 @@ def check_dim(dim: int, heads: int) -> None:
 
 
 class KeysValues(NamedTuple):
-    """Projected keys and values, split in heads."""
+    """Projected keys and values, split into heads."""
 
     keys: Float[Array, "*lead K heads d"]
     values: Float[Array, "*lead K heads d"]
@@ -39,13 +38,13 @@ def weighted_values(
     memory: KeysValues,
     attend: Bool[Array, "*lead A K"] | None,
 ) -> Float[Array, "*lead Q heads d"]:
-    """Values of each head, by a float32 softmax over the keys.
+    """Returns each head's weighted values, by a float32 softmax over the keys.
 
     Args:
       queries: projected and scaled.
       memory: see the type.
-      attend: True where a query may look at a key, A being Q, or 1 for all queries
-        alike; None = everywhere.
+      attend: True where a query may attend to a key; A is Q, or 1 for a mask shared by
+        all queries; None = everywhere.
     """
     logits = jnp.einsum("...qhd,...khd->...hqk", queries, memory.keys)
     logits = logits.astype(jnp.float32)
@@ -68,7 +67,7 @@ class MultiHeadAttention(nn.Module):
     """Vaswani et al., "Attention is all you need", section 3.2; softmax in float32.
 
     Attributes:
-      dim, heads: channels, and heads that share them.
+      dim, heads: channels, and the heads that share them.
       kernel_init: of queries, keys and values.
       bias_init: of all four layers.
     """
@@ -106,18 +105,18 @@ class MultiHeadAttention(nn.Module):
         value: Float[Array, "*lead K C"],
         attend: Bool[Array, "*lead Q K"] | None = None,
     ) -> Float[Array, "*lead Q C"]:
-        """Attention of queries over keys.
+        """Attends from queries to keys.
 
         Args:
           query, key, value: tokens before projection.
-          attend: True where a query may look at a key; None = everywhere.
+          attend: True where a query may attend to a key; None = everywhere.
         """
         return self.look(query, self.project(key, value), attend)
 
     def project(
         self, key: Float[Array, "*lead K C"], value: Float[Array, "*lead K C"]
     ) -> KeysValues:
-        """Keys and values for `look`."""
+        """Projects keys and values for `look`."""
         return KeysValues(self.key(key), self.value(value))
 
     def look(
@@ -126,6 +125,6 @@ class MultiHeadAttention(nn.Module):
         memory: KeysValues,
         attend: Bool[Array, "*lead Q K"] | None = None,
     ) -> Float[Array, "*lead Q C"]:
-        """Attention over keys and values that are already projected."""
+        """Attends to keys and values that are already projected."""
         q = self.query(query) * (self.dim // self.heads) ** -0.5
         return self.out(weighted_values(q, memory, attend))

@@ -1,4 +1,4 @@
-"""Convolution followed by a normalisation, with explicit symmetric padding."""
+"""Convolution with optional normalisation and explicit symmetric padding."""
 
 import flax.linen as nn
 import jax
@@ -20,19 +20,19 @@ NORMS = {
     "group": GroupNorm,
 }
 
-# He et al. 2015, by the outputs: what ResNets are trained from ("MSRA").
+# He et al. 2015, fan-out: the initialisation of ResNets ("MSRA").
 MSRA = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution, bias if asked for, normalisation if asked for.
+    """Convolution with optional bias and normalisation.
 
     Attributes:
       features: output channels.
-      kernel: side of the square kernel; the padding is kernel // 2 on all four sides,
-        as PyTorch models have it ("SAME" pads strided maps on one side only).
+      kernel: side of the square kernel; padding is kernel // 2 on all four sides, as in
+        PyTorch ("SAME" pads strided maps on one side only).
       norm: a key of NORMS, or None.
-      groups: equal parts of the channels that are convolved each by itself.
+      groups: number of convolution groups.
     """
 
     features: int
@@ -52,11 +52,11 @@ class Conv(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N"] | None = None,
     ) -> Float[Array, "N h w D"]:
-        """Maps of images; `train` and `valid` are read by `BatchNorm` alone."""
+        """Convolves images; `train` and `valid` only affect `BatchNorm`."""
         width = x.shape[-1] // self.groups
         shape = (self.kernel, self.kernel, width, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
+        kernel = jnp.asarray(kernel, self.dtype)  # also accepts NumPy arrays
         x = _convolve(x.astype(self.dtype), kernel, self.stride)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -72,7 +72,7 @@ def normalised(
     train: bool,
     valid: Bool[Array, "N"] | None,
 ) -> Float[Array, "N H W C"]:
-    """Maps after the layer 'norm' of the module that calls this.
+    """Applies the layer 'norm' of the calling module.
 
     Args:
       norm: a key of NORMS.
@@ -88,6 +88,6 @@ def _convolve(
     stride: int,
 ) -> Float[Array, "N h w D"]:
     if kernel.shape[:2] == (1, 1) and kernel.shape[2] == x.shape[-1]:
-        # A matrix product; its gradient runs twice as fast on CPUs as a convolution's.
+        # A matrix product; on CPUs its gradient is twice as fast as a convolution's.
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     return convolve(x, kernel, stride)

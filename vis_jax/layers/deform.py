@@ -1,4 +1,4 @@
-"""Layers that predict where to read."""
+"""Layers that predict sampling locations."""
 
 import functools
 import math
@@ -18,8 +18,8 @@ _XAVIER = nn.initializers.xavier_uniform()
 class MSDeformAttention(nn.Module):
     """Multi-scale deformable attention; Deformable DETR, Eq. 3 and section A.3.
 
-    Offsets are in pixels of the level that is read. Locations, their weights and the
-    readings are float32.
+    Offsets are in pixels of the sampled level. Locations, weights and samples are
+    float32.
     """
 
     dim: int
@@ -37,11 +37,11 @@ class MSDeformAttention(nn.Module):
         *,
         shapes: tuple[tuple[int, int], ...],
     ) -> Float[Array, "N Q C"]:
-        """Each query reads the tokens around its reference.
+        """Samples the tokens around each query's reference point.
 
         Args:
-          queries: with their position added.
-          tokens: of all levels, row by row, one level after the other.
+          queries: with position embeddings added.
+          tokens: of all levels, concatenated, each row by row.
           references: x, y in [0, 1], the same for all levels.
           shapes: height and width of each level in pixels.
         """
@@ -75,7 +75,7 @@ class MSDeformAttention(nn.Module):
 
 
 def _direction_bias(heads: int, levels: int, points: int) -> Callable[..., Array]:
-    """Head k looks along angle 2 pi k / heads, point p at p + 1 pixels (max norm)."""
+    """Points head k along angle 2 pi k / heads, point p at p + 1 pixels (max norm)."""
     angle = np.arange(heads) * (2 * math.pi / heads)
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     direction /= np.abs(direction).max(axis=-1, keepdims=True)
@@ -96,7 +96,7 @@ def _direction_bias(heads: int, levels: int, points: int) -> Callable[..., Array
 def centre_tap(
     key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "k k C C"]:
-    """Initialises the kernel of a convolution so that it changes nothing."""
+    """Initialises a convolution kernel to the identity."""
     del key
     middle = shape[0] // 2
     eye = jnp.eye(shape[-1], dtype=dtype)

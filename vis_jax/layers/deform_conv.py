@@ -1,4 +1,4 @@
-"""Deformable convolution: a layer that predicts where its taps read."""
+"""Deformable convolution layer that predicts its own offsets."""
 
 import functools
 
@@ -15,12 +15,12 @@ _TAPS = _SIDE * _SIDE
 
 
 class DeformConv(nn.Module):
-    """3x3 convolution without bias whose taps move, and a normalisation.
+    """3x3 deformable convolution without bias, then normalisation.
 
     Dai et al., "Deformable convolutional networks", ICCV 2017; modulated: Zhu et al.,
-    "Deformable ConvNets v2", CVPR 2019. A convolution of the same input, 'offset', says
-    where each tap reads: y, x of tap 0, y, x of tap 1, ..; then the logits of the
-    modulation, if there is any. It starts at zero, so that nothing moves.
+    "Deformable ConvNets v2", CVPR 2019. A convolution of the same input, 'offset',
+    predicts y, x of tap 0, y, x of tap 1, ..; then the modulation logits, if any. It is
+    initialised to zero offsets.
 
     Offsets and positions are float32.
 
@@ -28,7 +28,7 @@ class DeformConv(nn.Module):
       features: output channels.
       norm: a key of `layers.conv.NORMS`.
       groups: of the convolution; all share the offsets.
-      modulated: every reading has a weight in [0, 1] as well, one half at first.
+      modulated: every sample also has a weight in [0, 1], initially one half.
     """
 
     features: int
@@ -45,7 +45,7 @@ class DeformConv(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N"] | None = None,
     ) -> Float[Array, "N h w D"]:
-        """Maps of images; `train` and `valid` are read by `BatchNorm` alone."""
+        """Convolves images; `train` and `valid` only affect `BatchNorm`."""
         shape = (_SIDE, _SIDE, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", MSRA, shape, jnp.float32)
         x = x.astype(self.dtype)

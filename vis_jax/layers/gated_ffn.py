@@ -1,4 +1,4 @@
-"""A feed-forward part that sees the map its tokens lie on.
+"""A feed-forward block with spatial context on the token map.
 
 Yang et al., "Associating Objects with Transformers for Video Object Segmentation",
 NeurIPS 2021, with the channel gate that IAI adds.
@@ -20,7 +20,7 @@ _XAVIER = nn.initializers.xavier_uniform()
 
 
 class ChannelGate(nn.Module):
-    """Channels that compete by their strength on the whole map, or help each other.
+    """Gates channels by their strength on the whole map, so they compete or cooperate.
 
     Yang et al., "Gated channel transformation for visual recognition", CVPR 2020, with
     the l2 norm. Strengths are float32.
@@ -31,7 +31,8 @@ class ChannelGate(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         channels = x.shape[-1]
-        # Deviation from the source of the gate, as in IAI's code: no start at identity.
+        # Deviation from the gate's source, as in IAI's code: not initialised to
+        # identity.
         alpha, gamma, beta = (
             self.param(name, _gate_init, (channels,), jnp.float32)
             for name in ("alpha", "gamma", "beta")
@@ -47,16 +48,16 @@ class ChannelGate(nn.Module):
 def _gate_init(
     key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "C"]:
-    """Xavier uniform as PyTorch reads the shape [1, C, 1, 1]."""
+    """Xavier uniform, with PyTorch's fans for the shape [1, C, 1, 1]."""
     bound = math.sqrt(6.0 / (shape[0] + 1))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel by itself, without bias; zeros around the map.
+    """Depth-wise convolution without bias; zero padding.
 
-    Shifted maps are multiplied and summed: on CPUs, the gradient of a convolution with
-    as many groups as channels takes 12 times as long.
+    Sums shifted maps: on CPUs, the gradient of a convolution with as many groups as
+    channels takes 12 times as long.
     """
 
     kernel: int  # side, odd
@@ -66,10 +67,10 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         height, width, channels = x.shape[1:]
         side, pad = self.kernel, self.kernel // 2
-        # In the form of a convolution with groups, for the sizes Xavier's rule reads.
+        # Shaped as for a grouped convolution, for Xavier's fans.
         shape = (side, side, 1, channels)
         kernel = self.param("kernel", _XAVIER, shape, jnp.float32)
-        kernel = jnp.asarray(kernel, self.dtype)  # NumPy arrays, too
+        kernel = jnp.asarray(kernel, self.dtype)  # also accepts NumPy arrays
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         found = jnp.zeros((len(x), height, width, channels), self.dtype)
         for row in range(side):
@@ -83,7 +84,7 @@ class GatedFeedForward(nn.Module):
     """Linear, group norm, exact GELU, channel gate, depth-wise convolution, linear.
 
     Attributes:
-      hidden: channels inside.
+      hidden: hidden channels.
       kernel: side of the convolution.
     """
 

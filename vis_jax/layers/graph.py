@@ -1,9 +1,9 @@
-"""A graph of tracks and detections, whose nodes and edges learn from each other.
+"""Graph network over tracks and detections with node and edge updates.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 3.2, table 8, and equation 9. Every detection is joined with every track
-and with one empty track, for what no track has. Letters: M tracks, N detections, D
-channels; E and F channels of the edges.
+2022, section 3.2, table 8, and equation 9. Every detection is connected to every track
+and to one empty track, for new objects. Letters: M tracks, N detections, D channels; E
+and F channels of the edges.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from vis_jax.typing import Array, Bool, Float32
 
 
 class Graph(NamedTuple):
-    """Nodes and edges of one frame."""
+    """Nodes and edges of one frame's graph."""
 
     tracks: Float32[Array, "M D"]
     empty: Float32[Array, "D"]  # the empty track
@@ -28,11 +28,11 @@ class Graph(NamedTuple):
 
 
 class Residual(nn.Module):
-    """relu(x + F(x)), F being linear layers with a narrow middle.
+    """relu(x + F(x)), where F is a bottleneck of linear layers.
 
     Attributes:
-      width: channels of the middle.
-      layers: of F: 3 in the paper, 2 in the graph of the released code.
+      width: channels of the bottleneck.
+      layers: number of layers in F: 3 in the paper, 2 in the released code's graph.
     """
 
     width: int
@@ -44,15 +44,15 @@ class Residual(nn.Module):
 
 
 class Form(NamedTuple):
-    """What the blocks are made of.
+    """Shape of the graph blocks.
 
     Attributes:
       dim: D.
-      narrow: channels in the middle of residuals and gates.
-      layers: of a residual.
-      gated: nodes weigh the edges by gates; else they sum them, and all updates have a
-        second layer (table 3, "MLP node updates").
-      norm: whether updates end in a LayerNorm (RGNNVIS++).
+      narrow: bottleneck channels of residuals and gates.
+      layers: per residual.
+      gated: nodes aggregate edges with gates; otherwise by a sum, and all updates have
+        a second layer (table 3, "MLP node updates").
+      norm: end updates with a LayerNorm (RGNNVIS++).
     """
 
     dim: int
@@ -67,7 +67,7 @@ class Interaction(nn.Module):
 
     Attributes:
       form: see the type.
-      first: whether the edges have a residual, as in the first block.
+      first: whether edges have a residual, as in the first block.
     """
 
     form: Form
@@ -77,12 +77,12 @@ class Interaction(nn.Module):
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
     ) -> Graph:
-        """The graph, all parts with D channels.
+        """Returns the updated graph, with D channels everywhere.
 
         Args:
-          graph: before.
-          pairs: edges between tracks and detections that there are.
-          valid: detections that there are.
+          graph: before the update.
+          pairs: existing edges between tracks and detections.
+          valid: existing detections.
         """
         tracks, empty, detections = graph.tracks, graph.empty, graph.detections
         count, found = len(tracks), len(detections)
@@ -132,7 +132,7 @@ class Interaction(nn.Module):
 
 
 class Residuals(nn.Module):
-    """A residual of its own for each kind of node and edge, Eq. 2."""
+    """Separate residuals for each kind of node and edge, Eq. 2."""
 
     form: Form
 
@@ -146,12 +146,12 @@ class Residuals(nn.Module):
 
 
 class GraphNetwork(nn.Module):
-    """Interactions and residuals in turns.
+    """Alternating interactions and residuals.
 
     Attributes:
       form: see the type.
-      blocks: interactions, each with its residuals: 2 in the paper.
-      residuals: whether residuals come after interactions.
+      blocks: number of interactions, each with residuals: 2 in the paper.
+      residuals: whether residuals follow interactions.
     """
 
     form: Form
@@ -162,7 +162,7 @@ class GraphNetwork(nn.Module):
     def __call__(
         self, graph: Graph, pairs: Bool[Array, "M N"], valid: Bool[Array, "N"]
     ) -> Graph:
-        """The graph after all blocks; see `Interaction`."""
+        """Returns the graph after all blocks; see `Interaction`."""
         for index in range(self.blocks):
             block = Interaction(self.form, first=index == 0, name=f"interaction{index}")
             graph = block(graph, pairs, valid)

@@ -1,8 +1,8 @@
-"""Attention to a window of another map, with learned terms for every place in it.
+"""Attention to a window of another map, with learned relative position terms.
 
 Yang et al., "Associating Objects with Transformers for Video Object Segmentation",
-NeurIPS 2021, the short-term attention of the code. Letters: d channels of a head, P
-places in the window.
+NeurIPS 2021, the short-term attention of the code. Letters: d channels per head, P
+positions in the window.
 """
 
 import math
@@ -18,10 +18,10 @@ from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
 
 
 class LocalAttention(nn.Module):
-    """Queries and keys come projected; see `ops.local_attention`.
+    """Windowed attention on projected queries and keys; see `ops.local_attention`.
 
     Attributes:
-      dim, heads: channels, and heads that share them.
+      dim, heads: channels, and the heads that share them.
       radius: of the window, whose side is 2 * radius + 1.
     """
 
@@ -37,20 +37,20 @@ class LocalAttention(nn.Module):
         keys: Float[Array, "B h w C"],
         values: Float[Array, "B h w C"],
     ) -> Float[Array, "B h w C"]:
-        """What is found around each place of the map of the queries."""
+        """Attends from each position of the query map to the window around it."""
         places, dim = (2 * self.radius + 1) ** 2, self.dim // self.heads
         shape = self.heads, places, dim
         kernel = self.param("relative_kernel", _relative_init, shape)
         bias = self.param("relative_bias", torch_uniform(dim), shape[:2])
         value_bias = self.param("value_bias", _value_init, (self.heads, dim, places))
-        # NumPy arrays, too.
+        # Also accepts NumPy arrays.
         kernel, bias, value_bias = (
             jnp.asarray(x, self.dtype) for x in (kernel, bias, value_bias)
         )
         queries, keys, values = (
             x.reshape(*x.shape[:3], self.heads, dim) for x in (queries, keys, values)
         )
-        # Of queries that are not scaled.
+        # From unscaled queries.
         relative = jnp.einsum("byxhd,hpd->byxhp", queries, kernel)
         relative += bias[None, None, None]
 
@@ -76,7 +76,7 @@ class LocalAttention(nn.Module):
 def _relative_init(
     key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "heads P d"]:
-    """Xavier uniform of a grouped convolution: d inputs, heads * P outputs."""
+    """Xavier uniform for a grouped convolution: d inputs, heads * P outputs."""
     heads, places, dim = shape
     bound = math.sqrt(6.0 / (dim + heads * places))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -85,7 +85,7 @@ def _relative_init(
 def _value_init(
     key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "heads d P"]:
-    """Xavier uniform as PyTorch reads the shape [1, heads, d, P, 1]."""
+    """Xavier uniform, with PyTorch's fans for the shape [1, heads, d, P, 1]."""
     heads, dim, places = shape
     bound = math.sqrt(6.0 / ((heads + 1) * dim * places))
     return jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -10,7 +10,7 @@ from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
 
 
 def torch_uniform(fan_in: int) -> Callable[..., Array]:
-    """Uniform in +-1 / sqrt(fan_in): the default of PyTorch's linear layers."""
+    """Initialises uniformly in +-1 / sqrt(fan_in), as PyTorch's linear layers."""
     bound = fan_in**-0.5
 
     def init(
@@ -24,7 +24,7 @@ def torch_uniform(fan_in: int) -> Callable[..., Array]:
 def linear(
     x: Float[Array, "*lead C"], features: int, name: str, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*lead D"]:
-    """A linear layer inside a compact module; PyTorch's default initialisation."""
+    """Applies a linear layer inside a compact module; initialised as in PyTorch."""
     init = torch_uniform(x.shape[-1])
     return nn.Dense(features, dtype=dtype, kernel_init=init, bias_init=init, name=name)(
         x
@@ -32,7 +32,7 @@ def linear(
 
 
 class Mlp(nn.Module):
-    """`layers` linear layers with ReLU between; PyTorch's default initialisation."""
+    """`layers` linear layers with ReLU in between; PyTorch's default initialisation."""
 
     hidden: int
     out: int
@@ -50,7 +50,7 @@ class Mlp(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """x -> W2 relu(W1 x), the feed-forward part of a transformer layer."""
+    """Feed-forward block of a transformer: x -> W2 relu(W1 x)."""
 
     hidden: int
     dtype: DTypeLike = jnp.float32
@@ -76,14 +76,14 @@ class FeedForward(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole samples; survivors are scaled up.
+    """Drops a residual branch for whole samples; kept branches are scaled up.
 
     Huang et al., "Deep networks with stochastic depth", ECCV 2016. Draws from the rng
     stream 'drop_path'.
 
     Attributes:
       rate: probability of dropping, in [0, 1).
-      axes: along which there are draws: 0, that of the samples, or that of the tokens.
+      axes: axes with independent draws: 0 for samples, or those of the tokens.
     """
 
     rate: float

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_EPSILON = 1e-5  # Flax's own layers have 1e-6
+_EPSILON = 1e-5  # Flax defaults to 1e-6
 
 
 class LayerNorm(nn.Module):
     """Layer normalisation over the channels; statistics are float32.
 
-    The variance takes two passes: E[x^2] - E[x]^2 loses digits where the mean is large.
+    The variance takes two passes: E[x^2] - E[x]^2 loses precision for large means.
 
     Attributes:
       epsilon: added to the variance.
@@ -40,7 +40,7 @@ def layer_norm(
     bias: Float32[Array, "C"],
     epsilon: float = _EPSILON,
 ) -> Float32[Array, "*lead C"]:
-    """`LayerNorm` with parameters at hand."""
+    """Applies layer normalisation with the given parameters."""
     y = x.astype(jnp.float32)
     y = y - y.mean(axis=-1, keepdims=True)
     y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + epsilon)
@@ -49,11 +49,10 @@ def layer_norm(
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by four stored vectors: (x - mean) / std * scale + bias.
+    """Batch normalisation with four constants: (x - mean) / std * scale + bias.
 
-    The vectors live in the collection 'constants', beside 'params': no optimiser sees
-    them, no step updates them, and no gradient flows into them. Source: detectron2,
-    `FrozenBatchNorm2d`.
+    The constants live in the collection 'constants', beside 'params': they get no
+    gradient and no optimiser updates. Source: detectron2, `FrozenBatchNorm2d`.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -72,7 +71,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class FrozenStatistics(nn.Module):
-    """As `FrozenBatchNorm`, but scale and bias are parameters, which a run may train.
+    """Same as `FrozenBatchNorm`, but scale and bias are trainable parameters.
 
     Source: `norm_eval` of mmdetection's ResNet.
     """
@@ -91,20 +90,20 @@ class FrozenStatistics(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with running statistics, as PyTorch's `BatchNorm2d`.
+    """Batch normalisation with running statistics, like PyTorch's `BatchNorm2d`.
 
-    Ioffe and Szegedy, "Batch normalization", ICML 2015. In training the mean and the
-    variance are those of the batch, and move the running ones; else the running ones
-    are used. Of the n values of a batch, the running variance takes n / (n - 1) times
+    Ioffe and Szegedy, "Batch normalization", ICML 2015. Training uses the mean and
+    variance of the batch and updates the running ones; otherwise the running ones are
+    used. For n values per batch, the running variance is updated with n / (n - 1) times
     the variance.
 
     The running statistics live in the collection 'batch_stats', which a training call
-    has to declare mutable and to hand on (`LossAux.batch_stats`). A batch that is
-    divided among devices has the statistics of all of it: batch norm is synchronised.
-    Under `vmap` each example would have its own.
+    must declare mutable and pass on (`LossAux.batch_stats`). For a batch sharded over
+    devices, statistics are those of the whole batch: batch norm is synchronised. Under
+    `vmap` each example would have its own.
 
     Attributes:
-      momentum: share of a batch in the running statistics, as PyTorch has it.
+      momentum: weight of a batch in the running statistics, as in PyTorch.
       epsilon: added to the variance.
     """
 
@@ -119,13 +118,13 @@ class BatchNorm(nn.Module):
         train: bool = False,
         valid: Bool[Array, "N *some"] | None = None,
     ) -> Float[Array, "N *axes C"]:
-        """Normalises all images alike.
+        """Normalises maps over images and positions.
 
         Args:
           x: maps of images.
-          train: whether by the statistics of the batch.
-          valid: images that count in these, or places of them by the first axes of `x`.
-            Without any, the running statistics are used and stay as they are.
+          train: use batch statistics.
+          valid: images (or positions, by the first axes of `x`) that count in the
+            statistics. If there are none, the running statistics are used and kept.
         """
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -154,15 +153,15 @@ class BatchNorm(nn.Module):
 
 
 class _Moments(NamedTuple):
-    """Of the values of every channel."""
+    """Mean and variance of each channel."""
 
     mean: Float32[Array, "C"]
-    var: Float32[Array, "C"]  # not corrected
-    number: Float32[Array, ""]  # of values of a channel
+    var: Float32[Array, "C"]  # biased
+    number: Float32[Array, ""]  # values per channel
 
 
 def _moments(x: Float32[Array, "N *axes C"], valid: Bool[Array, "N *some"]) -> _Moments:
-    """Mean and variance over the valid images, in two passes; 0 without any."""
+    """Computes mean and variance over the valid images in two passes; 0 without any."""
     weight = valid.astype(jnp.float32)
     weight = weight.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim))
     count = weight.sum() * math.prod(x.shape[valid.ndim : -1])
@@ -182,8 +181,8 @@ def _by_constants(
     var: Float32[Array, "C"],
     epsilon: float = _EPSILON,
 ) -> Float[Array, "*lead C"]:
-    """(x - mean) / std * scale + bias in the dtype of `x`."""
-    # Folded in float32: one multiply and one add per element remain.
+    """Returns (x - mean) / std * scale + bias in the dtype of `x`."""
+    # Folded in float32: one multiply and one add per element.
     scale = scale * jax.lax.rsqrt(var + epsilon)
     bias = bias - mean * scale
     ones = (1,) * (x.ndim - 1)
@@ -192,7 +191,7 @@ def _by_constants(
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation; 32 groups, or the most of 16, 8, .. that divide.
+    """Group normalisation with 32 groups, or the largest of 16, 8, .. that divides.
 
     Statistics are float32.
     """

@@ -1,4 +1,4 @@
-"""Object queries: their tables and heads, and the part of a frame each looks at.
+"""Object queries: tables, heads and masked attention.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, section 3.2. Letters: S
 tokens of one level in one frame, L predictions (one before the first decoder layer, one
@@ -21,25 +21,25 @@ from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 @section
 class DecoderSettings:
-    """What `model.mask_decoder` of either kind has."""
+    """Settings shared by both kinds of `model.mask_decoder`."""
 
     dim: Count = 256  # channels; a multiple of 4 and of heads
     mask_dim: Count | None = None  # channels of the mask embeddings; None = dim
-    layers: Count = 9  # of the decoder; each predicts
+    layers: Count = 9  # decoder layers; each predicts
     heads: Count = 8  # of the attention
-    queries: Count = 100  # most instances of a clip
+    queries: Count = 100  # most instances per clip
     mlp_dim: Count = 2048  # width of the feed-forward part
 
 
 class ClipFeatures(NamedTuple):
-    """Pixel decoder outputs of clips."""
+    """Pixel decoder outputs for clips."""
 
     levels: tuple[Float[Array, "B T _ _ C"], ...]  # strides 32, 16, 8
     mask_features: Float[Array, "B T h w D"]  # stride 4
 
 
 class DecoderOutput(NamedTuple):
-    """Every prediction of a decoder, the last one being the result."""
+    """Predictions of every decoder layer; the last is the result."""
 
     class_logits: Float32[Array, "L B Q K"]
     # The mask of query q in frame t is mask_embeds[t, q] . mask_features[t].
@@ -47,11 +47,11 @@ class DecoderOutput(NamedTuple):
 
 
 class QueryHeads(nn.Module):
-    """Class and mask embedding of a query; shared by all layers.
+    """Class and mask embedding heads of queries, shared by all layers.
 
     Attributes:
-      outputs: class logits, with no-object if the class loss has one.
-      prior: probability that every class starts from (focal loss), None = default.
+      outputs: number of class logits, including no-object if the loss has one.
+      prior: initial probability of every class (focal loss), None = default.
       mask_dim: channels of the mask embeddings, None = dim.
     """
 
@@ -76,18 +76,18 @@ class QueryHeads(nn.Module):
         )
 
     def classify(self, queries: Float[Array, "B Q C"]) -> Float32[Array, "B Q K"]:
-        """Class logits."""
+        """Returns class logits."""
         return self.class_embed(self.decoder_norm(queries).astype(jnp.float32))
 
     def embed(self, queries: Float[Array, "*lead Q C"]) -> Float32[Array, "*lead Q D"]:
-        """Mask embeddings."""
+        """Returns mask embeddings."""
         return self.mask_embed(self.decoder_norm(queries)).astype(jnp.float32)
 
 
 def mask_logits(
     embeds: Float[Array, "*lead Q C"], features: Float[Array, "*lead h w C"]
 ) -> Float32[Array, "*lead Q h w"]:
-    """Dot product of mask embeddings with mask features."""
+    """Returns dot products of mask embeddings with mask features."""
     return jnp.einsum(
         "...qc,...hwc->...qhw",
         embeds.astype(features.dtype),
@@ -99,17 +99,17 @@ def mask_logits(
 def foreground(
     embeds: Float32[Array, "B T Q C"], features: Float[Array, "B T h w C"]
 ) -> Bool[Array, "B T Q S"]:
-    """Where a query's mask is at least one half at the resolution of `features`.
+    """Returns where each query's mask is at least one half, at the size of `features`.
 
-    Resizing and the product with the embedding commute, so the mask features are
-    resized once for each level and the stride-4 masks are never formed.
+    Resizing commutes with the product with the embedding, so mask features are resized
+    once per level and stride-4 masks are never formed.
     """
     logits = mask_logits(jax.lax.stop_gradient(embeds), features)
     return (logits >= 0).reshape(*logits.shape[:3], -1)
 
 
 def resized_features(features: ClipFeatures) -> list[Float[Array, "B T _ _ C"]]:
-    """Mask features at the size of every level, without gradient."""
+    """Returns the mask features resized to every level, without gradient."""
     fine = jax.lax.stop_gradient(features.mask_features)
     sizes = [(level.shape[2], level.shape[3]) for level in features.levels]
     return [resize(fine, size) for size in sizes]
@@ -118,12 +118,12 @@ def resized_features(features: ClipFeatures) -> list[Float[Array, "B T _ _ C"]]:
 def add_level(
     maps: Float[Array, "B T h w C"], level_embed: Float32[Array, "C"]
 ) -> Float[Array, "B T h w C"]:
-    """Maps plus the vector of their level, in the dtype of the maps."""
+    """Adds the level embedding, in the dtype of the maps."""
     return maps + level_embed.astype(maps.dtype).reshape(1, 1, 1, 1, -1)
 
 
 class QueryTables(nn.Module):
-    """The learned tables both decoders start from."""
+    """Learned tables that both decoders start from."""
 
     queries: int
     dim: int
@@ -133,7 +133,7 @@ class QueryTables(nn.Module):
     def __call__(
         self,
     ) -> tuple[Float32[Array, "Q C"], Float32[Array, "Q C"], Float32[Array, "L C"]]:
-        """Returns query features, their positions and the vectors of the levels."""
+        """Returns query features, query positions and level embeddings."""
         normal = nn.initializers.normal(1.0)
         return (
             self.param("query_feat", normal, (self.queries, self.dim)),

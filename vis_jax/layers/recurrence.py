@@ -1,4 +1,4 @@
-"""What a track remembers from frame to frame.
+"""Recurrent memory of tracks.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, section 3.5, Eq. 5 and 6.
@@ -17,12 +17,12 @@ Kind = Literal["lstm", "simple", "none"]
 
 
 class Recurrence(nn.Module):
-    """One step of tracks that share the weights.
+    """One recurrent step, with weights shared by all tracks.
 
     Attributes:
       kind: lstm; simple: one gate and no cell; none: the input is the output. The last
         two are rows of table 3 of the source.
-      feedback: whether the gates see the last output, too: the released code.
+      feedback: whether the gates also see the last output, as in the released code.
     """
 
     kind: Kind
@@ -35,12 +35,12 @@ class Recurrence(nn.Module):
         hidden: Float32[Array, "*lead D"],
         cell: Float32[Array, "*lead D"],
     ) -> tuple[Float32[Array, "*lead D"], Float32[Array, "*lead D"]]:
-        """The output and the cell of this frame.
+        """Returns the output and the cell of this frame.
 
         Args:
           x: of this frame.
-          hidden: output of the last frame, 0 at first.
-          cell: of the last frame, 0 at first.
+          hidden: output of the last frame, initially 0.
+          cell: of the last frame, initially 0.
         """
         dim = x.shape[-1]
         if self.kind == "none":

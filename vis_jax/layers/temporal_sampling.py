@@ -1,13 +1,13 @@
-"""Features of a frame from those of the frames around it, sampled where they match.
+"""Enriches features of a frame by deformable sampling of nearby frames.
 
 Bertasius, Torresani and Shi, "Object Detection in Video with Spatiotemporal Sampling
-Networks", ECCV 2018 (STSN), which MaskProp has in its largest backbone. Neither paper
-says all of it, and the wiring here is that of the published description as far as it
-goes. Deviations: ReLU after the first three deformable convolutions and within the
-similarity network, whose layers are as wide as the features; and a gate that starts at
-0, so that a detector of still images is what it was.
+Networks", ECCV 2018 (STSN), used in MaskProp's largest backbone. Neither paper is
+complete; the wiring follows the published description as far as it goes. Deviations:
+ReLU after the first three deformable convolutions and inside the similarity network,
+whose layers are as wide as the features; and a gate that starts at 0, so that an image
+detector's output is unchanged at first.
 
-Letters: S frames beside the centre, C channels, D of an embedding.
+Letters: S frames beside the centre, C channels, D embedding channels.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ _SIDE = 3  # of the kernels
 class TemporalSampling(nn.Module):
     """Four deformable convolutions from frame to frame, weighted by similarity.
 
-    Offsets are read from both frames, three deformable convolutions deep; the fourth
-    reads the other frame. What it finds is averaged over all frames, the centre among
-    them, by how similar an embedding of it is to that of the centre.
+    Offsets are predicted from both frames through three deformable convolutions; the
+    fourth samples the other frame. Its outputs are averaged over all frames, including
+    the centre, weighted by the similarity of their embedding to the centre's.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -41,13 +41,13 @@ class TemporalSampling(nn.Module):
         support: Float[Array, "S h w C"],
         valid: Bool[Array, "S"],
     ) -> Float[Array, "h w C"]:
-        """Features of the centre frame, enriched.
+        """Returns the enriched features of the centre frame.
 
         Args:
           centre: features of the frame.
-          support: those of the frames around it. At the ends of a video the source has
-            its first and last frame again in place of those that are missing.
-          valid: False marks frames that have no part.
+          support: features of nearby frames. At the ends of a video the source repeats
+            the first or last frame in place of missing ones.
+          valid: False marks frames to ignore.
         """
         channels = centre.shape[-1]
         centre, support = centre.astype(self.dtype), support.astype(self.dtype)
@@ -68,7 +68,7 @@ class TemporalSampling(nn.Module):
     def _offsets(
         self, x: Float[Array, "N h w C"], number: int
     ) -> Float32[Array, "N h w 1 k k 2"]:
-        """y, x of each tap, which start at 0."""
+        """Predicts y, x of each tap, initially 0."""
         conv = Conv(
             2 * _SIDE * _SIDE,
             _SIDE,
@@ -86,7 +86,7 @@ class TemporalSampling(nn.Module):
         init: Callable[..., Array],
         features: int,
     ) -> Float[Array, "N h w D"]:
-        """A deformable convolution without bias."""
+        """Applies a deformable convolution without bias."""
         shape = (_SIDE, _SIDE, x.shape[-1], features)
         kernel = self.param(f"kernel{number}", init, shape, jnp.float32)
         kernel = jnp.asarray(kernel, self.dtype)
@@ -99,7 +99,7 @@ class TemporalSampling(nn.Module):
         return jax.vmap(one)(x, offsets)
 
     def _embed(self, x: Float[Array, "N h w C"]) -> Float[Array, "N h w D"]:
-        """The similarity network."""
+        """Applies the similarity network."""
         for number, side in enumerate((1, 3, 1), start=1):
             conv = Conv(
                 x.shape[-1],
@@ -116,11 +116,11 @@ class TemporalSampling(nn.Module):
 def similarity_weights(
     embeds: Float32[Array, "S h w D"], valid: Bool[Array, "S"]
 ) -> Float32[Array, "S h w"]:
-    """exp(cosine) of every frame and the first one at each cell; they sum to 1.
+    """Returns the softmax over frames of each cell's cosine similarity to frame 0.
 
     Args:
       embeds: of the frames, the centre first.
-      valid: frames that have a part; the centre is one of them.
+      valid: frames that take part, including the centre.
     """
     square = jnp.square(embeds).sum(axis=-1, keepdims=True)
     embeds = embeds * jax.lax.rsqrt(square + 1e-12)

@@ -1,4 +1,4 @@
-"""Learned upscaling of a map of tokens."""
+"""Learned upsampling of a token map."""
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,10 @@ _EPSILON = 1e-6  # of the norm
 
 
 class Upscale(nn.Module):
-    """Twice the size: transposed convolution, GELU, depthwise convolution, norm.
+    """2x upsampling: transposed convolution, GELU, depthwise convolution, norm.
 
-    Kerssies et al., "Your ViT is secretly an image segmentation model", CVPR 2025: the
-    block that EoMT has once for each doubling.
+    Kerssies et al., "Your ViT is secretly an image segmentation model", CVPR 2025: EoMT
+    has one such block per doubling.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -24,15 +24,15 @@ class Upscale(nn.Module):
     def __call__(
         self, x: Float[Array, "N h w C"], inside: Bool[Array, "N h w"] | None = None
     ) -> Float32[Array, "N 2*h 2*w C"]:
-        """The map at twice the size.
+        """Returns the map at twice the size.
 
         Args:
-          x: map of tokens.
-          inside: False in padding, which counts as outside of the map; None = no
+          x: token map.
+          inside: False in padding, which is treated as outside the map; None = no
             padding.
         """
         count, height, width, dim = x.shape
-        # PyTorch takes the fan of a transposed convolution from its second axis.
+        # PyTorch computes the fan of a transposed convolution from its second axis.
         init = torch_uniform(4 * dim)
         kernel = self.param("enlarge_kernel", init, (dim, 2, 2, dim), jnp.float32)
         bias = self.param("enlarge_bias", init, (dim,), jnp.float32)
@@ -54,9 +54,9 @@ class Upscale(nn.Module):
 def depthwise(
     x: Float[Array, "N h w C"], kernel: Float[Array, "k k 1 C"]
 ) -> Float[Array, "N h w C"]:
-    """Convolution of every channel by itself, zero outside the map.
+    """Convolves every channel on its own; zero outside the map.
 
-    A sum of shifted maps: devices fuse it, and CPUs are slow at grouped convolutions.
+    A sum of shifted maps: devices fuse it, and grouped convolutions are slow on CPUs.
     """
     side = kernel.shape[0]
     height, width = x.shape[1:3]

@@ -1,4 +1,4 @@
-"""The block of a plain vision transformer with layer scale.
+"""Plain vision transformer block with layer scale.
 
 Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021; Touvron et al., "Going
 deeper with image transformers", ICCV 2021, for layer scale. Letters: S tokens, of which
@@ -20,11 +20,11 @@ INIT = nn.initializers.truncated_normal(0.02)
 
 
 class SelfAttention(nn.Module):
-    """Attention of tokens to each other, softmax in float32.
+    """Self-attention of tokens, with softmax in float32.
 
     Attributes:
-      heads: share the channels.
-      key_bias: whether the keys have a bias: DINOv2's have, DINOv3's have none.
+      heads: heads that share the channels.
+      key_bias: whether keys have a bias; true in DINOv2, false in DINOv3.
     """
 
     heads: int
@@ -38,13 +38,13 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
         attend: Bool[Array, "N A S"] | None = None,
     ) -> Float[Array, "N S C"]:
-        """Tokens that have looked at each other.
+        """Returns the attended tokens.
 
         Args:
-          x: after their norm.
-          rotary: positions of the patches, which are the last tokens; None = none.
-          attend: True where a token may look at another, A being S, or 1 for all alike;
-            None = everywhere.
+          x: tokens after their norm.
+          rotary: positions of the patches, the last tokens; None = none.
+          attend: True where a token may attend to another; A is S, or 1 for a mask
+            shared by all; None = everywhere.
         """
         dim = x.shape[-1]
         dense = functools.partial(nn.Dense, dim, dtype=self.dtype, kernel_init=INIT)
@@ -65,7 +65,7 @@ class Mlp(nn.Module):
     """fc2(gelu(fc1(x))) with the exact GELU.
 
     Attributes:
-      hidden: channels between.
+      hidden: hidden channels.
     """
 
     hidden: int
@@ -81,7 +81,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x += s1 attention(norm1(x)); x += s2 mlp(norm2(x)).
 
-    The sum stays in float32, as under autocast in PyTorch; attention and MLP compute in
+    The sum stays in float32, as under PyTorch autocast; attention and MLP compute in
     `dtype`.
 
     Attributes:
@@ -103,7 +103,7 @@ class Block(nn.Module):
         rotary: Rotary | None = None,
         attend: Bool[Array, "N A S"] | None = None,
     ) -> Float32[Array, "N S C"]:
-        """The tokens after this block; arguments as `SelfAttention`."""
+        """Returns the tokens after this block; arguments as in `SelfAttention`."""
         attention = SelfAttention(self.heads, self.key_bias, self.dtype, name="attn")
         mlp = Mlp(self.mlp_dim, self.dtype, name="mlp")
         x = x + self._scaled(1, attention(self._norm(1, x), rotary, attend))

@@ -13,12 +13,12 @@ FOCAL_GAMMA = 2.0
 def sigmoid_focal(
     logits: Float32[Array, "*N K"], labels: Int32[Array, "*N"]
 ) -> Float32[Array, "*N"]:
-    """Focal loss of K independent classes, summed over them.
+    """Returns the focal loss of K independent classes, summed over them.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, alpha 0.25, gamma 2.
 
     Args:
-      logits: one for each class.
+      logits: one per class.
       labels: 0 .. K - 1, or K for no object.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1])
@@ -34,13 +34,13 @@ def weighted_cross_entropy(
     no_object_weight: float,
     counted: Bool[Array, "*N"] | None = None,
 ) -> Float32[Array, ""]:
-    """Mean cross-entropy over K + 1 classes, no-object counting less (DETR).
+    """Returns the mean cross-entropy over K + 1 classes, no-object weighted (DETR).
 
     Args:
-      logits: the last one is no object.
+      logits: the last class is no object.
       labels: 0 .. K, K = no object.
-      no_object_weight: weight of entries whose label is K; others have 1.
-      counted: entries that are no padding; None = all.
+      no_object_weight: weight of entries with label K; others have 1.
+      counted: entries that are not padding; None = all.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     weights = jnp.where(labels == logits.shape[-1] - 1, no_object_weight, 1.0)

@@ -1,9 +1,9 @@
-"""Losses of queries that mean the same object in all frames of a clip.
+"""Losses of queries that represent the same object in all frames of a clip.
 
-Masks are compared at points, as in Cheng et al., "Masked-attention Mask Transformer",
-CVPR 2022; an object is matched in the first frame that shows it, as in Zhang et al.,
-"DVIS++", 2023. Letters: Q queries, M instance slots, P points, K1 classes and one for
-no object; h w cells of a mask, H W pixels of the canvas.
+Masks are compared at sampled points, as in Cheng et al., "Masked-attention Mask
+Transformer", CVPR 2022; an object is matched in the first frame where it appears, as in
+Zhang et al., "DVIS++", 2023. Letters: Q queries, M instance slots, P points, K1 classes
+including no object; h w cells of a mask, H W pixels of the canvas.
 """
 
 from typing import Literal, NamedTuple
@@ -26,17 +26,17 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 class Settings(Terms):
     """`loss` of queries over a clip."""
 
-    no_object: Share = 0.1  # weight of the class for no object
-    # clip: an object keeps the query that it is given in the first frame that shows it;
-    # frame: every frame is matched by itself, as an image.
+    no_object: Share = 0.1  # weight of the no-object class
+    # clip: an object keeps the query matched in the first frame where it appears;
+    # frame: every frame is matched separately, like an image.
     matching: Literal["clip", "frame"] = "clip"
-    # Class of a matched query in frames without its object: still the object, as the
-    # authors train it, or no object.
+    # Class target of a matched query in frames without its object: still the object, as
+    # the authors train it, or no object.
     absent_class: Literal["object", "no_object"] = "object"
 
 
 class ClipTruth(NamedTuple):
-    """What the loss needs of one clip."""
+    """Ground truth of one clip."""
 
     labels: Int32[Array, "*lead M"]
     masks: Bool[Array, "*lead M T H W"]
@@ -45,7 +45,7 @@ class ClipTruth(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Uniform points, x and y in [0, 1], of one prediction of one clip."""
+    """Uniform points, x and y in [0, 1], for one prediction of one clip."""
 
     match: Float32[Array, "*lead T P 2"]
     candidates: Float32[Array, "*lead M T N 2"]  # for `uncertain_points`
@@ -53,13 +53,13 @@ class Draws(NamedTuple):
 
 
 def truth_of(batch: Batch) -> ClipTruth:
-    """The targets of every clip, with a leading batch axis."""
+    """Returns the targets of every clip, with a leading batch axis."""
     seen = batch.instance_valid[..., None] & batch.frame_valid[:, None]
     return ClipTruth(batch.labels, batch.masks, batch.present & seen, batch.frame_valid)
 
 
 def frames_apart(truth: ClipTruth) -> ClipTruth:
-    """The same frames as clips of one frame each: [B, ..] to [B T, ..]."""
+    """Splits clips into clips of one frame each: [B, ..] to [B T, ..]."""
     count, frames = truth.frame_valid.shape
     masks = truth.masks.swapaxes(1, 2)
     return ClipTruth(
@@ -71,7 +71,7 @@ def frames_apart(truth: ClipTruth) -> ClipTruth:
 
 
 def draw_points(key: PRNGKeyArray, truth: ClipTruth, points: int) -> Draws:
-    """Points of one prediction of clips with a leading axis."""
+    """Draws points for one prediction of clips with a leading axis."""
     clips, slots, frames = truth.present.shape
     candidates, rest = draw_sizes(points)
     keys = jax.random.split(key, 3)
@@ -91,12 +91,12 @@ def match_cost(
     points: Float32[Array, "P 2"],
     weights: Settings,
 ) -> Float32[Array, "Q M"]:
-    """Cost of giving a query to an instance in one frame."""
+    """Returns the cost of matching each query to each instance in one frame."""
     at_points = sample_channels(jnp.moveaxis(masks, 0, -1), points).T
     wanted = jnp.moveaxis(targets.astype(jnp.float32), 0, -1)
     wanted = sample_channels(wanted, points).T
     probs = jax.nn.softmax(class_logits, axis=-1)
-    labels = jnp.minimum(labels, probs.shape[-1] - 2)  # padding may say anything
+    labels = jnp.minimum(labels, probs.shape[-1] - 2)  # padding may hold any label
     return (
         -weights.label * probs[:, labels]
         + weights.mask * pairwise_bce(at_points, wanted)
@@ -112,17 +112,16 @@ def match_at_first_sight(
     weights: Settings,
     known: Int32[Array, "M"] | None = None,
 ) -> Int32[Array, "M"]:
-    """The query of every instance of one clip; -1 for those that are in no frame.
+    """Returns each instance's query in one clip; -1 for instances in no frame.
 
-    Frame by frame, the instances that are seen for the first time are matched with the
-    queries that none has yet.
+    Frame by frame, newly appearing instances are matched to the free queries.
 
     Args:
       class_logits, masks: of one prediction.
       truth: of one clip, without a leading axis.
       points: of each frame, shared by all queries and instances.
       weights: settings.
-      known: queries of instances that were matched before this clip; -1 = none.
+      known: queries of instances matched before this clip; -1 = none.
     """
     queries = class_logits.shape[1]
     slots = len(truth.labels)
@@ -134,7 +133,7 @@ def match_at_first_sight(
         cost = match_cost(logits, maps, truth.labels, targets, at, weights)
         index = jnp.where(matched >= 0, matched, queries)
         taken = jnp.zeros((queries,), bool).at[index].set(True, mode="drop")
-        # Dearer than any matching of free queries, and of their order of magnitude.
+        # Above any matching of free queries, but of comparable magnitude.
         cost = jnp.where(jnp.isfinite(cost), cost, 1e6)
         dear = cost.max() + slots * (cost.max() - cost.min()) + 1.0
         rows = hungarian(jnp.where(taken[:, None], dear, cost), new)
@@ -153,12 +152,12 @@ def match_at_first_sight(
 def class_targets(
     matched: Int32[Array, "M"], truth: ClipTruth, shape: tuple[int, int], absent: str
 ) -> Int32[Array, "T Q"]:
-    """The class of every query in every frame of one clip.
+    """Returns the target class of every query in every frame of one clip.
 
     Args:
-      matched: of `match_at_first_sight`.
+      matched: from `match_at_first_sight`.
       truth: of the clip.
-      shape: number of queries, and the class of those that stand for nothing.
+      shape: number of queries, and the class of unmatched ones.
       absent: `Settings.absent_class`.
     """
     queries, empty = shape
@@ -182,10 +181,10 @@ def clip_terms(
     matched: Int32[Array, "B M"],
     weights: Settings,
 ) -> dict[str, Float32[Array, ""]]:
-    """Weighted loss of one prediction of B clips for given matches.
+    """Returns the weighted loss terms of one prediction of B clips, given matches.
 
-    Masks are normalised by the pairs of an instance and a frame, those without the
-    instance among them: there, the mask has to be empty.
+    Masks are normalised by the number of (instance, frame) pairs, including frames
+    without the instance, where the target mask is empty.
     """
     queries, outputs = class_logits.shape[2:]
     targets = jax.vmap(
@@ -199,7 +198,7 @@ def clip_terms(
     )
     real = (matched >= 0)[..., None] & truth.frame_valid[:, None]
     count = jnp.maximum(real.sum(), 1).astype(jnp.float32)
-    # Maps of matched queries, [B, M, T, h, w].
+    # Masks of matched queries, [B, M, T, h, w].
     chosen = jnp.maximum(matched, 0)[:, None, :, None, None]
     chosen = jnp.take_along_axis(masks, chosen, axis=2).swapaxes(1, 2)
     per_pair = jax.vmap(jax.vmap(jax.vmap(map_terms)))
@@ -221,7 +220,7 @@ def match_clips(
     weights: Settings,
     known: Int32[Array, "B M"] | None = None,
 ) -> Int32[Array, "B M"]:
-    """`match_at_first_sight` of B clips, without a gradient."""
+    """Applies `match_at_first_sight` to B clips, without gradient."""
     fixed = jax.lax.stop_gradient((class_logits, masks))
     if known is None:
         known = jnp.full(truth.labels.shape, -1, jnp.int32)

@@ -1,9 +1,9 @@
-"""Losses of FCOS on locations.
+"""Losses of FCOS per location.
 
 Tian et al., "FCOS: Fully convolutional one-stage object detection", ICCV 2019, with the
-boxes of its later code, "FCOS: A simple and strong anchor-free object detector", TPAMI
-2021. Letters: B images, P locations of all levels, K classes, Q numbers of a filter, N
-identities.
+box loss of its later code, "FCOS: A simple and strong anchor-free object detector",
+TPAMI 2021. Letters: B images, P locations of all levels, K classes, Q filter
+parameters, N identities.
 """
 
 from typing import Literal, NamedTuple
@@ -16,34 +16,34 @@ from vis_jax.losses.classification import sigmoid_focal
 from vis_jax.ops.boxes import generalized_box_iou
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_LEAST_WEIGHT = 1e-6  # of all boxes; as in mmdetection
+_LEAST_WEIGHT = 1e-6  # of all boxes, as in mmdetection
 
-# The loss of identities: focal, or logistic of each by itself, or of a softmax over
-# them and the background.
+# Loss of identities: focal, per-identity logistic, or softmax over identities and
+# background.
 IdLoss = Literal["focal", "bce", "softmax"]
 
 
 class FcosOutput(NamedTuple):
-    """What the head says of every location."""
+    """Output of the head at every location."""
 
     class_logits: Float32[Array, "*lead P K"]
     distances: Float32[Array, "*lead P 4"]  # to left, top, right, bottom; pixels, >= 0
     centre_logits: Float32[Array, "*lead P"]
-    filters: Float32[Array, "*lead P Q"]  # what makes the mask, see `dynamic_masks`
+    filters: Float32[Array, "*lead P Q"]  # mask filters, see `dynamic_masks`
     id_logits: Float32[Array, "*lead P N"]  # N = 0 without identities
 
 
 class DenseTargets(NamedTuple):
-    """What each location stands for; others than the positives are background."""
+    """Targets of each location; non-positive locations are background."""
 
-    truth: Int32[Array, "*lead P"]  # index of the true object; of use where positive
+    truth: Int32[Array, "*lead P"]  # ground-truth index; used where positive
     labels: Int32[Array, "*lead P"]  # K = background
     distances: Float32[Array, "*lead P 4"]  # pixels; 1 where not positive
     positive: Bool[Array, "*lead P"]
 
 
 class FcosLosses(NamedTuple):
-    """Of a batch; not weighted."""
+    """Unweighted losses of a batch."""
 
     classes: Float32[Array, ""]
     boxes: Float32[Array, ""]
@@ -53,15 +53,16 @@ class FcosLosses(NamedTuple):
 def fcos_losses(
     out: FcosOutput, targets: DenseTargets, *, image_valid: Bool[Array, "B"]
 ) -> FcosLosses:
-    """Focal loss, GIoU loss weighted by centreness, logistic loss of the centreness.
+    """Returns focal loss, centreness-weighted GIoU loss, logistic centreness loss.
 
     The first and the last are divided by the number of positives, the second by the sum
-    of its weights. A batch that is divided among devices has those of all of it.
+    of its weights, both over the whole batch, including when it is sharded over
+    devices.
 
     Args:
       out: with leading axis B.
       targets: with leading axis B.
-      image_valid: False marks images that count for nothing.
+      image_valid: False marks images to ignore.
     """
     counted = targets.positive & image_valid[:, None]
     wanted = centreness(targets.distances)
@@ -86,13 +87,13 @@ def dense_focal(
     image_valid: Bool[Array, "B"],
     positive: Bool[Array, "B P"],
 ) -> Float32[Array, ""]:
-    """Focal loss of all locations, divided by the number of positives.
+    """Returns the focal loss of all locations, divided by the number of positives.
 
     Args:
-      logits: of classes, or of identities.
-      labels: K for none.
-      image_valid: False marks images that count for nothing.
-      positive: locations that stand for an object.
+      logits: of classes or identities.
+      labels: K for background.
+      image_valid: False marks images to ignore.
+      positive: locations assigned to an object.
     """
     losses = jnp.where(image_valid[:, None], sigmoid_focal(logits, labels), 0.0)
     return losses.sum() / positives_of(positive, image_valid)
@@ -106,17 +107,17 @@ def id_loss(
     image_valid: Bool[Array, "B"],
     positive: Bool[Array, "B P"],
 ) -> Float32[Array, ""]:
-    """Loss of the identities of all locations, divided by the number of positives.
+    """Returns the identity loss of all locations, divided by the number of positives.
 
-    Zhu et al., "Instance as identity", ECCV 2022, Table 7, whose "CE" is one of the
-    last two.
+    Zhu et al., "Instance as identity", ECCV 2022, Table 7; its "CE" is one of the last
+    two kinds.
 
     Args:
-      logits: of identities; of a softmax the last column is the background.
-      ids: the number of the last identity and 1 more for none.
+      logits: of identities; for softmax the last column is the background.
+      ids: identity of each location; one past the last for none.
       kind: see the type.
-      image_valid: False marks images that count for nothing.
-      positive: locations that stand for an object.
+      image_valid: False marks images to ignore.
+      positive: locations assigned to an object.
     """
     if kind == "focal":
         return dense_focal(logits, ids, image_valid=image_valid, positive=positive)
@@ -133,16 +134,16 @@ def id_loss(
 def positives_of(
     positive: Bool[Array, "B P"], image_valid: Bool[Array, "B"]
 ) -> Float32[Array, ""]:
-    """Positive locations of the images that count, at least 1."""
+    """Counts the positive locations of valid images, at least 1."""
     count = (positive & image_valid[:, None]).sum()
     return jnp.maximum(count, 1).astype(jnp.float32)
 
 
 def centreness(distances: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
-    """1 in the middle of a box, 0 at its border; Eq. 3 of the paper.
+    """Returns 1 at the centre of a box, 0 at its border; Eq. 3 of the paper.
 
     Args:
-      distances: to left, top, right, bottom, above 0.
+      distances: to left, top, right, bottom; positive.
     """
     near = jnp.minimum(distances[..., :2], distances[..., 2:])
     far = jnp.maximum(distances[..., :2], distances[..., 2:])
@@ -153,7 +154,7 @@ def centreness(distances: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
 def _giou(
     a: Float32[Array, "*lead 4"], b: Float32[Array, "*lead 4"]
 ) -> Float32[Array, "*lead"]:
-    """Of pairs of boxes around the same location, which does not matter."""
+    """Returns the GIoU of box pairs around a shared location."""
 
     def one(a: Float32[Array, "4"], b: Float32[Array, "4"]) -> Float32[Array, ""]:
         return generalized_box_iou(a[None], b[None])[0, 0]

@@ -1,4 +1,4 @@
-"""Losses on who is who. Letters: B images, R regions, M objects to choose from."""
+"""Identity losses. Letters: B images, R regions, M objects to choose from."""
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,16 @@ def match_loss(
     targets: Int32[Array, "*lead R"],
     positive: Bool[Array, "*lead R"],
 ) -> Float32[Array, ""]:
-    """Cross-entropy averaged over the positives of each image, then over the images.
+    """Averages the cross-entropy over the positives of each image, then over images.
 
-    L_track of Yang et al., "Video Instance Segmentation", ICCV 2019. An image without
-    positives counts as 0.
-    Deviation: the released code also takes an image with exactly one positive as 0, by
-    a slip in how it lists them.
+    L_track of Yang et al., "Video Instance Segmentation", ICCV 2019. Images without
+    positives count as 0. Deviation: the released code also takes an image with exactly
+    one positive as 0, due to a bug in how it lists them.
 
     Args:
-      logits: of each region; column 0 is "none of them", see
-        `vis_jax.ops.assignment`.
-      targets: columns, 0 .. M; read where positive. No column of padding.
-      positive: regions that stand for a true object.
+      logits: of each region; column 0 is "none", see `vis_jax.ops.assignment`.
+      targets: columns, 0 .. M; used where positive. Never a padded column.
+      positive: regions assigned to a ground-truth object.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
     count = jnp.maximum(positive.sum(axis=-1), 1).astype(jnp.float32)
@@ -39,16 +37,16 @@ def track_loss(
     counted: Bool[Array, "B R"],
     present: Bool[Array, "B M"],
 ) -> Float32[Array, ""]:
-    """Which object of a reference frame each region of a key frame shows.
+    """Returns the loss of matching key-frame regions to reference-frame objects.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2.
 
     Args:
       embeds: of the regions.
       reference: of the objects in the reference frame.
-      truth: slot of the object that a region shows, the same in both frames.
-      counted: regions that show one.
-      present: objects that are in the reference frame; all others are "none of them".
+      truth: object slot of each region, the same in both frames.
+      counted: regions assigned to an object.
+      present: objects in the reference frame; all others are "none".
     """
     logits = jax.vmap(match_logits)(embeds, reference, present)
     there = jnp.take_along_axis(present, truth, axis=1)

@@ -1,7 +1,7 @@
-"""The Lovász extension of the Jaccard loss: an IoU that can be trained on.
+"""The Lovász extension of the Jaccard loss: a differentiable IoU loss.
 
 Berman, Rannen Triki and Blaschko, "The Lovász-softmax loss", CVPR 2018. Letters: P
-pixels, of one image or of several together.
+pixels of one or several images.
 """
 
 import jax
@@ -13,12 +13,12 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 def lovasz_hinge(
     logits: Float32[Array, "P"], targets: Bool[Array, "P"], valid: Bool[Array, "P"]
 ) -> Float32[Array, ""]:
-    """Loss of one binary mask, equation 11 with the hinge errors of equation 12.
+    """Returns the loss of one binary mask, equation 11 with the hinge errors of eq. 12.
 
     Args:
-      logits: positive inside.
-      targets: the true mask.
-      valid: False leaves a pixel out.
+      logits: positive = inside.
+      targets: the ground-truth mask.
+      valid: False ignores a pixel.
     """
     errors = 1.0 - logits * jnp.where(targets, 1.0, -1.0)
     return _lovasz(jax.nn.relu(errors), errors, targets, valid)
@@ -27,12 +27,12 @@ def lovasz_hinge(
 def lovasz_softmax(
     probs: Float32[Array, "P K"], labels: Int32[Array, "P"], valid: Bool[Array, "P"]
 ) -> Float32[Array, "K"]:
-    """Loss of every class, equation 8; the mean over the classes present is usual.
+    """Returns the loss of every class, eq. 8; usually averaged over those present.
 
     Args:
       probs: of every class.
       labels: 0 .. K - 1.
-      valid: False leaves a pixel out.
+      valid: False ignores a pixel.
     """
     classes = jnp.arange(probs.shape[1], dtype=labels.dtype)
     targets = labels[None] == classes[:, None]
@@ -42,12 +42,12 @@ def lovasz_softmax(
 def lovasz_class(
     probs: Float32[Array, "P"], targets: Bool[Array, "P"], valid: Bool[Array, "P"]
 ) -> Float32[Array, ""]:
-    """Loss of one class of `lovasz_softmax`.
+    """Returns the loss of one class of `lovasz_softmax`.
 
     Args:
       probs: of the class.
       targets: pixels of the class.
-      valid: False leaves a pixel out.
+      valid: False ignores a pixel.
     """
     errors = jnp.abs(targets.astype(probs.dtype) - probs)
     return _lovasz(errors, errors, targets, valid)
@@ -59,11 +59,11 @@ def _lovasz(
     targets: Bool[Array, "P"],
     valid: Bool[Array, "P"],
 ) -> Float32[Array, ""]:
-    """Sum of errors, each times what the Jaccard loss gains by it; the worst first.
+    """Sums the errors, weighted by the Jaccard loss increments, largest first.
 
     Args:
       errors: at least 0.
-      rank: the order of the errors, greatest first.
+      rank: sort order of the errors, largest first.
     """
     order = jnp.argsort(jnp.where(valid, -jax.lax.stop_gradient(rank), jnp.inf))
     inside = (targets & valid)[order].astype(jnp.float32)

@@ -1,9 +1,9 @@
-"""Losses of YOLACT on priors, with hard negatives; one image.
+"""Losses of YOLACT on priors, with hard negative mining; one image.
 
 Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019, section 3.3, and the
 `MultiBoxLoss` of its released code; Liu et al., "SSD", ECCV 2016. Every term is a sum;
-`multibox_losses` divides them as the released code does. Letters: P priors, M true
-objects, C classes with the background, which is the first one; Q prototypes; h w cells
+`multibox_losses` normalises as in the released code. Letters: P priors, M ground-truth
+objects, C classes including the background, which comes first; Q prototypes; h w cells
 of the prototypes.
 """
 
@@ -21,21 +21,21 @@ from vis_jax.ops.masks import inside_boxes
 from vis_jax.ops.sampling import sample_positives
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-# Of the released code: share of a prior that a crowd has to cover to make it ignored,
-# and cells around a true box that its mask is trained in.
+# From the released code: share of a prior that a crowd must cover to make it ignored,
+# and cells around a ground-truth box in which its mask is trained.
 _CROWD_SHARE = 0.7
 _CROP_MARGIN = 1.0
-_LOWEST_LOG = -100.0  # of probabilities, as PyTorch bounds them
+_LOWEST_LOG = -100.0  # bound on log probabilities, as in PyTorch
 
 
 class Rule(NamedTuple):
-    """Which priors are trained on.
+    """Assignment of priors and selection of those to train.
 
     Attributes:
-      positive: least IoU with a true box of a positive.
-      negative: IoU below which a prior is negative; between both it is ignored.
-      negatives: hard negatives for each positive.
-      masks: the most positives of an image whose masks are trained.
+      positive: least IoU of a positive with a ground-truth box.
+      negative: IoU below which a prior is negative; in between it is ignored.
+      negatives: hard negatives per positive.
+      masks: most positives per image whose masks are trained.
     """
 
     positive: float
@@ -45,35 +45,35 @@ class Rule(NamedTuple):
 
 
 class Objects(NamedTuple):
-    """True objects of images."""
+    """Ground-truth objects of images."""
 
     boxes: Float32[Array, "*lead M 4"]  # pixels
     labels: Int32[Array, "*lead M"]  # 0 .. K - 1, without the background
     masks: Bool[Array, "*lead M H W"]
     valid: Bool[Array, "*lead M"]
-    crowd: Bool[Array, "*lead M"]  # a group, of which nothing is learned but where
+    crowd: Bool[Array, "*lead M"]  # a group; ignored, but for its extent
 
 
 class YolactOutput(NamedTuple):
-    """What the network says of images."""
+    """Network output for images."""
 
-    class_logits: Float32[Array, "*lead P C"]  # the first class is the background
+    class_logits: Float32[Array, "*lead P C"]  # background first
     deltas: Float32[Array, "*lead P 4"]  # from priors to boxes
     coefficients: Float32[Array, "*lead P Q"]  # in -1 .. 1
-    prototypes: Float32[Array, "*lead h w Q"]  # at a fourth of the canvas, from 0
-    semantic_logits: Float32[Array, "*lead h2 w2 K"]  # at an eighth; to train only
+    prototypes: Float32[Array, "*lead h w Q"]  # at a quarter of the canvas, from 0
+    semantic_logits: Float32[Array, "*lead h2 w2 K"]  # at an eighth; training only
 
 
 class PriorMatch(NamedTuple):
-    """What each prior stands for; neither positive nor negative = ignored."""
+    """Match of each prior; neither positive nor negative = ignored."""
 
-    truth: Int32[Array, "*lead P"]  # of use where positive
+    truth: Int32[Array, "*lead P"]  # used where positive
     positive: Bool[Array, "*lead P"]
     negative: Bool[Array, "*lead P"]
 
 
 class MultiboxLosses(NamedTuple):
-    """Of a batch, or sums of one image; not weighted."""
+    """Unweighted losses of a batch, or sums over one image."""
 
     classes: Float32[Array, "*lead"]
     boxes: Float32[Array, "*lead"]
@@ -92,17 +92,17 @@ def multibox_losses(
     coder: BoxCoder,
     rule: Rule,
 ) -> MultiboxLosses:
-    """The losses of a batch of images.
+    """Returns the losses of a batch of images.
 
-    Those of classes, boxes and masks are divided by the number of positives, the
-    semantic one by the number of images. Deviation: without a positive the released
-    code divides by 0.
+    Class, box and mask losses are divided by the number of positives, the semantic loss
+    by the number of images. Deviation: without positives the released code divides by
+    0.
 
     Args:
-      rng: key of the choice of positives whose masks are trained.
+      rng: key for sampling the positives whose masks are trained.
       out: with leading axis B.
       objects: with leading axis B.
-      image_valid: False marks images that count for nothing.
+      image_valid: False marks images to ignore.
       priors: in pixels.
       coder: of the deltas.
       rule: see the type.
@@ -137,7 +137,7 @@ def _image_losses(
     coder: BoxCoder,
     rule: Rule,
 ) -> tuple[MultiboxLosses, Int32[Array, ""]]:
-    """Sums over one image, and its positives."""
+    """Returns the sums over one image, and the number of its positives."""
     match = match_priors(priors, objects, rule=rule)
     boxes = objects.boxes[match.truth]
     real = objects._replace(valid=objects.valid & ~objects.crowd)
@@ -160,11 +160,11 @@ def _image_losses(
 def match_priors(
     priors: Float32[Array, "P 4"], objects: Objects, *, rule: Rule
 ) -> PriorMatch:
-    """Each prior to the true box it overlaps most; every true box gets a prior.
+    """Matches each prior to its best ground-truth box; every box gets a prior.
 
-    The pair of a true box and a prior that overlap most is forced together, then the
-    best of the other pairs, until all true boxes have one. Priors that a crowd covers
-    are ignored where they are not positive.
+    The (box, prior) pair with the highest IoU is matched first, then the best of the
+    remaining pairs, until every ground-truth box has a prior. Non-positive priors
+    covered by a crowd are ignored.
 
     Args:
       priors: in pixels.
@@ -194,7 +194,7 @@ def match_priors(
 def _crowd_share(
     priors: Float32[Array, "P 4"], objects: Objects
 ) -> Float32[Array, "P"]:
-    """The largest share of each prior that one crowd covers."""
+    """Returns the largest share of each prior covered by a single crowd."""
     crowd = objects.valid & objects.crowd
     low = jnp.maximum(priors[:, None, :2], objects.boxes[None, :, :2])
     high = jnp.minimum(priors[:, None, 2:], objects.boxes[None, :, 2:])
@@ -209,20 +209,20 @@ def class_loss(
     match: PriorMatch,
     negatives: int,
 ) -> Float32[Array, ""]:
-    """Cross-entropy of the positives and of the negatives that look least like one.
+    """Returns the cross-entropy of the positives and of the hardest negatives.
 
-    Negatives are ranked by their probability of the background; an image without
-    positives has none.
+    Negatives are ranked by lowest background probability; an image without positives
+    has none.
 
     Args:
       class_logits: the first class is the background.
-      labels: of the true objects, 0 .. K - 1.
+      labels: of the ground-truth objects, 0 .. K - 1.
       match: of the priors.
-      negatives: as many for each positive, but at least one prior is left out.
+      negatives: number per positive; at least one prior is left out.
     """
     hardness = jax.nn.logsumexp(class_logits, axis=-1) - class_logits[:, 0]
     hardness = jnp.where(match.negative, jax.lax.stop_gradient(hardness), 0.0)
-    # Stable: the first of equals is the harder one.
+    # Stable: on ties the first counts as harder.
     rank = jnp.argsort(jnp.argsort(-hardness, stable=True), stable=True)
     wanted = jnp.minimum(negatives * match.positive.sum(), len(rank) - 1)
     hard = match.negative & (rank < wanted)
@@ -234,10 +234,10 @@ def class_loss(
 
 
 class MaskLoss(NamedTuple):
-    """Of one image."""
+    """Mask loss of one image."""
 
     loss: Float32[Array, ""]
-    left_out: Float32[Array, ""]  # positives beyond the most
+    left_out: Float32[Array, ""]  # positives not sampled
 
 
 def mask_loss(
@@ -249,19 +249,19 @@ def mask_loss(
     match: PriorMatch,
     most: int,
 ) -> MaskLoss:
-    """Cross-entropy of the masks of positives, each divided by the size of its box.
+    """Returns the cross-entropy of positives' masks, each divided by its box size.
 
-    Predicted masks are cut at the true box. The sum over the cells of the canvas is
-    divided by the cells of the true box. Of more positives than `most` a random subset
-    stands for all.
+    Predicted masks are cropped to the ground-truth box. The sum over the canvas's cells
+    is divided by the cells of the box. If there are more than `most` positives, a
+    random subset represents them.
 
     Args:
-      rng: key of the choice.
-      prototypes: at a fourth of the canvas.
+      rng: random key.
+      prototypes: at a quarter of the canvas.
       coefficients: of the priors.
-      objects: true ones; masks are compared at the size of the prototypes.
+      objects: ground truth; masks are compared at prototype resolution.
       match: of the priors.
-      most: positives.
+      most: most positives trained.
     """
     cells = (prototypes.shape[0], prototypes.shape[1])
     canvas = (objects.masks.shape[1], objects.masks.shape[2])
@@ -283,7 +283,7 @@ def _cut_cross_entropy(
     wanted: Bool[Array, "N h w"],
     inside: Bool[Array, "N h w"],
 ) -> Float32[Array, "N h w"]:
-    """Of probabilities that are 0 outside; logarithms are at least -100."""
+    """Returns the cross-entropy of probabilities that are 0 outside; logs >= -100."""
     log_true = jnp.where(wanted, jax.nn.log_sigmoid(logits), 0.0)
     log_false = jnp.where(wanted, 0.0, jax.nn.log_sigmoid(-logits))
     missed = jnp.where(wanted, -_LOWEST_LOG, 0.0)
@@ -294,11 +294,11 @@ def _cut_cross_entropy(
 def semantic_loss(
     semantic_logits: Float32[Array, "h w K"], objects: Objects
 ) -> Float32[Array, ""]:
-    """Logistic loss of every class in every cell, summed, over the number of cells.
+    """Returns the logistic loss, summed over classes and averaged over cells.
 
     Args:
-      semantic_logits: without background.
-      objects: a cell has the classes of all true masks there.
+      semantic_logits: without the background.
+      objects: a cell has the classes of all ground-truth masks that cover it.
     """
     cells = (semantic_logits.shape[0], semantic_logits.shape[1])
     masks = reduced_masks(objects.masks, cells) & objects.valid[:, None, None]
@@ -313,6 +313,6 @@ def semantic_loss(
 def reduced_masks(
     masks: Bool[Array, "M H W"], size: tuple[int, int]
 ) -> Bool[Array, "M _ _"]:
-    """Masks at another size: read bilinearly without smoothing, more than a half."""
+    """Resizes masks bilinearly without antialiasing, thresholded at a half."""
     small = resize(masks.astype(jnp.float32)[..., None], size)
     return small[..., 0] > 0.5

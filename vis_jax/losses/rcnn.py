@@ -1,8 +1,8 @@
 """Losses of Faster and Mask R-CNN on a fixed number of samples.
 
-Girshick, "Fast R-CNN", ICCV 2015, section 2.3; He et al., "Mask R-CNN", ICCV 2017.
-Sums over the samples of all images are divided by how many samples there are, as in
-torchvision and mmdetection. Letters: S samples.
+Girshick, "Fast R-CNN", ICCV 2015, section 2.3; He et al., "Mask R-CNN", ICCV 2017. Sums
+over the samples of all images are divided by the number of samples, as in torchvision
+and mmdetection. Letters: S samples.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class RCNNLosses(NamedTuple):
-    """Of the proposals or of the regions."""
+    """Class and box losses of proposals or regions."""
 
     classes: Float32[Array, ""]
     boxes: Float32[Array, ""]
@@ -23,10 +23,10 @@ class RCNNLosses(NamedTuple):
 def smooth_l1(
     values: Float32[Array, "*lead 4"], targets: Float32[Array, "*lead 4"], beta: float
 ) -> Float32[Array, "*lead"]:
-    """Huber's loss divided by beta, summed over the four deltas.
+    """Returns the Huber loss divided by beta, summed over the four deltas.
 
     Args:
-      beta: where the loss turns from quadratic to linear; 0 is the L1 loss.
+      beta: transition from quadratic to linear; 0 is the L1 loss.
     """
     if beta == 0:
         return jnp.abs(values - targets).sum(axis=-1)
@@ -42,11 +42,11 @@ def proposal_losses(
     valid: Bool[Array, "*lead S"],
     beta: float,
 ) -> RCNNLosses:
-    """Losses of the region proposal network on sampled anchors.
+    """Returns the losses of the region proposal network on sampled anchors.
 
     Args:
-      targets: deltas from an anchor to its truth; read where positive.
-      positive: the anchor stands for a true box; others are negative.
+      targets: deltas from an anchor to its ground truth; used where positive.
+      positive: anchors matched to a ground-truth box; others are negative.
       valid: False marks padding.
       beta: of the smooth L1 loss: 0 in detectron2, else 1 / 9.
     """
@@ -69,13 +69,13 @@ def region_losses(
     valid: Bool[Array, "*lead S"],
     beta: float,
 ) -> RCNNLosses:
-    """Losses of the box head on sampled regions.
+    """Returns the losses of the box head on sampled regions.
 
     Args:
       class_logits: the last class is background.
-      deltas: for each class, of which only those of the label count; or of one box that
-        all classes share.
-      targets: deltas from a region to its truth; read where the label is a class.
+      deltas: per class, of which only the label's count; or class-agnostic.
+      targets: deltas from a region to its ground truth; used where the label is a
+        class.
       labels: 0 .. K, K = background.
       valid: False marks padding.
       beta: of the smooth L1 loss: 0 in detectron2, 1 / 9 in torchvision, 1 in
@@ -99,12 +99,12 @@ def mask_loss(
     targets: Float32[Array, "*lead S h w"],
     valid: Bool[Array, "*lead S"],
 ) -> Float32[Array, ""]:
-    """Mean binary cross-entropy over the cells of valid regions; 0 without any.
+    """Returns the mean binary cross-entropy over the cells of valid regions; 0 if none.
 
     Args:
-      mask_logits: of the class of each region.
-      targets: share of the true mask in each cell, in [0, 1].
-      valid: positive regions that are no padding.
+      mask_logits: for the class of each region.
+      targets: share of the ground-truth mask in each cell, in [0, 1].
+      valid: positive regions that are not padding.
     """
     losses = optax.losses.sigmoid_binary_cross_entropy(mask_logits, targets)
     count = jnp.maximum(valid.sum(), 1).astype(jnp.float32)

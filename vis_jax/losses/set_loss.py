@@ -1,4 +1,4 @@
-"""Set prediction: match every prediction set to the truth, then take losses.
+"""Set prediction: matches each prediction set to the ground truth for its losses.
 
 Cheng et al., "Mask2Former for Video Instance Segmentation", 2021; the cross-frame terms
 are Eq. 6 and 7 of You et al., "Consistent Video Instance Segmentation with Inter-Frame
@@ -22,17 +22,17 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, Key, PRNGKeyArray
 
 @section
 class Terms:
-    """`loss` of queries with masks: what all kinds share."""
+    """`loss` of mask queries: terms shared by all kinds."""
 
-    label: Weight = 2.0  # weight of the class, in matching and in the loss
-    mask: Weight = 5.0  # weight of the logistic loss of masks, in both
-    dice: Weight = 5.0  # weight of the dice loss of masks, in both
-    points: Count = 12_544  # where masks are compared, in matching and in the losses
+    label: Weight = 2.0  # class weight, in matching and in the loss
+    mask: Weight = 5.0  # weight of the logistic mask loss, in both
+    dice: Weight = 5.0  # weight of the mask dice loss, in both
+    points: Count = 12_544  # points per mask, in matching and in the losses
 
 
 @section
 class Focal(Terms):
-    """`loss` with K sigmoid outputs, as IFR has it."""
+    """`loss` with K sigmoid outputs, as in IFR."""
 
     kind: Literal["focal"] = "focal"  # or ce, with fields of its own
     # lambda_e, Eq. 6-7: weight of a frame's queries predicting masks of other frames.
@@ -41,18 +41,18 @@ class Focal(Terms):
 
 @section
 class CrossEntropy(Terms):
-    """`loss` with K + 1 softmax outputs, as Mask2Former-VIS has it."""
+    """`loss` with K + 1 softmax outputs, as in Mask2Former-VIS."""
 
     kind: Literal["ce"] = "ce"  # or focal, with fields of its own
     cross_frame: Weight = 0.0  # lambda_e, Eq. 6-7 of IFR
-    no_object: Weight = 0.1  # weight of the class for no object
+    no_object: Weight = 0.1  # weight of the no-object class
 
 
 Weights = Focal | CrossEntropy
 
 
 class SetTruth(NamedTuple):
-    """What the loss needs of one clip."""
+    """Ground truth of one clip."""
 
     labels: Int32[Array, "M"]
     masks: Bool[Array, "M T H W"]
@@ -61,7 +61,7 @@ class SetTruth(NamedTuple):
 
 
 def truth_of(batch: Batch) -> SetTruth:
-    """The targets of every clip, with a leading batch axis."""
+    """Returns the targets of every clip, with a leading batch axis."""
     real = batch.instance_valid & batch.present.any(axis=-1)
     return SetTruth(batch.labels, batch.masks, real, batch.frame_valid)
 
@@ -74,17 +74,17 @@ def set_loss(
     key: PRNGKeyArray,
     weights: Weights,
 ) -> dict[str, Float32[Array, ""]]:
-    """Weighted loss terms, each summed over all prediction sets.
+    """Returns the weighted loss terms, each summed over all prediction sets.
 
-    Every set is matched on its own. The cross-frame terms leave out set 0, whose
-    queries do not belong to a frame.
+    Every set is matched separately. The cross-frame terms skip set 0, whose queries do
+    not belong to a frame.
 
     Args:
       class_logits: K outputs, or K + 1 with no object last, by `weights.kind`.
       mask_embeds: of every query in every frame.
       features: mask features, in the compute dtype.
       truth: targets with a leading batch axis.
-      key: random key of the step; clips and sets get keys of their own.
+      key: random key of the step, split per clip and set.
       weights: settings.
 
     Returns:
@@ -92,7 +92,7 @@ def set_loss(
     """
     sets, batch = class_logits.shape[:2]
     keys = jax.random.split(key, (sets, batch, 2))
-    # Without gradient from the start, so that none of the matching is kept for it.
+    # No gradient from the start, so that nothing is stored for the matching.
     fixed = jax.lax.stop_gradient((class_logits, mask_embeds, features))
     matched = _match(*fixed, truth, keys[..., 0], weights)
     count = jnp.maximum(truth.valid.sum(), 1).astype(jnp.float32)
@@ -121,7 +121,7 @@ def _match(
     keys: Key[Array, "L B"] | UInt32[Array, "L B 2"],
     weights: Weights,
 ) -> Int32[Array, "L B M"]:
-    """Query of every instance."""
+    """Returns the query of every instance."""
 
     def costs_of_set(args):  # one set at a time: features at P points are large
         logits, embeds, keys = args
@@ -141,10 +141,10 @@ def match_cost(
     key: PRNGKeyArray,
     weights: Weights,
 ) -> Float32[Array, "Q M"]:
-    """Cost of giving a query to an instance (Eq. 4), from random points.
+    """Returns the cost of matching queries to instances (Eq. 4), at random points.
 
-    All queries, instances and frames of the clip share the points. Features are read
-    at the points first and multiplied with the embeddings after, which is exact.
+    All queries, instances and frames of a clip share the points. Features are sampled
+    first and then multiplied with the embeddings, which is exact.
     """
     points = jax.random.uniform(key, (weights.points, 2))
     return match_cost_at(class_logits, mask_embeds, features, truth, points, weights)
@@ -158,7 +158,7 @@ def match_cost_at(
     points: Float32[Array, "P 2"],
     weights: Weights,
 ) -> Float32[Array, "Q M"]:
-    """`match_cost` at given points."""
+    """Returns `match_cost` at the given points."""
     probs = jax.nn.softmax(class_logits, axis=-1)
     if weights.kind == "focal":
         probs = jax.nn.sigmoid(class_logits)
@@ -171,11 +171,12 @@ def match_cost_at(
         preferred_element_type=jnp.float32,
     )
     targets = _read_masks(truth.masks, points)
-    # Padded frames: a logit of -inf would do, a large finite one keeps products finite.
+    # Padded frames: -inf would do, but a large finite logit keeps products finite.
     real = truth.frame_valid[None, :, None]
     logits = jnp.where(real, logits, -1e4).reshape(logits.shape[0], -1)
     targets = jnp.where(real, targets, 0.0).reshape(targets.shape[0], -1)
-    # They add nothing to the sum of the logistic loss, so its mean is of real frames.
+    # Padded frames add 0 to the logistic loss, so dividing by real frames gives its
+    # mean.
     frames = jnp.maximum(truth.frame_valid.sum(), 1).astype(jnp.float32)
     bce = pairwise_bce(logits, targets) * (truth.frame_valid.shape[0] / frames)
     return (
@@ -188,7 +189,7 @@ def match_cost_at(
 def _read_masks(
     masks: Bool[Array, "M T H W"], points: Float32[Array, "P 2"]
 ) -> Float32[Array, "M T P"]:
-    """Bilinear values of masks at points shared by all."""
+    """Samples masks bilinearly at shared points."""
     count, frames, height, width = masks.shape
     stacked = jnp.moveaxis(masks.reshape(-1, height, width), 0, -1)
     values = sample_channels(stacked.astype(jnp.float32), points)
@@ -202,13 +203,13 @@ def _label_loss(
     count: Float32[Array, ""],
     weights: Weights,
 ) -> Float32[Array, ""]:
-    """Class loss summed over sets; unmatched queries are no object."""
+    """Returns the class loss summed over sets; unmatched queries are no object."""
     background = class_logits.shape[-1] - (weights.kind == "ce")
 
     def assign(
         matched: Int32[Array, "M"], labels: Int32[Array, "M"], valid: Bool[Array, "M"]
     ) -> Int32[Array, "Q"]:
-        # Padded instances write outside the array, which JAX drops.
+        # Padded instances write out of bounds, which JAX drops.
         index = jnp.where(valid, matched, class_logits.shape[2])
         empty = jnp.full((class_logits.shape[2],), background, jnp.int32)
         return empty.at[index].set(labels, mode="drop")
@@ -230,7 +231,7 @@ def _mask_terms(
     cross: Float32[Array, ""],
     weights: Weights,
 ) -> Float32[Array, "2"]:
-    """Mask and dice loss of one set of one clip at random points."""
+    """Returns mask and dice loss of one set of one clip at random points."""
     count, frames = truth.masks.shape[:2]
     sources = frames if weights.cross_frame else 1
     candidates, rest = draw_sizes(weights.points)
@@ -248,16 +249,16 @@ def mask_terms_at(
     draws: tuple[Float32[Array, "M S T N 2"], Float32[Array, "M S T R 2"]],
     cross: Float32[Array, ""] | float,
 ) -> Float32[Array, "2"]:
-    """Mask and dice loss of matched queries, summed over instances and frames.
+    """Returns mask and dice loss of matched queries, summed over instances and frames.
 
     Args:
       embeds: mask embeddings of every query in every frame.
       matched: query of each instance.
       features: mask features of every frame.
-      truth: targets of the clip; an absent instance has an empty target that counts.
+      truth: targets of the clip; an absent instance has an empty target, which counts.
       draws: uniform points for `uncertain_points`. S = 1: a frame's mask comes from
         its own queries. S = T: also from the queries of every other frame.
-      cross: weight of masks that come from another frame's queries.
+      cross: weight of masks predicted by another frame's queries.
     """
     frames, sources = truth.masks.shape[1], draws[0].shape[1]
     chosen = embeds[:, matched]
@@ -271,7 +272,7 @@ def mask_terms_at(
         same = jnp.eye(frames)
         weight = (same + cross * (1 - same)) * real[:, None] * real[None]
     weight = weight[None] * truth.valid[:, None, None].astype(jnp.float32)
-    per_frame = jax.vmap(map_terms)  # of one source
+    per_frame = jax.vmap(map_terms)  # over the frames of one source
     per_source = jax.vmap(per_frame, (0, None, 0, 0))
     per_instance = jax.vmap(per_source)
     masks = truth.masks.astype(jnp.float32)
@@ -285,7 +286,7 @@ def map_terms(
     candidates: Float32[Array, "N 2"],
     rest: Float32[Array, "R 2"],
 ) -> Float32[Array, "2"]:
-    """Logistic and dice loss of one map."""
+    """Returns logistic and dice loss of one map."""
     points = uncertain_points(logits, candidates, rest)
     values, targets = sample(logits, points), sample(mask, points)
     return jnp.stack([point_bce(values, targets), point_dice(values, targets)])

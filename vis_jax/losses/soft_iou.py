@@ -17,20 +17,21 @@ def soft_iou_loss(
     epsilon: float,
     normalisation: Normalisation,
 ) -> Float32[Array, ""]:
-    """Sum over frames of 1 - sum(a b) / sum(a + b - a b), over instances.
+    """Returns the soft IoU loss, 1 - sum(a b) / sum(a + b - a b), summed over frames.
 
     Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
     Video with Mask Propagation", CVPR 2020, Eq. 2-3.
 
     Args:
-      probs: propagated masks of the instances of a centre frame, over frames.
-      truth: in [0, 1]; 0 everywhere where the object is not in the frame.
-      valid: False marks padding of instances or frames, which has no part.
-      epsilon: pixels added above and below the fraction. Without it, an object that is
-        not in a frame has a loss of 1 whatever is predicted; with it, that prediction
-        is pushed to nothing. Not tiny: the push is epsilon / (sum(a) + epsilon)^2.
-      normalisation: "sum" over instances, as in the paper; "mean" over those that are
-        valid in any frame, so that the loss does not grow with their number.
+      probs: propagated masks of a centre frame's instances, over frames.
+      truth: in [0, 1]; 0 everywhere if the object is not in the frame.
+      valid: False marks padded instances or frames, which are ignored.
+      epsilon: pixels added to numerator and denominator. Without it, an object absent
+        from a frame has a loss of 1 for every prediction; with it, the prediction is
+        pushed to zero. Should not be tiny: the gradient is epsilon / (sum(a) +
+        epsilon)^2.
+      normalisation: "sum" over instances, as in the paper; "mean" over those valid in
+        any frame, so that the loss does not grow with their number.
 
     Returns:
       The loss; 0 without valid instances.
@@ -44,9 +45,9 @@ def soft_iou_loss(
 def _overlap(
     a: Float32[Array, "N T H W"], b: Float32[Array, "N T H W"], epsilon: float
 ) -> Float32[Array, "N T"]:
-    """Soft IoU; 0 where both are empty and `epsilon` is 0."""
+    """Returns the soft IoU; 0 where both are empty and `epsilon` is 0."""
     both = (a * b).sum(axis=(2, 3))
     either = a.sum(axis=(2, 3)) + b.sum(axis=(2, 3)) - both + epsilon
-    # Chosen before the division: a branch not taken must not have a NaN for gradient.
+    # Selected before dividing: a branch not taken must not have a NaN gradient.
     empty = either <= 0
     return jnp.where(empty, 0.0, (both + epsilon) / jnp.where(empty, 1.0, either))

@@ -1,14 +1,14 @@
-"""Losses of the second stage of RGNNVIS: who is who, what it is, and where it is.
+"""Losses of the second stage of RGNNVIS: association, class and mask of tracks.
 
 Johnander et al., "Video instance segmentation with recurrent graph neural networks",
-GCPR 2021 and IJCV 2022, section "Training". Every loss is a sum: those of matches and
-starts over the pairs and detections of one clip, to be divided by the valid frames of
-the batch; that of classes over the tracks of one clip, to be divided by the clips; that
-of masks is one number for each frame, whose mean over the valid frames is meant. The
-paper's weights are 4, 1, 1 and 1. The targets are those of `association.track_truth`.
-Letters: L frames, M track slots, N detections of a frame, C classes with the
-background, which is the first one; G true objects of the clip; h w cells of a predicted
-mask, y x those pixels of the canvas that the loss of masks looks at.
+GCPR 2021 and IJCV 2022, section "Training". Every loss is a sum: match and start losses
+over the pairs and detections of one clip, to be divided by the batch's valid frames;
+the class loss over the tracks of one clip, to be divided by the clips; the mask loss is
+one value per frame, to be averaged over valid frames. The paper's weights are 4, 1, 1
+and 1. The targets are those of `association.track_truth`. Letters: L frames, M track
+slots, N detections per frame, C classes including the background, which comes first; G
+ground-truth objects of the clip; h w cells of a predicted mask, y x the pixels of the
+canvas at which masks are compared.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import optax
 from vis_jax.losses.lovasz import lovasz_class
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_DECAY = 0.8  # weight of a frame relative to the next one, when classes are learned
+_DECAY = 0.8  # weight of a frame relative to the next, in the class loss
 _RELEASED_SCALE = 0.285  # of these weights: they sum to 1.0176 over 10 frames
 
 
@@ -31,13 +31,13 @@ def match_loss(
     pairs: Bool[Array, "L M N"],
     frame_valid: Bool[Array, "L"],
 ) -> Float32[Array, ""]:
-    """Logistic loss of every pair of a track and a detection, summed.
+    """Sums the logistic loss over pairs of a track and a detection.
 
     Args:
-      match_logits: that both are the same object.
+      match_logits: that both show the same object.
       targets: see `match_targets`.
       pairs: the track was in memory before the frame, and the detection is real.
-      frame_valid: False marks frames that count for nothing.
+      frame_valid: False marks frames to ignore.
     """
     return _logistic_sum(match_logits, targets, pairs & frame_valid[:, None, None])
 
@@ -49,13 +49,13 @@ def start_loss(
     valid: Bool[Array, "L N"],
     frame_valid: Bool[Array, "L"],
 ) -> Float32[Array, ""]:
-    """Logistic loss of every detection, summed.
+    """Sums the logistic loss over detections.
 
     Args:
       start_logits: that the detection is an object without a track.
       targets: see `start_targets`.
       valid: False marks detections that are padding.
-      frame_valid: False marks frames that count for nothing.
+      frame_valid: False marks frames to ignore.
     """
     return _logistic_sum(start_logits, targets, valid & frame_valid[:, None])
 
@@ -63,7 +63,7 @@ def start_loss(
 def _logistic_sum(
     logits: Float32[Array, "*N"], targets: Bool[Array, "*N"], counts: Bool[Array, "*N"]
 ) -> Float32[Array, ""]:
-    """Sum over what counts; the rest may hold any value, also in the gradient."""
+    """Sums over valid entries; others may hold any value, also in the gradient."""
     logits = jnp.where(counts, logits, 0.0)
     losses = jax.nn.softplus(jnp.where(targets, -logits, logits))
     return jnp.where(counts, losses, 0.0).sum()
@@ -72,12 +72,12 @@ def _logistic_sum(
 def frame_weights(
     frame_valid: Bool[Array, "L"], *, normalised: bool
 ) -> Float32[Array, "L"]:
-    """How much each frame counts when classes are learned: the last one most.
+    """Returns the weight of each frame in the class loss: highest for the last.
 
     Args:
-      frame_valid: False marks padded frames, which weigh 0.
-      normalised: the weights of a clip sum to 1, as in the paper; False: fixed weights
-        0.285 * 0.8^(l + 1) of the frame that l others follow, as in the released code.
+      frame_valid: False marks padded frames, with weight 0.
+      normalised: weights of a clip sum to 1, as in the paper; False: fixed weights
+        0.285 * 0.8^(l + 1) for the frame followed by l others, as in the released code.
     """
     followers = jnp.cumsum(frame_valid[::-1])[::-1] - 1
     weights = _DECAY ** followers.astype(jnp.float32)
@@ -94,7 +94,7 @@ def score_loss(
     scored: Bool[Array, "L M"],
     weights: Float32[Array, "L"],
 ) -> Float32[Array, ""]:
-    """Weighted cross-entropy of the classes of tracks, summed over tracks and frames.
+    """Returns the weighted cross-entropy of classes, summed over tracks and frames.
 
     Args:
       class_logits: of the tracks after each frame.
@@ -110,10 +110,10 @@ def score_loss(
 
 
 class MaskTruth(NamedTuple):
-    """What is seen at the pixels that the loss of masks looks at."""
+    """Ground truth at the pixels used by the mask loss."""
 
     objects: Int32[Array, "L y x"]  # 1 .. G; 0 = none
-    counts: Bool[Array, "L y x"]  # False leaves a pixel out
+    counts: Bool[Array, "L y x"]  # False ignores a pixel
 
 
 def mask_truth(
@@ -123,15 +123,15 @@ def mask_truth(
     *,
     stride: int,
 ) -> MaskTruth:
-    """The object at every `stride`-th row and column, from pixel `stride // 2` on.
+    """Returns the object at every `stride`-th row and column, from `stride // 2` on.
 
-    Of objects that overlap the one with the lowest index is seen.
+    Where objects overlap, the one with the lowest index wins.
 
     Args:
-      masks: of all objects, False where an object is padding.
-      frame_valid: False marks frames of which no pixel counts.
-      size: height and width of the content, at the top left; no other pixel counts.
-      stride: 1 looks at every pixel.
+      masks: of all objects, False for padded objects.
+      frame_valid: False marks frames to ignore.
+      size: height and width of the content, at the top left; the rest is ignored.
+      stride: 1 uses every pixel.
     """
     rows, columns = (
         jnp.arange(stride // 2, length, stride) for length in masks.shape[2:]
@@ -152,24 +152,24 @@ def segmentation_loss(
     stride: int,
     background: float,
 ) -> Float32[Array, "L"]:
-    """Lovász-softmax of every frame, mean over the background and the objects in it.
+    """Returns each frame's Lovász-softmax, mean over its objects and the background.
 
-    Masks are upsampled bilinearly to the canvas and compared at the pixels that
-    `mask_truth` picks, by a softmax over the background and all tracks. Objects without
-    a track are background. Frames may be those of one clip or of several, one after
-    another. They are handled one by one, and of each frame only the channels present
-    are sorted; under `jax.vmap` all channels would be.
+    Masks are upsampled bilinearly to the canvas and compared at the pixels of
+    `mask_truth`, by a softmax over the background and all tracks. Objects without a
+    track are background. Frames may come from one clip or several. They are processed
+    one by one, and per frame only the channels present are sorted; under `jax.vmap` all
+    would be.
 
     Args:
-      mask_logits: of the slots, very low where a track is not active.
+      mask_logits: of the slots, very low for inactive tracks.
       truth: see the type.
       slots: see `object_slots`.
       canvas: H and W in pixels.
-      stride: as in `mask_truth`.
-      background: logit of the background, the same everywhere.
+      stride: see `mask_truth`.
+      background: constant logit of the background.
 
     Returns:
-      The loss of each frame, 0 where no pixel counts.
+      The loss of each frame, 0 where all pixels are ignored.
     """
 
     def of_frame(
@@ -189,24 +189,24 @@ def segmentation_loss(
             slots=slots,
         )
 
-    # Without the checkpoint every frame would keep its sorted channels.
+    # Without the checkpoint, sorted channels of every frame would be kept.
     return jax.lax.map(jax.checkpoint(of_frame), (mask_logits, *truth, slots))
 
 
 def _at_pixels(
     maps: Float32[Array, "M h w"], canvas: tuple[int, int], stride: int
 ) -> Float32[Array, "M y x"]:
-    """Values at the pixels of `mask_truth` of maps that cover the canvas.
+    """Samples maps over the canvas at the pixels of `mask_truth`.
 
-    Those of a bilinear resize to the canvas with half-pixel centres, without computing
-    the pixels between.
+    Equals a bilinear resize to the canvas with half-pixel centres, without computing
+    the pixels in between.
     """
     counts = [len(range(stride // 2, length, stride)) for length in canvas]
     scale = [
         length / (stride * cells)
         for length, cells in zip(canvas, maps.shape[1:], strict=True)
     ]
-    # Pixel i of the result lies at i * stride + stride // 2 + 1 / 2 of the canvas.
+    # Pixel i of the result lies at i * stride + stride // 2 + 1 / 2 on the canvas.
     shift = 0.5 - (stride // 2 + 0.5) / stride
     return jax.image.scale_and_translate(
         maps,
@@ -226,7 +226,7 @@ def _frame_loss(
     *,
     slots: Int32[Array, "G"],
 ) -> Float32[Array, ""]:
-    """Loss of one frame; P pixels, M1 the background and the slots."""
+    """Returns the loss of one frame; P pixels, M1 slots including the background."""
     tracked = jnp.pad(slots >= 0, (1, 0))
     labels = jnp.where(tracked[objects], objects, 0)
     probs = jnp.exp(jax.nn.log_softmax(logits, axis=0)[jnp.pad(slots + 1, (1, 0))])

@@ -1,6 +1,6 @@
-"""Reference boxes at every cell of feature maps.
+"""Anchor boxes at every cell of feature maps.
 
-Letters: A anchors of a cell, level-major, then row, column, ratio.
+Letters: A anchors per cell. Anchors are ordered by level, row, column, ratio.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class AnchorGrid(NamedTuple):
-    """Anchors of all levels.
+    """Geometry of the anchors of all levels.
 
     Attributes:
       sides: side of the square anchor of each level, in pixels.
-      ratios: height / width; the area is that of the square.
+      ratios: height / width; the area equals the square's.
       strides: (vertical, horizontal) pixels of a cell, for each level.
-      centre: of the anchors of a cell, in strides: 0 for detectron2 and torchvision,
-        0.5 for mmdetection before 2.0.
-      rounded: corners around the first cell are whole pixels, but not in detectron2.
+      centre: anchor centre within a cell, in strides: 0 in detectron2 and torchvision,
+        0.5 in mmdetection before 2.0.
+      rounded: round the corners around the first cell to whole pixels; not in
+        detectron2.
     """
 
     sides: tuple[float, ...]
@@ -34,7 +35,7 @@ class AnchorGrid(NamedTuple):
 def cell_anchors(
     side: float, stride: tuple[int, int], grid: AnchorGrid
 ) -> Float32[np.ndarray, "A 4"]:
-    """Anchors of the first cell of a level, one for each ratio, in pixels."""
+    """Returns the anchors of a level's first cell, one per ratio, in pixels."""
     root = np.sqrt(np.asarray(grid.ratios, np.float64))
     half = np.stack([side / root, side * root], axis=-1) / 2
     centre = grid.centre * np.asarray(stride[::-1], np.float64)[None]
@@ -45,16 +46,16 @@ def cell_anchors(
 def make_anchors(
     sizes: Sequence[tuple[int, int]], grid: AnchorGrid
 ) -> Float32[Array, "N 4"]:
-    """Anchors of all levels, one after the other, each by row, column and ratio.
+    """Returns the anchors of all levels, ordered by level, row, column and ratio.
 
     Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.
 
     Args:
       sizes: height and width of each level's map.
-      grid: what the anchors are like.
+      grid: geometry of the anchors.
 
     Raises:
-      ValueError: unless there are as many sides, strides and maps.
+      ValueError: the numbers of sides, strides and maps differ.
     """
     counts = (len(sizes), len(grid.sides), len(grid.strides))
     if len(set(counts)) != 1:
@@ -74,7 +75,7 @@ def make_anchors(
 
 
 def inside(anchors: Float32[Array, "N 4"], size: Int32[Array, "2"]) -> Bool[Array, "N"]:
-    """Which anchors lie wholly in an image; mmdetection trains on no others.
+    """Returns which anchors lie inside an image; mmdetection trains on no others.
 
     Args:
       anchors: in pixels.

@@ -1,4 +1,4 @@
-"""Matching predictions to instances: one to one, and by the likeness of embeddings."""
+"""Matches predictions to instances: one-to-one, or by embedding similarity."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,16 @@ import optax
 
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_INVALID = -1e9  # finite, so that gradients of a softmax stay finite
+_INVALID = -1e9  # finite, so that softmax gradients stay finite
 
 
 def hungarian(
     cost: Float32[Array, "Q M"], instance_valid: Bool[Array, "M"]
 ) -> Int32[Array, "M"]:
-    """The row of each column in the assignment of least total cost.
+    """Returns the row assigned to each column in the assignment of least total cost.
 
-    Padded columns get a constant cost: they take rows that the real columns leave, and
-    so do not change the optimum as long as Q >= M.
+    Padded columns get a constant cost: they take rows that the real columns leave free,
+    so they do not change the optimum as long as Q >= M.
 
     Args:
       cost: cost of giving prediction q to instance m.
@@ -33,7 +33,7 @@ def hungarian(
             f"matching needs at least as many queries as instance slots: {rows} queries"
             f" for {columns} slots; raise the number of queries or lower data.instances"
         )
-    # A real cost that is not finite would make the search endless; losses report it.
+    # A non-finite cost would make the search endless; the losses report it.
     cost = jnp.where(jnp.isfinite(cost), cost, 1e6)
     cost = jnp.where(instance_valid[None], cost, 0.0)
     row, column = optax.assignment.hungarian_algorithm(cost)
@@ -45,19 +45,19 @@ def match_logits(
     memory: Float32[Array, "M E"],
     memory_valid: Bool[Array, "M"],
 ) -> Float32[Array, "R 1+M"]:
-    """Logits over "none of the memory" and its objects.
+    """Returns logits over "none" and the objects in memory.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2. Dot products are
-    neither normalised nor scaled, hence computed in full float32.
+    neither normalised nor scaled, so they are computed in full float32.
 
     Args:
       embeds: of the regions.
-      memory: embeddings of the objects known.
+      memory: embeddings of the known objects.
       memory_valid: False marks padding in the memory.
 
     Returns:
-      Column 0, "none", is 0; column n belongs to object n - 1, and is large and
-      negative where that is padding.
+      Column 0, "none", is 0; column n belongs to object n - 1, and is a large negative
+      number where that is padding.
     """
     dots = jnp.matmul(embeds, memory.T, precision=jax.lax.Precision.HIGHEST)
     dots = jnp.where(memory_valid[None], dots, _INVALID)

@@ -1,4 +1,4 @@
-"""Reading maps at real coordinates, and resizing them.
+"""Samples maps at real coordinates, and resizes them.
 
 Pixel i of an axis of length n covers [i, i + 1) and its centre lies at i + 0.5; a point
 in [0, 1] is that position divided by n ("align_corners=False" in PyTorch).
@@ -14,11 +14,11 @@ from vis_jax.typing import Array, Float, Float32, Shaped
 def linear_weights(
     at: Float32[Array, "*lead"], length: int
 ) -> Float32[Array, "*lead length"]:
-    """Weight of every cell of an axis in a linear reading at some places.
+    """Returns the linear interpolation weight of every cell of an axis at positions.
 
     Args:
       at: in cells; the centre of cell i is at i. Beyond the outermost centres weights
-        fall to 0, unless it is clipped before.
+        fall to 0, unless `at` is clipped first.
       length: cells of the axis.
     """
     cells = jnp.arange(length, dtype=jnp.float32).reshape((1,) * at.ndim + (length,))
@@ -26,14 +26,14 @@ def linear_weights(
 
 
 def fixed_weights(at: np.ndarray, length: int) -> np.ndarray:
-    """As `linear_weights`, of places that no data decides: float64 [P, length]."""
+    """Same as `linear_weights` for static positions: float64 [P, length]."""
     return np.maximum(1.0 - np.abs(at[:, None] - np.arange(length)), 0.0)
 
 
 def resize(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
 ) -> Float[Array, "*lead _ _ C"]:
-    """Bilinear resize with half-pixel centres, clamped edges and no antialiasing.
+    """Resizes bilinearly: half-pixel centres, clamped edges, no antialiasing.
 
     Args:
       x: maps; the last three axes are height, width, channels.
@@ -49,13 +49,13 @@ def resize(
 def resize_corners(
     x: Float[Array, "*lead H W C"], size: tuple[int, int]
 ) -> Float[Array, "*lead _ _ C"]:
-    """Bilinear resize that puts the outermost pixel centres onto each other.
+    """Resizes bilinearly, aligning the outermost pixel centres.
 
     "align_corners=True" in PyTorch, as in the semantic branch of Hybrid Task Cascade.
 
     Args:
       x: maps; the last three axes are height, width, channels.
-      size: new height and width in pixels; of 1 pixel it is the first one.
+      size: new height and width in pixels; a size of 1 takes the first pixel.
 
     Returns:
       The resized maps, in the dtype of `x`.
@@ -68,7 +68,7 @@ def resize_corners(
 
 
 def _corner_weights(length: int, size: int) -> Float32[np.ndarray, "size length"]:
-    """Weight of every pixel of an axis at every new one."""
+    """Returns the weight of every pixel of an axis in every new pixel."""
     return fixed_weights(np.linspace(0.0, length - 1.0, size), length).astype(
         np.float32
     )
@@ -77,9 +77,9 @@ def _corner_weights(length: int, size: int) -> Float32[np.ndarray, "size length"
 def resize_nearest(
     x: Shaped[Array, "*lead H W C"], size: tuple[int, int]
 ) -> Shaped[Array, "*lead _ _ C"]:
-    """Resize without new values: new pixel i is pixel floor(i H / size) of the map.
+    """Resizes by nearest neighbour: new pixel i is pixel floor(i H / size) of the map.
 
-    The rule of PyTorch's and OpenCV's "nearest", by which a label map is reduced to its
+    The rule of PyTorch's and OpenCV's "nearest", which reduces a label map to its
     pixels 0, 8, 16, ..
 
     Args:
@@ -96,7 +96,7 @@ def resize_nearest(
 def sample(
     maps: Float[Array, "H W"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P"]:
-    """Values of one map at points, bilinear, zero outside the map.
+    """Samples one map at points, bilinearly, zero outside the map.
 
     Args:
       maps: one map.
@@ -108,7 +108,7 @@ def sample(
 def sample_channels(
     maps: Float[Array, "H W C"], points: Float32[Array, "P 2"]
 ) -> Float[Array, "P C"]:
-    """As `sample`, for maps with channels, by reading the four neighbours."""
+    """Same as `sample`, for maps with channels, by gathering the four neighbours."""
     height, width = maps.shape[:2]
     x = points[:, 0] * width - 0.5
     y = points[:, 1] * height - 0.5
@@ -118,7 +118,7 @@ def sample_channels(
 def sample_pixels(
     maps: Float[Array, "H W C"], y: Float32[Array, "P"], x: Float32[Array, "P"]
 ) -> Float[Array, "P C"]:
-    """As `sample_channels`, at positions in pixels: the first centre is at 0, 0."""
+    """Same as `sample_channels`, at pixel positions: the first centre is at 0, 0."""
     height, width, channels = maps.shape
     x0, y0 = jnp.floor(x), jnp.floor(y)
     flat = maps.reshape(height * width, channels)
@@ -137,15 +137,14 @@ def sample_pixels(
 def aligned_upsample(
     x: Float[Array, "*lead H W C"], factor: int
 ) -> Float[Array, "*lead _ _ C"]:
-    """Bilinear upsampling: pixel i of the result is read at (i - factor // 2) / factor.
+    """Upsamples bilinearly: output pixel i samples at (i - factor // 2) / factor.
 
-    Beyond the first and the last pixel of the map their values are repeated. Source:
-    `aligned_bilinear` of AdelaiDet (Tian et al., "Conditional Convolutions for Instance
-    Segmentation", ECCV 2020).
+    Edge pixels are repeated beyond the map. Source: `aligned_bilinear` of AdelaiDet
+    (Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020).
 
     Args:
       x: maps; the last three axes are height, width, channels.
-      factor: at least 1; 1 gives the map itself.
+      factor: at least 1; 1 returns the map itself.
 
     Returns:
       Maps `factor` times as high and wide, in the dtype of `x`.
@@ -156,16 +155,16 @@ def aligned_upsample(
 def _lengthen(
     x: Float[Array, "*lead H W C"], factor: int, axis: int
 ) -> Float[Array, "*lead _ _ C"]:
-    """The same along one axis."""
+    """Upsamples along one axis."""
     x = jnp.moveaxis(x, axis, 0)
     following = jnp.concatenate([x[1:], x[-1:]])
     share = jnp.arange(factor, dtype=x.dtype) / factor
     share = share.reshape(1, factor, *(1,) * (x.ndim - 1))
-    # No gather, whose gradient would be a scatter: the points between two pixels are
-    # `factor` weighted sums of neighbours, ..
+    # Avoids a gather, whose gradient would be a scatter: the samples between two pixels
+    # are `factor` weighted sums of neighbours, ..
     fine = x[:, None] * (1 - share) + following[:, None] * share
     fine = fine.reshape(-1, *x.shape[1:])
-    # .. and all of them move up by half a pixel of the map.
+    # .. then shift up by half a pixel of the map.
     first = jnp.repeat(fine[:1], factor // 2, axis=0)
     fine = jnp.concatenate([first, fine[: len(fine) - factor // 2]])
     return jnp.moveaxis(fine, 0, axis)

@@ -1,4 +1,4 @@
-"""Boxes relative to reference boxes, and back.
+"""Encodes boxes relative to reference boxes, and decodes them.
 
 Girshick et al., "Rich feature hierarchies ..", CVPR 2014, appendix C.
 """
@@ -13,18 +13,18 @@ from vis_jax.typing import Array, Float32
 
 
 class BoxCoder(NamedTuple):
-    """Scale of the deltas.
+    """Scaling of box deltas.
 
     Attributes:
-      stds: of dx, dy, dw, dh; a delta is the raw one divided by its std.
-      log_range: least and greatest logarithm of the ratio of sides when decoding.
+      stds: of dx, dy, dw, dh; raw deltas are divided by them.
+      log_range: bounds on the log of the side ratio when decoding.
     """
 
     stds: tuple[float, float, float, float]
     log_range: tuple[float, float]
 
 
-# The sides of a decoded box are at most 1000 / 16 times those of its reference.
+# Decoded sides are at most 1000 / 16 times those of the reference.
 _MOST = math.log(1000 / 16)
 BOTH = (-_MOST, _MOST)  # mmdetection
 UPPER = (-math.inf, _MOST)  # detectron2 and torchvision
@@ -39,7 +39,7 @@ def encode(
     *,
     coder: BoxCoder,
 ) -> Float32[Array, "*lead 4"]:
-    """Deltas that turn references into boxes: (dx / w, dy / h, log, log) / stds.
+    """Returns deltas from references to boxes: (dx / w, dy / h, log, log) / stds.
 
     Empty boxes and references are widened to 1e-6 pixels so that padding stays finite.
     """
@@ -57,7 +57,7 @@ def decode(
     *,
     coder: BoxCoder,
 ) -> Float32[Array, "*lead 4"]:
-    """Boxes from deltas, in pixels of the references; not clipped."""
+    """Returns boxes from deltas, in the units of the references; not clipped."""
     references = to_cxcywh(references)
     deltas = deltas * _stds(coder, deltas.ndim)
     centre = references[..., :2] + deltas[..., :2] * references[..., 2:]

@@ -1,7 +1,7 @@
-"""Which true box an anchor or a RoI stands for, by overlap.
+"""Matches anchors or RoIs to ground-truth boxes by overlap.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.2. Every function takes the IoU of
-all M true boxes with all N candidates.
+all M ground-truth boxes with all N candidates.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-# IoUs this close, relatively, are equal: compilers round them differently by place.
+# Relative tolerance for equal IoUs, which compilers round differently by position.
 _TIE = 1e-6
 
 
 class Matching(NamedTuple):
-    """What each candidate stands for; neither positive nor negative = ignored."""
+    """Match of each candidate; neither positive nor negative = ignored."""
 
-    truth: Int32[Array, "N"]  # 0 .. M - 1, 0 where there is no valid truth
+    truth: Int32[Array, "N"]  # 0 .. M - 1; 0 without valid ground truth
     positive: Bool[Array, "N"]
     negative: Bool[Array, "N"]
 
@@ -29,13 +29,13 @@ def match_by_iou(
     positive: float,
     negative: float,
 ) -> Matching:
-    """Each candidate to the truth it overlaps most, the first one if there are several.
+    """Matches each candidate to the ground truth it overlaps most, the first on ties.
 
     Args:
-      iou: of truth and candidates.
+      iou: of ground truth and candidates.
       truth_valid: False marks padding.
       positive: least IoU of a positive.
-      negative: IoU below which a candidate is negative; without truth all are.
+      negative: IoU below which a candidate is negative; without ground truth all are.
     """
     masked = jnp.where(truth_valid[:, None], iou, -1.0)
     truth, best = jnp.argmax(masked, axis=0).astype(jnp.int32), masked.max(axis=0)
@@ -49,16 +49,17 @@ def claim_best(
     *,
     least: float,
 ) -> Matching:
-    """Makes the candidates that a truth overlaps most positive, and its own.
+    """Makes each ground truth's best candidates positive and matches them to it.
 
-    The rule of mmdetection. Of several truths the last takes a candidate. Deviation:
-    with `least` 0, a truth that overlaps nothing claims every candidate there, but none
-    here.
+    Low-quality matches as in mmdetection; on conflict the last ground truth wins.
+    Deviation: in mmdetection, with `least` 0, a ground truth that overlaps nothing
+    claims every candidate; here it claims none.
 
     Args:
       matching: from `match_by_iou`.
-      iou, truth_valid: as there.
-      least: a truth whose best IoU is lower claims nothing; 0 claims with any overlap.
+      iou, truth_valid: see `match_by_iou`.
+      least: a ground truth whose best IoU is lower claims nothing; 0 claims any
+        overlap.
     """
     best = _is_best(iou, truth_valid, least)
     claimed = best.any(axis=0)
@@ -77,10 +78,11 @@ def add_best(
     *,
     least: float,
 ) -> Matching:
-    """As `claim_best`, but the truth of a candidate does not change.
+    """Same as `claim_best`, but a candidate keeps its ground truth.
 
-    The rule of torchvision and detectron2. Deviation: there, a truth that overlaps
-    nothing makes every candidate it does not overlap positive; here it adds nothing.
+    Low-quality matches as in torchvision and detectron2. Deviation: there, a ground
+    truth that overlaps nothing makes every candidate it does not overlap positive; here
+    it adds nothing.
     """
     claimed = claim_best(matching, iou, truth_valid, least=least)
     return claimed._replace(truth=matching.truth)

@@ -1,7 +1,7 @@
-"""Boxes x1 y1 x2 y2: other forms, areas, clipping and overlap.
+"""Boxes x1 y1 x2 y2: conversion, area, clipping and overlap.
 
-Column c covers [c, c + 1), so that width = x2 - x1. Models whose corners are inclusive
-(width = x2 - x1 + 1) have the same arithmetic once x2 and y2 are increased by one.
+Column c covers [c, c + 1), so that width = x2 - x1. For models with inclusive corners
+(width = x2 - x1 + 1), add one to x2 and y2 first.
 """
 
 import jax.numpy as jnp
@@ -10,19 +10,19 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 def to_cxcywh(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
-    """Centres, widths and heights of boxes, in the unit of the corners."""
+    """Returns centres, widths and heights of boxes, in the same units."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
 
 
 def from_cxcywh(boxes_cxcywh: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
-    """Corners of boxes given by centre, width and height."""
+    """Returns corners of boxes given by centre, width and height."""
     centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
 def box_area(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
-    """Area in squared pixels; 0 for boxes whose corners are in the wrong order."""
+    """Returns the area in squared pixels; 0 for boxes with swapped corners."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
     return sides[..., 0] * sides[..., 1]
 
@@ -30,7 +30,7 @@ def box_area(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead"]:
 def box_iou(
     a: Float32[Array, "N 4"], b: Float32[Array, "M 4"]
 ) -> Float32[Array, "N M"]:
-    """Pairwise IoU in [0, 1]; 0 where both boxes are empty."""
+    """Returns the pairwise IoU in [0, 1]; 0 where both boxes are empty."""
     low = jnp.maximum(a[:, None, :2], b[None, :, :2])
     high = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = box_area(jnp.concatenate([low, high], axis=-1))
@@ -41,16 +41,17 @@ def box_iou(
 def generalized_box_iou(
     a: Float32[Array, "N 4"], b: Float32[Array, "M 4"]
 ) -> Float32[Array, "N M"]:
-    """Pairwise IoU less the share of the enclosing box that is neither box's.
+    """Returns the pairwise generalised IoU.
 
-    Rezatofighi et al., "Generalized intersection over union", CVPR 2019. In [-1, 1];
-    0 where both boxes are empty and lie on one line.
+    Rezatofighi et al., "Generalized intersection over union", CVPR 2019: IoU minus the
+    share of the enclosing box outside both boxes. In [-1, 1]; 0 where both boxes are
+    empty and collinear.
     """
     low = jnp.minimum(a[:, None, :2], b[None, :, :2])
     high = jnp.maximum(a[:, None, 2:], b[None, :, 2:])
     around = box_area(jnp.concatenate([low, high], axis=-1))
     iou = box_iou(a, b)
-    # IoU = both / (sum - both), and so the union is sum / (1 + IoU).
+    # IoU = both / (sum - both), so the union is sum / (1 + IoU).
     union = (box_area(a)[:, None] + box_area(b)[None]) / (1.0 + iou)
     outside = (around - union) / jnp.where(around > 0, around, 1.0)
     return iou - jnp.where(around > 0, outside, 0.0)
@@ -59,7 +60,7 @@ def generalized_box_iou(
 def clip_boxes(
     boxes: Float32[Array, "*lead 4"], size: Int32[Array, "2"]
 ) -> Float32[Array, "*lead 4"]:
-    """Boxes cut at the borders of an image.
+    """Clips boxes to an image.
 
     Args:
       boxes: in pixels.
@@ -71,5 +72,5 @@ def clip_boxes(
 
 
 def at_least(boxes: Float32[Array, "*lead 4"], side: float) -> Bool[Array, "*lead"]:
-    """Which boxes are at least `side` pixels wide and high."""
+    """Returns which boxes are at least `side` pixels wide and high."""
     return jnp.all(boxes[..., 2:] - boxes[..., :2] >= side, axis=-1)

@@ -1,4 +1,4 @@
-"""Many frames, a few at a time."""
+"""Maps a function over frames in chunks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ from vis_jax.typing import Array
 
 
 def map_chunks(function: Callable, frames: Any, chunk: int) -> Any:
-    """`function` of arrays of frames, a few at a time, which bounds the memory."""
-    count = jax.tree.leaves(frames)[0].shape[0]  # may be a symbol
+    """Applies `function` to chunks of frames to bound memory."""
+    count = jax.tree.leaves(frames)[0].shape[0]  # may be symbolic
     if count <= chunk:
         return function(frames)
 

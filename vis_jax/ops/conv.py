@@ -1,10 +1,10 @@
-"""Convolution whose gradient is fast on every platform, in loops and in groups, too.
+"""Convolution with a fast gradient on every platform, including in loops and groups.
 
-XLA brings the convolutions of a gradient into a form that its CPU library has, but only
-those outside of loops (`lax.scan`, `lax.map`) and without groups. The others run as
-plain loops there, ten to eighty times as slow, so on CPUs the gradient is written in
-such a form here. Letters: k side of the kernel, c input channels of a group, D channels
-of the output, G groups.
+For CPUs, XLA rewrites the convolutions of a gradient into a form that its library
+supports, but only outside loops (`lax.scan`, `lax.map`) and without groups. All others
+run as plain loops, ten to eighty times slower, so on CPUs the gradient here is written
+in the supported form. Letters: k side of the kernel, c input channels per group, D
+output channels, G groups.
 """
 
 import functools
@@ -25,19 +25,19 @@ def convolve(
     stride: int = 1,
     dilation: int = 1,
 ) -> Float[Array, "N h w D"]:
-    """A convolution in C / c groups, padded by half the kernel on all four sides.
+    """Convolves in C / c groups, padded by half the kernel on all four sides.
 
-    The values are those of XLA's convolution on every platform. There is no
-    forward-mode derivative. With stride 1, h = H.
+    Values equal those of XLA's convolution on every platform. There is no forward-mode
+    derivative. With stride 1, h = H.
 
     Args:
       x: maps of images.
-      kernel: of an odd side.
+      kernel: of odd side.
       stride: of both axes, in pixels.
-      dilation: from one pixel that is read to the next, in pixels; 1 with groups.
+      dilation: spacing of the taps, in pixels; 1 with groups.
 
     Raises:
-      ValueError: the kernel has an even side, or there are groups with a dilation.
+      ValueError: the kernel has an even side, or groups are combined with dilation.
     """
     if not all(side % 2 for side in kernel.shape[:2]):
         raise ValueError(f"kernel: expected an odd side, got {kernel.shape[:2]}")
@@ -58,7 +58,7 @@ def convolve(
 def by_columns(
     x: Float[Array, "N H W C"], kernel: Float[Array, "k k c D"], stride: int
 ) -> Float[Array, "N h w D"]:
-    """The same as one matrix product per group of shifted copies of the maps."""
+    """Convolves by one matrix product per group over shifted maps (im2col)."""
     side, _, width, features = kernel.shape
     groups, pad = x.shape[-1] // width, side // 2
     height, across = ((length - 1) // stride + 1 for length in x.shape[1:3])
@@ -91,7 +91,7 @@ def _backward(
     stride: int, dilation: int, inputs: Inputs, cotangent: Float[Array, "N h w D"]
 ) -> Inputs:
     def by_xla(x: Array, kernel: Array, cotangent: Array) -> Inputs:
-        plain = convolve.fun  # without the gradient that is defined here
+        plain = convolve.fun  # without the custom gradient
         return jax.vjp(lambda *at: plain(*at, stride, dilation), x, kernel)[1](
             cotangent
         )
@@ -120,10 +120,10 @@ def _dense_gradients(
     stride: int,
     dilation: int,
 ) -> Inputs:
-    """The gradients of a convolution without groups as convolutions of one layout."""
+    """Returns the gradients of an ungrouped convolution, as convolutions."""
     side = kernel.shape[0]
     pad, reach = dilation * (side // 2), dilation * (side - 1)
-    # Pixels at the end of an axis that no step of the stride reads.
+    # Pixels at the end of an axis that no stride reaches.
     unread = [(length - 1) % stride for length in x.shape[1:3]]
     spread = jax.lax.conv_general_dilated(
         cotangent,
@@ -135,7 +135,7 @@ def _dense_gradients(
         dimension_numbers=_LAYOUT,
     )
 
-    # Several convolutions of one kernel, as of `jax.vmap`, would become one in groups.
+    # `jax.vmap` would merge several convolutions of one kernel into one with groups.
     @jax.custom_batching.sequential_vmap
     def of_kernel(x: Array, cotangent: Array) -> Array:
         found = jax.lax.conv_general_dilated(

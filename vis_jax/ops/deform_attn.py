@@ -1,13 +1,13 @@
-"""Multi-scale deformable attention: every query reads a few points of every level.
+"""Multi-scale deformable attention: every query samples a few points of every level.
 
 Zhu et al., "Deformable DETR", ICLR 2021, Eq. 3. Letters: Q queries, h heads, L levels,
-P points, S tokens of all levels one after the other, d channels of a head.
+P points, S tokens of all levels concatenated, d channels per head.
 
-Readings are gathers. As matrix products (hat weights over rows and columns) they need
-no scatter in the backward pass. Measured for one level on two CPU cores, forward and
-backward, 8 heads, 4 points, 4 frames: at 96 x 160 that takes 9 to 43 ms against 3 to
-17 of the gather, from 192 x 320 on 1 to 7 times as long, and memory that grows with
-queries x pixels.
+Sampling uses gathers. Matrix products (hat weights over rows and columns) would need no
+scatter in the backward pass, but are slower: for one level on two CPU cores, forward
+and backward, 8 heads, 4 points, 4 frames, they take 9 to 43 ms against 3 to 17 ms at 96
+x 160, and 1 to 7 times as long from 192 x 320 on, with memory that grows with queries x
+pixels.
 """
 
 import jax.numpy as jnp
@@ -22,16 +22,16 @@ def deform_attn(
     *,
     shapes: tuple[tuple[int, int], ...],
 ) -> Float32[Array, "Q h d"]:
-    """Sum over levels and points of weight times bilinear reading; zero outside a map.
+    """Sums weight times bilinear sample over levels and points; zero outside a map.
 
     Args:
-      values: tokens of all levels, row by row; computed with in float32.
+      values: tokens of all levels, row by row; converted to float32.
       locations: x, y in [0, 1] of a level's width and height.
-      weights: of each reading.
+      weights: attention weight of each sample.
       shapes: height and width of each level in pixels.
 
     Raises:
-      ValueError: if `shapes` do not fit the tokens or the levels.
+      ValueError: `shapes` do not match the tokens or the levels.
     """
     tokens = sum(height * width for height, width in shapes)
     if tokens != values.shape[0] or len(shapes) != locations.shape[2]:
@@ -58,10 +58,10 @@ def read_level(
     locations: Float32[Array, "Q h P 2"],
     weights: Float32[Array, "Q h P"],
 ) -> Float32[Array, "Q h d"]:
-    """The sum for one level: the four neighbours of every point, weighted.
+    """Returns the sum for one level: the four weighted neighbours of every point.
 
-    The slope in a location is that between its neighbours, also on a pixel's centre,
-    where locations start out: there it is the one to the right and below.
+    The gradient at a pixel's centre, where locations start, is that of the cell to the
+    right and below.
     """
     height, width, heads, _ = values.shape
     flat = values.reshape(height * width * heads, -1)

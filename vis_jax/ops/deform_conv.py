@@ -1,7 +1,7 @@
-"""Deformable convolution: every tap of a kernel reads where an offset moves it.
+"""Deformable convolution: every kernel tap samples at a predicted offset.
 
-Letters: h w of the output, kh kw of the kernel, G groups of channels that share
-offsets, D channels of the output, P positions.
+Letters: h w output size, kh kw kernel size, G groups of channels that share offsets, D
+output channels, P positions.
 """
 
 import math
@@ -23,22 +23,22 @@ def deform_conv(
     padding: int,
     dilation: int,
 ) -> Float[Array, "h w D"]:
-    """A convolution of bilinear readings; zero outside the map.
+    """Convolves bilinear samples at offset taps; zero outside the map.
 
     Dai et al., "Deformable convolutional networks", ICCV 2017, equation 2; with
     `modulation` Zhu et al., "Deformable ConvNets v2", CVPR 2019, equation 1.
 
     Args:
       x: one map.
-      kernel: c = C divided by the groups of the convolution, which are that many parts
-        of the channels of input and output.
-      offsets: y, x of every tap in pixels; the channels are in G equal parts.
-      modulation: weight of every reading; None = 1.
+      kernel: c = C / number of groups of the convolution, which split the channels of
+        input and output.
+      offsets: y, x of every tap in pixels; G equal parts of the channels.
+      modulation: weight of every sample; None = 1.
       stride, padding, dilation: of both axes, in pixels.
 
     Raises:
-      ValueError: if the output is not of the size of the offsets, or channels do not
-        divide into groups.
+      ValueError: the output size does not match the offsets, or channels do not divide
+        into groups.
     """
     taps = kernel.shape[:2]
     _check(x.shape, kernel.shape, offsets.shape, (stride, padding, dilation))
@@ -51,7 +51,7 @@ def deform_conv(
     across = axes[1][None, :, None, None, :] + offsets[..., 1]
     groups = offsets.shape[2]
     parts = jnp.moveaxis(x.reshape(*x.shape[:2], groups, -1), 2, 0)
-    # [G, P, C / G], with P the outputs times the taps.
+    # [G, P, C / G], P = outputs times taps.
     y, across = (jnp.moveaxis(at, 2, 0).reshape(groups, -1) for at in (y, across))
     values = jax.vmap(sample_pixels)(parts, y, across)
     if modulation is not None:
@@ -64,10 +64,10 @@ def deform_conv(
 def _convolve(
     values: Float[Array, "P K C"], kernel: Float[Array, "kh kw c D"]
 ) -> Float[Array, "P D"]:
-    """Sum over taps and the channels of each group.
+    """Sums over taps and the channels of each group.
 
-    The groups are brought to the front: as a middle axis of the values they make the
-    gradient of the kernel seven times as slow on CPUs.
+    Groups come first: as a middle axis they make the kernel's gradient seven times
+    slower on CPUs.
     """
     *taps, width, features = kernel.shape
     count, groups = len(values), values.shape[2] // width
@@ -83,7 +83,7 @@ def _check(
     offsets: tuple[int, ...],
     steps: tuple[int, int, int],
 ) -> None:
-    """Raises ValueError unless the shapes fit each other."""
+    """Raises ValueError unless the shapes match."""
     stride, padding, dilation = steps
     size = tuple(
         (length + 2 * padding - dilation * (taps - 1) - 1) // stride + 1

@@ -1,7 +1,7 @@
-"""Masks by filters that are predicted for each instance.
+"""Dynamic mask convolution: filters predicted for each instance.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020. Letters: N
-instances, P numbers of a filter, h w cells of the mask features.
+instances, P filter parameters, h w cells of the mask features.
 """
 
 import jax
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from vis_jax.typing import Array, Float, Float32, Int32
 
 WIDTH = 8  # channels of both hidden layers
-_REACH = 8  # relative coordinates are 1 this many strides away
+_REACH = 8  # relative coordinates are 1 at this many strides
 
 
 def num_params(channels: int) -> int:
-    """Numbers of a filter for mask features of so many channels; 169 for 8."""
+    """Returns the number of filter parameters per instance; 169 for 8 channels."""
     return (channels + 2) * WIDTH + WIDTH * WIDTH + WIDTH + 2 * WIDTH + 1
 
 
@@ -26,22 +26,22 @@ def dynamic_masks(
     *,
     stride: int,
 ) -> Float32[Array, "N h w"]:
-    """Mask logits: three 1 x 1 convolutions of its own for each instance.
+    """Returns mask logits: three 1 x 1 convolutions with filters of each instance.
 
-    Their input is the position of the instance relative to a cell, x and y divided by 8
-    strides of its level, and the mask features.
+    The input is the mask features and each cell's offset from the instance, x and y
+    divided by 8 strides of the instance's level.
 
     Args:
       params: weights of the three layers, each [outputs, inputs] row by row, then their
         biases; see `num_params`.
       features: of the mask branch.
-      locations: x, y in pixels where the instances were found.
-      strides: of the levels that they were found on, in pixels.
+      locations: x, y in pixels where the instances were detected.
+      strides: of the levels on which they were detected, in pixels.
       stride: of the mask features, in pixels; cell j has its centre at
         stride j + stride // 2.
 
     Raises:
-      ValueError: `params` are not as many as the features need.
+      ValueError: `params` do not match the number of feature channels.
     """
     height, width, channels = features.shape
     if params.shape[1] != num_params(channels):
@@ -72,7 +72,7 @@ def _centres(cells: int, stride: int) -> Float32[Array, "cells"]:
 def _layers(
     params: Float32[Array, "N P"], channels: int
 ) -> tuple[list[Float32[Array, "N _ _"]], list[Float32[Array, "N _"]]]:
-    """Weights [N, outputs, inputs] and biases [N, outputs] of the three layers."""
+    """Returns weights [N, outputs, inputs] and biases [N, outputs] of the layers."""
     inputs, outputs = (channels + 2, WIDTH, WIDTH), (WIDTH, WIDTH, 1)
     sizes = [a * b for a, b in zip(inputs, outputs, strict=True)] + list(outputs)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]

@@ -1,12 +1,12 @@
-"""Optical flow between two frames, in JAX: no weights, static shapes.
+"""Optical flow between two frames in JAX, without weights, with static shapes.
 
-It stands where the comparison of MaskProp (table 3) has FlowNet2, and is not as good.
-A search at the coarsest level of a pyramid, then at each level the equations of Lucas
-and Kanade, "An iterative image registration technique with an application to stereo
-vision", IJCAI 1981, in windows of 5 x 5 pixels, and a median filter.
+It replaces FlowNet2 in the comparison of MaskProp (table 3), and is less accurate. The
+method: a search at the coarsest level of a pyramid, then at each level the equations of
+Lucas and Kanade, "An iterative image registration technique with an application to
+stereo vision", IJCAI 1981, in windows of 5 x 5 pixels, and a median filter.
 
 A flow is [H W 2], dx and dy in pixels: pixel p of the first frame is at p + flow(p) in
-the second one. Letters: S displacements that are tried.
+the second one. Letters: S candidate displacements.
 """
 
 import functools
@@ -22,9 +22,9 @@ from vis_jax.ops.bilinear import sample_pixels
 from vis_jax.typing import Array, Bool, Float32
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_DAMPING = 1e-3  # of squared gradients; the unit is the variance of the brightness
+_DAMPING = 1e-3  # on squared gradients, in units of the brightness variance
 _LEAST_SIDE = 8  # pixels
-# Leaving the frame is better than what differs more; the unit is the same.
+# Cost of leaving the frame, in the same unit.
 _UNSEEN = 0.25
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -32,11 +32,11 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 def grey_at_stride(
     image: Float32[Array, "H W 3"], *, stride: int
 ) -> Float32[Array, "_ _"]:
-    """Brightness of an image, the mean over cells of stride x stride pixels.
+    """Returns the brightness of an image, averaged over stride x stride cells.
 
     Args:
       image: RGB in any unit; height and width are multiples of `stride`.
-      stride: pixels of a cell along each axis.
+      stride: side of a cell in pixels.
     """
     height, width = image.shape[0] // stride, image.shape[1] // stride
     grey = image @ jnp.array(_LUMA, jnp.float32)
@@ -50,17 +50,17 @@ def flow_between(
     levels: int,
     warps: int,
 ) -> Float32[Array, "H W 2"]:
-    """Where the pixels of one frame are in another.
+    """Estimates the flow from one frame to another.
 
-    Displacements of up to a quarter of each side, and a little more, are found.
+    Finds displacements of up to slightly more than a quarter of each side.
 
     Args:
       a, b: brightness, in any unit.
-      levels: of the pyramid at most, each half as large as the one before, none with
-        less than 8 pixels on a side; 1 is no pyramid. An object has to be some 5 pixels
-        large on the coarsest to be told from what is around it, and the work of the
-        search grows with the square of its pixels.
-      warps: how often the flow is improved at each level.
+      levels: most levels of the pyramid, each half as large as the previous one, none
+        with less than 8 pixels on a side; 1 for no pyramid. An object must be about 5
+        pixels large on the coarsest level to be tracked; the search cost grows with the
+        square of its pixels.
+      warps: refinement iterations per level.
 
     Returns:
       dx, dy; 0 between equal frames.
@@ -81,9 +81,9 @@ def flow_between(
 def warp(
     maps: Float32[Array, "H W C"], flow: Float32[Array, "H W 2"]
 ) -> Float32[Array, "H W C"]:
-    """Maps of the second frame as the first one sees them: maps(p + flow(p)).
+    """Warps maps of the second frame to the first: maps(p + flow(p)).
 
-    Bilinear, and 0 where the flow leaves the frame.
+    Bilinear; 0 where the flow leaves the frame.
     """
     y, x = _positions(flow)
     return sample_pixels(maps, y.ravel(), x.ravel()).reshape(maps.shape)
@@ -92,9 +92,9 @@ def warp(
 def compose(
     first: Float32[Array, "H W 2"], second: Float32[Array, "H W 2"]
 ) -> Float32[Array, "H W 2"]:
-    """The flow from a to c by way of b, of those from a to b and from b to c.
+    """Composes flows from a to b and from b to c into the flow from a to c.
 
-    Beyond the border of b its flow is that of the border.
+    Beyond the border of b, its flow is that of the border.
     """
     height, width = first.shape[:2]
     y, x = _positions(first)
@@ -104,20 +104,20 @@ def compose(
 
 
 def _positions(flow: Float32[Array, "H W 2"]) -> tuple[Array, Array]:
-    """y and x to which a flow leads, [H W] each."""
+    """Returns the target positions y and x of a flow, [H W] each."""
     rows, columns = np.indices(flow.shape[:2], np.float32)
     return flow[..., 1] + rows, flow[..., 0] + columns
 
 
 def _inside(flow: Float32[Array, "H W 2"]) -> Bool[Array, "H W"]:
-    """Where a flow stays in the frame."""
+    """Returns where a flow stays in the frame."""
     height, width = flow.shape[:2]
     y, x = _positions(flow)
     return (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
 
 
 def _blur(x: Float32[Array, "*lead H W"]) -> Float32[Array, "*lead H W"]:
-    """Weighted mean over a window; pixels beyond the border are those of the border."""
+    """Returns the weighted mean over a window, with edge padding."""
     half = len(_BINOMIAL) // 2
     for axis in (-2, -1):
         length = x.shape[axis]
@@ -132,30 +132,30 @@ def _blur(x: Float32[Array, "*lead H W"]) -> Float32[Array, "*lead H W"]:
 
 
 def _halve(x: Float32[Array, "H W"]) -> Float32[Array, "h w"]:
-    """Every second pixel: pixel i of the result is pixel 2 i."""
+    """Subsamples by two: pixel i of the result is pixel 2 i."""
     return _blur(x)[::2, ::2]
 
 
 def _double(
     flow: Float32[Array, "h w 2"], size: tuple[int, ...]
 ) -> Float32[Array, "H W 2"]:
-    """The flow of the level below, which has twice as many pixels."""
+    """Upsamples a flow to the next finer level, which has twice the resolution."""
     rows, columns = (np.arange(n) // 2 for n in size)
     return 2 * flow[rows][:, columns]
 
 
 def _median(flow: Float32[Array, "H W 2"]) -> Float32[Array, "H W 2"]:
-    """Of each component over 5 x 5 pixels: single outliers go, edges stay."""
+    """Returns the 5 x 5 median of each component: removes outliers, keeps edges."""
     return jnp.median(_windows(flow), axis=0)
 
 
 def _consistent(
     a: Float32[Array, "H W"], b: Float32[Array, "H W"]
 ) -> Float32[Array, "H W 2"]:
-    """What the searches from either frame agree on, and what lies nearest to it.
+    """Keeps flow consistent in both directions, and fills the rest from nearest pixels.
 
-    Most pixels of which the other frame has none find something there, but seldom does
-    that lead back.
+    Most pixels without a match in the other frame find a false one, but it seldom leads
+    back.
     """
     there, back = _search(a, b), _search(b, a)
     apart = jnp.linalg.norm(compose(there, back), axis=-1)
@@ -175,10 +175,10 @@ def _consistent(
 def _search(
     a: Float32[Array, "H W"], b: Float32[Array, "H W"]
 ) -> Float32[Array, "H W 2"]:
-    """The best of all whole displacements up to a quarter of each side and one."""
+    """Returns the best integer displacement, up to a quarter of each side plus one."""
     height, width = a.shape
     down, across = (math.ceil(x / 4) + 1 for x in (height, width))
-    # Shorter ones first: of equal costs the first is taken.
+    # Shorter ones first, as ties go to the first.
     tried = sorted(
         itertools.product(range(-across, across + 1), range(-down, down + 1)),
         key=lambda d: (d[0] ** 2 + d[1] ** 2, d),
@@ -190,9 +190,9 @@ def _search(
         inside = _inside(flow).astype(jnp.float32)
         apart = jnp.square(a - warp(b[..., None], flow)[..., 0]) * inside
         total, weight = _blur(jnp.stack([apart, inside]))
-        # A window of which hardly a pixel is in both frames says nothing.
+        # Windows with hardly any pixel in both frames are ignored.
         apart = jnp.where(weight > 0.2, total / jnp.maximum(weight, 0.2), jnp.inf)
-        # Where nothing is to be seen, nothing moves.
+        # Prefers no motion in uniform areas.
         return apart + 0.01 * jnp.linalg.norm(displacement)
 
     return displacements[jax.lax.map(cost, displacements).argmin(axis=0)]
@@ -204,10 +204,10 @@ def _improve(
     b: Float32[Array, "H W"],
     warps: int,
 ) -> Float32[Array, "H W 2"]:
-    """The equations of Lucas and Kanade, solved again from where they led.
+    """Refines a flow by iterating the Lucas-Kanade equations.
 
-    Each pixel moves its whole window by its own flow, so that nothing crosses the edge
-    of an object. A pixel whose window does not fit better in the end stays.
+    Each pixel warps its whole window by its own flow, so nothing leaks across object
+    edges. A pixel keeps its flow if its window does not fit better at the end.
     """
     dy, dx = jnp.gradient(a)
     windows = _windows(jnp.stack([a, dx, dy], axis=-1))
@@ -221,7 +221,7 @@ def _improve(
         )
         xx, yy = xx + _DAMPING, yy + _DAMPING
         step = jnp.stack([yy * xe - xy * ye, xx * ye - xy * xe], axis=-1)
-        # Linear in the displacement only for about a pixel.
+        # The linearisation holds for about one pixel.
         step = jnp.clip(step / (xx * yy - xy * xy)[..., None], -1, 1)
         return flow + step, None
 
@@ -233,10 +233,10 @@ def _improve(
 def _of_neighbours(
     flow: Float32[Array, "H W 2"], a: Float32[Array, "H W"], b: Float32[Array, "H W"]
 ) -> Float32[Array, "H W 2"]:
-    """The flow of the pixel or of one around it, whichever fits its window best."""
+    """Returns the flow of the pixel or a neighbour, whichever fits its window best."""
     windows = _windows(a[..., None])[..., 0]
     near = _windows(flow)
-    near = jnp.concatenate([near[12:13], near])  # of equal costs its own
+    near = jnp.concatenate([near[12:13], near])  # ties go to its own
 
     def cost(flow: Float32[Array, "H W 2"]) -> Float32[Array, "H W"]:
         return _cost(flow, windows, b)
@@ -250,7 +250,7 @@ def _cost(
     windows: Float32[Array, "25 H W"],
     b: Float32[Array, "H W"],
 ) -> Float32[Array, "H W"]:
-    """Mean square of the differences; a fixed one where the flow leaves the frame."""
+    """Returns the mean squared difference; fixed where the flow leaves the frame."""
     apart, weights = _differences(flow, windows, b)
     total = (jnp.square(apart) * weights).sum(axis=0)
     mean = total / jnp.maximum(weights.sum(axis=0), 1e-6)
@@ -258,8 +258,8 @@ def _cost(
 
 
 def _windows(x: Float32[Array, "H W C"]) -> Float32[Array, "25 H W C"]:
-    """The pixels around each pixel; those beyond the border are those of the border."""
-    # One gather: 25 slices double the time the whole takes to compile.
+    """Returns the window around each pixel, with edge padding."""
+    # A single gather: 25 slices would double the compile time of the whole op.
     steps = np.indices((5, 5)).reshape(2, -1, 1, 1) - 2
     height, width = x.shape[:2]
     rows = (np.arange(height)[None, :, None] + steps[0]).clip(0, height - 1)
@@ -268,10 +268,10 @@ def _windows(x: Float32[Array, "H W C"]) -> Float32[Array, "25 H W C"]:
 
 
 class _Differences(NamedTuple):
-    """Of the windows of two frames."""
+    """Differences between the windows of two frames."""
 
     apart: Float32[Array, "25 H W"]
-    weights: Float32[Array, "25 H W"]  # 0 where a frame has no such pixel
+    weights: Float32[Array, "25 H W"]  # 0 where a frame lacks the pixel
 
 
 def _differences(
@@ -279,7 +279,7 @@ def _differences(
     windows: Float32[Array, "25 H W"],
     b: Float32[Array, "H W"],
 ) -> _Differences:
-    """Brightness of the windows of a, less that of b where the flow leads."""
+    """Returns the brightness of a's windows minus that of b at the flow's target."""
     height, width = b.shape
     rows, columns = np.indices(b.shape, np.float32)
     steps = (np.indices((5, 5)).reshape(2, -1, 1, 1) - 2).astype(np.float32)

@@ -1,7 +1,7 @@
 """Diagonal Gaussians of track appearances: likelihoods and updates.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 3.4. Letters: M tracks, N detections, A numbers of a description.
+2022, section 3.4. Letters: M tracks, N detections, A appearance channels.
 """
 
 import math
@@ -14,20 +14,20 @@ from vis_jax.typing import Array, Float32
 VarianceRule = Literal["released", "paper", "normal_inverse_chi2"]
 
 _LEAST_VARIANCE = 1e-6
-_EPSILON = 1e-8  # keeps the quotient of two rates that are both 0
+_EPSILON = 1e-8  # avoids 0 / 0 when both rates are 0
 
 
 def log_likelihood(
     x: Float32[Array, "N A"], mean: Float32[Array, "M A"], var: Float32[Array, "M A"]
 ) -> Float32[Array, "M N"]:
-    """Logarithm of the density of every x under every Gaussian.
+    """Returns the log density of every x under every Gaussian.
 
-    The squares are of differences: in the expanded form of the released code a matching
-    pair loses a tenth to cancellation.
+    Uses squares of differences: the expanded form of the released code loses a tenth of
+    a matching pair's value to cancellation.
 
     Args:
-      x: descriptions.
-      mean, var: of every channel; variances below 1e-6 count as 1e-6.
+      x: appearance vectors.
+      mean, var: per channel; variances below 1e-6 count as 1e-6.
     """
     var = jnp.maximum(var, _LEAST_VARIANCE)
     apart = jnp.square(x[None] - mean[:, None]) / var[:, None]
@@ -45,13 +45,13 @@ def update(
     spread: Float32[Array, "M"],
     rule: VarianceRule,
 ) -> tuple[Float32[Array, "M A"], Float32[Array, "M A"]]:
-    """Means and variances after one more description each, Eq. 4.
+    """Returns means and variances after one more observation each, Eq. 4.
 
     Args:
-      x: the new descriptions.
-      mean, var: before.
-      mean_rate, var_rate: kappa and nu of the source, in [0, 1]; 0 keeps the old.
-      spread: variance that a description has by itself.
+      x: the new appearance vectors.
+      mean, var: before the update.
+      mean_rate, var_rate: kappa and nu of the source, in [0, 1]; 0 keeps the old value.
+      spread: variance of a single observation.
       rule: weight of the squared difference in the variance. released: kappa nu /
         (kappa + nu); paper, as Eq. 4b is printed: kappa (1 - nu) / (kappa + nu), which
         tends to 1 as nu tends to 0; normal_inverse_chi2: nu (1 - kappa), the posterior

@@ -1,8 +1,8 @@
-"""Attention of every place of a map to a window around it on another map.
+"""Attention from every position of a map to a window around it on another map.
 
 Yang et al., "Associating Objects with Transformers for Video Object Segmentation",
-NeurIPS 2021, section 4.2, with the relative terms of its code. Letters: d channels of a
-head, S side of the window, P = S * S places in it, row by row.
+NeurIPS 2021, section 4.2, with the relative terms of its code. Letters: d channels per
+head, S side of the window, P = S * S positions in it, row by row.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from vis_jax.typing import Array, Bool, Float
 
-_OUTSIDE = -1e9  # finite, so that gradients of a softmax stay finite
+_OUTSIDE = -1e9  # finite, so that softmax gradients stay finite
 
 
 def local_attention(
@@ -24,16 +24,16 @@ def local_attention(
     relative: Float[Array, "h w heads P"],
     value_bias: Float[Array, "heads d P"],
 ) -> Float[Array, "h w heads d"]:
-    """Softmax attention to the places of the window that lie on the map.
+    """Attends with a softmax over the window's positions that lie on the map.
 
-    All pairs of places are computed and those further apart masked: maps at stride 16
-    or 32 are hardly larger than the window.
+    All pairs of positions are computed and distant ones masked: maps at stride 16 or 32
+    are hardly larger than the window.
 
     Args:
-      queries: of the map that looks; scaled here, by 1 / sqrt(d).
-      keys, values: of the map that is looked at.
-      relative: added to the logits, by the place in the window.
-      value_bias: added to the values, by the place in the window.
+      queries: of the attending map; scaled here by 1 / sqrt(d).
+      keys, values: of the attended map.
+      relative: added to the logits, per window position.
+      value_bias: added to the values, per window position.
     """
     height, width, heads, dim = queries.shape
     logits = jnp.einsum("yxhd,uvhd->hyxuv", queries * dim**-0.5, keys)
@@ -47,7 +47,7 @@ def local_attention(
 
 
 def _near(height: int, width: int, radius: int) -> Bool[np.ndarray, "y x u v"]:
-    """Which places lie in the window of which."""
+    """Returns which positions lie in each other's window."""
     rows, columns = (
         np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= radius
         for n in (height, width)
@@ -56,7 +56,7 @@ def _near(height: int, width: int, radius: int) -> Bool[np.ndarray, "y x u v"]:
 
 
 def _pairs(x: Float[Array, "y x heads P"]) -> Float[Array, "heads y x y x"]:
-    """What is given by place in the window, by place on the map; 0 outside."""
+    """Reindexes from window positions to map positions; 0 outside the window."""
     height, width, heads, places = x.shape
     side = math.isqrt(places)
     x = x.reshape(height, width, heads, side, side)
@@ -68,7 +68,7 @@ def _pairs(x: Float[Array, "y x heads P"]) -> Float[Array, "heads y x y x"]:
 def _windows(
     x: Float[Array, "heads y x y x"], side: int
 ) -> Float[Array, "heads y x P"]:
-    """What is given by place on the map, by place in the window; 0 off the map."""
+    """Reindexes from map positions to window positions; 0 off the map."""
     heads, height, width = x.shape[:3]
     x = _collect(x.transpose(0, 2, 4, 1, 3), side)  # [heads, x, v, y, dy]
     x = _collect(x.transpose(0, 3, 4, 1, 2), side)  # [heads, y, dy, x, dx]
@@ -76,13 +76,12 @@ def _windows(
     return x.reshape(heads, height, width, side * side)
 
 
-# A row for each query moves by one place from query to query. Cutting the rows anew, at
-# a length that differs by one, moves them without a gather, whose gradient would be a
-# scatter.
+# Rows shift by one position from query to query. Reshaping the rows to a length that
+# differs by one performs the shift without a gather, whose gradient would be a scatter.
 
 
 def _spread(x: Float[Array, "*lead n S"]) -> Float[Array, "*lead n n"]:
-    """Entry (query, offset) goes to (query, query + offset)."""
+    """Moves entry (query, offset) to (query, query + offset)."""
     *lead, length, side = x.shape
     total = length + side - 1  # keys with the margins of the first and the last query
     x = _pad_end(x, total + 1 - side).reshape(*lead, -1)
@@ -91,7 +90,7 @@ def _spread(x: Float[Array, "*lead n S"]) -> Float[Array, "*lead n n"]:
 
 
 def _collect(x: Float[Array, "*lead n n"], side: int) -> Float[Array, "*lead n {side}"]:
-    """Entry (query, key) goes to (query, key - query); the inverse."""
+    """Moves entry (query, key) to (query, key - query); the inverse of `_spread`."""
     *lead, length, _ = x.shape
     margin = (side // 2, side // 2)
     x = jnp.pad(x, (*((0, 0),) * (x.ndim - 1), margin)).reshape(*lead, -1)

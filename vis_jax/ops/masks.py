@@ -1,4 +1,4 @@
-"""Masks: inside boxes, pasted on the image, their overlap, features pooled by them."""
+"""Mask ops: cropping to boxes, pasting, overlap, and mask pooling."""
 
 import math
 
@@ -22,18 +22,18 @@ def crop_masks(
     side: int,
     convention: Convention,
 ) -> Float32[Array, "R _ _"]:
-    """The share of a mask in each cell of a box that is cut into `side` x `side`.
+    """Returns the share of a mask in each of a box's `side` x `side` cells.
 
-    RoIAlign with as many points in a cell as there are pixels, as in torchvision and
-    detectron2, which then has a threshold of 0.5. It is separable: the mask is
-    multiplied by one matrix of weights for each axis.
+    RoIAlign with as many points per cell as pixels, as in torchvision and detectron2,
+    which then threshold at 0.5. It is separable: the mask is multiplied by one weight
+    matrix per axis.
 
     Args:
       masks: in pixels of the image.
       boxes: in pixels, inside the image.
-      index: which mask belongs to a box.
-      side: cells along each axis.
-      convention: where a box lies on the image.
+      index: mask of each box.
+      side: cells per axis.
+      convention: box alignment, see `Convention`.
 
     Returns:
       Values in [0, 1].
@@ -53,7 +53,7 @@ def inside_boxes(
     *,
     margin: float,
 ) -> Bool[Array, "N _ _"]:
-    """Cells of a map that lie in boxes, by their top left corners.
+    """Returns the cells of a map that lie in boxes, by their top left corners.
 
     YOLACT's `crop`: column j counts if x1 - margin <= j < x2 + margin in cells.
 
@@ -61,7 +61,7 @@ def inside_boxes(
       boxes: in pixels of the canvas.
       cells: height and width of the map, which covers the canvas.
       canvas: height and width in pixels.
-      margin: cells by which boxes are enlarged on each side.
+      margin: cells added to boxes on each side.
     """
     scale = np.array([c / p for c, p in zip(cells, canvas, strict=True)], np.float32)
     scaled = boxes * jnp.asarray(np.tile(scale[::-1], 2))[None]
@@ -77,9 +77,9 @@ def inside_boxes(
 def between_corners(
     boxes: Float32[Array, "N 4"], cells: tuple[int, int], canvas: tuple[int, int]
 ) -> Bool[Array, "N _ _"]:
-    """Points of a grid that lie in boxes; the outermost are on the edges of the canvas.
+    """Returns the grid points inside boxes; the outermost lie on the canvas edges.
 
-    The rule of the released code of RGNNVIS.
+    As in the released code of RGNNVIS.
 
     Args:
       boxes: in pixels of the canvas.
@@ -101,13 +101,13 @@ def stretch_masks(
     *,
     size: tuple[int, int],
 ) -> Float32[Array, "R _ _"]:
-    """Values over boxes, enlarged bilinearly to their boxes, and 0 outside.
+    """Resizes values bilinearly to their boxes; 0 outside.
 
-    As in mmdetection before 2.0, where the outermost cells reach to the border of the
-    box. Deviation: there, boxes are cut to whole pixels first.
+    As in mmdetection before 2.0, where the outermost cells reach the border of the box.
+    Deviation: mmdetection first truncates boxes to whole pixels.
 
     Args:
-      values: of cells that cover a box; a sign survives, as weights sum to 1.
+      values: on a grid of cells over each box; signs are kept, as weights sum to 1.
       boxes: in pixels of the image.
       size: height and width of the image.
     """
@@ -119,7 +119,7 @@ def stretch_masks(
 def _stretch_weights(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
-    """Weight of every cell of a box at every pixel of an axis; 0 outside the box."""
+    """Returns weights of a box's cells at every pixel of an axis; 0 outside the box."""
     extent, centres, at = _places(low, high, length, cells)
     near = linear_weights(jnp.clip(at, 0.0, cells - 1.0), cells)
     inside = (centres >= 0) & (centres < extent)
@@ -129,7 +129,7 @@ def _stretch_weights(
 def _places(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> tuple[Float32[Array, "R 1"], Float32[Array, "R H"], Float32[Array, "R H"]]:
-    """Extents of boxes, and the centres of pixels: behind `low`, and in cells."""
+    """Returns extents of boxes, and pixel centres relative to `low` and in cells."""
     extent = (high - low)[:, None]
     centres = jnp.arange(length, dtype=jnp.float32)[None] + 0.5 - low[:, None]
     return extent, centres, centres / jnp.where(extent > 0, extent, 1.0) * cells - 0.5
@@ -141,13 +141,13 @@ def paste_masks(
     *,
     size: tuple[int, int],
 ) -> Float32[Array, "R _ _"]:
-    """Probabilities over boxes, read bilinearly at the centre of every pixel.
+    """Pastes probabilities over boxes, sampled bilinearly at every pixel's centre.
 
-    As in detectron2: nothing is rounded, and beyond the centres of the outermost cells
-    values fall to 0, which they reach half a cell outside the box.
+    As in detectron2: nothing is rounded, and beyond the outermost cell centres values
+    fall to 0, reached half a cell outside the box.
 
     Args:
-      probs: of cells that cover a box.
+      probs: on a grid of cells over each box.
       boxes: in pixels of the image.
       size: height and width of the image.
     """
@@ -159,7 +159,7 @@ def paste_masks(
 def _paste_weights(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
-    """Weight of every cell of a box at every pixel of an axis; 0 for empty boxes."""
+    """Returns weights of a box's cells at every pixel; 0 for empty boxes."""
     extent, _, at = _places(low, high, length, cells)
     return jnp.where(extent[..., None] > 0, linear_weights(at, cells), 0.0)
 
@@ -171,20 +171,20 @@ def paste_on_level(
     size: tuple[int, int],
     stride: int,
 ) -> Float32[Array, "R _ _"]:
-    """Probabilities over boxes on a feature map: `paste_masks` at its stride.
+    """Pastes probabilities over boxes on a feature map: `paste_masks` at its stride.
 
-    A cell is the mean of readings at its four quarter points, 1/4 and 3/4 along each
-    axis: at its centre alone, masks of small boxes would be read too coarsely. Values
-    stay soft, and gradients flow to `probs`. For MaskProp, which does not say how masks
-    get to the resolution of features.
+    Each cell averages samples at its four quarter points, 1/4 and 3/4 along each axis,
+    as its centre alone is too coarse for masks of small boxes. Values stay soft, and
+    gradients flow to `probs`. For MaskProp, which does not specify how masks get to
+    feature resolution.
 
     Args:
-      probs: of cells that cover a box.
+      probs: on a grid of cells over each box.
       boxes: in pixels of the image.
       size: height and width of the feature map.
       stride: pixels of a cell.
     """
-    # Quarter points are the pixel centres of a map that is twice as fine.
+    # Quarter points are the pixel centres of a map at twice the resolution.
     fine = boxes / (stride / 2)
 
     def along(axis: int, length: int, cells: int) -> Float32[Array, "R L S"]:
@@ -203,14 +203,14 @@ def paste_in_whole_pixels(
     *,
     size: tuple[int, int],
 ) -> Float32[Array, "R _ _"]:
-    """Probabilities over boxes, enlarged to whole pixels with a border of zeros.
+    """Pastes probabilities in whole-pixel boxes, with a border of zeros.
 
-    As in torchvision: a cell of zeros is added on each side, the box grows by as much
-    and its corners are truncated to whole pixels, both of them inside; what is enlarged
-    fills these pixels.
+    As in torchvision: a cell of zeros is added on each side, the box grows accordingly
+    and its corners are truncated to whole pixels, both inclusive; the mask is resized
+    to fill these pixels.
 
     Args:
-      probs: of cells that cover a box.
+      probs: on a grid of cells over each box.
       boxes: in pixels of the image.
       size: height and width of the image.
     """
@@ -222,7 +222,7 @@ def paste_in_whole_pixels(
 def _whole_weights(
     low: Float32[Array, "R"], high: Float32[Array, "R"], length: int, cells: int
 ) -> Float32[Array, "R H h"]:
-    """Weight of every cell of a box at every pixel of an axis, the border left out."""
+    """Returns weights of a box's cells at every pixel, without the border."""
     middle, half = (low + high) * 0.5, (high - low) * 0.5 * ((cells + 2) / cells)
     first, last = (jnp.trunc(x)[:, None] for x in (middle - half, middle + half))
     count = jnp.maximum(last - first + 1.0, 1.0)
@@ -240,7 +240,7 @@ def _weights(
     bins: int,
     convention: Convention,
 ) -> Float32[Array, "R S H"]:
-    """Weight of every pixel of an axis in the mean over the points of each bin."""
+    """Returns weights of an axis's pixels in the mean over each bin's points."""
     extent = jnp.maximum(high - low, convention.least)[:, None, None]
     points = jnp.maximum(jnp.ceil(extent / bins), 1.0)
     number = jnp.arange(math.ceil(length / bins) + 1, dtype=jnp.float32)
@@ -254,7 +254,7 @@ def _weights(
 
 
 def mask_iou(a: Bool[Array, "N H W"], b: Bool[Array, "M H W"]) -> Float32[Array, "N M"]:
-    """Pairwise IoU in [0, 1]; 0 where both masks are empty."""
+    """Returns the pairwise IoU in [0, 1]; 0 where both masks are empty."""
     # Float counts turn the intersection into one matrix product; they are exact below
     # 2^24 pixels.
     pixels_a = a.reshape(a.shape[0], -1).astype(jnp.float32)
@@ -271,20 +271,20 @@ def mask_pool(
     *,
     background: float,
 ) -> Float32[Array, "N C"]:
-    """Mean of the features over each mask, weighted by a softmax over the masks.
+    """Averages the features over each mask, weighted by a softmax over the masks.
 
-    Every pixel is shared out among the masks and a background of constant logit.
-    Source: the released code of Johnander et al., "Video Instance Segmentation with
-    Recurrent Graph Neural Networks", GCPR 2021.
+    Every pixel is shared among the masks and a background of constant logit. Source:
+    the released code of Johnander et al., "Video Instance Segmentation with Recurrent
+    Graph Neural Networks", GCPR 2021.
 
     Args:
-      features: a map; the logits are resized to it, without antialiasing.
+      features: a map; logits are resized to it, without antialiasing.
       logits: of the masks.
-      valid: False marks masks that take no pixel.
-      background: logit of what belongs to no mask.
+      valid: False marks masks without pixels of their own.
+      background: logit of the background.
 
     Returns:
-      Features; 0 for invalid masks, and nearly 0 for those without a pixel.
+      Features; 0 for invalid masks, and nearly 0 for masks without a pixel.
     """
     height, width = features.shape[:2]
     planes = resize(logits[..., None], (height, width))[..., 0]

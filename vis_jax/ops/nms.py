@@ -1,4 +1,4 @@
-"""Non-maximum suppression with outputs of fixed size, and groups of duplicates."""
+"""Fixed-size non-maximum suppression, and grouping of duplicates."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Kept(NamedTuple):
-    """The boxes kept, best score first; the first of equal scores comes first."""
+    """Kept boxes, best score first; ties in input order."""
 
-    chosen: Int32[Array, "S"]  # into the boxes given
+    chosen: Int32[Array, "S"]  # indices of the input boxes
     valid: Bool[Array, "S"]
 
 
@@ -26,18 +26,19 @@ def nms_by_label(
     iou_threshold: float,
     size: int,
 ) -> Kept:
-    """Greedy suppression among the boxes of each label.
+    """Applies greedy NMS among the boxes of each label.
 
     Args:
       boxes: in pixels.
-      scores: rank the boxes.
-      labels: classes, or levels of a pyramid.
+      scores: of the boxes.
+      labels: classes, or pyramid levels.
       valid: False marks boxes that are neither kept nor suppress others.
-      iou_threshold: a box goes if its IoU with a better kept one is above this.
-      size: how many to return at most.
+      iou_threshold: a box is suppressed if its IoU with a better kept one is above
+        this.
+      size: most boxes returned.
 
     Raises:
-      ValueError: if `size` is not in 1 .. N.
+      ValueError: `size` is not in 1 .. N.
     """
     if not 1 <= size <= boxes.shape[0]:
         raise ValueError(f"size: expected 1 .. {boxes.shape[0]} boxes, got {size}")
@@ -46,7 +47,7 @@ def nms_by_label(
     overlap = box_iou(boxes, boxes) > iou_threshold
     overlap &= labels[:, None] == labels[None]
     keep = _keep_in_order(overlap, valid[order])
-    # Stable: those kept stay in the order of their scores.
+    # Stable, so that kept boxes stay in score order.
     place = jnp.argsort(~keep, stable=True)[:size]
     return Kept(order[place].astype(jnp.int32), keep[place])
 
@@ -59,13 +60,13 @@ def nms_each_label(
     iou_threshold: float,
     size: int,
 ) -> Kept:
-    """The best boxes of K labels, each with N boxes of its own, without K N x K N IoUs.
+    """Applies NMS to K labels with N boxes each, without computing K N x K N IoUs.
 
     Returns:
       Indices into the K N flattened boxes.
 
     Raises:
-      ValueError: if `size` is not in 1 .. K N.
+      ValueError: `size` is not in 1 .. K N.
     """
     classes, count = scores.shape
     if not 1 <= size <= classes * count:
@@ -79,7 +80,7 @@ def nms_each_label(
         order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
         overlap = box_iou(boxes[order], boxes[order]) > iou_threshold
         keep = _keep_in_order(overlap, valid[order])
-        # Back in the order of the boxes; ONNX has no scatter of a batch.
+        # Back to input order; ONNX has no batched scatter.
         return jax.lax.sort_key_val(order, keep)[1]
 
     keep = jax.vmap(keep_one)(boxes, scores, valid).ravel()
@@ -97,18 +98,18 @@ def fast_nms(
     candidates: int,
     size: int,
 ) -> Kept:
-    """Suppression by every better box, even by one that is itself suppressed.
+    """Suppresses by every better box, including suppressed ones (Fast NMS).
 
-    Bolya et al., "YOLACT", ICCV 2019, section 3.3. Removes a few boxes more than greedy
-    suppression and needs no loop.
+    Bolya et al., "YOLACT", ICCV 2019, section 3.3. Removes a few more boxes than greedy
+    NMS and needs no loop.
 
     Args:
-      boxes: in pixels or relative; only their ratios count.
-      scores: rank the boxes; of several classes, the best one.
+      boxes: in pixels or relative units.
+      scores: of the boxes; for several classes, the best.
       valid: False marks boxes that are neither kept nor suppress others.
-      iou_threshold: a box goes if its IoU with a better one is above this.
-      candidates: only as many of the best boxes take part.
-      size: how many to return at most.
+      iou_threshold: a box is suppressed if its IoU with a better one is above this.
+      candidates: number of best boxes that take part.
+      size: most boxes returned.
 
     Raises:
       ValueError: unless 1 <= size <= candidates <= N.
@@ -128,13 +129,13 @@ def fast_nms_each_label(
     candidates: int,
     size: int,
 ) -> Kept:
-    """As `fast_nms`, for each of K labels by itself, with boxes that all labels share.
+    """Applies `fast_nms` to each of K labels, with boxes that all labels share.
 
     Args:
-      boxes, valid, iou_threshold: as there.
-      scores: of each label; a box may be kept for several.
-      candidates: only as many of the best boxes of a label take part.
-      size: how many to return at most, of all labels together.
+      boxes, valid, iou_threshold: see `fast_nms`.
+      scores: of each label; a box may be kept for several labels.
+      candidates: number of best boxes per label that take part.
+      size: most boxes returned, over all labels.
 
     Returns:
       Indices into the K N flattened scores.
@@ -170,11 +171,11 @@ def _unbeaten(
     iou_threshold: float,
     candidates: int,
 ) -> tuple[Int32[Array, "C"], Bool[Array, "C"]]:
-    """The best boxes in the order of their scores, and those no better one overlaps."""
+    """Returns the best boxes by score, and which of them no better one suppresses."""
     score, order = jax.lax.top_k(jnp.where(valid, scores, -jnp.inf), candidates)
     best = boxes[order]
     overlap = box_iou(best, best) > iou_threshold
-    # Invalid boxes come last, where they are better than none that is valid.
+    # Invalid boxes come last, so they suppress no valid ones.
     beaten = jnp.any(jnp.tril(overlap, -1), axis=1)
     return order, ~beaten & (score > -jnp.inf)
 
@@ -182,12 +183,11 @@ def _unbeaten(
 def _keep_in_order(
     overlap: Bool[Array, "N N"], valid: Bool[Array, "N"]
 ) -> Bool[Array, "N"]:
-    """Greedy choice among boxes sorted by score.
+    """Selects greedily among boxes sorted by score.
 
-    A box is kept unless a kept one before it overlaps it. Applied to all boxes at once
-    and repeated, this settles from the front: after i rounds the first i boxes are
-    final. Chains of suppression are short, so that few rounds do where a loop over the
-    boxes takes N.
+    A box is kept unless an earlier kept one overlaps it. Applying this to all boxes at
+    once and repeating settles from the front: after i rounds the first i boxes are
+    final. Suppression chains are short, so few rounds replace a loop over N boxes.
     """
     before = jnp.tril(overlap, -1)  # [i, j]: j comes before i and overlaps it
 
@@ -209,21 +209,21 @@ def group_duplicates(
     *,
     iou_threshold: float,
 ) -> Int32[Array, "N"]:
-    """Puts detections with nearly the same mask into one slot, whatever their labels.
+    """Groups detections with nearly the same mask, regardless of label.
 
-    Suppression by class leaves an object that was found under two labels twice, and a
-    softmax over instances would divide it among both. Greedy: the best detection that
-    is in no slot opens one and takes in all others that overlap it.
+    Per-class NMS keeps an object detected under two labels twice, and a softmax over
+    instances would split it between both. Greedy: the best ungrouped detection starts a
+    slot and absorbs all others that overlap it.
 
     Args:
       masks: of the detections.
-      scores: rank the detections; the first of equal scores comes first.
-      valid: False marks detections that join no slot of others.
+      scores: of the detections; ties in input order.
+      valid: False marks detections that are never grouped with others.
       iou_threshold: masks with at least this IoU share a slot.
 
     Returns:
-      For each detection the best one of its slot, which may be itself. Detections that
-      are not valid have slots of their own, which are not valid either.
+      For each detection the best one of its slot, possibly itself. Invalid detections
+      have their own slots, which are also invalid.
     """
     count = len(scores)
     numbers = jnp.arange(count, dtype=jnp.int32)
@@ -237,5 +237,5 @@ def group_duplicates(
         takes = joins[leader] & (slots == count) & (slots[leader] == count)
         return jnp.where(takes, leader, slots)
 
-    # `count` marks those that are in no slot yet.
+    # `count` marks detections not in a slot yet.
     return jax.lax.fori_loop(0, count, open_slot, jnp.full_like(numbers, count))

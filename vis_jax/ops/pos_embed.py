@@ -18,7 +18,7 @@ def sine_1d(
     *,
     first: int = 1,
 ) -> Float32[Array, "*B {length} {dim}"]:
-    """Sine of even and cosine of odd channels of positions scaled to (0, 2 pi].
+    """Returns sine (even channels) and cosine (odd) of positions scaled to (0, 2 pi].
 
     Channel j of position i has the angle
     2 pi (i + first) / (extent + 1e-6) / 10000^(2 floor(j / 2) / dim).
@@ -26,14 +26,14 @@ def sine_1d(
     Args:
       length: number of positions.
       dim: number of channels.
-      extent: positions that count, where some at the end are padding; None = all.
-      first: what counting begins with.
+      extent: number of positions that are not padding at the end; None = all.
+      first: number of the first position.
     """
     extent = jnp.asarray(length if extent is None else extent, jnp.float32)
     position = jnp.arange(first, length + first, dtype=jnp.float32)
     channel = np.arange(dim)
     wavelengths = np.float32(_TEMPERATURE) ** (2 * (channel // 2) / dim)
-    # Axes are [*B, length, dim]; equal ranks, as nothing broadcasts unseen.
+    # Axes are [*B, length, dim], of equal rank to avoid implicit broadcasting.
     lead = (1,) * extent.ndim
     position = position.reshape(*lead, length, 1)
     wavelength = jnp.asarray(wavelengths, jnp.float32).reshape(*lead, 1, dim)
@@ -46,7 +46,7 @@ def sine_1d(
 def sine_2d(
     height: int, width: int, dim: int
 ) -> Float32[Array, "{height} {width} {dim}"]:
-    """First half of the channels from the row, second half from the column.
+    """Returns 2D embeddings: the row in the first half of channels, then the column.
 
     Args:
       height, width: of the map in pixels.
@@ -58,7 +58,7 @@ def sine_2d(
 def sine_2d_from_zero(
     height: int, width: int, dim: int
 ) -> Float32[Array, "{height} {width} {dim}"]:
-    """As `sine_2d` with angles from 0 at the first to 2 pi at the last row and column.
+    """Same as `sine_2d`, with angles from 0 (first row or column) to 2 pi (last).
 
     Source: `PositionEmbeddingSine` of AOT (Yang et al., NeurIPS 2021).
     """

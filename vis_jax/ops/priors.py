@@ -1,6 +1,6 @@
 """Reference boxes of YOLACT, relative to the image.
 
-Letters: P priors, level-major, then row, column, ratio.
+Letters: P priors, ordered by level, row, column, ratio.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from vis_jax.typing import Array, Float32
 
 
 class PriorGrid(NamedTuple):
-    """Priors of all levels.
+    """Geometry of the priors of all levels.
 
     Attributes:
-      sides: side of the square prior of each level, in pixels of an image with height
-        and width `divisor`.
+      sides: side of each level's square prior, in pixels of an image with height and
+        width `divisor`.
       ratios: width / height.
       divisor: pixels.
-      square: the height is the width, whatever the ratio, as in YOLACT on COCO.
+      square: set the height to the width for every ratio, as in YOLACT on COCO.
     """
 
     sides: tuple[float, ...]
@@ -32,17 +32,17 @@ class PriorGrid(NamedTuple):
 def yolact_priors(
     sizes: Sequence[tuple[int, int]], grid: PriorGrid
 ) -> Float32[Array, "P 4"]:
-    """Centre x and y, width and height of all priors, as shares of the image.
+    """Returns centre x and y, width and height of all priors, relative to the image.
 
-    Bolya et al., "YOLACT", ICCV 2019; `PredictionModule.make_priors` of its code. They
-    may reach beyond the image.
+    Bolya et al., "YOLACT", ICCV 2019; `PredictionModule.make_priors` of its code.
+    Priors may extend beyond the image.
 
     Args:
       sizes: height and width of the map of each level.
-      grid: their sizes.
+      grid: geometry of the priors.
 
     Raises:
-      ValueError: unequal numbers of levels.
+      ValueError: the numbers of levels differ.
     """
     if len(sizes) != len(grid.sides):
         raise ValueError(f"sizes: expected {len(grid.sides)} levels, got {len(sizes)}")

@@ -1,4 +1,4 @@
-"""RoIAlign: maps of fixed size from boxes, from one feature map or a pyramid.
+"""RoIAlign: fixed-size features of boxes, from one feature map or a pyramid.
 
 Letters: S side of the output, L levels.
 """
@@ -15,14 +15,14 @@ import numpy as np
 from vis_jax.ops.boxes import box_area
 from vis_jax.typing import Array, Float, Float32, Int32
 
-_AT_ONCE = 2**22  # numbers that `dense_roi_align` makes at a time
+_AT_ONCE = 2**22  # elements that `dense_roi_align` computes at a time
 
 
 class Convention(NamedTuple):
-    """Where a box lies on a map.
+    """Alignment of boxes on a feature map.
 
     Attributes:
-      shift: cells that pixel centres are moved by; 0.5 puts them where they belong.
+      shift: shift of pixel centres in cells; 0.5 is exact alignment.
       least: smallest side of a box in cells.
     """
 
@@ -36,13 +36,13 @@ UNALIGNED = Convention(0.0, 1.0)  # torchvision's detectors
 
 
 class Adaptive(NamedTuple):
-    """As many points per axis as a cell of the output has cells of the map, rounded up.
+    """Number of sampling points per axis: map cells per output cell, rounded up.
 
-    detectron2's choice ("sampling_ratio" 0). Boxes that are empty read zero.
+    detectron2's choice ("sampling_ratio" 0). Empty boxes give zeros.
 
     Attributes:
-      most: points per axis at most; larger boxes are read at this many, evenly spaced.
-        The work grows with its square.
+      most: most points per axis; larger boxes are sampled at this many, evenly spaced.
+        The cost grows with its square.
     """
 
     most: int
@@ -51,13 +51,13 @@ class Adaptive(NamedTuple):
 def roi_levels(
     boxes: Float32[Array, "N 4"], *, levels: int, finest: float
 ) -> Int32[Array, "N"]:
-    """Level 0 .. levels - 1 that the features of a box come from.
+    """Returns the pyramid level 0 .. levels - 1 of each box.
 
     Lin et al., "Feature pyramid networks", CVPR 2017, equation 1.
 
     Args:
       boxes: in pixels.
-      levels: how many there are.
+      levels: number of levels.
       finest: boxes of this side, in pixels, and up to twice as large are of level 0; 56
         for maps of stride 4, which is 224 on the fourth level.
     """
@@ -79,23 +79,23 @@ def pyramid_roi_align(
     samples: int | Adaptive,
     convention: Convention,
 ) -> Float[Array, "N _ _ C"]:
-    """Features of boxes, each from one map of a pyramid.
+    """Pools features of boxes, each from one level of a pyramid.
 
-    He et al., "Mask R-CNN", ICCV 2017, section 3. All maps are one table of cells, so
-    that the work does not grow with their number.
+    He et al., "Mask R-CNN", ICCV 2017, section 3. All maps form one table of cells, so
+    the cost does not grow with the number of levels.
 
     Args:
       features: map of each level.
-      boxes: in pixels; parts outside the map read zeros.
-      levels: which map a box reads.
+      boxes: in pixels; zero padding outside the map.
+      levels: level of each box.
       scales: cells per pixel of each level.
       size: height and width of the output.
-      samples: points per axis in each cell of the output, which is their mean; a fixed
-        number, or one for each box and axis.
-      convention: where a box lies on the map.
+      samples: points per axis in each output cell, averaged; a fixed number, or one per
+        box and axis.
+      convention: alignment of boxes on the map.
 
     Returns:
-      Array of the dtype of `features`.
+      Array with the dtype of `features`.
     """
     heights = [m.shape[0] for m in features]
     widths = [m.shape[1] for m in features]
@@ -138,21 +138,20 @@ def dense_roi_align(
     samples: int | Adaptive,
     convention: Convention,
 ) -> Float[Array, "N _ _ C"]:
-    """As `pyramid_roi_align` of one map, by matrix products instead of gathers.
+    """Same as `pyramid_roi_align` on one map, by matrix products instead of gathers.
 
-    RoIAlign is separable: each axis has a matrix with the weight of every cell of the
-    map in every cell of the output. The work grows with the size of the map, which is
-    why this is for coarse ones; the gradient adds up nothing cell by cell, which takes
-    long on CPUs.
+    RoIAlign is separable: each axis has a matrix of weights from map cells to output
+    cells. The cost grows with the map size, so this suits coarse maps; the gradient
+    needs no scatter-add, which is slow on CPUs.
 
     Args:
       features: the map.
-      boxes: in pixels; parts outside the map read zeros.
+      boxes: in pixels; zero padding outside the map.
       scale: cells per pixel.
       size: height and width of the output.
-      parts: each cell of the output is the mean of parts x parts equal ones, each with
-        points of its own.
-      samples, convention: as there.
+      parts: each output cell is the mean of parts x parts equal sub-cells, each with
+        its own points.
+      samples, convention: see `pyramid_roi_align`.
     """
     scaled = boxes * scale - convention.shift
     weights = functools.partial(
@@ -174,13 +173,13 @@ def dense_roi_align(
             optimize="optimal",
         )
 
-    # All boxes at once would make size[0] x W x C numbers of each.
+    # All boxes at once would need size[0] x W x C elements each.
     each = size[0] * math.prod(features.shape[1:])
     return jax.lax.map(one, (rows, columns), batch_size=max(1, _AT_ONCE // each))
 
 
 class _Reading(NamedTuple):
-    """Cells read along one axis for every bin of a box, and their weights."""
+    """Cells sampled along one axis for every bin of a box, and their weights."""
 
     cells: Int32[Array, "*lead N S"]
     weights: Float32[Array, "*lead N S"]
@@ -192,7 +191,7 @@ def _sum_over_pairs(
     down: list[_Reading],
     across: list[_Reading],
 ) -> Array:
-    """Adds all pairs one by one in loops: one small program, whatever their number."""
+    """Sums over all pairs in loops: a small program, whatever their number."""
     rows, columns = (
         jax.tree.map(lambda *x: jnp.stack(x), *axis) for axis in (down, across)
     )
@@ -214,9 +213,9 @@ def _axis_points(
     samples: int | Adaptive,
     convention: Convention,
 ) -> list[_Reading]:
-    """Cells to read along one axis and their weights: two for each sample of a bin.
+    """Returns cells and weights along one axis: two for each sample of a bin.
 
-    Points up to one cell outside the map read its border, those beyond read zero.
+    Points up to one cell outside the map read its border, those further out read zero.
     """
     extent = jnp.maximum(high - low, convention.least)
     last = (length - 1)[:, None]
@@ -245,7 +244,7 @@ def _dense_weights(
     samples: int | Adaptive,
     convention: Convention,
 ) -> Float32[Array, "N S H"]:
-    """Weight of every cell of an axis in every bin; see `dense_roi_align`."""
+    """Returns the weight of an axis's cells in every bin; see `dense_roi_align`."""
     count = jnp.full(low.shape, length, jnp.int32)
     readings = _axis_points(low, high, count, bins * parts, samples, convention)
     cells = jnp.arange(length, dtype=jnp.int32).reshape(1, 1, -1)
@@ -257,11 +256,11 @@ def _dense_weights(
 
 
 class _Sample(NamedTuple):
-    """One point of every bin, or of none.
+    """One sampling point of every bin, or of none.
 
     Attributes:
-      place: along the box, in [0, 1].
-      share: of the point in the mean of its bin; 0 where there is no such point.
+      place: position along the box, in [0, 1].
+      share: weight in the mean of its bin; 0 where the point does not exist.
     """
 
     place: Float32[Array, "#N S"]
@@ -271,7 +270,7 @@ class _Sample(NamedTuple):
 def _samples(
     extent: Float32[Array, "N"], bins: int, samples: int | Adaptive
 ) -> list[_Sample]:
-    """The points of the bins of boxes that are `extent` cells of a map long."""
+    """Returns the sampling points of boxes that are `extent` map cells long."""
     if isinstance(samples, int):
         places = [
             (np.arange(bins) + (number + 0.5) / samples) / bins
@@ -279,7 +278,7 @@ def _samples(
         ]
         share = jnp.full((1, 1), 1 / samples, jnp.float32)
         return [_Sample(jnp.asarray(x, jnp.float32)[None], share) for x in places]
-    # Point k of a bin is there where the bin is more than k cells long.
+    # Point k of a bin exists where the bin is more than k cells long.
     numbers = np.arange(samples.most, dtype=np.float32)[:, None]
     there = (extent[None] > bins * numbers)[..., None]
     count = jnp.maximum(there.sum(axis=0), 1).astype(jnp.float32)

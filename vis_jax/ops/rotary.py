@@ -1,6 +1,6 @@
-"""Rotary positions of patches, and learned tables of positions resized to any grid.
+"""Rotary position embeddings of patches, and resized position tables.
 
-Simeoni et al., "DINOv3", 2025, section 3.2; the tables are those of DINOv2.
+Simeoni et al., "DINOv3", 2025, section 3.2; the tables follow DINOv2.
 """
 
 import math
@@ -15,7 +15,7 @@ THETA = 100.0  # ratio of the longest to the shortest wavelength, as in DINOv3
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine by which the channels of a head are turned, for each patch."""
+    """Cosine and sine that rotate a head's channels, for each patch."""
 
     cos: Float32[Array, "*N P d"]
     sin: Float32[Array, "*N P d"]
@@ -30,18 +30,18 @@ def rotary_positions(
     content: Int32[Array, "2"] | None = None,
     scale: Float32[Array, ""] | None = None,
 ) -> Rotary:
-    """Angles 2 pi (y f_k), 2 pi (x f_k) of a grid, f_k = theta^(-4 k / dim).
+    """Returns angles 2 pi (y f_k), 2 pi (x f_k) of a grid, f_k = theta^(-4 k / dim).
 
-    The centre of patch (i, j) has y = 2 (i + 0.5) / height - 1 and x alike, so that
-    both axes span [-1, 1] whatever the aspect. The angles stand twice, once for each
-    half of the channels.
+    The centre of patch (i, j) has y = 2 (i + 0.5) / height - 1, and x likewise, so both
+    axes span [-1, 1] for every aspect ratio. The angles are repeated for the two halves
+    of the channels.
 
     Args:
       height, width: of the grid in patches.
-      dim: channels of a head, a multiple of 4.
+      dim: channels per head, a multiple of 4.
       theta: see above.
-      content: height and width of the part at the top left that is no padding, whose
-        edges are then -1 and 1; None = the whole grid.
+      content: height and width of the top-left part that is not padding, whose edges
+        are then -1 and 1; None = the whole grid.
       scale: of y and x; None = 1.
     """
     frequency = theta ** (-4.0 * jnp.arange(dim // 4, dtype=jnp.float32) / dim)
@@ -65,7 +65,7 @@ def rotary_positions(
 def rotate_patches(
     x: Float[Array, "*lead S heads d"], rotary: Rotary
 ) -> Float[Array, "*lead S heads d"]:
-    """Turns the last tokens, the patches, in float32; those in front stay as they are.
+    """Rotates the last tokens, the patches, in float32; others are unchanged.
 
     x cos + [-b, a] sin for the halves [a, b] of the channels.
     """
@@ -83,13 +83,13 @@ def resize_table(
     size: tuple[int, int],
     content: Int32[Array, "2"] | None = None,
 ) -> Float32[Array, "h w C"]:
-    """A table of positions for another grid: bicubic, with antialiasing.
+    """Resizes a position table to another grid: bicubic, with antialiasing.
 
     Args:
-      table: one vector for each place of the grid it was learned on.
+      table: one vector per position of the original grid.
       size: height and width of the new grid.
-      content: height and width of the part at the top left that the table is stretched
-        over, with zeros outside; None = the whole grid.
+      content: height and width of the top-left part to stretch the table over, with
+        zeros outside; None = the whole grid.
     """
     shape = (*size, table.shape[-1])
     if content is not None:
@@ -106,6 +106,6 @@ def resize_table(
 def inside_content(
     content: Int32[Array, "2"], size: tuple[int, int]
 ) -> Bool[Array, "h w"]:
-    """Where a grid has no padding: the part of this size at the top left."""
+    """Returns where a grid has content: its top-left part of this size."""
     rows, columns = (jnp.arange(n) < content[i] for i, n in enumerate(size))
     return rows[:, None] & columns[None]

@@ -1,4 +1,4 @@
-"""Random choices of a fixed number of candidates, and of points on masks."""
+"""Random sampling of fixed numbers of candidates, and of points on masks."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from vis_jax.ops.bilinear import sample
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-OVERSAMPLE = 3  # candidates for each point
+OVERSAMPLE = 3  # candidates per point
 IMPORTANCE = 0.75  # share of the points chosen by uncertainty
 
 
 class Sampled(NamedTuple):
-    """Candidates chosen: positives, then negatives, then padding."""
+    """Sampled candidates: positives, then negatives, then padding."""
 
-    chosen: Int32[Array, "S"]  # into the candidates
+    chosen: Int32[Array, "S"]  # indices of the candidates
     positive: Bool[Array, "S"]
     valid: Bool[Array, "S"]
 
@@ -28,19 +28,20 @@ def sample_balanced(
     size: int,
     most_positive: int,
 ) -> Sampled:
-    """Up to `most_positive` positives, filled up with negatives, without replacement.
+    """Samples up to `most_positive` positives, filled up with negatives.
 
-    Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.3. A random number ranks the
-    candidates, so that every subset is equally likely and all shapes are fixed.
+    Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.3. Sampling is without
+    replacement. Candidates are ranked by random numbers, so every subset is equally
+    likely and all shapes are fixed.
 
     Args:
-      rng: key of the draw.
-      positive, negative: disjoint; what is in neither is never chosen.
-      size: how many to choose; fewer if there are not enough.
-      most_positive: how many of these may be positive.
+      rng: random key.
+      positive, negative: disjoint; all others are never sampled.
+      size: number of samples; fewer if there are not enough candidates.
+      most_positive: most positives among them.
 
     Raises:
-      ValueError: if `size` is not in 1 .. N.
+      ValueError: `size` is not in 1 .. N.
     """
     count = positive.shape[0]
     if not 1 <= size <= count:
@@ -54,23 +55,23 @@ def sample_balanced(
 
 
 class Subset(NamedTuple):
-    """Positives that stand for all of them."""
+    """Random subset of positives that represents all of them."""
 
-    chosen: Int32[Array, "S"]  # into the candidates
+    chosen: Int32[Array, "S"]  # indices of the candidates
     counted: Bool[Array, "S"]  # False: padding
-    share: Float32[Array, ""]  # positives for each one chosen
-    left_out: Float32[Array, ""]  # positives beyond the most
+    share: Float32[Array, ""]  # positives per sample
+    left_out: Float32[Array, ""]  # positives not sampled
 
 
 def sample_positives(
     rng: PRNGKeyArray, positive: Bool[Array, "N"], *, most: int
 ) -> Subset:
-    """All positives, or a random subset of `most`.
+    """Returns all positives, or a random subset of `most`.
 
     Args:
-      rng: key of the choice.
+      rng: random key.
       positive: of the candidates.
-      most: how many are chosen; fewer if there are fewer candidates.
+      most: most samples; fewer if there are fewer candidates.
     """
     draw = jax.random.uniform(rng, positive.shape)
     rank = jnp.where(positive, draw, -1.0)
@@ -81,7 +82,7 @@ def sample_positives(
 
 
 def draw_sizes(num_points: int) -> tuple[int, int]:
-    """Uniform draws `uncertain_points` needs for P points: candidates, rest."""
+    """Returns the numbers of uniform draws for P points: candidates, rest."""
     return OVERSAMPLE * num_points, num_points - int(IMPORTANCE * num_points)
 
 
@@ -90,13 +91,13 @@ def uncertain_points(
     candidates: Float32[Array, "N 2"],
     rest: Float32[Array, "R 2"],
 ) -> Float32[Array, "P 2"]:
-    """Points of one map, three quarters of them where its logit is nearest to 0.
+    """Samples points of one map, three quarters of them where the logit is near 0.
 
-    Kirillov et al., "PointRend", CVPR 2020; as in Mask2Former, of 3 P uniform
-    candidates the 0.75 P most uncertain are kept, then 0.25 P uniform points follow.
+    Kirillov et al., "PointRend", CVPR 2020; as in Mask2Former, the 0.75 P most
+    uncertain of 3 P uniform candidates, then 0.25 P uniform points.
 
     Args:
-      logits: the predicted map; no gradient goes through the choice.
+      logits: the predicted map; not differentiated.
       candidates, rest: uniform draws, x and y in [0, 1]; see `draw_sizes`.
     """
     keep = candidates.shape[0] // OVERSAMPLE - rest.shape[0]

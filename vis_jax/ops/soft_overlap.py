@@ -1,4 +1,4 @@
-"""How alike soft tubes are: masks with values in [0, 1], over the frames of a clip."""
+"""Overlap of soft tubes: masks with values in [0, 1] over the frames of a clip."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ _EPSILON = 1e-6  # of the soft IoU, as in IFC
 
 
 class FrameOverlaps(NamedTuple):
-    """Overlap of pairs of soft tubes, frame by frame, in pixels."""
+    """Overlap of pairs of soft tubes per frame, in pixels."""
 
     intersection: Float32[Array, "N M T"]  # sum(a b)
     union: Float32[Array, "N M T"]  # sum(a + b - a b); near 0 where both are empty
 
     def iou(self) -> Float32[Array, "N M T"]:
-        """Values in [0, 1]; 0 where both are empty."""
+        """Returns the IoU in [0, 1]; 0 where both are empty."""
         return self.intersection / jnp.maximum(self.union, _EPSILON)
 
 
@@ -26,14 +26,14 @@ def soft_iou(
     b: Float32[Array, "M T H W"],
     shared: Bool[Array, "N T"],
 ) -> Float32[Array, "N M"]:
-    """sum(a b) / sum(a + b - a b), over pixels and shared frames.
+    """Returns the soft IoU: sum(a b) / sum(a + b - a b), over pixels and shared frames.
 
     Hwang et al., "Video Instance Segmentation using Inter-Frame Communication
     Transformers", NeurIPS 2021, section 3.3.
 
     Args:
       a, b: probabilities.
-      shared: frames in which tube n of `a` is compared with all of `b`.
+      shared: frames in which tube n of `a` is compared with every tube of `b`.
 
     Returns:
       Values in [0, 1]; 0 where no frame is shared.
@@ -47,7 +47,7 @@ def soft_iou(
 def soft_iou_frames(
     a: Float32[Array, "N T H W"], b: Float32[Array, "M T H W"]
 ) -> FrameOverlaps:
-    """Soft intersection and union of each frame by itself.
+    """Returns the soft intersection and union per frame.
 
     Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
     Video with Mask Propagation", CVPR 2020, Eq. 3.
@@ -65,14 +65,14 @@ def soft_match_cost(
     probs: Float32[Array, "M T H W"],
     shared: Bool[Array, "M T"],
 ) -> Float32[Array, "Q M"]:
-    """5 BCE + 5 (1 - DICE) of predictions against soft tubes as truth.
+    """Returns 5 BCE + 5 (1 - DICE) of predictions against soft tubes as targets.
 
     The mask terms of Eq. 4 of You et al., "Consistent Video Instance Segmentation with
     Inter-Frame Recurrent Attention", 2022, over all pixels of the shared frames.
 
     Args:
       logits: of the predictions.
-      probs: the tubes that act as truth.
+      probs: target tubes.
       shared: frames in which tube m is compared with all predictions.
     """
     pixels = probs.shape[2] * probs.shape[3]
@@ -91,13 +91,13 @@ def _product(
     b: Float32[Array, "M T H W"],
     shared: Bool[Array, "N T"],
 ) -> Float32[Array, "N M"]:
-    """sum(a b) over pixels and the shared frames of a."""
+    """Returns sum(a b) over pixels and the shared frames of a."""
     a = jnp.where(shared[:, :, None, None], a, 0.0).reshape(a.shape[0], -1)
     b = b.reshape(b.shape[0], -1)
     return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _dot(shared: Bool[Array, "N T"], b: Float32[Array, "M T"]) -> Float32[Array, "N M"]:
-    """Sums of b over the frames that each of N tubes shares."""
+    """Returns the sums of b over the frames that each of N tubes shares."""
     shared = shared.astype(jnp.float32)
     return jnp.matmul(shared, b.T, precision=jax.lax.Precision.HIGHEST)

@@ -1,7 +1,7 @@
-"""Windows of a map, as Swin transformers attend in them.
+"""Window partition of a map for Swin transformers.
 
-Liu et al., "Swin transformer", ICCV 2021, section 3.2. Letters: W windows, w their side
-in pixels, K = w * w their pixels.
+Liu et al., "Swin transformer", ICCV 2021, section 3.2. Letters: W windows, w window
+side in pixels, K = w * w pixels per window.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from vis_jax.typing import Array, Float
 
 
 def partition(x: Float[Array, "H W C"], window: int) -> Float[Array, "_ _ C"]:
-    """Non-overlapping windows, row by row: [W, K, C].
+    """Cuts a map into non-overlapping windows, row by row: [W, K, C].
 
     Height and width must be multiples of the window's side.
     """
@@ -23,20 +23,20 @@ def partition(x: Float[Array, "H W C"], window: int) -> Float[Array, "_ _ C"]:
 def merge(
     windows: Float[Array, "_ _ C"], *, height: int, width: int, window: int
 ) -> Float[Array, "{height} {width} C"]:
-    """The map that `partition` cut; its inverse."""
+    """Reassembles the map from its windows; the inverse of `partition`."""
     channels = windows.shape[-1]
     x = windows.reshape(height // window, width // window, window, window, channels)
     return x.transpose(0, 2, 1, 3, 4).reshape(height, width, channels)
 
 
 def shift_attend(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """Which tokens of a window were neighbours before the map was rolled by -shift.
+    """Returns which tokens of a window were neighbours before a roll by -shift.
 
     Args:
       height, width: of the padded map, in tokens.
 
     Returns:
-      bool[W, K, K], True where the query (first) may look at the key.
+      bool[W, K, K], True where the query (first) may attend to the key.
     """
 
     def regions(length: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def shift_attend(height: int, width: int, window: int, shift: int) -> np.ndarray
 
 
 def relative_index(window: int) -> np.ndarray:
-    """Row of the relative position table for every query and key of a window.
+    """Returns the relative position table's row for each query and key of a window.
 
     Returns:
       int[K, K]: (dy + w - 1) * (2 w - 1) + dx + w - 1, with dy, dx = query - key.
@@ -61,12 +61,12 @@ def relative_index(window: int) -> np.ndarray:
 
 
 def padded(length: int, window: int) -> int:
-    """The smallest multiple of the window that holds `length` tokens."""
+    """Returns the smallest multiple of the window that holds `length` tokens."""
     return -(-length // window) * window
 
 
 def pad_map(x: Float[Array, "N H W C"], window: int) -> Float[Array, "N Hp Wp C"]:
-    """Zeros below and to the right, up to multiples of the window."""
+    """Pads with zeros at the bottom and right, to multiples of the window."""
     height, width = x.shape[1:3]
     bottom = padded(height, window) - height
     right = padded(width, window) - width

@@ -1,4 +1,4 @@
-"""The systems by the name that a config gives them."""
+"""Systems by the name used in configs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,33 +24,33 @@ from vis_jax.trackers import TRACKERS, Build
 
 @runtime_checkable
 class BuildSystem(Protocol):
-    """Makes a system of its settings."""
+    """Builds a system from its settings."""
 
     def __call__(self, settings: Any, /) -> System:
         """Returns the system.
 
         Raises:
-          ValueError: settings do not fit each other.
+          ValueError: settings are inconsistent.
         """
         ...
 
 
 @runtime_checkable
 class BuildDetector(Protocol):
-    """Makes the part of a system that finds objects, without a tracker."""
+    """Builds the detector of a system, without a tracker."""
 
     def __call__(self, settings: Any, /) -> Detector:
         """Returns the detector.
 
         Raises:
-          ValueError: settings do not fit each other.
+          ValueError: settings are inconsistent.
         """
         ...
 
 
 @runtime_checkable
 class ListTrackers(Protocol):
-    """Says which trackers can link the objects of a system."""
+    """Lists the trackers that can link the detections of a system."""
 
     def __call__(self, settings: Any, /) -> Mapping[str, Build]:
         """Returns them by name."""
@@ -58,14 +58,14 @@ class ListTrackers(Protocol):
 
 
 class SystemEntry(NamedTuple):
-    """The settings class of a system, and the functions that build it from them.
+    """Settings class of a system, and the functions that build it.
 
     Attributes:
       settings: a class made by `section`.
-      build: makes the system.
-      detector: makes the part that finds objects frame by frame; None if there is none,
-        as where detections depend on the tracks before.
-      trackers: those that can link these objects.
+      build: builds the system.
+      detector: builds the per-frame detector; None if detections depend on earlier
+        tracks.
+      trackers: trackers that can link these detections.
     """
 
     settings: type
@@ -79,7 +79,7 @@ def _osmn(settings: osmn.Settings) -> System:
 
 
 def _detector_of_osmn(settings: osmn.Settings) -> Detector:
-    """The detector of MaskTrack R-CNN, whose settings OSMN has among its own."""
+    """Builds the detector of MaskTrack R-CNN, whose settings OSMN includes."""
     kind = mask_track_rcnn.ModelSettings
     model = kind(**{name: getattr(settings.model, name) for name in fields_of(kind)})
     return mask_track_rcnn.build_detector(

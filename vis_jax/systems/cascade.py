@@ -1,10 +1,10 @@
-"""Hybrid Task Cascade on videos: objects of single frames, which a tracker links.
+"""Hybrid Task Cascade on videos: per-frame detection, linked by a tracker.
 
 Chen et al., "Hybrid task cascade for instance segmentation", CVPR 2019. With the track
-head of MaskTrack R-CNN, which pairs of frames train, it is the "MaskTrack R-CNN*" of
+head of MaskTrack R-CNN, trained on pairs of frames, it is the "MaskTrack R-CNN*" of
 Bertasius and Torresani, "Classifying, segmenting, and tracking object instances in
 video with mask propagation", CVPR 2020, tables 2 and 3. Letters: B clips, R regions, E
-numbers of an embedding.
+embedding channels.
 """
 
 from typing import Annotated
@@ -42,12 +42,12 @@ class ModelSettings(cascade_settings.Settings):
 class TestSettings(detect_then_track.TestSettings):
     """`test`."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -56,10 +56,10 @@ class Settings:
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model = build_model(settings)
     rules, least = train_rules(settings.model), settings.model.track_head.positive
@@ -86,15 +86,15 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Builds the detector without a tracker."""
     return _detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Cascade:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     check_settings(model, settings.loss, test.objects)
@@ -111,7 +111,7 @@ def build_model(settings: Settings) -> Cascade:
 
 
 def _detector(model: Cascade, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Returns the detector as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

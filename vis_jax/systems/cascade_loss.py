@@ -1,6 +1,6 @@
-"""What a Hybrid Task Cascade learns from pairs of frames, for all systems on it.
+"""Losses of a Hybrid Task Cascade on pairs of frames, shared by all systems on it.
 
-Letters: B clips, R regions, E numbers of an embedding.
+Letters: B clips, R regions, E embedding channels.
 """
 
 from typing import NamedTuple, cast
@@ -19,24 +19,24 @@ from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term; `model.stages.weight` has those of stages."""
+    """`loss`: the weight of each term; stages also have `model.stages.weight`."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    semantic: Weight = 0.1  # what a cell shows, if there is a semantic branch
-    track: Weight = 1.0  # which object of another frame a region is, if there is a head
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
+    semantic: Weight = 0.1  # semantic class of cells, if there is a semantic branch
+    track: Weight = 1.0  # identity of regions across frames, if there is a head
 
 
 def check_settings(
     model: cascade_settings.Settings, loss: LossSettings, objects: int
 ) -> None:
-    """Raises ValueError unless objects and semantic classes can be as many as asked.
+    """Raises ValueError if the model cannot give that many objects or classes.
 
     Args:
-      model, loss: of the system.
+      model, loss: settings of the system.
       objects: `test.objects`.
     """
     classes, semantic = model.num_classes, model.semantic
@@ -56,11 +56,11 @@ def check_settings(
 
 
 class PairLosses(NamedTuple):
-    """Losses of pairs of frames, and what they were read from."""
+    """Losses of pairs of frames, and the features they were computed from."""
 
-    aux: LossAux  # terms not weighted
+    aux: LossAux  # unweighted terms
     key: CascadeFeatures  # of the key frames
-    other: Levels  # of the other frames; () if no one asked for them
+    other: Levels  # of the other frames; () if not requested
 
 
 def pair_losses(
@@ -75,17 +75,17 @@ def pair_losses(
     both: bool,
     pyramid: str = "pyramid",
 ) -> PairLosses:
-    """Every term of the loss, and what else comes with it.
+    """Computes every term of the loss, and the features it used.
 
     Args:
-      rng: key of the choice of anchors and regions.
+      rng: key for sampling anchors and regions.
       model, variables: the network.
-      pair: the key frames train the detector, both the track head, if there is one.
+      pair: key frames train the detector; both frames train the track head, if any.
       sizes: height and width of each frame's content in pixels.
-      rules: what is trained on.
-      least: IoU with the truth from which a region trains the track head.
-      both: whether the other frames are read without a track head, too.
-      pyramid: method of the network that makes the pyramid of these frames.
+      rules: training targets and sampling.
+      least: IoU with the ground truth above which a region trains the track head.
+      both: compute features of the other frames even without a track head.
+      pyramid: method of the network that computes the pyramid.
     """
     count, tracked = len(sizes), model.track_head is not None
     images = pair.images if tracked or both else pair.images[:count]
@@ -115,6 +115,6 @@ def pair_losses(
 def _embed(
     model: Cascade, levels: Levels, boxes: Float32[Array, "B R 4"]
 ) -> Float32[Array, "B R E"]:
-    """What regions are compared by: from the pyramid alone, as at test time."""
+    """Embeds regions for tracking, from the pyramid alone, as at test time."""
     assert model.track_head is not None
     return model.track_head(model.pool(levels, boxes, BOX_SIDE))

@@ -1,11 +1,11 @@
-"""CondInst on videos: objects are found frame by frame, and a tracker links them.
+"""CondInst on videos: per-frame detection, linked by a tracker.
 
 Tian et al., "Conditional Convolutions for Instance Segmentation", ECCV 2020, with the
-training targets and the suppression of the image model of IAI, Zhu et al., "Instance as
+training targets and the NMS of the image model of IAI, Zhu et al., "Instance as
 identity: a generic online paradigm for video instance segmentation", ECCV 2022. It may
-have a track head, as in table 6 there; else trackers get no embeddings. Letters: B
-clips, T frames, I = B T images, N objects of a frame, P locations, E numbers of an
-embedding.
+have a track head, as in table 6 of IAI; otherwise trackers get no embeddings. Letters:
+B clips, T frames, I = B T images, N objects per frame, P locations, E embedding
+channels.
 """
 
 import functools
@@ -65,10 +65,10 @@ class ModelSettings(condinst_settings.ModelSettings):
 class LossSettings(condinst_settings.LossSettings):
     """`loss`."""
 
-    # Which object of another frame a location stands for, if there is a head.
+    # Identity of locations across frames, if there is a head.
     track: Weight = 1.0
-    # Train the detector; False: it sees frames as at test time, and the track head
-    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    # Train the detector. False: it runs as at test time, and only the track head is
+    # trained; the detector's rate must then be 0, as weight decay needs no gradient.
     detector: bool = True
 
 
@@ -81,16 +81,16 @@ class NetworkOutput(NamedTuple):
 
 @section
 class TestSettings(detect_then_track.TestSettings):
-    """`test`; the suppression is blind to classes."""
+    """`test`; NMS is class-agnostic."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
-    # Most locations of a level that take part in the suppression.
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
+    # Most locations per level that enter NMS.
     candidates: Count = 200
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -102,10 +102,10 @@ class Model(nn.Module):
     """Backbone, detector and track head.
 
     Attributes:
-      track_head: None: there are no embeddings.
+      track_head: None for no embeddings.
       ranges: see `TargetRule`.
-      rule: how locations become objects.
-      style: of the pixels, see `normalize`.
+      rule: turns locations into objects.
+      style: pixel normalisation, see `normalize`.
     """
 
     backbone: nn.Module
@@ -121,12 +121,12 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "I"] | None = None,
     ) -> Levels:
-        """The pyramid of normalised images, sides multiples of 32 pixels.
+        """Returns the pyramid of normalised images; sides are multiples of 32 pixels.
 
         Args:
           images: normalised.
-          train: of the backbone.
-          valid: images that count in the statistics of batch norm.
+          train: train mode of the backbone.
+          valid: images that count in batch norm statistics.
         """
         return self.detector.levels(self.backbone(images, train, valid))
 
@@ -136,25 +136,25 @@ class Model(nn.Module):
         train: bool,
         valid: Bool[Array, "I"] | None = None,
     ) -> NetworkOutput:
-        """Returns the output for images."""
+        """Returns the network output for images."""
         levels = self.features(images, train, valid)
         return NetworkOutput(levels, self.detector(levels, train, valid))
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
-        """Everything that has parameters, on images."""
+        """Runs every part that has parameters, for initialisation."""
         del size
         said = self.say(images, False)
         return said, self.embed(said.levels)
 
     def embed(self, levels: Levels) -> Float32[Array, "I P E"]:
-        """Embeddings of the objects of all locations."""
+        """Embeds the object at every location."""
         if self.track_head is None:
             count = sum(height * width for height, width in cells_of(levels))
             return jnp.zeros((len(levels[0]), count, 0), jnp.float32)
         return self.track_head(levels)
 
     def find(self, levels: Levels, size: Int32[Array, "2"]) -> Detections:
-        """Objects of frames of one size, with masks over the canvas."""
+        """Finds objects of frames of one size, with masks over the canvas."""
         cells, out = cells_of(levels), self.detector(levels)
         places = places_of(cells)
         one = functools.partial(find, cells=cells, rule=self.rule)
@@ -179,9 +179,9 @@ class Model(nn.Module):
         )
 
     def describe(self, levels: Levels, boxes: Float32[Array, "T N 4"]) -> Appearance:
-        """The embedding in the middle of boxes, and the mean of the features in them.
+        """Returns the embedding at each box's centre, and the mean feature in the box.
 
-        It is that of the level on which locations learn to stand for such a box.
+        The embedding is read from the level that is assigned boxes of this size.
         """
         place = functools.partial(place_of, cells=cells_of(levels), ranges=self.ranges)
         places = jax.vmap(place)(boxes)[..., None]
@@ -190,10 +190,10 @@ class Model(nn.Module):
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model = build_model(settings)
     detector = _detector(model, settings)
@@ -202,15 +202,15 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """What finds the objects, without a tracker."""
+    """Builds the detector without a tracker."""
     return _detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     check_classes(model.num_classes)
@@ -236,7 +236,7 @@ def pair_and_frame_loss(
     batch: Batch,
     rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of the frames of the clips, and of pairs of them if there is a head.
+    """Returns the detection loss of all frames, plus the track loss of frame pairs.
 
     Args:
       model: the network.
@@ -260,7 +260,7 @@ def pair_and_frame_loss(
         notes = {"positives_left_out": found.left_out}
     if model.track_head is not None:
         embeds = model.apply(variables, said.levels, method=Model.embed)
-        # Other keys than that above, which models without a head have, too.
+        # Not the key above, which models without a track head use, too.
         roles_rng, places_rng = jax.random.split(jax.random.fold_in(rng, 2))
         terms["track"] = settings.track * place_loss(
             places_rng,
@@ -277,7 +277,7 @@ def pair_and_frame_loss(
 def _say(
     model: Model, variables: dict, batch: Batch, *, train: bool
 ) -> tuple[NetworkOutput, dict]:
-    """What is said of all frames, and new statistics; not trained: without gradient."""
+    """Runs the network on all frames, without gradient if frozen; updates its stats."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
@@ -296,7 +296,7 @@ def _say(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """What finds objects, as functions of variables."""
+    """Returns the detector as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

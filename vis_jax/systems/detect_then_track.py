@@ -1,7 +1,7 @@
-"""Any detector with any tracker: objects are found frame by frame, then linked.
+"""Any detector with any tracker: per-frame detection, then linking.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019. Letters: S track slots, N objects
-of a frame, K classes.
+per frame, K classes.
 """
 
 from collections.abc import Mapping
@@ -23,16 +23,16 @@ from vis_jax.typing import Array, Float32, Int32, UInt8
 
 @section
 class TestSettings(system.TestSettings):
-    """`test` of systems that find objects frame by frame and link them then."""
+    """`test` of systems that detect per frame, then link."""
 
-    # Frames of a clip of test.mode "clip"; no two clips share a frame. The result does
-    # not depend on it.
+    # Frames of a clip with test.mode "clip"; clips do not overlap. Does not affect the
+    # result.
     clip_length: Count = 1
-    score: Share = 0.05  # least score of a detection
+    score: Share = 0.05  # minimum score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
-    objects: Count = 10  # most detections in a frame
-    tracks: Count = 360  # most tracks of a video
-    tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # what links detections
+    objects: Count = 10  # most detections per frame
+    tracks: Count = 360  # most tracks per video
+    tracker: Annotated[str, OneOf(TRACKERS)] = "mask_track"  # links the detections
     trackers: Trackers = Trackers()
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class TestSettings(system.TestSettings):
 
 @runtime_checkable
 class Features(Protocol):
-    """Features that a detector makes of frames before it looks for objects."""
+    """Features that a detector computes from frames before detection."""
 
     def __call__(
         self,
@@ -81,12 +81,12 @@ class Detect(Protocol):
 
 @runtime_checkable
 class Describe(Protocol):
-    """Describes objects that come from elsewhere, such as the truth."""
+    """Computes appearance features of given objects, such as the ground truth."""
 
     def __call__(
         self, variables: dict, features: Any, boxes: Float32[Array, "T N 4"], /
     ) -> Appearance:
-        """Returns descriptions, [T, N].
+        """Returns the appearance features, [T, N].
 
         Args:
           variables: of the whole system.
@@ -98,10 +98,10 @@ class Describe(Protocol):
 
 @runtime_checkable
 class Empty(Protocol):
-    """The shapes of what a detector finds."""
+    """Empty detections, with the shapes of the detector's output."""
 
     def __call__(self, frames: int, /) -> Detections:
-        """Returns detections [T, N] without any object."""
+        """Returns detections [T, N], all padding."""
         ...
 
 
@@ -116,7 +116,7 @@ class Detector(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """Votes of the detections of every track on its class and score."""
+    """Class and score votes of each track's detections."""
 
     scores: Float32[Array, "S"]  # sums
     counts: Float32[Array, "S"]
@@ -124,7 +124,7 @@ class Votes(NamedTuple):
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
     tracker: Any
     votes: Votes
@@ -132,7 +132,7 @@ class State(NamedTuple):
 
 @runtime_checkable
 class Link(Protocol):
-    """Links the detections of the next frames: identities, tracks and votes."""
+    """Links the detections of the next frames and updates tracks and votes."""
 
     def __call__(
         self,
@@ -149,7 +149,7 @@ class Link(Protocol):
           variables: of the whole system.
           state: before the frames.
           clip: the frames.
-          found: [T, N], of these frames.
+          found: [T, N], detections of these frames.
           features: of the frames, if the tracker reads them.
         """
         ...
@@ -158,7 +158,7 @@ class Link(Protocol):
 class Linker(NamedTuple):
     """The second half of a system: from detections to tracks.
 
-    Every slot of the tracker is a track, and keeps its number.
+    Each tracker slot is one track and keeps its number.
     """
 
     start: Begin
@@ -166,7 +166,7 @@ class Linker(NamedTuple):
 
 
 def make_linker(tracker: Tracker, *, slots: int, classes: int) -> Linker:
-    """A tracker with the votes of its detections.
+    """Combines a tracker with the votes of its detections.
 
     Args:
       tracker: links detections.
@@ -203,14 +203,14 @@ def make_linker(tracker: Tracker, *, slots: int, classes: int) -> Linker:
 def start_and_step(
     detector: Detector, tracker: Tracker, *, slots: int, classes: int, chunk: int
 ) -> tuple[Start, Step]:
-    """`start` and `step` of a system, for clips of any length.
+    """Returns `start` and `step` of a system, for clips of any length.
 
     Args:
       detector: finds objects in frames.
       tracker: links them.
       slots: most tracks of a video.
       classes: K.
-      chunk: frames that the detector sees at once.
+      chunk: frames that the detector processes at once.
     """
     linker = make_linker(tracker, slots=slots, classes=classes)
 
@@ -232,7 +232,7 @@ def start_and_step(
 
 
 def no_votes(slots: int, classes: int) -> Votes:
-    """Before any detection."""
+    """Returns empty votes."""
     zeros = jnp.zeros((slots,), jnp.float32)
     return Votes(zeros, zeros, jnp.zeros((slots, classes), jnp.float32))
 
@@ -251,9 +251,9 @@ def add_votes(votes: Votes, track_ids: Int32[Array, "T N"], shown: Detections) -
 
 
 def class_probs(votes: Votes) -> Float32[Array, "S K"]:
-    """The mean score of each track at its most frequent class, the first of equals.
+    """Returns each track's mean score at its most frequent class, the first on ties.
 
-    Yang et al., section 4; all other classes, and tracks without votes, have 0.
+    Yang et al., section 4; all other classes, and tracks without votes, get 0.
     """
     mean = votes.scores / jnp.maximum(votes.counts, 1.0)
     label = votes.labels.argmax(axis=1)
@@ -263,7 +263,7 @@ def class_probs(votes: Votes) -> Float32[Array, "S K"]:
 def predictions(
     votes: Votes, track_ids: Int32[Array, "T N"], shown: Detections
 ) -> Predictions:
-    """All tracks so far, and the detections of some frames as their masks."""
+    """Returns all tracks so far, with the detections of some frames as their masks."""
     count = len(votes.counts)
     return Predictions(
         class_probs=class_probs(votes),
@@ -276,14 +276,14 @@ def predictions(
 
 
 def make_tracker(test: TestSettings, trackers: Mapping[str, Build]) -> Tracker:
-    """The tracker `test.tracker` with its settings and `test.tracks` slots.
+    """Builds the tracker `test.tracker` with its settings and `test.tracks` slots.
 
     Args:
-      test: of the config.
-      trackers: those that there are, by name.
+      test: settings of the config.
+      trackers: available trackers by name.
 
     Raises:
-      ValueError: it has to see all frames of a video, which `test.mode` does not allow.
+      ValueError: the tracker needs the whole video, which `test.mode` does not allow.
     """
     values = getattr(test.trackers, test.tracker)
     tracker = trackers[test.tracker](values, test.tracks)

@@ -1,10 +1,9 @@
-"""IAI on CondInst: every object has an identity, which the network itself names.
+"""IAI on CondInst: the network itself predicts the identity of every object.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022, and its released code. A frame is seen with the memories of
-the frames before, in which the identities of their objects are written; its objects are
-found with the identity each one has, or as new ones. Letters: T frames, D detections of
-a frame, K classes.
+segmentation", ECCV 2022, and its released code. Each frame attends to memories of
+earlier frames, which store the identities of their objects; each detection is given one
+of these identities or a new one. Letters: T frames, D detections per frame, K classes.
 """
 
 import functools
@@ -53,10 +52,10 @@ from vis_jax.typing import Array, Bool, Int32
 class TestSettings(iai_video.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
-    # Most locations of a level that take part in the suppression.
+    # Most locations per level that enter NMS.
     candidates: Count = 200
-    # Without identities: rank, the k-th best detection of each frame is identity k; or
-    # iou, by the overlap of boxes, with up to `tracks` identities.
+    # Linking without identities. rank: the k-th best detection of each frame is
+    # identity k; iou: by box overlap, with up to `tracks` identities.
     link: Literal["rank", "iou"] = "rank"
     tracks: Count = 360
     iou: iou_tracker.Settings = iou_tracker.Settings()
@@ -64,7 +63,7 @@ class TestSettings(iai_video.TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -73,18 +72,18 @@ class Settings:
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
     memory: Memory | None
     video: Video
-    linked: Any  # of the tracker `iou`; None without
+    linked: Any  # of the tracker `iou`; None for any other link
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, ids = build_network(settings), settings.model.ids
 
@@ -100,17 +99,17 @@ def build(settings: Settings) -> System:
         functools.partial(start, model, settings),
         functools.partial(_step, model, settings),
         window_of(settings.test),
-        # Each pixel belongs to the best of the masks that have it.
+        # Each pixel belongs to the best mask that contains it.
         Render("rank", aligned=True),
         "model.ids.count" if ids.on else "test.tracks",
     )
 
 
 def build_network(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     test, ids = settings.test, settings.model.ids
     rule = IdRule(
@@ -121,13 +120,13 @@ def build_network(settings: Settings) -> Model:
 
 
 def video_rules(settings: Settings) -> Rules:
-    """Rules by which objects get identities."""
+    """Returns the rules that assign identities to objects."""
     ids = settings.model.ids
     return rules_of(settings.test, ids.count if ids.on else 0)
 
 
 def start(model: Model, settings: Settings, clip: Clip) -> State:
-    """Before the first frame of a video."""
+    """Returns the state before the first frame of a video."""
     linked = None
     if _by_iou(settings):
         shapes = Shapes(
@@ -146,7 +145,7 @@ def start(model: Model, settings: Settings, clip: Clip) -> State:
 def _step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
-    """The next frames of a video."""
+    """Processes the next frames of a video."""
     size, real = jnp.asarray(clip.size), jnp.asarray(clip.frame_valid)
 
     def follow(
@@ -164,7 +163,7 @@ def _step(
         found = _detections(objects, slots >= 0, clip)
         linked, seen = _linker(settings).link(variables, state.linked, clip, found)
         return state._replace(linked=linked), seen
-    # Enlarged as probabilities: a half becomes zero.
+    # Upsampled as probabilities; subtracting 0.5 puts the threshold at zero.
     masks = jax.nn.sigmoid(objects.mask_logits) - 0.5
     return state, report(video_rules(settings), state.video, slots, masks)
 
@@ -178,15 +177,15 @@ def see_frame(
     size: Int32[Array, "2"],
     real: Bool[Array, ""],
 ) -> tuple[State, Followed]:
-    """The next frame of a video; padding changes nothing of the state.
+    """Processes the next frame of a video; padding leaves the state unchanged.
 
     Args:
-      model, settings: of the system.
+      model, settings: the system's.
       variables: of the model.
       state: before the frame.
       features: of the backbone.
       size: height and width of the content in pixels.
-      real: False: the frame is padding.
+      real: False for padding.
     """
     found = follow_frame(
         model,
@@ -207,7 +206,7 @@ def _by_iou(settings: Settings) -> bool:
 
 
 def _linker(settings: Settings) -> Linker:
-    """The tracker that links objects without identities."""
+    """Returns the tracker that links objects when identities are off."""
     test = settings.test
     return make_linker(
         iou_tracker.build(test.iou, test.tracks),
@@ -219,7 +218,7 @@ def _linker(settings: Settings) -> Linker:
 def _detections(
     objects: IdObjects, shown: Bool[Array, "T D"], clip: Clip
 ) -> Detections:
-    """Detections that the tracker links: those that others do not hide."""
+    """Returns the detections to link: those not hidden by others."""
     scores = objects.class_scores
     labels = jnp.where(shown, scores.argmax(axis=-1), scores.shape[-1])
     none = jnp.zeros((*shown.shape, 0), jnp.float32)

@@ -1,8 +1,8 @@
-"""Training of IAI: the frames of clips in order, each told the truth of those before.
+"""Training of IAI: frames in order, each with the ground truth of earlier frames.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
 segmentation", ECCV 2022, section 3.4, and its released code. Letters: B clips, T
-frames, M true objects.
+frames, M ground-truth objects.
 """
 
 import functools
@@ -51,21 +51,21 @@ TimedStages = dict[str, Float[Array, "T B _ _ _"]]
 
 @section
 class LossSettings(condinst_settings.LossSettings):
-    """`loss`: the weight of every term, and which locations are trained on."""
+    """`loss`: the weight of each term, and which locations are trained."""
 
-    id: Weight = 1.0  # which identity the object of a location has
+    id: Weight = 1.0  # identity of a location's object
     # Draw the identities of a clip at random. As released they are the ranks of the
-    # objects' ids, so that only clips of many objects train the later ones.
+    # object ids, so that later ones are trained only by clips with many objects.
     permute: bool = False
 
 
 class Frame(NamedTuple):
-    """The images of one time, or with a leading axis T those of all."""
+    """Images at one time, or at all times with a leading axis T."""
 
     features: Stages | TimedStages  # of the backbone
     objects: Objects  # [B, M]
     targets: Int32[Array, "*lead B M"]  # of the ID head
-    ids: Int32[Array, "*lead B M"]  # that are remembered
+    ids: Int32[Array, "*lead B M"]  # identities to remember
     painted: Bool[Array, "*lead B M"]  # objects that are remembered
     real: Bool[Array, "*lead B"]  # False: padding
     sizes: Int32[Array, "*lead B 2"]  # of the content, in pixels
@@ -73,16 +73,16 @@ class Frame(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """State that one frame leaves to the next."""
+    """State passed from one frame to the next."""
 
     memory: Memory | None
     stats: dict  # of batch norm
 
 
 class FrameLoss(NamedTuple):
-    """Loss of the images of one time."""
+    """Loss of the images at one time."""
 
-    terms: dict[str, Float32[Array, ""]]  # not weighted
+    terms: dict[str, Float32[Array, ""]]  # unweighted
     notes: dict[str, Float32[Array, ""]]
     tokens: Tokens | None  # what to remember
     stats: dict  # of batch norm
@@ -90,14 +90,15 @@ class FrameLoss(NamedTuple):
 
 @runtime_checkable
 class Look(Protocol):
-    """Runs the network on the images of one time, and gives its loss."""
+    """Runs the network on the images at one time and returns the loss."""
 
     def __call__(self, variables: dict, carry: Carry, frame: Frame, /) -> FrameLoss:
         """Returns the losses.
 
         Args:
           variables: of the model.
-          carry: from the images before; its statistics count, not those of variables.
+          carry: from earlier images; its batch statistics override those of
+            `variables`.
           frame: the images.
         """
         ...
@@ -111,13 +112,13 @@ def loss(
     batch: Batch,
     rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of a batch."""
+    """Returns the loss of a batch."""
     images = pixels_of(batch, model.style)
     return condinst_loss(model, settings, ids, variables, images, batch, rng)
 
 
 def pixels_of(batch: Batch, style: str) -> Float32[Array, "B T H W 3"]:
-    """The images, normalised."""
+    """Returns the normalised images."""
     return jax.vmap(functools.partial(normalize, style=style))(
         batch.images, batch.sizes
     )
@@ -167,19 +168,19 @@ def clip_loss(
     permute: bool,
     train: bool,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The mean of the frames' losses, and their gradients through the memories.
+    """Returns the mean of the frame losses, differentiable through the memories.
 
     Args:
-      model: with the field `hab` and the method `stages`.
-      look: at the images of one time.
-      weights: of the terms that it gives.
+      model: has the field `hab` and the method `stages`.
+      look: computes the loss of the images at one time.
+      weights: weight of each of its terms.
       variables: of the model.
-      images: those of the batch, normalised.
-      batch: the truth; its images are not read.
-      rng: of dropped paths, drawn identities, and samples that are trained.
-      ids: N; 0 = no identities.
+      images: the batch's images, normalised.
+      batch: the ground truth; its images are not read.
+      rng: key for drop path, random identities and sampling.
+      ids: N; 0 for no identities.
       permute: see `LossSettings`.
-      train: False: the statistics of batch norm are used and kept.
+      train: False uses the running statistics of batch norm and keeps them.
     """
     id_key, frame_key = jax.random.split(rng)
     features, stats = _stages(model, variables, images, batch.frame_valid, train)
@@ -193,8 +194,7 @@ def clip_loss(
         memory = _remembered(model, variables, carry.memory, found.tokens, frame, ids)
         return Carry(memory, found.stats), (found.terms, found.notes)
 
-    # All that a frame computes is computed again for its gradient: memories and
-    # features alone stay.
+    # Rematerialised: only memories and backbone features are kept for the gradient.
     end, (terms, notes) = jax.lax.scan(
         jax.checkpoint(follow), Carry(memory, stats), frames
     )
@@ -209,7 +209,7 @@ def clip_loss(
 def _first_memory(
     hab: HybridAssociation | None, images: Float32[Array, "B T H W 3"]
 ) -> Memory | None:
-    """Before the first frames, with room for what the last ones read."""
+    """Returns empty memories with room for the frames that the last ones attend to."""
     clips, frames, height, width, _ = images.shape
     slots = 0 if hab is None else training_slots(frames, hab.settings.interval)
     return start_memory(hab, clips, (height, width), slots=slots)
@@ -218,7 +218,7 @@ def _first_memory(
 def _mean_over_frames(
     terms: dict[str, Float32[Array, "T"]], frame_valid: Bool[Array, "B T"]
 ) -> dict[str, Float32[Array, ""]]:
-    """The mean of each term over the times at which any clip has a frame."""
+    """Averages each term over the times at which any clip has a frame."""
     seen = frame_valid.any(axis=0)
     count = jnp.maximum(seen.sum(), 1).astype(jnp.float32)
     return {name: jnp.where(seen, x, 0.0).sum() / count for name, x in terms.items()}
@@ -232,12 +232,12 @@ def _remembered(
     frame: Frame,
     ids: int,
 ) -> Memory | None:
-    """The memories after the images of one time, told the truth of them."""
+    """Writes the images at one time into the memories, with their ground truth."""
     if memory is None:
         return None
     paint = functools.partial(truth_map, background=ids or 1)
     maps = jax.vmap(paint)(frame.objects.masks, frame.ids, frame.painted)
-    # As released, where no object is ever new to the memory in training.
+    # As released: in training no object is ever new to the memory.
     new = jnp.zeros_like(frame.real)
     return remember(
         model.hab,
@@ -257,7 +257,7 @@ def _stages(
     frame_valid: Bool[Array, "B T"],
     train: bool,
 ) -> tuple[TimedStages, dict]:
-    """Features of all images, [T, B, ..], and the statistics of batch norm after it."""
+    """Returns features of all images, [T, B, ..], and updated batch norm statistics."""
     clips, frames = images.shape[:2]
     found, updates = model.apply(
         variables,
@@ -274,7 +274,7 @@ def _stages(
 
 
 def _sequence_ids(ids: int, batch: Batch, key: PRNGKeyArray | None) -> SequenceIds:
-    """Identities in every clip; without identities all objects are 0."""
+    """Returns the identities in every clip; all 0 when identities are off."""
     present = batch.present & batch.instance_valid[..., None]
     present &= batch.frame_valid[:, None]
     if not ids:
@@ -301,7 +301,7 @@ def _frames(
     named: SequenceIds,
     keys: Key[Array, "T"] | UInt32[Array, "T 2"],
 ) -> Frame:
-    """All frames in order, [T, B, ..]."""
+    """Stacks all frames in order, [T, B, ..]."""
     clips, frames = batch.frame_valid.shape
     objects = jax.tree.map(
         lambda x: x.reshape(clips, frames, *x.shape[1:]).swapaxes(0, 1),
@@ -332,7 +332,7 @@ def _look(
     carry: Carry,
     frame: Frame,
 ) -> FrameLoss:
-    """The losses of CondInst with identities."""
+    """Returns the losses of CondInst with identities."""
     path_key, mask_key = jax.random.split(frame.key)
     found, updates = model.apply(
         variables | {"batch_stats": carry.stats},
@@ -357,7 +357,7 @@ def _terms(
     said: NetworkOutput,
     frame: Frame,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
-    """The losses, and how many positives are beyond those whose masks are trained."""
+    """Returns the losses, and the number of positives whose masks are not trained."""
     found = image_losses(
         rng,
         settings,

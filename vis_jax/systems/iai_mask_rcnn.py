@@ -1,10 +1,10 @@
-"""IAI on Mask R-CNN: the same identities and memories, with regions of interest.
+"""IAI on Mask R-CNN: the same identities and memories, on RoI features.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022, report it in Table 6 and have released no code of it: the ID
-head is a layer beside that of the classes, its loss has their form, and what else there
-is to decide is as on CondInst (`systems.iai`). Letters: B images of one time, T frames,
-D detections of a frame, R regions.
+segmentation", ECCV 2022, report it in Table 6 without released code. The ID head is a
+layer beside the class layer and its loss has the same form; everything else follows
+CondInst (`systems.iai`). Letters: B images at one time, T frames, D detections per
+frame, R regions.
 """
 
 import functools
@@ -67,14 +67,14 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 class ModelSettings(mask_rcnn.Settings):
     """`model` of an IAI on Mask R-CNN."""
 
-    # N: identities, of which the last one says that an object is new.
+    # N identities, the last one for new objects.
     ids: IdCount = 20
     hab: frame_memory.Settings = frame_memory.Settings()
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -83,7 +83,7 @@ class Settings:
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
     memory: Memory
     video: Video
@@ -93,9 +93,9 @@ class Model(MaskRCNN):
     """Backbone, association and Mask R-CNN.
 
     Attributes:
-      hab: the association.
-      rule: how regions become objects.
-      style: of the pixels, see `normalize`.
+      hab: the association block.
+      rule: turns regions into objects.
+      style: pixel normalisation, see `normalize`.
     """
 
     hab: HybridAssociation
@@ -108,24 +108,24 @@ class Model(MaskRCNN):
         train: bool = False,
         valid: Bool[Array, "I"] | None = None,
     ) -> Stages:
-        """Features of the backbone; see `iai_model.Model`."""
+        """Returns features of the backbone; see `iai_model.Model`."""
         return self.backbone(images, train, valid)
 
     def pyramid(
         self, features: Stages, memory: Memory, train: bool = False
     ) -> tuple[Levels, Tokens | None]:
-        """Levels that know earlier frames, and what to remember of these.
+        """Returns the pyramid, informed by earlier frames, and the tokens to remember.
 
         Args:
           features: of the images.
-          memory: of each video.
-          train: whether paths are dropped, by the key 'drop_path'.
+          memory: one per video.
+          train: enables drop path (rng 'drop_path').
         """
         features, tokens = associate(self.hab, features, memory, train)
         return self.levels(features), tokens
 
     def identify(self, levels: Levels, boxes: Float32[Array, "B R 4"]) -> IdBoxOutput:
-        """Classes, boxes and identities of regions."""
+        """Predicts classes, boxes and identities of regions."""
         return self.box_head.identify(self.pool(levels, boxes, BOX_SIDE))
 
     def see(
@@ -135,7 +135,7 @@ class Model(MaskRCNN):
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
     ) -> FrameObjects:
-        """The objects of the next frame of one video; see `iai_model.Model`.
+        """Finds the objects of the next frame of one video; see `iai_model.Model`.
 
         Masks cover their boxes.
         """
@@ -161,7 +161,7 @@ class Model(MaskRCNN):
     def look(
         self, images: Float32[Array, "B H W 3"], size: Int32[Array, "2"], memory: Memory
     ) -> Any:
-        """Everything that has parameters, on images."""
+        """Runs every part that has parameters, for initialisation."""
         seen = self.see(self.stages(images), memory, size, jnp.bool_(True))
         _, height, width, _ = images.shape
         real = jnp.ones(1, bool)
@@ -172,10 +172,10 @@ class Model(MaskRCNN):
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model = build_model(settings)
 
@@ -205,10 +205,10 @@ def build(settings: Settings) -> System:
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     classes, dtype = model.num_classes, jnp.dtype(settings.compute_dtype)
@@ -220,7 +220,7 @@ def build_model(settings: Settings) -> Model:
         rpn=RPN(model.rpn.dim, len(RATIOS), dtype),
         box_head=IdBoxHead(classes, model.box_head.width, dtype, model.ids),
         mask_head=MaskHead(classes, model.mask_head.dim, model.mask_head.convs, dtype),
-        # `rule` does what its rule for detections would.
+        # Its DetectRule is unused: `rule` takes its place.
         rules=build_rules(model, DetectRule(test.score, test.nms, 0.0, test.objects)),
         hab=build_association(model.hab, model.backbone, ids=model.ids, dtype=dtype),
         rule=rule,
@@ -231,7 +231,7 @@ def build_model(settings: Settings) -> Model:
 def _loss(
     model: Model, settings: Settings, variables: dict, batch: Batch, rng: Any
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of a batch."""
+    """Returns the loss of a batch."""
     weights = {k: x for k, x in vars(settings.loss).items() if k != "permute"}
     return clip_loss(
         model,
@@ -250,7 +250,7 @@ def _loss(
 def _step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
-    """The next frames of a video."""
+    """Processes the next frames of a video."""
     size, real = jnp.asarray(clip.size), jnp.asarray(clip.frame_valid)
     canvas = (clip.images.shape[1], clip.images.shape[2])
     rules = iai_video.rules_of(settings.test, settings.model.ids)
@@ -280,5 +280,5 @@ def _step(
 
 
 def _shown(objects: IdObjects) -> Float32[Array, "D h w"]:
-    """Probabilities less a half, enlarged as for MaskTrack R-CNN."""
+    """Returns probabilities minus 0.5, upsampled as for MaskTrack R-CNN."""
     return jax.nn.sigmoid(objects.mask_logits) - 0.5

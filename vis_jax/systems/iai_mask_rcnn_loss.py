@@ -1,6 +1,6 @@
 """Training of IAI on Mask R-CNN; see `systems.iai_mask_rcnn`.
 
-Letters: B images of one time, R regions, M true objects, N identities.
+Letters: B images at one time, R regions, M ground-truth objects, N identities.
 """
 
 from typing import Any, cast
@@ -27,14 +27,14 @@ from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term."""
+    """`loss`: the weight of each term."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    id: Weight = 1.0  # which identity it has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    id: Weight = 1.0  # identity of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
     permute: bool = False  # draw the identities of a clip at random; see `systems.iai`
 
 
@@ -45,7 +45,7 @@ def look(
     carry: Carry,
     frame: Frame,
 ) -> FrameLoss:
-    """The losses of Mask R-CNN with identities."""
+    """Returns the losses of Mask R-CNN with identities."""
     path_key, rpn_key, roi_key = jax.random.split(frame.key, 3)
 
     def apply(method, *inputs, **options) -> Any:
@@ -56,7 +56,7 @@ def look(
     )
     objects = frame.objects
     truth = ImageTruth(objects.boxes, objects.labels, objects.valid)
-    # No anchor is inside an image of padding: it trains nothing.
+    # Padding images get size 0: no anchor lies inside, so they train nothing.
     sizes = jnp.where(frame.real[:, None], frame.sizes, 0)
     out, proposals = apply("propose", levels, frame.sizes)
     rpn = rpn_losses(
@@ -85,7 +85,7 @@ def _region_terms(
     proposals: Proposals,
     rng: PRNGKeyArray,
 ) -> tuple[dict[str, Float32[Array, ""]], Float32[Array, ""]]:
-    """The losses of regions, and how many positives found no place among them."""
+    """Returns the region losses, and the number of positives that were not sampled."""
     objects = frame.objects
     regions, left_out, _ = sample_regions(
         rng,
@@ -125,7 +125,7 @@ def id_loss(
     ids: Int32[Array, "B R"],
     valid: Bool[Array, "B R"],
 ) -> Float32[Array, ""]:
-    """Mean cross-entropy of the identities of regions, as that of their classes.
+    """Returns the mean cross-entropy of region identities, as in the class loss.
 
     Args:
       logits: the last column is the background.

@@ -1,8 +1,8 @@
-"""The network of IAI: a CondInst that remembers earlier frames and names identities.
+"""The network of IAI: CondInst with a memory of earlier frames and an ID head.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022. Letters: B images of one time, one of each video; N
-identities, h w cells of the finest level.
+segmentation", ECCV 2022. Letters: B images at one time, one per video; N identities, h
+w cells of the finest level.
 """
 
 from typing import Annotated, Any, NamedTuple, cast
@@ -30,9 +30,9 @@ from vis_jax.settings import Count, Range, section
 from vis_jax.systems.system import check_classes
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
-STAGES = ("res3", "res4", "res5")  # of the backbone that the pyramid reads
+STAGES = ("res3", "res4", "res5")  # backbone stages that the pyramid reads
 
-# N: one of them says that an object is new; id maps have room for so many.
+# N identities, one of which marks new objects; bounded by the range of id maps.
 IdCount = Annotated[int, Range(least=2, most=MOST_IDS)]
 
 Stages = dict[str, Float[Array, "B _ _ _"]]
@@ -43,14 +43,14 @@ FrameStages = dict[str, Float[Array, "_ _ _"]]  # of one frame
 class IdSettings:
     """`model.ids`: the identities."""
 
-    # Without them there is no ID head: objects are found by their class alone, linked
-    # by `test.link`, and remembered as objects, whichever they are.
+    # Without identities there is no ID head: detection uses the class alone, linking
+    # uses `test.link`, and objects are remembered without ids.
     on: bool = True
-    # N: channels of the ID head, of which the last one says that an object is new.
+    # N channels of the ID head, the last one for new objects.
     count: IdCount = 20
     convs: Count = 1  # 3x3 convolutions of the ID head before its output
-    # How the ID head is trained: focal, or the two readings of the paper's "CE": bce,
-    # each identity by itself, or softmax, with a channel more for the background.
+    # Loss of the ID head. focal, or the two readings of the paper's "CE": bce, each
+    # identity on its own, or softmax, with an additional background channel.
     loss: IdLoss = "focal"
 
 
@@ -59,7 +59,7 @@ class ModelSettings(condinst_settings.ModelSettings):
     """`model` of an IAI on CondInst."""
 
     ids: IdSettings = IdSettings()
-    # Without it the pyramid reads the backbone as it is, and no frame knows another.
+    # Without it the pyramid reads plain backbone features, and frames are independent.
     association: bool = True
     hab: frame_memory.Settings = frame_memory.Settings()
 
@@ -74,7 +74,7 @@ class NetworkOutput(NamedTuple):
 
 
 class FrameObjects(NamedTuple):
-    """The objects of one frame of one video."""
+    """Objects of one frame of one video."""
 
     objects: IdObjects
     tokens: Tokens | None
@@ -84,9 +84,9 @@ class Model(nn.Module):
     """Backbone, association and detector.
 
     Attributes:
-      hab: the association; None: there is none.
-      rule: how locations become objects.
-      style: of the pixels, see `normalize`.
+      hab: the association block; None for none.
+      rule: turns locations into objects.
+      style: pixel normalisation, see `normalize`.
     """
 
     backbone: nn.Module
@@ -101,12 +101,12 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "I"] | None = None,
     ) -> Stages:
-        """Features of the backbone, which sees each image by itself.
+        """Returns features of the backbone, computed per image.
 
         Args:
           images: normalised, sides multiples of 32 pixels.
-          train: of the backbone.
-          valid: images that count in the statistics of batch norm.
+          train: train mode of the backbone.
+          valid: images that count in batch norm statistics.
         """
         features = self.backbone(images, train, valid)
         return {name: features[name] for name in STAGES}
@@ -118,14 +118,14 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> NetworkOutput:
-        """Returns the output for images, given the memory of the frames before.
+        """Returns the output for images, given the memory of earlier frames.
 
         Args:
           features: of the images.
-          memory: of each video; None without association.
-          train: whether paths are dropped, by the key 'drop_path', and batch norm has
-            the statistics of the batch.
-          valid: images that count in these.
+          memory: one per video; None without association.
+          train: enables drop path (rng 'drop_path') and batch norm with batch
+            statistics.
+          valid: images that count in these statistics.
         """
         features, tokens = associate(self.hab, features, memory, train)
         levels = self.detector.levels(features)
@@ -139,11 +139,11 @@ class Model(nn.Module):
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
     ) -> FrameObjects:
-        """The objects of the next frame of one video.
+        """Finds the objects of the next frame of one video.
 
         Args:
           features: of the frame, B = 1.
-          memory: of the frames before; None without association.
+          memory: of earlier frames; None without association.
           size: height and width of the content in pixels.
           first: whether it is the first frame.
         """
@@ -155,7 +155,7 @@ class Model(nn.Module):
         return FrameObjects(objects, said.tokens)
 
     def look(self, images: Float32[Array, "B H W 3"], memory: Memory | None) -> Any:
-        """Everything that has parameters, on images."""
+        """Runs every part that has parameters, for initialisation."""
         said = self.say(self.stages(images), memory)
         if memory is None:
             return said.out
@@ -173,13 +173,13 @@ def associate(
     memory: Memory | None,
     train: bool,
 ) -> tuple[Stages, Tokens | None]:
-    """Features of which the association has replaced a stage, and what to remember.
+    """Returns features with one stage replaced by the association, and its tokens.
 
     Args:
-      hab: the association; None: there is none.
+      hab: the association block; None for none.
       features: of the backbone.
-      memory: of each video; None without association.
-      train: whether paths are dropped.
+      memory: one per video; None without association.
+      train: enables drop path.
     """
     if hab is None or memory is None:
         return features, None
@@ -198,12 +198,12 @@ def remember(
     new: Bool[Array, "B"],
     real: Bool[Array, "B"],
 ) -> Memory:
-    """The memory after a frame; see `HybridAssociation.remember`.
+    """Returns the memory after a frame; see `HybridAssociation.remember`.
 
     Args:
-      hab: the association of a model, its field `hab`.
+      hab: the field `hab` of a model.
       variables: of the model.
-      memory, tokens, ids, new, real: of the method.
+      memory, tokens, ids, new, real: arguments of the method.
     """
     own = {"params": variables["params"]["hab"]}
     after = hab.apply(own, memory, tokens, ids, new=new, real=real, method="remember")
@@ -213,7 +213,7 @@ def remember(
 def start_memory(
     hab: HybridAssociation | None, videos: int, canvas: tuple[int, int], *, slots: int
 ) -> Memory | None:
-    """Before the first frame; None without association.
+    """Returns the memory before the first frame; None without association.
 
     Args:
       hab: the association.
@@ -236,13 +236,13 @@ def build_association(
     ids: int,
     dtype: jnp.dtype,
 ) -> HybridAssociation:
-    """The association.
+    """Builds the association block.
 
     Args:
-      settings: of it.
-      backbone: whose stage it replaces.
-      ids: N; 0 = none: it remembers where objects are.
-      dtype: to compute in.
+      settings: of the block.
+      backbone: the backbone whose stage it replaces.
+      ids: N; 0 without identities: only object positions are remembered.
+      dtype: compute dtype.
     """
     return HybridAssociation(
         settings,
@@ -254,15 +254,15 @@ def build_association(
 
 
 def build_model(settings: ModelSettings, rule: IdRule, dtype: jnp.dtype) -> Model:
-    """The network.
+    """Builds the network.
 
     Args:
-      settings: `num_classes` is that of the data.
-      rule: how locations become objects.
-      dtype: to compute in.
+      settings: `num_classes` must be that of the data.
+      rule: turns locations into objects.
+      dtype: compute dtype.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     check_classes(settings.num_classes)
     ids, channels, hab = settings.ids, 0, None

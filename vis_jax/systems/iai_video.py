@@ -1,8 +1,8 @@
-"""Identities over the frames of a video, whatever finds the objects.
+"""Identities over the frames of a video, for any detector.
 
 Zhu et al., "Instance as identity: a generic online paradigm for video instance
-segmentation", ECCV 2022, section 3.5, and its released code. Letters: D detections of a
-frame, K classes, N identities, S identities that a video can have.
+segmentation", ECCV 2022, section 3.5, and its released code. Letters: D detections per
+frame, K classes, N identities, S most identities in a video.
 """
 
 from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
@@ -39,19 +39,19 @@ class TestSettings(system.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
     mode: Literal["video", "clip"] = "clip"
-    score: Share = 0.1  # least probability of the class of a detection ..
+    score: Share = 0.1  # minimum class probability of a detection ..
     id_score: Share = 0.1  # .. and of its identity
     nms: Share = 0.5  # IoU above which the better of two boxes suppresses
-    objects: Count = 10  # most detections of a frame
-    # What orders the boxes of the suppression: code, class and half the identity in the
-    # first frame, half the class and the identity later; average, their mean.
+    objects: Count = 10  # most detections per frame
+    # Score that orders boxes in NMS. code: class and half the identity in the first
+    # frame, half the class and the identity later; average: their mean.
     rank: Rank = "code"
-    # Where all identities are given away: paper, new objects are lost; code, they share
-    # the last one, which is not shown.
+    # When all identities are assigned. paper: new objects are lost; code: they share
+    # the last identity, which is not shown.
     capacity: Capacity = "paper"
-    # The score of an identity: the mean over all frames, or those that show it.
+    # Score of an identity: the mean over all frames, or over those with a detection.
     video_score: Over = "all_frames"
-    least: Share = 0.05  # scores of classes of an identity up to this are 0
+    least: Share = 0.05  # class scores of an identity up to this become 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,11 +60,11 @@ class TestSettings(system.TestSettings):
 
 
 class Rules(NamedTuple):
-    """Rules by which objects get identities, and identities scores.
+    """Rules for assigning identities to objects and scores to identities.
 
     Attributes:
-      ids: N; 0 = no identities: the k-th detection of a frame is identity k.
-      slots: S; N - 1 with identities, of which `code` never shows the last one.
+      ids: N; 0 without identities: the k-th detection of a frame is identity k.
+      slots: S; N - 1 with identities, of which `code` never outputs the last.
       capacity, over, least: see `TestSettings`.
     """
 
@@ -76,20 +76,20 @@ class Rules(NamedTuple):
 
     @property
     def background(self) -> int:
-        """What id maps have where nothing is; without identities objects are 0."""
+        """Value of empty pixels in id maps; without identities objects are 0."""
         return self.ids or 1
 
 
 class Video(NamedTuple):
     """Identities of a video up to some frame."""
 
-    issued: Int32[Array, ""]  # identities given away
+    issued: Int32[Array, ""]  # identities assigned so far
     tally: Tally
-    lost: Int32[Array, ""]  # most objects of a frame that found no identity
+    lost: Int32[Array, ""]  # most objects of one frame that got no identity
 
 
 class Named(NamedTuple):
-    """Identities of the objects of a frame."""
+    """Identities of the objects of one frame."""
 
     video: Video  # after the frame
     slots: Int32[Array, "D"]  # of the identity; -1 = not shown
@@ -98,18 +98,18 @@ class Named(NamedTuple):
 
 
 def rules_of(test: TestSettings, ids: int) -> Rules:
-    """The rules of a config.
+    """Returns the rules for a config.
 
     Args:
-      test: of the config.
-      ids: N; 0 = no identities.
+      test: settings of the config.
+      ids: N; 0 without identities.
     """
     slots = ids - 1 if ids else test.objects
     return Rules(ids, slots, test.capacity, test.video_score, test.least)
 
 
 def start_video(rules: Rules, classes: int) -> Video:
-    """Before the first frame; `classes` is K."""
+    """Returns the state before the first frame; `classes` is K."""
     zero = jnp.int32(0)
     return Video(zero, id_scores.empty_tally(rules.slots, classes), zero)
 
@@ -121,14 +121,14 @@ def name_frame(
     masks: Bool[Array, "D H W"],
     real: Bool[Array, ""],
 ) -> Named:
-    """The identities of the objects of the next frame.
+    """Assigns identities to the objects of the next frame.
 
     Args:
       rules: see the type.
       video: before the frame.
       objects: of the frame.
       masks: of the objects, over the canvas.
-      real: False: the frame is padding, which changes nothing of the video.
+      real: False for padding, which leaves the video unchanged.
     """
     visible = visible_masks(masks, objects.valid)
     issued = _issue(rules, objects, visible.kept, video.issued)
@@ -139,14 +139,14 @@ def name_frame(
         ),
         jnp.maximum(video.lost, jnp.where(real, issued.lost, 0)),
     )
-    # As released, the last identity of the rule `code` is never below `issued`.
+    # As released: under the rule `code` the last identity is never below `issued`.
     shown = issued.valid & (issued.ids < issued.issued) & real
     slots = jnp.where(shown, issued.ids, -1)
     return Named(after, slots, _paint(rules, visible, issued), issued.new.any())
 
 
 class Followed(NamedTuple):
-    """Objects found in a frame, and the state left to the next."""
+    """Objects found in a frame, and the state for the next."""
 
     memory: Memory | None
     objects: IdObjects
@@ -155,7 +155,7 @@ class Followed(NamedTuple):
 
 @runtime_checkable
 class Pixels(Protocol):
-    """Turns the masks of a network into pixels."""
+    """Turns mask logits into pixels."""
 
     def __call__(self, objects: IdObjects, /) -> Bool[Array, "D H W"]:
         """Returns the masks of the objects over the canvas."""
@@ -174,17 +174,17 @@ def follow_frame(
     real: Bool[Array, ""],
     pixels: Pixels,
 ) -> Followed:
-    """The next frame of a video; padding changes nothing of memory and identities.
+    """Processes the next frame; padding leaves memory and identities unchanged.
 
     Args:
-      model: with the field `hab` and the method `see`.
+      model: has the field `hab` and the method `see`.
       rules: see the type.
       variables: of the model.
-      memory: of the frames before; None without association.
+      memory: of earlier frames; None without association.
       video: before the frame.
       features: of the backbone.
       size: height and width of the content in pixels.
-      real: False: the frame is padding.
+      real: False for padding.
       pixels: see the type.
     """
     stages = jax.tree.map(lambda x: x[None], features)
@@ -206,13 +206,13 @@ def follow_frame(
 
 
 def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> Stages:
-    """Features of the frames of a clip.
+    """Returns features of the frames of a clip.
 
     Args:
-      model: with the field `style` and the method `stages`.
+      model: has the field `style` and the method `stages`.
       variables: of the model.
       clip: of a video.
-      chunk: frames that the backbone sees at a time.
+      chunk: frames that the backbone processes at once.
     """
 
     def look(images: UInt8[Array, "T H W 3"]) -> Stages:
@@ -229,12 +229,12 @@ def report(
     mask_logits: Float32[Array, "T D h w"],
     mask_boxes: Float32[Array, "T D 4"] | None = None,
 ) -> Predictions:
-    """All identities so far, and the masks of some frames.
+    """Returns all identities so far, and the masks of some frames.
 
     Args:
       rules: see the type.
       video: after the frames.
-      slots: of the identities of the detections of each frame; see `Named`.
+      slots: identities of the detections of each frame; see `Named`.
       mask_logits, mask_boxes: see `Predictions`.
     """
     numbers = jnp.arange(rules.slots, dtype=jnp.int32)
@@ -260,7 +260,7 @@ def _issue(
     kept: Bool[Array, "D"],
     issued: Int32[Array, ""],
 ) -> Issued:
-    """The identities of the detections of a frame; without any, their rank."""
+    """Assigns identities to the detections of a frame; ranks if there are none."""
     if not rules.ids:
         ids = jnp.arange(len(kept), dtype=jnp.int32)
         none = jnp.zeros_like(kept)
@@ -270,7 +270,7 @@ def _issue(
 
 
 def _paint(rules: Rules, visible: Visible, issued: Issued) -> UInt8[Array, "H W"]:
-    """The id map of a frame that is remembered."""
+    """Draws the id map to remember for a frame."""
     if rules.ids:
         return detection_map(
             visible.masks, issued.ids, issued.valid, background=rules.background

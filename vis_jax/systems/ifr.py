@@ -1,10 +1,10 @@
 """IFR, and the Mask2Former-VIS baseline it extends.
 
 You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
-Attention", 2022. Frames pass the backbone and the pixel decoder one by one; a query
+Attention", 2022. The backbone and the pixel decoder process frames one by one; a query
 decoder (`model.mask_decoder.kind`: "ifr" or "m2f_vis") turns the whole clip into
-instances; set prediction trains it; at test time the whole video is one clip, or short
-clips overlap and are linked (`test.mode`: "video" or "clip").
+instances and is trained by set prediction. At test time the whole video is one clip, or
+short clips overlap and are linked (`test.mode`: "video" or "clip").
 """
 
 import functools
@@ -46,8 +46,8 @@ from vis_jax.systems.system import (
 )
 from vis_jax.typing import Array, Int32
 
-FOCAL_PRIOR = 0.01  # probability that every class starts from, as in RetinaNet
-_FOUND_FROM = 0.05  # focal has no class for no object: what clips find is above this
+FOCAL_PRIOR = 0.01  # initial probability of every class, as in RetinaNet
+_FOUND_FROM = 0.05  # least score in a clip: focal has no no-object class
 
 
 @section
@@ -76,12 +76,12 @@ class ModelSettings:
 
 @section
 class ClipTestSettings(TestSettings):
-    """`test`, with how clips are linked where `mode` is clip."""
+    """`test`, with the linking of clips for `mode` clip."""
 
     clip_stride: Count = 1  # frames from one clip to the next
-    # How instances of two clips are matched: by soft mask IoU, or by Eq. 4.
+    # Match instances of two clips by soft mask IoU, or by Eq. 4.
     clip_link: Literal["siou", "eq4"] = "siou"
-    clip_instances: Count = 50  # most in a clip
+    clip_instances: Count = 50  # most per clip
     clip_tracks: Count = 50  # most at a time
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class ClipTestSettings(TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -126,11 +126,11 @@ class Model(nn.Module):
     def features(
         self, images: Any, sizes: Any, train: bool, frame_valid: Any = None
     ) -> ClipFeatures:
-        """Pixel features of clips [B, T, H, W, 3], frame by frame.
+        """Returns pixel features of clips [B, T, H, W, 3], computed per frame.
 
         Args:
-          images, sizes: of `Batch`.
-          train, frame_valid: of the backbone; with batch norm, 'batch_stats' has to be
+          images, sizes: see `Batch`.
+          train, frame_valid: for the backbone; with batch norm, 'batch_stats' must be
             mutable.
         """
         batch, frames = images.shape[:2]
@@ -147,22 +147,22 @@ class Model(nn.Module):
         )
 
     def decode(self, features: ClipFeatures, frame_valid: Any) -> DecoderOutput:
-        """Predictions of every layer."""
+        """Returns predictions of every layer."""
         return self.decoder(features, frame_valid)
 
     def __call__(
         self, images: Any, sizes: Any, frame_valid: Any, train: bool
     ) -> tuple[DecoderOutput, ClipFeatures]:
-        """Predictions of every layer, and the features they are made from."""
+        """Returns predictions of every layer, and the features they are based on."""
         features = self.features(images, sizes, train, frame_valid)
         return self.decode(features, frame_valid), features
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: the number of classes is not known.
+      ValueError: the number of classes is unknown.
     """
     model = build_model(settings)
 
@@ -196,9 +196,9 @@ def build(settings: Settings) -> System:
 
 
 def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
-    """`start` and `step` that take a video as one clip."""
+    """Returns `start` and `step` that process a video as one clip."""
     test, kind = settings.test, settings.loss.kind
-    # Views of a video are matched and averaged before the best are chosen.
+    # Test-time augmentation matches and averages all queries before selecting.
     count = settings.model.mask_decoder.queries if test.tta else test.top
 
     def start(clip: Clip):
@@ -222,15 +222,15 @@ def _whole_video(model: Model, settings: Settings) -> tuple[Start, Step]:
 
 
 class ClipState(NamedTuple):
-    """State kept from one clip to the next."""
+    """State passed from one clip to the next."""
 
-    start: Int32[Array, ""]  # of the clip before
+    start: Int32[Array, ""]  # of the previous clip
     features: ClipFeatures  # of its frames, batch axis 1
     bank: TrackBank
 
 
 def _clip_by_clip(model: Model, settings: Settings) -> tuple[Start, Step]:
-    """`start` and `step` that link short clips, each frame's features made once."""
+    """Returns `start` and `step` that link short clips, computing each frame once."""
     test, kind = settings.test, settings.loss.kind
     dtype = jnp.dtype(settings.compute_dtype)
 
@@ -248,7 +248,7 @@ def _clip_by_clip(model: Model, settings: Settings) -> tuple[Start, Step]:
         size = (height // 4, width // 4)
         classes = settings.model.num_classes
         return ClipState(
-            # As if all frames were new: the clip before shares none with the first.
+            # Starts as if no frame were shared with a previous clip.
             start=jnp.asarray(-frames, jnp.int32),
             features=ClipFeatures(tuple(map(features, (32, 16, 8))), features(4)),
             bank=empty_bank(test.clip_tracks, recent, classes, frames, size),
@@ -271,10 +271,10 @@ def _clip_by_clip(model: Model, settings: Settings) -> tuple[Start, Step]:
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: the number of classes is not known.
+      ValueError: the number of classes is unknown.
     """
     dtype = jnp.dtype(settings.compute_dtype)
     model, classes = settings.model, settings.model.num_classes
@@ -302,7 +302,7 @@ def _build_decoder(settings: Settings, dtype: jnp.dtype) -> nn.Module:
 def _video_features(
     model: Model, variables: dict, clip: Clip, chunk: int
 ) -> ClipFeatures:
-    """Features of one video, batch axis 1; `chunk` frames at a time bound memory."""
+    """Returns features of one video, batch axis 1, `chunk` frames at a time."""
 
     def of(images: Any) -> Any:
         return model.apply(
@@ -326,9 +326,9 @@ def _next_features(
     shift: Array,
     at_once: int,
 ) -> ClipFeatures:
-    """Features of a clip whose first frames are the last ones of the clip before.
+    """Returns features of a clip, reusing the frames shared with the previous clip.
 
-    From the end back, `at_once` frames at a time, until the `shift` new ones are made.
+    Computes `at_once` frames at a time, from the end, until `shift` new ones are done.
     """
     frames = clip.images.shape[0]
     kept = jax.tree.map(lambda x: shift_frames(x, shift, 1), before)
@@ -357,10 +357,10 @@ def _instances(
     kind: str,
     count: int,
 ) -> Instances:
-    """The `count` queries of a clip with the best score; valid = an object was found.
+    """Returns the `count` queries with the best score; valid = an object was found.
 
-    A query may have several good classes. Those of a video's best (query, class) pairs
-    are among as many best queries.
+    A query may have several good classes. A video's best (query, class) pairs always
+    lie among as many best queries.
     """
     valid = clip.frame_valid[None]
     decoded = model.apply(variables, features, valid, method=Model.decode)

@@ -1,10 +1,10 @@
-"""MaskProp: masks are carried to the frames around, where those of one object agree.
+"""MaskProp: propagates masks to nearby frames and links objects whose masks agree.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
-Video with Mask Propagation", CVPR 2020. A cascade finds the objects of every frame; the
-propagation branch says where they are in the T frames before and after; objects of
-different frames whose masks agree in the frames that both are carried to are one track.
-What is shown of a track in a frame is the mask that was found there, refined.
+Video with Mask Propagation", CVPR 2020. A cascade detects the objects of every frame;
+the propagation branch carries their masks to the T frames before and after; objects of
+different frames whose propagated masks agree in shared frames form one track. The mask
+output for a track in a frame is the one detected there, refined.
 """
 
 import functools
@@ -36,15 +36,15 @@ from vis_jax.systems.system import System, window_of
 from vis_jax.systems.tracked_detector import Shapes, empty_detections
 from vis_jax.trackers import TRACKERS
 
-# What links the objects where no masks are carried: the tracker's name.
+# Tracker that links objects when no masks are propagated.
 _TRACKERS = {"iou": "iou", "track_head": "mask_track"}
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = build_model(settings), settings.test
     detector, loss = _detector(model, settings), make_loss(model, settings)
@@ -74,7 +74,7 @@ def build(settings: Settings) -> System:
 
 
 def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
-    """Makes the finder of objects whose masks are propagated."""
+    """Builds the finder of objects whose masks are propagated."""
     test = settings.test
     if settings.model.temporal == "none":
         return Alone(make_look(model, carrier, test), test.chunk)
@@ -83,7 +83,7 @@ def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """Makes the detector, for a tracker."""
+    """Builds the per-frame detector, for use with a tracker."""
 
     def init(rng, batch: Batch):
         images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)

@@ -1,6 +1,6 @@
-"""Objects of a frame of MaskProp, and ways to carry their masks to the frames around.
+"""Objects of a frame in MaskProp, and ways to propagate their masks to nearby frames.
 
-Letters: L frames of a clip around a centre frame, N objects of a frame, K classes, h w
+Letters: L frames of a clip around a centre frame, N objects per frame, K classes, h w
 cells of 'p3'.
 """
 
@@ -19,19 +19,19 @@ from vis_jax.typing import Array, Bool, Float32, UInt8
 
 
 class Objects(NamedTuple):
-    """The objects of frames as they are linked, best first."""
+    """Objects of frames in the form used for linking, best first."""
 
     masks: Float32[Array, "*lead N h w"]  # probabilities on 'p3'
     valid: Bool[Array, "*lead N"]
     class_scores: Float32[Array, "*lead N K"]  # see `ClipTracks`
-    mask_logits: Float32[Array, "*lead N s s"]  # to be shown ..
+    mask_logits: Float32[Array, "*lead N s s"]  # masks to output ..
     mask_boxes: Float32[Array, "*lead N 4"]  # .. in these boxes
 
 
 def objects_of_frames(
     found: Shown, cells: tuple[int, int], test: TestSettings
 ) -> Objects:
-    """`objects_of_frame` of each of some frames."""
+    """Applies `objects_of_frame` to each frame."""
 
     def one(found: Shown) -> Objects:
         return objects_of_frame(found, cells, test)
@@ -42,12 +42,13 @@ def objects_of_frames(
 def objects_of_frame(
     found: Shown, cells: tuple[int, int], test: TestSettings
 ) -> Objects:
-    """The objects of a frame as they are linked.
+    """Prepares the objects of a frame for linking.
 
     Args:
-      found: in the frame; those that are one object under several labels become one.
+      found: detections of the frame; duplicates of one object under several labels are
+        merged.
       cells: height and width of 'p3'.
-      test: of the config.
+      test: settings of the config.
     """
     detections = found.detections
     valid, scores = detections.valid, detections.scores
@@ -59,7 +60,7 @@ def objects_of_frame(
         valid &= owner == jnp.arange(len(valid), dtype=jnp.int32)
     class_scores = found.class_probs
     if test.scoring != "vector_mean":
-        # Padding has the label K, which JAX drops.
+        # Padding has the label K, which JAX drops as out of bounds.
         class_scores = jnp.zeros_like(class_scores)
         class_scores = class_scores.at[owner, detections.labels].max(
             scores, mode="drop"
@@ -77,17 +78,17 @@ def objects_of_frame(
 
 @runtime_checkable
 class Carrier(Protocol):
-    """A way to carry the masks of a frame to the frames around it."""
+    """A way to propagate the masks of a frame to the frames around it."""
 
     def views(
         self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
     ) -> Any:
-        """What is read of frames.
+        """Computes what propagation needs of each frame.
 
         Args:
           variables: of the whole system.
           images: the frames.
-          p3: their features, [T h w C].
+          p3: features of the frames, [T h w C].
 
         Returns:
           Arrays with the frames as their first axis.
@@ -95,10 +96,10 @@ class Carrier(Protocol):
         ...
 
     def no_views(self, frames: int, cells: tuple[int, int], /) -> Any:
-        """Zeros in the shape of `views`.
+        """Returns zeros in the shape of `views`.
 
         Args:
-          frames: how many.
+          frames: number of frames.
           cells: height and width of 'p3'.
         """
         ...
@@ -112,20 +113,20 @@ class Carrier(Protocol):
         objects: Objects,
         /,
     ) -> Float32[Array, "N L h w"]:
-        """The masks of the objects in all frames of a clip.
+        """Returns the masks of the objects in all frames of a clip.
 
         Args:
           variables: of the whole system.
-          centre: view of the frame of the objects.
+          centre: view of the objects' own frame.
           others: views of the L frames.
-          frame_valid: False: there is no such frame; whatever it has does not matter.
-          objects: of the centre.
+          frame_valid: False marks padding, whose content is ignored.
+          objects: of the centre frame.
         """
         ...
 
 
 class Deform(NamedTuple):
-    """Carries masks by the propagation branch."""
+    """Propagates masks with the propagation branch."""
 
     model: Model
 
@@ -186,14 +187,14 @@ class Deform(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """Carries masks by optical flow; where it leaves the frame they are 0."""
+    """Propagates masks by optical flow; they are 0 where the flow leaves the frame."""
 
     settings: FlowSettings
 
     def views(
         self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
     ) -> Float32[Array, "T h w"]:
-        """See `Carrier`: the brightness of each cell."""
+        """See `Carrier`; returns the brightness of each cell."""
         del variables, p3
         pixels = images.astype(jnp.float32)
         return jax.vmap(lambda image: grey_at_stride(image, stride=STRIDE))(pixels)
@@ -235,7 +236,7 @@ class Flow(NamedTuple):
         others: Float32[Array, "L h w"],
         frame_valid: Bool[Array, "L"],
     ) -> Float32[Array, "L h w 2"]:
-        """The flow from every frame to the centre."""
+        """Returns the flow from every frame to the centre."""
 
         def one(frame: tuple[Array, Array]) -> Float32[Array, "h w 2"]:
             other, there = frame
@@ -247,7 +248,7 @@ class Flow(NamedTuple):
         return jax.lax.map(one, (others, frame_valid))
 
     def _chained(self, others: Float32[Array, "L h w"]) -> Float32[Array, "L h w 2"]:
-        """The same by way of the frames between."""
+        """Returns the same flow composed from that between neighbouring frames."""
         radius = len(others) // 2
         none = jnp.zeros((*others.shape[1:], 2), jnp.float32)
 

@@ -1,10 +1,10 @@
-"""Detection of the objects of MaskProp in the frames of a video, clip by clip.
+"""Per-frame detection of MaskProp, clip by clip.
 
-Each frame is looked at by itself, or its features are first enriched by those of the
-frames around it (STSN, see `layers.temporal_sampling`). Then objects of a frame are
-found once the last of these has arrived. Letters: S frames of a clip of the video, K
-frames read on either side, E frames of delay (0 or K), F = S + E frames that are looked
-at, N objects of a frame, h w cells of 'p3'.
+Each frame is processed alone, or its features are first enriched by those of nearby
+frames (STSN, see `layers.temporal_sampling`); then a frame is processed once the last
+of these has arrived. Letters: S frames of a clip of the video, K supporting frames on
+either side, E frames of delay (0 or K), F = S + E frames processed, N objects per
+frame, h w cells of 'p3'.
 """
 
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
@@ -32,39 +32,39 @@ from vis_jax.typing import Array, Bool, Int32, UInt8
 
 
 class Arrived(NamedTuple):
-    """Frames that were looked at.
+    """Frames that have been processed.
 
-    Behind the first S of them, frames are only there at the end of a video.
+    Frames after the first S are valid only at the end of a video.
     """
 
-    views: Any  # as `Carrier.views`
+    views: Any  # as `Carrier.views` returns
     objects: Objects
-    real: Bool[Array, "F"]  # which frames the video has
+    real: Bool[Array, "F"]  # frames that exist in the video
 
 
 @runtime_checkable
 class Finder(Protocol):
-    """Finds the objects in the frames of a video.
+    """Detects the objects in the frames of a video.
 
-    Of a clip it looks at the frames from `delay` before its first one on, at those that
-    came last only if the video ends with them.
+    For a clip it processes frames from `delay` before its first on; the last `delay`
+    frames of the clip only if the video ends with them.
     """
 
     @property
     def delay(self) -> int:
-        """E: how many frames later than its image a frame is looked at."""
+        """E: number of frames by which processing lags behind the input."""
         ...
 
     def start(self, clip: Clip, /) -> Any:
-        """Returns what is kept of the frames before the first; see `System`."""
+        """Returns the state before the first frame; see `System`."""
         ...
 
     def find(self, variables: dict, kept: Any, clip: Clip, /) -> tuple[Any, Arrived]:
-        """Returns what is kept of the frames so far, and the frames looked at.
+        """Returns the state after the clip, and the frames processed.
 
         Args:
           variables: of the whole system.
-          kept: of the frames before the clip.
+          kept: state before the clip.
           clip: the next frames.
         """
         ...
@@ -72,7 +72,7 @@ class Finder(Protocol):
 
 @runtime_checkable
 class Look(Protocol):
-    """Finds the objects of frames, each by itself."""
+    """Detects the objects of each frame on its own."""
 
     def __call__(
         self,
@@ -81,7 +81,7 @@ class Look(Protocol):
         size: Int32[Array, "2"],
         /,
     ) -> tuple[Any, Objects]:
-        """Returns views of the frames, as `Carrier.views`, and their objects.
+        """Returns `Carrier.views` of the frames, and their objects.
 
         Args:
           variables: of the whole system.
@@ -92,14 +92,14 @@ class Look(Protocol):
 
 
 class Maps(NamedTuple):
-    """Laterals of the pyramid of frames, finest first, arrays [T _ _ C]."""
+    """FPN laterals of frames, finest first, arrays [T _ _ C]."""
 
-    fine: Levels  # read as they are
+    fine: Levels  # used as they are
     coarse: Levels  # enriched by those of other frames
 
 
 class Alone(NamedTuple):
-    """Looks at each frame by itself."""
+    """Processes each frame on its own."""
 
     look: Look
     chunk: int  # frames at once
@@ -128,12 +128,12 @@ class Alone(NamedTuple):
 
 
 def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
-    """Finds objects by the network, in each frame by itself.
+    """Builds the detector of single frames.
 
     Args:
       model: the network.
-      carrier: of masks.
-      test: of the config.
+      carrier: propagates masks.
+      test: settings of the config.
     """
 
     def look(
@@ -147,7 +147,7 @@ def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
 
 @runtime_checkable
 class Stages(Protocol):
-    """A network whose features of a frame are enriched by those of others."""
+    """A network that can enrich the features of a frame by those of others."""
 
     def laterals(
         self,
@@ -156,7 +156,7 @@ class Stages(Protocol):
         size: Int32[Array, "2"],
         /,
     ) -> Maps:
-        """Returns the features of frames, each by itself.
+        """Returns the laterals of each frame on its own.
 
         Args:
           variables: of the whole system.
@@ -169,7 +169,7 @@ class Stages(Protocol):
         """Returns zeros in the shape of `laterals`.
 
         Args:
-          frames: how many.
+          frames: number of frames.
           canvas: height and width in pixels.
         """
         ...
@@ -177,12 +177,12 @@ class Stages(Protocol):
     def sample(
         self, variables: dict, centre: FrameMaps, support: Levels, /
     ) -> FrameMaps:
-        """Returns the coarse maps of a frame, enriched.
+        """Returns the coarse maps of a frame, enriched by its support.
 
         Args:
           variables: of the whole system.
           centre: coarse maps of the frame.
-          support: of frames around it.
+          support: coarse maps of nearby frames.
         """
         ...
 
@@ -194,32 +194,32 @@ class Stages(Protocol):
         size: Int32[Array, "2"],
         /,
     ) -> tuple[Any, Objects]:
-        """Returns views of frames, as `Carrier.views`, and their objects.
+        """Returns `Carrier.views` of frames, and their objects.
 
         Args:
           variables: of the whole system.
           images: frames of one video.
-          maps: of these, the coarse ones enriched.
+          maps: of these frames, the coarse ones enriched.
           size: height and width of the content in pixels.
         """
         ...
 
 
 class Kept(NamedTuple):
-    """The last frames of a video up to some frame."""
+    """Buffer of the last frames of a video."""
 
-    images: UInt8[Array, "E H W 3"]  # which were not looked at yet
-    fine: Levels  # of these
-    # Of these and of as many before them, which they are enriched by.
+    images: UInt8[Array, "E H W 3"]  # not processed yet
+    fine: Levels  # of these frames
+    # Of these frames and of as many before them, which support them.
     coarse: Levels
-    real: Bool[Array, "F"]  # which of the latter the video has
+    real: Bool[Array, "F"]  # which of the latter exist in the video
 
 
 class Around(NamedTuple):
-    """Looks at each frame with what is kept of K frames on either side.
+    """Processes each frame with K buffered frames on either side.
 
     Attributes:
-      stages: of the network.
+      stages: of the network; see the type.
       radius: K.
       delay: K, or 0 for whole videos.
       chunk: frames at once.
@@ -256,7 +256,7 @@ class Around(NamedTuple):
         rows = jnp.arange(count + self.delay, dtype=jnp.int32)
 
         def enrich(row: Int32[Array, ""]) -> FrameMaps:
-            # Frame `row` has `delay` more before it among the coarse maps.
+            # Frame `row` has index `row + delay` among the coarse maps.
             centre = row + self.delay
             around = frames_around(frames.real, centre, self.radius)
             here, there = (
@@ -285,9 +285,9 @@ class Around(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some of the frames that are looked at."""
+    """A subset of the frames being processed."""
 
-    rows: Int32[Array, "T"]  # their numbers
+    rows: Int32[Array, "T"]  # their indices
     wanted: Bool[Array, "T"]
     images: UInt8[Array, "T H W 3"]
     fine: Levels
@@ -296,13 +296,13 @@ class _Part(NamedTuple):
 def frames_around(
     real: Bool[Array, "F"], centre: Int32[Array, ""], radius: int
 ) -> Int32[Array, "L"]:
-    """The frames on either side of one.
+    """Returns the indices of the frames around one.
 
     Bertasius et al., "Object Detection in Video with Spatiotemporal Sampling Networks",
-    ECCV 2018: the first and the last frame stand for those beyond the ends of a video.
+    ECCV 2018: indices are clamped to the first and last frame of the video.
 
     Args:
-      real: which frames the video has, without gaps.
+      real: frames that exist in the video, without gaps.
       centre: index of the frame.
       radius: frames on either side.
     """
@@ -312,7 +312,7 @@ def frames_around(
 
 
 class Network(NamedTuple):
-    """The network of MaskProp as `Stages`."""
+    """The MaskProp network as `Stages`."""
 
     model: Model
     carrier: Carrier

@@ -1,11 +1,11 @@
-"""Loss of MaskProp, beside that of a cascade: masks propagated between two frames.
+"""Loss of MaskProp on top of a cascade's: masks propagated between two frames.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
 Video with Mask Propagation", CVPR 2020, sections 4.2 and 5.1. The paper does not say
-which masks are carried in training, nor how the refinement is trained: those here come
-from the mask heads on true boxes, as at test time from boxes that were found, or are
-the true ones. Letters: B pairs of frames, M true objects, h w cells of stride 8, C
-channels there.
+which masks are propagated in training, nor how the refinement is trained. Here they
+come from the mask heads on ground-truth boxes (as from detected boxes at test time), or
+are the ground-truth masks. Letters: B pairs of frames, M ground-truth objects, h w
+cells of stride 8, C channels there.
 """
 
 import functools
@@ -32,15 +32,15 @@ from vis_jax.typing import Array, Bool, Float, Float32, Int32, PRNGKeyArray
 
 @runtime_checkable
 class Apply(Protocol):
-    """The network with its variables."""
+    """The network bound to its variables."""
 
     def __call__(self, method: str, /, *inputs: Any) -> Any:
-        """Returns what a method of `mask_prop_model.Model` says of its inputs."""
+        """Calls a method of `mask_prop_model.Model`."""
         ...
 
 
 def make_loss(model: Model, settings: Settings) -> Loss:
-    """The loss of pairs of frames."""
+    """Builds the loss of pairs of frames."""
     rules = train_rules(settings.model)
 
     def loss(
@@ -80,11 +80,11 @@ def make_loss(model: Model, settings: Settings) -> Loss:
 
 
 class Carried(NamedTuple):
-    """Masks of the objects of the key frames."""
+    """Masks of the objects of the key frames, to be propagated."""
 
-    boxes: Float32[Array, "B M 4"]  # true ones, moved as those of a detector are
-    probs: Float32[Array, "B M H W"]  # by the mask heads, over these boxes
-    masks: Float32[Array, "B M h w"]  # what is carried
+    boxes: Float32[Array, "B M 4"]  # ground truth, jittered like detected boxes
+    probs: Float32[Array, "B M H W"]  # from the mask heads, over these boxes
+    masks: Float32[Array, "B M h w"]  # the masks to propagate
     truth: Float32[Array, "B M h w"]
 
 
@@ -99,16 +99,16 @@ def extra_terms(
     sizes: Int32[Array, "B 2"],
     refinement: refine.Settings,
 ) -> dict[str, Float32[Array, ""]]:
-    """The terms that MaskProp has beside those of its detector, not weighted.
+    """Returns the unweighted terms that MaskProp adds to its detector's.
 
     Args:
-      rng: key of the boxes, of the masks that are carried and of the objects whose
-        masks are refined.
-      apply: the network, with its variables.
+      rng: key for box jitter, the choice of masks to propagate and of objects to
+        refine.
+      apply: the network bound to its variables.
       settings: `loss`.
-      pair: key frames and the others, with their objects.
+      pair: key and other frames, with their objects.
       features: of the key frames.
-      other: of the other frames, of stride 8.
+      other: stride-8 features of the other frames.
       sizes: height and width of each frame's content in pixels.
       refinement: of the network.
     """
@@ -139,7 +139,7 @@ def carried_masks(
     features: CascadeFeatures,
     sizes: Int32[Array, "B 2"],
 ) -> Carried:
-    """The masks that stand for objects of the key frames; see `extra_terms`."""
+    """Returns the masks to propagate from the key frames; see `extra_terms`."""
     box_rng, kind_rng = jax.random.split(rng)
     keys = jax.random.split(box_rng, len(sizes))
     boxes = jax.vmap(jitter_boxes)(keys, pair.truth.boxes, sizes)
@@ -157,7 +157,7 @@ def carried_masks(
 
 
 def on_level(masks: Bool[Array, "B M H W"]) -> Float32[Array, "B M h w"]:
-    """The share of every cell of stride 8 that a mask has."""
+    """Returns the share of every stride-8 cell that a mask covers."""
     *lead, height, width = masks.shape
     cells = (height // STRIDE, STRIDE, width // STRIDE, STRIDE)
     return masks.reshape(*lead, *cells).astype(jnp.float32).mean(axis=(3, 5))
@@ -171,11 +171,11 @@ def propagation_loss(
     key: Float[Array, "B h w C"],
     other: Float[Array, "B h w C"],
 ) -> Float32[Array, ""]:
-    """Eq. 2 for both frames, or the other one alone; the mean over the pairs.
+    """Returns Eq. 2 for both frames or the other one alone, averaged over the pairs.
 
     Args:
       apply, settings: see `extra_terms`.
-      carried: of the key frames.
+      carried: masks of the key frames.
       pair: with the objects of both frames.
       key, other: features of the frames.
     """
@@ -212,14 +212,14 @@ def refinement_loss(
     most: int,
     refinement: refine.Settings,
 ) -> Float32[Array, ""]:
-    """1 - soft IoU of refined masks of some objects; the mean over the pairs.
+    """Returns 1 - soft IoU of the refined masks of sampled objects, mean over pairs.
 
     Args:
-      rng: key of their choice.
+      rng: key for sampling objects.
       apply, sizes, refinement: see `extra_terms`.
-      carried: what is refined, as the mask heads find it.
+      carried: masks to refine, from the mask heads.
       pair: key frames, with their objects.
-      most: objects of a frame.
+      most: objects sampled per frame.
     """
 
     net = functools.partial(apply, "refine_patch")

@@ -1,8 +1,8 @@
-"""The network of MaskProp: a cascade, the propagation branch and the refinement.
+"""The network of MaskProp: a cascade, the propagation branch and mask refinement.
 
 Bertasius and Torresani, "Classifying, Segmenting, and Tracking Object Instances in
-Video with Mask Propagation", CVPR 2020. Letters: N objects of a frame, K classes, h w
-cells of 'p3', C its channels, P taps, c channels of a tap, S side of a patch, s side of
+Video with Mask Propagation", CVPR 2020. Letters: N objects per frame, K classes, h w
+cells of 'p3', C its channels, P taps, c channels per tap, S side of a patch, s side of
 a refined mask.
 """
 
@@ -31,18 +31,18 @@ from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.typing import Array, Bool, Float, Float32, Int32, UInt8
 
 STRIDE = 8  # pixels of a cell of 'p3'
-SAMPLED = 2  # laterals that temporal sampling enriches: those of stages 4 and 5
+SAMPLED = 2  # laterals enriched by temporal sampling: those of stages 4 and 5
 FrameMaps = tuple[Float[Array, "_ _ D"], ...]  # of one frame
-_PLACE = 1  # of 'p3' among the levels
+_PLACE = 1  # index of 'p3' among the levels
 
 
 class Model(Cascade, kw_only=True):
-    """A cascade with what MaskProp adds.
+    """A cascade with the parts that MaskProp adds.
 
     Attributes:
-      propagation: carries masks from frame to frame.
-      refinement: of masks in patches of the image.
-      temporal: what enriches the coarsest laterals of the pyramid by other frames.
+      propagation: propagates masks from frame to frame.
+      refinement: refines masks in image patches.
+      temporal: enriches the coarsest FPN laterals by those of other frames.
     """
 
     propagation: Propagation
@@ -50,39 +50,39 @@ class Model(Cascade, kw_only=True):
     temporal: tuple[TemporalSampling, ...] = ()
 
     def laterals(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """Stages 2 .. 5 of normalised images, before the coarser are added to finer."""
+        """Returns the laterals of normalised images, stages 2 .. 5, not merged."""
         return self.fpn.laterals(self.backbone(images, train))
 
     def merge(self, laterals: Levels) -> Levels:
-        """Levels 'p2' .. 'p6' of `laterals`."""
+        """Returns levels 'p2' .. 'p6' from `laterals`."""
         levels = self.fpn.merge(laterals)
         return tuple(levels[name] for name in sorted(levels))
 
     def read_laterals(self, laterals: Levels) -> CascadeFeatures:
-        """What the heads read of images whose `laterals` are there."""
+        """Returns the features that the heads read, from `laterals`."""
         return self.read(self.merge(laterals))
 
     def sample(
         self, centre: FrameMaps, support: Levels, valid: Bool[Array, "S"]
     ) -> FrameMaps:
-        """Laterals of a frame, enriched by those of others.
+        """Returns the laterals of a frame, enriched by those of others.
 
         Args:
-          centre: the coarsest of the frame, as many as there are blocks.
+          centre: the frame's coarsest laterals, one per sampling block.
           support: the same of S other frames.
-          valid: which of these have a part.
+          valid: which of these frames take part.
         """
         parts = zip(self.temporal, centre, support, strict=True)
         return tuple(block(x, around, valid) for block, x, around in parts)
 
     def pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """See `Cascade`; each image is a video of one frame."""
+        """See `Cascade`; each image is treated as a video of one frame."""
         laterals = self.laterals(images, train)
         none = jax.tree.map(lambda x: x[:, None][:, :0], laterals)
         return self.merge(self._sample_all(laterals, none))
 
     def pair_pyramid(self, images: Float[Array, "B H W 3"], train: bool) -> Levels:
-        """`pyramid` of key frames and then their others, which see each other."""
+        """Returns `pyramid` of key frames, then the others; pairs see each other."""
         laterals = self.laterals(images, train)
         half = len(images) // 2
         other = jax.tree.map(lambda x: jnp.roll(x, half, axis=0)[:, None], laterals)
@@ -91,7 +91,7 @@ class Model(Cascade, kw_only=True):
     def _sample_all(
         self, laterals: Levels, support: tuple[Float[Array, "B S _ _ D"], ...]
     ) -> Levels:
-        """Laterals of frames, each enriched by its own others."""
+        """Returns laterals of frames, each enriched by its own support."""
         if not self.temporal:
             return laterals
         lead, here = support[0].shape[:2], len(laterals) - len(self.temporal)
@@ -127,7 +127,7 @@ class Model(Cascade, kw_only=True):
     def look(
         self, images: Float[Array, "B H W 3"], size: Int32[Array, "2"]
     ) -> Detections:
-        """Objects of images; runs all that has parameters."""
+        """Detects the objects of images; runs every part that has parameters."""
         features = self.features(images)
         found = self.find(features, size)
         p3 = p3_of(features.levels)[0]
@@ -139,15 +139,15 @@ class Model(Cascade, kw_only=True):
 
 
 def p3_of(levels: Levels) -> Float[Array, "B h w C"]:
-    """The level that masks are propagated on."""
+    """Returns the level on which masks are propagated."""
     return levels[_PLACE]
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     check_settings(model, settings.loss, test.objects)
@@ -169,7 +169,7 @@ def build_model(settings: Settings) -> Model:
 
 
 def mask_cells(settings: Settings) -> tuple[int, int]:
-    """Height and width of the masks that are shown."""
+    """Returns height and width of the output masks."""
     refinement = settings.model.refinement
     side = 2 * MASK_SIDE
     if settings.test.refine:
@@ -178,7 +178,7 @@ def mask_cells(settings: Settings) -> tuple[int, int]:
 
 
 class FrameFeatures(NamedTuple):
-    """Features of frames, before objects are looked for."""
+    """Features of frames, before detection."""
 
     pixels: Float32[Array, "T H W 3"]  # normalised
     features: CascadeFeatures
@@ -190,11 +190,11 @@ def see(
     images: UInt8[Array, "T H W 3"],
     size: Int32[Array, "2"],
 ) -> FrameFeatures:
-    """The features of frames.
+    """Computes the features of frames.
 
     Args:
       model: the network.
-      variables: of it.
+      variables: of the network.
       images: frames of one video.
       size: height and width of the content in pixels.
     """
@@ -210,18 +210,18 @@ def see_laterals(
     laterals: Levels,
     size: Int32[Array, "2"],
 ) -> FrameFeatures:
-    """As `see`, of frames whose laterals are there, enriched by those of others."""
+    """Same as `see`, from laterals already enriched by those of other frames."""
     pixels = normalize(images, size, style=model.style)
     features = model.apply(variables, laterals, method="read_laterals")
     return FrameFeatures(pixels, cast(CascadeFeatures, features))
 
 
 class Shown(NamedTuple):
-    """Objects of frames with the masks that are shown."""
+    """Objects of frames, with the masks to output."""
 
-    detections: Detections  # `mask_boxes` says what the masks cover
+    detections: Detections  # `mask_boxes` gives the region of each mask
     class_probs: Float32[Array, "T N K"]
-    # As found, over the boxes: what is carried to other frames.
+    # As detected, over the boxes: the masks to propagate.
     probs: Float32[Array, "T N c c"]
 
 
@@ -233,18 +233,18 @@ def find(
     *,
     refined: bool,
 ) -> Shown:
-    """The objects of frames.
+    """Detects the objects of frames.
 
     Args:
       model: the network.
-      variables: of it.
-      seen: of the frames.
+      variables: of the network.
+      seen: features of the frames.
       size: height and width of the content in pixels.
-      refined: whether masks are those of the refinement; else those of the cascade.
+      refined: output refined masks rather than those of the cascade.
     """
     found = model.apply(variables, seen.features, size, method="find_classes")
     detections, class_probs = cast(FoundObjects, found)
-    # A half is zero, so that masks are enlarged as probabilities.
+    # Logits are probabilities minus 0.5, so that upsampling is linear in probability.
     probs = detections.mask_logits + 0.5
     shown = detections._replace(mask_boxes=detections.boxes)
     if refined:

@@ -23,33 +23,33 @@ class ModelSettings(cascade_settings.Settings):
 
     propagation: PropagationSettings = PropagationSettings()
     refinement: RefineSettings = RefineSettings()
-    # For `test.propagation` track_head.
+    # Only for `test.propagation` track_head.
     track_head: TrackHeadSettings = TrackHeadSettings()
-    # What enriches the features of a frame by those of other frames before objects are
-    # found, at strides 16 and 32. stsn: see `layers.temporal_sampling`; in training the
-    # other frame of a pair, at test time test.support frames on either side.
+    # Enriches the features of a frame by those of other frames before detection, at
+    # strides 16 and 32. stsn: see `layers.temporal_sampling`; uses the other frame of a
+    # pair in training, test.support frames on either side at test time.
     temporal: Literal["none", "stsn"] = "none"
 
 
 @section
 class LossSettings(cascade_loss.LossSettings):
-    """`loss`: the weight of every term, and which masks are carried.
+    """`loss`: the weight of each term, and which masks are propagated.
 
     The paper gives no weight of `propagation` and `refinement`.
     """
 
-    propagation: Weight = 1.0  # which pixels an object has in both frames, Eq. 2
-    refinement: Weight = 1.0  # which pixels of its patch it has
-    # Of the objects whose true mask is carried, not the one that the mask heads find.
+    propagation: Weight = 1.0  # masks in both frames, Eq. 2
+    refinement: Weight = 1.0  # refined masks in patches
+    # Share of objects whose ground-truth mask is propagated instead of the mask heads'.
     true_masks: Share = 0.5
-    mask_gradient: bool = False  # train the mask heads by the masks that are carried
-    own_frame: bool = True  # carry masks to the key frame, too, as Eq. 2 has it
-    # Cells added above and below the fraction of Eq. 3, without which an object that
-    # has left teaches nothing; 0 = the paper read literally.
+    mask_gradient: bool = False  # train the mask heads through propagated masks
+    own_frame: bool = True  # also propagate masks to the key frame, as in Eq. 2
+    # Cells added to numerator and denominator of Eq. 3, without which an object that
+    # has left gives no gradient; 0 = the paper read literally.
     epsilon: Weight = 1.0
     # Over objects: "sum" as in Eq. 2, or "mean", which does not grow with their number.
     normalisation: Normalisation = "mean"
-    refined: Count = 4  # most objects of a key frame that train the refinement
+    refined: Count = 4  # most objects per key frame that train the refinement
 
 
 @section
@@ -59,19 +59,19 @@ class FlowSettings:
     It is computed without weights; the paper has FlowNet2 in its place.
     """
 
-    # At most; each level has half the cells of the one before along each axis, and none
-    # less than 8. Objects of less than 5 cells on the coarsest are hardly followed; the
-    # work of the first search grows with the square of its cells.
+    # At most; each level has half the resolution of the previous one, and at least 8
+    # cells per side. Objects smaller than 5 cells on the coarsest level are hardly
+    # tracked; the cost of the first search grows with the square of its cells.
     levels: Count = 1
-    warps: Count = 6  # how often the flow is improved at each level
-    # Flow to frames further away is put together from that between neighbours; else it
-    # is found at once. The paper does not say.
+    warps: Count = 6  # refinement iterations per level
+    # Compose flow to distant frames from that between neighbours; otherwise estimate it
+    # directly. The paper does not say.
     chained: bool = False
 
 
 @section
 class TrackerSettings:
-    """`test.trackers`: for objects that are not linked by their masks in clips."""
+    """`test.trackers`: for objects that are not linked by propagated masks."""
 
     iou: IouSettings = IouSettings()
     mask_track: MaskTrackSettings = MaskTrackSettings()
@@ -81,35 +81,36 @@ class TrackerSettings:
 class TestSettings(system.TestSettings):
     """`test`; but for `tracks`, the result does not depend on how clips are cut."""
 
-    clip_length: Count = 16  # frames of a clip of test.mode "clip"
-    score: Share = 0.1  # least score of a detection
+    clip_length: Count = 16  # frames of a clip with test.mode "clip"
+    score: Share = 0.1  # minimum score of a detection
     nms: Share = 0.5  # IoU above which the better of two boxes of a class suppresses
-    objects: Count = 20  # most detections in a frame
-    # Most tracks of a video, or, with test.mode "clip", of those that still go on and
-    # those of one clip.
+    objects: Count = 20  # most detections per frame
+    # Most tracks per video or, with test.mode "clip", of ongoing tracks plus those of
+    # one clip.
     tracks: Count = 360
-    refine: bool = True  # masks shown are those of the refinement network
-    # What links the objects of frames. deform: masks carried to other frames by the
-    # network; flow: by test.flow; iou: test.trackers.iou, by the overlap of boxes;
-    # track_head: test.trackers.mask_track.
+    refine: bool = True  # output masks of the refinement network
+    # Linking of objects across frames. deform: masks propagated by the network; flow:
+    # by test.flow; iou: test.trackers.iou, by box overlap; track_head:
+    # test.trackers.mask_track.
     propagation: Literal["deform", "flow", "iou", "track_head"] = "deform"
-    # Frames on either side of each frame that its masks are carried to, T in the paper.
+    # Frames on either side that masks are propagated to, T in the paper.
     radius: Count = 6
-    # Frames on either side that model.temporal reads; beyond the ends of a video its
-    # first and last frame stand for them.
+    # Frames on either side that model.temporal uses; clamped to the first and last
+    # frame of the video.
     support: Count = 6
-    # IoU of masks from which detections of a frame are one object, whose labels all
-    # count; 0 = never. Else the masks of an object with two labels share its pixels.
+    # Mask IoU from which detections of a frame are merged into one object with all
+    # their labels; 0 = never. Otherwise the masks of an object with two labels split
+    # its pixels.
     duplicates: Share = 0.7
-    binarize: bool = False  # masks are cut at 0.5 before they are carried
-    # Masks that are compared in the frame they were found in: those of the network,
-    # which are disjoint, or those of the detector.
+    binarize: bool = False  # threshold masks at 0.5 before propagating them
+    # Masks compared in their own frame: the network's, which are disjoint, or the
+    # detector's.
     centre: Literal["propagated", "frame_mask"] = "propagated"
-    threshold: _Open = 0.3  # of the score of Eq. 5; the paper does not say
-    # Each object of a frame has a track of its own; see `clip_tracks.Rule`.
+    threshold: _Open = 0.3  # for the score of Eq. 5; not in the paper
+    # The objects of a frame get different tracks; see `clip_tracks.Rule`.
     unique: bool = True
-    scoring: ScoreMode = "label_sum_over_n"  # of a track for each class
-    least: Share = 0.01  # scores of classes of a track up to this are 0
+    scoring: ScoreMode = "label_sum_over_n"  # score of a track for each class
+    least: Share = 0.01  # class scores of a track up to this become 0
     flow: FlowSettings = FlowSettings()
     trackers: TrackerSettings = TrackerSettings()
 
@@ -121,7 +122,7 @@ class TestSettings(system.TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -1,12 +1,11 @@
-"""MaskProp over the frames of a video, as a whole or clip by clip.
+"""MaskProp over the frames of a video, whole or clip by clip.
 
-Each frame is the centre of a clip of its own, of T frames on either side. It can be
-linked once the last of these has arrived, so that the masks of a video that comes clip
-by clip are T frames late: the delay. A whole video has none, and goes through the same
-step. Where objects are found with the help of the frames around, they come later, too:
-see `mask_prop_frames`. Letters: S frames of a clip of the video, D frames of delay (0
-or T), F = D + S and the delay of the finder: frames that a step speaks of, N objects of
-a frame, K classes, h w cells of 'p3'.
+Each frame is the centre of its own clip, with T frames on either side. It can be linked
+only once the last of these has arrived, so clip by clip, masks are T frames late: the
+delay. A whole video has no delay and uses the same step. Detection with support from
+nearby frames adds its own delay; see `mask_prop_frames`. Letters: S frames of a clip of
+the video, D frames of delay (0 or T), F = D + S plus the finder's delay: frames that a
+step reports, N objects per frame, K classes, h w cells of 'p3'.
 """
 
 import functools
@@ -33,26 +32,26 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
-    kept: Any  # what the finder keeps
-    views: Any  # of the last D + T frames, what masks are carried by
-    real: Bool[Array, "E"]  # which of these D + T frames the video has
-    waiting: Objects  # of the last D frames
+    kept: Any  # state of the finder
+    views: Any  # `Carrier.views` of the last D + T frames
+    real: Bool[Array, "E"]  # which of these D + T frames exist in the video
+    waiting: Objects  # objects of the last D frames
     links: Links
 
 
 def start(
     finder: Finder, carrier: Carrier, settings: Settings, delay: int, clip: Clip
 ) -> State:
-    """Before the first frame of a video.
+    """Returns the state before the first frame of a video.
 
     Args:
-      finder: of objects.
-      carrier: of masks.
+      finder: detects objects.
+      carrier: propagates masks.
       settings: of the system.
       delay: D.
-      clip: the first; only its shapes are read.
+      clip: the first clip; only its shapes are read.
     """
     test, classes = settings.test, settings.model.num_classes
     cells = (clip.images.shape[1] // STRIDE, clip.images.shape[2] // STRIDE)
@@ -92,12 +91,12 @@ def step(
     state: State,
     clip: Clip,
 ) -> tuple[State, Predictions]:
-    """The next frames of a video.
+    """Processes the next frames of a video.
 
     Args:
-      finder: of objects.
-      carrier: of masks.
-      test: of the config.
+      finder: detects objects.
+      carrier: propagates masks.
+      test: settings of the config.
       variables: of the whole system.
       state: before the frames.
       clip: the frames.
@@ -110,7 +109,7 @@ def step(
     real = jnp.concatenate([state.real, arrived.real, jnp.zeros(radius, bool)])
     objects = _joined(state.waiting, arrived.objects)
     rows = jnp.arange(objects.valid.shape[0], dtype=jnp.int32)
-    # The clips of the other rows are not complete.
+    # Clips centred on the other rows are incomplete.
     ready = real[radius : radius + rows.shape[0]] & (
         (rows < count) | jnp.asarray(clip.last)
     )
@@ -129,10 +128,10 @@ def step(
 
 
 class _Frames(NamedTuple):
-    """What is linked: V = F + 2 T frames, of which the middle ones are centres."""
+    """Frames to link: V = F + 2 T, of which the middle ones are centres."""
 
-    views: Any  # as `Carrier.views`, of V frames
-    real: Bool[Array, "V"]  # which of these the video has
+    views: Any  # as `Carrier.views` returns, of V frames
+    real: Bool[Array, "V"]  # which of these exist in the video
     objects: Objects  # of F frames
 
 
@@ -144,7 +143,7 @@ def _link_row(
     links: Links,
     now: tuple[Int32[Array, ""], Bool[Array, ""]],
 ) -> tuple[Links, Int32[Array, "N"]]:
-    """Links the objects of a frame, if `now`, its number and whether, says so."""
+    """Links the objects of one frame; `now` is its index, and whether to link it."""
     row, ready = now
 
     def link_centre(links: Links) -> tuple[Links, Int32[Array, "N"]]:
@@ -170,7 +169,7 @@ def _link_objects(
     objects: Objects,
     test: TestSettings,
 ) -> tuple[Links, Int32[Array, "N"]]:
-    """The tracks of the objects of a frame that are shown, -1 for none."""
+    """Returns the track of each of a frame's objects, -1 for none."""
     if test.centre == "frame_mask":
         tubes = tubes.at[:, test.radius].set(objects.masks)
     found = ClipTracks(tubes, objects.valid, frame_valid, objects.class_scores)
@@ -184,7 +183,7 @@ def _report(
     objects: Objects,
     test: TestSettings,
 ) -> Predictions:
-    """All tracks that may go on, and the masks of some frames."""
+    """Returns all tracks that may continue, and the masks of some frames."""
     probs = class_probs(links, test.scoring)
     return Predictions(
         class_probs=jnp.where(probs > test.least, probs, 0.0),
@@ -198,7 +197,7 @@ def _report(
 
 
 def _joined(*parts: Any) -> Any:
-    """Arrays one after the other along their first axis."""
+    """Concatenates trees of arrays along their first axis."""
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 

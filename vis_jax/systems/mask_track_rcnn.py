@@ -1,10 +1,10 @@
-"""MaskTrack R-CNN: Mask R-CNN whose detections are compared with those of before.
+"""MaskTrack R-CNN: Mask R-CNN with a track head that matches detections to tracks.
 
-Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019. Pairs of frames of a video
-train it: the track head tells which object of the reference frame a region of the key
-frame is. At test time a tracker (`test.tracker`) links the detections of the frames,
-the published one or another: all see the same detections. Letters: B clips, M true
-objects, S sampled regions, N objects of a frame.
+Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019. Training uses pairs of frames:
+the track head predicts which object of the reference frame a region of the key frame
+shows. At test time a tracker (`test.tracker`) links the detections of the frames, the
+published one or another; detections do not depend on it. Letters: B clips, M
+ground-truth objects, S sampled regions, N objects per frame.
 """
 
 from collections.abc import Callable
@@ -64,19 +64,19 @@ class ModelSettings(mask_rcnn.Settings):
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term."""
+    """`loss`: the weight of each term."""
 
-    rpn_class: Weight = 1.0  # is an anchor an object
-    rpn_box: Weight = 1.0  # where it is
-    box_class: Weight = 1.0  # which class a region has
-    box: Weight = 1.0  # where it is
-    mask: Weight = 1.0  # which pixels it has
-    track: Weight = 1.0  # which object of the reference frame it is, Eq. 2
+    rpn_class: Weight = 1.0  # objectness of anchors
+    rpn_box: Weight = 1.0  # box of anchors
+    box_class: Weight = 1.0  # class of regions
+    box: Weight = 1.0  # box of regions
+    mask: Weight = 1.0  # mask of regions
+    track: Weight = 1.0  # identity in the reference frame, Eq. 2
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -85,37 +85,37 @@ class Settings:
 
 
 class Model(MaskRCNN):
-    """Mask R-CNN and the track head, which shares the features of the box head."""
+    """Mask R-CNN with a track head that shares the features of the box head."""
 
     track_head: nn.Module
     num_classes: int
-    style: str  # of the pixels, see `normalize`
+    style: str  # pixel normalisation, see `normalize`
 
     def embed(self, pooled: Float[Array, "B R S S D"]) -> Float32[Array, "B R E"]:
-        """Embeddings of regions, from the features of their boxes."""
+        """Returns embeddings of regions from their pooled features."""
         return self.track_head(pooled)
 
     def classify_pooled(self, pooled: Float[Array, "B R S S D"]) -> BoxOutput:
-        """Class logits and deltas of regions, from the features of their boxes."""
+        """Returns class logits and box deltas of regions from their pooled features."""
         return self.box_head(pooled)
 
     def describe(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> Appearance:
-        """Descriptions of regions for the trackers."""
+        """Returns appearance features of regions for the trackers."""
         pooled = self.pool(features, boxes, BOX_SIDE)
         looks = self.box_head.describe(pooled).astype(jnp.float32)
         length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
         return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
 
     def look(self, images: Any, size: Any) -> Detections:
-        """Objects of images, from the pixels on."""
+        """Detects the objects of images, starting from pixels."""
         return self.find(self.features(images), size)
 
     def find(self, features: Levels, size: Any) -> Detections:
-        """Objects of images of one size, described and with masks over their boxes."""
+        """Detects objects in images of one size, with appearance and masks."""
         sizes = jnp.broadcast_to(size[None], (len(features[0]), 2))
         _, proposals = self.propose(features, sizes)
         found = self.detect(features, proposals, sizes)
-        # From the final boxes, not from the proposals.
+        # Embeddings come from the final boxes, not from the proposals.
         appearance = self.describe(features, found.boxes)
         logits = jax.vmap(of_label)(self.masks(features, found.boxes), found.labels)
 
@@ -123,16 +123,16 @@ class Model(MaskRCNN):
             valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
             return jnp.where(valid, x, jnp.zeros_like(x))
 
-        # Enlarged as probabilities, as in the source: a half becomes zero.
+        # Upsampled as probabilities, as in the source; subtracting 0.5 centres them.
         masks = jax.nn.sigmoid(logits) - 0.5
         return Detections(*found, *map(real, (*appearance, masks)))
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, rules = build_model(settings), train_rules(settings.model)
     least = settings.model.track_head.positive
@@ -148,15 +148,15 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """Makes the detector, without a tracker."""
+    """Builds the detector without a tracker."""
     return _detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     _check(model, test)
@@ -180,7 +180,7 @@ def build_model(settings: Settings) -> Model:
 
 
 def _check(model: ModelSettings, test: TestSettings) -> None:
-    """Raises ValueError unless detections of known classes can be as many as asked."""
+    """Raises ValueError if classes are unknown or there are too few candidates."""
     classes = model.num_classes
     check_classes(classes)
     most = model.rpn.proposals * classes
@@ -200,10 +200,10 @@ def _losses(
     sizes: Any,
     rng: Any,
 ) -> LossAux:
-    """Every term of the loss, not weighted, and what else comes with it.
+    """Computes every unweighted term of the loss, with batch statistics and notes.
 
     Args:
-      least: IoU with the truth from which a region trains the track head.
+      least: IoU with the ground truth above which a region trains the track head.
     """
     rpn_rng, roi_rng = jax.random.split(rng)
 
@@ -250,13 +250,13 @@ def _head_losses(
     rules: TrainRules,
     least: float,
 ) -> dict[str, Float32[Array, ""]]:
-    """Terms of the heads on regions of the key frames.
+    """Computes the terms of the heads on regions of the key frames.
 
     Args:
       apply: (method of Model, its inputs) -> outputs.
-      levels: of all frames of the pairs.
-      regions: sampled.
-      pair, rules: the frames with their objects, and which regions train.
+      levels: pyramid of all frames of the pairs.
+      regions: sampled regions.
+      pair, rules: the frames with their objects, and the sampling rules.
       least: see `region_track_loss`.
     """
     count = len(regions.boxes)
@@ -290,7 +290,7 @@ def _head_losses(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """Makes the detector, as functions of variables."""
+    """Returns the detector as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

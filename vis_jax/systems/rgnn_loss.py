@@ -1,8 +1,8 @@
-"""Training of RGNNVIS: the association learns over clips, the detector is frozen.
+"""Training of RGNNVIS: the association is trained on clips; the detector is frozen.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022, section 4. Letters: B clips, L frames, G true objects, N detections of a frame, M
-tracks.
+2022, section 4. Letters: B clips, L frames, G ground-truth objects, N detections per
+frame, M tracks.
 """
 
 import functools
@@ -45,39 +45,39 @@ _Iou = Annotated[float, Range(least=0, below=1)]
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term, and what is learned from."""
+    """`loss`: the weight of each term, and the training targets."""
 
-    match: Weight = 4.0  # which detections go on with a track
-    start: Weight = 1.0  # which detections begin a track
-    score: Weight = 1.0  # which class a track has
-    segmentation: Weight = 1.0  # which pixels it has
-    # Probabilities that decide in training, as in `test`. At first no track would have
-    # a detection with the threshold of the test.
+    match: Weight = 4.0  # continuation of tracks by detections
+    start: Weight = 1.0  # track starts
+    score: Weight = 1.0  # class of tracks
+    segmentation: Weight = 1.0  # mask of tracks
+    # Decision thresholds in training, as probabilities like those in `test`. With the
+    # test thresholds no track would get a detection at first.
     match_threshold: _Open = 0.1192
     start_threshold: _Open = 0.1269
-    iou: _Iou = 0.5  # above which a detection is an object
-    # The five switches of the released code. A second track of an object has its class,
-    # or else that of the background.
+    iou: _Iou = 0.5  # above which a detection is matched to an object
+    # The five switches of the released code. Duplicate tracks of an object have its
+    # class, or else background.
     duplicates: bool = False
-    # Objects that the first frame does not show have their class, too; False: that of
-    # the background, by a slip of the released code in how it cuts clips.
+    # Objects absent from the first frame have their class, too; False: background, due
+    # to a bug in how the released code cuts clips.
     late_classes: bool = True
-    birth_frame: bool = True  # the class counts in the frame in which a track begins
-    normalised: bool = True  # weights of the frames for the class sum to 1
-    # Masks of all frames are learned by the tracks of the last but one.
+    birth_frame: bool = True  # include a track's first frame in the class loss
+    normalised: bool = True  # frame weights of the class loss sum to 1
+    # In all frames, train the masks of the tracks known before the last frame.
     whole_clip: bool = False
-    stride: Count = 1  # of the pixels that masks are learned from; saves sorting
-    bptt: Natural = 0  # frames between which the gradient is cut; 0 = none
+    stride: Count = 1  # of the pixels in the mask loss; saves sorting
+    bptt: Natural = 0  # frames after which the gradient is cut; 0 = never
 
 
 class Sums(NamedTuple):
-    """Sums of the losses of one clip."""
+    """Summed losses of one clip."""
 
     match: Float32[Array, ""]
     start: Float32[Array, ""]
     score: Float32[Array, ""]
     segmentation: Float32[Array, ""]
-    lost: Int32[Array, ""]  # newcomers without a free slot
+    lost: Int32[Array, ""]  # new objects without a free slot
     owned: Int32[Array, ""]  # objects that have a track
 
 
@@ -88,7 +88,7 @@ def loss(
     batch: Batch,
     rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of a batch; the detector has no part in the gradient.
+    """Returns the loss of a batch; no gradient flows into the detector.
 
     Deviation: the released code skips batches without any object.
     """
@@ -112,8 +112,8 @@ def loss(
 def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight:
     """Runs the detector on the clips, [B L ..].
 
-    The clips are looked at frame by frame, all of them at once: that bounds the memory
-    and leaves each clip on its device.
+    Frames are processed one at a time, for all clips at once: this bounds memory and
+    keeps each clip on its device.
     """
     pixels = functools.partial(normalize, style=model.style)
 
@@ -140,7 +140,7 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
 def clip_sums(
     model: Model, settings: LossSettings, variables: dict, sight: Sight, clip: Batch
 ) -> Sums:
-    """All terms of one clip, whose arrays have no axis B."""
+    """Computes all terms of one clip, whose arrays have no axis B."""
     described = call(model, variables, "describe", sight.pooled, sight.valid)
     frames = frames_of(sight, described, clip.frame_valid)
     memory, linked = link_frames(
@@ -180,10 +180,10 @@ def _decision_sums(
     tracks: Identities,
     objects: Int32[Array, "L N"],
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Sums over the frames of a clip."""
+    """Returns the match and start losses, summed over the frames of a clip."""
     targets, real = match_targets(tracks, objects), frames.real
     if model.graph.settings.decide == "heuristic":
-        # As MaskTrack R-CNN is trained: one choice for each detection of an object.
+        # As in MaskTrack R-CNN: one softmax for each detection of an object.
         logits = jnp.concatenate(
             [linked.start_logits[:, None], linked.match_logits], axis=1
         )
@@ -210,7 +210,7 @@ def _segmentation_sum(
     found: tuple[Sight, Linked, Identities],
     clip: Batch,
 ) -> Float32[Array, ""]:
-    """Sum over the frames of a clip."""
+    """Returns the segmentation loss, summed over the frames of a clip."""
     sight, linked, tracks = found
 
     def draw(frame: tuple) -> Float32[Array, "M h w"]:

@@ -1,8 +1,8 @@
-"""The network of RGNNVIS: a frozen YOLACT, and what links its detections.
+"""The network of RGNNVIS: a frozen YOLACT, and the graph that links its detections.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
-2022. Letters: T frames of one video, N detections of a frame, C classes with the
-background, which is the first, M tracks, A numbers of a description.
+2022. Letters: T frames of one video, N detections per frame, C classes including the
+background, which comes first, M tracks, A appearance channels.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -43,13 +43,12 @@ _Even = Annotated[int, Range(least=2)]
 
 @section
 class AppearanceSettings:
-    """`model.appearance`: descriptions of detections."""
+    """`model.appearance`: appearance features of detections."""
 
-    width: _Even = 512  # of a description, half of it from each of res4 and res5
-    narrow: Count = 128  # channels in the middle of the residual
-    positions: bool = False  # sine embeddings are added, as in RGNNVIS++
-    # The description of the whole frame goes through the residual, too; False: the
-    # released code.
+    width: _Even = 512  # appearance channels, half from each of res4 and res5
+    narrow: Count = 128  # bottleneck channels of the residual
+    positions: bool = False  # add sine embeddings, as in RGNNVIS++
+    # Apply the residual to the whole frame's features, too; False: the released code.
     describe_background: bool = True
 
     def __post_init__(self) -> None:
@@ -82,11 +81,11 @@ class Model(nn.Module):
     """Backbone, detector and association.
 
     Attributes:
-      masks: None: masks are those of the detections.
+      masks: None uses the masks of the detections.
       background: mask logit that a track must exceed to win a pixel.
-      positions: length of the position embeddings; 0: none.
-      priors, rule: how priors become objects.
-      style: of the pixels, see `normalize`.
+      positions: channels of the position embeddings; 0 for none.
+      priors, rule: turn priors into objects.
+      style: pixel normalisation, see `normalize`.
     """
 
     backbone: nn.Module
@@ -106,13 +105,13 @@ class Model(nn.Module):
         sizes: Int32[Array, "T 2"],
         train: bool = False,
     ) -> Sight:
-        """Detections of frames.
+        """Runs the detector on frames.
 
         Args:
           images: normalised, sides multiples of 32 pixels.
           sizes: height and width of the content.
-          train: whether to drop channels of the backbone, by the key 'dropout'; its
-            statistics stay as they are.
+          train: enables channel dropout in the backbone (rng 'dropout'); batch
+            statistics are not updated.
         """
         features = self.detector.dropped(self.backbone(images), train)
         levels = self.detector.levels(features)
@@ -144,7 +143,7 @@ class Model(nn.Module):
     def describe(
         self, pooled: dict[str, Pooled], valid: Bool[Array, "T N"]
     ) -> Described:
-        """Descriptions of detections and of frames."""
+        """Returns appearance features of detections and of frames."""
         return self.appearance(pooled, valid)
 
     def link(
@@ -161,7 +160,7 @@ class Model(nn.Module):
         )
 
     def classify(self, hidden: Float32[Array, "M D"]) -> Float32[Array, "M C"]:
-        """Class logits of tracks."""
+        """Returns class logits of tracks."""
         return self.graph.classify(hidden)
 
     def draw(
@@ -170,7 +169,7 @@ class Model(nn.Module):
         inside: Bool[Array, "N h w"],
         linked: Linked,
     ) -> Float32[Array, "M h w"]:
-        """Mask logits of the tracks of one frame.
+        """Returns mask logits of the tracks of one frame.
 
         Args:
           mask_logits, inside: of the detections.
@@ -183,7 +182,7 @@ class Model(nn.Module):
         return self.masks(own, box, linked.hidden, active)
 
     def look(self, images: Float32[Array, "T H W 3"], size: Int32[Array, "2"]) -> Any:
-        """Everything that has parameters, on the first frame."""
+        """Runs every part that has parameters, on the first frame."""
         sight = self.see(images, jnp.broadcast_to(size[None], (len(images), 2)))
         seen = frames_of(
             sight,
@@ -203,7 +202,7 @@ def call(model: Model, variables: dict, method: str, *arguments: Any) -> Any:
 
 
 def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
-    """Input of the association for frames; nothing is detected in padded ones."""
+    """Builds the input of the association; padded frames have no detections."""
     return Frame(
         valid=sight.valid & real[:, None],
         logits=sight.logits,
@@ -226,12 +225,12 @@ def link_frames(
     cues: bool,
     bptt: int = 0,
 ) -> tuple[Memory, Linked]:
-    """The association over T frames, in order.
+    """Runs the association over T frames in order.
 
     Args:
       memory: before the frames.
       canvas, thresholds, cues: see `TrackGraph`.
-      bptt: frames between which the memory passes no gradient; 0: none.
+      bptt: frames after which the memory's gradient is cut; 0 for never.
     """
     index = jnp.arange(frames.real.shape[0])
     cut = index % bptt == 0 if bptt else jnp.zeros_like(index, bool)
@@ -247,12 +246,12 @@ def link_frames(
 
 
 def build_model(settings: ModelSettings, rule: FindRule, dtype: jnp.dtype) -> Model:
-    """The network.
+    """Builds the network.
 
     Args:
-      settings: `num_classes` is that of the data.
-      rule: how priors become objects.
-      dtype: of backbone and detector; all else is float32.
+      settings: `num_classes` must be that of the data.
+      rule: turns priors into objects.
+      dtype: compute dtype of backbone and detector; the rest is float32.
     """
     appearance, classes = settings.appearance, settings.num_classes + 1
     reweight, channels = settings.masks.reweight, settings.masks.channels

@@ -1,9 +1,9 @@
-"""RGNNVIS: a recurrent graph network that links the detections of a YOLACT.
+"""RGNNVIS: a recurrent graph network that links YOLACT detections.
 
 Brissman et al., "Recurrent graph neural networks for video instance segmentation", IJCV
 2022, and the released code of its first version, Johnander et al., GCPR 2021. The
-detector is trained before (`systems.yolact`) and frozen here. All decisions are those
-of the network, in training, too.
+detector is pretrained (`systems.yolact`) and frozen here. The network's own decisions
+drive tracks in training, too.
 """
 
 import functools
@@ -35,7 +35,7 @@ from vis_jax.systems.rgnn_model import (
 from vis_jax.systems.system import Dtype, System, check_classes, window_of
 from vis_jax.typing import Array, UInt8
 
-_CANDIDATES = 200  # priors that take part in the suppression
+_CANDIDATES = 200  # priors that take part in NMS
 _Open = Annotated[float, Range(above=0, below=1)]
 
 
@@ -44,16 +44,16 @@ class TestSettings(system.TestSettings):
     """`test`; the result does not depend on how frames are cut into clips."""
 
     mode: Literal["video", "clip"] = "clip"
-    score: Share = 0.03  # least score of a detection
+    score: Share = 0.03  # minimum score of a detection
     nms: Share = 0.7  # IoU above which the better of two boxes suppresses
-    objects: Count = 16  # most detections of a frame, in training, too
-    match: _Open = 0.3133  # probability from which a track has a detection
-    start: _Open = 0.3133  # probability above which a detection begins a track
-    # What class and score of a track come from: the track itself; heuristic: the class
-    # of most of its detections and their mean score; averaged: their mean logits.
+    objects: Count = 16  # most detections per frame, also in training
+    match: _Open = 0.3133  # probability above which a track matches a detection
+    start: _Open = 0.3133  # probability above which a detection starts a track
+    # Source of a track's class and score. track: the track itself; heuristic: majority
+    # class of its detections and their mean score; averaged: their mean logits.
     scoring: Scoring = "track"
-    # Of the scoring by the track: the class of the last frame, or of most frames, and
-    # the score of the last frame, or the mean over the frames.
+    # For the scoring track: class of the last frame or of most frames, and score of the
+    # last frame or mean over the frames.
     video_class: Literal["last", "majority"] = "last"
     video_score: Literal["last", "mean"] = "last"
 
@@ -65,26 +65,26 @@ class TestSettings(system.TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
-    compute_dtype: Dtype = "float32"  # of the detector; all else is in float32
+    compute_dtype: Dtype = "float32"  # of the detector; the rest is in float32
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     test: TestSettings = TestSettings()
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
     memory: Memory
     tally: Tally
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     test, model_settings = settings.test, settings.model
     _check(model_settings, test)
@@ -122,7 +122,7 @@ def build(settings: Settings) -> System:
 
 
 def _check(model: ModelSettings, test: TestSettings) -> None:
-    """Raises ValueError unless detections of known classes can be as many as asked."""
+    """Raises ValueError if classes are unknown or there are too few candidates."""
     check_classes(model.num_classes)
     if test.objects > _CANDIDATES:
         raise ValueError(
@@ -134,7 +134,7 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
 def _step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
-    """The next frames of a video."""
+    """Processes the next frames of a video."""
     test = settings.test
     size = jnp.asarray(clip.size)
     images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)

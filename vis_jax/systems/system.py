@@ -1,4 +1,4 @@
-"""All that a method owes the rest of the library."""
+"""The interface between a method and the rest of the library."""
 
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 @runtime_checkable
 class Init(Protocol):
-    """Draws the variables, which depend on the settings and the key alone."""
+    """Draws the variables, which depend only on the settings and the key."""
 
     def __call__(self, rng: PRNGKeyArray, batch: Batch, /) -> dict:
         """Returns {"params": .., and perhaps "batch_stats": ..}, float32.
@@ -27,17 +27,17 @@ class Init(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """The function that training minimises."""
+    """The training loss."""
 
     def __call__(
         self, variables: dict, batch: Batch, rng: PRNGKeyArray, /
     ) -> tuple[Float32[Array, ""], LossAux]:
-        """Returns the loss, and its terms, which sum to it.
+        """Returns the loss, and the terms that sum to it.
 
         Args:
-          variables: as `init` returns them. A run adds a collection "progress" with
-            "step", the updates done so far: int32.
-          batch: clips with their truth.
+          variables: as `init` returns them. Training adds a collection "progress" with
+            "step", the number of updates so far: int32.
+          batch: clips with their ground truth.
           rng: random key.
         """
         ...
@@ -45,35 +45,35 @@ class Loss(Protocol):
 
 @runtime_checkable
 class Start(Protocol):
-    """The state before the first clip of a video."""
+    """Returns the state before the first clip of a video."""
 
     def __call__(self, clip: Clip, /) -> Any:
-        """Returns arrays of fixed size, made from the shapes of the clip alone."""
+        """Returns fixed-size arrays that depend only on the clip's shapes."""
         ...
 
 
 @runtime_checkable
 class Step(Protocol):
-    """Looks at the next clip of a video."""
+    """Processes the next clip of a video."""
 
     def __call__(
         self, variables: dict, state: Any, clip: Clip, /
     ) -> tuple[Any, Predictions]:
-        """Returns the state for the next clip, and what is known now."""
+        """Returns the state for the next clip, and the predictions so far."""
         ...
 
 
 def check_classes(num_classes: int) -> None:
-    """Raises ValueError unless a model knows how many classes there are."""
+    """Raises ValueError if the number of classes is unknown."""
     if num_classes < 1:
         raise ValueError(f"model.num_classes: expected at least 1, got {num_classes}")
 
 
 class System(NamedTuple):
-    """Four pure functions, and how the library is to use them.
+    """Four pure functions, with the conventions for calling them.
 
-    `start` and `step` work on one video, whose clips have one shape and come in
-    temporal order as `window` says.
+    `start` and `step` work on one video; its clips have one shape and come in temporal
+    order, as `window` says.
     """
 
     init: Init
@@ -82,17 +82,17 @@ class System(NamedTuple):
     step: Step
     window: Window
     render: Render = Render()
-    # The setting that says how many tracks there can be: where no slot is free for an
-    # object, a warning names it.
+    # Setting that limits the number of tracks; named in the warning when no slot is
+    # free.
     limit: str = "test.tracks"
 
 
 def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:
-    """A loss and its terms.
+    """Applies the weights and returns the loss with its terms.
 
     Args:
-      aux: with terms that are not weighted.
-      weights: settings with a weight for each of them, by its name.
+      aux: with unweighted terms.
+      weights: settings with a weight named after each term.
     """
     terms = {name: getattr(weights, name) * x for name, x in aux.terms.items()}
     total = sum(terms.values(), start=jnp.float32(0.0))
@@ -103,22 +103,23 @@ def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:
 class TestSettings:
     """`test`: the videos to evaluate on, and how a video becomes clips."""
 
-    __test__ = False  # not a class of tests, whatever pytest makes of the name
+    __test__ = False  # not a test class for pytest, despite its name
 
     split: str = "valid"  # of the data set; or held_out, all, train
-    videos: Natural = 0  # the first ones of the split; 0 = all
-    short_side: Count = 360  # pixels that videos are resized to, if ..
-    long_side: Count = 1333  # .. the long side stays within these
-    # Height and width that frames are stretched to; () = keep their shape, as above.
+    videos: Natural = 0  # number of videos, from the first; 0 = all
+    short_side: Count = 360  # pixels that videos are resized to, while ..
+    long_side: Count = 1333  # .. the long side stays within this
+    # Height and width that frames are stretched to; () = keep the aspect ratio, as
+    # above.
     size: tuple[Count, ...] = ()
-    top: Count = 10  # tracks returned of a video, those with the best scores
+    top: Count = 10  # best tracks returned per video
     chunk: Count = 8  # frames whose features are computed at once; bounds memory
-    # video: the whole video is one clip; clip: short clips, one after the other.
+    # video: the whole video is one clip; clip: consecutive short clips.
     mode: Literal["video", "clip"] = "video"
-    # Frames that whole videos are padded to, so that few programs are compiled.
+    # Lengths that whole videos are padded to, so that few programs are compiled.
     frame_buckets: tuple[Count, ...] = (8, 16, 24, 36, 48, 64, 96)
     clip_length: Count = 5  # frames of a clip
-    # Short sides whose results are averaged, test.short_side among them; () = none.
+    # Short sides for test-time augmentation, including test.short_side; () = none.
     tta: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
@@ -138,11 +139,11 @@ class TestSettings:
 
 
 def window_of(test: TestSettings, stride: int | None = None) -> Window:
-    """The window that `test.mode` asks for.
+    """Returns the window that `test.mode` asks for.
 
     Args:
-      test: of the config.
-      stride: frames from one clip to the next; None: as many as a clip has.
+      test: settings of the config.
+      stride: frames from one clip to the next; None: the clip length.
     """
     if test.mode == "video":
         return Window(None, None, buckets=test.frame_buckets)

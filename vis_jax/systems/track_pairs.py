@@ -1,12 +1,11 @@
-"""Training of a track head on any detector, by pairs of frames.
+"""Trains a track head on any detector, using pairs of frames.
 
-Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, sections 3.2 and 4. A detector
-has features of frames and a function that embeds boxes in them; it need not have
-proposals. What the head learns to recognise are the true boxes of the key frame, which
-are also among the proposals of MaskTrack R-CNN, and the objects that the detector finds
-there, as at test time. Letters: B clips, T frames, I = B T images, M true objects, N
-objects found in a frame, R = N + M regions, S sampled regions, E numbers of an
-embedding.
+Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, sections 3.2 and 4. The
+detector must provide frame features and a function that embeds boxes in them; it need
+not have proposals. The head learns from the ground-truth boxes of the key frame, which
+are also among the proposals of MaskTrack R-CNN, and from objects detected there, as at
+test time. Letters: B clips, T frames, I = B T images, M ground-truth objects, N objects
+detected per frame, R = N + M regions, S sampled regions, E embedding channels.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -29,28 +28,28 @@ class Embed(Protocol):
     def __call__(
         self, features: Any, boxes: Float32[Array, "B R 4"], /
     ) -> Float32[Array, "B R E"]:
-        """Returns what regions are compared by.
+        """Returns the embeddings of regions.
 
         Args:
-          features: of images, one for each row of boxes.
+          features: of images, one image per row of boxes.
           boxes: x1 y1 x2 y2 in canvas pixels.
         """
         ...
 
 
 class Found(NamedTuple):
-    """Objects that a detector finds in images."""
+    """Objects that a detector found in images."""
 
     boxes: Float32[Array, "*lead N 4"]  # in canvas pixels
     valid: Bool[Array, "*lead N"]
 
 
 class Regions(NamedTuple):
-    """Parts of images that train a track head: objects found, then true boxes."""
+    """Regions that train a track head: detections, then ground-truth boxes."""
 
     boxes: Float32[Array, "*lead R 4"]
-    truth: Int32[Array, "*lead R"]  # the true object of the highest IoU
-    counted: Bool[Array, "*lead R"]  # that IoU is high enough
+    truth: Int32[Array, "*lead R"]  # the ground-truth object of highest IoU
+    counted: Bool[Array, "*lead R"]  # whether that IoU is high enough
 
 
 def regions_of(
@@ -60,12 +59,12 @@ def regions_of(
     *,
     least: float,
 ) -> Regions:
-    """The regions of one image.
+    """Returns the regions of one image.
 
     Args:
-      found: objects of the image.
-      boxes, present: true objects.
-      least: IoU with a true object from which a region counts.
+      found: detections in the image.
+      boxes, present: ground truth.
+      least: IoU with a ground-truth object above which a region counts.
     """
     regions = jnp.concatenate([found.boxes, boxes])
     overlap = jnp.where(present[None], box_iou(regions, boxes), 0.0)
@@ -86,15 +85,15 @@ def pair_loss(
     roles: Roles,
     least: float,
 ) -> Float32[Array, ""]:
-    """Loss of assigning key regions to objects of the reference frame; Eq. 2.
+    """Returns the loss of assigning key regions to reference objects; Eq. 2.
 
     Args:
       embed: the track head.
-      features: of all frames, arrays [I ..]; the loss has a gradient in them.
-      found: objects of the key frames, [B N]; it has none in these.
-      batch: clips with their truth.
-      roles: the key frame and the reference frame of each clip.
-      least: IoU with a true object from which a region counts.
+      features: of all frames, arrays [I ..]; differentiated.
+      found: detections of the key frames, [B N]; not differentiated.
+      batch: clips with their ground truth.
+      roles: key and reference frame of each clip.
+      least: IoU with a ground-truth object above which a region counts.
     """
     rows = jnp.arange(len(roles.key))
     present = batch.present & batch.instance_valid[..., None]
@@ -128,16 +127,16 @@ def region_track_loss(
     *,
     least: float,
 ) -> Float32[Array, ""]:
-    """Loss of assigning positive regions to objects of the reference frame; Eq. 2.
+    """Returns the loss of assigning positive regions to reference objects; Eq. 2.
 
-    For detectors with proposals, whose samples are matched with the truth already.
+    For detectors with proposals, whose samples are already matched to ground truth.
 
     Args:
       embeds: of the regions.
-      reference: of the true boxes of the reference frame.
+      reference: embeddings of the reference frame's ground-truth boxes.
       positives: regions of the key frame that may be positive.
       pair: the frames.
-      least: IoU with its truth from which a region counts.
+      least: IoU with its ground truth above which a region counts.
     """
     own = jnp.take_along_axis(pair.truth.boxes, positives.truth[..., None], axis=1)
     pairs = (positives.boxes[:, :, None], own[:, :, None])

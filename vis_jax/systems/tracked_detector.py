@@ -1,6 +1,6 @@
-"""A network that finds objects frame by frame, with any tracker, as a system.
+"""Combines a per-frame detector and any tracker into a system.
 
-Letters: B clips, T frames, I = B T images, M true objects, N objects of a frame.
+Letters: B clips, T frames, I = B T images, M ground-truth objects, N objects per frame.
 """
 
 import functools
@@ -26,31 +26,31 @@ from vis_jax.systems.system import Init, Loss, System, window_of
 from vis_jax.trackers import TRACKERS, Build
 from vis_jax.typing import Array, Float, Float32
 
-# Regions up to twice as long read the finest level; points of a cell per axis; cells of
-# the mean of a region.
+# Regions of up to twice this side read the finest level; sampling points per axis of a
+# cell; cells per axis of the mean feature.
 _FINEST_SIDE, _POOL_SAMPLES, _MEAN_SIDE = 112.0, 2, 3
 
 
 class Shapes(NamedTuple):
-    """Lengths of the detections that a network gives."""
+    """Sizes of the arrays in a network's detections."""
 
-    objects: int  # of a frame
+    objects: int  # per frame
     classes: int
     embeds: int  # 0 without a track head
     looks: int
     mask: tuple[int, int]  # height and width in cells
-    covers: bool = False  # whether masks cover something else than the boxes
+    covers: bool = False  # whether masks cover regions other than the boxes
 
 
 def make_detector(model: nn.Module, shapes: Shapes, style: str) -> Detector:
-    """The functions of a network.
+    """Wraps a network as a detector.
 
     Args:
       model: with the methods `features` (normalised images) -> pyramid, `find`
         (pyramid, size [2]) -> Detections, `describe` (pyramid, boxes) -> Appearance,
-        and `look` (images, size), which runs everything that has parameters.
-      shapes: of what it finds.
-      style: of its pixels, see `normalize`.
+        and `look` (images, size), which runs every part that has parameters.
+      shapes: of its detections.
+      style: pixel normalisation, see `normalize`.
     """
 
     def init(rng, batch: Batch):
@@ -74,7 +74,7 @@ def make_detector(model: nn.Module, shapes: Shapes, style: str) -> Detector:
 
 
 def empty_detections(shapes: Shapes, frames: int) -> Detections:
-    """None of the objects of some frames; all is padding."""
+    """Returns detections of some frames that are all padding."""
     lead = (frames, shapes.objects)
 
     def zeros(*shape: int) -> Array:
@@ -93,7 +93,7 @@ def empty_detections(shapes: Shapes, frames: int) -> Detections:
 
 
 def check_trained(detector: bool, width: int) -> None:
-    """Raises ValueError unless something is trained.
+    """Raises ValueError if nothing would be trained.
 
     Args:
       detector: `loss.detector`.
@@ -115,18 +115,18 @@ def make_system(
     trackers: Mapping[str, Build] = TRACKERS,
     init: Init | None = None,
 ) -> System:
-    """A detector with the tracker `test.tracker`.
+    """Combines a detector with the tracker `test.tracker`.
 
     Args:
-      detector: finds the objects.
+      detector: finds objects in frames.
       loss: of the system.
-      test: of the config.
+      test: settings of the config.
       classes: K.
-      trackers: those that there are, by name.
-      init: of the system; None: that of the detector.
+      trackers: available trackers by name.
+      init: of the system; None: the detector's.
 
     Raises:
-      ValueError: the tracker has to see all frames, which `test.mode` does not allow.
+      ValueError: the tracker needs the whole video, which `test.mode` does not allow.
     """
     start, step = start_and_step(
         detector,
@@ -145,15 +145,15 @@ def pool_in(
     finest: int,
     side: int,
 ) -> Float[Array, "T N S S D"]:
-    """The features in boxes.
+    """Pools the features in boxes.
 
-    Each box reads the level of its size, as regions of Mask R-CNN do.
+    Each box reads the level for its size, as in Mask R-CNN.
 
     Args:
       boxes: in pixels.
       levels: of the pyramid, finest first.
-      finest: number of the first one; its stride is 2 ** finest.
-      side: S, cells of a box per axis.
+      finest: number of the finest level; its stride is 2 ** finest.
+      side: S, cells per axis of a box.
     """
 
     def one(
@@ -178,7 +178,7 @@ def looks_in(
     *,
     finest: int,
 ) -> Float32[Array, "T N D"]:
-    """The mean of the features in boxes, of unit length; see `pool_in`."""
+    """Returns the unit-length mean of the features in boxes; see `pool_in`."""
     pooled = pool_in(boxes, levels, finest=finest, side=_MEAN_SIDE)
     looks = pooled.astype(jnp.float32).mean(axis=(2, 3))
     length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
@@ -186,7 +186,7 @@ def looks_in(
 
 
 def objects_of(batch: Batch) -> Objects:
-    """The true objects of every frame, [I, M]; the data have no crowds."""
+    """Returns the ground truth of every frame, [I, M]; the data have no crowds."""
 
     def frames(x: Array) -> Array:
         return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
@@ -205,10 +205,10 @@ def objects_of(batch: Batch) -> Objects:
 
 
 def on_canvas(found: Detections, canvas: tuple[int, int]) -> Detections:
-    """The same detections, whose masks cover the canvas, with zeros as padding.
+    """Returns the detections with masks over the canvas, zero in padding.
 
     Args:
-      found: [T, N]; what padding has does not matter but in scores and labels.
+      found: [T, N]; in padding only scores and labels matter.
       canvas: height and width in pixels.
     """
     whole = jnp.array([0, 0, *canvas[::-1]], jnp.float32)

@@ -1,14 +1,14 @@
-"""VidEoMT, and EoMT for images: a plain vision transformer that finds and tracks.
+"""VidEoMT, and EoMT for images: a plain vision transformer that segments and tracks.
 
 Norouzi et al., "VidEoMT: your ViT is secretly also a video segmentation model", CVPR
 2026; Kerssies et al., "Your ViT is secretly an image segmentation model", CVPR 2025.
-The first blocks see each frame by itself. Queries join the last ones, frame by frame,
-and what they are then enters the next frame (`model.propagation`), so that a query
-means the same object in all frames: there is no pixel decoder and no tracker. With
-propagation "none" every frame begins anew, which is EoMT.
+The first blocks process each frame alone. Queries join the last blocks, frame by frame,
+and their outputs enter the next frame (`model.propagation`), so that a query means the
+same object in all frames; there is no pixel decoder and no tracker. With propagation
+"none" every frame starts afresh, which is EoMT.
 
-PMT and LVMT, 2026, leave the transformer as it was trained before and give the queries
-blocks of their own (`model.decoder.kind` "own"); LVMT's queries pass a gated unit, and
+PMT and LVMT, 2026, keep the pretrained transformer frozen and give the queries blocks
+of their own (`model.decoder.kind` "own"); LVMT's queries pass through a gated unit, and
 its long clips are trained in chunks (`loss.chunk`).
 """
 
@@ -25,10 +25,10 @@ __all__ = ["Settings", "build", "build_model"]
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: the number of classes is not known, or patches do not fit frames.
+      ValueError: the number of classes is unknown, or patches do not fit frames.
     """
     if ALIGNED % settings.model.backbone.patch:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The training of VidEoMT, EoMT and their successors.
+"""Training of VidEoMT, EoMT and their successors.
 
 Letters: B clips, T frames, Q queries, L query blocks, A predictions, the final one
 first.
@@ -34,12 +34,12 @@ from vis_jax.systems.videomt_model import (
 from vis_jax.systems.videomt_settings import LossSettings, MaskedAttention, Settings
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
 
-_POWER = 0.9  # of the falling share of limited queries
-_SCALE = 2  # the draw of the scale of rotary positions
+_POWER = 0.9  # exponent of the decay of masked attention
+_SCALE = 2  # `fold_in` data for the draw of the rotary scale
 
 
 class Part(NamedTuple):
-    """Frames of the clips of a batch."""
+    """A span of frames of a batch's clips."""
 
     images: UInt8[Array, "B T H W 3"]
     sizes: Int32[Array, "B 2"]
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """What a chunk of frames leaves to the next one; no gradient passes it."""
+    """State passed from one chunk of frames to the next, without gradient."""
 
     entered: Float32[Array, "B Q C"]
     matched: Int32[Array, "A B M"]  # query of each object, -1 = none yet
@@ -59,10 +59,10 @@ class Carried(NamedTuple):
 def clip_loss(
     model: Model, settings: Settings, variables: dict, batch: Batch, rng: PRNGKeyArray
 ) -> tuple[dict[str, Float32[Array, ""]], dict]:
-    """Weighted terms of a batch, and the statistics of batch norm after it.
+    """Returns the weighted terms of a batch, and updated batch norm statistics.
 
-    Clips are cut into chunks of `loss.chunk` frames, each with its loss. The backward
-    pass computes one chunk after the other, so memory holds what one of them needs.
+    Clips are cut into chunks of `loss.chunk` frames, each with its own loss. The
+    backward pass processes one chunk at a time, so memory holds only one chunk.
 
     Raises:
       ValueError: chunks do not fill a clip.
@@ -110,7 +110,7 @@ def clip_loss(
 
 
 def _cut(part: Part, start: Array, length: int) -> Part:
-    """Some frames of a part, from `start` on."""
+    """Cuts out `length` frames of a part from `start` on."""
 
     def cut(x: Array, axis: int) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
@@ -136,11 +136,11 @@ def chunk_predictions(
     entered: Float32[Array, "B Q C"],
     settings: Settings,
 ) -> tuple[Found, Float32[Array, "B Q C"], dict]:
-    """All predictions of frames in order, [A T B Q ..].
+    """Returns all predictions of frames in order, [A T B Q ..].
 
     Args:
       model, variables: the network.
-      part: the frames; one that is padding leaves the queries as they are.
+      part: the frames; padding leaves the queries unchanged.
       entered: queries that enter the first of these frames.
       settings: of the system.
 
@@ -181,7 +181,7 @@ def look_and_carry(
     content: Content = None,
     scale: Scale = None,
 ) -> tuple[Looked, Found, Float32[Array, "N Q C"]]:
-    """One frame of N videos: what was seen, the final prediction, what goes on."""
+    """Runs one frame of N videos: features, final prediction and next queries."""
     looked = call(
         model, variables, Model.look,
         entered, tokens, grid, early, limited, content, scale,
@@ -195,13 +195,13 @@ def look_and_carry(
 def limited_share(
     masking: MaskedAttention, step: Int32[Array, ""]
 ) -> Float32[Array, "L"]:
-    """The probability that a query is limited in each of the query blocks.
+    """Returns the probability of masked attention for each query block.
 
-    1 before `start`, 0 from `end` on, and (1 - progress)^0.9 between.
+    1 before `start`, 0 from `end` on, (1 - progress)^0.9 in between.
 
     Args:
-      masking: settings, with a start for each block.
-      step: updates done.
+      masking: settings, with a start per block.
+      step: number of updates so far.
     """
     start = jnp.asarray(masking.start, jnp.float32)
     end = jnp.asarray(masking.end, jnp.float32)
@@ -214,20 +214,20 @@ def limited_share(
 def draw_limited(
     key: PRNGKeyArray, share: Float32[Array, "L"], lead: tuple[int, ...], queries: int
 ) -> Bool[Array, "*lead L Q"]:
-    """Which queries are limited, drawn for each of them, each block and each image."""
+    """Draws the queries with masked attention, anew for each block and image."""
     shape = (*lead, len(share), queries)
     ones = (1,) * len(lead)
     return jax.random.uniform(key, shape) < share.reshape(*ones, -1, 1)
 
 
 def draw_scale(key: PRNGKeyArray, most: float) -> Scale:
-    """The scale of the rotary positions of a batch, uniform in its logarithm.
+    """Draws the rotary position scale of a batch, uniform in its logarithm.
 
-    As the authors' DINOv3 has it in training; all frames of all clips share it.
+    As in DINOv3's training; all frames of all clips share it.
 
     Args:
       key: random key.
-      most: it is between 1 / most and most; 1 = there is none.
+      most: the scale is in [1 / most, most]; 1 for no scaling.
     """
     if most == 1:
         return None
@@ -243,15 +243,15 @@ def loss_terms(
     known: Int32[Array, "A B M"],
     area: Float32[Array, "B 2"],
 ) -> tuple[dict[str, Float32[Array, ""]], Int32[Array, "A B M"]]:
-    """Weighted terms, each summed over all predictions, which are matched apart.
+    """Returns weighted terms, summed over all predictions, each matched on its own.
 
     Args:
       found: predictions [A T B Q ..].
-      truth: of the clips.
+      truth: ground truth of the clips.
       key: random key.
-      weights: settings.
-      known: queries of objects that earlier frames have shown.
-      area: share of the width and the height of the canvas where masks are compared.
+      weights: settings of the loss.
+      known: queries of objects that appeared in earlier frames.
+      area: share of the canvas's width and height where masks are compared.
 
     Returns:
       The terms, and the queries that are known now.
@@ -276,12 +276,12 @@ def loss_terms(
 
 
 def _within(draws: Draws, area: Float32[Array, "2"]) -> Draws:
-    """The points of a clip in a part of the canvas, at its top left."""
+    """Restricts the sampled points of a clip to the top-left part of the canvas."""
     return jax.tree.map(lambda x: x * area.reshape(*[1] * (x.ndim - 1), 2), draws)
 
 
 def _seen_share(settings: Settings, part: Part) -> Float32[Array, "B 2"]:
-    """Share of the width and the height of the canvas that the network sees."""
+    """Returns the share of the canvas's width and height that the network sees."""
     height, width = part.images.shape[2:4]
     patch = settings.model.backbone.patch
     content = content_of(settings, part.sizes, (height // patch, width // patch))
@@ -292,14 +292,14 @@ def _seen_share(settings: Settings, part: Part) -> Float32[Array, "B 2"]:
 
 
 def _predictions(settings: Settings) -> int:
-    """How many predictions of a frame count."""
+    """Returns the number of predictions per frame that are trained."""
     return settings.model.decoder.blocks + settings.loss.aux_last
 
 
 def _encode(
     model: Model, variables: dict, part: Part, content: Content
 ) -> tuple[Float32[Array, "T B S C"], dict]:
-    """Tokens of all frames, and the statistics of batch norm."""
+    """Returns the tokens of all frames, and updated batch norm statistics."""
     count, frames = part.images.shape[:2]
     pixels = jax.vmap(lambda x, size: normalize(x, size, style="torch"))
     flat = pixels(part.images, part.sizes).swapaxes(0, 1)
@@ -318,7 +318,7 @@ def _encode(
 def _draw_limits(
     settings: Settings, variables: dict, batch: Batch, key: Array
 ) -> Array | None:
-    """Queries with masked attention, [T, B, L, Q]; None without any."""
+    """Draws the queries with masked attention, [T, B, L, Q]; None if there are none."""
     masking = settings.model.masked_attention
     if not masking.start:
         return None

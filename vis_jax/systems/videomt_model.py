@@ -1,4 +1,4 @@
-"""The network of VidEoMT and EoMT: a plain transformer whose last blocks see queries.
+"""The network of VidEoMT and EoMT: a plain transformer whose last blocks take queries.
 
 With a decoder of its own (`model.decoder.kind` "own"), that of PMT and LVMT. Letters: N
 images, S tokens of an image without queries, P patches, Q queries, C channels, L query
@@ -29,7 +29,7 @@ from vis_jax.systems.videomt_settings import OwnBlocks, Settings
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
 
 Grid = tuple[int, int]  # patches of a frame by rows and columns
-# Of these, how many are no padding, at the top left; None = all.
+# Patches that are not padding (rows, columns), at the top left; None = all.
 Content = Int32[Array, "N 2"] | None
 Scale = Float32[Array, ""] | None  # of rotary positions in training; None = 1
 
@@ -37,7 +37,7 @@ ALIGNED = 32  # pixels: frames are padded to multiples of this
 
 
 class Looked(NamedTuple):
-    """What the blocks with queries made of one frame of N videos."""
+    """Output of the query blocks for one frame of N videos."""
 
     queries: Float32[Array, "N Q C"]  # before the final norm
     patches: Float32[Array, "N P C"]  # before the final norm
@@ -49,14 +49,14 @@ class Model(nn.Module):
 
     Attributes:
       backbone, heads, propagation: its parts.
-      queries: how many there are.
-      query_blocks: blocks that queries run through: the last ones of the backbone, or
-        those of the decoder.
-      decoder: on top of the backbone; None = queries run through the backbone.
-      levels: blocks of the backbone whose tokens the decoder adds up.
-      norm_queries: the final norm is applied to the queries that go on to the next
-        frame, and to early predictions.
-      early_norm: early predictions are made behind the final norm.
+      queries: number of queries.
+      query_blocks: number of blocks that queries run through: the last of the backbone,
+        or the decoder's.
+      decoder: on top of the backbone; None: queries run through the backbone.
+      levels: backbone blocks whose tokens the decoder sums.
+      norm_queries: apply the final norm to queries passed to the next frame, and to
+        early predictions.
+      early_norm: early predictions are made after the final norm.
     """
 
     backbone: ViT
@@ -75,7 +75,7 @@ class Model(nn.Module):
 
     @property
     def first_block(self) -> int:
-        """The number of the first block with queries; 0 with a decoder of its own."""
+        """Index of the first block with queries; 0 with a decoder of its own."""
         if self.decoder is not None:
             return 0
         return self.backbone.sizes.depth - self.query_blocks
@@ -88,13 +88,14 @@ class Model(nn.Module):
         content: Content = None,
         scale: Scale = None,
     ) -> Float32[Array, "N S C"]:
-        """What a frame gives the query blocks; frames do not see each other.
+        """Returns each frame's tokens for the query blocks; frames do not interact.
 
         Args:
           images: normalised.
-          train: of the batch norm of a decoder; 'batch_stats' has to be mutable then.
-          valid: images that count in its statistics; None = all. Padding never does.
-          content: patches that are no padding, by rows and columns; None = all.
+          train: train mode of a decoder's batch norm; 'batch_stats' must be mutable
+            then.
+          valid: images that count in its statistics; None = all. Padding never counts.
+          content: patches that are not padding (rows, columns); None = all.
           scale: of rotary positions.
         """
         backbone = self.backbone
@@ -118,7 +119,7 @@ class Model(nn.Module):
         return self.decoder.fuse(levels, train, counted)
 
     def first(self, count: int) -> Float32[Array, "N Q C"]:
-        """The queries that enter the first frame of `count` videos."""
+        """Returns the queries that enter the first frame of `count` videos."""
         return jnp.broadcast_to(self.query[None], (count, *self.query.shape))
 
     def look(
@@ -131,15 +132,15 @@ class Model(nn.Module):
         content: Content = None,
         scale: Scale = None,
     ) -> Looked:
-        """The query blocks on one frame of N videos.
+        """Runs the query blocks on one frame of N videos.
 
         Args:
-          queries: that enter this frame.
-          tokens: of `encode`.
+          queries: queries that enter this frame.
+          tokens: from `encode`.
           grid: patches of the frame.
           early: query blocks, from 0, before which a prediction is made.
-          masked: for each query block, queries that see only the patches inside of
-            their mask; None = all see everything.
+          masked: for each query block, the queries that attend only to patches inside
+            their mask; None = no masking.
           content, scale: see `encode`.
         """
         x = jnp.concatenate([queries, tokens], axis=1)
@@ -166,34 +167,34 @@ class Model(nn.Module):
         return Looked(found_queries, patches, tuple(predictions))
 
     def norm(self, x: Float32[Array, "N A C"]) -> Float32[Array, "N A C"]:
-        """The final norm, behind the query blocks."""
+        """Applies the final norm, after the query blocks."""
         return self.backbone.norm(x) if self.decoder is None else self.decoder.norm(x)
 
     def classify(self, looked: Looked) -> Float32[Array, "N Q K1"]:
-        """Class logits of the final prediction."""
+        """Returns class logits of the final prediction."""
         return self.heads.classify(self.norm(looked.queries))
 
     def masks(
         self, looked: Looked, grid: Grid, content: Content = None
     ) -> Float32[Array, "N Q H W"]:
-        """Mask logits of the final prediction, of the queries that are in `looked`."""
+        """Returns mask logits of the final prediction, for the queries in `looked`."""
         queries, patches = self.norm(looked.queries), self.norm(looked.patches)
         return self.heads.masks(queries, patches, grid, content)
 
     def carry(
         self, looked: Looked, entered: Float32[Array, "N Q C"]
     ) -> Float32[Array, "N Q C"]:
-        """The queries that enter the next frame.
+        """Returns the queries that enter the next frame.
 
         Args:
-          looked: at this frame.
+          looked: output for this frame.
           entered: queries that entered it.
         """
         found = self.norm(looked.queries) if self.norm_queries else looked.queries
         return self.propagation(found, entered, self.query)
 
     def __call__(self, images: Float[Array, "N H W 3"]) -> Found:
-        """The final predictions of single images; reaches every parameter."""
+        """Returns the final predictions of single images; reaches every parameter."""
         grid = self.backbone.grid(*images.shape[1:3])
         queries = self.first(len(images))
         looked = self.look(queries, self.encode(images), grid)
@@ -202,11 +203,11 @@ class Model(nn.Module):
 
     @property
     def _front(self) -> int:
-        """Tokens in front of the patches, where queries are among them."""
+        """Number of tokens before the patches, in blocks that include the queries."""
         return self.queries + self.backbone.prefix
 
     def _rotary(self, grid: Grid, content: Content, scale: Scale) -> Rotary | None:
-        """Positions for the query blocks."""
+        """Returns rotary positions for the query blocks."""
         if self.decoder is None:
             return self.backbone.rotary(grid, content, scale)
         return rotary_of(self.backbone.sizes, grid, content)
@@ -225,15 +226,15 @@ class Model(nn.Module):
         return self.heads(*self._split(x), grid, content)
 
     def _split(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Queries and patches."""
+        """Splits tokens into queries and patches."""
         return x[:, : self.queries], x[:, self._front :]
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: the number of classes is not known.
+      ValueError: the number of classes is unknown.
     """
     model, dtype = settings.model, jnp.dtype(settings.compute_dtype)
     check_classes(model.num_classes)
@@ -257,18 +258,18 @@ def build_model(settings: Settings) -> Model:
 
 
 def call(model: Model, variables: dict, method: Callable, *args: Any) -> Any:
-    """What a method of the network returns; no statistics are updated.
+    """Calls a method of the network; no statistics are updated.
 
     Args:
       model, variables: the network.
-      method: of `Model`.
+      method: a method of `Model`.
       *args: its arguments.
     """
     return model.apply(variables, *args, method=method)
 
 
 def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Content:
-    """The patches that each of N frames sees, by rows and columns; None = all.
+    """Returns the patches that each of N frames sees (rows, columns); None = all.
 
     Args:
       settings: of the system.

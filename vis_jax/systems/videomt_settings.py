@@ -1,4 +1,4 @@
-"""What can be set of VidEoMT, EoMT and their successors on a frozen encoder."""
+"""Settings of VidEoMT, EoMT and their successors on a frozen encoder."""
 
 from typing import Literal
 
@@ -11,15 +11,15 @@ from vis_jax.systems.system import Dtype, TestSettings
 
 @section
 class MaskedAttention:
-    """`model.masked_attention`: in training, queries see the patches of their mask.
+    """`model.masked_attention`: in training, queries attend only inside their mask.
 
-    At test time, they see all patches.
+    At test time, they attend to all patches.
     """
 
-    # For each query block, from the first on, the update from which on fewer queries
-    # are limited; () = none ever is.
+    # For each query block, in order, the update from which fewer queries are masked; ()
+    # = no masked attention.
     start: tuple[Natural, ...] = ()
-    end: tuple[Natural, ...] = ()  # the update from which on none is
+    end: tuple[Natural, ...] = ()  # the update from which none is
 
     def __post_init__(self) -> None:
         if len(self.start) != len(self.end):
@@ -36,7 +36,7 @@ class LastBlocks:
     """`model.decoder`: queries run through the last blocks of the backbone."""
 
     kind: Literal["backbone"] = "backbone"  # or own, with fields of its own
-    blocks: Count = 4  # how many
+    blocks: Count = 4  # number of blocks
 
 
 @section
@@ -44,8 +44,8 @@ class OwnBlocks:
     """`model.decoder`: queries run through blocks of their own (PMT, LVMT)."""
 
     kind: Literal["own"] = "own"  # or backbone, with fields of its own
-    blocks: Count = 6  # how many
-    # Blocks of the backbone, from 0, whose tokens are added up.
+    blocks: Count = 6  # number of blocks
+    # Blocks of the backbone, from 0, whose tokens are summed.
     levels: tuple[Natural, ...] = (5, 11, 17, 23)
 
     def __post_init__(self) -> None:
@@ -59,17 +59,18 @@ class ModelSettings:
 
     num_classes: Natural = 0  # 0 = as many as the data set has
     backbone: vit.Settings = vit.Settings()
-    queries: Count = 200  # most instances of a clip
+    queries: Count = 200  # most instances per clip
     decoder: LastBlocks | OwnBlocks = LastBlocks()
-    # What enters the next frame. none: the learned queries, so that frames are images;
-    # fusion: a linear layer of the queries, plus the learned ones; gru: a gated unit.
+    # Queries that enter the next frame. none: the learned queries, so that frames are
+    # independent images; fusion: a linear layer of the queries, plus the learned ones;
+    # gru: a gated unit.
     propagation: Kind = "fusion"
-    # How the linear layer of fusion begins: as all new layers, or changing nothing.
+    # Initialisation of fusion's linear layer: like all new layers, or the identity.
     updater: Literal["random", "identity"] = "random"
-    norm_queries: bool = False  # the final norm before the propagation
+    norm_queries: bool = False  # final norm before the propagation
     masked_attention: MaskedAttention = MaskedAttention()
-    # What a frame is on a larger canvas. content: as if alone, padded to multiples of
-    # 32 pixels; canvas: all of it, padding included.
+    # Input on a canvas larger than the frame. content: the frame alone, padded to
+    # multiples of 32 pixels; canvas: all of it, padding included.
     sees: Literal["content", "canvas"] = "content"
     remat: bool = True  # recompute frames in the backward pass: less memory
 
@@ -108,27 +109,27 @@ class ModelSettings:
 class LossSettings(ClipLoss):
     """`loss`."""
 
-    # Predictions before the query blocks are made behind the final norm (EoMT), or of
-    # the bare tokens (VidEoMT).
+    # Make predictions before the query blocks after the final norm (EoMT), or from the
+    # bare tokens (VidEoMT).
     aux_norm: bool = False
-    aux_last: bool = False  # the prediction before the last block counts, too (EoMT)
-    # Frames that gradients pass; a longer clip is cut into chunks of as many, which
-    # share the loss. 0 = the whole clip.
+    aux_last: bool = False  # also train the prediction before the last block (EoMT)
+    # Frames that gradients pass through; longer clips are cut into chunks of this
+    # length, which share the loss. 0 = the whole clip.
     chunk: Natural = 0
-    # An object keeps its query in later chunks; else every chunk is matched anew.
+    # An object keeps its query in later chunks; otherwise every chunk is matched anew.
     carry_matching: bool = True
 
 
 @section
 class VideoTestSettings(TestSettings):
-    """`test`, with how the class of a track is found."""
+    """`test`, with the class scores of tracks."""
 
-    objects: Count = 20  # most masks of a frame where `mode` is clip
-    # What the class is the mean of. all: all frames so far, as the authors have it;
-    # present: those in which the query is an object rather than none.
+    objects: Count = 20  # most masks per frame for `mode` clip
+    # Frames over which class logits are averaged. all: all so far, as the authors do;
+    # present: those in which the query is an object.
     score: Literal["all", "present"] = "all"
-    least_frames: Natural = 0  # frames in which a track has to be an object; 0 = any
-    # The score of a track times the mean probability of the pixels of its mask (EoMT).
+    least_frames: Natural = 0  # minimum frames in which a track is an object; 0 = any
+    # Multiply a track's score by the mean probability of its mask's pixels (EoMT).
     quality: bool = False
 
     def __post_init__(self) -> None:
@@ -139,7 +140,7 @@ class VideoTestSettings(TestSettings):
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()

@@ -1,6 +1,6 @@
-"""VidEoMT at test time: one frame after the other, with a state of fixed size.
+"""VidEoMT at test time: frame after frame, with a state of fixed size.
 
-Letters: T frames, Q queries, C channels, K1 classes and one for no object, D masks of a
+Letters: T frames, Q queries, C channels, K1 classes including no object, D masks per
 frame.
 """
 
@@ -19,18 +19,18 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class State(NamedTuple):
-    """What is known of a video, of the same size after any number of frames."""
+    """State of a video, of the same size after any number of frames."""
 
     entered: Float32[Array, "Q C"]  # queries that enter the next frame
-    begun: Bool[Array, ""]  # False: the learned queries do
+    begun: Bool[Array, ""]  # False: the learned queries enter
     logits: Float32[Array, "Q K1"]  # mean over all frames
-    logits_present: Float32[Array, "Q K1"]  # mean over those with the object
+    logits_present: Float32[Array, "Q K1"]  # mean over frames with the object
     frames: Int32[Array, ""]
     frames_present: Int32[Array, "Q"]
 
 
 def empty_state(settings: Settings) -> State:
-    """The state before the first frame."""
+    """Returns the state before the first frame."""
     model = settings.model
     queries, dim = model.queries, vit.sizes_of(model.backbone).dim
     none = jnp.zeros((queries, model.num_classes + 1), jnp.float32)
@@ -47,10 +47,10 @@ def empty_state(settings: Settings) -> State:
 def step(
     model: Model, settings: Settings, variables: dict, state: State, clip: Clip
 ) -> tuple[State, Predictions]:
-    """Looks at the frames of a clip one after the other.
+    """Processes the frames of a clip one after the other.
 
-    As one clip, a whole video has masks of the tracks that are the best in the end.
-    Clip by clip, each frame has those of the queries that are objects now or have been.
+    For a whole video, only the tracks that are best at the end get masks. Clip by clip,
+    each frame has masks of the queries that are or have been objects.
 
     Args:
       model, settings: of the system.
@@ -103,7 +103,7 @@ def _by_quality(
     masks: Float32[Array, "T D h w"],
     clip: Clip,
 ) -> Float32[Array, "Q K"]:
-    """`probs_by_quality` without the padding of a clip."""
+    """Same as `probs_by_quality`, ignoring the padding of a clip."""
     height, width = masks.shape[2:]
     cells, canvas = jnp.array([height, width]), jnp.array(clip.images.shape[1:3])
     content = -(-jnp.asarray(clip.size) * cells // canvas)
@@ -118,15 +118,15 @@ def probs_by_quality(
     masks: Float32[Array, "T D h w"],
     inside: Bool[Array, "T h w"],
 ) -> Float32[Array, "Q K"]:
-    """Class probabilities times the mean probability of the pixels of the mask.
+    """Returns class probabilities times the mean mask probability inside the mask.
 
-    As the authors of EoMT score instances. Queries without masks have 0.
+    Instance score of the EoMT authors. Queries without masks get 0.
 
     Args:
       probs: of all queries.
       rows: queries with masks.
-      masks: logits of these.
-      inside: cells that are no padding.
+      masks: their logits.
+      inside: cells that are not padding.
     """
     on = (masks > 0) & inside[:, None]
     total = jnp.where(on, jax.nn.sigmoid(masks), 0.0).sum(axis=(0, 2, 3))
@@ -139,14 +139,14 @@ def _predictions(
     slots: Int32[Array, "T D"],
     masks: Float32[Array, "T D h w"],
 ) -> Predictions:
-    """Every query is a track."""
+    """Builds predictions in which every query is a track."""
     tracks = jnp.arange(len(probs), dtype=jnp.int32)
     valid = jnp.ones((len(probs),), bool)
     return Predictions(probs, tracks + 1, valid, slots, masks)
 
 
 def track_probs(state: State, test: VideoTestSettings) -> Float32[Array, "Q K"]:
-    """Class probabilities of every query as a track, by the mean of its logits."""
+    """Returns class probabilities of every query as a track, from its mean logits."""
     mean = state.logits
     if test.score == "present":
         seen = (state.frames_present > 0)[:, None]
@@ -159,7 +159,7 @@ def track_probs(state: State, test: VideoTestSettings) -> Float32[Array, "Q K"]:
 def _encode_frames(
     model: Model, variables: dict, clip: Clip, chunk: int, content: Content
 ) -> Float32[Array, "T S C"]:
-    """Tokens of one video; `chunk` frames at a time bound memory."""
+    """Returns the tokens of one video, computed `chunk` frames at a time."""
 
     def of(images):
         pixels = normalize(images, clip.size, style="torch")
@@ -180,7 +180,7 @@ def _encode_frames(
 def updated(
     state: State, logits: Float32[Array, "Q K1"], after: Float32[Array, "Q C"]
 ) -> State:
-    """The state after one more frame; means move, as sums would lose digits.
+    """Returns the state after one more frame; running means, as sums would lose digits.
 
     Args:
       state: before this frame.
@@ -205,5 +205,5 @@ def updated(
 
 
 def _best(scores: Float32[Array, "Q"], count: int) -> Int32[Array, "D"]:
-    """The queries of the highest scores."""
+    """Returns the queries with the highest scores."""
     return jax.lax.top_k(scores, count)[1].astype(jnp.int32)

@@ -1,11 +1,11 @@
-"""YOLACT on videos: objects are found frame by frame, and a tracker links them.
+"""YOLACT on videos: per-frame detection, linked by a tracker.
 
-Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019; trained on frames of
-videos as the detector of RGNNVIS, Brissman et al., "Recurrent graph neural networks for
+Bolya et al., "YOLACT: Real-time instance segmentation", ICCV 2019; trained on video
+frames as the detector of RGNNVIS, Brissman et al., "Recurrent graph neural networks for
 video instance segmentation", IJCV 2022, section 4.1. It may have the track head of
-MaskTrack R-CNN, as in table 9 there; else trackers get no embeddings. Letters: B clips,
-T frames, I = B T images, M true objects, N objects of a frame, P priors, E numbers of
-an embedding.
+MaskTrack R-CNN, as in table 9 of RGNNVIS; otherwise trackers get no embeddings.
+Letters: B clips, T frames, I = B T images, M ground-truth objects, N objects per frame,
+P priors, E embedding channels.
 """
 
 import functools
@@ -57,8 +57,8 @@ from vis_jax.systems.tracked_detector import (
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-_CANDIDATES = 200  # priors of a class that take part in the suppression
-_TRACK_SIDE = 7  # cells of a region that the track head sees, as in MaskTrack R-CNN
+_CANDIDATES = 200  # priors per class that take part in NMS
+_TRACK_SIDE = 7  # cells per axis that the track head pools, as in MaskTrack R-CNN
 
 
 @section
@@ -70,19 +70,19 @@ class ModelSettings(yolact.Settings):
 
 @section
 class LossSettings:
-    """`loss`: the weight of every term, and which priors are trained on."""
+    """`loss`: the weight of each term, and which priors are trained."""
 
-    box_class: Weight = 1.0  # which class a prior has
-    box: Weight = 1.5  # where its object is
-    mask: Weight = 6.125  # which pixels it has
-    semantic: Weight = 1.0  # which classes a cell has; trains the features alone
-    positive: Fraction = 0.5  # least IoU with a true box of a positive prior
+    box_class: Weight = 1.0  # class of priors
+    box: Weight = 1.5  # box of priors
+    mask: Weight = 6.125  # mask of priors
+    semantic: Weight = 1.0  # classes of a cell; only trains the features
+    positive: Fraction = 0.5  # minimum IoU of a positive prior with a ground-truth box
     negative: Fraction = 0.4  # IoU below which a prior is background
-    negatives: Count = 3  # hard negatives for each positive
-    masks: Count = 100  # most positives of an image whose masks are trained
-    track: Weight = 1.0  # which object of another frame a region is, if there is a head
-    # Train the detector; False: it sees frames as at test time, and the track head
-    # alone is trained. Its rate has to be 0 then, as weight decay needs no gradient.
+    negatives: Count = 3  # hard negatives per positive
+    masks: Count = 100  # most positives per image whose masks are trained
+    track: Weight = 1.0  # identity of regions across frames, if there is a head
+    # Train the detector. False: it runs as at test time, and only the track head is
+    # trained; the detector's rate must then be 0, as weight decay needs no gradient.
     detector: bool = True
 
     def __post_init__(self) -> None:
@@ -95,17 +95,17 @@ class LossSettings:
 
 @section
 class TestSettings(detect_then_track.TestSettings):
-    """`test`; the defaults of YOLACT on COCO but for the number of objects."""
+    """`test`; YOLACT's defaults on COCO, except for the number of objects."""
 
-    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # what links detections
-    # Suppress whatever the classes, so that no object is found under two of them; the
-    # released code evaluates with False.
+    tracker: Annotated[str, OneOf(TRACKERS)] = "iou"  # links the detections
+    # Class-agnostic NMS, so that no object is detected under two classes; the released
+    # code evaluates with False.
     across_classes: bool = True
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -125,10 +125,10 @@ class Model(nn.Module):
     """Backbone, detector and track head.
 
     Attributes:
-      track_head: None: there are no embeddings.
+      track_head: None for no embeddings.
       priors: see their settings.
-      rule: how priors become objects.
-      style: of the pixels, see `normalize`.
+      rule: turns priors into objects.
+      style: pixel normalisation, see `normalize`.
     """
 
     backbone: nn.Module
@@ -144,12 +144,12 @@ class Model(nn.Module):
         train: bool = False,
         valid: Bool[Array, "I"] | None = None,
     ) -> Levels:
-        """The pyramid of normalised images, sides multiples of 32 pixels.
+        """Returns the pyramid of normalised images; sides are multiples of 32 pixels.
 
         Args:
           images: normalised.
-          train: of the backbone, and whether to drop channels.
-          valid: images that count in the statistics of batch norm.
+          train: train mode of the backbone, including channel dropout.
+          valid: images that count in batch norm statistics.
         """
         features = self.detector.dropped(self.backbone(images, train, valid), train)
         return self.detector.levels(features)
@@ -160,14 +160,14 @@ class Model(nn.Module):
         train: bool,
         valid: Bool[Array, "I"] | None = None,
     ) -> NetworkOutput:
-        """Returns the output for images."""
+        """Returns the network output for images."""
         levels = self.features(images, train, valid)
         return NetworkOutput(
             levels, self.detector(levels), priors_of(levels, self.priors)
         )
 
     def look(self, images: Float32[Array, "I H W 3"], size: Int32[Array, "2"]) -> Any:
-        """Everything that has parameters, on images."""
+        """Runs every part that has parameters, for initialisation."""
         del size
         said = self.say(images, False)
         return said, self.embed(said.levels, jnp.zeros((len(images), 1, 4)))
@@ -175,13 +175,13 @@ class Model(nn.Module):
     def embed(
         self, levels: Levels, boxes: Float32[Array, "I R 4"]
     ) -> Float32[Array, "I R E"]:
-        """Embeddings of regions, from the features in them."""
+        """Returns embeddings of regions from their pooled features."""
         if self.track_head is None:
             return jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
         return self.track_head(pool_in(boxes, levels, finest=FINEST, side=_TRACK_SIDE))
 
     def find(self, levels: Levels, size: Int32[Array, "2"]) -> Detections:
-        """Objects of frames of one size, with masks over the canvas."""
+        """Detects objects in frames of one size, with masks over the canvas."""
         canvas, out = canvas_of(levels), self.detector(levels)
         one = functools.partial(find, rule=self.rule)
         priors = priors_of(levels, self.priors)
@@ -206,19 +206,19 @@ class Model(nn.Module):
         )
 
     def describe(self, levels: Levels, boxes: Float32[Array, "T N 4"]) -> Appearance:
-        """Embeddings, and the mean of the features in boxes.
+        """Returns embeddings, and the mean of the features in boxes.
 
-        Each box reads the level of its size, as regions of Mask R-CNN do.
+        Each box reads the level for its size, as in Mask R-CNN.
         """
         looks = looks_in(boxes, levels, finest=FINEST)
         return Appearance(self.embed(levels, boxes), looks)
 
 
 def build(settings: Settings) -> System:
-    """The system.
+    """Builds the system.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model = build_model(settings)
     detector = _detector(model, settings)
@@ -229,15 +229,15 @@ def build(settings: Settings) -> System:
 
 
 def build_detector(settings: Settings) -> Detector:
-    """Makes the detector, without a tracker."""
+    """Builds the detector without a tracker."""
     return _detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
-    """The network.
+    """Builds the network.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model, test = settings.model, settings.test
     _check(settings)
@@ -277,12 +277,12 @@ def pair_and_frame_loss(
     batch: Batch,
     rng: PRNGKeyArray,
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """The loss of the frames of the clips, and of pairs of them if there is a head.
+    """Returns the detection loss of all frames, plus the track loss of frame pairs.
 
     Args:
       model: the network.
       settings: `loss`.
-      least: IoU with its object from which a region trains the track head.
+      least: IoU with its object above which a region trains the track head.
       variables, batch, rng: see `System.loss`.
     """
     drop_rng, mask_rng = jax.random.split(rng)
@@ -292,7 +292,7 @@ def pair_and_frame_loss(
     if settings.detector:
         terms, notes = _frame_terms(settings, said, batch, mask_rng)
     if model.track_head is not None:
-        # Another key than those above, which models without a head have, too.
+        # Not a key used above, which models without a track head use, too.
         roles = draw_roles(jax.random.fold_in(rng, 2), batch.frame_valid)
         found = _find(model, frames_at(said.out, roles.key), said.priors, batch.sizes)
 
@@ -309,7 +309,7 @@ def pair_and_frame_loss(
 def _say(
     model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray, *, train: bool
 ) -> tuple[NetworkOutput, dict]:
-    """Output for all frames, and new statistics; not trained: without gradient."""
+    """Runs the network on all frames, without gradient if frozen; updates its stats."""
     pixels = jax.vmap(functools.partial(normalize, style=model.style))
     images = pixels(batch.images, batch.sizes)
     images = images.reshape(-1, *images.shape[2:])
@@ -331,7 +331,7 @@ def _say(
 def _frame_terms(
     settings: LossSettings, said: NetworkOutput, batch: Batch, rng: PRNGKeyArray
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Terms of the detector, each frame an image by itself, and what is logged."""
+    """Returns the detector's terms, each frame as a single image, and notes to log."""
     found = multibox_losses(
         rng,
         said.out,
@@ -358,7 +358,7 @@ def _find(
     priors: Float32[Array, "P 4"],
     sizes: Int32[Array, "B 2"],
 ) -> Found:
-    """The objects of one frame of each clip, as at test time."""
+    """Detects the objects of one frame per clip, as at test time."""
 
     def one(out: YolactOutput, size: Int32[Array, "2"]) -> Found:
         found = find(out, priors, size, rule=model.rule)
@@ -368,7 +368,7 @@ def _find(
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
-    """Makes the detector, as functions of variables."""
+    """Returns the detector as functions of variables."""
     shapes = Shapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,

@@ -1,4 +1,4 @@
-"""Trackers by name; a config has the settings of each under `test.trackers`."""
+"""Trackers by name; a config has each one's settings under `test.trackers`."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -27,14 +27,14 @@ class Settings:
 
 @runtime_checkable
 class Build(Protocol):
-    """Makes a tracker."""
+    """Builds a tracker."""
 
     def __call__(self, settings: Any, slots: int, /) -> Tracker:
-        """Returns it.
+        """Returns the tracker.
 
         Args:
           settings: of this tracker.
-          slots: the most tracks of a video.
+          slots: most tracks of a video.
         """
         ...
 

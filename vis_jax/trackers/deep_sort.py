@@ -1,9 +1,9 @@
-"""DeepSORT: a Kalman filter and looks, one-to-one with the detections of a frame.
+"""DeepSORT: Kalman filter and appearance, matched one-to-one with a frame's detections.
 
 Wojke, Bewley and Paulus, "Simple Online and Realtime Tracking with a Deep Association
-Metric", ICIP 2017, and how Yang, Fan and Xu, "Video Instance Segmentation", ICCV 2019,
-section 6, use it as a baseline. Letters: S slots for tracks, D detections of one frame,
-B looks kept of a track.
+Metric", ICIP 2017, as used as a baseline by Yang, Fan and Xu, "Video Instance
+Segmentation", ICCV 2019, section 6. Letters: S track slots, D detections per frame, B
+appearance vectors kept per track.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
@@ -39,18 +39,18 @@ class Settings(Cues):
     # cascade, as published, or score, one sum of all cues; see deep_sort_matching.py.
     matching: Literal["cascade", "score"] = "score"
     look: Weight = 2.0  # weight of the cosine of appearances, for matching "score"
-    min_score: Share = 0.0  # detections below it are left out
+    min_score: Share = 0.0  # detections below it are ignored
     # 1 - cosine, above which appearances do not match.
     max_cosine_distance: Annotated[float, Range(least=0, most=2)] = 0.2
     max_iou_distance: Share = 0.7  # 1 - IoU, above which boxes do not match
-    max_age: Count = 1_000_000  # frames that a confirmed track may be unseen
-    n_init: Count = 1  # detections in successive frames that confirm a track
-    # Appearances kept of a track, the newest; memory grows with tracks x budget.
+    max_age: Count = 1_000_000  # frames that a confirmed track may stay unseen
+    n_init: Count = 1  # consecutive detections that confirm a track
+    # Newest appearance vectors kept per track; memory grows with tracks x budget.
     budget: Count = 100
-    show_tentative: bool = True  # tracks that are not yet confirmed have an id, too
+    show_tentative: bool = True  # unconfirmed tracks have an id, too
 
 
-# The thresholds of the authors' benchmark script.
+# Thresholds of the authors' benchmark script.
 PUBLISHED = Settings(
     matching="cascade",
     detection=0.0,
@@ -64,23 +64,23 @@ PUBLISHED = Settings(
 
 
 class State(NamedTuple):
-    """Tracks. Slot s holds the one of id s + 1, and is not used again."""
+    """State of the tracks. Slot s holds the track with id s + 1 and is never reused."""
 
     filters: kalman.Gaussian  # [S]
     status: Int32[Array, "S"]  # FREE, TENTATIVE, CONFIRMED or DELETED
     hits: Int32[Array, "S"]  # detections of the track
-    unseen: Int32[Array, "S"]  # frames since the last of them
-    labels: Int32[Array, "S"]  # of the first of them
-    looks: Float32[Array, "S B F"]  # of the last of them: number n at n modulo B
-    lost: Int32[Array, ""]  # detections that found no free slot
+    unseen: Int32[Array, "S"]  # frames since its last detection
+    labels: Int32[Array, "S"]  # of its first detection
+    looks: Float32[Array, "S B F"]  # of its last detections: number n at n modulo B
+    lost: Int32[Array, ""]  # detections without a free slot
 
 
 def build(settings: Settings, slots: int) -> Tracker:
-    """The tracker.
+    """Builds the tracker.
 
     Args:
       settings: `PUBLISHED` or others.
-      slots: the most tracks of a video.
+      slots: most tracks of a video.
     """
 
     def start(clip: Clip, detections: Detections) -> State:
@@ -108,12 +108,12 @@ def build(settings: Settings, slots: int) -> Tracker:
 
 
 def empty_state(slots: int, budget: int, features: int) -> State:
-    """No tracks.
+    """Returns a state without tracks.
 
     Args:
-      slots: the most tracks of a video.
-      budget: looks kept of each.
-      features: length of a look.
+      slots: most tracks of a video.
+      budget: appearance vectors kept per track.
+      features: length of an appearance vector.
     """
     zeros = jnp.zeros((slots,), jnp.int32)
     return State(
@@ -130,13 +130,13 @@ def empty_state(slots: int, budget: int, features: int) -> State:
 def _step(
     state: State, detections: Detections, settings: Settings
 ) -> tuple[State, Int32[Array, "N"]]:
-    """One frame: the state after it, and the ids of its detections."""
+    """Processes one frame; returns the state after it and the ids of its detections."""
     slots = state.status.shape[0]
     detected = detections.valid & (detections.scores >= settings.min_score)
     state = _predict(state)
     matched = _match(state, detections, detected, settings)
-    # What continues no track begins one, as long as there are slots. Deviation: in the
-    # order of the detections; that of the authors depends on the matching.
+    # Unmatched detections start tracks while slots are free. Deviation: in detection
+    # order; in the authors' code the order depends on the matching.
     unmatched = detected & (matched == slots)
     rank = jnp.cumsum(unmatched.astype(jnp.int32)) - 1
     free = jnp.sum(state.status != FREE, dtype=jnp.int32) + rank
@@ -167,7 +167,7 @@ def _predict(state: State) -> State:
 def _match(
     state: State, detections: Detections, detected: Bool[Array, "D"], settings: Settings
 ) -> Int32[Array, "D"]:
-    """Slot of the track that each detection continues, S for none."""
+    """Returns the slot of the track that each detection continues, S for none."""
     pairs = compare(state, detections)
     limits = Limits(settings.max_cosine_distance, settings.max_iou_distance)
     if settings.matching == "score":
@@ -193,12 +193,12 @@ def _match(
 
 
 def compare(state: State, detections: Detections) -> Pairs:
-    """Cues for each pair of a slot and a detection of one frame."""
+    """Computes the cues for each pair of a slot and a detection of one frame."""
     cosines = jnp.einsum(
         "sbf,df->sbd",
         state.looks,
         detections.looks,
-        precision=jax.lax.Precision.HIGHEST,  # accelerators round unless told not to
+        precision=jax.lax.Precision.HIGHEST,  # accelerators round by default
     )
     kept = jnp.arange(state.looks.shape[1])[None] < state.hits[:, None]
     cosines = jnp.max(jnp.where(kept[..., None], cosines, -jnp.inf), axis=1)
@@ -220,7 +220,7 @@ def _write(
     written: Int32[Array, "D"],
     new: Bool[Array, "D"],
 ) -> State:
-    """Detections become part of their tracks; nothing is written at slot S."""
+    """Adds detections to their tracks; writes to slot S are dropped."""
     slots, budget, _ = state.looks.shape
     places = jnp.minimum(written, slots - 1)
     boxes = kalman.to_uvah(detections.boxes)
@@ -242,10 +242,10 @@ def _write(
 
 
 def _age(state: State, written: Int32[Array, "D"], settings: Settings) -> State:
-    """Tracks are confirmed by detections in a row, and deleted without.
+    """Confirms tracks after consecutive detections, and deletes them when unseen.
 
-    Deviation: the authors' code confirms a track at its second detection, if one
-    detection is to be enough.
+    Deviation: with n_init 1, the authors' code confirms a track at its second
+    detection.
     """
     seen = jnp.zeros(state.status.shape, bool).at[written].set(True, mode="drop")
     expired = state.status == TENTATIVE
@@ -258,7 +258,7 @@ def _age(state: State, written: Int32[Array, "D"], settings: Settings) -> State:
 def _where(
     chosen: Bool[Array, "S"], new: kalman.Gaussian, old: kalman.Gaussian
 ) -> kalman.Gaussian:
-    """Entries of `new` where chosen along the first axis, of `old` elsewhere."""
+    """Selects `new` where chosen along the first axis, else `old`."""
 
     def select(
         a: Float32[Array, "S ..."], b: Float32[Array, "S ..."]

@@ -1,6 +1,6 @@
-"""Matching of detections to tracks: the two ways of `deep_sort.py`.
+"""Matching of detections to tracks: the two methods of `deep_sort.py`.
 
-Letters: S slots for tracks, D detections of one frame.
+Letters: S track slots, D detections per frame.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 
 class Weights(NamedTuple):
-    """Weights of the cues in the score of a pair: of `cue_scores`, and the cosine."""
+    """Weights of the cues in a pair's score: those of `cue_scores`, and the cosine."""
 
     detection: float
     iou: float
@@ -24,7 +24,7 @@ class Weights(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Up to which a track and a detection may be one object."""
+    """Largest distances at which a track and a detection may be one object."""
 
     look_distance: float
     iou_distance: float
@@ -33,9 +33,9 @@ class Limits(NamedTuple):
 class Pairs(NamedTuple):
     """Cues for each pair of a track and a detection."""
 
-    look_distances: Float32[Array, "S D"]  # 1 - cosine, to the look most alike
+    look_distances: Float32[Array, "S D"]  # 1 - cosine, to the most similar one
     gate_distances: Float32[Array, "S D"]  # `kalman.gating_distance`
-    iou_distances: Float32[Array, "S D"]  # 1 - IoU, with the predicted box
+    iou_distances: Float32[Array, "S D"]  # 1 - IoU with the predicted box
     same_label: Bool[Array, "S D"]
 
 
@@ -49,17 +49,17 @@ def match_by_cascade(
     limits: Limits,
     max_age: int,
 ) -> Int32[Array, "D"]:
-    """Confirmed tracks by their looks, those last seen first; then by overlap.
+    """Matches confirmed tracks by appearance, most recent first; then by overlap.
 
-    DeepSORT, Listing 1. By overlap are matched the tentative tracks, and the confirmed
-    ones that were seen in the frame before.
+    DeepSORT, Listing 1. IoU matching covers tentative tracks and confirmed tracks seen
+    in the previous frame.
 
     Args:
       pairs: of all slots and detections.
       detected: False marks padding.
       confirmed, tentative: states of the tracks.
-      unseen: frames from the last detection of a track to this frame.
-      limits: for either way.
+      unseen: frames from a track's last detection to this frame.
+      limits: for both methods.
       max_age: the largest `unseen` in the cascade.
 
     Returns:
@@ -92,13 +92,13 @@ def _match_rest(
     *,
     limit: float,
 ) -> Int32[Array, "D"]:
-    """Adds pairs of least cost among the detections that have no track as yet.
+    """Adds least-cost pairs among the detections that are still unmatched.
 
     Args:
       matched: slot of the track that each detection continues, S for none.
-      costs: distances of tracks and detections.
+      costs: distances between tracks and detections.
       allowed: pairs that may be one object.
-      limit: the largest cost of an allowed pair.
+      limit: largest cost of an allowed pair.
     """
     slots = costs.shape[0]
     allowed = allowed & (matched == slots)[None]
@@ -119,18 +119,18 @@ def match_by_score(
     limits: Limits,
     weights: Weights,
 ) -> Int32[Array, "D"]:
-    """As many pairs as may be, of the largest total score.
+    """Matches as many pairs as possible, with the largest total score.
 
-    The score of a pair is the sum of its weighted cues. A pair may be one object if the
-    boxes overlap enough, or if the looks are alike and the box is where the filter
-    expects it.
+    The score of a pair is the sum of its weighted cues. A pair is allowed if the boxes
+    overlap enough, or if appearance is similar and the box is where the filter expects
+    it.
 
     Args:
       pairs: of all slots and detections.
       detected: False marks padding.
       scores: of the detections, in [0, 1].
-      live: False marks slots without a track to be continued.
-      limits: above which nothing is alike, or overlaps enough.
+      live: False marks slots without a track to continue.
+      limits: largest distances in appearance and overlap.
       weights: of the cues.
 
     Returns:
@@ -146,8 +146,8 @@ def match_by_score(
         category=weights.category,
     ).T
     values += weights.look * (1 - pairs.look_distances)
-    # One forbidden pair costs more than all allowed ones can differ; not much more, as
-    # float32 has to tell the scores apart beside it. Logarithms are above -14.
+    # A forbidden pair costs more than all allowed ones can differ, but not much more,
+    # so that float32 can still resolve the scores. Logarithms are above -14.
     spread = 14 * weights.detection + weights.iou + weights.category + 2 * weights.look
     forbidden = spread * (detected.shape[0] + 1)
     allowed &= live[:, None] & detected[None]
@@ -155,7 +155,7 @@ def match_by_score(
 
 
 def _alike(pairs: Pairs, limits: Limits) -> Bool[Array, "S D"]:
-    """Looks are alike, and the box is where the filter expects it."""
+    """Returns pairs with similar appearance and the box where it is expected."""
     near = pairs.gate_distances <= GATE
     return near & (pairs.look_distances <= limits.look_distance)
 
@@ -163,12 +163,12 @@ def _alike(pairs: Pairs, limits: Limits) -> Bool[Array, "S D"]:
 def _assign(
     costs: Float32[Array, "S D"], allowed: Bool[Array, "S D"], *, forbidden: float
 ) -> Int32[Array, "D"]:
-    """The slot of each detection in the assignment of least total cost, S for none.
+    """Returns the slot of each detection in the least-cost assignment, S for none.
 
-    Pairs that are not allowed have the cost `forbidden`, and are undone.
+    Disallowed pairs cost `forbidden`, and are undone afterwards.
     """
     slots, detections = costs.shape
-    # Every detection takes a row: there must be as many, if only to be undone.
+    # Every detection is assigned a row, so there must be at least as many rows.
     more = ((0, max(0, detections - slots)), (0, 0))
     costs = jnp.pad(
         jnp.where(allowed, costs, forbidden), more, constant_values=forbidden

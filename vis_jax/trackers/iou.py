@@ -1,12 +1,12 @@
-"""IoUTracker+: boxes, scores and classes, without a look at the image.
+"""IoUTracker+: links by boxes, scores and classes, without appearance.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, describe this baseline in words;
-`Settings` has what they leave open. Each detection takes the track of the largest
+`Settings` covers what they leave open. Each detection takes the track with the largest
 
   v(n) = detection ln(score) + iou IoU + category [same class],
 
-provided that their boxes overlap enough; else it begins a track. Of those that choose
-one track the largest v keeps it.
+provided that their boxes overlap enough; otherwise it starts a track. If several choose
+one track, the one with the largest v keeps it.
 """
 
 from typing import Any, Literal
@@ -34,21 +34,21 @@ class Settings(Cues):
 
     # Least IoU of a detection with the last box of its track; 0.3 in the paper.
     min_iou: Fraction = 0.3
-    # Tracks below it are left out before the best one is chosen. As the paper reads, a
-    # detection of another label prefers a distant track of its class, fails there and
-    # begins a track.
+    # Exclude tracks below it before the best one is chosen. As the paper reads, a
+    # detection of another label prefers a distant track of its class, fails the
+    # threshold and starts a track.
     filter_first: bool = False
-    # What becomes of a detection whose track another one gets: no track, or a new one.
+    # A detection that loses its track to another one is dropped or starts a new track.
     losers: Literal["dropped", "new"] = "dropped"
     refresh_labels: bool = False  # a track takes the label of its last detection
 
 
 def build(settings: Settings, slots: int) -> Tracker:
-    """The tracker.
+    """Builds the tracker.
 
     Args:
       settings: weights, thresholds and rules; see `Settings`.
-      slots: the most tracks of a video.
+      slots: most tracks of a video.
     """
 
     def start(clip: Clip, detections: Detections) -> TrackBank:
@@ -78,7 +78,7 @@ def link(
     overlaps: Float32[Array, "N M"],
     settings: Settings,
 ) -> tuple[TrackBank, Int32[Array, "N"]]:
-    """The rule for one frame, whatever the overlaps are of.
+    """Links the detections of one frame, given any kind of overlap.
 
     Args:
       bank: without embeddings.

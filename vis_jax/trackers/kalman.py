@@ -3,7 +3,7 @@
 Wojke, Bewley and Paulus, "Simple Online and Realtime Tracking with a Deep Association
 Metric" (DeepSORT), ICIP 2017, section 2.1, with the noise of the authors' code. The
 state is (u, v, a, h) and its change per frame: centre u, v and height h in pixels, and
-the aspect a = width / height. What is measured are boxes in the same form.
+aspect ratio a = width / height. Measurements are boxes in the same form.
 """
 
 from typing import NamedTuple
@@ -13,16 +13,16 @@ import jax.numpy as jnp
 
 from vis_jax.typing import Array, Float32
 
-# A box outside the gate is hardly the track's: the 0.95 quantile of the chi-square
-# distribution with four degrees of freedom.
+# Gate for boxes of a track: the 0.95 quantile of the chi-square distribution with four
+# degrees of freedom.
 GATE = 9.4877
 
-_POSITION = 1 / 20  # standard deviations are in units of the height ..
+_POSITION = 1 / 20  # standard deviations are relative to the height ..
 _VELOCITY = 1 / 160
-_ASPECT = 1e-2  # .. but for the aspect, which has none
+_ASPECT = 1e-2  # .. except for the aspect, which has no unit
 _ASPECT_VELOCITY = 1e-5
 _ASPECT_MEASURED = 1e-1
-_LEAST_HEIGHT = 1.0  # pixels; a flat box would have no uncertainty, and no aspect
+_LEAST_HEIGHT = 1.0  # pixels; flatter boxes would have no uncertainty and no aspect
 
 
 class Gaussian(NamedTuple):
@@ -33,7 +33,7 @@ class Gaussian(NamedTuple):
 
 
 def to_uvah(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
-    """Centre, width / height and height of boxes in pixels.
+    """Returns centre, width / height and height of boxes in pixels.
 
     Boxes less than a pixel high count as one pixel high.
     """
@@ -44,7 +44,7 @@ def to_uvah(boxes: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
 
 
 def from_uvah(boxes_uvah: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"]:
-    """Boxes in pixels; empty where aspect or height are below zero."""
+    """Returns boxes in pixels; empty where aspect or height is negative."""
     centre, aspect, height = jnp.split(boxes_uvah, [2, 3], axis=-1)
     height = jnp.maximum(height, 0.0)
     half = jnp.concatenate([jnp.maximum(aspect, 0.0) * height, height], axis=-1) / 2
@@ -52,7 +52,7 @@ def from_uvah(boxes_uvah: Float32[Array, "*lead 4"]) -> Float32[Array, "*lead 4"
 
 
 def free_states(slots: int) -> Gaussian:
-    """States of slots without a track: such that every function stays finite."""
+    """Returns states for empty slots that keep every function finite."""
     mean = jnp.asarray([0, 0, 1, 1, 0, 0, 0, 0], jnp.float32)
     return Gaussian(
         mean=jnp.tile(mean[None], (slots, 1)),
@@ -61,7 +61,7 @@ def free_states(slots: int) -> Gaussian:
 
 
 def initiate(box_uvah: Float32[Array, "4"]) -> Gaussian:
-    """The state after the first box: at rest, but hardly known to be."""
+    """Returns the state after the first box: at rest, with large uncertainty."""
     height = box_uvah[3]
     position = _deviations(2 * _POSITION * height, _ASPECT)
     velocity = _deviations(10 * _VELOCITY * height, _ASPECT_VELOCITY)
@@ -71,8 +71,8 @@ def initiate(box_uvah: Float32[Array, "4"]) -> Gaussian:
 
 
 def predict(state: Gaussian) -> Gaussian:
-    """The state one frame later, under constant velocity."""
-    height = state.mean[3]  # as it was before
+    """Predicts the state one frame later, under constant velocity."""
+    height = state.mean[3]  # before the prediction
     position = _deviations(_POSITION * height, _ASPECT)
     velocity = _deviations(_VELOCITY * height, _ASPECT_VELOCITY)
     noise = jnp.diag(jnp.concatenate([position, velocity]) ** 2)
@@ -82,17 +82,17 @@ def predict(state: Gaussian) -> Gaussian:
 
 
 def project(state: Gaussian) -> Gaussian:
-    """The box to be measured: Z = 4."""
+    """Projects the state to the expected box: Z = 4."""
     noise = _deviations(_POSITION * state.mean[3], _ASPECT_MEASURED) ** 2
     covariance = state.covariance[:4, :4] + jnp.diag(noise)
     return Gaussian(state.mean[:4], covariance)
 
 
 def update(state: Gaussian, box_uvah: Float32[Array, "4"]) -> Gaussian:
-    """The state once a box has been measured.
+    """Updates the state with a measured box.
 
-    With S = L L' the covariance of what is measured, H P the first four rows of the
-    state's, and K the gain: K S K' = (L^-1 H P)' (L^-1 H P), which is symmetric, and
+    With S = L L' the measurement covariance, H P the first four rows of the state's
+    covariance, and K the gain: K S K' = (L^-1 H P)' (L^-1 H P), which is symmetric, and
     K (z - Hx) = (L^-1 H P)' L^-1 (z - Hx).
     """
     expected = project(state)
@@ -111,11 +111,11 @@ def update(state: Gaussian, box_uvah: Float32[Array, "4"]) -> Gaussian:
 def gating_distance(
     expected: Gaussian, boxes_uvah: Float32[Array, "D Z"]
 ) -> Float32[Array, "D"]:
-    """Squared Mahalanobis distance of each box from what is expected; see `GATE`.
+    """Returns squared Mahalanobis distances to the expected box; see `GATE`.
 
     Args:
-      expected: by `project`; its first two entries alone measure the position.
-      boxes_uvah: D boxes, or the same part of them.
+      expected: from `project`; only its first two entries to gate the position alone.
+      boxes_uvah: D boxes, or the same part of each.
     """
     factor = jnp.linalg.cholesky(expected.covariance)
     off = (boxes_uvah - expected.mean[None]).T
@@ -124,12 +124,12 @@ def gating_distance(
 
 
 def _deviations(height: Float32[Array, ""], aspect: float) -> Float32[Array, "4"]:
-    """Of u, v and h the same, of the aspect its own."""
+    """Returns standard deviations: the same for u, v and h, separate for the aspect."""
     return jnp.stack([height, height, jnp.full_like(height, aspect), height])
 
 
 def _product(
     a: Float32[Array, "A B"], b: Float32[Array, "B *C"]
 ) -> Float32[Array, "A *C"]:
-    # Accelerators round matrix products unless told otherwise.
+    # Accelerators round matrix products by default.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,16 +1,17 @@
 """Online association of MaskTrack R-CNN.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2 and 3, and the authors'
-code. Each detection takes the column of the largest
+code. Each detection takes the column with the largest
 
   v(n) = log p(n) + detection ln(score) + iou IoU + category [same class],
 
-n = 0 for a new object, where the IoU is 0; p is the softmax of `match_logits`. Of those
-that choose one track the largest v keeps it; the others are not shown.
+with n = 0 for a new object, whose IoU is 0; p is the softmax of `match_logits`. If
+several detections choose one track, the one with the largest v keeps it; the others are
+dropped.
 
 Deviation: the released code measures IoU in pixels of the original frame with inclusive
-corners, here it is in canvas pixels. IoU does not depend on the scale, so that only the
-pixel they add to each side differs.
+corners; here it is in canvas pixels. IoU is scale-invariant, so the only difference is
+the extra pixel per side.
 """
 
 from typing import Any, NamedTuple
@@ -43,10 +44,11 @@ class Settings(Cues):
     detections that choose one track.
     """
 
-    # A new object counts as of the same class, as in the released code; Eq. 3 does not
-    # say. Without it a known object of the class leads by gamma, and few tracks begin.
+    # A new object counts as having the same class, as in the released code; Eq. 3 does
+    # not say. Otherwise a known object of the class leads by gamma, and few tracks
+    # start.
     category_of_new: bool = True
-    # A track takes the label of its last detection; in the released code its first.
+    # A track takes the label of its last detection; its first, in the released code.
     refresh_labels: bool = False
 
 
@@ -58,9 +60,9 @@ class MatchScores(NamedTuple):
 
 
 def match_scores(bank: TrackBank, found: Detections, settings: Settings) -> MatchScores:
-    """Eq. 3 for the detections of one frame.
+    """Returns Eq. 3 for the detections of one frame.
 
-    Columns of slots not in use hold large negative values.
+    Columns of empty slots hold large negative values.
     """
     logits = match_logits(found.embeds, bank.embeds, in_use(bank))
     log_probs = jax.nn.log_softmax(logits)
@@ -81,11 +83,11 @@ def match_scores(bank: TrackBank, found: Detections, settings: Settings) -> Matc
 
 
 def build(settings: Settings, slots: int) -> Tracker:
-    """The tracker; it needs detections with embeddings.
+    """Builds the tracker; it needs detections with embeddings.
 
     Args:
       settings: weights, thresholds and rules; see `Settings`.
-      slots: the most tracks of a video.
+      slots: most tracks of a video.
     """
 
     def start(clip: Clip, detections: Detections) -> TrackBank:
@@ -118,7 +120,7 @@ def build(settings: Settings, slots: int) -> Tracker:
         detections: Detections,
         features: Any = None,
     ) -> tuple[TrackBank, Tracked]:
-        del variables, features  # the detector has described the objects
+        del variables, features  # detections already have embeddings
         bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
         return bank, Tracked(track_ids, bank.lost)
 

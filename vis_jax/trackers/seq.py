@@ -1,16 +1,16 @@
-"""SeqTracker: the best tracks of a whole video, one after the other.
+"""SeqTracker: extracts the best tracks of a whole video one by one.
 
 Yang, Fan and Xu, "Video Instance Segmentation", ICCV 2019, section 6, after Han et al.,
-"Seq-NMS for Video Object Detection", 2016. Offline, and without a look at the image.
+"Seq-NMS for Video Object Detection", 2016. Offline, and without appearance.
 
-A track is a chain of detections i, one in each of some frames one after the other, and
-its score is
+A track is a chain of detections i, one in each of several consecutive frames, with the
+score
 
   sum detection ln(score_i) + sum (iou IoU(i, i + 1) + category [same class])
 
-over its detections, and over its links. The best chain of a video is found by dynamic
-programming and becomes a track; so does the best chain of what is left, until the best
-is too short. Letters: D detections of one frame.
+over its detections and links. The best chain of a video is found by dynamic programming
+and becomes a track; then the best chain of the rest, until it is too short. Letters: D
+detections per frame.
 """
 
 from typing import Any, NamedTuple
@@ -30,15 +30,16 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 class Settings(Cues):
     """`test.trackers.seq`: SeqTracker."""
 
-    # Least IoU that links detections of two frames; the paper does not say, and has
-    # 0.3 with other trackers.
+    # Least IoU that links detections of two frames; unspecified in the paper, which
+    # uses 0.3 for other trackers.
     min_iou: Fraction = 0.3
-    # Frames. The search ends at the first chain that is shorter; 8 in the paper.
+    # Minimum length in frames. The search ends at the first shorter chain; 8 in the
+    # paper.
     min_length: Count = 8
 
 
 class Chain(NamedTuple):
-    """Detections of frames one after the other."""
+    """Detections in consecutive frames."""
 
     score: Float32[Array, ""]
     length: Int32[Array, ""]
@@ -46,13 +47,13 @@ class Chain(NamedTuple):
 
 
 def build(settings: Settings, slots: int) -> Tracker:
-    """The tracker; it has no state, and reads a whole video at once.
+    """Builds the tracker; it is stateless and processes a whole video at once.
 
-    Tracks come in the order of their score; those beyond the slots are counted as lost.
+    Tracks are ordered by score; those beyond the slots are counted as lost.
 
     Args:
       settings: weights, thresholds and rules; see `Settings`.
-      slots: the most tracks of a video.
+      slots: most tracks of a video.
     """
 
     def start(clip: Clip, detections: Detections) -> tuple:
@@ -78,18 +79,18 @@ def build(settings: Settings, slots: int) -> Tracker:
 
 
 def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -> Chain:
-    """The chain of the largest sum of nodes and links.
+    """Returns the chain with the largest sum of nodes and links.
 
-    Of chains with the same sum the one that ends first; then, from the end back, the
-    detection that comes first. A chain is not made longer by what adds nothing to it.
+    Of chains with the same sum the one that ends first wins; then, from the end back,
+    the first detection. Ties go to the shorter chain.
 
     Args:
-      nodes: score of each detection; -inf = not to be used.
-      links: from each detection of a frame (first axis) to each of the next one; -inf =
-        not to be linked.
+      nodes: score of each detection; -inf for unusable ones.
+      links: from each detection of a frame (first axis) to each of the next one; -inf
+        for forbidden links.
 
     Returns:
-      The chain; empty, of the score -inf, if no node is to be used.
+      The chain; empty, with score -inf, if no node is usable.
     """
     count = nodes.shape[1]
 
@@ -122,7 +123,7 @@ def best_chain(nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"]) -
 
 
 def _links(detections: Detections, settings: Settings) -> Float32[Array, "_ D D"]:
-    """Scores of links of each frame with the next one, T - 1 of them."""
+    """Returns link scores of each frame with the next one, T - 1 of them."""
     boxes, labels = detections.boxes, detections.labels
     overlaps = jax.vmap(box_iou)(boxes[:-1], boxes[1:])
     same = labels[:-1, :, None] == labels[1:, None]
@@ -133,7 +134,7 @@ def _links(detections: Detections, settings: Settings) -> Float32[Array, "_ D D"
 def _extract(
     nodes: Float32[Array, "T D"], links: Float32[Array, "T-1 D D"], min_length: int
 ) -> tuple[Int32[Array, "T D"], Int32[Array, ""]]:
-    """Number of the track of each detection, 0 for none, and how many there are."""
+    """Returns the track number of each detection, 0 for none, and their count."""
 
     def add(state):
         ids, tracks, _ = state
@@ -142,7 +143,7 @@ def _extract(
         tracks += enough.astype(jnp.int32)
         return jnp.where(chain.chosen & enough, tracks, ids), tracks, enough
 
-    # It ends: every track takes nodes, and without nodes no chain has a length.
+    # Terminates: every track removes nodes, and without nodes chains have no length.
     nothing = jnp.zeros(nodes.shape, jnp.int32), jnp.zeros((), jnp.int32)
     ids, tracks, _ = jax.lax.while_loop(
         lambda state: state[2], add, (*nothing, jnp.asarray(True))

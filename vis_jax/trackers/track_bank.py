@@ -1,8 +1,8 @@
-"""A memory of tracks of fixed size, and what trackers that use it have in common.
+"""Fixed-size memory of tracks, and code shared by the trackers that use it.
 
-Track n lies in slot n - 1. Tracks never end: an object that comes back after any time
-is compared with its last detection, as in MaskTrack R-CNN. Letters: N detections of a
-frame, M slots, E length of an embedding.
+Track n is in slot n - 1. Tracks never end: a reappearing object is compared with its
+last detection after any time, as in MaskTrack R-CNN. Letters: N detections per frame, M
+slots, E embedding channels.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vis_jax.structures import Detections
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_LEAST_SCORE = 1e-6  # keeps the logarithm of a score finite
+_LEAST_SCORE = 1e-6  # keeps log scores finite
 
 
 class TrackBank(NamedTuple):
@@ -21,16 +21,16 @@ class TrackBank(NamedTuple):
     embeds: Float32[Array, "M E"]
     boxes: Float32[Array, "M 4"]  # canvas pixels
     labels: Int32[Array, "M"]
-    tracks: Int32[Array, ""]  # how many so far; they lie in the first slots
-    lost: Int32[Array, ""]  # detections that should have begun a track without a slot
+    tracks: Int32[Array, ""]  # number so far; they are in the first slots
+    lost: Int32[Array, ""]  # detections that would have started a track without a slot
 
 
 def empty_bank(slots: int, width: int) -> TrackBank:
-    """No tracks.
+    """Returns a bank without tracks.
 
     Args:
-      slots: the most tracks of a video.
-      width: of an embedding; 0 for trackers that compare none.
+      slots: most tracks of a video.
+      width: embedding channels; 0 for trackers without embeddings.
     """
     return TrackBank(
         embeds=jnp.zeros((slots, width)),
@@ -42,12 +42,12 @@ def empty_bank(slots: int, width: int) -> TrackBank:
 
 
 def in_use(bank: TrackBank) -> Bool[Array, "M"]:
-    """Slots that hold a track."""
+    """Returns which slots hold a track."""
     return jnp.arange(bank.boxes.shape[0], dtype=jnp.int32) < bank.tracks
 
 
 def log_scores(scores: Float32[Array, "N"]) -> Float32[Array, "N"]:
-    """Logarithms of detection scores, finite also for a score of 0."""
+    """Returns log detection scores, finite also for a score of 0."""
     return jnp.log(jnp.maximum(scores, _LEAST_SCORE))
 
 
@@ -60,7 +60,7 @@ def cue_scores(
     iou: float,
     category: float,
 ) -> Float32[Array, "N M"]:
-    """Scores of detections for tracks, from all cues but appearance.
+    """Scores detections for tracks by all cues but appearance.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 3 without its first term:
     v = detection ln(score) + iou overlap + category [same class].
@@ -68,7 +68,7 @@ def cue_scores(
     Args:
       scores: of the detections.
       overlaps: of detections with tracks, in [0, 1].
-      same_label: whether both have one class.
+      same_label: whether both have the same class.
       detection, iou, category: the weights alpha, beta, gamma of the paper.
     """
     found = detection * log_scores(scores)
@@ -78,12 +78,12 @@ def cue_scores(
 def resolve(
     values: Float32[Array, "N"], slots: Int32[Array, "N"], wanted: Bool[Array, "N"]
 ) -> Bool[Array, "N"]:
-    """Detections that get the slot they chose: the best of each, the first of equals.
+    """Returns which detections get the slot they chose: the best, the first on ties.
 
     Args:
-      values: how well each detection fits to the slot it chose.
-      slots: the choice; several may choose one.
-      wanted: False for detections that chose none.
+      values: score of each detection for its chosen slot.
+      slots: chosen slots; several detections may choose one.
+      wanted: False for detections without a choice.
     """
     order = jnp.arange(values.shape[0])
     first = order[None] < order[:, None]
@@ -102,14 +102,14 @@ def write_bank(
     new: Bool[Array, "N"],
     refresh_labels: bool,
 ) -> tuple[TrackBank, Int32[Array, "N"]]:
-    """The bank after a frame, and the identities of its detections.
+    """Returns the bank after a frame, and the identities of its detections.
 
     Args:
-      bank: as it was before the frame.
-      found: detections of one frame; embeddings of the bank's length.
-      slots: of the tracks that are continued; read where `kept`, each at most once.
+      bank: before the frame.
+      found: detections of one frame; embeddings of the bank's width.
+      slots: of the continued tracks; used where `kept`, each at most once.
       kept: detections that continue a track.
-      new: those that begin one, in their order; when no slot is left they are counted
+      new: detections that start a track, in order; without a free slot they are counted
         as lost.
       refresh_labels: whether a track takes the label of its last detection instead of
         its first.
@@ -122,7 +122,7 @@ def write_bank(
     fresh = jnp.where(new, bank.tracks + created - 1, size)
     places = jnp.where(kept, slots, jnp.minimum(fresh, size))
     named = places if refresh_labels else jnp.where(kept, size, places)
-    # Slot M lies outside the arrays: JAX drops what would go there.
+    # Slot M is out of bounds: JAX drops the update.
     total = bank.tracks + new.sum(dtype=jnp.int32)
     tracks = jnp.minimum(total, size)
     bank = TrackBank(

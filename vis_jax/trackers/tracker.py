@@ -1,4 +1,4 @@
-"""The interface of trackers, which link detections to tracks."""
+"""The interface of trackers, which link detections into tracks."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,35 +12,35 @@ from vis_jax.typing import Array, Bool, Int32
 
 @section
 class Cues:
-    """Weights of the cues of Eq. 3 of MaskTrack R-CNN; 0 leaves a cue out."""
+    """Weights of the cues in Eq. 3 of MaskTrack R-CNN; 0 ignores a cue."""
 
-    detection: Weight = 1.0  # alpha, of the detection's score
-    iou: Weight = 2.0  # beta, of its overlap with the last box of the track
-    category: Weight = 10.0  # gamma, of having the track's category
+    detection: Weight = 1.0  # alpha, detection score
+    iou: Weight = 2.0  # beta, overlap with the track's last box
+    category: Weight = 10.0  # gamma, same category as the track
 
 
 class Tracked(NamedTuple):
     """Detections with an identity."""
 
-    track_ids: Int32[Array, "T N"]  # 1, 2, .. within the video; 0 = not shown
-    lost: Int32[Array, ""]  # objects that found no free track up to now
-    # What is shown where it is not what was detected: the tracker's own masks.
+    track_ids: Int32[Array, "T N"]  # 1, 2, .. within the video; 0 = dropped
+    lost: Int32[Array, ""]  # objects so far without a free track
+    # Output masks, if the tracker's own replace the detections.
     shown: Detections | None = None
 
 
 @runtime_checkable
 class Begin(Protocol):
-    """The state before the first frame of a video."""
+    """Returns the state before the first frame of a video."""
 
     def __call__(self, clip: Clip, detections: Detections, /) -> Any:
-        """Returns arrays of fixed size.
+        """Returns fixed-size arrays.
 
         Args:
-          clip: the first; only its shapes are read.
+          clip: the first clip; only its shapes are read.
           detections: [T, N], of its frames; only their shapes are read.
 
         Raises:
-          ValueError: the detections lack what the tracker compares.
+          ValueError: the detections lack features that the tracker compares.
         """
         ...
 
@@ -61,13 +61,13 @@ class Track(Protocol):
         """Returns the state after the frames, and the identities.
 
         Args:
-          variables: of the whole system; the tracker's own parameters, where it has
-            some, are among them.
+          variables: of the whole system, including the tracker's own parameters, if
+            any.
           state: before the frames.
           clip: the frames.
           detections: [T, N], of these frames.
-          features: what the detector made of the frames before it found the objects,
-            if `Tracker.reads_features`; else None.
+          features: the detector's features of the frames, if `Tracker.reads_features`;
+            else None.
         """
         ...
 
@@ -75,14 +75,14 @@ class Track(Protocol):
 class Tracker(NamedTuple):
     """Two pure functions on one video, whose frames come in order.
 
-    Identities are below or equal to the number of slots the tracker was built with.
+    Identities are at most the number of slots the tracker was built with.
     """
 
     start: Begin
     track: Track
     offline: bool = False  # gets all frames at once; otherwise any number at a time
     reads_features: bool = False
-    draws: bool = False  # what is shown are masks of its own
+    draws: bool = False  # outputs its own masks
 
 
 @runtime_checkable
@@ -104,10 +104,10 @@ def scan_frames(
 ) -> tuple[Any, Int32[Array, "T N"]]:
     """Runs `step(state, detections [N]) -> state, track_ids [N]` over frames.
 
-    In frames that are padding nothing is detected.
+    Nothing is detected in padded frames.
 
     Returns:
-      The last state, and the ids.
+      The final state, and the ids.
     """
     valid = detections.valid & frame_valid[:, None]
     return jax.lax.scan(step, state, detections._replace(valid=valid))

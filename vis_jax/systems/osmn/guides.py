@@ -1,7 +1,7 @@
-"""Guides that tell a one-shot segmentation network which object is meant.
+"""Guides that show a one-shot segmentation network the object to segment.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation" (OSMN), CVPR
-2018: a picture of the object (visual guide), and roughly where it is (spatial guide).
+2018: a crop of the object (visual guide), and its rough position (spatial guide).
 """
 
 from typing import NamedTuple
@@ -11,27 +11,27 @@ import jax.numpy as jnp
 from vis_jax.ops.bilinear import sample_channels
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_NORMAL = 1.4826  # standard deviation over median absolute deviation of a normal one
+_NORMAL = 1.4826  # standard deviation of a normal / its median absolute deviation
 _LEAST_SIGMA = 5.0  # pixels
 
 
 class Place(NamedTuple):
-    """Position and extent of an object, robust to stray pixels; in pixel indices."""
+    """Robust position and extent of an object, in pixel indices."""
 
     centre: Float32[Array, "*lead 2"]  # x, y
-    sigma: Float32[Array, "*lead 2"]  # 0 = nowhere: the mask was empty
+    sigma: Float32[Array, "*lead 2"]  # 0 if the mask was empty
 
 
 class View(NamedTuple):
-    """Box, turn and flip of the picture of an object."""
+    """Box, rotation and flip for the crop of an object."""
 
-    box: Float32[Array, "4"]  # in pixels; its content fills the picture
-    angle: Float32[Array, ""]  # of a turn of the picture about its centre, radians
+    box: Float32[Array, "4"]  # in pixels; its content fills the crop
+    angle: Float32[Array, ""]  # rotation of the crop about its centre, radians
     flip: Bool[Array, ""]
 
 
 def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
-    """The smallest box around a mask, zeros if it is empty."""
+    """Returns the smallest box around a mask, zeros if it is empty."""
     sides = []
     for axis in (0, 1):
         line = mask.any(axis=axis)
@@ -43,10 +43,10 @@ def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
 
 
 def place_of(mask: Bool[Array, "H W"]) -> Place:
-    """Medians of the pixels' x and y, and deviations from their median distances.
+    """Returns medians of the pixels' x and y, and deviations from median distances.
 
-    The median of an even number is the mean of the middle two, as NumPy has it. All
-    counts come from histograms of columns and rows, so nothing is sorted.
+    The median of an even number is the mean of the middle two, as in NumPy. Medians are
+    read off column and row histograms, so nothing is sorted.
     """
     axes = [_centre_and_deviation(mask.sum(axis=axis)) for axis in (0, 1)]
     centre = jnp.stack([axis[0] for axis in axes])
@@ -55,7 +55,7 @@ def place_of(mask: Bool[Array, "H W"]) -> Place:
 
 
 def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _"]:
-    """exp(-((x - cx)^2 / sx^2 + (y - cy)^2 / sy^2) / 2); 0 if the place is nowhere.
+    """exp(-((x - cx)^2 / sx^2 + (y - cy)^2 / sy^2) / 2); 0 if the mask was empty.
 
     Args:
       size: height and width in pixels.
@@ -66,7 +66,7 @@ def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _
 
 
 def pad_box(box: Float32[Array, "4"], share: float) -> Float32[Array, "4"]:
-    """A box with `share` of its width or height added on each side."""
+    """Returns a box with `share` of its width or height added on each side."""
     extent = jnp.tile(box[2:] - box[:2], 2)
     return box + share * extent * jnp.asarray([-1.0, -1.0, 1.0, 1.0])
 
@@ -78,14 +78,14 @@ def visual_guide(
     *,
     side: int,
 ) -> Float32[Array, "_ _ 3"]:
-    """The object in a box, resized to a square; zero outside the object.
+    """Crops the object in a box, resized to a square; zero outside the object.
 
-    Deviation: the image is read bilinearly at the centre of each pixel of the picture;
-    the authors' resize averages over more pixels where it shrinks.
+    Deviation: the image is sampled bilinearly at the centre of each pixel of the crop;
+    the authors' resize averages over more pixels when shrinking.
 
     Args:
       image: normalised, so that zero is the mean colour.
-      mask: of the object; read at the nearest pixel.
+      mask: of the object; sampled at the nearest pixel.
       view: an empty box gives zeros.
       side: pixels.
     """
@@ -106,7 +106,7 @@ def visual_guide(
 
 
 def _view_points(view: View, side: int) -> Float32[Array, "P 2"]:
-    """Where in the box, in [0, 1], each pixel of the picture looks."""
+    """Returns the sampling point of each pixel of the crop, in [0, 1] of the box."""
     line = (jnp.arange(side, dtype=jnp.float32) + 0.5) / side - 0.5
     x, y = (v.ravel() for v in jnp.meshgrid(line, line))
     x = jnp.where(view.flip, -x, x)
@@ -117,9 +117,9 @@ def _view_points(view: View, side: int) -> Float32[Array, "P 2"]:
 def _centre_and_deviation(
     counts: Int32[Array, "L"],
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Median of positions, and median of the distances to it.
+    """Returns the median of positions, and the median distance to it.
 
-    Twice the median is a whole number, and so is twice each distance.
+    Twice the median is an integer, and so is twice each distance.
     """
     positions = jnp.arange(counts.shape[0], dtype=jnp.int32)
     twice_centre = _twice_median(counts)
@@ -131,7 +131,7 @@ def _centre_and_deviation(
 
 
 def _twice_median(counts: Int32[Array, "L"]) -> Int32[Array, ""]:
-    """Sum of the middle two of the positions that a histogram counts."""
+    """Returns the sum of the middle two positions counted by a histogram."""
     below = jnp.cumsum(counts)
     total = below[-1]
     middle = [jnp.argmax(below > rank) for rank in ((total - 1) // 2, total // 2)]

@@ -1,9 +1,9 @@
 """Training of the one-shot modulation network on clips.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation", CVPR 2018,
-and its code: the network sees how an object looks in some frame and roughly where it
-was in the frame before, and has to segment it. Letters: B clips, M instances, O of them
-chosen, S side of the visual guide.
+and its code: the network is shown an object's appearance in some frame and its rough
+position in the previous frame, and must segment it. Letters: B clips, M instances, O of
+them sampled, S side of the visual guide.
 """
 
 from typing import NamedTuple
@@ -23,24 +23,24 @@ from vis_jax.systems.osmn.guides import (
 )
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
-# A frame may show how an object looks if it covers more than this ..
+# A frame may provide the visual guide of an object that covers more than this ..
 _SHARE_OF_IMAGE, _SHARE_OF_BOX = 0.003, 0.2
-# .. and the picture is moved, turned and flipped:
+# .. and the crop is jittered, rotated and flipped:
 _SIDE_SHIFT = 0.1  # of its width or height, each side of the box
 _LARGEST_ANGLE = 10.0  # degrees
-# The place in the frame before is moved, and made smaller or larger:
+# The position in the previous frame is shifted and scaled:
 _CENTRE_SHIFT = 0.2  # of sigma
 _SIGMA_FACTORS = (1 / 1.4, 1.4)
 
 
 class Rule(NamedTuple):
-    """Rules by which the network is trained.
+    """Training rules of the network.
 
     Attributes:
-      objects: O; the most of a clip. All are segmented in one frame of it.
+      objects: O, most objects per clip; all are segmented in the same frame.
       guide_side: pixels, 224 in the paper.
-      train_norm: batch norm by the statistics of the batch; False: by those kept, which
-        then stay, as in the authors' second stage.
+      train_norm: batch norm uses batch statistics; False uses and keeps the running
+        ones, as in the authors' second stage.
     """
 
     objects: int
@@ -49,23 +49,23 @@ class Rule(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Objects and frames of one clip that the loss is taken on."""
+    """Objects and frames sampled from one clip."""
 
-    target: Int32[Array, ""]  # the frame to be segmented
-    before: Int32[Array, ""]  # the frame before; the same in clips of one frame
+    target: Int32[Array, ""]  # the frame to segment
+    before: Int32[Array, ""]  # the previous frame; the same in clips of one frame
     objects: Int32[Array, "O"]
-    guides: Int32[Array, "O"]  # frame that shows how each looks
+    guides: Int32[Array, "O"]  # frame of each object's visual guide
     valid: Bool[Array, "O"]
-    left_out: Int32[Array, ""]  # objects that could be learned from, beyond O
+    left_out: Int32[Array, ""]  # usable objects beyond O
 
 
 class Examples(NamedTuple):
-    """Input and truth of the network for one clip."""
+    """Network input and ground truth for one clip."""
 
     image: Float32[Array, "H W 3"]
     guides: Float32[Array, "O S S 3"]
     heat: Float32[Array, "O H W"]
-    masks: Bool[Array, "O H W"]  # the truth
+    masks: Bool[Array, "O H W"]  # ground truth
     valid: Bool[Array, "O"]
     left_out: Int32[Array, ""]  # see `Choice`
 
@@ -73,14 +73,14 @@ class Examples(NamedTuple):
 def osmn_loss(
     model: nn.Module, variables: dict, batch: Batch, rng: PRNGKeyArray, *, rule: Rule
 ) -> tuple[Float32[Array, ""], LossAux]:
-    """Balanced logistic loss summed over the pixels of all chosen objects.
+    """Returns the balanced logistic loss summed over the pixels of all sampled objects.
 
     Args:
       model: an `OSMN`.
       variables: its own: 'params' and 'batch_stats'.
-      batch: clips; of one frame, too, where it is guide and target at once.
-      rng: of the choice, the perturbation of the guides and the dropout.
-      rule: which objects are segmented, and how; see `Rule`.
+      batch: clips, possibly of one frame, which is then both guide and target.
+      rng: key for sampling, guide perturbation and dropout.
+      rule: which objects are segmented, and how.
 
     Returns:
       The loss, and with it the statistics of batch norm after it, those of the network
@@ -117,7 +117,7 @@ def osmn_loss(
 
 
 def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examples:
-    """Chooses from one clip, a `Batch` without its first axis, and makes the guides."""
+    """Samples from one clip, a `Batch` without its first axis, and makes the guides."""
     choose_key, look_key, place_key = jax.random.split(rng, 3)
     choice = choose(clip, choose_key, objects=rule.objects)
     images = normalize(clip.images, clip.sizes, style=style)
@@ -147,10 +147,10 @@ def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examp
 
 
 def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> Choice:
-    """A frame to be segmented, objects that are in it and in the one before, guides.
+    """Samples a frame to segment, objects in it and in the previous one, and guides.
 
-    All are drawn with equal chances. Deviation: the objects of a clip share the frame,
-    so that the first layers see it once; in the authors' code each has its own.
+    All are drawn uniformly. Deviation: the objects of a clip share the frame, so that
+    the first layers run once; in the authors' code each object has its own.
     """
     frame_key, object_key, guide_key = jax.random.split(rng, 3)
     count, frames = clip.present.shape
@@ -176,7 +176,7 @@ def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> Choice:
 
 
 def _shows_well(clip: Batch) -> Bool[Array, "M T"]:
-    """Frames in which an object is neither small nor mostly hidden."""
+    """Returns the frames in which an object is neither small nor mostly hidden."""
     area = clip.masks.sum(axis=(2, 3)).astype(jnp.float32)
     sides = clip.boxes[..., 2:] - clip.boxes[..., :2]
     height, width = clip.sizes.astype(jnp.float32)
@@ -187,7 +187,7 @@ def _shows_well(clip: Batch) -> Bool[Array, "M T"]:
 
 
 def _draw(key: PRNGKeyArray, allowed: Bool[Array, "L"]) -> Int32[Array, ""]:
-    """One of the allowed indices; 0 if there is none."""
+    """Draws one of the allowed indices; 0 if there is none."""
     scores = jax.random.uniform(key, allowed.shape)
     return jnp.argmax(jnp.where(allowed, scores, -1.0)).astype(jnp.int32)
 
@@ -214,7 +214,7 @@ def _perturb_place(place: Place, key: PRNGKeyArray) -> Place:
 
 
 def _content(size: Int32[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "H W"]:
-    """Pixels of a canvas that are not padding."""
+    """Returns the pixels of a canvas that are not padding."""
     rows = jnp.arange(canvas[0], dtype=jnp.int32) < size[0]
     columns = jnp.arange(canvas[1], dtype=jnp.int32) < size[1]
     return rows[:, None] & columns[None]
@@ -223,7 +223,7 @@ def _content(size: Int32[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "H
 def balanced_bce(
     logits: Float32[Array, "*N"], targets: Bool[Array, "*N"], counts: Bool[Array, "*N"]
 ) -> Float32[Array, ""]:
-    """(N- / N) sum of the losses of positives + (N+ / N) sum of those of negatives.
+    """Returns (N- / N) sum of positive losses + (N+ / N) sum of negative losses.
 
     N+ and N- count over everything given: pixels, objects and images together. Xie and
     Tu, "Holistically-Nested Edge Detection", ICCV 2015, Eq. 2; in the code of OSMN.
@@ -231,7 +231,7 @@ def balanced_bce(
     Args:
       logits: of each pixel.
       targets: True for pixels of the object.
-      counts: False marks pixels that are left out.
+      counts: False marks ignored pixels.
     """
     losses = jax.nn.softplus(jnp.where(targets, -logits, logits))
     positive, negative = counts & targets, counts & ~targets

@@ -1,9 +1,10 @@
-"""Mask propagation by OSMN: what is shown are the masks of the network itself.
+"""Mask propagation by OSMN: the output masks are the network's own.
 
 The row "OSMN (mask propagation)" of the YouTube-VIS benchmark, whose protocol was never
-published; this is how the library reads it. Detections begin tracks where no track is.
-From then on the network moves each track's mask from frame to frame, and detections
-only say its class and score. Letters: M tracks, N detections, C tracks at once.
+published; this is the library's interpretation. Detections start tracks where there is
+none. From then on the network moves each track's mask from frame to frame, and
+detections only provide its class and score. Letters: M tracks, N detections, C tracks
+at once.
 """
 
 import functools
@@ -36,12 +37,12 @@ from vis_jax.typing import Array, Bool, Float32, Int32
 
 @section
 class Settings:
-    """`test.trackers.osmn_masks`: the masks of the network are the result."""
+    """`test.trackers.osmn_masks`: the network's masks are the output."""
 
-    # A detection whose mask overlaps those of all tracks less begins a track.
+    # A detection with a lower mask overlap with all tracks starts a track.
     min_iou: Fraction = 0.3
-    mask_stride: Count = 4  # pixels along each side of a cell of the masks shown
-    chunk: Count = 4  # tracks and detections that go through the network at once
+    mask_stride: Count = 4  # pixels per cell side of the output masks
+    chunk: Count = 4  # tracks and detections processed by the network at once
 
 
 class Winners(NamedTuple):
@@ -52,11 +53,11 @@ class Winners(NamedTuple):
 
 
 def build(settings: Settings, slots: int, network: Network) -> Tracker:
-    """The tracker; it shows M masks over the whole canvas.
+    """Builds the tracker, which outputs M masks over the whole canvas.
 
     Args:
       settings: thresholds and sizes; see `Settings`.
-      slots: the most tracks of a video, M.
+      slots: most tracks of a video, M.
       network: predicts the mask of a track; see `one_shot.Network`.
     """
     step = functools.partial(_step, settings=settings)
@@ -88,7 +89,7 @@ def _step(
     *,
     settings: Settings,
 ) -> tuple[State, Array, Any]:
-    """One frame: the state after it, the identities, and what is shown."""
+    """Processes one frame: returns state, identities and output detections."""
     slots = state.memory.gamma.shape[0]
     detected = detection_masks(found, frame)
     masks = _propagate(runner, state, frame)
@@ -122,7 +123,7 @@ def _step(
 
 
 def _propagate(runner: Runner, state: State, frame: Frame) -> Bool[Array, "M H W"]:
-    """Masks of all tracks, none of which overlap."""
+    """Returns disjoint masks of all tracks."""
     used = in_use(state.bank)
     slots = used.shape[0]
 
@@ -150,7 +151,7 @@ def _shown(
     bank: TrackBank,
     found: Detections,
 ) -> Detections:
-    """The masks of a frame, with what the detection that overlaps most says of them."""
+    """Returns a frame's masks, each with class and score of the best detection."""
     slots, height, width = masks.shape
     best = overlaps.argmax(axis=1)
     spoken = overlaps.max(axis=1) >= settings.min_iou
@@ -166,7 +167,7 @@ def _shown(
         valid=valid,
         embeds=jnp.zeros((slots, found.embeds.shape[-1])),
         looks=jnp.zeros((slots, found.looks.shape[-1])),
-        mask_logits=share - 0.5,  # linear: boundaries stay where they are
+        mask_logits=share - 0.5,  # linear: boundaries do not move
     )
 
 

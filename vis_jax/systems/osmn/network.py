@@ -1,4 +1,4 @@
-"""One-shot modulation network (OSMN): segments the object that two guides describe.
+"""One-shot modulation network (OSMN): segments the object shown by two guides.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation", CVPR 2018,
 with the VGG-16 trunks of the authors' code. Letters: N objects, G modulated channels,
@@ -26,8 +26,8 @@ from vis_jax.systems.osmn.vgg import (
 )
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
-_SMALL = nn.initializers.normal(1e-3)  # of all layers that ImageNet does not give
-_HE = nn.initializers.he_normal()  # of the two layers that it gives, without it
+_SMALL = nn.initializers.normal(1e-3)  # of all layers not pretrained on ImageNet
+_HE = nn.initializers.he_normal()  # of both fully connected layers, if not pretrained
 _MODULATED = slice(2, 5)  # blocks conv3, conv4, conv5
 _DROPOUT = 0.5
 
@@ -36,8 +36,8 @@ _DROPOUT = 0.5
 class Settings:
     """`model.osmn`; the defaults are the published size, two VGG-16 trunks."""
 
-    widths: tuple[Count, ...] = WIDTHS  # channels of the blocks of a trunk
-    depths: tuple[Count, ...] = DEPTHS  # convolutions of the blocks
+    widths: tuple[Count, ...] = WIDTHS  # channels per block of a trunk
+    depths: tuple[Count, ...] = DEPTHS  # convolutions per block
     hidden: Count = 4096  # width of the fully connected layers
     side_width: Count = 16  # channels of the side outputs
     style: Literal["torch", "caffe"] = "torch"  # how pixels are scaled
@@ -57,18 +57,18 @@ class Settings:
 
 
 class Shared(NamedTuple):
-    """Features that no guide changes: computed once for all objects of an image."""
+    """Features independent of the guides: computed once for all objects of an image."""
 
     pooled: Float[Array, "I H/4 W/4 C"]  # input of block conv3
-    logits: Float32[Array, "I H W"]  # share of the side output of block conv2
+    logits: Float32[Array, "I H W"]  # contribution of the side output of block conv2
 
 
 class VisualModulator(nn.Module):
-    """A picture of the object to one factor for each modulated channel.
+    """Maps the crop of an object to one factor for each modulated channel.
 
     Attributes:
       hidden: width of the two hidden layers, `fc6` and `fc7`.
-      outputs: modulated channels; fresh weights give factors of 1.
+      outputs: modulated channels; factors are 1 at initialisation.
     """
 
     widths: tuple[int, ...]
@@ -105,7 +105,7 @@ class VisualModulator(nn.Module):
 
 
 class SpatialModulator(nn.Module):
-    """A map of where the object may be to one shift for each modulated value.
+    """Maps a heat map of the object's position to one shift for each modulated value.
 
     Everything is float32: the maps have one channel, so this is cheap.
 
@@ -123,8 +123,8 @@ class SpatialModulator(nn.Module):
 
         Args:
           heat: in [0, 1].
-          valid: objects that count in the statistics of batch norm.
-          train: batch norm by the statistics of this batch, which it remembers.
+          valid: objects that count in batch norm statistics.
+          train: batch norm uses this batch's statistics and updates the running ones.
         """
         x, shifts = _mean_pool(heat[..., None]), []
         for block, channels in enumerate(self.channels, 3):
@@ -136,11 +136,11 @@ class SpatialModulator(nn.Module):
 
 
 class Fusion(nn.Module):
-    """1x1 convolution of all upsampled side outputs to one logit, part by part.
+    """1x1 convolution of all upsampled side outputs to one logit, one part at a time.
 
-    It comes before the upsampling here: both are linear and act on different axes, so
-    that only one channel has to be upsampled and the result is the same. Only the bias
-    comes behind, since upsampling fades at the border.
+    It is applied before upsampling: both are linear and act on different axes, so the
+    result is the same and only one channel is upsampled. Only the bias is added
+    afterwards, since upsampling fades at the border.
     """
 
     parts: int
@@ -158,7 +158,7 @@ class Fusion(nn.Module):
 
 
 class SegmentationTrunk(nn.Module):
-    """VGG-16 whose blocks conv3 to conv5 are modulated, with four side outputs.
+    """VGG-16 with modulated blocks conv3 to conv5 and four side outputs.
 
     Attributes:
       side_width: channels of a side output.
@@ -185,14 +185,14 @@ class SegmentationTrunk(nn.Module):
         self.upscore_fuse = Fusion(4, self.side_width)
 
     def features(self, images: Float32[Array, "I H W 3"]) -> Shared:
-        """The blocks conv1 and conv2."""
+        """Runs the blocks conv1 and conv2."""
         x = self.conv2(max_pool(self.conv1(images)))
         return Shared(max_pool(x), self._logits(self.side2(x), 0))
 
     def __call__(
         self, shared: Shared, modulations: list[Modulation]
     ) -> Float32[Array, "N H W"]:
-        """Mask logits; image i has the objects i N / I to (i + 1) N / I - 1."""
+        """Returns mask logits; image i has the objects i N / I to (i + 1) N / I - 1."""
         repeats = modulations[0].scale.shape[0] // shared.logits.shape[0]
         x, logits = (jnp.repeat(v, repeats, axis=0) for v in shared)
         blocks = (self.conv3, self.conv4, self.conv5)
@@ -205,19 +205,19 @@ class SegmentationTrunk(nn.Module):
     def _logits(
         self, side: Float[Array, "N h w C"], part: int
     ) -> Float32[Array, "N H W"]:
-        """Share of one side output, of stride 2, 4, .. for part 0, 1, .., upsampled."""
+        """Returns one side output's logits, upsampled from stride 2^(part + 1)."""
         return upsample(self.upscore_fuse(side, part), 2 ** (part + 1))
 
 
 class OSMN(nn.Module):
-    """The network; see its three methods, and `init` for the shapes it needs.
+    """The OSMN network; see its three methods, and `init` for the shapes it needs.
 
     Attributes:
       widths, depths: channels and convolutions of the five blocks of both trunks.
       hidden: width of the visual modulator's hidden layers.
       side_width: channels of a side output.
-      style: what its images are normalised to; see `backbones.normalize`. Deviation:
-        'caffe' subtracts 103.53, 116.28, 123.675, the authors 104, 117, 123.
+      style: pixel normalisation, see `backbones.normalize`. Deviation: 'caffe'
+        subtracts 103.53, 116.28, 123.675, the authors 104, 117, 123.
     """
 
     widths: tuple[int, ...] = WIDTHS
@@ -245,17 +245,17 @@ class OSMN(nn.Module):
     def modulate(
         self, guides: Float32[Array, "N S S 3"], train: bool = False
     ) -> Float32[Array, "N G"]:
-        """Factors of the modulated channels.
+        """Returns the factors of the modulated channels.
 
         Args:
-          guides: see `ops.guides.visual_guide`; S = 224, as the network is published.
-          train: dropout.
+          guides: see `ops.guides.visual_guide`; S = 224 in the published network.
+          train: enables dropout.
         """
         _check_sides("guide", guides.shape[1:3], STRIDE)
         return self.modulator(guides, train)
 
     def features(self, images: Float32[Array, "I H W 3"]) -> Shared:
-        """Features that all objects of an image share.
+        """Returns features shared by all objects of an image.
 
         Args:
           images: normalised; height and width are multiples of 16 pixels.
@@ -272,11 +272,11 @@ class OSMN(nn.Module):
         valid: Bool[Array, "N"] | None = None,
         train: bool = False,
     ) -> Float32[Array, "N H W"]:
-        """Mask logits of objects.
+        """Returns mask logits of objects.
 
         Args:
-          shared: of I images, which have N / I objects each.
-          gamma: of `modulate`.
+          shared: of I images with N / I objects each.
+          gamma: from `modulate`.
           heat: see `ops.guides.spatial_guide`.
           valid, train: see `SpatialModulator`.
         """
@@ -304,23 +304,23 @@ class OSMN(nn.Module):
         train: bool,
         train_norm: bool,
     ) -> Float32[Array, "N H W"]:
-        """All three methods; what training needs, and `init`."""
+        """Runs all three methods; for training and `init`."""
         gamma, shared = self.modulate(guides, train), self.features(images)
         return self.segment(shared, gamma, heat, valid=valid, train=train_norm)
 
 
 def upsample(x: Float32[Array, "N h w"], factor: int) -> Float32[Array, "N H W"]:
-    """Bilinear, half-pixel centres; at the border it fades to half, not clamped.
+    """Upsamples bilinearly with half-pixel centres; fades to half at the border.
 
-    The transposed convolution with a fixed kernel of twice the stride, cut at its
-    centre, as the authors' code has it.
+    Equals the transposed convolution with a fixed kernel of twice the stride, cropped
+    at its centre, in the authors' code.
     """
     rows, columns = (jnp.asarray(_weights(n, factor)) for n in x.shape[1:])
     return jnp.einsum("yi,nij,xj->nyx", rows, x, columns)
 
 
 def _weights(length: int, factor: int) -> np.ndarray:
-    """float32 [length * factor, length], weight of every input at every output."""
+    """Returns float32 [length * factor, length], weights of inputs per output."""
     at = (np.arange(length * factor) + 0.5) / factor - 0.5
     return fixed_weights(at, length).astype(np.float32)
 
@@ -331,7 +331,7 @@ def _mean_pool(x: Float32[Array, "N H W C"]) -> Float32[Array, "N h w C"]:
 
 
 def _check_blocks(**fields: tuple[int, ...]) -> None:
-    """Raises ValueError unless each field has a number for each block."""
+    """Raises ValueError unless each field has one number per block."""
     for name, value in fields.items():
         if len(value) != len(WIDTHS):
             raise ValueError(

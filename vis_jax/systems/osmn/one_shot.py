@@ -1,9 +1,8 @@
-"""Tracks remembered by a one-shot segmentation network: look and place of an object.
+"""Track memory for a one-shot segmentation network: appearance and position.
 
-Of a mask only its `Place` enters the network, so that is all that is kept of it. What
-the network says of many tracks is computed a few at a time, and only for tracks that
-exist. Letters: M slots, C of them at once, N detections, G modulated channels, S side
-of a visual guide.
+Only the `Place` of a mask enters the network, so only that is stored. Tracks are
+processed in chunks; empty slots are skipped. Letters: M slots, C of them at once, N
+detections, G modulated channels, S side of a visual guide.
 """
 
 import functools
@@ -27,7 +26,7 @@ from vis_jax.trackers.track_bank import TrackBank, empty_bank
 from vis_jax.trackers.tracker import Tracked
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_PADDING = 0.03  # of a box, on each side of a visual guide at test time
+_PADDING = 0.03  # share of a box added on each side of a visual guide at test time
 
 
 class Network(NamedTuple):
@@ -37,7 +36,7 @@ class Network(NamedTuple):
     prepare: Callable[[Array, Array], Array]
     # (variables, visual guides [C, S, S, 3]) -> gamma [C, G]
     modulate: Callable[[dict, Array], Array]
-    # (variables, images [1, H, W, 3]) -> what the objects of an image share
+    # (variables, images [1, H, W, 3]) -> features shared by an image's objects
     features: Callable[[dict, Array], Any]
     # (variables, shared, gamma [C, G], spatial guides [C, H, W]) -> logits [C, H, W]
     segment: Callable[[dict, Any, Array, Array], Array]
@@ -46,31 +45,31 @@ class Network(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Memory of every track, as the network needs it."""
+    """Memory of every track, in the form the network needs."""
 
     gamma: Float32[Array, "M G"]
     places: Place  # [M], of the last mask that was not empty
-    guide_scores: Float32[Array, "M"]  # of the detection that gamma comes from
+    guide_scores: Float32[Array, "M"]  # score of the detection that gamma comes from
 
 
 class State(NamedTuple):
-    """A video up to some frame."""
+    """State of a video after some frame."""
 
     bank: TrackBank
     memory: Memory
 
 
 class Frame(NamedTuple):
-    """One frame while it is looked at."""
+    """The frame being processed."""
 
     image: Float32[Array, "H W 3"]  # normalised
     inside: Bool[Array, "H W"]  # the content; the rest is padding
-    shared: Any  # of `Network.features`
+    shared: Any  # from `Network.features`
     valid: Bool[Array, ""]
 
 
 class Runner(NamedTuple):
-    """The network on its way through a video."""
+    """The network while processing a video."""
 
     network: Network
     variables: dict
@@ -78,7 +77,7 @@ class Runner(NamedTuple):
 
 
 def start(network: Network, slots: int) -> State:
-    """No tracks."""
+    """Returns a state without tracks."""
     places = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     gamma = jnp.zeros((slots, network.channels))
     return State(empty_bank(slots, 0), Memory(gamma, places, jnp.zeros((slots,))))
@@ -89,7 +88,7 @@ def scan_images(
 ) -> tuple[State, Tracked]:
     """Runs `step(runner, state, frame, found) -> state, ids, shown` over frames.
 
-    In frames that are padding nothing is detected.
+    Nothing is detected in padding frames.
     """
     images, size = jnp.asarray(clip.images), jnp.asarray(clip.size)
     rows = jnp.arange(images.shape[1], dtype=jnp.int32) < size[0]
@@ -110,7 +109,7 @@ def scan_images(
 
 
 def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
-    """Masks of the detections of a frame, as they are shown; none in padding."""
+    """Returns the masks of a frame's detections as pixels; none in padding."""
     height, width = frame.inside.shape
     logits = stretch_masks(
         found.mask_logits, jnp.asarray(found.covered), size=(height, width)
@@ -123,12 +122,12 @@ def over_tracks(
 ) -> Any:
     """Folds `function(out, start, logits [C, H, W]) -> out` over the tracks so far.
 
-    In a frame that is padding there is nothing to fold.
+    In a padding frame nothing is folded.
 
     Args:
-      function: `start` is the slot of the first logits. The last chunk may have slots
-        without a track, and tracks of the chunk before.
-      out: what it begins with.
+      function: `start` is the slot of the first logits. The last chunk may include
+        empty slots and tracks of the previous chunk.
+      out: initial value.
     """
     height, width = frame.inside.shape
     memory = state.memory
@@ -146,7 +145,7 @@ def over_tracks(
 
 
 def rows_from(start: Int32[Array, ""], tree: Any, count: int) -> Any:
-    """`count` rows of each array of a tree, or all if there are fewer."""
+    """Returns `count` rows of each array of a tree, or all if there are fewer."""
     return jax.tree.map(
         lambda x: jax.lax.dynamic_slice_in_dim(x, start, min(count, x.shape[0])), tree
     )
@@ -162,16 +161,16 @@ def remember(
     scores: Float32[Array, "N"],
     wanted: Bool[Array, "N"],
 ) -> Memory:
-    """The memory with the looks of tracks taken from detections of this frame.
+    """Updates the appearance of tracks from detections of this frame.
 
     Args:
-      memory: as it was before.
+      memory: before the update.
       masks: of the detections.
-      runner: runs the network; see `Runner`.
-      frame: the current one; see `Frame`.
-      slots: of the detections' tracks.
+      runner: see `Runner`.
+      frame: the current frame; see `Frame`.
+      slots: track slots of the detections.
       scores: of the detections.
-      wanted: which detections are looked at; their slots differ.
+      wanted: detections to store; their slots differ.
     """
     count, size = wanted.shape[0], memory.gamma.shape[0]
     order = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
@@ -188,7 +187,7 @@ def remember(
         chosen = rows_from(_start(index, runner.chunk, count), order, runner.chunk)
         guides = jax.vmap(picture)(masks[chosen])
         values = runner.network.modulate(runner.variables, guides)
-        # Slot M is outside the array: JAX drops what would go there.
+        # Slot M is out of bounds: JAX drops the update.
         places = jnp.where(wanted[chosen], slots[chosen], size)
         return gamma.at[places].set(values, mode="drop")
 
@@ -200,11 +199,11 @@ def remember(
 
 
 def renew(old: Place, new: Place) -> Place:
-    """The new places, but the old ones where a mask was empty."""
+    """Returns the new places, or the old ones where a mask was empty."""
     known = new.sigma > 0
     return jax.tree.map(lambda a, b: jnp.where(known, b, a), old, new)
 
 
 def _start(index: Int32[Array, ""], chunk: int, size: int) -> Int32[Array, ""]:
-    """Start of a chunk; the last one is moved back to fit."""
+    """Returns the start of a chunk; the last one is moved back to fit."""
     return jnp.minimum(index * chunk, max(size - chunk, 0)).astype(jnp.int32)

@@ -1,10 +1,10 @@
 """OSMN: a one-shot segmentation network, trained on top of a frozen detector.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation", CVPR 2018, as
-a baseline of Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019: what it says of
-the place of every track links the detections (`test.tracker` "osmn"), or its masks are
-the result ("osmn_masks"). The detector's variables are part of the system's, so that
-one checkpoint serves both; only those under `osmn` are trained.
+a baseline of Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019: its prediction of
+each track's position links the detections (`test.tracker` "osmn"), or its masks are the
+output ("osmn_masks"). The detector's variables are part of the system's, so that one
+checkpoint serves both; only those under `osmn` are trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _NAMES = (*TRACKERS, "osmn", "osmn_masks")
 
 @section
 class ModelSettings(mask_rcnn.Settings):
-    """`model`: MaskTrack R-CNN, whose detections are linked, and the network."""
+    """`model`: MaskTrack R-CNN as the detector, and the network."""
 
     track_head: TrackHeadSettings = TrackHeadSettings()
     osmn: OsmnSettings = OsmnSettings()
@@ -48,15 +48,15 @@ class ModelSettings(mask_rcnn.Settings):
 class LossSettings:
     """`loss`."""
 
-    objects: Count = 4  # most of a clip that are segmented, in one frame of it
-    # Batch norm by the statistics of the batch; else by those kept, which then stay, as
-    # in the authors' second stage.
+    objects: Count = 4  # most objects per clip, segmented in one frame of it
+    # Batch norm uses and updates batch statistics; otherwise it uses the running ones
+    # and keeps them, as in the authors' second stage.
     train_norm: bool = True
 
 
 @section
 class AllTrackerSettings(TrackerSettings):
-    """`test.trackers`, with those that ask the network."""
+    """`test.trackers`, including those that use the network."""
 
     osmn: LinkSettings = LinkSettings()
     osmn_masks: MasksSettings = MasksSettings()
@@ -66,13 +66,13 @@ class AllTrackerSettings(TrackerSettings):
 class TestSettings(detect_then_track.TestSettings):
     """`test`."""
 
-    tracker: Annotated[str, OneOf(_NAMES)] = "osmn"  # what links detections
+    tracker: Annotated[str, OneOf(_NAMES)] = "osmn"  # links the detections
     trackers: AllTrackerSettings = AllTrackerSettings()
 
 
 @section
 class Settings:
-    """All that this system reads of a config."""
+    """All settings of this system."""
 
     compute_dtype: Dtype = "float32"  # of the network; the loss is always in float32
     model: ModelSettings = ModelSettings()
@@ -81,14 +81,14 @@ class Settings:
 
 
 def build(settings: Settings, detector: Detector) -> System:
-    """The system.
+    """Builds the system.
 
     Args:
       settings: of the run.
-      detector: finds the objects; its variables are not trained.
+      detector: frozen; finds the objects.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     model = build_model(settings)
     side = settings.model.osmn.guide_side
@@ -113,7 +113,7 @@ def build(settings: Settings, detector: Detector) -> System:
 
     def loss(variables, batch: Batch, rng):
         value, aux = osmn_loss(model, _own(variables), batch, rng, rule=rule)
-        # Those of a detector with batch norm stay.
+        # A detector's batch norm statistics are not updated.
         stats = {**variables["batch_stats"], "osmn": aux.batch_stats}
         return value, aux._replace(batch_stats=stats)
 
@@ -128,14 +128,14 @@ def build(settings: Settings, detector: Detector) -> System:
 
 
 def build_model(settings: Settings) -> OSMN:
-    """The network."""
+    """Builds the network."""
     fields = dict(vars(settings.model.osmn))
     del fields["guide_side"]
     return OSMN(**fields, dtype=jnp.dtype(settings.compute_dtype))
 
 
 def trackers(settings: Settings) -> Mapping[str, Build]:
-    """All trackers, those among them that ask the network."""
+    """Returns all trackers, including those that use the network."""
     network = _network(build_model(settings), settings.model.osmn.guide_side)
 
     def link(values: LinkSettings, slots: int) -> Tracker:
@@ -148,7 +148,7 @@ def trackers(settings: Settings) -> Mapping[str, Build]:
 
 
 def _own(variables: dict) -> dict:
-    """The variables of the network among those of the system."""
+    """Returns the network's variables from those of the system."""
     return {name: variables[name]["osmn"] for name in ("params", "batch_stats")}
 
 

@@ -1,10 +1,10 @@
-"""Association by propagated masks: OSMN instead of the IoU of boxes.
+"""Association by propagated masks: OSMN in place of box IoU.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, section 6: a one-shot network
-(`ops.guides` has the source) says where the object of each track is in a new frame, and
-the overlap of that mask with a detection takes the place of the IoU in IoUTracker+. A
-track that no detection continues goes on from the propagated mask; where that is empty,
-from the last one that was not. Letters: M tracks, N detections, C tracks at once.
+(see `ops.guides` for its source) predicts each track's mask in a new frame, and the
+overlap of that mask with a detection replaces the IoU in IoUTracker+. A track without a
+detection continues from the propagated mask or, where that is empty, from its last
+non-empty one. Letters: M tracks, N detections, C tracks at once.
 """
 
 import functools
@@ -37,32 +37,32 @@ from vis_jax.typing import Array, Bool, Float32
 
 @section
 class Settings(iou.Settings):
-    """`test.trackers.osmn`: detections linked by the masks that the network predicts.
+    """`test.trackers.osmn`: links detections by masks that the network predicts.
 
     `min_iou` is the least overlap of a detection and the mask of its track.
     """
 
-    # IoU of the detection's box with the box around the mask, or of both masks.
+    # IoU of the detection's box with the box around the mask, or of the two masks.
     overlap: Literal["box", "mask"] = "box"
-    # Which detection of a track shows the network the object: the first, or the one
-    # with the best score so far.
+    # Detection of a track used as the visual guide: the first, or the one with the best
+    # score so far.
     guide: Literal["first", "best"] = "first"
-    chunk: Count = 4  # tracks and detections that go through the network at once
+    chunk: Count = 4  # tracks and detections processed by the network at once
 
 
 class Propagated(NamedTuple):
-    """Place of each track in a frame, by the network, and overlap with detections."""
+    """Predicted position of each track in a frame, and overlap with detections."""
 
-    places: Place  # [M]; nowhere if the mask is empty or there is no track
+    places: Place  # [M]; zero sigma if the mask is empty or there is no track
     overlaps: Float32[Array, "M N"]  # with the detections
 
 
 def build(settings: Settings, slots: int, network: Network) -> Tracker:
-    """The tracker.
+    """Builds the tracker.
 
     Args:
       settings: weights, thresholds and rules; see `Settings`.
-      slots: the most tracks of a video.
+      slots: most tracks of a video.
       network: predicts the mask of a track; see `one_shot.Network`.
     """
     step = functools.partial(_step, settings=settings)
@@ -96,7 +96,7 @@ def _step(
     *,
     settings: Settings,
 ) -> tuple[State, Array, Any]:
-    """One frame: the state after it, the identities, and what is shown."""
+    """Processes one frame: returns state, identities and output detections."""
     slots = state.memory.gamma.shape[0]
     masks = detection_masks(found, frame)
     seen = _propagate(
@@ -121,7 +121,7 @@ def _step(
         scores=found.scores,
         wanted=(track_ids > 0) & (first | (better & (settings.guide == "best"))),
     )
-    # A detection counts more than what was propagated, unless its mask is empty.
+    # A detection's mask overrides the propagated one, unless it is empty.
     own = jax.vmap(place_of)(masks)
     places = renew(memory.places, seen.places)
     detected = jnp.where(own.sigma[:, 0] > 0, slot, slots)
@@ -138,7 +138,7 @@ def _propagate(
     masks: Bool[Array, "N H W"],
     overlap: str,
 ) -> Propagated:
-    """Masks of all tracks in a frame, and what they share with the detections."""
+    """Returns the position of all tracks, and their overlaps with the detections."""
 
     def measure(out: Propagated, start: Array, logits: Array) -> Propagated:
         propagated = logits > 0

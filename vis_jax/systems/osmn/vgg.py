@@ -1,4 +1,4 @@
-"""VGG-16 without its classifier, in blocks whose outputs may be modulated.
+"""VGG-16 without its classifier, in blocks whose outputs can be modulated.
 
 Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
 recognition", ICLR 2015, configuration D.
@@ -14,7 +14,7 @@ from vis_jax.typing import Array, DTypeLike, Float
 
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
-STRIDE = 32  # of what leaves the last pooling
+STRIDE = 32  # stride of the last pooling's output
 
 
 class Modulation(NamedTuple):
@@ -31,8 +31,8 @@ class VGGBlock(nn.Module):
     """3x3 convolutions with ReLU, `conv3_1`, `conv3_2`, .. in a block named `conv3`.
 
     Attributes:
-      width: output channels of each.
-      depth: how many.
+      width: output channels of each convolution.
+      depth: number of convolutions.
     """
 
     width: int
@@ -43,7 +43,7 @@ class VGGBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "N h w B"], modulation: Modulation | None = None
     ) -> Float[Array, "N h w C"]:
-        """With a modulation: scale * relu(convolution) + shift, and no other ReLU."""
+        """Runs the block; with modulation: scale * relu(convolution) + shift."""
         for index in range(self.depth):
             name = f"{self.name}_{index + 1}"
             conv = Conv(self.width, 3, use_bias=True, dtype=self.dtype, name=name)
@@ -57,7 +57,7 @@ class VGGBlock(nn.Module):
 
 
 class VGG(nn.Module):
-    """The blocks `conv1` .. `conv5`, each followed by a maximum over 2 x 2."""
+    """The blocks `conv1` .. `conv5`, each followed by 2 x 2 max pooling."""
 
     widths: tuple[int, ...] = WIDTHS
     depths: tuple[int, ...] = DEPTHS
@@ -65,7 +65,7 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"]) -> Float[Array, "N h w C"]:
-        """Features of stride 32 of normalised images."""
+        """Returns stride-32 features of normalised images."""
         for index, (width, depth) in enumerate(
             zip(self.widths, self.depths, strict=True)
         ):
@@ -75,6 +75,6 @@ class VGG(nn.Module):
 
 
 def max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
-    """Maximum over 2 x 2 of a map of even height and width."""
+    """Applies 2 x 2 max pooling to a map of even height and width."""
     n, height, width, channels = x.shape
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
