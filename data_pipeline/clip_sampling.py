@@ -57,7 +57,7 @@ class ClipPlan(NamedTuple):
     size: tuple[int, int]  # height, width of the content after resizing
     flip: np.ndarray  # bool [T], which frames are mirrored
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
-    # Of an image set in motion: float64 [T, 4], see `pseudo_clip.draw_views`.
+    # For a pseudo-clip of an image: float64 [T, 4], see `pseudo_clip.draw_views`.
     views: np.ndarray | None = None
     part: int = 0  # of a mixture of data sets, to which `video` belongs
 
@@ -113,9 +113,9 @@ def plan_clip(
     video = int(generator(of_epochs, seed, epoch).permutation(len(extents))[index])
     length, height, width = (int(value) for value in extents[video])
     rng = generator(of_clips, seed, position)
-    # What came later has streams of its own: clips of earlier settings stay the same.
+    # Options added later have their own streams, so clips of older settings are stable.
     frame_rng, flip_rng, zoom_rng, crop_rng = rng.spawn(4)
-    # All is drawn for any settings, so that switching one thing leaves the others.
+    # Everything is always drawn, so that switching one option leaves the others as is.
     frame_ids = draw_near(rng, length, clips.frames, clips.frame_range)
     if clips.sampling.kind != "near":
         step = clips.sampling.max_step if clips.sampling.kind == "steps" else 1

@@ -24,20 +24,20 @@ MAX_BYTES = 2**30  # of an image file
 WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
 ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
 
-# What decoders without a sense of orientation read with the same pixels.
+# Formats and modes that decoders ignoring orientation read with the same pixels.
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
-# Pillow warns of what is larger than it likes; here MAX_PIXELS is the bound.
+# Pillow warns of large images; here MAX_PIXELS is the limit.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What it says of damaged metadata names no file, and comes from the middle of a run.
+# Its warnings about damaged metadata name no file, and interrupt the output of a run.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Fail = Callable[..., DataError]
 
 
 def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
-    """An image that has not been decoded yet.
+    """Opens an image without decoding it.
 
     Args:
       file: a regular file, or the content of one.

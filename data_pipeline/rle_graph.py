@@ -45,7 +45,7 @@ def decode_masks(
     Returns:
       bool [N, T, H, W]; False where there is no mask.
     """
-    # Enlarging repeats source columns; the runs are drawn in each column once.
+    # Upsampling repeats source columns; the runs are drawn once per distinct column.
     columns, column_of = tf.unique(columns)
     flat = tf.reshape(mask_index, [-1])
     slots = tf.where(flat >= 0)[:, 0]

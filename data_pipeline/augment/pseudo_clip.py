@@ -90,7 +90,7 @@ def take_views(
     """
     import tensorflow as tf
 
-    # One call for each frame: one for all would need the image T times.
+    # One call per frame: a single call would need T copies of the image.
     frames = tf.stack(
         [_take_pixels(image, matrix, size) for matrix in tf.unstack(matrices)]
     )

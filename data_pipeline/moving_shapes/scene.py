@@ -54,7 +54,7 @@ def draw_scene(
     """Draws the random choices of a video."""
     camera = draw_camera(rng, level, height)
     rest = camera(np.array([0.0]))[0]
-    # The wave is 0 at time 0 and so stays within twice its amplitude of it.
+    # The wave is 0 at time 0, so it stays within twice its amplitude.
     margin = np.ceil(2 * camera.amplitude[::-1] + np.abs(rest[::-1])).astype(int) + 4
     rows, columns = (int(n) for n in np.array([height, width]) + 2 * margin)
     backdrop = texture.background(rng, rows, columns, height, level.clutter)
