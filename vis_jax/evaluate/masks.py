@@ -1,4 +1,4 @@
-"""Mask logits of a system as masks at the original size, and as run lengths."""
+"""Converts mask logits to masks at the original size, and to run lengths."""
 
 import functools
 import itertools
