@@ -1,7 +1,7 @@
-"""Sampling of training clips: frames and augmentation, one draw for each clip.
+"""Samples training clips: frames and augmentation, drawn once per clip.
 
-A clip depends on the seed and its position in the endless stream of clips, and on
-nothing else. Any position can therefore be taken up again, by any host.
+A clip depends only on the seed and its position in the endless stream of clips, so any
+host can resume at any position.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ import numpy as np
 from data_pipeline.settings import Settings
 
 _EPOCH, _CLIP = 0, 1  # keep the two kinds of random streams apart
-_CROP_LONG_SIDE = 1_333  # pixels, at most, of frames at `crop_at`
+_CROP_LONG_SIDE = 1_333  # maximum long side in pixels of frames at `crop_at`
 
 
 @runtime_checkable
 class HasExtent(Protocol):
-    """A video, as far as the choice of a clip depends on it."""
+    """Properties of a video that determine the choice of a clip."""
 
     @property
     def length(self) -> int:
@@ -50,23 +50,23 @@ class ClipPlan(NamedTuple):
     """Choices that make one clip of T frames."""
 
     video: int  # index in the data set
-    # int32 [T], ascending; fewer where the video ends before: the others are padding.
+    # int32 [T], ascending; fewer if the video is shorter, the rest being padding.
     frame_ids: np.ndarray
     crop: tuple[int, int, int, int]  # top, left, height, width in source pixels
-    short_side: int  # pixels; what was drawn, without effect if zoomed
+    short_side: int  # pixels, as drawn; unused if zoomed
     size: tuple[int, int]  # height, width of the content after resizing
     flip: np.ndarray  # bool [T], which frames are mirrored
     colour: tuple[float, float, float]  # factors: brightness, contrast, saturation
-    # Of an image set in motion: float64 [T, 4], see `pseudo_clip.draw_views`.
+    # For a pseudo-clip of an image: float64 [T, 4], see `pseudo_clip.draw_views`.
     views: np.ndarray | None = None
     part: int = 0  # of a mixture of data sets, to which `video` belongs
 
 
 def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> int:
-    """Clips of one batch that a host makes.
+    """Returns the number of clips per batch on one host.
 
     Raises:
-      ValueError: the batch does not divide over the hosts.
+      ValueError: the batch cannot be divided among the hosts.
     """
     if host_count < 1 or not 0 <= host_index < host_count:
         raise ValueError(
@@ -82,7 +82,7 @@ def local_batch_size(batch_size: int, *, host_index: int, host_count: int) -> in
 
 
 def video_extents(dataset: HasVideos) -> np.ndarray:
-    """Frames, height and width of each video: int64 [V, 3]."""
+    """Returns frames, height and width of each video: int64 [V, 3]."""
     rows = [(video.length, video.height, video.width) for video in dataset.videos]
     return np.array(rows, np.int64).reshape(-1, 3)
 
@@ -97,15 +97,15 @@ def plan_clip(
 ) -> ClipPlan:
     """Draws the clip at one position of the stream.
 
-    Every epoch goes through all videos once, in an order of its own. Frames, crop and
-    short side as Mask2Former's video data mapper (Cheng et al., 2021), with one crop
+    Every epoch visits all videos once, in its own order. Frames, crop and short side
+    are drawn as in Mask2Former's video data mapper (Cheng et al., 2021), with one crop
     for all frames.
 
     Args:
-      seed: of the run.
-      position: 0, 1, ..: clips before this one, over all hosts.
-      extents: int64 [V, 3] of `video_extents`.
-      clips: how they are drawn.
+      seed: seed of the run.
+      position: index of the clip in the stream over all hosts, from 0.
+      extents: int64 [V, 3] from `video_extents`.
+      clips: sampling settings.
       streams: numbers of the random streams of epochs and of clips.
     """
     of_epochs, of_clips = streams
@@ -113,9 +113,9 @@ def plan_clip(
     video = int(generator(of_epochs, seed, epoch).permutation(len(extents))[index])
     length, height, width = (int(value) for value in extents[video])
     rng = generator(of_clips, seed, position)
-    # What came later has streams of its own: clips of earlier settings stay the same.
+    # Options added later have their own streams, so clips of older settings are stable.
     frame_rng, flip_rng, zoom_rng, crop_rng = rng.spawn(4)
-    # All is drawn for any settings, so that switching one thing leaves the others.
+    # Everything is always drawn, so that switching one option leaves the others as is.
     frame_ids = draw_near(rng, length, clips.frames, clips.frame_range)
     if clips.sampling.kind != "near":
         step = clips.sampling.max_step if clips.sampling.kind == "steps" else 1
@@ -148,7 +148,7 @@ def plan_batches(
 ) -> Iterator[list[ClipPlan]]:
     """Yields the plans of this host's share of each batch, from `start_step` on.
 
-    Joined in the order of the hosts, the shares are the batch that one host would make.
+    Concatenated in host order, the shares equal the batch of a single host.
     """
     batches = batch_positions(
         clips,
@@ -189,13 +189,13 @@ def resized_size(
     long_side: int,
     canvas: tuple[int, int] | None,
 ) -> tuple[int, int]:
-    """Height and width after resizing, in pixels.
+    """Returns height and width after resizing, in pixels.
 
-    As detectron2's `ResizeShortestEdge`: scale to the short side, then down to the
-    largest long side, then round.
+    As in detectron2's `ResizeShortestEdge`: scales to the short side, then down to the
+    maximum long side, then rounds.
 
-    Deviation: what still exceeds the canvas is scaled down to fit, as static sizes
-    need; portrait videos on a landscape canvas become smaller than in the source.
+    Deviation: frames that still exceed the canvas are scaled down to fit, as sizes are
+    static; portrait videos on a landscape canvas become smaller than in the source.
     """
     scale = short_side / min(height, width)
     new = [height * scale, width * scale]
@@ -214,11 +214,11 @@ def _draw_crop(
     extent: tuple[int, int],
     clips: Settings,
 ) -> tuple[int, int, int, int]:
-    """Top, left, height, width in source pixels; both sides are drawn on their own.
+    """Draws top, left, height, width in source pixels; sides are independent.
 
     Args:
-      rng: source of size and place.
-      later: source of whether, and at which size of the frame.
+      rng: generator for size and position.
+      later: generator for whether to crop, and the frame size it refers to.
       extent: height and width of the source in pixels.
       clips: settings.
     """
@@ -246,17 +246,17 @@ def draw_window(
     *,
     canvas: tuple[int, int],
 ) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """A window of the size of the canvas, anywhere in the scaled frame.
+    """Draws a canvas-sized window at a random position in the scaled frame.
 
-    Where the scaled frame is smaller than the canvas, all of it is taken. As the clips
-    of RGNNVIS (Brissman, Johnander et al., IJCV 2022).
+    A scaled frame smaller than the canvas is taken whole. As for the clips of RGNNVIS
+    (Brissman, Johnander et al., IJCV 2022).
 
-    Deviation: their code puts smaller frames in the middle of the canvas.
+    Deviation: their code centres smaller frames on the canvas.
 
     Args:
-      rng: source of the place.
+      rng: generator for the position.
       extent: height and width of the source in pixels.
-      scale: target pixels for one source pixel.
+      scale: target pixels per source pixel.
       canvas: height and width in target pixels.
 
     Returns:
@@ -276,7 +276,7 @@ def draw_window(
 
 
 def generator(kind: int, seed: int, number: int) -> np.random.Generator:
-    """The random stream of one kind for one epoch or clip of a run."""
+    """Returns the random generator of one kind for one epoch or clip of a run."""
     return np.random.Generator(
         np.random.Philox(np.random.SeedSequence([kind, seed, number]))
     )
@@ -285,12 +285,12 @@ def generator(kind: int, seed: int, number: int) -> np.random.Generator:
 def draw_near(
     rng: np.random.Generator, length: int, frames: int, frame_range: int
 ) -> np.ndarray:
-    """A uniform key frame and others near it: int32 [T], ascending.
+    """Draws a uniform key frame and others near it: int32 [T], ascending.
 
-    The others differ if the video has enough frames within `frame_range` of the key
-    frame; otherwise all of these are taken and some repeat.
+    The others are distinct if the video has enough frames within `frame_range` of the
+    key frame; otherwise all of these are taken and some repeat.
 
-    Deviation: Mask2Former draws the others with replacement; the same for T = 2.
+    Deviation: Mask2Former draws the others with replacement; identical for T = 2.
     """
     key = int(rng.integers(length))
     low, high = max(0, key - frame_range), min(length - 1, key + frame_range)
@@ -304,20 +304,20 @@ def draw_near(
 def draw_steps(
     rng: np.random.Generator, length: int, frames: int, max_step: int
 ) -> np.ndarray:
-    """Frames that are each 1 to `max_step` after the one before: int32 [T].
+    """Draws frames that each follow the last by 1 to `max_step`: int32 [T].
 
     The first is uniform among the frames that leave room for the others, and so is
-    every step. With `max_step` 1 these are consecutive frames. A video of fewer than T
+    every step. With `max_step` 1 the frames are consecutive. A video of fewer than T
     frames is taken whole: int32 [length].
 
-    As the training sequences of Zhu et al., "Instance As Identity", ECCV 2022.
+    As for the training sequences of Zhu et al., "Instance As Identity", ECCV 2022.
 
     Deviation: their code repeats the frames of a shorter video from its start.
     """
     if length <= frames:
         return np.arange(length, dtype=np.int32)
     ids = [int(rng.integers(length - frames + 1))]
-    for after in reversed(range(frames - 1)):  # frames still to come behind this one
+    for after in reversed(range(frames - 1)):  # frames that still follow this one
         room = length - 1 - after - ids[-1]
         ids.append(ids[-1] + int(rng.integers(1, min(max_step, room) + 1)))
     return np.array(ids, np.int32)

@@ -1,8 +1,8 @@
-"""The contract of a source of training clips.
+"""Interface of sources of training clips.
 
 A source turns a plan into small features, in Python, and features into images and masks
-at their final size, in a TensorFlow graph. This module does without TensorFlow, so that
-data sets can name the contract; `clip_sources` has what fulfils it.
+at their final size, in a TensorFlow graph. This module does not import TensorFlow, so
+data sets can refer to the interface; `clip_sources` implements it.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -26,44 +26,44 @@ class ClipTensors(NamedTuple):
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """Makes clips of T frames out of plans."""
+    """Makes clips of T frames from plans."""
 
     signature: dict[str, TensorSpec]  # types of `features`
 
     def features(self, plan: ClipPlan) -> dict[str, Any]:
-        """Returns the features of a clip for the graph, as small arrays and texts."""
+        """Returns the features of a clip for the graph, as small arrays and strings."""
         ...
 
     def read(self, features: Features) -> ClipTensors:
-        """The clip, cut out and resized as the plan says; runs in the graph."""
+        """Reads, crops and resizes the clip according to its plan, in the graph."""
         ...
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Reads the frames outside the graph, for the sake of errors with a place.
+        """Reads the frames outside the graph, to get errors with a location.
 
         Raises:
-          DataError: names the file, the video and what is wrong.
+          DataError: names the file, the video and the defect.
         """
         ...
 
 
 @runtime_checkable
 class HasClipSource(Protocol):
-    """A data set that TensorFlow reads by itself, faster than through `read_clip`."""
+    """A data set with its own TensorFlow reader, faster than `read_clip`."""
 
     def clip_source(self, frames: int) -> ClipSource:
-        """The source of clips of `frames` frames."""
+        """Returns the source of clips of `frames` frames."""
         ...
 
 
 @runtime_checkable
 class Mixture(Protocol):
-    """A data set of several parts, which says itself which clip is of which part."""
+    """A data set of several parts that plans which part each clip is from."""
 
     def clip_sources(self, frames: int) -> tuple[ClipSource, ...]:
-        """The source of each part, for clips of `frames` frames."""
+        """Returns the source of each part, for clips of `frames` frames."""
         ...
 
     def plan_clip(self, seed: int, position: int, clips: Settings) -> ClipPlan:
-        """The clip at one position of the stream; `part` says of which part it is."""
+        """Plans the clip at one position of the stream; `part` is its part."""
         ...

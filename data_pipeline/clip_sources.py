@@ -1,4 +1,4 @@
-"""From the plan of a clip to its tensors: out of folders, records, or through NumPy.
+"""Reads planned clips as tensors: from folders, records, or through NumPy.
 
 Each class is a `ClipSource`. Letters: h w source pixels, H W after resizing.
 """
@@ -51,31 +51,31 @@ class HasFiles(HasTracks, Protocol):
     root: Path  # of the data set
 
     def path(self, index: int, frame: int) -> Path:
-        """The image file of a frame of a video."""
+        """Returns the image file of a frame of a video."""
         ...
 
 
 @runtime_checkable
 class HasRecords(HasTracks, Protocol):
-    """Videos whose frames are encoded images, out of records."""
+    """Videos whose frames are encoded images in records."""
 
     def encoded(self, index: int, frame_ids: np.ndarray) -> list[bytes]:
-        """The image files of frames of a video."""
+        """Returns the encoded images of frames of a video."""
         ...
 
 
 def source_of(dataset: Dataset, frames: int) -> ClipSource:
-    """The source of clips of `frames` frames: the data set's own, or by `read_clip`."""
+    """Returns the data set's own source of clips, or one through `read_clip`."""
     if isinstance(dataset, HasClipSource):
         return dataset.clip_source(frames)
     return ReadSource(dataset, frames)
 
 
 def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
-    """Features of a plan that every source needs.
+    """Returns the features of a plan that every source needs.
 
-    A graph has as many frames for every clip: where the plan has fewer than `frames`,
-    the last one repeats. `real` counts those of the plan.
+    The number of frames in a graph is static: if the plan has fewer than `frames`, the
+    last one repeats. `real` counts those of the plan.
     """
     missing = frames - len(plan.frame_ids)
     return {
@@ -90,7 +90,7 @@ def plan_features(plan: ClipPlan, frames: int) -> dict[str, Any]:
 
 
 def plan_signature(frames: int) -> dict[str, tf.TensorSpec]:
-    """Types of `plan_features`."""
+    """Returns the tensor specs of `plan_features`."""
     return {
         "video": tf.TensorSpec([], tf.int64),
         "frame_ids": tf.TensorSpec([frames], tf.int32),
@@ -103,7 +103,7 @@ def plan_signature(frames: int) -> dict[str, tf.TensorSpec]:
 
 
 class FolderSource:
-    """Reads JPEGs and run lengths; all work on pixels is in the graph.
+    """Reads JPEGs and run lengths; all pixel work is in the graph.
 
     Args:
       dataset: the videos.
@@ -122,7 +122,7 @@ class FolderSource:
         }
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
-        """Paths, and the tracks that are seen in the frames; crowds are left out."""
+        """Returns paths, and the tracks visible in the frames, without crowds."""
         dataset, features = self._dataset, plan_features(plan, self._frames)
         ids, tracks = features["frame_ids"], dataset.tracks[plan.video]
         paths = [dataset.path(plan.video, int(frame)) for frame in ids]
@@ -134,18 +134,18 @@ class FolderSource:
         }
 
     def read(self, features: Features) -> ClipTensors:
-        """Decodes, cuts out and resizes."""
+        """Decodes, crops and resizes."""
         paths, plain = tf.unstack(features["paths"]), tf.unstack(features["plain"])
         files = [self._plain.read(*one) for one in zip(paths, plain, strict=True)]
         return _decode(self._runs, features, files)
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Reads the frames with Pillow, for the sake of its errors."""
+        """Reads the frames with Pillow, for its error messages."""
         self._dataset.read_frames(plan.video, plan.frame_ids)
 
 
 class RecordSource:
-    """As `FolderSource`, with the images out of records.
+    """Like `FolderSource`, with images from records.
 
     Args:
       dataset: the videos.
@@ -158,7 +158,7 @@ class RecordSource:
         self.signature = {**plan_signature(frames), **_track_signature(frames)}
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
-        """The tracks that are seen in the frames; crowds are left out."""
+        """Returns the tracks visible in the frames, without crowds."""
         video, tracks = self._dataset.videos[plan.video], self._dataset.tracks
         features = plan_features(plan, self._frames)
         return {
@@ -167,21 +167,21 @@ class RecordSource:
         }
 
     def read(self, features: Features) -> ClipTensors:
-        """Decodes, cuts out and resizes."""
+        """Decodes, crops and resizes."""
         places = [features["video"], features["frame_ids"]]
         images = tf.numpy_function(self._encoded, places, tf.string)
         images = tf.ensure_shape(images, [self._frames])
         return _decode(self._runs, features, tf.unstack(images))
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Reads the frames with Pillow, for the sake of its errors."""
+        """Reads the frames with Pillow, for its error messages."""
         self._dataset.read_frames(plan.video, plan.frame_ids)
 
     def _encoded(self, video: np.integer, frame_ids: np.ndarray) -> np.ndarray:
         images = self._dataset.encoded(int(video), frame_ids)
         place = self._dataset.videos[int(video)].name
         plain = [as_plain(image, place=place) for image in images]
-        # As objects: NumPy's own strings lose the zeros at their end.
+        # As objects, since NumPy's byte strings drop trailing zeros.
         return np.array(plain, object)
 
 
@@ -207,7 +207,7 @@ class StillSource:
         }
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
-        """The path, the objects of the image, and the views as matrices."""
+        """Returns the path, the objects of the image, and the views as matrices."""
         if plan.views is None:
             raise ValueError("plan: expected views of an image, got none")
         dataset = self._dataset
@@ -225,7 +225,7 @@ class StillSource:
         }
 
     def read(self, features: Features) -> ClipTensors:
-        """Decodes, cuts out, resizes once, and takes the views of that."""
+        """Decodes, crops and resizes the image once, and samples the views from it."""
         resized = {**features, "size": features["extent_of_views"]}
         image = self._plain.read(features["path"], features["plain"])
         still = _decode(self._runs, resized, [image])
@@ -234,7 +234,7 @@ class StillSource:
         return ClipTensors(pixels, masks, still.labels, still.track_ids)
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Reads the image with Pillow, for the sake of its errors."""
+        """Reads the image with Pillow, for its error messages."""
         self._dataset.read_frames(plan.video, np.zeros(1, np.int32))
 
 
@@ -251,11 +251,11 @@ class ReadSource:
         self.signature = plan_signature(frames)
 
     def features(self, plan: ClipPlan) -> dict[str, object]:
-        """Nothing but the plan."""
+        """Returns the plan alone."""
         return plan_features(plan, self._frames)
 
     def read(self, features: Features) -> ClipTensors:
-        """Reads, cuts out and resizes."""
+        """Reads, crops and resizes."""
         images, masks, labels, track_ids = tf.numpy_function(
             self._read_clip,
             [features["video"], features["frame_ids"]],
@@ -272,7 +272,7 @@ class ReadSource:
         return ClipTensors(tf.stack(frames), masks, labels, track_ids)
 
     def read_outside(self, plan: ClipPlan) -> None:
-        """Reads the frames outside the graph, for the sake of their errors."""
+        """Reads the frames outside the graph, for their error messages."""
         checked_clip(self._dataset, plan.video, plan.frame_ids)
 
     def _read_clip(self, video: np.integer, frame_ids: np.ndarray) -> tuple:
@@ -280,7 +280,7 @@ class ReadSource:
 
 
 def _track_signature(frames: int) -> dict[str, tf.TensorSpec]:
-    """Types of `_track_features`."""
+    """Returns the tensor specs of `_track_features`."""
     return {
         "extent": tf.TensorSpec([2], tf.int32),
         "mask_index": tf.TensorSpec([None, frames], tf.int32),
@@ -292,7 +292,7 @@ def _track_signature(frames: int) -> dict[str, tf.TensorSpec]:
 def _track_features(
     tracks: Sequence[Track], ids: np.ndarray, video: Video
 ) -> dict[str, object]:
-    """The tracks that are seen in frames `ids` and are no crowds."""
+    """Returns the features of the non-crowd tracks visible in frames `ids`."""
     seen = seen_tracks(tracks, ids)
     masks = [track.mask_index[ids] for _, track in seen]
     return {
@@ -306,7 +306,7 @@ def _track_features(
 def _decode(
     runs: RunTensors, features: Features, images: Sequence[tf.Tensor]
 ) -> ClipTensors:
-    """From image files and run lengths to pixels and masks at their final size."""
+    """Decodes image files and run lengths to pixels and masks at their final size."""
     crop, size, extent = features["crop"], features["size"], features["extent"]
     frames = []
     for image in images:

@@ -1,4 +1,4 @@
-"""Errors that name the defects of the files of a data set."""
+"""Errors that report defects in data-set files."""
 
 import reprlib
 from collections.abc import Callable
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class DataError(ValueError):
-    """A defect in a data file, with the place where it was found.
+    """A defect in a data file, with its location.
 
     Args:
       file: the annotation file or image.
-      expected: what should stand there.
-      got: what stands there; long values are shortened.
-      video: the video, by id or name.
-      annotation: the id of the annotation.
+      expected: the expected value.
+      got: the actual value; long ones are shortened.
+      video: id or name of the video.
+      annotation: id of the annotation.
       field: the field, for example `segmentations[3].counts`.
     """
 
@@ -43,11 +43,11 @@ class DataError(ValueError):
         super().__init__(printable(text))
 
 
-Report = Callable[[DataError], None]  # told of each defect
+Report = Callable[[DataError], None]  # receives each defect
 
 
 def stop(error: DataError) -> None:
-    """Reports a defect by raising it, so that the first one ends the reading."""
+    """Reports a defect by raising it, so reading stops at the first one."""
     raise error
 
 
@@ -61,7 +61,7 @@ def attempt(report: Report, read: Callable[..., T], *args: object) -> T | None:
 
 
 def printable(text: str) -> str:
-    """One line: control characters, which a terminal would obey, are escaped."""
+    """Escapes control characters, so that text prints on one line."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape").decode()
         for sign in text
@@ -69,15 +69,15 @@ def printable(text: str) -> str:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether this can name a category: text without control characters or ends of
-    lines, of which no picture, table or terminal can make anything."""
+    """Whether a value can name a category: text without control characters or newlines,
+    which pictures, tables and terminals cannot show."""
     if not isinstance(value, str) or not value:
         return False
     return not any(category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in value)
 
 
 def shorten(value: object, limit: int = 120) -> str:
-    """Text of a value, cut in the middle if long."""
+    """Formats a value, cutting out the middle if it is long."""
     text = value if isinstance(value, str) else _REPR.repr(value)
     if len(text) <= limit:
         return text
@@ -85,7 +85,7 @@ def shorten(value: object, limit: int = 120) -> str:
 
 
 def _make_repr() -> reprlib.Repr:
-    """Like `repr`, but quick and short for values that are huge or deeply nested."""
+    """Makes a `repr` that is fast and short for huge or deeply nested values."""
     short = reprlib.Repr()
     short.maxlevel = 4
     short.maxlist = short.maxtuple = short.maxdict = 20

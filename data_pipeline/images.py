@@ -1,7 +1,7 @@
-"""Opens every image of the project: few formats, bounded sizes, upright, 8 bits.
+"""Opens images safely: few formats, bounded sizes, upright, 8 bits.
 
-Pillow chooses a decoder by the content of a file, whatever its name, and some of its
-decoders start other programs. Only those of `FORMATS` are allowed here.
+Pillow chooses a decoder by file content, and some decoders start other programs, so
+only those of `FORMATS` are allowed.
 """
 
 import os
@@ -17,34 +17,34 @@ from PIL import Image, ImageOps
 from data_pipeline.errors import DataError
 from vis_jax.formats.rle import MAX_PIXELS
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO comes as JPEG
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO is opened as JPEG
 MAX_SIDE = 16_384  # pixels, of a frame
-JPEG_QUALITY = 95  # of images that are encoded anew
+JPEG_QUALITY = 95  # of re-encoded images
 MAX_BYTES = 2**30  # of an image file
 WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
 ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
 
-# What decoders without a sense of orientation read with the same pixels.
+# Formats and modes that decoders ignoring orientation read with the same pixels.
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
-# Pillow warns of what is larger than it likes; here MAX_PIXELS is the bound.
+# Pillow warns of large images; here MAX_PIXELS is the limit.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What it says of damaged metadata names no file, and comes from the middle of a run.
+# Its warnings about damaged metadata name no file, and interrupt the output of a run.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Fail = Callable[..., DataError]
 
 
 def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
-    """An image that has not been decoded yet.
+    """Opens an image without decoding it.
 
     Args:
       file: a regular file, or the content of one.
-      fail: makes the error, given `expected` and `got`, and maybe `field`.
+      fail: makes the error from `expected` and `got`, and optionally `field`.
 
     Raises:
-      DataError: no image of `FORMATS`, several in one file, or one beyond the bounds.
+      DataError: not an image of `FORMATS`, several in one file, or too large.
     """
     if isinstance(file, Path):
         _check_regular(file, fail)
@@ -52,7 +52,7 @@ def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    except Exception as error:  # each of Pillow's decoders has errors of its own
+    except Exception as error:  # Pillow's decoders raise various errors
         if image is not None:
             image.close()
         reason = f"{type(error).__name__}: {error}"
@@ -69,52 +69,51 @@ def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width as the Exif orientation has them; decodes nothing."""
+    """Returns height and width after Exif rotation, without decoding."""
     sides = image.height, image.width
-    if image.format == "TIFF":  # Pillow gives its upright size
+    if image.format == "TIFF":  # Pillow reports the upright size
         return sides
     return sides[::-1] if orientation(image) >= 5 else sides
 
 
 def orientation(image: Image.Image) -> int:
-    """The Exif orientation, 1 to 8; 1 where there is none."""
+    """Returns the Exif orientation, 1 to 8; 1 if absent."""
     try:
         number = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged Exif says nothing
+    except Exception:  # damaged Exif is ignored
         return 1
     return number if number in range(1, 9) else 1
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether a JPEG or PNG decoder without a sense of orientation has its pixels."""
+    """Whether a JPEG or PNG decoder that ignores orientation gives the same pixels."""
     known = image.format in _PLAIN_FORMATS and image.mode in _PLAIN_MODES
     return known and orientation(image) == 1
 
 
 def read_rgb(image: Image.Image, fail: Fail) -> np.ndarray:
-    """The upright pixels: uint8 [H, W, 3], RGB.
+    """Decodes the upright pixels: RGB uint8 [H, W, 3].
 
     Args:
-      image: from `open_image`.
-      fail: as for `open_image`.
+      image: image from `open_image`.
+      fail: as in `open_image`.
 
     Raises:
-      DataError: a file that is cut off, of colours that cannot become RGB, or of
-        more than 8 bits a grey level, for which there is no telling where black and
-        white are.
+      DataError: the file is truncated, its colours cannot become RGB, or it has more
+        than 8 bits per grey level, so that black and white are undefined.
     """
     if image.mode[0] in "IF":
         raise fail(expected="8 bits a channel", got=f"mode {image.mode}")
     upright = turned(image, fail)
     try:
         return np.asarray(upright.convert("RGB"))
-    except Exception as error:  # as above; such as those of a damaged palette
+    except Exception as error:  # as above, e.g. for a damaged palette
         got = f"mode {upright.mode}: {error}"
         raise fail(expected="colours that become RGB", got=got) from error
 
 
 def turned(image: Image.Image, fail: Fail) -> Image.Image:
-    """The image as its Exif orientation says, decoded, in its own mode.
+    """Decodes an image and applies its Exif orientation; keeps its mode.
 
     Raises:
       DataError: a file that is cut off.
@@ -130,17 +129,17 @@ def turned(image: Image.Image, fail: Fail) -> Image.Image:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Pixels uint8 [H, W, 3] as a PNG, quickly made."""
+    """Encodes pixels uint8 [H, W, 3] as a PNG, with fast compression."""
     target = BytesIO()
     Image.fromarray(pixels).save(target, "PNG", compress_level=0)
     return target.getvalue()
 
 
 def check_inside(path: Path, root: Path) -> Path:
-    """The file that a path means, links followed.
+    """Resolves a path, following links.
 
     Args:
-      path: of a file of a data set.
+      path: file of a data set.
       root: folder of the data set; may itself be a link.
 
     Raises:
@@ -154,7 +153,7 @@ def check_inside(path: Path, root: Path) -> Path:
 
 
 def _check_regular(file: Path, fail: Fail) -> None:
-    """A pipe or a device would keep the reader waiting, or never end."""
+    """Rejects pipes and devices, which may block or never end."""
     try:
         found = os.stat(file)
     except (OSError, ValueError) as error:

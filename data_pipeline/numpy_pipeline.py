@@ -1,4 +1,4 @@
-"""Batches of training clips without TensorFlow, of videos at their own size."""
+"""Makes batches of training clips without TensorFlow, at native resolution."""
 
 import os
 import weakref
@@ -29,18 +29,18 @@ def train_batches(
     host_index: int = 0,
     host_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`pipeline.train_batches` for videos at their own size, through `read_clip`.
+    """Like `pipeline.train_batches`, at native resolution through `read_clip`.
 
-    The same clips and, as nothing is resized, the same numbers, but for JPEGs: two
-    decoders may differ by a grey level.
+    Clips are the same and, without resizing, so are pixels, except that JPEG decoders
+    may differ by a grey level.
 
     Args:
-      dataset: no `Mixture`.
+      dataset: must not be a `Mixture`.
       clips: see `settings.Settings`; `short_side` must be that of the videos.
       seed, start_step, host_index, host_count: see `pipeline.train_batches`.
 
     Raises:
-      ValueError: no data set; a setting that cannot be, or that asks for resizing.
+      ValueError: not a data set, or a setting is invalid or requires resizing.
     """
     check_dataset(dataset)
     if isinstance(dataset, Mixture):
@@ -64,8 +64,8 @@ def _batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Makes clips in threads, some batches ahead, and yields them in order."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    # An interpreter that ends may close this generator only when the modules that
-    # `shutdown` needs are gone. A finalizer runs before that, and never twice.
+    # At interpreter exit this generator may be closed after the modules that `shutdown`
+    # needs are gone. A finalizer runs before that, and only once.
     stop = weakref.finalize(pool, pool.shutdown, cancel_futures=True)
     waiting: deque[list[Future]] = deque()
     try:

@@ -1,8 +1,8 @@
-"""Static sizes: clips on a canvas, instances in slots, with what is real beside them.
+"""Pads clips to a canvas and instances to slots, with validity masks.
 
-Each step exists in NumPy and as TensorFlow ops; both give the same arrays. Letters:
-N instances before, M slots after; t frames before, T after; h w pixels of the content,
-H W of the canvas.
+Implemented in NumPy and as TensorFlow ops, with equal results. Letters: N instances
+before, M slots after; t frames before, T after; h w pixels of the content, H W of the
+canvas.
 """
 
 import numpy as np
@@ -20,11 +20,11 @@ def pad_clip(
     canvas: tuple[int, int],
     instances: int,
 ) -> dict[str, np.ndarray]:
-    """One clip in the form of `schema.BATCH`, without the batch axis.
+    """Pads one clip to the form of `schema.BATCH`, without the batch axis.
 
-    Instances without a pixel in the clip are dropped. If more than M are left, the
-    largest stay, counted in pixels over all frames; the first of equals. Slots are
-    filled in the order of the tracks.
+    Instances without pixels in the clip are dropped. If more than M remain, those with
+    the most pixels over all frames are kept; ties go to the first. Slots keep the order
+    of the tracks.
 
     Args:
       images: uint8 [t, h, w, 3], at most as large as the canvas.
@@ -56,7 +56,7 @@ def pad_clip(
 
 
 def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tight boxes [N, T, 4] of masks [N, T, h, w], and where there are pixels."""
+    """Returns tight boxes [N, T, 4] of masks [N, T, h, w], and which are non-empty."""
     bounds = []
     for along in (masks.any(-2), masks.any(-1)):  # columns, rows
         size = along.shape[-1]

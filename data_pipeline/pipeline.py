@@ -1,4 +1,4 @@
-"""Batches of training clips with tf.data: plan, read, augment, pad, batch."""
+"""Makes batches of training clips with tf.data: plan, read, augment, pad, batch."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,24 +31,24 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this host's share of the batches of steps `start_step`, + 1, ..
 
-    A batch depends on the seed and its step alone: a run taken up at a step sees what
-    the unbroken run would have seen, and the shares of all hosts joined in order are
-    the batch of one host. Crowd annotations and instances without a pixel in the clip
-    are left out; if more than `clips.instances` remain, the largest are kept.
+    A batch depends only on the seed and its step: a resumed run sees the batches of an
+    unbroken one, and the concatenated shares of all hosts equal the batch of a single
+    host. Crowd annotations and instances without pixels in the clip are dropped; if
+    more than `clips.instances` remain, the largest are kept.
 
     Args:
-      dataset: what is read by `clip_source` if it has that, by `read_clip` otherwise;
-        or a `Mixture` of several.
+      dataset: read through its `clip_source` if it has one, otherwise `read_clip`; or a
+        `Mixture` of several.
       clips: see `settings.Settings`; `batch_size` counts the clips of all hosts.
-      seed: of the run.
+      seed: seed of the run.
       start_step: the first step.
-      host_index, host_count: which share.
+      host_index, host_count: select the share.
 
     Returns:
-      An endless iterator over arrays as `schema.BATCH` says.
+      An endless iterator over arrays as in `schema.BATCH`.
 
     Raises:
-      ValueError: no data set; a setting that cannot be; while iterating, DataError for
+      ValueError: not a data set, or an invalid setting; while iterating, DataError for
         a file that cannot be read.
     """
     check_dataset(dataset)
@@ -60,7 +60,7 @@ def train_batches(
         host_index=host_index,
         host_count=host_count,
     )
-    plans(start_step)  # wrong arguments are reported here, not in the graph
+    plans(start_step)  # reports wrong arguments here, not in the graph
     _leave_accelerators()
     with tf.device("CPU"):
         sources = _sources(dataset, clips.frames)
@@ -79,7 +79,7 @@ def _plans(
     host_index: int,
     host_count: int,
 ) -> Iterator[list[ClipPlan]]:
-    """The plans of each batch."""
+    """Yields the plans of each batch."""
     place = dict(
         seed=seed, start_step=start_step, host_index=host_index, host_count=host_count
     )
@@ -99,7 +99,7 @@ def _sources(dataset: Dataset, frames: int) -> Sources:
 def _clips(
     sources: Sources, clips: Settings, plans: Callable[[], Iterator[list[ClipPlan]]]
 ) -> tf.data.Dataset:
-    """All clips in order."""
+    """Returns all clips in order."""
     streams = [
         _stream(part, source, clips, plans()) for part, source in enumerate(sources)
     ]
@@ -111,13 +111,13 @@ def _clips(
 def _stream(
     part: int, source: ClipSource, clips: Settings, plans: Iterator[list[ClipPlan]]
 ) -> tf.data.Dataset:
-    """The clips of one part, in order."""
+    """Returns the clips of one part, in order."""
     chosen = (plan for batch in plans for plan in batch if plan.part == part)
     features = (source.features(plan) for plan in chosen)
     data = tf.data.Dataset.from_generator(
         lambda: features, output_signature=source.signature
     )
-    # Nothing in it branches on tensors: rewriting it would only take seconds.
+    # It has no tensor-dependent branches, so autograph would only cost seconds.
     make_clip = tf.autograph.experimental.do_not_convert(
         partial(_make_clip, source, clips)
     )
@@ -129,7 +129,7 @@ def _stream(
 
 
 def _turns(plans: Iterator[list[ClipPlan]]) -> tf.data.Dataset:
-    """The part whose clip is next."""
+    """Returns the part of each clip, in order."""
     turns = (plan.part for batch in plans for plan in batch)
     signature = tf.TensorSpec([], tf.int64)
     return tf.data.Dataset.from_generator(lambda: turns, output_signature=signature)
@@ -138,7 +138,7 @@ def _turns(plans: Iterator[list[ClipPlan]]) -> tf.data.Dataset:
 def _make_clip(
     source: ClipSource, clips: Settings, features: Features
 ) -> dict[str, tf.Tensor]:
-    """One clip in the form of the schema, without the batch axis."""
+    """Makes one clip in the form of the schema, without the batch axis."""
     clip = source.read(features)
     real = features["real"]
     images, masks = clip.images[:real], clip.masks[:, :real]
@@ -162,10 +162,10 @@ def _with_clear_errors(
     plans: Callable[[int], Iterator[list[ClipPlan]]],
     step: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Passes batches on; if one fails, finds the frame at fault and says so.
+    """Yields batches; if one fails, finds and reports the frame at fault.
 
-    TensorFlow's own errors name neither the file nor the video. The order of the clips
-    is known, so those of the failed batch are read once more, outside the graph.
+    TensorFlow's errors name neither the file nor the video. As the order of clips is
+    known, those of the failed batch are read again outside the graph.
     """
     while True:
         try:
@@ -179,6 +179,6 @@ def _with_clear_errors(
 
 
 def _leave_accelerators() -> None:
-    """Keeps TensorFlow from taking the memory of devices that JAX works on."""
+    """Keeps TensorFlow from allocating memory of the devices that JAX uses."""
     if tf.config.get_visible_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")

@@ -1,7 +1,7 @@
-"""Image files for TensorFlow's decoder, which sees the pixels that the readers see.
+"""Makes TensorFlow's image decoder see the same pixels as the readers.
 
-It decodes JPEG and PNG and knows nothing of Exif. Such files, nearly all, it reads by
-itself; others are decoded as the readers do it and handed over as PNGs.
+It decodes JPEG and PNG and ignores Exif. Files for which that is enough, nearly all, it
+reads directly; others are decoded by the readers and passed on as PNGs.
 """
 
 from functools import partial
@@ -32,18 +32,18 @@ class PlainFiles:
         self._known: dict[Path, bool] = {}
 
     def has(self, path: Path) -> bool:
-        """Whether TensorFlow may read a file by itself; each is looked at once."""
+        """Whether TensorFlow may read a file directly; each file is checked once."""
         if path not in self._known:
             try:
                 check_inside(path, self._root)
                 with open_image(path, partial(DataError, path)) as image:
                     self._known[path] = is_plain(image)
-            except DataError:  # told when the file is read
+            except DataError:  # reported when the file is read
                 return False
         return self._known[path]
 
     def read(self, path: tf.Tensor, plain: tf.Tensor) -> tf.Tensor:
-        """The content of a file, or of a PNG with its pixels: string [], in the graph.
+        """Reads a file, or a PNG with its pixels, in the graph: string [].
 
         Args:
           path: string [].
@@ -63,14 +63,14 @@ class PlainFiles:
 
 
 def as_plain(file: Path | bytes, *, place: Path | str) -> bytes:
-    """The content of an image file, or of a PNG with its pixels.
+    """Returns the content of an image file, or of a PNG with its pixels.
 
     Args:
       file: its path or content.
-      place: what messages call the file.
+      place: name of the file in messages.
 
     Raises:
-      DataError: a file that the readers refuse.
+      DataError: the readers reject the file.
     """
     fail = partial(DataError, place)
     with open_image(BytesIO(file) if isinstance(file, bytes) else file, fail) as image:

@@ -1,4 +1,4 @@
-"""Frames for evaluation and prediction: read, resize, pad. NumPy and Pillow only."""
+"""Resizes and pads frames for evaluation and prediction, in NumPy and Pillow."""
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ def fit_frame(
     Args:
       frame: uint8 [h, w, 3].
       short_side, long_side: pixels; see `clip_sampling.resized_size`.
-      size: height and width in pixels to stretch the frame to instead; () for none.
+      size: height and width in pixels to stretch the frame to instead; () = unused.
     """
     before = frame.shape[:2]
     height, width = size or resized_size(
@@ -27,10 +27,11 @@ def fit_frame(
 
 
 def pad_frames(frames: np.ndarray, *, multiple: int = 32) -> np.ndarray:
-    """Puts frames uint8 [T, h, w, 3] at the top left of a canvas; the rest is zero.
+    """Pads frames uint8 [T, h, w, 3] with zeros at the bottom and right.
 
     Args:
-      multiple: sides of the canvas, which is as small as can be, are multiples of it.
+      frames: frames of one video.
+      multiple: sides of the canvas are the smallest possible multiples of it.
     """
     height, width = frames.shape[1:3]
     return np.pad(

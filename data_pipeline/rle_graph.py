@@ -1,8 +1,8 @@
-"""Run lengths to masks inside a TensorFlow graph, at the size the clip needs.
+"""Decodes run lengths to masks in a TensorFlow graph, directly at the target size.
 
-Runs are moved to the target size first and only then turned into pixels, so that the
-cost follows the size of the objects after resizing, not that of the source frames.
-Letters: N tracks, T frames, K masks that are there, h source rows, H W target pixels.
+Runs are resized before they are turned into pixels, so the cost depends on the size of
+the objects after resizing, not of the source frames. Letters: N tracks, T frames, K
+present masks, h source rows, H W target pixels.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class RunTensors(NamedTuple):
 
 
 def run_tensors(runs: Runs) -> RunTensors:
-    """Puts runs where graphs can read them, once, on the host."""
+    """Converts runs to tensors, once, on the host."""
     with tf.device("CPU"):
         return RunTensors(tf.constant(runs.ends), tf.constant(runs.splits))
 
@@ -33,11 +33,11 @@ def decode_masks(
     rows: tf.Tensor,
     columns: tf.Tensor,
 ) -> tf.Tensor:
-    """Masks read at some rows and columns of the source frames.
+    """Decodes masks at given rows and columns of the source frames.
 
     Args:
       runs: all masks of the data set.
-      mask_index: int32 [N, T], which mask; -1 for none.
+      mask_index: int32 [N, T], index of the mask; -1 for none.
       height: h, rows of the source frames.
       rows: int32 [H], source row of each target row, not descending.
       columns: int32 [W], the same for columns.
@@ -45,7 +45,7 @@ def decode_masks(
     Returns:
       bool [N, T, H, W]; False where there is no mask.
     """
-    # Enlarging repeats source columns; the runs are drawn in each column once.
+    # Upsampling repeats source columns; the runs are drawn once per distinct column.
     columns, column_of = tf.unique(columns)
     flat = tf.reshape(mask_index, [-1])
     slots = tf.where(flat >= 0)[:, 0]
@@ -75,7 +75,7 @@ def _draw(
     rows: tf.Tensor,
     columns: tf.Tensor,
 ) -> tf.Tensor:
-    """Masks K at distinct columns: uint8 [K, W, H], columns before rows."""
+    """Draws K masks at distinct columns: uint8 [K, W, H], columns before rows."""
     begins, ends, owner = _foreground_runs(runs, masks)
     frame = tf.size(rows, tf.int64) * tf.size(columns, tf.int64)
     begins = _move_to_target(begins, height, rows, columns) + owner * frame
@@ -96,7 +96,7 @@ def _draw(
 def _foreground_runs(
     runs: RunTensors, masks: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """First pixel, end and mask (counted in `masks`) of every foreground run."""
+    """Returns first pixel, end and mask (index in `masks`) of each foreground run."""
     # Run 2 j + 1 of a mask is foreground and begins where run 2 j ends.
     first = tf.gather(runs.splits, masks)
     pairs = (tf.gather(runs.splits, masks + 1) - first) // 2
@@ -113,7 +113,7 @@ def _foreground_runs(
 def _move_to_target(
     positions: tf.Tensor, height: tf.Tensor | int, rows: tf.Tensor, columns: tf.Tensor
 ) -> tf.Tensor:
-    """The first target pixel, down the columns, at or after a source pixel: int64."""
+    """Maps source pixels to the next target pixel in column-major order: int64."""
     column, row = positions // height, positions % height
     target_column = tf.searchsorted(columns, column)
     target_row = tf.searchsorted(rows, row)

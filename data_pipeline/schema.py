@@ -1,7 +1,7 @@
-"""The contract for a batch of clips: key, dtype, axes, meaning of the padding.
+"""Schema of a batch of clips: key, dtype, axes, meaning of the padding.
 
 Axes: B clips, T frames, M instance slots, H W canvas pixels. Every array has a static
-shape; what is real is said by `frame_valid`, `instance_valid`, `present` and `sizes`.
+shape; `frame_valid`, `instance_valid`, `present` and `sizes` mark what is not padding.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,7 @@ BATCH = {
 
 
 def check_batch(batch: dict[str, np.ndarray], **sizes: int) -> None:
-    """Raises ValueError unless `batch` keeps the contract.
+    """Raises ValueError unless `batch` follows the schema.
 
     Args:
       batch: arrays by name.
@@ -60,7 +60,7 @@ def check_batch(batch: dict[str, np.ndarray], **sizes: int) -> None:
 
 
 def _check_padding(batch: dict[str, np.ndarray]) -> None:
-    """Padding is empty, and what is present has pixels and a box."""
+    """Checks that padding is empty and present instances have pixels and a box."""
     valid = batch["frame_valid"]
     if not valid[:, 0].all() or (valid[:, 1:] & ~valid[:, :-1]).any():
         raise ValueError("batch['frame_valid']: expected frames, then padding")

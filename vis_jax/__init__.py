@@ -7,7 +7,7 @@
     video.save("out")
     vis_jax.score("instances.json", "results.json")
 
-Nothing is loaded before it is used: neither this import nor `score` needs JAX.
+Modules load on first use: neither this import nor `score` needs JAX.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""The library from Python: models that track the objects of videos, and training.
+"""Python API: models that track objects in videos, and training.
 
-What `vis_jax` offers under its own name is defined here, but for `score`, which is that
-of `vis_jax.scoring` and needs no JAX.
+Defines the public names of `vis_jax`, except `score`, which comes from
+`vis_jax.scoring` and needs no JAX.
 """
 
 import functools
@@ -32,21 +32,21 @@ def train(
     *,
     accept_changes: bool = False,
 ) -> None:
-    """Trains a system and evaluates it at the end; called again, it goes on.
+    """Trains a system and evaluates it at the end; called again, it resumes.
 
-    It is the loop of the command `train`: progress is printed, SIGINT and SIGTERM save
-    the state and end the process.
+    Runs the same loop as the command `train`: progress is printed, SIGINT and SIGTERM
+    save the state and end the process.
 
     Args:
       config: a recipe by name, such as "ifr_shapes:steps=500", a Python file, a
-        config.json, or fields by name; None for that of a run to go on with.
+        config.json, or fields by name; None: the config of the run to resume.
       workdir: folder of the run, for `load`.
-      settings: other values by path, such as {"data.root": "/data/videos"}.
-      accept_changes: go on although settings differ from those that the run began with.
+      settings: overrides by path, such as {"data.root": "/data/videos"}.
+      accept_changes: resume although settings differ from those of the run.
 
     Raises:
-      ValueError: a setting is unknown or out of its range; the data or the run do not
-        fit. One line that says what was expected and what came.
+      ValueError: a setting is unknown or out of range, or the data or the run do not
+        fit. The message is one line with the expected and the actual value.
     """
     quieten()
     check_folder("workdir", workdir)
@@ -55,10 +55,10 @@ def train(
 
 
 class Model(Tracker):
-    """A system that finds and tracks the objects of videos, as `load` makes it.
+    """A trained system that tracks objects in videos, as returned by `load`.
 
     Args:
-      saved: what to run.
+      saved: the model to run.
     """
 
     def __init__(self, saved: SavedModel) -> None:
@@ -71,19 +71,19 @@ class Model(Tracker):
 
     @property
     def names(self) -> list[str]:
-        """Names of the classes, by label."""
+        """Class names, by label."""
         return [name for _, name in self._saved.categories]
 
     def save_hub(self, folder: str | os.PathLike) -> None:
-        """Writes the model in the layout of a model hub, for `load`.
+        """Writes the model in model-hub layout, readable by `load`.
 
         Args:
-          folder: that does not exist; gets config.json, categories.json and
+          folder: must not exist; receives config.json, categories.json and
             model.safetensors.
 
         Raises:
           ValueError: the folder exists.
-          OSError: a file cannot be written, as on a full disk; names the file.
+          OSError: a file cannot be written, e.g. the disk is full; names the file.
         """
         write_model(folder, self._saved)
 

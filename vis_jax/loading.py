@@ -1,7 +1,7 @@
-"""Loads a model, as weights that vis_jax runs or as programs that JAX runs.
+"""Loads a model, from weights run by vis_jax or from programs run by JAX.
 
-Programs need neither Flax nor TensorFlow nor a config, so what they do not need is
-imported only for weights.
+Programs need neither Flax nor TensorFlow nor a config, so these are imported only for
+weights.
 """
 
 import os
@@ -31,23 +31,23 @@ def load(
 ) -> "Model | ProgramModel":
     """Loads a trained model.
 
-    Compiled programs are kept in the user's cache folder, vis_jax/compilations, unless
-    JAX has another one already.
+    Compiled programs are cached in vis_jax/compilations of the user's cache folder,
+    unless JAX already has a cache folder.
 
     Args:
-      path: the folder of a training run, whose newest checkpoint is read; of one of its
-        checkpoints; of the output of `convert` or `export`; or in the layout of a model
-        hub, with config.json, categories.json and model.safetensors.
-      settings: other values by path, such as {"test.tracker": "iou"}.
+      path: folder of a training run, whose newest checkpoint is read; of one
+        checkpoint; of the output of `convert` or `export`; or in model-hub layout, with
+        config.json, categories.json and model.safetensors.
+      settings: overrides by path, such as {"test.tracker": "iou"}.
       config: for a checkpoint without one: a Python file, such as "configs/ifr_r50.py",
         another config.json, or fields by name.
       categories: for a checkpoint without them: an annotation file that lists the
-        classes, or their names in the order of the labels.
+        classes, or class names in label order.
       **test: fields of `test`: mode="clip" is short for {"test.mode": "clip"}.
 
     Raises:
-      ValueError: something is missing, damaged or does not fit; a setting is unknown or
-        out of its range. One line that says what was expected and what came.
+      ValueError: a file is missing, damaged or does not fit; a setting is unknown or
+        out of range. The message is one line with the expected and the actual value.
     """
     check_folder("path", path)
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
@@ -78,10 +78,10 @@ def load(
 
 
 class ProgramModel(Tracker):
-    """A model that was exported as programs; JAX alone runs it.
+    """A model exported as programs, which needs JAX alone.
 
     Args:
-      stored: what to run.
+      stored: the programs to run.
     """
 
     def __init__(self, stored: StoredModel) -> None:

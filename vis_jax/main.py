@@ -1,7 +1,7 @@
 """The command line: `python -m vis_jax.main [command] --flags`.
 
-No command means train. A mistake of the user ends with one line on stderr and exit
-code 2; set VIS_JAX_TRACEBACK=1 to see where it came from.
+The default command is train. User errors print one line on stderr and exit with code
+2; set VIS_JAX_TRACEBACK=1 for a traceback.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from data_pipeline.errors import printable
 from vis_jax import __version__
 from vis_jax.commands.path_flags import check_paths
 
-# Each is a module of vis_jax.commands, its words joined by underscores.
+# Each is a module of vis_jax.commands, named with underscores for spaces.
 COMMANDS = {
     "train": "train a system, evaluate it at the end (the default command)",
     "evaluate": "predict every video of a data set and score the result",
@@ -39,7 +39,7 @@ COMMANDS = {
     "data pack": "check a results.json and pack it for an evaluation server",
 }
 
-# Commands that take words, with the flag, a list, that they are added to.
+# Commands with positional arguments, and the list flag that collects them.
 WITH_WORDS = {"score": "results"}
 
 USAGE = """vis_jax: video instance segmentation in JAX
@@ -57,7 +57,7 @@ examples:
 says which version this is.
 """
 
-# What `pip install vis_jax` brings beyond requirements-score.txt, as it is imported.
+# Import names of dependencies of vis_jax that are not in requirements-score.txt.
 WHOLE = (
     *("av", "beartype", "defusedxml", "flatbuffers", "flax", "jax", "jaxtyping"),
     *("ml_collections", "optax", "orbax", "tensorboardX", "tensorflow"),
@@ -67,8 +67,8 @@ WHOLE = (
 HELP = ("help", "--help", "-help", "-h")
 WIDTH = 80  # columns of the help
 
-# TensorFlow and XLA write notes for their developers to stderr, before any error of
-# this program; what the user has set in the environment holds.
+# Silences TensorFlow and XLA logs that would hide our own errors on stderr, unless the
+# user has set these variables.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     quieten()
     try:
         return run(argv)
-    except BrokenPipeError:  # nobody reads on, as after `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, flags.Error, OSError) as error:
@@ -93,18 +93,18 @@ def main(argv: list[str]) -> int:
 
 
 def console() -> None:
-    """The script `vis-jax`; ends with the exit code."""
+    """Entry point of the script `vis-jax`; exits with the exit code."""
     sys.exit(main(sys.argv[1:]))
 
 
 def quieten() -> None:
-    """Keeps TensorFlow and XLA from writing notes, if they are not loaded yet."""
+    """Silences TensorFlow and XLA logs, if they are not loaded yet."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
 def run(argv: list[str]) -> int:
-    """Finds the command, reads its flags and runs it, or shows the help."""
+    """Parses the flags of a command and runs it, or shows the help."""
     if argv == ["--version"]:
         print(f"vis_jax {__version__}")
         return 0
@@ -136,13 +136,13 @@ def run(argv: list[str]) -> int:
 
 
 def lacking(argv: list[str], error: ModuleNotFoundError) -> str:
-    """What a command misses where only the requirements for scoring are installed."""
+    """Describes the missing package if only the scoring requirements are installed."""
     name, _ = split_command(argv)
     return f"{name} needs {error.name}, which is not installed"
 
 
 def split_command(argv: list[str]) -> tuple[str, list[str]]:
-    """The command and what follows; train if the first word is a flag.
+    """Splits arguments into the command and the rest; train if a flag comes first.
 
     Raises:
       ValueError: there is no such command.
@@ -159,17 +159,17 @@ def split_command(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def members(word: str) -> list[str]:
-    """The commands of two words that start with this one."""
+    """Returns the two-word commands that start with this word."""
     return [name for name in COMMANDS if name.startswith(f"{word} ")]
 
 
 def listing(names: list[str]) -> str:
-    """The commands, a line each."""
+    """Lists the commands, one per line."""
     return "\n".join(f"  {name:<18}{COMMANDS[name]}" for name in names)
 
 
 def flag_help(values: flags.FlagValues) -> str:
-    """The flags, by name, with their defaults."""
+    """Formats the help of the flags, by name, with their defaults."""
     lines = []
     for name in sorted(set(values) - {"flagfile", "undefok"}):
         flag = values[name]
@@ -180,14 +180,14 @@ def flag_help(values: flags.FlagValues) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Describes an error in one line."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Says what is wrong on stderr."""
+    """Prints an error on stderr; returns the exit code."""
     print(f"error: {printable(message)}", file=sys.stderr)
     return code
 

@@ -1,8 +1,8 @@
 """Folders on a disk or in a bucket, such as gs://bucket/runs/one.
 
-All of them are `etils.epath.Path`, which Orbax, TensorStore and JAX's compilation cache
-take as well. What must have a local file, as video and JSON writers do, writes to a
-local folder that is copied when it is complete.
+All are `etils.epath.Path`, which Orbax, TensorStore and JAX's compilation cache accept.
+Writers that need a local file, such as those of video and JSON, write to a local folder
+that is copied when it is complete.
 """
 
 import os
@@ -17,35 +17,35 @@ SCHEMES = "gs://, s3:// or az://"
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether it is not on a disk of this machine."""
+    """Whether the path is in a bucket rather than on a local disk."""
     return "://" in os.fspath(path)
 
 
 def absolute(path: str | os.PathLike) -> epath.Path:
-    """The path from the root of the disk, or the address; Orbax refuses others."""
+    """Returns the absolute path, or the bucket address, as Orbax requires."""
     return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()
 
 
 def check_folder(name: str, path: str | os.PathLike) -> None:
-    """Raises ValueError if nothing can be read or written there.
+    """Raises ValueError if the folder cannot be read or written.
 
     Args:
-      name: of the flag or argument, for the message.
-      path: of a folder.
+      name: flag or argument to name in the message.
+      path: folder.
     """
     try:
         epath.Path(path)
-    except KeyError as error:  # of epath, on a scheme that it does not know
+    except KeyError as error:  # raised by epath for an unknown scheme
         text = f"expected a folder on a disk or of {SCHEMES}, got {os.fspath(path)}"
         raise ValueError(f"{name}: {text}") from error
 
 
 def on_disk(name: str, path: str | os.PathLike) -> Path:
-    """The path of something that has to be on a disk.
+    """Returns the path of a file or folder that must be on a local disk.
 
     Args:
-      name: of the flag or argument, for the message.
-      path: of a file or folder.
+      name: flag or argument to name in the message.
+      path: file or folder.
 
     Raises:
       ValueError: it is in a bucket.
@@ -59,12 +59,12 @@ def on_disk(name: str, path: str | os.PathLike) -> Path:
 def copy_folder(
     source: epath.PathLike, target: epath.PathLike, *, last: str = ""
 ) -> None:
-    """Copies a folder with all that is in it, between any two places.
+    """Copies a folder recursively, between disks and buckets.
 
     Args:
       source: the folder.
-      target: made if it is not there; files of the same names are replaced.
-      last: the file that is copied when all others are; whoever finds it finds all.
+      target: created if missing; files of the same name are replaced.
+      last: file to copy last; its presence marks the copy as complete.
     """
     source, target = epath.Path(source), epath.Path(target)
     target.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ def copy_folder(
 
 @contextmanager
 def written_locally(folder: epath.PathLike, *, last: str = "") -> Iterator[Path]:
-    """A local folder whose files are in `folder` at the end.
+    """Yields a local folder whose files end up in `folder`.
 
-    That is `folder` itself on a disk. For a bucket it is a temporary one, which is
-    copied unless an error comes, and a file in a bucket is there whole or not at all.
+    On a disk that is `folder` itself. For a bucket it is a temporary folder, copied
+    unless an error is raised; files in a bucket are written atomically.
 
     Args:
       folder: on a disk or in a bucket.

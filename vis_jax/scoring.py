@@ -1,4 +1,4 @@
-"""Scores a results file against a truth file: numbers as JSON and as a table.
+"""Scores a results file against ground truth; metrics as JSON and as a table.
 
 Needs neither JAX nor TensorFlow.
 """
@@ -28,14 +28,14 @@ from vis_jax.metrics.tracking import (
 from vis_jax.metrics.video_ap import Scores, evaluate
 
 NUM_WORST = 5  # videos in the table
-# Numbers of a report with tracking of which more is better.
+# Metrics of a tracking report for which higher is better.
 METRICS = (
     "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm",
     "ARl", "HOTA", "DetA", "DetRe", "DetPr", "AssA", "AssRe", "AssPr", "LocA", "MOTA",
     "sMOTA", "MOTP", "Re", "Pr", "IDF1", "IDP", "IDR",
 )  # fmt: skip
 _LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
-# What py-motmetrics counts in its own way.
+# Metrics that py-motmetrics counts differently.
 _MOTMETRICS = (
     *("mota", "num_switches", "num_fragmentations"),
     *("mostly_tracked", "partially_tracked", "mostly_lost"),
@@ -43,7 +43,7 @@ _MOTMETRICS = (
 
 
 class Options(NamedTuple):
-    """What is worked out beside the twelve numbers, and how."""
+    """Metrics to compute besides the twelve of video AP, and their settings."""
 
     identities: bool = True  # IDF1, AssA and IDSW, also part of `tracking`
     tracking: bool = False  # HOTA, DetA, .. MOTA, .. IDF1, .. IDSW, Frag
@@ -76,26 +76,26 @@ def score(
     progress: bool = False,
     workers: int | None = None,
 ) -> dict:
-    """Video AP and, if asked for, tracking metrics and what the AP is lost to.
+    """Computes video AP and, optionally, tracking metrics and an error breakdown.
 
     Args:
       truth_path: instances.json with annotations.
       results_path: results.json.
-      output_path: where the numbers are written as JSON; None: nowhere.
-      options: what else is worked out.
-      report_path: where a page with masks, curves and errors is written as HTML; None:
-        nowhere.
-      frames: folder that the `file_names` of the truth are relative to, for the
-        pictures of that page; None: it has masks alone.
-      progress: show bars in long runs.
-      workers: at most so many processes; None: as many as there are processors. The
-        numbers do not depend on it. Small files take one.
+      output_path: JSON file for the metrics; None: not written.
+      options: further metrics to compute.
+      report_path: HTML file for a page with masks, curves and errors; None: not
+        written.
+      frames: folder that the ground truth's `file_names` are relative to, for the
+        pictures of that page; None: the page shows masks only.
+      progress: show progress bars in long runs.
+      workers: maximum number of processes; None: one per processor. The metrics do
+        not depend on it. Small files use one process.
 
     Returns:
-      The numbers, in [0, 1]; None where the truth has nothing to find.
+      The metrics, in [0, 1]; None where there is no ground truth.
 
     Raises:
-      FormatError: a file is not as it should be.
+      FormatError: a file is malformed.
       ValueError: a folder is missing, or has none of the frames.
     """
     check_folder("output", output_path)
@@ -129,17 +129,17 @@ def _page_writer(
     options: Options,
     progress: bool,
 ) -> Callable[[TruthFile, Results, dict], None]:
-    """A function that writes the page; what it needs is there.
+    """Returns a function that writes the HTML page, after checking its inputs.
 
     Args:
-      path: of the page.
-      folder: the truth file, and where the frames that it names are; None: no pictures.
+      path: output file.
+      folder: (ground-truth file, folder of its frames); None: no pictures.
       options, progress: as in `score`.
 
     Raises:
       ValueError: the folder has none of the frames.
     """
-    # Imported here: numbers alone need no pictures.
+    # Imported here, as metrics alone need no pictures.
     from vis_jax.report.pictures import FolderFrames
     from vis_jax.report.scores import Settings, write_score_report
 
@@ -172,11 +172,11 @@ def _report(
     progress: bool,
     part: Found | None = None,
 ) -> dict:
-    """All numbers that are asked for.
+    """Computes all requested metrics.
 
     Args:
       truth, results, options, progress: as in `score`.
-      part: what several processes have found; `results` has no masks then.
+      part: findings of the worker processes; `results` then has no masks.
     """
     found = evaluate(
         truth,
@@ -219,7 +219,7 @@ def _tracked(
     progress: bool,
     part: Found | None,
 ) -> dict:
-    """All tracking metrics, or the three of identities."""
+    """Computes all tracking metrics, or the three identity metrics."""
     if part and options.tracking:
         return tracking_report(part.measures, part.curve)
     if part:
@@ -246,13 +246,13 @@ def _tracked(
 
 
 def _doubtful(found: Scores, results: Results) -> bool:
-    """Whether the AP is so low that the categories may be those of another list."""
+    """Whether AP is so low that the results may use another category list."""
     ap50 = found.stats["AP50"]
     return ap50 is not None and ap50 < DOUBTFUL_AP50 and bool(results.tracks)
 
 
 def _without_categories(truth: TruthFile, results: Results, options: Options) -> dict:
-    """AP and AP50 with all categories as one, and a note if the ids look wrong."""
+    """Returns class-agnostic AP and AP50, with a note if category ids look wrong."""
     found = class_agnostic(truth, results, official_quirks=options.official_quirks)
     note = explain_pairs(found.pairs)
     return {"AP": found.stats["AP"], "AP50": found.stats["AP50"], "note": note}
@@ -267,19 +267,19 @@ def score_short_long(
     score_threshold: float = PLAIN.score_threshold,
     official_quirks: bool = True,
 ) -> dict:
-    """YouTube-VIS 2022: one results file against the short and the long videos.
+    """Scores one results file on the short and long videos of YouTube-VIS 2022.
 
     Args:
-      short_path, long_path: the two truths.
+      short_path, long_path: the two ground-truth files.
       results_path, output_path: as in `score`.
       score_threshold, official_quirks: as in `Options`.
 
     Returns:
-      `mAP`, the mean of both APs, and the numbers of each under `short` and `long`.
+      `mAP`, the mean of both APs, and the metrics of each under `short` and `long`.
 
     Raises:
-      FormatError: a file is not as it should be, a video is in both truths, or a
-        prediction is of a video in neither.
+      FormatError: a file is malformed, a video is in both ground-truth files, or a
+        prediction belongs to a video in neither.
     """
     check_folder("output", output_path)
     parts = {
@@ -311,7 +311,7 @@ def score_short_long(
 
 
 def format_table(report: dict) -> str:
-    """The numbers of `score` as aligned text, fractions in percent."""
+    """Formats the metrics of `score` as an aligned table, fractions in percent."""
     lines = []
     numbers = {k: v for k, v in report.items() if not isinstance(v, dict | list)}
     for names in _rows_of(list(numbers), 9):
@@ -367,7 +367,7 @@ def _add_tracking(report: dict, videos: list[dict], tracked: dict) -> None:
 
 
 def _add_errors(report: dict, videos: list[dict], lost: dict) -> None:
-    """Adds what the AP is lost to, to the report and to the rows of its videos."""
+    """Adds the error breakdown to the report and to the rows of its videos."""
     report["errors"] = {key: lost[key] for key in lost if key != "videos"}
     for row in videos:
         row["errors"] = lost["videos"].get(row["id"], {})
@@ -396,7 +396,7 @@ def _cell(name: str, value: float | int | str | None) -> str:
 
 
 def _listing(title: str, rows: list[dict]) -> list[str]:
-    """A line for each row, its name first and flush left."""
+    """Formats one line per row, with its name first and left-aligned."""
     columns = [key for key in _LISTED if rows and key in rows[0]]
     names = [title, *(row["name"] for row in rows)]
     width = max(map(len, names))

@@ -91,7 +91,7 @@ class Render(NamedTuple):
 
     overlap: Literal["independent", "argmax", "rank"] = "independent"
     least_visible: float = 0.0  # share of a mask's pixels; used by rank
-    # Masks over the canvas are upsampled to it with `ops.aligned_upsample`.
+    # Masks over the canvas are upsampled to it with `ops.bilinear.aligned_upsample`.
     aligned: bool = False
 
 

@@ -1,4 +1,4 @@
-"""The model as users of Python know it, however it was loaded.
+"""`Tracker`, the Python interface of a model, whether loaded as weights or programs.
 
 Nothing here needs Flax, TensorFlow or a config.
 """
@@ -22,36 +22,36 @@ from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult, Stream
 from vis_jax.results.video import VideoResult
 
-# A path or address, images by path, or uint8 frames [H, W, 3].
+# A path or address, a list of image paths, or uint8 frames [H, W, 3].
 Frames = str | os.PathLike | Sequence[str | os.PathLike] | Iterable[np.ndarray]
 
 
 class Tracker(abc.ABC):
-    """Finds and tracks the objects of videos. A subclass says by what."""
+    """Detects and tracks objects in videos. Subclasses provide the `Finder`."""
 
     @abc.abstractmethod
     def _finder(self) -> Finder:
-        """What finds the tracks of a video."""
+        """The finder that tracks the objects of a video."""
 
     @property
     def names(self) -> list[str]:
-        """Names of the classes, by label."""
+        """Class names, by label."""
         return [name for _, name in self._finder().categories]
 
     def track(
         self, source: Frames, *, fps: Fraction | float | None = None
     ) -> VideoResult:
-        """The tracks of a video, the best ones: as many as `test.top` says.
+        """Returns the highest-scoring tracks of a video, at most `test.top`.
 
         Args:
-          source: a video file, an image, a folder of images or a glob; a list of images
-            by path; frames, uint8 [T, H, W, 3] or an iterable of [H, W, 3], RGB; "-",
+          source: a video file, an image, a folder of images or a glob; a list of image
+            paths; RGB frames, uint8 [T, H, W, 3] or an iterable of [H, W, 3]; "-",
             "camera:0", or an address that begins with http:// or rtsp://.
-          fps: frames a second; None: those of the source, 6 where it does not say.
+          fps: frames per second; None: the rate of the source, or 6 if it has none.
 
         Raises:
-          ValueError: the source cannot be read, or has no end and the system needs the
-            whole video.
+          ValueError: the source cannot be read, or is endless and the system needs
+            the whole video.
         """
         opened, finder = _opened(source, fps), self._finder()
         collector = Collector(finder.top)
@@ -64,28 +64,28 @@ class Tracker(abc.ABC):
     def stream(
         self, source: Frames, *, fps: Fraction | float | None = None
     ) -> Iterator[FrameResult]:
-        """Yields every frame of a video once what is said of it is final.
+        """Yields the result of each frame as soon as it is final.
 
-        A system that is online, or works clip by clip, yields while it reads. Labels
-        and scores are those known by then.
+        An online or clip-by-clip system yields while it reads. Labels and scores are
+        the current estimates.
 
         Args:
           source, fps: as in `track`.
 
         Raises:
-          ValueError: as `track`, at once.
+          ValueError: as in `track`, raised by the call itself.
         """
         return _frames(self._finder(), _opened(source, fps))
 
 
 def _frames(finder: Finder, source: Source) -> Iterator[FrameResult]:
-    """The frames of a source, which is known to fit what finds its tracks."""
+    """Yields the frame results of a source already checked against the finder."""
     check_live(source, whole=finder.whole)
     return _closed(source, finder.stream)
 
 
 def _closed(source: Source, stream: Stream) -> Iterator[FrameResult]:
-    """The results of a source, which ends with the last one taken."""
+    """Yields the results of a stream, then stops the source and issues its warnings."""
     try:
         yield from stream(source)
     finally:

@@ -1,6 +1,6 @@
-"""Brightness, contrast and saturation, changed alike in all frames of a clip.
+"""Colour jitter: brightness, contrast and saturation, the same for all frames.
 
-Each exists in NumPy and as TensorFlow ops; both give the same numbers.
+Implemented in NumPy and as TensorFlow ops, with equal results.
 """
 
 import numpy as np
@@ -11,10 +11,10 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as detectron2's RandomSaturation
 
 
 def jitter(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Changes brightness, then contrast, then saturation.
+    """Jitters brightness, then contrast, then saturation.
 
-    detectron2 `RandomBrightness`, `RandomContrast`, `RandomSaturation`: each mixes the
-    image with black, with its mean, with its grey version.
+    As detectron2's `RandomBrightness`, `RandomContrast` and `RandomSaturation`: blends
+    the image with black, its mean, and its greyscale version.
 
     Deviation: detectron2 rounds to uint8 after each of the three; here once.
 
@@ -25,14 +25,14 @@ def jitter(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     Returns:
       uint8 [T, H, W, 3].
     """
-    # Summed in whole numbers: exact, whatever the order.
+    # Integer sums are exact in any order.
     mean = np.float32(images.sum(dtype=np.int64) / images.size)
     mixed = _mix(images.astype(np.float32), mean, factors.astype(np.float32))
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 def jitter_graph(images: Tensor, factors: Tensor) -> Tensor:
-    """The same for tensors: uint8 [T, H, W, 3], float32 [3]."""
+    """Like `jitter`, for tensors: uint8 [T, H, W, 3], float32 [3]."""
     import tensorflow as tf
 
     total = tf.reduce_sum(tf.cast(images, tf.int64))
@@ -43,7 +43,7 @@ def jitter_graph(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _mix(pixels: Tensor, mean: Tensor, factors: Tensor) -> Tensor:
-    """Arithmetic on float32 arrays of either kind."""
+    """Blends float32 arrays or tensors."""
     brightness, contrast, saturation = factors[0], factors[1], factors[2]
     pixels = pixels * brightness
     mean = mean * brightness

@@ -1,4 +1,4 @@
-"""Crop, resize and flip as TensorFlow ops: pixels, masks and boxes move as one.
+"""Crop, resize and flip as TensorFlow ops, consistent for pixels, masks and boxes.
 
 Letters: h w pixels of the source video, H W pixels of the content after resizing.
 """
@@ -9,11 +9,11 @@ import tensorflow as tf
 def source_positions(
     start: tf.Tensor | int, extent: tf.Tensor | int, size: tf.Tensor | int
 ) -> tf.Tensor:
-    """Source rows or columns that nearest-neighbour resizing reads: int32 [size].
+    """Returns the source rows or columns of nearest-neighbour resizing: int32 [size].
 
-    Target pixel i has its centre over source position (i + 0.5) * extent / size, as in
-    Pillow; in whole numbers, while Pillow adds up steps in floating point and can land
-    on the other side where a centre lies between two pixels.
+    Target pixel i is centred at source position (i + 0.5) * extent / size, as in
+    Pillow, but in integers: Pillow accumulates steps in floating point and can differ
+    where a centre lies between two pixels.
 
     Args:
       start, extent: the cropped part of the source, in pixels.
@@ -25,9 +25,9 @@ def source_positions(
 
 
 def crop_and_resize(frame: tf.Tensor, crop: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Cuts a frame out and resizes it, bilinear, smoothed when it shrinks.
+    """Crops and resizes a frame bilinearly, with antialiasing.
 
-    Pillow's bilinear filter up to one grey level: Pillow rounds between its two passes.
+    Equals Pillow's bilinear filter up to one grey level: Pillow rounds between passes.
 
     Args:
       frame: uint8 [h, w, 3].
@@ -49,9 +49,9 @@ def crop_and_resize(frame: tf.Tensor, crop: tf.Tensor, size: tf.Tensor) -> tf.Te
 def _resize_rows(image: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Resizes axis 0 of [h, w, 3] and swaps the first two axes: float32 [w, rows, 3].
 
-    Twice is the whole resize. TensorFlow's kernel is slow along a line of pixels with
-    three channels and fast along the channels, so a whole line is given as those: the
-    same numbers in less than half the time.
+    Applied twice, it is a full resize. TensorFlow's kernel is slow with three channels
+    and fast along the channel axis, so a whole row is passed as channels: same result
+    in less than half the time.
     """
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     lines = tf.reshape(image, [1, height, 1, 3 * width])
@@ -67,12 +67,12 @@ def resize_masks(masks: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Te
 def flip_clip(
     images: tf.Tensor, masks: tf.Tensor, flip: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirrors left and right the frames that `flip`, bool [T], says.
+    """Flips frames horizontally where `flip`, bool [T], is True.
 
     Args:
       images: [T, H, W, 3].
       masks: [M, T, H, W].
-      flip: which frames.
+      flip: frames to flip.
     """
 
     def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
@@ -85,7 +85,7 @@ def flip_clip(
             tf.where(flip[:, None, None], new_masks, masks),
         )
 
-    # All frames or none, as by default, need no choice for every pixel.
+    # Flipping all frames or none, the default, avoids a select per pixel.
     return tf.cond(
         tf.reduce_any(flip),
         lambda: tf.cond(tf.reduce_all(flip), mirrored, some),

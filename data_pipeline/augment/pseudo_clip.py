@@ -1,7 +1,7 @@
-"""An image set in motion: each frame of the clip is a view of it, moving smoothly.
+"""Pseudo-clips: frames are smoothly moving views of one image.
 
-A view is a window of the image, turned and scaled, that never leaves it. Letters:
-N instances, T frames; h w pixels of the image, H W of a frame.
+A view is a rotated and scaled window that stays within the image. Letters: N instances,
+T frames; h w pixels of the image, H W of a frame.
 """
 
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from data_pipeline.clip_source import Tensor
 class Motion(NamedTuple):
     """Limits of the views."""
 
-    zoom: tuple[float, float]  # least, most: share of the largest window that fits
-    angle: float  # degrees to either side, at most
+    zoom: tuple[float, float]  # min, max, as a fraction of the largest window
+    angle: float  # maximum rotation to either side, degrees
 
 
 def draw_views(rng: np.random.Generator, frames: int, motion: Motion) -> np.ndarray:
     """Draws the path of a window: float64 [T, 4].
 
-    Place, angle and zoom follow one quadratic Bezier curve each, through a start, a
-    bend and an end that are uniform; the curve stays within what these three span.
+    Position, angle and zoom each follow a quadratic Bezier curve with uniform control
+    points; the curve stays within their span.
 
     Returns:
-      x, y: place between the limits, -1 to 1; angle in radians; zoom.
+      x, y: position between the limits, -1 to 1; angle in radians; zoom.
     """
     turn = np.deg2rad(motion.angle)
     low = np.array([-1.0, -1.0, -turn, motion.zoom[0]])
@@ -36,7 +36,7 @@ def draw_views(rng: np.random.Generator, frames: int, motion: Motion) -> np.ndar
 
 
 def image_extent(views: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width to resize the image to, so that views are about 1 : 1.
+    """Returns the image size at which views are about 1 : 1.
 
     Args:
       views: float [T, 4] of `draw_views`.
@@ -49,7 +49,7 @@ def image_extent(views: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
 def view_matrices(
     views: np.ndarray, image: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """From points of a frame to points of the image: float64 [T, 2, 3].
+    """Returns affine matrices from frame to image points: float64 [T, 2, 3].
 
     Points are x, y in pixels; the pixel in column c covers [c, c + 1).
 
@@ -61,7 +61,7 @@ def view_matrices(
     x, y, angle, zoom = views.T
     (h, w), (H, W) = image, size
     cos, sin = np.cos(angle), np.sin(angle)
-    # Sides of the upright box around the turned frame, one image pixel per pixel.
+    # Sides of the axis-aligned box around the rotated frame, at scale 1.
     across, down = W * cos + H * np.abs(sin), W * np.abs(sin) + H * cos
     scale = zoom * np.minimum(w / across, h / down)
     centre_x = (w + x * (w - scale * across)) / 2
@@ -77,7 +77,7 @@ def view_matrices(
 def take_views(
     image: Tensor, masks: Tensor, matrices: Tensor, size: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Frames and masks of a clip, as tensors: pixels bilinear, masks nearest.
+    """Samples frames bilinearly and masks by nearest neighbour, as tensors.
 
     Args:
       image: uint8 [h, w, 3].
@@ -90,7 +90,7 @@ def take_views(
     """
     import tensorflow as tf
 
-    # One call for each frame: one for all would need the image T times.
+    # One call per frame: a single call would need T copies of the image.
     frames = tf.stack(
         [_take_pixels(image, matrix, size) for matrix in tf.unstack(matrices)]
     )
@@ -108,10 +108,10 @@ def take_views(
 
 
 def _take_pixels(image: Tensor, matrix: Tensor, size: Tensor) -> Tensor:
-    """One frame: uint8 [H, W, 3]."""
+    """Samples one frame: uint8 [H, W, 3]."""
     import tensorflow as tf
 
-    # The op counts pixels by their centres.
+    # The op has pixel centres at integers.
     turned, half = matrix[:, :2], tf.constant([[0.5], [0.5]])
     shift = matrix[:, 2:] + turned @ half - half
     row = tf.concat([tf.reshape(tf.concat([turned, shift], 1), [6]), tf.zeros([2])], 0)

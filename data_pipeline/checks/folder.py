@@ -1,9 +1,8 @@
 """Finds every defect of a folder in the YouTube-VIS format.
 
-The rules for annotations are those of the reader, `ytvis_json`, which stops at the
-first. Added are what it lets pass and what it sees only when it reads a frame: file
-names used twice, tracks that are never seen, images; and, as warnings, numbers that
-the masks contradict.
+Annotations are checked by the rules of the reader, `ytvis_json`, which stops at the
+first defect. Further checks: file names used twice, tracks that are never visible,
+images; and, as warnings, boxes and areas that contradict the masks.
 """
 
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -31,14 +30,14 @@ _THREADS = 4  # frames decoded at a time
 
 
 class Checked(NamedTuple):
-    """Content of a folder without its defects."""
+    """Valid content of a folder."""
 
     layout: Layout
     content: Annotations
 
 
 class Count(NamedTuple):
-    """Numbers of videos, tracks and frames of a category, or of all."""
+    """Number of videos, tracks and frames of a category, or in total."""
 
     name: str
     videos: int  # with a track
@@ -54,17 +53,17 @@ def check_folder(
     warning: Report,
     progress: bool = False,
 ) -> Checked:
-    """Checks the annotations and decodes every image, a few at a time.
+    """Checks the annotations and decodes every image, several at a time.
 
     Args:
       root: folder of the data set.
       split: for example "train", as for `YouTubeVis`.
-      defect: told of each defect as it is found.
-      warning: told of what is odd and can be used.
+      defect: receives each defect as it is found.
+      warning: receives usable irregularities.
       progress: show a bar.
 
     Raises:
-      DataError: there is no such folder, or its annotation file is no JSON object.
+      DataError: there is no such folder, or its annotation file is not a JSON object.
     """
     layout = find_layout(root, split)
     raw = read_json(layout.annotations)
@@ -84,7 +83,7 @@ def check_folder(
             for track in content.tracks[index]:
                 entry = raw["annotations"][track.entry]
                 title = annotation_title(entry, track.entry)
-                if title in damaged:  # what is left of it says nothing
+                if title in damaged:  # the remaining masks prove nothing
                     continue
                 fail = partial(DataError, layout.annotations, annotation=title)
                 fail = partial(fail, video=video_title(video))
@@ -97,7 +96,7 @@ def check_folder(
 
 
 def count(content: Annotations) -> tuple[Count, ...]:
-    """Counts of each category, in the order of their ids, and at last of all."""
+    """Counts each category, ordered by id, and finally the total."""
     names = [category.name for category in content.categories]
     totals = np.zeros((len(names) + 1, 3), int)
     for video, tracks in zip(content.videos, content.tracks, strict=True):
@@ -116,8 +115,8 @@ def count(content: Annotations) -> tuple[Count, ...]:
 def _check_fields(
     entries: object, content: Annotations, file: Path, warning: Report
 ) -> None:
-    """What training does without, or what leaves nothing to train on."""
-    if not isinstance(entries, list):  # a file without truth
+    """Warns of fields that scoring needs, and if there is nothing to train on."""
+    if not isinstance(entries, list):  # a file without ground truth
         return
     tracks = [track for some in content.tracks for track in some]
     shown = [track.entry for track in tracks if (track.mask_index >= 0).any()]
@@ -144,7 +143,7 @@ def _check_fields(
 
 
 def _has_flat(entry: dict) -> bool:
-    """Whether the mask of a frame is a list of numbers, which only readers take."""
+    """Whether a mask is a flat list of numbers, which only our reader accepts."""
     return any(
         isinstance(mask, list) and mask and type(mask[0]) in (int, float)
         for mask in entry["segmentations"]
@@ -152,11 +151,11 @@ def _has_flat(entry: dict) -> bool:
 
 
 def _check_names(videos: tuple[Video, ...], file: Path, defect: Report) -> None:
-    """A file that is the frame of two places."""
+    """Reports files used for more than one frame."""
     places: dict[str, tuple[Video, int]] = {}
     for video in videos:
         for frame, name in enumerate(video.file_names):
-            if not name:  # has been reported
+            if not name:  # already reported
                 continue
             if name not in places:
                 places[name] = video, frame
@@ -185,5 +184,5 @@ def _defect_of_image(layout: Layout, video: Video, name: str) -> DataError | Non
     try:
         read_frame(layout.images / name, video, root=layout.root)
     except DataError as error:
-        return error.with_traceback(None)  # which would hold on to the frame
+        return error.with_traceback(None)  # which would keep the frame in memory
     return None

@@ -1,4 +1,4 @@
-"""Checks of a track that can be read: its id, and numbers unlike its masks."""
+"""Checks the id, boxes and areas of a track against its masks."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from data_pipeline.datasets.ytvis_json import Track, is_box, is_number
 from data_pipeline.errors import DataError, Report
 from vis_jax.formats.rle import Runs, areas_of_runs, boxes_of_runs, take_runs
 
-# Tools differ in whether the last pixel counts and in what a polygon encloses.
+# Tools differ in whether the last pixel is included and in polygon rasterisation.
 _BOX_SLACK = 1.0  # pixels, each side
 _AREA_SLACK = 0.01  # share of the pixels, beside one pixel
 
@@ -19,16 +19,16 @@ Fail = Callable[..., DataError]
 def check_numbers(
     entry: dict, track: Track, runs: Runs, video: Video, fail: Fail, warning: Report
 ) -> None:
-    """Compares an annotation's id, boxes and areas with its masks, a line for each.
+    """Compares an annotation's id, boxes and areas with its masks.
 
     Args:
       entry: the annotation, as in the file.
-      track: the same, as it was read.
+      track: the parsed annotation.
       runs: the masks of all tracks.
-      video: of the track.
-      fail: makes the error, given `field`, `expected` and `got`.
-      warning: told of what differs. Boxes may do so by one pixel on each side, areas
-        by one pixel and 1 %, of polygons also by their outline.
+      video: video of the track.
+      fail: makes the error from `field`, `expected` and `got`.
+      warning: receives a line per difference. Tolerances: boxes one pixel per side,
+        areas one pixel and 1 %, plus the outline for polygons.
     """
     if type(entry.get("id")) is int and entry["id"] < 1:
         expected = "1 or more: the official evaluator takes 0 for no match"
@@ -58,7 +58,7 @@ def check_numbers(
 def _numbers(
     values: object, length: int, sound: Callable[[object], bool], absent: object
 ) -> np.ndarray | None:
-    """What a list says, 0 for null; None if it cannot be compared."""
+    """Returns the values of a list, 0 for null; None if it cannot be compared."""
     if not isinstance(values, list) or len(values) != length:
         return None
     if not all(value is None or sound(value) for value in values):
@@ -74,7 +74,7 @@ def _warn(
     fail: Fail,
     warning: Report,
 ) -> None:
-    """One line for a list: its first frame that differs, and how many more do."""
+    """Reports, in one line, the first differing frame and how many more differ."""
     frames = np.flatnonzero(differs)
     if not frames.size:
         return

@@ -1,4 +1,4 @@
-"""Parts that the converters of other layouts share: videos, tracks, where from."""
+"""Types and functions shared by the converters of other layouts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,20 +17,20 @@ from vis_jax.formats.rle import areas_of_runs, compress_mask, plain_mask
 
 
 class Image(NamedTuple):
-    """An image to be taken over."""
+    """An image to copy or link."""
 
     source: Path
     name: str  # relative to JPEGImages/
-    size: tuple[int, int]  # height, width that it must have
+    size: tuple[int, int]  # expected height, width
 
 
 class Prepared(NamedTuple):
-    """A data set in the YouTube-VIS format, not written yet."""
+    """A data set in YouTube-VIS format, not yet written."""
 
     content: dict  # of the annotation file
     images: tuple[Image, ...]
-    left_out: tuple[str, ...]  # what has no place in it, a line each
-    linked: int = 0  # labels that had no identity in the source
+    left_out: tuple[str, ...]  # content that was dropped, a line each
+    linked: int = 0  # number of labels without identity in the source
 
 
 class ForeignLabel(NamedTuple):
@@ -44,26 +44,26 @@ class ForeignLabel(NamedTuple):
 
 @runtime_checkable
 class Linker(Protocol):
-    """Gives identities to the labels of a video."""
+    """Assigns identities to the labels of a video."""
 
     def __call__(self, labels: Sequence[ForeignLabel], /) -> list[int]:
-        """Returns an identity for each label: equal ones are one object, which has one
-        category and at most one label in a frame."""
+        """Returns an identity per label. Labels of one object share it; an object has
+        one category and at most one label per frame."""
         ...
 
 
 class Found(NamedTuple):
-    """A layout that was recognised."""
+    """A detected layout."""
 
     layout: str
-    why: str  # what it was recognised by
+    why: str  # evidence for the layout
     read: "Callable[[], Foreign | Prepared]"
 
 
 class ForeignVideo(NamedTuple):
     """Frames of one video."""
 
-    name: str  # of its folder in what is written
+    name: str  # name of its output folder
     files: tuple[Path, ...]  # in order
     size: tuple[int, int]  # height, width
 
@@ -80,24 +80,24 @@ class Foreign(NamedTuple):
     """A data set in another layout."""
 
     videos: tuple[ForeignVideo, ...]
-    tracks: Callable[[int], Iterable[ForeignTrack]]  # of a video, read when asked for
+    tracks: Callable[[int], Iterable[ForeignTrack]]  # by video, read lazily
     categories: tuple[Category, ...] | None  # None: the names of the tracks, sorted
-    left_out: Callable[[], tuple[str, ...]] = tuple  # asked when all has been read
-    # What has no identity in the files, of a video ..
+    left_out: Callable[[], tuple[str, ...]] = tuple  # called after reading
+    # Labels of a video without identities in the files, ..
     labels: Callable[[int], Sequence[ForeignLabel]] = lambda index: ()
     identity: str = ""  # .. and the field that would state it.
 
 
 def describe(foreign: Foreign, progress: bool, link: Linker | None = None) -> Prepared:
-    """Reads all tracks; ids of videos and tracks count from 1.
+    """Reads all tracks and converts them; ids of videos and tracks count from 1.
 
     Args:
-      foreign: what to read.
+      foreign: data set to read.
       progress: show a bar.
-      link: gives identities to labels that have none.
+      link: assigns identities to labels without them.
 
     Raises:
-      DataError: a defect of the files; labels without identities and no `link`.
+      DataError: a defect of the files, or labels without identities and no `link`.
     """
     videos, images, tracks, linked = [], [], [], 0
     bar = tqdm(foreign.videos, "annotations", disable=not progress)
@@ -141,7 +141,7 @@ def _linked(
     link: Linker | None,
     identity: str,
 ) -> list[ForeignTrack]:
-    """Labels as tracks, in the order of their first labels."""
+    """Links labels to tracks, in order of their first labels."""
     if not labels:
         return []
     if link is None:
@@ -160,10 +160,10 @@ def join_tracks(
     video: ForeignVideo,
     fail: Callable[..., DataError],
 ) -> list[ForeignTrack]:
-    """Labels with an identity each as tracks, in the order of their first labels.
+    """Joins labels with identities to tracks, in order of their first labels.
 
     Raises:
-      DataError: an identity of two categories, or twice in a frame.
+      DataError: an identity has two categories, or occurs twice in a frame.
     """
     tracks: dict[object, ForeignTrack] = {}
     for identity, label in labels:
@@ -187,7 +187,7 @@ def join_tracks(
 def video_entry(
     number: int, name: str, size: tuple[int, int], file_names: Iterable[str]
 ) -> dict:
-    """A video as the annotation file has it."""
+    """Makes the entry of a video in the annotation file."""
     names = list(file_names)
     height, width = size
     extents = {"height": height, "width": width, "length": len(names)}
@@ -197,7 +197,7 @@ def video_entry(
 def track_fields(
     masks: list[dict | None], size: tuple[int, int], crowd: bool
 ) -> dict[str, object]:
-    """All of an annotation but its ids; boxes and areas are those of the masks."""
+    """Makes an annotation without ids; boxes and areas are computed from masks."""
     boxes = [None if m is None else coco_mask.toBbox(m).tolist() for m in masks]
     areas = [None if m is None else int(coco_mask.area(m)) for m in masks]
     return {
@@ -212,7 +212,7 @@ def track_fields(
 
 
 def encode(mask: np.ndarray) -> dict | None:
-    """Run lengths of a mask [H, W]; None where it has no pixel."""
+    """Encodes a mask [H, W] as run lengths; None if it is empty."""
     if not mask.any():
         return None
     return plain_mask(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
@@ -221,18 +221,18 @@ def encode(mask: np.ndarray) -> dict | None:
 def convert(
     segmentation: object, size: tuple[int, int], fail: Callable[..., DataError]
 ) -> dict | None:
-    """Polygons or run lengths from a file, checked, as compressed run lengths.
+    """Checks polygons or run lengths and converts them to compressed run lengths.
 
     Args:
       segmentation: as in the file.
       size: height and width of the frame.
-      fail: makes the error, given `field`, `expected` and `got`.
+      fail: makes the error from `field`, `expected` and `got`.
 
     Returns:
-      Run lengths with text for counts; None where there is no pixel.
+      Run lengths with string counts; None if there are no pixels.
 
     Raises:
-      DataError: no mask of this size.
+      DataError: not a mask of this size.
     """
     height, width = size
 
@@ -247,12 +247,12 @@ def convert(
 
 
 def union(masks: list[dict]) -> dict:
-    """The pixels of any of these masks."""
+    """Returns the union of masks."""
     return masks[0] if len(masks) == 1 else plain_mask(coco_mask.merge(masks))
 
 
 def _frame_names(video: ForeignVideo) -> list[str]:
-    """Names relative to JPEGImages/, as the reader takes them."""
+    """Returns names relative to JPEGImages/, as expected by the reader."""
     fail = partial(DataError, video.files[0].parent if video.files else video.name)
     if not 1 <= len(video.files) <= MAX_FRAMES:
         expected = f"1 to {MAX_FRAMES} frames with annotations"
@@ -269,6 +269,6 @@ def _frame_names(video: ForeignVideo) -> list[str]:
 
 
 def target_name(file: Path) -> str:
-    """JPEG and PNG stay what they are; all else becomes JPEG."""
+    """Returns the output name: JPEG and PNG are kept, other formats become JPEG."""
     kept = file.suffix.lower() in (".jpg", ".jpeg", ".png")
     return file.name if kept else f"{file.stem}.jpg"

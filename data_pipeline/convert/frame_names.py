@@ -1,4 +1,4 @@
-"""Videos and numbers of frames by the names of files, where no field states them."""
+"""Infers videos and frame numbers from file names."""
 
 import re
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ _NUMBERED = re.compile(r"(.*?)[-_. ]*([0-9]+)")
 
 
 class FrameName(NamedTuple):
-    """Video and number of a frame, by the name of its image."""
+    """Video and number of a frame, parsed from its file name."""
 
-    stem: str  # without ending, and without what Roboflow adds
+    stem: str  # without suffix and Roboflow's addition
     video: str  # the stem without its last number; "video" if nothing is left
-    number: int | None  # None: it does not end in a number
+    number: int | None  # None: the stem does not end in a number
 
 
 def read_name(name: str) -> FrameName:
-    """Takes the name of an image apart; folders in front of it say nothing."""
+    """Parses the name of an image, ignoring its folders."""
     stem = PurePath(name).stem
     exported = _ROBOFLOW.fullmatch(stem)
     stem = exported[1] if exported else stem
@@ -33,17 +33,16 @@ def read_name(name: str) -> FrameName:
 
 
 def group_frames(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
-    """The images of each video in natural order, videos by name.
+    """Groups images by video name, in natural order.
 
-    A folder of images is a video; of images in `root` itself the names say which video
-    they are of.
+    A folder of images is a video; images in `root` itself are grouped by their names.
 
     Args:
-      files: images in `root` or in folders of it.
+      files: images in `root` or its subfolders.
       root: the folder of all images.
 
     Raises:
-      DataError: two images of one frame, as augmentation makes them.
+      DataError: a frame has two images, as from augmentation.
     """
     groups: dict[str, dict[str, Path]] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""COCO with an entry for each frame: images of videos, annotations with identities."""
+"""Converts COCO with an entry per frame and identities in the annotations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -47,7 +47,7 @@ def find(source: SourceFolder) -> Found | None:
     """Recognises the annotation file by its images, their folder by the first of them.
 
     Raises:
-      DataError: a defect of the categories or images; they are nowhere.
+      DataError: a defect of the categories or images, or the images are missing.
     """
     for file, content in annotation_files(source, "images"):
         images = read_images(file, content)
@@ -105,7 +105,7 @@ def _videos(
     folder: Path,
     fail: Fail,
 ) -> tuple[list[ForeignVideo], dict[object, tuple[int, int]]]:
-    """The videos, and the place of each image: its video, and its frame in it.
+    """Returns the videos, and (video, frame) of each image.
 
     Raises:
       DataError: the frames of a video have several sizes.
@@ -132,10 +132,10 @@ def _rows(
     places: dict[object, tuple[int, int]],
     fail: Fail,
 ) -> list[list[_Row]]:
-    """The annotations of each video, without what is outside of its frame.
+    """Returns the annotations of each video, without objects outside the frame.
 
     Raises:
-      DataError: one is of no image.
+      DataError: an annotation refers to no image.
     """
     rows: list[list[_Row]] = [[] for _ in videos]
     for k, entry in enumerate(objects(content, "annotations", fail)):
@@ -155,8 +155,8 @@ def _rows(
 def _used(
     categories: tuple[Category, ...], content: dict, rows: list[list[_Row]]
 ) -> tuple[tuple[Category, ...], tuple[str, ...]]:
-    """The categories, without the one by which Roboflow names the whole project: others
-    have it as their supercategory, and no annotation is of it."""
+    """Drops the category that Roboflow adds for the project: it is the supercategory of
+    the others and has no annotations."""
     listed = content["categories"]
     above = {_hashable(entry.get("supercategory")) for entry in listed}
     own = {entry["id"]: entry.get("supercategory") for entry in listed}
@@ -173,7 +173,7 @@ def _used(
 
 
 def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
-    """The images of each video in order, videos by name."""
+    """Groups images by video name, in order."""
     listed = content.get("videos")
     titles = {
         entry["id"]: entry["name"]
@@ -200,14 +200,14 @@ def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list
 
 
 def _uploaded_name(entry: dict) -> str:
-    """The name of an image before Roboflow changed it, as newer exports state it."""
+    """Returns the name of an image before Roboflow renamed it, as in newer exports."""
     extra = entry.get("extra")
     name = extra.get("name") if isinstance(extra, dict) else None
     return name if isinstance(name, str) and name else entry["file_name"]
 
 
 def _check_versions(entries: list[dict], fail: Fail) -> None:
-    """Raises DataError if Roboflow has made several images of one frame."""
+    """Raises DataError if Roboflow has augmented a frame into several images."""
     seen: dict[str, int] = {}
     for entry in entries:
         if ".rf." not in entry["file_name"]:
@@ -227,7 +227,7 @@ def _by_name(name: str) -> tuple:
 
 
 def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
-    """The images of a video by the numbers of their frames, or else by file name."""
+    """Sorts the images of a video by frame number, or else by file name."""
     orders = {
         key: _by_number(entries, key, fail)
         for key in _FRAME
@@ -264,14 +264,14 @@ def _by_number(entries: list[dict], key: str, fail: Fail) -> list[dict]:
 
 
 def _frame_number(value: object) -> int | None:
-    """A whole number, also written as text; None for all else."""
+    """Returns an integer, possibly given as text; otherwise None."""
     if isinstance(value, str) and len(value) <= 18:
         return int(value) if value.isascii() and value.isdecimal() else None
     return value if type(value) is int else None
 
 
 def _identities(entry: dict, fail: Fail) -> dict[str, str]:
-    """What an annotation says of its identity, by field: 7 and "7" are the same."""
+    """Returns the identities of an annotation by field; 7 and "7" are equal."""
     attributes = entry.get("attributes")
     inner = attributes if isinstance(attributes, dict) else {}
     values = [each.get(key) for each in (entry, inner) for key in _IDENTITY]
@@ -288,10 +288,10 @@ def _identities(entry: dict, fail: Fail) -> dict[str, str]:
 
 
 def _is_outside(entry: dict, fail: Fail) -> bool:
-    """Whether CVAT's attributes say that the object is not seen in this frame.
+    """Whether CVAT's attributes mark the object as outside this frame.
 
     Raises:
-      DataError: they turn its shape.
+      DataError: the attributes rotate the shape.
     """
     attributes = entry.get("attributes")
     inner = attributes if isinstance(attributes, dict) else {}
@@ -306,7 +306,7 @@ def _is_outside(entry: dict, fail: Fail) -> bool:
 
 
 def _by_identity(rows: list[_Row]) -> list[dict[int, _Row]]:
-    """The annotations of each object of a video, by frame.
+    """Groups annotations by object, each keyed by frame.
 
     Raises:
       DataError: some have no identity, or two fields contradict each other.
@@ -338,7 +338,7 @@ def _by_identity(rows: list[_Row]) -> list[dict[int, _Row]]:
 
 
 def _check_agreement(rows: list[_Row], field: str, other: str) -> None:
-    """Annotations that have one value in `field` have one value in `other`."""
+    """Checks that annotations equal in `field` are equal in `other`."""
     partners: dict[str, str] = {}
     for row in rows:
         if field in row.stated and other in row.stated:
@@ -353,7 +353,7 @@ def _check_agreement(rows: list[_Row], field: str, other: str) -> None:
 def _track(
     frames: dict[int, _Row], video: ForeignVideo, names: dict[int, str]
 ) -> ForeignTrack:
-    """The annotations of one identity, by frame."""
+    """Makes a track from the annotations of one identity."""
     masks: list[dict | None] = [None] * len(video.files)
     first: Any = frames[min(frames)].entry.get("category_id")
     crowd = False
@@ -370,7 +370,7 @@ def _track(
 def _label(
     row: _Row, video: ForeignVideo, names: dict[int, str]
 ) -> ForeignLabel | None:
-    """An annotation without an identity; None where it has no pixel."""
+    """Makes a label from an annotation without identity; None if it is empty."""
     name, mask = names[_category(row, names)], _mask(row, video)
     crowd = row.entry.get("iscrowd", 0) == 1
     return None if mask is None else ForeignLabel(name, crowd, row.frame, mask)

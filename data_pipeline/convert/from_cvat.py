@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: tracks of polygons, boxes or masks in one XML file a video."""
+"""Converts CVAT for video 1.1: one XML file of tracks per video."""
 
 import re
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class _Truth(NamedTuple):
 
 
 def find(source: SourceFolder) -> Found | None:
-    """Recognises annotations.xml in the folder or in folders of it."""
+    """Recognises annotations.xml in the folder or its subfolders."""
     for place in source.candidates("{split}", ""):
         if place.is_dir():
             folders = [place, *source.folders(place)]
@@ -80,12 +80,12 @@ def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
 
 
 def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
-    """The objects of an XML file; what has been read is dropped."""
+    """Reads the objects of an XML file, freeing elements as it goes."""
     tracks: list[tuple[str, ForeignTrack]] = []
     fail = partial(DataError, truth.file, video=video.name)
     depth = 0
     try:
-        # Neither entities, which can grow without bound, nor outside files.
+        # Rejects entities, which can expand without bound, and external files.
         with open(truth.file, "rb") as data:
             for event, element in iterparse(data, ("start", "end"), forbid_dtd=True):
                 depth += 1 if event == "start" else -1
@@ -114,7 +114,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -> None:
-    """Compares the numbers and the size of the frames with those of the images."""
+    """Checks frame numbers and size against the images."""
     sides = (f"original_size/{side}" for side in ("height", "width"))
     height, width = (_stated(meta, side, fail) for side in sides)
     if height is not None and width is not None and (height, width) != video.size:
@@ -122,7 +122,7 @@ def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -
         raise fail(field="original_size", expected=expected, got=(height, width))
     found = sorted(truth.places)
     numbers = _frames(meta, found, fail)
-    # Images may be missing, but not the first: their numbers might mean other frames.
+    # Images may be missing, but not the first, or their numbering would be ambiguous.
     if found[0] != numbers[0] or not all(number in numbers for number in found):
         expected = f"images numbered {numbers[0]} to {numbers[-1]}"
         expected += f" in steps of {numbers.step}" if numbers.step > 1 else ""
@@ -132,8 +132,8 @@ def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -
 
 
 def _frames(meta: Element, found: list[int], fail: Fail) -> range:
-    """The numbers of the frames by the header; by those of the images what it leaves
-    open. There is at least one."""
+    """Returns the frame numbers by the header, completed from the images; at least
+    one."""
     names = ("size", "start_frame", "stop_frame")
     count, first, stop = (_stated(meta, name, fail) for name in names)
     step = _step(meta, fail)
@@ -164,7 +164,7 @@ def _step(meta: Element, fail: Fail) -> int:
 
 
 def _stated(meta: Element, name: str, fail: Fail) -> int | None:
-    """A whole number of the header; None where it is missing."""
+    """Reads an integer of the header; None if missing."""
     text = (meta.findtext(f".//{name}") or "").strip()
     if text and not (text.isascii() and text.isdecimal() and len(text) <= 9):
         raise fail(field=name, expected="a whole number", got=text)
@@ -174,7 +174,7 @@ def _stated(meta: Element, name: str, fail: Fail) -> int | None:
 def _join_groups(
     tracks: list[tuple[str, ForeignTrack]], fail: Fail
 ) -> list[ForeignTrack]:
-    """Tracks of one group are one object; group 0 is none."""
+    """Merges tracks of the same group into one object; group 0 means no group."""
     joined: dict[object, ForeignTrack] = {}
     for k, (group, track) in enumerate(tracks):
         key = k if group == "0" else group
@@ -241,7 +241,7 @@ def _mask(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
 
 
 def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Points [N, 2] x y turned clockwise about their mean; y grows downwards."""
+    """Rotates points [N, 2] x y clockwise about their mean; y points down."""
     if not degrees % 360:
         return points
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
@@ -250,7 +250,7 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
-    """Run lengths along the rows of a box, background first."""
+    """Decodes row-major run lengths within a box, background first."""
     names = ("left", "top", "width", "height")
     left, top, width, height = (_whole(shape, name, fail) for name in names)
     if left + width > size[1] or top + height > size[0]:

@@ -1,8 +1,8 @@
-"""DAVIS: a PNG for each frame, in which the value of a pixel is the id of its object.
+"""Converts DAVIS: a PNG per frame whose pixel values are object ids.
 
-Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation"; the same
-arrangement as YouTube-VOS. 0 is background; 255 is "not labelled", except where a video
-has no other value, as in DAVIS 2016, which marks its one object with it.
+Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation"; YouTube-VOS
+has the same layout. 0 is background; 255 is "not labelled", unless a video has no other
+value: DAVIS 2016 marks its only object with it.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "Annotations/ with folders of PNGs beside JPEGImages/"
 _VOID = 255
-_SOFT_LEVELS = 3  # at least, of a soft outline
+_SOFT_LEVELS = 3  # minimum number of grey levels in a soft outline
 _MASKS = tuple(
     f"{place}Annotations{resolution}"
     for place in ("{split}/", "")
@@ -44,10 +44,10 @@ def find(source: SourceFolder, category: str) -> Found | None:
 
     Args:
       source: the folder.
-      category: the name of the one category, as the format has none.
+      category: name of the only category, as the format has none.
 
     Raises:
-      DataError: a video that the split lists is not there.
+      DataError: a video listed in the split is missing.
     """
     for masks in source.candidates(*_MASKS):
         images = source.root / show(source, masks).replace("Annotations", "JPEGImages")
@@ -66,7 +66,7 @@ def _videos(source: SourceFolder, masks: Path) -> list[str]:
 
 
 def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
-    """The videos of the split, if ImageSets/ says which, and where it does."""
+    """Returns the videos of the split, and the list in ImageSets/ that names them."""
     lists = [
         file
         for folder in (source.root / "ImageSets", source.root / "ImageSets/2017")
@@ -120,15 +120,15 @@ def _read(
 def tracks_of_ids(
     pngs: list[Path], size: tuple[int, int], category: str
 ) -> list[ForeignTrack]:
-    """The objects of a video, by id.
+    """Reads the objects of a video, by id.
 
     Args:
-      pngs: of each frame.
+      pngs: PNG of each frame.
       size: height and width.
-      category: of all objects.
+      category: category of all objects.
 
     Raises:
-      DataError: a PNG that cannot be read, or with grey levels along outlines.
+      DataError: a PNG cannot be read, or has antialiased outlines.
     """
     masks: dict[int, list[dict | None]] = {}
     for frame, file in enumerate(pngs):
@@ -144,12 +144,12 @@ def tracks_of_ids(
 
 
 def _check_soft(file: Path, pixels: np.ndarray) -> None:
-    """Raises DataError if most values are the grey levels of a soft outline.
+    """Raises DataError if most values are grey levels of an antialiased outline.
 
-    Such a level has nowhere a block of 3 x 3 pixels, and lies beside other levels.
+    Such a level fills no 3 x 3 block anywhere, and is adjacent to other levels.
     """
     with opened(file) as image:
-        if image.mode != "L" or min(pixels.shape) < 3:  # a palette has no grey levels
+        if image.mode != "L" or min(pixels.shape) < 3:  # palettes have no grey levels
             return
     windows = sliding_window_view(pixels, (3, 3))
     middle = pixels[1:-1, 1:-1]

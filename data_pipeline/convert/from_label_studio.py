@@ -1,4 +1,4 @@
-"""Label Studio: one JSON file of tasks, an image each, with brushes and polygons."""
+"""Converts Label Studio: a JSON file of image tasks with brushes and polygons."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ from data_pipeline.errors import DataError, is_name
 from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "a JSON file with a list of tasks that have 'annotations' (Label Studio)"
-_MAX_FILES = 20  # JSON files that are looked at
+_MAX_FILES = 20  # maximum number of JSON files examined
 _MAX_BYTES = 2**24  # of a brush
 _SHAPES = ("brush", "brushlabels", "polygon", "polygonlabels", "labels")
-# These say nothing of where an object is.
+# Results that do not locate an object.
 _OTHERS = (
     "choices",
     "textarea",
@@ -50,7 +50,7 @@ def find(source: SourceFolder) -> Found | None:
     """Recognises a list of tasks in a JSON file of the folder.
 
     Raises:
-      DataError: an image of a task is nowhere, or more than one has its name.
+      DataError: an image of a task is missing or ambiguous.
     """
     for place in source.candidates("{split}", ""):
         for file in source.files(place, ".json")[:_MAX_FILES]:
@@ -107,7 +107,7 @@ def _read(source: SourceFolder, place: Path, file: Path, tasks: Sequence) -> For
 
 
 def _result(annotations: object, fail: Fail) -> list | None:
-    """The regions of the one annotation that is not cancelled; None without one."""
+    """Returns the regions of the only annotation not cancelled, or None."""
     if not isinstance(annotations, list):
         raise fail(field="annotations", expected="a list", got=annotations)
     kept = [
@@ -125,7 +125,7 @@ def _result(annotations: object, fail: Fail) -> list | None:
 
 
 def _image(data: object, images: dict[str, list[Path]], fail: Fail) -> Path:
-    """The image of a task, by its name: paths and addresses are those of a server."""
+    """Finds the image of a task by file name, as paths refer to a server."""
     texts = list(data.values()) if isinstance(data, dict) else []
     names = [
         PurePosixPath(unquote(text).replace("\\", "/").replace("?d=", "/")).name
@@ -136,7 +136,7 @@ def _image(data: object, images: dict[str, list[Path]], fail: Fail) -> Path:
     if len(names) != 1:
         expected = "one field with the path of an image (videos have boxes only)"
         raise fail(field="data", expected=expected, got=data)
-    # An upload gets eight letters and digits in front.
+    # Uploads get a prefix of eight letters and digits.
     short = re.sub(r"^[0-9a-f]{8}-", "", names[0])
     found = images.get(names[0]) or images.get(short) or []
     if len(found) != 1:
@@ -148,8 +148,8 @@ def _image(data: object, images: dict[str, list[Path]], fail: Fail) -> Path:
 def _labels(
     result: list, fail: Fail, frame: int, video: ForeignVideo
 ) -> list[ForeignLabel]:
-    """The regions of an image. A region may have its shape and its label in two entries
-    of one id."""
+    """Reads the regions of an image, whose shape and label may be two entries with the
+    same id."""
     regions: dict[object, dict] = {}
     for k, entry in enumerate(result):
         if not isinstance(entry, dict) or not isinstance(
@@ -219,20 +219,19 @@ def _is_point(point: object) -> bool:
 
 
 def decode_brush(codes: object, size: tuple[int, int], fail: Fail) -> np.ndarray:
-    """The mask of a brush: bool [H, W], where its RGBA image is not transparent.
+    """Decodes a brush to bool [H, W]: where its RGBA image is not transparent.
 
-    The run lengths of @thi.ng/rle-pack, bit by bit: 32 for the number of values, 5 for
-    the bits of a value - 1, four times 4 for the bits of a length - 1; then runs, each
-    of a bit (whether one value is repeated), 2 for which of these sizes its length - 1
-    has, the length - 1 and the value or values.
+    Bit format of @thi.ng/rle-pack: 32 bits number of values; 5 bits word size - 1; four
+    times 4 bits run-length size - 1; then runs: 1 bit (1: one repeated value), 2 bits
+    selecting a run-length size, the length - 1, and the value or values.
 
     Args:
-      codes: whole numbers from 0 to 255.
+      codes: integers from 0 to 255.
       size: height and width.
-      fail: makes the error, given `expected` and `got`.
+      fail: makes the error from `expected` and `got`.
 
     Raises:
-      DataError: no such code, or one of another number of values.
+      DataError: invalid code, or a wrong number of values.
     """
     if (
         not isinstance(codes, list)

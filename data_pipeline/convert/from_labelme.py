@@ -1,4 +1,4 @@
-"""labelme: a JSON file for each frame, with polygons; `group_id` is the identity."""
+"""Converts labelme: a JSON file of polygons per frame; `group_id` is the identity."""
 
 import base64
 import binascii
@@ -36,7 +36,7 @@ Fail = Callable[..., DataError]
 
 
 class _Objects(NamedTuple):
-    """What a video has."""
+    """Objects of a video."""
 
     tracks: list[ForeignTrack]
     labels: list[ForeignLabel]  # without an identity
@@ -90,7 +90,7 @@ def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
 
 
 def _image(source: SourceFolder, file: Path) -> Path:
-    """The image of a JSON file: where `imagePath` says, or beside the file."""
+    """Finds the image of a JSON file: at `imagePath`, or beside the file."""
     name = source.json(file, _MAX_JSON).get("imagePath", "nothing")
     if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(file, field="imagePath", expected="a file name", got=name)
@@ -102,7 +102,7 @@ def _image(source: SourceFolder, file: Path) -> Path:
 
 
 def _objects(source: SourceFolder, files: list[Path], video: ForeignVideo) -> _Objects:
-    """The objects of a video in the order in which they appear."""
+    """Reads the objects of a video in order of appearance."""
     masks: dict[tuple[str, object], list[dict | None]] = {}
     alone: dict[str, list[ForeignLabel]] = {}  # without a group, by label
     for frame, file in enumerate(files):
@@ -119,7 +119,7 @@ def _objects(source: SourceFolder, files: list[Path], video: ForeignVideo) -> _O
             mask = found[0] if group is None else union(found)
             masks.setdefault((label, group), [None] * len(files))[frame] = mask
     _check_labels(masks, files[0], video)
-    # A label that a frame has several times says not which of them it is.
+    # A label that occurs several times in a frame does not identify an object.
     several = {
         label: found
         for label, found in alone.items()
@@ -134,7 +134,7 @@ def _objects(source: SourceFolder, files: list[Path], video: ForeignVideo) -> _O
 
 
 def _check_labels(masks: dict, file: Path, video: ForeignVideo) -> None:
-    """An identity has one label."""
+    """Checks that each identity has one label."""
     labels: dict[object, str] = {}
     for label, group in masks:
         if group is not None and labels.setdefault(group, label) != label:
@@ -145,7 +145,7 @@ def _check_labels(masks: dict, file: Path, video: ForeignVideo) -> None:
 
 
 def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
-    """The masks of a frame by label and group, which is None where there is none."""
+    """Reads the masks of a frame by label and group; the group may be None."""
     shapes = content.get("shapes", "nothing")
     if not isinstance(shapes, list):
         raise fail(field="shapes", expected="a list", got=shapes)
@@ -189,7 +189,7 @@ def _mask(shape: dict, size: tuple[int, int], fail: Fail) -> dict | None:
 
 
 def _corners(points: list, fail: Fail) -> tuple[float, float, float, float]:
-    """The box x1, y1, x2, y2 of a rectangle: two corners, or all four in any order."""
+    """Returns x1, y1, x2, y2 of a rectangle given by two or four corners."""
     (x1, x2), (y1, y2) = (
         (min(values, default=0), max(values, default=0))
         for values in ([x for x, _ in points], [y for _, y in points])
@@ -208,7 +208,7 @@ def _is_point(point: object) -> bool:
 def _drawn(
     text: object, points: list, size: tuple[int, int], fail: Fail
 ) -> dict | None:
-    """A PNG within a box; the box has its last row and column, in whole pixels."""
+    """Decodes a PNG mask within a box with inclusive integer corners."""
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in points)
     box = bottom - top + 1, right - left + 1
     if min(left, top, *box) < 0 or bottom >= size[0] or right >= size[1]:

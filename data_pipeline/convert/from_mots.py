@@ -1,7 +1,7 @@
-"""MOTS and KITTI MOTS: instances as 16-bit PNGs, or as lines of a text file.
+"""Converts MOTS and KITTI MOTS: instances in 16-bit PNGs or lines of a text file.
 
 Voigtlaender et al., "MOTS: Multi-Object Tracking and Segmentation", CVPR 2019. An id is
-1000 * class + instance; 10000 marks regions to ignore, which have no place here.
+1000 * class + instance; 10000 marks ignore regions, which are dropped.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def find(source: SourceFolder) -> Found | None:
     """Recognises instance PNGs first, then text files.
 
     Raises:
-      DataError: the images of a sequence are nowhere.
+      DataError: the images of a sequence are missing.
     """
     for folder in source.candidates("{split}/instances", "instances"):
         pngs = {f.name: f for f in source.folders(folder) if source.files(f, ".png")}
@@ -137,7 +137,7 @@ def _read_pngs(
 def _read_text(
     source: SourceFolder, file: Path, video: ForeignVideo, places: dict[int, int]
 ) -> Masks:
-    """Lines of frame, id, class, height, width and compressed run lengths."""
+    """Reads lines of frame, id, class, height, width and compressed run lengths."""
     check_size(source.inside(file), _MAX_TEXT)
     masks: Masks = {}
     with open(file, encoding="utf-8", errors="replace") as lines:

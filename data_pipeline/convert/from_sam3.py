@@ -1,9 +1,9 @@
-"""Output of SAM 3 for a video: an .npz file beside the image of each frame.
+"""Converts SAM 3 video output: an .npz file beside the image of each frame.
 
-`Sam3VideoPredictor` gives arrays for each frame, and the library saves none of them;
-`numpy.savez_compressed(file, **response["outputs"])` does. Read are `out_obj_ids` [N],
-the identities, and `out_binary_masks` [N, H, W]. One run looks for one phrase, which
-`--category` names.
+`Sam3VideoPredictor` returns arrays per frame without saving them; save them with
+`numpy.savez_compressed(file, **response["outputs"])`. Reads `out_obj_ids` [N], the
+identities, and `out_binary_masks` [N, H, W]. A run has one prompt, whose category is
+given by `--category`.
 """
 
 import zipfile
@@ -38,7 +38,7 @@ _MAX_BYTES = 2**31  # of an array
 
 
 def find(source: SourceFolder, category: str) -> Found | None:
-    """Recognises folders of images and .npz files by the first of these."""
+    """Recognises folders of images and .npz files by the first .npz file."""
     for place in source.candidates("{split}", ""):
         if not place.is_dir():
             continue
@@ -92,7 +92,7 @@ def _read(source: SourceFolder, folders: list[Path], category: str) -> Foreign:
 def _objects(
     source: SourceFolder, file: Path, video: ForeignVideo
 ) -> list[tuple[int, dict]]:
-    """Identities and masks of a frame."""
+    """Reads identities and masks of a frame."""
     fail = partial(DataError, file, video=video.name)
     ids = _array(source, file, IDS, (None,), fail)
     masks = _array(source, file, MASKS, (len(ids), *video.size), fail)
@@ -113,10 +113,10 @@ def _array(
     shape: tuple[int | None, ...],
     fail: Callable,
 ) -> np.ndarray:
-    """An array of a file; what its header says is checked before it takes memory.
+    """Reads an array of a file, checking its header before allocating memory.
 
     Raises:
-      DataError: it is not there, damaged, or of another shape.
+      DataError: it is missing, damaged, or of another shape.
     """
     try:
         with (

@@ -1,8 +1,8 @@
-"""SA-V, the videos of SAM 2: a JSON file of masklets for each video, frames as images.
+"""Converts SA-V, the data set of SAM 2: a JSON file of masklets per video.
 
 Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024. `masklet[i][n]` is
-the mask of object n in frame i of those annotated, every fourth of the video. Objects
-have no class.
+the mask of object n in annotated frame i, every fourth of the video. Objects have no
+class. Frames are image files.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ LOOKED_FOR = (
     "<video>_manual.json or <video>_auto.json with 'masklet' (SA-V), and the frames in"
     " <video>/, frames/<video>/ or JPEGImages_24fps/<video>/"
 )
-_KINDS = ("_manual", "_auto")  # the first is taken where a video has both
+_KINDS = ("_manual", "_auto")  # the first is preferred
 _FRAMES = ("", "frames", "JPEGImages", "JPEGImages_24fps")
 _MAX_JSON = 2**30  # bytes, of a video
 
@@ -38,7 +38,7 @@ def find(source: SourceFolder, category: str) -> Found | None:
     """Recognises masklets by the names of their files and the first of them.
 
     Raises:
-      DataError: a file of such a name that is no JSON object.
+      DataError: a file with such a name is not a JSON object.
     """
     for place in source.candidates("{split}", ""):
         kinds = {kind: _files(source, place, kind) for kind in _KINDS}
@@ -56,7 +56,7 @@ def find(source: SourceFolder, category: str) -> Found | None:
 
 
 def _files(source: SourceFolder, place: Path, kind: str) -> dict[str, Path]:
-    """Files of masklets by the name of their video."""
+    """Finds masklet files by video name."""
     found = source.files(place, ".json")
     return {
         file.stem.removesuffix(kind): file for file in found if file.stem.endswith(kind)
@@ -85,10 +85,10 @@ def _read(
 def _images(
     source: SourceFolder, place: Path, name: str, file: Path
 ) -> tuple[Path, ...]:
-    """The images of the annotated frames, by their numbers in the video.
+    """Finds the images of the annotated frames, by frame number.
 
     Raises:
-      DataError: there is no folder of the video, or it lacks one of them.
+      DataError: the folder of the video, or an image in it, is missing.
     """
     folders = [place / inner / name for inner in _FRAMES]
     folder = next((one for one in folders if one.is_dir()), None)
@@ -109,10 +109,10 @@ def _images(
 
 
 def _annotated(source: SourceFolder, file: Path, name: str) -> tuple[int, int]:
-    """How many frames are annotated, and every which.
+    """Returns the number of annotated frames and their interval.
 
     Raises:
-      DataError: the file does not say, or contradicts itself.
+      DataError: the file lacks them or is inconsistent.
     """
     content, fail = source.json(file, _MAX_JSON), partial(DataError, file, video=name)
     if content.get("video_id", name) != name:

@@ -1,7 +1,7 @@
-"""YOLO for segmentation: data.yaml, and a text file of polygons for each image.
+"""Converts YOLO segmentation: data.yaml, and a text file of polygons per image.
 
-A line is `class x1 y1 x2 y2 ..` in shares of width and height; what Ultralytics writes
-when it tracks (`save_txt`) has an identity as its last number.
+A line is `class x1 y1 x2 y2 ..` in fractions of width and height; Ultralytics' tracking
+output (`save_txt`) appends an identity.
 """
 
 import os
@@ -36,7 +36,7 @@ LOOKED_FOR = "data.yaml with 'names' and '{split}', polygons in labels/ beside i
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _MAX_YAML = 2**20  # bytes
 _MAX_LABELS = 2**26  # bytes, of an image
-_BEYOND = 0.01  # shares of a side by which rounding puts points out of a frame
+_BEYOND = 0.01  # tolerance for points outside the frame, as a fraction of the side
 Fail = Callable[..., DataError]
 
 
@@ -44,7 +44,7 @@ def find(source: SourceFolder) -> Found | None:
     """Recognises data.yaml by its names; `train`, `val` or `test` say where images are.
 
     Raises:
-      DataError: a defect of data.yaml; the images are nowhere.
+      DataError: a defect of data.yaml, or the images are missing.
     """
     for file in source.candidates(*_FILES):
         if not file.is_file():
@@ -70,10 +70,10 @@ def _read_yaml(source: SourceFolder, file: Path) -> dict:
 
 
 def _categories(file: Path, content: dict) -> tuple[Category, ...]:
-    """The names by number; ids count from 1, as 0 is no category elsewhere.
+    """Returns categories by number; ids count from 1, as 0 is not valid elsewhere.
 
     Raises:
-      DataError: names that cannot be, or another number than `nc`; key points.
+      DataError: invalid names, a number of names other than `nc`, or key points.
     """
     fail = partial(DataError, file)
     if content.get("kpt_shape") is not None:
@@ -96,10 +96,10 @@ def _categories(file: Path, content: dict) -> tuple[Category, ...]:
 
 
 def _images(source: SourceFolder, file: Path, content: dict) -> tuple[Path, list[Path]]:
-    """The folder of the split's images, and all of them.
+    """Returns the image folder of the split, and its images.
 
     Raises:
-      DataError: data.yaml has no such split, or nothing is there.
+      DataError: data.yaml has no such split, or there are no images.
     """
     key = next((name for name in source.splits if content.get(name)), None)
     if key is None:
@@ -123,8 +123,8 @@ def _images(source: SourceFolder, file: Path, content: dict) -> tuple[Path, list
 
 
 def _places(source: SourceFolder, content: dict, given: object) -> Iterator[Path]:
-    """Where a path of data.yaml may be. Its `path` is often that of another machine,
-    and Roboflow writes `../train/images` for a folder beside data.yaml."""
+    """Yields candidates for a path of data.yaml. Its `path` is often from another
+    machine, and Roboflow writes `../train/images` for a folder beside data.yaml."""
     if not isinstance(given, str) or "\0" in given:
         return
     base = content.get("path")
@@ -137,7 +137,7 @@ def _places(source: SourceFolder, content: dict, given: object) -> Iterator[Path
 
 
 def _listed(source: SourceFolder, file: Path) -> list[Path]:
-    """The images of a list, whose paths are relative to it or to the source."""
+    """Reads a list of images, with paths relative to it or to the source."""
     check_size(source.inside(file), _MAX_LABELS)
     images = []
     for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), 1):
@@ -157,8 +157,7 @@ def _listed(source: SourceFolder, file: Path) -> list[Path]:
 
 
 def _common(files: list[Path]) -> Path:
-    """The innermost folder that has all files; a video, if it is their only one, is
-    named by it."""
+    """Returns the innermost folder containing all files, which names a single video."""
     parents = {file.parent for file in files}
     if len(parents) == 1:
         return parents.pop()
@@ -203,10 +202,10 @@ def _read(
 def _rows(
     source: SourceFolder, video: ForeignVideo, categories: tuple[Category, ...]
 ) -> list[tuple[ForeignLabel, int | None]]:
-    """The labels of a video and the identities that they state.
+    """Reads the labels of a video, with their identities if given.
 
     Raises:
-      DataError: a defect of a line; identities in some lines only.
+      DataError: a defect of a line, or only some lines have identities.
     """
     found: list[tuple[ForeignLabel, int | None]] = []
     stated: bool | None = None  # whether lines have identities
@@ -218,7 +217,7 @@ def _rows(
         lines = file.read_text("utf-8", "replace").splitlines()
         first = {line: k for k, line in reversed(list(enumerate(lines, 1)))}
         for number, line in enumerate(lines, 1):
-            if not line.strip() or first[line] != number:  # twice, as Ultralytics
+            if not line.strip() or first[line] != number:  # skips duplicate lines
                 continue
             fail = partial(DataError, file, video=video.name)
             here = partial(_at, fail, number)
@@ -240,8 +239,8 @@ def _at(fail: Fail, line: int, *, field: str, expected: str, got: object) -> Dat
 
 
 def _label_file(source: SourceFolder, image: Path) -> Path:
-    """The text file of an image: in `labels` for the last `images` of its path within
-    the source."""
+    """Returns the text file of an image, with the last `images` in its path within the
+    source replaced by `labels`."""
     parts = list(image.relative_to(source.root).with_suffix(".txt").parts)
     places = [k for k, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -252,7 +251,7 @@ def _label_file(source: SourceFolder, image: Path) -> Path:
 def _split(
     line: str, categories: tuple[Category, ...], fail: Fail
 ) -> tuple[str, np.ndarray, int | None]:
-    """Category, points [P, 2] x y in shares of the frame, and identity of a line."""
+    """Parses a line: category, points [P, 2] x y as fractions, and identity."""
     words = line.split()
     fits = words[0].isdecimal() and len(words[0]) <= 9
     if not fits or int(words[0]) >= len(categories):

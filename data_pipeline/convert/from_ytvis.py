@@ -1,4 +1,4 @@
-"""YouTube-VIS and OVIS, in the arrangements of folders found in the wild."""
+"""Converts YouTube-VIS and OVIS in their common folder layouts."""
 
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def _prepare(
     parsed: Annotations,
     folder: Path,
 ) -> Prepared:
-    """The same annotations with compressed masks; ids and file names stay."""
+    """Compresses the masks of the annotations; ids and file names are kept."""
     videos, images, tracks = [], [], {}
     for video, its_tracks in zip(parsed.videos, parsed.tracks, strict=True):
         size = video.height, video.width

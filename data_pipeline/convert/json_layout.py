@@ -1,4 +1,4 @@
-"""Places of the JSON file that describes a data set, and of its images."""
+"""Locates the annotation JSON of a data set, and its images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +40,10 @@ _IMAGES = (
 
 
 def annotation_files(source: SourceFolder, key: str) -> Iterator[tuple[Path, dict]]:
-    """Files at the usual places whose content has a list under `key`.
+    """Yields JSON files in the usual places that have a list under `key`.
 
     Raises:
-      DataError: a file at such a place is no JSON object.
+      DataError: a file in such a place is not a JSON object.
     """
     for file in source.candidates(*ANNOTATIONS):
         if file.is_file():
@@ -53,7 +53,7 @@ def annotation_files(source: SourceFolder, key: str) -> Iterator[tuple[Path, dic
 
 
 def image_folder(source: SourceFolder, file: Path, name: str) -> Path:
-    """The folder in which a file name of the annotations is a file.
+    """Finds the folder that contains an annotated file name.
 
     Raises:
       DataError: none of the usual folders has it; lists them.
@@ -67,5 +67,5 @@ def image_folder(source: SourceFolder, file: Path, name: str) -> Path:
 
 
 def show(source: SourceFolder, path: Path) -> str:
-    """A path relative to the folder."""
+    """Formats a path relative to the folder."""
     return path.relative_to(source.root).as_posix()

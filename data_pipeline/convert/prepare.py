@@ -1,4 +1,4 @@
-"""Brings a folder in any known layout into that of the reader."""
+"""Converts a folder in any known layout to YouTube-VIS format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,19 +29,19 @@ from data_pipeline.errors import DataError
 
 
 class KnownLayout(NamedTuple):
-    """An arrangement of files that is known.
+    """A supported folder layout.
 
     Attributes:
-      looked_for: the files that it is recognised by, for messages.
-      find: None if a folder has another layout; the text is the name of the category
-        where the files name none.
+      looked_for: files that identify it, for messages.
+      find: returns None if a folder has another layout; its string argument is the
+        category name for files without categories.
     """
 
     looked_for: str
     find: Callable[[SourceFolder, str], Found | None]
 
 
-# In the order in which they are tried.
+# In the order tried.
 LAYOUTS = {
     "ytvis": KnownLayout(
         from_ytvis.LOOKED_FOR, lambda source, _: from_ytvis.find(source)
@@ -76,19 +76,19 @@ class Outcome(NamedTuple):
 
     found: Found
     prepared: Prepared
-    written: bool  # False: it was there already
+    written: bool  # False: it already existed
 
 
 def recognise(source: SourceFolder, layout: str | None, category: str) -> Found:
-    """Finds the layout of a folder.
+    """Detects the layout of a folder.
 
     Args:
       source: the folder and the split.
       layout: the only one to try; None tries all.
-      category: name of the category of layouts that have none.
+      category: category name for layouts without categories.
 
     Raises:
-      DataError: none was found; lists what was looked for. Or a defect of the files.
+      DataError: no layout fits; lists the files looked for. Or a defect of the files.
     """
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {layout!r}")
@@ -120,23 +120,23 @@ def prepare(
 ) -> Outcome:
     """Writes `output/<split>/instances.json` and `output/<split>/JPEGImages/`.
 
-    Done again, it finds that all is there. `root` is only read.
+    A repeated call changes nothing. `root` is only read.
 
     Args:
       root: folder in one of the layouts.
       output: folder for all splits, outside of `root`.
       split: for example "train".
-      layout: one of `LAYOUTS`, if it is not to be recognised.
-      category: name of the category of layouts that have none.
-      copy: copy images where they could be hard links.
-      link: gives identities to labels that have none in the source.
+      layout: one of `LAYOUTS`; None detects it.
+      category: category name for layouts without categories.
+      copy: copy images instead of hard-linking them.
+      link: assigns identities to labels without them.
       progress: show bars.
-      tell: told of the layout before anything is read.
+      tell: receives the layout before anything is read.
 
     Raises:
-      DataError: no such layout, or a defect of the files.
-      ValueError: `output` has something else in it, or lies inside of `root`; there is
-        nothing to link.
+      DataError: unknown layout, or a defect of the files.
+      ValueError: `output` has other content or lies inside `root`; or there is nothing
+        to link.
     """
     source = SourceFolder(root, split)
     target = Path(output)

@@ -1,4 +1,4 @@
-"""A folder that comes from elsewhere: nothing outside it is read, sizes are bounded."""
+"""Access to an untrusted folder: confined to it, with bounded sizes."""
 
 import re
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ _VALIDATION = ("val", "valid", "validation")
 
 
 class SourceFolder:
-    """A folder in some layout, and which split of it is wanted.
+    """A folder in some layout, and the requested split.
 
     Args:
       root: the folder.
-      split: for example "train"; "val", "valid" and "validation" are the same.
+      split: for example "train"; "val", "valid" and "validation" are equivalent.
 
     Raises:
-      DataError: `root` is no folder, or `split` no plain name.
+      DataError: `root` is not a folder, or `split` is not a plain name.
     """
 
     def __init__(self, root: str | Path, split: str) -> None:
@@ -46,7 +46,7 @@ class SourceFolder:
         self._contents: dict[Path, dict] = {}
 
     def inside(self, path: Path) -> Path:
-        """The file that a path means, links followed.
+        """Resolves a path, following links.
 
         Raises:
           DataError: it lies outside the folder.
@@ -54,7 +54,7 @@ class SourceFolder:
         return check_inside(path, self.root)
 
     def candidates(self, *patterns: str) -> list[Path]:
-        """Paths for patterns such as "{split}/images", under each name of the split."""
+        """Expands patterns such as "{split}/images" for each name of the split."""
         paths = [
             self.root / pattern.format(split=split)
             for pattern in patterns
@@ -63,23 +63,23 @@ class SourceFolder:
         return list(dict.fromkeys(paths))
 
     def json(self, path: Path, limit: int = MAX_JSON) -> dict:
-        """The content of a JSON file of at most `limit` bytes, read once.
+        """Reads a JSON file of at most `limit` bytes; caches the last one.
 
         Raises:
-          DataError: too large, or no JSON object.
+          DataError: too large, or not a JSON object.
         """
         real = self.inside(path)
         if real not in self._contents:
             check_size(real, limit)
-            self._contents = {real: read_json(path)}  # the last one only
+            self._contents = {real: read_json(path)}  # keeps only the last one
         return self._contents[real]
 
     def folders(self, folder: Path) -> list[Path]:
-        """Folders in a folder, in natural order; hidden ones are left out."""
+        """Lists subfolders in natural order, without hidden ones."""
         return [path for path in self._entries(folder) if path.is_dir()]
 
     def files(self, folder: Path, *suffixes: str) -> list[Path]:
-        """Files in a folder with one of these endings, in natural order."""
+        """Lists files with one of these suffixes, in natural order."""
         return [
             path
             for path in self._entries(folder)
@@ -103,7 +103,7 @@ class SourceFolder:
 def walk_images(
     source: SourceFolder, folder: Path, depth: int = MAX_DEPTH
 ) -> Iterator[Path]:
-    """The images of a folder and of those in it, in natural order.
+    """Yields the images of a folder and its subfolders, in natural order.
 
     Raises:
       DataError: folders lie deeper than `depth`.
@@ -117,7 +117,7 @@ def walk_images(
 
 
 def frame_number(path: Path) -> int:
-    """The last number of a file's name.
+    """Returns the last number in a file name.
 
     Raises:
       DataError: there is none.
@@ -136,26 +136,26 @@ def check_size(path: Path, limit: int) -> None:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of the upright image; only its header is read.
+    """Returns height and width of the upright image, reading only its header.
 
     Raises:
-      DataError: no image, or one beyond the bounds of the reader.
+      DataError: not an image, or too large for the reader.
     """
     with opened(path) as image:
         return upright_size(image)
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """The whole numbers that the pixels of a PNG stand for: int32 [H, W].
+    """Reads the integer pixel values of a PNG: int32 [H, W].
 
-    Of a PNG with a palette these are the indices, not the colours.
+    For a palette PNG these are the indices, not the colours.
 
     Args:
-      path: of the PNG.
-      size: height and width that it must have.
+      path: the PNG.
+      size: expected height and width.
 
     Raises:
-      DataError: of another size, in colour, or cut off.
+      DataError: the PNG has another size, is in colour, or is truncated.
     """
     with opened(path) as image:
         if upright_size(image) != size:
@@ -168,9 +168,9 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def opened(path: Path) -> Image.Image:
-    """An image that has not been decoded yet.
+    """Opens an image without decoding it.
 
     Raises:
-      DataError: as `images.open_image`.
+      DataError: as in `images.open_image`.
     """
     return open_image(path, partial(DataError, path))

@@ -20,25 +20,24 @@ from data_pipeline.images import JPEG_QUALITY, is_plain, read_rgb, upright_size
 def write_split(
     folder: Path, prepared: Prepared, *, copy: bool, progress: bool
 ) -> bool:
-    """Writes a split, or finds that it is there already.
+    """Writes a split, unless it already exists.
 
-    Images are hard links to their source where the file system has them, and copies
-    elsewhere; formats other than JPEG and PNG, and images that Exif says to turn, are
-    encoded anew. The folder appears
-    under its name only when it is complete.
+    Images are hard-linked where the file system supports it, and copied elsewhere;
+    formats other than JPEG and PNG, and images with an Exif rotation, are re-encoded.
+    The folder is written atomically.
 
     Args:
-      folder: of the split; new, empty, or with the same content.
-      prepared: what to write.
-      copy: never link, so that the source may be changed later.
+      folder: folder of the split; new, empty, or with the same content.
+      prepared: data set to write.
+      copy: never link, so that the source may be modified later.
       progress: show a bar.
 
     Returns:
       Whether something was written.
 
     Raises:
-      DataError: a defect of an image, or of what was prepared.
-      ValueError: `folder` has something else in it.
+      DataError: a defect of an image or of `prepared`.
+      ValueError: `folder` has other content.
     """
     parse_annotations(prepared.content, folder / "instances.json")
     text = json.dumps(prepared.content, allow_nan=False)
@@ -52,14 +51,14 @@ def write_split(
         for image in tqdm(prepared.images, "images", disable=not progress):
             _place(image, temporary / "JPEGImages" / image.name, copy)
         (temporary / "instances.json").write_text(text, encoding="utf-8")
-        os.replace(temporary, folder)  # takes the place of an empty folder, too
+        os.replace(temporary, folder)  # also replaces an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
 def _check_same(folder: Path, text: str, images: tuple[Image, ...]) -> None:
-    """Raises ValueError unless the folder has just what would be written."""
+    """Raises ValueError unless the folder has exactly the content to write."""
     expected = f"{folder}: expected a new folder, or one with the same data"
     file = folder / "instances.json"
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
@@ -70,7 +69,7 @@ def _check_same(folder: Path, text: str, images: tuple[Image, ...]) -> None:
 
 
 def _place(image: Image, target: Path, copy: bool) -> None:
-    """Links or copies an image, or encodes it anew."""
+    """Links, copies or re-encodes an image."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with opened(image.source) as found:
         size = upright_size(found)
@@ -80,12 +79,12 @@ def _place(image: Image, target: Path, copy: bool) -> None:
         if not is_plain(found):
             _encode(found, image.source, target)
             return
-    source = image.source.resolve()  # a link would be linked itself
+    source = image.source.resolve()  # else a symbolic link itself would be linked
     if not copy:
         try:
             os.link(source, target)
             return
-        except OSError:  # another disk, or one without links: a copy does
+        except OSError:  # another disk, or one without links: copies instead
             target.unlink(missing_ok=True)
     shutil.copyfile(source, target)
 

@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""Creates data sets by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,22 +27,22 @@ from vis_jax.settings import to_dict
 
 @runtime_checkable
 class Videos(Dataset, HasLabels, Protocol):
-    """Videos with annotations in memory, of a folder or of records."""
+    """Videos with annotations in memory, from a folder or records."""
 
 
 def make_dataset(config: Settings, part_or_split: str = "train") -> Dataset:
     """Makes the data set that a config names.
 
     Args:
-      config: the section `data`. Where `root` has what `write.tfds_builder` wrote, that
-        is read.
+      config: the section `data`. The output of `write.tfds_builder` is read if `root`
+        has it.
       part_or_split: "train" is `config.split` without the held-out videos, "held_out"
-        is those, "all" is both; any other is the name of a split, taken whole. For
-        moving shapes "train" and "all" are `config.split`, "held_out" is "val". Of two
-        sets (`config.joint`) it is that of `joint.evaluate`, with all categories.
+        those videos, "all" both; any other value names a whole split. For moving
+        shapes "train" and "all" are `config.split`, "held_out" is "val". Of two joint
+        sets (`config.joint`) `joint.evaluate` selects one, with all categories.
 
     Raises:
-      ValueError: settings that do not fit each other.
+      ValueError: settings are inconsistent.
       DataError: a defect of the files.
     """
     if config.joint.root:
@@ -52,16 +52,16 @@ def make_dataset(config: Settings, part_or_split: str = "train") -> Dataset:
 
 
 def make_training_set(config: Settings) -> Dataset:
-    """The part "train" of what a config names, with the images of `config.stills`.
+    """Makes the training part of the data set, with the images of `config.stills`.
 
     Args:
-      config: as for `make_dataset`. If `stills.share` is more than 0, this share of the
-        clips is of images in motion; of COCO as `name`, all are. With `joint.root` the
-        videos are those of two sets.
+      config: as in `make_dataset`. `stills.share` is the fraction of clips that are
+        pseudo-clips of images; with COCO as `name`, all are. With `joint.root` the
+        videos of two sets are joined.
 
     Raises:
-      ValueError: settings that do not fit each other.
-      DataError: a defect of the files; no object to train on.
+      ValueError: settings are inconsistent.
+      DataError: a defect of the files, or no object to train on.
     """
     if config.joint.root:
         first, second, added = _both(config, "train", "both")
@@ -88,7 +88,7 @@ def make_training_set(config: Settings) -> Dataset:
 def _check_annotated(dataset: Dataset, root: str) -> None:
     """Raises DataError if no object of the files can be trained on."""
     videos: Sequence[Sequence[Track]] | None = getattr(dataset, "tracks", None)
-    if videos is None:  # drawn, not read
+    if videos is None:  # synthetic
         return
     shown = (
         not track.crowd and (track.mask_index >= 0).any()
@@ -104,11 +104,11 @@ def _check_annotated(dataset: Dataset, root: str) -> None:
 def _both(
     config: Settings, part_or_split: str, wanted: str
 ) -> tuple[Videos, Videos, int]:
-    """Both sets of videos with the categories of both, and how many the second adds.
+    """Reads both sets with joint categories, and the number the second set adds.
 
     Args:
       config: the section `data`.
-      part_or_split: of the wanted set, or sets; of the other, what is trained on.
+      part_or_split: for the wanted sets; the other set uses its training part.
       wanted: "first", "second" or "both".
     """
     joint = config.joint
@@ -145,7 +145,7 @@ def _folder(config: Settings, part_or_split: str) -> Videos:
     reader: Callable[..., Videos] = YouTubeVis
     root = local_root(config.root, split)
     if is_tfds(root, split):
-        # Importing TFDS takes a while, which readers of other data sets are spared.
+        # Imported here, as TFDS is slow to import.
         from data_pipeline.datasets.ytvis_tfds import TfdsVideos
 
         reader = TfdsVideos

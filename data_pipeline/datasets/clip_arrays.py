@@ -1,4 +1,4 @@
-"""Frames of a video with the masks of their objects, made from its truth."""
+"""Makes clips from the frames and the ground truth of a video."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from vis_jax.formats.rle import Runs, decode_mask, runs_from_strings
 
 
 def checked_clip(dataset: Dataset, index: int, frame_ids: np.ndarray) -> ClipArrays:
-    """`read_clip` of a data set that may be the user's own.
+    """Calls `read_clip` of a possibly user-defined data set, and checks the result.
 
     Raises:
-      ValueError: an array of another type or shape; names the video and the array.
+      ValueError: an array has a wrong type or shape; names the video and the array.
     """
     clip, video = dataset.read_clip(index, frame_ids), dataset.videos[index]
     size = (len(frame_ids), video.height, video.width)
@@ -38,11 +38,11 @@ def checked_clip(dataset: Dataset, index: int, frame_ids: np.ndarray) -> ClipArr
 def clip_of_truth(
     images: np.ndarray, truth: VideoTruth, frame_ids: np.ndarray
 ) -> ClipArrays:
-    """Decodes the masks of some frames; crowds are left out.
+    """Decodes the masks of given frames, without crowds.
 
     Args:
       images: uint8 [T, H, W, 3], frames `frame_ids` of a video.
-      truth: of the whole video.
+      truth: ground truth of the whole video.
       frame_ids: int [T].
     """
     kept = np.flatnonzero(~truth.crowd & truth.present[:, frame_ids].any(axis=1))
@@ -60,7 +60,7 @@ def clip_of_truth(
 def seen_tracks(
     tracks: Sequence[Track], frame_ids: np.ndarray
 ) -> list[tuple[int, Track]]:
-    """The tracks that are seen in some frames and are no crowds, with their ids."""
+    """Returns the non-crowd tracks visible in given frames, with their ids."""
     return [
         (number, track)
         for number, track in enumerate(tracks, start=1)
@@ -75,7 +75,7 @@ def clip_of_tracks(
     runs: Runs,
     frame_ids: np.ndarray,
 ) -> ClipArrays:
-    """As `clip_of_truth`, from the tracks of an annotation file; `runs` has the masks.
+    """Like `clip_of_truth`, from tracks of an annotation file with masks in `runs`.
 
     Args:
       images: uint8 [T, H, W, 3], frames `frame_ids` of the video.

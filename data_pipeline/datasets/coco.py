@@ -1,4 +1,4 @@
-"""COCO images with instance masks; an image is a video of one frame."""
+"""COCO images with instance masks, as videos of one frame."""
 
 import re
 from collections import Counter
@@ -23,22 +23,22 @@ _IMAGES = ("{split}", "images/{split}", "images")
 
 
 class CocoImages(TrackedVideos):
-    """Images of a folder in the format of COCO.
+    """Images of a folder in COCO format.
 
-    Lin et al., "Microsoft COCO", ECCV 2014. Annotations lie in
+    Lin et al., "Microsoft COCO", ECCV 2014. Annotations are in
     `annotations/instances_<split>.json`, images in `<split>/` or `images/`.
 
     Args:
       root: folder of the data set.
       split: for example "train2017".
-      categories: those of a video data set that the annotations are to have; what is of
-        no such category is left out, and images without the others, too. None keeps the
-        categories of the file.
-      names: pairs of a COCO category and what `categories` calls it; "" leaves it out.
-        Others are matched by name, upper and lower case and "_" and " " being equal.
+      categories: categories of a video data set to map annotations to; others are
+        dropped, and so are images left without objects. None keeps the file's
+        categories.
+      names: pairs (COCO category, name in `categories`); "" drops it. Others are
+        matched by name, ignoring case and treating "_" as " ".
 
     Raises:
-      DataError: a defect of the files, with its place; no category in common.
+      DataError: a defect of the files, with its location; no common category.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class CocoImages(TrackedVideos):
         self.tracks: tuple[tuple[Track, ...], ...] = tuple(tracks)
         self.runs = runs
         titles = {category.category_id: category.name for category in found}
-        # Annotations of categories that have no place, by name.
+        # Annotations dropped because of their category, by its name.
         self.left_out = {titles[k]: number for k, number in dropped.most_common()}
         self.images_left_out = len(content["images"]) - len(self.videos)
 
     def path(self, index: int, frame: int) -> Path:
-        """The file of an image; `frame` is 0."""
+        """Returns the file of an image; `frame` is 0."""
         return self.images / self.videos[index].file_names[frame]
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """The image, once for each of `frame_ids`: uint8 [T, H, W, 3], RGB.
+        """Reads the image, repeated for each of `frame_ids`: RGB uint8 [T, H, W, 3].
 
         Raises:
-          DataError: a file that is missing, cut off, no image, or of another size.
+          DataError: the file is missing, truncated, not an image, or of another size.
         """
         frame = read_frame(self.path(index, 0), self.videos[index], root=self.root)
         return np.repeat(frame[None], len(frame_ids), axis=0)
@@ -89,13 +89,13 @@ def match_categories(
     wanted: Sequence[Category],
     names: Sequence[tuple[str, str]],
 ) -> dict[int, int | None]:
-    """The label, among `wanted`, of each category id; None where there is none.
+    """Maps each category id to a label among `wanted`, or None.
 
     Args:
       found: categories of the images.
       wanted: categories of the videos.
       names: pairs of a name in `found` and one in `wanted`, or "" for none. Pairs with
-        a name that is not there say nothing.
+        unknown names are ignored.
     """
     places = {plain_name(category.name): k for k, category in enumerate(wanted)}
     labels: dict[int, int | None] = {}
@@ -114,7 +114,7 @@ def match_categories(
 
 
 def plain_name(name: str) -> str:
-    """A name by which categories are matched."""
+    """Normalises a category name for matching."""
     return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 
@@ -138,7 +138,7 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
 def _read(
     file: Path, content: dict, labels: dict, *, drop_empty: bool
 ) -> tuple[list[Video], list[tuple[Track, ...]], Runs, Counter[int]]:
-    """Videos of one frame, their tracks, all masks, and what was left out."""
+    """Reads one-frame videos, their tracks, all masks, and what was dropped."""
     fail = partial(DataError, file)
     owned: dict[int, list[tuple[int, dict]]] = {}
     images = read_images(file, content)
@@ -169,10 +169,10 @@ def _read(
 
 
 def _segmentation(entry: dict, place: int, fail: Callable) -> object:
-    """The mask of an object, which has to have one."""
+    """Returns the mask of an object, which is required."""
     if entry.get("segmentation"):
         return entry["segmentation"]
-    got = "a box only" if entry.get("bbox") else "nothing"  # null and [] say nothing
+    got = "a box only" if entry.get("bbox") else "nothing"  # null or []
     title, expected = entry.get("id", f"[{place}]"), "polygons or run lengths"
     raise fail(annotation=title, field="segmentation", expected=expected, got=got)
 
@@ -184,7 +184,7 @@ def _tracks(
     masks: MaskTable,
     fail: Callable,
 ) -> tuple[Track, ...]:
-    """The objects of an image that have a pixel."""
+    """Returns the non-empty objects of an image."""
 
     def fail_at(*, field: str, expected: str, got: object) -> DataError:
         number, _, rest = field.removeprefix("segmentations[").partition("]")

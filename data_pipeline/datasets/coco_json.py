@@ -1,4 +1,4 @@
-"""Reading of the files of COCO: images, categories, lists of objects."""
+"""Reads COCO files: images, categories, lists of objects."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +14,10 @@ Fail = Callable[..., DataError]
 
 
 def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
-    """The categories, by id.
+    """Reads the categories, by id.
 
     Raises:
-      DataError: one without id or name, or with those of another.
+      DataError: an id or name is missing or duplicated.
     """
     fail = partial(DataError, file)
     found = []
@@ -36,10 +36,10 @@ def read_categories(file: Path, content: dict) -> tuple[Category, ...]:
 
 
 def objects(content: dict, key: str, fail: Fail) -> list[dict]:
-    """The objects of a list of the file.
+    """Returns a list of JSON objects from the file.
 
     Raises:
-      DataError: no list, or something else in it.
+      DataError: not a list, or an item is not an object.
     """
     entries = content.get(key, "nothing")
     if not isinstance(entries, list):
@@ -51,16 +51,16 @@ def objects(content: dict, key: str, fail: Fail) -> list[dict]:
 
 
 def read_images(file: Path, content: dict) -> dict[int, dict]:
-    """The images by id, after a check of all that is used of them.
+    """Reads the images by id, and checks the fields that are used.
 
     Raises:
-      DataError: an id, a size or a file name that cannot be.
+      DataError: an id, size or file name is invalid.
     """
     fail = partial(DataError, file)
     images: dict[int, dict] = {}
     for k, entry in enumerate(objects(content, "images", fail)):
         name = entry.get("file_name")
-        if isinstance(name, str):  # as Windows separates folders
+        if isinstance(name, str):  # converts Windows separators
             entry = {**entry, "file_name": name.replace("\\", "/")}
         _check_image(entry, k, fail)
         if entry["id"] in images:

@@ -1,4 +1,4 @@
-"""The interface of data sets: videos, categories, frames, truth and clips, in NumPy."""
+"""Interface of data sets: videos, categories, frames, ground truth, clips, in NumPy."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ class Category(NamedTuple):
 
 
 class Video(NamedTuple):
-    """Facts about a video that are known before its frames are read."""
+    """Metadata of a video, known before its frames are read."""
 
     video_id: int
     name: str
@@ -31,14 +31,14 @@ class VideoTruth(NamedTuple):
     crowd: np.ndarray  # bool [M]
     boxes: np.ndarray  # float32 [M, T, 4], x1 y1 x2 y2 in pixels; 0 where absent
     present: np.ndarray  # bool [M, T]
-    occlusion: np.ndarray  # float32 [M, T], hidden share in [0, 1]; NaN = unknown
+    occlusion: np.ndarray  # float32 [M, T], occluded fraction, 0 .. 1; NaN = unknown
     # [M][T] run lengths {"size": [H, W], "counts": bytes} as pycocotools writes them;
     # None where absent.
     segmentations: tuple[tuple[dict | None, ...], ...]
 
 
 class ClipArrays(NamedTuple):
-    """Some frames of a video with the masks of its objects; N objects, T frames."""
+    """Frames of a video with the masks of its objects; N objects, T frames."""
 
     images: np.ndarray  # uint8 [T, H, W, 3], RGB
     masks: np.ndarray  # bool [N, T, H, W], visible pixels; empty where absent
@@ -48,19 +48,19 @@ class ClipArrays(NamedTuple):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A set of annotated videos: all that training, evaluation and prediction need.
+    """A set of annotated videos for training, evaluation and prediction.
 
-    An object with these members is a data set, whatever its class; see docs/data.md,
-    "A data set of your own". `index` is a position in `videos`, frames count from 0.
+    Any object with these members is a data set; see docs/data.md,
+    "A data set of your own". `index` is an index into `videos`; frames count from 0.
     """
 
-    categories: tuple[Category, ...]  # a label is a position in them
+    categories: tuple[Category, ...]  # indexed by label
     videos: tuple[Video, ...]
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids`, int [T], of a video: uint8 [T, H, W, 3], RGB.
+        """Reads frames `frame_ids`, int [T], of a video: RGB uint8 [T, H, W, 3].
 
-        Several threads may call it at once, for different videos.
+        Must be thread-safe for different videos.
 
         Raises:
           DataError: names the file and the video of a frame that cannot be read.
@@ -68,20 +68,20 @@ class Dataset(Protocol):
         ...
 
     def truth(self, index: int) -> VideoTruth:
-        """The tracks of a video over all its frames; none if it is not annotated."""
+        """Returns the tracks of a video over all its frames; none if unannotated."""
         ...
 
     def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """Reads a training clip: frames, which may repeat, and masks of objects.
+        """Reads a training clip: frames, possibly repeated, and object masks.
 
-        Without crowds; objects that no frame shows may be left out. `clip_of_truth`
-        makes it from the other members, for data sets that have no shorter way.
+        Crowds are excluded; objects not visible in any of the frames may be omitted.
+        `clip_of_truth` implements it from the other members, if there is no faster way.
         """
         ...
 
 
 def check_dataset(dataset: object) -> None:
-    """Raises ValueError, with what is missing, unless it is a `Dataset`."""
+    """Raises ValueError, naming what is missing, unless it is a `Dataset`."""
     members = ("categories", "videos", "read_frames", "truth", "read_clip")
     missing = [name for name in members if not hasattr(dataset, name)]
     if missing:

@@ -1,4 +1,4 @@
-"""Choice of the videos of a training set that are held out for evaluation."""
+"""Selects videos of a training set to hold out for evaluation."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -18,17 +18,17 @@ def videos_of_part(
     part: str,
     file: str | Path,
 ) -> list[int]:
-    """Positions of the videos that a part has.
+    """Returns the indices of the videos of a part.
 
     Args:
       videos: all videos.
-      held_out: names or ids of videos kept apart.
+      held_out: names or ids of held-out videos.
       part: one of `PARTS`.
-      file: where the videos are from, for the messages.
+      file: source of the videos, for messages.
 
     Raises:
       ValueError: an unknown part.
-      DataError: a held-out video that is not there; a part without videos.
+      DataError: a held-out video is missing, or the part has no videos.
     """
     if part not in PARTS:
         raise ValueError(f"part: expected one of {PARTS}, got {part!r}")
@@ -53,16 +53,15 @@ def videos_of_part(
 def draw_held_out(
     videos: Sequence[Video], labels: Sequence[Collection[int]], share: float
 ) -> tuple[int, ...]:
-    """Ids of videos that are held out where none are named: the same ones each time, of
-    the same videos in the same order.
+    """Draws the ids of held-out videos, deterministically for the same video list.
 
-    Every category stays in the videos that are left, so that few or none may be found.
-    Videos without objects stay, too.
+    The remaining videos keep every category, so that few or no videos may qualify.
+    Videos without objects also remain.
 
     Args:
       videos: all videos.
-      labels: of the objects of each of them.
-      share: of the videos, in [0, 1]; more than 0 is at least one video.
+      labels: labels of the objects of each video.
+      share: fraction of the videos, in [0, 1]; at least one video if above 0.
     """
     if not share:
         return ()
@@ -78,7 +77,7 @@ def draw_held_out(
 
 
 def _held_out_ids(videos: Sequence, held_out: Sequence, file: str | Path) -> set[int]:
-    """Ids of the videos that are named by id or by name."""
+    """Resolves ids or names of videos to ids."""
     if isinstance(held_out, str):
         raise ValueError(f"held_out: expected a sequence, got the text {held_out!r}")
     apart = set()

@@ -1,4 +1,4 @@
-"""Videos and images to train on together."""
+"""Joint training on videos and images."""
 
 import math
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from data_pipeline.datasets.coco import CocoImages
 from data_pipeline.datasets.dataset import ClipArrays, Dataset, VideoTruth
 from data_pipeline.settings import Settings
 
-_EPOCH, _CLIP, _VIEWS = 2, 3, 4  # apart from the random streams of videos
+_EPOCH, _CLIP, _VIEWS = 2, 3, 4  # distinct from the random streams of videos
 
 
 class JointClips:
-    """Videos first, then images, each a video of one frame, with the same categories.
+    """Videos followed by images (one-frame videos) with the same categories.
 
     Args:
       videos: None if there are only images.
-      stills: the images; in training they are set in motion.
-      share: of the clips that are made of images, 0 to 1.
-      motion: how far an image moves.
+      stills: the images, which become pseudo-clips in training.
+      share: fraction of clips made from images, 0 to 1.
+      motion: limits of the motion of an image.
 
     Raises:
-      ValueError: a share beyond 0 to 1, or one that leaves out the videos or images.
+      ValueError: `share` is outside 0 to 1, or excludes the videos or images.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class JointClips:
         self._extents = extents[: self._count], extents[self._count :]
 
     def summary(self) -> str:
-        """How many images there are, and what of them was left out."""
+        """Summarises the images and what was dropped."""
         stills = self.stills
         objects = sum(map(len, stills.tracks))
         text = f"{len(stills.videos)} images with {objects} objects"
@@ -76,7 +76,7 @@ class JointClips:
 
     def clip_sources(self, frames: int) -> tuple[ClipSource, ...]:
         """As `Mixture.clip_sources`: that of the images is the last."""
-        # TensorFlow takes seconds to import; evaluation does without it.
+        # Imported here: slow, and evaluation does not need TensorFlow.
         from data_pipeline.clip_sources import StillSource, source_of
 
         stills = StillSource(self.stills, frames)
@@ -100,18 +100,18 @@ class JointClips:
 
 
 class Place(NamedTuple):
-    """A clip of the stream of both."""
+    """Position of a clip in the stream of videos or images."""
 
     still: bool
-    number: int  # of clips of the same kind before it
+    number: int  # count of earlier clips of the same kind
 
 
 def place_of(position: int, share: float) -> Place:
-    """Spreads the share of images evenly: any run of clips has it, up to one clip.
+    """Spreads image clips evenly: any run of clips has the share, within one clip.
 
     Args:
-      position: 0, 1, ..: clips before this one, over all hosts.
-      share: of the clips that are of images.
+      position: index of the clip over all hosts, from 0.
+      share: fraction of image clips.
     """
     before = math.floor(position * share)
     still = math.floor((position + 1) * share) > before
@@ -121,7 +121,7 @@ def place_of(position: int, share: float) -> Place:
 def plan_still(
     seed: int, position: int, extents: np.ndarray, config: Settings, motion: Motion
 ) -> ClipPlan:
-    """Draws the clip at one position of the stream of images, as `plan_clip`.
+    """Draws the clip at one position of the image stream, like `plan_clip`.
 
     An image is planned as a video of one frame; the views of it make the clip.
     """

@@ -1,4 +1,4 @@
-"""Two sets of videos as one to train on, with the categories of both."""
+"""Joins two sets of videos for training, with the categories of both."""
 
 import copy
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from data_pipeline.settings import Settings
 
 @runtime_checkable
 class HasLabels(Protocol):
-    """A reader of annotation files, with its categories and tracks in memory."""
+    """A reader of annotation files with categories and tracks in memory."""
 
     categories: tuple[Category, ...]
     tracks: tuple[tuple[Track, ...], ...]
@@ -30,15 +30,15 @@ def join_categories(
     second: Sequence[Category],
     names: Sequence[tuple[str, str]],
 ) -> tuple[tuple[Category, ...], tuple[int | None, ...]]:
-    """The categories of two sets: those of the first, then what the second adds.
+    """Joins the categories of two sets: the first set's, then those the second adds.
 
     Args:
-      first, second: of the sets.
-      names: pairs of a category of the second and what the first calls it; "" leaves it
-        out. Others are matched by name, upper and lower case, "_" and " " being equal.
+      first, second: categories of the sets.
+      names: pairs (category of the second, its name in the first); "" drops it. Others
+        are matched by name, ignoring case and treating "_" as " ".
 
     Returns:
-      All categories, and the label in them of each of the second; None: left out.
+      All categories, and the joint label of each category of the second; None: dropped.
     """
     matched = match_categories(second, first, names)
     left_out = {plain_name(name) for name, other in names if not other}
@@ -57,12 +57,12 @@ def join_categories(
 def relabel(
     reader: Reader, categories: tuple[Category, ...], labels: Sequence[int | None]
 ) -> Reader:
-    """A reader with other categories, without the tracks that have none of them.
+    """Returns a reader with other categories, dropping tracks outside them.
 
     Args:
-      reader: stays as it is; what it has read is shared.
+      reader: not modified; its data are shared.
       categories: of the new reader.
-      labels: by label of `reader`, that of the new one; None leaves tracks out.
+      labels: new label by label of `reader`; None drops tracks.
     """
     new = copy.copy(reader)
     new.categories = categories
@@ -78,14 +78,14 @@ def relabel(
 
 
 class JointVideos:
-    """The videos of the first set, then those of the second; a `Mixture`.
+    """`Mixture` of the videos of a first and a second set.
 
-    Every epoch goes once through the videos of both. Ids of videos may occur twice, so
-    it is for training alone.
+    Every epoch visits the videos of both once. Video ids may be duplicated, so use it
+    for training only.
 
     Args:
       first, second: sets with the same categories.
-      added: how many of the categories are of the second alone.
+      added: number of categories only in the second set.
     """
 
     def __init__(self, first: Dataset, second: Dataset, *, added: int) -> None:
@@ -96,7 +96,7 @@ class JointVideos:
         self._extents = video_extents(self)
 
     def summary(self) -> str:
-        """How many videos of each set there are, and which categories were added."""
+        """Summarises the videos of each set and the added categories."""
         first, second = (len(part.videos) for part in self._parts)
         known = len(self.categories) - self._added
         added = ", ".join(one.name for one in self.categories[known:]) or "none"
@@ -119,7 +119,7 @@ class JointVideos:
 
     def clip_sources(self, frames: int) -> tuple[ClipSource, ...]:
         """As `Mixture.clip_sources`."""
-        # TensorFlow takes seconds to import; evaluation does without it.
+        # Imported here: slow, and evaluation does not need TensorFlow.
         from data_pipeline.clip_sources import source_of
 
         return tuple(source_of(part, frames) for part in self._parts)
@@ -131,6 +131,6 @@ class JointVideos:
         return plan._replace(part=part, video=video)
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The set that a video is of, and its position there."""
+        """Returns the set of a video, and its index there."""
         count = len(self._parts[0].videos)
         return (0, index) if index < count else (1, index - count)

@@ -1,6 +1,6 @@
-"""Packed data sets in a bucket: copied to the disk once, and then read there.
+"""Copies packed data sets from a bucket to the local disk, once.
 
-ArrayRecord files are read from a disk only, by many small accesses.
+ArrayRecord files are read by many small accesses, from a local disk only.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from vis_jax.paths import SCHEMES, copy_folder, is_remote
 
 
 def on_disk(root: str, field: str) -> str:
-    """The folder; raises DataError if it is in a bucket.
+    """Returns the folder; raises DataError if it is in a bucket.
 
     Args:
-      root: folder of a data set that is not packed.
-      field: of the config, which names it.
+      root: folder of an unpacked data set.
+      field: config field with that folder.
     """
     if is_remote(root):
         raise DataError(root, field=field, expected="a folder on a disk", got=root)
@@ -28,23 +28,23 @@ def on_disk(root: str, field: str) -> str:
 
 
 def local_root(root: str, split: str) -> str:
-    """The folder itself, or for a bucket a copy of it that has this split.
+    """Returns the folder, or a local copy of the split if it is in a bucket.
 
-    The copy is in vis_jax/data in $XDG_CACHE_HOME, or in ~/.cache, and stays there: a
-    data set that changes in the bucket should get a new name.
+    The copy is kept in vis_jax/data of $XDG_CACHE_HOME or ~/.cache, so a data set that
+    changes in the bucket should get a new name.
 
     Args:
-      root: folder of a data set; in a bucket, one that `data build_tfds` wrote.
+      root: folder of a data set; in a bucket, one written by `data build_tfds`.
       split: for example "train".
 
     Raises:
-      DataError: nothing can be read there, or the data set is not packed.
+      DataError: the bucket cannot be read, or the data set is not packed.
     """
     if not is_remote(root):
         return root
     try:
         source = epath.Path(root) / split
-    except KeyError as error:  # of epath, on a scheme that it does not know
+    except KeyError as error:  # raised by epath for an unknown scheme
         expected = f"a folder on a disk or of {SCHEMES}"
         raise DataError(root, field="data.root", expected=expected, got=root) from error
     if not (source / TFDS_VIDEOS).is_dir():
@@ -59,7 +59,7 @@ def local_root(root: str, split: str) -> str:
 
 
 def _bring(source: epath.Path, home: Path, split: str) -> None:
-    """Copies a split; several processes may do so, and the first one is kept."""
+    """Copies a split; if several processes do, the first copy is kept."""
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as temporary:
         made = Path(temporary) / split

@@ -1,4 +1,4 @@
-"""Data sets whose tracks are in memory, as annotation files give them."""
+"""Base class of data sets with tracks in memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from vis_jax.formats.rle import Runs, boxes_of_runs, compress_mask, take_runs
 
 
 class TrackedVideos(ABC):
-    """Base of data sets whose tracks are in memory.
+    """Base class of data sets with tracks in memory.
 
     A subclass sets the attributes.
 
     Attributes:
-      videos: in order.
-      tracks: of every video.
-      runs: the masks that the tracks number.
+      videos: all videos.
+      tracks: tracks of every video.
+      runs: masks, which the tracks index.
     """
 
     videos: tuple[Video, ...]
@@ -28,14 +28,14 @@ class TrackedVideos(ABC):
 
     @abstractmethod
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
+        """Reads frames `frame_ids` of video `index`: RGB uint8 [T, H, W, 3]."""
 
     def truth(self, index: int) -> VideoTruth:
-        """The tracks of video `index` over all its frames."""
+        """Returns the tracks of video `index` over all its frames."""
         return truth_of(self.videos[index], self.tracks[index], self.runs)
 
     def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """Frames `frame_ids` of video `index` with the masks of their objects.
+        """Reads frames of video `index` with the masks of their objects.
 
         Raises:
           DataError: as `read_frames`.
@@ -46,7 +46,7 @@ class TrackedVideos(ABC):
 
 
 def truth_of(video: Video, tracks: Sequence[Track], runs: Runs) -> VideoTruth:
-    """The tracks of a video over all its frames; `runs` has their masks."""
+    """Converts the tracks of a video, with masks in `runs`, to `VideoTruth`."""
     shape = (len(tracks), video.length)
     masks = np.array([t.mask_index for t in tracks], np.int32).reshape(shape)
     present = masks >= 0

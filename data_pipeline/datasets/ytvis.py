@@ -1,4 +1,4 @@
-"""YouTube-VIS 2019, 2021, 2022, OVIS, and any folder in their format."""
+"""Reader of YouTube-VIS 2019, 2021, 2022, OVIS, and folders in their format."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,15 +26,14 @@ class YouTubeVis(TrackedVideos):
     Args:
       root: folder of the data set.
       split: for example "train" or "valid".
-      held_out: names or ids of videos kept apart, as the test server alone has the
-        truth of the official validation sets.
-      share: of the videos to keep apart where `held_out` names none, see
-        `draw_held_out`.
-      part: "train" leaves the held-out videos out, "held_out" has only them, "all"
-        has every video.
+      held_out: names or ids of held-out videos, as only the evaluation server has the
+        ground truth of the official validation sets.
+      share: fraction of videos to hold out if `held_out` is empty, see `draw_held_out`.
+      part: "train" excludes the held-out videos, "held_out" has only them, "all" has
+        every video.
 
     Raises:
-      DataError: a defect of the files, with its place; a held-out video not there.
+      DataError: a defect of the files, with its location, or a missing held-out video.
     """
 
     def __init__(
@@ -60,14 +59,14 @@ class YouTubeVis(TrackedVideos):
         self.runs = content.runs
 
     def path(self, index: int, frame: int) -> Path:
-        """The image file of a frame."""
+        """Returns the image file of a frame."""
         return self.images / self.videos[index].file_names[frame]
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB.
+        """Reads frames `frame_ids` of video `index`: RGB uint8 [T, H, W, 3].
 
         Raises:
-          DataError: a file that is missing, cut off, no image, or of another size.
+          DataError: a file is missing, truncated, not an image, or of another size.
         """
         video = self.videos[index]
         frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
@@ -78,22 +77,22 @@ class YouTubeVis(TrackedVideos):
 
     def clip_source(self, frames: int) -> ClipSource:
         """Decodes images and masks in the graph, for clips of `frames` frames."""
-        # TensorFlow takes seconds to import; evaluation does without it.
+        # Imported here: slow, and evaluation does not need TensorFlow.
         from data_pipeline.clip_sources import FolderSource
 
         return FolderSource(self, frames)
 
 
 def read_frame(path: Path, video: Video, *, root: Path) -> np.ndarray:
-    """One frame of a video, upright: uint8 [H, W, 3], RGB.
+    """Reads an upright frame of a video: RGB uint8 [H, W, 3].
 
     Args:
-      path: of the image.
-      video: whose frame it is.
-      root: folder of the data set, which `path` may not leave by a link.
+      path: image file.
+      video: its video.
+      root: folder of the data set, which `path` must not leave through a link.
 
     Raises:
-      DataError: as `decode_frame`; a file outside of `root`.
+      DataError: as in `decode_frame`, or the file is outside `root`.
     """
     check_inside(path, root)
     return decode_frame(path, video, place=path)
@@ -102,21 +101,21 @@ def read_frame(path: Path, video: Video, *, root: Path) -> np.ndarray:
 def decode_frame(
     file: Path | BytesIO, video: Video, *, place: str | Path
 ) -> np.ndarray:
-    """One frame of a video, from an encoded image, upright: uint8 [H, W, 3], RGB.
+    """Decodes an upright frame of a video: RGB uint8 [H, W, 3].
 
     Args:
-      file: with the image.
-      video: whose frame it is.
-      place: what messages call the file.
+      file: encoded image.
+      video: its video.
+      place: name of the file in messages.
 
     Raises:
-      DataError: a file that is missing, cut off, no image, of more than 8 bits a grey
-        level, or of another size.
+      DataError: the file is missing, truncated, not an image, has more than 8 bits per
+        grey level, or has another size.
     """
     fail = partial(DataError, place, video=video.name)
     with open_image(file, fail) as image:
         size = upright_size(image)
-        if size != (video.height, video.width):  # it may be huge: not decoded
+        if size != (video.height, video.width):  # checked before decoding a huge image
             expected = f"({video.height}, {video.width}), as in the annotations"
             raise fail(field="height, width", expected=expected, got=size)
         return read_rgb(image, fail)

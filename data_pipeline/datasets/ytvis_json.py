@@ -1,7 +1,7 @@
-"""Reads and checks annotation files in the YouTube-VIS format.
+"""Reads and validates annotation files in YouTube-VIS format.
 
-YouTube-VIS 2019, 2021, 2022 and OVIS share it: one annotation is one track, with one
-entry a frame in `segmentations`, null where the object is not seen.
+YouTube-VIS 2019, 2021, 2022 and OVIS share it: an annotation is a track, with one entry
+per frame in `segmentations`, null where the object is not visible.
 """
 
 import json
@@ -29,9 +29,9 @@ class Track(NamedTuple):
 
     label: int
     crowd: bool
-    mask_index: np.ndarray  # int32 [T], which of the masks; -1 where not seen
-    occlusion: np.ndarray  # float32 [T], hidden share; NaN = unknown
-    entry: int  # its place in the file's list of annotations
+    mask_index: np.ndarray  # int32 [T], index into the masks; -1 where not visible
+    occlusion: np.ndarray  # float32 [T], occluded fraction; NaN = unknown
+    entry: int  # index in the file's list of annotations
 
 
 class Annotations(NamedTuple):
@@ -58,14 +58,14 @@ def read_annotations(file: str | Path) -> Annotations:
 def parse_annotations(
     content: dict, file: str | Path, report: Report = stop
 ) -> Annotations:
-    """Checks what an annotation file holds, as `read_annotations`.
+    """Validates the content of an annotation file, as `read_annotations` does.
 
     Args:
       content: from `read_json`.
-      file: where it is from, for the messages.
-      report: told of each defect. If it returns, what is defective is left out: a
-        video, a track or a mask; in the place of an unsafe file name stands "". What
-        depends on a video or category that is left out is not checked.
+      file: its source, for messages.
+      report: receives each defect. If it returns, the defective video, track or mask is
+        dropped, and an unsafe file name replaced by "". Entries that depend on a
+        dropped video or category are not checked.
     """
     fail = partial(DataError, file)
     categories = _read_categories(
@@ -74,7 +74,7 @@ def parse_annotations(
     videos = _read_videos(_list(content, "videos", fail, report), fail, report)
     kept = [video for _, video in videos if video is not None]
     labels = {category.category_id: k for k, category in enumerate(categories)}
-    # Of videos with the same id, tracks belong to the first.
+    # Tracks belong to the first of several videos with the same id.
     by_id = {number: video for number, video in reversed(videos)}
     places = {video.video_id: k for k, video in reversed(list(enumerate(kept)))}
     tracks: list[list[Track]] = [[] for _ in kept]
@@ -106,7 +106,7 @@ def read_json(file: str | Path) -> dict:
     """Reads a JSON file whose top level is an object.
 
     Raises:
-      DataError: not there, not JSON (with the position), or not an object.
+      DataError: missing, not JSON (with the position), or not an object.
     """
     content = read_any_json(file)
     if not isinstance(content, dict):
@@ -119,10 +119,10 @@ def read_any_json(file: str | Path) -> object:
     """Reads a JSON file.
 
     Raises:
-      DataError: not there, or not JSON (with the position).
+      DataError: missing, or not JSON (with the position).
     """
     path = Path(file)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # it might never end
+    if path.exists() and not (path.is_file() or path.is_dir()):  # may be endless
         raise DataError(file, expected="a regular file", got="something else")
     try:
         return json.loads(path.read_bytes())
@@ -143,7 +143,7 @@ def read_any_json(file: str | Path) -> object:
 
 
 def _list(content: dict, key: str, fail: Fail, report: Report) -> list:
-    """The list under a key; empty where there is none."""
+    """Returns the list under a key; empty if missing."""
     value = content.get(key)
     if isinstance(value, list):
         return value
@@ -161,7 +161,7 @@ def _integer(entry: dict, key: str, low: int, high: int, fail: Fail) -> int:
 def _read_id(
     entry: object, place: str, seen: set[int], fail: Fail, report: Report
 ) -> int | None:
-    """The id of an entry; None where there is none."""
+    """Returns the id of an entry; None if it is invalid."""
     if not isinstance(entry, dict):
         report(fail(field=place, expected="an object", got=entry))
         return None
@@ -184,13 +184,13 @@ def _known(entry: dict, key: str, known: dict, fail: Fail) -> int:
 
 
 def annotation_title(entry: dict, place: int) -> int | str:
-    """How messages name an annotation: its id, or its place if it has none."""
+    """Names an annotation in messages: by its id, or else its index."""
     number = entry.get("id")
     return number if type(number) is int else f"[{place}]"
 
 
 def video_title(video: Video) -> str:
-    """How messages name a video: its id and name."""
+    """Names a video in messages: by its id and name."""
     return f"{video.video_id} ({video.name})"
 
 
@@ -216,7 +216,7 @@ def _read_categories(entries: list, fail: Fail, report: Report) -> tuple[Categor
 def _read_videos(
     entries: list, fail: Fail, report: Report
 ) -> list[tuple[int, Video | None]]:
-    """Ids and videos in the order of the file; None for a video with a defect."""
+    """Returns ids and videos in file order; None for a defective video."""
     if not entries:
         report(fail(field="videos", expected="at least one", got="an empty list"))
     seen: set[int] = set()
@@ -251,7 +251,7 @@ def _read_video(
 
 
 def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
-    """The file names; "" in the place of one that leads out of the folder."""
+    """Returns the file names, with "" for names that lead out of the folder."""
     names = entry.get("file_names", "nothing")
     if not isinstance(names, list):
         raise fail(field="file_names", expected="a list", got=names)
@@ -261,7 +261,7 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
     if entry.get("length", len(names)) != len(names):
         expected = f"the number of file_names, {len(names)}"
         report(fail(field="length", expected=expected, got=entry["length"]))
-    # Windows separates folders by "\".
+    # Windows separates folders by a backslash.
     names = [n.replace("\\", "/") if isinstance(n, str) else n for n in names]
     safe = [isinstance(name, str) and stays_inside(name) for name in names]
     for frame in (k for k, fine in enumerate(safe) if not fine):
@@ -271,7 +271,7 @@ def _read_names(entry: dict, fail: Fail, report: Report) -> list[str]:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file name, with "/" between its parts, stays in its folder."""
+    """Whether a file name with "/" separators stays in its folder."""
     parts = name.split("/")
     odd = any(sign in name for sign in ("\\", "\0", ":"))
     return not odd and all(part not in ("", ".", "..") for part in parts)
@@ -285,7 +285,7 @@ def _read_track(
     fail: Fail,
     report: Report,
 ) -> Track | None:
-    """A track; `place` is that in the file, and its label. None if it has no use."""
+    """Reads a track; `place` is its index and label. None if unusable."""
     extents = {"height": video.height, "width": video.width, "length": video.length}
     for key, value in extents.items():
         if entry.get(key, value) != value:
@@ -306,7 +306,7 @@ def _read_track(
 
 
 def _per_frame(entry: dict, key: str, length: int, fail: Fail, report: Report) -> list:
-    """The entries of a list, even where their number is wrong."""
+    """Returns a per-frame list, even if its length is wrong."""
     values = _list(entry, key, fail, report)
     if isinstance(entry.get(key), list) and len(values) != length:
         expected = f"one entry for each of {length} frames"
@@ -315,7 +315,7 @@ def _per_frame(entry: dict, key: str, length: int, fail: Fail, report: Report) -
 
 
 def _check_numbers(entry: dict, length: int, fail: Fail, report: Report) -> None:
-    """Boxes and areas are taken from the masks; what the file says must be sound."""
+    """Checks boxes and areas for validity only, as they are computed from the masks."""
     kinds = (
         ("bboxes", is_box, "[x, y, width, height] or null"),
         ("areas", is_number, "a number or null"),
@@ -329,12 +329,12 @@ def _check_numbers(entry: dict, length: int, fail: Fail, report: Report) -> None
 
 
 def is_box(value: object) -> bool:
-    """Whether this is a list of four numbers."""
+    """Whether a value is a list of four numbers."""
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a number that sums of pixels can hold."""
+    """Whether a value is a number in the range of pixel sums."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e12

@@ -1,4 +1,4 @@
-"""Places of the annotations and images of a YouTube-VIS or OVIS folder."""
+"""Locates annotations and images in a YouTube-VIS or OVIS folder."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from data_pipeline.errors import DataError
 from data_pipeline.images import check_inside
 
-# (annotation file, image folders in the order they are tried), relative to the root.
+# (annotation file, image folders in the order tried), relative to the root.
 # YouTube-VIS 2021 and 2022; 2019; OVIS, twice; one set without splits.
 LAYOUTS = (
     ("{split}/instances.json", ("{split}/JPEGImages",)),
@@ -19,20 +19,20 @@ LAYOUTS = (
     ("instances.json", ("JPEGImages",)),
 )
 
-# In the folder of a split that `write.tfds_builder` wrote: tensorflow-datasets.
+# In the folder of a split written by `write.tfds_builder`: tensorflow-datasets.
 TFDS_FRAMES, TFDS_VIDEOS, TFDS_VERSION = "vis_frames", "vis_videos", "1.0.0"
 
 
 class Layout(NamedTuple):
-    """The places of a data set."""
+    """Paths of a data set."""
 
     annotations: Path
     images: Path
-    root: Path  # has both, also when links are followed
+    root: Path  # contains both, with links resolved
 
 
 def is_tfds(root: str | Path, split: str) -> bool:
-    """Whether a split is there as `write.tfds_builder` writes it."""
+    """Whether a split written by `write.tfds_builder` exists."""
     return (Path(root) / split / TFDS_VIDEOS).is_dir()
 
 
@@ -41,11 +41,11 @@ def find_layout(root: str | Path, split: str) -> Layout:
 
     Args:
       root: folder of the data set.
-      split: for example "train"; of no effect where the set has no splits.
+      split: for example "train"; ignored if the set has no splits.
 
     Raises:
-      DataError: none of the known layouts is there; lists what was looked for. Or a
-        link leads out of the folder.
+      DataError: no known layout fits; lists the paths looked for. Or a link leads out
+        of the folder.
     """
     root = Path(root)
     if not isinstance(split, str) or not split or Path(split).name != split:

@@ -1,4 +1,4 @@
-"""Collects the masks of an annotation file as run lengths, in whatever form they come.
+"""Collects the masks of an annotation file, in any form, as run lengths.
 
 A frame's segmentation is null, run lengths (compressed or not) or a list of polygons.
 """
@@ -19,8 +19,8 @@ from vis_jax.formats.rle import (
     string_from_polygons,
 )
 
-# Of the mask of one frame. Far beyond what is drawn by hand or found by a model; what
-# is read takes 100 bytes a character of run lengths, 100 a pixel of an outline.
+# Limits per frame mask, far above those of annotators and models; reading takes 100
+# bytes per character of run lengths and 100 per pixel of an outline.
 MAX_COUNTS = 2**22  # characters, or run lengths in a list
 MAX_NUMBERS = 2**18  # coordinates of all polygons
 MAX_OUTLINE = 2**22  # pixels
@@ -30,7 +30,7 @@ Fail = Callable[..., DataError]
 
 
 class MaskTable:
-    """The masks read so far, numbered in the order of their reading."""
+    """The masks read so far, numbered in reading order."""
 
     def __init__(self) -> None:
         self._parts: list[Runs] = []
@@ -42,14 +42,13 @@ class MaskTable:
         """Adds the segmentations of one track.
 
         Args:
-          entries: one for each frame, as in the file.
-          height, width: of the video, in pixels.
-          fail: makes the error, given `field`, `expected` and `got`.
-          report: told of each entry that is no mask of this size.
+          entries: one per frame, as in the file.
+          height, width: size of the video in pixels.
+          fail: makes the error from `field`, `expected` and `got`.
+          report: receives each entry that is not a mask of this size.
 
         Returns:
-          The number of each frame's mask: int32 [T]; -1 where there are no pixels, or
-          no mask that can be read.
+          Mask index per frame: int32 [T]; -1 where it is empty or unreadable.
         """
         strings: dict[int, bytes] = {}
         lists: dict[int, list] = {}
@@ -69,7 +68,7 @@ class MaskTable:
         return index
 
     def runs(self) -> Runs:
-        """All masks."""
+        """Returns all masks."""
         return concatenate_runs(self._parts)
 
     def _append(
@@ -100,7 +99,7 @@ class MaskTable:
 
 
 def _portions(masks: dict) -> Iterator[dict]:
-    """The masks of a track, as many at a time as `MAX_COUNTS` allows memory for."""
+    """Yields the masks of a track in batches that respect `MAX_COUNTS`."""
     portion: dict = {}
     size = 0
     for frame, counts in masks.items():
@@ -114,15 +113,15 @@ def _portions(masks: dict) -> Iterator[dict]:
 
 
 def read_mask(entry: object, *, height: int, width: int, here: Callable) -> Runs:
-    """One mask: run lengths (compressed or not) or a list of polygons.
+    """Reads one mask: run lengths (compressed or not) or a list of polygons.
 
     Args:
       entry: as in the file.
-      height, width: of the frame, in pixels.
-      here: makes the error, given the field, what was expected and what came.
+      height, width: size of the frame in pixels.
+      here: makes the error from field, expected and actual value.
 
     Raises:
-      DataError: no mask of this size.
+      DataError: not a mask of this size.
     """
     counts = _read_entry(entry, height, width, here)
     read = runs_from_strings if isinstance(counts, bytes) else runs_from_lists
@@ -130,7 +129,7 @@ def read_mask(entry: object, *, height: int, width: int, here: Callable) -> Runs
 
 
 def _at(fail: Fail, frame: int) -> Callable[[str, str, object], DataError]:
-    """The error for a field of one frame's segmentation."""
+    """Returns a function that makes errors for a field of one frame's segmentation."""
 
     def here(field: str, expected: str, got: object) -> DataError:
         place = f"segmentations[{frame}]" + (f".{field}" if field else "")
@@ -142,7 +141,7 @@ def _at(fail: Fail, frame: int) -> Callable[[str, str, object], DataError]:
 def _read_one(
     read: Callable, counts: bytes | list, pixels: int, here: Callable
 ) -> Runs:
-    """One mask alone, so that each of several defects has its frame."""
+    """Reads a single mask, so that each of several defects is given its frame."""
     try:
         return read([counts], pixels)
     except RleError as error:
@@ -150,7 +149,7 @@ def _read_one(
 
 
 def _read_entry(entry: object, height: int, width: int, here: Callable) -> bytes | list:
-    """The run lengths of one frame: a compressed string, or a list."""
+    """Returns the run lengths of one frame: a compressed string, or a list."""
     if isinstance(entry, list):
         if entry and all(type(value) in (int, float) for value in entry):
             entry = [entry]  # one polygon, flat
@@ -186,12 +185,12 @@ def _check_polygons(polygons: list, side: int, here: Callable) -> None:
         if total > MAX_NUMBERS:
             raise here("", f"at most {MAX_NUMBERS} numbers in all polygons", "more")
         for value in polygon:
-            # A whole number may be too large for a float.
+            # An integer may be too large for a float.
             if type(value) is not int and not (
                 type(value) is float and isfinite(value)
             ):
                 raise here(f"[{k}]", "finite numbers", value)
-            # Drawing takes time and memory in proportion to the outline.
+            # Rasterising takes time and memory proportional to the outline.
             if not -side <= value <= 2 * side:
                 expected = f"coordinates in pixels, {-side} to {2 * side}"
                 raise here(f"[{k}]", expected, value)

@@ -1,4 +1,4 @@
-"""Reads what `write.tfds_builder` writes: the same arrays as from the folder."""
+"""Reads the output of `write.tfds_builder`, with the same arrays as the folder."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,7 +37,7 @@ _FEATURES = {
 
 
 class _Annotated(NamedTuple):
-    """A video with its tracks, whose masks are numbered within the video."""
+    """A video with its tracks, whose mask indices are local to the video."""
 
     video: Video
     tracks: tuple[Track, ...]
@@ -45,18 +45,18 @@ class _Annotated(NamedTuple):
 
 
 class TfdsVideos(TrackedVideos):
-    """Videos in ArrayRecord files, of which any frame can be read on its own.
+    """Videos in ArrayRecord files with random access to frames.
 
-    Names, tracks and masks are in memory, as for a folder; a frame is one record.
+    Names, tracks and masks are kept in memory, as for a folder; a frame is one record.
 
     Args:
-      root: folder of the data set, which has a folder for each split.
+      root: folder of the data set, with a subfolder per split.
       split: for example "train".
       held_out, share: as for `YouTubeVis`.
       part: as for `YouTubeVis`.
 
     Raises:
-      DataError: files that are missing or damaged; a held-out video not there.
+      DataError: a file is missing or damaged, or a held-out video is missing.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class TfdsVideos(TrackedVideos):
         self.tracks, self.runs = _join([read[k] for k in keep])
 
     def encoded(self, index: int, frame_ids: np.ndarray) -> list[bytes]:
-        """The image files of frames `frame_ids` of video `index`.
+        """Returns the encoded images of frames `frame_ids` of video `index`.
 
         Raises:
-          DataError: a record that cannot be read, or is that of another frame.
+          DataError: a record cannot be read, or belongs to another frame.
         """
         video, first = self.videos[index], self._first[index]
         images = []
@@ -111,10 +111,10 @@ class TfdsVideos(TrackedVideos):
         return images
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB.
+        """Reads frames `frame_ids` of video `index`: RGB uint8 [T, H, W, 3].
 
         Raises:
-          DataError: a record that cannot be read, or whose image cannot.
+          DataError: a record, or the image in it, cannot be read.
         """
         video = self.videos[index]
         frames = np.empty((len(frame_ids), video.height, video.width, 3), np.uint8)
@@ -126,14 +126,14 @@ class TfdsVideos(TrackedVideos):
 
     def clip_source(self, frames: int) -> ClipSource:
         """Decodes images and masks in the graph, for clips of `frames` frames."""
-        # TensorFlow takes seconds to import; evaluation does without it.
+        # Imported here: slow, and evaluation does not need TensorFlow.
         from data_pipeline.clip_sources import RecordSource
 
         return RecordSource(self, frames)
 
 
 def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
-    """The records of a split, images still encoded, and the metadata."""
+    """Opens the records of a split, without decoding images, and the metadata."""
     if not folder.is_dir():
         expected = "a folder that `data build_tfds` wrote"
         raise DataError(folder, expected=expected, got="no such folder")
@@ -143,15 +143,15 @@ def _open(folder: Path, split: str) -> tuple[Sequence[dict], Mapping]:
         images = "image" in builder.info.features
         decoders = {"image": tfds.decode.SkipDecoding()} if images else None
         records = builder.as_data_source(split=split, decoders=decoders)
-    except Exception as error:  # TFDS, protobuf and etils have errors of their own
+    except Exception as error:  # TFDS, protobuf and etils raise various errors
         expected = f"split {split!r} in ArrayRecord files"
         raise DataError(folder, expected=expected, got=str(error)) from error
     return records, builder.info.metadata or {}
 
 
 def _check_features(file: Path) -> None:
-    """Names only classes of tensorflow-datasets, as it imports what the file names."""
-    # Without the file the builder has nothing to import, and says so.
+    """Checks that the file names only TFDS classes, as TFDS imports what it names."""
+    # Without the file the builder imports nothing and reports it.
     waiting: list[object] = [read_json(file)] if file.exists() else []
     while waiting:
         value = waiting.pop()
@@ -165,15 +165,15 @@ def _check_features(file: Path) -> None:
 
 
 def _read(source: Sequence[dict], number: int, place: Path) -> dict:
-    """One record."""
+    """Reads one record."""
     defect = partial(DataError, place, field=f"record {number}")
     try:
         record = source[number]
-    except Exception as error:  # ArrayRecord has errors of its own
+    except Exception as error:  # ArrayRecord raises various errors
         got = f"{type(error).__name__}: {error}"
         raise defect(expected="a record that can be read", got=got) from error
     lost = [key for key, value in record.items() if value is None]
-    if lost:  # out of a file that is cut off
+    if lost:  # from a truncated file
         raise defect(expected="a whole record", got=f"one without {', '.join(lost)}")
     return record
 
@@ -219,7 +219,7 @@ def _read_video(source: Sequence[dict], number: int, place: Path) -> _Annotated:
 
 
 def _join(read: Sequence[_Annotated]) -> tuple[tuple[tuple[Track, ...], ...], Runs]:
-    """Tracks of each video with their masks numbered over all, and all masks."""
+    """Joins tracks, renumbering masks globally; returns them and all masks."""
     tracks, offset = [], 0
     for one in read:
         tracks.append(tuple(_moved(track, offset) for track in one.tracks))

@@ -1,8 +1,8 @@
-"""Moving shapes: an endless data set drawn on demand, with exact truth.
+"""Moving shapes: an endless synthetic data set with exact ground truth.
 
-Textured shapes of eight categories move over textured backgrounds, cross, hide each
-other, leave and return. Every video follows from (split, seed, index) alone and every
-frame can be drawn on its own. Drawing needs NumPy only.
+Textured shapes of eight categories move over textured backgrounds, cross, occlude each
+other, leave and return. A video depends only on (split, seed, index), and any frame can
+be rendered on its own. Rendering needs NumPy only.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ SPLITS = ("train", "val", "test")
 
 
 class MovingShapes:
-    """Implements `Dataset`, and `render` for frames with their truth at once.
+    """Moving-shapes `Dataset`, with `render` for frames and ground truth together.
 
     Args:
-      split: "train", "val" or "test"; their videos have nothing in common.
-      **fields: of `data_pipeline.settings.Shapes`, which has their defaults.
+      split: "train", "val" or "test"; their videos are independent.
+      **fields: fields of `data_pipeline.settings.Shapes`, which has the defaults.
 
     Raises:
-      ValueError: a field is unknown or out of its range.
+      ValueError: a field is unknown or out of range.
     """
 
     def __init__(self, split: str = "train", **fields: Any) -> None:
@@ -54,13 +54,13 @@ class MovingShapes:
         )
 
     def render(self, index: int, frame_ids: Sequence[int] | np.ndarray) -> Rendered:
-        """Frames `frame_ids` of video `index` with masks, boxes and identities.
+        """Renders frames of video `index` with masks, boxes and identities.
 
         The tracks are those of the whole video, so M and the order of the tracks do not
         depend on `frame_ids`.
 
         Raises:
-          ValueError: a frame that the video does not have.
+          ValueError: a frame is beyond the video.
         """
         video = self.videos[index]
         frame_ids = np.asarray(frame_ids, np.int64).reshape(-1)
@@ -72,10 +72,10 @@ class MovingShapes:
         return render_scene(self.scene(index), frame_ids)
 
     def scene(self, index: int) -> Scene:
-        """All that is drawn at random for video `index`."""
+        """Returns the random choices of video `index`."""
         video = self.videos[index]
-        # A video is often read clip by clip; the last scene saves drawing it anew. One
-        # assignment of a pair, so that threads never see half of it.
+        # Caches the last scene, as a video is often read clip by clip. Assigned as a
+        # pair, so that threads never see half of it.
         last_id, scene = self._last
         if scene is None or last_id != video.video_id:
             scene = self._draw(video)
@@ -92,16 +92,16 @@ class MovingShapes:
         )
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Frames `frame_ids` of video `index`: uint8 [T, H, W, 3], RGB."""
+        """Renders frames `frame_ids` of video `index`: RGB uint8 [T, H, W, 3]."""
         return self.render(index, frame_ids).images
 
     def read_clip(self, index: int, frame_ids: np.ndarray) -> ClipArrays:
-        """Frames `frame_ids` of video `index` with the masks of all its instances."""
+        """Renders frames of video `index` with the masks of all its instances."""
         drawn = self.render(index, frame_ids)
         return ClipArrays(drawn.images, drawn.masks, drawn.labels, drawn.track_ids)
 
     def truth(self, index: int) -> VideoTruth:
-        """The tracks of video `index` over all its frames."""
+        """Returns the tracks of video `index` over all its frames."""
         video = self.render(index, np.arange(self.videos[index].length))
         return VideoTruth(
             labels=video.labels,
@@ -122,7 +122,7 @@ def _video(index: int, name: str, height: int, width: int, length: int) -> Video
 def _run_lengths(
     masks: np.ndarray, present: np.ndarray
 ) -> tuple[tuple[dict | None, ...], ...]:
-    """Run lengths [M][T] of masks [M, T, H, W]; None where absent."""
+    """Encodes masks [M, T, H, W] as run lengths [M][T]; None where absent."""
     from pycocotools import mask as coco_mask
 
     return tuple(

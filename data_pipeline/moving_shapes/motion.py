@@ -1,6 +1,6 @@
-"""Difficulty and motion of the moving shapes: where every instance is, at any time.
+"""Difficulty levels and motion of the moving shapes.
 
-Everything is a closed form in time, so that any frame can be drawn on its own.
+Motion is in closed form, so any frame can be rendered on its own.
 M instances, T times; lengths in pixels, time in frames, angles in radians.
 """
 
@@ -15,22 +15,22 @@ class Difficulty(NamedTuple):
     instances: tuple[int, int]
     diameter: tuple[float, float]  # share of height
     stretch: float  # largest change of the aspect ratio
-    lookalike: float  # probability to repeat category and texture of another instance
+    lookalike: float  # probability of copying another's category and texture
     crossing: float  # probability that the path meets that of another instance
-    overlap: float  # largest share of frames close to an instance in front
-    inside: float  # least share of frames with the centre in the frame
+    overlap: float  # maximum fraction of frames close to an instance in front
+    inside: float  # minimum fraction of frames with the centre in the frame
     speed: tuple[float, float]  # peak, height per frame
     travel: tuple[float, float]  # amplitude, share of the frame's sides
     camera: tuple[float, float]  # amplitude, share of height
-    growth: float  # largest change of the logarithm of the radius
-    spin: float  # largest rotation per frame
-    contrast: float  # least RGB distance from the mean background
-    telling: bool  # every category has a hue of its own, as many real ones do
+    growth: float  # maximum change of the log radius
+    spin: float  # maximum rotation per frame
+    contrast: float  # minimum RGB distance from the mean background
+    telling: bool  # every category has its own hue, as many real ones do
     clutter: float  # 0 .. 1
-    noise: float  # largest standard deviation of sensor noise
-    light: float  # largest relative change of brightness
-    shutter: float  # largest share of a frame's time that blurs motion
-    defocus: float  # largest strength of blur; 1 is one binomial pass of height / 96
+    noise: float  # maximum standard deviation of sensor noise
+    light: float  # maximum relative change of brightness
+    shutter: float  # maximum exposure time, fraction of the frame interval
+    defocus: float  # maximum blur; 1 is one binomial pass of height / 96
 
 
 DIFFICULTIES = {
@@ -143,23 +143,23 @@ class Motion(NamedTuple):
     spin: float  # per frame
 
     def centres(self, times: np.ndarray) -> np.ndarray:
-        """x y on the screen, [T, 2]."""
+        """Returns x y on the screen, [T, 2]."""
         start = self.camera(np.array([self.path.zero]))
         return self.anchor + self.path(times) - (self.camera(times) - start)
 
     def radii(self, times: np.ndarray) -> np.ndarray:
-        """Radius of the silhouette, [T]."""
+        """Returns the radius of the silhouette, [T]."""
         return np.exp(self.log_radius + self.growth(times)[:, 0])
 
     def angles(self, times: np.ndarray) -> np.ndarray:
-        """Rotation, [T]."""
+        """Returns the rotation, [T]."""
         return self.angle + self.spin * np.asarray(times, np.float64)
 
 
 def draw_wave(
     rng: np.random.Generator, amplitude: np.ndarray, speed: float, zero: float
 ) -> Wave:
-    """A wave of these amplitudes [D] whose peak speed per axis is near `speed`."""
+    """Draws a wave of these amplitudes [D] with peak speed near `speed` per axis."""
     rate = speed * rng.uniform(0.6, 1.0, len(amplitude)) / np.maximum(amplitude, 1e-6)
     return Wave(
         amplitude, np.minimum(rate, 0.6), rng.uniform(0, 2 * np.pi, len(rate)), zero
@@ -167,7 +167,7 @@ def draw_wave(
 
 
 def draw_camera(rng: np.random.Generator, level: Difficulty, height: int) -> Wave:
-    """Pan of the camera, a few pixels per frame at most."""
+    """Draws the pan of the camera, at most a few pixels per frame."""
     amplitude = height * rng.uniform(*level.camera, 2)
     speed = 0.5 * height * rng.uniform(*level.speed)
     return draw_wave(rng, amplitude, speed, 0.0)
@@ -183,7 +183,7 @@ def draw_motions(
     width: int,
     twins: list[int],
 ) -> list[Motion | None]:
-    """Motions from the nearest instance to the farthest.
+    """Draws motions, from the nearest instance to the farthest.
 
     Each instance is wholly visible in at least one frame: entirely within the frame,
     and clear of all those in front.
@@ -194,10 +194,10 @@ def draw_motions(
       camera: shared motion of the camera.
       length: frames of the video.
       height, width: of the frame.
-      twins: per instance the earlier one that it copies, or -1.
+      twins: index of the earlier instance that each copies, or -1.
 
     Returns:
-      One motion per instance; None where no place was found.
+      One motion per instance; None where no valid motion was found.
     """
     times = np.arange(length)
     sides = np.array([width, height])
@@ -225,7 +225,7 @@ def draw_motions(
 
 
 class _Track(NamedTuple):
-    """A motion read at every frame."""
+    """A motion evaluated at every frame."""
 
     motion: Motion
     centres: np.ndarray  # [T, 2]
@@ -241,7 +241,7 @@ def _propose(
     shrink: float,
     meet: Motion | None,
 ) -> Motion:
-    """One random motion; with `meet`, its anchor is close to that of `meet` then."""
+    """Draws a motion; with `meet`, its anchor is near `meet` at the same time."""
     height = sides[1]
     radius = shrink * 0.5 * height * rng.uniform(*level.diameter)
     when = float(rng.integers(length))
@@ -265,7 +265,7 @@ def _acceptable(
     overlap: float,
     sides: np.ndarray,
 ) -> bool:
-    """Whether it is seen whole once, is in view for long, and overlaps little."""
+    """Whether a track is fully visible once, in view for long, and overlaps little."""
     centres, radii = track.centres, track.radii[:, None]
     whole = ((centres >= radii) & (centres <= sides - radii)).all(1)
     view = ((centres >= 0) & (centres <= sides)).all(1)

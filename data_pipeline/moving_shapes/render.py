@@ -1,9 +1,8 @@
-"""Drawing of the moving shapes: any frame of a scene, with exact truth.
+"""Renders any frame of a moving-shapes scene, with exact ground truth.
 
-A frame is the panned background and the instances painted over it from the farthest to
-the nearest; which instance owns a pixel is decided at the pixel's centre and at the
-middle of the exposure, before any blur. M instances, T frames. Frames are [3, H, W],
-float32 in 0 .. 255, until they are exposed.
+A frame is the panned background with the instances painted from back to front; the
+owner of a pixel is decided at its centre and at mid-exposure, before any blur. M
+instances, T frames. Frames are float32 [3, H, W] in 0 .. 255 until exposed.
 """
 
 from typing import NamedTuple
@@ -18,16 +17,16 @@ _BLUR_TAPS = 7
 
 
 class Pose(NamedTuple):
-    """Positions of an instance while the shutter is open."""
+    """Pose of an instance during the exposure."""
 
-    centre: np.ndarray  # float64 [2], x y in pixels at the middle of the exposure
-    smear: np.ndarray  # float64 [2], way of the centre during the exposure
+    centre: np.ndarray  # float64 [2], x y in pixels at mid-exposure
+    smear: np.ndarray  # float64 [2], motion of the centre during the exposure
     radius: float  # pixels
     angle: float  # radians
 
 
 class Rendered(NamedTuple):
-    """Some frames of a video, with the truth."""
+    """Rendered frames of a video, with ground truth."""
 
     images: np.ndarray  # uint8 [T, H, W, 3]
     masks: np.ndarray  # bool [M, T, H, W], visible pixels
@@ -35,11 +34,11 @@ class Rendered(NamedTuple):
     present: np.ndarray  # bool [M, T]
     labels: np.ndarray  # int32 [M]
     track_ids: np.ndarray  # int32 [M], 1, 2, ..
-    occlusion: np.ndarray  # float32 [M, T], hidden share; NaN where out of the frame
+    occlusion: np.ndarray  # float32 [M, T], occluded fraction; NaN outside the frame
 
 
 def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
-    """Draws frames `frame_ids` [T] of a scene, each on its own."""
+    """Renders frames `frame_ids` [T] of a scene independently."""
     M, T, H, W = len(scene.looks), len(frame_ids), scene.height, scene.width
     images = np.empty((T, H, W, 3), np.uint8)
     masks = np.empty((M, T, H, W), bool)
@@ -49,7 +48,7 @@ def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
         frame, owner, silhouette = _paint(scene, int(frame_id))
         images[t] = _expose(scene, int(frame_id), frame)
         np.equal(owner, numbers, out=masks[:, t])
-        # An instance out of the frame has no share: 0 / 0.
+        # 0 / 0 for an instance outside the frame.
         with np.errstate(invalid="ignore"):
             occlusion[:, t] = 1.0 - masks[:, t].sum((1, 2)) / silhouette
     boxes, present = _boxes(masks)
@@ -59,7 +58,7 @@ def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
 
 
 def _paint(scene: Scene, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours [3, H, W], owner of each pixel [H, W] (-1 none), silhouette areas [M]."""
+    """Paints colours [3, H, W], pixel owners [H, W] (-1 none), silhouette areas [M]."""
     half = 0.5 * scene.shutter
     times = np.array([frame_id - half, frame_id, frame_id + half])
     frame = _pan(scene, scene.camera(times))
@@ -79,7 +78,7 @@ def _paint(scene: Scene, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _pan(scene: Scene, offsets: np.ndarray) -> np.ndarray:
-    """The background at the camera's offsets [3, 2]: opening, middle, closing."""
+    """Pans the background by camera offsets [3, 2]: opening, middle, closing."""
     smear = offsets[2] - offsets[0]
     taps = _taps(smear)
     if taps == 1:
@@ -91,12 +90,12 @@ def _pan(scene: Scene, offsets: np.ndarray) -> np.ndarray:
 
 
 def _taps(smear: np.ndarray) -> int:
-    """How many instants stand for the exposure: one per pixel of the way, at most 7."""
+    """Returns the motion-blur samples: one per pixel of motion, at most 7."""
     return int(np.clip(np.ceil(np.abs(smear).max()), 1, _BLUR_TAPS))
 
 
 def _crop(scene: Scene, offset: np.ndarray) -> np.ndarray:
-    """The frame's part of the background at a real offset x y, read bilinearly."""
+    """Samples the background bilinearly at a real offset x y."""
     start = scene.margin + offset[::-1]
     row, column = np.floor(start).astype(int)
     down, right = (start - (row, column)).astype(np.float32)
@@ -109,7 +108,7 @@ def _crop(scene: Scene, offset: np.ndarray) -> np.ndarray:
 def _paint_instance(
     frame: np.ndarray, owner: np.ndarray, look: Look, number: int, pose: Pose
 ) -> int:
-    """Blends one instance into frame and owner, in place; returns its area in view.
+    """Blends one instance into frame and owner, in place; returns its visible area.
 
     Only the square around the instance is touched.
     """
@@ -140,7 +139,7 @@ def _paint_instance(
 def _layer(
     look: Look, pose: Pose, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An instance at pixel centres x [w], y [h, 1] measured from its own centre.
+    """Renders an instance at pixel centres x [w], y [h, 1] relative to its centre.
 
     Returns:
       The silhouette, bool [h, w], and colours times coverage with the coverage as
@@ -164,7 +163,7 @@ def _layer(
 
 
 def _expose(scene: Scene, frame_id: int, frame: np.ndarray) -> np.ndarray:
-    """Defocus, light and sensor noise: uint8 [H, W, 3]."""
+    """Applies defocus, lighting and sensor noise: uint8 [H, W, 3]."""
     strength = float(scene.focus[frame_id])
     while strength > 0.05:
         frame = _soften(frame, min(strength, 1.0), max(1, round(scene.height / 96)))
@@ -176,7 +175,7 @@ def _expose(scene: Scene, frame_id: int, frame: np.ndarray) -> np.ndarray:
 
 
 def _soften(frame: np.ndarray, strength: float, step: int) -> np.ndarray:
-    """A mix with the mean (1 2 1) / 4 over neighbours `step` pixels away, per axis."""
+    """Blends with a (1 2 1) / 4 filter of neighbours `step` pixels away, per axis."""
     share = np.float32(0.25 * strength)
     _, height, width = frame.shape
     edge = np.pad(frame, ((0, 0), (step, step), (0, 0)), "edge")
@@ -188,7 +187,7 @@ def _soften(frame: np.ndarray, strength: float, step: int) -> np.ndarray:
 
 
 def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tight boxes [.., 4] of masks [.., H, W] and whether there is a pixel at all."""
+    """Returns tight boxes [.., 4] of masks [.., H, W], and which are non-empty."""
     columns, rows = np.any(masks, axis=-2), np.any(masks, axis=-1)
     present = np.any(rows, axis=-1)
     x1, y1 = columns.argmax(-1), rows.argmax(-1)

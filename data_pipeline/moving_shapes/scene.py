@@ -1,4 +1,4 @@
-"""Random choices for one video of moving shapes, made before any frame is drawn.
+"""Random choices of a moving-shapes video, made before rendering.
 
 M instances, T frames; colours are float32 RGB in 0 .. 255.
 """
@@ -26,12 +26,12 @@ class Look(NamedTuple):
 
     label: int  # 0 .. K - 1
     proportion: float  # 0 .. 1, see the silhouettes
-    stretch: float  # the width grows by it, the height shrinks
+    stretch: float  # factor by which width grows and height shrinks
     surface: np.ndarray  # float32 [3, S, S], RGB
 
 
 class Scene(NamedTuple):
-    """One video before it is drawn; instances in the order of their track ids."""
+    """Description of one video; instances are ordered by track id."""
 
     height: int
     width: int
@@ -41,9 +41,9 @@ class Scene(NamedTuple):
     background: np.ndarray  # float32 [3, H', W'], wider than the frame by the margin
     margin: np.ndarray  # int [2], rows and columns before the frame when at rest
     camera: Wave
-    gain: np.ndarray  # float32 [T, 3], light per colour
+    gain: np.ndarray  # float32 [T, 3], lighting per channel
     focus: np.ndarray  # float32 [T], strength of defocus
-    shutter: float  # share of a frame's time that the shutter is open
+    shutter: float  # exposure time as a fraction of the frame interval
     grain: np.ndarray  # float32 [H', W'], sensor noise, shifted from frame to frame
     grain_shift: np.ndarray  # int [T, 2]
 
@@ -51,10 +51,10 @@ class Scene(NamedTuple):
 def draw_scene(
     rng: np.random.Generator, level: Difficulty, *, length: int, height: int, width: int
 ) -> Scene:
-    """Draws everything that is random about a video."""
+    """Draws the random choices of a video."""
     camera = draw_camera(rng, level, height)
     rest = camera(np.array([0.0]))[0]
-    # The wave is 0 at time 0 and so stays within twice its amplitude of it.
+    # The wave is 0 at time 0, so it stays within twice its amplitude.
     margin = np.ceil(2 * camera.amplitude[::-1] + np.abs(rest[::-1])).astype(int) + 4
     rows, columns = (int(n) for n in np.array([height, width]) + 2 * margin)
     backdrop = texture.background(rng, rows, columns, height, level.clutter)
@@ -96,7 +96,7 @@ def _draw_looks(
     avoid: np.ndarray,
     length: int,
 ) -> list[Look]:
-    """One look per instance; a twin repeats the look of the one it copies."""
+    """Draws one look per instance; a twin copies the look of another."""
     looks: list[Look] = []
     times = np.arange(length)
     for motion, twin in zip(motions, twins, strict=True):
@@ -119,7 +119,7 @@ def _draw_looks(
 
 
 def _draw_gain(rng: np.random.Generator, level: Difficulty, length: int) -> np.ndarray:
-    """Slow change of light, with a little of its own in each colour: [T, 3]."""
+    """Draws slow changes of lighting, slightly different per channel: [T, 3]."""
     times = np.arange(length)
     amplitude = np.full(1, level.light * rng.uniform(0.3, 1.0))
     common = draw_wave(rng, amplitude, 0.04, 0.0)(times)
@@ -129,7 +129,7 @@ def _draw_gain(rng: np.random.Generator, level: Difficulty, length: int) -> np.n
 
 
 def _draw_focus(rng: np.random.Generator, level: Difficulty, length: int) -> np.ndarray:
-    """Strength of defocus, zero in about half of the time: [T]."""
+    """Draws the strength of defocus, zero about half of the time: [T]."""
     amplitude = np.full(1, level.defocus)
     wave = draw_wave(rng, amplitude, 0.15, length * rng.random())(np.arange(length))
     return np.clip(wave[:, 0], 0, level.defocus).astype(np.float32)

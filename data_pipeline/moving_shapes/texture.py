@@ -14,9 +14,8 @@ _HUE_SPREAD = 0.04  # turns on either side of a category's hue; eight are 0.125 
 def value_noise(
     rng: np.random.Generator, height: int, width: int, cell: float
 ) -> np.ndarray:
-    """Random values on a grid of `cell` pixels, blended smoothly: [H, W] in [0, 1]."""
-    # Plain arithmetic, not a matrix product: the result must not depend on how many
-    # threads share the work.
+    """Generates value noise on a grid of `cell` pixels: [H, W] in [0, 1]."""
+    # No matrix product, as its result may depend on the number of threads.
     row, down = _nodes(rng, height, cell)
     column, right = _nodes(rng, width, cell)
     grid = rng.random((int(row[-1]) + 2, int(column[-1]) + 2), dtype=np.float32)
@@ -28,7 +27,7 @@ def value_noise(
 def _nodes(
     rng: np.random.Generator, length: int, cell: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For every pixel the node before it and the weight of the node after it."""
+    """Returns, per pixel, the node before it and the weight of the node after it."""
     position = np.arange(length, dtype=np.float32) / cell + rng.random(dtype=np.float32)
     node = position.astype(np.intp)
     share = position - node.astype(np.float32)
@@ -38,7 +37,7 @@ def _nodes(
 def octave_noise(
     rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 4
 ) -> np.ndarray:
-    """Sum of value noise at halved cells and strengths, stretched to [0, 1]."""
+    """Sums value noise over octaves, rescaled to [0, 1]."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         size = max(cell / 2**octave, 1.0)
@@ -50,12 +49,12 @@ def octave_noise(
 def background(
     rng: np.random.Generator, height: int, width: int, unit: float, clutter: float
 ) -> np.ndarray:
-    """A landscape of noise, gradients, bands and patches, [3, H, W].
+    """Generates a background of noise, gradients, bands and patches, [3, H, W].
 
     Args:
       rng: source of every choice.
       height, width: size in pixels.
-      unit: pixels that count as one frame height, so that detail scales with it.
+      unit: frame height in pixels, with which detail scales.
       clutter: in [0, 1], number and contrast of bands and patches.
     """
     palette = _muted_palette(rng)
@@ -91,14 +90,14 @@ def _muted_palette(rng: np.random.Generator) -> np.ndarray:
 
 
 def _near(rng: np.random.Generator, palette: np.ndarray, spread: float) -> np.ndarray:
-    """A colour close to one of the palette, [3, 1, 1]."""
+    """Draws a colour close to one of the palette, [3, 1, 1]."""
     colour = palette[rng.integers(len(palette))]
     colour = colour + rng.uniform(-spread, spread, (3, 1, 1))
     return np.clip(colour, 0, 255).astype(np.float32)
 
 
 def _plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Pixels along a random direction, 0 at a random point inside: [H, W]."""
+    """Returns distances along a random direction from a random point: [H, W]."""
     angle = rng.uniform(0, 2 * np.pi)
     y = (np.arange(height, dtype=np.float32) - rng.uniform(0, height)) * np.sin(angle)
     x = (np.arange(width, dtype=np.float32) - rng.uniform(0, width)) * np.cos(angle)
@@ -106,12 +105,12 @@ def _plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Linear change of light across the image, about -1 .. 1."""
+    """Returns a linear gradient across the image, about -1 .. 1."""
     return _plane(rng, height, width) / np.float32(0.5 * np.hypot(height, width))
 
 
 def _band(rng: np.random.Generator, height: int, width: int, unit: float) -> np.ndarray:
-    """One straight strip, or a field of parallel ones, as coverage in [0, 1]."""
+    """Draws the coverage, in [0, 1], of one straight band or of parallel bands."""
     distance = _plane(rng, height, width)
     half = unit * rng.uniform(0.01, 0.06)
     if rng.random() < 0.4:
@@ -128,14 +127,14 @@ def surface(
     contrast: float,
     hue: float | None,
 ) -> np.ndarray:
-    """The texture of one instance over the square around it, [3, size, size].
+    """Generates the texture of one instance over its square, [3, size, size].
 
     Args:
       rng: source of every choice.
       size: side in pixels.
-      avoid: colour [3] that the surface keeps away from.
-      contrast: least RGB distance from `avoid`.
-      hue: of both colours, about, in turns; None: any colours.
+      avoid: colour [3] to stay away from.
+      contrast: minimum RGB distance from `avoid`.
+      hue: approximate hue of both colours, in turns; None: any.
     """
     first, second = _two_colours(rng, avoid, contrast, hue)
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, size)
@@ -149,7 +148,7 @@ def surface(
 def _two_colours(
     rng: np.random.Generator, avoid: np.ndarray, contrast: float, hue: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours on the same side of `avoid`; the farthest of a few draws if none."""
+    """Draws two colours on the same side of `avoid`, or the farthest draws."""
     draws = rng.uniform(10, 250, (16, 3)) if hue is None else _of_hue(rng, hue)
     distance = np.linalg.norm(draws - avoid, axis=1)
     far = np.flatnonzero(distance >= contrast)
@@ -164,7 +163,7 @@ def _two_colours(
 
 
 def _of_hue(rng: np.random.Generator, hue: float) -> np.ndarray:
-    """Sixteen strong colours of about one hue, [16, 3]."""
+    """Draws sixteen saturated colours of about one hue, [16, 3]."""
     spread = rng.uniform(-_HUE_SPREAD, _HUE_SPREAD, 16)
     strength = rng.uniform([0.55, 0.6], 1.0, (16, 2))
     rows = zip((hue + spread) % 1.0, *strength.T, strict=True)

@@ -1,4 +1,4 @@
-"""Any data set as the content of an annotation file in the YouTube-VIS format.
+"""Converts any data set to YouTube-VIS annotations.
 
 Fields as in YouTube-VIS 2021; `occlusion` as in OVIS. Needs pycocotools.
 """
@@ -14,15 +14,15 @@ from vis_jax.formats.rle import plain_mask
 
 
 def to_ytvis(dataset: Dataset, indices: Iterable[int] | None = None) -> dict:
-    """Categories, videos and tracks, ready for `json.dump`.
+    """Returns categories, videos and tracks, ready for `json.dump`.
 
-    Annotation ids count from 1. A track that is never seen is left out: the format has
-    no place for it.
+    Annotation ids count from 1. Tracks that are never visible are dropped, as the
+    format cannot represent them.
 
     Args:
-      dataset: what to describe.
-      indices: videos to describe; all if None. Reading them one by one gives a caller
-        the chance to show progress.
+      dataset: data set to convert.
+      indices: videos to convert, consumed one by one (e.g. through a progress bar);
+        None: all.
     """
     videos: list[dict] = []
     annotations: list[dict] = []
@@ -55,7 +55,7 @@ def _video_entry(video: Video) -> dict:
 
 
 def _track_entries(dataset: Dataset, video: Video, truth: VideoTruth) -> list[dict]:
-    """The annotations of a video, without their ids."""
+    """Makes the annotations of a video, without ids."""
     return [
         {
             "video_id": video.video_id,
@@ -72,7 +72,7 @@ def _track_entries(dataset: Dataset, video: Video, truth: VideoTruth) -> list[di
 
 
 def _frame_lists(truth: VideoTruth, m: int) -> dict[str, list]:
-    """The lists of a track with one entry for each frame, null where absent."""
+    """Makes the per-frame lists of a track, null where absent."""
     seen = truth.present[m]
     runs = truth.segmentations[m]
     corners = truth.boxes[m].astype(float)

@@ -19,7 +19,7 @@ def write_dataset(
 ) -> None:
     """Writes `output/JPEGImages/<video>/00000.jpg`, .. and `output/instances.json`.
 
-    The folder appears under its name only when it is complete.
+    The folder is written atomically.
 
     Args:
       output: a folder that does not exist or is empty.
@@ -35,7 +35,7 @@ def write_dataset(
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         _write(temporary, dataset, progress)
-        os.replace(temporary, output)  # takes the place of an empty folder, too
+        os.replace(temporary, output)  # also replaces an empty folder
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -67,5 +67,5 @@ def _write_frames(folder: Path, dataset: Dataset, index: int) -> None:
     for name, image in zip(video.file_names, images, strict=True):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        # 4:4:4: at these sizes a shape's colour would bleed over its outline.
+        # 4:4:4, as chroma subsampling would bleed colours over outlines at these sizes.
         Image.fromarray(image).save(file, quality=JPEG_QUALITY, subsampling=0)

@@ -1,8 +1,8 @@
 """Packs a folder in the format of YouTube-VIS or OVIS into a few large files.
 
-Two tensorflow-datasets in ArrayRecord files, which any record can be read from: the
-frames, a record each with the bytes of the image file as they are, and the videos,
-with their tracks and masks. A clip then costs the bytes of its frames alone.
+Writes two tensorflow-datasets in randomly accessible ArrayRecord files: frames, one
+record each with the unchanged bytes of the image file, and videos with their tracks and
+masks. Reading a clip then costs only the bytes of its frames.
 """
 
 import os
@@ -25,16 +25,16 @@ from data_pipeline.datasets.ytvis_layout import TFDS_VERSION
 from data_pipeline.errors import DataError
 from vis_jax.formats.rle import compress_mask
 
-SHARD_BYTES = 2**28  # of images in a file: at least as many unless it is the last
+SHARD_BYTES = 2**28  # minimum bytes of images per file, except the last
 VIDEOS_IN_SHARD = 10_000
 _THREADS = 4  # frames decoded at a time
 
-# Of each split the files, of each file the records with their positions in it.
+# Per split its files, per file its records with their positions.
 Shards = dict[str, list[Callable[[], Iterator[tuple[int, dict]]]]]
 
 
 class Built(NamedTuple):
-    """Numbers of what was written."""
+    """Summary of the written data set."""
 
     videos: int
     frames: int
@@ -43,13 +43,13 @@ class Built(NamedTuple):
 
 
 class VisFrames(tfds.core.ShardBasedBuilder):
-    """The frames of all videos, in the order of the videos.
+    """The frames of all videos, in video order.
 
     Args:
       source: the folder.
       split: name of the split to write.
-      shard_bytes: of images in a file.
-      bar: shows how many frames are written.
+      shard_bytes: bytes of images per file.
+      bar: progress bar over frames.
       data_dir: folder to write to.
     """
 
@@ -104,7 +104,7 @@ class VisFrames(tfds.core.ShardBasedBuilder):
 class VisVideos(tfds.core.ShardBasedBuilder):
     """The videos without their frames: names, sizes, tracks and masks.
 
-    A mask is listed once for each track and frame in which the track has pixels.
+    There is one mask per track and frame in which the track has pixels.
 
     Args:
       source: the folder.
@@ -168,21 +168,21 @@ def build(
 ) -> Built:
     """Writes `output/<split>`; `ytvis_tfds.TfdsVideos` reads it.
 
-    Every image is decoded once, so that a bad one is found now. The folder appears
-    under its name only when it is complete.
+    Every image is decoded once to detect bad ones early. The folder is written
+    atomically.
 
     Args:
       source: folder in a layout of `ytvis_layout`.
       split: for example "train".
-      output: folder of the data set; may have other splits.
-      shard_bytes: a file of frames ends with the video that brings it to this size.
+      output: folder of the data set; may contain other splits.
+      shard_bytes: a file of frames ends with the video that reaches this size.
       progress: show a bar.
 
     Raises:
       DataError: a defect of the source.
-      ValueError: a split with signs that tensorflow-datasets has no place for; there
-        is something in `output/<split>`.
-      OSError: files that cannot be written.
+      ValueError: the split name is invalid for tensorflow-datasets, or `output/<split>`
+        is not empty.
+      OSError: a file cannot be written.
     """
     if not split.isidentifier() or split == "all":
         expected = "a word of letters, digits and _ other than 'all'"
@@ -196,7 +196,7 @@ def build(
     try:
         built = _write(videos, split, str(temporary), shard_bytes, progress)
         os.replace(temporary, folder)
-    except RuntimeError as error:  # what ArrayRecord makes of a disk that is full
+    except RuntimeError as error:  # raised by ArrayRecord for a full disk
         raise OSError(f"{folder}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -224,7 +224,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _shards(source: YouTubeVis, shard_bytes: int) -> list[list[int]]:
-    """Whole videos in order, by the size of their files."""
+    """Divides whole videos, in order, into shards by file size."""
     shards: list[list[int]] = [[]]
     size = 0
     for index, video in enumerate(source.videos):
@@ -237,14 +237,14 @@ def _shards(source: YouTubeVis, shard_bytes: int) -> list[list[int]]:
 
 
 def _sound_image(source: YouTubeVis, index: int, frame: int) -> Path:
-    """The file of a frame, whose image can be decoded."""
+    """Returns the file of a frame after decoding it as a check."""
     path = source.path(index, frame)
     read_frame(path, source.videos[index], root=source.root)
     return path
 
 
 def _size(source: YouTubeVis, index: int, frame: int) -> int:
-    """Bytes of an image file."""
+    """Returns the bytes of an image file."""
     path = source.path(index, frame)
     try:
         return path.stat().st_size

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vis_jax.systems import BuildDetector
     from vis_jax.systems.detect_then_track import Detector, TestSettings
 
-# What the detections of a video do not depend on.
+# Fields of `test` that do not affect detections.
 _OF_TRACKERS = ("tracker", "trackers", "tracks", "top", "videos", "mode", "clip_length")
 _TABLES = {
     "trackers": compare_tables.TRACKERS,
@@ -94,7 +94,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Compares."""
+    """Runs the comparison."""
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.compare.oracles import MatchRule, check_rule
 
@@ -104,7 +104,7 @@ def run(values: flags.FlagValues) -> None:
     config = read_config(values)
     varied = variants(config, values.vary)
     if tables:
-        _builder(config)  # wrong systems are named before anything is read
+        _builder(config)  # rejects unsupported systems before anything is read
     checkpoint = values.checkpoint or values.workdir
     if not checkpoint:
         raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
@@ -126,14 +126,14 @@ def run(values: flags.FlagValues) -> None:
 
 
 class Comparison(NamedTuple):
-    """What is to be compared.
+    """Inputs of a comparison.
 
     Attributes:
-      config: of the run; `test` has the settings of inference.
+      config: config of the run; `test` has the inference settings.
       variables: NumPy arrays.
-      tables: names of those for detectors and trackers.
-      rule: of the identity oracle.
-      varied: rows with settings of their own.
+      tables: names of the tables for detectors and trackers.
+      rule: matching rule of the identity oracle.
+      varied: rows with varied settings.
     """
 
     config: "RunSettings"
@@ -144,12 +144,12 @@ class Comparison(NamedTuple):
 
 
 def compare_split(comparison: Comparison, dataset: "FirstVideos", output: Path) -> dict:
-    """Works out tables on a data set.
+    """Computes the tables on a data set.
 
     Args:
-      comparison: what is to be compared.
-      dataset: as `open_split` finds it.
-      output: folder to write to.
+      comparison: inputs of the comparison.
+      dataset: data set from `open_split`.
+      output: output folder.
     """
     import jax
 
@@ -178,7 +178,7 @@ def compare_split(comparison: Comparison, dataset: "FirstVideos", output: Path) 
 def _table_rows(
     comparison: Comparison, detector: "Detector", variables: dict, run_id: str
 ) -> "list[Row]":
-    """The rows of the tables for detectors and trackers."""
+    """Returns the rows of the tables for detectors and trackers."""
     from vis_jax.compare import rows
     from vis_jax.systems import SYSTEMS
 
@@ -197,7 +197,7 @@ def _table_rows(
 
 
 def _varied_rows(comparison: Comparison, variables: dict) -> "list[Row]":
-    """The rows of `--vary`.
+    """Returns the rows of `--vary`.
 
     Raises:
       ValueError: a setting changes the parameters.
@@ -214,7 +214,7 @@ def _varied_rows(comparison: Comparison, variables: dict) -> "list[Row]":
 
 
 def _tables(given: list[str] | None, varied: bool) -> list[str]:
-    """The names of the tables 1, 2, 3; all if none are given, none with `--vary`."""
+    """Returns the names of tables 1, 2, 3: by default all, or none with `--vary`."""
     names = dict(zip("123", _TABLES, strict=False))
     if given is None:
         given = [] if varied else [*names]
@@ -226,10 +226,10 @@ def _tables(given: list[str] | None, varied: bool) -> list[str]:
 
 
 def _builder(config: "RunSettings") -> "BuildDetector":
-    """What makes the detector of a system.
+    """Returns the function that builds the detector of a system.
 
     Raises:
-      ValueError: the system does not find objects frame by frame.
+      ValueError: the system does not detect objects frame by frame.
     """
     from vis_jax.systems import SYSTEMS
 
@@ -244,7 +244,7 @@ def _builder(config: "RunSettings") -> "BuildDetector":
 
 
 def _output(values: flags.FlagValues, config: "RunSettings") -> Path:
-    """The folder to write to."""
+    """Returns the output folder."""
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
     default = f"{values.workdir}/compare/{config.test.split}"
@@ -252,7 +252,7 @@ def _output(values: flags.FlagValues, config: "RunSettings") -> Path:
 
 
 def _detections_id(comparison: Comparison) -> str:
-    """A digest of all that detections depend on."""
+    """Returns a digest of everything that detections depend on."""
     values = to_dict(comparison.config)
     for name in _OF_TRACKERS:
         values["test"].pop(name, None)

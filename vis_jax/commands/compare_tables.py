@@ -1,4 +1,4 @@
-"""The tables of `compare` as text, with the published numbers beside."""
+"""Formats the tables of `compare`, with published numbers alongside."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,16 +7,16 @@ PAPER = "Yang et al., ICCV 2019: ResNet-50, YouTube-VIS 2019 validation"
 
 
 class Table(NamedTuple):
-    """What a table shows."""
+    """Columns of a table, and the published numbers."""
 
     title: str
-    columns: tuple[str, ...]  # as `vis_jax.scoring` names them
+    columns: tuple[str, ...]  # names from `vis_jax.scoring`
     paper_columns: tuple[str, ...]
     paper: Mapping[str, Sequence[float | None]]  # percent, by row
 
 
 _AP = ("AP", "AP50", "AP75")
-# Table 1. The numbers of osmn_masks are quoted by later papers, not in the first one.
+# Table 1. The numbers of osmn_masks are from later papers, not the original one.
 TRACKERS = Table(
     title="Table 1: trackers on the same detections",
     columns=(*_AP, "AR1", "AR10", "IDF1", "HOTA", "IDSW"),
@@ -63,12 +63,12 @@ VARIED = Table(
 
 
 def format_table(table: Table, rows: Mapping[str, Mapping]) -> str:
-    """A table as aligned text, ours on the left and the paper's on the right.
+    """Formats a table, with our numbers on the left and the paper's on the right.
 
     Args:
-      table: which one.
-      rows: by name, as in `compare.json`; under `missing` why one has no numbers,
-        which is said below the table.
+      table: table to format.
+      rows: by name, as in `compare.json`; `missing` explains why a row has no numbers,
+        and is printed below the table.
     """
     head = ["", *("" for _ in table.columns), *("paper" for _ in table.paper_columns)]
     lines = [head, ["", *table.columns, *table.paper_columns]]
@@ -90,7 +90,7 @@ def _justify(cell: str, width: int, column: int) -> str:
 
 
 def _cell(value: float | int | None) -> str:
-    """Fractions in percent."""
+    """Formats a value; fractions in percent."""
     if value is None:
         return "-"
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

@@ -58,7 +58,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def script() -> str:
-    """The function that bash calls."""
+    """Returns the completion script."""
     return _SCRIPT.format(
         recipes=shlex.quote(" ".join(recipe_files())),
         shells=shlex.quote(" ".join(SHELLS)),
@@ -70,7 +70,7 @@ def script() -> str:
 
 
 def command_names() -> list[str]:
-    """The commands: the modules beside this one that define flags and run."""
+    """Returns the commands: the sibling modules that have `define` and `run`."""
     heads = ("\ndef define(", "\ndef run(")
     return [
         path.stem.replace("_", " ", 1)  # data_make_shapes is `data make_shapes`
@@ -80,7 +80,7 @@ def command_names() -> list[str]:
 
 
 def _cases(names: list[str]) -> dict[str, list[str]]:
-    """Words by the pattern of the command before them; the first that fits counts."""
+    """Returns completions by command pattern; the first match applies."""
     pairs = [name for name in names if " " in name]
     members: dict[str, list[str]] = {}
     for name in pairs:
@@ -97,7 +97,7 @@ def _cases(names: list[str]) -> dict[str, list[str]]:
 
 
 def flags_of(name: str) -> list[str]:
-    """The flags of a command, as they are typed."""
+    """Returns the flags of a command, as typed."""
     module = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
     values = flags.FlagValues()
     module.define(values, [])

@@ -51,10 +51,10 @@ def run(values: flags.FlagValues) -> None:
 def sections(
     settings: Any, path: str = "", default: Any = None
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yields (path, settings, default) of settings and of all sections inside them.
+    """Yields (path, settings, default) of settings and all nested sections.
 
-    The default of a section is the one in the class around it; None if that has none,
-    or has settings of another class.
+    The default of a section is that of the enclosing class; None if there is none or it
+    is of another class.
     """
     yield path, settings, default
     for name, field in fields_of(type(settings)).items():
@@ -66,10 +66,10 @@ def sections(
 
 
 def format_section(path: str, settings: Any, default: Any = None) -> str:
-    """The fields of one section, without the sections inside it.
+    """Formats the fields of one section, without nested sections.
 
     Args:
-      path: of the section in the config.
+      path: path of the section in the config.
       settings: its values.
       default: settings of the same class; None: the defaults of the class.
     """
@@ -96,9 +96,9 @@ def format_section(path: str, settings: Any, default: Any = None) -> str:
 
 
 def comments_of(kind: type) -> dict[str, str]:
-    """The comment of each field of a settings class, from its source and its bases'.
+    """Returns the comment of each field of a settings class and its bases.
 
-    It stands behind the field, or in the lines directly above it.
+    It is read from the source, after the field or in the lines directly above it.
     """
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
@@ -110,7 +110,7 @@ def comments_of(kind: type) -> dict[str, str]:
 def _own_comments(kind: type) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(kind))
-    except (OSError, TypeError):  # put together at run time: its bases have the source
+    except (OSError, TypeError):  # created at run time: its bases have the source
         return {}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {

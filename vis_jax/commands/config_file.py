@@ -1,6 +1,6 @@
-"""Configs as files have them: a Python file, or the JSON of a training run.
+"""Reads configs from Python files, or from the config.json of a run.
 
-Everything wrong with one is a ValueError in one line, also in the user's own file.
+Every error, including one in the user's file, becomes a one-line ValueError.
 """
 
 import json
@@ -19,15 +19,15 @@ from vis_jax.settings import CONFIG_FILE
 
 
 def read_recipe(text: str) -> dict:
-    """The fields of a config file.
+    """Reads the fields of a config file.
 
     Args:
       text: a Python file with `get_config()`, such as configs/ifr_shapes.py, or the
-        name of one that comes with the library, such as ifr_shapes; with
-        :name=value,.. behind it for `get_config('name=value,..')`.
+        name of a bundled one, such as ifr_shapes; a suffix :name=value,.. calls
+        `get_config('name=value,..')`.
 
     Raises:
-      ValueError: there is no such file, or it gives no config.
+      ValueError: there is no such file, or it returns no config.
     """
     given, colon, argument = text.partition(":")
     path = os.fspath(find_recipe(given))
@@ -45,10 +45,10 @@ def read_recipe(text: str) -> dict:
 
 
 def read_saved(path: epath.PathLike) -> dict:
-    """The fields of the config.json of a run.
+    """Reads the config.json of a run.
 
     Raises:
-      ValueError: it cannot be read, or is no JSON object; names it.
+      ValueError: it cannot be read, or is not a JSON object; names it.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -62,7 +62,7 @@ def read_saved(path: epath.PathLike) -> dict:
 
 
 def saved_in(folder: epath.PathLike) -> epath.Path:
-    """Where a run has its config."""
+    """Returns the path of a run's config."""
     return epath.Path(folder) / CONFIG_FILE
 
 
@@ -70,12 +70,12 @@ def set_field(recipe: dict, path: str, value: Any) -> None:
     """Sets a field of a config by its path, such as test.tracker.
 
     Args:
-      recipe: nested fields; changed. Sections that are missing are made.
-      path: of the field.
-      value: of the field; of a section its fields, and those not given are kept.
+      recipe: nested fields, modified in place. Missing sections are created.
+      path: path of the field.
+      value: new value; for a section, its fields to change.
 
     Raises:
-      ValueError: a field has that name, where a section should have it.
+      ValueError: the path goes through a field that is not a section.
     """
     *parents, name = path.split(".")
     node = recipe
@@ -92,10 +92,10 @@ def set_field(recipe: dict, path: str, value: Any) -> None:
 
 
 def read_json(path: epath.PathLike) -> Any:
-    """The content of a JSON file.
+    """Reads a JSON file.
 
     Raises:
-      ValueError: it is missing or cut; names it.
+      ValueError: it is missing or damaged; names it.
     """
     try:
         return json.loads(epath.Path(path).read_text())
@@ -109,7 +109,7 @@ def read_json(path: epath.PathLike) -> Any:
 
 @contextmanager
 def naming_place(place: str) -> Iterator[None]:
-    """Puts the place of a config before what is wrong with it."""
+    """Prefixes errors with the location of the config."""
     try:
         yield
     except ValueError as error:
@@ -117,10 +117,10 @@ def naming_place(place: str) -> Iterator[None]:
 
 
 def _place(error: Exception, path: str) -> str:
-    """Where in the file, and what: `, line 3: NameError: ..`."""
+    """Formats the location and error, as ", line 3: NameError: .."."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}: {error.msg}"
-    if isinstance(error, ValueError):  # says by itself what was expected
+    if isinstance(error, ValueError):  # its message is self-explanatory
         return f": {error}"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f", line {frame.lineno}" for frame in frames if frame.filename == path]

@@ -1,6 +1,6 @@
-"""--config: a config from a file or a training run, with fields set by --config.a.b=v.
+"""--config: a config from a file or a run, with overrides --config.a.b=v.
 
-Everything wrong with it is a ValueError in one line.
+Every error is a one-line ValueError.
 """
 
 import ast
@@ -37,12 +37,12 @@ _TEXT = (
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds --config: a Python file, or by default the config of --workdir.
 
-    It is read here and filled up with the defaults, so that each field of it can be set
-    by a flag; the words of `arguments` that name it are taken out.
+    The config is read here and completed with defaults, so that a flag can set each of
+    its fields; the words of `arguments` that name it are removed.
 
     Raises:
       ValueError: there is no such config, it cannot be read, or a field is unknown,
-        missing or out of its range.
+        missing or out of range.
     """
     given, saved = _take(arguments, "config"), _saved(arguments)
     if given is not None:
@@ -52,7 +52,7 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
     else:
         flags.DEFINE_string("config", None, _TEXT, flag_values=values)
         return
-    from vis_jax.commands.run_settings import read_run  # takes a while, as JAX does
+    from vis_jax.commands.run_settings import read_run  # slow, as it imports JAX
 
     with naming_place(place):
         recipe = _with_choices(recipe, arguments)
@@ -66,11 +66,11 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def read_config(values: flags.FlagValues) -> "RunSettings":
-    """The settings of the command line.
+    """Returns the settings of the command line.
 
     Raises:
-      ValueError: neither --config nor a workdir with a config was given, or a field was
-        set to what it cannot be.
+      ValueError: neither --config nor a workdir with a config was given, or a field has
+        an invalid value.
     """
     if values.config is not None:
         from vis_jax.commands.run_settings import read_run
@@ -87,7 +87,7 @@ def read_config(values: flags.FlagValues) -> "RunSettings":
 
 
 def _check_fields(config: ConfigDict, arguments: list[str]) -> None:
-    """Raises ValueError unless the config has every field that is set."""
+    """Raises ValueError if the command line sets an unknown field."""
     for argument in arguments:
         name = argument.partition("=")[0].lstrip("-").removeprefix("no")
         if not argument.startswith("-") or not name.startswith("config."):
@@ -104,9 +104,9 @@ def _check_fields(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _with_choices(recipe: dict, arguments: list[str]) -> dict:
-    """The recipe with `name`, `kind` and `variant` of its parts from the command line.
+    """Applies `name`, `kind` and `variant` of parts from the command line to a recipe.
 
-    They decide which other fields and values there are: they must be known before the
+    They determine which other fields and values exist, so they must be known before the
     recipe is read.
     """
     for argument in arguments:
@@ -120,15 +120,15 @@ def _with_choices(recipe: dict, arguments: list[str]) -> dict:
 
 
 def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
-    """The recipe with those fields from the command line that have several types.
+    """Applies fields with several types from the command line to a recipe.
 
-    A flag keeps the type of the value before it: it would turn no number into None or a
-    tuple. These words are taken out.
+    A flag keeps the type of its default, so it could not turn a number into None or a
+    tuple. These words are removed from `arguments`.
 
     Args:
-      recipe: what `run` was read from.
-      run: tells the types.
-      arguments: of the command line.
+      recipe: recipe that `run` was read from.
+      run: settings that define the types.
+      arguments: command line.
     """
     for argument in list(arguments):
         path = argument.partition("=")[0].lstrip("-").split(".")
@@ -136,13 +136,13 @@ def _with_optional(recipe: dict, run: Any, arguments: list[str]) -> dict:
         if field is None or union_of(field.type) or not _several(field.type):
             continue
         text = _take(arguments, ".".join(path))
-        if text is not None:  # else taken before: the last one counts
+        if text is not None:  # else already removed: the last one counts
             set_field(recipe, ".".join(path[1:]), literal(text))
     return recipe
 
 
 def _field_at(settings: Any, path: list[str]) -> Field | None:
-    """The field of that path, if there is one."""
+    """Returns the field at a path, or None."""
     for part in path[:-1]:
         settings = getattr(settings, part, None)
     if not path or not dataclasses.is_dataclass(settings):
@@ -155,7 +155,7 @@ def _several(annotation: Any) -> bool:
 
 
 def literal(text: str) -> Any:
-    """What text stands for: None, a number or a tuple as in Python; else itself."""
+    """Parses None, a number or a tuple as in Python; returns other text as is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -163,7 +163,7 @@ def literal(text: str) -> Any:
 
 
 def _as_fields(value: Any) -> Any:
-    """Settings as a tree of fields that flags can set."""
+    """Converts settings to nested fields that flags can set."""
     if isinstance(value, Mapping):
         return {name: _as_fields(item) for name, item in value.items()}
     if not dataclasses.is_dataclass(value):
@@ -172,14 +172,14 @@ def _as_fields(value: Any) -> Any:
 
 
 def _saved(arguments: list[str]) -> epath.Path | None:
-    """The config that a training run left in --workdir, if there is one."""
+    """Returns the config of the run in --workdir, if any."""
     workdir = _argument(arguments, "workdir")
     path = saved_in(workdir or "")
     return path if workdir and path.is_file() else None
 
 
 def _take(arguments: list[str], name: str) -> str | None:
-    """The last value that the command line has for a flag, which is taken out."""
+    """Removes a flag from the command line; returns its last value."""
     found, rest, words = None, [], iter(arguments)
     for word in words:
         head, sign, value = word.partition("=")
@@ -192,5 +192,5 @@ def _take(arguments: list[str], name: str) -> str | None:
 
 
 def _argument(arguments: list[str], name: str) -> str | None:
-    """The last value that the command line has for a flag."""
+    """Returns the last value of a flag on the command line."""
     return _take(list(arguments), name)

@@ -1,15 +1,15 @@
-"""The recipes that come with the library, by name."""
+"""Bundled recipes by name."""
 
 import ast
 import difflib
 import importlib.util
 from pathlib import Path
 
-SHARED = ("__init__", "common", "smallest")  # files that are no recipes
+SHARED = ("__init__", "common", "smallest")  # files that are not recipes
 
 
 def recipe_files() -> dict[str, Path]:
-    """The file of each recipe, by its name such as ifr_r50."""
+    """Returns the file of each recipe by name, such as ifr_r50."""
     spec = importlib.util.find_spec("configs")
     folders = spec.submodule_search_locations if spec is not None else None
     return {
@@ -21,14 +21,14 @@ def recipe_files() -> dict[str, Path]:
 
 
 def find_recipe(text: str) -> Path:
-    """The file that --config names.
+    """Finds the file named by --config.
 
     Args:
-      text: a Python file; the name of a recipe of the library, or `configs/NAME.py`,
-        which also stands for that where there is no such file.
+      text: a Python file, or the name of a bundled recipe, also as `configs/NAME.py` if
+        there is no such file.
 
     Raises:
-      ValueError: there is no such file; says which name was perhaps meant.
+      ValueError: there is no such file; suggests a similar name.
     """
     path = Path(text)
     if path.is_file():
@@ -46,6 +46,6 @@ def find_recipe(text: str) -> Path:
 
 
 def summary_of(path: Path) -> str:
-    """What a recipe is: the first sentence of its docstring."""
+    """Returns the first sentence of a recipe's docstring."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
     return text.partition(" Results:")[0].rstrip(".")

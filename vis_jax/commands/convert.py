@@ -70,7 +70,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Converts."""
+    """Runs the conversion."""
     output = _check(values)
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.converters.files import read_source
@@ -108,7 +108,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _check(values: flags.FlagValues) -> epath.Path:
-    """The output; raises ValueError unless all that is needed is given."""
+    """Returns the output folder; raises ValueError if a required flag is missing."""
     from vis_jax.converters.load import KINDS
     from vis_jax.converters.style import STYLES
 
@@ -132,7 +132,7 @@ def _check(values: flags.FlagValues) -> epath.Path:
 def _check_unseen(
     values: flags.FlagValues, source: "Source", config: "RunSettings"
 ) -> tuple[str, ...]:
-    """Compares what shapes do not show; lines for the report.
+    """Checks properties not visible in shapes; returns lines for the report.
 
     Raises:
       ValueError: the config describes another model than the file.
@@ -155,7 +155,7 @@ def _check_unseen(
 
 
 def fields_of_model(config: "RunSettings") -> dict[str, Any]:
-    """The fields of the model by path, with the sizes that a None stands for."""
+    """Returns the model fields by path, with None replaced by actual sizes."""
     from vis_jax.backbones import swin
     from vis_jax.settings import to_dict
 
@@ -175,9 +175,9 @@ def fields_of_model(config: "RunSettings") -> dict[str, Any]:
 
 
 def _labels(values: flags.FlagValues, source: "Source", config: "RunSettings") -> tuple:
-    """The classes in the config.json beside the weights, with the ids 1, 2, ..
+    """Reads the classes from the config.json beside the weights, with ids 1, 2, ..
 
-    They count only for a model with as many classes.
+    They are used only for a model with the same number of classes.
     """
     from data_pipeline.datasets.dataset import Category
     from vis_jax.converters.sizes import labels_of
@@ -194,7 +194,7 @@ def _with_initial(
     new: tuple[str, ...],
     config: "RunSettings",
 ) -> dict:
-    """Fills in what the file does not have, as a run of this config would begin."""
+    """Initialises variables missing from the file as a run of this config would."""
     import jax
     import jax.numpy as jnp
 
@@ -206,7 +206,7 @@ def _with_initial(
         shapes = batch_shapes(B=1, T=1, M=1, H=64, W=64)
         batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         flat = flatten(system.init(key, batch))
-        # XLA leaves out the rest, which only has to have its shape here.
+        # XLA eliminates the other variables, which only need the right shape here.
         return {
             path: x if path in new else jnp.zeros_like(x) for path, x in flat.items()
         }
@@ -230,19 +230,19 @@ def _write(
     categories: tuple,
     config: "RunSettings",
 ) -> None:
-    """Writes the folder whole or not at all."""
+    """Writes the folder atomically."""
     from vis_jax.training.checkpoint import save_variables
     from vis_jax.training.run_config import write_config
 
     temporary = output.with_name(f"{output.name}.tmp")
-    if temporary.exists():  # left by a conversion that was stopped
+    if temporary.exists():  # left by an interrupted conversion
         temporary.rmtree()
     try:
         save_variables(str(temporary), variables)
         (temporary / RECORD).write_text(record)
         if categories:
             parts.write_categories(temporary, categories)
-            # Should a training begin in this folder.
+            # In case a training run starts in this folder.
             config = dataclasses.replace(config, init_from=str(output), init_fresh=())
             write_config(config, str(temporary))
         temporary.rename(output)

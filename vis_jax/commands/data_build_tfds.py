@@ -35,7 +35,7 @@ def run(values: flags.FlagValues) -> None:
     """Writes the data sets.
 
     Raises:
-      ValueError: a flag that is wrong; a defect of the folder.
+      ValueError: a flag is wrong, or the folder has a defect.
     """
     for name in ("source", "output"):
         if not getattr(values, name):

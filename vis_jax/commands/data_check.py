@@ -40,7 +40,7 @@ def run(values: flags.FlagValues) -> None:
     """Prints the defects, warnings and counts, and draws the sheet.
 
     Raises:
-      ValueError: a flag that is wrong; defects were found.
+      ValueError: a flag is wrong, or defects were found.
     """
     _check_flags(values)
     from tqdm import tqdm
@@ -109,7 +109,7 @@ def _write_sheet(values: flags.FlagValues, checked: "Checked") -> None:
 
 
 def _printable(text: str) -> str:
-    """One line without control characters, in what the terminal can show."""
+    """Returns one line without control characters that the terminal can encode."""
     from data_pipeline.errors import printable
 
     line = printable(text)

@@ -55,10 +55,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Writes the frames and says how many of which video.
+    """Writes the frames and prints their number per video.
 
     Raises:
-      ValueError: a flag that is wrong; a video that cannot be read.
+      ValueError: a flag is wrong, or a video cannot be read.
     """
     _check_flags(values)
     from pathlib import Path

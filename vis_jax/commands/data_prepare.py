@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vis_jax.predict.link_labels import LabelLinker
 
 SHEET_VIDEOS = 8  # rows of the contact sheet
-RECIPE = "configs/mask_track_rcnn_folder.py"  # small, trains on a CPU
+RECIPE = "configs/mask_track_rcnn_folder.py"  # small enough to train on a CPU
 VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 
@@ -87,10 +87,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints what was recognised, writes the folder and counts what is in it.
+    """Prints the detected layout, writes the folder and counts its content.
 
     Raises:
-      ValueError: a flag that is wrong, an unknown layout, a defect of the files.
+      ValueError: a flag is wrong, the layout is unknown, or the files have a defect.
     """
     for name in ("source", "output"):
         if not getattr(values, name):
@@ -132,10 +132,10 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _linker(values: flags.FlagValues) -> "LabelLinker | None":
-    """What links the labels.
+    """Returns the label linker, if requested.
 
     Raises:
-      ValueError: a flag that is wrong, or says how to link without --link.
+      ValueError: a linking flag is wrong, or given without --link.
     """
     if values.link:
         from vis_jax.predict.link_labels import LabelLinker
@@ -148,7 +148,7 @@ def _linker(values: flags.FlagValues) -> "LabelLinker | None":
 
 
 def _sheet(values: flags.FlagValues) -> Path | None:
-    """The contact sheet that is asked for."""
+    """Returns the path of the contact sheet, if requested."""
     if values.contact_sheet:
         from vis_jax.commands.truth_sheet import check_sheet
 
@@ -170,13 +170,13 @@ def _write_sheet(values: flags.FlagValues, sheet: Path) -> None:
 
 
 def train_command(output: Path, split: str) -> str:
-    """The command that trains on what `data prepare` has written, on several lines.
+    """Formats, on several lines, a command that trains on the prepared data.
 
-    It evaluates on a split for validation if there is one, or on videos that the recipe
-    holds out, or, where none can be, on the training videos.
+    It evaluates on a validation split if there is one, else on videos that the recipe
+    holds out or, if none can be, on the training videos.
 
     Args:
-      output: the folder of all splits.
+      output: folder of all splits.
       split: the last one written.
     """
     from data_pipeline.datasets.held_out import draw_held_out

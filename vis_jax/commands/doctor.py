@@ -27,12 +27,12 @@ PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
     *("tensorflow-cpu", "tensorflow", "av", "pillow"),
 )
-CODECS = ("h264", "hevc", "vp9", "av1")  # those of most videos
+CODECS = ("h264", "hevc", "vp9", "av1")  # the most common ones
 VARIABLES = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "LD_LIBRARY_PATH")
 
 
 class Line(NamedTuple):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     text: str
@@ -48,10 +48,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints a line for each thing.
+    """Prints a line per check.
 
     Raises:
-      ValueError: something does not work.
+      ValueError: a check failed.
     """
     from vis_jax.paths import on_disk
 
@@ -67,7 +67,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def look(workdir: str) -> Iterator[Line]:
-    """All lines; nothing that is missing is an error here."""
+    """Yields all lines; missing components raise no error."""
     yield from versions()
     yield machine()
     yield from environment()
@@ -79,16 +79,16 @@ def look(workdir: str) -> Iterator[Line]:
 
 
 def tried(name: str, lines: Callable[[], Sequence[Line]]) -> Sequence[Line]:
-    """The lines; one with the error if that cannot be looked at."""
+    """Runs a check; returns a line with the error if it fails."""
     try:
         return lines()
-    except Exception as error:  # of any library: that is what a user wants to know
+    except Exception as error:  # any library may fail, which is to be reported
         text = " ".join(str(error).split()) or type(error).__name__
         return [Line(name, f"{type(error).__name__}: {text:.300}", False)]
 
 
 def versions() -> list[Line]:
-    """Of this library, of Python, and of what it stands on."""
+    """Lists versions of this library, Python and the dependencies."""
     found = [(name, version_of(name)) for name in PACKAGES]
     texts = [f"{name} {version}" for name, version in found if version]
     there = {name for name, version in found if version}
@@ -108,7 +108,7 @@ def versions() -> list[Line]:
 
 
 def version_of(package: str) -> str | None:
-    """None if it is not installed."""
+    """Returns the version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -116,7 +116,7 @@ def version_of(package: str) -> str | None:
 
 
 def machine() -> Line:
-    """Cores that this process may use, and memory."""
+    """Reports usable cores, and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGABYTE
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
@@ -124,7 +124,7 @@ def machine() -> Line:
 
 
 def environment() -> list[Line]:
-    """What changes how JAX runs."""
+    """Lists environment variables that affect JAX."""
     return [
         Line("environment", f"{name}={os.environ[name].strip()}")
         for name in VARIABLES
@@ -133,7 +133,7 @@ def environment() -> list[Line]:
 
 
 def devices() -> list[Line]:
-    """What JAX sees, after a small computation on each."""
+    """Lists JAX devices, after a small computation on each."""
     import jax
     import jax.numpy as jnp
 
@@ -154,7 +154,7 @@ def devices() -> list[Line]:
 
 
 def plugins() -> Line:
-    """The plugins by which JAX reaches devices other than the CPU."""
+    """Lists JAX plugins for devices other than the CPU."""
     found = importlib.metadata.entry_points(group="jax_plugins")
     texts = [
         f"{one.name} {one.dist.version}" if one.dist else one.name for one in found
@@ -163,7 +163,7 @@ def plugins() -> Line:
 
 
 def codecs() -> list[Line]:
-    """What PyAV can read, and what predict would write videos with."""
+    """Reports codecs that PyAV can read, and the encoder of predict."""
     import av
 
     from vis_jax.predict.sinks import CODECS as WRITERS
@@ -179,12 +179,12 @@ def codecs() -> list[Line]:
 
 
 def places(workdir: str) -> list[tuple[str, str]]:
-    """Folders that programs write to."""
+    """Lists folders that programs write to."""
     return [("disk", workdir), ("temporary", tempfile.gettempdir())]
 
 
 def disk(name: str, path: str) -> Line:
-    """Room on the disk of a folder, or of the first one around it that exists."""
+    """Reports free disk space for a folder, or its first existing parent."""
     place = os.path.abspath(path)
     while not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -195,7 +195,7 @@ def disk(name: str, path: str) -> Line:
 
 
 def extras() -> list[Line]:
-    """The optional parts of setup.cfg, with what they lack; that is no fault."""
+    """Lists the extras of setup.cfg and their missing packages, not as failures."""
     lines = []
     for name, packages in sorted(optional_packages().items()):
         missing = [one for one in packages if version_of(one) is None]
@@ -205,9 +205,9 @@ def extras() -> list[Line]:
 
 
 def optional_packages(package: str = "vis_jax") -> dict[str, list[str]]:
-    """Packages by extra, as the metadata of an installation has them.
+    """Returns packages by extra, from the metadata of the installation.
 
-    A package with extras of its own, as jax[cuda12], stands for those as well.
+    A package with extras, such as jax[cuda12], includes those.
     """
     try:
         requirements = importlib.metadata.requires(package) or []

@@ -1,4 +1,4 @@
-"""`train --dry_run`: what a config would take, printed without training."""
+"""`train --dry_run`: prints the resources a config needs, without training."""
 
 from typing import TYPE_CHECKING
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.training.dry_run import Estimate
 
-_FRAME_16_9 = (720, 1280)  # height, width in pixels of a usual video
+_FRAME_16_9 = (720, 1280)  # height, width in pixels of a typical video
 
 
 def dry_run(
     config: "RunSettings", *, mesh: str | None = None, seconds: int = 0
 ) -> None:
-    """Prints parameters, operations, memory, epochs and the arrays of a batch.
+    """Prints parameters, FLOPs, memory, epochs and the arrays of a batch.
 
     Args:
-      config: of the run.
-      mesh: lengths of a mesh to simulate in place of that, such as data=64,fsdp=8.
+      config: config of the run.
+      mesh: mesh to simulate instead of the config's, such as data=64,fsdp=8.
       seconds: see `dry_run_mesh`.
 
     Raises:
-      ValueError: a setting that cannot be, or the number of classes is left to a data
-        set that is not there.
+      ValueError: a setting is invalid, or the number of classes depends on a missing
+        data set.
     """
     import jax
 
@@ -59,7 +59,7 @@ def dry_run(
 
 
 def _dataset(config: "RunSettings") -> "Dataset | None":
-    """The data set; None if its folder is not there. Moving shapes need none."""
+    """Opens the data set; None if its folder is missing. Moving shapes need none."""
     from data_pipeline.datasets.by_name import make_dataset, make_training_set
 
     if not epath.Path(config.data.root).is_dir():
@@ -70,7 +70,7 @@ def _dataset(config: "RunSettings") -> "Dataset | None":
 
 
 def _test_canvas(config: "RunSettings") -> tuple[int, int]:
-    """Height and width in pixels that a 16:9 video has for the model."""
+    """Returns height and width in pixels of the canvas of a 16:9 video."""
     from data_pipeline.read_video import fit_frame, pad_frames
 
     frame, test = np.zeros((*_FRAME_16_9, 3), np.uint8), config.test
@@ -118,5 +118,5 @@ def _print_steps(config: "RunSettings", dataset: "Dataset | None") -> None:
 
 
 def _count(number: int, width: int = 0) -> str:
-    """All digits, and three with a unit: 7,370,031 (7.37 M)."""
+    """Formats a number in full and abbreviated: 7,370,031 (7.37 M)."""
     return f"{number:>{width},} ({short_number(number).strip()})"

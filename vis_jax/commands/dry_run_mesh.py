@@ -1,4 +1,4 @@
-"""`train --dry_run --mesh`: what an update would take on many devices."""
+"""`train --dry_run --mesh`: estimates an update on many simulated devices."""
 
 import dataclasses
 import json
@@ -20,27 +20,27 @@ _FLAGS = (
     " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false"
 )
-CHILD = ("-m", "vis_jax.commands.simulated_update")  # of this Python
+CHILD = ("-m", "vis_jax.commands.simulated_update")  # arguments of this Python
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 class Report(NamedTuple):
-    """What the process with the simulated devices has found."""
+    """Findings of the process with simulated devices."""
 
     lowered: dict[str, Any]
     compiled: dict[str, Any] | None
-    reason: str  # why it has not compiled; "" if it has
+    reason: str  # why it did not compile; "" if it did
 
 
 def read_mesh(config: "RunSettings", text: str) -> "RunSettings":
-    """The settings of a run on the mesh of a text such as data=64,fsdp=8.
+    """Returns the settings with a mesh parsed from text such as data=64,fsdp=8.
 
     Raises:
-      ValueError: the text is another one, or the clips of a batch cannot be divided.
+      ValueError: the text is invalid, or the clips of a batch cannot be divided.
     """
     pairs = [part.partition("=") for part in text.split(",")]
     numbers = {name.strip(): value for name, _, value in pairs}
-    good = len(numbers) == len(pairs)  # none is given twice
+    good = len(numbers) == len(pairs)  # no axis is given twice
     good &= all(re.fullmatch(r"[1-9]\d*", value) for value in numbers.values())
     if not good or "data" not in numbers or not set(numbers) <= {"data", "fsdp"}:
         raise ValueError(f"--mesh: expected data=N,fsdp=N, got {text!r}")
@@ -55,14 +55,14 @@ def read_mesh(config: "RunSettings", text: str) -> "RunSettings":
 
 
 def dry_run_mesh(config: "RunSettings", *, seconds: int) -> None:
-    """Prints memory, communication and the least time of an update, for each device.
+    """Prints memory, communication and minimum time of an update, per device.
 
     Args:
-      config: with a mesh of given lengths; its devices are simulated.
-      seconds: for lowering and compiling; 0 = it is lowered only.
+      config: config with explicit mesh lengths; its devices are simulated.
+      seconds: time limit for lowering and compiling; 0 = lower only.
 
     Raises:
-      ValueError: settings do not fit each other, or it is not even lowered.
+      ValueError: settings are inconsistent, or lowering fails.
     """
     devices = config.mesh.data * config.mesh.fsdp
     report = simulate(config, seconds=seconds)
@@ -81,7 +81,7 @@ def dry_run_mesh(config: "RunSettings", *, seconds: int) -> None:
 
 
 def simulate(config: "RunSettings", *, seconds: int) -> Report:
-    """Lowers and compiles an update in a process that has the devices of the mesh.
+    """Lowers and compiles an update in a process with simulated devices.
 
     Raises:
       ValueError: see `dry_run_mesh`.

@@ -70,7 +70,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Evaluates."""
+    """Runs the evaluation."""
     from vis_jax.commands.processes import together
     from vis_jax.evaluate.shares import read_share
 
@@ -98,7 +98,7 @@ def _evaluate(
     values: flags.FlagValues,
     share: "Share | None",
 ) -> None:
-    """`run`, once the flags are known to be good."""
+    """Runs the evaluation with validated flags."""
     import jax
 
     from vis_jax.commands.processes import check_alone
@@ -109,8 +109,8 @@ def _evaluate(
     several = jax.process_count() > 1
     if share is not None or values.merge:
         check_alone("--shard, --merge")
-    # Partial files are locked and grow, which those in a bucket cannot; a report reads
-    # the results again.
+    # Partial files are locked and appended to, which buckets do not support; a report
+    # reads the results again.
     local = several or share or values.merge or values.report
     disk = on_disk("--output", output) if local else None
     if disk is not None and share is not None:
@@ -138,7 +138,7 @@ def _evaluate(
 
 
 def open_split(config: "RunSettings") -> "FirstVideos":
-    """The videos that `config.test` names.
+    """Opens the videos named by `config.test`.
 
     Raises:
       ValueError: there are none.
@@ -159,11 +159,11 @@ def evaluate_split(
     """Scores a system on a data set, and prints the table.
 
     Args:
-      config: of the run; `test` has the settings of inference.
-      system: as `parts.build_system` makes it.
+      config: config of the run; `test` has the inference settings.
+      system: system from `parts.build_system`.
       variables: NumPy arrays.
-      dataset: as `open_split` finds it.
-      output: folder to write to.
+      dataset: data set from `open_split`.
+      output: output folder.
     """
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.loop import evaluate
@@ -183,7 +183,7 @@ def evaluate_split(
 
 
 def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
-    """The videos of an evaluation, in one line: held out, or seen in training.
+    """Describes the evaluated videos in one line: held out, or seen in training.
 
     Args:
       config: of the run.
@@ -203,7 +203,7 @@ def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
 
 
 def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
-    """Prints the table of an evaluation below a heading, and where its files are."""
+    """Prints a heading, the table of an evaluation, and the location of its files."""
     from vis_jax.evaluate.merge import RESULTS, SCORES
     from vis_jax.scoring import format_table
 
@@ -219,13 +219,13 @@ def evaluate_together(
     *,
     page: str | None = None,
 ) -> None:
-    """Scores a model on a data set, in one of several processes of JAX.
+    """Scores a model on a data set, in one of several JAX processes.
 
     Args:
       model: the same in all processes.
-      dataset: as `open_split` finds it.
-      output: folder on a disk that all of them see.
-      page: file for the report, if one is wanted.
+      dataset: data set from `open_split`.
+      output: folder on a disk shared by all processes.
+      page: file for the report, if requested.
     """
     import jax
 
@@ -244,11 +244,11 @@ def evaluate_together(
         print_report(numbers, output, tested_on(model.config, dataset))
         if page is not None:
             write_report(page, output, dataset, numbers)
-    meet("scored")  # JAX does not wait for long when a process leaves
+    meet("scored")  # JAX does not wait long when a process exits
 
 
 def check_array(output: Path, share: "Share") -> None:
-    """Raises ValueError where a job array by another number of shares has been."""
+    """Raises ValueError if the folder has a job array with another number of shares."""
     from vis_jax.evaluate.merge import check_same_count
     from vis_jax.evaluate.shares import partial_files
 
@@ -263,7 +263,7 @@ def evaluate_shard(
     run_id: str,
     share: "Share",
 ) -> None:
-    """Predicts one share of a data set; leaves a partial file."""
+    """Predicts one share of a data set into a partial file."""
     import jax
 
     from vis_jax.commands.processes import Progress
@@ -295,16 +295,16 @@ def evaluate_shard(
 def merge_shards(
     model: "SavedModel", dataset: "FirstVideos", output: Path, *, page: str | None
 ) -> None:
-    """Scores what the processes of a job array have left.
+    """Merges and scores the partial files of a job array.
 
     Args:
-      model: the same as in all of them.
-      dataset: as `open_split` finds it.
+      model: the same as in the job array.
+      dataset: data set from `open_split`.
       output: folder of the partial files.
-      page: file for the report, if one is wanted.
+      page: file for the report, if requested.
 
     Raises:
-      ValueError: a shard is missing, unfinished, or of another evaluation; names it.
+      ValueError: a shard is missing, unfinished, or from another evaluation; names it.
     """
     from vis_jax.evaluate.merge import count_shares, merge
 
@@ -317,10 +317,10 @@ def merge_shards(
 
 
 def check_seen_by_all(output: Path) -> None:
-    """Checks that all processes share a folder; all of them have to call it.
+    """Checks that all processes share a folder; all must call it.
 
     Raises:
-      ValueError: some do not see what process 0 writes there; in every process.
+      ValueError: some cannot see the file of process 0; raised in every process.
     """
     import jax
 
@@ -344,9 +344,9 @@ def check_seen_by_all(output: Path) -> None:
 
 
 def fingerprint(config: Any, variables: dict) -> str:
-    """A digest of all that predictions depend on: settings and every parameter.
+    """Returns a digest of everything predictions depend on: settings and parameters.
 
-    The name of a checkpoint would not do: training goes on under the same name.
+    The name of a checkpoint is not enough, as training continues under the same name.
     """
     from vis_jax.params import flatten
 

@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation, with the frames of its data set."""
+"""Writes the HTML report of an evaluation, with frames of its data set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def check_report(path: str, *, shard: str | None) -> None:
-    """Checks that a page can be written, before the work rather than after it.
+    """Checks, before the work starts, that a report can be written.
 
     Args:
-      path: of the page.
-      shard: of a job array; its results are not complete.
+      path: output file.
+      shard: shard of a job array, whose results are incomplete.
 
     Raises:
-      ValueError: it cannot; names the flag.
+      ValueError: it cannot be written; names the flag.
     """
     check_folder("--report", path)
     if shard:
@@ -33,13 +33,13 @@ def check_report(path: str, *, shard: str | None) -> None:
 def write_report(
     path: str, folder: Path, dataset: "FirstVideos", numbers: dict
 ) -> None:
-    """Writes the page, and prints where it is.
+    """Writes the report, and prints its location.
 
     Args:
       path: the file, replaced if it exists.
-      folder: has results.json and truth.json.
-      dataset: whose videos they are of.
-      numbers: of `vis_jax.scoring.score`.
+      folder: folder with results.json and truth.json.
+      dataset: data set of the videos.
+      numbers: output of `vis_jax.scoring.score`.
 
     Raises:
       OSError: it cannot be written; names the file.
@@ -56,7 +56,7 @@ def write_report(
 
 
 class DatasetFrames:
-    """Reads the frames of a data set by the ids of its videos.
+    """Reads frames of a data set by video id.
 
     Args:
       dataset: the videos.
@@ -67,6 +67,6 @@ class DatasetFrames:
         self._places = {one.video_id: i for i, one in enumerate(dataset.videos)}
 
     def __call__(self, video_id: Id, frame: int) -> np.ndarray:
-        """uint8 [H, W, 3], RGB."""
+        """Reads a frame: RGB uint8 [H, W, 3]."""
         place = self._places[int(video_id)]
         return self._dataset.read_frames(place, np.array([frame]))[0]

@@ -44,7 +44,7 @@ FORMATS = {
 }
 
 CARD = "README.md"
-AP_VIDEOS = 8  # on which the change of AP is measured
+AP_VIDEOS = 8  # number of videos for measuring the change in AP
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -92,7 +92,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Exports."""
+    """Runs the export."""
     output = _check(values)
     from vis_jax.commands.saved_model import make_model
     from vis_jax.predict.staging import publish, staging
@@ -118,7 +118,7 @@ def run(values: flags.FlagValues) -> None:
         lines = [("note", line) for line in written.lines]
         lines += _ap_lines(model, written, streams, values)
         files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
-        _check_new(output)  # it may be there since
+        _check_new(output)  # may have been created meanwhile
         publish(folder, output, [])
     _report(output, files, lines, agreement)
 
@@ -128,7 +128,7 @@ def _format(name: str) -> Format:
 
 
 def _check(values: flags.FlagValues) -> Path:
-    """The output; raises ValueError unless all that is needed is given."""
+    """Returns the output folder; raises ValueError if a required flag is missing."""
     for name in ("workdir", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
@@ -176,7 +176,7 @@ def _check_new(output: Path) -> None:
 
 
 def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
-    """The frames that an export runs itself on: uint8 [H, W, 3].
+    """Yields the frames for checking the export: uint8 [H, W, 3].
 
     Raises:
       ValueError: --source cannot be read.
@@ -218,7 +218,7 @@ def _describe(
 
 
 def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
-    """What runs the model, and what runs the export."""
+    """Returns the streams that run the model and the export."""
     from vis_jax.evaluate.infer import make_program, make_stream
     from vis_jax.evaluate.stream import run_program
 
@@ -234,7 +234,7 @@ def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]"
 def _check_itself(
     streams: "tuple[Stream, Stream]", frames: list[np.ndarray]
 ) -> Agreement:
-    """What the export says of a clip beside what its model says."""
+    """Compares the outputs of export and model on a clip."""
     expected = list(streams[0](frames))
     return compare(streams[1](frames), expected)
 
@@ -245,7 +245,7 @@ def _ap_lines(
     streams: "tuple[Stream, Stream]",
     values: flags.FlagValues,
 ) -> list[tuple[str, str]]:
-    """The change of AP on moving shapes, for the report; none with exact weights."""
+    """Reports the change in AP on moving shapes; nothing if weights are exact."""
     from vis_jax.commands.export_ap import SPLIT, change_in_ap, videos_for
 
     count = AP_VIDEOS if values.ap_videos is None else values.ap_videos
@@ -279,7 +279,7 @@ def _report(
     lines: list[tuple[str, str]],
     found: Agreement,
 ) -> None:
-    """Prints what was written, and how far it is from the model."""
+    """Prints the written files, and the deviation from the model."""
     for name, size in files.items():
         print(f"{name:<22}{short_number(size)}B")
     print(f"{'check':<22}{found.frames} frames, {found.tracks} tracks")

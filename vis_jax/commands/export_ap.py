@@ -1,4 +1,4 @@
-"""What an export of rounded weights loses in AP, measured on moving shapes."""
+"""Measures the loss in AP from rounded weights, on moving shapes."""
 
 import tempfile
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.results.frame import Stream
 
-SPLIT = "val"  # of moving shapes: no training has seen it
+SPLIT = "val"  # of moving shapes, never used for training
 
 
 def videos_for(
     model: "SavedModel", count: int, size: tuple[int, int], most_frames: int | None
 ) -> "MovingShapes | None":
-    """The videos that the AP of a model is measured on.
+    """Returns the videos for measuring the AP of a model.
 
-    A model that was trained on moving shapes gets videos like those of its config.
+    A model trained on moving shapes gets videos like those of its config.
 
     Args:
-      model: a run's.
-      count: of videos.
-      size: height and width in pixels, for a model that was trained on other data.
-      most_frames: of a video; None = any number.
+      model: model of a run.
+      count: number of videos.
+      size: height and width in pixels, for a model trained on other data.
+      most_frames: maximum frames per video; None = any number.
 
     Returns:
-      None if the model has other classes than moving shapes.
+      None if the classes of the model differ from those of moving shapes.
     """
     from data_pipeline.moving_shapes.dataset import MovingShapes
     from vis_jax.settings import to_dict
@@ -46,12 +46,12 @@ def videos_for(
 def change_in_ap(
     streams: "Sequence[Stream]", shapes: "MovingShapes", top: int
 ) -> tuple[float, float]:
-    """The AP of a model and that of its export, in [0, 1].
+    """Computes the AP of a model and of its export, in [0, 1].
 
     Args:
-      streams: of both.
+      streams: streams of both.
       shapes: the videos.
-      top: tracks of a video that count.
+      top: number of tracks per video that count.
     """
     from vis_jax.evaluate.loop import evaluate
 

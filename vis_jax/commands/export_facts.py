@@ -1,4 +1,4 @@
-"""What a run knows of its model, for the model card."""
+"""Collects facts about a model from its run, for the model card."""
 
 import os
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _EVALUATION, _SCORES = "evaluation", "scores.json"
 def facts_of(
     model: "SavedModel", workdir: str | os.PathLike, checkpoint: str | os.PathLike
 ) -> Facts:
-    """The facts about a model.
+    """Collects the facts about a model.
 
     Args:
-      model: with the variables of the checkpoint.
-      workdir: of its run.
+      model: model with the variables of the checkpoint.
+      workdir: folder of its run.
       checkpoint: see `vis_jax.training.checkpoint.load_variables`.
 
     Raises:
@@ -46,9 +46,9 @@ def facts_of(
 
 
 def _step(workdir: epath.Path, checkpoint: epath.Path) -> tuple[int | None, bool]:
-    """The step of a checkpoint, and whether it is one of this run.
+    """Returns the step of a checkpoint, and whether it belongs to this run.
 
-    Another run's has the same numbers, but not the same scores.
+    Steps of another run have the same numbers, but not the same scores.
     """
     from vis_jax.training.best import BEST, RECORD
     from vis_jax.training.checkpoint import FOLDER, step_of
@@ -74,7 +74,7 @@ def _parts(model: Any) -> Iterator[tuple[str, str]]:
 
 
 def _data(data: Any) -> str:
-    """Names of the data, and no path of the machine it lay on."""
+    """Names the training data, without local paths."""
     words = [data.name]
     words += ["images of COCO"] if data.stills.root else []
     words += ["a second set of videos"] if data.joint.root else []
@@ -94,7 +94,7 @@ def _recipe(config: Any) -> list[tuple[str, str]]:
 
 
 def _scores(workdir: epath.Path, step: int | None) -> dict[str, dict[str, float]]:
-    """Metrics of the evaluations of a step, by the name of the evaluation."""
+    """Reads the metrics of a step by evaluation name."""
     folder = workdir / _EVALUATION
     if step is None or not folder.is_dir():
         return {}

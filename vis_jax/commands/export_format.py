@@ -1,8 +1,8 @@
-"""What a format of `export` is: a module of this package with `define` and `write`.
+"""Interface of `export` formats: modules of this package with `define` and `write`.
 
 `define(values)` adds the flags of the format; `write(model, folder, values)` fills a
-new folder. `export` adds the model card and the record, runs what was written on a
-clip, and gives the folder its name only if that agrees with the model.
+new folder. `export` adds the model card and the record, runs the export on a clip, and
+gives the folder its final name only if the results agree with the model.
 """
 
 from pathlib import Path
@@ -22,22 +22,22 @@ class Reopen(Protocol):
     """Reads an export from its folder."""
 
     def __call__(self) -> "Stream":
-        """Returns what runs it on the frames of a video."""
+        """Returns the stream that runs it on the frames of a video."""
         ...
 
 
 class Written(NamedTuple):
-    """An export whose files are written.
+    """A written export.
 
     Attributes:
-      reopen: reads it back; called once the record and the model card are there, too.
-      tolerance: how far it may be from the model.
-      usage: for the model card: Markdown that says how to load it.
-      record: further fields of `export.json`; JSON.
-      lines: for the report of the command, such as what was left out.
-      canvases: height and width in pixels of the only canvases that it runs on, on
-        which the model runs beside it; () = any.
-      most_frames: of a video that it takes at once; None = any number.
+      reopen: reads it back; called after the record and the model card are written.
+      tolerance: permitted deviation from the model.
+      usage: Markdown for the model card on how to load it.
+      record: further JSON fields of `export.json`.
+      lines: lines for the report of the command, e.g. on omitted parts.
+      canvases: height and width in pixels of the supported canvases, on which the model
+        is compared; () = any.
+      most_frames: maximum frames per video; None = any number.
     """
 
     reopen: Reopen
@@ -63,9 +63,9 @@ class Format(Protocol):
         """Writes the files of a model.
 
         Args:
-          model: a run's.
-          folder: that is new and empty.
-          values: of the command line.
+          model: model of a run.
+          folder: new, empty folder.
+          values: flags.
 
         Raises:
           ValueError: the format cannot hold this model, or a flag is wrong.

@@ -1,4 +1,4 @@
-"""Weights under the published names of another library: `export --layout`."""
+"""`export --layout`: writes weights under the names of another library."""
 
 import json
 from pathlib import Path
@@ -26,16 +26,16 @@ of the same sizes."""
 
 
 def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> Written:
-    """Writes model.safetensors under other names, and for Hugging Face its config.json.
+    """Writes model.safetensors under other names, and config.json for Hugging Face.
 
     Args:
-      model: a run's.
-      folder: that is new and empty.
+      model: model of a run.
+      folder: new, empty folder.
       layout: a kind of `convert`.
-      dtype: float32 or bfloat16, of what is float32.
+      dtype: float32 or bfloat16, for float32 variables.
 
     Raises:
-      ValueError: there is no such layout, or it has no place for the model.
+      ValueError: there is no such layout, or it cannot represent the model.
     """
     from vis_jax.commands.convert import fields_of_model
     from vis_jax.converters.files import CONFIG
@@ -62,7 +62,7 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
         single = {n: x for n, x in tensors.items() if x.dtype == np.float32}
         tensors = tensors | {name: rounded(x) for name, x in single.items()}
     with naming(folder / WEIGHTS_FILE):
-        # Transformers asks for the format "pt" of files with PyTorch's names.
+        # Transformers requires the format "pt" for files with PyTorch names.
         write_safetensors(folder / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     left = [f"{name} left out: no place" for name in modules_of(published.left)]
     return Written(
@@ -75,7 +75,7 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
 
 
 def _reopened(model: "SavedModel", folder: Path, layout: str) -> "Stream":
-    """Runs the model with the file converted again, and its own values elsewhere."""
+    """Returns a stream with the file converted back, and own values elsewhere."""
     from vis_jax.converters.load import convert_file
     from vis_jax.evaluate.infer import make_stream
 
@@ -86,10 +86,10 @@ def _reopened(model: "SavedModel", folder: Path, layout: str) -> "Stream":
 def _check_style(
     tensors: dict[str, np.ndarray], layout: str, fields: dict[str, Any]
 ) -> tuple[str, ...]:
-    """A line about the style of the backbone, where the file does not tell it.
+    """Returns a note on the backbone style, if the file does not determine it.
 
     Raises:
-      ValueError: models of this layout have another style than the model.
+      ValueError: models of this layout have a different style.
     """
     from vis_jax.converters.files import Source
     from vis_jax.converters.style import style_of

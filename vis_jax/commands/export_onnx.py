@@ -1,6 +1,6 @@
-"""The format onnx of `export`: a step with its state as inputs and outputs.
+"""Export format onnx: a step with its state as inputs and outputs.
 
-Needs the packages of the extra `onnx`; ONNX Runtime checks what is written.
+Needs the packages of the extra `onnx`; ONNX Runtime checks the files.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.results.frame import Stream
 
-# Another library adds in another order; docs/export.md has what was measured.
+# Summation order differs between libraries; docs/export.md has measurements.
 _CLOSE = Tolerance(scores=1e-2, pixels=0.99)
 _PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 
@@ -42,7 +42,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
-    """Writes a step in ONNX and the state before it for every shape of a clip."""
+    """Writes a step in ONNX and its initial state for every clip shape."""
     _check_packages(values)
     import jax
     import numpy as np
@@ -93,7 +93,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
 
 
 def _check_packages(values: flags.FlagValues) -> None:
-    """Raises ValueError unless all is there that this format needs."""
+    """Raises ValueError if a required package is missing."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -106,7 +106,7 @@ def _check_packages(values: flags.FlagValues) -> None:
 
 @contextmanager
 def _naming_system(name: str) -> Iterator[None]:
-    """Errors say which system cannot be written."""
+    """Adds the name of the system to errors."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The format safetensors of `export`: weights, config and classes.
+"""Export format safetensors: weights, config and classes.
 
 `vis_jax.load`, --checkpoint and --config.init_from read the folder.
 """
@@ -14,8 +14,8 @@ from vis_jax.export.agreement import EXACT, Tolerance
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
 
-# By dtype. bfloat16 has 8 bits of mantissa, int8 has 8 bits for each output of a
-# layer; docs/export.md has what was measured.
+# By dtype. bfloat16 has 8 bits of mantissa; int8 has 8 bits with a scale per output
+# channel; docs/export.md has measurements.
 TOLERANCES = {
     "float32": EXACT,
     "bfloat16": Tolerance(scores=0.05, pixels=0.9),
@@ -57,7 +57,7 @@ def define(values: flags.FlagValues) -> None:
 def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
     """Writes model.safetensors, config.json and categories.json.
 
-    With --layout it writes the weights under the names of that kind of file.
+    With --layout, weights get the names of that layout.
     """
     if values.layout:
         from vis_jax.commands.export_layout import write_layout

@@ -1,7 +1,7 @@
-"""The format stablehlo of `export`: programs that JAX runs without this model's code.
+"""Export format stablehlo: programs that JAX runs without the model's code.
 
-`vis_jax.load` reads the folder. The weights lie beside the programs, once for all
-sizes, so that the files of a program stay small.
+`vis_jax.load` reads the folder. Weights are stored separately, once for all sizes, so
+that program files stay small.
 """
 
 import re
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from vis_jax.structures import Window
     from vis_jax.systems.system import TestSettings
 
-# The compiler may add in another order than for the model; docs/export.md has what was
-# measured.
+# The compiler may change the summation order; docs/export.md has measurements.
 _CLOSE = Tolerance(scores=1e-3, pixels=0.999)
-_MULTIPLE = 32  # of the sides of a canvas, in pixels
-_FRAME = (720, 1280)  # pixels of the videos that the default canvas is for
+_MULTIPLE = 32  # pixels; divides the sides of a canvas
+_FRAME = (720, 1280)  # video size in pixels for the default canvas
 
 USAGE = """```python
 import vis_jax
@@ -133,7 +132,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
 
 
 def _usage(shape: "ClipShape", window: "Window", *, batched: bool) -> str:
-    """`USAGE` with the files and sizes of one of the programs."""
+    """Fills in `USAGE` with the files and sizes of one program."""
     frames = window.buckets[0] if shape.frames is None else shape.frames
     words = {
         "SHAPE": shape,
@@ -150,12 +149,12 @@ def _usage(shape: "ClipShape", window: "Window", *, batched: bool) -> str:
 def clip_shapes(
     config: "RunSettings", window: "Window", values: flags.FlagValues
 ) -> "tuple[list[ClipShape], Window]":
-    """The clips that programs are made for, and how videos become them.
+    """Returns the clip shapes to export, and the window that cuts videos into clips.
 
     Args:
-      config: of the model.
-      window: of its system.
-      values: of the command line.
+      config: config of the model.
+      window: window of its system.
+      values: flags.
 
     Raises:
       ValueError: a flag is wrong, or the model runs each video at several sizes.
@@ -177,14 +176,14 @@ def clip_shapes(
     if values.frames is not None:
         lengths = [*sorted({_number(text, MOST_FRAMES) for text in values.frames})]
     if window.length is None:
-        # Of a program for any number of frames, what it takes are multiples of this.
+        # A program for any number of frames takes multiples of this.
         known = tuple(n for n in lengths if n is not None)
         window = window._replace(buckets=known or (2 * config.test.chunk,))
     return [ClipShape(n, *size) for size in canvases for n in lengths], window
 
 
 def _canvases(test: "TestSettings", sizes: list[str] | None) -> list[tuple[int, int]]:
-    """Height and width in pixels of the canvases."""
+    """Returns height and width in pixels of each canvas."""
     if sizes is None:
         from vis_jax.evaluate.clips import place_frames
 

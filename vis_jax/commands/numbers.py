@@ -1,8 +1,8 @@
-"""Numbers as the commands print them."""
+"""Formats numbers for the commands."""
 
 
 def short_number(number: float) -> str:
-    """Three digits and a unit of 1000."""
+    """Formats a number with three digits and an SI unit."""
     for unit in ("", " k", " M", " G"):
         if number < 999.5:
             return f"{number:.3g}{unit or ' '}"

@@ -1,4 +1,4 @@
-"""The parts of a run that a config and a workdir describe."""
+"""Builds the parts of a run from its config and workdir."""
 
 import json
 import os
@@ -18,10 +18,10 @@ CATEGORIES_FILE, CACHE_FOLDER = "categories.json", "compilation_cache"
 
 
 def build_system(run: "RunSettings") -> "System":
-    """The system of a run.
+    """Builds the system of a run.
 
     Raises:
-      ValueError: settings do not fit each other.
+      ValueError: settings are inconsistent.
     """
     from vis_jax.systems import SYSTEMS
 
@@ -29,10 +29,10 @@ def build_system(run: "RunSettings") -> "System":
 
 
 def load_model(system: "System", checkpoint: str) -> dict:
-    """The variables of a checkpoint, checked against the system.
+    """Loads the variables of a checkpoint and checks them against the system.
 
     Raises:
-      ValueError: there is no checkpoint, or it is of another model.
+      ValueError: there is no checkpoint, or it is from another model.
     """
     from vis_jax.training.checkpoint import load_variables
     from vis_jax.training.tree_check import check_same_tree
@@ -48,12 +48,12 @@ def load_model(system: "System", checkpoint: str) -> dict:
 
 
 def check_variables(system: "System", variables: dict, name: str) -> None:
-    """Raises ValueError unless the variables are those of the system.
+    """Raises ValueError unless the variables match the system.
 
     Args:
-      system: as `build_system` makes it.
+      system: system from `build_system`.
       variables: by name.
-      name: of what is checked, for the message.
+      name: name of the source, for the message.
     """
     from vis_jax.training.tree_check import check_same_tree
 
@@ -61,22 +61,22 @@ def check_variables(system: "System", variables: dict, name: str) -> None:
 
 
 def shapes_of(system: "System") -> dict:
-    """The variables of a system as shapes."""
+    """Returns the variables of a system as shapes."""
     import jax
 
     from vis_jax.training.dry_run import batch_shapes
 
-    # Parameters do not depend on the sizes of a batch: the least one will do.
+    # Parameters do not depend on the batch size, so the smallest batch will do.
     batch = batch_shapes(B=1, T=1, M=1, H=64, W=64)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return dict(jax.eval_shape(system.init, key, batch))
 
 
 def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
-    """Writes the classes of a model beside it, for `predict`.
+    """Writes the classes of a model into its folder, for `predict`.
 
     Raises:
-      ValueError: the folder is of a run with other classes.
+      ValueError: the folder belongs to a run with other classes.
     """
     folder = epath.Path(workdir)
     path = folder / CATEGORIES_FILE
@@ -91,10 +91,10 @@ def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
 
 
 def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
-    """The (category id, name) of labels 0, 1, ..
+    """Reads the (category id, name) of labels 0, 1, ..
 
     Raises:
-      ValueError: the file is missing or not as `write_categories` leaves it.
+      ValueError: the file is missing or not as written by `write_categories`.
     """
     from vis_jax.commands.config_file import read_json
 
@@ -111,7 +111,7 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
 
 
 def annotated_categories(path: str) -> "tuple[Category, ...]":
-    """The classes of an annotation file in the order of their labels.
+    """Reads the classes of an annotation file in label order.
 
     Raises:
       ValueError: it is missing or damaged.
@@ -140,21 +140,21 @@ def check_categories(
 
 
 def keep_compilations(workdir: epath.PathLike | None) -> None:
-    """Keeps compiled programs in a run's folder: next time they are read from there.
+    """Caches compiled programs in the folder of a run.
 
-    JAX_COMPILATION_CACHE_DIR wins over it, empty for no cache.
+    JAX_COMPILATION_CACHE_DIR takes precedence; empty disables the cache.
     """
     if workdir is not None:
         _keep_compilations(epath.Path(workdir) / CACHE_FOLDER)
 
 
 def keep_user_compilations() -> None:
-    """As `keep_compilations`, in the user's cache folder: it serves every run.
+    """Like `keep_compilations`, in the user's cache folder, shared by all runs.
 
     That is vis_jax/compilations in $XDG_CACHE_HOME, or in ~/.cache.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification of the variable: what is no absolute path is to be ignored.
+    # The XDG specification: a path that is not absolute is ignored.
     folder = epath.Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache"))
     _keep_compilations(folder / "vis_jax" / "compilations")
 
@@ -166,6 +166,6 @@ def _keep_compilations(folder: epath.Path) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # With XLA's own caches the name of the folder is part of the key: a run that is
-    # moved, or named by another path, would compile again.
+    # With XLA's own caches the folder name is part of the key, so a run that is moved
+    # or addressed by another path would recompile.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

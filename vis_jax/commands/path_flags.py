@@ -1,4 +1,4 @@
-"""Which flags of a command may name a folder in a bucket."""
+"""Checks which flags of a command may name a folder in a bucket."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from vis_jax.paths import check_folder, on_disk
 
 DATA = ("config.data.root", "config.data.joint.root")
-# The rest, and all of other commands, is files that programs open by themselves.
+# Other flags and commands take files that are opened directly.
 REMOTE = {
     "train": ("workdir", "config.init_from", *DATA),
     "evaluate": ("workdir", "checkpoint", "output", *DATA),
@@ -23,12 +23,12 @@ def check_paths(command: str, arguments: Sequence[str]) -> None:
     """Checks every flag whose value is an address.
 
     Args:
-      command: its name.
-      arguments: the words behind it.
+      command: name of the command.
+      arguments: its arguments.
 
     Raises:
-      ValueError: the command needs a file on a disk there, or the address is of a kind
-        that nothing reads; names the flag.
+      ValueError: the flag needs a local path, or the scheme of the address is not
+        supported; names the flag.
     """
     for name, value in _flags(arguments):
         if "://" not in value or name in OTHERS.get(command, ()):
@@ -40,9 +40,9 @@ def check_paths(command: str, arguments: Sequence[str]) -> None:
 
 
 def at_home(word: str) -> str:
-    """A word of the command line in which ~ is the user's home.
+    """Expands ~ in a word of the command line.
 
-    A shell replaces it at the beginning of a word, but not behind --name=.
+    A shell expands it at the start of a word, but not after --name=.
     """
     name, sign, value = word.partition("=")
     if not name.startswith("--") or not value.startswith("~"):
@@ -51,7 +51,7 @@ def at_home(word: str) -> str:
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Names and values, of `--name=value` and of `--name value`."""
+    """Yields names and values of `--name=value` and `--name value`."""
     before = ""
     for word in arguments:
         name, sign, value = word.partition("=")

@@ -48,7 +48,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Predicts."""
+    """Runs the prediction."""
     begin = time.perf_counter()
     for name in ("workdir", "source", "output"):
         if not getattr(values, name):
@@ -71,11 +71,11 @@ def run(values: flags.FlagValues) -> None:
 
 
 def check_one_process(source: str) -> None:
-    """Raises ValueError, in all of them, if this is one of several processes."""
+    """Raises ValueError, in every process, if there are several."""
     from vis_jax.training.distributed import explicit_address, is_one_of_several
 
     if explicit_address(os.environ) is None and not is_one_of_several(os.environ):
-        return  # without a look at the devices, which takes seconds
+        return  # without initialising the devices, which takes seconds
     import jax
 
     from vis_jax.commands.processes import together
@@ -93,7 +93,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
 
     Args:
       values: the flags.
-      begin: when the command began, of `time.perf_counter`.
+      begin: start time of the command, from `time.perf_counter`.
     """
     check_bucket(values.output, overwrite=values.overwrite)
     from vis_jax.commands import predict_modes
@@ -138,7 +138,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
 
 
 def _open(values: flags.FlagValues) -> "Source":
-    """The part of a video that the flags name.
+    """Opens the part of a video given by the flags.
 
     Raises:
       ValueError: it cannot be read; names it.
@@ -156,7 +156,7 @@ def _open(values: flags.FlagValues) -> "Source":
 
 
 def check_bucket(output: str, *, overwrite: bool) -> None:
-    """Raises ValueError if there is something at an output in a bucket.
+    """Raises ValueError if an output in a bucket already exists.
 
     A folder on a disk is checked by `vis_jax.predict.loop.predict`.
     """

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags of `predict`, but for the config."""
+    """Adds the flags of `predict`, except the config."""
     _define_input(values)
     _define_choice(values)
     _define_drawing(values)
 
 
 def _define_input(values: flags.FlagValues) -> None:
-    """The model, the videos, and where results go."""
+    """Adds flags for the model, the videos and the output."""
     texts = {
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
@@ -51,7 +51,7 @@ def _define_input(values: flags.FlagValues) -> None:
 
 
 def _define_choice(values: flags.FlagValues) -> None:
-    """Which objects are kept, and in which files."""
+    """Adds flags for the objects to keep and the files to write."""
     from vis_jax.predict.formats import DEFAULT, FORMATS
 
     known = ", ".join(f"{name} ({form.text})" for name, form in FORMATS.items())
@@ -88,7 +88,7 @@ def _define_choice(values: flags.FlagValues) -> None:
 
 
 def _define_drawing(values: flags.FlagValues) -> None:
-    """How the drawn video looks."""
+    """Adds flags for the style of the drawn video."""
     from vis_jax.visualize.colours import STYLE
 
     flags.DEFINE_float(
@@ -122,10 +122,10 @@ def _define_drawing(values: flags.FlagValues) -> None:
 
 
 def read_wanted(values: flags.FlagValues) -> "Wanted":
-    """What is to be written.
+    """Returns the requested outputs.
 
     Raises:
-      ValueError: an id of --tracks is no number, or --save has no such format.
+      ValueError: an id in --tracks is not a number, or --save has an unknown format.
     """
     from vis_jax.predict.formats import read_formats
     from vis_jax.predict.writer import Wanted
@@ -145,10 +145,10 @@ def read_wanted(values: flags.FlagValues) -> "Wanted":
 
 
 def _style(values: flags.FlagValues) -> "Style":
-    """How objects are drawn.
+    """Returns the drawing style.
 
     Raises:
-      ValueError: a number is out of its range; names the flag.
+      ValueError: a number is out of range; names the flag.
     """
     from vis_jax.visualize.colours import Style
 
@@ -163,10 +163,10 @@ def _style(values: flags.FlagValues) -> "Style":
 
 
 def raw_size(text: str | None) -> tuple[int, int] | None:
-    """Height and width of "640x360", in the order of a file name, width first.
+    """Parses "640x360", width first, to (height, width).
 
     Raises:
-      ValueError: it is no such text.
+      ValueError: the text has another form.
     """
     if text is None:
         return None

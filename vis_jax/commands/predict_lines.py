@@ -1,4 +1,4 @@
-"""What `predict` prints."""
+"""Printed output of `predict`."""
 
 import math
 import sys
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def tell(lines: "list[str]", kind: str = "warning") -> None:
-    """Prints what is odd, or not as asked for, but lets the run go on."""
+    """Prints warnings, which do not stop the run."""
     for line in lines:
         print(f"{kind}: {printable(line)}", file=sys.stderr)
 
 
 def report(done: "Done", clock: "Clock", output: str, *, threshold: float) -> None:
-    """Prints what was found and written, and how long it took.
+    """Prints what was found and written, and the time taken.
 
     Args:
-      done: how the prediction ended.
-      clock: its parts, and "start", the seconds before it began.
-      output: folder that has the files now.
-      threshold: least score of what is drawn.
+      done: outcome of the prediction.
+      clock: times of its parts, and "start", the seconds before it began.
+      output: folder of the files.
+      threshold: minimum score of drawn objects.
     """
     if done.stopped:
         from vis_jax.predict.interrupt import SIGNALS
@@ -57,7 +57,7 @@ def report(done: "Done", clock: "Clock", output: str, *, threshold: float) -> No
 
 
 def found_line(tracks: "Sequence[Track]", threshold: float) -> str:
-    """How many tracks of each class reach the score that is drawn.
+    """Reports the number of tracks per class that reach the drawing threshold.
 
     Args:
       tracks: each with its best class.
@@ -68,7 +68,7 @@ def found_line(tracks: "Sequence[Track]", threshold: float) -> str:
         return "no track"
     if not shown:
         best = max(tracks, key=lambda track: track.score)
-        # Not rounded up to what it does not reach.
+        # Never rounded up to a value it does not reach.
         what = f"{math.floor(100 * best.score) / 100:.2f} ({best.label})"
         return f"0 of {len(tracks)} tracks reach {threshold:g}; the best has {what}"
     counts = Counter(track.label for track in shown).most_common()

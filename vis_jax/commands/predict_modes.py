@@ -1,4 +1,4 @@
-"""Whether a video goes through a model whole or clip by clip, and in what memory."""
+"""Chooses whole-video or clip-by-clip inference, and estimates its memory."""
 
 import dataclasses
 import threading
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from vis_jax.systems.system import TestSettings
 
 MODE = "config.test.mode"
-# An estimate from shapes is up to this factor too high or too low: what is refused
-# would not fit in any case.
+# Estimates from shapes are off by up to this factor; a video is rejected only if it
+# could not fit in any case.
 UNSURE = 2.5
 
 
 def mode_is_set(values: flags.FlagValues) -> bool:
-    """Whether the command line says how videos go through the model."""
+    """Whether the command line sets the inference mode."""
     return MODE in values and values[MODE].present > 0
 
 
 def for_source(
     config: "RunSettings", source: "Source", *, fixed: bool
 ) -> "tuple[RunSettings, str | None]":
-    """The settings for a video, and a line to print if it goes clip by clip for once.
+    """Returns the settings for a video, and a note if it falls back to clip mode.
 
-    That is a video of more frames than the largest of `test.frame_buckets`, or one
-    without an end, whose model would take it whole.
+    The fallback is for a video longer than the largest of `test.frame_buckets`, or an
+    endless one, if the model would otherwise read it whole.
 
     Args:
-      config: of the model.
+      config: config of the model.
       source: the video.
-      fixed: the mode stays as it is.
+      fixed: whether to keep the mode.
     """
     test, count = config.test, source.likely_frames
     most = max(test.frame_buckets)
@@ -49,7 +49,7 @@ def for_source(
     clips = dataclasses.replace(config, test=dataclasses.replace(test, mode="clip"))
     try:
         parts.build_system(clips)
-    except ValueError:  # such as a tracker that has to see the whole video
+    except ValueError:  # e.g. a tracker that needs the whole video
         return config, None
     why = "has no known end"
     if not source.live:
@@ -59,10 +59,10 @@ def for_source(
 
 
 class Finders:
-    """What finds the tracks of videos, on every device, whole and clip by clip.
+    """Finders on every device, for whole-video and clip-by-clip inference.
 
     Args:
-      config: of the model.
+      config: config of the model.
       variables: its parameters.
       categories: (category id, name) of labels 0, 1, ..
       fixed: the mode of the config serves all videos.
@@ -82,16 +82,16 @@ class Finders:
         self._made: dict[str, list[Finder]] = {}
 
     def __len__(self) -> int:
-        """How many devices there are."""
+        """Number of devices."""
         return len(self._of(self._config))
 
     def find(self, device: int, source: "Source") -> "tuple[Finder, str | None]":
-        """What finds the tracks of a video, and a line to print; see `for_source`."""
+        """Returns the finder for a video, and a note to print; see `for_source`."""
         config, note = for_source(self._config, source, fixed=self._fixed)
         return self._of(config)[device], note
 
     def _of(self, config: "RunSettings") -> "list[Finder]":
-        """One for each device, made once."""
+        """Returns one finder per device, cached."""
         from vis_jax.evaluate.infer import make_streams
         from vis_jax.predict.loop import Finder
 
@@ -107,12 +107,12 @@ class Finders:
 
 
 def memory_line(program: "Program", source: "Source", test: "TestSettings") -> str:
-    """The memory that a model needs for a video, as a line to print.
+    """Formats a line with the memory that a model needs for a video.
 
     Args:
       program: runs the model.
       source: the video.
-      test: the sizes that frames are resized to.
+      test: settings for resizing frames.
 
     Raises:
       ValueError: it is far more than this machine has.
@@ -142,7 +142,7 @@ def _frames(count: int) -> str:
 
 
 def _size(number: float) -> str:
-    """Bytes in words."""
+    """Formats a number of bytes."""
     units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
     unit, scale = next((one for one in units if number >= one[1]), units[-1])
     return f"{number / scale:.1f} {unit}"

@@ -33,10 +33,10 @@ SOME_FAILED = 3  # exit code
 
 
 class Job(NamedTuple):
-    """What is the same for all videos."""
+    """Settings shared by all videos."""
 
     output: Path
-    run_id: str  # what the results depend on beside the video
+    run_id: str  # digest of everything but the video that results depend on
     wanted: "Wanted"
     overwrite: bool
     part: "Part"  # of each video
@@ -46,7 +46,7 @@ def predict_videos(values: flags.FlagValues, videos: "Videos") -> None:
     """Predicts the videos of a folder or list; exits with SOME_FAILED if some fail.
 
     Raises:
-      ValueError: what is wrong is not a matter of one video.
+      ValueError: an error that does not concern a single video.
       OSError: an output cannot be written; names the file.
     """
     import jax
@@ -75,7 +75,7 @@ def _predict(
     videos: Sequence["OneVideo"],
     share: "Share",
 ) -> bool:
-    """Predicts the share of this process; whether a video of any process failed."""
+    """Predicts this process's share; returns whether a video of any process failed."""
     import jax
 
     from vis_jax.commands.evaluate import fingerprint
@@ -123,7 +123,7 @@ def _predict_share(
     shares: Sequence[Sequence[int]],
     share: "Share",
 ) -> bool:
-    """Runs the videos of a share; whether one of any process failed."""
+    """Runs the videos of a share; returns whether one of any process failed."""
     import jax
 
     from vis_jax.commands.processes import Progress, all_texts
@@ -136,7 +136,7 @@ def _predict_share(
     if jax.process_index() == 0 and share.total > 1:
         sizes = [video.size for video in videos]
         print(f"videos        {summary(sizes, shares, unit='bytes')}", flush=True)
-    # Videos are staged in it, where a later run finds what a killed one has left.
+    # Videos are staged in it, so that a later run finds remains of a killed one.
     job.output.mkdir(parents=True, exist_ok=True)
     files = [FORMATS[name].file for name in job.wanted.formats]
     waiting = [one for one in own if not one.finished(job.output, job.run_id, files)]
@@ -168,10 +168,10 @@ def _try(
     video: "OneVideo",
     left: "Left",
 ) -> str | None:
-    """Predicts a video; what is wrong with it, if anything.
+    """Predicts a video; returns its error, if any.
 
     Raises:
-      OSError: the output cannot be written, which no other video would change.
+      OSError: the output cannot be written, which would affect every video.
     """
     import jax
 
@@ -199,7 +199,7 @@ def _try(
         if not _is_of(video, error):
             raise
         return f"{error.filename}: {error.strerror}"
-    except (ValueError, jax.errors.JaxRuntimeError) as error:  # such as no memory
+    except (ValueError, jax.errors.JaxRuntimeError) as error:  # e.g. out of memory
         text = " ".join(str(error).split())
         return text if video.path in text else f"{video.path}: {text}"
     return None

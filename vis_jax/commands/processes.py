@@ -1,4 +1,4 @@
-"""Commands that several processes share: progress over all of them, and signals."""
+"""Progress and signals for commands that run in several processes."""
 
 import json
 import signal
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vis_jax.evaluate.shares import Share
 
-_EVERY = 0.5  # seconds between two looks at how far the others are
-_LINE_EVERY = 30.0  # seconds between two lines of progress where there is no terminal
+_EVERY = 0.5  # seconds between polls of the other processes' progress
+_LINE_EVERY = 30.0  # seconds between progress lines without a terminal
 
 
 def own_share() -> "Share":
-    """The share of this process among those that JAX knows."""
+    """Returns the share of this process among all JAX processes."""
     import jax
 
     from vis_jax.evaluate.shares import Share
@@ -26,7 +26,7 @@ def own_share() -> "Share":
 
 
 def check_alone(name: str) -> None:
-    """Raises ValueError, which names a flag, in one of several processes of JAX."""
+    """Raises ValueError, naming a flag, if there are several JAX processes."""
     import jax
 
     if jax.process_count() > 1:
@@ -38,7 +38,7 @@ def check_alone(name: str) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Joins the other processes; an error or a signal in one of them ends all.
+    """Joins the other processes; an error or signal in one of them ends all.
 
     Raises:
       ValueError: see `initialise_distributed`.
@@ -49,8 +49,8 @@ def together() -> Iterator[None]:
     if not initialise_distributed():
         yield
         return
-    # JAX takes SIGTERM for training, which agrees on a step to save. Here all that is
-    # finished is on disk.
+    # JAX handles SIGTERM for training, to agree on a step to save. Here all finished
+    # work is already on disk.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with telling_others():
@@ -65,12 +65,12 @@ def together() -> Iterator[None]:
 
 
 def meet(name: str) -> None:
-    """Returns once every process has called it.
+    """Blocks until every process has called it.
 
-    Unlike `wait_for_all` it waits in Python, so that signals end the wait.
+    Unlike `wait_for_all` it waits in Python, so signals can interrupt it.
 
     Args:
-      name: differs in each call of a process.
+      name: unique to each call.
     """
     import jax
     from orbax.checkpoint import multihost
@@ -84,11 +84,11 @@ def meet(name: str) -> None:
 
 
 def all_texts(name: str, texts: Sequence[str]) -> list[str]:
-    """The texts of all processes, in each of them; all have to call it.
+    """Gathers the texts of all processes in each of them; all must call it.
 
     Args:
-      name: of what they say; differs in each use in a process.
-      texts: of this process.
+      name: unique to each call.
+      texts: texts of this process.
     """
     import jax
     from orbax.checkpoint import multihost
@@ -104,7 +104,7 @@ def all_texts(name: str, texts: Sequence[str]) -> list[str]:
 
 
 class _TermError(KeyboardInterrupt):
-    """SIGTERM came. No `except Exception` of a library takes it."""
+    """SIGTERM arrived. Not caught by a library's `except Exception`."""
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -112,15 +112,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class Progress:
-    """How many items are finished, over all processes.
+    """Progress over all processes.
 
-    The first process shows it: as a bar on a terminal, else as a line from time to
-    time. A context manager; `wait` of the first process ends when all are finished.
+    The first process shows it as a bar on a terminal, otherwise as occasional lines. A
+    context manager; `wait` of the first process returns when all are finished.
 
     Args:
-      name: of what is done; differs in each use in a process.
-      total: items of all processes.
-      unit: what an item is.
+      name: name of the work, unique to each use.
+      total: number of items of all processes.
+      unit: name of an item.
     """
 
     def __init__(self, name: str, total: int, unit: str = "video") -> None:
@@ -146,14 +146,14 @@ class Progress:
         self._bar.close()
 
     def tell(self, count: int) -> None:
-        """Says how many items of this process are finished."""
+        """Reports the number of finished items of this process."""
         self._own = count
         if self._several and self._index > 0:
             self._client.key_value_set(self._key(), str(count), allow_overwrite=True)
         self._show()
 
     def wait(self) -> None:
-        """Process 0 shows how far the others are until they are finished."""
+        """Shows, in process 0, the progress of the others until they finish."""
         while self._several and not self._index and self._all_finished() < self._total:
             self._show()
             time.sleep(_EVERY)

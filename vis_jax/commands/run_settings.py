@@ -1,4 +1,4 @@
-"""All that a config may set, for the system that it names."""
+"""Settings of a run, including those of its system."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import TestSettings
 from vis_jax.training.run_config import RunSettings as LoopSettings
 
-# Fields of `data` that say which videos a data set has.
+# Fields of `data` that select the videos of a data set.
 EVALUATED = ("name", "root", "split", "held_out", "held_out_share", "shapes")
 
 
@@ -40,31 +40,31 @@ class RunSettings(LoopSettings):
 
 
 def read_run(values: Mapping) -> RunSettings:
-    """The settings of a config.
+    """Reads the settings of a config.
 
     Args:
-      values: a config, or a part of it; what it leaves out is the default.
+      values: a config, possibly partial; missing fields take their defaults.
 
     Raises:
-      ValueError: a field is unknown, missing or out of its range.
+      ValueError: a field is unknown, missing or out of range.
     """
     run = read_settings(_kind(values.get("system")), values)
     for name in run.evals:
-        if not re.fullmatch(r"(?!step_)[A-Za-z]\w*", name):  # a folder has this name
+        if not re.fullmatch(r"(?!step_)[A-Za-z]\w*", name):  # names a folder
             raise ValueError(
                 "evals: expected names that begin with a letter, not with step_, and go"
                 f" on with letters, digits or _, got {name!r}"
             )
-        of_evaluation(run, name)  # raises if a field of it is wrong
+        of_evaluation(run, name)  # raises if one of its fields is wrong
     return run
 
 
 def of_evaluation(run: RunSettings, name: str) -> RunSettings:
-    """The settings of one of `evals`, with its own data set and `test`.
+    """Returns the settings of one of `evals`, with its own data set and `test`.
 
     Raises:
-      ValueError: a field that it sets is unknown, out of its range, or of clips to
-        train on.
+      ValueError: a field that it sets is unknown, out of range, or about training
+        clips.
     """
     one, where = run.evals[name], f"evals.{name}"
     data = read_settings(type(run.data), one.data, f"{where}.data", base=run.data)
@@ -79,7 +79,7 @@ def of_evaluation(run: RunSettings, name: str) -> RunSettings:
 
 
 def with_classes(run: RunSettings, count: int) -> RunSettings:
-    """Takes the number of classes from the data set where the config leaves it open.
+    """Sets the number of classes from the data set if the config leaves it open.
 
     Raises:
       ValueError: the config has another number.
@@ -102,6 +102,6 @@ def _kind(system: Any) -> type[RunSettings]:
 
 @functools.cache
 def _combined(system: str) -> type[RunSettings]:
-    """What the system reads, and what the rest of the library does."""
+    """Returns the settings class of a system, combined with the common ones."""
     own = SYSTEMS[system].settings
     return section(type(own.__name__, (own, RunSettings), {"__doc__": own.__doc__}))

@@ -21,7 +21,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prints a line for each setting that differs."""
+    """Prints a line per differing setting."""
     from vis_jax.training.changes import Change, differences
 
     names = values.workdirs or []
@@ -46,7 +46,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def settings_of(workdir: str) -> dict:
-    """All settings of a run, as its config.json would have them now.
+    """Returns all settings of a run, in the current form of config.json.
 
     Raises:
       ValueError: there is no config.json, or it cannot be read.
@@ -58,5 +58,5 @@ def settings_of(workdir: str) -> dict:
     saved = read_saved(path)
     try:
         return as_saved(read_run(saved))
-    except ValueError:  # of another version, whose fields differ from ours
+    except ValueError:  # written by another version with other fields
         return read_json(path)

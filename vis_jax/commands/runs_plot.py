@@ -47,7 +47,7 @@ th:first-child, td:first-child {{ text-align: left }}
 
 
 class Metrics(NamedTuple):
-    """The numbers of one run."""
+    """Metrics of one run."""
 
     name: str
     series: Mapping[str, list[tuple[int, float | None]]]  # (step, value) by metric
@@ -88,7 +88,7 @@ def run(values: flags.FlagValues) -> None:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The folder if it is that of a run, else those in it.
+    """Returns the folder itself if it is a run, else the runs in it.
 
     Raises:
       ValueError: there is no run.
@@ -106,7 +106,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """The folders without the part that all have in common."""
+    """Returns the folder names without their common part."""
     if len({folder.absolute() for folder in folders}) == 1:
         return [folder.absolute().name for folder in folders]
     shared = os.path.commonpath([folder.absolute() for folder in folders])
@@ -114,7 +114,7 @@ def labels_of(folders: Sequence[Path]) -> list[str]:
 
 
 def read_series(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
-    """The numbers of a run, as (step, value) by metric.
+    """Reads the metrics of a run, as (step, value) by metric.
 
     Raises:
       ValueError: a line of the file is damaged.
@@ -130,10 +130,10 @@ def read_series(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
 
 
 def chosen(runs: Sequence[Metrics], patterns: Sequence[str]) -> list[str]:
-    """The metrics to draw, in the order of the patterns; notes only if not all zero.
+    """Returns the metrics to draw, in pattern order; notes only if not all zero.
 
     Raises:
-      ValueError: no run has one.
+      ValueError: no run has a matching metric.
     """
     known = dict.fromkeys(name for one in runs for name in one.series)
     found = dict.fromkeys(
@@ -160,9 +160,9 @@ def write_curves(
     """Writes `curves.png` and `curves.html`.
 
     Args:
-      runs: their names are the labels of the curves.
-      names: of the metrics.
-      output: folder, made if it is not there.
+      runs: runs, whose names label the curves.
+      names: metrics to draw.
+      output: folder, created if missing.
     """
     from vis_jax.visualize.chart import Curve, Panel, draw_panels, to_image, to_svg
 
@@ -182,7 +182,7 @@ def write_curves(
 
 
 def _rows(runs: Sequence[Metrics]) -> list[str]:
-    """The last value of every metric, a row each."""
+    """Formats the last value of every metric as table rows."""
     heads = ["metric", *(f"{one.name}" for one in runs)]
     rows = [_row("th", heads)]
     for name in dict.fromkeys(name for one in runs for name in one.series):

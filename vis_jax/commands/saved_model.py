@@ -1,6 +1,6 @@
-"""Models as folders have them: a run, a checkpoint, the output of `convert`, a hub's.
+"""Reads and writes model folders: runs, checkpoints, output of `convert`, model hub.
 
-A folder of a model hub has config.json, categories.json and model.safetensors.
+A model-hub folder has config.json, categories.json and model.safetensors.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
 
-_UP = 2  # folders from that of a step to that of its run
+_UP = 2  # levels from the folder of a step to that of its run
 
 
 class SavedModel(NamedTuple):
-    """A model, and what it needs to run."""
+    """A model with its config, classes and variables."""
 
     config: "RunSettings"
     categories: tuple[tuple[int, str], ...]  # (category id, name) of labels 0, 1, ..
@@ -47,15 +47,15 @@ def read_model(
     """Reads a model.
 
     Args:
-      path: the folder of a run, of a checkpoint of it, of the output of `convert`, or
-        in the layout of a model hub.
-      fields: of the config by path, such as test.tracker, which are changed.
-      config: see `read_settings_of`; None for the one in the folder or around it.
-      categories: an annotation file with the classes, or their names in order; None for
-        those in the folder or around it.
+      path: folder of a run, of one of its checkpoints, of the output of `convert`, or
+        in model-hub layout.
+      fields: config overrides by path, such as test.tracker.
+      config: see `read_settings_of`; None: the one in the folder or its parents.
+      categories: an annotation file with the classes, or their names in order; None:
+        those in the folder or its parents.
 
     Raises:
-      ValueError: something of it is missing, damaged, or does not fit the rest.
+      ValueError: a part is missing, damaged, or does not fit the rest.
     """
     folder = epath.Path(path)
     if not folder.is_dir():
@@ -79,7 +79,7 @@ def read_model(
 def make_model(
     config: "RunSettings", categories: Sequence[tuple[int, str]], checkpoint: str
 ) -> SavedModel:
-    """The model of a config with the variables of a checkpoint.
+    """Makes the model of a config with the variables of a checkpoint.
 
     Args:
       config: may leave the number of classes open.
@@ -100,14 +100,14 @@ def make_model(
 def read_settings_of(
     config: str | os.PathLike | Mapping, fields: Mapping[str, Any]
 ) -> "RunSettings":
-    """The settings of a config, with some fields changed.
+    """Reads the settings of a config, with overrides.
 
     Args:
-      config: a Python file as --config takes it, the config.json of a run, or fields.
-      fields: values by path, such as test.tracker, or those of a section by its path.
+      config: a Python file as for --config, the config.json of a run, or fields.
+      fields: values by path, such as test.tracker, or whole sections by path.
 
     Raises:
-      ValueError: there is no such config, or a field is unknown, missing or out of its
+      ValueError: there is no such config, or a field is unknown, missing or out of
         range.
     """
     from vis_jax.commands.run_settings import read_run
@@ -124,22 +124,22 @@ def read_settings_of(
     else:
         place, recipe = f"--config {os.fspath(config)}", read_recipe(os.fspath(config))
     with naming_place(place):
-        read_run(recipe)  # what is wrong now is not of `fields`
+        read_run(recipe)  # errors raised here are not due to `fields`
     for name, value in fields.items():
         set_field(recipe, name, value)
     return read_run(recipe)
 
 
 def write_model(folder: str | os.PathLike, model: SavedModel) -> None:
-    """Writes a model in the layout of a model hub, whole or not at all.
+    """Writes a model in model-hub layout, atomically.
 
     Args:
-      folder: that does not exist, on a local disk; made with its parents.
-      model: what to write.
+      folder: new folder on a local disk; created with its parents.
+      model: model to write.
 
     Raises:
       ValueError: the folder exists.
-      OSError: a file cannot be written, as on a full disk; names the file.
+      OSError: a file cannot be written, e.g. the disk is full; names the file.
     """
     from vis_jax.training.weights_file import write_weights
 
@@ -161,7 +161,7 @@ def write_model(folder: str | os.PathLike, model: SavedModel) -> None:
 def write_description(folder: str | os.PathLike, model: SavedModel) -> None:
     """Writes config.json and categories.json of a model into a folder.
 
-    Where its data and its first weights were is left out of its config.
+    Paths of its data and initial weights are omitted from the config.
     """
     from data_pipeline.datasets.dataset import Category
     from vis_jax.training.run_config import write_config
@@ -178,7 +178,7 @@ def write_description(folder: str | os.PathLike, model: SavedModel) -> None:
 
 
 def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath.Path:
-    """The file of that name in a folder, or in one of those around it."""
+    """Finds a file by name in a folder or its parents."""
     inner = absolute(folder)
     for place in (inner, *[*inner.parents][:_UP]):
         if (place / name).is_file():
@@ -192,7 +192,7 @@ def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath
 def _given_classes(
     categories: str | os.PathLike | Sequence[str],
 ) -> tuple[tuple[int, str], ...]:
-    """Those of an annotation file, or names with the ids 1, 2, .."""
+    """Returns the classes of an annotation file, or names with ids 1, 2, .."""
     if isinstance(categories, str | os.PathLike):
         found = parts.annotated_categories(os.fspath(categories))
         return tuple((one.category_id, one.name) for one in found)
@@ -200,7 +200,7 @@ def _given_classes(
 
 
 def _copied(fields: Mapping) -> dict:
-    """Nested fields, which can be changed."""
+    """Copies nested fields, so that they can be modified."""
     return {
         name: _copied(value) if isinstance(value, Mapping) else value
         for name, value in fields.items()

@@ -87,7 +87,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Scores."""
+    """Runs the scoring."""
     files = values.results
     for name in ("truth", "results"):
         if not getattr(values, name):
@@ -123,7 +123,7 @@ def _several(values: flags.FlagValues, files: list[str]) -> str:
 
 
 def _refuse(values: flags.FlagValues, names: tuple[str, ...], expected: str) -> None:
-    """Flags that have no meaning here."""
+    """Raises ValueError for flags that do not apply."""
     for name in names:
         if values[name].present and name != "official_quirks":
             raise ValueError(f"--{name}: expected {expected}, got both")

@@ -1,7 +1,7 @@
-"""The process that `train --dry_run --mesh` starts: JAX with simulated devices.
+"""Child process of `train --dry_run --mesh`: JAX with simulated devices.
 
-Reads one JSON object, {"config": all settings, "compile": bool}, and writes a line of
-JSON for each stage: what lowering tells, then what compiling adds.
+Reads a JSON object, {"config": all settings, "compile": bool}, and writes a line of
+JSON per stage: the results of lowering, then of compiling.
 """
 
 import json
@@ -19,7 +19,7 @@ _FIRST_TO_END = Path("/proc/self/oom_score_adj")  # of Linux; 1000: when memory 
 
 
 def main() -> int:
-    """Returns the exit code: 2 after a line with the error of the user."""
+    """Runs the process; returns exit code 2 after a line with a user error."""
     if _FIRST_TO_END.exists():
         _FIRST_TO_END.write_text("1000")
     wanted = json.load(sys.stdin)
@@ -77,7 +77,7 @@ def _chips(
 
 
 def _by_kind(exchanged: "Sequence[Collective]") -> dict[str, tuple[int, float]]:
-    """How often a device takes part in a step, and bytes that it sends."""
+    """Returns, by kind, the collectives per step and the bytes a device sends."""
     found: dict[str, tuple[int, float]] = {}
     for one in exchanged:
         times, sent = found.get(one.kind, (0, 0.0))

@@ -1,4 +1,4 @@
-"""Models that were exported as programs, ready to run.
+"""Runs models exported as programs.
 
 Nothing here needs Flax, TensorFlow or the config of a run.
 """
@@ -23,14 +23,14 @@ from vis_jax.training.weights_file import WEIGHTS_FILE
 
 
 class StoredModel(NamedTuple):
-    """A model without its code.
+    """A model exported as programs.
 
     Attributes:
-      system: its name.
+      system: name of the system.
       stream: runs it on videos.
       categories: (category id, name) of labels 0, 1, ..
-      top: tracks returned of a video.
-      whole: it reads the whole video before the first result.
+      top: maximum number of tracks per video.
+      whole: whether it reads the whole video before the first result.
     """
 
     system: str
@@ -71,7 +71,7 @@ def read_stored(path: str | os.PathLike) -> StoredModel:
 
 
 def shapes_of(entries: Mapping[str, Entry]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The variables of a file, as its programs take them: of the dtypes it has."""
+    """Returns the shapes of a file's variables, in the dtypes its programs take."""
     return {
         name: jax.ShapeDtypeStruct(entry.shape, jnp.dtype(entry.dtype))
         for name, entry in entries.items()
@@ -79,6 +79,6 @@ def shapes_of(entries: Mapping[str, Entry]) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _numbers(entry: Entry) -> np.ndarray:
-    """An array of the dtype that the file has."""
+    """Reads an array in the dtype of the file."""
     values = np.array(entry.read())
     return rounded(values) if entry.dtype == "bfloat16" else values

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
 
 TABLE_FILE = "sweep.json"
-# All runs share a cache: the update is the same program whatever the seed.
+# All runs share a cache, as the update does not depend on the seed.
 _CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
@@ -57,7 +57,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Trains what is not finished, and prints the table."""
+    """Trains the unfinished runs, and prints the table."""
     if not values.workdir:
         raise ValueError("--workdir: expected a folder for the sweep, got none")
     folder, config = on_disk("--workdir", values.workdir), read_config(values)
@@ -89,7 +89,7 @@ def _keep_settings(config: "RunSettings", folder: Path) -> None:
     """Writes config.json of a new sweep.
 
     Raises:
-      ValueError: the folder has a sweep with other settings, or is that of a run.
+      ValueError: the folder has a sweep with other settings, or belongs to a run.
     """
     from vis_jax.training.changes import as_saved, differences
     from vis_jax.training.run_config import write_config
@@ -109,7 +109,7 @@ def _keep_settings(config: "RunSettings", folder: Path) -> None:
 
 
 def _prepare(config: "RunSettings", place: Path) -> None:
-    """The folder of a run that has not begun, with its settings."""
+    """Creates the folder of a new run, with its settings."""
     from vis_jax.training.run_config import write_config
 
     if not Path(saved_in(place)).exists():
@@ -117,14 +117,14 @@ def _prepare(config: "RunSettings", place: Path) -> None:
 
 
 def train(place: Path, folder: Path) -> int:
-    """Runs a training as a process; signals reach it, and it saves before it ends.
+    """Trains in a child process; signals are forwarded, and it saves before exiting.
 
     Args:
-      place: of the run.
-      folder: of the sweep.
+      place: folder of the run.
+      folder: folder of the sweep.
 
     Returns:
-      Its exit code; 128 + number if a signal has killed it.
+      Its exit code; 128 + number if killed by a signal.
     """
     cache = {**_CACHE, "JAX_COMPILATION_CACHE_DIR": str(folder / CACHE_FOLDER)}
     process: subprocess.Popen | None = None
@@ -151,17 +151,17 @@ def train(place: Path, folder: Path) -> int:
 
 
 def command_of(place: Path) -> list[str]:
-    """The command that trains a run, or goes on with it."""
+    """Returns the command that starts or resumes a run."""
     return [sys.executable, "-m", "vis_jax.main", "train", "--workdir", str(place)]
 
 
 def is_finished(config: "RunSettings", place: Path) -> bool:
-    """Whether all evaluations of the last step are there."""
+    """Whether all evaluations of the last step exist."""
     return all(path.exists() for path in _score_files(config, place).values())
 
 
 def scores_of(config: "RunSettings", place: Path) -> dict[str, float]:
-    """The fractions that the last evaluations of a run have, by their names."""
+    """Returns the fractional metrics of a run's last evaluations, by name."""
     from vis_jax.scoring import METRICS
 
     return {
@@ -174,7 +174,7 @@ def scores_of(config: "RunSettings", place: Path) -> dict[str, float]:
 
 
 def _score_files(config: "RunSettings", place: Path) -> dict[str, Path]:
-    """scores.json by what is put before the names of metrics."""
+    """Returns the scores.json files by metric prefix."""
     folders = {"": place / "evaluation"} | {
         f"{name}/": place / "evaluation" / name for name in config.evals
     }
@@ -183,7 +183,7 @@ def _score_files(config: "RunSettings", place: Path) -> dict[str, Path]:
 
 
 def summarise(seeds: Sequence[int], scores: Sequence[Mapping[str, float]]) -> dict:
-    """Mean and spread of each metric that all runs have.
+    """Computes mean and spread of each metric that all runs have.
 
     Args:
       seeds: of the runs.
@@ -203,7 +203,7 @@ def summarise(seeds: Sequence[int], scores: Sequence[Mapping[str, float]]) -> di
 
 
 def table(summary: Mapping) -> str:
-    """A line for each metric, in percent."""
+    """Formats a line per metric, in percent."""
     metrics = summary["metrics"]
     width = max(map(len, ["in percent", *metrics]))
     heads = [*(f"seed {seed}" for seed in summary["seeds"]), "mean", "std"]

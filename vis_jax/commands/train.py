@@ -81,7 +81,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: flags.FlagValues) -> None:
-    """Trains, or says what that would take."""
+    """Trains, or prints an estimate with --dry_run."""
     seconds = values.compile_seconds
     if seconds is not None and values.mesh is None:
         raise ValueError(
@@ -108,10 +108,10 @@ def run(values: flags.FlagValues) -> None:
 
 
 def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
-    """The updates to profile.
+    """Returns the updates to profile.
 
     Raises:
-      ValueError: they are not two ascending numbers, or the run ends before them.
+      ValueError: not two ascending numbers, or the run ends before them.
     """
     from vis_jax.training.profile import Window
 
@@ -136,10 +136,10 @@ def train_config(
     window: "Window | None" = None,
     accept_changes: bool = False,
 ) -> None:
-    """Trains what a config describes in a folder, where evaluations write as well.
+    """Trains and evaluates a config in a folder.
 
     Raises:
-      ValueError: see `vis_jax.training.loop.train`; or the classes differ somewhere.
+      ValueError: see `vis_jax.training.loop.train`; or classes of data sets differ.
     """
     import jax
 
@@ -164,7 +164,7 @@ def _train(
     window: "Window | None",
     accept_changes: bool,
 ) -> None:
-    """`train_config`, in one of the processes of the run."""
+    """Does the work of `train_config`, in one of the processes of the run."""
     import jax
 
     check_settings(config, workdir)
@@ -184,7 +184,7 @@ def _train(
     if first and isinstance(dataset, JointVideos):
         print(f"videos        {dataset.summary()}")
     config = with_classes(config, len(dataset.categories))
-    # What is wrong with an evaluation is known before the training.
+    # Errors of evaluations are raised before the training.
     evaluations = evaluations_of(config, dataset.categories, workdir)
     if first:
         print(data_line(dataset, time.monotonic() - start), flush=True)
@@ -210,11 +210,11 @@ def _train(
 
 
 def check_settings(config: "RunSettings", workdir: str) -> None:
-    """What can be wrong with settings on these devices, before data is opened.
+    """Checks settings for these devices, before data are opened.
 
     Raises:
-      ValueError: a logger, metric, mesh, size of a batch, number of microbatches or
-        checkpoint that cannot be.
+      ValueError: a logger, metric, mesh, batch size, number of microbatches or
+        checkpoint is invalid.
     """
     from vis_jax.scoring import METRICS
     from vis_jax.training.accumulate import check_microbatches
@@ -232,13 +232,13 @@ def check_settings(config: "RunSettings", workdir: str) -> None:
             f" run, got {clips}"
         )
     check_microbatches(config.train.accumulate, clips, devices=devices)
-    started = (epath.Path(workdir) / FOLDER).exists()  # goes on without `init_from`
+    started = (epath.Path(workdir) / FOLDER).exists()  # resumes without `init_from`
     if config.init_from and not started:
         check_there(config.init_from)
 
 
 def data_line(dataset: "Dataset", seconds: float) -> str:
-    """`data          1,000 videos, 8 classes: opened in 0.1 s`."""
+    """Formats "data          1,000 videos, 8 classes: opened in 0.1 s"."""
     videos, classes = len(dataset.videos), len(dataset.categories)
     return (
         f"data          {videos:,} videos, {classes} classes: opened in {seconds:.1f} s"
@@ -248,7 +248,7 @@ def data_line(dataset: "Dataset", seconds: float) -> str:
 def evaluations_of(
     config: "RunSettings", categories: Sequence, workdir: str
 ) -> list["Evaluation"]:
-    """The evaluation on `test`, then those of `evals`.
+    """Returns the evaluation on `test`, then those of `evals`.
 
     Args:
       config: of the run.
@@ -281,7 +281,7 @@ def evaluations_of(
 def batches(
     dataset: "Dataset", config: "RunSettings", start_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of every batch from a step on."""
+    """Yields this process's share of every batch from a step on."""
     import jax
 
     loaders = {"tf": "data_pipeline.pipeline", "numpy": "data_pipeline.numpy_pipeline"}
@@ -304,10 +304,10 @@ def evaluate_at(
     variables: dict,
     step: int,
 ) -> dict[str, float]:
-    """Scores videos; the files go to `folder` and there to that of this step.
+    """Scores videos, writing files to the subfolder of this step.
 
-    Every process has all parameters, and the first one evaluates while the others wait:
-    in the next update, or when leaving, they would not wait for long enough.
+    The first process evaluates while the others wait here, as they would time out in
+    the next update or at exit.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""A picture of a data set: a row of frames for each of some videos, masks drawn on."""
+"""Draws a contact sheet of a data set: a row of frames with masks per video."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ from data_pipeline.errors import DataError
 from vis_jax.formats.rle import decode_mask
 from vis_jax.visualize.draw import SHEET_COLOUR, contact_sheet, draw_frame
 
-HEIGHT, WIDTH = 180, 320  # pixels of a frame on the sheet, at most
-COLUMNS = 6  # frames of a video
+HEIGHT, WIDTH = 180, 320  # maximum pixels of a frame on the sheet
+COLUMNS = 6  # frames per video
 
 
 def check_sheet(path: str) -> Path:
-    """The file of `--contact_sheet`.
+    """Checks the path of `--contact_sheet`.
 
     Raises:
-      ValueError: no PNG, or in a folder that is not there.
+      ValueError: not a PNG, or its folder does not exist.
     """
     sheet = Path(path)
     if sheet.suffix.lower() != ".png" or sheet.is_dir():
@@ -33,17 +33,17 @@ def check_sheet(path: str) -> Path:
 
 
 def write_sheet(file: Path, checked: Checked, num_videos: int) -> int:
-    """Writes videos spread evenly over the set, each in a row of frames spread evenly.
+    """Writes evenly spaced videos of the set, each as a row of evenly spaced frames.
 
     Frames that cannot be read are left grey.
 
     Args:
       file: PNG to write.
       checked: from `check_folder`.
-      num_videos: at most.
+      num_videos: maximum number of videos.
 
     Returns:
-      The number of videos on the sheet; if 0, there is no sheet.
+      The number of videos on the sheet; if 0, no sheet is written.
     """
     videos = _spread(len(checked.content.videos), num_videos)
     cells = [
@@ -64,19 +64,19 @@ def write_sheet(file: Path, checked: Checked, num_videos: int) -> int:
 
 
 def _spread(length: int, number: int) -> list[int]:
-    """`number` indices spread evenly over 0 .. length - 1; all if there are fewer."""
+    """Returns up to `number` evenly spaced indices in 0 .. length - 1."""
     number = min(number, length)
     return [k * (length - 1) // max(1, number - 1) for k in range(number)]
 
 
 def _row(length: int) -> list[int | None]:
-    """The frames of a row; None where a video has too few."""
+    """Returns the frames of a row; None where a video has too few."""
     frames: list[int | None] = [*_spread(length, COLUMNS)]
     return frames + [None] * (COLUMNS - len(frames))
 
 
 def _cell(checked: Checked, index: int, frame: int | None) -> np.ndarray:
-    """A frame with its masks, scaled to fit and centred: uint8 [HEIGHT, WIDTH, 3]."""
+    """Draws a frame with masks, scaled and centred: uint8 [HEIGHT, WIDTH, 3]."""
     cell = np.full((HEIGHT, WIDTH, 3), SHEET_COLOUR, np.uint8)
     if frame is None:
         return cell
@@ -96,7 +96,7 @@ def _cell(checked: Checked, index: int, frame: int | None) -> np.ndarray:
 
 
 def _draw(checked: Checked, index: int, frame: int, image: np.ndarray) -> np.ndarray:
-    """Draws the tracks of a frame on a copy of it in another size."""
+    """Draws the tracks of a frame on a resized copy of it."""
     content = checked.content
     video, tracks = content.videos[index], content.tracks[index]
     height, width = image.shape[:2]

@@ -10,27 +10,27 @@ from vis_jax.settings import read_settings
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
 
-# They choose the videos, which all rows share.
+# Fields that select the videos, which all rows share.
 _OF_DATA = ("split", "videos")
 
 
 class Variant(NamedTuple):
     """A config with another value of one setting."""
 
-    name: str  # as the row is called: "short_side=96"
+    name: str  # name of the row, such as "short_side=96"
     config: "RunSettings"
 
 
 def variants(config: "RunSettings", given: list[str]) -> list[Variant]:
-    """The configs that `--vary` asks for, in order.
+    """Returns the configs of `--vary`, in order.
 
     Args:
-      config: of the run.
-      given: texts "test.FIELD=VALUE,VALUE,..", with "config." before them or not. A
+      config: config of the run.
+      given: texts "test.FIELD=VALUE,VALUE,..", optionally prefixed with "config.". A
         tuple is one value: "test.tta=(64,96),()".
 
     Raises:
-      ValueError: a text is not like that, or a value cannot be.
+      ValueError: a text has another form, or a value is invalid.
     """
     found: dict[str, Variant] = {}
     for text in given:
@@ -55,12 +55,12 @@ def variants(config: "RunSettings", given: list[str]) -> list[Variant]:
 
 
 def _split(text: str) -> list[str]:
-    """At commas that are not in brackets, without spaces."""
+    """Splits at commas outside brackets, and strips spaces."""
     return [part.replace(" ", "") for part in re.split(r",(?![^(]*\))", text)]
 
 
 def _nested(path: list[str], value: Any) -> Any:
-    """{"a": {"b": value}} of the path a, b."""
+    """Returns {"a": {"b": value}} for the path a, b."""
     for part in reversed(path):
         value = {part: value}
     return value

@@ -1,4 +1,4 @@
-"""Detections in whole videos, made once and kept on disk for any number of trackers.
+"""Detections of whole videos, computed once and cached on disk for all trackers.
 
 Masks become run lengths at the original size here, so that no tracker's result has to
 enlarge them again. Axes: T frames of a video, without padding, N detections of a frame.
@@ -33,7 +33,7 @@ class VideoDetections(NamedTuple):
 
 
 def read_whole(frames: Iterable[np.ndarray], test: TestSettings) -> Piece:
-    """A video as one clip.
+    """Makes a single clip of a video.
 
     Args:
       frames: uint8 [H, W, 3] in order.
@@ -46,7 +46,7 @@ def read_whole(frames: Iterable[np.ndarray], test: TestSettings) -> Piece:
 
 @runtime_checkable
 class Find(Protocol):
-    """Finds the objects of a video, a few frames at a time."""
+    """Detects the objects of a video, a few frames at a time."""
 
     def __call__(self, piece: Piece) -> VideoDetections:
         """Returns the objects of the whole video."""
@@ -54,7 +54,7 @@ class Find(Protocol):
 
 
 def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
-    """Makes the function that finds objects; compiled once for each canvas.
+    """Makes the detection function, compiled once per canvas.
 
     Args:
       detector: what to run.
@@ -81,7 +81,7 @@ def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
 
 
 def run_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int) -> Any:
-    """`function` of arrays [T, ..], `chunk` frames at a time; gives NumPy [T, ..]."""
+    """Maps `function` over arrays [T, ..] in chunks of frames; returns NumPy arrays."""
     frames, parts = len(arrays[0]), []
     for start in range(0, frames, chunk):
         some = [array[start : start + chunk] for array in arrays]
@@ -95,7 +95,7 @@ def run_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int) -
 
 
 def encode(found: Detections, sizes: Sizes) -> RunLengths:
-    """The masks of detections [T, N] as run lengths at the original size.
+    """Converts masks of detections [T, N] to run lengths at the original size.
 
     The mask of an empty box is empty.
     """
@@ -122,7 +122,7 @@ def encode(found: Detections, sizes: Sizes) -> RunLengths:
 def cached(
     path: Path, run_id: str, find: Callable[[], VideoDetections]
 ) -> VideoDetections:
-    """The detections of a file, or what `find` gives, which is then written there.
+    """Loads cached detections, or calls `find` and writes its result.
 
     Args:
       path: of the file; its folder is made.
@@ -141,7 +141,7 @@ def cached(
 
 
 def save(path: Path, run_id: str, detections: VideoDetections) -> None:
-    """Writes detections; under the name there is never half a file."""
+    """Writes detections atomically."""
     flat = [rle for row in detections.masks for rle in row]
     sizes = [rle["size"] for rle in flat if rle]
     arrays = dict(
@@ -164,7 +164,7 @@ def save(path: Path, run_id: str, detections: VideoDetections) -> None:
 
 
 def load(path: Path, run_id: str) -> VideoDetections | None:
-    """Reads what `save` wrote; None without such a file, or if it is of another run.
+    """Reads the output of `save`; None if it is missing or from another run.
 
     Raises:
       ValueError: the file is damaged.
@@ -187,7 +187,7 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
 
 
 def _masks(file: Mapping[str, np.ndarray]) -> RunLengths:
-    """The run lengths of a file."""
+    """Reads the run lengths of a file."""
     shape = file["valid"].shape
     size, counts = file["size"].tolist(), file["counts"].tobytes()
     lengths = file["lengths"].reshape(shape)

@@ -1,4 +1,4 @@
-"""Detections of a video, found before, linked to tracks.
+"""Links precomputed detections of a video to tracks.
 
 The result is what evaluating the detector and the tracker as one system gives. Axes: T
 frames, N detections of a frame, S track slots, K classes.
@@ -39,7 +39,7 @@ class Link(Protocol):
 
 
 class Rules(NamedTuple):
-    """Settings that a result depends on beside the tracker."""
+    """Settings besides the tracker that a result depends on."""
 
     slots: int  # most tracks of a video
     classes: int  # K
@@ -50,7 +50,7 @@ class Rules(NamedTuple):
 def make_link(
     tracker: Tracker, detector: Detector, variables: dict, rules: Rules
 ) -> Link:
-    """Makes the function that links detections; compiled for each canvas and bucket.
+    """Makes the linking function, compiled per canvas and bucket.
 
     Args:
       tracker: links them.
@@ -103,7 +103,7 @@ def frames_of(seen: Predictions, masks: RunLengths) -> Iterator[FrameResult]:
 
 
 def pad(found: Detections, frames: int, classes: int) -> Detections:
-    """Detections [T, N] with frames without any at the end."""
+    """Pads detections [T, N] with empty frames at the end."""
     missing = frames - len(found.valid)
 
     def add(array: Any, value: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Results with part of a system replaced by the truth: what the rest costs.
+"""Oracles: replace part of a system by ground truth to measure the cost of the rest.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, Table 3. The image oracle gives
 the tracker perfect detections; the identity oracle gives real detections the identities
@@ -39,7 +39,7 @@ KINDS = ("mask", "box")
 
 @runtime_checkable
 class Perfect(Protocol):
-    """Gives the objects of the truth as detections."""
+    """Returns ground-truth objects as detections."""
 
     def __call__(self, piece: Piece, truth: VideoTruth) -> VideoDetections:
         """Returns them.
@@ -52,14 +52,14 @@ class Perfect(Protocol):
 
 
 class MatchRule(NamedTuple):
-    """Rule for matching a detection to an object of the truth; the paper has none."""
+    """Rule for matching detections to ground truth; the paper states none."""
 
     kind: str  # "mask" or "box": IoU of what
     least: float  # IoU
 
 
 def check_rule(rule: MatchRule) -> None:
-    """Raises ValueError unless the rule can be."""
+    """Raises ValueError unless the rule is valid."""
     if rule.kind not in KINDS:
         raise ValueError(f"--oracle_iou: expected one of {KINDS}, got {rule.kind!r}")
     if not 0 < rule.least <= 1:
@@ -71,7 +71,7 @@ def check_rule(rule: MatchRule) -> None:
 def make_perfect(
     detector: Detector, variables: dict, *, classes: int, chunk: int
 ) -> Perfect:
-    """Makes the function that gives true objects as detections, with score 1.
+    """Makes a function that returns ground truth as detections with score 1.
 
     Embeddings come from the network, at the true boxes.
 
@@ -118,7 +118,7 @@ def make_perfect(
 
 
 def objects(truth: VideoTruth) -> np.ndarray:
-    """The tracks that each frame shows: int [T, N], -1 for padding."""
+    """Returns the tracks visible in each frame: int [T, N], -1 for padding."""
     shown = truth.present & ~truth.crowd[:, None]
     rows = [np.flatnonzero(column) for column in shown.T]
     most = max((len(row) for row in rows), default=0)
@@ -137,7 +137,7 @@ def identify(
     classes: int,
     top: int,
 ) -> VideoResult:
-    """Detections with the identities of the truth; those without one are left out.
+    """Links detections by ground-truth identity; unmatched ones are dropped.
 
     A track keeps what the detector says of it: the mean score and the most frequent
     class.
@@ -161,7 +161,7 @@ def identify(
 def _vote(
     track_ids: Int32[Array, "T N"], found: Detections, *, slots: int, classes: int
 ) -> Predictions:
-    """The tracks of detections whose identities are known."""
+    """Groups detections with known identities into tracks."""
     votes = add_votes(no_votes(slots, classes), track_ids, found)
     return predictions(votes, track_ids, found)
 
@@ -169,7 +169,7 @@ def _vote(
 def identities(
     detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: MatchRule
 ) -> np.ndarray:
-    """The true track of every detection, 1, 2, .., or 0 without one: int32 [T, N]."""
+    """Returns the true track of each detection, 1, 2, .., or 0: int32 [T, N]."""
     found = jax.tree.map(np.asarray, detections.found)
     scale = np.tile(np.divide(sizes.original, sizes.content)[::-1], 2)
     ids = np.zeros(found.valid.shape, np.int32)
@@ -191,7 +191,7 @@ def identities(
 
 
 def match(overlaps: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
-    """The object of each detection of a frame, or -1: int [N].
+    """Matches each detection of a frame to an object, or -1: int [N].
 
     In the order of their scores, detections take the object not yet taken that they
     overlap most.
@@ -211,7 +211,7 @@ def match(overlaps: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
 
 
 def mask_overlaps(found: list[dict | None], true: list[dict | None]) -> np.ndarray:
-    """IoU [N, M] of run lengths."""
+    """Returns the IoU [N, M] of run-length masks."""
     from pycocotools import mask as coco_mask
 
     if not found or not true:
@@ -220,7 +220,7 @@ def mask_overlaps(found: list[dict | None], true: list[dict | None]) -> np.ndarr
 
 
 def _boxes(truth: VideoTruth, slots: np.ndarray, sizes: Sizes) -> np.ndarray:
-    """Boxes of the slots in canvas pixels: float32 [T, N, 4], 0 in padding."""
+    """Returns boxes of the slots in canvas pixels: float32 [T, N, 4], 0 in padding."""
     frames = np.arange(len(slots))[:, None]
     padded = np.pad(truth.boxes, ((0, 1), (0, 0), (0, 0)))
     scale = np.divide(sizes.content, sizes.original)[::-1]

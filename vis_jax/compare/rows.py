@@ -34,7 +34,7 @@ _SIDE = 32  # pixels of the canvas that trackers are tried on
 
 
 class Parts(NamedTuple):
-    """Parts that rows are made of."""
+    """Components shared by the rows."""
 
     detector: Detector
     trackers: Mapping[str, Build]  # by name
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 
 
 def tracker_rows(parts: Parts, names: Iterable[str]) -> list[Row]:
-    """A row for each tracker, with its settings in `test.trackers`.
+    """Makes a row per tracker, with its settings from `test.trackers`.
 
     One that cannot be built, or lacks its parameters, has no `predict`.
     """
@@ -53,7 +53,7 @@ def tracker_rows(parts: Parts, names: Iterable[str]) -> list[Row]:
 
 
 def cue_rows(parts: Parts, name: str) -> list[Row]:
-    """Every choice of the three cues, in the order of Table 2; the others weigh 0.
+    """Makes a row per subset of the three cues, in Table 2 order; others weigh 0.
 
     Args:
       parts: what the rows are made of; see `Parts`.
@@ -75,7 +75,7 @@ def cue_choices() -> list[tuple[str, ...]]:
 
 
 def cue_name(cues: tuple[str, ...]) -> str:
-    """As the row and its folder are called."""
+    """Name of the row and its folder."""
     return "_".join(("cues", *(cues or ("none",))))
 
 
@@ -158,7 +158,7 @@ def _link(parts: Parts, name: str, settings: Any) -> Link:
 
 
 def _problem(parts: Parts, name: str) -> str:
-    """Why a tracker does not fit the model; empty if it does."""
+    """Explains why a tracker does not fit the model; empty if it does."""
     try:
         settings = _settings(parts, name)
     except ValueError as error:
@@ -188,7 +188,7 @@ def _tracker(parts: Parts, name: str, settings: Any) -> Tracker:
 
 
 def _try(parts: Parts, tracker: Tracker) -> None:
-    """Traces a tracker on a frame without objects: shows what it lacks."""
+    """Traces a tracker on an empty frame, to detect missing inputs."""
     images = np.zeros((1, _SIDE, _SIDE, 3), np.uint8)
     clip = Clip(images, np.ones(1, bool), np.full(2, _SIDE, np.int32))
     clip = jax.tree.map(jnp.asarray, clip)
@@ -205,7 +205,7 @@ def _try(parts: Parts, tracker: Tracker) -> None:
 
 
 def _digest(parts: Parts, name: str, settings: Any) -> str:
-    """Digest of all that a row depends on."""
+    """Digest of everything a row depends on."""
     test = parts.test
     what = [parts.run_id, name, to_dict(settings), test.tracks, test.top, test.videos]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -79,7 +79,7 @@ def compare(
     run_id: str,
     progress: bool = True,
 ) -> dict:
-    """Works out every row, and writes `compare.json`.
+    """Computes every row, and writes `compare.json`.
 
     Args:
       dataset: annotated videos.
@@ -130,7 +130,7 @@ def compare(
 def _plan(
     rows: Sequence[Row], folder: Path, run_id: str
 ) -> tuple[dict[str, dict], list[tuple[Row, Finished]]]:
-    """The tables as far as they are known, and the rows that are not finished."""
+    """Returns the tables so far, and the unfinished rows."""
     old = _read_tables(folder / COMPARE, run_id)
     # A table has the rows asked for now; settings that vary add to those before.
     kept = {row.table: old.get(row.table, {}) if row.run else {} for row in rows}
@@ -149,7 +149,7 @@ def _plan(
 
 
 def _predict(dataset: Dataset, waiting: list, see: Callable, progress: bool) -> None:
-    """Runs the rows over the videos that they lack."""
+    """Runs the rows on the videos they still lack."""
     from tqdm import tqdm
 
     bar = tqdm(dataset.videos, "compare", unit="video", disable=not progress)
@@ -165,7 +165,7 @@ def _predict(dataset: Dataset, waiting: list, see: Callable, progress: bool) -> 
 
 
 def _read_tables(path: Path, run_id: str) -> dict:
-    """The tables of an earlier run on the same detections.
+    """Reads the tables of an earlier run on the same detections.
 
     Raises:
       ValueError: the file is not JSON.

@@ -1,4 +1,4 @@
-"""Reads items ahead in another thread, so that decoding and the device overlap."""
+"""Prefetches items in another thread, to overlap decoding with the device."""
 
 import contextlib
 import queue
@@ -17,7 +17,7 @@ class _End(NamedTuple):
 
 
 class Ahead(Generic[T]):
-    """The items of an iterator, made one ahead of need."""
+    """Iterator that prefetches one item."""
 
     def __init__(self, items: Iterator[T]) -> None:
         self._ready: queue.Queue[T | _End] = queue.Queue(1)

@@ -1,4 +1,4 @@
-"""The frames of a video as clips of one shape, a few frames in memory at a time."""
+"""Splits a video into clips of one shape, with few frames in memory at a time."""
 
 import itertools
 import math

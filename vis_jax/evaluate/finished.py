@@ -1,4 +1,4 @@
-"""The videos of an evaluation that are finished, on disk, so that it can go on.
+"""Stores finished videos of an evaluation on disk, so that it can be resumed.
 
 They are lines of `results.partial.jsonl`, or of one such file for each share of the
 videos; `results.json` replaces them at the end, see `vis_jax.evaluate.merge`.

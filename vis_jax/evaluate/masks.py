@@ -1,4 +1,4 @@
-"""Mask logits of a system as masks at the original size, and as run lengths."""
+"""Converts mask logits to masks at the original size, and to run lengths."""
 
 import functools
 import itertools
@@ -344,7 +344,7 @@ def _bilinear(source: int, target: int) -> np.ndarray:
 
 
 def _aligned(source: int, target: int) -> np.ndarray:
-    """The same of `ops.aligned_upsample`."""
+    """The same of `ops.bilinear.aligned_upsample`."""
     factor = target // source
     return _read_at((np.arange(target) - factor // 2) / factor, source)
 

@@ -1,4 +1,4 @@
-"""How far an export is from the model it was made of, on one clip."""
+"""Compares an export with its model on one clip."""
 
 import math
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from vis_jax.results.frame import FrameResult
 
 
 class Tolerance(NamedTuple):
-    """How far an export may be from its model.
+    """Permitted deviation of an export from its model.
 
     Attributes:
-      scores: the largest difference of a class probability, in [0, 1].
-      pixels: the least share of mask pixels that are equal, in [0, 1].
+      scores: maximum difference of a class probability, in [0, 1].
+      pixels: minimum fraction of equal mask pixels, in [0, 1].
     """
 
     scores: float
@@ -25,7 +25,7 @@ EXACT = Tolerance(scores=0.0, pixels=1.0)
 
 
 class Agreement(NamedTuple):
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
       frames: that were compared.
@@ -42,7 +42,7 @@ class Agreement(NamedTuple):
     pixels: float
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether the differences are tolerated; NaN never is."""
+        """Whether the differences are within the tolerance; NaN never is."""
         return self.scores <= tolerance.scores and self.pixels >= tolerance.pixels
 
 

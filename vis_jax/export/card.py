@@ -8,7 +8,7 @@ _MOST_NAMES = 100  # of classes that are listed
 
 
 class Facts(NamedTuple):
-    """What is known of a model.
+    """Facts about a model.
 
     Attributes:
       system: its name.
@@ -32,7 +32,7 @@ class Facts(NamedTuple):
 
 
 def card_of(facts: Facts, *, licence: str, usage: str) -> str:
-    """The text of a model card.
+    """Formats a model card.
 
     Args:
       facts: of the model.

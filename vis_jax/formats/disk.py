@@ -1,4 +1,4 @@
-"""Errors of writing that say which file could not be written."""
+"""Makes write errors name the file that could not be written."""
 
 import os
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from typing import TextIO
 
 
 def check_folder(name: str, path: os.PathLike | str | None) -> None:
-    """Checks that a file can be put there, before the work rather than after it.
+    """Checks, before the work starts, that a file can be written to a path.
 
     Args:
-      name: of the flag or argument, for the message.
-      path: of the file; None: nothing is written.
+      name: flag or argument to name in the message.
+      path: output file; None: nothing is written.
 
     Raises:
-      ValueError: its folder does not exist, or it is a folder itself.
+      ValueError: its folder does not exist, or the path is a folder.
     """
     if path is None:
         return
@@ -27,15 +27,15 @@ def check_folder(name: str, path: os.PathLike | str | None) -> None:
 
 @contextmanager
 def naming(path: os.PathLike | str) -> Iterator[None]:
-    """Gives every error of the file system inside the name of this file.
+    """Adds the name of this file to file-system errors raised inside.
 
-    By itself that of a full disk names no file, and others name a temporary one.
+    The error of a full disk otherwise names no file, and others a temporary one.
 
     Args:
       path: the only file that is written inside.
 
     Raises:
-      OSError: one came; has `filename`.
+      OSError: with `filename` set.
     """
     try:
         yield
@@ -46,13 +46,13 @@ def naming(path: os.PathLike | str) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: os.PathLike | str) -> Iterator[TextIO]:
-    """A text file that gets its name once it is complete: never half a file.
+    """Opens a text file for atomic writing: it gets its name once it is complete.
 
     Args:
       path: replaced if it exists.
 
     Raises:
-      OSError: it cannot be written, as on a full disk; names the file.
+      OSError: it cannot be written, e.g. the disk is full; names the file.
     """
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:

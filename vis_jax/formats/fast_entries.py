@@ -1,8 +1,8 @@
-"""The entries of a results file, decoded by msgspec where they are as they should be.
+"""Fast decoding of well-formed results files with msgspec.
 
-msgspec is stricter than Python's `json` and does not say what is wrong in the words of
-this library, so whatever it or the checks here refuse is read once more by
-`results_json`, which lets it pass, or names it.
+msgspec is stricter than Python's `json` and has its own error messages, so entries that
+it or these checks reject are read again by `results_json`, which accepts them or
+reports the defect.
 """
 
 import json
@@ -39,10 +39,10 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def plain_entries(path: str | os.PathLike) -> list[msgspec.Raw] | None:
-    """The entries of a file that is one list in ASCII, each as JSON.
+    """Splits a file that is one ASCII JSON list into its raw entries.
 
     Returns:
-      None for every other file, also one that is not JSON.
+      None for every other file, including one that is not JSON.
 
     Raises:
       FormatError: the file is not readable.
@@ -68,16 +68,16 @@ def load_tracks(
     *,
     start: int = 0,
 ) -> list[ResultTrack]:
-    """The tracks of entries, checked.
+    """Decodes and checks the tracks of entries.
 
     Args:
-      entries: of `plain_entries`, or some of them.
+      entries: entries from `plain_entries`, or some of them.
       truth: the videos and categories.
-      checker: of the file.
-      start: place in the file of the first.
+      checker: checker of the file.
+      start: index of the first entry in the file.
 
     Raises:
-      FormatError: as `results_json.load_results`.
+      FormatError: as in `results_json.load_results`.
     """
     tracks: list[ResultTrack] = []
     for part in _chunks(entries):
@@ -105,7 +105,7 @@ def _chunks(entries: Sequence[msgspec.Raw]) -> list[slice]:
 def _sound(
     raws: Sequence[msgspec.Raw], start: int, truth: TruthFile
 ) -> list[ResultTrack] | None:
-    """The tracks of entries, areas still to come; None if one is odd in any way."""
+    """Decodes tracks, without areas; None if any entry is irregular."""
     try:
         entries = [_DECODER.decode(raw) for raw in raws]
     except msgspec.MsgspecError:
@@ -139,10 +139,10 @@ def _sound(
 
 
 def _strings(raws: list[msgspec.Raw]) -> list[bytes] | None:
-    """JSON strings in ASCII, decoded.
+    """Decodes ASCII JSON strings.
 
     Returns:
-      None if one is something else, or has escapes other than that of the backslash.
+      None if one is not a string, or has escapes other than an escaped backslash.
     """
     strings = []
     for raw in raws:

@@ -1,4 +1,4 @@
-"""Reading JSON written by strangers: one clear line for each thing that is wrong."""
+"""Validation of untrusted JSON, with a one-line message per defect."""
 
 import contextlib
 import json
@@ -17,24 +17,24 @@ from vis_jax.formats.tracks import Id
 
 
 class FormatError(ValueError):
-    """A truth or results file that cannot be scored; the message is one line."""
+    """A ground-truth or results file that cannot be scored; the message is one line."""
 
 
 class Checker(NamedTuple):
-    """What is known while a file is read: its name, how strict, what was let pass."""
+    """Context of reading a file: its name, strictness, and tolerated defects."""
 
     file: str
     strict: bool
     tolerated: Counter
-    lines: list[str] | None = None  # if a list: gets a line for all that is tolerated
-    side: str = "truth"  # or "results"; begins the kinds of what is let pass
+    lines: list[str] | None = None  # if a list, receives a line per tolerated defect
+    side: str = "truth"  # or "results"; prefix of the kinds of tolerated defects
 
     def fail(self, where: str, expected: str, got: object) -> NoReturn:
         """Raises FormatError: `file: where: expected .., got ..`."""
         raise FormatError(self.line(where, expected, got))
 
     def line(self, where: str, expected: str, got: object) -> str:
-        """The message of an error."""
+        """Formats the message of an error."""
         return f"{self.file}: {where}: expected {expected}, got {show(got)}"
 
     def tolerate(self, kind: str, where: str, expected: str, got: object) -> None:
@@ -46,26 +46,26 @@ class Checker(NamedTuple):
             self.lines.append(self.line(where, expected, got))
 
     def record(self, value: object, where: str) -> dict:
-        """`value` if it is a JSON object."""
+        """Returns `value` if it is a JSON object."""
         if not isinstance(value, dict):
             self.fail(where, "an object", value)
         return value
 
     def field(self, record: dict, key: str, where: str) -> object:
-        """`record[key]`, which has to be there."""
+        """Returns `record[key]`, which must exist."""
         if key not in record:
             self.fail(f"{where}: {key}", "a value", Missing())
         return record[key]
 
     def integer(self, record: dict, key: str, where: str, *, low: int) -> int:
-        """An integer of at least `low`; true and 1.0 are none."""
+        """Returns an integer of at least `low`; true and 1.0 are rejected."""
         value = self.field(record, key, where)
         if not is_integer(value) or value < low:
             self.fail(f"{where}: {key}", f"an integer >= {low}", value)
         return int(value)
 
     def identifier(self, record: dict, key: str, where: str) -> Id:
-        """The id that a record has: a finite number, or text."""
+        """Returns the id of a record: a finite number or text."""
         value = self.field(record, key, where)
         if not isinstance(value, str | bool) and not is_finite(value):
             self.fail(f"{where}: {key}", "an integer >= 0", value)
@@ -75,7 +75,7 @@ class Checker(NamedTuple):
         return cast(Id, plain_id(value))
 
     def reference(self, record: dict, key: str, where: str) -> Id:
-        """An id that another record may have."""
+        """Returns a reference to the id of another record."""
         value = self.field(record, key, where)
         if not isinstance(value, str | int | float | np.number):
             self.fail(f"{where}: {key}", "an id", value)
@@ -86,21 +86,21 @@ class Checker(NamedTuple):
         return found
 
     def items(self, record: dict, key: str, where: str) -> list:
-        """A list."""
+        """Returns a list field."""
         value = self.field(record, key, where)
         if not isinstance(value, list | tuple):
             self.fail(f"{where}: {key}", "a list", value)
         return list(value)
 
     def text(self, record: dict, key: str, where: str) -> str:
-        """A string."""
+        """Returns a string field."""
         value = self.field(record, key, where)
         if not isinstance(value, str):
             self.fail(f"{where}: {key}", "a string", value)
         return value
 
     def size(self, value: object, where: str) -> tuple[int, int]:
-        """Height, width in pixels."""
+        """Returns (height, width) in pixels."""
         expected = f"[height, width], at least 1 and in all at most {MAX_PIXELS} pixels"
         if not isinstance(value, list | tuple) or len(value) < 2:
             self.fail(where, expected, value)
@@ -116,14 +116,14 @@ class Checker(NamedTuple):
 
 
 class Missing:
-    """Stands for a key that is not there in an error message."""
+    """Represents a missing key in an error message."""
 
     def __repr__(self) -> str:
         return "nothing (key missing)"
 
 
 def show(value: object) -> str:
-    """A value in few characters, on one line, whatever its depth."""
+    """Formats any value briefly on one line."""
     if isinstance(value, Exception):
         return " ".join(str(value).split())[:160]
     short = reprlib.Repr()
@@ -135,7 +135,7 @@ def show(value: object) -> str:
 
 
 def plain_id(value: object) -> object:
-    """The integer that JSON may also write as 1.0 or true; other values as they are."""
+    """Converts 1.0 or true to an integer; returns other values unchanged."""
     if isinstance(value, bool | np.integer):
         return int(value)
     if isinstance(value, float | np.floating):
@@ -144,12 +144,12 @@ def plain_id(value: object) -> object:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """True for int and NumPy integers, False for bool."""
+    """Whether a value is an int or NumPy integer, not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """True for finite numbers, False for bool, NaN, infinity and what is no number."""
+    """Whether a value is a finite number, not a bool."""
     if is_integer(value):
         return abs(value) < 10**18
     return isinstance(value, float | np.floating) and math.isfinite(value)
@@ -157,10 +157,10 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Names the file in what goes wrong while it is opened, read and decoded.
+    """Converts errors of opening, reading and decoding a file to FormatError.
 
     Raises:
-      FormatError: not readable, not UTF-8, not JSON, cut off, or nested too deeply.
+      FormatError: not readable, not UTF-8, not JSON, truncated, or nested too deeply.
     """
     try:
         yield
@@ -178,10 +178,10 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
 
 def write_json(path: str | os.PathLike, content: object, *, indent: int | None) -> None:
-    """Writes JSON under a temporary name, then renames: never half a file.
+    """Writes JSON atomically, under a temporary name that is then renamed.
 
     Raises:
-      OSError: it cannot be written, as on a full disk; names the file.
+      OSError: it cannot be written, e.g. the disk is full; names the file.
     """
     with replacing(path) as file:
         json.dump(content, file, indent=indent, allow_nan=False)

@@ -1,4 +1,4 @@
-"""A JSON list read item by item, so that a large file is never whole in memory."""
+"""Reads a JSON list item by item, without loading a large file into memory."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from vis_jax.formats.json_checks import FormatError, reading, show
 from vis_jax.formats.unpack import open_unpacked
 
-# Characters read at a time, at least.
+# Minimum characters per read.
 _BLOCK = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -18,11 +18,11 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 def read_list(path: str | os.PathLike) -> Iterator[object]:
     """Yields the items of a file that is one JSON list, plain or packed.
 
-    Items before a defect are yielded, so nothing may be kept of a file that fails.
+    Items before a defect are yielded, so discard them if the file fails.
 
     Raises:
-      FormatError: not readable, not UTF-8, not JSON, cut off, nested too deeply,
-        something else than a list, or as `unpack.open_unpacked`.
+      FormatError: not readable, not UTF-8, not JSON, truncated, nested too deeply, not
+        a list, or as in `unpack.open_unpacked`.
     """
     with _opened(path) as text:
         if text.peek() != "[":
@@ -35,14 +35,14 @@ def read_list(path: str | os.PathLike) -> Iterator[object]:
 
 
 def read_list_or_field(path: str | os.PathLike, key: str) -> Iterator[object]:
-    """As `read_list`; the list may also be a field of an object, as {"results": [..]}.
+    """Like `read_list`, or reads a list field of an object, e.g. {"results": [..]}.
 
     Args:
       path: the file.
-      key: name of the field; others are passed over.
+      key: name of the field; others are skipped.
 
     Raises:
-      FormatError: as `read_list`, or the object has no such list, or two.
+      FormatError: as in `read_list`, or the object has no such list, or two.
     """
     with _opened(path) as text:
         mark = text.peek()
@@ -74,7 +74,7 @@ def _opened(path: str | os.PathLike) -> Iterator["_Text"]:
 def _items_of_field(
     text: "_Text", path: str | os.PathLike, key: str
 ) -> Iterator[object]:
-    """The items of the list under `key`, and the whole object taken."""
+    """Yields the items of the list under `key`, and consumes the whole object."""
     keys: list[object] = []
     text.take()
     while text.peek() != "}":
@@ -102,7 +102,7 @@ def _items_of_field(
 
 
 def _items(text: "_Text") -> Iterator[object]:
-    """The items of a list that begins at the next character; all of it is taken."""
+    """Yields the items of a list that begins at the next character; consumes it."""
     text.take()
     if text.peek() == "]":
         text.take()
@@ -118,18 +118,18 @@ def _items(text: "_Text") -> Iterator[object]:
 
 
 class _Text:
-    """What has not been taken yet of a file, read on when needed."""
+    """Unconsumed text of a file, read on demand."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
         self._file = file
         self._text = ""
         self._at = 0
-        self._before = 0  # characters taken before self._text
+        self._before = 0  # characters consumed before self._text
         self._block = _BLOCK
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
-        """The next character that is not white space; "" at the end."""
+        """Returns the next non-space character; "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
             self._at = space.end() if space else self._at
@@ -139,17 +139,17 @@ class _Text:
                 return ""
 
     def take(self) -> None:
-        """Goes on to the next character."""
+        """Consumes a character."""
         self._at += 1
 
     def expect(self, mark: str) -> None:
-        """Takes the next character that is not white space, which has to be `mark`."""
+        """Consumes the next non-space character, which must be `mark`."""
         if self.peek() != mark:
             raise self.error(repr(mark))
         self.take()
 
     def value(self) -> object:
-        """Takes a whole value."""
+        """Consumes and returns a value."""
         self.peek()
         while True:
             try:
@@ -160,7 +160,7 @@ class _Text:
                     raise ValueError(f"{error.msg}: char {place}") from error
                 continue
             size = end - self._at
-            # Of a number "1.5", "1." may have been read so far, or "1e-" of "1e-5".
+            # "1.5" may have been read only up to "1.", or "1e-5" up to "1e-".
             whole = len(self._text) - end > 2 or not isinstance(value, int | float)
             if whole or not self._read_on():
                 self._at += size
@@ -168,16 +168,16 @@ class _Text:
                 return value
 
     def _cut_off(self, error: json.JSONDecodeError) -> bool:
-        """Whether more text could mend it: names and escapes are short."""
+        """Whether more text could fix the error: names and escapes are short."""
         at_end = error.pos > len(self._text) - 16
         return at_end or error.msg.startswith("Unterminated")
 
     def error(self, expected: str) -> ValueError:
-        """An error at the next character."""
+        """Returns an error at the next character."""
         return ValueError(f"Expecting {expected}: char {self._before + self._at}")
 
     def _read_on(self) -> bool:
-        """Reads as much as is left or has been needed, so that tries stay few."""
+        """Reads on, at least doubling the unconsumed text so that retries stay few."""
         rest = self._text[self._at :]
         block = self._file.read(max(self._block, len(rest)))
         self._before += self._at

@@ -1,4 +1,4 @@
-"""How much of an object is hidden: the three words of OVIS, and their weights."""
+"""OVIS occlusion levels and their weights."""
 
 import math
 
@@ -10,7 +10,7 @@ SLIGHT, SEVERE = 0.05, 0.5  # least hidden share
 
 
 def occlusion_word(share: float) -> str | None:
-    """The OVIS word for a hidden share in [0, 1]; None for NaN, which is unknown."""
+    """Returns the OVIS level of an occluded fraction in [0, 1]; None for NaN."""
     if math.isnan(share):
         return None
     if share < SLIGHT:
@@ -19,7 +19,7 @@ def occlusion_word(share: float) -> str | None:
 
 
 def occlusion_score(levels: list[str | None]) -> float:
-    """Mean weight over the more occluded half of the frames, in [0, 0.75].
+    """Returns the mean weight over the more occluded half of the frames, 0 .. 0.75.
 
     Source: the OVIS evaluator.
 

@@ -1,4 +1,4 @@
-"""Packs results for an evaluation server, after a check of what it would refuse."""
+"""Packs results for an evaluation server, after checking that it would accept them."""
 
 import os
 import shutil
@@ -12,15 +12,15 @@ from vis_jax.formats.tracks import MAX_PREDICTIONS, Id
 from vis_jax.formats.truth_json import load_videos
 from vis_jax.formats.unpack import open_unpacked
 
-NAME = "results.json"  # the servers look for it at the top of the archive
+NAME = "results.json"  # required by the servers at the top of the archive
 
 
 class Packed(NamedTuple):
-    """What went into an archive."""
+    """Summary of a packed archive."""
 
     predictions: int
-    videos_without: list[Id]  # ids of videos that nothing is predicted for
-    beyond_limit: int  # predictions that a server leaves out: over 100 of one category
+    videos_without: list[Id]  # ids of videos without predictions
+    beyond_limit: int  # predictions a server ignores: over 100 of one category
 
 
 def pack(
@@ -28,16 +28,16 @@ def pack(
     videos_path: str | os.PathLike,
     archive_path: str | os.PathLike,
 ) -> Packed:
-    """Writes a zip with results.json in it; under its name there is never half a file.
+    """Writes a zip with results.json, atomically.
 
     Args:
-      results_path: results.
-      videos_path: the file with the videos and categories of the split; it may lack
-        annotations.
-      archive_path: the zip.
+      results_path: results file.
+      videos_path: file with the videos and categories of the split; annotations are
+        optional.
+      archive_path: output zip.
 
     Raises:
-      FormatError: a server would refuse the file; `results_json.find_defects` lists
+      FormatError: a server would reject the file; `results_json.find_defects` lists
         every reason.
     """
     truth = load_videos(videos_path)
@@ -59,7 +59,7 @@ def _write_archive(
     results_path: str | os.PathLike, archive_path: str | os.PathLike
 ) -> None:
     temporary = f"{os.fspath(archive_path)}.{os.getpid()}.tmp"
-    # A fixed date: equal results give equal archives.
+    # A fixed date makes archives reproducible.
     entry = zipfile.ZipInfo(NAME, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     try:

@@ -1,4 +1,4 @@
-"""Results files in the style of YouTube-VIS: read, checked, written."""
+"""Reads, validates and writes results files in YouTube-VIS format."""
 
 import contextlib
 import gc
@@ -31,7 +31,7 @@ from vis_jax.formats.truth_json import load_truth
 __all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
 __all__ += ["parse_results", "video_entries", "write_results"]
 
-# Characters of run lengths gathered before they are checked.
+# Characters of run lengths checked per batch.
 _CHUNK = 1 << 21
 
 
@@ -41,13 +41,13 @@ def load_results(
     """Reads a results file: a list of {video_id, category_id, score, segmentations}.
 
     Args:
-      path: results.json, also in a zip, compressed with gzip, or {"results": [..]}.
-      truth: the file it is scored against.
-      official_quirks: accept (and count) what the official tool accepts: lists and
+      path: results.json, plain, in a zip or gzipped; or {"results": [..]}.
+      truth: ground truth it is scored against.
+      official_quirks: accept (and count) defects the official tool accepts: lists and
         sizes that disagree with the video, and unknown categories.
 
     Raises:
-      FormatError: one line with file, place, field, what was expected and what came.
+      FormatError: one line with file, position, field, expected and actual value.
     """
     checker = Checker(str(path), not official_quirks, Counter(), side="results")
     # Imported here, as it builds on this module.
@@ -65,7 +65,7 @@ def load_results(
 
 @contextlib.contextmanager
 def paused_collection() -> Iterator[None]:
-    """Without the search for cycles: a file makes none, but very many objects."""
+    """Disables garbage collection: parsing makes many objects but no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -82,7 +82,7 @@ def parse_results(
     name: str = "results",
     official_quirks: bool = True,
 ) -> Results:
-    """As `load_results`, from the content of such a file; it is left as it was."""
+    """Like `load_results`, from parsed JSON, which is not modified."""
     checker = Checker(name, not official_quirks, Counter(), side="results")
     if not isinstance(content, list | tuple):
         checker.fail("top level", "a list", content)
@@ -98,15 +98,15 @@ def video_entries(
     video_id: int | np.integer,
     category_ids: Sequence[int],
 ) -> list[dict]:
-    """The N tracks of one video as entries of a results file, ready for JSON.
+    """Yields the N tracks of one video as entries of a results file, ready for JSON.
 
     Args:
-      labels: N numbers, 0 .. K - 1.
-      scores: N numbers in [0, 1].
+      labels: N labels, 0 .. K - 1.
+      scores: N scores in [0, 1].
       segmentations: [N][T] run lengths {"size": [H, W], "counts": str or bytes}, or
         None where the track is absent.
-      video_id: of the video in the truth.
-      category_ids: K numbers, that of every label.
+      video_id: id of the video in the ground truth.
+      category_ids: K ids, one per label.
     """
     return [
         {
@@ -122,7 +122,7 @@ def video_entries(
 
 
 def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
-    """Writes a results file; under its name there is never half a file.
+    """Writes a results file atomically.
 
     Args:
       path: results.json.
@@ -137,11 +137,11 @@ def write_results(path: str | os.PathLike, entries: Iterable[dict]) -> None:
 
 
 def find_defects(path: str | os.PathLike, truth: TruthFile) -> list[str]:
-    """A line for each thing in a results file for which a server may refuse it.
+    """Lists, one line each, the defects for which a server may reject a results file.
 
     Args:
       path: results.json.
-      truth: its `videos` and `categories` are those of the server; no tracks needed.
+      truth: has the server's `videos` and `categories`; tracks are not needed.
     """
     lines: list[str] = []
     checker = Checker(str(path), False, Counter(), lines, "results")
@@ -162,7 +162,7 @@ def find_defects(path: str | os.PathLike, truth: TruthFile) -> list[str]:
 
 
 def _plain(entry: dict, where: str) -> dict:
-    """The four fields of an entry, as Python numbers and strings."""
+    """Returns the four fields of an entry as Python numbers and strings."""
     checker = Checker("results to write", True, Counter())
     score = checker.field(entry, "score", where)
     if not is_finite(score):
@@ -179,13 +179,13 @@ def _plain(entry: dict, where: str) -> dict:
 def parse_entries(
     entries: Iterable[object], truth: TruthFile, checker: Checker, *, start: int = 0
 ) -> list[ResultTrack]:
-    """Checks and keeps each entry before it takes the next.
+    """Checks and converts entries one by one.
 
     Args:
-      entries: as JSON has them.
+      entries: parsed JSON.
       truth: the videos and categories.
-      checker: of the file.
-      start: place in the file of the first.
+      checker: checker of the file.
+      start: index of the first entry in the file.
 
     Raises:
       FormatError: as `load_results`.
@@ -232,7 +232,7 @@ def _track(
 
 
 def _score(entry: dict, where: str, checker: Checker) -> float:
-    """A score; NaN has no place in an order."""
+    """Returns a score; NaN is rejected, as it cannot be ranked."""
     score = checker.field(entry, "score", where)
     if is_finite(score):
         return float(score)
@@ -249,7 +249,7 @@ def _score(entry: dict, where: str, checker: Checker) -> float:
 def check_category(
     track: ResultTrack, categories: dict[Id, str], checker: Checker
 ) -> None:
-    """Counts a category that the truth does not have; an error if strict."""
+    """Counts a category missing from the ground truth; an error if strict."""
     if track.category_id not in categories:
         where, kind = (
             f"entry {track.position}: category_id",
@@ -262,7 +262,7 @@ def check_category(
 def _to_bytes(
     frames: list, video_size: list[int], where: str, checker: Checker
 ) -> None:
-    """Puts checked masks in the place of the masks of one track."""
+    """Replaces the masks of one track by checked ones."""
     for t, rle in enumerate(frames):
         if rle is None:
             continue
@@ -273,7 +273,7 @@ def _to_bytes(
             )
             frames[t] = None
             continue
-        # What nearly all masks look like goes the short way: there are many.
+        # Fast path for the usual form, as there are many masks.
         if type(rle) is dict:
             size, counts = rle.get("size"), rle.get("counts")
             if _is(size, video_size) and type(counts) is str and counts.isascii():
@@ -285,7 +285,7 @@ def _to_bytes(
 
 
 def _is(size: object, video_size: list[int]) -> bool:
-    """Whether a size is a list of the same two integers; 10.0 and true are none."""
+    """Whether a size equals the video size as a list of ints; 10.0 and true do not."""
     if type(size) is not list or size != video_size:
         return False
     return type(size[0]) is type(size[1]) is int
@@ -294,7 +294,7 @@ def _is(size: object, video_size: list[int]) -> bool:
 def _run_lengths(
     rle: object, where: str, video_size: list[int], checker: Checker
 ) -> dict:
-    """The mask with its counts as bytes; `video_size` is shared to save memory."""
+    """Returns the mask with counts as bytes; shares `video_size` to save memory."""
     rle = checker.record(rle, where)
     size = checker.field(rle, "size", where)
     if _is(size, video_size):
@@ -314,7 +314,7 @@ def _run_lengths(
 
 
 def with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
-    """Fills in the areas of some tracks, after a check of their masks."""
+    """Fills in the areas of tracks after checking their masks."""
     frames = [rle for track in tracks for rle in track.segmentations]
     areas = np.zeros(len(frames), np.int64)
     present = np.array([rle is not None for rle in frames], bool)
@@ -335,7 +335,7 @@ def with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]
 
 
 def _place(tracks: list[ResultTrack], index: int) -> tuple[int, int]:
-    """Track and frame of an index into all their frames in a row."""
+    """Returns track and frame of an index into their concatenated frames."""
     stops = np.cumsum([len(track.areas) for track in tracks])
     i = int(np.searchsorted(stops, index, side="right"))
     return i, index - int(stops[i]) + len(tracks[i].areas)

@@ -1,8 +1,8 @@
-"""Masks as run lengths: COCO strings, lists of counts and polygons, in NumPy.
+"""Run-length masks in NumPy: COCO strings, lists of counts and polygons.
 
-Pixels are counted down the columns. Runs alternate background and foreground and
-start with background; a mask is kept as the positions where its runs end.
-Letters: K masks, R runs of all of them.
+Pixels are in column-major order. Runs alternate background and foreground, starting
+with background; a mask is stored as the end positions of its runs. Letters: K masks, R
+runs in total.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ MAX_PIXELS = 3 * 2**24 - 1
 # numbers, as their bits leave a 32-bit integer.
 MAX_CHARACTERS = 6
 
-_GOING_ON = bytes(range(80, 112))  # characters that are not the last of a number
+_GOING_ON = bytes(range(80, 112))  # characters with the continuation bit
 # The last five bits carry the sign: 0 .. 31 stands for 0 .. 15, -16 .. -1.
 _SMALL = bytes(((c - 48) % 32 ^ 16) - 16 & 255 for c in range(256))
 
 
 class Runs(NamedTuple):
-    """The runs of K masks, one mask after the other."""
+    """Concatenated runs of K masks."""
 
     ends: np.ndarray  # int32 [R], the pixel at which each run ends
     splits: np.ndarray  # int64 [K + 1], mask k has the runs splits[k] .. splits[k + 1]
 
 
 class RleError(ValueError):
-    """Run lengths that make no mask.
+    """Invalid run lengths.
 
     Args:
-      index: which of the given masks.
+      index: index of the mask.
       expected, got: as in the message.
     """
 
@@ -82,7 +82,7 @@ def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
 
 
 def run_lengths(string: bytes) -> np.ndarray:
-    """The runs of a sound mask: int64 [n], background and foreground in turns.
+    """Decodes a valid mask: int64 [n], alternating background and foreground.
 
     Args:
       string: compressed counts.
@@ -177,14 +177,14 @@ def concatenate_runs(parts: Sequence[Runs]) -> Runs:
 
 
 def take_runs(runs: Runs, masks: np.ndarray) -> Runs:
-    """The masks with the given indices, int [N]."""
+    """Selects masks by index, int [N]."""
     parts = [runs.ends[runs.splits[k] : runs.splits[k + 1]] for k in masks]
     splits = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
     return Runs(np.concatenate([np.zeros(0, np.int32), *parts]), splits)
 
 
 def areas_of_runs(runs: Runs) -> np.ndarray:
-    """Number of pixels of each mask: int64 [K]."""
+    """Returns the number of pixels of each mask: int64 [K]."""
     starts, lengths, _ = _foreground(runs)
     total = np.concatenate([[0], np.cumsum(lengths)])
     bounds = np.searchsorted(starts, runs.splits)
@@ -192,7 +192,7 @@ def areas_of_runs(runs: Runs) -> np.ndarray:
 
 
 def boxes_of_runs(runs: Runs, height: int) -> np.ndarray:
-    """Tight boxes: float32 [K, 4], x1 y1 x2 y2 in pixels; 0 for empty masks."""
+    """Returns tight x1 y1 x2 y2 boxes in pixels: float32 [K, 4]; 0 for empty masks."""
     runs_at, lengths, begins = _foreground(runs)
     bounds = np.searchsorted(runs_at, runs.splits)
     boxes = np.zeros((len(runs.splits) - 1, 4), np.float32)
@@ -201,7 +201,7 @@ def boxes_of_runs(runs: Runs, height: int) -> np.ndarray:
         return boxes
     ends = begins + lengths
     x1, x2 = begins // height, (ends - 1) // height + 1
-    # A run that goes on into the next column touches the bottom and the top.
+    # A run that continues into the next column touches the bottom and the top.
     one_column = x2 == x1 + 1
     y1 = np.where(one_column, begins % height, 0)
     y2 = np.where(one_column, (ends - 1) % height + 1, height)
@@ -214,7 +214,7 @@ def boxes_of_runs(runs: Runs, height: int) -> np.ndarray:
 
 
 def decode_mask(runs: Runs, mask: int, *, height: int, width: int) -> np.ndarray:
-    """One mask as pixels: bool [H, W]."""
+    """Decodes one mask to bool [H, W]."""
     ends = runs.ends[runs.splits[mask] : runs.splits[mask + 1]]
     values = np.arange(len(ends)) % 2 == 1
     flat = np.repeat(values, np.diff(ends, prepend=0))
@@ -224,7 +224,7 @@ def decode_mask(runs: Runs, mask: int, *, height: int, width: int) -> np.ndarray
 def compress_mask(
     runs: Runs, mask: int | np.integer, *, height: int, width: int
 ) -> dict:
-    """One mask as pycocotools writes it: {"size": [H, W], "counts": bytes}."""
+    """Encodes one mask as in pycocotools: {"size": [H, W], "counts": bytes}."""
     from pycocotools import mask as coco
 
     ends = runs.ends[runs.splits[mask] : runs.splits[mask + 1]]
@@ -233,7 +233,7 @@ def compress_mask(
 
 
 def plain_mask(rle: dict) -> dict:
-    """Run lengths with a string for `counts`, as JSON has no bytes."""
+    """Converts `counts` to a string, for JSON."""
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in rle["size"]], "counts": text}
@@ -242,9 +242,9 @@ def plain_mask(rle: dict) -> dict:
 def string_from_polygons(
     polygons: Sequence[Sequence[float]], *, height: int, width: int
 ) -> bytes:
-    """Draws polygons and joins them: compressed run lengths of their union.
+    """Rasterises polygons; returns the compressed run lengths of their union.
 
-    pycocotools `rleFrPoly`, which the YouTube-VIS API uses too.
+    Source: pycocotools `rleFrPoly`, as used by the YouTube-VIS API.
 
     Args:
       polygons: each x1 y1 x2 y2 .. in pixels, checked by the caller: at least three
@@ -257,7 +257,7 @@ def string_from_polygons(
 
 
 def _owner(offsets: np.ndarray, bad: np.ndarray) -> int:
-    """The mask in which the first bad element lies."""
+    """Returns the mask that contains the first bad element."""
     return int(np.searchsorted(offsets, bad.argmax(), side="right")) - 1
 
 
@@ -278,7 +278,7 @@ def _undo_differences(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _foreground(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Non-empty foreground runs: index among all runs, length, first pixel."""
+    """Returns non-empty foreground runs: index among all runs, length, first pixel."""
     ends = runs.ends.astype(np.int64)
     place = np.arange(len(ends)) - np.repeat(runs.splits[:-1], np.diff(runs.splits))
     odd = np.flatnonzero(place % 2 == 1)

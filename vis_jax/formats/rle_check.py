@@ -1,10 +1,10 @@
-"""Checks compressed masks in bulk and counts their pixels; see `rle` for the code."""
+"""Validates compressed masks in bulk and counts their pixels; code: see `rle`."""
 
 import numpy as np
 
 from vis_jax.formats.rle import MAX_CHARACTERS, RleError, run_lengths, signed_numbers
 
-# Characters handled at once: some MB of arrays, and few calls.
+# Characters per chunk: some MB of arrays, and few calls.
 CHUNK = 1 << 17
 
 _LOWER = np.int64((1 << 32) - 1)
@@ -12,21 +12,21 @@ _SIGNS = np.int64(-(1 << 63) | 1 << 31)
 
 
 def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
-    """Foreground pixels of compressed masks, after a check that each is sound.
+    """Checks compressed masks and counts their foreground pixels.
 
-    pycocotools reads past the end of a string that is cut off, and never returns from
-    masks whose runs do not add up: nothing unchecked may reach it. Where two masks have
-    an empty run at the same place it stops comparing them, so empty runs are taken out
-    of `masks`.
+    pycocotools reads past the end of a truncated string and never returns from masks
+    whose runs do not add up, so nothing unchecked may reach it. It also stops comparing
+    two masks at an empty run in the same place, so empty runs are removed from `masks`.
 
     Args:
-      masks: n of {"size": [height, width], "counts": bytes}, sizes as `Checker.size`.
+      masks: n masks {"size": [height, width], "counts": bytes}, sizes as returned by
+        `Checker.size`.
 
     Returns:
-      int64[n], pixels, and how many masks had empty runs between others.
+      int64[n] pixels, and the number of masks with empty runs between others.
 
     Raises:
-      RleError: characters outside the code, a number cut off or too long, a negative
+      RleError: characters outside the code, a truncated or too long number, a negative
         run, or runs that do not add up to the mask's size.
     """
     strings = [mask["counts"] for mask in masks]
@@ -53,10 +53,10 @@ def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
 def _areas(
     strings: list[bytes], sizes: np.ndarray, pixels: np.ndarray, offset: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Areas of one chunk, whose first string has the index `offset`.
+    """Computes the areas of one chunk, whose first string has index `offset`.
 
     Returns:
-      int64[n], pixels, and bool[n], which masks have empty runs between others.
+      int64[n] pixels, and bool[n]: masks with empty runs between others.
     """
 
     def error(index: int, reason: str) -> RleError:
@@ -83,7 +83,7 @@ def _areas(
 
 
 def _defect(string: bytes) -> str:
-    """What is wrong with the runs of a mask."""
+    """Describes the defect of a mask's runs."""
     _, too_long = signed_numbers(string)
     if too_long.size:
         return f"a number of more than {MAX_CHARACTERS} characters"
@@ -93,12 +93,12 @@ def _defect(string: bytes) -> str:
 def _sums(
     strings: list[bytes], numbers: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Foreground pixels, which masks are sound, and which have empty runs inside.
+    """Returns foreground pixels, validity, and presence of empty inner runs.
 
-    The two runs of a pair are the halves of one 64-bit integer, so that
-    half as many numbers are added up. A carry from the lower to the upper half leaves
-    bit 31 set: a number has at most 30 bits, so no sum passes from below 0 to 2**32,
-    or from 2**31 to 2**32, in one step.
+    The two runs of a pair are the halves of one 64-bit integer, which halves the number
+    of additions. A carry from the lower to the upper half leaves bit 31 set: a number
+    has at most 30 bits, so no sum passes from below 0 to 2**32, or from 2**31 to 2**32,
+    in one step.
 
     Args:
       strings: checked characters.
@@ -117,7 +117,7 @@ def _sums(
     pairs, too_long = _pairs(text)
     opening = pairs[first] + (1 << 31) >> 32  # rounded: the lower half may be negative
     pairs[first] -= opening << 32
-    # A running sum that starts anew in every mask.
+    # A cumulative sum restarted at every mask.
     sums = np.add.reduceat(pairs, first)
     pairs[first[1:]] -= sums[:-1]
     np.cumsum(pairs, out=pairs)
@@ -150,7 +150,7 @@ def _pairs(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _joined(string: bytes, size: list[int]) -> bytes:
-    """A sound mask without its empty runs."""
+    """Removes the empty runs of a valid mask."""
     from pycocotools import mask as coco_mask
 
     counts = [0]

@@ -1,7 +1,7 @@
-"""A fixed share of the videos held out for validation, the same for everybody.
+"""Holds out a reproducible share of the videos for validation.
 
-The servers keep the truth of their splits: published ablations hold out videos of the
-training set.
+Evaluation servers keep the ground truth of their splits, so published ablations hold
+out videos of the training set.
 """
 
 import os
@@ -30,9 +30,9 @@ def split_videos(truth: TruthFile, *, num_held_out: int, seed: int) -> Split:
     rarest category first, each video to the side that lacks that category most.
 
     Args:
-      truth: annotated videos; the order of the file has no influence.
+      truth: annotated videos; their order has no effect.
       num_held_out: number of videos.
-      seed: another one gives another split.
+      seed: selects the split.
 
     Raises:
       ValueError: a number not between 1 and that of the videos less one, or fewer than
@@ -80,8 +80,8 @@ def write_split(
     """Writes the ids of a split as JSON: seed, train, held_out.
 
     Raises:
-      FormatError: the truth is not as it should be.
-      ValueError: as `split_videos`.
+      FormatError: the ground truth is malformed.
+      ValueError: as in `split_videos`.
     """
     truth = _read(truth_path)
     split = split_videos(truth, num_held_out=num_held_out, seed=seed)
@@ -90,7 +90,7 @@ def write_split(
 
 
 def _read(path: str | os.PathLike) -> TruthFile:
-    """The truth; a split has no use for the fields that only scores need."""
+    """Reads the ground truth, without the fields needed only for scoring."""
     content = read_json(path)
     entries = content.get("annotations") if isinstance(content, dict) else None
     for entry in entries if isinstance(entries, list) else []:
@@ -103,7 +103,7 @@ def _read(path: str | os.PathLike) -> TruthFile:
 
 
 def _holders(truth: TruthFile) -> dict[Id, set[Id]]:
-    """The videos with each category."""
+    """Returns the videos that contain each category."""
     holders = defaultdict(set)
     for track in truth.tracks:
         holders[track.category_id].add(track.video_id)
@@ -111,7 +111,7 @@ def _holders(truth: TruthFile) -> dict[Id, set[Id]]:
 
 
 def _rarest(holders: dict[Id, set[Id]], waiting: set[Id]) -> Id | None:
-    """The category in the fewest of the waiting videos; None if they hold none."""
+    """Returns the rarest category of the waiting videos; None if they have none."""
     left = {category: len(ids & waiting) for category, ids in holders.items()}
     counts = [(count, category) for category, count in left.items() if count]
     if not counts:

@@ -1,4 +1,4 @@
-"""What the metrics work on: videos, annotated tracks, predicted tracks.
+"""Input types of the metrics: videos, annotated tracks, predicted tracks.
 
 A segmentation is a list with one entry for each frame: compressed run lengths
 {"size": [H, W], "counts": bytes} as pycocotools takes them, or None if absent.
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-# Of a video or category: an integer; in odd files any number or text.
+# Id of a video or category: an integer; in irregular files any number or text.
 Id = int | float | str
 
 MAX_PREDICTIONS = (1, 10, 100)  # scored of each video and category
@@ -27,7 +27,7 @@ class Video(NamedTuple):
 
 @runtime_checkable
 class Track(Protocol):
-    """What annotated and predicted tracks have in common."""
+    """Interface shared by annotated and predicted tracks."""
 
     @property
     def category_id(self) -> Id: ...
@@ -55,7 +55,7 @@ class TruthTrack(NamedTuple):
 class ResultTrack(NamedTuple):
     """One predicted object over the frames of a video."""
 
-    position: int  # in the file, from 0
+    position: int  # index in the file, from 0
     video_id: Id
     category_id: Id
     score: float

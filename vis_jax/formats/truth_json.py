@@ -1,4 +1,4 @@
-"""Truth files in the style of YouTube-VIS and OVIS: read, checked, compressed."""
+"""Reads and validates ground-truth files in YouTube-VIS and OVIS format."""
 
 import os
 from collections import Counter
@@ -21,22 +21,22 @@ from vis_jax.formats.unpack import read_json
 
 
 def load_truth(path: str | os.PathLike, *, official_quirks: bool = True) -> TruthFile:
-    """Reads a truth file.
+    """Reads a ground-truth file.
 
     Args:
       path: instances.json.
-      official_quirks: accept (and count) what the official tool accepts, such as
+      official_quirks: accept (and count) defects the official tool accepts, such as
         lists and sizes that disagree with the video, id 0, ids that are text.
 
     Raises:
-      FormatError: one line with file, place, field, what was expected and what came.
+      FormatError: one line with file, position, field, expected and actual value.
     """
     content = read_json(path)
     return parse_truth(content, name=str(path), official_quirks=official_quirks)
 
 
 def load_videos(path: str | os.PathLike) -> TruthFile:
-    """The videos and categories of a file with or without annotations; no tracks.
+    """Reads videos and categories, but no tracks; annotations are optional.
 
     Raises:
       FormatError: as `load_truth`.
@@ -50,7 +50,7 @@ def load_videos(path: str | os.PathLike) -> TruthFile:
 def parse_truth(
     content: object, *, name: str = "truth", official_quirks: bool = True
 ) -> TruthFile:
-    """As `load_truth`, from the content of such a file; it is left as it was."""
+    """Like `load_truth`, from parsed JSON, which is not modified."""
     checker = Checker(name, not official_quirks, Counter())
     content = checker.record(content, "top level")
     videos = _videos(content, checker)
@@ -104,7 +104,7 @@ def _videos(content: dict, checker: Checker) -> dict[Id, Video]:
 def _length(
     entry: dict, names: list | tuple | None, where: str, checker: Checker
 ) -> int:
-    """Frames of a video; 0 if the file does not say. The official tool never asks."""
+    """Returns the frames of a video; 0 if not given. The official tool ignores it."""
     length = entry.get("length")
     sound = is_integer(length) and length >= 1
     if not sound or (names and len(names) != length):
@@ -117,7 +117,7 @@ def _length(
 
 
 def _check_order(ids: dict, what: str, checker: Checker) -> None:
-    """Ids have to be sorted."""
+    """Checks that ids are sorted."""
     if len({isinstance(key, str) for key in ids}) > 1:
         text = next(key for key in ids if isinstance(key, str))
         checker.fail(f"{what}: id", "only numbers or only text", text)
@@ -204,7 +204,7 @@ def _mean_area(given: list, where: str, checker: Checker) -> float:
 def _occlusion(
     levels: object, where: str, length: int, checker: Checker
 ) -> float | None:
-    """The score of a track; None if it has no sound list, as only OVIS needs it."""
+    """Returns the occlusion of a track; None without a valid list: only OVIS has it."""
     if levels is None:
         return None
     kind, field = "truth: occlusion", f"{where}: occlusion"
@@ -223,7 +223,7 @@ def _occlusion(
 def _segmentations(
     frames: list, where: str, video: Video, checker: Checker
 ) -> tuple[list[dict | None], np.ndarray]:
-    """Compressed masks of a track and the pixels of each, 0 where absent."""
+    """Returns the compressed masks of a track and their areas, 0 where absent."""
     segmentations: list[dict | None] = []
     for t, entry in enumerate(frames):
         here = f"{where}: segmentations[{t}]"

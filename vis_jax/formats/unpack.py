@@ -1,7 +1,7 @@
-"""JSON files as they are sent around: plain, compressed with gzip, or in a zip.
+"""Opens JSON files that are plain, gzipped or zipped.
 
-What a file is, its first bytes say. Nothing is unpacked to disk, and an archive cannot
-fill the memory: its content is bounded, in bytes and by its own size.
+The first bytes determine the type. Nothing is unpacked to disk, and the unpacked size
+is limited, both absolutely and relative to the archive.
 """
 
 import gzip
@@ -20,7 +20,7 @@ from vis_jax.formats.json_checks import FormatError, reading, show
 
 MAX_BYTES = 8 << 30  # of unpacked JSON: ten times the largest result of a benchmark
 MAX_RATIO = 100  # unpacked bytes of one packed byte; results have about 3
-SMALL_BYTES = 64 << 20  # up to here the ratio is not asked for
+SMALL_BYTES = 64 << 20  # up to this size the ratio is not checked
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # with files, without
 _GZIP = b"\x1f\x8b"
@@ -32,7 +32,7 @@ _DAMAGE = (
 
 
 def read_json(path: str | os.PathLike) -> object:
-    """The content of a JSON file, plain or packed.
+    """Reads a JSON file, plain or packed.
 
     Raises:
       FormatError: as `json_checks.reading` and `open_unpacked`.
@@ -47,7 +47,7 @@ def read_json(path: str | os.PathLike) -> object:
 
 @contextmanager
 def open_unpacked(path: str | os.PathLike) -> Iterator[io.BufferedReader]:
-    """Opens a JSON file, also in a gzip file or as the only one of a zip.
+    """Opens a JSON file, plain, gzipped or alone in a zip.
 
     Raises:
       FormatError: an archive is damaged or encrypted, holds no or several JSON files or
@@ -90,7 +90,7 @@ def _open_zip(
         member = _only_json(path, archive)
         if member.flag_bits & 1:
             raise FormatError(f"{path}: expected no password, got an encrypted file")
-        # The directory may say more than there is.
+        # The zip directory may declare more than exists.
         packed = min(member.compress_size, os.fstat(file.fileno()).st_size)
         limit = most_bytes(packed)
         if member.file_size > limit:
@@ -100,7 +100,7 @@ def _open_zip(
 
 
 def _only_json(path: str | os.PathLike, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The member to read; folders and what macOS adds are passed over."""
+    """Returns the member to read, skipping folders and macOS metadata."""
     members = [
         member
         for member in archive.infolist()
@@ -119,7 +119,7 @@ def _only_json(path: str | os.PathLike, archive: zipfile.ZipFile) -> zipfile.Zip
 
 
 def most_bytes(packed: int) -> int:
-    """How much a file of `packed` bytes may unpack to."""
+    """Returns the maximum unpacked size of a file of `packed` bytes."""
     return min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * packed))
 
 
@@ -134,7 +134,7 @@ def _bounded(
 
 
 class _Bounded(io.RawIOBase):
-    """What `read` gives, up to a limit: what a header says may be a lie."""
+    """Limits the bytes read, as headers may be wrong."""
 
     def __init__(
         self, path: str | os.PathLike, read: Callable[[int], bytes], limit: int

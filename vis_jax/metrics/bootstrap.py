@@ -1,8 +1,8 @@
-"""Average precision and identities of resampled videos.
+"""Bootstrap samples of AP and identity metrics over videos.
 
-Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979: how much a number would
-change with another choice of videos is seen by drawing the same number of videos from
-them, with replacement. Letters: S samples, V videos, n predictions, T thresholds.
+Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979: resampling the videos
+with replacement estimates how much a metric varies with the choice of videos. Letters:
+S samples, V videos, n predictions, T thresholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from vis_jax.formats.tracks import Id
 from vis_jax.metrics.tracking import Measures
 from vis_jax.metrics.video_ap import IOU_THRESHOLDS, RECALL_POINTS, Matches
 
-_FEW = 10  # predictions of a video and category that AR10 looks at
-_BLOCK = 1 << 20  # predictions times samples handled at once: some MB of arrays
-_AT_75 = 5  # place of IoU 0.75 among the thresholds
+_FEW = 10  # predictions per video and category that count for AR10
+_BLOCK = 1 << 20  # predictions times samples per block: some MB of arrays
+_AT_75 = 5  # index of IoU 0.75 among the thresholds
 
 
 def draw(num_videos: int, num_samples: int, seed: int) -> np.ndarray:
-    """How often each video is drawn: int64[S, V]; each row adds up to V."""
+    """Draws bootstrap counts of each video: int64[S, V]; each row sums to V."""
     rng = np.random.default_rng(seed)
     even = np.full(num_videos, 1 / num_videos)
     return rng.multinomial(num_videos, even, size=num_samples)
@@ -29,12 +29,12 @@ def draw(num_videos: int, num_samples: int, seed: int) -> np.ndarray:
 def precision_samples(
     matches: Mapping[Id, Mapping[Id, Matches]], videos: Sequence[Id], counts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """AP, AP50, AP75 and AR10 of each sample: float64[S], NaN where undefined.
+    """Computes AP, AP50, AP75 and AR10 per sample: float64[S], NaN where undefined.
 
     Args:
-      matches: by category and video, as `video_ap.evaluate` gives them.
+      matches: by category and video, as returned by `video_ap.evaluate`.
       videos: V ids.
-      counts: int64[S, V], how often each video is in a sample.
+      counts: int64[S, V], occurrences of each video in a sample.
     """
     place = {video_id: v for v, video_id in enumerate(videos)}
     precision, recall = [], []
@@ -60,10 +60,10 @@ def precision_samples(
 def identity_samples(
     measures: Mapping[Id, Measures], videos: Sequence[Id], counts: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """IDF1, AssA and IDSW of each sample: float64[S], NaN where undefined.
+    """Computes IDF1, AssA and IDSW per sample: float64[S], NaN where undefined.
 
     Args:
-      measures: by video, as `tracking.identity_measures` gives them.
+      measures: by video, as returned by `tracking.identity_measures`.
       videos, counts: as in `precision_samples`.
     """
     every = [measures[video_id] for video_id in videos]
@@ -84,7 +84,7 @@ def identity_samples(
 class _Entries(NamedTuple):
     """The predictions of one category, best score first."""
 
-    video: np.ndarray  # int64[n], places
+    video: np.ndarray  # int64[n], index of the video
     rank: np.ndarray  # int64[n], within video and category
     matched: np.ndarray  # bool[T, n]
     ignored: np.ndarray  # bool[T, n]
@@ -93,7 +93,7 @@ class _Entries(NamedTuple):
 def _category(
     matches: Mapping[Id, Matches], place: Mapping[Id, int], counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean precision over recall points, and recall: float64[S, T], NaN undefined."""
+    """Returns AP and recall of a category: float64[S, T], NaN where undefined."""
     entries = _entries(matches, place)
     needed = np.zeros(len(counts))
     for video_id, one in matches.items():
@@ -108,11 +108,11 @@ def _category(
 def _block(
     entries: _Entries, needed: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `_category`, of some samples.
+    """Like `_category`, for a block of samples.
 
     Args:
       entries: n predictions.
-      needed: float64[S], tracks to be found.
+      needed: float64[S], number of ground-truth tracks.
       counts: int64[S, V].
     """
     S, T = len(counts), len(IOU_THRESHOLDS)
@@ -144,10 +144,10 @@ def _entries(matches: Mapping[Id, Matches], place: Mapping[Id, int]) -> _Entries
 
 
 def _area(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Mean precision over the recall points, from those of the correct predictions.
+    """Computes mean precision over the recall points, from the true positives.
 
-    Between them precision only falls, so no other prediction is on the envelope. One
-    that is drawn twice counts twice at one place: its copies have the same score.
+    Between true positives precision only falls, so no other prediction is on the
+    envelope. Copies of a prediction drawn twice have equal scores and share a rank.
 
     Args:
       precision, recall: float64[S, k], best score first.
@@ -162,7 +162,7 @@ def _area(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined; NaN if nothing is."""
+    """Returns the mean over the first axis, ignoring NaN; NaN if all are NaN."""
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(0)
     count = defined.sum(0)

@@ -1,7 +1,7 @@
-"""Average precision without categories, and what it says about the ids of a file.
+"""Class-agnostic AP, used to detect category ids from another list.
 
-A results file with ids from another list of categories scores nearly nothing, however
-good its tracks are.
+A results file with ids from another category list scores near zero, however good its
+tracks are.
 """
 
 from collections import Counter, defaultdict
@@ -18,26 +18,26 @@ from vis_jax.metrics.video_ap import (
     summarise,
 )
 
-# From here on AP50 says that the ids are those of the truth.
+# From this AP50 on, the ids are taken to match the ground truth.
 DOUBTFUL_AP50 = 0.1
-MIN_PAIRS = 5  # found tracks, before anything is said of ids
-MOST = 0.8  # share of them that a rule has to explain
+MIN_PAIRS = 5  # minimum number of matched tracks to judge the ids
+MOST = 0.8  # fraction of them that a rule has to explain
 _SHOWN = 4
 
 
 class Agnostic(NamedTuple):
-    """What is found if any prediction may find any track of its video."""
+    """Class-agnostic scores and category pairs of the matches."""
 
-    stats: dict[str, float | None]  # AP, AP50, ..; as `video_ap.evaluate`
-    pairs: Counter[tuple[Id, Id]]  # category of prediction and track, IoU from 0.5
+    stats: dict[str, float | None]  # AP, AP50, ..; as in `video_ap.evaluate`
+    pairs: Counter[tuple[Id, Id]]  # (predicted, true) category at IoU >= 0.5
 
 
 def class_agnostic(
     truth: TruthFile, results: Results, *, official_quirks: bool = True
 ) -> Agnostic:
-    """Average precision with all categories as one.
+    """Computes AP with all categories merged.
 
-    Predictions of unknown categories take part, tracks of unknown ones do not.
+    Predictions with unknown categories are included, tracks with unknown ones are not.
 
     Args:
       truth, results: as read by `results_json`.
@@ -68,10 +68,10 @@ def class_agnostic(
 
 
 def explain_pairs(pairs: Counter[tuple[Id, Id]]) -> str | None:
-    """One line if the categories of a results file look like those of another list.
+    """Explains in one line if a results file seems to use another category list.
 
     Args:
-      pairs: of `class_agnostic`.
+      pairs: as returned by `class_agnostic`.
 
     Returns:
       None if the categories agree, if no rule explains most pairs, or if they are few.

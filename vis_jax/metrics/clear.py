@@ -1,8 +1,8 @@
-"""CLEAR and identity metrics, by the rules of TrackEval.
+"""CLEAR and identity metrics, following TrackEval.
 
 Bernardin and Stiefelhagen, "CLEAR MOT", 2008; Ristani et al., "Performance Measures and
-a Data Set for Multi-Target, Multi-Camera Tracking", 2016. By the rules of
-py-motmetrics: `clear_motmetrics`. Letters: D predicted tracks, G annotated tracks.
+a Data Set for Multi-Target, Multi-Camera Tracking", 2016. For the rules of
+py-motmetrics see `clear_motmetrics`. Letters: D predicted tracks, G annotated tracks.
 """
 
 import functools
@@ -16,21 +16,21 @@ from scipy.optimize import linear_sum_assignment
 from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 _EPS = np.finfo("float").eps
-_KEPT = 1000  # value of the pair of the frame before: above that of any IoU
+_KEPT = 1000  # bonus of pairs matched in the previous frame: above any IoU
 
 
 class Clear(NamedTuple):
     """Counts of one video, or the sums over several."""
 
-    IDSW: int = 0  # changes of the prediction that a track is matched with
-    Frag: int = 0  # times that a track is found again after a gap
-    MT: int = 0  # tracks found in more than 80 % of their frames
+    IDSW: int = 0  # identity switches
+    Frag: int = 0  # fragmentations: a track is matched again after a gap
+    MT: int = 0  # mostly tracked: matched in more than 80 % of their frames
     PT: int = 0
-    ML: int = 0  # in less than 20 %
+    ML: int = 0  # mostly lost: matched in less than 20 %
     TP: int = 0
     FN: int = 0
     FP: int = 0
-    iou: float = 0.0  # of all matches
+    iou: float = 0.0  # sum over all matches
 
     def report(self) -> dict[str, float]:
         """Ratios."""
@@ -46,7 +46,7 @@ class Clear(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Masks of one video, or of several, with the identities assigned once for all."""
+    """Identity counts of masks, of one video or summed over several."""
 
     IDTP: int = 0
     IDFN: int = 0
@@ -74,7 +74,7 @@ def total_identity(parts: Iterable[Identity]) -> Identity:
 
 
 def clear(overlaps: VideoOverlaps, *, iou_threshold: float) -> Clear:
-    """Matches the tracks of one video frame by frame and counts what comes of it.
+    """Matches the tracks of one video frame by frame and counts the outcomes.
 
     Args:
       overlaps: of one video.
@@ -123,14 +123,14 @@ def clear(overlaps: VideoOverlaps, *, iou_threshold: float) -> Clear:
 
 
 def _in_order(values: Iterable[float]) -> float:
-    """Their sum, rounded at each step: `sum` does so up to Python 3.11 only."""
+    """Sums with rounding at each step, as `sum` does only up to Python 3.11."""
     return functools.reduce(operator.add, values, 0.0)
 
 
 def shared_frames(
     overlaps: VideoOverlaps, *, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames in which two tracks match, int64[G, D], and those of each prediction: [D].
+    """Counts frames in which two tracks match, int64[G, D], and in all per prediction.
 
     Args:
       overlaps: of one video.
@@ -145,9 +145,9 @@ def shared_frames(
 
 
 def identity(overlaps: VideoOverlaps, *, iou_threshold: float) -> Identity:
-    """Masks under the assignment of predictions to tracks that shares most frames.
+    """Counts identity matches under the assignment that maximises IDTP.
 
-    The fewest IDFP + IDFN is the most IDTP.
+    Maximising IDTP minimises IDFP + IDFN.
     """
     shared, frames = shared_frames(overlaps, iou_threshold=iou_threshold)
     IDTP = int(shared[linear_sum_assignment(shared, maximize=True)].sum())

@@ -1,9 +1,9 @@
-"""CLEAR metrics by the rules of py-motmetrics 1.4.0, in which papers report MOTA.
+"""CLEAR metrics following py-motmetrics 1.4.0, with which papers report MOTA.
 
-Bernardin and Stiefelhagen, "CLEAR MOT", 2008. They differ from those of TrackEval: a
-pair of any earlier frame is kept, not only one of the frame just before; a track is
-mostly tracked from 80 % of its frames, not above; and a track that is not visible for a
-while is no fragment for that.
+Bernardin and Stiefelhagen, "CLEAR MOT", 2008. Differences from TrackEval: a match from
+any earlier frame is kept, not only from the previous one; a track is mostly tracked
+from 80 % of its frames, not above; and frames in which a track is not visible do not
+fragment it.
 Letters: D predicted tracks, G annotated tracks, of one frame.
 """
 
@@ -19,13 +19,13 @@ from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 
 class Counts(NamedTuple):
-    """Counts of one video or the sums over several, by the names of py-motmetrics."""
+    """Counts of one video, or summed over several, under py-motmetrics' names."""
 
     num_switches: int = 0
     num_fragmentations: int = 0
-    mostly_tracked: int = 0  # found in at least 80 % of its frames
+    mostly_tracked: int = 0  # matched in at least 80 % of their frames
     partially_tracked: int = 0
-    mostly_lost: int = 0  # found in less than 20 %
+    mostly_lost: int = 0  # matched in less than 20 %
     num_false_positives: int = 0
     num_misses: int = 0
     num_matches: int = 0  # without switches
@@ -34,10 +34,10 @@ class Counts(NamedTuple):
     distance: float = 0.0  # 1 - IoU, summed over matches and switches
 
     def report(self) -> dict[str, float | int | None]:
-        """Ratios and counts by the names of py-motmetrics; None where undefined.
+        """Returns ratios and counts under py-motmetrics' names; None where undefined.
 
-        `motp` is a mean distance, 0 at best. py-motmetrics gives NaN, and infinities,
-        where this gives None, also for several videos if one of them has no match.
+        `motp` is a mean distance, 0 at best. Where this gives None, py-motmetrics gives
+        NaN or infinity, even for several videos if one of them has no match.
         """
         found = self.num_matches + self.num_switches
         errors = self.num_misses + self.num_switches + self.num_false_positives
@@ -56,7 +56,7 @@ def total(parts: Iterable[Counts]) -> Counts:
 
 
 def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) -> Counts:
-    """Matches the tracks of one video frame by frame and counts what comes of it.
+    """Matches the tracks of one video frame by frame and counts the outcomes.
 
     Args:
       overlaps: of all predictions.
@@ -83,26 +83,26 @@ def count(overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float) ->
 
 
 class FrameMatch(NamedTuple):
-    """Which annotated track of a frame has which prediction."""
+    """Matches between annotated tracks and predictions in one frame."""
 
     truth_ids: list[int]  # of the tracks in the frame, 0 .. G - 1 of the video
     result_ids: list[int]  # of the predictions, 0 .. D - 1
     partner: dict[int, int]  # prediction of each track that has one
-    switches: list[int]  # tracks whose prediction is not their last one
+    switches: list[int]  # tracks whose prediction differs from their last one
     distance: float  # 1 - IoU, summed over the pairs
 
 
 def match_frames(
     overlaps: VideoOverlaps, kept: np.ndarray, *, iou_threshold: float
 ) -> Iterator[FrameMatch]:
-    """Matches the tracks of one video, a frame after the other.
+    """Matches the tracks of one video frame by frame.
 
     Args:
       overlaps: of all predictions.
       kept: bool, the predictions that take part.
       iou_threshold: pairs below never match.
     """
-    last: dict[int, int] = {}  # prediction that a track was matched with last
+    last: dict[int, int] = {}  # last matched prediction of each track
     for rows, columns, ious in zip(*overlaps[:3], strict=True):
         truth_ids, result_ids = rows.tolist(), columns[kept[columns]].tolist()
         iou = ious[:, kept[columns]]
@@ -128,13 +128,13 @@ def _pairs(
     iou_threshold: float,
     last: dict[int, int],
 ) -> dict[int, int]:
-    """Which prediction each track of a frame has, by their places in the frame.
+    """Assigns predictions to the tracks of a frame; both are indices in the frame.
 
     Args:
-      truth_ids, result_ids: G and D of them.
+      truth_ids, result_ids: G and D ids.
       iou: float64[G, D].
       iou_threshold: pairs below never match.
-      last: the prediction that a track was matched with last, by their ids.
+      last: last matched prediction id, by track id.
     """
     admissible = iou >= iou_threshold
     pairs: dict[int, int] = {}
@@ -143,7 +143,7 @@ def _pairs(
         d = place.get(last.get(truth_id, -1))
         if d is not None and admissible[g, d] and d not in pairs.values():
             pairs[g] = d
-    # The most pairs first, then the most IoU.
+    # Maximises the number of pairs, then IoU.
     value = np.where(admissible, iou, -1e6)
     value[list(pairs)] = value[:, list(pairs.values())] = -1e6
     for g, d in zip(*linear_sum_assignment(value, maximize=True), strict=True):
@@ -153,10 +153,10 @@ def _pairs(
 
 
 def _track_counts(found: list[bool]) -> Counts:
-    """The part of the counts that comes from one track.
+    """Returns the counts contributed by one track.
 
     Args:
-      found: whether it was matched, for each frame in which it is visible.
+      found: whether it was matched, per frame in which it is visible.
     """
     share = sum(found) / len(found)
     places = np.flatnonzero(found).tolist()

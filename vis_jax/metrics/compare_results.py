@@ -1,7 +1,7 @@
-"""Several results files on the same videos: which is better, and how surely.
+"""Compares results files on the same videos, with confidence intervals.
 
-The intervals are percentiles of a bootstrap over the videos. In a sample all files have
-the same videos, so a difference is not blurred by easy and hard ones.
+The intervals are bootstrap percentiles over the videos. The bootstrap is paired: each
+sample uses the same videos for all files.
 """
 
 import os
@@ -23,7 +23,7 @@ INTERVAL = (2.5, 97.5)  # percentiles
 
 
 class Sampling(NamedTuple):
-    """How the videos are drawn."""
+    """Number of bootstrap samples, and the seed."""
 
     samples: int = 1000
     seed: int = 0
@@ -35,7 +35,7 @@ DEFAULT = Sampling()
 class _Values(NamedTuple):
     """The metrics of one file."""
 
-    value: dict[str, float]  # of all videos; NaN where undefined
+    value: dict[str, float]  # over all videos; NaN where undefined
     samples: dict[str, np.ndarray]  # float64[S]
 
 
@@ -48,14 +48,14 @@ def compare(
     score_threshold: float = 0.3,
     official_quirks: bool = True,
 ) -> dict:
-    """Scores files with 95 % intervals, and each against the first.
+    """Scores files with 95 % intervals, and compares each with the first.
 
     Args:
       truth_path: instances.json with annotations.
-      results_paths: two files or more.
-      output_path: where the numbers are written as JSON; None: nowhere.
+      results_paths: two or more files.
+      output_path: JSON file for the metrics; None: not written.
       sampling: number of samples and seed.
-      score_threshold: IDF1, AssA and IDSW leave out predictions below.
+      score_threshold: IDF1, AssA and IDSW ignore predictions below it.
       official_quirks: as in `scoring.Options`.
 
     Returns:
@@ -65,9 +65,9 @@ def compare(
       is above the first (IDSW: below), ties counting half. None: undefined.
 
     Raises:
-      FormatError: a file is not as it should be.
-      ValueError: fewer than two files, no samples, a truth without videos, or no folder
-        for the output.
+      FormatError: a file is malformed.
+      ValueError: there are fewer than two files, no samples, no ground-truth videos, or
+        no folder for the output.
     """
     if (number := len(results_paths)) < 2:
         raise ValueError(f"results: expected two files or more, got {number}")
@@ -93,7 +93,7 @@ def compare(
 
 
 def _row(name: str, found: _Values, first: _Values) -> dict:
-    """The numbers of a file, and how they differ from those of the first."""
+    """Returns the metrics of a file, and their differences from the first file."""
     row: dict = {"name": name}
     for metric in METRICS:
         row[metric] = _interval(found.value[metric], found.samples[metric])
@@ -126,7 +126,7 @@ def _number(value: float | None) -> float:
 
 
 def _interval(value: float, samples: np.ndarray) -> dict:
-    """A number and its interval, over the samples in which it is defined."""
+    """Returns a value and its interval, over the samples in which it is defined."""
     defined = samples[~np.isnan(samples)]
     if np.isnan(value) or not len(defined):
         return {"value": None, "low": None, "high": None}
@@ -146,7 +146,7 @@ def _difference(first: _Values, other: _Values, name: str) -> dict:
 
 
 def format_comparison(report: Mapping) -> str:
-    """The numbers of `compare` as aligned text, fractions in percent."""
+    """Formats the metrics of `compare` as an aligned table, fractions in percent."""
     names = [row["name"] for row in report["files"]]
     lines = [f"{chr(65 + i % 26)}  {name}" for i, name in enumerate(names)]
     lines += [f"95 % intervals of {report['samples']} samples of the "]
@@ -170,7 +170,7 @@ def format_comparison(report: Mapping) -> str:
 
 
 def _range(metric: str, cell: Mapping, sign: str) -> str:
-    """A number with its interval."""
+    """Formats a value with its interval."""
     if cell["value"] is None:
         return "-"
     scale, digits = (1, 0) if metric == "IDSW" else (100, 1)

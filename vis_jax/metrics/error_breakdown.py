@@ -1,8 +1,8 @@
-"""What the average precision is lost to: errors of tracks by kind.
+"""Breaks down the loss in AP by kind of error.
 
-After Bolya et al., "TIDE", ECCV 2020, Sections 2.2 and 2.3, with tubes in place of
-boxes and two kinds added for what goes wrong over time. Each kind is mended alone; the
-gain in AP50 is what it costs. The kinds are defined in docs/scoring.md.
+Follows Bolya et al., "TIDE", ECCV 2020, Sections 2.2 and 2.3, with tubes instead of
+boxes and two more kinds for temporal errors. The cost of a kind is the gain in AP50
+from fixing it alone. The kinds are defined in docs/scoring.md.
 """
 
 from collections import Counter, defaultdict
@@ -16,28 +16,28 @@ from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.metrics.tube_overlap import tube_overlap
 from vis_jax.metrics.video_ap import AREAS, RECALL_POINTS, indexed_tracks, match
 
-FOUND = 0.5  # IoU from which a track is found
-NEAR = 0.1  # IoU from which a prediction is about a track at all
-SECOND = 0.1  # share of frames on another track that makes a switch
-MENDED = ("classification", "localisation", "switch", "fragment")  # become correct
+FOUND = 0.5  # minimum IoU of a match
+NEAR = 0.1  # minimum IoU to attribute an error to a track
+SECOND = 0.1  # fraction of frames on another track that makes a switch
+MENDED = ("classification", "localisation", "switch", "fragment")  # correct once fixed
 REMOVED = ("both", "duplicate", "background")
 KINDS = (*MENDED, *REMOVED, "miss")
 
 
 class Finding(NamedTuple):
-    """What one prediction turned out to be."""
+    """Outcome of one prediction."""
 
     track: ResultTrack
     kind: str  # "correct", "ignored" or one of KINDS
-    target: int | None  # number of the track it is about
+    target: int | None  # index of the track it is attributed to
 
 
 class Account(NamedTuple):
-    """The predictions, in the order of evaluation, and the tracks to be found."""
+    """Outcomes of all predictions in evaluation order, and the ground-truth tracks."""
 
     findings: list[Finding]
-    targets: dict[int, Id]  # category by number of the track, in `indexed_tracks`
-    missed: set[int]  # numbers of tracks that nothing is about
+    targets: dict[int, Id]  # category by track index in `indexed_tracks`
+    missed: set[int]  # indices of tracks without any attributed prediction
     videos: dict[Id, Counter]  # errors of each kind
 
 
@@ -48,7 +48,7 @@ def error_breakdown(
     official_quirks: bool = True,
     progress: bool = False,
 ) -> dict:
-    """AP50 lost to each kind of error.
+    """Computes the AP50 lost to each kind of error.
 
     Args:
       truth, results: as read by `results_json`.
@@ -56,8 +56,8 @@ def error_breakdown(
       progress: show a bar if it takes more than some seconds.
 
     Returns:
-      AP50; `lost`: gain in AP50 if all errors of a kind were mended; `counts`: errors
-      of each kind; `videos`: the counts by video id.
+      AP50; `lost`: gain in AP50 from fixing all errors of a kind; `counts`: errors of
+      each kind; `videos`: the counts by video id.
     """
     account = take_account(
         truth, results, official_quirks=official_quirks, progress=progress
@@ -72,7 +72,7 @@ def take_account(
     official_quirks: bool = True,
     progress: bool = False,
 ) -> Account:
-    """What each prediction turned out to be.
+    """Determines the outcome of each prediction.
 
     Args:
       truth, results: as read by `results_json`.
@@ -95,7 +95,7 @@ def take_account(
 
 
 def summarise_account(account: Account) -> dict:
-    """What the errors of each kind cost: as `error_breakdown` returns it."""
+    """Computes the cost of each kind of error, as returned by `error_breakdown`."""
     base = _mean_ap(account, None)
     total = sum(account.videos.values(), Counter())
     return {
@@ -137,7 +137,7 @@ def _match(
     numbered: list[tuple[int, TruthTrack]],
     official_quirks: bool,
 ) -> list[Finding]:
-    """Each prediction of a video as "correct", "ignored" or "wrong"."""
+    """Labels each prediction of a video "correct", "ignored" or "wrong"."""
     findings = []
     for category in sorted({track.category_id for track in predictions}):
         candidates = [track for track in predictions if track.category_id == category]
@@ -164,7 +164,7 @@ def _explain(
     wanted: list[tuple[int, TruthTrack]],
     official_quirks: bool,
 ) -> list[tuple[str, int | None]]:
-    """The kind of each wrong prediction of a video, and the track it is about."""
+    """Returns the error kind and attributed track of each wrong prediction."""
     if not wanted or not predictions:
         return [("background", None)] * len(predictions)
     tracks = [track for _, track in wanted]
@@ -184,12 +184,12 @@ def _explain(
 def _kind(
     iou: np.ndarray, same: np.ndarray, follows: np.ndarray, visible: int
 ) -> tuple[str, int | None]:
-    """The kind of a wrong prediction and the track it is about.
+    """Returns the error kind and attributed track of a wrong prediction.
 
     Args:
       iou: float64[G], of tubes.
       same: bool[G], tracks of the same category.
-      follows: int64[G], frames in which it is on a track of its category.
+      follows: int64[G], frames in which it follows each track of its category.
       visible: frames in which the prediction has pixels.
     """
     own, other = np.where(same, iou, -1.0), np.where(same, -1.0, iou)
@@ -211,9 +211,9 @@ def _kind(
 def _frames_followed(
     predictions: list[ResultTrack], tracks: list[TruthTrack]
 ) -> np.ndarray:
-    """Frames in which each prediction is on each track: int64[D, G].
+    """Counts frames in which each prediction follows each track: int64[D, G].
 
-    In a frame it is on the track of its category with the highest IoU, from 0.5.
+    In a frame it follows the track of its category with the highest IoU, at least 0.5.
     """
     frames = np.zeros((len(predictions), len(tracks)), np.int64)
     overlaps = video_overlaps(tracks, predictions, kind="mask", class_aware=True)
@@ -226,7 +226,7 @@ def _frames_followed(
 
 
 def _mean_ap(account: Account, mended: str | None) -> float | None:
-    """AP50 over the categories with tracks, with one kind of error mended."""
+    """Computes AP50 over categories with tracks, with one kind of error fixed."""
     removed = account.missed if mended == "miss" else set()
     needed, flags = Counter(account.targets.values()), defaultdict(list)
     needed.subtract(Counter(account.targets[number] for number in removed))
@@ -239,7 +239,7 @@ def _mean_ap(account: Account, mended: str | None) -> float | None:
 
 
 def _judged(account: Account, mended: str | None) -> list[tuple[Id, float, bool]]:
-    """Category, score, right or wrong of the predictions that count."""
+    """Returns (category, score, correct) of each prediction that counts."""
     taken = {f.target for f in account.findings if f.kind == "correct"}
     judged = []
     best_first = sorted(account.findings, key=lambda f: -f.track.score)
@@ -259,7 +259,7 @@ def _judged(account: Account, mended: str | None) -> list[tuple[Id, float, bool]
 
 
 def _ap(flags: list[tuple[float, bool]], needed: int) -> float:
-    """Area under precision over 101 points of recall; 1 if nothing is left to find."""
+    """Computes 101-point interpolated AP; 1 if there are no tracks to find."""
     if needed == 0:
         return 1.0
     if not flags:

@@ -1,4 +1,4 @@
-"""Overlap of tracks frame by frame, on masks or on the boxes around them.
+"""Per-frame overlap of tracks, by masks or by their bounding boxes.
 
 Letters: D predicted tracks, G annotated tracks, T frames, of one video.
 """
@@ -13,7 +13,7 @@ from vis_jax.metrics.tube_overlap import frame_intersection
 
 
 class VideoOverlaps(NamedTuple):
-    """How the tracks of one video overlap in each frame; all predictions."""
+    """Per-frame IoU between the tracks and all predictions of one video."""
 
     truth_ids: list[np.ndarray]  # T times int64, 0 .. G - 1, present in the frame
     result_ids: list[np.ndarray]  # T times int64, 0 .. D - 1
@@ -29,7 +29,7 @@ def video_overlaps(
     kind: str,
     class_aware: bool,
 ) -> VideoOverlaps:
-    """IoU of all tracks of one video, frame by frame.
+    """Computes the IoU of all tracks of one video, frame by frame.
 
     Args:
       truths, predictions: G and D tracks.
@@ -58,7 +58,7 @@ def video_overlaps(
 def _category_pairs(
     truths: list[TruthTrack], predictions: list[ResultTrack]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """bool[G] and bool[D] of each category that both have."""
+    """Returns masks (bool[G], bool[D]) for each category present in both."""
     ids_g = [x.category_id for x in truths]
     ids_d = [x.category_id for x in predictions]
     return [
@@ -73,7 +73,7 @@ def _blocks(
     rows: np.ndarray,
     columns: np.ndarray,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Places among the tracks of a frame of those to compare with each other."""
+    """Returns index blocks of a frame's tracks that are compared with each other."""
     if groups is None:
         blocks = [(np.arange(len(rows)), np.arange(len(columns)))]
     else:
@@ -97,7 +97,7 @@ def _mask_iou(truths: list, predictions: list, t: int) -> np.ndarray:
 
 
 def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
-    """IoU of the boxes around masks, which end after the last pixel."""
+    """Computes the IoU of mask bounding boxes, whose x2, y2 are exclusive."""
     boxes = [
         coco_mask.toBbox([x.segmentations[t] for x in tracks])
         for tracks in (truths, predictions)
@@ -109,7 +109,7 @@ def _box_iou(truths: list, predictions: list, t: int) -> np.ndarray:
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes x1 y1 x2 y2, [N, 4] and [M, 4]: [N, M]."""
+    """Computes the IoU [N, M] of x1 y1 x2 y2 boxes [N, 4] and [M, 4]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0.0), -1)

@@ -1,7 +1,7 @@
-"""Higher order tracking accuracy, by the rules of TrackEval.
+"""Higher order tracking accuracy (HOTA), following TrackEval.
 
 Luiten et al., "HOTA", IJCV 2021. Letters: D predicted tracks, G annotated tracks, A
-thresholds of IoU, n pairs in one frame.
+IoU thresholds, n pairs in one frame.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)
 _EPS = np.finfo("float").eps
-# Stands for the sum of no IoUs and for the count of none: their ratio, LocA, is 1.
+# Replaces an empty sum of IoUs and a zero count, so that their ratio, LocA, is 1.
 _TINY = 1e-10
 
 
@@ -30,11 +30,11 @@ class Hota(NamedTuple):
     LocA: np.ndarray
 
     def report(self) -> dict[str, float]:
-        """Means over the thresholds, in [0, 1]."""
+        """Returns means over the thresholds, in [0, 1]."""
         return {name: float(np.mean(row)) for name, row in self.rows().items()}
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Values at each threshold, in [0, 1]: float64[A]."""
+        """Returns values at each threshold, in [0, 1]: float64[A]."""
         TP, FN, FP = self[:3]
         det_a = TP / np.maximum(1, TP + FN + FP)
         return {
@@ -50,10 +50,10 @@ class Hota(NamedTuple):
 
 
 def hota(overlaps: VideoOverlaps) -> Hota:
-    """HOTA of one video.
+    """Computes HOTA of one video.
 
-    Pairs of a frame are those with the most IoU, weighted by how well the two tracks
-    agree over the video; they are true from IoU alpha on.
+    Each frame is matched to maximise IoU weighted by the global alignment of the two
+    tracks; a pair is a true positive if its IoU is at least alpha.
     """
     count_g, count_d, alignment = _alignment(overlaps)
     matches = np.zeros((len(ALPHAS), *alignment.shape))
@@ -79,7 +79,7 @@ def hota(overlaps: VideoOverlaps) -> Hota:
 
 
 def pooled(videos: Sequence[Hota]) -> Hota:
-    """That of several videos: counts add up, means are weighted by the pairs."""
+    """Pools several videos: sums counts, and averages means weighted by pairs."""
     shape = len(ALPHAS)
     TP, FN, FP = (sum((v[i] for v in videos), np.zeros(shape)) for i in range(3))
     ass_a, ass_re, ass_pr, loc = (
@@ -97,11 +97,11 @@ def _mean_iou(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def _alignment(
     overlaps: VideoOverlaps,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames of each track, [G, 1] and [1, D], and how well two agree, [G, D]."""
+    """Returns frames per track, [G, 1] and [1, D], and global alignment, [G, D]."""
     G, D = overlaps.num_truths, len(overlaps.scores)
     count_g, count_d, agree = np.zeros((G, 1)), np.zeros((1, D)), np.zeros((G, D))
     for rows, columns, iou in zip(*overlaps[:3], strict=True):
-        # How much of what both overlap with they share with each other.
+        # Similarity relative to the total overlap of both.
         whole = iou.sum(0)[None, :] + iou.sum(1)[:, None] - iou
         share = np.zeros_like(iou)
         np.divide(iou, whole, out=share, where=whole > _EPS)

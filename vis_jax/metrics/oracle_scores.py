@@ -1,7 +1,7 @@
-"""AP if one thing about the predictions were perfect: classes, masks, identities.
+"""Oracle AP with perfect classes, masks or identities.
 
-Each oracle mends one thing and leaves all others as they are, scores and duplicates
-included. Letters: D predictions, G annotated tracks, of one video.
+Each oracle fixes one aspect and keeps everything else, including scores and duplicates.
+Letters: D predictions, G annotated tracks, of one video.
 """
 
 from collections import defaultdict
@@ -28,14 +28,14 @@ Oracle = Callable[[Tracks, list[TruthTrack], np.ndarray], Tracks]
 def oracle_scores(
     truth: TruthFile, results: Results, *, official_quirks: bool = True
 ) -> dict[str, dict[str, float | None]]:
-    """The official numbers with one thing perfect.
+    """Computes the official metrics under each oracle.
 
     Args:
       truth, results: as read by `results_json`.
       official_quirks: as in `video_ap.evaluate`.
 
     Returns:
-      AP, AP50, .. by the name of the oracle: `classes`, `masks`, `identities`.
+      AP, AP50, .. by oracle name: `classes`, `masks`, `identities`.
     """
     truths, predictions = defaultdict(list), defaultdict(list)
     for annotated in indexed_tracks(truth, official_quirks):
@@ -65,7 +65,7 @@ def oracle_scores(
 def with_classes(
     predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
 ) -> Tracks:
-    """Each prediction with the class of the track that it overlaps most, from 0.1.
+    """Gives each prediction the class of its best-overlapping track, if IoU >= 0.1.
 
     Args:
       predictions, truths: D and G tracks of one video.
@@ -80,9 +80,9 @@ def with_classes(
 def with_masks(
     predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
 ) -> Tracks:
-    """Each prediction with the masks of the track of its class that it overlaps most.
+    """Gives each prediction the masks of its best-overlapping track of its class.
 
-    Their IoU is at least 0.1; others keep their masks.
+    Predictions whose best IoU is below 0.1 keep their masks.
 
     Args:
       predictions, truths: D and G tracks of one video.
@@ -99,16 +99,16 @@ def with_masks(
 def with_identities(
     predictions: Tracks, truths: list[TruthTrack], iou: np.ndarray
 ) -> Tracks:
-    """The masks of each frame, in tracks as they are annotated.
+    """Regroups the predicted masks of each frame into annotated tracks.
 
-    In a frame a mask belongs to the track of its class with the highest IoU, from 0.5;
-    of several the one with the best score. Frames in which a prediction is on no track
-    go with the track that it is on most, where that has no other mask. A track has the
-    mean score of its masks. Predictions that are never on a track stay as they are.
+    In a frame a mask belongs to the track of its class with the highest IoU, at least
+    0.5; the best-scoring of several masks is used. Unmatched masks of a prediction join
+    its most frequent track where that has no other mask. A track gets the mean score of
+    its masks. Predictions that never match a track are unchanged.
 
     Args:
       predictions, truths: D and G tracks of one video.
-      iou: float64[D, G], of tubes; not needed, as frames are compared.
+      iou: float64[D, G], of tubes; unused, as frames are compared.
     """
     del iou
     owner = _owners(predictions, truths)
@@ -144,7 +144,7 @@ ORACLES: dict[str, Oracle] = {
 
 
 def _nearest(iou: np.ndarray) -> list[int]:
-    """The track with the highest IoU for each prediction, -1 below 0.1.
+    """Returns the track with the highest IoU per prediction, -1 if below 0.1.
 
     Args:
       iou: float64[D, G].
@@ -153,7 +153,7 @@ def _nearest(iou: np.ndarray) -> list[int]:
 
 
 def _owners(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:
-    """The track that each prediction is on in each frame: int64[D, T], -1 for none."""
+    """Returns the track of each prediction in each frame: int64[D, T], -1 for none."""
     overlaps = video_overlaps(truths, predictions, kind="mask", class_aware=True)
     owner = np.full((len(predictions), len(overlaps.ious)), -1)
     for t, (rows, columns, iou) in enumerate(zip(*overlaps[:3], strict=True)):
@@ -164,7 +164,7 @@ def _owners(predictions: Tracks, truths: list[TruthTrack]) -> np.ndarray:
 
 
 def _visible(prediction: ResultTrack, owner: np.ndarray) -> np.ndarray:
-    """Frames with pixels: bool[T]."""
+    """Returns the frames in which a prediction has pixels: bool[T]."""
     areas = np.zeros(owner.shape[1], np.int64)
     areas[: len(prediction.areas)] = prediction.areas
     return areas > 0
@@ -173,7 +173,7 @@ def _visible(prediction: ResultTrack, owner: np.ndarray) -> np.ndarray:
 def _joined(
     parts: dict[int, ResultTrack], track: TruthTrack, length: int
 ) -> ResultTrack:
-    """One prediction of the masks that several have of an annotated track."""
+    """Merges the masks of several predictions of one annotated track."""
     masks = [parts[t].segmentations[t] if t in parts else None for t in range(length)]
     areas = [parts[t].areas[t] if t in parts else 0 for t in range(length)]
     first = next(iter(parts.values()))

@@ -1,10 +1,9 @@
-"""Results read and matched by several processes, each some consecutive entries.
+"""Reads and matches results in several processes, each on consecutive entries.
 
-Each process reads the truth and finds its part of the file by itself, so that nothing
-large is sent to it. A part ends where the video changes; if the entries of a video lie
-in two parts after all, one process does everything. Everything that is sent back is
-whole numbers, or is worked out within one video: the result does not depend on the
-number of processes.
+Each process reads the ground truth and its part of the file itself, so that little data
+is sent to it. Parts end where the video changes; if the entries of a video are still
+split, one process does everything. Returned values are integers or computed within one
+video, so the result does not depend on the number of processes.
 """
 
 import json
@@ -26,14 +25,14 @@ from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
 from vis_jax.metrics.tracking import Measures, identity_measures, measure_videos
 from vis_jax.metrics.video_ap import Matches, match_videos
 
-MIN_BYTES = 16 << 20  # of results for each process: starting one takes 0.2 s
-# Of a process: classes that it sends back are not those of `__main__`.
+MIN_BYTES = 16 << 20  # results per process; starting one takes 0.2 s
+# Entry point of a worker: avoids sending back classes defined in `__main__`.
 _PROGRAM = "import sys; from vis_jax.metrics.parallel import main; main(sys.argv[1])"
 _NOTHING, _SOMETHING = np.zeros(0, np.int64), np.ones(1, np.int64)
 
 
 class Job(NamedTuple):
-    """What is worked out of a results file."""
+    """Work to do on a results file."""
 
     truth: str  # path
     results: str
@@ -46,9 +45,9 @@ class Job(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found of some videos."""
+    """Findings for a part of the videos."""
 
-    tracks: list[ResultTrack]  # without masks; `areas` only says whether there are any
+    tracks: list[ResultTrack]  # without masks; `areas` only tells whether any exist
     tolerated: Counter
     matches: dict[tuple[Id, Id], Matches]
     measures: dict[Id, Measures]
@@ -56,31 +55,31 @@ class Found(NamedTuple):
 
 
 def num_workers() -> int:
-    """The processors that this process may use."""
+    """Returns the number of processors this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def find(job: Job, truth: TruthFile, workers: int) -> Found | None:
-    """Everything of a job, by several processes.
+    """Runs a job in several processes.
 
     Args:
-      job: what to do.
-      truth: that of the job, read.
-      workers: at most so many processes, this one among them.
+      job: the work.
+      truth: ground truth of the job, already read.
+      workers: maximum number of processes, including this one.
 
     Returns:
-      None if one process should do it: the file is small, packed, odd, or the entries
-      of a video are in several places.
+      None if one process should do it: the file is small, packed or irregular, or the
+      entries of a video are not contiguous.
 
     Raises:
-      FormatError: as `results_json.load_results`.
-      ValueError: as `video_ap.evaluate`, or a process ended early.
+      FormatError: as in `results_json.load_results`.
+      ValueError: as in `video_ap.evaluate`, or a process ended early.
     """
     size = os.path.getsize(job.results) if os.path.isfile(job.results) else 0
     parts = min(workers, size // MIN_BYTES)
-    # By the quirks a track may stand for one of another video with its id.
+    # With official quirks a track may replace one of another video with the same id.
     if parts < 2 or truth.tolerated["truth: duplicate id"]:
         return None
     others = [_start(job, part, parts) for part in range(1, parts)]
@@ -147,7 +146,7 @@ def _result(process: subprocess.Popen) -> Found:
 def _find_part(
     job: Job, truth: TruthFile, entries: Sequence[msgspec.Raw], part: int, parts: int
 ) -> Found:
-    """One part of the entries, and the videos that it has predictions for."""
+    """Processes one part of the entries, and the videos they belong to."""
     first, stop = _cuts(entries, parts)[part : part + 2]
     checker = Checker(job.results, not job.official_quirks, Counter(), side="results")
     with paused_collection():
@@ -158,7 +157,7 @@ def _find_part(
 
 
 def _cuts(entries: Sequence[msgspec.Raw], parts: int) -> list[int]:
-    """Where the parts begin, and the end: about as many bytes each."""
+    """Returns the boundaries of parts of about equal size in bytes."""
     ends = np.cumsum([len(memoryview(raw)) for raw in entries])
     cuts = [0]
     for part in range(1, parts):
@@ -180,14 +179,14 @@ _HEAD = msgspec.json.Decoder(_Head)
 def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
     try:
         return _HEAD.decode(a).video_id == _HEAD.decode(b).video_id
-    except msgspec.MsgspecError:  # an odd id; `find` sees whether a video is divided
+    except msgspec.MsgspecError:  # an irregular id; `find` detects split videos
         return False
 
 
 def _work(
     job: Job, truth: TruthFile, tracks: list[ResultTrack], tolerated: Counter
 ) -> Found:
-    """Everything of the videos of a truth."""
+    """Processes all videos of a ground truth."""
     results = Results(job.results, tracks, tolerated)
     matches = match_videos(
         truth,
@@ -230,7 +229,7 @@ def _bare(track: ResultTrack) -> ResultTrack:
 
 
 def main(words: str) -> None:
-    """Writes what is found of a part to standard output, or the error."""
+    """Runs a worker; writes its findings or error to stdout."""
     part, parts, *fields = json.loads(words)
     job = Job(*fields)
     try:

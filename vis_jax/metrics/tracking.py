@@ -1,7 +1,7 @@
-"""Tracking metrics of video instances: HOTA, CLEAR and identity.
+"""Tracking metrics for video instances: HOTA, CLEAR and identity.
 
-CLEAR also by the rules of py-motmetrics. Crowd tracks are left out; a mask without
-pixels counts as absent. Letters: D predicted tracks, G annotated tracks, of one video.
+CLEAR is also computed by the rules of py-motmetrics. Crowd tracks are ignored; an empty
+mask counts as absent. Letters: D predicted tracks, G annotated tracks, of one video.
 """
 
 from collections import defaultdict
@@ -25,15 +25,15 @@ from vis_jax.metrics.clear import (
 )
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
 
-IOU_THRESHOLD = 0.5  # of CLEAR and identity
+IOU_THRESHOLD = 0.5  # for CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
 
 
-IDENTITIES = ("IDF1", "AssA", "IDSW")  # shown without being asked for
+IDENTITIES = ("IDF1", "AssA", "IDSW")  # reported by default
 
 
 class Measures(NamedTuple):
-    """Everything that is worked out of one video, or of all of them pooled."""
+    """Tracking metrics of one video, or pooled over several."""
 
     hota: hota.Hota
     clear: Clear
@@ -51,13 +51,13 @@ def tracking_scores(
     sweep: bool = False,
     progress: bool = False,
 ) -> dict:
-    """Tracking metrics, pooled by adding the counts of all videos.
+    """Computes tracking metrics, pooled over all videos by adding counts.
 
     Args:
       truth, results: as read by `results_json`.
       kind: "mask", or "box" for the tight boxes around the masks.
       class_aware: tracks of different categories never match.
-      score_threshold: predictions below it are left out.
+      score_threshold: predictions below it are ignored.
       sweep: also find the score threshold with the best IDF1.
       progress: show a bar if it takes more than some seconds.
 
@@ -96,7 +96,8 @@ def measure_videos(
     """What `tracking_scores` is worked out from.
 
     Args:
-      truth, results, kind, class_aware, score_threshold, sweep, progress: as there.
+      truth, results, kind, class_aware, score_threshold, sweep, progress: as in
+        `tracking_scores`.
 
     Returns:
       Measures by video id; with `sweep` the counts of `SWEEP`, float64[S, 3].
@@ -115,7 +116,7 @@ def measure_videos(
 
 
 def tracking_report(found: dict[Id, Measures], curve: np.ndarray | None) -> dict:
-    """The numbers of `tracking_scores`, from those of `measure_videos`."""
+    """Returns the metrics of `tracking_scores` from the output of `measure_videos`."""
     scores = _summary(pool(found))
     scores["videos"] = {video_id: _summary(one) for video_id, one in found.items()}
     if curve is not None:
@@ -132,7 +133,7 @@ def identity_scores(
     score_threshold: float = 0.3,
     progress: bool = False,
 ) -> dict:
-    """How well identities are kept: the three numbers that are asked for most.
+    """Computes the three most common identity metrics.
 
     Args:
       truth, results, kind, class_aware, score_threshold, progress: as in
@@ -156,7 +157,7 @@ def identity_scores(
 
 
 def identity_report(found: dict[Id, Measures]) -> dict:
-    """The numbers of `identity_scores`, from those of `identity_measures`."""
+    """Returns the metrics of `identity_scores` from `identity_measures`."""
     rows = {video_id: three(one) for video_id, one in found.items()}
     return three(pool(found)) | {"videos": rows}
 
@@ -170,7 +171,7 @@ def identity_measures(
     score_threshold: float = 0.3,
     progress: bool = False,
 ) -> dict[Id, Measures]:
-    """What `identity_scores` is worked out from, by video id; without `motmetrics`."""
+    """Computes the measures behind `identity_scores`, without `motmetrics`."""
     kept = [track for track in results.tracks if track.score >= score_threshold]
     overlapping = _overlapping(truth, kept, kind, class_aware)
     count = len(truth.videos)
@@ -181,7 +182,7 @@ def identity_measures(
 def _overlapping(
     truth: TruthFile, predictions: list[ResultTrack], kind: str, class_aware: bool
 ) -> Iterator[tuple[Id, VideoOverlaps]]:
-    """Overlaps of each video, in the order of the ids, without crowd tracks.
+    """Yields the overlaps of each video, ordered by id, without crowd tracks.
 
     Raises:
       ValueError: an unknown kind.
@@ -200,7 +201,7 @@ def _overlapping(
 
 
 def _identities(overlaps: VideoOverlaps) -> Measures:
-    """Those of one video that `identity_scores` asks for."""
+    """Computes the measures of one video needed by `identity_scores`."""
     part = _kept(overlaps, np.ones(len(overlaps.scores), bool))
     return Measures(
         hota=hota.hota(part),
@@ -211,13 +212,13 @@ def _identities(overlaps: VideoOverlaps) -> Measures:
 
 
 def three(found: Measures) -> dict[str, float | int | None]:
-    """IDF1, AssA and IDSW."""
+    """Returns IDF1, AssA and IDSW."""
     row = _summary(found)
     return {key: row[key] for key in IDENTITIES}
 
 
 def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
-    """All tracking metrics of one video.
+    """Computes all tracking metrics of one video.
 
     Args:
       overlaps: of all predictions.
@@ -234,7 +235,7 @@ def measure(overlaps: VideoOverlaps, score_threshold: float) -> Measures:
 
 
 def pool(videos: dict[Id, Measures]) -> Measures:
-    """The same of several videos together, by adding counts."""
+    """Pools several videos by adding counts."""
     every = list(videos.values())
     return Measures(
         hota=hota.pooled([one.hota for one in every]),
@@ -252,7 +253,7 @@ def _by_video(tracks: list) -> defaultdict:
 
 
 def _kept(overlaps: VideoOverlaps, kept: np.ndarray) -> VideoOverlaps:
-    """Without the other predictions, and without the tracks that are never visible.
+    """Selects the kept predictions, and drops tracks that are never visible.
 
     Args:
       overlaps: of all predictions.
@@ -273,9 +274,9 @@ def _kept(overlaps: VideoOverlaps, kept: np.ndarray) -> VideoOverlaps:
 
 
 def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
-    """IDTP, annotated boxes, predicted boxes at each threshold: float64[S, 3].
+    """Returns IDTP, annotated and predicted boxes per threshold: float64[S, 3].
 
-    The fewest IDFP + IDFN is the most IDTP: one assignment of the frames shared.
+    Maximising IDTP minimises IDFP + IDFN: one assignment on the shared frames.
     """
     shared, boxes = shared_frames(overlaps, iou_threshold=IOU_THRESHOLD)
     counts = np.zeros((len(SWEEP), 3))

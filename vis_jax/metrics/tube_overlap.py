@@ -1,4 +1,4 @@
-"""Overlap of tubes in whole pixels, from run lengths and without painting masks.
+"""Exact pixel overlap of tubes, from run lengths without decoding masks.
 
 D predictions, G annotated tracks, T frames.
 """
@@ -29,20 +29,20 @@ def tube_overlap(
     *,
     official_quirks: bool,
 ) -> Overlap:
-    """Intersection and union, each summed over frames.
+    """Computes intersection and union, each summed over frames.
 
     Yang et al., "Video Instance Segmentation", ICCV 2019, Eq. 2.
 
     Args:
-      predictions, truths: tracks of one video, D and G of them.
-      official_quirks: frames beyond the shorter list, and frames in which the two
-        masks have different sizes, do not count. Otherwise they count as not shared.
+      predictions, truths: D and G tracks of one video.
+      official_quirks: ignore frames beyond the shorter list, and frames in which the
+        two masks differ in size. Otherwise such frames have no intersection.
     """
     tracks: list[Track] = [*predictions, *truths]
     shape = (len(predictions), len(truths))
     frames = max((len(track.areas) for track in tracks), default=0)
     shared = np.zeros(shape, np.int64)
-    dropped = np.zeros(shape, np.int64)  # pixels that the quirks leave out
+    dropped = np.zeros(shape, np.int64)  # pixels ignored by the official quirks
     odd_sizes = official_quirks and _sizes_differ(tracks)
     areas_d, areas_g = _areas(predictions, frames), _areas(truths, frames)
     for t in range(frames):
@@ -62,10 +62,10 @@ def matching_iou(
     *,
     official_quirks: bool,
 ) -> np.ndarray:
-    """IoU where it is at least 0.5, and something below 0.5 elsewhere: float64[D, G].
+    """Returns IoU where it is at least 0.5, else some lower value: float64[D, G].
 
-    Nothing below 0.5 is ever matched, so a pair is given up as soon as the frames to
-    come cannot lift it there any more: in a frame two masks share at most the smaller.
+    IoU below 0.5 never matches, so a pair is abandoned once the remaining frames cannot
+    raise it to 0.5: in a frame two masks share at most the area of the smaller.
 
     Args:
       predictions, truths, official_quirks: as in `tube_overlap`.
@@ -77,9 +77,9 @@ def matching_iou(
     areas_d, areas_g = _areas(predictions, frames), _areas(truths, frames)
     total = areas_d.sum(1)[:, None] + areas_g.sum(1)
     most = np.minimum(areas_d[:, None], areas_g)  # [D, G, T]
-    bound = most.sum(2)  # shared so far, and the most that may come
-    # 2 I >= U and I + U = total: a pair is open while 3 I can reach the total. Large
-    # masks first, as they close most.
+    bound = most.sum(2)  # shared so far, plus the most the other frames can share
+    # 2 I >= U and I + U = total: a pair is open while 3 I can reach the total. Frames
+    # with large masks come first, as they settle most pairs.
     for t in (-most.sum((0, 1))).argsort(kind="stable").tolist():
         still_open = 3 * bound >= total
         if not still_open.any():
@@ -93,21 +93,21 @@ def matching_iou(
 
 
 def frame_intersection(a: list[dict], b: list[dict], areas_a: np.ndarray) -> np.ndarray:
-    """Pixels shared by masks of one frame: int64[len(a), len(b)].
+    """Counts pixels shared by masks of one frame: int64[len(a), len(b)].
 
     Args:
-      a, b: run lengths of masks that are not empty.
+      a, b: run lengths of non-empty masks.
       areas_a: int64, pixels of each mask of `a`.
     """
-    # Against "crowd" pycocotools divides by the area of `a` alone: the product with
-    # that area is within 1e-9 of the integer, so rounding gives the exact count.
-    # Where sizes differ it gives -1 or 0.
+    # With iscrowd, pycocotools divides by the area of `a` alone: multiplying by that
+    # area is within 1e-9 of the integer, so rounding gives the exact count. Where sizes
+    # differ it gives -1 or 0.
     share = coco_mask.iou(a, b, [1] * len(b))
     return np.rint(np.maximum(share, 0.0) * areas_a[:, None]).astype(np.int64)
 
 
 def _areas(tracks: Sequence[Track], frames: int) -> np.ndarray:
-    """Pixels in each frame, 0 after the end of a list: int64[n, frames]."""
+    """Returns pixels per frame, 0 beyond the end of a list: int64[n, frames]."""
     table = np.zeros((len(tracks), frames), np.int64)
     for i, track in enumerate(tracks):
         table[i, : len(track.areas)] = track.areas
@@ -120,12 +120,12 @@ def _add_shared(
     places: tuple[np.ndarray, np.ndarray],
     t: int,
 ) -> None:
-    """Adds the pixels shared in frame t to the sums [D, G] of some pairs.
+    """Adds the pixels shared in frame t to the sums [D, G] of selected pairs.
 
     Args:
       sums: int64[D, G].
-      tracks: D and G of them.
-      places: those to compare, each with those of the other side; none is empty in t.
+      tracks: D and G tracks.
+      places: indices of the tracks to compare pairwise; none is empty in t.
     """
     (predictions, truths), (rows, columns) = tracks, places
     if len(rows) and len(columns):
@@ -142,7 +142,7 @@ def _sizes_differ(tracks: Sequence[Track]) -> bool:
 
 
 def _mismatched(predictions: list, truths: list, t: int) -> np.ndarray:
-    """Pixels of frame t of pairs whose masks are both there but differ in size."""
+    """Returns pixels of frame t of pairs whose masks both exist but differ in size."""
     heights_d, widths_d, areas_d = _sizes(predictions, t)
     heights_g, widths_g, areas_g = _sizes(truths, t)
     differ = (heights_d[:, None] != heights_g) | (widths_d[:, None] != widths_g)
@@ -151,7 +151,7 @@ def _mismatched(predictions: list, truths: list, t: int) -> np.ndarray:
 
 
 def _sizes(tracks: Sequence[Track], t: int) -> np.ndarray:
-    """Height, width, area in frame t, zeros where there is no mask: int64[3, n]."""
+    """Returns height, width, area in frame t, 0 without a mask: int64[3, n]."""
     table = np.zeros((3, len(tracks)), np.int64)
     for i, track in enumerate(tracks):
         mask = track.segmentations[t] if t < len(track.areas) else None
@@ -161,7 +161,7 @@ def _sizes(tracks: Sequence[Track], t: int) -> np.ndarray:
 
 
 def _beyond_the_shorter(predictions: list, truths: list) -> np.ndarray:
-    """Pixels in frames that only one list of a pair has."""
+    """Returns pixels in frames that only one track of a pair has."""
     extra = np.zeros((len(predictions), len(truths)), np.int64)
     if len({len(track.areas) for track in [*predictions, *truths]}) == 1:
         return extra

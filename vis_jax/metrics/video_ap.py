@@ -26,7 +26,7 @@ RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
 class Range(NamedTuple):
-    """Which annotated tracks count; both ends belong to it."""
+    """Range of area and occlusion of the tracks that count; both ends inclusive."""
 
     name: str
     area: tuple[float, float]  # mean pixels over the frames with a mask
@@ -47,17 +47,17 @@ OCCLUSIONS = (
 
 
 class Matches(NamedTuple):
-    """Which predictions of one video and category found a track."""
+    """Matches of the predictions of one video and category."""
 
     predictions: list[ResultTrack]  # best score first, at most 100
     matched: np.ndarray  # bool[A, T, D]
     ignored: np.ndarray  # bool[A, T, D]: counts neither for nor against
-    partner: np.ndarray  # int64[A, T, D], place of the track taken, -1 for none
-    num_truths: np.ndarray  # int64[A], tracks to be found
+    partner: np.ndarray  # int64[A, T, D], index of the matched track, -1 for none
+    num_truths: np.ndarray  # int64[A], number of ground-truth tracks
 
 
 class Curves(NamedTuple):
-    """Arrays as in the official evaluator; -1 where there is nothing to find."""
+    """Arrays as in the official evaluator; -1 where there is no ground truth."""
 
     precision: np.ndarray  # float64[T, R, K, A, M]
     recall: np.ndarray  # float64[T, K, A, M]
@@ -65,14 +65,14 @@ class Curves(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Everything that `evaluate` finds. Values in [0, 1]; None: nothing to find."""
+    """Output of `evaluate`. Values are in [0, 1]; None: no ground truth."""
 
     stats: dict[str, float | None]  # AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ..
     per_category: dict[Id, dict[str, float | None]]
     per_video: dict[Id, dict[str, float | None]]
     curves: Curves
     category_ids: list[Id]
-    warnings: dict[str, int]  # oddities of the files, with how often each occurs
+    warnings: dict[str, int]  # irregularities of the files, with counts
     matches: dict[Id, dict[Id, Matches]]  # by category and video
 
 
@@ -86,20 +86,20 @@ def evaluate(
     progress: bool = False,
     matched: dict[tuple[Id, Id], Matches] | None = None,
 ) -> Scores:
-    """Average precision and recall of tracks.
+    """Computes average precision and recall of tracks.
 
     Args:
       truth, results: as read by `results_json`.
-      official_quirks: treat odd input exactly as the official tool does; otherwise
-        missing frames count as absent, masks of another size share nothing, and ids
-        have no meaning.
+      official_quirks: treat irregular input exactly as the official tool does;
+        otherwise missing frames count as absent, masks of different sizes do not
+        overlap, and id values have no special meaning.
       occlusion: add AP and AR for light, moderate and heavy occlusion (OVIS).
       per_video: also score each video alone.
       progress: show a bar if it takes more than some seconds.
-      matched: of `match_videos`, if it has been called.
+      matched: output of `match_videos`, if already computed.
 
     Raises:
-      ValueError: occlusion asked for, but a track has none.
+      ValueError: occlusion is requested, but a track has none.
     """
     ranges = AREAS + OCCLUSIONS if occlusion else AREAS
     categories = sorted(truth.categories)
@@ -133,13 +133,13 @@ def match_videos(
     occlusion: bool,
     progress: bool,
 ) -> dict[tuple[Id, Id], Matches]:
-    """The matches of every video and category that has tracks or predictions.
+    """Matches every video and category with tracks or predictions.
 
     Args:
       truth, results, official_quirks, occlusion, progress: as in `evaluate`.
 
     Raises:
-      ValueError: as `evaluate`.
+      ValueError: as in `evaluate`.
     """
     ranges = AREAS + OCCLUSIONS if occlusion else AREAS
     truths = indexed_tracks(truth, official_quirks)
@@ -157,7 +157,7 @@ def match_videos(
 
 
 def indexed_tracks(truth: TruthFile, official_quirks: bool) -> list[TruthTrack]:
-    """Annotated tracks by video; by the quirks the last of equal ids stands for all."""
+    """Returns annotated tracks; with quirks the last of equal ids replaces the rest."""
     known = [track for track in truth.tracks if track.video_id in truth.videos]
     ordered = sorted(known, key=lambda track: track.video_id)
     if not official_quirks:
@@ -167,7 +167,7 @@ def indexed_tracks(truth: TruthFile, official_quirks: bool) -> list[TruthTrack]:
 
 
 def best_first(predictions: list[ResultTrack]) -> list[ResultTrack]:
-    """The predictions of one video and category that are matched, in their order.
+    """Sorts and truncates the predictions of one video and category for matching.
 
     Equal scores keep the order of the file.
     """
@@ -182,15 +182,15 @@ def match(
     *,
     official_quirks: bool,
 ) -> Matches:
-    """Greedy matching of the tracks of one video and category, best score first.
+    """Matches the tracks of one video and category greedily, best score first.
 
-    A track goes to the best prediction that still finds it free; at equal IoU the
-    later track is taken; tracks out of range only if no other is left.
+    Each prediction takes the free track with the highest IoU, at equal IoU the later
+    one, and a track out of range only if no other is left.
 
     Args:
       predictions, truths: in file order.
-      ranges: which tracks count, A of them.
-      official_quirks: a track with id 0 is never found.
+      ranges: A ranges of tracks that count.
+      official_quirks: a track with id 0 never matches.
     """
     best = best_first(predictions)
     shape = (len(ranges), len(IOU_THRESHOLDS), len(best))
@@ -214,10 +214,10 @@ def match(
 
 
 def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:
-    """Precision at 101 points of recall.
+    """Computes precision at 101 recall points.
 
     Args:
-      found: for each of K categories the matches of its videos, by video id.
+      found: for each of K categories, the matches of its videos ordered by id.
       num_ranges: A.
     """
     T, R, M = len(IOU_THRESHOLDS), len(RECALL_POINTS), len(MAX_PREDICTIONS)
@@ -244,10 +244,10 @@ def accumulate(found: list[list[Matches]], num_ranges: int) -> Curves:
 
 
 def summarise(curves: Curves, ranges: tuple[Range, ...]) -> dict[str, float | None]:
-    """The official numbers: means over what is defined, None if nothing is.
+    """Computes the official metrics: means over defined entries, None if undefined.
 
     Args:
-      curves: as `accumulate` gives them.
+      curves: as returned by `accumulate`.
       ranges: those of the axis A; small, medium and large area follow "all".
     """
     suffix = {"small": "s", "medium": "m", "large": "l"}
@@ -279,7 +279,7 @@ def _one_category(curves: Curves, k: int) -> Curves:
 
 
 def _group(tracks: list, truth: TruthFile) -> defaultdict:
-    """Tracks by (video, category), without those of unknown categories."""
+    """Groups tracks by (video, category), dropping unknown categories."""
     groups = defaultdict(list)
     for track in tracks:
         if track.category_id in truth.categories:
@@ -288,7 +288,7 @@ def _group(tracks: list, truth: TruthFile) -> defaultdict:
 
 
 def _out_of_range(truths: list[TruthTrack], ranges: tuple[Range, ...]) -> np.ndarray:
-    """Which tracks need not be found: bool[A, G]."""
+    """Returns the tracks out of range: bool[A, G]."""
     out = np.zeros((len(ranges), len(truths)), bool)
     for a, (_, (low, high), occlusion) in enumerate(ranges):
         for g, track in enumerate(truths):
@@ -299,12 +299,12 @@ def _out_of_range(truths: list[TruthTrack], ranges: tuple[Range, ...]) -> np.nda
 
 
 def _assign(iou: np.ndarray, out: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """The track each prediction gets: int64[A, T, D], -1 for none.
+    """Returns the track matched to each prediction: int64[A, T, D], -1 for none.
 
     Args:
       iou: float64[D, G], best score first.
-      out: bool[A, G], tracks that need not be found.
-      crowd: bool[G], tracks that may be found again and again.
+      out: bool[A, G], tracks out of range.
+      crowd: bool[G], crowd tracks, which may match repeatedly.
     """
     A, T, G = len(out), len(IOU_THRESHOLDS), iou.shape[1]
     partner = np.full((A, T, len(iou)), -1)
@@ -313,7 +313,7 @@ def _assign(iou: np.ndarray, out: np.ndarray, crowd: np.ndarray) -> np.ndarray:
         free = (iou[d] >= IOU_THRESHOLDS[:, None]) & (~taken | crowd)
         inside = free & ~out[:, None, :]
         choice = np.where(inside.any(2, keepdims=True), inside, free)
-        # Read from the end, so that the last of equal IoUs is the maximum.
+        # Reversed, so that argmax picks the last of equal IoUs.
         value = np.where(choice, iou[d], -1.0)[..., ::-1]
         best = G - 1 - value.argmax(2)
         partner[:, :, d] = np.where(choice.any(2), best, -1)
@@ -325,7 +325,7 @@ def _assign(iou: np.ndarray, out: np.ndarray, crowd: np.ndarray) -> np.ndarray:
 def _curve(
     matched: np.ndarray, ignored: np.ndarray, needed: int | np.integer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision at the recall points, final recall, and the place of each point.
+    """Returns precision at the recall points, final recall, and their indices.
 
     Args:
       matched, ignored: bool[T, n], best score first.
@@ -342,14 +342,14 @@ def _curve(
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     for t, row in enumerate(recall):
         at[t] = np.searchsorted(row, RECALL_POINTS, side="left")
-    padded = np.pad(envelope, ((0, 0), (0, 1)))  # 0 where recall is never reached
+    padded = np.pad(envelope, ((0, 0), (0, 1)))  # 0 where a recall is not reached
     return np.take_along_axis(padded, at, 1), recall[:, -1], at
 
 
 def _per_video(
     matches: dict[Id, dict[Id, Matches]],
 ) -> dict[Id, dict[str, float | None]]:
-    """AP and AR of each video alone, over the categories it holds."""
+    """Computes AP and AR of each video, over the categories it contains."""
     by_video = defaultdict(list)
     for found in matches.values():
         for video_id, one in found.items():

@@ -1,4 +1,4 @@
-"""Which of the objects that were found are kept."""
+"""Filters detected objects by class or track."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from vis_jax.results.frame import FrameResult, LiveTracks
 
 
 class Choice:
-    """Keeps the objects of some classes, or of some tracks.
+    """Keeps objects of chosen classes or tracks.
 
     Args:
-      names: of all classes, by label.
-      classes: those whose objects are kept; () = all. What counts is the best class of
-        an object so far; it has no chance in the others.
-      tracks: ids of those that are kept; () = all.
+      names: all class names, by label.
+      classes: classes to keep; () = all. An object counts under its best class so far;
+        the probabilities of other classes are zeroed.
+      tracks: track ids to keep; () = all.
 
     Raises:
       ValueError: there is no such class.
@@ -37,7 +37,7 @@ class Choice:
         self._last: tuple[LiveTracks, LiveTracks, np.ndarray] | None = None
 
     def of(self, found: FrameResult) -> FrameResult:
-        """What of a frame is kept."""
+        """Returns the frame with only the chosen objects."""
         if self._all:
             return found
         tracks, kept = self._of_tracks(found.tracks)
@@ -47,7 +47,7 @@ class Choice:
         return found._replace(tracks=tracks, rows=rows, segmentations=masks)
 
     def _of_tracks(self, tracks: LiveTracks) -> tuple[LiveTracks, np.ndarray]:
-        """The tracks, with nothing in classes that are left out, and who is kept."""
+        """Returns the tracks with excluded classes zeroed, and a mask of those kept."""
         if self._last is None or self._last[0] is not tracks:
             kept = np.ones(len(tracks.ids), bool)
             if len(tracks.ids):

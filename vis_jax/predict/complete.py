@@ -1,4 +1,4 @@
-"""Whether a video file is as long as it says: decoders end without a word."""
+"""Detects truncated video files, which decoders read without an error."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,10 +18,10 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # ids of Matroska
 
 
 def check_complete(path: Path, stream: "VideoStream") -> None:
-    """Compares a file with what it says of itself.
+    """Compares the size of a file with the size its headers declare.
 
     Raises:
-      PredictError: it is cut off.
+      PredictError: the file is truncated.
     """
     indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     end, size = max(indexed, declared_size(path)), path.stat().st_size
@@ -30,7 +30,7 @@ def check_complete(path: Path, stream: "VideoStream") -> None:
 
 
 def declared_size(path: Path) -> int:
-    """Bytes that a file has to have by what it says of itself; 0 if it does not say.
+    """Returns the size in bytes that a file's headers declare; 0 if they do not.
 
     Sources: RFC 8794 (EBML), sections 4 and 6.2; RFC 9559 (Matroska), section 5.1.
     """
@@ -52,16 +52,16 @@ def declared_size(path: Path) -> int:
 
 
 def _end_of_boxes(file: BinaryIO) -> int:
-    """Where the last box of an MP4 or QuickTime file ends that frames depend on.
+    """Returns the end of the last box of an MP4 or QuickTime file that frames need.
 
-    Source: ISO 14496-12, 4.2. What is no known box may be anything and ends the search.
+    Source: ISO 14496-12, 4.2. An unknown box ends the search.
     """
     start = end = 0
     while True:
         file.seek(start)
         head = file.read(16)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if kind not in _BOXES or size == 0:  # of the last box: up to the end
+        if kind not in _BOXES or size == 0:  # 0: the last box extends to the end
             return end
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
@@ -70,7 +70,7 @@ def _end_of_boxes(file: BinaryIO) -> int:
 
 
 def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-    """Size of the data of an EBML element, None if unknown, and where they begin."""
+    """Returns the data size of an EBML element, None if unknown, and its offset."""
     octets = 9 - data[at].bit_length() if at < len(data) else 9
     if octets > 8 or at + octets > len(data):
         return None, at

@@ -1,4 +1,4 @@
-"""What `predict` refuses."""
+"""Errors of `predict`."""
 
 
 class PredictError(ValueError):

@@ -1,4 +1,4 @@
-"""Frames of videos as image files, for labelling."""
+"""Extracts video frames as image files, for labelling."""
 
 import json
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from vis_jax.predict.many import OneVideo, Videos, find_videos
 from vis_jax.predict.sources import Source, open_source
 from vis_jax.predict.staging import publish, staging
 
-RECORD = ".extracted.json"  # in the folder of a video: what its frames are
+RECORD = ".extracted.json"  # in the folder of a video: source of its frames
 
 
 class Choice(NamedTuple):
-    """Which frames of a video become files, and of what kind."""
+    """Which frames to extract, and the image format."""
 
     every: int = 1  # the first frame from `start` on, and every n-th after it
     start: float = 0.0  # seconds since the first frame of the video
@@ -29,18 +29,18 @@ class Choice(NamedTuple):
 
 
 class Extracted(NamedTuple):
-    """The frames of a video that are in its folder."""
+    """Extracted frames of one video."""
 
     frames: int
-    written: bool  # False: they were there already
-    warnings: tuple[str, ...]  # what was odd about the video
+    written: bool  # False: they already existed
+    warnings: tuple[str, ...]  # anomalies of the video
 
 
 def find(source: str) -> Videos:
-    """The videos that `source` names: a file, a folder of them, or a list (.txt).
+    """Returns the videos of a file, a folder of videos, or a list (.txt).
 
     Raises:
-      PredictError: there is none, or it has no end, as a camera has none.
+      PredictError: there is none, or it is endless, like a camera.
     """
     if source == STDIN or source.startswith(LIVE):
         raise PredictError(f"{source}: expected a video file, got a live source")
@@ -61,18 +61,18 @@ def extract(
 ) -> Extracted:
     """Writes `output/<video>/<video>_<number>.jpg`, numbered as in the video.
 
-    The name of the video stands in the names, too, as some tools drop folders. The
-    folder appears when it is complete; one with the same frames is left as it is.
+    File names include the name of the video, as some tools drop folders. The folder
+    appears when it is complete; a folder with the same frames is left as it is.
 
     Args:
-      video: from `find`.
+      video: as returned by `find`.
       output: folder for all videos.
-      choice: which frames.
-      tick: called for each frame that is read.
+      choice: frames to extract.
+      tick: called for each frame read.
 
     Raises:
       PredictError: the video cannot be read or has no such frame, or its folder has
-        something else in it.
+        other content.
     """
     folder = output / video.name
     if video.name.startswith(".") or not stays_inside(video.name):
@@ -92,7 +92,7 @@ def extract(
 
 
 def _check_same(folder: Path, record: dict) -> None:
-    """Raises PredictError unless a folder has the frames that would be written."""
+    """Raises PredictError unless the folder already has the frames to extract."""
     expected = f"{folder}: expected a new folder, or the same frames of the same video"
     try:
         found = json.loads((folder / RECORD).read_text())
@@ -111,7 +111,7 @@ def _same(found: object, key: str, value: object) -> bool:
 def _write(
     source: Source, stem: Path, choice: Choice, tick: Callable[[], object]
 ) -> int:
-    """Writes the chosen frames as `<stem>_<number>.jpg`; returns how many there are."""
+    """Writes the chosen frames as `<stem>_<number>.jpg`; returns their number."""
     count = since_start = 0
     for number, (pixels, seconds) in enumerate(source.read()):
         tick()

@@ -1,7 +1,6 @@
-"""The files that a prediction can be written to, in one table.
+"""Table of the output formats of a prediction.
 
-The help of the command line shows it, so that what takes time is imported when it is
-needed.
+The command-line help shows it, so slow modules are imported only when needed.
 """
 
 from collections.abc import Sequence
@@ -18,20 +17,20 @@ IDS, VIDEO, TRACKS, PAGE = "ids", "video.mp4", "tracks.jsonl", "report.html"
 
 @runtime_checkable
 class Write(Protocol):
-    """Writes a file once the tracks are known."""
+    """Writes a file once all tracks are known."""
 
     def __call__(self, path: Path, result: "VideoResult", /) -> None:
-        """Writes it; `result` has the best entry of each track that is shown."""
+        """Writes the file; `result` has the best entry of each track shown."""
         ...
 
 
 class Format(NamedTuple):
-    """One kind of output.
+    """An output format.
 
     Attributes:
       file: its name in the output folder.
-      text: what it is, for the help.
-      write: None: it grows frame by frame, see `vis_jax.predict.writer`, or is
+      text: description, for the help.
+      write: None for files that grow frame by frame (`vis_jax.predict.writer`) and for
         `results.json`, which has all entries.
     """
 
@@ -77,14 +76,14 @@ FORMATS = {
     "mp4": Format(VIDEO, "the video with masks and labels"),
 }
 DEFAULT = ("json", "jsonl", "mp4")
-PICTURED = {"html", "mp4"}  # need the frames once more when the objects are known
+PICTURED = {"html", "mp4"}  # need the frames again once the objects are known
 
 
 def read_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The formats of a list, each once, in the order of the table.
+    """Returns the named formats without duplicates, in table order.
 
     Raises:
-      ValueError: there is none, or one that is not in the table.
+      ValueError: the list is empty, or a format is unknown.
     """
     for name in names:
         if name not in FORMATS:
@@ -99,16 +98,16 @@ def read_formats(names: Sequence[str]) -> tuple[str, ...]:
 def write_finished(
     folder: Path, result: "VideoResult", formats: Sequence[str], threshold: float
 ) -> None:
-    """Writes what is known once the video has ended.
+    """Writes the files that need the whole video.
 
     Args:
-      folder: to write to.
+      folder: output folder.
       result: all tracks.
-      formats: of FORMATS.
-      threshold: a track of which no class reaches it is only in `results.json`.
+      formats: keys of FORMATS.
+      threshold: tracks whose every class is below it appear in `results.json` only.
 
     Raises:
-      OSError: a file cannot be written, as on a full disk; names the file.
+      OSError: a file cannot be written, e.g. the disk is full; names the file.
     """
     shown = result.shown(threshold)
     for name in formats:

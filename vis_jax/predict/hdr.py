@@ -1,4 +1,4 @@
-"""Video of high dynamic range (HLG, PQ) as pixels of ordinary video."""
+"""Converts high-dynamic-range video (HLG, PQ) to standard dynamic range."""
 
 import functools
 
@@ -7,13 +7,13 @@ import numpy as np
 # Transfer characteristics of H.273.
 PQ, HLG = 16, 18
 NAMES = {PQ: "PQ", HLG: "HLG"}
-WHITE = 203.0  # cd/m2 of diffuse white in such video (ITU-R BT.2408, table 1)
-PEAK = 1000.0  # cd/m2 of the brightest light that is told apart
-KNEE = 0.5  # of diffuse white: what is darker keeps its light
-GAMMA = 2.4  # of the display of ordinary video (ITU-R BT.1886)
+WHITE = 203.0  # cd/m2 of HDR diffuse white (ITU-R BT.2408, table 1)
+PEAK = 1000.0  # cd/m2; brighter light is clipped
+KNEE = 0.5  # fraction of diffuse white below which light is unchanged
+GAMMA = 2.4  # of an SDR display (ITU-R BT.1886)
 SYSTEM_GAMMA = 1.2  # of HLG on a display of PEAK (ITU-R BT.2100, table 5)
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
-# Linear RGB of BT.2020 to that of BT.709 (ITU-R BT.2087, section 3).
+# Linear BT.2020 RGB to BT.709 (ITU-R BT.2087, section 3).
 TO_709 = np.array(
     [
         [1.6605, -0.5876, -0.0728],
@@ -25,13 +25,13 @@ TO_709 = np.array(
 
 
 def to_ordinary(pixels: np.ndarray, transfer: int) -> np.ndarray:
-    """Frames of PQ or HLG as BT.709 shows them.
+    """Tone-maps a PQ or HLG frame to BT.709.
 
-    Light up to KNEE stays what it is; between KNEE and PEAK it is compressed, by the
-    largest channel, so that hues stay.
+    Light up to KNEE is unchanged; from KNEE to PEAK it is compressed by the largest
+    channel, which preserves hue.
 
     Args:
-      pixels: uint16 [H, W, 3], RGB of BT.2020, full range.
+      pixels: uint16 [H, W, 3], BT.2020 RGB, full range.
       transfer: PQ or HLG.
 
     Returns:
@@ -54,7 +54,7 @@ _STEPS = 65_535
 
 @functools.cache
 def _light(transfer: int) -> np.ndarray:
-    """float32 [65536]: of PQ light by that of diffuse white, of HLG scene light.
+    """Returns float32 [65536] linear light: PQ relative to diffuse white, HLG scene.
 
     Source: ITU-R BT.2100, tables 4 and 5.
     """
@@ -70,7 +70,7 @@ def _light(transfer: int) -> np.ndarray:
 
 
 def _compressed(light: np.ndarray) -> np.ndarray:
-    """Light of 0 .. PEAK / WHITE in 0 .. 1, smooth at KNEE."""
+    """Compresses light from 0 .. PEAK / WHITE to 0 .. 1, smooth at KNEE."""
     most = PEAK / WHITE
     above = np.clip((light - KNEE) / (most - KNEE), 0, 1)
     bend = (1 - KNEE) / (most - 1)
@@ -79,6 +79,6 @@ def _compressed(light: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _codes() -> np.ndarray:
-    """uint8 [65536]: the values that a display turns into this light."""
+    """Returns uint8 [65536]: the display-encoded value of each light level."""
     light = np.arange(_STEPS + 1) / _STEPS
     return np.round(255 * light ** (1 / GAMMA)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a video is predicted: the results so far are kept."""
+"""Handles SIGINT and SIGTERM during a prediction: results so far are kept."""
 
 import signal
 import threading
@@ -10,11 +10,11 @@ SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class StoppedError(KeyboardInterrupt):
-    """A signal came during a wait. No `except Exception` of a library takes it."""
+    """A signal arrived during a wait. Not caught by a library's `except Exception`."""
 
 
 class Stop:
-    """Whether a signal has come."""
+    """Records whether a signal has arrived."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
@@ -22,10 +22,10 @@ class Stop:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Something that may be left in the middle, unlike the writing of a file.
+        """Marks code that a signal may interrupt, unlike the writing of a file.
 
         Raises:
-          StoppedError: a signal comes inside, or came before.
+          StoppedError: a signal arrives inside, or arrived before.
         """
         self._waits = True
         try:
@@ -36,7 +36,7 @@ class Stop:
             self._waits = False
 
     def told(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal; the next one ends the process as ever."""
+        """Handles a signal; the next one ends the process as usual."""
         self.asked = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -46,7 +46,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Takes the signals; outside the main thread, where they never come, none."""
+    """Installs the signal handlers; does nothing outside the main thread."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,13 +1,11 @@
-"""Identities for labels that have none, by their overlap from frame to frame.
+"""Assigns identities to unlinked labels by frame-to-frame overlap.
 
-The rule is that of the IoU tracker, `trackers.iou.link`: a label takes the track of its
-category that it overlaps most, of those whose last label is recent, or begins one. It
-cannot tell apart what crosses, nor find again what was away for long: look at the
-result.
+As in the IoU tracker, `trackers.iou.link`, a label joins the recent track of its
+category that it overlaps most, or starts one. Crossing objects may swap identities and
+objects absent for long get new ones, so check the result.
 
-The overlap is the mean of the IoU of masks and that of their boxes: a thin ring that
-moves by its width shares no pixel with itself, and boxes alone confuse what lies
-within another.
+The overlap is the mean of mask IoU and box IoU: a thin ring that moves by its width
+shares no pixel with itself, and boxes alone confuse nested objects.
 """
 
 from collections.abc import Sequence
@@ -25,18 +23,18 @@ from vis_jax.trackers.track_bank import TrackBank, empty_bank
 if TYPE_CHECKING:
     from data_pipeline.convert.foreign import ForeignLabel
 
-_LEAST = 8  # sizes are powers of two from here on, so that few are compiled
+_LEAST = 8  # sizes are powers of two from here, to limit compilations
 
 
 class LabelLinker:
     """A `Linker` of data_pipeline.convert.foreign.
 
     Args:
-      min_iou: least overlap of a label with the last label of its track, in (0, 1].
-      max_gap: frames without the object that a track outlives, 0 or more.
+      min_iou: minimum overlap of a label with the last label of its track, in (0, 1].
+      max_gap: frames a track survives without its object, 0 or more.
 
     Raises:
-      ValueError: a value out of its range.
+      ValueError: a value is out of range.
     """
 
     def __init__(self, min_iou: float = 0.1, max_gap: int = 2) -> None:
@@ -49,12 +47,12 @@ class LabelLinker:
         self._link = jax.jit(partial(link, settings=settings))
 
     def __call__(self, labels: "Sequence[ForeignLabel]", /) -> list[int]:
-        """An identity for each label, 1, 2, .. in the order of their first frames."""
+        """Returns an id per label: 1, 2, .. in order of first appearance."""
         categories = sorted({label.category for label in labels})
         frames: dict[int, list[int]] = {}
         for k, label in enumerate(labels):
             frames.setdefault(label.frame, []).append(k)
-        slots = _size(len(labels))  # each may begin a track
+        slots = _size(len(labels))  # each label may start a track
         width = _size(max(map(len, frames.values()), default=0))
         bank, identities = empty_bank(slots, 0), [0] * len(labels)
         last: "dict[int, ForeignLabel]" = {}  # of each track
@@ -80,7 +78,7 @@ class LabelLinker:
     def _step(
         self, bank: TrackBank, numbers: list[int], overlaps: np.ndarray
     ) -> tuple[TrackBank, list[int]]:
-        """The bank after a frame with objects of these categories, and their tracks."""
+        """Returns the track bank updated by a frame, and the track of each object."""
         width, count = len(overlaps), len(numbers)
         labels = np.zeros(width, np.int32)
         labels[:count] = numbers
@@ -100,7 +98,7 @@ class LabelLinker:
 def _overlaps(
     found: "Sequence[ForeignLabel]", before: "Sequence[ForeignLabel]"
 ) -> np.ndarray:
-    """How far labels of one category overlap; 0 of others: float [N, M], in [0, 1]."""
+    """Returns the overlap [N, M] in [0, 1]; 0 between different categories."""
     from pycocotools import mask as coco_mask
 
     if not found or not before:
@@ -114,5 +112,5 @@ def _overlaps(
 
 
 def _size(count: int) -> int:
-    """The least power of two, from _LEAST on, that is not below `count`."""
+    """Returns the smallest power of two >= `count` and >= _LEAST."""
     return max(_LEAST, 1 << max(0, count - 1).bit_length())

@@ -1,7 +1,7 @@
-"""Frames that come as they are made: standard input, a camera, a stream of a network.
+"""Live sources: standard input, a camera, a network stream.
 
-They are read once, and nothing says how many there will be. What ends one ends the
-video, with a warning: the frames that came before count.
+They can be read only once and have unknown length. An error ends the video with a
+warning; earlier frames are kept.
 """
 
 import os
@@ -24,24 +24,24 @@ CAMERA, STDIN = "camera:", "-"
 
 
 class Address(NamedTuple):
-    """How FFmpeg reads a stream of a network."""
+    """FFmpeg settings for a network stream."""
 
-    protocols: str  # that it may lead to: no files
+    protocols: str  # allowed, e.g. for redirects; never files
     options: tuple[tuple[str, str], ...] = ()
 
 
 _HTTP = Address("http,https,tcp,tls,crypto,data")
-# By TCP first: what UDP loses are holes in the picture.
+# TCP first: packets lost over UDP leave holes in the picture.
 _RTSP = Address("rtsp,rtp,udp,tcp,tls", (("rtsp_flags", "prefer_tcp"),))
-# By what an address begins with.
+# By prefix of the address.
 URLS = {"http://": _HTTP, "https://": _HTTP, "rtsp://": _RTSP}
 LIVE = (CAMERA, *URLS)
 WAIT = 10.0  # seconds without data after which a stream has ended
-_POLL = 0.1  # seconds between two looks at whether reading is to end
+_POLL = 0.1  # seconds between checks whether to stop reading
 
 
 class Camera(NamedTuple):
-    """How FFmpeg finds a capture device on a system."""
+    """FFmpeg settings for a capture device on one operating system."""
 
     format: str
     file: str  # with {} for what follows "camera:"
@@ -58,12 +58,12 @@ CAMERAS = {
 def open_live(
     name: str, *, raw: tuple[int, int] | None = None, fps: Fraction | None = None
 ) -> Source:
-    """Opens a live source, and waits for its first frame.
+    """Opens a live source and waits for its first frame.
 
     Args:
       name: "-", "camera:0" or an address.
       raw: height and width in pixels of raw frames on standard input.
-      fps: frames a second of raw frames; None: FOLDER_FPS.
+      fps: frames per second of raw frames; None: FOLDER_FPS.
 
     Raises:
       PredictError: it cannot be opened, or has no frame.
@@ -92,10 +92,10 @@ def from_pipe(
     raw: tuple[int, int] | None = None,
     fps: Fraction | None = None,
 ) -> Source:
-    """A video, or raw frames, from an open file such as standard input.
+    """Reads a video, or raw frames, from an open file such as standard input.
 
     Args:
-      descriptor: of the open file.
+      descriptor: open file descriptor.
       raw, fps: as in `open_live`.
 
     Raises:
@@ -119,14 +119,14 @@ def from_pipe(
 
 
 class _Pipe:
-    """Bytes that another process writes. They end when the wait for them is stopped."""
+    """Bytes written by another process. They end when the wait for them is stopped."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._stopped = threading.Event()
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Reads up to `size` bytes; empty at the end."""
         while not self._stopped.is_set():
             ready, _, _ = select.select([self._descriptor], [], [], _POLL)
             if ready:
@@ -134,19 +134,19 @@ class _Pipe:
         return b""
 
     def stop(self) -> None:
-        """Makes this the end."""
+        """Ends the stream."""
         self._stopped.set()
 
 
 class _File(_Pipe):
-    """A file given in place of a pipe: an index at its end can be read first."""
+    """A seekable file in place of a pipe, so an index at its end can be read first."""
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place, in bytes."""
+        """Moves to a byte offset."""
         return os.lseek(self._descriptor, place, whence)
 
     def tell(self) -> int:
-        """The place, in bytes."""
+        """Returns the byte offset."""
         return self.seek(0, os.SEEK_CUR)
 
 
@@ -155,7 +155,7 @@ def _nothing() -> None:
 
 
 def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Source:
-    """A source that FFmpeg decodes."""
+    """Opens a source decoded by FFmpeg."""
     reader = VideoReader(what)
     warnings: list[str] = []
     ends: list[str] = []
@@ -175,7 +175,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
         tell()
 
     def end() -> None:
-        # Most live videos end because nobody waits for the next frame.
+        # Most live videos end because the user stops waiting for the next frame.
         tell()
         stop()
 
@@ -196,7 +196,7 @@ def _decoded(what: Input, name: str, stop: Callable[[], None] = _nothing) -> Sou
 
 
 def _raw(name: str, pipe: _Pipe, size: tuple[int, int], fps: Fraction) -> Source:
-    """Frames of 3 x height x width bytes, one after the other."""
+    """Opens a source of consecutive raw frames, 3 x height x width bytes each."""
     height, width = size
     check_bounds(name, height, width)
     warnings: list[str] = []

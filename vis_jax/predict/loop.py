@@ -1,4 +1,4 @@
-"""From a video to results on disk, in one pass, frame by frame."""
+"""Predicts a video and writes its results in one pass, frame by frame."""
 
 import dataclasses
 import time
@@ -24,12 +24,12 @@ from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult, Stream
 from vis_jax.results.video import INFO, RESULTS, Track, VideoResult
 
-RUN = "run.json"  # of one of many videos: what its results depend on
-FPS = (Fraction(1, 100), Fraction(1000))  # lowest and highest of the drawn video
+RUN = "run.json"  # for one of many videos: the inputs its results depend on
+FPS = (Fraction(1, 100), Fraction(1000))  # range for the drawn video
 
 
 class Outputs(NamedTuple):
-    """What `predict` wrote; None for what was not asked for."""
+    """Files that `predict` wrote; None for formats not requested."""
 
     results: Path | None
     info: Path | None
@@ -44,30 +44,30 @@ class Outputs(NamedTuple):
 
 
 class Done(NamedTuple):
-    """How a prediction ended."""
+    """Outcome of a prediction."""
 
     outputs: Outputs | None  # None: stopped before the first frame
     num_frames: int
     first: float  # seconds from the call to the first result
     seconds: float  # from the call to the end
-    stopped: Signals | None  # by which signal
-    tracks: tuple[Track, ...] = ()  # the entry of every track with the best score
+    stopped: Signals | None  # the signal that stopped it
+    tracks: tuple[Track, ...] = ()  # best-scoring entry of every track
 
 
 ALL_DRAWN = Wanted()
-# The last one makes all complete.
+# The last file marks the results as complete.
 _OTHERS = tuple(form.file for form in FORMATS.values() if form.file != RESULTS)
 _FILES = (*_OTHERS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
-    """What finds the tracks of a video."""
+    """A system prepared to track the objects of a video."""
 
-    stream: Stream  # from frames to their objects
+    stream: Stream  # maps frames to their objects
     categories: Sequence[tuple[int, str]]  # (category id, name) of labels 0 .. K - 1
-    top: int  # tracks in `results.json`
-    # The stream reads all frames before the first result. They are read again to be
-    # drawn, as memory would hold them all.
+    top: int  # maximum number of tracks in `results.json`
+    # The stream reads all frames before the first result. They are read again for
+    # drawing, rather than all kept in memory.
     whole: bool = False
 
 
@@ -80,26 +80,26 @@ def predict(
     overwrite: bool = False,
     clock: Clock = NO_CLOCK,
 ) -> Done:
-    """Writes the tracks of a video into a folder, or nothing if anything fails.
+    """Predicts a video and writes its tracks into a folder, all or nothing.
 
-    `formats.FORMATS` says into which files. Those that grow frame by frame have the
-    scores known by then, the others those after the last frame. SIGINT and SIGTERM end
-    the video: what is final by then is written.
+    `formats.FORMATS` lists the files. Those that grow frame by frame have the scores
+    known at that frame, the others those after the last frame. SIGINT and SIGTERM end
+    the video; final results are still written.
 
     Args:
       source: the frames.
-      output: folder to write; made with its parents if missing.
-      finder: finds the tracks.
-      wanted: what is drawn, and how.
-      overwrite: replaces these files in a folder that has some; all else there stays.
+      output: output folder; created with its parents if missing.
+      finder: the system.
+      wanted: files to write, and the drawing style.
+      overwrite: replace existing results in the folder; other files are kept.
       clock: measures reading, compiling, model, masks, drawing and writing, and counts
         frames.
 
     Raises:
-      PredictError: the output is not empty, a frame cannot be read, or a live source
-        for a stream that reads whole videos.
-      ValueError: an argument or a prediction that is out of range.
-      OSError: a file cannot be written, as on a full disk; names the file.
+      PredictError: the output is not empty, a frame cannot be read, or the source is
+        live but the stream reads whole videos.
+      ValueError: an argument or a prediction is out of range.
+      OSError: a file cannot be written, e.g. the disk is full; names the file.
     """
     output, begin = Path(output), time.perf_counter()
     rate = _check_arguments(source, output, wanted, overwrite)
@@ -126,11 +126,11 @@ def predict_whole(
     wanted: Wanted = ALL_DRAWN,
     overwrite: bool = False,
 ) -> int:
-    """As `predict`, for one of many videos: to its end, or not at all.
+    """Like `predict`, for one of many videos: writes all of it or nothing.
 
     Args:
       source, output, finder, wanted, overwrite: see `predict`.
-      record: what the results depend on; goes to `run.json`, the last file to appear.
+      record: inputs of the results, written to `run.json`, the last file to appear.
 
     Returns:
       The number of frames.
@@ -150,19 +150,19 @@ def predict_whole(
 
 
 class _Job(NamedTuple):
-    """What `predict` is asked for, once it is known to be good."""
+    """Validated arguments of `predict`."""
 
     source: Source
     finder: Finder
     wanted: Wanted
-    rate: Fraction  # frames a second of the drawn video
+    rate: Fraction  # frames per second of the drawn video
     clock: Clock
 
 
 def _write_all(
     job: _Job, folder: Path, stop: Stop
 ) -> tuple[VideoResult | None, float | None]:
-    """Writes the files; the tracks of the final frames, and when the first one came."""
+    """Writes the files; returns the final tracks and the time of the first result."""
     source, finder, wanted, rate, clock = job
     collector, first = Collector(finder.top, folder), None
     draw = not PICTURED.isdisjoint(wanted.formats)
@@ -193,11 +193,11 @@ def _write_all(
 
 
 def check_live(source: Source, whole: bool) -> None:
-    """Raises PredictError for a source without an end if all frames are needed first.
+    """Raises PredictError for an endless source if all frames are needed first.
 
     Args:
       source: the frames.
-      whole: whether a system reads the whole video before the first result.
+      whole: whether the system reads the whole video before the first result.
     """
     if source.live and whole:
         raise PredictError(
@@ -207,13 +207,14 @@ def check_live(source: Source, whole: bool) -> None:
 
 
 class Waiting:
-    """Frames that a stream has taken and that wait for their result.
+    """Queue of frames that the stream has read and that await their result.
 
     Args:
-      source: the frames; read by iteration, maybe in another thread.
-      draw: their pixels are needed again.
-      whole: all are taken before the first result, so pixels are read once more.
-      clock: measures that.
+      source: the frames; read by iteration, possibly in another thread.
+      draw: whether pixels are needed for drawing.
+      whole: whether all frames are read before the first result, so that pixels have to
+        be read again.
+      clock: measures the second reading.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class Waiting:
         self._frames: deque[tuple[float, np.ndarray | None]] = deque()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The frames; adds each to those that wait."""
+        """Yields the frames and appends each to the queue."""
         for frame in self._source.read():
             pixels = frame.pixels if self._keep else None
             self._frames.append((frame.seconds, pixels))
@@ -233,7 +234,7 @@ class Waiting:
             yield frame.pixels
 
     def take(self) -> tuple[float, np.ndarray | None]:
-        """Seconds and pixels of the next frame; None if they are not needed."""
+        """Pops the next frame: its seconds, and its pixels if they are needed."""
         seconds, pixels = self._frames.popleft()
         if self._again is None:
             return seconds, pixels
@@ -245,7 +246,7 @@ class Waiting:
 
     @property
     def path(self) -> str:
-        """What messages call them."""
+        """Path of the source, for messages."""
         return self._source.path
 
     @property
@@ -254,12 +255,12 @@ class Waiting:
         return self._source.height, self._source.width
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of frames in the queue."""
         return len(self._frames)
 
 
 def _until(stop: Stop, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
-    """The results up to a signal."""
+    """Yields results until a signal arrives."""
     try:
         while True:
             with stop.waiting():
@@ -284,7 +285,7 @@ def _outputs(output: Path, wanted: Wanted) -> Outputs:
 def _check_arguments(
     source: Source, output: Path, wanted: Wanted, overwrite: bool
 ) -> Fraction:
-    """Frames a second of the drawn video, once all arguments are known to be good."""
+    """Validates the arguments; returns the frames per second of the drawn video."""
     check_wanted(wanted)
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
@@ -294,7 +295,7 @@ def _check_arguments(
 
 
 def check_wanted(wanted: Wanted) -> None:
-    """Raises ValueError for what cannot be, such as a rate that is out of range."""
+    """Raises ValueError for an invalid setting, such as a rate out of range."""
     read_formats(wanted.formats)
     if not 0 <= wanted.score_threshold <= 1:
         raise ValueError(
@@ -313,7 +314,7 @@ def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:
 
 
 def warning_lines(source: Source, wanted: Wanted) -> list[str]:
-    """What a user should know before the model runs: one line each, with the file."""
+    """Returns warnings to show before the model runs, one line each with the file."""
     lines, draws = [], "mp4" in wanted.formats
     if source.pixel_aspect != 1:
         ratio = "{}:{}".format(*source.pixel_aspect.as_integer_ratio())
@@ -345,10 +346,10 @@ def warning_lines(source: Source, wanted: Wanted) -> list[str]:
 def _checked(
     frames: Waiting, results: Iterator[FrameResult], classes: int
 ) -> Iterator[FrameResult]:
-    """The results, one for each frame, of tracks of these classes.
+    """Yields the results after checking that there is one per frame, with valid tracks.
 
     Raises:
-      ValueError: they are not.
+      ValueError: a result is invalid.
       PredictError: there is no frame.
     """
     count = 0
@@ -366,7 +367,7 @@ def _checked(
 
 
 def _check_frame(found: FrameResult, size: tuple[int, int], classes: int) -> None:
-    """Raises ValueError unless tracks have these classes and masks this size."""
+    """Raises ValueError unless tracks have `classes` classes and masks this size."""
     probs, ids = found.tracks.class_probs, found.tracks.ids
     if probs.shape[1] != classes:
         raise ValueError(
@@ -387,7 +388,7 @@ def _check_frame(found: FrameResult, size: tuple[int, int], classes: int) -> Non
 def of_source(
     found: VideoResult, source: Source, categories: Sequence[tuple[int, str]]
 ) -> VideoResult:
-    """The tracks with the names of the video, its frames and their classes."""
+    """Adds the names of the video, its frames and classes to the tracks."""
     return dataclasses.replace(
         found,
         fps=source.fps,

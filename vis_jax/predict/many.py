@@ -1,10 +1,10 @@
-"""Many videos by one name: a folder of videos, or a text file that lists them."""
+"""Finds many videos: in a folder, or listed in a text file."""
 
 import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from os.path import isdir, isfile  # unlike Path's, they raise no PermissionError
+from os.path import isdir, isfile  # unlike Path's, never raise PermissionError
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from vis_jax.predict.sources import OTHER_IMAGE_SUFFIXES
 from vis_jax.results.video import RESULTS
 
 LIST_SUFFIX = ".txt"
-# What is a video in a folder; a list may name files of any ending.
+# Suffixes of videos in a folder; a list may name files with any suffix.
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"),
     *(".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
@@ -27,17 +27,17 @@ class OneVideo(NamedTuple):
     """One of many videos."""
 
     path: str  # a file, or a folder of images
-    name: str  # of its folder in the output
+    name: str  # name of its output folder
     size: int  # bytes; 0 if it cannot be read
 
     def record(self, run_id: str) -> dict:
-        """What `run.json` says of it once it is finished."""
+        """Returns the content of `run.json` for the finished video."""
         return {"run_id": run_id, "source": self.name, "bytes": self.size}
 
     def finished(
         self, output: Path, run_id: str, files: Sequence[str] = (RESULTS,)
     ) -> bool:
-        """Whether its files are there, by the same run and of the same video."""
+        """Whether its output files exist, from the same run and the same video."""
         folder = output / self.name
         try:
             found = json.loads((folder / RUN).read_text())
@@ -48,23 +48,23 @@ class OneVideo(NamedTuple):
 
 
 class Videos(NamedTuple):
-    """What a source names."""
+    """Videos found in a source."""
 
     videos: tuple[OneVideo, ...]
-    ignored: tuple[str, ...]  # paths in a folder that are no videos
+    ignored: tuple[str, ...]  # paths in a folder that are not videos
 
 
 def find_videos(sources: Sequence[str]) -> Videos | None:
-    """The videos of a folder or list, or of several sources; None for one video.
+    """Returns the videos of a folder, list or several sources; None for one video.
 
-    A folder with images is one video. Otherwise its videos are its files that end in
-    one of VIDEO_SUFFIXES, and its folders that have images. A list has one path on each
-    line, relative to its own folder; empty lines and those that begin with # do not
-    count. A pattern may match several video files. In paths ~ is the user's home.
+    A folder with images is one video. Otherwise its videos are its files with one of
+    VIDEO_SUFFIXES and its subfolders with images. A list has one path per line,
+    relative to its own folder; empty lines and lines starting with # are skipped. A
+    pattern may match several video files. In paths ~ is the user's home.
 
     Raises:
-      PredictError: a list is empty or cannot be read, or two videos would have one
-        folder in the output; names them.
+      PredictError: a list is empty or cannot be read, or two videos would share an
+        output folder; names them.
     """
     found = [_paths(source) for source in sources]
     if len(found) == 1 and found[0] is None:
@@ -85,7 +85,7 @@ def _is_live(source: str) -> bool:
 
 
 def _paths(source: str) -> tuple[list[Path], list[str]] | None:
-    """The videos of one source, and files that are none; None if it is a video."""
+    """Returns (videos, other files) of one source; None if it is itself a video."""
     path = Path(source).expanduser()
     if path.is_dir():
         return _in_folder(path)
@@ -120,7 +120,7 @@ def _has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    """False, too, for a folder that cannot be read."""
+    """Whether a folder has images; False if it cannot be read."""
     try:
         return any(_has_suffix(p, IMAGE_SUFFIXES) for p in folder.iterdir())
     except OSError:
@@ -149,9 +149,9 @@ def _in_list(path: Path) -> list[Path]:
 
 
 def _named(paths: Sequence[Path]) -> tuple[OneVideo, ...]:
-    """The videos, each with the name of its folder in the output.
+    """Names the output folder of each video.
 
-    That is its own name without the ending, or with it where two would have the same.
+    The name is the file name without its suffix, or with it where two would collide.
     """
     short = _names(paths, lambda path: path.name if isdir(path) else path.stem)
     twice = Counter(name.casefold() for name in short)
@@ -160,7 +160,7 @@ def _named(paths: Sequence[Path]) -> tuple[OneVideo, ...]:
     names = [w if twice[s.casefold()] > 1 else s for s, w in pairs]
     taken: dict[str, Path] = {}
     for name, path in zip(names, paths, strict=True):
-        # Some disks do not tell upper and lower case apart.
+        # Some file systems are case-insensitive.
         other = taken.setdefault(name.casefold(), path)
         if other is not path:
             raise PredictError(
@@ -178,7 +178,7 @@ def _names(paths: Sequence[Path], name: Callable[[Path], str]) -> list[str]:
 
 
 def _bytes(path: Path) -> int:
-    """0 for what cannot be read, too: the video is reported when its turn comes."""
+    """Returns the size; 0 if unreadable: that is reported when its turn comes."""
     try:
         if isdir(path):
             return sum(one.stat().st_size for one in path.iterdir() if isfile(one))

@@ -1,4 +1,4 @@
-"""How decoded frames become upright."""
+"""Rotates and mirrors decoded frames upright."""
 
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -9,18 +9,18 @@ from vis_jax.predict.errors import PredictError
 if TYPE_CHECKING:
     from av import VideoFrame
 
-_SKEW = 0.02  # of a display matrix, relative to its scale: about one degree
+_SKEW = 0.02  # tolerance relative to the matrix's scale: about one degree
 
 
 class Orientation(NamedTuple):
-    """How a decoded frame becomes upright."""
+    """Transpose and flips that turn a decoded frame upright."""
 
-    transpose: bool  # comes first
+    transpose: bool  # applied first
     flip_rows: bool
     flip_columns: bool
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """A view of [H, W, 3]."""
+        """Returns the upright frame as a view of [H, W, 3]."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         rows, columns = (-1 if flip else 1 for flip in self[1:])
@@ -28,13 +28,15 @@ class Orientation(NamedTuple):
 
 
 def orientation(frame: "VideoFrame", name: str) -> Orientation:
-    """What the display matrix says: a pixel at column p, row q of the decoded frame is
-    shown at column a p + c q, row b p + d q, but for an offset.
+    """Reads the orientation from the display matrix of a frame.
+
+    A pixel at column p, row q of the decoded frame is shown at column a p + c q, row
+    b p + d q, up to an offset.
 
     Source: ISO 14496-12, 6.2.2; libavutil/display.h.
 
     Raises:
-      PredictError: neither quarter turns nor mirroring.
+      PredictError: the matrix is not a combination of quarter turns and mirroring.
     """
     data = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))
     if data is None:
@@ -45,7 +47,7 @@ def orientation(frame: "VideoFrame", name: str) -> Orientation:
         return Orientation(False, d < 0, a < 0)
     if max(abs(a), abs(d)) <= small < min(abs(b), abs(c)):
         return Orientation(True, b < 0, c < 0)
-    if not small:  # all zero, as some writers leave it
+    if not small:  # all zero, as written by some encoders
         return Orientation(False, False, False)
     matrix = [[round(x / 65536, 3) for x in row] for row in ((a, b), (c, d))]
     raise PredictError(
@@ -54,7 +56,7 @@ def orientation(frame: "VideoFrame", name: str) -> Orientation:
 
 
 def upright_size(frame: "VideoFrame", name: str) -> tuple[int, int]:
-    """Height and width in pixels of a frame once it is upright."""
+    """Returns height and width in pixels of the upright frame."""
     if orientation(frame, name).transpose:
         return frame.width, frame.height
     return frame.height, frame.width

@@ -1,4 +1,4 @@
-"""Which frames of a video are read: from a time, to a time, every n-th."""
+"""Selects part of a video: start time, end time, every n-th frame."""
 
 import math
 import re
@@ -7,22 +7,22 @@ from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-_SLACK = 1e-3  # seconds: times of frames are rounded
+_SLACK = 1e-3  # seconds, as frame times are rounded
 
 
 class Part(NamedTuple):
     """A part of a video; times are seconds since its first frame."""
 
-    start: float = 0.0  # of the first frame that is read, or just before it
-    end: float | None = None  # what is shown from here on is not read
-    every: int = 1  # one of so many frames is read
+    start: float = 0.0  # frames before it are skipped
+    end: float | None = None  # exclusive
+    every: int = 1  # every n-th frame is read
 
     def rate(self, fps: Fraction) -> Fraction:
-        """Frames a second of the part, where the video has `fps`."""
+        """Returns the frame rate of the part of a video with rate `fps`."""
         return fps / self.every
 
     def frames_of(self, frames: int | None, fps: Fraction) -> int | None:
-        """How many of so many frames are read, if the rate is constant."""
+        """Returns the number of frames read, assuming a constant frame rate."""
         if frames is None or self == WHOLE_VIDEO:
             return frames
         end = frames if self.end is None else math.ceil((self.end - _SLACK) * fps)
@@ -30,7 +30,7 @@ class Part(NamedTuple):
         return max(0, math.ceil((min(end, frames) - max(first, 0)) / self.every))
 
     def chosen(self, frames: Iterable[tuple[float, T]]) -> Iterator[tuple[float, T]]:
-        """Those of the frames, each with its time, that are read."""
+        """Yields the selected (time, frame) pairs."""
         count = 0
         for seconds, frame in frames:
             if seconds < self.start - _SLACK:
@@ -46,14 +46,14 @@ WHOLE_VIDEO = Part()
 
 
 def read_part(start: str | None, end: str | None, every: int) -> Part:
-    """The part that three flags ask for.
+    """Parses the part given by three flags.
 
     Args:
       start, end: seconds, mm:ss or hh:mm:ss; None: the whole video.
-      every: one of so many frames.
+      every: read every n-th frame.
 
     Raises:
-      ValueError: it is no such time or number; names the flag.
+      ValueError: a time or number is invalid; names the flag.
     """
     begin = 0.0 if start is None else _seconds("--start", start)
     until = None if end is None else _seconds("--end", end)
@@ -65,7 +65,7 @@ def read_part(start: str | None, end: str | None, every: int) -> Part:
 
 
 def _seconds(name: str, text: str) -> float:
-    """Seconds of "90", "90.5", "1:30" or "00:01:30"."""
+    """Parses "90", "90.5", "1:30" or "00:01:30" as seconds."""
     found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", text.strip())
     if found is None:
         raise ValueError(f"{name}: expected seconds or hh:mm:ss, got {text}")

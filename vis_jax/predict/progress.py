@@ -1,4 +1,4 @@
-"""How far a prediction is: a bar on a terminal, else a line for each phase."""
+"""Progress of a prediction: a bar on a terminal, otherwise a line per phase."""
 
 import sys
 import threading
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 from vis_jax.results.clock import Clock
 
-TICK = 0.5  # seconds between two looks of the bar at the phase
+TICK = 0.5  # seconds between updates of the phase in the bar
 BAR = "{desc:<16}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} frames"
-LINE_EVERY = 30.0  # seconds between two lines of frames that are done
+LINE_EVERY = 30.0  # seconds between lines with the number of finished frames
 
 
 class Progress(Clock):
-    """The clock of one prediction, which shows what it measures on stderr.
+    """Clock of one prediction that shows its progress on stderr.
 
-    A context manager. Frames count once all that is wanted of them is written.
+    A context manager. A frame counts once all its outputs are written.
 
     Args:
-      total: frames of the video, as far as known.
-      terminal: whether stderr is one.
+      total: number of frames of the video, if known.
+      terminal: whether stderr is a terminal.
     """
 
     def __init__(self, total: int | None, *, terminal: bool) -> None:
@@ -53,8 +53,8 @@ class Progress(Clock):
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside, and shows that part as the phase."""
-        if part == "reading":  # in another thread, while the others go on
+        """Measures the time spent inside, and shows `part` as the current phase."""
+        if part == "reading":  # runs in another thread, alongside the others
             with super().__call__(part):
                 yield
             return
@@ -72,14 +72,14 @@ class Progress(Clock):
             self._phase, self._since = "reading", time.monotonic()
 
     def finish_frame(self) -> None:
-        """Counts a frame that is done."""
+        """Counts a finished frame."""
         super().finish_frame()
         if self.frames_done == 1:
             begun = self.seconds.get("model", 0.0)
             self._tell("model", f"{begun:.1f} s until the first frame was done")
             self._line = time.monotonic()
         if self._terminal:
-            if self._bar.total is not None:  # which a file may have got wrong
+            if self._bar.total is not None:  # file headers may be wrong
                 self._bar.total = max(self._bar.total, self.frames_done)
             self._bar.update()
         elif time.monotonic() - self._line > LINE_EVERY:
@@ -88,7 +88,7 @@ class Progress(Clock):
             print(f"{'frames':<14}{self.frames_done:,}{of} done", file=sys.stderr)
 
     def _tell(self, phase: str, text: str) -> None:
-        """Prints a line for a phase that is over, once."""
+        """Prints a line for a finished phase, once."""
         if not self._terminal and phase not in self._told:
             self._told.add(phase)
             print(f"{phase:<14}{text}", file=sys.stderr, flush=True)

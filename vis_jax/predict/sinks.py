@@ -1,4 +1,4 @@
-"""Where results go: a video file, images of track ids."""
+"""Output sinks: a video file, images of track ids."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,15 +16,15 @@ from vis_jax.visualize.colours import palette
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-CODECS = ("libx264", "mpeg4")  # the first one that PyAV was built with
+CODECS = ("libx264", "mpeg4")  # the first one available in PyAV is used
 CODEC_OPTIONS = {
     "libx264": {"crf": "18", "preset": "veryfast"},
     "mpeg4": {"qscale": "3"},
 }
-ITU_BT_709 = 1  # matrix, primaries and transfer alike have this number (H.273)
+ITU_BT_709 = 1  # H.273 code of its matrix, primaries and transfer alike
 LIMITED_RANGE = 1
-_TICKS = 10_000  # a second, about, of the times of frames
-MOST_TICKS = {"mpeg4": 65_535}  # over the denominator of the rate
+_TICKS = 10_000  # approximate time-base ticks per second
+MOST_TICKS = {"mpeg4": 65_535}  # limit of ticks, over the denominator of the rate
 
 
 class VideoSink:
@@ -44,25 +44,25 @@ class VideoSink:
 
         Args:
           path: ends in .mp4.
-          fps: frames a second; of frames that come with times, about.
-          height, width: of the frames, in pixels. An odd size gains a row or column
-            on the lower or right side, as 4:2:0 video has even sizes.
-          pixel_aspect: width by height of a pixel in a player. A ratio that the format
-            cannot hold, of more than 255, is left out.
-          sound: copied as it is, from the time of the first frame to the end of the
-            last one.
+          fps: frames per second; approximate if frames have their own times.
+          height, width: frame size in pixels. Odd sizes are padded by a row at the
+            bottom or a column on the right, as 4:2:0 video needs even sizes.
+          pixel_aspect: displayed width / height of a pixel. Ignored if the format
+            cannot hold the ratio (over 255).
+          sound: copied without re-encoding, from the time of the first frame to the
+            end of the last one.
         """
         import av
 
         self._size = (height, width)
         codec = next(name for name in CODECS if name in av.codecs_available)
-        # Of a relative path FFmpeg takes what comes before a colon for a protocol.
+        # FFmpeg would read a relative path up to a colon as a protocol.
         self._container = av.open(str(path.absolute()), "w", format="mp4")
         try:
-            # MPEG-4 has 16 bits for the time base.
+            # MPEG-4 stores the time base in 16 bits.
             rate, options = fps.limit_denominator(1001), CODEC_OPTIONS[codec]
             self._rate, self._last, self._count = rate, -1, 0
-            # Frames at this rate have whole times.
+            # Makes frame times at this rate integers.
             most = MOST_TICKS.get(codec, 1 << 30) // rate.numerator
             self._base = 1 / (rate * max(1, min(most, round(_TICKS / rate))))
             stream = self._container.add_stream(codec, rate=rate, options=options)
@@ -70,7 +70,7 @@ class VideoSink:
             self._stream.height = height + height % 2
             self._stream.width = width + width % 2
             self._stream.pix_fmt = "yuv420p"
-            # Untagged video is read as BT.601 by some players and BT.709 by others.
+            # Some players assume BT.601 for untagged video, others BT.709.
             context = self._stream.codec_context
             context.time_base = self._base
             context.colorspace = context.color_primaries = ITU_BT_709
@@ -88,7 +88,7 @@ class VideoSink:
 
         Args:
           frame: uint8 [H, W, 3], RGB.
-          seconds: when it is shown, since the first one; None: at the constant rate.
+          seconds: display time since the first frame; None: at the constant rate.
         """
         import av
         from av.video.reformatter import ColorRange, Colorspace
@@ -136,7 +136,7 @@ def id_map(
     track_ids: Sequence[int] | np.ndarray,
     scores: Sequence[float] | np.ndarray,
 ) -> np.ndarray:
-    """One track id per pixel; where masks overlap, that of the higher score.
+    """Draws masks as a map of track ids; where they overlap, the higher score wins.
 
     Args:
       masks: bool [N, H, W].
@@ -153,13 +153,13 @@ def id_map(
 
 
 class IdSink:
-    """Images of track ids, PNGs that keep the numbers.
+    """Writes images of track ids as PNGs whose values are the ids.
 
-    Up to id 255 an image has 8 bits and a palette with the colours of the drawn video,
-    if no image of the video has a larger id; else 16 bits of grey.
+    If no id of the video exceeds 255, images have 8 bits and a palette with the colours
+    of the drawn video; otherwise they are 16-bit greyscale.
 
     Args:
-      folder: made for them.
+      folder: output folder, created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -175,8 +175,8 @@ class IdSink:
           ids: int [H, W], 0 = background.
 
         Raises:
-          ValueError: an id over 65535.
-          OSError: it cannot be written, as on a full disk; names the file.
+          ValueError: an id is over 65535.
+          OSError: it cannot be written, e.g. the disk is full; names the file.
         """
         path = self._path(self._count)
         self._largest = max(self._largest, int(ids.max(initial=0)))
@@ -195,7 +195,7 @@ class IdSink:
         self._count += 1
 
     def close(self) -> None:
-        """Gives all images 16 bits if one needs them."""
+        """Converts all images to 16 bits if one needs them."""
         if self._largest <= 255:
             return
         for number in range(self._coloured):

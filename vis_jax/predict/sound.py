@@ -1,4 +1,4 @@
-"""The sound of a video, copied as it is."""
+"""Copies the audio of a video without re-encoding."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ MP4_CODECS = ("aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus")
 
 
 class Sound(NamedTuple):
-    """Where the sound of a video is."""
+    """Audio stream of a video file."""
 
     path: str  # absolute, of the file
-    codec: str  # as FFmpeg calls it
-    begin: float  # time of the first frame by the clock of the file, in seconds
+    codec: str  # FFmpeg name
+    begin: float  # presentation time of the first frame in the file, in seconds
 
     @property
     def fits(self) -> bool:
-        """Whether an mp4 file can hold it."""
+        """Whether mp4 supports the codec."""
         return self.codec in MP4_CODECS
 
 
 class SoundCopy:
-    """Copies sound into a file, as far as its frames have come.
+    """Copies audio into a file, in step with its frames.
 
     Args:
-      sound: to copy; `fits`.
-      container: to write to; nothing was written to it yet.
+      sound: audio to copy; `fits` must hold.
+      container: output, still empty.
     """
 
     def __init__(self, sound: Sound, container: "OutputContainer") -> None:
@@ -47,7 +47,7 @@ class SoundCopy:
         try:
             source = self._input.streams.audio[0]
             self._target = container.add_stream_from_template(source)
-            with contextlib.suppress(av.FFmpegError):  # then all before is read
+            with contextlib.suppress(av.FFmpegError):  # else read from the start
                 self._input.seek(int(sound.begin * av.time_base))
             self._packets: Iterator[Packet] = self._input.demux(source)
         except BaseException:
@@ -56,9 +56,9 @@ class SoundCopy:
         self._next: Packet | None = None
 
     def copy_until(self, seconds: float) -> None:
-        """Writes what is heard before a time, in seconds since the first frame.
+        """Writes the audio before a time, in seconds since the first frame.
 
-        Sound that cannot be read or copied ends there, with a warning.
+        Audio that cannot be read or copied ends early, with a warning.
         """
         import av
 
@@ -76,7 +76,7 @@ class SoundCopy:
             self._next = None
             if packet is None:
                 return
-            if packet.pts is None or packet.dts is None:  # the end
+            if packet.pts is None or packet.dts is None:  # flush packet at the end
                 continue
             base = packet.time_base
             if packet.pts * base - self._begin >= seconds:
@@ -90,5 +90,5 @@ class SoundCopy:
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Closes the file that the sound is from."""
+        """Closes the input file."""
         self._input.close()

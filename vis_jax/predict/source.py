@@ -1,4 +1,4 @@
-"""What a source of frames is."""
+"""`Source`: the frames of one video."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,42 +9,41 @@ import numpy as np
 from vis_jax.predict.sound import Sound
 from vis_jax.predict.video_file import Frame
 
-FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame of 30 a second
+FOLDER_FPS = Fraction(6)  # YouTube-VIS annotates every fifth frame at 30 fps
 
 
 @dataclass(frozen=True)
 class Source:
-    """Frames of one video, read anew by each iteration and never held together.
+    """Frames of one video, read anew by each iteration, never all in memory.
 
-    Iteration gives uint8 [H, W, 3], RGB, upright (rotation in the metadata is done). A
-    live source can be read only once.
+    Iteration yields RGB uint8 [H, W, 3], upright (metadata rotation is applied). A live
+    source can be read only once.
     """
 
     name: str
     path: str  # the file, the folder of the first image, or the address
-    height: int  # pixels, of the upright frame
+    height: int  # pixels, of the upright frame; as `width`
     width: int
-    num_frames: int | None  # None: not known before the end
-    fps: Fraction  # frames a second; of what has no rate, FOLDER_FPS
+    num_frames: int | None  # None: unknown until the end
+    fps: Fraction  # frames per second; FOLDER_FPS if the source has no rate
     read: Callable[[], Iterator[Frame]] = field(repr=False)
-    # One per frame of a folder; () for what has none.
+    # One per frame of a folder; () for other sources.
     file_names: tuple[str, ...] = field(default=(), repr=False)
     live: bool = False
-    # Width by height of a pixel as a player shows it; frames are as they are stored.
+    # Displayed width / height of a pixel; frames are not resampled to it.
     pixel_aspect: Fraction = Fraction(1)
-    # What was odd about the frames when they were last read to their end: one line
-    # each, with the name of the file.
+    # Anomalies found by the last complete reading: one line each, with the file.
     warnings: list[str] = field(default_factory=list)
-    # Frames by what a file says of itself, which may be wrong; None: it does not say.
+    # Number of frames by the file's headers, possibly wrong; None: not stated.
     said_frames: int | None = None
-    sound: Sound | None = None  # that belongs to the frames
-    dynamic_range: str = ""  # "HLG" or "PQ" of frames that were made ordinary ones
-    # Ends the wait for a frame that may never come.
+    sound: Sound | None = None  # audio of the same video
+    dynamic_range: str = ""  # "HLG" or "PQ" if frames were tone-mapped
+    # Ends a wait for a frame that may never arrive.
     stop: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def likely_frames(self) -> int | None:
-        """How many frames there are, as far as can be told before they are read."""
+        """Number of frames, if it can be told before reading; may be wrong."""
         return self.said_frames if self.num_frames is None else self.num_frames
 
     def __iter__(self) -> Iterator[np.ndarray]:

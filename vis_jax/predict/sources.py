@@ -1,4 +1,4 @@
-"""Where frames come from: a file, a folder of images, a glob, a list, arrays."""
+"""Opens sources of frames: a file, a folder of images, a glob, a list, arrays."""
 
 import dataclasses
 import glob
@@ -32,7 +32,7 @@ from vis_jax.predict.video_file import (
 
 __all__ = ["FOLDER_FPS", "PredictError", "Source", "from_arrays", "open_source"]
 
-# Pictures, too, but not read: among frames they are an error, not left out.
+# Unsupported image formats: an error among frames, rather than skipped.
 OTHER_IMAGE_SUFFIXES = (
     *(".apng", ".avif", ".cr2", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif"),
     *(".j2k", ".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pgm"),
@@ -47,22 +47,22 @@ def open_source(
     fps: Fraction | float | None = None,
     part: Part = WHOLE_VIDEO,
 ) -> Source:
-    """Finds the frames that `path` names, and their size.
+    """Opens the frames at `path` and reads their size.
 
     Args:
-      path: a video file, an image, a folder of images, or a glob that matches images
-        or one video file, whose images are sorted by the numbers in their names; a list
-        of images, in that order; "-" for standard input; "camera:0" for a capture
-        device; an address that begins with one of `live.LIVE`.
-      raw: height and width in pixels of raw frames, RGB of 8 bits, on standard input.
-      fps: frames a second of such raw frames, which do not say.
-      part: what of the video is read.
+      path: a video file, an image, a folder of images, or a glob that matches images or
+        one video file (images are sorted by the numbers in their names); a list of
+        images, kept in order; "-" for standard input; "camera:0" for a capture device;
+        an address that begins with one of `live.LIVE`.
+      raw: height and width in pixels of raw 8-bit RGB frames on standard input.
+      fps: frames per second of raw frames.
+      part: part of the video to read.
 
     Returns:
       A source that can be iterated over any number of times, once if it is live.
 
     Raises:
-      PredictError: nothing there, nothing readable, or images of different sizes.
+      PredictError: nothing is found or readable, or images differ in size.
     """
     if not isinstance(path, str | Path):
         return _listed([Path(one).expanduser() for one in path], part)
@@ -84,7 +84,7 @@ def open_source(
 
 
 def _live_part(source: Source, part: Part) -> Source:
-    """A part of a source that is read once."""
+    """Restricts a live source to a part."""
     if part == WHOLE_VIDEO:
         return source
 
@@ -104,19 +104,19 @@ def from_arrays(
     fps: Fraction | float | None = None,
     name: str = "video",
 ) -> Source:
-    """A source of frames that are at hand.
+    """Makes a source of frames in memory.
 
     Args:
-      frames: uint8 [H, W, 3], RGB: an array [T, H, W, 3], a list, or an iterator, which
-        is read once as it goes.
-      fps: frames a second; None: FOLDER_FPS.
-      name: of the video.
+      frames: RGB uint8 [H, W, 3]: an array [T, H, W, 3], a list, or an iterator, which
+        is read lazily, once.
+      fps: frames per second; None: FOLDER_FPS.
+      name: name of the video.
 
     Raises:
-      PredictError: no frames, or the first one is no such array.
+      PredictError: there are no frames, or the first is not such an array.
     """
     count = len(frames) if isinstance(frames, Sequence | np.ndarray) else None
-    # An iterator is its own: the first frame is put back in front.
+    # An iterator has lost its first frame, which is put back in front.
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
@@ -154,7 +154,7 @@ def _array_size(where: str, frame: np.ndarray) -> tuple[int, int]:
 
 
 def _listed(paths: list[Path], part: Part) -> Source:
-    """Images in the order given."""
+    """Opens a list of images, in the given order."""
     if not paths:
         raise PredictError("source: expected at least one image, got an empty list")
     for path in paths:
@@ -202,7 +202,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _check_regular(path: Path) -> None:
-    """Raises PredictError for a pipe, a device or a dead link: some have no end."""
+    """Raises PredictError for a pipe, device or dead link, which may be endless."""
     kinds = {
         stat.S_IFIFO: "a pipe",
         stat.S_IFSOCK: "a socket",
@@ -239,7 +239,7 @@ def _images(name: str, paths: list[Path], part: Part) -> Source:
 
 
 def _image_size(path: Path) -> tuple[int, int]:
-    """Height and width of the upright image, from its header alone."""
+    """Returns height and width of the upright image, from its header alone."""
     try:
         with open_image(path, partial(DataError, path)) as image:
             size, mode = upright_size(image), image.mode
@@ -262,7 +262,7 @@ def _read_images(paths: list[Path], rate: Fraction) -> Iterator[Frame]:
 
 
 def _unreadable(path: Path, error: DataError) -> PredictError:
-    """The defect of an image in words for one who predicts."""
+    """Describes a damaged image to a user of `predict`."""
     text = str(error)
     if error.expected == WHOLE:
         text = f"{path}: not a readable image: {error.got}"
@@ -275,9 +275,9 @@ def _unreadable(path: Path, error: DataError) -> PredictError:
 
 
 def _video(path: Path, part: Part) -> Source:
-    """A video file, of which the first frame is decoded."""
-    # Of a relative path FFmpeg takes what comes before a colon for a protocol. A
-    # playlist may name local files, but nothing on a network.
+    """Opens a video file and decodes its first frame."""
+    # FFmpeg would read a relative path up to a colon as a protocol. A playlist may
+    # name local files, but no network addresses.
     what = Input(str(path), str(path.absolute()), path=path)
     with closing(VideoReader(what, part)) as reader:
         fps = reader.fps or FOLDER_FPS

@@ -1,4 +1,4 @@
-"""A folder that appears all at once, or not at all."""
+"""Atomic writing of an output folder."""
 
 import glob
 import os
@@ -13,9 +13,9 @@ from pathlib import Path
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
-    """A new folder on the file system of `output`, gone afterwards.
+    """Yields a temporary folder on the file system of `output`, removed afterwards.
 
-    Errors of the file system name files in it as they would be called in `output`.
+    File-system errors name its files by their path in `output`.
     """
     ancestor = output.absolute().parent
     while not ancestor.exists():
@@ -24,7 +24,7 @@ def staging(output: Path) -> Iterator[Path]:
     prefix = f".{output.name}.partial-{socket.gethostname()}-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
         folder = Path(temporary) / "output"
-        folder.mkdir()  # unlike the temporary folder, with the user's permissions
+        folder.mkdir()  # with the user's permissions, unlike the temporary folder
         try:
             yield folder
         except OSError as error:
@@ -36,7 +36,7 @@ def staging(output: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(name: str, ancestor: Path) -> None:
-    """Removes staging folders of processes of this host that were killed."""
+    """Removes staging folders left by killed processes of this host."""
     host = re.escape(socket.gethostname())
     for folder in ancestor.glob(f".{glob.escape(name)}.partial-*"):
         made = re.fullmatch(rf".*\.partial-{host}-(\d+)-\w+", folder.name)
@@ -49,18 +49,18 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # of another user, or no number of ours
+    except (PermissionError, OverflowError):  # another user's, or not a process id
         return True
     return True
 
 
 def publish(folder: Path, output: Path, names: Sequence[str]) -> None:
-    """Moves what was written to its place; earlier results there go.
+    """Moves staged files to `output`, replacing earlier results.
 
     Args:
-      folder: what was written.
-      output: the place.
-      names: of all that may be among results, the last one at last.
+      folder: the staging folder.
+      output: destination.
+      names: all possible result files; the last is moved last.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():

@@ -1,4 +1,4 @@
-"""Frames that FFmpeg decodes: upright, and with a count of those that are damaged."""
+"""Decodes video with FFmpeg: upright frames, and a count of the damaged ones."""
 
 import contextlib
 import itertools
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-_PAUSE = 0.005  # seconds before a device that has no frame yet is asked again
-# Of a live video: what is usual between frames is seen from the last so many, ..
+_PAUSE = 0.005  # seconds between polls of a device without a frame yet
+# Gaps in live video: the usual interval is estimated from the last frames, ..
 _TIMES = 32
 _LEAST_TIMES = 6  # .. at least from these, and a gap is longer by ..
 _GAP = 1.5  # .. more than this factor.
 
 
 class Frame(NamedTuple):
-    """A frame on its way, and when it is shown."""
+    """A decoded frame and its display time."""
 
     pixels: np.ndarray  # uint8 [H, W, 3], RGB, upright
     seconds: float  # since the first frame
@@ -42,37 +42,37 @@ class Frame(NamedTuple):
 
 @runtime_checkable
 class Bytes(Protocol):
-    """What FFmpeg can read, and go back in if it also has `seek` and `tell`."""
+    """A file object for FFmpeg; seekable if it also has `seek` and `tell`."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Reads up to `size` bytes; empty at the end."""
         ...
 
 
 class Input(NamedTuple):
-    """What FFmpeg opens."""
+    """An input for FFmpeg and how to open it."""
 
-    name: str  # in messages
+    name: str  # for messages
     file: str | Bytes  # an address, or the content
-    # What it may read besides, as through a playlist: protocols, separated by commas.
+    # Protocols it may open, e.g. from a playlist, separated by commas.
     protocols: str = "file"
-    path: Path | None = None  # a file whose end is checked
-    format: str | None = None  # None: found out from the content
-    options: tuple[tuple[str, str], ...] = ()  # of FFmpeg, by name
-    live: bool = False  # frames come as they are made: no delay by decoding ahead
-    wait: float | None = None  # seconds for the next data; None: for ever
+    path: Path | None = None  # file to check for truncation
+    format: str | None = None  # None: detected from the content
+    options: tuple[tuple[str, str], ...] = ()  # FFmpeg options, by name
+    live: bool = False  # decode without delay: no frame threading
+    wait: float | None = None  # timeout in seconds; None: unlimited
 
 
 class _Gaps:
-    """Frames that are missing by the times of those that came."""
+    """Estimates missing frames from the times of the received ones."""
 
     def __init__(self) -> None:
-        self.missing = 0  # as many as would fit into the gaps
+        self.missing = 0  # frames that would fit into the gaps
         self.first: int | None = None  # the number of the frame before the first gap
         self._times: deque[float] = deque(maxlen=_TIMES)  # seconds of the last frames
 
     def add(self, number: int, seconds: float) -> None:
-        """The next frame."""
+        """Adds the next frame."""
         if len(self._times) >= _LEAST_TIMES:
             interval, usual = seconds - self._times[-1], self._usual()
             if 0 < _GAP * usual < interval:
@@ -81,8 +81,10 @@ class _Gaps:
         self._times.append(seconds)
 
     def _usual(self) -> float:
-        """Seconds between two frames; over two intervals, as one may be long and the
-        next one short."""
+        """Returns the median frame interval in seconds.
+
+        It is averaged over two intervals, as long and short ones may alternate.
+        """
         times = list(self._times)
         return statistics.median(
             (after - before) / 2
@@ -92,15 +94,15 @@ class _Gaps:
 
 @dataclass
 class _Damage:
-    """What a decoder says about the data it gets."""
+    """Damage reported by the decoder."""
 
     frames: int = 0  # flagged as damaged
     first: int | None = None  # the number of the first of them
     packets: int = 0  # flagged as damaged
-    lost: int = 0  # packets that gave an error in place of a frame
+    lost: int = 0  # packets that failed to decode
 
     def add(self, number: int) -> None:
-        """A damaged frame."""
+        """Adds a damaged frame."""
         self.frames += 1
         self.first = number if self.first is None else self.first
 
@@ -117,24 +119,24 @@ class _Damage:
 
 
 class VideoReader:
-    """The frames of a video, in order of display; iterated over once.
+    """Iterates once over the frames of a video, in display order.
 
-    Opening it decodes the first frame, as what headers say is not reliable.
+    Opening decodes the first frame, as headers are unreliable.
 
     Args:
-      source: what to open.
-      part: what of it is read.
+      source: the input.
+      part: part of the video to read.
 
     Raises:
-      PredictError: no video, cut off, too large, or nothing in that part; names it.
+      PredictError: not a video, truncated, too large, or an empty part; names it.
     """
 
     def __init__(self, source: Input, part: Part = WHOLE_VIDEO) -> None:
-        self.fps: Fraction | None = None  # frames a second; None: it does not say
-        self.pixel_aspect = Fraction(1)  # width by height of a pixel, once upright
+        self.fps: Fraction | None = None  # frames per second; None: not stated
+        self.pixel_aspect = Fraction(1)  # width / height of an upright pixel
         self.said_frames: int | None = None  # by its headers, which may be wrong
         self.sound_codec: str | None = None  # None: there is no sound
-        self.transfer: int | None = None  # of high dynamic range; None: of ordinary
+        self.transfer: int | None = None  # HDR transfer; None: standard dynamic range
         self._name = source.name
         self._found, self._count, self._decoded = _Damage(), 0, 0
         self._gaps = _Gaps() if source.live else None
@@ -145,7 +147,7 @@ class VideoReader:
             if part.start and self._decoded:
                 what = f"has no frame at {part.start:g} s or later"
             raise PredictError(f"{source.name}: {what}")
-        # By the clock of the file, in seconds; None: it has no times.
+        # Presentation time in the file, in seconds; None: it has no times.
         self.begin = first.time
         self.height, self.width = upright_size(first, source.name)  # pixels
         if orientation(first, source.name).transpose:
@@ -154,9 +156,9 @@ class VideoReader:
 
     @property
     def damage(self) -> str | None:
-        """What is damaged or missing among the frames so far, one line; None: nothing.
+        """Damaged or missing frames so far, in one line; None if there are none.
 
-        Of a file gaps between frames say nothing: many have no constant rate.
+        In a file, gaps are not reported: many files have a variable frame rate.
         """
         texts = self._found.texts(self._count)
         if self._gaps is not None and self._gaps.missing:
@@ -171,7 +173,7 @@ class VideoReader:
         """Yields the frames.
 
         Raises:
-          PredictError: a frame has another size than the first, or reading fails.
+          PredictError: a frame differs in size from the first, or reading fails.
         """
         first, self._first = self._first, None
         if first is None:
@@ -193,11 +195,11 @@ class VideoReader:
             yield Frame(np.ascontiguousarray(pixels), seconds)
 
     def close(self) -> None:
-        """Closes a video that is not read to its end."""
+        """Closes a video before its end."""
         self._frames.close()
 
     def _decode(self, source: Input, part: Part) -> Generator["VideoFrame", None, None]:
-        """The decoded frames of a part as PyAV gives them; adds to `_found`."""
+        """Yields the PyAV frames of a part; records damage in `_found`."""
         import av
 
         try:
@@ -209,11 +211,11 @@ class VideoReader:
                     sounds = container.streams.audio
                     self.sound_codec = sounds[0].codec_context.name if sounds else None
                 begin = _seek(container, stream, part.start)
-                # Also 0 and None stand for a shape that is not known.
+                # 0 and None also stand for an unknown aspect ratio.
                 self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 frames = self._timed(_packets(container, stream), begin)
                 for _, frame in part.chosen(frames):
-                    transfer = stream.codec_context.color_trc  # of the frame just read
+                    transfer = stream.codec_context.color_trc  # of the current frame
                     self.transfer = transfer if transfer in hdr.NAMES else None
                     yield frame
         except (av.FFmpegError, OSError) as error:
@@ -225,11 +227,11 @@ class VideoReader:
     def _timed(
         self, packets: "Iterator[Packet]", begin: float | None
     ) -> "Iterator[tuple[float, VideoFrame]]":
-        """The frames of packets, each with its seconds since the first one.
+        """Decodes packets; yields each frame with its seconds since the first.
 
         Args:
-          packets: of the video.
-          begin: time of its first frame; None: what comes is the first one.
+          packets: video packets.
+          begin: time of the first frame of the video; None: it is the next one.
         """
         import av
 
@@ -254,7 +256,7 @@ class VideoReader:
 def check_same_size(
     where: str, size: tuple[int, int], expected: tuple[int, int]
 ) -> tuple[int, int]:
-    """`size`, height and width, if it is that of the first frame."""
+    """Returns `size` (height, width) if it equals that of the first frame."""
     if size != expected:
         raise PredictError(
             f"{where}: expected the size of the first frame, {expected[0]} x"
@@ -264,7 +266,7 @@ def check_same_size(
 
 
 def check_bounds(where: str, height: int, width: int) -> None:
-    """Raises PredictError for frames of more pixels than masks can have."""
+    """Raises PredictError for frames larger than masks can be."""
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise PredictError(
             f"{where}: expected frames of at most {MAX_SIDE} pixels a side and"
@@ -275,7 +277,7 @@ def check_bounds(where: str, height: int, width: int) -> None:
 def _open(source: Input) -> "InputContainer":
     import av
 
-    # Titles are in any code.
+    # Titles may have any encoding.
     container = av.open(
         source.file,
         format=source.format,
@@ -287,7 +289,7 @@ def _open(source: Input) -> "InputContainer":
 
 
 def _stream(source: Input, container: "InputContainer") -> "VideoStream":
-    """The first video stream that is no picture attached to sound, checked."""
+    """Returns the first video stream that is not cover art, after checks."""
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -297,7 +299,7 @@ def _stream(source: Input, container: "InputContainer") -> "VideoStream":
     stream = streams[0]
     if stream.codec_context is None:
         raise PredictError(f"{source.name}: its video codec is unknown")
-    # Threads that decode a frame each hold frames back.
+    # Frame threading delays frames.
     stream.thread_type = "SLICE" if source.live else "AUTO"
     check_bounds(source.name, stream.height, stream.width)
     if source.path is not None:
@@ -306,7 +308,7 @@ def _stream(source: Input, container: "InputContainer") -> "VideoStream":
 
 
 def _said_frames(container: "InputContainer", stream: "VideoStream") -> int | None:
-    """Frames by the index of a file, or by its length in time."""
+    """Returns the number of frames by the file's index, or by its duration."""
     if stream.frames > 0:
         return stream.frames
     rate = stream.average_rate or stream.guessed_rate
@@ -322,30 +324,30 @@ def _packets(container: "InputContainer", stream: "VideoStream") -> "Iterator[Pa
         try:
             yield from container.demux(stream)
             return
-        except av.BlockingIOError:  # of a device, as on macOS
+        except av.BlockingIOError:  # from a capture device, e.g. on macOS
             time.sleep(_PAUSE)
 
 
 def _seek(
     container: "InputContainer", stream: "VideoStream", start: float
 ) -> float | None:
-    """Goes to a frame at or before a time that can be decoded by itself.
+    """Seeks to the keyframe at or before a time.
 
     Returns:
-      Seconds of the first frame of the video by its clock; None if nothing is skipped.
+      Presentation time of the video's first frame, in seconds; None without a seek.
     """
     import av
 
     base = stream.time_base
     if start <= 0 or stream.start_time is None or base is None:
         return None
-    with contextlib.suppress(av.FFmpegError):  # then all frames before are decoded
+    with contextlib.suppress(av.FFmpegError):  # not seekable: decodes from the start
         container.seek(stream.start_time + int(start / base), stream=stream)
     return float(stream.start_time * base)
 
 
 def _pixels(frame: "VideoFrame", transfer: int | None) -> np.ndarray:
-    """uint8 [H, W, 3], RGB of ordinary video."""
+    """Returns the frame as RGB uint8 [H, W, 3], tone-mapped if it is HDR."""
     if transfer is None:
         return frame.to_ndarray(format="rgb24")
     return hdr.to_ordinary(frame.to_ndarray(format="rgb48le"), transfer)

@@ -1,4 +1,4 @@
-"""The files of a prediction that grow frame by frame."""
+"""Writes the files of a prediction that grow frame by frame."""
 
 import json
 from collections.abc import Sequence
@@ -25,28 +25,28 @@ from vis_jax.visualize.trails import Trails
 
 
 class Wanted(NamedTuple):
-    """What `predict` writes."""
+    """Outputs requested from `predict`."""
 
-    # What is below it is in no file but `results.json`.
+    # Objects below it appear in `results.json` only.
     score_threshold: float = 0.3
-    formats: tuple[str, ...] = DEFAULT  # of `formats.FORMATS`
-    # Frames a second of the drawn video, without sound; None: frames are shown when
-    # those of the source are, with its sound, if its rate is within `loop.FPS`.
+    formats: tuple[str, ...] = DEFAULT  # keys of `formats.FORMATS`
+    # Frames per second of the drawn video, without sound; None: the frame times of the
+    # source, with its sound, if its rate is within `loop.FPS`.
     fps: Fraction | float | None = None
-    classes: tuple[str, ...] = ()  # whose objects are kept; () = all
-    tracks: tuple[int, ...] = ()  # ids of those that are kept; () = all
+    classes: tuple[str, ...] = ()  # classes to keep; () = all
+    tracks: tuple[int, ...] = ()  # track ids to keep; () = all
     style: Style = STYLE  # of the drawn video
 
 
 class Writer:
-    """Writes what grows frame by frame. A context manager.
+    """Writes files frame by frame. A context manager.
 
     Args:
-      folder: to write to.
-      source: what the frames are of.
-      names: of the classes.
-      wanted: what is written.
-      fps: frames a second of the drawn video.
+      folder: output folder.
+      source: source of the frames.
+      names: class names, by label.
+      wanted: requested outputs.
+      fps: frames per second of the drawn video.
       clock: measures drawing and writing.
     """
 
@@ -68,7 +68,7 @@ class Writer:
         with ExitStack() as stack:
             self._tracks: TextIO | None = None
             if "jsonl" in wanted.formats:
-                # Line by line, for those who read along.
+                # Line-buffered, for readers that follow the file.
                 tracks = (folder / TRACKS).open("w", buffering=1, encoding="utf-8")
                 self._tracks = stack.enter_context(tracks)
             self._ids = IdSink(folder / IDS) if "ids" in wanted.formats else None
@@ -95,9 +95,9 @@ class Writer:
         """Adds a frame.
 
         Args:
-          seconds: since the first frame.
-          pixels: uint8 [H, W, 3]; only read to be drawn.
-          found: what is in the frame.
+          seconds: time since the first frame.
+          pixels: uint8 [H, W, 3]; used for drawing only.
+          found: objects of the frame.
 
         Raises:
           OSError: a file cannot be written, as on a full disk; names the file.
@@ -133,7 +133,7 @@ class Writer:
                 self._video.write(drawn, None if self._constant else seconds)
 
     def finish(self, result: VideoResult) -> None:
-        """Writes what has every frame in it, after the last one.
+        """Writes the files that need all frames.
 
         Args:
           result: all tracks.
@@ -146,7 +146,7 @@ class Writer:
             self._page.write(self._folder / PAGE)
 
     def _line(self, seconds: float, found: FrameResult) -> str:
-        """A frame as JSON."""
+        """Formats a frame as a line of JSON."""
         columns = zip(
             found.ids.tolist(),
             found.labels.tolist(),
@@ -189,7 +189,7 @@ class Writer:
 
 
 def _shown(found: FrameResult, threshold: float) -> FrameResult:
-    """The objects that reach the threshold with their best class so far."""
+    """Returns the objects whose best class so far reaches the threshold."""
     keep = np.flatnonzero(found.scores >= threshold)
     masks = [found.segmentations[i] for i in keep]
     return found._replace(rows=found.rows[keep], segmentations=masks)

@@ -1,4 +1,4 @@
-"""One HTML file that needs no network: styles, scripts and content in it.
+"""Self-contained HTML pages with inline styles, scripts and content.
 
 Names of videos, classes and files come from strangers. They are only ever JSON in a
 data block, which scripts show as text, and the content security policy lets no script
@@ -63,7 +63,7 @@ def render(content: dict) -> str:
 
 
 def write_page(path: str | os.PathLike, content: dict) -> None:
-    """Writes the page; under its name there is never half a file.
+    """Writes the page atomically.
 
     Args:
       path: replaced if it exists.
@@ -78,7 +78,7 @@ def write_page(path: str | os.PathLike, content: dict) -> None:
 
 
 def safe_json(content: object) -> str:
-    """JSON that cannot end the element around it, or begin another."""
+    """Encodes JSON so that it cannot close its element or open another."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":  # only in strings: structure and numbers have none of them
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -1,4 +1,4 @@
-"""Frames as pictures inside the page."""
+"""Embeds frames as images in the page."""
 
 import base64
 import io
@@ -75,7 +75,7 @@ class FolderFrames:
             return None
 
     def _path(self, name: object) -> Path | None:
-        """The file of a name; None if there is none inside the folder.
+        """Resolves a file name; None if there is no such file inside the folder.
 
         Links in the folder may lead elsewhere: names are not trusted, the folder is.
         """

@@ -1,4 +1,4 @@
-"""The report of a predicted video, made while the frames come."""
+"""Report of a predicted video, built while frames arrive."""
 
 import os
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class PredictedPage:
         write_page(path, self.content())
 
     def content(self) -> dict:
-        """What the page shows, ready for JSON."""
+        """Returns the content of the page, ready for JSON."""
         best = sorted(self._tracks, key=lambda number: -self._tracks[number][1])
         used = len({label for label, _ in self._tracks.values()})
         return {
@@ -118,7 +118,7 @@ class PredictedPage:
         }
 
     def _size(self) -> int:
-        """Bytes of all pictures and masks."""
+        """Returns the bytes of all pictures and masks."""
         masks = sum(len(str(m)) for frame in self._frames for m in frame.values())
         return masks + sum(map(len, self._pictures))
 

@@ -1,4 +1,4 @@
-"""A scored video as the page shows it: annotated tracks beside predicted ones."""
+"""Prepares a scored video for the report: annotated and predicted tracks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ HUGE = 1e9  # stands for infinity
 
 
 class Tubes(NamedTuple):
-    """The tracks of one video, and what became of them."""
+    """Tracks of one video, and their outcomes."""
 
     truths: list[tuple[int, TruthTrack]]  # with their numbers in `indexed_tracks`
     findings: list[Finding]  # of the predictions
@@ -33,7 +33,7 @@ class Tubes(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """Which prediction each annotated track has, frame by frame."""
+    """Per-frame matches of annotated tracks and predictions."""
 
     partners: list[list[int | None]]  # [G][T], -1 without one, None where not visible
     switches: list[list[int]]  # [G], frames in which the prediction is another one
@@ -70,7 +70,7 @@ def cover_tracks(
 
 
 def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Finding]:
-    """The predictions to show, best score first.
+    """Selects the predictions to show, best score first.
 
     Those from the threshold on, and the `LEAST` best whatever their scores; at most
     `MOST`.
@@ -97,7 +97,7 @@ def fitting_tracks(
 
 
 def size_of(tracks: dict) -> int:
-    """About how many bytes the tracks of a video take.
+    """Estimates the bytes that the tracks of a video take.
 
     Args:
       tracks: as `tracks_of_video` returns them.

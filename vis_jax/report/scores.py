@@ -31,7 +31,7 @@ SHOWN_NUMBERS = ("AP", "AP50", "AP75", "AR10", "HOTA", "AssA", "IDF1", "MOTA", "
 
 
 class Settings(NamedTuple):
-    """How a report is made."""
+    """Options of a report."""
 
     score_threshold: float = 0.3  # of the predictions in time lines and switches
     official_quirks: bool = True  # as in `video_ap.evaluate`
@@ -101,7 +101,7 @@ def score_content(
 
 
 def _rounded(value: object) -> float | int | None:
-    """A number in few digits; JSON has no NaN."""
+    """Rounds a number for JSON, which has no NaN."""
     if value is None or isinstance(value, int | np.integer):
         return None if value is None else int(value)
     return round(float(value), 5) if isinstance(value, float | np.floating) else None
@@ -147,7 +147,7 @@ def _errors(account: Account) -> list[list]:
 def _videos(
     truth: TruthFile, account: Account, scores: Scores, settings: Settings
 ) -> list[dict]:
-    """A row for each video, worst first, with tracks and pictures while they fit."""
+    """Makes a row per video, worst first, with tracks and pictures while they fit."""
     tubes = _tubes(truth, account, settings.official_quirks)
     classes = {category: k for k, category in enumerate(scores.category_ids)}
     rows, budget = [], Budget(settings.frames)

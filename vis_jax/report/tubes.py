@@ -1,4 +1,4 @@
-"""Tracks as the page holds them: run lengths of the shown frames, at the shown size."""
+"""Encodes tracks for the page: run lengths of the shown frames at display size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ TO_PAGE = str.maketrans("<>\\", "!#$")
 
 
 class View(NamedTuple):
-    """Which frames of a video are shown, and how large."""
+    """Frames of a video to show, and their size."""
 
     height: int  # pixels
     width: int
@@ -62,7 +62,7 @@ def view_entry(view: View) -> dict:
 
 
 def colour_text(number: int) -> str:
-    """The colour of a track as CSS writes it."""
+    """Returns the colour of a track in CSS."""
     return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
@@ -99,7 +99,7 @@ def pack_mask(rle: dict, view: View) -> str | int:
 
 
 def _places(new: int, old: int) -> np.ndarray:
-    """The rows or columns that stand for `new` of them."""
+    """Returns the source rows or columns for `new` resized ones."""
     return np.arange(new) * old // new
 
 

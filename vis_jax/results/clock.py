@@ -1,4 +1,4 @@
-"""Where the seconds of a prediction go."""
+"""Measures the time of the parts of a prediction."""
 
 import threading
 import time

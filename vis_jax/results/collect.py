@@ -1,4 +1,4 @@
-"""The frames of one video, collected to its tracks."""
+"""Collects the frame results of one video into tracks."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The files of a result, written mask by mask: no file is built in memory."""
+"""Writes result files mask by mask, without building them in memory."""
 
 import json
 import os
@@ -24,13 +24,13 @@ def entry_pieces(
 ) -> Iterator[str]:
     """Yields JSON "{..}, {..}", the entries of a results file, in small pieces.
 
-    Together with brackets they are what `json.dumps` makes of `video_entries`.
+    Enclosed in brackets they equal `json.dumps` of `video_entries`.
 
     Args:
       result: the tracks.
-      video_id: of the video in the truth.
-      category_ids: K numbers, that of every label.
-      with_ids: also write `track_id`, which scoring does not read.
+      video_id: id of the video in the ground truth.
+      category_ids: K ids, one per label.
+      with_ids: also write `track_id`, which scoring ignores.
     """
     for i, (label, score) in enumerate(zip(result.labels, result.scores, strict=True)):
         head = {

@@ -1,4 +1,4 @@
-"""What a system says of one frame of a video, once that is final."""
+"""Final result of a system for one frame of a video."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ class LiveTracks(NamedTuple):
 
     ids: np.ndarray  # int32 [S], 1, 2, ..
     class_probs: np.ndarray  # float32 [S, K], as far as the video is known
-    lost: int = 0  # objects so far that found no free slot
+    lost: int = 0  # objects so far without a free slot
 
 
 class FrameResult(NamedTuple):
@@ -73,7 +73,7 @@ def boxes_of(segmentations: list[dict]) -> np.ndarray:
 
 
 def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
-    """Masks of run lengths, decoded.
+    """Decodes run lengths to masks.
 
     Args:
       segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
@@ -91,13 +91,13 @@ def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
 
 
 def without_overlap(segmentations: list[dict]) -> list[dict | None]:
-    """Masks of which each has only the pixels that no mask before it has.
+    """Removes from each mask the pixels of earlier masks.
 
     Args:
       segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
 
     Returns:
-      n run lengths; None for a mask of which nothing is left.
+      n run lengths; None for a mask that becomes empty.
     """
     from pycocotools import mask as coco_mask
 
@@ -116,12 +116,12 @@ def without_overlap(segmentations: list[dict]) -> list[dict | None]:
 
 @runtime_checkable
 class Stream(Protocol):
-    """Finds the objects of one video while its frames are read."""
+    """Tracks the objects of one video while its frames are read."""
 
     def __call__(
         self, frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
     ) -> Iterator[FrameResult]:
-        """Yields every frame in order, once what is said of it is final.
+        """Yields the result of every frame in order, once it is final.
 
         Args:
           frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;

@@ -1,4 +1,4 @@
-"""The masks of a video on disk, as run lengths."""
+"""Stores the run-length masks of a video on disk."""
 
 import os
 import tempfile
@@ -59,7 +59,7 @@ class Spill:
             return os.pread(self._checked(), length, start)
 
     def close(self) -> None:
-        """Gives the space back; nothing can be read any more."""
+        """Closes the file and frees its space."""
         self._close()
 
     def _checked(self) -> int:
@@ -88,7 +88,7 @@ class _Block(NamedTuple):
 
 
 class TrackIndex:
-    """Where the run lengths of one track are.
+    """Index of the run lengths of one track in the file.
 
     Memory holds the last block of them, and 12 bytes for each earlier one.
     """
@@ -101,7 +101,7 @@ class TrackIndex:
         self._loaded: tuple[int, _Block] | None = None
 
     def add(self, frame: int, start: int, length: int) -> None:
-        """The mask of a later frame than all before."""
+        """Adds the mask of a frame after all earlier ones."""
         if len(self._last.frames) == _BLOCK:
             self._places.append(self._spill.append(b"".join(self._last)))
             self._firsts.append(self._last.frames[0])
@@ -110,7 +110,7 @@ class TrackIndex:
             part.append(value)
 
     def find(self, frame: int) -> tuple[int, int] | None:
-        """Where the mask of a frame begins, and its length; None if there is none."""
+        """Returns offset and length of a frame's mask, or None."""
         block = self._block(frame)
         place = bisect_left(block.frames, frame)
         if place == len(block.frames) or block.frames[place] != frame:
@@ -118,7 +118,7 @@ class TrackIndex:
         return block.starts[place], block.lengths[place]
 
     def _block(self, frame: int) -> _Block:
-        """The block that has a frame if any has."""
+        """Returns the block that would contain a frame."""
         last = self._last.frames
         number = bisect_right(self._firsts, frame) - 1
         if number < 0 or (last and frame >= last[0]):
@@ -130,7 +130,7 @@ class TrackIndex:
 
 
 class TrackMasks(Sequence[dict]):
-    """Run lengths of one track, one for each frame of the video, read when asked for.
+    """Run lengths of one track, one per frame of the video, read lazily.
 
     Args:
       spill: what holds them.

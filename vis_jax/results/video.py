@@ -1,4 +1,4 @@
-"""The tracks of one video, and the formats that they are written in."""
+"""Tracks of one video, and their conversion to output formats."""
 
 import csv
 import dataclasses
@@ -75,7 +75,7 @@ class VideoResult:
         return np.sort(order[first])
 
     def shown(self, threshold: float) -> "VideoResult":
-        """The best entry of every track, of those with this score or a higher one."""
+        """Returns the best entry of every track with at least this score."""
         best = [i for i in self.best_entries if self.scores[i] >= threshold]
         return dataclasses.replace(
             self,
@@ -86,7 +86,7 @@ class VideoResult:
         )
 
     def masks(self, t: int) -> np.ndarray:
-        """Masks of all entries in frame `t`: bool [N, H, W]."""
+        """Returns the masks of all entries in frame `t`: bool [N, H, W]."""
         masks = np.zeros((len(self.scores), self.height, self.width), bool)
         there, found = self._in_frame(t, range(len(masks)))
         masks[there] = masks_of(found, (self.height, self.width))
@@ -187,7 +187,7 @@ class VideoResult:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def to_mot(self) -> str:
-        """Boxes of the tracks as the text of a MOTChallenge results file.
+        """Formats the boxes of the tracks as a MOTChallenge results file.
 
         A line has frame, id, left, top, width, height, score and three times -1; frames
         and pixels count from 1. Classes are left out.
@@ -203,7 +203,7 @@ class VideoResult:
         return "".join(lines)
 
     def to_mots(self) -> str:
-        """Masks of the tracks as the text of a MOTS results file.
+        """Formats the masks of the tracks as a MOTS results file.
 
         A line has frame, id, category id, height, width and run lengths; frames count
         from 1. As the format has it, the id is 1000 x category id + track id, and a
@@ -230,7 +230,7 @@ class VideoResult:
         return "".join(lines)
 
     def to_csv(self) -> str:
-        """Boxes of the tracks as a table, a row for each object of each frame.
+        """Returns the boxes of the tracks as a table, a row per object and frame.
 
         Columns: frame from 0, time in seconds (empty without a rate), id, label, score,
         x1 y1 x2 y2 and area in pixels.

@@ -1,4 +1,4 @@
-"""Loss and gradient of a batch, at once or as the mean over microbatches."""
+"""Loss and gradients of a batch, computed at once or averaged over microbatches."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,12 +20,12 @@ class Found(NamedTuple):
 
 
 def check_microbatches(count: int, clips: int, *, devices: int) -> None:
-    """Raises ValueError unless a batch can be split.
+    """Raises ValueError unless a batch can be split into microbatches.
 
     Args:
-      count: microbatches.
-      clips: of the batch of all devices.
-      devices: that have equally many.
+      count: number of microbatches.
+      clips: clips of the global batch.
+      devices: number of devices, each with the same number of clips.
     """
     share = clips // devices
     if share % count:
@@ -38,7 +38,7 @@ def check_microbatches(count: int, clips: int, *, devices: int) -> None:
 def loss_and_gradients(
     loss: Loss, variables: dict, batch: Batch, rng: PRNGKeyArray
 ) -> Found:
-    """Loss and gradients of a batch; only the collection "params" has a gradient."""
+    """Computes loss and gradients of a batch; only "params" has gradients."""
 
     def loss_of(params: dict) -> tuple:
         return loss(variables | {"params": params}, batch, rng)
@@ -59,22 +59,22 @@ def accumulated(
     place_batch: Callable[[Batch], Batch],
     place_gradients: Callable[[dict], dict],
 ) -> Found:
-    """The mean of loss, terms and gradients over microbatches, one after the other.
+    """Averages loss, terms and gradients over sequential microbatches.
 
-    A loss that divides by a number of objects, or of positives, divides by that of the
-    microbatch: the mean is what `count` devices with a batch each would average, and
-    not the loss of the whole batch. Statistics of batch norm are those of a microbatch
-    and move `count` times; notes, which are counts, are summed. Microbatch i draws from
+    A loss normalised by the number of objects or positives uses the number in the
+    microbatch, so the mean equals data parallelism over `count` devices, not the loss
+    of the whole batch. Batch-norm statistics are computed per microbatch and updated
+    `count` times; notes, which are counts, are summed. Microbatch i uses the key
     fold_in(rng, i).
 
     Args:
-      loss: of a system.
-      variables: with "params".
+      loss: loss of a system.
+      variables: include "params".
       batch: clip i belongs to microbatch i % count, so that a device keeps its clips.
       rng: random key of the update.
-      count: microbatches; divides the clips of each device.
-      place_batch: lays out a microbatch on the devices.
-      place_gradients: lays out what is summed.
+      count: number of microbatches; divides the clips of each device.
+      place_batch: applies the sharding of a microbatch.
+      place_gradients: applies the sharding of the gradient sum.
     """
     parts = jax.tree.map(lambda leaf: _split(leaf, count), batch)
 
@@ -105,5 +105,5 @@ def accumulated(
 
 
 def _split(leaf: Array, count: int) -> Array:
-    """[B, ..] to [count, B / count, ..]."""
+    """Reshapes [B, ..] to [count, B / count, ..]."""
     return leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run, by a metric of its evaluations."""
+"""Keeps the best checkpoint of a run by an evaluation metric."""
 
 import json
 import math
@@ -14,17 +14,17 @@ BEST, RECORD = "best", "best.json"
 
 
 class Best:
-    """Keeps `workdir/best`: the checkpoint whose metric is the highest so far.
+    """Maintains `workdir/best`, the checkpoint with the highest metric so far.
 
     Args:
-      workdir: of the run; a resumed run compares with the checkpoint kept there.
+      workdir: folder of the run; a resumed run compares with the checkpoint kept there.
       metric: "AP" for the evaluation on `test`, "NAME/AP" for evals.NAME; "" keeps no
         checkpoint.
-      known: the metrics that an evaluation has, by its name, which is "" for the one
-        on `test`; empty if only the evaluation can say.
+      known: metric names by evaluation name ("" for the one on `test`); empty if known
+        only after evaluating.
 
     Raises:
-      ValueError: there is no evaluation of that name, or it has no such metric.
+      ValueError: there is no such evaluation, or it has no such metric.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Best:
         whole = (self._temporary / RECORD).exists()  # the record is written last
         replaced = not self._in_bucket and self._folder.exists()
         if whole and not replaced and jax.process_index() == 0:
-            self._publish()  # a run was killed before that
+            self._publish()  # the run was killed before publishing
         if metric and (self._folder / RECORD).exists():
             self._value = _value_of(self._folder / RECORD, metric)
 
@@ -47,14 +47,14 @@ class Best:
         """Copies the checkpoint of a step if its metric beats all earlier ones.
 
         Args:
-          step: has a complete checkpoint.
-          values: metrics of one evaluation, prefixed with "NAME/" for evals.NAME.
+          step: step with a complete checkpoint.
+          values: metrics of one evaluation, with prefix "NAME/" for evals.NAME.
 
         Returns:
           True if the checkpoint was copied.
 
         Raises:
-          ValueError: the evaluation that should have the metric lacks it.
+          ValueError: the evaluation lacks the metric.
         """
         prefix = self.metric.rpartition("/")[0]
         mine = {k for k in values if k.rpartition("/")[0] == prefix}
@@ -67,7 +67,7 @@ class Best:
         if not values[self.metric] > self._value:
             return False
         self._value = values[self.metric]
-        if self._temporary.exists():  # left by a run that was killed
+        if self._temporary.exists():  # left by a killed run
             self._temporary.rmtree()
         copy_folder(self._workdir / FOLDER / str(step), self._temporary)
         record = {"metric": self.metric, "value": self._value, "step": step}
@@ -76,14 +76,14 @@ class Best:
         return True
 
     def _publish(self) -> None:
-        """Gives the copy its name; where that is not one act, it can be done again."""
+        """Renames the copy to its final name; repeatable where that is not atomic."""
         if self._folder.exists():
             self._folder.rmtree()
         if not self._in_bucket:
             self._temporary.rename(self._folder)
             return
         copy_folder(self._temporary, self._folder, last=RECORD)
-        (self._temporary / RECORD).unlink()  # first: what is left is not whole
+        (self._temporary / RECORD).unlink()  # first, to mark the rest incomplete
         self._temporary.rmtree()
 
 
@@ -103,7 +103,7 @@ def check_metric(metric: str, known: Mapping[str, Collection[str]]) -> None:
 
 
 def _value_of(record: epath.Path, metric: str) -> float:
-    """The value that a record has of a metric; minus infinity if it is of another."""
+    """Returns the recorded value of a metric; -inf if the record is of another."""
     try:
         found = json.loads(record.read_text())
         return float(found["value"]) if found["metric"] == metric else -math.inf

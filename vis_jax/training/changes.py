@@ -1,4 +1,4 @@
-"""Settings that have changed between a run's stop and its resumption."""
+"""Detects settings that changed between the stop and the resumption of a run."""
 
 import json
 from collections.abc import Callable
@@ -8,21 +8,21 @@ from etils import epath
 
 from vis_jax.settings import CONFIG_FILE, read_settings, to_dict
 
-# With another value of these a resumed run is not the run that was stopped: other
-# random numbers, clips or gradients.
+# Settings that affect random numbers, clips or gradients: changing them makes a
+# resumed run differ from an unbroken one.
 DECISIVE = (
     *("seed", "system", "compute_dtype", "model", "loss", "data"),
     *("train.accumulate", "train.ema"),
 )
-# Of these the same clips come: where the files are, and what reads them.
+# Settings that do not affect the clips: where files are and what reads them.
 HARMLESS = ("data.root", "data.joint.root", "data.joint.evaluate", "data.stills.root")
-KIND = "optimizer.kind"  # its state is of no use to another optimiser
+KIND = "optimizer.kind"  # optimiser state cannot be reused by another kind
 
 _NONE = object()
 
 
 class Change(NamedTuple):
-    """A field that differs, and its two values in JSON."""
+    """A changed field, with its old and new value as JSON."""
 
     name: str
     before: str
@@ -30,23 +30,23 @@ class Change(NamedTuple):
 
 
 class ChangedSettingsError(ValueError):
-    """Settings differ from those of the run so far."""
+    """Settings differ from those the run began with."""
 
 
 def check_changes(
     config: Any, workdir: str, *, accept: bool, say: Callable[[str], None]
 ) -> None:
-    """Says what differs from the config that a run has left in its workdir.
+    """Reports differences from the config saved in the workdir.
 
     Args:
-      config: settings of the run that goes on.
-      workdir: of the run; without a config.json nothing can differ.
+      config: settings of the resumed run.
+      workdir: folder of the run; without a config.json the check passes.
       accept: whether decisive settings may differ.
-      say: receives a line for each setting that differs.
+      say: receives a line per changed setting.
 
     Raises:
-      ChangedSettingsError: a setting differs without which the run would not end in the
-        same state, and that is not accepted, or another optimiser.
+      ChangedSettingsError: a decisive setting differs and that is not accepted, or the
+        optimiser differs.
       ValueError: config.json cannot be read, and `accept` is not set; names it.
     """
     path = epath.Path(workdir) / CONFIG_FILE
@@ -83,17 +83,16 @@ def check_changes(
 
 
 def as_saved(config: Any) -> dict:
-    """Settings as they are read from a config.json."""
+    """Converts settings to the form read from a config.json."""
     fields: dict = json.loads(json.dumps(to_dict(config)))
     return fields
 
 
 def differences(before: dict, after: dict) -> list[Change]:
-    """The fields in which two configs differ.
+    """Lists the fields in which two configs differ.
 
     Args:
-      before: as a config.json has it.
-      after: the same.
+      before, after: configs in the form of config.json.
     """
     saved, wanted = _flat(before), _flat(after)
     names = [*wanted, *(name for name in saved if name not in wanted)]
@@ -105,19 +104,19 @@ def differences(before: dict, after: dict) -> list[Change]:
 
 
 def is_decisive(name: str) -> bool:
-    """Whether a run needs the same value of a setting to end in the same state."""
+    """Whether changing a setting changes the final state of a resumed run."""
     if name in HARMLESS:
         return False
     return any(name == one or name.startswith(f"{one}.") for one in DECISIVE)
 
 
 def _filled(kind: type, values: Any) -> Any:
-    """A saved config, with the defaults of fields that have been added since."""
+    """Fills in defaults of fields added since a config was saved."""
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, got {type(values).__name__}")
     try:
         return as_saved(read_settings(kind, values))
-    except ValueError:  # of another system, or of another version
+    except ValueError:  # config of another system or version
         return values
 
 

@@ -1,8 +1,8 @@
-"""Checkpoints: written whole or not at all, and restored only into the same model.
+"""Checkpoints: written atomically, and restored only into a matching model.
 
-A run keeps them in `workdir/checkpoints/<step>/` with these items: `variables`,
-`optimizer` (with the step and the random key), `metrics`, a JSON file, and in runs with
-`train.ema` `average`, which `load_variables` puts in the place of what it averages.
+A run keeps them in `workdir/checkpoints/<step>/` with the items `variables`,
+`optimizer` (including step and random key), `metrics` (a JSON file) and, with
+`train.ema`, `average`, which `load_variables` returns in place of the averaged values.
 """
 
 import errno
@@ -31,7 +31,7 @@ from vis_jax.training.tree_check import Check, MismatchError, check_same_tree
 from vis_jax.training.weights_file import read_weights
 
 FOLDER, AVERAGE = "checkpoints", "average"
-DAMAGED = "damaged"  # folder beside it, of steps that could not be read
+DAMAGED = "damaged"  # sibling folder for unreadable steps
 
 
 class CheckpointError(ValueError):
@@ -39,7 +39,7 @@ class CheckpointError(ValueError):
 
 
 class Checkpoints:
-    """The newest checkpoints of one run; a context that waits for the last write."""
+    """The newest checkpoints of a run; as a context, waits for the last write."""
 
     def __init__(self, workdir: str, *, keep: int) -> None:
         if keep < 1:
@@ -56,19 +56,19 @@ class Checkpoints:
             item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(keep),
-                cleanup_tmp_directories=True,  # left by a run that was killed
+                cleanup_tmp_directories=True,  # left by a killed run
             ),
         )
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, None if there is none."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Writes the state in the background, once the write before it is done.
+        """Writes the state in the background, after any earlier write.
 
         Raises:
-          CheckpointError: if this write or the one before it fails.
+          CheckpointError: if this write or the previous one fails.
         """
         step = int(state.step)
         self.wait()
@@ -85,7 +85,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
-        """Returns when nothing is left to write.
+        """Waits until all writes are done.
 
         Raises:
           CheckpointError: if the last write failed.
@@ -96,19 +96,19 @@ class Checkpoints:
     def restore_newest(
         self, like: TrainState, *, say: Callable[[str], None] | None = None
     ) -> TrainState | None:
-        """The state of the newest step that can be read, None if there is no step.
+        """Restores the newest readable step; None if there is no checkpoint.
 
-        The folders of newer, damaged steps move to `damaged/` beside `checkpoints/`, so
-        that the run can write these steps again.
+        Newer, damaged steps are moved to `damaged/` beside `checkpoints/`, so that the
+        run can write them again.
 
         Args:
           like: shapes, dtypes and shardings of the state.
-          say: receives a line for each step that is left out; default: the standard
-            error of the first process.
+          say: receives a line for each skipped step; default: stderr of the first
+            process.
 
         Raises:
-          CheckpointError: if there are checkpoints, and none can be read.
-          MismatchError: if the newest one holds other parameters than `like`.
+          CheckpointError: if there are checkpoints, but none can be read.
+          MismatchError: if the parameters of the newest one differ from `like`.
         """
         failures: dict[int, ValueError] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -123,7 +123,7 @@ class Checkpoints:
         if not failures:
             return None
         newest = next(iter(failures.values()))
-        if isinstance(newest, MismatchError):  # all steps of a run are of one model
+        if isinstance(newest, MismatchError):  # all steps of a run share one model
             raise newest
         reasons = "; ".join(str(error) for error in failures.values())
         raise CheckpointError(f"no checkpoint of this run can be read: {reasons}")
@@ -131,7 +131,7 @@ class Checkpoints:
     def _set_aside(
         self, failures: dict[int, ValueError], step: int, say: Callable[[str], None]
     ) -> None:
-        """Moves damaged steps away, in the first process, and says so."""
+        """Moves damaged steps away, in the first process, and reports them."""
         if not failures:
             return
         folder = self._manager.directory
@@ -147,20 +147,20 @@ class Checkpoints:
         self._manager.reload()
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step, also where another mesh wrote it.
+        """Restores the state of a step, even if written on another mesh.
 
-        Where a run has not kept an average before, it begins with the variables.
+        If the checkpoint has no average but `like` does, it starts at the variables.
 
         Args:
-          step: of a complete checkpoint.
+          step: step with a complete checkpoint.
           like: shapes, dtypes and shardings of the state.
 
         Raises:
           CheckpointError: if it cannot be read.
-          MismatchError: if it holds other parameters than `like`.
+          MismatchError: if its parameters differ from `like`.
         """
         path = self._manager.directory / str(step)
-        with _reading(path):  # not by the manager, which reads the metrics as well
+        with _reading(path):  # not via the manager, which also reads the metrics
             found = _handlers()["variables"].metadata(path / "variables").tree
         check_same_tree(found, like.variables, name=f"checkpoint {path}")
         key = jax.eval_shape(jax.random.key_data, like.rng)
@@ -185,7 +185,7 @@ class Checkpoints:
         )
 
     def preempted(self, step: int) -> bool:
-        """True in every process at the same step, after one of them had a SIGTERM."""
+        """Returns True in all processes at the same step after a SIGTERM in any."""
         return self._manager.reached_preemption(step)
 
     def __enter__(self) -> "Checkpoints":
@@ -201,14 +201,14 @@ class Checkpoints:
             with self._writing():
                 self._manager.close()
         except CheckpointError:
-            if error is None:  # otherwise the error on its way says why the run ended
+            if error is None:  # otherwise the pending error explains the end of the run
                 raise
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Orbax passes on what the file system raised
+        except Exception as error:  # Orbax re-raises file-system errors
             folder = self._manager.directory
             raise CheckpointError(
                 f"step {self._writing_step}: cannot write the checkpoint:"
@@ -220,15 +220,15 @@ class Checkpoints:
 def load_variables(
     path: str | os.PathLike, check: Check | None = None
 ) -> dict[str, dict]:
-    """The variables of a checkpoint, in host memory, without the optimiser's state.
+    """Loads the variables of a checkpoint into host memory, without optimiser state.
 
-    Where a run keeps an average (`train.ema`), that is what they are.
+    Returns the average if the run keeps one (`train.ema`).
 
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
-        the folder of one step, of `save_variables`, of `write_weights` or of `export`.
-      check: of a file of weights, is called with what its header says before its
-        numbers are read.
+        the folder of one step, or the output of `save_variables`, `write_weights` or
+        `export`.
+      check: called with the header of a weights file before its values are read.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
@@ -249,7 +249,7 @@ def load_variables(
 
 
 def check_there(path: str | os.PathLike) -> str:
-    """The kind of what `load_variables` would read; nothing is read yet.
+    """Returns the kind of checkpoint `load_variables` would read, without reading it.
 
     Raises:
       CheckpointError: there is no checkpoint.
@@ -263,7 +263,7 @@ def check_there(path: str | os.PathLike) -> str:
 
 
 def step_of(path: str | os.PathLike) -> int | None:
-    """The step of the checkpoint that `load_variables` reads, if its folder says it.
+    """Returns the step of the checkpoint `load_variables` reads, if its path has one.
 
     Raises:
       CheckpointError: there is no checkpoint.
@@ -300,7 +300,7 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 
 
 def _empty(metadata: Any) -> dict:
-    """Arrays in host memory for an item to be read into."""
+    """Allocates host arrays to read an item into."""
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata.tree)
 
 
@@ -321,7 +321,7 @@ def _find(path: epath.Path) -> epath.Path:
 def _reading(path: epath.Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # Orbax has no error of its own for a damaged file
+    except Exception as error:  # Orbax has no error type for damaged files
         reason = describe_damage(error, path)
         raise CheckpointError(f"{path}: cannot be read: {reason}") from error
 
@@ -342,7 +342,7 @@ def _to_stderr(text: str) -> None:
 
 
 def _unused(path: epath.Path) -> epath.Path:
-    """The path, with a number behind it if it exists."""
+    """Returns the path, with a number appended if it exists."""
     found, number = path, 0
     while found.exists():
         number += 1

@@ -1,7 +1,7 @@
-"""Peak figures of chips, and the least time that a step can take on them.
+"""Peak figures of accelerator chips and a roofline bound on step time.
 
-Sources of the figures: docs/scaling.md. A roofline: Williams et al., "Roofline", CACM
-2009; what it leaves out makes a step longer.
+Sources of the figures: docs/scaling.md. Roofline: Williams et al., "Roofline", CACM
+2009; effects it ignores make a step longer.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from vis_jax.training.hlo import Collective
 
 
 class Chip(NamedTuple):
-    """Peak figures of one chip; bytes per second are those of one direction."""
+    """Peak figures of one chip; bandwidths are unidirectional."""
 
-    flops: float  # bfloat16 multiply-adds count 2; without sparsity, per second
+    flops: float  # dense bfloat16 FLOP/s, a multiply-add being 2
     memory: float  # bytes
-    bandwidth: float  # of the memory, bytes per second
-    link: float  # to the chips of its domain, bytes per second
-    domain: int  # chips that such links join
-    network: float  # to other domains, bytes per second of one chip
+    bandwidth: float  # memory bandwidth, bytes per second
+    link: float  # to chips of the same domain, bytes per second
+    domain: int  # number of chips joined by such links
+    network: float  # to other domains, bytes per second per chip
 
 
 CHIPS = {
@@ -33,7 +33,7 @@ CHIPS = {
 
 
 class Roofline(NamedTuple):
-    """Seconds of a step on one chip, each part by itself."""
+    """Seconds that each part of a step takes on one chip."""
 
     compute: float
     memory: float
@@ -41,25 +41,25 @@ class Roofline(NamedTuple):
 
     @property
     def least(self) -> float:
-        """All parts at the same time."""
+        """Time if all parts overlap fully."""
         return max(self)
 
     @property
     def most(self) -> float:
-        """One part after the other, each at its peak."""
+        """Time if parts run one after the other, each at its peak."""
         return sum(self)
 
 
 def roofline(
     chip: Chip, *, flops: float, moved: float, exchanged: Sequence[Collective]
 ) -> Roofline:
-    """The least time of a step.
+    """Computes the minimum time of a step.
 
     Args:
-      chip: what it runs on.
-      flops: of one chip.
-      moved: bytes that one chip reads from its memory, or writes there.
-      exchanged: between the chips.
+      chip: type of chip.
+      flops: floating-point operations per chip.
+      moved: bytes that one chip reads from and writes to its memory.
+      exchanged: collectives between the chips.
     """
     return Roofline(
         compute=flops / chip.flops,
@@ -69,10 +69,10 @@ def roofline(
 
 
 def _seconds(one: Collective, chip: Chip) -> float:
-    """Over the links of a domain; beyond it, over the network of all its members.
+    """Returns the time of a collective over links, or over the network across domains.
 
-    A ring through several domains leaves each of them once for each member that it has
-    there, over that member's own network.
+    A ring across domains leaves each domain once per member, over that member's own
+    network connection.
     """
     domains = one.groups // chip.domain
     if (domains == domains[:, :1]).all():

@@ -1,7 +1,7 @@
-"""Diagnosis of a checkpoint that cannot be read, in a few words.
+"""Short diagnoses of unreadable checkpoints.
 
-Orbax passes on what its JSON parser and TensorStore raise: without the file, or with a
-page of settings around it.
+Orbax re-raises errors of its JSON parser and TensorStore, which lack the file name or
+include a page of settings.
 """
 
 import json
@@ -15,19 +15,19 @@ from etils import epath
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-JSON_FILES = ("_METADATA", "_sharding", "array_metadatas/*")  # of an item
-LONGEST = 200  # characters of a reason
+JSON_FILES = ("_METADATA", "_sharding", "array_metadatas/*")  # in the folder of an item
+LONGEST = 200  # maximum characters of a reason
 _FILE = re.compile(r'local file "([^"]+)"')
 _CODE = re.compile(r"^[A-Z_]+: ")
 _NOISE = ("Failed to json parse Metadata file", "Metadata file does not exist")
 
 
 def describe_damage(error: BaseException, folder: epath.Path) -> str:
-    """`FILE: REASON`, with the file relative to the folder of the step.
+    """Returns "FILE: REASON", with the file relative to the folder of the step.
 
     Args:
-      error: that came while the checkpoint was read.
-      folder: of its step.
+      error: raised while reading the checkpoint.
+      folder: folder of the step.
     """
     found = _broken_json(folder)
     if found is not None:
@@ -38,7 +38,7 @@ def describe_damage(error: BaseException, folder: epath.Path) -> str:
     if not files:
         return text[:LONGEST]
     reason = text.rpartition('": ')[2] if '": ' in text else ""
-    if _FILE.search(reason) or not reason:  # nothing follows the name of the file
+    if _FILE.search(reason) or not reason:  # nothing follows the file name
         code = _CODE.match(text)
         reason = code[0][:-2].lower().replace("_", " ") if code else "cannot be read"
     name = files[-1].rstrip("/").removeprefix(f"{folder}/")
@@ -46,7 +46,7 @@ def describe_damage(error: BaseException, folder: epath.Path) -> str:
 
 
 def _broken_json(folder: epath.Path) -> str | None:
-    """The first item without its description, or file of one that is not JSON."""
+    """Returns the first item without metadata, or metadata file that is not JSON."""
     for item in ("variables", "optimizer", "average"):
         if not (folder / item).exists():
             continue
@@ -63,13 +63,13 @@ def _broken_json(folder: epath.Path) -> str | None:
 
 
 def put_broken_metrics_aside(folder: epath.Path) -> list[str]:
-    """Renames metrics that are not JSON: Orbax would end a run for them.
+    """Renames metrics files that are not JSON, which would make Orbax fail.
 
     Args:
-      folder: of the checkpoints of a run.
+      folder: checkpoint folder of a run.
 
     Returns:
-      A line for each.
+      A line for each renamed file.
     """
     lines = []
     for path in sorted(folder.glob("*/metrics/metrics")):
@@ -84,10 +84,10 @@ def put_broken_metrics_aside(folder: epath.Path) -> list[str]:
 
 
 def quieten_orbax() -> None:
-    """Silences what Orbax and TensorStore print about an error that they raise, too.
+    """Silences logs of Orbax and TensorStore about errors that they also raise.
 
-    Orbax logs it with a trace in each of its threads. Threads of TensorStore outlive
-    the event loop of what failed, and each of them prints that it is closed.
+    Orbax logs a traceback in each of its threads. TensorStore threads outlive the event
+    loop of the failed call, and each prints that it is closed.
     """
     logger = logging.getLogger("absl")
     if _not_raised_too not in logger.filters:
@@ -106,7 +106,7 @@ def quieten_orbax() -> None:
 
 
 def _not_raised_too(record: logging.LogRecord) -> bool:
-    """Whether a record says more than an error of Orbax that is raised as well."""
+    """Whether a log record is more than an Orbax error that is also raised."""
     if "orbax" not in record.pathname:
         return True
     return not record.exc_info and not str(record.msg).startswith(_NOISE)

@@ -1,4 +1,4 @@
-"""Choice of the devices of a machine that a process has."""
+"""Chooses the local devices of a process."""
 
 import os
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jax
 
-GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU of the machine
+GPUS = Path("/proc/driver/nvidia/gpus")  # one folder per GPU of the machine
 
 
 def device_line(environ: Mapping[str, str] = os.environ) -> str:
-    """`devices       8 of 8 local, 16 in all`."""
+    """Formats "devices       8 of 8 local, 16 in all"."""
     local = jax.local_device_count()
     there = gpus_here(environ) if jax.default_backend() == "gpu" else local
     processes = jax.process_count()
@@ -23,7 +23,7 @@ def device_line(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def gpus_here(environ: Mapping[str, str]) -> int:
-    """GPUs that this process may see; 0 if there are none, or nothing says so."""
+    """Returns the number of GPUs visible to this process; 0 if none or unknown."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip()])
@@ -33,14 +33,14 @@ def gpus_here(environ: Mapping[str, str]) -> int:
 
 
 def slurm_device_ids(environ: Mapping[str, str]) -> list[int] | None:
-    """This task's share of the GPUs that it sees; None leaves the choice to JAX.
+    """Returns this task's share of the visible GPUs; None leaves the choice to JAX.
 
-    JAX by itself takes one GPU for each task, whatever there is.
+    JAX by default takes one GPU per task, however many there are.
     """
     tasks, gpus = tasks_here(environ), gpus_here(environ)
     if environ.get("JAX_LOCAL_DEVICE_IDS") or gpus == 0:
         return None
-    if gpus == 1:  # Slurm shows each task its own
+    if gpus == 1:  # Slurm shows each task only its own GPU
         return [0]
     if tasks is None or gpus % tasks:
         return None
@@ -49,7 +49,7 @@ def slurm_device_ids(environ: Mapping[str, str]) -> list[int] | None:
 
 
 def tasks_here(environ: Mapping[str, str]) -> int | None:
-    """Tasks of this step on this node, of texts such as "2(x3),1"; None if unsaid."""
+    """Parses the step's tasks on this node, e.g. from "2(x3),1"; None if not given."""
     text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get(
         "SLURM_TASKS_PER_NODE", ""
     )

@@ -1,4 +1,4 @@
-"""Several processes as one run."""
+"""Initialises and synchronises multi-process runs."""
 
 import os
 from collections.abc import Mapping
@@ -17,31 +17,31 @@ FIELDS = {
     "num_processes": "VIS_JAX_NUM_PROCESSES",
     "process_id": "VIS_JAX_PROCESS_ID",
 }
-JAX_LATER = 30  # seconds, so that `watch_others` has missed a process long before JAX
+JAX_LATER = 30  # seconds that JAX waits longer than `watch_others` for a lost process
 LONGEST_WAIT = 24 * 60 * 60  # seconds
 
 
 def initialise_distributed() -> bool:
     """Joins the other processes of this run, if there are any.
 
-    To be called before anything else touches a device. In this order: the address in
-    the environment (VIS_JAX_COORDINATOR as "host:port", VIS_JAX_NUM_PROCESSES,
-    VIS_JAX_PROCESS_ID); a task of several started by `srun`; a host of several in a TPU
-    slice; a machine where VIS_JAX_DISTRIBUTED=auto asks JAX to find out, as
-    launch/tpu.sh does. Otherwise the process is on its own.
+    Call it before anything else touches a device. Tried in order: an address in the
+    environment (VIS_JAX_COORDINATOR as "host:port", VIS_JAX_NUM_PROCESSES,
+    VIS_JAX_PROCESS_ID); several tasks started by `srun`; several hosts of a TPU slice;
+    VIS_JAX_DISTRIBUTED=auto, which lets JAX detect the cluster, as in launch/tpu.sh.
+    Otherwise the process runs alone.
 
     Returns:
       True if there are other processes.
 
     Raises:
-      ValueError: if some of the three are given, but not all; see `lost_after`.
+      ValueError: if only some of the three are given; also see `lost_after`.
     """
     address = explicit_address(os.environ)
     if address is None and is_one_of_several(os.environ):
         # JAX asks Slurm, or the TPU's metadata.
         address = {"local_device_ids": slurm_device_ids(os.environ)}
     if address is not None:
-        # JAX has a heartbeat in half of this time, and may miss a process after that.
+        # JAX sends heartbeats at half this interval and may miss a process after that.
         heartbeat = 2 * int(lost_after()) + JAX_LATER
         jax_messages.shorten()
         jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat)
@@ -50,14 +50,14 @@ def initialise_distributed() -> bool:
 
 
 def wait_for_all(what: str) -> None:
-    """Returns once every process has called it; a day is the limit.
+    """Blocks until every process has called it, for at most a day.
 
     Args:
-      what: differs in each call of a run.
+      what: name of the barrier, unique within a run.
     """
     if jax.process_count() > 1:
-        # Named processes make Orbax ask the coordinator. Without them it runs a program
-        # on the devices, and that gives up after a minute or less.
+        # With named processes Orbax synchronises through the coordinator; without, by a
+        # program on the devices, which times out within a minute.
         everybody = set(range(jax.process_count()))
         ocp.multihost.sync_global_processes(
             what, timeout=LONGEST_WAIT, processes=everybody
@@ -65,14 +65,14 @@ def wait_for_all(what: str) -> None:
 
 
 def all_agree(fine: bool) -> bool:
-    """True in every process if it is so in all of them, which all have to call it."""
+    """Returns True if `fine` is true in all processes; all must call it."""
     if jax.process_count() == 1:
         return fine
     return bool(multihost_utils.process_allgather(np.array(fine)).all())
 
 
 def explicit_address(environ: Mapping[str, str]) -> dict | None:
-    """Arguments of `jax.distributed.initialize`, None if nothing is given.
+    """Returns arguments of `jax.distributed.initialize` from the environment, or None.
 
     Raises:
       ValueError: see `initialise_distributed`.
@@ -93,7 +93,7 @@ def explicit_address(environ: Mapping[str, str]) -> dict | None:
 
 
 def is_one_of_several(environ: Mapping[str, str]) -> bool:
-    """True where JAX can find the other processes by itself.
+    """Whether JAX can detect the other processes itself.
 
     Raises:
       ValueError: on a value of VIS_JAX_DISTRIBUTED other than "auto".

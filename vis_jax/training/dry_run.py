@@ -1,4 +1,4 @@
-"""Memory and FLOPs of a run, from shapes alone: nothing is computed or compiled."""
+"""Estimates memory and FLOPs of a run from shapes, without compiling or running it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,17 +18,17 @@ from vis_jax.training.state import start_average
 class Estimate(NamedTuple):
     """Sizes of a model and of one update."""
 
-    parameters: dict[str, int]  # numbers with a gradient, by part of the model
-    constants: int  # numbers in other collections, such as statistics of batch norm
-    flops: float | None  # of `System.step` for one clip; None: XLA does not say
+    parameters: dict[str, int]  # trainable parameters, by part of the model
+    constants: int  # values in other collections, such as batch-norm statistics
+    flops: float | None  # of `System.step` for one clip; None: unknown to XLA
     memory: dict[str, int]  # bytes on one device, by use
 
 
 def batch_shapes(**sizes: int) -> Batch:
-    """A batch of shapes.
+    """Makes a batch of shapes.
 
     Args:
-      **sizes: the axes of `data_pipeline.schema` by letter: B, T, H, W and M.
+      **sizes: lengths of the axes of `data_pipeline.schema`: B, T, H, W and M.
     """
     fields: dict[str, Any] = {}
     for name, field in BATCH.items():
@@ -40,13 +40,13 @@ def batch_shapes(**sizes: int) -> Batch:
 def estimate(
     config: RunSettings, system: System, batch: Batch, *, canvas: tuple[int, int]
 ) -> Estimate:
-    """Parameters, operations of inference and memory of training, without a mesh.
+    """Estimates parameters, inference FLOPs and training memory, without a mesh.
 
     Args:
-      config: of the run; for the optimiser.
-      system: the system of `config`.
+      config: config of the run, for the optimiser.
+      system: system of `config`.
       batch: shapes of the clips of one device.
-      canvas: height and width in pixels of one frame at test time.
+      canvas: height and width in pixels of a frame at test time.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = dict(jax.eval_shape(system.init, key, batch))
@@ -74,7 +74,7 @@ def estimate(
 
 
 def _microbatch(batch: Batch, count: int) -> Batch:
-    """The shapes of one of `count` microbatches.
+    """Returns the shapes of one of `count` microbatches.
 
     Raises:
       ValueError: `count` does not divide the clips.
@@ -87,18 +87,18 @@ def _microbatch(batch: Batch, count: int) -> Batch:
 
 
 def _flops(system: System, variables: dict, canvas: tuple[int, int]) -> float | None:
-    """Operations for a video of one frame, from XLA's count before it compiles."""
+    """Returns the FLOPs of a one-frame video, by XLA's count before compilation."""
     shapes = (((1, *canvas, 3), jnp.uint8), ((1,), jnp.bool_), ((2,), jnp.int32))
     arrays: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
     clip = Clip(*arrays)
     start = jax.eval_shape(system.start, clip)
     lowered = jax.jit(system.step).lower(variables, start, clip)
-    # Some devices have no count; one frame has no loop whose body counts only once.
+    # Some backends give no count. XLA counts loop bodies once; one frame has no loop.
     return (lowered.cost_analysis() or {}).get("flops")
 
 
 def _saved(system: System) -> Callable[..., list]:
-    """A function that returns what autodiff stores between forward and backward."""
+    """Returns a function that gives the residuals stored for the backward pass."""
 
     def saved(params: dict, variables: dict, batch: Batch, key: jax.Array) -> list:
         def loss(params: dict) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The evaluations of a run: when each is due, and what becomes of its metrics."""
+"""Schedules the evaluations of a run and handles their metrics."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from vis_jax.training.writer import Writer
 
 
 class Evaluation(NamedTuple):
-    """One of the evaluations of a run; every one also takes place at the end.
+    """One evaluation of a run; each also runs at the end.
 
     Attributes:
-      name: that of `evals`; "" for the evaluation on `test`.
-      every: updates from one to the next; 0 = at the end only.
+      name: key in `evals`; "" for the evaluation on `test`.
+      every: interval in updates; 0 = at the end only.
       score: (variables, step) -> metrics; empty in processes other than the first.
-      metrics: those among them by which checkpoints can be compared, the higher the
-        better; empty: any, which `score` has to tell.
+      metrics: names of metrics that can rank checkpoints, higher being better; empty:
+        not known before `score` runs.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Evaluation(NamedTuple):
 
 
 class Evaluations:
-    """Runs evaluations when they are due, and keeps the checkpoint that does best.
+    """Runs evaluations when due, and keeps the best checkpoint.
 
     Args:
-      evaluations: in the order in which they run.
-      run: what is trained; has a checkpoint of the step if `needs_checkpoint`.
+      evaluations: in running order.
+      run: the run; has a checkpoint of the step if `needs_checkpoint`.
       best: the best checkpoint of the run.
       writer: receives the metrics.
     """
@@ -50,10 +50,10 @@ class Evaluations:
         self._best, self._writer = best, writer
 
     def needs_checkpoint(self, step: int) -> bool:
-        """Whether this step is evaluated, and could be the best one or the last.
+        """Whether this step needs a checkpoint because it is evaluated.
 
-        Several processes do not obey a signal in an evaluation, which the scheduler may
-        end by killing them: then they go on from this step.
+        The step may turn out to be the best. Also, multi-process runs ignore signals
+        during an evaluation, so the scheduler may kill them; they then resume here.
         """
         return bool((self._best.metric or has_company()) and self._due(step))
 
@@ -62,7 +62,7 @@ class Evaluations:
 
         Raises:
           ValueError: see `Best.offer`.
-          StopNow: a signal came; a later run can take up the evaluation.
+          StopNow: a signal arrived; a resumed run repeats the evaluation.
         """
         for evaluation in self._due(step):
             self._run(evaluation, state, step)
@@ -72,7 +72,7 @@ class Evaluations:
 
         Raises:
           ValueError: see `Best.offer`.
-          StopNow: a signal came; a later run can take up the evaluation.
+          StopNow: a signal arrived; a resumed run repeats the evaluation.
         """
         for evaluation in self._evaluations:
             self._run(evaluation, state, step)
@@ -96,5 +96,5 @@ class Evaluations:
 
 
 def due(step: int, every: int) -> bool:
-    """True at multiples of `every`; never if it is 0."""
+    """Whether `step` is a multiple of `every`; False if `every` is 0."""
     return every > 0 and step % every == 0

@@ -1,6 +1,6 @@
-"""Operations of matrix products and convolutions, counted in a traced function.
+"""Counts FLOPs of matrix products and convolutions in a traced function.
 
-XLA counts the body of a loop once, and on a CPU not what it hands to a library.
+XLA counts loop bodies once and, on CPUs, omits library calls.
 """
 
 import math
@@ -11,13 +11,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def product_flops(jaxpr: Jaxpr | ClosedJaxpr) -> float:
-    """Operations of all products; a multiply-add is 2.
+    """Counts the FLOPs of all products; a multiply-add is 2.
 
-    The body of a scan counts as often as it runs, that of a while loop once, and of
-    branches the one with the most. What a backward pass computes again counts again.
+    A scan body counts once per iteration, a while body once, and of branches the most
+    expensive one. Rematerialised operations count again.
 
     Args:
-      jaxpr: such as that of `jax.jit(f).trace(..)`; of all devices together.
+      jaxpr: jaxpr for all devices together, e.g. of `jax.jit(f).trace(..)`.
     """
     if isinstance(jaxpr, ClosedJaxpr):
         jaxpr = jaxpr.jaxpr
@@ -33,7 +33,7 @@ def _of(equation: Any) -> float:
     if name == "conv_general_dilated":
         kernel, out = equation.invars[1].aval, equation.outvars[0].aval
         outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-        # Zeros between the inputs, of a strided convolution's gradient, cost nothing.
+        # Zeros inserted by the gradient of a strided convolution cost nothing.
         inserted = math.prod(params["lhs_dilation"])
         return 2.0 * out.size * kernel.size / outputs / inserted
     inner = [product_flops(one) for one in _inner(params)]
@@ -43,7 +43,7 @@ def _of(equation: Any) -> float:
 
 
 def _inner(params: dict) -> Iterator[Jaxpr | ClosedJaxpr]:
-    """The functions that an operation calls."""
+    """Yields the jaxprs that an equation calls."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, Jaxpr | ClosedJaxpr):

@@ -1,6 +1,6 @@
-"""The communication of a compiled program, read from its HLO text.
+"""Reads the collectives of a compiled program from its HLO text.
 
-The text is that of one device; XLA's grammar: https://openxla.org/xla/hlo_text.
+The text describes one device; XLA's grammar: https://openxla.org/xla/hlo_text.
 """
 
 import math
@@ -14,7 +14,7 @@ KINDS = (
     *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
     "collective-permute",
 )
-BITS = {"pred": 8, "bf16": 16, "tf32": 32}  # others end in their number of bits
+BITS = {"pred": 8, "bf16": 16, "tf32": 32}  # other names end in their bits
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _COLLECTIVE = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(")
@@ -32,14 +32,14 @@ _AXIS = re.compile(r"'([^']+)'(?:=(\d+)|:\((\d+)\)(\d+))?")
 class Collective(NamedTuple):
     """One instruction that moves data between devices."""
 
-    kind: str  # of KINDS
+    kind: str  # one of KINDS
     size: int  # bytes of its result on one device
-    times: int  # that it runs in a step; 1 in a loop whose length XLA does not know
-    groups: np.ndarray  # [groups, members], int: devices that exchange data
+    times: int  # executions per step; 1 in a loop of unknown length
+    groups: np.ndarray  # int [groups, members]: devices that exchange data
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in a step, with ring algorithms.
+        """Bytes that a device sends per step, with ring algorithms.
 
         Thakur et al., "Optimization of Collective Communication Operations in MPICH",
         2005: (n - 1) / n of the whole, twice for an all-reduce.
@@ -49,7 +49,7 @@ class Collective(NamedTuple):
         match self.kind:
             case "all-reduce":
                 one = 2 * share * self.size
-            case "reduce-scatter":  # its result is one of n parts
+            case "reduce-scatter":  # the result is one of n parts
                 one = share * self.size * members
             case "collective-permute":
                 one = self.size
@@ -59,13 +59,13 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """All of a program, those in loops with the number of turns.
+    """Returns all collectives of a program, with trip counts of those in loops.
 
     Args:
       text: `compiled.as_text()`.
 
     Raises:
-      ValueError: groups of devices are written in an unknown form.
+      ValueError: device groups are in an unknown format.
     """
     computations, entry = _computations(text)
     found = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
@@ -74,7 +74,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation by its name, and the name of the first."""
+    """Returns instructions by computation name, and the name of the entry."""
     lines: dict[str, list[str]] = {}
     entry = name = ""
     for line in text.splitlines():
@@ -108,7 +108,7 @@ def _of(
 
 
 def _size(shape: str) -> int:
-    """Bytes of arrays such as f32[2,3]{1,0}, or of a tuple of them."""
+    """Returns the bytes of a shape such as f32[2,3]{1,0}, or of a tuple of shapes."""
     total = 0
     for dtype, axes in _ARRAY.findall(shape):
         bits = BITS.get(dtype) or int(re.findall(r"\d+", dtype)[0])
@@ -117,7 +117,7 @@ def _size(shape: str) -> int:
 
 
 def _groups(line: str, devices: int) -> np.ndarray:
-    """The devices that exchange data, a row for each group."""
+    """Parses the device groups, one per row."""
     text = line.partition("replica_groups=")[2]
     pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
     if pairs:
@@ -136,7 +136,7 @@ def _groups(line: str, devices: int) -> np.ndarray:
 
 
 def _mesh_groups(found: re.Match) -> np.ndarray:
-    """Groups along axes of a mesh, or along parts ('name':(before)length) of them."""
+    """Parses groups along mesh axes, or parts 'name':(before)length of them."""
     lengths = {name: int(size) for name, size, *_ in _AXIS.findall(found[1])}
     split: dict[str, list[tuple[int, int]]] = {name: [] for name in lengths}
     for name, _, before, length in _AXIS.findall(found[4]):

@@ -1,4 +1,4 @@
-"""The state a run begins with: random, from other weights, or from a checkpoint."""
+"""Initial state of a run: random, from other weights, or from a checkpoint."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -24,26 +24,26 @@ LONGEST_HINT = 3  # patterns
 
 
 class Plan(NamedTuple):
-    """A run before anything is computed."""
+    """Functions and shapes of a run before anything is computed."""
 
     init: Callable[[Batch], dict]  # random variables
-    new: Callable[[dict], TrainState]  # the state before the first update
-    like: TrainState  # its shapes, and where they are
+    new: Callable[[dict], TrainState]  # makes the state before the first update
+    like: TrainState  # its shapes and shardings
     update: Callable  # compiled on its first call
 
 
 def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> Plan:
-    """Makes the parts of a run.
+    """Prepares a run without computing anything.
 
     Args:
-      config: of the run.
-      system: what is trained.
-      batch: of all devices, or its shapes.
-      mesh: of `config.mesh`.
+      config: config of the run.
+      system: system to train.
+      batch: global batch, or its shapes.
+      mesh: mesh of `config.mesh`.
 
     Raises:
-      ValueError: microbatches cannot have equally many clips of each device, or a rule
-        of the optimiser or of the mesh does not fit the parameters.
+      ValueError: the clips of a device cannot be divided into microbatches, or a rule
+        of the optimiser or the mesh does not fit the parameters.
     """
     clips = batch.images.shape[0]
     check_microbatches(config.train.accumulate, clips, devices=mesh.size)
@@ -82,10 +82,10 @@ def prepare(
     mesh: Mesh,
     say: Callable[[str], None] | None = None,
 ) -> tuple[TrainState, Callable]:
-    """The state to begin with and the compiled update.
+    """Returns the initial state and the compiled update.
 
-    The newest checkpoint wins over `config.init_from`, and that over random values;
-    `say` receives a line for each checkpoint that is damaged.
+    The newest checkpoint takes precedence over `config.init_from`, and that over random
+    values; `say` receives a line for each damaged checkpoint.
 
     Raises:
       ValueError: if the checkpoint or the weights do not fit the model; see
@@ -105,16 +105,17 @@ def prepare(
 def load_initial(
     path: str, variables: dict[str, dict], *, fresh: Sequence[str]
 ) -> dict[str, dict]:
-    """The variables with their values replaced by those of a checkpoint.
+    """Replaces the values of variables by those of a checkpoint.
 
     Args:
       path: see `load_variables`.
-      variables: random values, in their places on the devices.
+      variables: random values, placed on the devices.
       fresh: regexes over whole paths within a collection, such as 'class_head/.*'.
-        What matches keeps its random value; all else must be the same tree.
+        Matching variables keep their random values; all others must match the
+        checkpoint.
 
     Raises:
-      MismatchError: if a variable that is not fresh is missing, unknown or misshapen.
+      MismatchError: if a variable not in `fresh` is missing, unknown or misshapen.
     """
     patterns = [re.compile(pattern) for pattern in fresh]
 
@@ -147,10 +148,10 @@ def load_initial(
 
 
 def _patterns(paths: Iterable[str]) -> tuple[str, ...]:
-    """Regexes for `init_fresh` over the modules of these variables, and a few at most.
+    """Returns at most a few regexes for `init_fresh` that match these variables.
 
     Args:
-      paths: with the collection in front.
+      paths: start with the collection.
     """
     inside = {path.partition("/")[2] for path in paths}
     depth = max(path.count("/") for path in inside)
@@ -162,13 +163,13 @@ def _patterns(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _pattern(path: str, depth: int) -> str:
-    """A regex over all within the module of a variable, `depth` names deep at most."""
+    """Returns a regex for the module of a variable, at most `depth` names deep."""
     modules = path.split("/")[:-1][:depth]
     return "/".join(map(re.escape, modules)) + "/.*" if modules else re.escape(path)
 
 
 def _placed(shapes: Tree, mesh: Mesh, settings: MeshSettings) -> Tree:
-    """Shapes with the sharding that `param_sharding` gives them."""
+    """Adds the shardings of `param_sharding` to shapes."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding

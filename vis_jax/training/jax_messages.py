@@ -1,7 +1,7 @@
-"""What JAX's runtime prints when it cannot reach its coordinator, in one line.
+"""Shortens JAX's message about an unreachable coordinator to one line.
 
-JAX then aborts the process (exit code 134) and prints a stack of C++; there is no
-setting for that.
+JAX then aborts the process (exit code 134) with a C++ stack trace, which no setting
+suppresses.
 """
 
 import os
@@ -15,15 +15,15 @@ LINE = "error: process 0, the coordinator, or another one cannot be reached: {}"
 
 
 def shorten() -> None:
-    """From now on, what C++ writes to the standard error passes a small program.
+    """Pipes the stderr of C++ code through a small program from now on.
 
-    The standard error of Python does not.
+    Python's stderr is unaffected.
     """
     sys.stderr.flush()
     own = os.dup(2)
     reading, writing = os.pipe()
     command = [sys.executable, "-S", "-E", __file__]
-    # A session of its own: Ctrl-C is not for it.
+    # In its own session, so that Ctrl-C does not reach it.
     subprocess.Popen(command, stdin=reading, stdout=own, start_new_session=True)
     os.dup2(writing, 2)
     os.close(reading)
@@ -32,7 +32,7 @@ def shorten() -> None:
 
 
 def shortened(line: bytes) -> bytes | None:
-    """The line about a lost coordinator in place of JAX's, None for another line."""
+    """Returns our message for JAX's line about a lost coordinator, else None."""
     if START not in line:
         return None
     reason = line.partition(REASON)[2].decode(errors="replace")
@@ -41,7 +41,7 @@ def shortened(line: bytes) -> bytes | None:
 
 
 def main() -> None:
-    """Copies lines until JAX says that it ends the process; what follows is a stack."""
+    """Copies lines until JAX announces its abort, then drops the stack trace."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with the process
     skipping = False
     for line in sys.stdin.buffer:

@@ -1,4 +1,4 @@
-"""One run on a workdir at a time: two would delete each other's checkpoints."""
+"""Locks a workdir to one run at a time; two would delete each other's checkpoints."""
 
 import datetime
 import errno
@@ -16,25 +16,25 @@ from etils import epath
 from vis_jax.paths import is_remote
 
 LOCK = "run.lock"  # in the workdir
-# What a file system raises that knows no locks, such as Lustre without `flock`.
+# Errors of file systems without locks, such as Lustre without `flock`.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class WorkdirInUseError(ValueError):
-    """Another run has this workdir."""
+    """Another run uses this workdir."""
 
 
 @contextmanager
 def only_run(workdir: str, *, say: Callable[[str], None] | None = None) -> Iterator:
-    """Holds `workdir/run.lock`, with host, process id and start, while it lasts.
+    """Holds `workdir/run.lock`, which records host, process id and start time.
 
-    The operating system frees the lock when its holder ends, however that comes; the
-    lock of a holder that is dead is taken over. A bucket (gs://..) has no locks: there
-    the file tells a second run who may be at work, and `say` receives that.
+    The operating system releases the lock when its holder ends for any reason; the lock
+    of a dead holder is taken over. A bucket (gs://..) has no locks: the file only warns
+    a second run, through `say`, that another may be active.
 
     Args:
-      workdir: of a run; to be called in its first process only.
-      say: receives a warning; default: the standard error.
+      workdir: folder of the run; call this in its first process only.
+      say: receives a warning; default: stderr.
 
     Raises:
       WorkdirInUseError: another process holds it.
@@ -53,7 +53,7 @@ def only_run(workdir: str, *, say: Callable[[str], None] | None = None) -> Itera
         try:
             yield
         finally:
-            os.truncate(descriptor, 0)  # where there are no locks, this frees it
+            os.truncate(descriptor, 0)  # releases it where there are no locks
     finally:
         os.close(descriptor)
 
@@ -83,7 +83,7 @@ def _elsewhere(path: Path) -> str:
 
 @contextmanager
 def _marked(path: epath.Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Writes the file of a bucket, and removes it at the end."""
+    """Writes the lock file in a bucket, and removes it at the end."""
     found = _read(path) if path.exists() else {}
     if found and not _is_dead(found):
         say(
@@ -106,7 +106,7 @@ def _holder() -> str:
 
 
 def _read(path: epath.Path | Path) -> dict:
-    """Who holds the lock; empty if the file does not say."""
+    """Reads the holder of the lock; empty if the file has none."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -115,7 +115,7 @@ def _read(path: epath.Path | Path) -> dict:
 
 
 def _is_dead(holder: dict) -> bool:
-    """Whether nobody holds it, as far as this host can know."""
+    """Whether the holder is known on this host to have ended."""
     if not holder:
         return True
     if holder.get("host") != socket.gethostname():
@@ -124,7 +124,7 @@ def _is_dead(holder: dict) -> bool:
         os.kill(int(holder["pid"]), 0)
     except (ProcessLookupError, KeyError, ValueError, TypeError):
         return True
-    except PermissionError:  # a process of another user
+    except PermissionError:  # another user's process
         return False
     return int(holder["pid"]) == os.getpid()
 

@@ -1,4 +1,4 @@
-"""Base class of loggers, which receive the numbers and pictures of a run."""
+"""Base class of loggers, which receive scalars and images of a run."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Logger:
-    """Keeps nothing; `vis_jax.training.loggers` has those that do."""
+    """Discards everything; `vis_jax.training.loggers` has working subclasses."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Receives values by `group/name`, of one group."""
+        """Receives values of one group, keyed by `group/name`."""
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Receives uint8 images [H, W, 3] by name."""
 
     def close(self) -> None:
-        """Writes what is not written yet."""
+        """Flushes and closes."""

@@ -1,4 +1,4 @@
-"""Loggers of numbers and pictures of a run: a file of lines, TensorBoard, services."""
+"""Loggers for scalars and images of a run: JSON lines, TensorBoard, services."""
 
 import importlib
 import os
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 FOLDER = "tensorboard"
-RUN_ID = "run_id"  # in the workdir: what services know the run by
-COPY_EVERY = 60.0  # seconds from one copy of events to a bucket to the next
+RUN_ID = "run_id"  # in the workdir: id of the run for services
+COPY_EVERY = 60.0  # seconds between copies of events to a bucket
 SERVICES = ("wandb", "trackio")
 
 
 class TensorBoard(Logger):
-    """Event files in `workdir/tensorboard`.
+    """Writes event files in `workdir/tensorboard`.
 
-    To a bucket (gs://..) events go once a minute and at the end, from a local folder.
+    Events for a bucket (gs://..) go to a local folder that is copied once a minute and
+    at the end.
 
     Raises:
-      OSError: the folder cannot be made; before the first step, not after it.
+      OSError: the folder cannot be created; raised before the first step.
     """
 
     def __init__(self, workdir: str) -> None:
@@ -46,7 +47,7 @@ class TensorBoard(Logger):
         self._events: "SummaryWriter | None" = None
 
     def _open(self, step: int) -> "SummaryWriter":
-        """On the first event. TensorBoard then drops those of a run that was killed."""
+        """Opens on the first event: TensorBoard then purges steps of a killed run."""
         from tensorboardX import SummaryWriter
 
         if self._events is None:
@@ -74,7 +75,7 @@ class TensorBoard(Logger):
             self._local.cleanup()
 
     def _copy(self) -> None:
-        """Brings the events so far to the bucket, if that is where they belong."""
+        """Copies the events so far if the workdir is in a bucket."""
         if self._bucket is None or self._events is None:
             return
         self._events.flush()
@@ -83,16 +84,16 @@ class TensorBoard(Logger):
 
 
 class Service(Logger):
-    """Weights & Biases or trackio, which have the same functions.
+    """Logs to Weights & Biases or trackio, which share an API.
 
-    A run that goes on is the same run there, by the id in `workdir/run_id`. What a
-    killed run had sent of later steps cannot be taken back.
+    A resumed run continues under the id in `workdir/run_id`. Later steps that a killed
+    run has already sent cannot be removed.
 
     Args:
-      name: of the module.
-      workdir: of the run, whose last part is its name.
-      project: of the service.
-      config: settings to show beside the run.
+      name: name of the module.
+      workdir: folder of the run; its last part names the run.
+      project: project of the service.
+      config: settings to show with the run.
     """
 
     def __init__(self, name: str, workdir: str, project: str, config: Mapping) -> None:
@@ -101,7 +102,7 @@ class Service(Logger):
         self._open = False
 
     def _start(self) -> None:
-        """On the first event: a run that ends before it leaves nothing."""
+        """Starts on the first event, so a run that fails earlier leaves nothing."""
         if self._open:
             return
         title, key = os.path.basename(self._workdir.rstrip("/")), run_id(self._workdir)
@@ -109,7 +110,7 @@ class Service(Logger):
             named = {"name": title, "id": key}
             if not is_remote(self._workdir):
                 named["dir"] = self._workdir
-        else:  # a run has no id but its name
+        else:  # trackio identifies runs by name alone
             named = {"name": f"{title}-{key}"}
         self._module.init(
             project=self._project, config=dict(self._config), resume="allow", **named
@@ -132,7 +133,7 @@ class Service(Logger):
 
 
 def service_module(name: str) -> Any:
-    """The module of a service.
+    """Imports the module of a service.
 
     Raises:
       ValueError: it is not installed; says how to install it.
@@ -154,7 +155,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def run_id(workdir: str) -> str:
-    """Identifier of the run for services; drawn once and kept in the workdir."""
+    """Returns the run's id for services, generated once and kept in the workdir."""
     path = epath.Path(workdir) / RUN_ID
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,12 +166,12 @@ def run_id(workdir: str) -> str:
 def open_loggers(
     names: Sequence[str], workdir: str, *, project: str, config: Mapping
 ) -> list[Logger]:
-    """The file of metrics, and a logger for each name.
+    """Opens the metrics file and a logger for each name.
 
     Args:
       names: "tensorboard", "wandb", "trackio".
-      workdir: of the run.
-      project: of services.
+      workdir: folder of the run.
+      project: project name for services.
       config: settings to show there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The order of events in a run."""
+"""The training loop."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -36,29 +36,29 @@ def train(
     window: profile.Window | None = None,
     accept_changes: bool = False,
 ) -> TrainState:
-    """Trains from the newest checkpoint in `workdir`, or from the start.
+    """Trains from the newest checkpoint in `workdir`, or from scratch.
 
-    Stopped and started again, it ends in the same state as if it had not been. After
-    SIGTERM or SIGUSR1 it saves and exits with code 143, after Ctrl-C with 130.
+    A stopped and resumed run ends in the same state as an unbroken one. SIGTERM and
+    SIGUSR1 save and exit with code 143, Ctrl-C with 130.
 
     Args:
-      config: of the run.
-      system: what is trained.
-      make_batches: (batches to leave out) -> this process's share of each batch.
+      config: config of the run.
+      system: system to train.
+      make_batches: (batches to skip) -> this process's share of each batch.
       workdir: receives config.json, checkpoints, metrics.jsonl and TensorBoard files.
-      evaluations: what is measured, and when.
+      evaluations: evaluations and their schedules.
       draw: (variables, batch, step) -> images; every `train.image_every` steps.
       writer: receives scalars and images; None: metrics.jsonl, `train.loggers` and a
-        line of progress.
+        progress line.
       window: updates to profile.
-      accept_changes: goes on with settings that end in another state than those that
-        the run began with; see `vis_jax.training.changes`.
+      accept_changes: resume although decisive settings have changed; see
+        `vis_jax.training.changes`.
 
     Raises:
-      ValueError: on another model in `workdir`, too few batches, a loss that is not
-        finite (NonFiniteLossError), a `train.best` that no evaluation has, an
-        unwritable disk (CheckpointError), another run on `workdir` (WorkdirInUseError),
-        settings that differ from those of the run.
+      ValueError: `workdir` has another model, batches run out, the loss is not finite
+        (NonFiniteLossError), no evaluation has `train.best`, a checkpoint cannot be
+        written (CheckpointError), another run uses `workdir` (WorkdirInUseError), or
+        settings have changed.
       SystemExit: with code 143 after SIGTERM or SIGUSR1, 130 after Ctrl-C.
     """
     writer = writer or open_writer(workdir, config)
@@ -83,11 +83,11 @@ def _run_updates(
     draw: Draw | None,
     before_update: Callable[[int, TrainState], None],
 ) -> TrainState:
-    """The updates from where the run is to its end, and what is due between them."""
+    """Runs the remaining updates, with evaluations, logging and checkpoints."""
     every, last = config.train, config.num_steps
     state, monitor = run.state, run.monitor
     try:
-        if 0 < run.start < last:  # what a signal at this step has left out
+        if 0 < run.start < last:  # evaluations skipped because of a signal at this step
             scored.run_due(state, run.start)
         for step in range(run.start + 1, last + 1):
             host, batch = next(run.batches)
@@ -116,7 +116,7 @@ def _run_updates(
 
 
 def end_early(run: Run, state: TrainState, writer: Writer) -> None:
-    """Saves if that step is not saved yet, and ends the process with a signal's code.
+    """Saves the state if not yet saved, and exits with the code of the signal.
 
     Raises:
       SystemExit: always.
@@ -124,7 +124,7 @@ def end_early(run: Run, state: TrainState, writer: Writer) -> None:
     step = int(state.step)
     notice = run.notice
     text = f"{notice.name}: saved step {step}; {how_to_go_on(run.workdir)}"
-    if notice.last and jax.process_count() > 1:  # all is saved, and the others wait
+    if notice.last and jax.process_count() > 1:  # all saved; the others are waiting
         writer.message(text)
         writer.close()
         leave_others(text, notice.code)

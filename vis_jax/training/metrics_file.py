@@ -1,4 +1,4 @@
-"""`metrics.jsonl` of a run: a line of JSON for each group of numbers of a step."""
+"""`metrics.jsonl` of a run: one JSON line per step and group of metrics."""
 
 import json
 import math
@@ -14,27 +14,27 @@ from vis_jax.paths import is_remote
 from vis_jax.training.logger import Logger
 
 METRICS_FILE = "metrics.jsonl"
-COPY_EVERY = 60.0  # seconds from one copy to a bucket to the next
-_OWN = ("step", "time")  # fields of a line that are no metrics
+COPY_EVERY = 60.0  # seconds between copies to a bucket
+_OWN = ("step", "time")  # fields of a line that are not metrics
 
 
 class MetricsFile(Logger):
-    """Writes `{"step": 20, "time": 1764.., "train/loss": 2.5, ..}`, a line at a time.
+    """Appends lines `{"step": 20, "time": 1764.., "train/loss": 2.5, ..}`.
 
-    A run that goes on writes the lines of its steps again: those that a killed run has
-    left of later steps go, and a step has one line of each group. `time` is in seconds
-    since 1970; what is not finite is null. To a bucket the file goes once a minute and
-    at the end.
+    A resumed run rewrites the lines of its steps: lines of later steps left by a killed
+    run are dropped, and each step has one line per group. `time` is in seconds since
+    1970; non-finite values are null. A file in a bucket is copied once a minute and at
+    the end.
 
     Args:
-      workdir: of the run; the file is made with the first line.
+      workdir: folder of the run; the file is created with the first line.
     """
 
     def __init__(self, workdir: str) -> None:
         self._path = epath.Path(workdir) / METRICS_FILE
         self._in_bucket = is_remote(workdir)
         self._lines: list[dict[str, Any]] = []
-        self._old: set[tuple[int, str]] = set()  # lines that may come again
+        self._old: set[tuple[int, str]] = set()  # existing lines that may be rewritten
         self._begun = False
         self._written = time.monotonic()
 
@@ -58,14 +58,14 @@ class MetricsFile(Logger):
             self._write_all()
 
     def _begin(self, step: int, line: Mapping[str, Any]) -> bool:
-        """Drops what the line makes untrue; returns whether the file has to change."""
+        """Drops lines the new one supersedes; returns whether to rewrite the file."""
         key, before = (step, group_of(line)), len(self._lines)
         if not self._begun:
             self._begun = True
             found = read_metrics(self._path) if self._path.exists() else []
             self._lines = [one for one in found if one["step"] <= step]
             self._old = {(one["step"], group_of(one)) for one in self._lines}
-            before = -1  # the last line may be cut off, too
+            before = -1  # the last line may be truncated, too
         if key in self._old:
             self._old.remove(key)
             self._lines = [
@@ -78,7 +78,7 @@ class MetricsFile(Logger):
             file.write(text)
 
     def _write_all(self) -> None:
-        """The file with all lines, whole or as it was."""
+        """Rewrites the file atomically with all lines."""
         text = "".join(map(_text, self._lines))
         self._written = time.monotonic()
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,10 @@ class MetricsFile(Logger):
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of a file; a last one that is cut off is left out.
+    """Reads the lines of a file, ignoring a truncated last one.
 
     Raises:
-      ValueError: another line is none of JSON with a step; names file and line.
+      ValueError: any other line is not JSON with a step; names file and line.
       OSError: it cannot be read.
     """
     lines = epath.Path(path).read_bytes().splitlines()
@@ -112,7 +112,7 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def group_of(line: Mapping[str, Any]) -> str:
-    """`train` of a line with train/loss; lines have metrics of one group."""
+    """Returns the group of a line, e.g. "train" if it has train/loss."""
     names = [name for name in line if name not in _OWN]
     return names[0].partition("/")[0] if names else ""
 

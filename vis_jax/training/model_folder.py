@@ -1,4 +1,4 @@
-"""Kinds of folders that a model lies in: the one place that tells them apart."""
+"""Identifies the kind of a model folder."""
 
 import json
 import os
@@ -10,18 +10,18 @@ from etils import epath
 from vis_jax.paths import on_disk
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
-RECORD = "export.json"  # of every export: what it is
-VERSION = 1  # of the record and of what the formats write
-_MOST_BYTES = 1 << 20  # of that file
+RECORD = "export.json"  # describes an export
+VERSION = 1  # of the record and the export formats
+_MOST_BYTES = 1 << 20  # maximum size of the record
 
-# checkpoint: a run, its folder of checkpoints, or one of them, as Orbax writes it;
-# safetensors: variables under our own paths, with or without a record; published: the
-# same weights under the names of another library; the others are programs.
+# checkpoint: a run, its folder of checkpoints, or one Orbax checkpoint; safetensors:
+# variables under our own paths, with or without a record; published: weights under the
+# names of another library; the others are programs.
 Kind = Literal["checkpoint", "safetensors", "published", "stablehlo", "onnx"]
 
 
 def kind_of(folder: str | os.PathLike) -> Kind:
-    """The kind of a folder; one with nothing to tell is taken for a checkpoint.
+    """Returns the kind of a folder; checkpoint if nothing identifies it.
 
     Raises:
       ValueError: its record is damaged, or an export is in a bucket; names it.
@@ -49,7 +49,7 @@ def kind_of(folder: str | os.PathLike) -> Kind:
 
 
 def no_weights(folder: str | os.PathLike, kind: Kind) -> str:
-    """Why an export of a kind has no weights for `vis_jax` to read, in words."""
+    """Explains why an export of this kind has no weights for `vis_jax`."""
     if kind == "published":
         layout = read_record(folder).get("layout")
         return (
@@ -60,7 +60,7 @@ def no_weights(folder: str | os.PathLike, kind: Kind) -> str:
 
 
 def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
-    """The fields of `export.json`; empty if there is none.
+    """Reads `export.json`; empty if there is none.
 
     Raises:
       ValueError: it is damaged, or of another version; names it.

@@ -1,4 +1,4 @@
-"""Metrics of the updates, read from the device without making it wait."""
+"""Collects update metrics without blocking the device."""
 
 import time
 from typing import NamedTuple
@@ -8,19 +8,19 @@ import numpy as np
 
 from vis_jax.training.step import StepMetrics
 
-# Updates that may be queued on the device. Two keep it busy; more would only pile up
-# batches in its memory.
+# Updates that may be queued on the device. Two keep it busy; more would only hold more
+# batches in memory.
 QUEUED = 2
 
 
 class NonFiniteLossError(ValueError):
-    """The loss, one of its terms or its gradient is infinite or not a number."""
+    """The loss, one of its terms or its gradient is infinite or NaN."""
 
 
 class Summary(NamedTuple):
-    """Means over some updates."""
+    """Mean metrics over several updates."""
 
-    values: dict[str, float]  # loss, its terms, gradient norm, rate, speeds
+    values: dict[str, float]  # loss, terms, gradient norm, learning rate, speeds
     notes: dict[str, float]  # of `LossAux`
 
 
@@ -33,13 +33,13 @@ class Monitor:
         self._rows: list[dict[str, float]] = []
         self._notes: list[dict[str, float]] = []
         self._latest: dict[str, float] = {}
-        self._since: float | None = None  # None: the first update is not done
+        self._since: float | None = None  # None until the first update is done
         self._timed = 0  # updates since then
 
     def add(self, step: int, metrics: StepMetrics) -> None:
-        """Notes the metrics of update `step`, the first being 1."""
+        """Adds the metrics of update `step`, counted from 1."""
         self._unread.append((step, metrics))
-        if self._since is None:  # the first update is slow: it waits for the compiler
+        if self._since is None:  # excluded from speeds, as the first update compiles
             jax.block_until_ready(metrics.loss)
             self._since = time.monotonic()
             return
@@ -48,11 +48,10 @@ class Monitor:
             jax.block_until_ready(self._unread[-1 - QUEUED][1].loss)
 
     def check(self) -> None:
-        """Reads all metrics noted so far.
+        """Reads all metrics added so far.
 
         Raises:
-          NonFiniteLossError: with the first step and the first term that is not
-            finite.
+          NonFiniteLossError: names the first non-finite step and term.
         """
         unread, self._unread = jax.device_get(self._unread), []
         for step, metrics in unread:
@@ -68,7 +67,7 @@ class Monitor:
             self._notes.append({name: float(x) for name, x in metrics.notes.items()})
 
     def latest(self) -> dict[str, float]:
-        """The metrics of the last update.
+        """Returns the metrics of the last update.
 
         Raises:
           NonFiniteLossError: see `check`.
@@ -77,7 +76,7 @@ class Monitor:
         return self._latest
 
     def summary(self) -> Summary:
-        """Means since the last summary, and speeds that leave out the first update.
+        """Returns means since the last summary, and speeds without the first update.
 
         Raises:
           NonFiniteLossError: see `check`.

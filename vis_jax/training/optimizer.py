@@ -1,4 +1,4 @@
-"""AdamW, Adam and SGD with clipping, and a rate and a decay for each parameter."""
+"""AdamW, Adam and SGD with clipping and per-parameter learning rates and decays."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,8 +11,8 @@ from vis_jax.settings import Natural, Range, Weight, section
 from vis_jax.training import schedules
 
 Momentum = Annotated[float, Range(least=0, below=1)]
-# (regex over parameter paths, multiplier): the first match wins, and each parameter
-# must have one.
+# (regex over parameter paths, multiplier): the first match wins, and every parameter
+# must match.
 Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
 
 
@@ -93,18 +93,18 @@ Settings = AdamW | Adam | SGD
 
 
 class Optimizer(NamedTuple):
-    """The parts that turn gradients into an update."""
+    """Functions that turn gradients into an update."""
 
     transform: optax.GradientTransformation
     learning_rate: schedules.Schedule  # of a parameter with multiplier 1
-    freeze: Callable  # params -> params; no gradient where the multiplier is 0
+    freeze: Callable  # params -> params; stops gradients where the multiplier is 0
 
 
 def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
-    """The optimiser of `optimizer` in a config.
+    """Builds the optimiser of a config.
 
-    The global norm of all gradients is clipped before anything else. All kinds follow
-    PyTorch: the learning rate multiplies the whole update, decay and momentum included.
+    Gradients are first clipped by their global norm. All kinds follow PyTorch: the
+    learning rate multiplies the whole update, including decay and momentum.
 
     Args:
       config: the section `optimizer`.
@@ -135,7 +135,7 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
 def _direction(
     config: Settings, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
-    """From gradients to updates that wait for the learning rate."""
+    """Returns transforms from gradients to updates, before the learning rate."""
     match config:
         case AdamW():
             return _adamw(config, decay)
@@ -148,9 +148,10 @@ def _direction(
 def _adamw(
     config: AdamW, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
-    """Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """Returns AdamW, with the decay multiplied by the learning rate.
 
-    Algorithm 2, with the decay multiplied by the learning rate.
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+    Algorithm 2.
     """
     return optax.scale_by_adam(*config.betas, config.eps), decay
 
@@ -158,9 +159,10 @@ def _adamw(
 def _adam(
     config: Adam, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
-    """Kingma and Ba, "Adam", ICLR 2015, Algorithm 1, on gradients with L2 decay.
+    """Returns Adam on gradients with L2 decay.
 
-    The moments see the decay, as in `torch.optim.Adam`.
+    Kingma and Ba, "Adam", ICLR 2015, Algorithm 1. The decay enters the moments, as in
+    `torch.optim.Adam`.
     """
     return decay, optax.scale_by_adam(*config.betas, config.eps)
 
@@ -168,7 +170,7 @@ def _adam(
 def _sgd(
     config: SGD, decay: optax.GradientTransformation
 ) -> tuple[optax.GradientTransformation, ...]:
-    """buffer = momentum * buffer + gradient + decay * parameter, which is the update.
+    """Returns SGD: update = buffer = momentum * buffer + gradient + decay * parameter.
 
     Sutskever et al., "On the importance of initialization and momentum in deep
     learning", ICML 2013, in the form of `torch.optim.SGD` with dampening 0.
@@ -188,7 +190,7 @@ _FALLING = {"cosine": schedules.cosine, "poly": schedules.poly}
 
 
 def _late(config: Settings, num_steps: int, params: dict) -> dict:
-    """The schedule of every parameter that starts later, and None for the others."""
+    """Returns the schedule of each late-starting parameter, None for the others."""
 
     def starting(waits: int, warmup: int) -> schedules.Schedule:
         falling = _FALLING[config.schedule](
@@ -205,9 +207,9 @@ def _late(config: Settings, num_steps: int, params: dict) -> dict:
 
 
 def _scale_late(usual: schedules.Schedule, late: dict) -> optax.GradientTransformation:
-    """As `optax.scale_by_learning_rate`, some parameters having schedules of their own.
+    """Like `optax.scale_by_learning_rate`, with own schedules for some parameters.
 
-    Its state is the same: how many updates were made.
+    Its state is the same: the number of updates.
     """
     whole = optax.scale_by_learning_rate(usual)
 
@@ -248,11 +250,11 @@ def _stop_if_zero(param: Any, multiplier: float) -> Any:
 
 
 def parameter_table(params: dict[str, Any], settings: Settings) -> str:
-    """A line for each part of the model and each way its parameters are trained.
+    """Formats a line per part of the model and combination of multipliers.
 
     Args:
       params: arrays or their shapes.
-      settings: of the optimiser, which has the multipliers.
+      settings: optimiser settings, with the multipliers.
     """
     rates: Any = flatten(match_rules(params, settings.rates))
     decays: Any = flatten(match_rules(params, settings.decays))

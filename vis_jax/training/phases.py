@@ -1,6 +1,6 @@
-"""Phases of a run before its first update is done: lines with seconds.
+"""Reports the start-up phases of a run with their durations.
 
-Without them, a minute of compiling looks like a program that stands still.
+Without them, a minute of compilation looks like a hang.
 """
 
 import time
@@ -9,24 +9,24 @@ from contextlib import contextmanager
 
 import jax
 
-# What JAX reports of each program that XLA compiles or that is read instead.
+# JAX's events for programs compiled by XLA or read from the cache.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 
 class Compiled:
-    """Programs compiled in a phase.
+    """Compilation during a phase.
 
     Attributes:
-      seconds: of compiling programs and of reading compiled ones.
-      read: programs that came from the compilation cache.
+      seconds: time spent compiling, and reading compiled programs.
+      read: number of programs read from the compilation cache.
     """
 
     def __init__(self) -> None:
         self.seconds, self.read = 0.0, 0
 
 
-# A listener cannot be taken away again in all versions of JAX, so there is one.
+# Not all versions of JAX can unregister a listener, so there is only one.
 _open: list[Compiled] = []
 
 
@@ -46,12 +46,12 @@ jax.monitoring.register_event_listener(_note_event)
 
 @contextmanager
 def phase(say: Callable[[str], None], name: str, doing: str) -> Iterator[None]:
-    """Says what is about to be done, and after it for how long it was done.
+    """Prints a line when a phase starts and its duration when it ends.
 
     Args:
       say: receives the two lines.
-      name: of the phase, of 13 letters at most.
-      doing: what takes the time, for the first line.
+      name: name of the phase, at most 13 letters.
+      doing: description, for the first line.
     """
     compiled, start = Compiled(), time.monotonic()
     say(f"{name:<14}{doing} ..")
@@ -64,7 +64,7 @@ def phase(say: Callable[[str], None], name: str, doing: str) -> Iterator[None]:
 
 
 def took(seconds: float, compiled: Compiled) -> str:
-    """`done in 41.0 s, of which compiling 38.2 s`."""
+    """Formats "done in 41.0 s, of which compiling 38.2 s"."""
     text = f"done in {seconds:.1f} s"
     if compiled.seconds < 0.05:
         return text
@@ -74,12 +74,12 @@ def took(seconds: float, compiled: Compiled) -> str:
 
 @contextmanager
 def first_update(say: Callable[[str], None], step: int, first: int) -> Iterator[None]:
-    """The phase of the first update of a process, which compiles; others say nothing.
+    """Reports the first update of a process, which compiles; silent for later ones.
 
     Args:
       say: receives the lines.
-      step: number of the update.
-      first: number of the first one.
+      step: number of this update.
+      first: number of the first update.
     """
     if step > first:
         yield

@@ -1,7 +1,7 @@
-"""SIGTERM, SIGUSR1 and Ctrl-C: a run saves before it leaves.
+"""Handles SIGTERM, SIGUSR1 and Ctrl-C: a run saves before it exits.
 
-SIGTERM is the notice that Kubernetes, Cloud TPU and most schedulers give before they
-take a machine away; jobs of Slurm often ask for SIGUSR1 (`--signal=USR1@180`).
+Kubernetes, Cloud TPU and most schedulers send SIGTERM before preempting a machine;
+Slurm jobs often request SIGUSR1 (`--signal=USR1@180`).
 """
 
 import os
@@ -25,15 +25,15 @@ _WAIT = b"\nCtrl-C: saving after this update; once more ends at once, without sa
 
 
 class StopNow(BaseException):
-    """A signal came where the run can be left at once."""
+    """A signal arrived where the run can exit at once."""
 
 
 class Notice:
-    """Whether a run has been told to leave.
+    """Records a request to stop the run.
 
     Attributes:
-      last: whether no more steps follow.
-      asked: the signal that this process has received, None if there was none.
+      last: whether no more updates follow.
+      asked: signal received by this process, or None.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -43,17 +43,17 @@ class Notice:
         self.asked: signal.Signals | None = None
 
     def reached(self, step: int) -> bool:
-        """To be called after each step: True when it is time to save and leave."""
+        """Returns True when it is time to save and exit; call after each step."""
         if has_company() or not _in_main_thread():
             return self._checkpoints.preempted(step)
         return self.asked is not None
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A signal inside ends what is done, which can be taken up again later.
+        """Lets a signal interrupt the enclosed work, which can be repeated later.
 
         Raises:
-          StopNow: one came.
+          StopNow: a signal arrived.
         """
         self._at_once = True
         try:
@@ -65,22 +65,22 @@ class Notice:
 
     @property
     def name(self) -> str:
-        """What to call the signal."""
+        """Name of the signal, for messages."""
         return NAMES[self.asked or signal.SIGTERM]
 
     @property
     def code(self) -> int:
-        """The exit code that says so: 130 after Ctrl-C, 143 after a scheduler's."""
+        """Exit code: 130 after Ctrl-C, 143 after a scheduler's signal."""
         return 128 + (signal.SIGINT if self.asked == signal.SIGINT else signal.SIGTERM)
 
     def told(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signals."""
+        """Handles the signals."""
         del frame
         at_once = self._at_once and (self.last or not has_company())
         if number == signal.SIGINT and self.asked is None and not at_once:
-            os.write(2, _WAIT)  # not by `print`, which may be at work just now
+            os.write(2, _WAIT)  # `print` is not reentrant
         self.asked = self.asked or signal.Signals(number)
-        if number == signal.SIGINT:  # the second one ends the process at once
+        if number == signal.SIGINT:  # a second one ends the process at once
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if number != signal.SIGTERM and has_company() and not at_once:
             os.kill(os.getpid(), signal.SIGTERM)  # JAX tells the other processes
@@ -90,11 +90,10 @@ class Notice:
 
 @contextmanager
 def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
-    """Watches for the signals while the context lasts.
+    """Installs the signal handlers for the duration of the context.
 
-    With several processes it is JAX that watches for SIGTERM and lets them agree on a
-    step. A thread other than the main one may not watch: there a SIGTERM ends the
-    process.
+    With several processes, JAX handles SIGTERM and lets them agree on a step. Outside
+    the main thread handlers cannot be installed, so SIGTERM ends the process.
     """
     found = Notice(checkpoints)
     if not _in_main_thread():
@@ -112,10 +111,10 @@ def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
 
 
 def no_more_steps(notice: Notice) -> None:
-    """Before the last evaluation of several processes: a SIGTERM need not be agreed on.
+    """Prepares several processes for the last evaluation: no step is to be agreed on.
 
-    The first process evaluates and leaves in order. The others wait for it, deep in
-    JAX, where no handler of Python would be called: they end as if they had none.
+    The first process evaluates and exits cleanly. The others wait inside JAX, where no
+    Python handler would run, so the default handlers end them.
     """
     notice.last = True
     if has_company() and _in_main_thread():
@@ -124,8 +123,8 @@ def no_more_steps(notice: Notice) -> None:
 
 
 def how_to_go_on(workdir: str) -> str:
-    """The command; the settings of the run are in its folder."""
-    if has_company():  # each process has its own words and environment
+    """Describes how to resume; the settings are in the folder of the run."""
+    if has_company():  # each process has its own arguments and environment
         return "start again to go on"
     return f"to go on: python -m vis_jax.main --workdir {shlex.quote(workdir)}"
 

@@ -1,4 +1,4 @@
-"""A window of updates under JAX's profiler."""
+"""Profiles a window of updates with JAX's profiler."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ FOLDER = "profile"
 
 
 class Window(NamedTuple):
-    """The updates that are profiled, both included; the first of a run is 1."""
+    """Range of updates to profile, inclusive; the first of a run is 1."""
 
     first: int
     last: int
@@ -23,11 +23,11 @@ class Window(NamedTuple):
 def profiled(
     window: Window | None, folder: str
 ) -> Iterator[Callable[[int, TrainState], None]]:
-    """Writes a trace of the window, to be opened with TensorBoard or Perfetto.
+    """Writes a trace of the window for TensorBoard or Perfetto.
 
     Yields:
-      A function to be called before each update with its number and the state, which
-      the device has to have computed before the trace begins or ends.
+      A function to call before each update with its number and the state, which is
+      awaited before the trace starts or stops.
     """
     if window is None:
         yield lambda step, state: None

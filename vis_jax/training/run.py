@@ -1,4 +1,4 @@
-"""Everything that is ready before the first update, and closed after the last one."""
+"""Opens the resources of a run before the first update; closes them at the end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -29,13 +29,13 @@ MakeBatches = Callable[[int], Iterator[HostBatch]]
 
 
 class Run(NamedTuple):
-    """A run that is about to start or to go on."""
+    """A run ready to start or resume."""
 
     workdir: str
     start: int  # updates done
     state: TrainState
     update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
-    batches: Iterator[tuple[HostBatch, Batch]]  # this process's share, and all of it
+    batches: Iterator[tuple[HostBatch, Batch]]  # this process's share, global batch
     checkpoints: Checkpoints
     monitor: Monitor
     notice: Notice
@@ -51,9 +51,9 @@ def open_run(
     writer: Writer,
     accept_changes: bool = False,
 ) -> Iterator[Run]:
-    """Reads the newest checkpoint; at the end waits until the last one is written.
+    """Opens a run from its newest checkpoint; on exit waits for the last write.
 
-    Only one run at a time may have the workdir.
+    Only one run at a time may use the workdir.
 
     Raises:
       ValueError: see `vis_jax.training.loop.train`.
@@ -65,7 +65,7 @@ def open_run(
             stack.enter_context(only_run(workdir, say=writer.message))
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=config.train.keep))
         told = stack.enter_context(notice(checkpoints))
-        stack.enter_context(telling_others())  # the first to end
+        stack.enter_context(telling_others())  # exits first
         start = checkpoints.latest_step() or 0
         if start > config.num_steps:
             raise ValueError(
@@ -88,7 +88,7 @@ def open_run(
 
 
 class _Begun(NamedTuple):
-    """The state, the update, and the batches from there on."""
+    """State, update and remaining batches."""
 
     state: TrainState
     update: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
@@ -106,7 +106,7 @@ def _begin(
     mesh: Mesh,
     writer: Writer,
 ) -> _Begun:
-    """Reads the first batch, and makes or restores the state."""
+    """Reads the first batch, and initialises or restores the state."""
     host = unending(make_batches(start))
     with phase(writer.phase, "first batch", "reading the clips"):
         first = next(host)
@@ -116,7 +116,7 @@ def _begin(
             config, system, to_global(first, mesh), checkpoints=checkpoints, mesh=mesh,
             say=writer.message,
         )  # fmt: skip
-    if int(state.step) != start:  # the newest checkpoint is damaged
+    if int(state.step) != start:  # the newest checkpoint was damaged
         host = unending(make_batches(int(state.step)))
         first = next(host)
     return _Begun(state, update, first, host)
@@ -124,12 +124,12 @@ def _begin(
 
 @contextmanager
 def _leaving(told: Notice, writer: Writer, again: str) -> Iterator[None]:
-    """A signal inside ends the process at once, as there is nothing to save.
+    """Exits at once on a signal, as there is nothing to save yet.
 
     Args:
-      told: of the signal.
+      told: records the signal.
       writer: receives the last message.
-      again: its end: how to go on.
+      again: how to resume, appended to the message.
     """
     try:
         with told.at_once():
@@ -140,7 +140,7 @@ def _leaving(told: Notice, writer: Writer, again: str) -> Iterator[None]:
 
 
 def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
-    """The batches; asking for one more than there are is a ValueError."""
+    """Yields the batches; raises ValueError when they run out."""
     yield from batches
     raise ValueError("make_batches: expected an endless iterator, the batches ended")
 
@@ -148,7 +148,7 @@ def unending(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
 def placed(
     first: HostBatch, rest: Iterator[HostBatch], mesh: Mesh
 ) -> Iterator[tuple[HostBatch, Batch]]:
-    """Each batch beside its copy on the devices."""
+    """Yields each host batch with its copy on the devices."""
     yield first, to_global(first, mesh)
     for batch in rest:
         yield batch, to_global(batch, mesh)

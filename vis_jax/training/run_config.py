@@ -1,4 +1,4 @@
-"""Settings of the training loop, and the config beside a run."""
+"""Settings of the training loop, and the config.json of a run."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -52,7 +52,7 @@ class RunSettings:
 
 
 def write_config(config: Any, workdir: str) -> None:
-    """Writes settings as `workdir/config.json`, whole or not at all, in process 0."""
+    """Writes settings as `workdir/config.json`, atomically, in process 0."""
     if jax.process_index() > 0:
         return
     folder = epath.Path(workdir)

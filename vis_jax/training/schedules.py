@@ -1,4 +1,4 @@
-"""Learning rates as functions of the number of updates done."""
+"""Learning-rate schedules: functions of the number of updates done."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +12,17 @@ from vis_jax.typing import Array, Float32, Int32
 Count = Int32[Array | np.int32, ""]  # updates done
 Schedule = Callable[[Count], Float32[Array, ""]]
 
-_POWER = 0.9  # of the polynomial schedule
+_POWER = 0.9  # exponent of the polynomial schedule
 
 
 class Warmup(NamedTuple):
-    """A linear rise to the rate.
+    """Linear warm-up.
 
     Attributes:
-      steps: updates it takes; 0 is none.
-      factor: share of the rate at update 0, which is whole at update `steps`, as in
-        mmcv; with 0, update 0 has 1 / steps of it and update steps - 1 the whole.
+      steps: length in updates; 0 = none.
+      factor: fraction of the rate at update 0; the full rate is reached at update
+        `steps`, as in mmcv. With 0, update 0 has 1 / steps of the rate and update
+        steps - 1 the full rate.
     """
 
     steps: int
@@ -29,15 +30,15 @@ class Warmup(NamedTuple):
 
 
 def step(rate: float, *, decay_at: Sequence[int], warmup: Warmup) -> Schedule:
-    """`rate`, divided by 10 at each of the updates `decay_at`.
+    """Returns a step schedule: `rate`, divided by 10 at each of `decay_at`.
 
     Args:
-      rate: the rate after the warm-up.
-      decay_at: updates, ascending; update 0 is the first one.
-      warmup: the rise at the beginning.
+      rate: learning rate after the warm-up.
+      decay_at: updates, ascending, counted from 0.
+      warmup: linear warm-up.
 
     Raises:
-      ValueError: if `decay_at` does not ascend.
+      ValueError: if `decay_at` is not ascending.
     """
     if list(decay_at) != sorted(set(decay_at)):
         raise ValueError(f"decay_at: expected ascending steps, got {tuple(decay_at)}")
@@ -51,7 +52,7 @@ def step(rate: float, *, decay_at: Sequence[int], warmup: Warmup) -> Schedule:
 
 
 def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
-    """`rate` after the warm-up, then half a cosine down to 0 at `num_steps`.
+    """Returns a cosine schedule: `rate` after the warm-up, 0 at `num_steps`.
 
     Loshchilov and Hutter, "SGDR", ICLR 2017, Eq. 5, without restarts.
 
@@ -69,7 +70,7 @@ def cosine(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
 
 
 def poly(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
-    """`rate` after the warm-up, then (1 - progress)^0.9 down to 0 at `num_steps`.
+    """Returns a polynomial schedule: rate * (1 - progress)^0.9 after the warm-up.
 
     Chen et al., "DeepLab", TPAMI 2018, section 4.1.2.
 
@@ -87,7 +88,7 @@ def poly(rate: float, *, num_steps: int, warmup: Warmup) -> Schedule:
 
 
 def delayed(schedule: Schedule, updates: int) -> Schedule:
-    """0 for as many updates, then the schedule from its beginning."""
+    """Delays a schedule by a number of updates with rate 0."""
 
     def later(count: Count) -> Float32[Array, ""]:
         return jnp.where(count < updates, 0.0, schedule(count - updates))
@@ -104,7 +105,7 @@ def _check_length(num_steps: int, warmup: Warmup) -> None:
 
 
 def _share(count: Count, warmup: Warmup) -> Float32[Array, ""]:
-    """Share of the rate: 1 / steps or `factor` at the first update, in the end 1."""
+    """Fraction of the rate, from 1 / steps or `factor` at the first update to 1."""
     steps, factor = warmup
     if steps == 0 or factor == 0.0:
         return jnp.minimum(1.0, (count + 1.0) / max(steps, 1))

@@ -1,12 +1,12 @@
-"""Placement of arrays: one mesh over all devices of all processes.
+"""Sharding of arrays over one mesh of all devices of all processes.
 
-The batch is divided among all devices. Between two updates, a state is divided among
-the devices of the axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et
-al., "ZeRO", SC 2020, stage 3), and each group of them along "data" has all of it.
+The batch is sharded over all devices. Between updates, the state is sharded along the
+axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et al., "ZeRO", SC
+2020, stage 3) and replicated along "data".
 
-Unlike stage 3, an update gathers all parameters at once and not layer by layer, so each
-device must hold one whole copy of them during an update. Where gradients are divided,
-XLA for CPUs shows all-reduces.
+Unlike stage 3, an update gathers all parameters at once rather than layer by layer, so
+each device holds a full copy of them during an update. For sharded gradients, XLA on
+CPUs shows all-reduces.
 """
 
 import re
@@ -52,18 +52,18 @@ class MeshSettings:
                 ) from error
 
 
-NOT_DIVIDED = MeshSettings()  # each device keeps a whole state
+NOT_DIVIDED = MeshSettings()  # the state is replicated on every device
 
 
 def mesh_shape(settings: MeshSettings, devices: int) -> tuple[int, int]:
-    """Lengths of the axes "data" and "fsdp".
+    """Returns the lengths of the axes "data" and "fsdp".
 
     Args:
       settings: the section `mesh`.
-      devices: of all processes.
+      devices: number of devices of all processes.
 
     Raises:
-      ValueError: the product of both cannot be the number of devices.
+      ValueError: their product cannot equal the number of devices.
     """
     data, fsdp = settings.data, settings.fsdp
     if devices % fsdp:
@@ -80,7 +80,7 @@ def mesh_shape(settings: MeshSettings, devices: int) -> tuple[int, int]:
 
 
 def make_mesh(settings: MeshSettings = NOT_DIVIDED) -> Mesh:
-    """All devices along the axes "data" and "fsdp".
+    """Makes the mesh of all devices, with axes "data" and "fsdp".
 
     Raises:
       ValueError: see `mesh_shape`.
@@ -92,13 +92,13 @@ def make_mesh(settings: MeshSettings = NOT_DIVIDED) -> Mesh:
 def param_sharding(
     tree: Tree, mesh: Mesh | AbstractMesh, settings: MeshSettings = NOT_DIVIDED
 ) -> Tree:
-    """The sharding of each leaf of a state, or of a part of it, between two updates.
+    """Returns the sharding of each leaf of a state, or part of one, between updates.
 
-    The longest axis that the devices along "fsdp" can divide is divided, of equally
-    long ones the last; a leaf without one is on every device.
+    The longest axis divisible by the length of "fsdp" is sharded, the last of equally
+    long ones; a leaf without one is replicated.
 
     Raises:
-      ValueError: a rule asks for an axis that cannot be divided.
+      ValueError: a rule names an axis that cannot be divided.
     """
     shards = mesh.shape.get("fsdp", 1)
     rules = [(re.compile(pattern), axis) for pattern, axis in settings.rules]
@@ -114,29 +114,29 @@ def param_sharding(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Clips are divided among the devices."""
+    """Returns the sharding of a batch: clips are divided among all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def everywhere(tree: Tree, mesh: Mesh) -> Tree:
-    """Inside of jit: the tree with each leaf whole on every device."""
+    """Replicates each leaf on every device; for use inside jit."""
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def whole(tree: Tree) -> Tree:
-    """The tree with all of each leaf in this process; every process has to call it.
+    """Gathers every leaf of a tree into this process; all processes must call it.
 
-    Leaves that are whole on every device stay there, others come to host memory.
+    Replicated leaves stay on the devices, others are copied to host memory.
     """
     return jax.tree.map(_whole, tree)
 
 
 def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-    """One batch over all devices from the clips that this process has read.
+    """Makes the global batch from the clips that each process has read.
 
     Args:
-      batch: arrays by name, as `data_pipeline.schema.BATCH` describes them; the clips
-        of this process only, equally many in every process.
+      batch: arrays by name, as in `data_pipeline.schema.BATCH`; the clips of this
+        process only, the same number in every process.
 
     Raises:
       ValueError: if the clips cannot be divided among this process's devices.
@@ -163,9 +163,9 @@ def _axis(
     rules: list[tuple[re.Pattern, int | None]],
     least: int,
 ) -> int | None:
-    """The axis of an array that is divided; None for none."""
+    """Returns the axis of an array to shard, or None."""
     for pattern, axis in rules:
-        if pattern.fullmatch(name) and leaf.ndim:  # no counter of the optimiser
+        if pattern.fullmatch(name) and leaf.ndim:  # skips the optimiser's counters
             if axis is not None and (
                 not 0 <= axis < leaf.ndim or leaf.shape[axis] % shards
             ):
@@ -181,7 +181,7 @@ def _axis(
 
 
 def _name(path: tuple) -> str:
-    """The path of the parameter that a leaf is of, such as head/kernel."""
+    """Returns the parameter path of a leaf, such as head/kernel."""
     names = [str(k.key) for k in path if isinstance(k, jax.tree_util.DictKey)]
     return "/".join(names[1:] if names[:1] == ["params"] else names)
 

@@ -1,4 +1,4 @@
-"""One update on a mesh of simulated devices: lowered, compiled, and never run."""
+"""Lowers and compiles an update on a mesh of simulated devices, without running it."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,28 +15,28 @@ from vis_jax.training.sharding import batch_sharding, make_mesh
 
 
 class Lowered(NamedTuple):
-    """What is known before XLA compiles; bytes and operations of one device."""
+    """A lowered update; bytes and FLOPs per device."""
 
-    stored: dict[str, int]  # bytes between two updates, by use
-    flops: float  # of products, if the devices share them equally
-    program: Any  # as JAX lowers it
+    stored: dict[str, int]  # bytes between updates, by use
+    flops: float  # of products, assuming equal shares
+    program: Any  # lowered by JAX
 
 
 class Compiled(NamedTuple):
-    """What XLA has made of it, for one device."""
+    """A compiled update, for one device."""
 
-    arguments: int  # bytes of the state and of the share of the batch
-    working: int  # bytes of all else at the worst moment: activations, gathered weights
+    arguments: int  # bytes of the state and the share of the batch
+    working: int  # peak bytes of the rest: activations, gathered weights
     exchanged: list[Collective]
 
 
 def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
-    """Lowers an update of a run for all devices that JAX has.
+    """Lowers an update of a run for all JAX devices.
 
     Args:
-      config: of the run; its mesh has all devices.
-      system: of the config.
-      shapes: of the batch of all devices.
+      config: config of the run; its mesh has all devices.
+      system: system of the config.
+      shapes: shapes of the global batch.
 
     Raises:
       ValueError: see `make_mesh` and `make_plan`.
@@ -53,7 +53,7 @@ def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
 
 
 def compile_update(lowered: Lowered) -> Compiled:
-    """Compiles what `lower_update` returns.
+    """Compiles the result of `lower_update`.
 
     Raises:
       ValueError: see `collectives`.
@@ -79,7 +79,7 @@ def _stored(plan: Plan, batch: Batch) -> dict[str, int]:
 
 
 def _bytes(tree: Any) -> int:
-    """On one device."""
+    """Returns the bytes of a tree on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

@@ -1,4 +1,4 @@
-"""All that an update changes and a checkpoint keeps, and the average of the weights."""
+"""Training state, including the moving average of the weights."""
 
 from typing import Any, NamedTuple
 
@@ -11,23 +11,23 @@ AVERAGED = ("params", "batch_stats")  # collections that training changes
 
 
 class TrainState(NamedTuple):
-    """A run between two updates."""
+    """State of a run between two updates."""
 
-    step: Int32[Array, ""]  # updates done, and batches read
+    step: Int32[Array, ""]  # updates done = batches read
     variables: dict[str, dict]  # "params", optimised, and other collections
-    opt_state: Any  # what the optax transform keeps
-    rng: PRNGKeyArray  # never changes: update i draws from fold_in(rng, i)
-    # Moving averages of the collections that change; None: the run keeps none.
+    opt_state: Any  # state of the optax transform
+    rng: PRNGKeyArray  # constant: update i uses fold_in(rng, i)
+    # Moving averages of the trained collections; None: the run keeps none.
     average: dict[str, dict] | None = None
 
     @property
     def evaluated(self) -> dict[str, dict]:
-        """The variables that are evaluated: with averages, if the run keeps them."""
+        """Returns the variables to evaluate: averaged, if the run keeps an average."""
         return {**self.variables, **(self.average or {})}
 
 
 def start_average(variables: dict[str, dict]) -> dict[str, dict]:
-    """The average before the first update: copies of the collections that change."""
+    """Returns the initial average: copies of the trained collections."""
     changing = {name: variables[name] for name in AVERAGED if name in variables}
     return jax.tree.map(jnp.copy, changing)
 
@@ -39,20 +39,20 @@ def move_average(
     decay: float,
     step: Int32[Array, ""],
 ) -> dict[str, dict]:
-    """The average after an update.
+    """Updates the moving average.
 
     Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992,
     in the exponential form. The decay is min(decay, (1 + step) / (10 + step)), as in
     TensorFlow's `ExponentialMovingAverage`: early weights are soon forgotten.
 
     Args:
-      average: as `start_average` makes it.
-      variables: after the update.
-      decay: share of the average that is kept.
-      step: updates before this one.
+      average: as returned by `start_average` or this function.
+      variables: variables after the update.
+      decay: weight of the old average.
+      step: number of updates before this one.
     """
     done = step.astype(jnp.float32)
     kept: Float32[Array, ""] = jnp.minimum(decay, (1.0 + done) / (10.0 + done))
     new = {name: variables[name] for name in average}
-    # In this form, what does not change stays the same to the last bit.
+    # This form leaves unchanged values bit-identical.
     return jax.tree.map(lambda old, x: old + (1.0 - kept) * (x - old), average, new)

@@ -1,4 +1,4 @@
-"""One update of the parameters."""
+"""The training step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 
 class StepMetrics(NamedTuple):
-    """Scalars of one update, of the whole batch."""
+    """Scalars of one update, over the global batch."""
 
     terms: dict[str, Float32[Array, ""]]  # weighted: they sum to the loss
     notes: dict[str, Float32[Array, ""]]  # see `LossAux`
@@ -33,20 +33,20 @@ class StepMetrics(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Rules of an update beside its optimiser."""
+    """Settings of an update besides its optimiser."""
 
-    accumulate: int = 1  # microbatches of the batch
-    ema: float = 0.0  # decay of the moving average of the state
+    accumulate: int = 1  # number of microbatches
+    ema: float = 0.0  # decay of the moving average
 
 
 AT_ONCE = Rules()
 
 
 class Layout(NamedTuple):
-    """Placement of the arrays of an update."""
+    """Shardings of the arrays of an update."""
 
     mesh: Mesh
-    kept: TrainState  # the sharding of each leaf between two updates
+    kept: TrainState  # sharding of each leaf between updates
 
 
 def make_update(
@@ -58,15 +58,15 @@ def make_update(
     sharded: MeshSettings = NOT_DIVIDED,
     rules: Rules = AT_ONCE,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The compiled update. It consumes the state given to it.
+    """Returns the jitted update, which donates its input state.
 
     Args:
-      system: what is trained.
-      optimizer: of its parameters.
-      state: the state to come, or its shapes.
-      mesh: over all devices.
-      sharded: which leaves of the state are divided among them.
-      rules: how the update is made.
+      system: system to train.
+      optimizer: its optimiser.
+      state: the state, or its shapes.
+      mesh: mesh of all devices.
+      sharded: sharding rules of the state.
+      rules: settings of the update.
     """
     kept = param_sharding(state, mesh, sharded)
     layout = Layout(mesh, kept)
@@ -93,15 +93,15 @@ def update_once(
     rules: Rules = AT_ONCE,
     layout: Layout | None = None,
 ) -> tuple[TrainState, StepMetrics]:
-    """Loss, gradient, update. Collections other than "params" have no gradient.
+    """Computes loss and gradients and updates the state; only "params" has gradients.
 
     Args:
-      state: before the update.
-      batch: all clips of it.
-      system: what is trained.
-      optimizer: of its parameters.
-      rules: how the update is made.
-      layout: None leaves all arrays where they are.
+      state: state before the update.
+      batch: the global batch.
+      system: system to train.
+      optimizer: its optimiser.
+      rules: settings of the update.
+      layout: shardings to apply; None: none.
     """
     params = state.variables["params"]
     rng = jax.random.fold_in(state.rng, state.step)
@@ -134,7 +134,7 @@ def _gradients(
     rules: Rules,
     layout: Layout | None,
 ) -> Found:
-    """Gradients of the batch; parameters gathered once, gradients split on the way."""
+    """Computes gradients; gathers parameters once and reduce-scatters gradients."""
     variables = state.variables
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:
@@ -154,7 +154,7 @@ def _gradients(
         kept = layout.kept.variables["params"]
         return jax.lax.with_sharding_constraint(gradients, kept)
 
-    if layout is not None:  # left to GSPMD, it might divide activations as well
+    if layout is not None:  # GSPMD on its own might shard activations as well
         variables = everywhere(variables, layout.mesh)
     if rules.accumulate == 1:
         found = loss_and_gradients(loss, variables, batch, rng)

@@ -1,9 +1,8 @@
-"""A process that fails, is killed or freezes ends the others: they would wait in vain.
+"""Ends all processes when one fails, is killed or freezes, as the rest would hang.
 
-Processes talk through the key-value store of JAX's coordinator, which runs in process
-0. Each one writes a sign of life there; process 0 reads them all, and the others that
-of process 0. JAX has such signs, too, but ends a process with a stack of C++, so it
-comes second.
+Processes communicate through the key-value store of JAX's coordinator, in process 0.
+Each writes heartbeats there; process 0 reads all of them, the others that of process 0.
+JAX has heartbeats as well but aborts with a C++ stack trace, so its timeout is longer.
 """
 
 import atexit
@@ -21,26 +20,26 @@ from typing import Any
 import jax
 from orbax.checkpoint import multihost
 
-FAILED = "vis_jax/failed"  # folder of one key: who failed, why, the exit code
-ALIVE = "vis_jax/alive"  # folder of keys, one for each process: its host and a number
+FAILED = "vis_jax/failed"  # folder of one key: failed process, cause, exit code
+ALIVE = "vis_jax/alive"  # folder with a key per process: its host and a counter
 LOST_AFTER = 60  # seconds; VIS_JAX_LOST_AFTER in the environment
-# The same once a collective operation has failed, as it does where a process has ended:
-# the run cannot go on, and the question is whose end it was.
+# The same after a collective operation has failed, as it does when a process ends: the
+# run cannot continue, and the lost process has to be identified.
 LOST_AFTER_FAILURE = 10.0
-FAILING = " failing"  # at the end of the signs of a process with a failed operation
+FAILING = " failing"  # suffix of the heartbeats of a process with a failed operation
 LOST = 75  # exit code: another process was lost; "try again" in sysexits.h
 POLL = 1.0  # seconds
-LAST_WORDS = 3.0  # seconds that the coordinator stays, so that all hear of an error
+LAST_WORDS = 3.0  # seconds the coordinator stays up so that all learn of an error
 LONGEST_END = 5.0  # seconds to close files, which may wait for the other processes
 
 _operation_failed = threading.Event()  # in this process
 
 
 def lost_after(environ: Mapping[str, str] = os.environ) -> float:
-    """Seconds without a sign of life after which a process is lost.
+    """Returns the seconds without a heartbeat after which a process counts as lost.
 
     Raises:
-      ValueError: VIS_JAX_LOST_AFTER is no number above 0.
+      ValueError: VIS_JAX_LOST_AFTER is not a number above 0.
     """
     text = environ.get("VIS_JAX_LOST_AFTER") or str(LOST_AFTER)
     if not text.isdecimal() or int(text) == 0:
@@ -50,14 +49,14 @@ def lost_after(environ: Mapping[str, str] = os.environ) -> float:
 
 
 def watch_others() -> None:
-    """From now on, this process ends when another one fails or is lost."""
+    """Starts a watch that ends this process when another one fails or is lost."""
     if jax.process_count() == 1:
         return
     client = multihost.get_jax_distributed_client()
     answered = threading.Event()
     threads = [threading.Thread(target=_watch, args=(client, answered), daemon=True)]
     if jax.process_index() > 0:
-        # A call to a coordinator that is frozen may not return for long.
+        # A call to a frozen coordinator may block for long.
         guard = threading.Thread(target=_guard, args=(answered,), daemon=True)
         threads.append(guard)
     for thread in threads:
@@ -65,12 +64,12 @@ def watch_others() -> None:
 
 
 class Judge:
-    """Finds the process that gives no sign of life.
+    """Finds processes without heartbeats.
 
     Args:
-      watched: numbers of processes.
-      count: of all processes.
-      limit: seconds without a sign of life after which a process is lost.
+      watched: indices of the processes to watch.
+      count: total number of processes.
+      limit: seconds without a heartbeat after which a process is lost.
     """
 
     def __init__(self, watched: Iterable[int], count: int, limit: float) -> None:
@@ -79,13 +78,13 @@ class Judge:
         self._count, self._limit = count, limit
 
     def lost(self, signs: dict[int, str], passed: float) -> str | None:
-        """What to say of the process that is lost, None if there is none.
+        """Returns a message about a lost process, or None.
 
         Args:
-          signs: the newest sign of each process that has given one: "HOST NUMBER", and
-            FAILING if an operation has failed there.
-          passed: seconds since the last call in which this process could listen; one
-            that has been frozen itself must not blame the others.
+          signs: latest heartbeat of each process: "HOST NUMBER", with suffix FAILING
+            if an operation has failed there.
+          passed: seconds since the last call during which this process was running, so
+            that a process that was itself frozen does not blame the others.
         """
         limit = self._limit
         if any(sign.endswith(FAILING) for sign in signs.values()):
@@ -106,10 +105,10 @@ class Judge:
 
 @contextmanager
 def telling_others() -> Iterator[None]:
-    """Tells the other processes of an error inside, and ends within seconds of it.
+    """Reports an error inside to the other processes, and exits within seconds.
 
-    An error of a collective operation is most often the end of another process. Then
-    the line that this process ends with is about that one.
+    A failed collective operation usually means that another process has ended; this
+    process then exits with a message about that one.
     """
     try:
         yield
@@ -131,22 +130,22 @@ def telling_others() -> Iterator[None]:
 
 
 def tell_others(cause: str, code: int) -> None:
-    """Ends the other processes with a line and an exit code.
+    """Ends the other processes with a message and an exit code.
 
-    Those told before keep the first cause.
+    The first reported cause is kept.
     """
     name = f"process {jax.process_index()} of {jax.process_count()}"
     client = multihost.get_jax_distributed_client()
     try:
         _tell(client, f"{name} on {socket.gethostname()}: {cause}", code)
-    except Exception:  # one told first, whose end is the cause: see `_watch`
+    except Exception:  # another process reported first; `_watch` handles it
         time.sleep(LONGEST_END + 3 * POLL)
     if jax.process_index() == 0:
         time.sleep(LAST_WORDS)
 
 
 def leave_others(cause: str, code: int) -> None:
-    """Ends this process with a code, without a wait for the others, and ends them."""
+    """Ends the other processes, and this one without waiting for them."""
     tell_others(cause, code)
     _exit(code)
 
@@ -157,10 +156,10 @@ def _tell(client: Any, text: str, code: int) -> None:
 
 
 def _watch(client: Any, answered: threading.Event) -> None:
-    """Gives signs of life, and ends this process if another one fails or is lost."""
+    """Sends heartbeats, and ends this process if another one fails or is lost."""
     index, host, number = jax.process_index(), socket.gethostname(), 0
     count = jax.process_count()
-    # A coordinator whose Python stands still answers, as that is C++.
+    # The coordinator is C++ and answers even if its Python process is frozen.
     judge = Judge(range(count) if index == 0 else [0], count, lost_after())
     while jax.distributed.is_initialized():
         time.sleep(POLL)
@@ -172,7 +171,7 @@ def _watch(client: Any, answered: threading.Event) -> None:
             lost = judge.lost(_signs(client, index), POLL)
             if failure is None and lost is not None:
                 _tell(client, lost, LOST)
-        except Exception:  # the run ends, or the coordinator does not answer: `_guard`
+        except Exception:  # the run ends, or `_guard` handles a silent coordinator
             continue
         answered.set()
         if failure is None:
@@ -180,19 +179,19 @@ def _watch(client: Any, answered: threading.Event) -> None:
         if failure["from"] == index and failure["code"] != LOST:
             return  # this process is about to end
         _say(failure["text"])
-        if index == 0:  # JAX aborts all that lose their coordinator
+        if index == 0:  # JAX aborts processes that lose their coordinator
             time.sleep(LONGEST_END + POLL)
         _exit(failure["code"])
 
 
 def _failure(client: Any) -> dict | None:
-    """What `_tell` told."""
+    """Returns the failure reported by `_tell`."""
     found = client.key_value_dir_get(FAILED)
     return json.loads(found[0][1]) if found else None
 
 
 def _signs(client: Any, index: int) -> dict[int, str]:
-    """Those that this process judges: all, or that of the coordinator."""
+    """Returns the heartbeats this process checks: all, or only the coordinator's."""
     if index > 0:
         return {0: client.key_value_try_get(f"{ALIVE}/0")}
     found = client.key_value_dir_get(ALIVE)
@@ -206,7 +205,7 @@ def _guard(answered: threading.Event) -> None:
         time.sleep(POLL)
         if not jax.distributed.is_initialized():
             return
-        # Counted, not measured: this process may have been frozen meanwhile.
+        # Counted in polls, not by the clock: this process may itself have been frozen.
         silent = 0.0 if answered.is_set() else silent + POLL
         answered.clear()
     _say(
@@ -217,7 +216,7 @@ def _guard(answered: threading.Event) -> None:
 
 
 def _may_be_of_another(error: BaseException | None) -> bool:
-    """Whether it comes from JAX's runtime, and not for want of memory."""
+    """Whether the error is from JAX's runtime and not out-of-memory."""
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             return "RESOURCE_EXHAUSTED" not in str(error)
@@ -237,7 +236,7 @@ def _say(text: str) -> None:
 
 
 def _exit(code: int) -> None:
-    """Ends the process without JAX's wait for the others."""
+    """Exits without JAX's wait for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

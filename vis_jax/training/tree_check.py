@@ -1,4 +1,4 @@
-"""Whether two trees hold the same parameters, and which they do not share."""
+"""Compares the parameters of two trees."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,10 +9,10 @@ SHOWN = 5  # paths per kind of difference
 
 @runtime_checkable
 class Check(Protocol):
-    """Looks at variables that are yet to be read."""
+    """Checks variables before their values are read."""
 
     def __call__(self, found: dict, /) -> None:
-        """Raises a ValueError if they are not to be read.
+        """Raises ValueError if the variables must not be read.
 
         Args:
           found: collections by name, whose leaves have a `shape` and a `dtype`.
@@ -21,10 +21,10 @@ class Check(Protocol):
 
 
 class MismatchError(ValueError):
-    """Two trees do not hold the same parameters.
+    """Two trees have different parameters.
 
     Attributes:
-      paths: of the parameters that differ.
+      paths: paths of the parameters that differ.
     """
 
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
@@ -36,12 +36,12 @@ def check_same_tree(found: dict, expected: dict, *, name: str) -> None:
     """Compares paths, shapes and dtypes; leaves need a `shape` and a `dtype`.
 
     Args:
-      found: what was read.
-      expected: what the model holds.
-      name: of the thing that was read, for the message.
+      found: tree that was read.
+      expected: tree of the model.
+      name: name of the source, for the message.
 
     Raises:
-      MismatchError: with the first paths that are missing, unknown or misshapen.
+      MismatchError: lists the first paths that are missing, unknown or misshapen.
     """
     found, expected = flatten(found), flatten(expected)
     both = sorted(found.keys() & expected.keys())

@@ -1,4 +1,4 @@
-"""Variables in the layout of a model hub: a folder with model.safetensors."""
+"""Reads and writes variables in model-hub layout: a folder with model.safetensors."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class _Form(NamedTuple):
-    """What an entry becomes in memory."""
+    """Shape and dtype of an entry in memory."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -26,11 +26,11 @@ class _Form(NamedTuple):
 def read_weights(
     folder: str | os.PathLike, check: Check | None = None
 ) -> dict[str, dict]:
-    """Variables, in host memory.
+    """Reads variables into host memory.
 
     Args:
-      folder: as `write_weights` leaves it.
-      check: is called with what the header says before numbers are read.
+      folder: as written by `write_weights`.
+      check: called with the header before values are read.
 
     Raises:
       ValueError: the file is damaged; names it.
@@ -54,12 +54,12 @@ def write_weights(
     """Writes variables under their paths, such as params/backbone/stem/conv1/kernel.
 
     Args:
-      folder: that exists.
+      folder: existing folder.
       variables: collections by name.
-      dtype: of parameters; see `narrowed`.
+      dtype: dtype of parameters; see `narrowed`.
 
     Raises:
-      OSError: the file cannot be written, as on a full disk; names it.
+      OSError: the file cannot be written, e.g. the disk is full; names it.
     """
     path = Path(folder) / WEIGHTS_FILE
     arrays = {name: np.asarray(value) for name, value in flatten(variables).items()}

@@ -1,4 +1,4 @@
-"""Output of a run: a line of progress; scalars and images go to its loggers."""
+"""Output of a run: a progress line, and scalars and images for its loggers."""
 
 import datetime
 import sys
@@ -21,12 +21,12 @@ NOT_SHOWN = (*SPEEDS, "gradient_norm", "learning_rate")
 
 
 class Writer:
-    """Writes nothing; what every process but the first one has."""
+    """Writes nothing; used by every process but the first."""
 
     def progress(
         self, step: int, values: dict[str, float], notes: dict[str, float]
     ) -> None:
-        """Shows how far the run is, and writes scalars.
+        """Shows progress and writes scalars.
 
         Args:
           step: updates done.
@@ -44,19 +44,19 @@ class Writer:
         """Prints a line."""
 
     def phase(self, text: str) -> None:
-        """Prints a line of what comes before the first update."""
+        """Prints a line about a phase before the first update."""
 
     def close(self) -> None:
-        """Ends the line of progress and the files."""
+        """Ends the progress line and closes the files."""
 
 
 class RunWriter(Writer):
-    """Shows progress on the standard error, and passes the rest on.
+    """Shows progress on stderr, and passes scalars and images to loggers.
 
-    On a terminal, progress is a bar; elsewhere, one line for each call.
+    Progress is a bar on a terminal, otherwise one line per call.
 
     Args:
-      num_steps: of the run.
+      num_steps: number of updates of the run.
       loggers: receive scalars and images.
     """
 
@@ -115,7 +115,7 @@ class RunWriter(Writer):
 
 
 def open_writer(workdir: str, config: RunSettings) -> Writer:
-    """A writer that writes in the first process only.
+    """Opens a writer that writes in the first process only.
 
     Raises:
       ValueError: see `open_loggers`.
@@ -131,7 +131,7 @@ def open_writer(workdir: str, config: RunSettings) -> Writer:
 def progress_line(
     step: int, values: dict[str, float], notes: dict[str, float], *, num_steps: int
 ) -> str:
-    """`step 20/90  loss 1.5  mask 1.2  dice 0.3  9.1 clips/s  ETA 0:01:10`."""
+    """Formats "step 20/90  loss 1.5  mask 1.2  dice 0.3  9.1 clips/s  ETA 0:01:10"."""
     speed = values["steps_per_second"]
     left = round((num_steps - step) / speed) if speed else None
     eta = "-" if left is None else datetime.timedelta(seconds=left)

@@ -1,4 +1,4 @@
-"""Charts of curves over steps: the same shapes as SVG and as a picture.
+"""Line charts of curves over steps, drawn identically as SVG and as an image.
 
 Coordinates are in pixels from the top left corner.
 """
@@ -17,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 34  # margins around its axes
 _GREY, _INK = "#d9d9d9", "#333333"
 _FONT = 12  # height of letters
 _MARKED = 30  # points up to which each has a dot
-_FINER = 3  # a picture is drawn larger, and made smaller, for smooth lines
+_FINER = 3  # supersampling factor of images, for smooth lines
 
 
 class Curve(NamedTuple):

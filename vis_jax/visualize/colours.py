@@ -1,4 +1,4 @@
-"""How objects are drawn: a colour for each track, the same in every frame and run."""
+"""Drawing style: a colour per track, the same in every frame and run."""
 
 import colorsys
 from typing import NamedTuple
@@ -18,7 +18,7 @@ LINE_HUE, LINE_SATURATION = 1 / 3, 0.55
 
 
 def track_colour(track_id: int) -> tuple[int, int, int]:
-    """The colour of a track.
+    """Returns the colour of a track.
 
     Args:
       track_id: 1, 2, ..; 0 is the background and black.
@@ -40,7 +40,7 @@ def track_colour(track_id: int) -> tuple[int, int, int]:
 
 
 def line_colour(track_id: int) -> tuple[int, int, int]:
-    """The colour of the outline of a track: bright, and in a hue apart from its own.
+    """Returns the outline colour of a track: bright, with a different hue.
 
     Args, returns, raises: as `track_colour`.
     """
@@ -52,12 +52,12 @@ def line_colour(track_id: int) -> tuple[int, int, int]:
 
 
 def palette(size: int) -> np.ndarray:
-    """The colours of tracks 0 .. size - 1 as uint8 [size, 3]."""
+    """Returns the colours of tracks 0 .. size - 1: uint8 [size, 3]."""
     return np.array([track_colour(i) for i in range(size)], np.uint8).reshape(-1, 3)
 
 
 def text_colour(background: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever has more contrast with `background`.
+    """Returns black or white, whichever contrasts more with `background`.
 
     WCAG 2.2, relative luminance: the two contrasts are equal at 0.179.
     """

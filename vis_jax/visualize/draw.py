@@ -1,4 +1,4 @@
-"""Masks, outlines, paths and labels on a frame, and frames side by side on a sheet."""
+"""Draws masks, outlines, trails and labels on frames, and contact sheets."""
 
 import functools
 import math
@@ -18,8 +18,8 @@ from vis_jax.visualize.labels import Labelled, Rectangle, place_labels
 
 SHEET_COLOUR = 32  # dark grey between the frames of a sheet
 LABEL_MARGIN = 2  # pixels around the text
-SMALL = 25  # pixels of a mask that is filled without letting anything through
-FINE = 3  # paths are drawn at so many times the size, as lines have no soft edges
+SMALL = 25  # masks of at most so many pixels are filled opaquely
+FINE = 3  # supersampling factor of trails, as lines are not antialiased
 
 Colour = tuple[int, int, int]
 Path = Sequence[tuple[float, float]]
@@ -36,7 +36,7 @@ def draw_frame(
     style: Style = STYLE,
     trails: Mapping[int, Path] = {},  # noqa: B006 - never changed
 ) -> np.ndarray:
-    """Masks in the colour of their track, outlined and named "3 dog 0.92".
+    """Draws masks in their track's colour, with outlines and labels "3 dog 0.92".
 
     Where masks overlap, the one with the higher score is on top.
 
@@ -81,7 +81,7 @@ def draw_frame(
 def contact_sheet(
     frames: Sequence[np.ndarray], columns: int, *, gap: int = 4
 ) -> np.ndarray:
-    """Frames in rows of `columns`, from left to right, as one image.
+    """Tiles frames in rows of `columns`, from left to right, into one image.
 
     Args:
       frames: uint8 [H, W, 3] each, all of one size.
@@ -138,7 +138,7 @@ def _bounding_box(mask: np.ndarray) -> Rectangle | None:
 
 
 def _anchor(mask: np.ndarray, box: Rectangle) -> tuple[int, int]:
-    """The upper edge of the mask in its median column: moves little over time."""
+    """Returns the top of the mask in its median column, which is stable over time."""
     inside = mask[box[1] : box[3], box[0] : box[2]]
     below = np.cumsum(np.count_nonzero(inside, axis=0))
     column = int(np.searchsorted(below, (below[-1] + 1) // 2))
@@ -210,7 +210,7 @@ def _write_labels(
     image: Image.Image,
     objects: Sequence[tuple[str, int, Rectangle, tuple[int, int]]],
 ) -> None:
-    """Writes each text on a patch in its colour; the first ones get the best place.
+    """Draws each label on a patch in its colour; the first ones get the best places.
 
     Args:
       image: to write on.

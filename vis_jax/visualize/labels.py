@@ -1,4 +1,4 @@
-"""Placement of labels: beside their objects, on no other label, on no small object."""
+"""Places labels beside their objects, avoiding other labels and small objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def place_labels(
 
 
 def _places(one: Labelled, frame_size: tuple[int, int]) -> np.ndarray:
-    """Where a label may go: float32 [n, 4], the usual places first."""
+    """Returns candidate places of a label: float32 [n, 4], preferred ones first."""
     (x1, y1, x2, y2), (x, y), (height, width) = one
     middle, centre = x - width // 2, (x1 + x2 - width) // 2
     side, step = (y1 + y2 - height) // 2, height + 1
@@ -76,7 +76,7 @@ def _places(one: Labelled, frame_size: tuple[int, int]) -> np.ndarray:
 
 
 def _shares(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How much of each box lies in each place: [n, m] in 0 .. 1."""
+    """Returns the fraction of each box covered by each place: [n, m]."""
     low = np.maximum(places[:, None, :2], boxes[None, :, :2])
     high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
     covered = np.maximum(high - low, 0).prod(axis=2)

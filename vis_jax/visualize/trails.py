@@ -1,4 +1,4 @@
-"""Paths of the objects of tracks over the last frames."""
+"""Trails of tracks over the last frames."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Trails:
-    """The paths of the tracks of a video, as far as they are drawn.
+    """Recent paths of the tracks of a video.
 
     Args:
-      length: frames that a path goes back; 0 = there are no paths.
+      length: length of a path in frames; 0 = no paths.
     """
 
     def __init__(self, length: int) -> None:

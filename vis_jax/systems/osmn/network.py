@@ -248,7 +248,7 @@ class OSMN(nn.Module):
         """Returns the factors of the modulated channels.
 
         Args:
-          guides: see `ops.guides.visual_guide`; S = 224 in the published network.
+          guides: see `guides.visual_guide`; S = 224 in the published network.
           train: enables dropout.
         """
         _check_sides("guide", guides.shape[1:3], STRIDE)
@@ -277,7 +277,7 @@ class OSMN(nn.Module):
         Args:
           shared: of I images with N / I objects each.
           gamma: from `modulate`.
-          heat: see `ops.guides.spatial_guide`.
+          heat: see `guides.spatial_guide`.
           valid, train: see `SpatialModulator`.
         """
         count = gamma.shape[0]

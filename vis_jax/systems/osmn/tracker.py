@@ -1,7 +1,7 @@
 """Association by propagated masks: OSMN in place of box IoU.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, section 6: a one-shot network
-(see `ops.guides` for its source) predicts each track's mask in a new frame, and the
+(see `guides` for its source) predicts each track's mask in a new frame, and the
 overlap of that mask with a detection replaces the IoU in IoUTracker+. A track without a
 detection continues from the propagated mask or, where that is empty, from its last
 non-empty one. Letters: M tracks, N detections, C tracks at once.
