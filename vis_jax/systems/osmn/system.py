@@ -1,4 +1,4 @@
-"""OSMN: a one-shot segmentation network, trained on top of a frozen detector.
+"""OSMN: a one-shot segmentation network, trained beside a frozen detector.
 
 Yang et al., "Efficient Video Object Segmentation via Network Modulation", CVPR 2018, as
 a baseline of Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019: its prediction of
