@@ -36,7 +36,7 @@ VALIDATION = ("valid", "val", "validation", "test")  # splits to evaluate on
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
-    from data_pipeline.convert.prepare import LAYOUTS
+    from data_pipeline.convert import LAYOUT_NAMES
 
     del arguments
     texts = {
@@ -55,8 +55,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_enum(
         "layout",
         None,
-        LAYOUTS,
-        f"take the source for one of {', '.join(LAYOUTS)}; without it all are tried",
+        LAYOUT_NAMES,
+        f"take the source for one of {', '.join(LAYOUT_NAMES)}; without it all are"
+        " tried",
         flag_values=values,
     )
     flags.DEFINE_bool(

@@ -18,7 +18,6 @@ from vis_jax.compare.detections import RunLengths, VideoDetections, run_chunks
 from vis_jax.compare.link import frames_of
 from vis_jax.evaluate.clips import Piece
 from vis_jax.evaluate.masks import Sizes
-from vis_jax.metrics.frame_overlaps import box_iou
 from vis_jax.results.collect import collect
 from vis_jax.results.video import VideoResult
 from vis_jax.structures import Detections, Predictions
@@ -170,6 +169,8 @@ def identities(
     detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: MatchRule
 ) -> np.ndarray:
     """Returns the true track of each detection, 1, 2, .., or 0: int32 [T, N]."""
+    from vis_jax.metrics.frame_overlaps import box_iou  # with it comes pycocotools
+
     found = jax.tree.map(np.asarray, detections.found)
     scale = np.tile(np.divide(sizes.original, sizes.content)[::-1], 2)
     ids = np.zeros(found.valid.shape, np.int32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipeline.convert import LAYOUT_NAMES
 from data_pipeline.convert.prepare import LAYOUTS, prepare
 from tests.command_line import call, error_of
 from tests.data_pipeline.convert import foreign_layouts as layouts
@@ -225,6 +226,7 @@ def test_an_unknown_folder_is_told_what_was_looked_for(tmp_path):
     (tmp_path / "in").mkdir()
     words = ("data", "prepare", "--output", tmp_path / "out", "--source")
     message = error_of(*words, tmp_path / "in")
+    assert tuple(LAYOUTS) == LAYOUT_NAMES
     for layout in LAYOUTS:
         assert f"{layout}: " in message
     assert "train.json" in message and "{split}" not in message
