@@ -8,7 +8,8 @@ import pytest
 
 from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax.formats.json_checks import FormatError
-from vis_jax.scoring import METRICS, Options, format_table, score, score_short_long
+from vis_jax.report.table import format_table
+from vis_jax.scoring import METRICS, Options, score, score_short_long
 
 MASKS = rows(8, 8, None, 8)
 

@@ -20,7 +20,8 @@ from vis_jax.formats.truth_json import parse_truth
 from vis_jax.metrics.error_breakdown import error_breakdown
 from vis_jax.metrics.tracking import tracking_scores
 from vis_jax.metrics.video_ap import evaluate
-from vis_jax.scoring import Options, format_table, score
+from vis_jax.report.table import format_table
+from vis_jax.scoring import Options, score
 
 A, B = rows(8, 12)
 OUTSIDE = ~rows(20)[0]

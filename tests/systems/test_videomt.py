@@ -15,8 +15,9 @@ from tests.systems.contract import (
     first_batch,
 )
 from vis_jax.structures import Clip
-from vis_jax.systems.videomt import build
+from vis_jax.systems.videomt import build, build_model
 from vis_jax.systems.videomt_loss import draw_limited, draw_scale, limited_share
+from vis_jax.systems.videomt_model import Model
 from vis_jax.systems.videomt_settings import MaskedAttention
 
 _LEAST = {
@@ -173,9 +174,48 @@ def test_every_switch_changes_the_training(change):
 
 
 @pytest.mark.slow
-def test_the_scale_of_positions_is_drawn_in_training():
-    before = {"model.remat": False, "model.backbone.form": "dinov3"}
-    assert _program(before) != _program(before | {"model.backbone.rescale": 2.0})
+def test_the_scale_of_positions_reaches_the_encoder_and_the_query_blocks():
+    config = _config({"model.backbone.form": "dinov3"})
+    model, images = build_model(config), first_batch(config).images[:, 0]
+    images = np.asarray(images, np.float32)
+    variables = compiled(model.init)(_key(), images)
+    grid = model.backbone.grid(*images.shape[1:3])
+
+    @compiled
+    def found(variables, images, encoder, blocks):
+        first = model.apply(variables, len(images), method=Model.first)
+        tokens = model.apply(variables, images, scale=encoder, method=Model.encode)
+        looked = model.apply(
+            variables, first, tokens, grid, scale=blocks, method=Model.look
+        )
+        return looked.queries
+
+    def queries(encoder, blocks):
+        return found(variables, images, encoder, blocks)
+
+    one, wide = np.float32(1), np.float32(1.5)
+    plain = queries(None, None)
+    np.testing.assert_allclose(queries(one, one), plain, atol=1e-6)
+    assert (queries(wide, None) != plain).any()
+    assert (queries(None, wide) != plain).any()
+
+
+@pytest.mark.slow
+def test_the_scale_of_positions_is_drawn_in_training_alone():
+    loss = [_loss_and_scores(rescale) for rescale in (1.0, 2.0)]
+    assert loss[0][0] != loss[1][0]
+    np.testing.assert_array_equal(loss[0][1], loss[1][1])
+
+
+def _loss_and_scores(rescale):
+    changes = {"model.backbone.form": "dinov3", "model.backbone.rescale": rescale}
+    config = _config(changes)
+    system, batch = build(config), first_batch(config)
+    variables = compiled(system.init)(_key(), batch)
+    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+    step = compiled(lambda *x: system.step(*x)[1])
+    found = step(variables, system.start(clip), clip)
+    return compiled(system.loss)(variables, batch, _key())[0], found.class_probs
 
 
 @functools.cache

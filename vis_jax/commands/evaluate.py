@@ -205,7 +205,7 @@ def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
 def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
     """Prints a heading, the table of an evaluation, and the location of its files."""
     from vis_jax.evaluate.merge import RESULTS, SCORES
-    from vis_jax.scoring import format_table
+    from vis_jax.report.table import format_table
 
     print(heading)
     print(format_table({k: v for k, v in report.items() if k != "videos"}))

@@ -130,7 +130,8 @@ def _refuse(values: flags.FlagValues, names: tuple[str, ...], expected: str) -> 
 
 
 def _one(values: flags.FlagValues, results: str) -> str:
-    from vis_jax.scoring import Options, format_table, score
+    from vis_jax.report.table import format_table
+    from vis_jax.scoring import Options, score
 
     switches = {name: getattr(values, name) for name in _SWITCHES}
     options = Options(score_threshold=values.score_threshold, **switches)
@@ -149,7 +150,8 @@ def _one(values: flags.FlagValues, results: str) -> str:
 
 
 def _short_long(values: flags.FlagValues, results: str) -> str:
-    from vis_jax.scoring import format_table, score_short_long
+    from vis_jax.report.table import format_table
+    from vis_jax.scoring import score_short_long
 
     _refuse(values, ("report", "samples", "seed", *_SWITCHES), "without --truth_long")
     report = score_short_long(

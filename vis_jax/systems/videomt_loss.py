@@ -81,11 +81,7 @@ def clip_loss(
         _draw_limits(settings, variables, batch, limits),
         draw_scale(jax.random.fold_in(rng, _SCALE), settings.model.backbone.rescale),
     )
-    begin = Carried(
-        call(model, variables, Model.first, len(batch.images)),
-        jnp.full((_predictions(settings), *batch.labels.shape), -1, jnp.int32),
-        dict(variables.get("batch_stats", {})),
-    )
+    begin = _begin(model, settings, variables, batch)
 
     def chunk(carried: Carried, number: Array):
         part = _cut(whole, number * length, length)
@@ -107,6 +103,15 @@ def clip_loss(
     numbers = jnp.arange(frames // length)
     left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
     return {name: x.mean() for name, x in terms.items()}, left.batch_stats
+
+
+def _begin(model: Model, settings: Settings, variables: dict, batch: Batch) -> Carried:
+    """Makes the state before the first chunk: learned queries, no object matched."""
+    return Carried(
+        call(model, variables, Model.first, len(batch.images)),
+        jnp.full((_predictions(settings), *batch.labels.shape), -1, jnp.int32),
+        dict(variables.get("batch_stats", {})),
+    )
 
 
 def _cut(part: Part, start: Array, length: int) -> Part:
