@@ -57,6 +57,29 @@ def test_results_are_equal_and_short_loops_are_gone(function, names):
         np.testing.assert_allclose(value, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda x, i: x[i],  # taken whole: the last axis
+        lambda x, i: x[:, i],
+        lambda x, i: x[i, i],
+        lambda x, i: jax.lax.dynamic_slice(x, (i, 0), (2, 4)),  # not a row: as it was
+    ],
+)
+def test_a_row_of_each_array_of_a_batch_is_a_gather_without_whole_axes(row):
+    batch = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
+    places = np.array([2, 9], np.int32)  # an index beyond the end is the last one
+    closed = jax.make_jaxpr(jax.vmap(row))(batch, places)
+    again = jax.make_jaxpr(plain(closed))(batch, places)
+    for eqn in again.jaxpr.eqns:
+        if eqn.primitive.name == "gather" and eqn.params["slice_sizes"] != (1, 2, 4):
+            numbers = eqn.params["dimension_numbers"]
+            assert {*numbers.start_index_map} <= {*numbers.collapsed_slice_dims}
+    np.testing.assert_array_equal(
+        plain(closed)(batch, places)[0], jax.vmap(row)(batch, places)
+    )
+
+
 def test_the_larger_of_two_arrays_is_a_choice():
     other = np.array([[np.nan, 0, 1, -1]] * 3, np.float32)
     given = np.where(np.arange(3)[:, None] == 1, np.float32(np.nan), X)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
+from vis_jax.export.onnx_gather import gather
 from vis_jax.export.onnx_scatter import KINDS, choice, scatter
 
 _FEW = 4  # steps of a loop that is written out
@@ -137,5 +138,6 @@ def _extreme(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 
 
 _RULES: dict[str, Rule] = {"scan": _scan, "while": _while, "cond": _cond}
+_RULES["gather"] = gather
 _RULES |= dict.fromkeys(("max", "min"), _extreme)
 _RULES |= dict.fromkeys(KINDS, scatter)
