@@ -1,6 +1,6 @@
-"""Prints the completion of commands, flags and recipes for a shell.
+"""Prints a shell's completion script for commands, flags and recipes.
 
-It is that of the script `vis-jax`, which the installation puts on the path.
+It completes the script `vis-jax`, which the installation puts on the path.
 
 examples:
   eval "$(python -m vis_jax.main completion --shell bash)"  # in ~/.bashrc

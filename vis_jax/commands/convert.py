@@ -1,8 +1,9 @@
-"""Turns a file of published weights into a checkpoint.
+"""Converts published weights to a checkpoint.
 
-The checkpoint serves training (--config.init_from) and evaluate (--checkpoint). With
---categories it is a workdir for evaluate and predict. Nothing in the file is executed.
-What the file does not have is random, or comes from --config.init_from, a checkpoint.
+Training starts from the checkpoint with --config.init_from, and evaluate reads it with
+--checkpoint. With --categories the output is a workdir for evaluate and predict. No
+code in the file is executed. Parameters missing from the file are initialised at
+random, or from the checkpoint --config.init_from.
 
 examples:
   python -m vis_jax.main convert --config configs/ifr_r50.py --kind mask2former \\

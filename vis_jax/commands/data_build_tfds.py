@@ -1,8 +1,8 @@
-"""Packs a folder in the format of YouTube-VIS or OVIS into few files, for pods.
+"""Packs a folder in YouTube-VIS or OVIS format into a few large files, for pods.
 
-What comes out are tensorflow-datasets in ArrayRecord files, in --output/<split>; with
-data.root=--output they take the place of the folder. Image files go in as they are,
-after a check that each can be decoded.
+Writes tensorflow-datasets as ArrayRecord files to --output/<split>; with data.root set
+to --output they replace the folder. Image files are copied unchanged, after a check
+that each can be decoded.
 
 examples:
   python -m vis_jax.main data build_tfds --source ytvis2019 --split train \\

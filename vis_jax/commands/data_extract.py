@@ -1,9 +1,9 @@
-"""Writes frames of videos as image files, to be labelled in any tool.
+"""Extracts frames of videos as image files, for labelling in any tool.
 
 Frame 120 of cat.mp4 becomes OUTPUT/cat/cat_000120.jpg: a number means the same frame
-whatever --every says, and frames sort as they are shown. A folder appears when it is
-complete. Videos that are there already are not read again: after an interruption the
-same command goes on with the video it was at.
+for any --every, and files sort in display order. A folder appears when it is complete.
+Finished videos are not read again: after an interruption the same command resumes with
+the video it stopped at.
 
 examples:
   python -m vis_jax.main data extract --source phone.mp4 --output frames --every 5

@@ -1,4 +1,4 @@
-"""Writes moving shapes as a folder in the YouTube-VIS format, with exact truth.
+"""Writes moving shapes, with exact ground truth, as a folder in YouTube-VIS format.
 
 examples:
   python -m vis_jax.main data make_shapes --output shapes --num_videos 20

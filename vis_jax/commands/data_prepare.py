@@ -1,15 +1,15 @@
-"""Brings a folder in another layout into the one that the reader takes.
+"""Converts annotations of other tools and data sets to YouTube-VIS format.
 
-Recognised are YouTube-VIS and OVIS in all their arrangements, DAVIS, MOTS (PNGs or
-text), COCO with an entry for each frame (as CVAT and Roboflow export it), labelme, CVAT
-for video, YOLO with polygons, Label Studio, SA-V and what SAM 3 finds; what was
-recognised and why is printed. The source is only read. Images become hard links to it,
-or copies on another disk. The result is OUTPUT/SPLIT, complete or not there; a second
-run finds that nothing is left to do. `data check` of the output then reads all of it,
-as training would. What it ends with is the command that trains.
+It detects the layout and prints the reason: YouTube-VIS and OVIS in all their
+variants, DAVIS, MOTS (PNGs or text), COCO with an entry per frame (as exported by CVAT
+and Roboflow), labelme, CVAT for video, YOLO with polygons, Label Studio, SA-V and
+results of SAM 3. The source is not changed. Images become hard links to it, or copies
+on another disk. The result is OUTPUT/SPLIT, which appears when it is complete; a
+second run has nothing left to do. `data check` of the output then reads all of it, as
+training would. At the end it prints the command that trains on the result.
 
-Labels of single frames, without identities, get them with --link by their overlap from
-frame to frame. Look at the contact sheet: an object keeps its number and colour.
+With --link, labels without identities get them by their overlap from frame to frame.
+Check them on the contact sheet: an object keeps its number and colour.
 
 examples:
   python -m vis_jax.main data prepare --source Downloads/ytvis2019 --output ytvis2019

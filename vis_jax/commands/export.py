@@ -1,10 +1,10 @@
-"""Writes a trained model for other programs, with a model card.
+"""Exports a trained model for other programs, with a model card.
 
-safetensors: the weights, which vis_jax reads again on any machine; with --layout under
-the names of another library. stablehlo: programs that JAX runs without the code of the
-model. onnx: a step with its state, for ONNX Runtime. Every export ends by running
-itself on a clip beside the run's own model. Beyond the tolerance nothing is left
-behind.
+safetensors: the weights, which vis_jax loads on any machine; with --layout under the
+names of another library. stablehlo: programs that JAX runs without the model's code.
+onnx: a step with its state, for ONNX Runtime. At the end, the export and the original
+model run on the same clip; if they differ by more than the tolerance, nothing is
+written.
 
 examples:
   python -m vis_jax.main export --workdir runs/shapes --output exported \\

@@ -1,7 +1,7 @@
 """Scores a results.json against an annotation file in the YouTube-VIS format.
 
-Equal to the official evaluator. Needs no model, no JAX and no TensorFlow. Two files or
-more are compared, with 95 % intervals over the videos.
+The numbers equal those of the official evaluator. Needs no model, JAX or TensorFlow.
+Two or more files are compared, with 95 % confidence intervals over the videos.
 
 examples:
   python -m vis_jax.main score --truth instances.json --results results.json

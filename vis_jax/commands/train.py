@@ -1,4 +1,4 @@
-"""Trains a system and evaluates it at the end; started again, it goes on.
+"""Trains a system and evaluates it at the end; run again, it resumes.
 
 examples:
   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
