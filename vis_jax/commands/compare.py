@@ -75,20 +75,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_multi_string(
         "vary",
         [],
-        "test.FIELD=VALUE,VALUE,..: a row for each value, all else as in the config;"
-        " several times for several settings",
+        "test.FIELD=VALUE,VALUE,..: a row for each value, with all other settings from"
+        " the config; repeat the flag for more settings",
         flag_values=values,
     )
     flags.DEFINE_string(
         "oracle_iou",
         "mask",
-        "identity oracle: IoU of what says that a detection is an object, mask or box",
+        "identity oracle: overlap that matches detections to ground truth: mask or box",
         flag_values=values,
     )
     flags.DEFINE_float(
         "oracle_least",
         0.5,
-        "identity oracle: the least IoU; detections below it are left out",
+        "identity oracle: minimum IoU; detections below it are left out",
         flag_values=values,
     )
 

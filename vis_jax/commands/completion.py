@@ -47,7 +47,9 @@ complete -o filenames -F _vis_jax vis-jax
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
-    flags.DEFINE_enum("shell", "bash", SHELLS, "of the script", flag_values=values)
+    flags.DEFINE_enum(
+        "shell", "bash", SHELLS, "shell to complete for", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues) -> None:

@@ -22,12 +22,12 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     texts = {
         "source": (None, "folder of the data set"),
         "split": ("train", "split to pack, and its name in --output"),
-        "output": (None, "folder to write to; may have other splits"),
+        "output": (None, "folder to write to; may already have other splits"),
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_integer(
-        "shard_mib", 256, "MiB of images in a file, about", flag_values=values
+        "shard_mib", 256, "approximate MiB of images per file", flag_values=values
     )
 
 

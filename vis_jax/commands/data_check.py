@@ -25,7 +25,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     del arguments
     texts = {
         "root": (None, "folder of the data set"),
-        "split": ("train", "of no effect if the set has no splits"),
+        "split": ("train", "split to check; ignored if the data set has no splits"),
         "contact_sheet": (None, "PNG to write: frames with their masks, numbered"),
     }
     for name, (default, text) in texts.items():

@@ -22,34 +22,34 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
     texts = {
-        "source": "a video file, a folder of videos, or a .txt with a path a line",
-        "output": "folder to write to; gets a folder for each video",
+        "source": "a video file, a folder of videos, or a .txt with a path per line",
+        "output": "folder to write to; each video gets its own subfolder",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_integer(
         "every",
         1,
-        "n: every n-th frame; 30 a second become 6 with 5",
+        "extract every n-th frame; 5 turns 30 frames per second into 6",
         flag_values=values,
     )
     flags.DEFINE_float(
         "start",
         0.0,
-        "seconds of each video to leave out at its start",
+        "seconds to skip at the start of each video",
         flag_values=values,
     )
     flags.DEFINE_float(
         "end",
         None,
-        "seconds of each video to stop at; none: its end",
+        "seconds at which to stop in each video; default: its end",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "format",
         "jpg",
         ("jpg", "png"),
-        "jpg (quality 95) or png (exact, several times as large)",
+        "jpg (quality 95) or png (lossless, several times as large)",
         flag_values=values,
     )
 

@@ -23,9 +23,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer(
         "num_held_out", None, "number of videos to hold out", flag_values=values
     )
-    flags.DEFINE_integer(
-        "seed", 0, "another seed gives another split", flag_values=values
-    )
+    flags.DEFINE_integer("seed", 0, "random seed of the split", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:

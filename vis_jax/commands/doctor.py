@@ -43,7 +43,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
     flags.DEFINE_string(
-        "workdir", ".", "folder whose disk is looked at", flag_values=values
+        "workdir", ".", "folder whose disk is checked", flag_values=values
     )
 
 

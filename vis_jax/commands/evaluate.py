@@ -53,18 +53,18 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "output": "folder for results.json, truth.json, scores.json;"
         " default: evaluation/<split> in --workdir",
-        "shard": "NUMBER/COUNT, such as 3/16: predict this part of the videos only;"
-        " numbers go from 1 to COUNT; a partial file in --output is left for --merge",
-        "report": "HTML file, complete in itself: masks beside the truth, identity"
-        " switches, curves, what AP is lost to; the worst videos first",
+        "shard": "NUMBER/COUNT, such as 3/16: predict only this part of the videos;"
+        " numbers go from 1 to COUNT; writes a partial file to --output for --merge",
+        "report": "self-contained HTML file: masks beside the ground truth, identity"
+        " switches, curves, AP lost to each type of error; the worst videos first",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_bool(
         "merge",
         False,
-        "score what --shard has left in --output; names the shards that are missing,"
-        " unfinished, or of another config, checkpoint or number of shards",
+        "merge and score the partial files of --shard in --output; names shards that"
+        " are missing, unfinished, or of another config, checkpoint or COUNT",
         flag_values=values,
     )
 

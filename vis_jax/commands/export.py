@@ -55,32 +55,32 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "output": "folder for the export; must not exist",
         "license": "of the weights, for the model card, such as apache-2.0",
-        "source": "what it runs itself on: a video file or a folder of frames; default:"
-        " a clip of moving shapes",
+        "source": "video file or folder of frames to check the export on; default: a"
+        " clip of moving shapes",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_enum(
-        "format", "safetensors", [*FORMATS], "what is written", flag_values=values
+        "format", "safetensors", [*FORMATS], "export format", flag_values=values
     )
     sizes = {
         "height": (96, "pixels of the frames of moving shapes"),
         "width": (160, "pixels of the frames of moving shapes"),
-        "check_frames": (6, "frames that it runs itself on, at most"),
+        "check_frames": (6, "maximum number of frames to check the export on"),
     }
     for name, (number, text) in sizes.items():
         flags.DEFINE_integer(name, number, text, lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
         "ap_videos",
         None,
-        "videos of moving shapes on which the change of AP by --dtype bfloat16 and"
-        f" int8 is measured; 0: it is not; default: {AP_VIDEOS}",
+        "number of videos of moving shapes for measuring the change in AP with --dtype"
+        f" bfloat16 or int8; 0: not measured; default: {AP_VIDEOS}",
         lower_bound=0,
         flag_values=values,
     )
     tolerances = {
-        "score_tolerance": "largest difference of a class probability that is accepted",
-        "pixel_tolerance": "least share of equal mask pixels that is accepted",
+        "score_tolerance": "maximum difference of a class probability",
+        "pixel_tolerance": "minimum fraction of equal mask pixels",
     }
     for name, text in tolerances.items():
         text = f"{text}; default: that of the format (docs/export.md)"

@@ -39,16 +39,16 @@ def define(values: flags.FlagValues) -> None:
         "dtype",
         "float32",
         [*TOLERANCES],
-        "of the parameters in --format safetensors and stablehlo: bfloat16 rounds them,"
-        " and halves their file; int8 rounds kernels (weights only, by qwix), which"
-        " leaves about a quarter",
+        "dtype of the parameters, for --format safetensors and stablehlo: bfloat16"
+        " halves the file; int8 quantises kernels (weights only, with qwix) and leaves"
+        " about a quarter",
         flag_values=values,
     )
 
     flags.DEFINE_string(
         "layout",
         None,
-        "another library's names for --format safetensors, one of the kinds of convert,"
+        "for --format safetensors: use another library's names, a --kind of convert"
         " such as mask_rcnn_torchvision (docs/export.md); default: our own",
         flag_values=values,
     )

@@ -74,23 +74,22 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "size",
         None,
-        "height x width in pixels of the canvases that programs are made for, as"
-        " 384x640, or several; multiples of 32; default: that of frames in 16:9",
+        "height x width in pixels of one or several canvases to export, such as"
+        " 384x640; multiples of 32; default: the canvas of 16:9 frames",
         flag_values=values,
     )
     flags.DEFINE_list(
         "frames",
         None,
-        "numbers of frames that programs are made for, as 16 or 16,32, where a system"
-        " reads whole videos (test.mode video); default: any number, where a system"
-        " allows it",
+        "clip lengths to export, such as 16 or 16,32, for systems that read whole"
+        " videos (test.mode video); default: any length, if the system allows it",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "batched",
         False,
-        "steps of --format stablehlo take any number of videos at once, with a state"
-        " for each",
+        "for --format stablehlo: steps take any number of videos at once, each with its"
+        " own state",
         flag_values=values,
     )
 

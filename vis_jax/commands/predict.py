@@ -1,4 +1,4 @@
-"""Detects and tracks the objects of a video; writes results.json and a masked video.
+"""Detects and tracks the objects of a video; writes results and a video with masks.
 
 With several videos (a folder of them, a quoted pattern, --source given several times,
 or a .txt file with a path per line), each gets its own folder in --output. All devices

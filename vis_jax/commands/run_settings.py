@@ -33,7 +33,7 @@ class EvaluationSettings:
 class RunSettings(LoopSettings):
     """Settings of every system; each adds its `model`, `loss` and `compute_dtype`."""
 
-    system: str  # what is trained
+    system: str  # method to train
     data: DataSettings  # training data
     test: TestSettings = TestSettings()  # evaluation
     model: Any  # the network

@@ -63,7 +63,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_list(
         "metrics",
         list(METRICS),
-        "which ones are drawn; * stands for any letters",
+        "metrics to draw; * matches any characters",
         flag_values=values,
     )
 

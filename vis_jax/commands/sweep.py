@@ -45,12 +45,12 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     flags.DEFINE_string(
-        "workdir", None, "folder of the sweep; on a disk", flag_values=values
+        "workdir", None, "folder of the sweep, on a disk", flag_values=values
     )
     flags.DEFINE_integer(
         "seeds",
         3,
-        "number of runs; the first has the `seed` of the config, each other one more",
+        "number of runs; seeds count up from the `seed` of the config",
         lower_bound=1,
         flag_values=values,
     )
