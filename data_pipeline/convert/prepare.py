@@ -124,7 +124,7 @@ def prepare(
 
     Args:
       root: folder in one of the layouts.
-      output: folder for all splits, outside of `root`.
+      output: folder for all splits, outside `root`.
       split: for example "train".
       layout: one of `LAYOUTS`; None detects it.
       category: category name for layouts without categories.

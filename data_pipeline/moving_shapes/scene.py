@@ -67,7 +67,7 @@ def draw_scene(
     )
     looks = _draw_looks(rng, level, motions, twins, backdrop.mean((1, 2)), length)
     kept = [i for i, motion in enumerate(motions) if motion is not None]
-    # Instances were made from the nearest to the farthest; identities must not tell.
+    # Instances come from the nearest to the farthest; ids must not reveal that order.
     order = rng.permutation(len(kept))
     depth = np.argsort(order)[::-1]
     return Scene(

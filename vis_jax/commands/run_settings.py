@@ -24,9 +24,8 @@ class EvaluationSettings:
     # Overrides of `data` that select the videos: name, root, split, held_out,
     # held_out_share, shapes.
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    test: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # overrides of `test`
+    # Overrides of `test`.
+    test: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @section

@@ -43,9 +43,8 @@ class ArrayForm:
     """Dtype and shape of an input or output array of a program."""
 
     dtype: Dtype
-    shape: tuple[
-        int | str, ...
-    ]  # a string for an axis that depends on the number of frames
+    # A string for an axis that depends on the number of frames.
+    shape: tuple[int | str, ...]
 
 
 @section
