@@ -30,7 +30,7 @@ from vis_jax.training.dry_run import batch_shapes
 
 
 class Step(NamedTuple):
-    """What is made of one frame."""
+    """Intermediate results of one frame."""
 
     levels: tuple  # of the pyramid
     out: tuple  # of the detector

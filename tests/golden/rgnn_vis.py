@@ -93,7 +93,7 @@ def converted(case: Case, model: Model) -> dict:
 
 
 class Seen(NamedTuple):
-    """What is computed of all frames before they are linked."""
+    """Results for all frames before linking."""
 
     out: YolactOutput
     priors: np.ndarray
@@ -104,7 +104,7 @@ class Seen(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def see(model: Model, variables, images) -> Seen:
-    """All frames, each by itself."""
+    """Processes all frames independently."""
 
     def look(self: Model, images) -> Seen:
         features = self.backbone(images)
@@ -133,7 +133,7 @@ def canvas_of_case(case: Case) -> tuple[int, int]:
 
 
 class Step(NamedTuple):
-    """What is computed of one frame after another."""
+    """Results of linking one frame."""
 
     memory: Memory
     linked: Linked
@@ -145,7 +145,7 @@ class Step(NamedTuple):
 def link(
     model: Model, canvas, threshold: float, variables, memory: Memory, frame, masks
 ) -> Step:
-    """One frame, after those that the memory is of."""
+    """Links one frame, given the memory of the previous ones."""
     (memory, linked), inside = model.apply(
         variables,
         memory,

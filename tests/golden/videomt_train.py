@@ -61,7 +61,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
 
 
 def clip(model: Model, variables: dict, frames: jax.Array):
-    """All predictions of one clip [A, T, 1, Q, ..], what goes on, embedded tokens."""
+    """Returns a clip's predictions [A, T, 1, Q, ..], propagated queries, tokens."""
     grid = model.backbone.grid(*frames.shape[1:3])
     embedded, tokens = model.apply(variables, frames, method=_encode)
 
@@ -83,7 +83,7 @@ def _encode(model: Model, images: jax.Array):
 
 
 def _with_norm(case: Case, variables: dict, frames: jax.Array) -> np.ndarray:
-    """Class logits of the last frame where the queries go on behind the final norm."""
+    """Returns the last frame's class logits if queries pass through the final norm."""
     settings = settings_of_case(case)
     normed = dataclasses.replace(settings.model, norm_queries=True)
     model = converted(case, dataclasses.replace(settings, model=normed), "videomt")[0]
