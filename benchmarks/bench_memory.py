@@ -147,13 +147,15 @@ def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
     """Runs `predict` with all outputs."""
     from vis_jax.predict.loop import Finder, predict
     from vis_jax.predict.sources import from_arrays
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
 
     predict(
         from_arrays(footage.frames()),
         output,
         Finder(stream, [(c.category_id, c.name) for c in footage.categories], top),
-        wanted=Wanted(score_threshold=0.0, formats=("json", "jsonl", "ids", "mp4")),
+        wanted=RequestedOutputs(
+            score_threshold=0.0, formats=("json", "jsonl", "ids", "mp4")
+        ),
     )
 
 

@@ -79,12 +79,14 @@ def _filter(case: Case) -> dict[str, Array]:
 
 
 def _distances(case: Case) -> dict[str, Array]:
-    kept, looks = (case.arrays[f"metric/{x}"].astype(np.float32) for x in ("a", "b"))
+    kept, descriptors = (
+        case.arrays[f"metric/{x}"].astype(np.float32) for x in ("a", "b")
+    )
     state = deep_sort.empty_state(1, len(kept), kept.shape[1])
-    state = state._replace(looks=kept[None], hits=np.array([len(kept)]))
-    boxes = np.zeros((len(looks), 4))
-    found = _detections(boxes, looks, len(looks))
-    cosine = compiled(deep_sort.compare)(state, found).look_distances[0]
+    state = state._replace(descriptors=kept[None], hits=np.array([len(kept)]))
+    boxes = np.zeros((len(descriptors), 4))
+    found = _detections(boxes, descriptors, len(descriptors))
+    cosine = compiled(deep_sort.compare)(state, found).descriptor_distances[0]
     # The boxes of the stored overlaps are not stored: these have the same overlaps.
     others = np.array(
         [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], np.float32
@@ -97,7 +99,7 @@ def _distances(case: Case) -> dict[str, Array]:
     }
 
 
-def _detections(boxes, looks, count: int) -> Detections:
+def _detections(boxes, descriptors, count: int) -> Detections:
     """Makes the detections of one frame, padded."""
     slots = len(boxes)
     return Detections(
@@ -106,7 +108,7 @@ def _detections(boxes, looks, count: int) -> Detections:
         labels=np.zeros(slots, np.int32),
         valid=np.arange(slots) < count,
         embeds=np.zeros((slots, 0), np.float32),
-        looks=looks.astype(np.float32),
+        descriptors=descriptors.astype(np.float32),
         mask_logits=np.zeros((slots, 1, 1), np.float32),
     )
 
@@ -154,11 +156,11 @@ def _sequence(case: Case) -> dict[str, Array]:
 def _frame(case: Case, t: int) -> Detections:
     """Returns the detections of frame t, padded: [1, D]."""
     stored = case.arrays[f"frame/{t}/detections"]
-    looks = case.arrays[f"frame/{t}/features"]
+    descriptors = case.arrays[f"frame/{t}/features"]
     counts = [len(x) for name, x in case.arrays.items() if name.endswith("/detections")]
     more = ((0, max(*counts, 1) - len(stored)), (0, 0))
     boxes = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:4]], axis=1)
-    found = _detections(np.pad(boxes, more), np.pad(looks, more), len(stored))
+    found = _detections(np.pad(boxes, more), np.pad(descriptors, more), len(stored))
     return jax.tree.map(lambda x: x[None], found)
 
 

@@ -14,7 +14,7 @@ from tests.compiled import RUNS_LONG, compiled
 from tests.golden.cases import Case, nhwc
 from tests.golden.gradients import official_gradients
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors.eomt import Found, attend_inside
+from vis_jax.detectors.eomt import QueryPredictions, attend_inside
 from vis_jax.layers.vit_block import Block
 from vis_jax.losses.clip_queries import ClipTruth, Draws, clip_terms, match_clips
 from vis_jax.ops.bilinear import resize
@@ -78,7 +78,7 @@ def _forward(model: Model, images: jax.Array):
     masked = jnp.ones((len(images), blocks, model.queries), bool)
     queries = model.first(len(images))
     looked = model.look(queries, tokens, grid, range(blocks), masked)
-    last = Found(model.classify(looked), model.masks(looked, grid))
+    last = QueryPredictions(model.classify(looked), model.masks(looked, grid))
     return embedded, tokens, (*looked.early, last)
 
 
@@ -99,7 +99,7 @@ def _run(model: Model, variables: dict, inputs, weights):
         attend = attend_inside(found.mask_logits, limited, grid, prefix)
         outside = ~attend[:, : model.queries, model.queries + prefix :]
         arrays[f"block/{number}/blocked_packed"] = jnp.packbits(outside)
-    found = Found(*(jnp.stack(x) for x in zip(*sets, strict=True)))
+    found = QueryPredictions(*(jnp.stack(x) for x in zip(*sets, strict=True)))
     matched, terms = [], []
     for index in range(len(sets)):
         logits, masks = (x[index][:, None] for x in found)

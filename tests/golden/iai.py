@@ -25,7 +25,7 @@ from vis_jax.structures import Clip
 from vis_jax.systems import iai
 from vis_jax.systems.iai import State, see_frame
 from vis_jax.systems.iai_model import IdSettings, Model, ModelSettings
-from vis_jax.systems.iai_video import Followed, report
+from vis_jax.systems.iai_video import LinkedFrame, report
 from vis_jax.training.dry_run import batch_shapes
 
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
     out: tuple  # of the detector
     associated: jax.Array  # what replaces the last stage
     places: tuple  # of the objects
-    found: Followed
+    found: LinkedFrame
     state: State  # after the frame
 
 

@@ -145,7 +145,7 @@ def detections(stored: dict, size: int, embed) -> Detections:
         labels=pad(stored["labels"].astype(np.int32)),
         valid=pad(np.ones(count, bool)),
         embeds=embed(pad(np.moveaxis(stored["features"], 1, -1))),
-        looks=np.zeros((1, size, 0), np.float32),
+        descriptors=np.zeros((1, size, 0), np.float32),
         mask_logits=np.zeros((1, size, 1, 1), np.float32),
     )
 

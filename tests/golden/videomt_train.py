@@ -13,7 +13,7 @@ from tests.compiled import RUNS_LONG, compiled
 from tests.golden.cases import Case, nhwc
 from tests.golden.eomt import converted, settings_of_case
 from tests.golden.gradients import official_gradients
-from vis_jax.detectors.eomt import Found
+from vis_jax.detectors.eomt import QueryPredictions
 from vis_jax.losses.clip_queries import ClipTruth, Draws, clip_terms, match_clips
 from vis_jax.systems.videomt_loss import look_and_carry
 from vis_jax.systems.videomt_model import Model
@@ -75,7 +75,7 @@ def clip(model: Model, variables: dict, frames: jax.Array):
 
     begin = model.apply(variables, 1, method=Model.first)
     entered, found = jax.lax.scan(frame, begin, tokens)
-    return Found(*(x.swapaxes(0, 1) for x in found)), entered, embedded
+    return QueryPredictions(*(x.swapaxes(0, 1) for x in found)), entered, embedded
 
 
 def _encode(model: Model, images: jax.Array):
@@ -94,7 +94,7 @@ def _with_norm(case: Case, variables: dict, frames: jax.Array) -> np.ndarray:
     return run(variables)
 
 
-def _losses(found: Found, truth: ClipTruth, draws: Draws, weights):
+def _losses(found: QueryPredictions, truth: ClipTruth, draws: Draws, weights):
     """The official total, which lacks the prediction before the last block."""
     matched, terms = [], []
     for index in range(len(found.class_logits)):

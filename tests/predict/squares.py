@@ -4,7 +4,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from vis_jax.predict.loop import Finder, predict
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult, LiveTracks
 
@@ -70,7 +70,7 @@ def run(source, output, stream=squares, *, top=3, **options):
 def wanted_of(*, draw_video=True, write_pngs=False, **more):
     drawn = ["mp4"] if draw_video else []
     formats = ("json", "jsonl", *drawn, *(["ids"] if write_pngs else []))
-    return Wanted(**({"formats": formats} | more))
+    return RequestedOutputs(**({"formats": formats} | more))
 
 
 def write_squares(source, output, stream=squares, **options):

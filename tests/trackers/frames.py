@@ -53,7 +53,7 @@ def pack(frames: list[list[Seen]], size: int, seed: int | None = None) -> Detect
         labels=labels.astype(np.int32),
         valid=valid,
         embeds=embeds.astype(np.float32),
-        looks=np.zeros((*lead, 0), np.float32),
+        descriptors=np.zeros((*lead, 0), np.float32),
         mask_logits=np.zeros((*lead, 2, 2), np.float32),
     )
 
@@ -70,7 +70,7 @@ def clip_of(frames: int) -> Clip:
 def random_frames(rng, frames: int, most: int) -> list[list[Seen]]:
     """Draws noisy detections of five objects; some frames are empty, labels flicker."""
     centres = rng.uniform(0, 30, (5, 2))
-    looks = rng.normal(size=(5, 3)) * 2
+    means = rng.normal(size=(5, 3)) * 2
     kinds = rng.integers(0, CLASSES, 5)
     result = []
     for _ in range(frames):
@@ -80,7 +80,7 @@ def random_frames(rng, frames: int, most: int) -> list[list[Seen]]:
             x, y = centres[which] + rng.normal(size=2) * 3
             flicker = rng.random() < 0.2
             label = rng.integers(0, CLASSES) if flicker else kinds[which]
-            embed = tuple(looks[which] + rng.normal(size=3) * 0.5)
+            embed = tuple(means[which] + rng.normal(size=3) * 0.5)
             score = rng.uniform(0.05, 1)
             frame.append(Seen(square(x, y), int(label), score, embed))
         result.append(frame)

@@ -66,10 +66,10 @@ def run(values: flags.FlagValues) -> None:
     from tqdm import tqdm
 
     from data_pipeline.errors import printable
-    from vis_jax.predict.extract import Choice, extract, find
+    from vis_jax.predict.extract import FrameChoice, extract, find
 
     found = find(str(Path(values.source).expanduser()))
-    choice = Choice(values.every, values.start, values.end, values.format)
+    choice = FrameChoice(values.every, values.start, values.end, values.format)
     for name in found.ignored:
         print(printable(f"left out      {Path(name).name}: no video"))
     output, total = Path(values.output).expanduser(), 0

@@ -28,7 +28,7 @@ from absl import flags
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.export_format import Format, Written
+from vis_jax.commands.export_format import Format, WrittenExport
 from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
 
@@ -195,7 +195,7 @@ def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
 
 
 def _describe(
-    model: "SavedModel", folder: Path, written: Written, values: flags.FlagValues
+    model: "SavedModel", folder: Path, written: WrittenExport, values: flags.FlagValues
 ) -> None:
     """Writes the record and the model card."""
     from vis_jax.commands.export_facts import facts_of
@@ -217,7 +217,7 @@ def _describe(
         (folder / CARD).write_text(card)
 
 
-def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
+def streams_of(model: "SavedModel", written: WrittenExport) -> "tuple[Stream, Stream]":
     """Returns the streams that run the model and the export."""
     from vis_jax.evaluate.infer import make_program, make_stream
     from vis_jax.evaluate.stream import run_program
@@ -241,7 +241,7 @@ def _check_itself(
 
 def _ap_lines(
     model: "SavedModel",
-    written: Written,
+    written: WrittenExport,
     streams: "tuple[Stream, Stream]",
     values: flags.FlagValues,
 ) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.export.agreement import EXACT, Tolerance
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def define(values: flags.FlagValues) -> None:
     )
 
 
-def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> WrittenExport:
     """Writes model.safetensors, config.json and categories.json.
 
     With --layout, weights get the names of that layout.
@@ -76,7 +76,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         found = read_model(folder, {})
         return make_stream(found.system, found.variables, found.config.test)
 
-    return Written(
+    return WrittenExport(
         reopen=reopen,
         tolerance=TOLERANCES[values.dtype],
         usage=USAGE,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.commands.export_safetensors import TOLERANCES
 from vis_jax.export.agreement import Tolerance
 
@@ -94,7 +94,7 @@ def define(values: flags.FlagValues) -> None:
     )
 
 
-def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> WrittenExport:
     """Writes the programs, program.json and model.safetensors."""
     from vis_jax.commands.stored_programs import read_stored, shapes_of
     from vis_jax.converters.files import open_safetensors
@@ -120,7 +120,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         batched=values.batched,
     )
     write_manifest(folder, manifest)
-    return Written(
+    return WrittenExport(
         reopen=lambda: read_stored(folder).stream,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
         usage=_usage(shapes[0], window, batched=values.batched),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
     from vis_jax.visualize.colours import Style
 
 
@@ -121,20 +121,20 @@ def _define_drawing(values: flags.FlagValues) -> None:
         flags.DEFINE_bool(name, default, text, flag_values=values)
 
 
-def read_wanted(values: flags.FlagValues) -> "Wanted":
+def read_wanted(values: flags.FlagValues) -> "RequestedOutputs":
     """Returns the requested outputs.
 
     Raises:
       ValueError: an id in --tracks is not a number, or --save has an unknown format.
     """
     from vis_jax.predict.formats import read_formats
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
 
     for text in values.tracks:
         if not re.fullmatch(r"[1-9]\d*", text):
             raise ValueError(f"--tracks: expected ids as 1,4,7, got {text}")
     names = {*values.save, *(["ids"] if values.pngs else [])}
-    return Wanted(
+    return RequestedOutputs(
         values.score_threshold,
         read_formats(sorted(names if values.video else names - {"mp4"})),
         values.fps,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
     from vis_jax.training.evaluations import Evaluation
-    from vis_jax.training.profile import Window
+    from vis_jax.training.profile import ProfileWindow
 
 COMPILE_SECONDS = 600  # default of --compile_seconds
 
@@ -107,13 +107,13 @@ def run(values: flags.FlagValues) -> None:
     )
 
 
-def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
+def _window(updates: list[str] | None, num_steps: int) -> "ProfileWindow | None":
     """Returns the updates to profile.
 
     Raises:
       ValueError: not two ascending numbers, or the run ends before them.
     """
-    from vis_jax.training.profile import Window
+    from vis_jax.training.profile import ProfileWindow
 
     if updates is None:
         return None
@@ -126,14 +126,14 @@ def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
             f"--profile: expected updates of the run, which has {num_steps}, got"
             f" {numbers[0]},{numbers[1]}"
         )
-    return Window(*numbers)
+    return ProfileWindow(*numbers)
 
 
 def train_config(
     config: "RunSettings",
     workdir: str,
     *,
-    window: "Window | None" = None,
+    window: "ProfileWindow | None" = None,
     accept_changes: bool = False,
 ) -> None:
     """Trains and evaluates a config in a folder.
@@ -161,7 +161,7 @@ def _train(
     config: "RunSettings",
     workdir: str,
     *,
-    window: "Window | None",
+    window: "ProfileWindow | None",
     accept_changes: bool,
 ) -> None:
     """Does the work of `train_config`, in one of the processes of the run."""

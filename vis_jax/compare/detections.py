@@ -179,7 +179,7 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
             known = {n: file[n] for n in Detections._fields if n in file}
             found = Detections(**known)
             return VideoDetections(found, _masks(file))
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected detections, got a damaged file; delete it to have them"
             " found again"

@@ -25,7 +25,7 @@ from vis_jax.trackers.tracker import Tracker
 
 
 @runtime_checkable
-class Link(Protocol):
+class LinkVideo(Protocol):
     """Links the detections of a video."""
 
     def __call__(self, piece: Piece, detections: VideoDetections) -> VideoResult:
@@ -38,7 +38,7 @@ class Link(Protocol):
         ...
 
 
-class Rules(NamedTuple):
+class LinkRules(NamedTuple):
     """Settings besides the tracker's that a result depends on."""
 
     slots: int  # maximum number of tracks in a video
@@ -48,8 +48,8 @@ class Rules(NamedTuple):
 
 
 def make_link(
-    tracker: Tracker, detector: Detector, variables: dict, rules: Rules
-) -> Link:
+    tracker: Tracker, detector: Detector, variables: dict, rules: LinkRules
+) -> LinkVideo:
     """Returns the linking function, compiled once per canvas and bucket.
 
     Args:

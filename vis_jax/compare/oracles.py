@@ -36,7 +36,7 @@ KINDS = ("mask", "box")
 
 
 @runtime_checkable
-class Perfect(Protocol):
+class PerfectDetections(Protocol):
     """Returns ground-truth objects as detections."""
 
     def __call__(self, piece: Piece, truth: VideoTruth) -> VideoDetections:
@@ -68,7 +68,7 @@ def check_rule(rule: MatchRule) -> None:
 
 def make_perfect(
     detector: Detector, variables: dict, *, classes: int, chunk: int
-) -> Perfect:
+) -> PerfectDetections:
     """Returns a function that returns ground truth as detections with score 1.
 
     The network computes embeddings at the ground-truth boxes.
@@ -105,7 +105,7 @@ def make_perfect(
             labels=np.append(truth.labels, np.int32(classes))[slots],
             valid=valid,
             embeds=np.where(valid[..., None], described.embeds, 0),
-            looks=np.where(valid[..., None], described.looks, 0),
+            descriptors=np.where(valid[..., None], described.descriptors, 0),
             # Masks are the ground truth at the original size.
             mask_logits=np.zeros((*valid.shape, *size), np.float32),
         )

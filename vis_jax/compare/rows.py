@@ -13,7 +13,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from data_pipeline.datasets.dataset import Video
-from vis_jax.compare.link import Link, Rules, make_link
+from vis_jax.compare.link import LinkRules, LinkVideo, make_link
 from vis_jax.compare.oracles import MatchRule, identify, make_perfect
 from vis_jax.compare.table import Row, VideoInputs
 from vis_jax.evaluate.infer import make_stream
@@ -150,9 +150,9 @@ def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) ->
     return Row(table, row, run_id, lambda seen: link(seen.piece, seen.detections))
 
 
-def _link(parts: Parts, name: str, settings: Any) -> Link:
+def _link(parts: Parts, name: str, settings: Any) -> LinkVideo:
     test = parts.test
-    rules = Rules(test.tracks, parts.classes, test.top, test.chunk)
+    rules = LinkRules(test.tracks, parts.classes, test.top, test.chunk)
     tracker = _tracker(parts, name, settings)
     return make_link(tracker, parts.detector, parts.variables, rules)
 

@@ -45,7 +45,7 @@ class Predict(Protocol):
 
 
 @runtime_checkable
-class Run(Protocol):
+class PredictFrames(Protocol):
     """Predicts the tracks of a video from its frames."""
 
     def __call__(self, frames: Iterator[np.ndarray], video: Video, /) -> VideoResult:
@@ -65,7 +65,7 @@ class Row(NamedTuple):
     name: str  # also of its folder
     run_id: str  # identifies what the row depends on
     predict: Predict | None = None  # from detections
-    run: Run | None = None  # from frames
+    run: PredictFrames | None = None  # from frames
     missing: str = ""  # reason if there is neither
 
 

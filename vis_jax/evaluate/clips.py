@@ -38,7 +38,7 @@ class Sizing(Protocol):
         ...
 
 
-class Place(NamedTuple):
+class FramePlacement(NamedTuple):
     """Height and width of a resized frame and of its canvas, in pixels."""
 
     content: tuple[int, int]
@@ -69,7 +69,7 @@ def place_frames(
     original: tuple[int, int],
     sizing: Sizing,
     canvases: Sequence[tuple[int, int]] = (),
-) -> Place:
+) -> FramePlacement:
     """Chooses the canvas of a video, and the size of its frames on it.
 
     Args:
@@ -87,10 +87,10 @@ def place_frames(
     if not canvases:
         multiple = _CANVAS_MULTIPLE
         canvas = (height + -height % multiple, width + -width % multiple)
-        return Place(content, canvas)
+        return FramePlacement(content, canvas)
     holding = [one for one in canvases if one[0] >= height and one[1] >= width]
     if holding:
-        return Place(content, min(holding, key=math.prod))
+        return FramePlacement(content, min(holding, key=math.prod))
 
     def scale(canvas: tuple[int, int]) -> float:
         return min(canvas[0] / height, canvas[1] / width)
@@ -99,7 +99,7 @@ def place_frames(
     smaller = resized_size(
         height, width, min(content), long_side=max(content), canvas=canvas
     )
-    return Place(smaller, canvas)
+    return FramePlacement(smaller, canvas)
 
 
 def blank_clip(window: Window, canvas: tuple[int, int], num_frames: int) -> Clip:

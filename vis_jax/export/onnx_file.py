@@ -16,7 +16,7 @@ from jax.extend.core import JaxprEqn
 
 from vis_jax.export.manifest import STEP, ClipShape, file_name
 from vis_jax.export.onnx_forms import plain
-from vis_jax.export.stablehlo import Step
+from vis_jax.export.stablehlo import NamedStep
 from vis_jax.formats.disk import naming
 from vis_jax.structures import Clip, Predictions
 
@@ -25,7 +25,7 @@ ONNX, ARRAYS = ".onnx", ".safetensors"  # suffixes of a step and of its initial 
 _OPSET = 21  # of the default domain; needs ONNX Runtime 1.20 or later
 
 
-def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
+def write_onnx(path: Path, step: NamedStep, variables: Mapping[str, Any]) -> None:
     """Writes a step with its weights.
 
     Args:

@@ -26,7 +26,7 @@ _CALLS = {
 
 
 @runtime_checkable
-class Rule(Protocol):
+class RewriteRule(Protocol):
     """Evaluates an operation in another form."""
 
     def __call__(self, eqn: JaxprEqn, values: Sequence[Any], /) -> Sequence[Any]:
@@ -136,6 +136,6 @@ def _extreme(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     return [choice(a > b if eqn.primitive.name == "max" else a < b, a, b)]
 
 
-_RULES: dict[str, Rule] = {"scan": _scan, "while": _while, "cond": _cond}
+_RULES: dict[str, RewriteRule] = {"scan": _scan, "while": _while, "cond": _cond}
 _RULES |= dict.fromkeys(("max", "min"), _extreme)
 _RULES |= dict.fromkeys(KINDS, scatter)

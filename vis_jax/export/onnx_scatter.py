@@ -17,7 +17,7 @@ _MOST = 1 << 24  # elements of the operand times elements of the updates
 
 
 def scatter(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """Evaluates a scatter; see `onnx_forms.Rule`.
+    """Evaluates a scatter; see `onnx_forms.RewriteRule`.
 
     A scatter is kept if its indexed axes are the leading ones of the operand, or if its
     updates cover rows only in part.

@@ -38,7 +38,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # one file serves all of them
 _SYMBOL = "chunks"
 
 
-class Step(NamedTuple):
+class NamedStep(NamedTuple):
     """`System.step` with named arrays in place of trees.
 
     Attributes:
@@ -70,7 +70,7 @@ def shapes_like(clip: ClipShape, frames: Any = None) -> Clip:
     return Clip(*fields)
 
 
-def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
+def named_step(system: System, variables: Mapping, clip: Clip) -> NamedStep:
     """Returns a system's step for clips of one shape, with named arrays.
 
     Args:
@@ -88,7 +88,7 @@ def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
         return dict(zip(named, leaves, strict=True)), predictions_by_name(found)
 
     flat = cast(dict[str, Any], flatten(variables))
-    return Step(
+    return NamedStep(
         call,
         {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in flat.items()},
         named,

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.formats.tracks import Id
 from vis_jax.formats.unpack import read_json
-from vis_jax.report.tubes import View
+from vis_jax.report.tubes import ShownFrames
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # decoders of others start programs
 QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100; the first that fits is used
@@ -89,7 +89,7 @@ class FolderFrames:
             return None
 
 
-def data_uri(pixels: np.ndarray, view: View) -> str:
+def data_uri(pixels: np.ndarray, view: ShownFrames) -> str:
     """Encodes a frame as a data URI.
 
     Args:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vis_jax.formats.tracks import Video
+from vis_jax.formats.tracks import TruthVideo
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
 from vis_jax.report.tubes import (
     MAX_FRAMES,
-    View,
+    ShownFrames,
     colour_text,
     pack_mask,
     shown_size,
@@ -40,7 +40,7 @@ class PredictedPage:
     def __init__(
         self, name: str, size: tuple[int, int], names: Sequence[str], fps: float
     ) -> None:
-        self._video = Video(1, name, *size, 0)
+        self._video = TruthVideo(1, name, *size, 0)
         self._names, self._fps = names, fps
         self._step, self._count = 1, 0
         self._pictures: list[str] = []
@@ -122,9 +122,9 @@ class PredictedPage:
         masks = sum(len(str(m)) for frame in self._frames for m in frame.values())
         return masks + sum(map(len, self._pictures))
 
-    def _view(self) -> View:
+    def _view(self) -> ShownFrames:
         size = shown_size(self._video.height, self._video.width)
-        return View(*size, self._step, len(self._frames))
+        return ShownFrames(*size, self._step, len(self._frames))
 
     def _track(self, number: int) -> dict:
         label, score = self._tracks[number]

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, Video
+from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, TruthVideo
 from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.report.tubes import (
     MAX_FRAMES,
     VIDEO_BYTES,
-    View,
+    ShownFrames,
     colour_text,
     make_view,
     pack_track,
@@ -84,7 +84,7 @@ def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Findin
 
 
 def fitting_tracks(
-    video: Video, tubes: Tubes, threshold: float, classes: dict[Id, int]
+    video: TruthVideo, tubes: Tubes, threshold: float, classes: dict[Id, int]
 ) -> dict:
     """Like `tracks_of_video`, with fewer frames if the masks exceed `VIDEO_BYTES`."""
     most = MAX_FRAMES
@@ -109,7 +109,7 @@ def size_of(tracks: dict) -> int:
 
 
 def tracks_of_video(
-    video: Video,
+    video: TruthVideo,
     tubes: Tubes,
     threshold: float,
     classes: dict[Id, int],
@@ -175,7 +175,7 @@ def shown_score(score: float) -> float:
     return round(min(max(float(score), -HUGE), HUGE), 4)
 
 
-def _at(row: Sequence[int | None], view: View) -> list[int | None]:
+def _at(row: Sequence[int | None], view: ShownFrames) -> list[int | None]:
     """Returns the values of a row at the shown frames."""
     return [row[t] if t < len(row) else None for t in view.frames]
 

@@ -20,7 +20,7 @@ from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import Frames, data_uri
 from vis_jax.report.score_video import Tubes, fitting_tracks, size_of
-from vis_jax.report.tubes import View
+from vis_jax.report.tubes import ShownFrames
 
 # Budgets of the whole page in bytes, for pictures of frames and for tracks. Once spent,
 # the remaining videos have no pictures, or only a row in the table.
@@ -207,7 +207,9 @@ class Budget:
         self._tracks -= size_of(tracks)
         if self._frames is None or self._pictures <= 0:
             return None
-        view = View(*(tracks[key] for key in ("height", "width", "step", "frames")))
+        view = ShownFrames(
+            *(tracks[key] for key in ("height", "width", "step", "frames"))
+        )
         found: list[str | int] = []
         for t in view.frames:
             pixels = self._frames(video_id, t)

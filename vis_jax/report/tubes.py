@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.formats.rle import run_lengths
-from vis_jax.formats.tracks import Video
+from vis_jax.formats.tracks import TruthVideo
 from vis_jax.visualize.colours import track_colour
 
 SIDE = 640  # maximum pixels of a shown frame's longer side
@@ -17,7 +17,7 @@ MAX_FRAMES = 150  # of a video; longer ones show every 2nd, 3rd, .. frame
 TO_PAGE = str.maketrans("<>\\", "!#$")
 
 
-class View(NamedTuple):
+class ShownFrames(NamedTuple):
     """Shown frames of a video, and their size."""
 
     height: int  # pixels
@@ -31,7 +31,7 @@ class View(NamedTuple):
         return range(0, self.num_frames * self.step, self.step)
 
 
-def make_view(video: Video, length: int, most: int = MAX_FRAMES) -> View:
+def make_view(video: TruthVideo, length: int, most: int = MAX_FRAMES) -> ShownFrames:
     """Chooses the shown frames of a video, and their size.
 
     Args:
@@ -42,7 +42,7 @@ def make_view(video: Video, length: int, most: int = MAX_FRAMES) -> View:
     length = max(1, length)
     height, width = shown_size(video.height, video.width)
     step = max(1, -(-length // most))
-    return View(height, width, step, -(-length // step))
+    return ShownFrames(height, width, step, -(-length // step))
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def view_entry(view: View) -> dict:
+def view_entry(view: ShownFrames) -> dict:
     """Returns the JSON fields with the number, step and size of shown frames."""
     return {
         "height": view.height,
@@ -66,7 +66,7 @@ def colour_text(number: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
-def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
+def pack_track(segmentations: Sequence[dict | None], view: ShownFrames) -> dict:
     """Encodes the masks of a track in the shown frames.
 
     Args:
@@ -85,7 +85,7 @@ def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
     return {"start": there[0], "masks": masks[there[0] : there[-1] + 1]}
 
 
-def pack_mask(rle: dict, view: View) -> str | int:
+def pack_mask(rle: dict, view: ShownFrames) -> str | int:
     """Returns the RLE of a mask at the shown size as a string; 0 if it is empty."""
     from pycocotools import mask as coco_mask
 

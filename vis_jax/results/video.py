@@ -24,7 +24,7 @@ VIDEO_ID = 1  # id of a results file's only video
 _COLUMNS = ("frame", "time", "id", "label", "score", "x1", "y1", "x2", "y2", "area")
 
 
-class Track(NamedTuple):
+class TrackEntry(NamedTuple):
     """One entry of a video's result, without its masks."""
 
     id: int  # 1, 2, ..
@@ -55,7 +55,7 @@ class VideoResult:
     file_names: tuple[str, ...] = field(default=(), repr=False)  # (): made from `name`
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> list[TrackEntry]:
         """All entries, in the order of `masks(t)` and `boxes(t)`.
 
         Without categories, labels are numbers as text.
@@ -63,7 +63,7 @@ class VideoResult:
         names = [name for _, name in self.categories]
         columns = (self.track_ids.tolist(), self.labels.tolist(), self.scores.tolist())
         return [
-            Track(number, names[label] if names else str(label), score)
+            TrackEntry(number, names[label] if names else str(label), score)
             for number, label, score in zip(*columns, strict=True)
         ]
 
