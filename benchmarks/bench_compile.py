@@ -1,9 +1,9 @@
-"""Time that a training step takes to compile, and the memory XLA plans for it.
+"""Measures the compile time of a training step, and the memory XLA plans for it.
 
 Run: python -m benchmarks.bench_compile --configs configs/rgnn_vis_r50.py [--classes 40]
 
-Nothing is computed: weights and clips are shapes, of the recipe's own batch. The first
-column is Python's part, tracing and lowering; the second is XLA's.
+Nothing is executed: weights and clips are shapes, with the recipe's batch size. The
+first column is Python's part, tracing and lowering; the second is XLA's.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from vis_jax.training.step import make_update
 
 
 def lowered_step(run: RunSettings):
-    """The update of a run, lowered for one device."""
+    """Lowers the update of a run for one device."""
     system = SYSTEMS[run.system].build(run)
     data = run.data
     height, width = data.canvas
@@ -44,7 +44,7 @@ def lowered_step(run: RunSettings):
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configs", nargs="+", required=True)
     parser.add_argument("--classes", type=int, default=40, help="where data say them")

@@ -1,10 +1,10 @@
-"""Speed of the gradient of convolutions: ours against the one that XLA makes.
+"""Compares the speed of our gradient of convolutions with XLA's.
 
 Run: python -m benchmarks.bench_conv [--rounds 3]
 
-Both are of a 3 x 3 convolution with respect to maps and kernel, once for two batches
-together and once in a loop over the two (`lax.map`), as in systems that see clips frame
-by frame. Seconds of processor time, medians over rounds in which both take turns.
+Gradients of a 3 x 3 convolution with respect to maps and kernel, for two batches at
+once and in a loop over the two (`lax.map`), as in systems that process clips frame by
+frame. Seconds of processor time, medians over rounds in which both take turns.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def make_call(form, shape: tuple[int, ...], in_loop: bool):
 
 
 def timed(call) -> float:
-    """Seconds of processor time of one call."""
+    """Returns the processor time of one call in seconds."""
     start = time.process_time()
     call()
     return time.process_time() - start
@@ -67,7 +67,7 @@ def main() -> None:
             rounds = [[timed(call) for call in calls] for _ in range(args.rounds + 1)]
             ours, xla = (
                 statistics.median(column)
-                for column in zip(*rounds[1:], strict=True)  # the first warms up
+                for column in zip(*rounds[1:], strict=True)  # the first round warms up
             )
             where = "loop" if in_loop else ""
             text = f"{shape!s:<32}{where:<6}{ours:8.4f}{xla:8.4f}{xla / ours:9.2f}"

@@ -1,10 +1,10 @@
-"""How fast masks, outlines and labels are drawn, on one core.
+"""Measures how fast masks, outlines and labels are drawn on one core.
 
 Run: python -m benchmarks.bench_draw [--size 720 1280] [--objects 10]
 
-Ellipses of several sizes on noise. The seconds are those of the process, so that
-others on the machine do not count. Where supervision is installed it draws the same
-masks and labels (MaskAnnotator, PolygonAnnotator, LabelAnnotator).
+The scene is ellipses of several sizes on noise. Times are processor times, so that
+other processes do not count. If supervision is installed, it draws the same masks and
+labels for comparison (MaskAnnotator, PolygonAnnotator, LabelAnnotator).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from vis_jax.visualize.draw import draw_frame
 
 
 def scene(size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """A frame uint8 [H, W, 3] and masks bool [N, H, W]."""
+    """Makes a frame uint8 [H, W, 3] and masks bool [N, H, W]."""
     height, width = size
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -32,7 +32,7 @@ def scene(size: tuple[int, int], objects: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def milliseconds(draw: Callable[[], object], rounds: int = 20) -> float:
-    """Of one call: the median."""
+    """Returns the median time of a call in milliseconds."""
     draw()
     times = []
     for _ in range(rounds):
@@ -43,7 +43,7 @@ def milliseconds(draw: Callable[[], object], rounds: int = 20) -> float:
 
 
 def peer(frame: np.ndarray, masks: np.ndarray) -> Callable[[], object]:
-    """The same drawn by supervision."""
+    """Draws the same with supervision."""
     import supervision as sv
 
     count = len(masks)
@@ -62,7 +62,7 @@ def peer(frame: np.ndarray, masks: np.ndarray) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[720, 1280])
     parser.add_argument("--objects", type=int, default=10)

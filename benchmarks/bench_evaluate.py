@@ -1,19 +1,19 @@
-"""Speed of `evaluate` against the number of processes and devices.
+"""Measures the speed of `evaluate` for several numbers of processes and devices.
 
 Run: python -m benchmarks.bench_evaluate [--recipe ifr_shapes] [--videos 64]
          [--layouts 1x1 1x8 2x1]
 
-A layout is processes x devices of each; on a CPU the devices are simulated, and all of
-them share its cores. Every layout evaluates the same videos twice with the same random
-weights, from the first frame to the merged results file and the scores: in the first
-pass every device compiles what it runs. `equal` says whether the results file of each
-pass has the bytes that a process alone writes, on the first of as many devices: XLA
-splits sums on a CPU by the number of its threads, which grows with that of simulated
-devices, so that scores may round differently where a process has another number of
-them. `largest` is the largest share of a process by the mean share, in frames. Without
-a recipe the system is a stack of convolutions, which is compiled in seconds; a recipe
-is as small as `:debug` makes it.
-JAX_ENABLE_COMPILATION_CACHE=false in the environment makes every run compile anew.
+A layout is processes x devices per process; on a CPU the devices are simulated, and all
+of them share its cores. Each layout evaluates the same videos twice with the same
+random weights, from the first frame to the merged results file and the scores; the
+first pass includes compilation on each device. `equal` tells whether the results file
+of each pass is byte-equal to that of a single process on the first of as many devices:
+on a CPU, XLA splits sums by its number of threads, which grows with the number of
+simulated devices, so scores may round differently with another number of devices.
+`largest` is the largest share of a process divided by the mean share, in frames.
+Without a recipe the system is a stack of convolutions, which compiles in seconds;
+recipes are shrunk as by `:debug`.
+With JAX_ENABLE_COMPILATION_CACHE=false in the environment, every run compiles anew.
 """
 
 import argparse
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
     from vis_jax.systems.system import System
 
-FRAMES = (4, 12)  # of the shortest video and of the longest
+FRAMES = (4, 12)  # of the shortest and the longest video
 LAYERS, CHANNELS, OBJECTS = 4, 16, 8  # of the system without a recipe
 RESULTS = "results.json"
 
 
 def make_videos(count: int) -> "MovingShapes":
-    """Moving shapes of unequal lengths."""
+    """Makes moving shapes of different lengths."""
     from data_pipeline.moving_shapes.dataset import MovingShapes
 
     dataset = MovingShapes("val", num_videos=count, height=64, width=96, length=12)
@@ -57,7 +57,7 @@ def make_videos(count: int) -> "MovingShapes":
 
 
 def make_model(recipe: str, dataset: "MovingShapes") -> "SavedModel":
-    """A system with random weights, which are not drawn on a device."""
+    """Makes a system with random weights, drawn without a device."""
     from vis_jax.commands import parts
     from vis_jax.commands.run_settings import read_run
     from vis_jax.commands.saved_model import SavedModel
@@ -73,7 +73,7 @@ def make_model(recipe: str, dataset: "MovingShapes") -> "SavedModel":
 
 
 def draw_variables(shapes: dict) -> dict:
-    """Random variables of these shapes, which are not drawn on a device."""
+    """Draws random variables of these shapes without a device."""
     import jax
 
     rng = np.random.default_rng(0)
@@ -82,14 +82,14 @@ def draw_variables(shapes: dict) -> dict:
         ones = np.float32(path[-1].key in ("scale", "var"))
         noise = rng.normal(size=leaf.shape)
         drawn = ones + noise / np.sqrt(max(np.prod(leaf.shape[:-1]), 4))
-        # A variance is not negative.
+        # Variances are not negative.
         return np.float32(np.abs(drawn) if path[-1].key == "var" else drawn)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def make_convolutions() -> "System":
-    """A system that convolves frames; each of its objects has a channel as its mask."""
+    """Makes a system that convolves frames; each channel is the mask of an object."""
     import jax
     import jax.numpy as jnp
 
@@ -134,7 +134,7 @@ def make_convolutions() -> "System":
 
 
 def work(recipe: str, videos: int, folder: Path, use: int) -> None:
-    """One process of a layout; the first one prints the seconds of both passes."""
+    """Runs one process of a layout; the first one prints the seconds of both passes."""
     import jax
 
     from vis_jax.commands.processes import meet, own_share, together
@@ -167,7 +167,7 @@ def work(recipe: str, videos: int, folder: Path, use: int) -> None:
 
 
 class Run(NamedTuple):
-    """One run of a layout."""
+    """Run of a layout."""
 
     seconds: list[float]  # of both passes
     files: list[bytes]  # the results of both
@@ -176,7 +176,7 @@ class Run(NamedTuple):
 def run_layout(
     processes: int, devices: int, args: argparse.Namespace, *, use: int = 0
 ) -> Run:
-    """Runs a layout; `use` devices of each process, 0 for all."""
+    """Runs a layout with `use` devices of each process, 0 for all."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = run_processes(processes, devices, args, Path(folder), use)
         files = [(Path(folder) / str(n) / RESULTS).read_bytes() for n in range(2)]
@@ -186,7 +186,7 @@ def run_layout(
 def run_processes(
     processes: int, devices: int, args: argparse.Namespace, folder: Path, use: int
 ) -> list[float]:
-    """Seconds of both passes."""
+    """Runs the processes of a layout; returns the seconds of both passes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -214,7 +214,7 @@ def run_processes(
 
 
 def main() -> None:
-    """Prints one table, or works as one of its processes."""
+    """Prints the table, or runs as one of its processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="")
     parser.add_argument("--videos", type=int, default=64)
@@ -235,7 +235,7 @@ def main() -> None:
     )
     print("processes  devices of each  first pass s  second pass s  videos/s", end="")
     print("  largest  equal")
-    alone: dict[int, bytes] = {}  # what one device of as many writes
+    alone: dict[int, bytes] = {}  # results of one device, by number of devices
     for layout in args.layouts:
         processes, devices = map(int, layout.split("x"))
         run = run_layout(processes, devices, args)

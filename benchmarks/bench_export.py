@@ -1,15 +1,14 @@
-"""How far exported programs are from their models, for every system.
+"""Measures how much exports deviate from their models, for every system.
 
 Run: python -m benchmarks.bench_export [--formats stablehlo onnx]
          [--recipes ifr_shapes ..] [--clip_length 2] [--size 64x96] [--frames 5]
 
-Every recipe, to which options can be added as in `lvmt:dataset=moving_shapes`, is as
-small as `:debug` makes it and has random weights, which find something in every frame.
-Its export runs on a video of moving shapes beside the model, clip by clip, as `export`
-does at its end. A row is one export: its size, with the weights in ONNX and without
-them in StableHLO, processor seconds to write it, tracks that were found, the largest
-difference of a class probability, and the share of equal mask pixels; or why it cannot
-be written.
+Recipes, which may have options as in `lvmt:dataset=moving_shapes`, are shrunk as by
+`:debug` and have random weights, which detect something in every frame. Export and
+model run on the same video of moving shapes, clip by clip, as at the end of `export`. A
+row is one export: its size, with the weights in ONNX and without them in StableHLO,
+processor seconds to write it, number of tracks, the largest difference of a class
+probability, and the fraction of equal mask pixels; or the reason it cannot be written.
 """
 
 import argparse
@@ -40,7 +39,7 @@ RECIPES = (
     *("cascade_shapes", "condinst_shapes", "iai_condinst_shapes"),
     *("iai_mask_rcnn_shapes", "osmn_shapes", "mask_prop_shapes", "videomt_shapes"),
 )
-# A random id head seldom calls an object new; with few identities it does.
+# A random ID head rarely classifies an object as new, unless there are few identities.
 FEW = {"test": {"id_score": 0.0}}
 CHANGES: dict[str, dict] = {
     "iai_condinst_shapes": FEW | {"model": {"ids": {"count": 3}}},
@@ -52,7 +51,7 @@ SUFFIXES = {"stablehlo": "*.jax_export", "onnx": "*.onnx"}
 
 
 def make_model(recipe: str, dataset: MovingShapes, clip_length: int) -> SavedModel:
-    """A system with random weights."""
+    """Makes a system with random weights."""
     name, _, options = recipe.partition(":")
     module = importlib.import_module(f"configs.{name}")
     content = module.get_config(",".join(filter(None, (options, "debug")))).to_dict()
@@ -65,7 +64,7 @@ def make_model(recipe: str, dataset: MovingShapes, clip_length: int) -> SavedMod
 
 
 def merged(content: dict, changes: dict) -> dict:
-    """Nested fields with others in their place."""
+    """Merges changes into nested fields."""
     found = dict(content)
     for name, value in changes.items():
         inner = isinstance(value, dict) and name in content
@@ -77,17 +76,17 @@ def row(
     model: SavedModel, kind: str, size: str, frames: list[np.ndarray],
     expected: "list[FrameResult]",
 ) -> tuple[str, "list[FrameResult]"]:  # fmt: skip
-    """Writes a model in a format and compares it.
+    """Exports a model in one format and compares the results.
 
     Args:
-      model: what is written.
+      model: to export.
       kind: the format.
       size: of its canvas.
       frames: of the video.
-      expected: what the model finds; empty = not known yet.
+      expected: results of the model; empty = not computed yet.
 
     Returns:
-      The row of the table, and what the model finds.
+      The row of the table, and the results of the model.
     """
     values = flags.FlagValues()
     export.define(values, [])

@@ -1,16 +1,16 @@
-"""Speed of inference, against the same kind of network in PyTorch.
+"""Compares the speed of inference with a similar network in PyTorch.
 
 Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHON]
      python -m benchmarks.bench_inference --systems mask_track_rcnn --videos 1 4
      python -m benchmarks.bench_inference --systems yolact rgnn_vis --size 480 864
      python -m benchmarks.bench_inference --systems mask_prop --frames 36 --size 384 640
 
-The peer is Mask2Former of Hugging Face transformers; for the systems that detect boxes
-it is Mask R-CNN of torchvision with as many detections. Both read `--frames` frames
-of each of `--videos` videos that lie on the device, at the same size, with random
-weights; the peer sees them as images of a batch. Mask2Former returns classes and masks
-at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take turns,
-so that both feel the same machine; the ratio is the median of the ratios of the rounds.
+The peer is Mask2Former of Hugging Face transformers; for systems that detect boxes it
+is Mask R-CNN of torchvision with the same number of detections. Both read `--frames`
+frames of each of `--videos` videos, already on the device, at the same size and with
+random weights; the peer sees them as a batch of images. Mask2Former returns classes and
+masks at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take
+turns, so that both see the same load; the ratio is the median of the rounds' ratios.
 The peer needs torch, and transformers and scipy or torchvision.
 """
 
@@ -31,7 +31,7 @@ from vis_jax.evaluate.masks import Sizes, frame_masks
 from vis_jax.structures import Clip, Predictions, Render
 from vis_jax.training.dry_run import batch_shapes
 
-# Networks of the peer.
+# Networks of the PyTorch peer.
 PEERS = {
     "ifr": "mask2former",
     "mask2former_vis": "mask2former",
@@ -44,8 +44,8 @@ PEERS = {
     "cascade": "mask_rcnn",
     "mask_prop": "mask_rcnn",
 }
-# Random weights are sure of nothing: with these there are as many detections and
-# tracks as there can be, in ours and in the peer.
+# Scores of random weights are low: these settings give the maximum numbers of
+# detections and tracks, in ours and in the peer.
 SURE_OF_NOTHING = {
     "mask_track_rcnn": dict(score=0.0),
     "yolact": dict(score=0.0),
@@ -59,14 +59,14 @@ SURE_OF_NOTHING = {
 
 
 class Forward(NamedTuple):
-    """One forward pass."""
+    """Forward pass of a system."""
 
     call: Callable[[], None]
-    detections: int  # most of a frame
+    detections: int  # maximum per frame
 
 
 def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
-    """One forward pass of the system of a config file for some videos, compiled."""
+    """Compiles one forward pass of a config's system for several videos."""
     config = importlib.import_module(f"configs.{name}").get_config().to_dict()
     config["compute_dtype"], config["test"]["chunk"] = args.dtype, args.frames
     config["test"].update(SURE_OF_NOTHING.get(config["system"], {}))
@@ -100,7 +100,7 @@ def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
 
 
 def enlarge(found: Predictions, size: tuple[int, int], render: Render) -> None:
-    """Masks at the size of the frame, as the peer returns them."""
+    """Resizes masks to the frame, as the peer does."""
     for video in range(len(found.valid)):
         one = jax.tree.map(lambda x, i=video: x[i], found)
         count = one.mask_logits.shape[0]
@@ -112,7 +112,7 @@ def enlarge(found: Predictions, size: tuple[int, int], render: Render) -> None:
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", nargs="+", default=["r50", "swint"])
     parser.add_argument(
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def print_row(name: str, row: Timing, count: int) -> None:
-    """One line: calls times `count` a second of both, and the ratio."""
+    """Prints a row: `count` times calls per second of both, and their ratio."""
     print(
         f"{name} {count / row.ours:9.3f} {count / row.peer:5.3f} {row.ratio:6.2f}"
         f"  ({row.least:.2f} - {row.most:.2f})",

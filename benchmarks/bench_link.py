@@ -1,8 +1,8 @@
-"""How well `data prepare --link` finds identities, on moving shapes with true masks.
+"""Measures how well `data prepare --link` assigns identities, on moving shapes.
 
-Prints, for the first videos of `val`, the share of neighbouring labels of an object
-that got one identity, and of neighbouring labels of a track that are one object, in
-percent, by the least overlap and by how many frames lie between two labels.
+Masks are ground truth. Prints, for the first videos of `val`, the percentage of
+consecutive labels of an object with the same identity, and of consecutive labels of a
+track that belong to one object, by minimum overlap and by frames between two labels.
 
 Run: python benchmarks/bench_link.py --videos 20
 """
@@ -20,7 +20,7 @@ EVERY = (1, 2, 5)
 
 
 def labels_of(shapes: MovingShapes, index: int, every: int):
-    """The labels of every n-th frame of a video, and the object that each is of."""
+    """Returns the labels of every n-th frame of a video, and the object of each."""
     drawn = shapes.render(index, range(0, shapes.videos[index].length, every))
     labels, objects = [], []
     for k, (label, masks) in enumerate(zip(drawn.labels, drawn.masks, strict=True)):
@@ -35,7 +35,7 @@ def labels_of(shapes: MovingShapes, index: int, every: int):
 
 
 def agreeing(groups: list[int], others: list[int]) -> tuple[int, int]:
-    """Of pairs of neighbours in a group: those that agree in the other, and all."""
+    """Counts consecutive pairs of each group: those equal in `others`, and all."""
     last: dict[int, int] = {}
     same = total = 0
     for group, other in zip(groups, others, strict=True):

@@ -1,13 +1,12 @@
-"""Memory of predict and evaluate while a long video goes through.
+"""Measures the memory of predict and evaluate on a long video.
 
 Run: python -m benchmarks.bench_memory [--frames 500 10000] [--recipes ifr_shapes]
 
-Recipes of `configs/`, as small as `:debug` makes them and with random weights, clip by
-clip, on frames of 96 x 160 in which squares move. Every row is a process of its own. At
-20 points the resident memory of the process and the bytes of all live arrays on the
-device are taken; the slope is that of a line through the points after frame 500, and
-should be at most 1 MB per 1,000 frames. The peak includes writing the results, and in
-evaluate scoring them.
+Recipes of `configs/`, shrunk as by `:debug` and with random weights, run clip by clip
+on 96 x 160 frames with moving squares. Each row is a separate process. The resident
+memory of the process and the bytes of all live device arrays are sampled at 20 points;
+the slope of a line through the points after frame 500 should be at most 1 MB per 1,000
+frames. The peak includes writing the results and, for evaluate, scoring them.
 """
 
 import argparse
@@ -26,8 +25,8 @@ import numpy as np
 HEIGHT, WIDTH, POINTS, WARM = 96, 160, 20, 500
 RECIPES = ("ifr_shapes", "mask_track_rcnn_shapes", "rgnn_vis_shapes")
 TASKS = ("predict", "evaluate")
-# Of `test`, by system; of others the defaults. As many detections and tracks as there
-# can be: random weights are never sure.
+# Overrides of `test` by system, for the maximum numbers of detections and tracks, as
+# scores of random weights are low.
 SETTINGS = {
     "ifr": {"clip_length": 5},
     "mask_track_rcnn": {"clip_length": 4, "score": 0.0},
@@ -37,7 +36,7 @@ SETTINGS = {
 
 
 def make_frame(t: int) -> np.ndarray:
-    """Frame `t`, uint8 [HEIGHT, WIDTH, 3]: three squares that come back."""
+    """Makes frame `t`, uint8 [HEIGHT, WIDTH, 3]: three squares on periodic paths."""
     frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     for i in range(3):
         x, y = (
@@ -49,22 +48,23 @@ def make_frame(t: int) -> np.ndarray:
 
 
 def resident() -> float:
-    """Resident memory of this process in MB."""
+    """Returns the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Footage:
-    """A data set of one video without annotations, whose reading is measured."""
+    """Data set of one video without annotations; samples memory while it is read."""
 
     def __init__(self, frames: int):
         from data_pipeline.datasets.dataset import Category, Video
 
-        self.points: list[tuple[int, float, float]] = []  # frame, MB, MB of arrays
+        # Frame, resident MB, MB of device arrays.
+        self.points: list[tuple[int, float, float]] = []
         names = tuple(f"{t:05d}.jpg" for t in range(frames))
         self.videos = (Video(1, "long", HEIGHT, WIDTH, frames, names),)
         self.categories = tuple(Category(i, f"class {i}") for i in range(1, 9))
-        self.objects = 0  # masks so far
+        self.objects = 0  # number of masks so far
         self._every = max(frames // POINTS, 1)
 
     def read_frames(self, index: int, frame_ids: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ class Footage:
         return np.stack([self._frame(int(t)) for t in frame_ids])
 
     def frames(self) -> Iterator[np.ndarray]:
-        """All of them, one at a time."""
+        """Yields all frames."""
         yield from map(self._frame, range(self.videos[0].length))
 
     def _frame(self, t: int) -> np.ndarray:
@@ -85,7 +85,7 @@ class Footage:
         return make_frame(t)
 
     def counted(self, stream):
-        """The stream, with its masks counted."""
+        """Wraps a stream to count its masks."""
 
         def run(frames, **options):
             for found in stream(frames, **options):
@@ -95,7 +95,7 @@ class Footage:
         return run
 
     def truth(self, index: int):
-        """No tracks."""
+        """Returns no tracks."""
         from data_pipeline.datasets.dataset import VideoTruth
 
         length = self.videos[0].length
@@ -128,7 +128,7 @@ def measure(recipe: str, task: str, frames: int) -> None:
     shapes = batch_shapes(B=1, T=2, H=HEIGHT, W=WIDTH, M=1)
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     variables = jax.jit(system.init)(jax.random.key(0), batch)
-    if run.system == "ifr":  # its bias says at first that nothing is an object
+    if run.system == "ifr":  # its initial bias favours "no object"
         heads = variables["params"]["decoder"]["heads"]
         heads["class_embed"]["bias"] = np.zeros(len(footage.categories), np.float32)
     stream = footage.counted(make_stream(system, variables, run.test))
@@ -144,21 +144,23 @@ def measure(recipe: str, task: str, frames: int) -> None:
 
 
 def predict_all(footage: Footage, stream, top: int, output: Path) -> None:
-    """Draws everything: what `predict` does at most."""
+    """Runs `predict` with all outputs."""
     from vis_jax.predict.loop import Finder, predict
     from vis_jax.predict.sources import from_arrays
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
 
     predict(
         from_arrays(footage.frames()),
         output,
         Finder(stream, [(c.category_id, c.name) for c in footage.categories], top),
-        wanted=Wanted(score_threshold=0.0, formats=("json", "jsonl", "ids", "mp4")),
+        wanted=RequestedOutputs(
+            score_threshold=0.0, formats=("json", "jsonl", "ids", "mp4")
+        ),
     )
 
 
 def report(recipe: str, task: str, footage: Footage) -> None:
-    """Prints the points and the slopes."""
+    """Prints the samples and the slopes."""
     points = np.array(footage.points)
     late = points[points[:, 0] >= WARM]
     slopes = ["-", "-"]
@@ -177,7 +179,7 @@ def report(recipe: str, task: str, footage: Footage) -> None:
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, nargs="+", default=[500, 10_000])
     parser.add_argument("--recipes", nargs="+", default=RECIPES, help="of configs/")

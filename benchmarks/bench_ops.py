@@ -1,12 +1,12 @@
-"""Speed of multi-scale deformable attention: ours, its definition, and PyTorch's.
+"""Compares the speed of deformable attention: ours, its definition, and PyTorch's.
 
 Run: python -m benchmarks.bench_ops [--peer_python PYTHON]
 
-Every token of the strides 32, 16 and 8 reads 4 points of each level with 8 heads of 32
+Every token of strides 32, 16 and 8 samples 4 points per level with 8 heads of 32
 channels, as in the pixel decoder of Mask2Former. "definition" weights every pixel of a
-level with the product of two hats, one matrix product for a group of queries: what a
-one-hot formulation does. "peer" is the PyTorch form of Hugging Face transformers, which
-calls grid_sample. Milliseconds, medians over rounds in which all take turns.
+level by the product of two hat functions, with one matrix product per group of queries,
+as a one-hot formulation does. "peer" is the PyTorch code of Hugging Face transformers,
+which calls grid_sample. Milliseconds, medians over rounds in which all take turns.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from benchmarks.peer import add_arguments, compare, print_machine, seconds
 from vis_jax.ops.deform_attn import deform_attn
 
 HEADS, POINTS, DIM = 8, 4, 32
-GROUP = 64  # queries of one matrix product: 64 x 8 x 3,840 weights at 384 x 640
+GROUP = 64  # queries per matrix product: 64 x 8 x 3,840 weights at 384 x 640
 
 
 def by_definition(values, locations, weights, *, shapes):
-    """Sum over all pixels of hat times hat times weight times value."""
+    """Sums hat x hat x weight x value over all pixels."""
 
     def query(inputs):
         at, weight = inputs
@@ -42,13 +42,13 @@ def by_definition(values, locations, weights, *, shapes):
 
 
 def hat(points, size: int):
-    """Weight of each of `size` pixels for each point: 1 - distance, 0 beyond 1."""
+    """Returns each point's weight of each of `size` pixels: max(1 - distance, 0)."""
     distance = jnp.abs(points[..., None] - jnp.arange(size, dtype=jnp.float32))
     return jnp.maximum(1 - distance, 0)
 
 
 def make_call(form, args: argparse.Namespace, backward: bool):
-    """Reads once, or once and back, compiled."""
+    """Compiles the forward pass, or forward and backward pass."""
     height, width = args.size
     shapes = tuple((height // s, width // s) for s in (32, 16, 8))
     tokens = sum(h * w for h, w in shapes)
@@ -71,7 +71,7 @@ def make_call(form, args: argparse.Namespace, backward: bool):
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     args = parser.parse_args()

@@ -1,12 +1,12 @@
-"""What association is worth on moving shapes: perfect masks, trivial identities.
+"""Measures the effect of association on moving shapes, with oracle masks.
 
 Run: python benchmarks/bench_oracles.py [--videos 50] [--length 24] [--least-iou 0.1]
 
-Both oracles see every true mask with its class. `random` deals the identities of each
-frame at random among its instances; `previous frame` gives a mask the identity of the
-mask of its class in the frame before, paired by box IoU of at least 0.1, or a new one.
-A track has the class of most of its masks, and their share as score. IDF1 counts every
-track. The last row, true identities, is the control.
+Both oracles get every ground-truth mask with its class. `random` permutes the
+identities of each frame among its instances; `previous frame` gives a mask the identity
+of the mask of its class in the previous frame that matches by box IoU of at least 0.1,
+or a new one. A track has the most frequent class of its masks, with its frequency as
+score. IDF1 counts every track. The last row, ground-truth identities, is the control.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from vis_jax.metrics.video_ap import evaluate
 
 
 def true_identities(truth: VideoTruth) -> np.ndarray:
-    """An id per mask, [M, T]."""
+    """Returns the ground-truth id of each mask, [M, T]."""
     return np.broadcast_to(truth.track_ids[:, None], truth.present.shape)
 
 
 def random_identities(truth: VideoTruth, rng: np.random.Generator) -> np.ndarray:
-    """The ids of each frame, shuffled: [M, T]."""
+    """Returns ids shuffled within each frame: [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     for t, seen in enumerate(truth.present.T):
         ids[seen, t] = rng.permutation(truth.track_ids[seen])
@@ -43,7 +43,7 @@ def random_identities(truth: VideoTruth, rng: np.random.Generator) -> np.ndarray
 
 
 def previous_frame_identities(truth: VideoTruth, least_iou: float) -> np.ndarray:
-    """Ids handed on from frame to frame by box IoU within a class, [M, T]."""
+    """Returns ids propagated from frame to frame by box IoU within a class, [M, T]."""
     ids = np.zeros(truth.present.shape, np.int32)
     last = 0
     for t, seen in enumerate(truth.present.T):
@@ -63,7 +63,7 @@ def previous_frame_identities(truth: VideoTruth, least_iou: float) -> np.ndarray
 def result_entries(
     dataset: Dataset, index: int, truth: VideoTruth, ids: np.ndarray
 ) -> list[dict]:
-    """One entry of a results file per identity that `ids` [M, T] names."""
+    """Returns an entry of a results file for each identity in `ids` [M, T]."""
     video = dataset.videos[index]
     masks: dict[int, list] = defaultdict(lambda: [None] * video.length)
     labels: dict[int, Counter] = defaultdict(Counter)
@@ -86,7 +86,7 @@ def result_entries(
 
 
 def oracles(least_iou: float) -> dict[str, Callable[[VideoTruth], np.ndarray]]:
-    """The rows of the table."""
+    """Returns the rows of the table."""
     rng = np.random.default_rng(0)
     return {
         "random": partial(random_identities, rng=rng),
@@ -100,7 +100,7 @@ def measure(
     truth: formats.TruthFile,
     oracle: Callable[[VideoTruth], np.ndarray],
 ) -> dict[str, float]:
-    """AP, AP50 and IDF1 of an oracle."""
+    """Computes AP, AP50 and IDF1 of an oracle."""
     entries = []
     for index in range(len(dataset.videos)):
         known = dataset.truth(index)

@@ -1,14 +1,14 @@
-"""How fast training clips are read, from a folder of JPEGs and from records.
+"""Measures how fast training clips are read, from a folder of JPEGs and from records.
 
 Run: python benchmarks/bench_pipeline.py [--clips 200] [--records]
 
-It draws a small data set into a temporary folder (moving shapes, masks as run lengths)
-and counts the clips that the tf.data pipeline makes of it: two frames, short side 480,
-flipped half of the time. A core's rate is clips per second of processor time, over all
-threads, and does not depend on how many cores there are or what else they do.
+It draws a small data set into a temporary folder (moving shapes, RLE masks) and counts
+the clips that the tf.data pipeline makes from it: two frames, short side 480, flipped
+half of the time. The rate per core is clips per second of processor time over all
+threads, independent of the number of cores and of other processes.
 
-With --records, both readers of one set of 640 x 360 in turns: the folder, and what
-`data build_tfds` makes of it; and what two frames of a video cost if all its frames
+With --records, both readers of a 640 x 360 data set take turns: the folder, and the
+output of `data build_tfds`; also the cost of two frames of a video if all its frames
 were one record.
 """
 
@@ -41,7 +41,7 @@ ROUNDS = 5
 def write_folder(
     root: Path, *, height: int, width: int, num_videos: int, length: int
 ) -> None:
-    """Draws the data set."""
+    """Writes the data set."""
     shapes = MovingShapes(
         num_videos=num_videos,
         height=height,
@@ -59,7 +59,7 @@ def write_folder(
 
 
 def settings(root: Path, short_side: int, frames: int) -> Settings:
-    """Clips as IFR trains on them."""
+    """Returns clip settings as for training IFR."""
     tall = -(-short_side // 32) * 32
     return Settings(
         name="folder",
@@ -72,10 +72,10 @@ def settings(root: Path, short_side: int, frames: int) -> Settings:
 
 
 def measure(config: Settings, clips: int) -> tuple[float, float]:
-    """Clips per second: of processor time, of wall time."""
+    """Returns clips per second of processor time, and of wall time."""
     dataset = YouTubeVis(config.root, config.split)
     batches = train_batches(dataset, config, seed=0, start_step=0)
-    for _ in islice(batches, 4):  # fill the queues, let tf.data choose its threads
+    for _ in islice(batches, 4):  # fill queues and let tf.data choose its threads
         pass
     processor, wall = time.process_time(), time.perf_counter()
     count = -(-clips // config.batch_size)
@@ -87,7 +87,7 @@ def measure(config: Settings, clips: int) -> tuple[float, float]:
 
 
 def cpu_model() -> str:
-    """The processor as Linux names it, or what Python knows."""
+    """Returns the processor's name from Linux, or else from Python."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -97,7 +97,7 @@ def cpu_model() -> str:
 
 
 def compare(folder: Path, packed: Path, clips: int) -> None:
-    """Both readers in turns; a table."""
+    """Prints a table of both readers, run in turns."""
     readers: dict[str, YouTubeVis | TfdsVideos] = {
         "folder": YouTubeVis(folder, "train"),
         "records": TfdsVideos(packed, "train"),
@@ -123,7 +123,7 @@ def compare(folder: Path, packed: Path, clips: int) -> None:
 
 
 def rate(batches: Iterator, count: int) -> float:
-    """Batches per second of processor time, with full queues before and after."""
+    """Returns batches per second of processor time, between two full queues."""
     before = idle()
     for _ in islice(batches, count):
         pass
@@ -131,7 +131,7 @@ def rate(batches: Iterator, count: int) -> float:
 
 
 def idle() -> float:
-    """Waits until tf.data has filled its queues; the processor time until now."""
+    """Waits until tf.data has filled its queues; returns the processor time so far."""
     before = time.process_time()
     while True:
         time.sleep(0.2)
@@ -142,7 +142,7 @@ def idle() -> float:
 
 
 def compare_records(packed: Path) -> None:
-    """Two frames as records of their own, and as part of one for the video."""
+    """Compares reading two frames from their own records and from one per video."""
     dataset = TfdsVideos(packed, "train")
     rng = np.random.default_rng(0)
     print("| to read two frames | KiB | ms of processor time |")
@@ -159,7 +159,7 @@ def compare_records(packed: Path) -> None:
 
 
 def bench_folder(root: Path, clips: int) -> None:
-    """Sizes and lengths of clips; a table."""
+    """Prints a table for several sizes and lengths of clips."""
     write_folder(root, **LARGE)
     files = list(root.rglob("*.jpg"))
     size = sum(file.stat().st_size for file in files) / len(files) / 1024
@@ -172,7 +172,7 @@ def bench_folder(root: Path, clips: int) -> None:
 
 
 def bench_records(root: Path, clips: int) -> None:
-    """A folder against its records; two tables."""
+    """Prints two tables that compare a folder with its records."""
     folder, packed = root / "folder", root / "packed"
     folder.mkdir()
     write_folder(folder, **SMALL)

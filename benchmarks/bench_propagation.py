@@ -1,14 +1,14 @@
-"""Speed of MaskProp's propagation: taps that instances share against the direct form.
+"""Compares the speed of two forms of MaskProp's propagation: shared taps and direct.
 
 Run: python -m benchmarks.bench_propagation [--instances 10] [--size 48 80] [--rounds 3]
 
-Both give the masks of all instances of a centre frame in one other frame, from prepared
-features, with the same parameters. "direct" is the definition: one deformable
-convolution (`ops/deform_conv`) for each dilation and instance. "shared" is what
-`association/propagation` does; the taps of the centre frame are counted in, though the
-frames of a clip share them. The gradient is that of a sum with respect to features,
-masks and parameters. Seconds of processor time, medians over rounds in which both take
-turns; MB are what XLA plans beside inputs and results, shared / direct.
+Both compute the masks of all instances of a centre frame in one other frame, from
+prepared features, with the same parameters. "direct" is the definition: one deformable
+convolution (`ops/deform_conv`) per dilation and instance. "shared" is the form in
+`association/propagation`; it includes the taps of the centre frame, although all frames
+of a clip share them. Gradients are those of a sum with respect to features, masks and
+parameters. Seconds of processor time, medians over rounds in which both take turns; MB
+of memory that XLA plans besides inputs and results, shared / direct.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from vis_jax.ops.deform_conv import deform_conv
 
 
 def direct(model: Propagation, variables, centre, other, masks):
-    """Masks by deformable convolutions of every instance by itself."""
+    """Propagates each instance's mask by its own deformable convolutions."""
     params, dilations = variables["params"], model.settings.dilations
     offsets = model.apply(variables, centre, other, method="offsets")
     parts = jnp.split(offsets, len(dilations), axis=2)
 
-    # Without it the gradient would keep the readings of all instances.
+    # Without it the gradient would store the samples of all instances.
     @jax.checkpoint
     def one(mask):
         instance = centre.features * mask[..., None]
@@ -57,7 +57,7 @@ def direct(model: Propagation, variables, centre, other, masks):
 
 
 def shared(model: Propagation, variables, centre, other, masks):
-    """The same by shared taps."""
+    """Propagates all masks with shared taps."""
     apply = functools.partial(model.apply, variables)
     taps = apply(centre.features, method="taps")
     valid = jnp.ones(len(masks), bool)
@@ -65,14 +65,14 @@ def shared(model: Propagation, variables, centre, other, masks):
 
 
 def make_inputs(model: Propagation, args: argparse.Namespace):
-    """Random parameters, two prepared frames and masks."""
+    """Makes random parameters, two prepared frames and masks."""
     keys = iter(jax.random.split(jax.random.key(0), 4))
     frames = jax.random.normal(next(keys), (2, *args.size, model.channels))
     masks = jax.random.uniform(next(keys), (args.instances, *args.size))
     valid = jnp.ones(args.instances, bool)
     variables = jax.jit(model.init)(next(keys), *frames, masks, valid)
     key = next(keys)
-    # Offsets of about a cell; fresh ones are 0.
+    # Offsets of about one cell; initial ones are 0.
     params = {
         name: 0.05 * jax.random.normal(key, value.shape)
         if name.startswith("offsets")
@@ -85,7 +85,7 @@ def make_inputs(model: Propagation, args: argparse.Namespace):
 
 
 class Call(NamedTuple):
-    """A compiled call, and the memory XLA plans for it beside inputs and results."""
+    """Compiled call, and the memory that XLA plans besides inputs and results."""
 
     run: Callable[[], Any]
     megabytes: float
@@ -96,7 +96,7 @@ def make_call(form, model: Propagation, inputs, backward: bool) -> Call:
     forward = functools.partial(form, model)
 
     def total(*given):
-        # Squares: the sum of a softmax has no gradient.
+        # Squared, as the sum of a softmax has no gradient.
         return jnp.square(forward(*given)).sum()
 
     run = jax.grad(total, argnums=(0, 1, 2, 3)) if backward else forward
@@ -109,24 +109,24 @@ def make_call(form, model: Propagation, inputs, backward: bool) -> Call:
 
 
 class Timed(NamedTuple):
-    """A call's result, and its processor time, whatever else runs on the machine."""
+    """Result of a call, and its processor time."""
 
     result: Any
     seconds: float
 
 
 def timed(call) -> Timed:
-    """Calls once."""
+    """Times one call."""
     start = time.process_time()
     result = call()
     return Timed(result, time.process_time() - start)
 
 
 def difference(a, b) -> float:
-    """Largest difference, relative to the largest value of its array.
+    """Returns the largest difference, relative to the largest value of its array.
 
-    But for the bias of the logits, which the softmax takes out: its gradient is nothing
-    but rounding.
+    It skips the bias of the logits, which cancels in the softmax: its gradient is pure
+    rounding error.
     """
 
     def part(path, x, y):
@@ -139,7 +139,7 @@ def difference(a, b) -> float:
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=(48, 80), help="cells")
     parser.add_argument("--channels", type=int, default=256)

@@ -1,15 +1,15 @@
-"""Time and memory of scoring, against the loop of the official tool.
+"""Compares time and memory of scoring with the loops of the official tool.
 
 Run: python -m benchmarks.bench_score --videos 30 --predictions 10 100 --ragged
 
-Both read the same files in a fresh process and have to find the same twelve numbers.
-"Official" is `official_score.py`: the loops of the official tool on one thread. Then
-the wall time of `vis_jax.score` by one worker and by more, for the twelve numbers and
-with identities, as it is by default.
+Both read the same files in a new process and must compute the same twelve metrics.
+"Official" is `official_score.py`: the loops of the official tool on one thread. It then
+measures the wall time of `vis_jax.score` with one and several workers, for the twelve
+metrics only and with identity metrics, the default.
 
-Made-up data: blobs that drift, at 720p (ytvis) or 1080p (ovis). A third of the
-predictions follow a track, half have the category of a track of their video, and the
-tracks of a video have the same category half of the time.
+Data are synthetic: drifting blobs at 720p (ytvis) or 1080p (ovis). A third of the
+predictions follow a track, half have the category of a track in their video, and the
+tracks of a video share a category half of the time.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SIZES = {"ytvis": (720, 1280), "ovis": (1080, 1920)}
 
 
 def blob(rng: np.random.Generator, size: tuple[int, int], ragged: bool) -> np.ndarray:
-    """Corners x y of an outline, pixels."""
+    """Draws the corners of an outline, x y in pixels."""
     n = 400 if ragged else 60
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
     noise = rng.normal(0, 0.15 if ragged else 0.0, n)
@@ -47,7 +47,7 @@ def blob(rng: np.random.Generator, size: tuple[int, int], ragged: bool) -> np.nd
 def masks(
     rng: np.random.Generator, outline: np.ndarray, length: int, size: tuple[int, int]
 ) -> list[dict | None]:
-    """The outline drifting through the frames, absent in about one of ten."""
+    """Returns masks of an outline that drifts, absent in about one of ten frames."""
     drift, frames = rng.normal(0, 4, 2), []
     for t in range(length):
         here = outline + drift * t + rng.normal(0, 2, outline.shape)
@@ -60,7 +60,7 @@ def masks(
 def write_files(
     folder: Path, style: str, num_videos: int, num_predictions: int, ragged: bool
 ) -> None:
-    """truth.json and results.json."""
+    """Writes truth.json and results.json."""
     rng = np.random.default_rng(0)
     size = SIZES[style]
     videos, annotations, entries = [], [], []
@@ -98,7 +98,7 @@ def write_files(
 
 
 def run(who: str, folder: Path) -> None:
-    """Prints seconds of CPU to load and to score, peak MiB, the numbers, wall time."""
+    """Prints CPU seconds to load and to score, peak MiB, metrics and wall time."""
     start, wall = time.process_time(), time.perf_counter()
     if who == "official":
         loaded = official_score.load(folder)
@@ -124,14 +124,14 @@ def run(who: str, folder: Path) -> None:
 
 
 def measure(who: str, folder: Path) -> list:
-    """`run` in a fresh process."""
+    """Calls `run` in a new process."""
     module = ["-m", "benchmarks.bench_score"]
     command = [sys.executable, *module, "--run", who, str(folder)]
     return json.loads(subprocess.check_output(command, text=True))
 
 
 def check(theirs: dict, ours: dict) -> None:
-    """Ends unless both have the same numbers."""
+    """Exits unless both have the same metrics."""
     if not all(abs(ours[k] - x) <= 1e-12 for k, x in theirs.items()):
         sys.exit(f"the tools disagree: {theirs} and {ours}")
 

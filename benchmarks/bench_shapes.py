@@ -1,9 +1,9 @@
-"""How fast moving shapes are drawn, on one core.
+"""Measures how fast moving shapes are rendered on one core.
 
 Run: python benchmarks/bench_shapes.py [--videos 10]
 
-`whole` draws all frames of a video, `pairs` a new video for every two frames, as
-training does; both count the time to draw up the scene.
+`whole` renders all frames of a video, `pairs` a new video for every two frames, as in
+training; both include the time to draw the scene.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SIZES = ((64, 96), (96, 160), (180, 320), (360, 640))
 
 
 def rate(draw: Callable[[int], int], videos: int) -> float:
-    """Frames per second of the process's own time; `draw` returns its frames."""
+    """Returns frames per second of processor time; `draw` returns its frames."""
     draw(0)
     start = time.process_time()
     frames = sum(draw(index) for index in range(1, videos + 1))
@@ -28,7 +28,7 @@ def rate(draw: Callable[[int], int], videos: int) -> float:
 
 
 def measure(difficulty: str, height: int, width: int, videos: int) -> tuple[float, ...]:
-    """Frames per second: whole videos, pairs of frames."""
+    """Returns frames per second for whole videos and for pairs of frames."""
     dataset = MovingShapes(
         num_videos=videos + 1,
         height=height,

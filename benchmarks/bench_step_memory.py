@@ -1,10 +1,10 @@
-"""Memory that a step of a system takes at test time, as XLA plans it.
+"""Measures the memory that XLA plans for a system's step at test time.
 
 Run: python -m benchmarks.bench_step_memory --config configs/ifr_r50.py [--frames 36]
 
-Compiles `step` for a video of one canvas and prints in MB what it needs beside its
-arguments (temporary) and what it returns (the state and the predictions). No weights
-and no data are read.
+Compiles `step` for one canvas and prints in MB its memory besides its arguments
+(temporary) and the size of its results (state and predictions). Reads no weights and no
+data.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _clip(frames: int, height: int, width: int) -> Clip:
-    """Shapes of a clip."""
+    """Returns a clip of shapes."""
     shape = jax.ShapeDtypeStruct
     return Clip(
         images=shape((frames, height, width, 3), np.uint8),

@@ -1,11 +1,11 @@
-"""Speed of a training step, against Mask2Former of Hugging Face transformers.
+"""Compares the speed of a training step with Mask2Former of Hugging Face transformers.
 
 Run: python -m benchmarks.bench_train_step [--backbones r50] [--peer_python PYTHON]
 
-Forward, matching, losses of every layer, backward, clipping, AdamW, for `--batch`
-images with 5 instances each that lie on the device, at the same size, with random
-weights. Ours is Mask2Former-VIS on clips of one frame, the model that the peer has. The
-two take turns; the ratio is the median of the ratios of the rounds.
+A step is forward pass, matching, losses of every layer, backward pass, clipping and
+AdamW, for `--batch` images with 5 instances each, already on the device, at the same
+size and with random weights. Ours is Mask2Former-VIS on clips of one frame, the peer's
+model. The two take turns; the ratio is the median of the ratios of all rounds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ INSTANCES = 5
 
 
 def make_batch(args: argparse.Namespace) -> Batch:
-    """Noise, and the same overlapping rectangles in each image."""
+    """Makes noise images with the same overlapping rectangles in each."""
     height, width = args.size
     shape = (args.batch, INSTANCES, 1, height, width)
     masks = np.zeros(shape, bool)
@@ -52,7 +52,7 @@ def make_batch(args: argparse.Namespace) -> Batch:
 
 
 def make_step(name: str, args: argparse.Namespace):
-    """One update of the system of a config file, compiled."""
+    """Compiles one update of a config's system."""
     config = importlib.import_module(f"configs.{name}").get_config().to_dict()
     run = read_run(config | {"compute_dtype": args.dtype})
     system = parts.build_system(run)
@@ -76,7 +76,7 @@ def make_step(name: str, args: argparse.Namespace):
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", nargs="+", default=["r50", "swint"])
     parser.add_argument("--batch", type=int, default=1, help="images")

@@ -1,11 +1,11 @@
-"""The work of the official YouTube-VIS evaluator, loop by loop, for bench_score.
+"""Reimplements the official YouTube-VIS evaluator loop by loop, for bench_score.
 
-Written from its rules with the same loops and the same calls of pycocotools, on one
+Written from its rules with the same loops and the same pycocotools calls, on one
 thread: areas and boxes of all predicted masks while loading; two merges and two areas
 for each prediction, track and frame; matching for every category, area range and video;
-accumulation for every category, area range and limit. Only printing is left out.
-`tests/metrics/reference_ap.py` has the same rules on painted masks: it shows what is
-right, this what it costs.
+accumulation for every category, area range and limit. Only printing is omitted.
+`tests/metrics/reference_ap.py` has the same rules on decoded masks: it is the reference
+for results, this one for cost.
 """
 
 import json
@@ -22,7 +22,7 @@ LIMITS = (1, 10, 100)
 
 
 def load(folder: Path) -> tuple[dict, list]:
-    """truth.json and results.json of a folder, with areas, boxes and mean areas."""
+    """Loads truth.json and results.json of a folder; adds areas, boxes, mean areas."""
     truth = json.loads((folder / "truth.json").read_text())
     results = json.loads((folder / "results.json").read_text())
     for number, entry in enumerate(results, 1):
@@ -37,7 +37,8 @@ def load(folder: Path) -> tuple[dict, list]:
 
 
 def evaluate(truth: dict, results: list) -> dict[str, float]:
-    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1: undefined."""
+    """Returns AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; -1:
+    undefined."""
     videos = sorted({video["id"] for video in truth["videos"]})
     categories = sorted(category["id"] for category in truth["categories"])
     truths, predictions = defaultdict(list), defaultdict(list)
@@ -94,7 +95,7 @@ def _tube_iou(prediction: list, truth: list) -> float:
 def _match(
     predictions: list, truths: list, ious: np.ndarray, area: tuple
 ) -> tuple | None:
-    """Scores, matches, what to ignore of both, in a video, category and area range."""
+    """Matches one video, category and area range: scores, matches, ignore flags."""
     if not predictions and not truths:
         return None
     for g in truths:
@@ -141,7 +142,7 @@ def _match(
 
 
 def _accumulate(matches: list) -> tuple[np.ndarray, np.ndarray]:
-    """Precision [T, R, K, A, M] and recall [T, K, A, M]; -1 where undefined."""
+    """Computes precision [T, R, K, A, M] and recall [T, K, A, M]; -1 if undefined."""
     shape = (len(THRESHOLDS), len(matches), len(AREAS), len(LIMITS))
     precision = -np.ones((shape[0], len(RECALLS), *shape[1:]))
     recall = -np.ones(shape)
@@ -171,7 +172,7 @@ def _accumulate(matches: list) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _interpolated(true: np.ndarray, false: np.ndarray, needed: int) -> np.ndarray:
-    """Precision at the recall points, from running counts."""
+    """Returns precision at the recall points, from cumulative counts."""
     reached = true / needed
     precision = (true / (false + true + np.spacing(1))).tolist()
     points = np.zeros(len(RECALLS)).tolist()

@@ -1,10 +1,9 @@
 """The peers of the speed benchmarks, in PyTorch: Mask2Former of Hugging Face
 transformers, and Mask R-CNN of torchvision.
 
-It runs in a process of its own, so that neither library shares threads or memory with
-the other, and waits while ours is timed. That process may belong to another
-environment: it needs torch, and transformers and scipy or torchvision, and nothing of
-this project.
+The peer runs in its own process, so that the libraries share neither threads nor
+memory, and waits while ours is timed. The process may use another Python environment:
+it needs torch, and transformers and scipy or torchvision, but nothing of this project.
 Weights are random; both models have the same sizes.
 """
 
@@ -26,19 +25,19 @@ class Timing(NamedTuple):
 
     ours: float  # seconds
     peer: float  # seconds
-    ratio: float  # of the two in one round, peer / ours: above 1 if ours is faster
+    ratio: float  # peer / ours within a round: above 1 if ours is faster
     least: float  # smallest ratio of a round
     most: float
 
 
 class Peer:
-    """A peer process, asked for one timed call at a time."""
+    """Peer process that times one call per request."""
 
     def __init__(self, python: str, settings: dict):
-        """Starts it; `settings` as `make_call` reads them.
+        """Starts the process; `settings` are those of `make_call`.
 
         Raises:
-          SystemExit: it did not start; its own message is on stderr.
+          SystemExit: the process did not start; its own message is on stderr.
         """
         command = [python, str(Path(__file__).resolve()), json.dumps(settings)]
         self._process = subprocess.Popen(
@@ -47,7 +46,7 @@ class Peer:
         self.versions = self._answer()["versions"]
 
     def time(self) -> float:
-        """Seconds of one call."""
+        """Returns the seconds of one call."""
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         return self._answer()["seconds"]
@@ -68,7 +67,7 @@ class Peer:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every comparison with the peer can be told."""
+    """Adds the arguments that all comparisons with the peer share."""
     parser.add_argument("--size", type=int, nargs=2, default=(384, 640))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
@@ -80,9 +79,9 @@ def compare(call: Callable[[], None], args: argparse.Namespace, **settings) -> T
     """Times `call` and the peer in turns.
 
     Args:
-      call: one call of ours that ends when its result is there; compiled already.
-      args: of `add_arguments`.
-      **settings: the rest of what `make_call` reads.
+      call: one call of ours, compiled; it must block until its result is ready.
+      args: from `add_arguments`.
+      **settings: further settings of `make_call`.
     """
     common = dict(size=args.size, dtype=args.dtype, compile=args.compile)
     common["threads"] = len(os.sched_getaffinity(0))
@@ -100,20 +99,20 @@ def compare(call: Callable[[], None], args: argparse.Namespace, **settings) -> T
 
 
 def seconds(call: Callable[[], None]) -> float:
-    """Wall time of one call."""
+    """Returns the wall time of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def print_machine(device: str) -> None:
-    """What the numbers below were measured on."""
+    """Prints the machine that is measured."""
     cores = len(os.sched_getaffinity(0))
     print(f"{platform.platform()}, {cores} cores, device {device}")
 
 
 def make_call(settings: dict) -> Callable[[], None]:
-    """One forward pass, one training step, or one deformable attention.
+    """Returns a call: a forward pass, a training step, or a deformable attention.
 
     Args:
       settings: what (forward, train or deform_attn), network (mask2former or
@@ -134,7 +133,7 @@ def make_call(settings: dict) -> Callable[[], None]:
 
 
 def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
-    """Mask R-CNN with the proposals of MaskTrack R-CNN: 200."""
+    """Returns Mask R-CNN with 200 proposals, as MaskTrack R-CNN."""
     import torch
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
@@ -142,7 +141,7 @@ def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
         weights=None, weights_backbone=None, num_classes=41,
         min_size=min(settings["size"]), max_size=max(settings["size"]),
         rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=200,
-        # Random weights are sure of nothing: as many detections as there can be.
+        # Scores of random weights are low: keep the maximum number of detections.
         box_score_thresh=0.0, box_detections_per_img=settings["detections"],
     ).to(device).eval()  # fmt: skip
     images = list(torch.rand(settings["batch"], 3, *settings["size"], device=device))
@@ -189,7 +188,7 @@ def _network(settings: dict, device: str) -> Callable[[], None]:
 
 
 def _config(backbone: str, queries: int):
-    """Mask2Former as published; backbones of the same shape as ours."""
+    """Returns the published Mask2Former config, with backbones of our shapes."""
     from transformers import Mask2FormerConfig, ResNetConfig, SwinConfig
 
     stages = ["stage1", "stage2", "stage3", "stage4"]
@@ -206,7 +205,7 @@ def _config(backbone: str, queries: int):
 
 
 def _truth(settings: dict, device: str) -> tuple[list, list]:
-    """The same overlapping rectangles in each image."""
+    """Returns the same overlapping rectangles for each image."""
     import torch
 
     height, width = settings["size"]
@@ -239,7 +238,7 @@ def _deform_attn(settings: dict, device: str) -> Callable[[], None]:
 
 
 def serve(settings: dict) -> None:
-    """Times one call for every line on stdin, after two that are not counted."""
+    """Times one call per line on stdin, after two warm-up calls."""
     import torch
 
     call = make_call(settings)

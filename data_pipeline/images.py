@@ -22,7 +22,7 @@ MAX_SIDE = 16_384  # pixels, of a frame
 JPEG_QUALITY = 95  # of re-encoded images
 MAX_BYTES = 2**30  # of an image file
 WHOLE, ONE_IMAGE = "a whole image", "a file with one image"  # `expected` in errors
-ORIENTATION = 0x0112  # the Exif tag; 1 is upright, 5 to 8 lie on their side
+ORIENTATION = 0x0112  # Exif tag; 1 is upright, 5 to 8 are rotated by 90 degrees
 
 # Formats and modes that decoders ignoring orientation read with the same pixels.
 _PLAIN_FORMATS = ("JPEG", "MPO", "PNG")
@@ -116,7 +116,7 @@ def turned(image: Image.Image, fail: Fail) -> Image.Image:
     """Decodes an image and applies its Exif orientation; keeps its mode.
 
     Raises:
-      DataError: a file that is cut off.
+      DataError: the file is truncated.
     """
     try:
         image.load()

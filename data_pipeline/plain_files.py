@@ -1,7 +1,7 @@
 """Makes TensorFlow's image decoder see the same pixels as the readers.
 
-It decodes JPEG and PNG and ignores Exif. Files for which that is enough, nearly all, it
-reads directly; others are decoded by the readers and passed on as PNGs.
+TensorFlow decodes JPEG and PNG and ignores Exif. It reads nearly all files directly;
+the readers decode the others and pass them on as PNGs.
 """
 
 from functools import partial

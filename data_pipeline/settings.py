@@ -1,4 +1,4 @@
-"""The section `data` of a config: which videos, and what clips are made of them."""
+"""The section `data` of a config: the videos, and the clips drawn from them."""
 
 from typing import Annotated, Literal
 
@@ -13,11 +13,11 @@ NAMES = (
     "ovis",
     "coco",
 )
-# The least side in pixels at which moving shapes can be told apart.
+# Smallest side in pixels at which moving shapes are distinguishable.
 LEAST_SIDE = 32
 
 # Categories of COCO and of YouTube-VIS are matched by name; these names differ. ""
-# leaves one out: COCO's mouse is a computer mouse, that of YouTube-VIS an animal.
+# drops one: COCO's mouse is a computer mouse, YouTube-VIS's an animal.
 COCO_NAMES = (
     ("car", "sedan"),
     ("motorcycle", "motorbike"),
@@ -29,7 +29,7 @@ COCO_NAMES = (
 )
 
 # The same for OVIS and YouTube-VIS 2019. The last three are a guess: RGNNVIS shares 23
-# categories, which gives 42 in all, and does not say which.
+# categories, 42 in total, without listing them.
 OVIS_NAMES = (
     ("Motorcycle", "motorbike"),
     ("Poultry", "duck"),
@@ -40,15 +40,15 @@ OVIS_NAMES = (
 
 @section
 class Shapes:
-    """`data.shapes`: moving shapes, drawn on demand; used where `data.name` says so."""
+    """`data.shapes`: moving shapes, drawn on demand, with `data.name` moving_shapes."""
 
-    seed: Natural = 0  # another seed gives other videos
-    num_videos: Count = 200  # of the split
+    seed: Natural = 0  # random seed of the videos
+    num_videos: Count = 200  # per split
     height: Annotated[int, Range(least=LEAST_SIDE)] = 96  # pixels
     width: Annotated[int, Range(least=LEAST_SIDE)] = 160  # pixels
-    # Frames of a video, or the least and the most, drawn for each video.
+    # Frames per video, or the (minimum, maximum) of a random number for each.
     length: Count | tuple[Count, Count] = (20, 30)
-    # Number, size, speed and likeness of the shapes, and how much they hide each other.
+    # Number, size, speed, similarity and mutual occlusion of the shapes.
     difficulty: Literal["easy", "medium", "hard", "crowd"] = "easy"
 
     def __post_init__(self) -> None:
@@ -58,15 +58,15 @@ class Shapes:
 
 @section
 class Stills:
-    """`data.stills`: images of COCO set in motion, alone or beside the videos."""
+    """`data.stills`: pseudo-clips of COCO images, alone or together with the videos."""
 
     root: str = ""  # folder with annotations/ and the images
     split: str = "train2017"  # of COCO
-    share: Share = 0.0  # of the clips that are of images; 0 = none
-    # Least and most size of a view, as a share of the largest that fits.
+    share: Share = 0.0  # fraction of clips made from images; 0 = none
+    # Minimum and maximum size of a view, as a fraction of the largest that fits.
     zoom: Annotated[tuple[float, float], Range(least=0.1, most=1)] = (0.5, 1.0)
-    angle: Annotated[float, Range(least=0, most=45)] = 15.0  # degrees to either side
-    # Pairs of a COCO category and the video category it stands for; "" leaves it out.
+    angle: Annotated[float, Range(least=0, most=45)] = 15.0  # degrees, either way
+    # Pairs (COCO category, matching video category); "" drops it.
     names: tuple[tuple[str, str], ...] = COCO_NAMES
 
     def __post_init__(self) -> None:
@@ -76,36 +76,36 @@ class Stills:
 
 @section
 class Joint:
-    """`data.joint`: a second set of videos, trained on together with the first."""
+    """`data.joint`: a second set of videos for joint training."""
 
-    root: str = ""  # its folder; "" = none
-    split: str = "train"  # of it, to train on
-    # Pairs of a category of it and what the first set calls it; "" leaves it out. Those
-    # with no counterpart follow the categories of the first set.
+    root: str = ""  # folder of the second set; "" = none
+    split: str = "train"  # training split of the second set
+    # Pairs (category of the second set, its name in the first); "" drops it. Categories
+    # without a counterpart follow those of the first set.
     names: tuple[tuple[str, str], ...] = OVIS_NAMES
-    evaluate: Literal["first", "second"] = "first"  # the set that `test` means
+    evaluate: Literal["first", "second"] = "first"  # set for `test`
 
 
 @section
 class Near:
     """`data.sampling`: a random frame, and others within `data.frame_range` of it."""
 
-    kind: Literal["near"] = "near"  # how frames are drawn: near, run or steps
+    kind: Literal["near"] = "near"  # sampling of frames: near, run or steps
 
 
 @section
 class Run:
     """`data.sampling`: consecutive frames."""
 
-    kind: Literal["run"] = "run"  # how frames are drawn: near, run or steps
+    kind: Literal["run"] = "run"  # sampling of frames: near, run or steps
 
 
 @section
 class Steps:
-    """`data.sampling`: frames in order, some of those between left out."""
+    """`data.sampling`: frames in order, with random gaps."""
 
-    kind: Literal["steps"] = "steps"  # how frames are drawn: near, run or steps
-    max_step: Count = 3  # each frame is 1 to this many after the one before
+    kind: Literal["steps"] = "steps"  # sampling of frames: near, run or steps
+    max_step: Count = 3  # each frame follows the previous one by 1 to this many
 
 
 @section
@@ -113,37 +113,37 @@ class Settings:
     """`data`: the training videos and the clips drawn from them."""
 
     name: Annotated[str, OneOf(NAMES)]  # data set
-    root: str = ""  # its folder; moving shapes have none
-    split: str = "train"  # of the data set, to train on
+    root: str = ""  # folder of the data set; moving shapes have none
+    split: str = "train"  # training split of the data set
     held_out: tuple[str | int, ...] = ()  # names or ids of videos kept for evaluation
-    # Where held_out names none: this share of the videos of a folder, at least one. All
-    # categories stay in the others.
+    # If held_out is empty: fraction of a folder's videos to hold out, at least one. The
+    # remaining videos keep all categories.
     held_out_share: Share = 0.0
     joint: Joint = Joint()
     stills: Stills = Stills()
     shapes: Shapes = Shapes()
-    # numpy: without TensorFlow, for videos that need no resizing.
+    # numpy: reads without TensorFlow, for videos that need no resizing.
     loader: Literal["tf", "numpy"] = "tf"
-    frames: Count = 2  # of a clip
-    # Which frames of a video are a clip: near, run or steps.
+    frames: Count = 2  # frames per clip
+    # Sampling of a clip's frames from a video: near, run or steps.
     sampling: Near | Run | Steps = Near()
-    frame_range: Natural = 20  # of `near`: frames lie this close to the key frame
-    short_side: tuple[Count, ...] = (360, 480)  # pixels; one is drawn for each clip
-    long_side: Count = 1333  # pixels, at most
+    frame_range: Natural = 20  # for near: maximum distance from the key frame
+    short_side: tuple[Count, ...] = (360, 480)  # pixels; one is drawn per clip
+    long_side: Count = 1333  # maximum pixels
     canvas: tuple[Count, Count] = (480, 864)  # height and width of every batch, pixels
-    instances: Count = 20  # slots of a clip; the largest instances are kept
-    crop: tuple[Count, Count] | None = None  # least and most side of a crop, pixels
-    crop_share: Share = 1.0  # of the clips that `crop` cuts
-    # Short sides, one of which is drawn, that pixels of `crop` refer to; () = pixels
-    # of the source.
+    instances: Count = 20  # slots per clip; the largest instances are kept
+    crop: tuple[Count, Count] | None = None  # minimum and maximum side, pixels
+    crop_share: Share = 1.0  # fraction of clips that are cropped
+    # Short sides, one drawn per clip, of the frames that `crop` is measured in; () =
+    # source pixels.
     crop_at: tuple[Count, ...] = ()
-    # Least and most scale of the source; a window of the size of the canvas is cut out
-    # of the scaled frames, instead of crop, short_side and long_side. None = off.
+    # Minimum and maximum scale of the source; a canvas-sized window is cut out of the
+    # scaled frames, instead of crop, short_side and long_side. None = off.
     zoom: Annotated[tuple[float, float] | None, Range(least=0.1, most=4)] = None
-    flip: Share = 0.5  # probability of mirroring ..
-    flip_per: Literal["clip", "frame"] = "clip"  # .. a clip, or each frame by itself
-    colour: Share = 0.0  # largest relative change of brightness, contrast, saturation
-    batch_size: Count = 16  # clips of a step, over all devices
+    flip: Share = 0.5  # probability of a horizontal flip ..
+    flip_per: Literal["clip", "frame"] = "clip"  # .. of a whole clip, or of each frame
+    colour: Share = 0.0  # maximum relative change of brightness, contrast, saturation
+    batch_size: Count = 16  # clips per update, over all devices
 
     def __post_init__(self) -> None:
         if self.name == "moving_shapes" and self.root:

@@ -1,17 +1,17 @@
-# What the scripts beside this file share; they source it, from the repository's root.
+# Functions shared by the scripts in this folder, which source it from the repository's root.
 
-# Prints the comment at the head of a script, by its name, and ends.
+# Prints the header comment of a script, given by name, and exits.
 usage() {
   sed -n '2,/^set /{/^# /s/^# //p;/^#$/s/^#//p}' "launch/$1.sh"
   exit 2
 }
 
-# Whether the command, the first word, runs on every host; others run on the first alone.
+# Succeeds if the command, the first word, runs on every host; others run on the first only.
 on_every_host() {
   [[ $1 == train || $1 == evaluate || $1 == predict || $1 == -* ]]
 }
 
-# Waits for a child, also when a signal ends the wait; its exit code is in `code` then.
+# Waits for a child, even if a signal interrupts the wait; sets `code` to its exit code.
 wait_for() {
   local again=0
   code=0
@@ -20,9 +20,9 @@ wait_for() {
     code=0
     wait "$1" || code=$?
   done
-  # This may be the code of a signal that ended the wait just before the child's end.
+  # This may be the code of a signal that interrupted the wait just before the child ended.
   if [[ $code -gt 128 ]]; then
     wait "$1" 2>/dev/null || again=$?
-    if [[ $again != 127 ]]; then code=$again; fi # 127: it was waited for already
+    if [[ $again != 127 ]]; then code=$again; fi # 127: already waited for
   fi
 }

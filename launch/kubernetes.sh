@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command on Kubernetes: one pod on each host, as a JobSet (jobset.sigs.k8s.io).
+# Runs a command on Kubernetes: one pod per host, as a JobSet (jobset.sigs.k8s.io).
 #
 #   launch/kubernetes.sh NAME IMAGE HOSTS COMMAND FLAG...
 #   launch/kubernetes.sh ifr eu.gcr.io/mine/vis_jax 4 train --config configs/ifr_swinl.py \
@@ -8,15 +8,15 @@
 #       --workdir gs://bucket/runs/ifr --output /data/out
 #   launch/kubernetes.sh pack eu.gcr.io/mine/vis_jax 1 data build_tfds FLAG...
 #
-# IMAGE has vis_jax installed and this repository as its working directory. In the
-# environment: DEVICES, of each host (8); RESOURCE, their kind (nvidia.com/gpu, or
-# google.com/tpu); VOLUME, a claim that is mounted at /data of every pod (ReadWriteMany),
-# where --output of evaluate has to be. PRINT=1 prints the manifest and starts nothing,
-# for what else it needs, such as the node selector of a TPU.
+# IMAGE must have vis_jax installed and this repository as its working directory.
+# Environment variables: DEVICES, number per host (8); RESOURCE, their type
+# (nvidia.com/gpu, or google.com/tpu); VOLUME, a claim to mount at /data of every pod
+# (ReadWriteMany), where --output of evaluate must be. PRINT=1 only prints the manifest,
+# to add what else it needs, such as the node selector of a TPU.
 #
-# A pod that is taken away gets SIGTERM: all save and leave, and the JobSet starts them
-# again, as after a fault, where they go on. A mistake of the user, code 2, ends it, and
-# so do videos that could not be predicted, code 3.
+# A preempted pod gets SIGTERM: all pods save and exit, and the JobSet restarts them, as
+# after a fault, and they resume. User errors (code 2) end it, and so do videos that
+# could not be predicted (code 3).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/common.sh

@@ -7,10 +7,10 @@
 #   launch/local.sh data check --root /data/mine
 #
 # COMMAND and FLAG are those of `python -m vis_jax.main`. Paths are relative to the
-# repository. Started again with the same words, train and evaluate go on where they were.
-# Which devices: JAX_PLATFORMS=cpu or CUDA_VISIBLE_DEVICES=0,1 in the environment.
-# -n: processes that work together; on CPUs, or to try what several hosts would do.
-# Processes on several machines without a scheduler: set VIS_JAX_COORDINATOR=HOST:PORT,
+# repository. Run again with the same arguments, train and evaluate resume.
+# To select devices, set JAX_PLATFORMS=cpu or CUDA_VISIBLE_DEVICES=0,1 in the environment.
+# -n: number of processes that work together; on CPUs, or to simulate several hosts.
+# For processes on several machines without a scheduler, set VIS_JAX_COORDINATOR=HOST:PORT,
 # VIS_JAX_NUM_PROCESSES and VIS_JAX_PROCESS_ID (0, 1, ..) for each of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Runs a command under Slurm: one process on each node, with all its GPUs.
+# Runs a command under Slurm: one process per node, with all its GPUs.
 #
 #   sbatch --nodes 2 --gpus-per-node 8 --cpus-per-task 64 launch/slurm.sh train FLAG...
 #   sbatch --nodes 2 --gpus-per-node 8 --cpus-per-task 64 launch/slurm.sh evaluate FLAG...
 #   sbatch --cpus-per-task 16 launch/slurm.sh data build_tfds FLAG...
 #
-# Videos may also be shared out to a job array, whose tasks need not run together:
+# Videos can also be divided among a job array, whose tasks need not run at the same time:
 #
 #   sbatch --array 1-16 --gpus-per-node 1 --cpus-per-task 8 launch/slurm.sh evaluate \
 #       --workdir DIR --output OUT
 #   sbatch --dependency afterok:JOB launch/slurm.sh evaluate --merge --workdir DIR --output OUT
 #
-# The folders must lie on a disk that all nodes share, or in a bucket; --output of several
-# processes on a disk. Slurm sends SIGTERM three minutes before the time is up; a training
-# then saves and ends with code 143, and this script puts the job back into the queue,
-# where it goes on from there. So it does when the signal comes before the work has begun,
-# or to the run alone. `scancel` ends it.
+# Folders must be on a disk shared by all nodes, or in a bucket; --output of several
+# processes on a disk. Slurm sends SIGTERM three minutes before the time limit; training
+# then saves and exits with code 143, and this script requeues the job, which resumes
+# from there. The same happens if the signal arrives before the work has begun, or only
+# at the run itself. `scancel` ends the job.
 #SBATCH --job-name=vis_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=24:00:00

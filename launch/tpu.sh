@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command on a Cloud TPU: the same on every host of the slice.
+# Runs a command on every host of a Cloud TPU slice.
 #
 #   launch/tpu.sh TPU ZONE COMMAND FLAG...
 #   launch/tpu.sh my-v5e-32 us-west4-a train --config configs/ifr_swinl.py \
@@ -8,15 +8,15 @@
 #       --output /mnt/shared/out
 #   launch/tpu.sh my-v5e-32 us-west4-a data build_tfds FLAG...
 #
-# TPU is the name of a TPU VM that has this repository in ~/vis_jax, installed in
-# ~/vis_jax/.venv or for python3. The folders must be reachable from all hosts: a bucket
-# (gs://..) or a shared disk; --output of evaluate has to be on a shared disk. Commands
-# such as data run on the first host alone. Each host works in the background, also when
+# TPU is the name of a TPU VM with this repository in ~/vis_jax, installed in
+# ~/vis_jax/.venv or for python3. Folders must be reachable from all hosts: a bucket
+# (gs://..) or a shared disk; --output of evaluate must be on a shared disk. Commands
+# such as data run on the first host only. Each host works in the background, even if
 # this script or its connection ends, and writes to ~/vis_jax/run.log, which is shown
 # meanwhile.
-# To stop: `kill -TERM $(cat ~/vis_jax/run.pid)` on one host; all save and leave, as they
-# do when the TPU is taken away (spot, queued resources). Started again with the same
-# words, train and evaluate go on where they were.
+# To stop: `kill -TERM $(cat ~/vis_jax/run.pid)` on one host; all save and exit, as they
+# do when the TPU is preempted (spot, queued resources). Run again with the same
+# arguments, train and evaluate resume.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/common.sh

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven by chromedriver.
+"""Drives a page in headless Chromium through chromedriver.
 
 Source of the commands: W3C, "WebDriver", https://www.w3.org/TR/webdriver2/.
 """
@@ -21,12 +21,12 @@ FLAGS = (
     *("--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--hide-scrollbars"),
 )
-_ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of a reference
+_ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # key of an element reference
 KEYS = {"right": "\ue014", "left": "\ue012", "end": "\ue010", "space": " "}
 
 
 class Browser:
-    """An open window."""
+    """Open browser window."""
 
     def __init__(self, port: int):
         self._root = f"http://127.0.0.1:{port}"
@@ -46,7 +46,7 @@ class Browser:
         url = f"{self._root}{self._session}{path}"
         request = urllib.request.Request(url, data, method=method)
         request.add_header("Content-Type", "application/json")
-        # Without the proxy that the environment may name.
+        # Ignores a proxy of the environment.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=60) as answer:
@@ -64,14 +64,14 @@ class Browser:
         self._send("/window/rect", {"width": width, "height": height})
 
     def dark(self, on: bool) -> None:
-        """Whether the page is asked for dark colours."""
+        """Sets whether the page sees a preference for dark colours."""
         feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
         params = {"features": [feature]}
         body = {"cmd": "Emulation.setEmulatedMedia", "params": params}
         self._send("/goog/cdp/execute", body)
 
     def run(self, script: str, *arguments: object):
-        """What a function body returns."""
+        """Runs a function body; returns its value."""
         body = {"script": script, "args": [*arguments]}
         return self._send("/execute/sync", body)
 
@@ -80,11 +80,11 @@ class Browser:
         return self._send("/element", body)[_ELEMENT]
 
     def click(self, selector: str) -> None:
-        """Clicks into the middle of an element."""
+        """Clicks the centre of an element."""
         self._send(f"/element/{self._find(selector)}/click", {})
 
     def click_at(self, selector: str, share: float) -> None:
-        """Clicks into an element, at a share of its width."""
+        """Clicks an element at a fraction of its width."""
         width = self.run(
             "return document.querySelector(arguments[0]).clientWidth", selector
         )
@@ -105,22 +105,22 @@ class Browser:
         self._send("/actions", body)
 
     def text(self, selector: str) -> str:
-        """The text that an element shows."""
+        """Returns the visible text of an element."""
         return self.run(
             "return document.querySelector(arguments[0]).textContent", selector
         )
 
     def attribute(self, selector: str, name: str) -> str | None:
-        """An attribute of an element."""
+        """Returns an attribute of an element."""
         script = (
             "return document.querySelector(arguments[0]).getAttribute(arguments[1])"
         )
         return self.run(script, selector, name)
 
     def messages(self) -> list[str]:
-        """Errors of scripts, of the policy and of loading."""
+        """Returns errors of scripts, security policy and loading."""
         entries = self._send("/se/log", {"type": "browser"})
-        # Advice on speed comes from reading pixels back, which only tests do.
+        # Performance advice is due to reading pixels back, which only tests do.
         return [one["message"] for one in entries if one["source"] != "rendering"]
 
     def screenshot(self, path: Path) -> None:
@@ -134,7 +134,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path):
-    """A browser with an empty profile in a folder; skips where there is none."""
+    """Opens a browser with an empty profile in a folder; skips if none is installed."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("needs chromium and chromedriver")
@@ -157,7 +157,7 @@ def browser(folder: Path):
 
 
 def _wait_for(port: int) -> None:
-    """Returns once something listens there."""
+    """Waits until something listens on the port."""
     for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -1,4 +1,4 @@
-"""Commands as a user runs them, in this process."""
+"""Runs commands like a user, in this process."""
 
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -8,7 +8,7 @@ from vis_jax.main import main
 
 
 class Outcome(NamedTuple):
-    """How a command ended, and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -16,7 +16,7 @@ class Outcome(NamedTuple):
 
 
 def call(*words: object) -> Outcome:
-    """Runs `python -m vis_jax.main` with these words."""
+    """Runs `python -m vis_jax.main` with these arguments."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = main([str(word) for word in words])
@@ -24,7 +24,7 @@ def call(*words: object) -> Outcome:
 
 
 def error_of(*words: object) -> str:
-    """The one line that a command prints which ends with code 2."""
+    """Runs a command that must fail with code 2; returns its one-line message."""
     outcome = call(*words)
     assert outcome.code == 2, outcome
     assert outcome.err.startswith("error: "), outcome.err

@@ -1,4 +1,4 @@
-"""Counting what XLA compiles, through the events that JAX reports."""
+"""Counts XLA compilations through JAX's monitoring events."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import jax
 
 EVENT = "/jax/core/compile/backend_compile_duration"
 
-# A listener cannot be taken away again in all versions of JAX, so there is one.
+# Not all versions of JAX can remove a listener, so a single one is registered.
 _open_counts: list[list[str]] = []
 
 
@@ -25,7 +25,7 @@ jax.monitoring.register_event_duration_secs_listener(_note)
 def count_compilations() -> Iterator[list[str]]:
     """Yields a list that receives the name of each function as it is compiled.
 
-    With a version of JAX that does not report names they are empty; `len` always holds.
+    Names are empty with a version of JAX that does not report them; `len` is right.
     """
     names: list[str] = []
     _open_counts.append(names)

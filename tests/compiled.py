@@ -1,12 +1,12 @@
-"""Functions under test as they run: compiled, each once."""
+"""Compiles functions under test, each once, as in production."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 
-# For `compiler_options` of a program that runs longer than it takes to compile: most do
-# not, so `tests/conftest.py` has XLA optimise nothing.
+# `compiler_options` for a program that runs longer than it compiles; most do not, so
+# `tests/conftest.py` disables XLA's optimisations.
 RUNS_LONG = {
     "xla_backend_optimization_level": 1,
     "xla_llvm_disable_expensive_passes": False,
@@ -14,10 +14,10 @@ RUNS_LONG = {
 
 
 def compiled(function: Callable, **options) -> Callable:
-    """`jax.jit(function, **options)` with results in NumPy.
+    """Returns `jax.jit(function, **options)` with results as NumPy arrays.
 
-    Each operation on an array of JAX outside of a compiled function is a program of its
-    own, which takes longer to compile than most tests to run. NumPy costs nothing.
+    Outside compiled functions, each operation on a JAX array is a separate program,
+    which takes longer to compile than most tests to run; NumPy operations do not.
     """
     run = jax.jit(function, **options)
 

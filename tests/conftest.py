@@ -1,4 +1,4 @@
-"""How every test runs: on the CPU, types checked, no unseen broadcast or promotion."""
+"""Sets up all tests: on the CPU, types checked, strict rank and dtype promotion."""
 
 import gc
 import os
@@ -6,25 +6,25 @@ import sys
 
 from tests import kept_programs
 
-# Python files are compiled once, not in every process of every run, also where the
-# environment says otherwise, as images of containers do: that takes ten seconds.
+# Cache Python bytecode even if the environment disables it, as container images do:
+# compiling it in every process takes ten seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Before JAX: the subprocesses of tests inherit all of it.
+# Set before JAX is imported; subprocesses of tests inherit it.
 _FLAGS = (
-    # Programs here are small and run once or twice: compiling is what takes the time.
+    # Programs are small and run once or twice, so compilation takes most of the time.
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",  # half the time of a training step
-    # Small programs gain nothing from threads, which would slow the other workers.
+    "--xla_cpu_use_fusion_emitters=false",  # halves the time of a training step
+    # Small programs do not benefit from threads, which would slow the other workers.
     "--xla_cpu_multi_thread_eigen=false",
 )
 os.environ["XLA_FLAGS"] = f"{' '.join(_FLAGS)} {os.environ.get('XLA_FLAGS', '')}"
 os.environ["NPROC"] = "1"  # the size of XLA's thread pool
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Compiled programs are kept from run to run; `make clean` deletes them.
+# Compiled programs are cached across runs; `make clean` deletes them.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(kept_programs.FOLDER))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
@@ -32,8 +32,8 @@ os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
 
 import jaxtyping  # noqa: E402
 
-# Every call in these packages is checked against its signature, shapes included. Not by
-# pytest's option, which takes no more than one package beside a checker with arguments.
+# Check every call in these packages against its signature, shapes included. Pytest's
+# option takes only one package together with a checker that has arguments.
 _INT_IS_FLOAT = "beartype.BeartypeConf(is_pep484_tower=True)"
 jaxtyping.install_import_hook(
     ["vis_jax", "data_pipeline", "configs"], f"beartype.beartype(conf={_INT_IS_FLOAT})"
@@ -48,13 +48,13 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Optax mixes dtypes in its updates, so what trains cannot be strict.
+# Optax mixes dtypes in its updates, so training tests cannot be strict.
 _TRAINING = ("training", "commands", "test_docs", "test_main", "test_end_to_end")
 
 
 @pytest.fixture
 def types_unchecked():
-    """Signatures are not checked, as outside the tests: for errors that users see."""
+    """Disables signature checks, to test errors as users see them."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -68,14 +68,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Tracing makes many objects that live: looking for cycles takes a tenth of it."""
+    """Tunes garbage collection: tracing makes many live objects, so it costs 10 %."""
     gc.freeze()  # all modules
     gc.set_threshold(100_000, 10, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def dtype_promotion(request):
-    """Standard promotion for the tests of training, strict for all others."""
+    """Sets standard dtype promotion for training tests, strict for all others."""
     parts = request.path.with_suffix("").relative_to(request.config.rootpath).parts
     trains = any(part in _TRAINING for part in parts)
     with jax.numpy_dtype_promotion("standard" if trains else "strict"):

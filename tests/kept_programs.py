@@ -1,10 +1,10 @@
-"""Compiled programs that are kept between runs of the tests."""
+"""Cache of compiled programs, kept between test runs."""
 
 import shutil
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / ".jax_cache"
-LIMIT = 400_000_000  # bytes; ten times what one run of all tests leaves
+LIMIT = 400_000_000  # bytes; ten times the output of a full test run
 
 
 def limit(folder: Path, most: int = LIMIT) -> None:
@@ -21,7 +21,7 @@ def limit(folder: Path, most: int = LIMIT) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Adds the programs of a folder, which may not exist, to those of another."""
+    """Copies the programs of a folder, if it exists, into another."""
     target.mkdir(parents=True, exist_ok=True)
     for path in source.glob("*-cache"):
         if not (target / path.name).exists():

@@ -1,4 +1,4 @@
-"""Videos as a phone has them, and labels of their frames as a tool exports them."""
+"""Writes videos like a phone's, and labels of their frames like a tool's export."""
 
 import json
 from fractions import Fraction
@@ -14,7 +14,7 @@ FPS = 12
 
 
 def write_videos(folder: Path, shapes: MovingShapes) -> None:
-    """Writes `video0.mp4`, `video1.mp4`, .. at 12 frames a second."""
+    """Writes `video0.mp4`, `video1.mp4`, .. at 12 frames per second."""
     folder.mkdir(parents=True)
     for index, video in enumerate(shapes.videos):
         size = dict(height=video.height, width=video.width)
@@ -25,8 +25,8 @@ def write_videos(folder: Path, shapes: MovingShapes) -> None:
 
 
 def label_frames(frames: Path, shapes: MovingShapes, export: Path) -> None:
-    """Labels the files of `data extract` with polygons, frame by frame, as Roboflow
-    exports them: in one folder, without identities."""
+    """Labels the files of `data extract` with polygons per frame, as exported by
+    Roboflow: in one folder, without identities."""
     folder = export / "train"
     folder.mkdir(parents=True)
     images: list[dict] = []

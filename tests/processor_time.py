@@ -1,7 +1,7 @@
-"""A pytest plug-in: the ten slowest tests by processor time, at the end of a run.
+"""Pytest plug-in that lists the ten slowest tests by processor time.
 
-The time is that of all threads of the process and of the subprocesses that it waited
-for. It hardly depends on what else the machine does, unlike the time on the clock.
+The time includes all threads of the process and its finished subprocesses. Unlike wall
+time, it hardly depends on the load of the machine.
 """
 
 import resource
@@ -26,7 +26,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
-    """Adds to the report of a phase (set-up, call, tear-down) what it took."""
+    """Adds the processor time of a phase (set-up, call, tear-down) to its report."""
     report = yield
     now = _seconds()
     report.user_properties.append((_NAME, now - item.stash.get(_before, now)))
@@ -35,7 +35,7 @@ def pytest_runtest_makereport(item):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Under xdist the reports of all workers are here."""
+    """Prints the slowest tests; under xdist, of all workers."""
     taken = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

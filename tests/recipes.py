@@ -1,4 +1,4 @@
-"""Settings of the recipes in configs/, changed field by field."""
+"""Settings of the recipes in configs/, with changes by field."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from vis_jax.settings import read_settings, to_dict
 def recipe(
     name: str, arg: str | None = "debug", changes: Mapping[str, Any] | None = None
 ) -> RunSettings:
-    """The settings of `configs/NAME.py:ARG` with `changes` by path, such as data.flip.
+    """Returns settings of `configs/NAME.py:ARG` with `changes` by path, as data.flip.
 
-    The changes are part of the recipe: they are read as a user's would be.
+    The changes become part of the recipe, and are read like a user's.
     """
     config = importlib.import_module(f"configs.{name}").get_config(arg).to_dict()
     return read_run(_with(config, changes or {}))
 
 
 def changed(run: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
-    """Settings with `changes` by path."""
+    """Returns settings with `changes` by path."""
     return read_run(_with(to_dict(run), changes))
 
 
 def data_settings(**fields: Any) -> DataSettings:
-    """The section `data`."""
+    """Returns the section `data`."""
     return read_settings(DataSettings, fields, "data")
 
 

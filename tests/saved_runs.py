@@ -1,4 +1,4 @@
-"""Folders as a training run leaves them, with random parameters."""
+"""Writes folders like those of training runs, with random parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ NAMES = tuple(f"shape {number}" for number in range(1, 9))  # of the classes
 def write_run(
     folder: Path, name: str, changes: Mapping[str, Any] | None = None, *, step: int = 4
 ) -> Path:
-    """A run of `configs/NAME.py:debug`, whose checkpoint is of this step."""
+    """Writes a run of `configs/NAME.py:debug` with a checkpoint of this step."""
     run = recipe(name, "debug", changes)
     system = parts.build_system(run)
     shapes = batch_shapes(B=1, T=1, M=1, H=64, W=64)

@@ -1,9 +1,9 @@
-"""A pytest plug-in: starts the longest files first.
+"""Pytest plug-in that starts the slowest files first.
 
-A worker that starts a long file last would leave the others waiting for it.
+If a worker started a slow file last, the others would wait for it.
 """
 
-# The files that take the most processor time, the longest first.
+# Files with the most processor time, slowest first.
 LONGEST = (
     "tests/test_end_to_end.py",
     "tests/test_configs.py",

@@ -1,4 +1,4 @@
-"""A disk that is full: no file may grow beyond a size."""
+"""Simulates a full disk: no file may exceed a size."""
 
 import resource
 from collections.abc import Iterator

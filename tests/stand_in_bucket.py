@@ -1,6 +1,6 @@
-"""bucket://, a scheme of epath whose files are in a local folder.
+"""Registers bucket://, an epath scheme whose files are in a local folder.
 
-Whatever takes an address for the name of a local file does not find them there.
+Code that mistakes an address for a local file name does not find them.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from etils import epath
 
 @epath.register_path_cls("bucket://")
 class Bucket:
-    """Makes a path in the folder of an address."""
+    """Maps an address to a path in the folder."""
 
     folder: ClassVar[Path]
 

@@ -1,4 +1,4 @@
-"""What a training run has left in its folder, and what it compiled."""
+"""Inspects the folder and the compiled programs of a training run."""
 
 import json
 import re
@@ -8,12 +8,12 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 STEPS = 4
-# What a run compiles besides the casts and slices of single arrays.
+# Programs that a run compiles, apart from casts and slices of single arrays.
 PROGRAMS = ["init", "new", "step", "step", "update", "upsample", "upsample"]
 
 
 def forget_programs():
-    """What the next command needs it compiles or reads, as in a new process."""
+    """Clears caches, so that the next command compiles or loads as in a new process."""
     jax.clear_caches()
     compilation_cache.reset_cache()
 
@@ -23,7 +23,7 @@ def cached_programs(workdir):
 
 
 def programs(names):
-    """Those of PROGRAMS among "jit(update)", as JAX reports, or "jit_update-1f..."."""
+    """Returns PROGRAMS among names such as "jit(update)" or "jit_update-1f..."."""
     found = [
         re.split("[-()]", name.removeprefix("jit").strip("_("))[0] for name in names
     ]
@@ -31,13 +31,13 @@ def programs(names):
 
 
 def losses(workdir):
-    """The loss that each checkpoint was saved with, by step."""
+    """Returns the loss saved with each checkpoint, by step."""
     files = (workdir / "checkpoints").glob("*/metrics/metrics")
     return {int(f.parts[-3]): json.loads(f.read_text())["loss"] for f in files}
 
 
 def before_the_end(workdir, tmp_path):
-    """The run as it was after half of the steps."""
+    """Returns a copy of the run as it was after half of the steps."""
     half = shutil.copytree(workdir, tmp_path / "half")
     shutil.rmtree(half / "checkpoints" / str(STEPS))
     shutil.rmtree(half / "evaluation")

@@ -16,26 +16,26 @@ from vis_jax.commands.path_flags import check_paths
 
 # Each is a module of vis_jax.commands, named with underscores for spaces.
 COMMANDS = {
-    "train": "train a system, evaluate it at the end (the default command)",
+    "train": "train a system and evaluate it at the end (the default command)",
     "evaluate": "predict every video of a data set and score the result",
-    "compare": "link what a detector finds with every tracker, and with the truth",
-    "predict": "find and track the objects of one video, or of many",
+    "compare": "run every tracker and the oracles on one set of detections",
+    "predict": "detect and track the objects of one or many videos",
     "config": "print every field of a config with its meaning, default and range",
-    "configs list": "list the recipes, which --config takes by name",
-    "runs plot": "draw the curves of runs as a picture and a page",
+    "configs list": "list the recipes that --config takes by name",
+    "runs plot": "draw the curves of runs as an image and a page",
     "runs diff": "print the settings in which two runs differ",
-    "sweep": "train a config with several seeds; mean and spread of the scores",
-    "doctor": "say what this machine and this installation can do",
-    "completion": "print the completion of commands and flags for bash or zsh",
+    "sweep": "train a config with several seeds and summarise the scores",
+    "doctor": "report what this machine and this installation can do",
+    "completion": "print shell completion of commands and flags for bash or zsh",
     "score": "score a results.json against an annotation file",
-    "convert": "turn published weights into a checkpoint",
-    "export": "write a trained model for other programs",
+    "convert": "convert published weights to a checkpoint",
+    "export": "export a trained model for other programs",
     "data make_shapes": "write moving shapes as a YouTube-VIS folder",
-    "data extract": "write frames of videos as image files, to be labelled",
-    "data prepare": "bring a folder in another layout into that of the reader",
-    "data check": "name every defect of a folder in the YouTube-VIS format",
-    "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
-    "data split": "hold out a fixed share of the videos for validation",
+    "data extract": "extract frames of videos as image files, for labelling",
+    "data prepare": "convert DAVIS, MOTS, COCO, CVAT, labelme .. to YouTube-VIS format",
+    "data check": "list every defect of a folder in YouTube-VIS format",
+    "data build_tfds": "pack a YouTube-VIS folder into a few large files, for pods",
+    "data split": "hold out some videos for validation",
     "data pack": "check a results.json and pack it for an evaluation server",
 }
 
@@ -54,7 +54,7 @@ examples:
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
 
 `python -m vis_jax.main COMMAND --help` explains the flags of a command; `--version`
-says which version this is.
+prints the version.
 """
 
 # Import names of dependencies of vis_jax that are not in requirements-score.txt.

@@ -18,7 +18,7 @@ from vis_jax.metrics.category_check import (
     explain_pairs,
 )
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.parallel import Found, Job, find, num_workers
+from vis_jax.metrics.parallel import PartFindings, ScoringJob, find, num_workers
 from vis_jax.metrics.tracking import (
     identity_report,
     identity_scores,
@@ -144,9 +144,9 @@ def _page_writer(
 
 def _job(
     truth_path: str | os.PathLike, results_path: str | os.PathLike, options: Options
-) -> Job:
+) -> ScoringJob:
     kept = "identities" if options.identities else "none"
-    return Job(
+    return ScoringJob(
         truth=os.fspath(truth_path),
         results=os.fspath(results_path),
         official_quirks=options.official_quirks,
@@ -163,7 +163,7 @@ def _report(
     results: Results,
     options: Options,
     progress: bool,
-    part: Found | None = None,
+    part: PartFindings | None = None,
 ) -> dict:
     """Computes all requested metrics.
 
@@ -210,7 +210,7 @@ def _tracked(
     results: Results,
     options: Options,
     progress: bool,
-    part: Found | None,
+    part: PartFindings | None,
 ) -> dict:
     """Computes all tracking metrics, or the three identity metrics."""
     if part and options.tracking:

@@ -109,7 +109,7 @@ class Detections(NamedTuple):
     # Appearance embeddings, compared by dot product. E = 0 without a track head.
     embeds: Float32[Array, "*lead N E"]
     # Unit-length classifier features, for trackers without training.
-    looks: Float32[Array, "*lead N F"]
+    descriptors: Float32[Array, "*lead N F"]
     mask_logits: Float32[Array, "*lead N h w"]  # positive = inside
     # Region covered by each mask, as `Predictions.mask_boxes`; None: the boxes.
     mask_boxes: Float32[Array, "*lead N 4"] | None = None
@@ -124,7 +124,7 @@ class Appearance(NamedTuple):
     """Appearance features of objects, as in `Detections`."""
 
     embeds: Float32[Array, "*lead N E"]
-    looks: Float32[Array, "*lead N F"]
+    descriptors: Float32[Array, "*lead N F"]
 
 
 class LossAux(NamedTuple):

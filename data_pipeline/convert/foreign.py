@@ -24,7 +24,7 @@ class Image(NamedTuple):
     size: tuple[int, int]  # expected height, width
 
 
-class Prepared(NamedTuple):
+class PreparedSplit(NamedTuple):
     """A data set in YouTube-VIS format, not yet written."""
 
     content: dict  # of the annotation file
@@ -52,12 +52,12 @@ class Linker(Protocol):
         ...
 
 
-class Found(NamedTuple):
+class DetectedLayout(NamedTuple):
     """A detected layout."""
 
     layout: str
     why: str  # evidence for the layout
-    read: "Callable[[], Foreign | Prepared]"
+    read: "Callable[[], Foreign | PreparedSplit]"
 
 
 class ForeignVideo(NamedTuple):
@@ -88,7 +88,9 @@ class Foreign(NamedTuple):
     identity: str = ""  # .. and the field that would state it.
 
 
-def describe(foreign: Foreign, progress: bool, link: Linker | None = None) -> Prepared:
+def describe(
+    foreign: Foreign, progress: bool, link: Linker | None = None
+) -> PreparedSplit:
     """Reads all tracks and converts them; ids of videos and tracks count from 1.
 
     Args:
@@ -132,7 +134,7 @@ def describe(foreign: Foreign, progress: bool, link: Linker | None = None) -> Pr
             for k, (number, video, track) in enumerate(tracks, start=1)
         ],
     }
-    return Prepared(content, tuple(images), foreign.left_out(), linked)
+    return PreparedSplit(content, tuple(images), foreign.left_out(), linked)
 
 
 def _linked(

@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignLabel,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
 )
 from data_pipeline.convert.frame_names import read_name
@@ -43,7 +43,7 @@ class _Row(NamedTuple):
     fail: Fail
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises the annotation file by its images, their folder by the first of them.
 
     Raises:
@@ -58,7 +58,7 @@ def find(source: SourceFolder) -> Found | None:
         why = f"{show(source, file)} has a list 'images', {show(source, folder)}/ has"
         why += f" {first}"
         made = partial(_read, source, file, content, images, folder)
-        return Found("coco", why, made)
+        return DetectedLayout("coco", why, made)
     return None
 
 

@@ -12,10 +12,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
     encode,
     union,
@@ -45,7 +45,7 @@ class _Truth(NamedTuple):
     places: dict[int, int]  # frame number to position
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises annotations.xml in the folder or its subfolders."""
     for place in source.candidates("{split}", ""):
         if place.is_dir():
@@ -53,7 +53,7 @@ def find(source: SourceFolder) -> Found | None:
             found = [f for f in folders if (f / "annotations.xml").is_file()]
             if found:
                 why = f"{show(source, found[0] / 'annotations.xml')} is there"
-                return Found("cvat", why, partial(_read, source, found))
+                return DetectedLayout("cvat", why, partial(_read, source, found))
     return None
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignTrack,
     ForeignVideo,
-    Found,
     encode,
 )
 from data_pipeline.convert.json_layout import show
@@ -39,7 +39,7 @@ _MASKS = tuple(
 )
 
 
-def find(source: SourceFolder, category: str) -> Found | None:
+def find(source: SourceFolder, category: str) -> DetectedLayout | None:
     """Recognises folders of PNGs in Annotations/, with images of the same names.
 
     Args:
@@ -57,7 +57,7 @@ def find(source: SourceFolder, category: str) -> Found | None:
             made = partial(_read, source, masks, images, listed, category)
             why = f"{show(source, masks)}/ has folders of PNGs, beside"
             why += f" {show(source, images)}/{where}"
-            return Found("davis", why, made)
+            return DetectedLayout("davis", why, made)
     return None
 
 

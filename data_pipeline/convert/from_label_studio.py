@@ -9,10 +9,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignLabel,
     ForeignVideo,
-    Found,
     convert,
     encode,
 )
@@ -46,7 +46,7 @@ _OTHERS = (
 Fail = Callable[..., DataError]
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises a list of tasks in a JSON file of the folder.
 
     Raises:
@@ -59,7 +59,7 @@ def find(source: SourceFolder) -> Found | None:
             if isinstance(tasks, list) and tasks and _is_task(tasks[0]):
                 why = f"{show(source, file)} has a list of tasks"
                 made = partial(_read, source, place, file, tasks)
-                return Found("label_studio", why, made)
+                return DetectedLayout("label_studio", why, made)
     return None
 
 

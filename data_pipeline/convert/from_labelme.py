@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignLabel,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
     encode,
     union,
@@ -42,7 +42,7 @@ class _Objects(NamedTuple):
     labels: list[ForeignLabel]  # without an identity
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises JSON files with shapes, in the folder or in folders of it."""
     places = [place for place in source.candidates("{split}", "") if place.is_dir()]
     for place in places:
@@ -51,7 +51,7 @@ def find(source: SourceFolder) -> Found | None:
         if videos:
             first = source.files(videos[0], ".json")[0]
             why = f"{show(source, first)} has a list 'shapes'"
-            return Found("labelme", why, partial(_read, source, videos))
+            return DetectedLayout("labelme", why, partial(_read, source, videos))
     return None
 
 

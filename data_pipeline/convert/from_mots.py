@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
     encode,
 )
@@ -45,7 +45,7 @@ _IMAGES = (
 Masks = dict[int, list[dict | None]]  # by id, an entry for each frame
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises instance PNGs first, then text files.
 
     Raises:
@@ -55,12 +55,14 @@ def find(source: SourceFolder) -> Found | None:
         pngs = {f.name: f for f in source.folders(folder) if source.files(f, ".png")}
         if pngs:
             why = f"{show(source, folder)}/ has folders of PNGs"
-            return Found("mots", why, partial(_read, source, pngs, _read_pngs))
+            return DetectedLayout("mots", why, partial(_read, source, pngs, _read_pngs))
     for folder in source.candidates("{split}/instances_txt", "instances_txt"):
         texts = {file.stem: file for file in source.files(folder, ".txt")}
         if texts:
             why = f"{show(source, folder)}/ has text files"
-            return Found("mots", why, partial(_read, source, texts, _read_text))
+            return DetectedLayout(
+                "mots", why, partial(_read, source, texts, _read_text)
+            )
     for folder in source.candidates("{split}", ""):
         texts = {
             f.name: f / "gt/gt.txt"
@@ -69,7 +71,9 @@ def find(source: SourceFolder) -> Found | None:
         }
         if texts:
             why = f"{show(source, folder)}/ has folders with gt/gt.txt and img1/"
-            return Found("mots", why, partial(_read, source, texts, _read_text))
+            return DetectedLayout(
+                "mots", why, partial(_read, source, texts, _read_text)
+            )
     return None
 
 

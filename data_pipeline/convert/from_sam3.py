@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignLabel,
     ForeignTrack,
     ForeignVideo,
-    Found,
     encode,
     join_tracks,
 )
@@ -37,7 +37,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFErro
 _MAX_BYTES = 2**31  # of an array
 
 
-def find(source: SourceFolder, category: str) -> Found | None:
+def find(source: SourceFolder, category: str) -> DetectedLayout | None:
     """Recognises folders of images and .npz files by the first .npz file."""
     for place in source.candidates("{split}", ""):
         if not place.is_dir():
@@ -49,7 +49,9 @@ def find(source: SourceFolder, category: str) -> Found | None:
         first = source.files(folders[0], ".npz")[0]
         if {IDS, MASKS} <= set(_names(source, first)):
             why = f"{show(source, first)} has {MASKS}"
-            return Found("sam3", why, partial(_read, source, folders, category))
+            return DetectedLayout(
+                "sam3", why, partial(_read, source, folders, category)
+            )
     return None
 
 

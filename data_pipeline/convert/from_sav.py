@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
 )
 from data_pipeline.convert.json_layout import show
@@ -34,7 +34,7 @@ _FRAMES = ("", "frames", "JPEGImages", "JPEGImages_24fps")
 _MAX_JSON = 2**30  # bytes, of a video
 
 
-def find(source: SourceFolder, category: str) -> Found | None:
+def find(source: SourceFolder, category: str) -> DetectedLayout | None:
     """Recognises masklets by the names of their files and the first of them.
 
     Raises:
@@ -51,7 +51,9 @@ def find(source: SourceFolder, category: str) -> Found | None:
         both = len(kinds["_auto"].keys() & kinds["_manual"].keys())
         notes = (f"the automatic masklets of {both} videos that have manual ones",)
         made = partial(_read, source, place, files, category, notes if both else ())
-        return Found("sav", f"{show(source, first)} has a list 'masklet'", made)
+        return DetectedLayout(
+            "sav", f"{show(source, first)} has a list 'masklet'", made
+        )
     return None
 
 

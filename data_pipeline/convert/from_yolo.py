@@ -13,11 +13,11 @@ import numpy as np
 import yaml
 
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
     ForeignLabel,
     ForeignTrack,
     ForeignVideo,
-    Found,
     convert,
     join_tracks,
 )
@@ -40,7 +40,7 @@ _BEYOND = 0.01  # tolerance for points outside the frame, as a fraction of the s
 Fail = Callable[..., DataError]
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises data.yaml by its names; `train`, `val` or `test` say where images are.
 
     Raises:
@@ -55,7 +55,9 @@ def find(source: SourceFolder) -> Found | None:
             root, images = _images(source, file, content)
             why = f"{show(source, file)} has names, {show(source, root)}/ has"
             why += f" {len(images)} images"
-            return Found("yolo", why, partial(_read, source, root, images, categories))
+            return DetectedLayout(
+                "yolo", why, partial(_read, source, root, images, categories)
+            )
     return None
 
 

@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from data_pipeline.convert.foreign import (
-    Found,
+    DetectedLayout,
     Image,
-    Prepared,
+    PreparedSplit,
     track_fields,
     video_entry,
 )
@@ -21,7 +21,7 @@ LOOKED_FOR = (
 )
 
 
-def find(source: SourceFolder) -> Found | None:
+def find(source: SourceFolder) -> DetectedLayout | None:
     """Recognises the annotation file by its videos, the images by the first of them.
 
     Raises:
@@ -35,7 +35,7 @@ def find(source: SourceFolder) -> Found | None:
         why = f"{show(source, file)} has a list 'videos', {show(source, folder)}/ has"
         why += f" {parsed.videos[0].file_names[0]}"
         made = partial(_prepare, source, content, parsed, folder)
-        return Found("ytvis", why, made)
+        return DetectedLayout("ytvis", why, made)
     return None
 
 
@@ -44,7 +44,7 @@ def _prepare(
     content: dict,
     parsed: Annotations,
     folder: Path,
-) -> Prepared:
+) -> PreparedSplit:
     """Compresses the masks of the annotations; ids and file names are kept."""
     videos, images, tracks = [], [], {}
     for video, its_tracks in zip(parsed.videos, parsed.tracks, strict=True):
@@ -66,7 +66,7 @@ def _prepare(
     }
     if content.get("annotations") is not None:
         prepared["annotations"] = [tracks[k] for k in sorted(tracks)]
-    return Prepared(prepared, tuple(images), ())
+    return PreparedSplit(prepared, tuple(images), ())
 
 
 def _track_entry(

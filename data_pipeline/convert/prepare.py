@@ -17,10 +17,10 @@ from data_pipeline.convert import (
     from_ytvis,
 )
 from data_pipeline.convert.foreign import (
+    DetectedLayout,
     Foreign,
-    Found,
     Linker,
-    Prepared,
+    PreparedSplit,
     describe,
 )
 from data_pipeline.convert.source_folder import SourceFolder
@@ -38,7 +38,7 @@ class KnownLayout(NamedTuple):
     """
 
     looked_for: str
-    find: Callable[[SourceFolder, str], Found | None]
+    find: Callable[[SourceFolder, str], DetectedLayout | None]
 
 
 # In the order tried.
@@ -74,12 +74,14 @@ LAYOUTS = {
 class Outcome(NamedTuple):
     """Result of preparing a folder."""
 
-    found: Found
-    prepared: Prepared
+    found: DetectedLayout
+    prepared: PreparedSplit
     written: bool  # False: it already existed
 
 
-def recognise(source: SourceFolder, layout: str | None, category: str) -> Found:
+def recognise(
+    source: SourceFolder, layout: str | None, category: str
+) -> DetectedLayout:
     """Detects the layout of a folder.
 
     Args:
@@ -116,7 +118,7 @@ def prepare(
     copy: bool = False,
     link: Linker | None = None,
     progress: bool = False,
-    tell: Callable[[Found], None] = lambda found: None,
+    tell: Callable[[DetectedLayout], None] = lambda found: None,
 ) -> Outcome:
     """Writes `output/<split>/instances.json` and `output/<split>/JPEGImages/`.
 
@@ -124,7 +126,7 @@ def prepare(
 
     Args:
       root: folder in one of the layouts.
-      output: folder for all splits, outside of `root`.
+      output: folder for all splits, outside `root`.
       split: for example "train".
       layout: one of `LAYOUTS`; None detects it.
       category: category name for layouts without categories.

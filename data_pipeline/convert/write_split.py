@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image as Pillow
 from tqdm import tqdm
 
-from data_pipeline.convert.foreign import Image, Prepared
+from data_pipeline.convert.foreign import Image, PreparedSplit
 from data_pipeline.convert.source_folder import opened
 from data_pipeline.datasets.ytvis_json import parse_annotations
 from data_pipeline.errors import DataError
@@ -18,7 +18,7 @@ from data_pipeline.images import JPEG_QUALITY, is_plain, read_rgb, upright_size
 
 
 def write_split(
-    folder: Path, prepared: Prepared, *, copy: bool, progress: bool
+    folder: Path, prepared: PreparedSplit, *, copy: bool, progress: bool
 ) -> bool:
     """Writes a split, unless it already exists.
 

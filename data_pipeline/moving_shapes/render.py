@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline.moving_shapes.scene import SURFACE_SPAN, Look, Scene
+from data_pipeline.moving_shapes.scene import SURFACE_SPAN, Scene, ShapeStyle
 from data_pipeline.moving_shapes.silhouettes import SILHOUETTES
 
 _OUTLINES = tuple(SILHOUETTES.values())
@@ -39,7 +39,7 @@ class Rendered(NamedTuple):
 
 def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
     """Renders frames `frame_ids` [T] of a scene independently."""
-    M, T, H, W = len(scene.looks), len(frame_ids), scene.height, scene.width
+    M, T, H, W = len(scene.styles), len(frame_ids), scene.height, scene.width
     images = np.empty((T, H, W, 3), np.uint8)
     masks = np.empty((M, T, H, W), bool)
     occlusion = np.empty((M, T), np.float32)
@@ -52,7 +52,7 @@ def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
         with np.errstate(invalid="ignore"):
             occlusion[:, t] = 1.0 - masks[:, t].sum((1, 2)) / silhouette
     boxes, present = _boxes(masks)
-    labels = np.array([look.label for look in scene.looks], np.int32)
+    labels = np.array([style.label for style in scene.styles], np.int32)
     track_ids = np.arange(1, M + 1, dtype=np.int32)
     return Rendered(images, masks, boxes, present, labels, track_ids, occlusion)
 
@@ -63,7 +63,7 @@ def _paint(scene: Scene, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     times = np.array([frame_id - half, frame_id, frame_id + half])
     frame = _pan(scene, scene.camera(times))
     owner = np.full((scene.height, scene.width), -1, np.int8)
-    areas = np.zeros(len(scene.looks))
+    areas = np.zeros(len(scene.styles))
     for i in scene.depth:
         motion = scene.motions[i]
         before, now, after = motion.centres(times)
@@ -73,7 +73,7 @@ def _paint(scene: Scene, frame_id: int) -> tuple[np.ndarray, np.ndarray, np.ndar
             radius=float(motion.radii(times[1:2])[0]),
             angle=float(motion.angles(times[1:2])[0]),
         )
-        areas[i] = _paint_instance(frame, owner, scene.looks[i], int(i), pose)
+        areas[i] = _paint_instance(frame, owner, scene.styles[i], int(i), pose)
     return frame, owner, areas
 
 
@@ -106,14 +106,14 @@ def _crop(scene: Scene, offset: np.ndarray) -> np.ndarray:
 
 
 def _paint_instance(
-    frame: np.ndarray, owner: np.ndarray, look: Look, number: int, pose: Pose
+    frame: np.ndarray, owner: np.ndarray, style: ShapeStyle, number: int, pose: Pose
 ) -> int:
     """Blends one instance into frame and owner, in place; returns its visible area.
 
     Only the square around the instance is touched.
     """
     height, width = owner.shape
-    reach = pose.radius * max(look.stretch, 1 / look.stretch) + 2.5
+    reach = pose.radius * max(style.stretch, 1 / style.stretch) + 2.5
     reach = reach + 0.5 * np.abs(pose.smear)
     x1, y1 = np.maximum(np.floor(pose.centre - reach), 0).astype(int)
     x2, y2 = np.minimum(np.ceil(pose.centre + reach), (width, height)).astype(int)
@@ -121,14 +121,14 @@ def _paint_instance(
         return 0
     x = np.arange(x1, x2, dtype=np.float32) + np.float32(0.5 - pose.centre[0])
     y = np.arange(y1, y2, dtype=np.float32)[:, None] + np.float32(0.5 - pose.centre[1])
-    inside, layer = _layer(look, pose, x, y)
+    inside, layer = _layer(style, pose, x, y)
     owner[y1:y2, x1:x2][inside] = number
     taps = _taps(pose.smear)
     if taps > 1:
         layer = np.zeros_like(layer)
         for share in (np.arange(taps) + 0.5) / taps - 0.5:
             dx, dy = (share * pose.smear).astype(np.float32)
-            layer += _layer(look, pose, x - dx, y - dy)[1]
+            layer += _layer(style, pose, x - dx, y - dy)[1]
         layer /= np.float32(taps)
     patch = frame[:, y1:y2, x1:x2]
     patch *= 1.0 - layer[3]
@@ -137,7 +137,7 @@ def _paint_instance(
 
 
 def _layer(
-    look: Look, pose: Pose, x: np.ndarray, y: np.ndarray
+    style: ShapeStyle, pose: Pose, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Renders an instance at pixel centres x [w], y [h, 1] relative to its centre.
 
@@ -147,16 +147,16 @@ def _layer(
     """
     cos = np.float32(np.cos(pose.angle) / pose.radius)
     sin = np.float32(np.sin(pose.angle) / pose.radius)
-    u = (cos * x + sin * y) * np.float32(1 / look.stretch)
-    v = (cos * y - sin * x) * np.float32(look.stretch)
-    distance = _OUTLINES[look.label](u, v, look.proportion).astype(np.float32)
+    u = (cos * x + sin * y) * np.float32(1 / style.stretch)
+    v = (cos * y - sin * x) * np.float32(style.stretch)
+    distance = _OUTLINES[style.label](u, v, style.proportion).astype(np.float32)
     cover = np.clip(0.5 - distance * np.float32(pose.radius), 0, 1)
-    size = look.surface.shape[-1]
+    size = style.surface.shape[-1]
     scale = np.float32(0.5 * size / SURFACE_SPAN)
     row = np.clip(v * scale + size / 2, 0, size - 1).astype(np.intp)
     column = np.clip(u * scale + size / 2, 0, size - 1).astype(np.intp)
     layer = np.empty((4, *u.shape), np.float32)
-    texels = look.surface.reshape(3, -1)
+    texels = style.surface.reshape(3, -1)
     np.multiply(np.take(texels, row * size + column, 1), cover, out=layer[:3])
     layer[3] = cover
     return distance <= 0, layer

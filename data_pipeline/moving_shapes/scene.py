@@ -21,7 +21,7 @@ from data_pipeline.moving_shapes.silhouettes import SILHOUETTES
 SURFACE_SPAN = 1.25  # half side of a texture, in radii: the outline with its stretch
 
 
-class Look(NamedTuple):
+class ShapeStyle(NamedTuple):
     """Appearance of an instance."""
 
     label: int  # 0 .. K - 1
@@ -35,7 +35,7 @@ class Scene(NamedTuple):
 
     height: int
     width: int
-    looks: tuple[Look, ...]
+    styles: tuple[ShapeStyle, ...]
     motions: tuple[Motion, ...]
     depth: np.ndarray  # int [M], instances from the farthest to the nearest
     background: np.ndarray  # float32 [3, H', W'], wider than the frame by the margin
@@ -65,15 +65,15 @@ def draw_scene(
     motions = draw_motions(
         rng, level, camera, length=length, height=height, width=width, twins=twins
     )
-    looks = _draw_looks(rng, level, motions, twins, backdrop.mean((1, 2)), length)
+    styles = _draw_styles(rng, level, motions, twins, backdrop.mean((1, 2)), length)
     kept = [i for i, motion in enumerate(motions) if motion is not None]
-    # Instances were made from the nearest to the farthest; identities must not tell.
+    # Instances come from the nearest to the farthest; ids must not reveal that order.
     order = rng.permutation(len(kept))
     depth = np.argsort(order)[::-1]
     return Scene(
         height=height,
         width=width,
-        looks=tuple(looks[kept[i]] for i in order),
+        styles=tuple(styles[kept[i]] for i in order),
         motions=tuple(m for i in order if (m := motions[kept[i]]) is not None),
         depth=depth,
         background=backdrop,
@@ -88,34 +88,34 @@ def draw_scene(
     )
 
 
-def _draw_looks(
+def _draw_styles(
     rng: np.random.Generator,
     level: Difficulty,
     motions: list[Motion | None],
     twins: list[int],
     avoid: np.ndarray,
     length: int,
-) -> list[Look]:
-    """Draws one look per instance; a twin copies the look of another."""
-    looks: list[Look] = []
+) -> list[ShapeStyle]:
+    """Draws one style per instance; a twin copies the style of another."""
+    styles: list[ShapeStyle] = []
     times = np.arange(length)
     for motion, twin in zip(motions, twins, strict=True):
         if twin >= 0:
-            looks.append(looks[twin])
+            styles.append(styles[twin])
             continue
         radius = motion.radii(times).max() if motion is not None else 16.0
         size = int(np.clip(2 * SURFACE_SPAN * radius, 24, 384))
         label = int(rng.integers(len(SILHOUETTES)))
         hue = label / len(SILHOUETTES) if level.telling else None
-        looks.append(
-            Look(
+        styles.append(
+            ShapeStyle(
                 label=label,
                 proportion=rng.random(),
                 stretch=float(np.exp(rng.uniform(-level.stretch, level.stretch))),
                 surface=texture.surface(rng, size, avoid, level.contrast, hue),
             )
         )
-    return looks
+    return styles
 
 
 def _draw_gain(rng: np.random.Generator, level: Difficulty, length: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 def disc(u: np.ndarray, v: np.ndarray, p: float) -> np.ndarray:
     """Filled circle."""
-    del p  # a disc varies only by the stretch that all shapes get
+    del p  # discs vary only by the stretch common to all shapes
     return np.hypot(u, v) - 0.95
 
 

@@ -218,7 +218,7 @@ def _write(
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
-    # It speaks of downloads on stdout, and makes folders for them.
+    # TFDS reports downloads on stdout, and creates folders for them.
     with redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as downloads:
         builder.download_and_prepare(download_dir=downloads, file_format="array_record")
 

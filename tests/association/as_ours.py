@@ -1,7 +1,7 @@
-"""Weights of the literal RGNNVIS as parameters of ours.
+"""Converts weights of the literal RGNNVIS to our parameters.
 
-The names of the literal form are those of the paper: blocks are numbered from 1,
-interactions being odd.
+The literal form uses the paper's names: blocks count from 1, and odd ones are
+interactions.
 """
 
 import re
@@ -29,7 +29,7 @@ _PARTS = {
 }
 _RECURRENCES = {"": "recurrence", "0": "empty_recurrence"}
 _LSTMS = {"mean": 0, "var": 1}
-# Patterns of layers, and where these are in our parameters.
+# Patterns of layer names, and their paths in our parameters.
 _PLACES = (
     (r"classes", lambda m: "classify"),
     (r"(match|start)", lambda m: f"say/{m[1]}"),
@@ -78,7 +78,7 @@ def _interaction(block: str, layer: str) -> str:
 
 
 def place_of(name: str) -> str:
-    """Path of a weight of the literal form among our parameters."""
+    """Returns the path of a literal weight among our parameters."""
     if name in _STARTS:
         return _STARTS[name]
     layer, _, leaf = name.rpartition("/")
@@ -89,10 +89,10 @@ def place_of(name: str) -> str:
 
 
 def variables_of(weights: Weights, expected: dict) -> dict:
-    """Our variables, of which every one is among the weights.
+    """Returns our variables, each taken from the literal weights.
 
     Args:
-      weights: of the literal form; those that no parameter of ours has are left out.
+      weights: of the literal form; those without a counterpart are ignored.
       expected: shapes by path, collections first.
     """
     values = {place_of(name): value for name, value in weights.items()}
@@ -105,7 +105,7 @@ def variables_of(weights: Weights, expected: dict) -> dict:
 
 
 def settings_of(options: Options, tracks: int, dim: int, narrow: int) -> Settings:
-    """Our settings for switches of the literal form; start and mean are `rho`'s."""
+    """Returns our settings for the literal options; start and mean are `rho`'s."""
     return Settings(
         tracks=tracks,
         dim=dim,

@@ -1,9 +1,8 @@
-"""The appearance of detections and frames in the literal RGNNVIS: pooling and psi, phi.
+"""Appearance of detections and frames in the literal RGNNVIS: pooling, psi and phi.
 
-Part of the slow reference that `literal_graph` describes. Decisions where the sources
-are silent: positions are added whatever the resolution, with half of the channels of a
-level for y and half for x, and to the maps that x_0 averages, also where x_0 leaves out
-phi.
+Part of the slow reference described in `literal_graph`. Decisions where the sources are
+silent: positions are added at every resolution, with half of a level's channels for y
+and half for x, and also to the maps that x_0 averages, even if x_0 leaves out phi.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ from tests.association.literal_layers import (
 
 
 def bilinear(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Reads a plane (h, w) at the pixel centres of a grid of `size`, without blur."""
+    """Samples a plane (h, w) at the pixel centres of a grid of `size`, without blur."""
     h, w = plane.shape
     out = np.zeros(size)
     for i, j in np.ndindex(*size):
@@ -36,7 +35,7 @@ def bilinear(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def pool_weights(
     logits: np.ndarray, valid: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Share of each pixel in each detection: (N, *size), 0 for padded detections.
+    """Returns the weight of each pixel in each detection: (N, *size), 0 for padding.
 
     Valid detections and a background of logit 10 compete for each pixel; the shares of
     a detection are divided by their sum plus 1e-4.
@@ -59,7 +58,7 @@ def pool_weights(
 
 
 def sine_positions(h: int, w: int, channels: int) -> np.ndarray:
-    """Encoding (h, w, channels) of DETR: first half of the channels y, second half x.
+    """Returns DETR's encoding (h, w, channels): first half of the channels y, then x.
 
     A position 1, 2, .. is divided by the number of positions plus 1e-6 and multiplied
     by 2 pi. Channels alternate sine and cosine of one frequency.
@@ -77,7 +76,7 @@ def sine_positions(h: int, w: int, channels: int) -> np.ndarray:
 def psi(
     weights: Weights, options: Options, name: str, features: np.ndarray
 ) -> np.ndarray:
-    """1x1 convolution of one level (h, w, channels), and its positions."""
+    """Applies a 1x1 convolution to one level (h, w, channels) and adds positions."""
     h, w, _ = features.shape
     out = np.zeros((h, w, len(weights[f"{name}/b"])))
     for i, j in np.ndindex(h, w):
@@ -94,7 +93,7 @@ def detection_appearance(
     logits: np.ndarray,
     valid: np.ndarray,
 ) -> np.ndarray:
-    """x_n: (N, A), zero for padded detections.
+    """Computes x_n: (N, A), zero for padded detections.
 
     Args:
       features: C4 and C5, each (h, w, channels).
@@ -117,7 +116,7 @@ def detection_appearance(
 def frame_appearance(
     weights: Weights, options: Options, features: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """x_0: (A), the mean over all pixels of each level, with or without phi."""
+    """Computes x_0: (A), the mean over each level's pixels, with or without phi."""
     means = []
     for name, level in zip(("psi4", "psi5"), features, strict=True):
         means.append(psi(weights, options, name, level).mean((0, 1)))

@@ -1,6 +1,6 @@
-"""MaskProp's Eq. 4 and 5 word for word: lists, loops and float64.
+"""MaskProp's Eq. 4 and 5 taken literally: lists, loops and float64.
 
-Letters: L frames of a video, N objects of a frame. Frames and clips count from 0.
+Letters: L frames of a video, N objects per frame. Frames and clips count from 0.
 """
 
 from typing import NamedTuple
@@ -9,13 +9,13 @@ import numpy as np
 
 
 class Clips(NamedTuple):
-    """Of every frame of a video the masks of its objects in the clip around it.
+    """Masks of each frame's objects in the clip centred at the frame.
 
     Attributes:
-      masks: float64 [L, N, 2 T + 1, P], P the cells of a frame; those outside of the
-        video and of objects that are not valid can be anything.
+      masks: float64 [L, N, 2 T + 1, P], with P cells per frame; arbitrary outside the
+        video and for invalid objects.
       valid: bool [L, N].
-      scores: float64 [L, N, K], the scores of the classes of the objects.
+      scores: float64 [L, N, K], class scores of the objects.
     """
 
     masks: np.ndarray
@@ -32,7 +32,7 @@ def mask_of(clips, t, i, tau):
 
 
 def pair_score(clips, t, i, earlier, j):
-    """Eq. 4; frames where both masks are empty are left out."""
+    """Computes Eq. 4, without frames where both masks are empty."""
     radius, ious = radius_of(clips), []
     first = max(0, t - radius, earlier - radius)
     last = min(len(clips.masks) - 1, t + radius, earlier + radius)
@@ -45,7 +45,7 @@ def pair_score(clips, t, i, earlier, j):
 
 
 def track_score(clips, ids, t, i, track):
-    """Eq. 5 before the threshold; None if no overlapping clip has the track."""
+    """Computes Eq. 5 before the threshold; None if no overlapping clip has it."""
     values = [
         pair_score(clips, t, i, earlier, j)
         for earlier in range(max(0, t - 2 * radius_of(clips)), t)
@@ -56,7 +56,7 @@ def track_score(clips, ids, t, i, track):
 
 
 def link_video(clips, threshold, *, unique):
-    """The identities {object: id} of every frame, and {(t, i): score of its id}."""
+    """Returns identities {object: id} of each frame, and scores {(t, i): score}."""
     ids, winning, count = [], {}, 0
     for t in range(len(clips.masks)):
         pairs = {}
@@ -78,7 +78,7 @@ def link_video(clips, threshold, *, unique):
 
 
 def class_scores(clips, ids, mode):
-    """{id: scores of the classes}."""
+    """Returns {id: class scores}."""
     tracks = sorted({track for frame in ids for track in frame.values()})
     out = {}
     for track in tracks:

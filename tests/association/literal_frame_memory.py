@@ -1,8 +1,8 @@
 """The association block of IAI over the frames of a video: loops, in float64.
 
-As the sheet of the released code tells it: memories are lists that grow, the first
-frame runs twice, and a token looks at one key after the other. Nothing is known of
-batches, slots or padding. Weights are those of ours by path.
+It follows the description of the released code: memories are growing lists, the first
+frame runs twice, and a token attends to one key after the other. There are no batches,
+slots or padding. Weights are our parameters by path.
 """
 
 import math
@@ -24,7 +24,7 @@ class Remembered(NamedTuple):
 
 @dataclass
 class Video:
-    """What is known of a video; `frames` names those in the global memory."""
+    """Memory of a video; `frames` lists those in the global memory."""
 
     step: int = 0
     last: int = 0
@@ -49,7 +49,7 @@ class Form:
 def forward(
     weights: Weights, form: Form, features: np.ndarray, video: Video
 ) -> np.ndarray:
-    """(h, w, E) features [projected, block, class] of the next frame."""
+    """Returns (h, w, E) features [projected, block, class] of the next frame."""
     projected = each(lambda x: linear(weights, "encoder_projector", x), features)
     pieces = [projected, block(weights, form, projected, video, None)[0]]
     if "backbone_projector/kernel" in weights:
@@ -68,9 +68,9 @@ def advance(
     ids: np.ndarray,
     new: bool,
 ) -> None:
-    """Remembers the frame, once its id map (H, W) is known."""
+    """Adds the frame to the memories, once its id map (H, W) is known."""
     projected = each(lambda x: linear(weights, "encoder_projector", x), features)
-    # In the first frame this is the second run: without memories, with its ids.
+    # For the first frame this is the second run: without memories, with its ids.
     first = video.step == 0
     _, keys, normed = block(weights, form, projected, video, ids if first else None)
     embeds = id_bank(weights, ids, form.stride)
@@ -78,7 +78,7 @@ def advance(
 
 
 def remember(video: Video, form: Form, frame: Remembered, new: bool) -> None:
-    """The rule of memories, section C3."""
+    """Updates the memories, section C3."""
     video.step += 1
     video.before = frame
     enters = video.step == 1
@@ -98,11 +98,11 @@ def block(
     video: Video,
     ids: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Output, keys and normalised tokens, each (h, w, C).
+    """Returns output, keys and normalised tokens, each (h, w, C).
 
     Args:
       x: tokens.
-      video: the frames before.
+      video: the previous frames.
       ids: of a first frame, once they are known.
     """
     height, width, C = x.shape
@@ -139,7 +139,7 @@ def _values(weights: Weights, normed: np.ndarray, embeds: np.ndarray) -> np.ndar
 
 
 def attention(queries: np.ndarray, frames: list[Remembered], heads: int) -> np.ndarray:
-    """(h, w, C) what each query finds among the tokens of some frames."""
+    """Attends to the tokens of several frames; returns (h, w, C)."""
     C = queries.shape[-1]
     keys = np.concatenate([frame.keys.reshape(-1, C) for frame in frames])
     values = np.concatenate([frame.values.reshape(-1, C) for frame in frames])
@@ -160,7 +160,7 @@ def attention(queries: np.ndarray, frames: list[Remembered], heads: int) -> np.n
 def window(
     weights: Weights, form: Form, queries: np.ndarray, before: Remembered
 ) -> np.ndarray:
-    """(h, w, C) what each query finds in the window of the frame before."""
+    """Attends to the window in the previous frame; returns (h, w, C)."""
     name, heads = "block/local_attention", form.memory_heads
     height, width, C = queries.shape
     shape = height, width, heads, C // heads
@@ -178,7 +178,7 @@ def window(
 
 
 def id_bank(weights: Weights, ids: np.ndarray, stride: int) -> np.ndarray:
-    """(h, w, C) embeddings of an id map (H, W); unknown ids count for nothing."""
+    """Returns embeddings (h, w, C) of an id map (H, W); unknown ids are ignored."""
     kernel, bias = weights["id_bank/kernel"], weights["id_bank/bias"]
     height, width = ids.shape
     found = np.zeros((-(-height // stride), -(-width // stride), len(bias))) + bias
@@ -191,13 +191,13 @@ def id_bank(weights: Weights, ids: np.ndarray, stride: int) -> np.ndarray:
 
 
 def layer_norm(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
-    """Of one token."""
+    """Normalises one token."""
     normed = (x - x.mean()) / math.sqrt(x.var() + 1e-5)
     return normed * weights[f"{name}/scale"] + weights[f"{name}/bias"]
 
 
 def positions(height: int, width: int, C: int) -> np.ndarray:
-    """(h, w, C) half the channels by row, half by column; from 0 to 2 pi."""
+    """Returns (h, w, C): half of the channels by row, half by column; 0 to 2 pi."""
     found = np.zeros((height, width, C))
     half = C // 2
     for y, x, c in np.ndindex(found.shape):

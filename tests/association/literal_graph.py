@@ -1,4 +1,4 @@
-"""The association of RGNNVIS, one frame at a time, slowly: to test the fast form.
+"""Slow reference for the association of RGNNVIS, one frame at a time.
 
 Brissman et al., "Recurrent Graph Neural Networks for Video Instance Segmentation",
 IJCV 2022, sections 3 and 4, with the switches of its Table 3, the places where the
@@ -83,7 +83,7 @@ class Frame:
 
 
 class Out(NamedTuple):
-    """What `step` says about a frame."""
+    """Output of `step` for a frame."""
 
     match: np.ndarray  # (M, N) logits; INVALID for pairs that do not exist
     start: np.ndarray  # (N) logits; INVALID for padded detections
@@ -95,7 +95,7 @@ class Out(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """Which detection serves which slot."""
+    """Assignment of detections to slots."""
 
     status: np.ndarray  # (M)
     born: np.ndarray  # (M) bool
@@ -105,7 +105,7 @@ class Decisions(NamedTuple):
 def step(
     weights: Weights, options: Options, state: State, frame: Frame
 ) -> tuple[State, Out]:
-    """One frame: graph, decisions, recurrence, appearance, class scores."""
+    """Processes a frame: graph, decisions, recurrence, appearance, class scores."""
     run = run_pairs if options.graph == "pairs" else run_graph
     network = run(weights, options, state, frame)
     if options.graph == "heuristic":
@@ -126,7 +126,7 @@ def step(
 
 
 def decide(options: Options, state: State, network: Network, frame: Frame) -> Decisions:
-    """Each track takes its best detection; other tracks and openings do not matter."""
+    """Gives each track its best detection, regardless of other and new tracks."""
     status = state.status.copy()
     chosen = np.full(len(status), -1)
     for m in range(len(status)):
@@ -159,7 +159,7 @@ def allocate(
     candidates: list[int],
     logits: np.ndarray,
 ) -> Decisions:
-    """Gives candidates to free slots in ascending order; drops the surplus."""
+    """Assigns candidates to free slots in ascending order; drops the rest."""
     if options.start_order == "logit":
         candidates = sorted(candidates, key=lambda n: -logits[n])
     status, chosen = status.copy(), chosen.copy()
@@ -173,7 +173,7 @@ def allocate(
 def heuristic_scores(
     weights: Weights, options: Options, state: State, frame: Frame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of MaskTrack R-CNN: (M, N) of each track and (N) of opening a new one.
+    """Scores of MaskTrack R-CNN: (M, N) for each track and (N) for a new track.
 
     The log-softmax of a detection runs over the tracks and 0. Confidence, overlap and
     class are added to the scores of tracks, never to that of a new one.
@@ -203,10 +203,10 @@ def heuristic_scores(
 def heuristic_decisions(
     options: Options, state: State, network: Network, frame: Frame
 ) -> Decisions:
-    """A detection serves its best track or opens a new one, whichever scores more.
+    """Assigns each detection to its best track or a new one, whichever scores more.
 
-    A track asks for its best detection only; if that one prefers another track or a
-    new one, the track goes without.
+    A track considers only its best detection; if that one prefers another track or a
+    new one, the track gets none.
     """
     match, opens = network.match, network.start
     most = np.maximum(match.max(0), opens)
@@ -248,7 +248,7 @@ def _recurrence(
 def _appearance(
     weights: Weights, options: Options, new: State, made: Decisions, frame: Frame
 ) -> State:
-    """Appearance of active tracks and, in every frame, of the empty one."""
+    """Updates the appearance of active tracks and, in every frame, of the empty one."""
     mean, variance, units = new.mean.copy(), new.variance.copy(), new.units.copy()
     for m in range(len(made.status)):
         if made.status[m] != ACTIVE:
@@ -284,7 +284,7 @@ def _boxes(options: Options, new: State, made: Decisions, frame: Frame) -> State
 
 
 def _class_memory(new: State, made: Decisions, frame: Frame) -> State:
-    """What scores that are not learned keep of the detections of each track."""
+    """Updates the class statistics of each track for scores that are not learned."""
     seen, votes, confidence = new.seen.copy(), new.votes.copy(), new.confidence.copy()
     total, running = new.logits_sum.copy(), new.logits_running.copy()
     for m in range(len(made.status)):
@@ -310,7 +310,7 @@ def _class_memory(new: State, made: Decisions, frame: Frame) -> State:
 
 
 def _identities(state: State, new: State, made: Decisions, frame: Frame) -> State:
-    """Annotated objects of new tracks; the first track of an object keeps it."""
+    """Sets the objects of new tracks; an object belongs to its first track."""
     ids, raw_ids, birth = new.ids.copy(), new.raw_ids.copy(), new.birth.copy()
     for m in range(len(made.status)):
         if not made.born[m]:

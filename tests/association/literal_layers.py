@@ -1,7 +1,7 @@
 """Switches and layers of the literal RGNNVIS: one vector at a time, in float64.
 
-Part of the slow reference that `literal_graph` describes. A linear layer NAME is the
-pair of weights "NAME/w" (in, out) and "NAME/b" (out); nothing else is known of widths.
+Part of the slow reference described in `literal_graph`. A linear layer NAME is the pair
+of weights "NAME/w" (in, out) and "NAME/b" (out); widths follow from the weights.
 """
 
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Options:
-    """Every switch of the association; the defaults are the form of the paper.
+    """All options of the association; the defaults follow the paper.
 
     Brissman et al., "Recurrent Graph Neural Networks for Video Instance Segmentation",
-    IJCV 2022, Table 3 and Table 8, and where their released code differs.
+    IJCV 2022, Table 3 and Table 8, and the differences of their released code.
     """
 
-    # The network; "pairs" is a model of each pair alone, "heuristic" overrules the
-    # decisions of the network by the rule of MaskTrack R-CNN.
+    # The network; "pairs" models each pair alone, "heuristic" replaces the network's
+    # decisions by MaskTrack R-CNN's rule.
     graph: Literal["graph", "pairs", "heuristic"] = "graph"
     node_updates: Literal["gated", "mlp"] = "gated"
     blocks: int = 2  # interaction blocks
     residuals: bool = True  # a residual block after each interaction block
     bottleneck: int = 3  # linear layers of a residual of the graph
-    # The recurrence; `hidden_feedback` concerns "lstm" alone.
+    # The recurrence; `hidden_feedback` applies to "lstm" only.
     recurrence: Literal["lstm", "simple", "none"] = "lstm"
     hidden_feedback: bool = False
-    # What is known of the appearance of a track.
+    # Model of a track's appearance.
     appearance: Literal["gaussian", "constant_variance", "lstm", "vertex", "none"] = (
         "gaussian"
     )
@@ -71,7 +71,7 @@ PLUS = replace(PAPER, layer_norm=True, positions=True)
 
 
 def linear(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
-    """x w + b."""
+    """Returns x w + b."""
     return x @ weights[f"{name}/w"] + weights[f"{name}/b"]
 
 
@@ -88,13 +88,13 @@ def softplus(x: np.ndarray) -> np.ndarray:
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Softmax of a vector."""
+    """Returns the softmax of a vector."""
     raised = np.exp(x - x.max())
     return raised / raised.sum()
 
 
 def residual(weights: Weights, name: str, x: np.ndarray, *, layers: int) -> np.ndarray:
-    """ReLU(x + F(x)); F is the linear layers NAME.1, NAME.2, .. and ReLU in between."""
+    """Returns ReLU(x + F(x)); F: linear layers NAME.1, NAME.2, .. with ReLU between."""
     y = x
     for layer in range(1, layers + 1):
         y = linear(weights, f"{name}.{layer}", y)
@@ -110,7 +110,7 @@ def layer_norm(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
 
 
 def lstm(gates: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Output and new cell from the inputs of the forget, input, output, cell gates."""
+    """Returns output and new cell from the forget, input, output and cell gates."""
     forget, enter, leave, value = np.split(gates, 4)
     cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(value)
     return sigmoid(leave) * np.tanh(cell), cell

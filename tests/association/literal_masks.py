@@ -1,7 +1,7 @@
-"""The masks of tracks in the literal RGNNVIS: two dense convolutions for each track.
+"""Masks of tracks in the literal RGNNVIS: two dense convolutions for each track.
 
-Part of the slow reference that `literal_graph` describes. A convolution NAME is the
-pair of weights "NAME/w" (3, 3, in, out) and "NAME/b" (out).
+Part of the slow reference described in `literal_graph`. A convolution NAME is the pair
+of weights "NAME/w" (3, 3, in, out) and "NAME/b" (out).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ ABSENT = -20.0  # logit of a track without a detection
 def box_mask(
     box: np.ndarray, canvas: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """0 or 1 on a grid of `size`, whose first and last points are the canvas's edges.
+    """Returns a box as 0 or 1 on a grid of `size` that spans the canvas edge to edge.
 
     Args:
       box: x1 y1 x2 y2 in pixels, edges included.
@@ -30,7 +30,7 @@ def box_mask(
 
 
 def convolve(weights: Weights, name: str, maps: np.ndarray) -> np.ndarray:
-    """3x3 convolution of (h, w, in), zeros around."""
+    """Applies a 3x3 convolution to (h, w, in), with zero padding."""
     h, w, _ = maps.shape
     padded = np.pad(maps, ((1, 1), (1, 1), (0, 0)))
     kernel = weights[f"{name}/w"]
@@ -48,7 +48,7 @@ def track_masks(
     chosen: np.ndarray,
     masks: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """Logits (M, h, w) of each track, ABSENT where it is not active.
+    """Returns logits (M, h, w) of each track, ABSENT if it is not active.
 
     Args:
       embedding: (M, D) after the recurrence.
@@ -72,7 +72,7 @@ def track_masks(
 def plain_masks(
     status: np.ndarray, chosen: np.ndarray, masks: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Stand-in of `track_masks` under heuristic association: the pool logits."""
+    """Replaces `track_masks` in heuristic association by the pooling logits."""
     raw, inside = masks
     out = np.full((len(status), *raw.shape[1:]), ABSENT)
     for m in range(len(status)):
@@ -82,7 +82,7 @@ def plain_masks(
 
 
 def slot_map(logits: np.ndarray, background: float) -> np.ndarray:
-    """(h, w): 0 for background, m + 1 for slot m. Ties: background, then lowest slot.
+    """Returns (h, w): 0 for background, m + 1 for slot m. Ties go to the lowest.
 
     Args:
       logits: (M, h, w).

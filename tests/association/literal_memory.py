@@ -1,7 +1,7 @@
-"""What the literal RGNNVIS remembers of each track, and how it is advanced.
+"""Memory of the literal RGNNVIS: state, recurrence, appearance and class scores.
 
-Part of the slow reference that `literal_graph` describes. Here: state, recurrence,
-appearance, class scores. All of them treat one track at a time.
+Part of the slow reference described in `literal_graph`. All functions treat one track
+at a time.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Appearance(NamedTuple):
 
 
 def start(weights: Weights, options: Options, x0: np.ndarray, tracks: int) -> State:
-    """Memory before the first frame, whose appearance as a whole is `x0`."""
+    """Returns the memory before the first frame, whose frame appearance is `x0`."""
     A = len(x0)
     D, C = weights["classes/w"].shape
     variance = _start_variance(weights, options, "rho", A)
@@ -103,12 +103,12 @@ def recur(
     *,
     zero: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Equations 5 and 6 for one track: new embedding and cell.
+    """Computes equations 5 and 6 for one track: new embedding and cell.
 
     Args:
       z: output of the graph.
-      embedding, cell: of the frame before.
-      zero: "0" for the empty track, which has weights of its own, and else "".
+      embedding, cell: of the previous frame.
+      zero: "0" for the empty track, which has its own weights, otherwise "".
     """
     if options.recurrence == "none" or options.graph == "heuristic":
         return z, cell
@@ -124,7 +124,7 @@ def recur(
 def first_appearance(
     weights: Weights, options: Options, embedding: np.ndarray, x: np.ndarray
 ) -> Appearance:
-    """Appearance of a track in the frame that opens it with a detection of `x`."""
+    """Returns the appearance of a new track, whose detection has appearance `x`."""
     variance = _start_variance(weights, options, "rho", len(x))
     blank = Appearance(np.zeros_like(x), variance, np.zeros((4, len(x))))
     if options.graph == "heuristic":
@@ -143,7 +143,7 @@ def next_appearance(
     embedding: np.ndarray,
     x: np.ndarray,
 ) -> Appearance:
-    """Equation 4, or its replacement: appearance after a detection of `x`.
+    """Computes equation 4 or its replacement: appearance after a detection of `x`.
 
     Args:
       embedding: of the track, after the recurrence of this frame.
@@ -183,7 +183,7 @@ def _lstm_appearance(weights: Weights, old: Appearance, x: np.ndarray) -> Appear
 
 
 def class_logits(weights: Weights, options: Options, state: State) -> np.ndarray:
-    """(M, C) class logits; rows of free slots mean nothing."""
+    """Returns class logits (M, C); rows of free slots are meaningless."""
     logits = np.zeros(state.votes.shape)
     for m in range(len(state.status)):
         if options.scoring == "learned":

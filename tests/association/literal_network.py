@@ -1,8 +1,8 @@
-"""The graph of one frame in the literal RGNNVIS: edges, blocks, logits.
+"""Graph of one frame in the literal RGNNVIS: edges, blocks, logits.
 
-Part of the slow reference that `literal_graph` describes. Vertices and edges are
-dictionaries that hold the valid ones only, so no sum can meet a padded entry. `m` is a
-slot that holds a track, `n` a valid detection; 0 in a name is the empty track.
+Part of the slow reference described in `literal_graph`. Vertices and edges are
+dictionaries of valid ones only, so that no sum includes padding. `m` is a slot with a
+track, `n` a valid detection; 0 in a name is the empty track.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Vertices(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What the graph says about a frame."""
+    """Output of the graph for a frame."""
 
     match: np.ndarray  # (M, N) logits, INVALID for pairs that do not exist
     start: np.ndarray  # (N) logits, INVALID for padded detections
@@ -43,7 +43,7 @@ class Network(NamedTuple):
 
 
 def log_likelihood(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
-    """Log density of a Gaussian with diagonal covariance; variance is at least 1e-6."""
+    """Returns the log density of a diagonal Gaussian; variance is at least 1e-6."""
     total = len(x) * np.log(2 * np.pi)
     for x_a, mean_a, variance_a in zip(x, mean, variance, strict=True):
         variance_a = max(variance_a, 1e-6)
@@ -52,7 +52,7 @@ def log_likelihood(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> flo
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two boxes in pixels, 1e-7 added to intersection and union."""
+    """Returns the IoU of two boxes, with 1e-7 added to intersection and union."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     intersection = max(width, 0.0) * max(height, 0.0)
@@ -61,7 +61,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def inputs(options: Options, state, frame) -> Vertices:
-    """Vertices and edges before the first block."""
+    """Returns vertices and edges before the first block."""
     tracks = [m for m in range(len(state.status)) if state.status[m] != 0]
     detections = [n for n in range(len(frame.valid)) if frame.valid[n]]
     likelihoods = options.appearance not in ("vertex", "none")
@@ -92,7 +92,7 @@ def _scaled(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
 def interaction(
     weights: Weights, options: Options, block: int, old: Vertices
 ) -> Vertices:
-    """Equation 1: new edges, then vertices from sums over the new edges."""
+    """Computes equation 1: new edges, then vertices from sums over the new edges."""
 
     def f(name, *parts):
         return _update(weights, options, f"{block}/f_{name}", np.concatenate(parts))
@@ -122,7 +122,7 @@ def interaction(
 
 
 def _update(weights: Weights, options: Options, name: str, x: np.ndarray) -> np.ndarray:
-    """f: linear and ReLU, with what options and the first block's edges add."""
+    """Computes f: linear and ReLU, plus the additions of options and first block."""
     y = relu(linear(weights, name, x))
     if options.node_updates == "mlp":
         y = relu(linear(weights, f"{name}.second", y))
@@ -134,7 +134,7 @@ def _update(weights: Weights, options: Options, name: str, x: np.ndarray) -> np.
 
 
 def _gated(weights: Weights, options: Options, name: str, e: np.ndarray) -> np.ndarray:
-    """g(e) * e, or e itself without gates."""
+    """Returns g(e) * e, or e itself without gates."""
     if options.node_updates == "mlp":
         return e
     hidden = relu(linear(weights, f"{name}.1", e))
@@ -144,7 +144,7 @@ def _gated(weights: Weights, options: Options, name: str, e: np.ndarray) -> np.n
 def residual_block(
     weights: Weights, options: Options, block: int, old: Vertices
 ) -> Vertices:
-    """Equation 2: five residuals, each vertex and edge by itself."""
+    """Computes equation 2: five residuals, for each vertex and edge separately."""
 
     def one(name, x):
         return residual(weights, f"{block}/{name}", x, layers=options.bottleneck)
@@ -159,7 +159,7 @@ def residual_block(
 
 
 def run_graph(weights: Weights, options: Options, state, frame) -> Network:
-    """All blocks and the two logistic models."""
+    """Runs all blocks and the two logistic models."""
     now = inputs(options, state, frame)
     for k in range(options.blocks):
         now = interaction(weights, options, 2 * k + 1, now)
@@ -175,7 +175,7 @@ def run_graph(weights: Weights, options: Options, state, frame) -> Network:
 
 
 def run_pairs(weights: Weights, options: Options, state, frame) -> Network:
-    """No graph: each pair by itself, each track with its best detection."""
+    """Runs without a graph: each pair, then each track with its best detection."""
     now = inputs(options, state, frame)
     match = np.full((len(state.status), len(frame.valid)), INVALID)
     start = np.full(len(frame.valid), INVALID)

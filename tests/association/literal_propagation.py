@@ -1,6 +1,6 @@
 """MaskProp's propagation branch as in the paper, one instance and one cell at a time.
 
-NumPy loops in float64 that share nothing with the library: the definition of a
+NumPy loops in float64, independent of the library: the definition of a
 deformable convolution (27 taps of 4 corners), the sum with the features of the other
 frame, the logit, the softmax over instances, the attention map. Maps are [h w C].
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def propagate(params, centre, other, masks, valid, *, dilations, fuse, norm):
-    """Masks [N h w] over the other frame."""
+    """Returns masks [N h w] in the other frame."""
     offsets = offset_maps(params, centre, other, dilations, norm)
     attention = sigmoid(
         conv(other, params["attention"]["kernel"]) + params["attention"]["bias"]
@@ -32,7 +32,7 @@ def propagate(params, centre, other, masks, valid, *, dilations, fuse, norm):
 
 
 def offset_maps(params, centre, other, dilations, norm):
-    """Offsets [h w 18] of every dilation: y, x of each tap, row by row."""
+    """Returns offsets [h w 18] for each dilation: y, x of each tap, row by row."""
     difference = centre - other
     first = conv(difference, params["conv1"]["kernel"])
     shortcut = conv(difference, params["shortcut"]["kernel"])
@@ -47,7 +47,7 @@ def offset_maps(params, centre, other, dilations, norm):
 
 
 def warp(params, centre, mask, offsets, dilations):
-    """Mean over dilations of deformable convolutions of the features under a mask."""
+    """Averages deformable convolutions of masked features over dilations."""
     instance = centre * mask[..., None]
     total = np.zeros_like(centre)
     for offset, dilation in zip(offsets, dilations, strict=True):
@@ -62,7 +62,7 @@ def warp(params, centre, mask, offsets, dilations):
 
 
 def bilinear(maps, y, x):
-    """Values at a point, zero outside the map."""
+    """Samples the maps at a point; zero outside."""
     total = np.zeros(maps.shape[2])
     top, left = int(np.floor(y)), int(np.floor(x))
     for q, r in itertools.product((top, top + 1), (left, left + 1)):
@@ -72,7 +72,7 @@ def bilinear(maps, y, x):
 
 
 def logit(params, features, fuse):
-    """Of one instance at every cell."""
+    """Returns the logit of one instance at every cell."""
     if fuse == "norm_relu":
         mean = features.mean(axis=-1, keepdims=True)
         variance = features.var(axis=-1, keepdims=True)
@@ -84,7 +84,7 @@ def logit(params, features, fuse):
 
 
 def conv(x, kernel, dilation=1):
-    """A convolution with zeros around the map, of the size of its input."""
+    """Applies a zero-padded convolution that keeps the size."""
     side = kernel.shape[0]
     half = side // 2
     result = np.zeros((*x.shape[:2], kernel.shape[3]))
@@ -97,7 +97,7 @@ def conv(x, kernel, dilation=1):
 
 
 def group_norm(x, params):
-    """Over the cells and the channels of each of 32 groups, or fewer that divide."""
+    """Normalises over cells and channels of each of 32 groups, or fewer that divide."""
     groups = np.gcd(32, x.shape[2])
     parts = x.reshape(-1, groups, x.shape[2] // groups)
     mean = parts.mean(axis=(0, 2), keepdims=True)

@@ -1,7 +1,7 @@
-"""Random weights and detections for the literal RGNNVIS, with the names that it reads.
+"""Random weights and detections for the literal RGNNVIS, by the names that it reads.
 
-Part of the slow reference that `literal_graph` describes. Only what the options use is
-made, so that a name read by mistake is a KeyError.
+Part of the slow reference described in `literal_graph`. Only weights that the options
+use are made, so that reading another name raises KeyError.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Widths:
 def random_weights(
     options: Options, widths: Widths, rng: np.random.Generator, *, scale: float = 1.0
 ) -> Weights:
-    """Everything that `start` and `step` read; `scale` 0 makes all weights 0."""
+    """Draws all weights of `start` and `step`; `scale` 0 makes them 0."""
     D, A = widths.embedding, widths.appearance
     layers: Layers = {"classes": (D, widths.classes)}
     norms: list[str] = []
@@ -58,7 +58,7 @@ _FIVE = ("e", "e0", "t", "t0", "d")
 
 
 def _delta(options: Options, widths: Widths) -> int:
-    """Width of a detection, to which "vertex" appends its appearance."""
+    """Returns the width of a detection; "vertex" appends its appearance."""
     baked = widths.appearance if options.appearance == "vertex" else 0
     return widths.classes + 4 + baked
 
@@ -122,7 +122,7 @@ def random_frame(
     valid: int,
     canvas: tuple[int, int] = (48, 64),
 ) -> Frame:
-    """Detections of which the first `valid` are real and the rest hold garbage."""
+    """Draws detections; the first `valid` are real, the others padding with noise."""
     height, width = canvas
     shape = (detections, 2)
     first = rng.random(shape) * [0.6 * width, 0.6 * height]

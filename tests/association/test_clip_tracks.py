@@ -10,7 +10,7 @@ from tests.association import literal_clip_tracks as literal
 from tests.association.literal_clip_tracks import Clips
 from vis_jax.association.clip_tracks import (
     ClipTracks,
-    Rule,
+    ContinuationRule,
     class_probs,
     clip_scores,
     free_ended,
@@ -23,7 +23,7 @@ CELLS = 8  # of a frame, in one row
 CLASSES = 3
 SLOTS = 12
 MOST = 3  # objects of a frame
-SOFT = Rule(0.3, unique=True)
+SOFT = ContinuationRule(0.3, unique=True)
 
 
 @functools.cache
@@ -135,8 +135,8 @@ def drifting():
 )
 def test_drift_lowers_the_score_with_the_distance(threshold, expected):  # case 16
     clips = drifting()
-    assert sum(identities(clips, Rule(threshold, True)), []) == expected
-    _, (_, _, (_, scores)) = run(clips, Rule(threshold, True))
+    assert sum(identities(clips, ContinuationRule(threshold, True)), []) == expected
+    _, (_, _, (_, scores)) = run(clips, ContinuationRule(threshold, True))
     if threshold == 0.3:
         np.testing.assert_allclose(scores[1:, 0, 0], [0.5, 0.35, 0.35], rtol=1e-6)
     if threshold == 0.4:
@@ -171,7 +171,7 @@ def random_clips(seed, radius, length=7):
 
 @pytest.mark.parametrize("unique", [True, False])
 def test_it_is_the_double_loop_over_everything(unique):  # case 20
-    rule = Rule(0.3, unique)
+    rule = ContinuationRule(0.3, unique)
     shared = new = 0
     for seed in range(12):
         clips = random_clips(seed, radius=2)

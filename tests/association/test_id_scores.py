@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.association.id_scores import Tally, class_probs, count, empty_tally
+from vis_jax.association.id_scores import (
+    IdentityScoreSums,
+    class_probs,
+    count,
+    empty_tally,
+)
 
 add = compiled(count)
 probs_of = compiled(class_probs, static_argnames=("over", "least"))
@@ -10,7 +15,7 @@ probs_of = compiled(class_probs, static_argnames=("over", "least"))
 
 def tally_of(frames, slots=3, classes=2):
     """After frames of (ids, shown, class scores, real)."""
-    tally = Tally(*(np.asarray(x) for x in empty_tally(slots, classes)))
+    tally = IdentityScoreSums(*(np.asarray(x) for x in empty_tally(slots, classes)))
     for ids, shown, scores, real in frames:
         tally = add(
             tally, np.int32(ids), np.array(shown), np.float32(scores),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.association import literal_propagation as literal
 from tests.compiled import compiled
-from vis_jax.association.propagation import Prepared, Propagation, Settings
+from vis_jax.association.propagation import PreparedFeatures, Propagation, Settings
 from vis_jax.ops.deform_conv import deform_conv
 
 SIZE, CHANNELS, DIM = (6, 7), 5, 4
@@ -349,7 +349,7 @@ def test_half_precision_stays_near():
     ours = _run(half)(variables, *inputs)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, _run(model)(variables, *inputs), atol=0.1)
-    assert isinstance(_run(half, "prepare")(variables, inputs[0]), Prepared)
+    assert isinstance(_run(half, "prepare")(variables, inputs[0]), PreparedFeatures)
 
 
 @pytest.mark.parametrize("dilations", [(), (3, 3)])

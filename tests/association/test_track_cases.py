@@ -13,7 +13,12 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.association.track_decisions import ACTIVE, FREE, INACTIVE, Thresholds
-from vis_jax.association.track_graph import Frame, Settings, TrackGraph, empty_memory
+from vis_jax.association.track_graph import (
+    GraphFrame,
+    Settings,
+    TrackGraph,
+    empty_memory,
+)
 from vis_jax.params import flatten, unflatten
 
 TRACKS, MOST = 24, 26  # slots; detections of a frame
@@ -22,18 +27,18 @@ EVEN = Thresholds(0.0, 0.0)
 LENIENT = Thresholds(0.0, -6.0)  # a start is likely enough beside a match
 
 
-def _frame(*places: float) -> Frame:
+def _frame(*places: float) -> GraphFrame:
     """Objects of 10 x 10 pixels from these columns, the best first."""
     left = np.zeros(MOST)
     left[: len(places)] = places
     valid = np.arange(MOST) < len(places)
     boxes = np.stack([left, 0 * left, left + 10, 0 * left + 10], axis=1)
-    return Frame(
+    return GraphFrame(
         valid=valid,
         logits=np.zeros((MOST, CLASSES), np.float32),
         scores=valid.astype(np.float32),
         boxes=np.where(valid[:, None], boxes, -1).astype(np.float32),
-        looks=np.zeros((MOST, WIDTH), np.float32),
+        appearance=np.zeros((MOST, WIDTH), np.float32),
         background=np.zeros(WIDTH, np.float32),
         real=np.bool_(True),
     )
@@ -60,7 +65,7 @@ def _follow(keep_boxes: bool, thresholds: Thresholds):
     weights["params/say/match/layers_2/bias"][0] = -5.0
     variables = unflatten(weights)
 
-    def follow(frames: Frame):
+    def follow(frames: GraphFrame):
         return jax.lax.scan(lambda m, x: call(variables, m, x), memory, frames)
 
     return compiled(follow)

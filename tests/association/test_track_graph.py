@@ -18,7 +18,7 @@ from tests.compiled import compiled
 from vis_jax.association import track_scores
 from vis_jax.association.track_appearance import Appearance, Masks, pool
 from vis_jax.association.track_decisions import Thresholds
-from vis_jax.association.track_graph import Frame, TrackGraph, empty_memory
+from vis_jax.association.track_graph import GraphFrame, TrackGraph, empty_memory
 from vis_jax.association.track_masks import MaskReweighting, detection_masks
 from vis_jax.ops.masks import between_corners
 from vis_jax.params import flatten
@@ -68,10 +68,10 @@ def _weights(options, seed=0):
 def _ours(frame):
     """A frame of the literal form."""
     single = {name: jnp.float32(getattr(frame, name)) for name in ("logits", "scores")}
-    return Frame(
+    return GraphFrame(
         valid=jnp.asarray(frame.valid),
         boxes=jnp.float32(frame.boxes),
-        looks=jnp.float32(frame.x),
+        appearance=jnp.float32(frame.x),
         background=jnp.float32(frame.x0),
         real=jnp.bool_(True),
         **single,
@@ -132,7 +132,7 @@ def _check(memory, linked, state, out):
 
 
 def _check_looks(memory, state):
-    mean, var = memory.looks.mean, memory.looks.var
+    mean, var = memory.appearance.mean, memory.appearance.var
     used = state.status != FREE
     for ours, theirs in (
         (mean[:-1][used], state.mean[used]),
@@ -204,7 +204,7 @@ def test_descriptions_agree_with_the_slow_form(name):
         weights, options, maps, logits + 10.0 * inside, valid
     )
     whole = literal_appearance.frame_appearance(weights, options, maps)
-    np.testing.assert_allclose(found.looks[0], theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.appearance[0], theirs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.background[0], whole, rtol=1e-4, atol=1e-4)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.association.track_scores import Rule, Tally, class_probs
+from vis_jax.association.track_scores import TrackScoreRule, TrackScoreSums, class_probs
 
 # A track of four frames, three with a detection; two classes and the background.
-TALLY = Tally(
+TALLY = TrackScoreSums(
     frames=np.float32([4]),
     track_votes=np.float32([[3, 1]]),
     track_scores=np.float32([2.0]),
@@ -23,12 +23,12 @@ MEAN = np.e / (2 + np.e)  # softmax of the mean logits 0, 1, 0
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (Rule("track", majority=False, mean=False), [0, 0.7]),
-        (Rule("track", majority=True, mean=False), [0.7, 0]),
-        (Rule("track", majority=False, mean=True), [0, 0.5]),
-        (Rule("track", majority=True, mean=True), [0.5, 0]),
-        (Rule("heuristic", majority=False, mean=False), [0, 0.6]),
-        (Rule("averaged", majority=False, mean=False), [MEAN, 0]),
+        (TrackScoreRule("track", majority=False, mean=False), [0, 0.7]),
+        (TrackScoreRule("track", majority=True, mean=False), [0.7, 0]),
+        (TrackScoreRule("track", majority=False, mean=True), [0, 0.5]),
+        (TrackScoreRule("track", majority=True, mean=True), [0.5, 0]),
+        (TrackScoreRule("heuristic", majority=False, mean=False), [0, 0.6]),
+        (TrackScoreRule("averaged", majority=False, mean=False), [MEAN, 0]),
     ],
 )
 def test_class_and_score_of_a_track(rule, expected):

@@ -1,4 +1,4 @@
-"""A small folder in the YouTube-VIS format, and ways to damage it."""
+"""Writes a small folder in YouTube-VIS format, and damages it."""
 
 import json
 
@@ -8,7 +8,7 @@ CONFIG = "configs/ifr_shapes.py:debug"
 
 
 def write_folder(path, num_videos=2):
-    """Moving shapes of the size that `:debug` configs have."""
+    """Writes moving shapes of the size in `:debug` configs."""
     sizes = ("--height=64", "--width=96", "--length=4")
     words = ("--output", path, "--num_videos", num_videos, *sizes)
     assert call("data", "make_shapes", *words).code == 0
@@ -16,7 +16,7 @@ def write_folder(path, num_videos=2):
 
 
 def config_words(folder):
-    """Flags that make a `:debug` config read a folder, for training and testing."""
+    """Returns flags for a `:debug` config to train and test on a folder."""
     return (
         "--config.data.name=folder",
         f"--config.data.root={folder}",
@@ -33,6 +33,6 @@ def edit(folder, change):
 
 
 def cut(path, share=0.5):
-    """Keeps the first part of a file."""
+    """Truncates a file to a fraction of its size."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])

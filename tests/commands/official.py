@@ -1,4 +1,4 @@
-"""Files of random weights under Mask2Former's names that fit a model of ours."""
+"""Makes random weights with Mask2Former's names and the shapes of our model."""
 
 import json
 import math
@@ -16,11 +16,11 @@ NAMES = Path(__file__).parents[1] / "golden" / "videomaskformer_r50.json"
 
 
 def official_weights(shapes: dict, *, classes: int) -> dict[str, np.ndarray]:
-    """Random tensors for every part of a thin Mask2Former-VIS with a ResNet.
+    """Draws tensors for all parts of a thin Mask2Former-VIS with a ResNet.
 
     Args:
       shapes: of its parameters, by path.
-      classes: outputs of the class head; others than the model has are a new head.
+      classes: outputs of the class head; may differ from the model's, for a new head.
     """
     rules = [*KINDS["mask2former"].rules, *CLIP_DECODER]
     weights = {"criterion.empty_weight": np.ones(classes, np.float32)}
@@ -35,13 +35,13 @@ def official_weights(shapes: dict, *, classes: int) -> dict[str, np.ndarray]:
 
 
 def write_pickle(path: Path, weights: dict[str, np.ndarray]) -> Path:
-    """As detectron2 writes its model zoo."""
+    """Writes weights like detectron2's model zoo."""
     path.write_bytes(pickle.dumps({"model": weights, "__author__": "test"}))
     return path
 
 
 def _target(name: str, rules) -> str | None:
-    """The first path that a tensor fills."""
+    """Returns the first path that a tensor maps to."""
     for rule in rules:
         match = re.fullmatch(rule.source, name)
         if match:
@@ -50,7 +50,7 @@ def _target(name: str, rules) -> str | None:
 
 
 def _official_shape(name: str, axes: int, ours: tuple) -> tuple:
-    """PyTorch's shape of a tensor, given ours and its number of axes."""
+    """Returns the PyTorch shape of a tensor, given ours and its number of axes."""
     if "in_proj" in name:  # query, key and value in one
         ours = (3 * math.prod(ours[1:] if axes == 2 else ours), *ours[:1])
         return ours[:axes]

@@ -1,7 +1,11 @@
 from vis_jax.commands.predict_lines import found_line
-from vis_jax.results.video import Track
+from vis_jax.results.video import TrackEntry
 
-TRACKS = (Track(1, "cat", 0.9), Track(2, "dog", 0.5), Track(5, "cat", 0.3))
+TRACKS = (
+    TrackEntry(1, "cat", 0.9),
+    TrackEntry(2, "dog", 0.5),
+    TrackEntry(5, "cat", 0.3),
+)
 
 
 def test_tracks_are_counted_by_class():
@@ -12,6 +16,6 @@ def test_tracks_are_counted_by_class():
 def test_where_nothing_is_drawn_the_best_score_is_named():
     found = found_line(TRACKS, 0.95)
     assert found == "0 of 3 tracks reach 0.95; the best has 0.90 (cat)"
-    near = found_line((Track(1, "cat", 0.9988),), 0.999)
+    near = found_line((TrackEntry(1, "cat", 0.9988),), 0.999)
     assert near == "0 of 1 tracks reach 0.999; the best has 0.99 (cat)"
     assert found_line((), 0.3) == "no track"

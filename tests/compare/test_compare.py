@@ -16,7 +16,7 @@ from vis_jax.compare.detections import (
     read_whole,
     save,
 )
-from vis_jax.compare.link import Rules, make_link, pad
+from vis_jax.compare.link import LinkRules, make_link, pad
 from vis_jax.compare.oracles import (
     MatchRule,
     check_rule,
@@ -99,7 +99,7 @@ def seen(dataset) -> VideoInputs:
 @pytest.fixture(scope="module")
 def link(dataset):
     tracker = TRACKERS["mask_track"](TEST.trackers.mask_track, TEST.tracks)
-    rules = Rules(TEST.tracks, CLASSES, TEST.top, TEST.chunk)
+    rules = LinkRules(TEST.tracks, CLASSES, TEST.top, TEST.chunk)
     return make_link(tracker, detector_of(dataset, 0), {}, rules)
 
 
@@ -212,7 +212,7 @@ def test_masks_of_the_tracker_itself_replace_those_detected(dataset, seen):
         return state, Tracked(ids, jnp.zeros((), jnp.int32), shown)
 
     tracker = Tracker(lambda clip, detections: (), track, draws=True)
-    rules = Rules(slots=2, classes=CLASSES, top=5, chunk=4)
+    rules = LinkRules(slots=2, classes=CLASSES, top=5, chunk=4)
     run = make_link(tracker, detector_of(dataset, 0), {}, rules)
     found = run(seen.piece, seen.detections)
     expected = np.zeros((48, 72), bool)
@@ -240,7 +240,7 @@ def test_a_tracker_that_reads_features_gets_them_in_both_ways(dataset, seen):
     even = (clip.images[:, 0, 0, 0] % 2 == 0) & clip.frame_valid
     assert 0 < even.sum() < 6
     np.testing.assert_array_equal(said.slots[:, 0] == 0, even & found.valid[:, 0])
-    run = make_link(tracker, detector, {}, Rules(1, CLASSES, 5, 4))
+    run = make_link(tracker, detector, {}, LinkRules(1, CLASSES, 5, 4))
     (masks,) = run(seen.piece, seen.detections).segmentations
     areas = [coco_mask.area(rle) > 0 for rle in masks]
     np.testing.assert_array_equal(areas, (said.slots[:, 0] == 0)[:6])
@@ -252,7 +252,7 @@ def test_masks_of_its_own_and_what_a_tracker_says_of_them_agree(dataset, seen):
         return state, Tracked(ids, jnp.zeros((), jnp.int32), detections)
 
     tracker = Tracker(lambda clip, detections: (), track)
-    run = make_link(tracker, detector_of(dataset, 0), {}, Rules(2, CLASSES, 5, 4))
+    run = make_link(tracker, detector_of(dataset, 0), {}, LinkRules(2, CLASSES, 5, 4))
     with pytest.raises(ValueError, match="expected masks of its own if draws, False"):
         run(seen.piece, seen.detections)
 

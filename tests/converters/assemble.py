@@ -1,4 +1,4 @@
-"""Pickles written instruction by instruction, and PyTorch's files made of them."""
+"""Assembles pickles instruction by instruction, and PyTorch files from them."""
 
 import io
 import struct
@@ -12,46 +12,46 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def name(module: str, attribute: str) -> bytes:
-    """A class or function."""
+    """Returns the instructions for a class or function."""
     return f"c{module}\n{attribute}\n".encode()
 
 
 def number(value: int) -> bytes:
-    """A whole number."""
+    """Returns the instructions for an integer."""
     data = value.to_bytes(10, "little", signed=True)
     return b"\x8a" + bytes([len(data)]) + data
 
 
 def text(value: str) -> bytes:
-    """Text."""
+    """Returns the instructions for a string."""
     data = value.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 
 def several(*items: bytes) -> bytes:
-    """A tuple."""
+    """Returns the instructions for a tuple."""
     return b"(" + b"".join(items) + b"t"
 
 
 def mapping(items: Mapping[str, bytes]) -> bytes:
-    """A dict with keys of text."""
+    """Returns the instructions for a dict with string keys."""
     pairs = b"".join(text(key) + value for key, value in items.items())
     return b"}(" + pairs + b"u"
 
 
 def call(function: bytes, *arguments: bytes) -> bytes:
-    """The result of a function."""
+    """Returns the instructions for the result of a function."""
     return function + several(*arguments) + b"R"
 
 
 def storage(key: str, numel: int, dtype: str = "FloatStorage") -> bytes:
-    """A storage that lies elsewhere."""
+    """Returns the instructions for a persistent reference to a storage."""
     parts = text("storage"), name("torch", dtype), text(key), text("cpu")
     return several(*parts, number(numel)) + b"Q"
 
 
 def tensor(run: bytes, shape: tuple, stride: tuple | None = None) -> bytes:
-    """A tensor of a storage; rows one behind the other unless `stride` is given."""
+    """Returns the instructions for a tensor, row-major unless `stride` is given."""
     if stride is None:
         stride = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
     return call(
@@ -66,7 +66,7 @@ def tensor(run: bytes, shape: tuple, stride: tuple | None = None) -> bytes:
 
 
 def program(content: bytes) -> bytes:
-    """A whole pickle."""
+    """Returns a complete pickle."""
     return b"\x80\x02" + content + b"."
 
 
@@ -77,7 +77,7 @@ def torch_zip(
     *,
     compression: int = zipfile.ZIP_STORED,
 ) -> Path:
-    """A file as PyTorch writes it, with this program and these storages."""
+    """Writes a PyTorch zip file with this pickle and these storages."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", program(content))
         for key, data in storages.items():
@@ -86,7 +86,7 @@ def torch_zip(
 
 
 def torch_pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Tensors as `pickle.dump` writes them: each storage a file within the pickle."""
+    """Pickles tensors like `pickle.dump`: each storage is a file within the pickle."""
     items = {}
     for index, (key, array) in enumerate(arrays.items()):
         inner = io.BytesIO()

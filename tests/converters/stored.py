@@ -1,4 +1,4 @@
-"""Files of stored cases as shapes, and what a whole conversion of them has to do."""
+"""Reads the shapes of stored cases, and checks their complete conversion."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from vis_jax.converters.rules import ConvertReport
 
 
 def blank(case: str) -> dict[str, np.ndarray]:
-    """Shapes of a case's model by official name, one number each.
+    """Returns arrays with the shapes of a case's weights, constant, by official name.
 
     Args:
       case: its name.
@@ -20,7 +20,7 @@ def blank(case: str) -> dict[str, np.ndarray]:
 
 
 def check_whole(report: ConvertReport, names: set[str]) -> None:
-    """Every tensor is used once; counters alone are dropped, and nothing is new."""
+    """Checks that each tensor is used once, only counters dropped, and nothing new."""
     assert report.new == ()
     assert set(report.used) | set(report.dropped) == names
     assert all(name.endswith(".num_batches_tracked") for name in report.dropped)

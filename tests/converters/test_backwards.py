@@ -3,13 +3,13 @@
 import pytest
 
 from vis_jax.converters.backwards import OldNames, reverse_rules
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.transforms import same
 
 
 def first(source, target, new):
     """The old name of a path by one rule; None if there is none."""
-    ways = reverse_rules([Rule(source, ((target, same),))])
+    ways = reverse_rules([NameRule(source, ((target, same),))])
     return ways[0].name(new) if ways else None
 
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from vis_jax.converters.rules import Rename, Rule, convert, rename
+from vis_jax.converters.rules import NameRule, Rename, convert, rename
 from vis_jax.converters.transforms import kernel, same
 
 RULES = [
-    Rule(r"(\w+)\.weight", ((r"params/\1/kernel", kernel),)),
-    Rule(r"(\w+)\.bias", ((r"params/\1/bias", same),)),
-    Rule("counter", dropped="not a weight"),
+    NameRule(r"(\w+)\.weight", ((r"params/\1/kernel", kernel),)),
+    NameRule(r"(\w+)\.bias", ((r"params/\1/bias", same),)),
+    NameRule("counter", dropped="not a weight"),
 ]
 SOURCE = {
     "fc.weight": np.arange(6.0).reshape(2, 3),
@@ -49,7 +49,7 @@ def test_one_error_lists_all_misfits():
 
 
 def test_a_target_filled_twice_is_an_error():
-    rules = [*RULES, Rule("twin", (("params/fc/bias", same),))]
+    rules = [*RULES, NameRule("twin", (("params/fc/bias", same),))]
     with pytest.raises(ValueError, match="'params/fc/bias': filled twice"):
         convert({**SOURCE, "twin": np.zeros(2)}, SHAPES, rules)
 

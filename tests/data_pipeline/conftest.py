@@ -1,4 +1,4 @@
-"""A tiny data set on disk: two videos whose pixels show their own masks."""
+"""A tiny data set on disk: two videos whose pixel colours show their masks."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def box_mask(x: int, y: int, width: int = 20, height: int = 16) -> np.ndarray:
 
 
 def true_masks() -> dict[int, list[np.ndarray | None]]:
-    """Masks by annotation id; 1 and 2 in the first video, 3 in the second."""
+    """Returns masks by annotation id; 1 and 2 in the first video, 3 in the second."""
     return {
         1: [box_mask(2 * t, 4) for t in range(LENGTH)],
         2: [None if t == 2 else box_mask(40, 22 + t) for t in range(LENGTH)],
@@ -40,7 +40,7 @@ def compressed(mask: np.ndarray) -> dict:
 
 
 def content() -> dict:
-    """Annotations with both kinds of run lengths."""
+    """Returns annotations with compressed and uncompressed RLE."""
     videos = [
         {
             "id": number,
@@ -91,13 +91,13 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture
 def annotations() -> dict:
-    """What the annotation file says; a test may change it."""
+    """Content of the annotation file; tests may modify it."""
     return content()
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes annotations, and images if a folder is named; returns the root."""
+    """Writes annotations, and images if a folder is given; returns the root."""
 
     def write_folder(
         annotations: dict | str,
@@ -119,5 +119,5 @@ def write(tmp_path):
 
 @pytest.fixture
 def truth_masks() -> dict[int, list[np.ndarray | None]]:
-    """The masks that the annotations were made from, by annotation id."""
+    """Source masks of the annotations, by annotation id."""
     return true_masks()

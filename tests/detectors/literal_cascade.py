@@ -1,8 +1,8 @@
-"""Interleaved training of a cascade on one image, with every region kept; float64.
+"""Interleaved training of a cascade on one image without sampling of regions; float64.
 
-Written from the description of the method alone: assign the boxes and the true boxes,
-box losses on all of them, move them, assign those that are no true boxes again, mask
-loss on the positives, go on with the moved boxes.
+Written from the method's description alone: assign proposals and ground-truth boxes,
+compute box losses on all, refine them, assign the refined proposals again, compute mask
+losses on positives, and continue with the refined boxes.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ CELLS = 28
 
 
 class Stage(NamedTuple):
-    """One stage: what it has learned, and how it is trained."""
+    """Outputs of a stage, and its training settings."""
 
     class_logits: object  # boxes [N, 4] -> [N, K + 1]
     deltas: object  # boxes [N, 4] -> [N, 4]
@@ -27,7 +27,7 @@ class Trained(NamedTuple):
     classes: float
     boxes: float
     masks: float
-    positives: list  # (box, number of its true box) of the mask head, unordered
+    positives: list  # (box, index of its ground-truth box) of the mask head, unordered
     moved: np.ndarray
 
 
@@ -40,7 +40,7 @@ def iou_of(a, b):
 
 
 def assign(boxes, objects, threshold):
-    """The number of the object of each box; -1 = background."""
+    """Returns the object of each box; -1 = background."""
     table = np.array([[iou_of(box, x) for x in objects] for box in boxes])
     owner = np.full(len(boxes), -1)
     for place, row in enumerate(table):
@@ -74,7 +74,7 @@ def _centre(box):
 
 
 def crop(mask, box):
-    """RoIAlign of a bitmap, with ceil(side / 28) points per axis and cell; aligned."""
+    """Applies aligned RoIAlign to a bitmap, with ceil(side / 28) points per axis."""
     low, sides = box[:2] - 0.5, (box[2:] - box[:2]) / CELLS
     weights = []
     for start, side, length in zip(low, sides, mask.shape[::-1], strict=True):
@@ -94,7 +94,7 @@ def crop(mask, box):
 
 
 def train_stage(stage, boxes, objects, labels, masks, size):
-    """Losses of a stage on `boxes`, and the boxes of the next one."""
+    """Returns the losses of a stage on `boxes`, and the boxes of the next stage."""
     background = stage.class_logits(boxes[:1]).shape[1] - 1
     owner = np.append(np.arange(len(objects)), assign(boxes, objects, stage.iou))
     samples = np.concatenate([objects, boxes])
@@ -130,7 +130,7 @@ def train_stage(stage, boxes, objects, labels, masks, size):
 
 
 def train(stages, boxes, objects, labels, masks, size):
-    """All stages, one after the other."""
+    """Runs all stages in order."""
     results = []
     for stage in stages:
         results.append(train_stage(stage, boxes, objects, labels, masks, size))

@@ -198,12 +198,12 @@ def test_objects_are_described_and_padding_has_zeros(small):
     assert (probs.sum(-1) <= 1 + 1e-6).all()
     assert np.abs(found.mask_logits).max() < 0.5
     np.testing.assert_allclose(
-        np.linalg.norm(found.looks[0], axis=-1), valid, rtol=1e-5, atol=1e-6
+        np.linalg.norm(found.descriptors[0], axis=-1), valid, rtol=1e-5, atol=1e-6
     )
-    for x in (found.boxes, found.looks, found.mask_logits, probs):
+    for x in (found.boxes, found.descriptors, found.mask_logits, probs):
         assert not x[0][~valid].any()
     assert (found.boxes[..., 3] <= SIZE[0]).all()
-    length = np.linalg.norm(small[2]["described"].looks, axis=-1)
+    length = np.linalg.norm(small[2]["described"].descriptors, axis=-1)
     np.testing.assert_allclose(length, 1.0, rtol=1e-5)
 
 
@@ -269,7 +269,7 @@ def test_the_network_computes_in_the_dtype_asked_for():
     features = jax.eval_shape(read, variables, images)
     assert features.semantic.dtype == features.levels[0].dtype == jnp.bfloat16
     found = jax.eval_shape(look, variables, images, size)
-    assert found.mask_logits.dtype == found.looks.dtype == jnp.float32
+    assert found.mask_logits.dtype == found.descriptors.dtype == jnp.float32
 
 
 def test_settings_reach_the_network():

@@ -21,7 +21,7 @@ from vis_jax.detectors.condinst import (
 from vis_jax.detectors.condinst_losses import mask_loss
 from vis_jax.detectors.fcos import Places, places_of
 from vis_jax.losses.fcos import DenseTargets, FcosOutput
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 from vis_jax.ops.dynamic_masks import num_params
 
 CELLS = ((4, 8), (2, 4), (1, 2), (1, 1), (1, 1))
@@ -210,7 +210,7 @@ def scene(seed=0):
     said = FcosOutput(zeros, zeros, zeros[..., 0], filters, zeros[..., :0])
     masks = rng.random((IMAGES, INSTANCES, *CANVAS)) < 0.4
     masks[:, 2] = False
-    objects = Objects(
+    objects = ImageObjects(
         np.zeros((IMAGES, INSTANCES, 4), np.float32),
         np.zeros((IMAGES, INSTANCES), np.int32), masks,
         np.ones((IMAGES, INSTANCES), bool), np.zeros((IMAGES, INSTANCES), bool),

@@ -6,7 +6,7 @@ import pytest
 from tests.compiled import compiled
 from vis_jax.detectors.fcos import STRIDES, places_of
 from vis_jax.detectors.fcos_targets import TargetRule, dense_targets, mask_centroids
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 
 CANVAS = (96, 160)
 CELLS = ((12, 20), (6, 10), (3, 5), (2, 3), (1, 2))
@@ -24,7 +24,7 @@ def objects_of(boxes, masks=None, labels=None, valid=None, crowd=None):
         masks = np.zeros((count, *CANVAS), bool)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
             mask[y1:y2, x1:x2] = True
-    return Objects(
+    return ImageObjects(
         boxes,
         np.arange(count, dtype=np.int32) if labels is None else labels,
         masks,

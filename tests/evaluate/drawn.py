@@ -1,4 +1,4 @@
-"""Values for a model whose training does not matter."""
+"""Draws variables for models that need no training."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from vis_jax.systems.system import System
 
 
 def drawn_variables(system: System, config: RunSettings, seed: int) -> dict:
-    """Random variables, without compiling what draws the system's own."""
+    """Draws random variables without compiling the system's `init`."""
     shapes = jax.eval_shape(system.init, jax.random.key(0), first_batch(config))
     rng = np.random.default_rng(seed)
 

@@ -11,7 +11,7 @@ import pytest
 
 from vis_jax.export.manifest import ClipShape
 from vis_jax.export.onnx_file import NEXT, STATE, OnnxSystem, write_onnx
-from vis_jax.export.stablehlo import Step, shapes_like
+from vis_jax.export.stablehlo import NamedStep, shapes_like
 from vis_jax.structures import Clip
 
 
@@ -30,7 +30,7 @@ def test_an_error_of_jax2onnx_keeps_its_kind(
 
     monkeypatch.setitem(sys.modules, "jax2onnx", SimpleNamespace(to_onnx=to_onnx))
     one = {"n": jax.ShapeDtypeStruct((), jnp.float32)}
-    step = Step(lambda variables, state, clip: (state, clip), {}, one, one)
+    step = NamedStep(lambda variables, state, clip: (state, clip), {}, one, one)
     with pytest.raises(kind, match=expected):
         write_onnx(tmp_path / "x.onnx", step, {})
     assert not list(tmp_path.iterdir())
@@ -73,7 +73,7 @@ def test_the_operation_that_jax2onnx_lacks_is_named(tmp_path):
 
     one = {"n": jax.ShapeDtypeStruct((3, 3), jnp.float32)}
     with pytest.raises(ValueError, match="cannot write the operation 'eigh': Not"):
-        write_onnx(tmp_path / "x.onnx", Step(call, {}, one, one), {})
+        write_onnx(tmp_path / "x.onnx", NamedStep(call, {}, one, one), {})
     assert not list(tmp_path.iterdir())
 
 
@@ -102,7 +102,7 @@ def test_loops_with_indices_are_written(tmp_path):
     variables = {"w": rng.normal(size=(1, 4)).astype(np.float32)}
     state = {"memory": rng.normal(size=(3, 4)).astype(np.float32)}
     clip = {"rows": np.array([2, 0], np.int32)}
-    step = Step(
+    step = NamedStep(
         call, variables, *(jax.eval_shape(lambda x: x, x) for x in (state, clip))
     )
     write_onnx(tmp_path / "x.onnx", step, variables)

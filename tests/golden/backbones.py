@@ -1,4 +1,4 @@
-"""Our backbones on the stored cases of ResNet-50 and Swin-T."""
+"""Runs our backbones on the stored cases of ResNet-50 and Swin-T."""
 
 import functools
 
@@ -19,14 +19,14 @@ _MOMENTUM = 0.1  # of torchvision's running statistics
 
 @functools.cache
 def shapes_of(model: nn.Module) -> dict:
-    """Shapes of the variables of a backbone, whatever the size of its images."""
+    """Returns the shapes of a backbone's variables."""
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     return {name: {"backbone": tree} for name, tree in shapes.items()}
 
 
 def converted(model: nn.Module, weights: dict, kind: str) -> dict:
-    """The weights of a backbone, by the public converter."""
+    """Converts the weights of a backbone with the public converter."""
     shapes = shapes_of(model)
     variables, report = convert_tensors(weights, shapes, kind)
     if report.new:
@@ -35,7 +35,7 @@ def converted(model: nn.Module, weights: dict, kind: str) -> dict:
 
 
 def _part(model: nn.Module, name: str):
-    """(variables, images) -> features, and the output of one module."""
+    """Returns (variables, images) -> features, and the output of one module."""
 
     def run(variables, images):
         features, state = model.apply(
@@ -49,10 +49,10 @@ def _part(model: nn.Module, name: str):
 
 
 def compare_resnet(case: Case) -> dict[str, np.ndarray]:
-    """Stored arrays of ResNet-50 with the names of torchvision and of detectron2.
+    """Computes the arrays of ResNet-50 with names of torchvision and of detectron2.
 
-    The models here have neither a classifier nor statistics of a batch: both are added
-    to what they compute, as in the stored runs.
+    Our models have neither a classifier nor batch statistics: both are added here, as
+    in the stored runs.
     """
     images = nhwc(case.arrays["image"])
     model = ResNet("50")
@@ -78,7 +78,7 @@ def compare_resnet(case: Case) -> dict[str, np.ndarray]:
 
 
 def _torchvision(mode: str, features: dict, stem, weights: dict) -> dict:
-    """Arrays of one run with the names of torchvision."""
+    """Returns the arrays of one run with torchvision's names."""
     results = {f"torchvision/{mode}/stem": nchw(stem)}
     for name, x in features.items():
         results[f"torchvision/{mode}/layer{int(name[-1]) - 1}"] = nchw(x)
@@ -88,7 +88,7 @@ def _torchvision(mode: str, features: dict, stem, weights: dict) -> dict:
 
 
 def _inputs(model: ResNet, images: np.ndarray) -> dict[str, int]:
-    """Values that every norm takes the statistics of, by its path."""
+    """Returns the input of every norm, by path."""
     counts: dict[str, int] = {}
 
     def count(call, args, kwargs, context):
@@ -102,7 +102,7 @@ def _inputs(model: ResNet, images: np.ndarray) -> dict[str, int]:
 
 
 def _running(case: Case, weights: dict, moments: dict, counts: dict) -> dict:
-    """Running statistics after the batch: 0.9 of the old and 0.1 of the new ones."""
+    """Returns running statistics after the batch: 0.9 old + 0.1 new."""
     prefix, results = "torchvision/after_train/", {}
     for name in case.arrays:
         if not name.startswith(prefix):
@@ -117,7 +117,7 @@ def _running(case: Case, weights: dict, moments: dict, counts: dict) -> dict:
 
 
 def _path(name: str) -> str:
-    """Module of a norm of torchvision: 'layer1.0.bn2' is 'res2_0/conv2/norm'."""
+    """Maps a norm of torchvision to ours: 'layer1.0.bn2' to 'res2_0/conv2/norm'."""
     if name == "bn1":
         return "stem/conv1/norm"
     layer, block, kind = name.split(".")[:3]
@@ -126,7 +126,7 @@ def _path(name: str) -> str:
 
 
 def compare_swin(case: Case) -> dict[str, np.ndarray]:
-    """Stored arrays of Swin-T on images of several sizes."""
+    """Computes the arrays of Swin-T on images of several sizes."""
     settings = case.manifest["settings"]
     model = Swin("tiny", window=settings["window_size"], drop_path=0.0)
     count = sum(name.endswith("/image") for name in case.arrays)

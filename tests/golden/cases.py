@@ -1,4 +1,4 @@
-"""Reading the stored cases: reference arrays, generated weights, tolerances."""
+"""Reads the stored cases: reference arrays, generated weights, tolerances."""
 
 import functools
 import json
@@ -17,11 +17,11 @@ Results = dict[str, np.ndarray]  # our arrays by stored name
 
 
 class CaseError(ValueError):
-    """A file that is no whole case: one line that names it."""
+    """An incomplete or damaged case; one line that names the file."""
 
 
 class Entries(dict):
-    """Entries of a file; one that is missing is an error that names the file."""
+    """Entries of a file; access to a missing one is an error that names the file."""
 
     def __init__(self, where: str, values: dict):
         super().__init__(values)
@@ -32,17 +32,17 @@ class Entries(dict):
 
 
 class Case:
-    """One case: a manifest and the arrays beside it.
+    """Stored case: a manifest and its arrays.
 
     Attributes:
       path: of the manifest.
       manifest: see `golden_weights.py` for its parameters.
       arrays: stored arrays by name.
-      rounding: by how much more an array may be off than the manifest says, by name, if
-        a comparison knows the effect of float32 on it.
+      rounding: additional tolerance by array, if a comparison knows the effect of
+        float32 on it.
 
     Raises:
-      CaseError: the files are missing, damaged or do not fit each other.
+      CaseError: the files are missing, damaged or inconsistent.
     """
 
     def __init__(self, path: Path):
@@ -60,25 +60,25 @@ class Case:
             self.manifest["arrays"][name]  # an array that is not listed is an error
 
     def weights(self, group: str | None = None) -> dict[str, np.ndarray]:
-        """Generated weights by official name."""
+        """Returns generated weights by official name."""
         return golden_weights.state_dict(self.manifest, group)
 
     def outputs(self) -> list[str]:
-        """Names of all arrays but the inputs."""
+        """Returns the names of all arrays except inputs."""
         arrays = self.manifest["arrays"]
         return [name for name in self.arrays if arrays[name]["role"] != "input"]
 
     def subsample(self, name: str, full: np.ndarray) -> np.ndarray:
-        """The part of a full array that is stored."""
+        """Returns the stored part of a full array."""
         index = self.manifest["arrays"][name].get("subsample")
         if index is None:
             return full
         return full[tuple(_slice(part) for part in index.strip("[]").split(","))]
 
     def error(self, name: str, full: np.ndarray) -> tuple[float, float]:
-        """Largest error of an array and what it may be, by the rules of the case.
+        """Returns the largest error of an array and its tolerance in the case.
 
-        The error is in units of the allowed one where that depends on the entry.
+        The error is relative to the tolerance if that depends on the entry.
         """
         entry = self.manifest["arrays"][name]
         stored, ours = self.arrays[name], self.subsample(name, np.asarray(full))
@@ -88,7 +88,7 @@ class Case:
             return _count_error(stored, ours, "differing_pixels" in str(entry))
         if not stored.size:
             return 0.0, 0.0
-        # No number, or an infinite one: the same here as there.
+        # NaN and infinities must be equal on both sides.
         unknown = ~np.isfinite(stored)
         if not np.array_equal(stored[unknown], ours[unknown], equal_nan=True):
             return np.inf, 0.0
@@ -108,19 +108,19 @@ class Case:
         return float(difference[worst]), float(allowed[worst])
 
     def check(self, name: str, full: np.ndarray) -> None:
-        """Raises AssertionError if an array is further off than it may be."""
+        """Raises AssertionError if the error of an array exceeds its tolerance."""
         error, limit = self.error(name, full)
         assert error <= limit, f"{name}: error {error:.3g}, allowed {limit:.3g}"
 
 
 @functools.cache
 def load(name: str) -> Case:
-    """The stored case of this name."""
+    """Loads the stored case of this name."""
     return Case(FOLDER / f"{name}.json")
 
 
 def _read_manifest(path: Path) -> Entries:
-    """The manifest with what every case has."""
+    """Reads a manifest and checks for the fields of every case."""
     try:
         values = json.loads(path.read_text())
     except OSError as error:
@@ -144,7 +144,7 @@ def _read_manifest(path: Path) -> Entries:
 
 
 def _read_arrays(path: Path) -> Entries:
-    """All arrays of a file."""
+    """Reads all arrays of a file."""
     try:
         with path.open("rb") as file:
             stored = np.load(file)
@@ -161,7 +161,7 @@ def _read_arrays(path: Path) -> Entries:
 
 
 def _count_error(stored, ours, few: bool) -> tuple[float, float]:
-    """Entries that differ, none allowed; with `few`, pixels of masks or of areas."""
+    """Counts differing entries, tolerance 0, or with `few` differing mask pixels."""
     if not few:
         return float(np.sum(ours != stored)), 0.0
     if stored.dtype == np.uint8:  # packed masks
@@ -172,18 +172,18 @@ def _count_error(stored, ours, few: bool) -> tuple[float, float]:
 
 
 def instances(case: Case, prefix: str, last: str) -> list[str]:
-    """The names '<prefix>/<number>' of which the case stores the quantity `last`."""
+    """Returns the names '<prefix>/<number>' with a stored quantity `last`."""
     pattern = re.compile(rf"({re.escape(prefix)}/\d+)/{re.escape(last)}")
     return [m[1] for m in map(pattern.fullmatch, case.arrays) if m]
 
 
 def nhwc(array: np.ndarray) -> np.ndarray:
-    """[N, C, H, W] to [N, H, W, C]."""
+    """Converts [N, C, H, W] to [N, H, W, C]."""
     return np.moveaxis(array, -3, -1)
 
 
 def nchw(array: np.ndarray) -> np.ndarray:
-    """[N, H, W, C] to [N, C, H, W]."""
+    """Converts [N, H, W, C] to [N, C, H, W]."""
     return np.moveaxis(np.asarray(array), -1, -3)
 
 

@@ -3,10 +3,10 @@
 Run:   python -m tests.golden.check PATH/TO/mask2former_r50.json
 
 Builds the model from the settings of the manifest, converts generated weights with
-`vis_jax.converters`, runs it on the stored inputs and prints for every stored array
-its name, the largest error, the error allowed and the verdict. Exits with 1 if an array
-is further off than allowed or has no counterpart here, and with 2 and one line if there
-is nothing to compare.
+`vis_jax.converters`, runs it on the stored inputs and prints for every stored array its
+name, the largest error, the tolerance and the verdict. Exits with 1 if an array exceeds
+its tolerance or has no counterpart here, and with 2 and one line if there is nothing to
+compare.
 """
 
 import functools
@@ -62,7 +62,7 @@ def _iai(case: Case) -> dict:
 
 _mask2former = functools.partial(mask2former.compare, gradients=True)
 
-# By the name of a case: case -> stored arrays as we compute them.
+# Comparisons by case name: case -> our arrays by stored name.
 COMPARISONS: dict[str, Callable[[Case], dict]] = {
     "backbone_resnet50": backbones.compare_resnet,
     "backbone_swin_tiny": backbones.compare_swin,
@@ -89,7 +89,7 @@ COMPARISONS: dict[str, Callable[[Case], dict]] = {
 
 
 def read_case(path: Path) -> Case:
-    """The case, if there is a comparison for it.
+    """Reads a case that has a comparison.
 
     Raises:
       CaseError: there is none, or the files are no case.
@@ -103,7 +103,7 @@ def read_case(path: Path) -> Case:
 
 
 def print_table(case: Case, results: dict[str, np.ndarray]) -> int:
-    """Prints a line for every stored array; returns how many fail or are missing."""
+    """Prints a line for every stored array; returns the number of failed or missing."""
     failures = missing = 0
     for name in case.outputs():
         if name not in results:
@@ -116,7 +116,7 @@ def print_table(case: Case, results: dict[str, np.ndarray]) -> int:
             print(f"{name:<70} FAILS: shape {ours}, not {case.arrays[name].shape}")
             continue
         error, limit = case.error(name, results[name])
-        # Not `error > limit`: that would let NaN pass.
+        # `error > limit` would be False for NaN.
         fails = not error <= limit
         failures += fails
         verdict = "FAILS" if fails else "ok"
@@ -135,7 +135,7 @@ def main(path: str) -> int:
         print(error, file=sys.stderr)
         return 2
     except (OSError, ValueError) as error:
-        # What our models refuse: a size, or weights that do not fit them.
+        # Our models reject unsupported sizes and weights of other shapes.
         print(f"{path}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return int(print_table(case, results) > 0)

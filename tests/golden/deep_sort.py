@@ -1,7 +1,7 @@
 """Runs the Kalman filter and the tracker on the stored DeepSORT case.
 
-Matches and what is left are sets: pairs and indices of ours that are the stored ones
-come in the stored order.
+Matches and unmatched items are sets: if ours equal the stored ones, they are returned
+in the stored order.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from vis_jax.structures import Clip, Detections
 from vis_jax.trackers import deep_sort, kalman
 from vis_jax.typing import Array
 
-# Roundings that a position of ours has gone through, at half a unit in the last place.
+# Number of roundings of a position of ours, each by half a unit in the last place.
 _ROUNDINGS = 4
 
 
 def compare(case: Case) -> dict[str, Array]:
-    """Our arrays by stored name."""
+    """Computes our arrays by stored name."""
     case.rounding = gate_rounding(case)
     return {**_filter(case), **_distances(case), **_sequence(case)}
 
 
 def gate_rounding(case: Case) -> dict[str, np.ndarray]:
-    """By how much gating distances differ because positions are float32.
+    """Bounds the difference of gating distances due to float32 positions.
 
     The tolerance of the case is that of float64, which the authors compute in. A
     distance is d = |e|^2 with e = L^-1 (z - m), of a box z and an expected one m that
@@ -79,13 +79,15 @@ def _filter(case: Case) -> dict[str, Array]:
 
 
 def _distances(case: Case) -> dict[str, Array]:
-    kept, looks = (case.arrays[f"metric/{x}"].astype(np.float32) for x in ("a", "b"))
+    kept, descriptors = (
+        case.arrays[f"metric/{x}"].astype(np.float32) for x in ("a", "b")
+    )
     state = deep_sort.empty_state(1, len(kept), kept.shape[1])
-    state = state._replace(looks=kept[None], hits=np.array([len(kept)]))
-    boxes = np.zeros((len(looks), 4))
-    found = _detections(boxes, looks, len(looks))
-    cosine = compiled(deep_sort.compare)(state, found).look_distances[0]
-    # The boxes of the stored overlaps are not stored: these have them.
+    state = state._replace(descriptors=kept[None], hits=np.array([len(kept)]))
+    boxes = np.zeros((len(descriptors), 4))
+    found = _detections(boxes, descriptors, len(descriptors))
+    cosine = compiled(deep_sort.compare)(state, found).descriptor_distances[0]
+    # The boxes of the stored overlaps are not stored: these have the same overlaps.
     others = np.array(
         [[0, 0, 10, 10], [4, 0, 14, 10], [10, 0, 20, 10], [0, 0, 5, 5]], np.float32
     )
@@ -97,8 +99,8 @@ def _distances(case: Case) -> dict[str, Array]:
     }
 
 
-def _detections(boxes, looks, count: int) -> Detections:
-    """Detections of one frame; the others are padding."""
+def _detections(boxes, descriptors, count: int) -> Detections:
+    """Makes the detections of one frame, padded."""
     slots = len(boxes)
     return Detections(
         boxes=boxes.astype(np.float32),
@@ -106,7 +108,7 @@ def _detections(boxes, looks, count: int) -> Detections:
         labels=np.zeros(slots, np.int32),
         valid=np.arange(slots) < count,
         embeds=np.zeros((slots, 0), np.float32),
-        looks=looks.astype(np.float32),
+        descriptors=descriptors.astype(np.float32),
         mask_logits=np.zeros((slots, 1, 1), np.float32),
     )
 
@@ -129,7 +131,7 @@ def _tracker(case: Case):
 
 
 def _sequence(case: Case) -> dict[str, Array]:
-    """The tracker on all frames, one at a time."""
+    """Runs the tracker on all frames, one at a time."""
     tracker = _tracker(case)
     start, track = compiled(tracker.start), compiled(tracker.track)
     clip = Clip(
@@ -152,24 +154,24 @@ def _sequence(case: Case) -> dict[str, Array]:
 
 
 def _frame(case: Case, t: int) -> Detections:
-    """Detections of frame t, padded: [1, D]."""
+    """Returns the detections of frame t, padded: [1, D]."""
     stored = case.arrays[f"frame/{t}/detections"]
-    looks = case.arrays[f"frame/{t}/features"]
+    descriptors = case.arrays[f"frame/{t}/features"]
     counts = [len(x) for name, x in case.arrays.items() if name.endswith("/detections")]
     more = ((0, max(*counts, 1) - len(stored)), (0, 0))
     boxes = np.concatenate([stored[:, :2], stored[:, :2] + stored[:, 2:4]], axis=1)
-    found = _detections(np.pad(boxes, more), np.pad(looks, more), len(stored))
+    found = _detections(np.pad(boxes, more), np.pad(descriptors, more), len(stored))
     return jax.tree.map(lambda x: x[None], found)
 
 
 def _live(state: deep_sort.State) -> np.ndarray:
-    """Slots of the live tracks: their place is the index that the case stores."""
+    """Returns the slots of live tracks, whose positions are the case's indices."""
     live = (deep_sort.TENTATIVE, deep_sort.CONFIRMED)
     return np.flatnonzero(np.isin(np.asarray(state.status), live))
 
 
 def _matches(case: Case, t: int, before: deep_sort.State, ids: np.ndarray):
-    """Who was matched, as the state before and the ids of the frame tell."""
+    """Infers the matches from the previous state and the ids of the frame."""
     live = _live(before).tolist()
     count = len(case.arrays[f"frame/{t}/detections"])
     pairs = {live.index(ids[d] - 1): d for d in range(count) if ids[d] - 1 in live}
@@ -185,7 +187,7 @@ def _matches(case: Case, t: int, before: deep_sort.State, ids: np.ndarray):
 
 
 def _in_order_of(stored: np.ndarray, values: list) -> np.ndarray:
-    """Our values, in the stored order if they are the stored ones."""
+    """Returns our values, in the stored order if they equal the stored ones."""
     ours = np.asarray(values, stored.dtype).reshape((-1, *stored.shape[1:]))
     if ours.shape != stored.shape:
         return ours
@@ -196,7 +198,7 @@ def _in_order_of(stored: np.ndarray, values: list) -> np.ndarray:
 
 
 def _tracks(t: int, state: deep_sort.State, born: dict[int, int]):
-    """The live tracks after the frame."""
+    """Returns the live tracks after the frame."""
     live = _live(state)
     columns = [
         live + 1,

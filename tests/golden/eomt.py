@@ -1,4 +1,4 @@
-"""Our EoMT on a stored case: every stored array, in official layout.
+"""Runs our EoMT on a stored case: every stored array, in official layout.
 
 Letters: A predictions, one before each query block and the final one; B images.
 """
@@ -14,7 +14,7 @@ from tests.compiled import RUNS_LONG, compiled
 from tests.golden.cases import Case, nhwc
 from tests.golden.gradients import official_gradients
 from vis_jax.converters.load import convert_tensors
-from vis_jax.detectors.eomt import Found, attend_inside
+from vis_jax.detectors.eomt import QueryPredictions, attend_inside
 from vis_jax.layers.vit_block import Block
 from vis_jax.losses.clip_queries import ClipTruth, Draws, clip_terms, match_clips
 from vis_jax.ops.bilinear import resize
@@ -23,12 +23,12 @@ from vis_jax.systems.videomt import Settings, build_model
 from vis_jax.systems.videomt_model import Model
 
 _resize = compiled(resize, static_argnums=1)
-# Our name of a term, and the official one.
+# Our name of each term, and the official one.
 TERMS = {"mask": "loss_mask", "dice": "loss_dice", "label": "loss_cross_entropy"}
 
 
 def compare(case: Case) -> dict[str, np.ndarray]:
-    """Stored outputs and intermediates as we compute them."""
+    """Computes the stored outputs and intermediates."""
     settings = settings_of_case(case)
     model, variables = converted(case, settings, "eomt")
     images = jnp.asarray(nhwc(case.arrays["image"]))
@@ -54,7 +54,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
 
 
 def converted(case: Case, settings: Settings, kind: str) -> tuple[Model, dict]:
-    """The model of a case with its weights, by the public converter."""
+    """Returns the model of a case with its weights, from the public converter."""
     model = build_model(settings)
     variables, report = convert_tensors(case.weights(), shapes_of(model), kind)
     if report.new:
@@ -64,26 +64,26 @@ def converted(case: Case, settings: Settings, kind: str) -> tuple[Model, dict]:
 
 @functools.cache
 def shapes_of(model: Model) -> dict:
-    """Shapes of the model's variables."""
+    """Returns the shapes of the model's variables."""
     side = 2 * model.backbone.patch
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def _forward(model: Model, images: jax.Array):
-    """Every prediction, the tokens before all blocks and those that queries join."""
+    """Returns all predictions, the tokens before all blocks and before query blocks."""
     grid = model.backbone.grid(*images.shape[1:3])
     embedded, tokens = model.backbone.embed(images), model.encode(images)
     blocks = model.query_blocks
     masked = jnp.ones((len(images), blocks, model.queries), bool)
     queries = model.first(len(images))
     looked = model.look(queries, tokens, grid, range(blocks), masked)
-    last = Found(model.classify(looked), model.masks(looked, grid))
+    last = QueryPredictions(model.classify(looked), model.masks(looked, grid))
     return embedded, tokens, (*looked.early, last)
 
 
 def _run(model: Model, variables: dict, inputs, weights):
-    """The loss, and everything that is stored beside it."""
+    """Returns the loss and all other stored arrays."""
     images, truth, draws = inputs
     (embedded, tokens, sets), kept = model.apply(
         variables, images, method=_forward, mutable=["intermediates"],
@@ -99,7 +99,7 @@ def _run(model: Model, variables: dict, inputs, weights):
         attend = attend_inside(found.mask_logits, limited, grid, prefix)
         outside = ~attend[:, : model.queries, model.queries + prefix :]
         arrays[f"block/{number}/blocked_packed"] = jnp.packbits(outside)
-    found = Found(*(jnp.stack(x) for x in zip(*sets, strict=True)))
+    found = QueryPredictions(*(jnp.stack(x) for x in zip(*sets, strict=True)))
     matched, terms = [], []
     for index in range(len(sets)):
         logits, masks = (x[index][:, None] for x in found)
@@ -113,7 +113,7 @@ def _run(model: Model, variables: dict, inputs, weights):
 
 
 def inference_results(case: Case, logits, masks) -> dict[str, np.ndarray]:
-    """The best instances of the first image, and their masks at its size."""
+    """Returns the best instances of the first image, and their masks at its size."""
     size = case.manifest["settings"]["image_size"]
     probs = scipy.special.softmax(logits[0], axis=-1)[:, :-1]
     order = np.argsort(-probs.ravel(), kind="stable")
@@ -134,13 +134,13 @@ def inference_results(case: Case, logits, masks) -> dict[str, np.ndarray]:
 
 
 def counts_of_case(case: Case) -> list[int]:
-    """Instances of each image."""
+    """Returns the number of instances of each image."""
     batch = case.manifest["settings"]["batch"]
     return [len(case.arrays[f"target/{b}/labels"]) for b in range(batch)]
 
 
 def truth_of_case(case: Case) -> ClipTruth:
-    """The stored targets, padded to one number of instances."""
+    """Returns the stored targets, padded to the same number of instances."""
     counts = counts_of_case(case)
     height, width = case.arrays["target/0/masks"].shape[1:]
     masks = np.zeros((len(counts), max(counts), 1, height, width), bool)
@@ -155,7 +155,7 @@ def truth_of_case(case: Case) -> ClipTruth:
 
 
 def draws_of_case(case: Case) -> Draws:
-    """The stored draws of every prediction, by instance slot: [A, B, ..]."""
+    """Returns the stored draws of each prediction by instance slot: [A, B, ..]."""
     counts = counts_of_case(case)
     batch, sets = len(counts), case.manifest["settings"]["num_blocks"] + 1
     all_sets = []
@@ -174,11 +174,11 @@ def draws_of_case(case: Case) -> Draws:
 
 
 def settings_of_case(case: Case, **model) -> Settings:
-    """The settings of a case of a plain transformer.
+    """Returns the settings of a case of a plain transformer.
 
     Args:
       case: of EoMT, or of VidEoMT, which has a propagation.
-      **model: fields of `model` beside those that the case has.
+      **model: fields of `model` in addition to the case's.
     """
     stored = case.manifest["settings"]
     label, mask, dice = (

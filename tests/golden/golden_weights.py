@@ -1,8 +1,7 @@
 """Deterministic parameters and inputs for the golden fixtures (numpy only).
 
-Every parameter value depends only on (name, shape, seed, rule, gain, offset); all of
-them are listed in the manifest of a case, so a full set of "checkpoint" weights can be
-produced without any download:
+Parameter values depend only on (name, shape, seed, rule, gain, offset), all listed in
+the manifest of a case, so a full set of "checkpoint" weights needs no download:
 
     import json, golden_weights as gw
     manifest = json.load(open("ops.json"))

@@ -1,4 +1,4 @@
-"""Gradients of our parameters as gradients of the official ones."""
+"""Converts gradients of our parameters to gradients of the official ones."""
 
 import re
 
@@ -12,11 +12,11 @@ from vis_jax.params import flatten
 def official_gradients(
     case: Case, variables: dict, gradients: dict, kind: str = "mask2former"
 ) -> dict[str, np.ndarray]:
-    """The stored 'grad/<official name>' arrays from gradients of our variables.
+    """Computes the 'grad/<official name>' arrays from gradients of our variables.
 
-    The converter only moves numbers, so converting positions instead of weights tells
-    where the gradient of each official entry is found. Of rows of queries, keys and
-    values in one layer, '<official name>.q', '.k' or '.v' is a third.
+    The converter only moves numbers, so converting positions instead of weights locates
+    the gradient of each official entry. In a layer with queries, keys and values
+    together, '<official name>.q', '.k' and '.v' are a third of the rows each.
     """
     stored = [n.removeprefix("grad/") for n in case.arrays if n.startswith("grad/")]
     names = sorted({_whole(name) for name in stored})
@@ -40,7 +40,7 @@ def official_gradients(
 
 
 def _whole(name: str) -> str:
-    """The name of a parameter that a name is a third of."""
+    """Removes the suffix of a third from the name of a parameter."""
     return re.sub(r"\.[qkv]$", "", name)
 
 

@@ -25,18 +25,18 @@ from vis_jax.structures import Clip
 from vis_jax.systems import iai
 from vis_jax.systems.iai import State, see_frame
 from vis_jax.systems.iai_model import IdSettings, Model, ModelSettings
-from vis_jax.systems.iai_video import Followed, report
+from vis_jax.systems.iai_video import LinkedFrame, report
 from vis_jax.training.dry_run import batch_shapes
 
 
 class Step(NamedTuple):
-    """What is made of one frame."""
+    """Intermediate results of one frame."""
 
     levels: tuple  # of the pyramid
     out: tuple  # of the detector
     associated: jax.Array  # what replaces the last stage
     places: tuple  # of the objects
-    found: Followed
+    found: LinkedFrame
     state: State  # after the frame
 
 

@@ -17,7 +17,7 @@ from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.box_head import BoxHead, DetectRule
 from vis_jax.detectors.conventions import TORCHVISION, Conventions
 from vis_jax.detectors.mask_head import MaskHead, of_label
-from vis_jax.detectors.mask_rcnn import BOX_SIDE, MaskRCNN, Rules
+from vis_jax.detectors.mask_rcnn import BOX_SIDE, DetectionRules, MaskRCNN
 from vis_jax.detectors.rpn import RPN, ProposalRule
 from vis_jax.ops.anchors import AnchorGrid
 from vis_jax.ops.bilinear import resize
@@ -51,7 +51,7 @@ def rules_of(
     before: int,
     proposals: int,
     detections: DetectRule,
-) -> Rules:
+) -> DetectionRules:
     """The rules of a case.
 
     Args:
@@ -59,7 +59,7 @@ def rules_of(
       before, proposals: see `ProposalRule`.
       detections: without the least side, which is that of the conventions.
     """
-    return Rules(
+    return DetectionRules(
         anchors=AnchorGrid(
             _SIDES, _RATIOS, strides, conventions.centre, conventions.rounded
         ),
@@ -73,7 +73,7 @@ def rules_of(
 
 
 def model_of(
-    backbone: ResNet, classes: int, rules: Rules, canvas: tuple[int, int]
+    backbone: ResNet, classes: int, rules: DetectionRules, canvas: tuple[int, int]
 ) -> MaskRCNN:
     """Mask R-CNN of the usual sizes, with no more proposals than there are anchors."""
     cells = sum(-(-canvas[0] // s) * -(-canvas[1] // s) for s in (4, 8, 16, 32, 64))

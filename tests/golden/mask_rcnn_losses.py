@@ -28,17 +28,17 @@ from vis_jax.losses.rcnn import (
 from vis_jax.ops.box_matching import add_best
 from vis_jax.ops.masks import crop_masks
 
-KEY = jax.random.key(0)  # everything is chosen, whatever the key
+KEY = jax.random.key(0)  # has no effect, as everything is sampled
 FEW = 16  # positive regions of an image, as many as most cases have at most
 
 
 class Objective(NamedTuple):
-    """What the losses of one library are like.
+    """Conventions of one library's losses.
 
     Attributes:
       beta: of the smooth L1 losses.
-      soft_masks: the mask loss has shares of the true mask as targets, not halves.
-      sampled: anchors of an image that the loss is divided by; 0 = those there are.
+      soft_masks: mask targets are fractions, not binarised at 0.5.
+      sampled: number of anchors per image that the loss is divided by; 0 = all.
     """
 
     beta: float

@@ -1,4 +1,4 @@
-"""Batch statistics, which no model here has: the stored training runs need them."""
+"""Adds batch statistics to frozen norms, as the stored training runs have them."""
 
 import flax.linen as nn
 import jax
@@ -9,17 +9,17 @@ _EPSILON = 1e-5
 
 
 class BatchStatistics:
-    """Interceptor of methods: frozen norms normalise by the statistics of the batch.
+    """Method interceptor that makes frozen norms use the statistics of the batch.
 
     Attributes:
-      moments: mean and variance of the input of every norm, by the path of its module.
+      moments: mean and variance of the input of every norm, by module path.
     """
 
     def __init__(self):
         self.moments: dict[tuple[str, ...], tuple[jax.Array, jax.Array]] = {}
 
     def __call__(self, call, args, kwargs, context: nn.module.InterceptorContext):
-        """The output of the method."""
+        """Returns the output of the method."""
         norm = context.module
         if not isinstance(norm, FrozenBatchNorm):
             return call(*args, **kwargs)

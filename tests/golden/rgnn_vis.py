@@ -14,9 +14,9 @@ import numpy as np
 
 from tests.golden.cases import Case, Results, nchw, nhwc
 from vis_jax.association import track_graph, track_masks
-from vis_jax.association.track_appearance import INSIDE_BOX, Described
+from vis_jax.association.track_appearance import INSIDE_BOX, FrameAppearance
 from vis_jax.association.track_decisions import ACTIVE, Thresholds
-from vis_jax.association.track_graph import Linked, Memory, empty_memory
+from vis_jax.association.track_graph import FrameDecisions, Memory, empty_memory
 from vis_jax.backbones import resnet
 from vis_jax.converters.load import convert_tensors
 from vis_jax.detectors.yolact import CODER, FindRule, priors_of
@@ -26,9 +26,9 @@ from vis_jax.ops.bilinear import resize
 from vis_jax.ops.box_coder import decode
 from vis_jax.systems.rgnn_model import (
     AppearanceSettings,
+    FrozenDetections,
     Model,
     ModelSettings,
-    Sight,
     build_model,
     frames_of,
 )
@@ -93,18 +93,18 @@ def converted(case: Case, model: Model) -> dict:
 
 
 class Seen(NamedTuple):
-    """What is computed of all frames before they are linked."""
+    """Results for all frames before linking."""
 
     out: YolactOutput
     priors: np.ndarray
-    sight: Sight
-    described: Described
+    sight: FrozenDetections
+    described: FrameAppearance
     maps: dict  # projected features
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def see(model: Model, variables, images) -> Seen:
-    """All frames, each by itself."""
+    """Processes all frames independently."""
 
     def look(self: Model, images) -> Seen:
         features = self.backbone(images)
@@ -133,10 +133,10 @@ def canvas_of_case(case: Case) -> tuple[int, int]:
 
 
 class Step(NamedTuple):
-    """What is computed of one frame after another."""
+    """Results of linking one frame."""
 
     memory: Memory
-    linked: Linked
+    linked: FrameDecisions
     graph: Graph  # behind the network
     masks: np.ndarray
 
@@ -145,7 +145,7 @@ class Step(NamedTuple):
 def link(
     model: Model, canvas, threshold: float, variables, memory: Memory, frame, masks
 ) -> Step:
-    """One frame, after those that the memory is of."""
+    """Links one frame, given the memory of the previous ones."""
     (memory, linked), inside = model.apply(
         variables,
         memory,
@@ -208,7 +208,7 @@ def _detected(seen: Seen, index: int, canvas: tuple[int, int]) -> Results:
         "detector/yolact_boxes": jnp.clip(boxes, 0.0, last)[None],
         **{f"detections/{name}": x for name, x in found.items()},
         **{f"descriptor/0/{name}": x for name, x in found.items()},
-        "descriptor/0/appearance": seen.described.looks[one],
+        "descriptor/0/appearance": seen.described.appearance[one],
         "descriptor/1/appearance_mean": seen.described.background[one],
         "appnet/0": nchw(seen.maps["res4"][one]),
         "appnet/1": nchw(seen.maps["res5"][one]),
@@ -240,8 +240,8 @@ def _linked(step: Step, before: Memory | None, index: int) -> Results:
         "lbscores": linked.class_logits,
         "time": np.int64(index + 1),
         "embedding": memory.hidden,
-        "appearance_mean": memory.looks.mean[:-1],
-        "appearance_var": memory.looks.var[:-1],
+        "appearance_mean": memory.appearance.mean[:-1],
+        "appearance_var": memory.appearance.var[:-1],
         "active": linked.status,
         "memory_cell": memory.cell,
     }
@@ -261,8 +261,8 @@ def _linked(step: Step, before: Memory | None, index: int) -> Results:
         "tracks/0/boxes": jnp.full_like(memory.boxes, -1.0)
         if before is None
         else before.boxes,
-        "tracks/1/appearance_mean": memory.looks.mean[-1],
-        "tracks/1/appearance_var": memory.looks.var[-1],
+        "tracks/1/appearance_mean": memory.appearance.mean[-1],
+        "tracks/1/appearance_var": memory.appearance.var[-1],
         "tracks/1/memory_cell": memory.empty_cell,
         "tracks/1/embedding": memory.empty_hidden,
         "output/0/boxes": memory.boxes,

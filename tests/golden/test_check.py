@@ -1,4 +1,4 @@
-"""What `python -m tests.golden.check` says of files that are no whole case."""
+"""Errors of `python -m tests.golden.check` for incomplete or damaged cases."""
 
 import json
 import shutil

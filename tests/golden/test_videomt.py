@@ -7,7 +7,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_stored_array():
-    """Two frames of VidEoMT: query blocks, what goes on, classes and masks."""
+    """Two frames of VidEoMT: query blocks, propagated queries, classes and masks."""
     case = load("videomt_vits")
     results = compare(case)
     assert len(case.outputs()) == 12

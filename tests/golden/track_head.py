@@ -28,7 +28,7 @@ PAIRS = {"x0": (0, 1, 2, 5), "r0": (1, 0, 6), "x1": (3, 1, 4), "r1": (4, 3)}
 
 
 class Beside(NamedTuple):
-    """What the authors' memory holds and ours does not."""
+    """Content of the authors' memory that ours lacks."""
 
     features: np.ndarray  # [M, 256, 7, 7]
     scores: np.ndarray  # [M]
@@ -145,13 +145,13 @@ def detections(stored: dict, size: int, embed) -> Detections:
         labels=pad(stored["labels"].astype(np.int32)),
         valid=pad(np.ones(count, bool)),
         embeds=embed(pad(np.moveaxis(stored["features"], 1, -1))),
-        looks=np.zeros((1, size, 0), np.float32),
+        descriptors=np.zeros((1, size, 0), np.float32),
         mask_logits=np.zeros((1, size, 1, 1), np.float32),
     )
 
 
 def remember(beside: Beside, ids: np.ndarray, stored: dict) -> None:
-    """Puts what a frame shows beside the memory."""
+    """Updates that content with a frame."""
     for i in np.flatnonzero(ids):
         beside.features[ids[i] - 1] = stored["features"][i]
         beside.scores[ids[i] - 1] = stored["boxes"][i, 4]

@@ -57,7 +57,7 @@ def _encode(model: Model, images: jax.Array):
 
 
 def _look(model: Model, variables: dict, entered, tokens, grid):
-    """One frame: what it says, tokens after the query blocks, what goes on."""
+    """Processes a frame: predictions, tokens after query blocks, propagated queries."""
     (found, after), kept = model.apply(
         variables, entered, tokens, grid, method=_frame, mutable=["intermediates"],
         capture_intermediates=lambda module, _: isinstance(module, Block),

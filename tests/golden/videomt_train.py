@@ -13,7 +13,7 @@ from tests.compiled import RUNS_LONG, compiled
 from tests.golden.cases import Case, nhwc
 from tests.golden.eomt import converted, settings_of_case
 from tests.golden.gradients import official_gradients
-from vis_jax.detectors.eomt import Found
+from vis_jax.detectors.eomt import QueryPredictions
 from vis_jax.losses.clip_queries import ClipTruth, Draws, clip_terms, match_clips
 from vis_jax.systems.videomt_loss import look_and_carry
 from vis_jax.systems.videomt_model import Model
@@ -61,7 +61,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
 
 
 def clip(model: Model, variables: dict, frames: jax.Array):
-    """All predictions of one clip [A, T, 1, Q, ..], what goes on, embedded tokens."""
+    """Returns a clip's predictions [A, T, 1, Q, ..], propagated queries, tokens."""
     grid = model.backbone.grid(*frames.shape[1:3])
     embedded, tokens = model.apply(variables, frames, method=_encode)
 
@@ -75,7 +75,7 @@ def clip(model: Model, variables: dict, frames: jax.Array):
 
     begin = model.apply(variables, 1, method=Model.first)
     entered, found = jax.lax.scan(frame, begin, tokens)
-    return Found(*(x.swapaxes(0, 1) for x in found)), entered, embedded
+    return QueryPredictions(*(x.swapaxes(0, 1) for x in found)), entered, embedded
 
 
 def _encode(model: Model, images: jax.Array):
@@ -83,7 +83,7 @@ def _encode(model: Model, images: jax.Array):
 
 
 def _with_norm(case: Case, variables: dict, frames: jax.Array) -> np.ndarray:
-    """Class logits of the last frame where the queries go on behind the final norm."""
+    """Returns the last frame's class logits if queries pass through the final norm."""
     settings = settings_of_case(case)
     normed = dataclasses.replace(settings.model, norm_queries=True)
     model = converted(case, dataclasses.replace(settings, model=normed), "videomt")[0]
@@ -94,7 +94,7 @@ def _with_norm(case: Case, variables: dict, frames: jax.Array) -> np.ndarray:
     return run(variables)
 
 
-def _losses(found: Found, truth: ClipTruth, draws: Draws, weights):
+def _losses(found: QueryPredictions, truth: ClipTruth, draws: Draws, weights):
     """The official total, which lacks the prediction before the last block."""
     matched, terms = [], []
     for index in range(len(found.class_logits)):

@@ -21,7 +21,12 @@ from vis_jax.detectors.yolact import (
     find,
     priors_of,
 )
-from vis_jax.losses.multibox import MultiboxLosses, Objects, Rule, multibox_losses
+from vis_jax.losses.multibox import (
+    ImageObjects,
+    MultiboxLosses,
+    PriorRule,
+    multibox_losses,
+)
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.boxes import clip_boxes
 
@@ -29,7 +34,7 @@ from vis_jax.ops.boxes import clip_boxes
 CLASSES = 80
 _SIDES, _RATIOS, _DIVISOR = (24.0, 48.0, 96.0, 192.0, 384.0), (1.0, 0.5, 2.0), 550.0
 _DETECT = FindRule(0.05, 0.5, candidates=200, size=100, across_classes=False)
-_TRAIN = Rule(positive=0.5, negative=0.4, negatives=3, masks=100)
+_TRAIN = PriorRule(positive=0.5, negative=0.4, negatives=3, masks=100)
 # The order of the released code, and the weights that its losses have.
 _LOSSES = {"C": ("classes", 1.0), "B": ("boxes", 1.5), "M": ("masks", 6.125)}
 _LOSSES["S"] = ("semantic", 1.0)
@@ -74,7 +79,7 @@ def converted(case: Case, network: Network) -> dict:
     return variables
 
 
-def objects_of_case(case: Case, *, crowd: bool) -> Objects:
+def objects_of_case(case: Case, *, crowd: bool) -> ImageObjects:
     """The true objects of the images, padded; the last one may be a crowd."""
     count = len(case.arrays["image"])
     height, width = case.arrays["image"].shape[2:]
@@ -90,7 +95,7 @@ def objects_of_case(case: Case, *, crowd: bool) -> Objects:
     valid = np.arange(most) < np.array([len(x) for x in targets])[:, None]
     is_crowd = np.zeros_like(valid)
     is_crowd[-1, len(targets[-1]) - 1] = crowd
-    return Objects(boxes, labels, masks, valid, is_crowd)
+    return ImageObjects(boxes, labels, masks, valid, is_crowd)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
@@ -166,7 +171,7 @@ def _found(case: Case, out, priors, i: int) -> Results:
     }
 
 
-def _trained(out, objects: Objects, priors, prefix: str) -> Results:
+def _trained(out, objects: ImageObjects, priors, prefix: str) -> Results:
     """The weighted losses, and the gradient of their sum."""
 
     def losses_of(out) -> tuple[jax.Array, MultiboxLosses]:

@@ -11,7 +11,7 @@ from vis_jax.predict import live
 from vis_jax.predict.loop import Finder, predict, warning_lines
 from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import open_source
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult, LiveTracks
 
@@ -54,7 +54,7 @@ def test_the_drawn_video_has_the_same_shape(tmp_path, monkeypatch, codec, ratio)
     assert _aspect(path) == aspect
     source = open_source(path)
     assert (source.height, source.width) == SIZE  # as they are stored
-    for wanted in (Wanted(), Wanted(formats=("json",))):
+    for wanted in (RequestedOutputs(), RequestedOutputs(formats=("json",))):
         assert warning_lines(source, wanted) == [
             f"{path}: pixels of {ratio} (width:height), not square; masks and boxes are"
             " of the frames as they are stored"
@@ -83,7 +83,7 @@ def test_pixels_of_a_video_on_its_side(tmp_path):
 def test_pixels_that_are_square_or_of_no_known_shape(tmp_path, aspect):
     source = open_source(_video(tmp_path / "a.mp4", aspect))
     assert source.pixel_aspect == 1
-    assert not warning_lines(source, Wanted())
+    assert not warning_lines(source, RequestedOutputs())
 
 
 @pytest.mark.parametrize("aspect", [Fraction(1, 2**31 - 1), Fraction(2**31 - 1)])

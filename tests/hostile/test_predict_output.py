@@ -16,7 +16,7 @@ from PIL import Image
 
 from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import open_source
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult, LiveTracks
 
@@ -40,7 +40,7 @@ def _predict(source, output, **wanted):
         source,
         output,
         Finder(_nothing, [(1, "cat")], top=1),
-        wanted=Wanted(**wanted),
+        wanted=RequestedOutputs(**wanted),
     )
     return done.outputs
 

@@ -18,7 +18,7 @@ from vis_jax.predict import complete, video_file
 from vis_jax.predict.loop import warning_lines
 from vis_jax.predict.sinks import VideoSink
 from vis_jax.predict.sources import FOLDER_FPS, PredictError, open_source
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 
 SIZE = (48, 64)  # height, width
 ONE = 1 << 16
@@ -183,13 +183,13 @@ def test_rates_that_no_video_is_drawn_at(tmp_path):
     path = _video(tmp_path / "timelapse.mp4", rate=Fraction(1, 120))
     source = open_source(path)
     assert source.fps == Fraction(1, 120)
-    (line,) = warning_lines(source, Wanted())
+    (line,) = warning_lines(source, RequestedOutputs())
     assert line == (
         f"{path}: 1/120 frames a second; the drawn video gets 0.01"
         " (expected 0.01 .. 1000; --fps sets it)"
     )
-    assert not warning_lines(source, Wanted(fps=6.0))
-    assert not warning_lines(source, Wanted(formats=("json",)))
+    assert not warning_lines(source, RequestedOutputs(fps=6.0))
+    assert not warning_lines(source, RequestedOutputs(formats=("json",)))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])

@@ -1,4 +1,4 @@
-"""The parts of a query decoder in NumPy and float64, written as the papers do."""
+"""Parts of a query decoder in NumPy and float64, in the papers' notation."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ EPSILON = 1e-5
 
 
 def noisy(shapes, seed=0):
-    """Random values for all parameters, also for those that start at 0 or 1."""
+    """Draws random values for all parameters, including those initialised to 0 or 1."""
     rng = np.random.default_rng(seed)
 
     def draw(path, x):
@@ -20,7 +20,7 @@ def noisy(shapes, seed=0):
 
 
 def double(variables):
-    """The parameters in float64, as nested dicts."""
+    """Converts the parameters to float64, as nested dicts."""
     if hasattr(variables, "items"):
         return {name: double(value) for name, value in variables.items()}
     return np.asarray(variables, np.float64)
@@ -79,7 +79,7 @@ def sine_2d(height, width, dim):
 
 
 def resize(x, size):
-    """Half-pixel bilinear resize of [.., h, w]."""
+    """Resizes [.., h, w] bilinearly with half-pixel centres."""
 
     def weights(source, target):
         at = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
@@ -90,6 +90,6 @@ def resize(x, size):
 
 
 def foreground(embeds, features, size):
-    """Where the resized stride-4 masks are not negative: bool [Q, S]."""
+    """Returns bool [Q, S]: the resized stride-4 mask is not negative."""
     masks = np.einsum("qc,hwc->qhw", embeds, features)
     return resize(masks, size).reshape(len(embeds), -1) >= 0

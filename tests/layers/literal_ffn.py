@@ -1,6 +1,6 @@
-"""A feed-forward part on a map of tokens: loops, in float64.
+"""Feed-forward part on a map of tokens: loops, in float64.
 
-Weights are those of ours by path.
+Weights are our parameters by path.
 """
 
 import math
@@ -11,19 +11,19 @@ Weights = dict[str, np.ndarray]
 
 
 def linear(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
-    """x W + b of one token, whatever heads the layer is cut into."""
+    """Returns x W + b for one token, merging the layer's heads."""
     kernel = weights[f"{name}/kernel"].reshape(len(x), -1)
     return x @ kernel + weights[f"{name}/bias"].reshape(-1)
 
 
 def each(function, x: np.ndarray) -> np.ndarray:
-    """A function of a token, of all tokens of a map."""
+    """Applies a function to each token of a map."""
     height, width = x.shape[:2]
     return np.array([[function(x[i, j]) for j in range(width)] for i in range(height)])
 
 
 def gated_ffn(weights: Weights, x: np.ndarray) -> np.ndarray:
-    """(h, w, C) linear1, group norm, GELU, channel gate, convolution, linear2."""
+    """Applies linear1, group norm, GELU, gate, convolution, linear2: (h, w, C)."""
     x = each(lambda token: linear(weights, "linear1", token), x)
     x = group_norm(weights["norm/scale"], weights["norm/bias"], x)
     x = np.vectorize(lambda t: t * (1 + math.erf(t / math.sqrt(2))) / 2)(x)
@@ -33,7 +33,7 @@ def gated_ffn(weights: Weights, x: np.ndarray) -> np.ndarray:
 
 
 def group_norm(scale: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """32 groups of channels, each over the whole map."""
+    """Normalises 32 groups of channels, each over the whole map."""
     size = x.shape[-1] // 32
     out = np.zeros_like(x)
     for group in range(32):
@@ -47,7 +47,7 @@ def group_norm(scale: np.ndarray, bias: np.ndarray, x: np.ndarray) -> np.ndarray
 def channel_gate(
     x: np.ndarray, alpha: np.ndarray, gamma: np.ndarray, beta: np.ndarray
 ) -> np.ndarray:
-    """(h, w, C) channels times 1 + tanh(e g + b)."""
+    """Multiplies channels by 1 + tanh(e g + b): (h, w, C)."""
     channels = range(x.shape[-1])
     e = [alpha[c] * math.sqrt((x[..., c] ** 2).sum() + 1e-5) for c in channels]
     root = math.sqrt(sum(value**2 for value in e) / len(e) + 1e-5)
@@ -56,7 +56,7 @@ def channel_gate(
 
 
 def depthwise(kernel: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(h, w, C) every channel with its own kernel (k, k, C), zeros around the map."""
+    """Convolves each channel with its own kernel (k, k, C), zero-padded: (h, w, C)."""
     height, width, _ = x.shape
     out, half = np.zeros_like(x), len(kernel) // 2
     for i, j in np.ndindex(height, width):

@@ -6,9 +6,9 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.losses.multibox import (
-    Objects,
+    ImageObjects,
     PriorMatch,
-    Rule,
+    PriorRule,
     YolactOutput,
     class_loss,
     mask_loss,
@@ -18,7 +18,7 @@ from vis_jax.losses.multibox import (
 )
 from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder
 
-RULE = Rule(positive=0.5, negative=0.4, negatives=3, masks=100)
+RULE = PriorRule(positive=0.5, negative=0.4, negatives=3, masks=100)
 CANVAS, CELLS, COARSE = (32, 48), (8, 12), (4, 6)
 COUNT, CLASSES, PROTOTYPES = 40, 4, 3  # priors; with the background
 
@@ -61,7 +61,7 @@ def scene(images=2, instances=4, seed=0):
     labels = rng.integers(0, CLASSES - 1, (images, instances)).astype(np.int32)
     valid = np.arange(instances) < np.array([[instances], [instances - 1]])[:images]
     crowd = np.zeros_like(valid)
-    return out, Objects(boxes, labels, masks, valid, crowd), priors
+    return out, ImageObjects(boxes, labels, masks, valid, crowd), priors
 
 
 def overlap(a, b):
@@ -195,7 +195,7 @@ def test_padding_changes_nothing():
 def box_objects(boxes, crowd=()):
     count = len(boxes)
     is_crowd = np.isin(np.arange(count), crowd)
-    return Objects(
+    return ImageObjects(
         np.array(boxes, np.float32).reshape(count, 4),
         np.zeros(count, np.int32),
         np.zeros((count, 8, 8), bool),
@@ -305,7 +305,7 @@ def test_certain_masks_have_a_finite_gradient():
 def test_a_cell_has_the_classes_of_all_masks_there():
     masks = np.zeros((3, 8, 8), bool)
     masks[0, :4], masks[1, :, :4], masks[2] = True, True, True
-    objects = Objects(
+    objects = ImageObjects(
         np.zeros((3, 4), np.float32), np.array([0, 1, 0], np.int32), masks,
         np.array([True, True, False]), np.zeros(3, bool),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The official rules of video AP, written out slowly and on painted masks.
+"""Slow reference for video AP: the official rules on decoded masks.
 
 Works on the content of the two JSON files. Shares no code with vis_jax.
 """
@@ -82,7 +82,7 @@ def match(predictions, truths, iou, area_range):
 
 
 def evaluate(truth, results):
-    """Precision [T, R, K, A, M] and recall [T, K, A, M]."""
+    """Computes precision [T, R, K, A, M] and recall [T, K, A, M]."""
     truths, predictions = prepare(truth, results)
     videos = sorted(video["id"] for video in truth["videos"])
     categories = sorted(category["id"] for category in truth["categories"])
@@ -137,7 +137,7 @@ def accumulate(cells, area_range, limit):
 
 
 def stats(precision, recall):
-    """The twelve official numbers, -1 where undefined."""
+    """Returns the twelve official metrics, -1 if undefined."""
 
     def mean(values):
         values = values[values > -1]

@@ -1,4 +1,4 @@
-"""Small truth and results files, as the content of their JSON."""
+"""Makes small ground-truth and results files, as JSON content."""
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -7,7 +7,7 @@ BLOCK = 40  # pixels: a grid of 8 x 8 blocks reaches all three area ranges
 
 
 def rle(mask):
-    """Compressed run lengths with text counts of a bool [H, W] mask, None of None."""
+    """Encodes a bool [H, W] mask as compressed RLE with string counts; None stays."""
     if mask is None:
         return None
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
@@ -15,7 +15,7 @@ def rle(mask):
 
 
 def rows(*counts, size=(4, 10)):
-    """One mask for each count: that many pixels from the top left, row by row."""
+    """Makes masks of given areas, filled row by row from the top left."""
     masks = []
     for count in counts:
         mask = None
@@ -26,7 +26,7 @@ def rows(*counts, size=(4, 10)):
 
 
 def track(track_id, masks, *, video=1, category=1, crowd=0, occlusion=None):
-    """An annotation."""
+    """Makes an annotation."""
     entry = {
         "id": track_id,
         "video_id": video,
@@ -39,7 +39,7 @@ def track(track_id, masks, *, video=1, category=1, crowd=0, occlusion=None):
 
 
 def prediction(score, masks, *, video=1, category=1):
-    """An entry of a results file."""
+    """Makes an entry of a results file."""
     return {
         "video_id": video,
         "category_id": category,
@@ -49,7 +49,7 @@ def prediction(score, masks, *, video=1, category=1):
 
 
 def truth_file(annotations, *, lengths=(4,), size=(4, 10), num_categories=2):
-    """A truth file; video i + 1 has lengths[i] frames."""
+    """Makes a ground-truth file; video i + 1 has lengths[i] frames."""
     videos = [
         {
             "id": i + 1,
@@ -65,8 +65,8 @@ def truth_file(annotations, *, lengths=(4,), size=(4, 10), num_categories=2):
 
 
 def random_files(seed, *, odd):
-    """A truth and a results file with ties, crowds, absent frames and, if `odd`, what
-    the official tool lets pass.
+    """Makes ground truth and results with ties, crowds, absent frames and, if `odd`,
+    irregularities that the official tool accepts.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 4, rng.integers(1, 4))
@@ -83,7 +83,7 @@ def random_files(seed, *, odd):
                 category=category,
                 crowd=int(rng.random() < 0.15),
             )
-            if rng.random() < 0.2:  # exactly on a limit: part of two ranges
+            if rng.random() < 0.2:  # exactly on a boundary: belongs to two ranges
                 entry["areas"] = [float(rng.choice([16384, 65536]))] * length
             annotations.append(entry)
             for _ in range(rng.integers(0, 4)):
@@ -112,7 +112,7 @@ def random_files(seed, *, odd):
 
 
 def _grid(rng):
-    """A rectangle of blocks, or None."""
+    """Draws a rectangle of blocks, or None."""
     if rng.random() < 0.15:
         return None
     top, left = rng.integers(0, 6, 2)
@@ -123,7 +123,7 @@ def _grid(rng):
 
 
 def _disturb(rng, grid):
-    """The same grid, a bit larger, cut down, gone, or empty."""
+    """Returns the grid unchanged, enlarged, cropped, removed, or empty."""
     choice = rng.integers(0, 8)
     if grid is None or choice == 0:
         return _grid(rng) if rng.random() < 0.5 else None
@@ -141,7 +141,7 @@ def _mask(grid):
 
 
 def _odd_masks(rng, grids):
-    """Now and then a list of another length, or masks of another size."""
+    """Occasionally returns a list of another length, or masks of another size."""
     masks = [_mask(grid) for grid in grids]
     if rng.random() < 0.15:
         masks = masks[: rng.integers(0, len(masks) + 1)]

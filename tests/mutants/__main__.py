@@ -1,14 +1,14 @@
-"""Puts known faults into copies of the code, one at a time, and runs the tests.
+"""Mutation tests: applies known faults to copies of the code, one at a time.
 
 Run:   make mutants
        python -m tests.mutants box_decode_sign nms_ge
 
-Every fault changes one line; the list is tests/mutants/mutants.toml. A fault that no
-test notices has SURVIVED: write a test that fails with it. The working tree is never
-touched: each fault goes into a copy of the files under version control.
+Each fault changes one line; the list is tests/mutants/mutants.toml. A fault that no
+test detects has SURVIVED: write a test that fails with it. The working tree is not
+modified: faults are applied to a copy of the files under version control.
 
-Exit code: 0 if the tests notice every fault, 1 if one survives, 2 if the list does not
-fit the code or tests fail without a fault.
+Exit code: 0 if the tests detect every fault, 1 if one survives, 2 if the list does not
+match the code or tests fail without a fault.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 from tests.mutants.faults import Mutant, StaleListError, mutated, read_mutants
 from tests.mutants.runs import PASSED, copied_tree, is_noticed, run_tests
 
-# Tests without a fault may take this long, in seconds.
+# Time limit in seconds for tests without a fault.
 _LIMIT = 1800.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the mutants that are named, or all; returns the exit code."""
+    """Runs the named mutants, or all; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
         mutants = _chosen(options.names)
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             for mutant in mutants:
                 print(f"{mutant.name:<32} {mutant.file}")
             return 0
-        for mutant in mutants:  # before the first of them takes its time
+        for mutant in mutants:  # checks all before the first, slow run
             mutated(mutant)
         with TemporaryDirectory(prefix="vis_jax_mutants_cache_") as cache:
             survivors = _run(mutants, Path(cache))
@@ -66,8 +66,8 @@ def _chosen(names: list[str]) -> list[Mutant]:
 
 
 def _run(mutants: list[Mutant], cache: Path) -> list[str]:
-    """Names of those that survive."""
-    seconds: dict[tuple[str, ...], float] = {}  # of tests without a fault
+    """Runs the mutants; returns the names of survivors."""
+    seconds: dict[tuple[str, ...], float] = {}  # duration of tests without a fault
     survivors = []
     for mutant in mutants:
         if mutant.tests not in seconds:
@@ -87,7 +87,7 @@ def _run(mutants: list[Mutant], cache: Path) -> list[str]:
 
 
 def _run_without_fault(tests: tuple[str, ...], cache: Path) -> float:
-    """Seconds that the tests take; RuntimeError unless they pass."""
+    """Returns the duration of the tests in seconds; RuntimeError unless they pass."""
     with copied_tree() as tree:
         outcome = run_tests(tree, tests, limit=_LIMIT, cache=cache)
     if outcome.code != PASSED:
@@ -99,7 +99,7 @@ def _run_without_fault(tests: tuple[str, ...], cache: Path) -> float:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does: copies are removed.
+    # Like Ctrl-C, so that copies are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())

@@ -1,4 +1,4 @@
-"""Faults of one line that tests must notice, listed in `mutants.toml`."""
+"""One-line faults that tests must detect, listed in `mutants.toml`."""
 
 import tomllib
 from pathlib import Path
@@ -9,28 +9,28 @@ LIST = Path(__file__).with_name("mutants.toml")
 
 
 class StaleListError(Exception):
-    """The list does not fit the code any more."""
+    """The list no longer matches the code."""
 
 
 class Mutant(NamedTuple):
     """One fault.
 
-    `before` occurs once in the file; where a line alone does not, a neighbour is with
-    it.
+    `before` occurs exactly once in the file; it includes a neighbouring line where
+    needed.
     """
 
     name: str
-    file: str  # as all paths: from the root of the repository
+    file: str  # relative to the root of the repository, like all paths
     before: str
     after: str
-    tests: tuple[str, ...]  # of which one must fail: "file.py" or "file.py::test_name"
+    tests: tuple[str, ...]  # one must fail: "file.py" or "file.py::test_name"
 
 
 def read_mutants(path: Path = LIST) -> list[Mutant]:
-    """The list, in order.
+    """Reads the list, in order.
 
     Raises:
-      StaleListError: an entry lacks a field or has another one.
+      StaleListError: an entry lacks a field or has an unknown one.
     """
     mutants = []
     for name, fields in tomllib.loads(path.read_text()).items():
@@ -44,11 +44,11 @@ def read_mutants(path: Path = LIST) -> list[Mutant]:
 
 
 def mutated(mutant: Mutant, root: Path = ROOT) -> str:
-    """The text of its file with the fault.
+    """Returns the text of the file with the fault.
 
     Raises:
-      StaleListError: the line is not there exactly once, the result is not Python, or a
-        file or a test is missing.
+      StaleListError: the line does not occur exactly once, the result is not Python, or
+        a file or test is missing.
     """
     for place in (mutant.file, *mutant.tests):
         file, _, test = place.partition("::")

@@ -1,4 +1,4 @@
-"""Tests run on a copy of the working tree."""
+"""Runs tests on a copy of the working tree."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from tests.mutants.faults import ROOT
 
 
 class Outcome(NamedTuple):
-    """How a run of tests ended."""
+    """Outcome of a test run."""
 
     code: int  # pytest's, or TIMED_OUT
     seconds: float
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
     @property
     def noticed_by(self) -> str:
-        """The first test that failed, or how else the run ended."""
+        """First failed test, or else the outcome of the run."""
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", self.output, re.MULTILINE)
         if found:
             return found[1]
@@ -33,16 +33,16 @@ class Outcome(NamedTuple):
 
 
 PASSED = 0
-TIMED_OUT = -1000  # pytest's codes are above, signals are small
-# A test failed, a module could not be imported.
+TIMED_OUT = -1000  # pytest's codes are positive, signals small negative numbers
+# A test failed, or a module could not be imported.
 _NOTICED = (1, 2, TIMED_OUT)
 
 
 def is_noticed(outcome: Outcome) -> bool:
-    """Whether tests failed, also by a crash; False if they all passed.
+    """Returns whether tests failed or crashed; False if all passed.
 
     Raises:
-      RuntimeError: pytest itself did not work.
+      RuntimeError: pytest itself failed.
     """
     if outcome.code == PASSED:
         return False
@@ -53,7 +53,7 @@ def is_noticed(outcome: Outcome) -> bool:
 
 @contextlib.contextmanager
 def copied_tree(root: Path = ROOT) -> Iterator[Path]:
-    """A copy of all files under version control, as they are now; removed at the end.
+    """Yields a copy of all current files under version control; removes it at the end.
 
     Raises:
       RuntimeError: the tree is not a Git repository.
@@ -65,7 +65,7 @@ def copied_tree(root: Path = ROOT) -> Iterator[Path]:
         raise RuntimeError(f"{root}: git ls-files: {listed.stderr.strip()}")
     with TemporaryDirectory(prefix="vis_jax_mutant_") as folder:
         for name in filter(None, listed.stdout.split("\0")):
-            if (root / name).is_file():  # not one that is deleted
+            if (root / name).is_file():  # skips deleted files
                 target = Path(folder, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, target)
@@ -75,15 +75,15 @@ def copied_tree(root: Path = ROOT) -> Iterator[Path]:
 def run_tests(
     tree: Path, tests: tuple[str, ...], *, limit: float, cache: Path
 ) -> Outcome:
-    """Runs test files of a tree, up to the first failure, in a process of their own.
+    """Runs test files of a tree in a new process, up to the first failure.
 
     Args:
-      limit: seconds after which the tests are stopped.
-      cache: folder of compiled programs that runs share.
+      limit: time limit in seconds.
+      cache: folder of compiled programs, shared by all runs.
     """
     options = ("-x", "-q", "-n", "0", "-rfE", "--no-header")
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache)} | os.environ
-    # The copy, not what is installed; also in the processes that tests start.
+    # Imports the copy, not the installed package, also in subprocesses of tests.
     environment["PYTHONPATH"] = str(tree)
     begin = time.monotonic()
     process = subprocess.Popen(

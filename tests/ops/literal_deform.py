@@ -4,7 +4,7 @@ import numpy as np
 
 
 def read(channel, y, x):
-    """Bilinear value of a map [H, W] at a position in pixels; zero outside."""
+    """Samples a map [H, W] bilinearly at a position in pixels; zero outside."""
     height, width = channel.shape
     if y <= -1 or y >= height or x <= -1 or x >= width:
         return 0.0
@@ -19,7 +19,7 @@ def read(channel, y, x):
 
 
 def literal_deform_conv(x, kernel, offsets, modulation, *, stride, padding, dilation):
-    """Shapes are those of `ops.deform_conv`; `modulation` may be None."""
+    """Computes `ops.deform_conv`; `modulation` may be None."""
     rows, columns, width, features = kernel.shape
     channels, shared = x.shape[2], x.shape[2] // offsets.shape[2]
     per_group = features // (channels // width)

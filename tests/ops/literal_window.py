@@ -1,4 +1,4 @@
-"""Attention of one place to the window around it: loops, in float64."""
+"""Attention of one position to the window around it: loops, in float64."""
 
 import math
 
@@ -14,11 +14,11 @@ def look(
     *,
     place: tuple[int, int],
 ) -> np.ndarray:
-    """(heads, d) what the query at `place` finds.
+    """Returns the attention output (heads, d) of the query at `place`.
 
     Yang et al., "Associating Objects with Transformers for Video Object Segmentation":
-    the logit of a key is <q, k> / sqrt(d) and a term by its place in the window, dy
-    first; a bias by the same place joins its value.
+    the logit of a key is <q, k> / sqrt(d) plus a term for its position in the window,
+    dy first; a bias for the same position is added to its value.
 
     Args:
       queries, keys, values: (h, w, heads, d).

@@ -1,4 +1,4 @@
-"""RoIAlign of a pyramid with one map."""
+"""RoIAlign on a pyramid of one map."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from vis_jax.ops.roi_align import pyramid_roi_align
 
 
 def roi_align(features, boxes, *, scale, size, samples, convention):
-    """Features of boxes on one map [H, W, C]; see `pyramid_roi_align`."""
+    """Samples features of boxes on one map [H, W, C]; see `pyramid_roi_align`."""
     return pyramid_roi_align(
         [features],
         boxes,

@@ -1,4 +1,4 @@
-"""What tests of predict share."""
+"""Fixtures shared by the tests of predict."""
 
 import numpy as np
 import pytest

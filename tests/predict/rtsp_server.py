@@ -1,6 +1,6 @@
-"""A camera of a network: H.264 in RTP in the connection of RTSP, and no more.
+"""Minimal network camera: H.264 in RTP, interleaved in the RTSP connection.
 
-Sources: RFC 2326 (RTSP), RFC 3550 (RTP), RFC 6184 (H.264 in RTP, one unit a packet).
+Sources: RFC 2326 (RTSP), RFC 3550 (RTP), RFC 6184 (H.264 in RTP, one unit per packet).
 """
 
 import io
@@ -15,8 +15,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-RATE = 10  # frames a second
-CLOCK = 90_000  # ticks of RTP a second
+RATE = 10  # frames per second
+CLOCK = 90_000  # RTP ticks per second
 SDP = f"""v=0
 o=- 0 0 IN IP4 127.0.0.1
 s=camera
@@ -30,7 +30,7 @@ a=control:0
 
 
 def packets(frames: Sequence[np.ndarray]) -> Iterator[bytes]:
-    """RTP packets of frames uint8 [H, W, 3], each in its frame of RTSP."""
+    """Yields RTP packets of frames uint8 [H, W, 3], each in an RTSP frame."""
     target = io.BytesIO()
     with av.open(target, "w", format="h264") as container:
         options = {"x264-params": "keyint=1:bframes=0", "tune": "zerolatency"}
@@ -44,7 +44,7 @@ def packets(frames: Sequence[np.ndarray]) -> Iterator[bytes]:
     shown = 0
     for number, unit in enumerate(units):
         picture = unit[0] & 31 in (1, 5)
-        kind = 96 | (picture << 7)  # the last unit of a frame is marked
+        kind = 96 | (picture << 7)  # marks the last unit of a frame
         time = shown * CLOCK // RATE
         packet = struct.pack(">BBHII", 0x80, kind, number, time, 7) + unit
         yield struct.pack(">BBH", ord("$"), 0, len(packet)) + packet
@@ -52,7 +52,7 @@ def packets(frames: Sequence[np.ndarray]) -> Iterator[bytes]:
 
 
 def answer(connection: socket.socket, frames: Sequence[np.ndarray]) -> None:
-    """Plays the frames to one client, and hangs up."""
+    """Plays the frames to one client, and closes the connection."""
     lines = connection.makefile("rb")
     while True:
         head = list(iter(lambda: lines.readline().strip(), b""))
@@ -78,7 +78,7 @@ def answer(connection: socket.socket, frames: Sequence[np.ndarray]) -> None:
 
 @contextmanager
 def rtsp_camera(frames: Sequence[np.ndarray]) -> Iterator[str]:
-    """The address of a camera that shows some frames to the first client."""
+    """Yields the address of a camera that sends frames to its first client."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(20)
 

@@ -1,10 +1,10 @@
-"""Predictions of squares that move, without a model."""
+"""Makes predictions of moving squares without a model."""
 
 import numpy as np
 from pycocotools import mask as rle
 
 from vis_jax.predict.loop import Finder, predict
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult, LiveTracks
 
@@ -18,7 +18,7 @@ TRACKS = LiveTracks(
 
 
 def square(x, t):
-    """A square that moves right."""
+    """Returns the mask of a square that moves right."""
     mask = np.zeros((H, W), bool)
     mask[40:64, x + 2 * t : x + 2 * t + 24] = True
     return mask
@@ -29,7 +29,7 @@ def encoded(mask):
 
 
 def frame_of(t, tracks=TRACKS):
-    """Three squares, absent from the last frame."""
+    """Returns a frame of three squares, absent from the last frame."""
     rows = np.arange(3 if t < T - 1 else 0)
     masks = [encoded(square(x, t)) for x in (4, 16, 60)[: len(rows)]]
     return FrameResult(t, tracks, rows, masks, (H, W))
@@ -70,7 +70,7 @@ def run(source, output, stream=squares, *, top=3, **options):
 def wanted_of(*, draw_video=True, write_pngs=False, **more):
     drawn = ["mp4"] if draw_video else []
     formats = ("json", "jsonl", *drawn, *(["ids"] if write_pngs else []))
-    return Wanted(**({"formats": formats} | more))
+    return RequestedOutputs(**({"formats": formats} | more))
 
 
 def write_squares(source, output, stream=squares, **options):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vis_jax.predict.choice import Choice
+from vis_jax.predict.choice import ObjectFilter
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 NAMES = ("cat", "dog", "bird")
@@ -13,7 +13,7 @@ FRAME = FrameResult(0, TRACKS, np.array([2, 0, 1]), [{"c": 9}, {"c": 4}, {"c": 1
 
 
 def _kept(classes=(), tracks=()):
-    found = Choice(NAMES, classes, tracks).of(FRAME)
+    found = ObjectFilter(NAMES, classes, tracks).of(FRAME)
     assert [mask["c"] for mask in found.segmentations] == found.ids.tolist()
     return found
 
@@ -39,7 +39,7 @@ def test_tracks_are_chosen_by_their_ids():
 
 
 def test_tracks_stay_the_same_object_while_those_of_the_system_do():
-    choice = Choice(NAMES, ["dog"], [])
+    choice = ObjectFilter(NAMES, ["dog"], [])
     first, second = choice.of(FRAME), choice.of(FRAME._replace(frame=1))
     assert first.tracks is second.tracks
     none = LiveTracks(np.zeros(0, np.int32), np.zeros((0, 3), np.float32))
@@ -49,4 +49,4 @@ def test_tracks_stay_the_same_object_while_those_of_the_system_do():
 def test_an_unknown_class_is_named():
     expected = "--classes: expected some of cat, dog, bird, got dgo; did you mean dog"
     with pytest.raises(ValueError, match=expected):
-        Choice(NAMES, ["cat", "dgo"], [])
+        ObjectFilter(NAMES, ["cat", "dgo"], [])

@@ -5,7 +5,7 @@ import pytest
 from vis_jax.predict import hdr
 from vis_jax.predict.loop import warning_lines
 from vis_jax.predict.sources import open_source
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 
 
 def _grey(signal, transfer):
@@ -57,5 +57,5 @@ def test_a_video_of_high_dynamic_range_is_mapped_and_named(tmp_path, name, trans
     expected = _grey((502 - 64) / 876, transfer)  # of 10 bits in limited range
     np.testing.assert_allclose(pixels[32, 32], expected, atol=3)
     assert source.dynamic_range == name
-    (line,) = warning_lines(source, Wanted())
+    (line,) = warning_lines(source, RequestedOutputs())
     assert line == f"{path}: high dynamic range ({name}), tone-mapped to BT.709"

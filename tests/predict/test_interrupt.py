@@ -14,7 +14,7 @@ from vis_jax.evaluate.ahead import Ahead
 from vis_jax.predict import live, writer
 from vis_jax.predict.loop import Finder, predict
 from vis_jax.predict.sources import from_arrays, open_source
-from vis_jax.predict.writer import Wanted
+from vis_jax.predict.writer import RequestedOutputs
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.results.frame import FrameResult, LiveTracks
 
@@ -34,7 +34,7 @@ def _stream(frames, *, clock=NO_CLOCK):
 
 
 def _predict(source, output, stream=_stream, **options):
-    wanted = Wanted(formats=("json", "jsonl", "ids", "mp4"))
+    wanted = RequestedOutputs(formats=("json", "jsonl", "ids", "mp4"))
     more = {"wanted": wanted}
     return predict(source, output, Finder(stream, [(1, "cat")], 1), **(more | options))
 

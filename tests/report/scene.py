@@ -1,4 +1,4 @@
-"""A truth, results and frames with a switch, a wrong class and hostile names."""
+"""Writes ground truth, results and frames with errors and hostile names."""
 
 import json
 import re
@@ -21,8 +21,8 @@ RIGHT[4:20, 24:36] = True
 def write_scene(folder):
     """Writes truth.json, results.json and frames/; returns the three paths.
 
-    Video 1 is found. In video 2 predictions p1 and p2 change places in frame 3, and
-    a third object has a prediction of the wrong class.
+    Video 1 is predicted correctly. In video 2, predictions p1 and p2 swap identities in
+    frame 3, and a third object has a prediction of the wrong class.
     """
     both = [LEFT] * 3 + [RIGHT] * 2, [RIGHT] * 3 + [LEFT] * 2
     low = np.roll(LEFT, 16, axis=1) & ~RIGHT
@@ -56,12 +56,12 @@ def write_scene(folder):
 
 
 def content_in(page):
-    """The JSON inside a page."""
+    """Returns the JSON inside a page."""
     found = re.search(r'id="content">(.*?)</script>', page.read_text(), re.DOTALL)
     return json.loads(found[1])
 
 
 def unpack(text, size):
-    """The mask of run lengths as a page holds them: bool [H, W]."""
+    """Decodes a page's RLE mask: bool [H, W]."""
     counts = text.translate(BACK).encode()
     return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)

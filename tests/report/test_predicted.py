@@ -5,7 +5,7 @@ from tests.report.scene import HOSTILE, LEFT, SIZE, unpack
 from vis_jax.report import predicted
 from vis_jax.report.pictures import data_uri
 from vis_jax.report.predicted import FASTEST, PredictedPage
-from vis_jax.report.tubes import MAX_FRAMES, View
+from vis_jax.report.tubes import MAX_FRAMES, ShownFrames
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 CODE = coco_mask.encode(np.asfortranarray(LEFT, np.uint8))
@@ -54,7 +54,7 @@ def test_long_videos_have_some_and_stay_small():
 
 def test_frames_full_of_detail_stay_small(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
-    text = data_uri(noise, View(360, 640, 1, 1))
+    text = data_uri(noise, ShownFrames(360, 640, 1, 1))
     assert len(text) < 61_000  # 100 frames are at most about 6 MB
     (one,) = page_of(1)["videos"][0]["pictures"]
     monkeypatch.setattr(predicted, "MAX_BYTES", 4 * len(one))

@@ -3,8 +3,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tests.report.scene import unpack
-from vis_jax.formats.tracks import Video
-from vis_jax.report.tubes import MAX_FRAMES, View, make_view, pack_mask, runs
+from vis_jax.formats.tracks import TruthVideo
+from vis_jax.report.tubes import MAX_FRAMES, ShownFrames, make_view, pack_mask, runs
 
 
 def encoded(mask):
@@ -21,7 +21,7 @@ def test_masks_of_another_size_are_their_nearest_pixels(size):
             for new, old in zip(size, mask.shape, strict=True)
         )
         expected = mask[rows[:, None], columns]
-        packed = pack_mask(encoded(mask), View(*size, 1, 1))
+        packed = pack_mask(encoded(mask), ShownFrames(*size, 1, 1))
         if not expected.any():
             assert packed == 0
         else:
@@ -29,7 +29,7 @@ def test_masks_of_another_size_are_their_nearest_pixels(size):
 
 
 def test_large_and_long_videos_are_shown_smaller():
-    view = make_view(Video(1, "long", 1000, 2000, 1000), 1000)
+    view = make_view(TruthVideo(1, "long", 1000, 2000, 1000), 1000)
     assert (view.height, view.width) == (320, 640)
     assert view.num_frames <= MAX_FRAMES < 1000 <= view.num_frames * view.step
     assert view.frames[-1] < 1000

@@ -1,4 +1,4 @@
-"""Frames of made-up tracks."""
+"""Makes frames of synthetic tracks."""
 
 from collections.abc import Iterator
 
@@ -22,14 +22,14 @@ def box(x: int, y: int, width: int, height: int) -> np.ndarray:
 
 
 def frame(t: int, tracks: LiveTracks, masks: dict[int, np.ndarray]) -> FrameResult:
-    """A frame with masks by row of the tracks."""
+    """Makes a frame with masks by row of the tracks."""
     return FrameResult(
         t, tracks, np.array(list(masks), int), [rle(m) for m in masks.values()], SIZE
     )
 
 
 def video(seed: int, frames: int, clip: int = 1) -> Iterator[FrameResult]:
-    """Random tracks that come and go, some with equal probabilities."""
+    """Draws tracks that appear and disappear, some with equal probabilities."""
     rng = np.random.default_rng(seed)
     live: dict[int, np.ndarray] = {}
     number = 1

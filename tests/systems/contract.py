@@ -1,4 +1,4 @@
-"""What every system must do, whatever its method; see `vis_jax/systems/system.py`."""
+"""Checks the contract of systems; see `vis_jax/systems/system.py`."""
 
 import functools
 import tempfile
@@ -20,19 +20,19 @@ from vis_jax.training.weights_file import write_weights
 
 
 class Checked(NamedTuple):
-    """What the checks made, for further tests of a system."""
+    """Objects made by the checks, for further tests of a system."""
 
     system: System
     variables: dict
     batch: Batch
     clip: Clip
     predictions: Predictions
-    # Compiled: (params, batch) -> ((loss, LossAux), gradient), with one random key.
+    # Compiled (params, batch) -> ((loss, LossAux), gradient), with a fixed random key.
     loss_and_gradient: Callable
 
 
 def check_frame_by_frame(checked: Checked) -> None:
-    """One frame at a time, an online system says what it says of all at once."""
+    """Checks that an online system predicts the same frame by frame and all at once."""
     clip, whole = checked.clip, checked.predictions
     step = jax.jit(checked.system.step)
     state = found = None
@@ -51,13 +51,13 @@ def check_frame_by_frame(checked: Checked) -> None:
 
 
 def check_learns(checked: Checked, *, updates: int, rate: float, mean_of: int) -> None:
-    """Updates on one batch take a fifth and more off the loss.
+    """Checks that updates on one batch reduce the loss by at least a fifth.
 
     Args:
       checked: the system.
-      updates: how many.
-      rate: length of an update, less where the gradient is shorter than 1.
-      mean_of: losses at the start and at the end that are compared.
+      updates: number of updates.
+      rate: norm of an update; smaller if the gradient's norm is below 1.
+      mean_of: number of losses to average at the start and at the end.
     """
     params, losses = checked.variables["params"], []
     for _ in range(updates):
@@ -71,11 +71,11 @@ def check_learns(checked: Checked, *, updates: int, rate: float, mean_of: int) -
 
 
 def check_statistics(checked: Checked, parts: Collection[str]) -> None:
-    """All statistics of batch norm move with an update, whatever padding has in it.
+    """Checks that an update changes all batch-norm statistics, regardless of padding.
 
     Args:
       checked: the system.
-      parts: of the model that have any.
+      parts: parts of the model with statistics.
     """
     params, batch = checked.variables["params"], checked.batch
     first = np.arange(batch.frame_valid.shape[1]) == 0
@@ -91,7 +91,7 @@ def check_statistics(checked: Checked, parts: Collection[str]) -> None:
 
 
 def first_batch(config: RunSettings) -> Batch:
-    """The first batch of a config whose data set is drawn."""
+    """Returns the first batch of a config with a synthetic data set."""
     batches = train_batches(
         make_dataset(config.data), config.data, seed=config.seed, start_step=0
     )
@@ -112,9 +112,8 @@ def check_system(
     Args:
       build: makes the system of a config.
       config: small enough to compile in seconds, with at least two instance slots.
-      no_gradient: paths of parameters that the loss need not reach, each with its
-        reason beside the call.
-      boxes_inside: what masks cover is inside the content; else it reaches it.
+      no_gradient: paths of parameters that need no gradient; callers state the reason.
+      boxes_inside: mask boxes lie inside the content; otherwise they only overlap it.
     """
     system, batch = build(config), first_batch(config)
     assert functools.reduce(getattr, system.limit.split("."), config) > 0
@@ -127,7 +126,7 @@ def check_system(
 
 
 def _check_file(variables: dict) -> None:
-    """A file of weights gives back every variable, bit by bit."""
+    """Checks that a weights file restores every variable bit by bit."""
     with tempfile.TemporaryDirectory() as folder:
         write_weights(folder, variables)
         found, expected = flatten(load_variables(folder)), flatten(variables)
@@ -138,11 +137,11 @@ def _check_file(variables: dict) -> None:
 
 
 def _check_init(system: System, batch: Batch) -> dict:
-    """Parameters are finite float32 and depend on the key alone.
+    """Checks that parameters are finite float32 and depend on the key alone.
 
-    Returns them with noise, as a value that starts at zero can hide a gradient.
+    Returns them with noise, as values initialised to zero can hide a gradient.
     """
-    # This kind of key compiles fastest.
+    # This key type compiles fastest.
     keys = [jax.random.key(seed, impl="unsafe_rbg") for seed in (0, 0, 1)]
     init = jax.jit(lambda key, batch: dict(system.init(key, batch)))
     drawn = (jax.device_get(init(key, batch)) for key in keys)
@@ -175,7 +174,7 @@ def _loss_and_gradient(system, variables) -> Callable:
 
 
 def _check_loss(compiled, variables, batch, no_gradient) -> None:
-    """A scalar that is the sum of its terms; its gradient; its blindness to padding."""
+    """Checks that the loss is the sum of its terms, its gradient, and padding."""
     batch = _with_padding(batch)
     (loss, aux), gradient = compiled(variables["params"], batch)
     assert (loss.shape, loss.dtype) == ((), np.float32)
@@ -196,7 +195,7 @@ def _check_loss(compiled, variables, batch, no_gradient) -> None:
 
 
 def _with_padding(batch: Batch) -> Batch:
-    """The last instance slot and, of the first clip, all frames but one are padding."""
+    """Marks the last instance slot and, in the first clip, later frames as padding."""
     frame_valid, instance_valid = batch.frame_valid.copy(), batch.instance_valid.copy()
     frame_valid[0, 1:] = False
     instance_valid[:, -1] = False
@@ -214,7 +213,7 @@ def _with_padding(batch: Batch) -> Batch:
 
 
 def with_junk(batch: Batch) -> Batch:
-    """Other images and masks where `frame_valid` and `instance_valid` are False."""
+    """Replaces images and masks by noise where frames or instances are not valid."""
     padded = ~(batch.instance_valid[..., None] & batch.frame_valid[:, None])
     frames = batch.frame_valid[..., None, None, None]
     return batch._replace(
@@ -228,7 +227,7 @@ def with_junk(batch: Batch) -> Batch:
 def _check_step(
     system, variables, batch, boxes_inside: bool
 ) -> tuple[Clip, Predictions]:
-    """Predictions that frames added as padding do not change."""
+    """Checks predictions, and that padding frames do not change them."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
 
     @jax.jit
@@ -274,7 +273,7 @@ def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
     assert found.mask_logits.shape[:2] == found.slots.shape
     for row in found.slots:
         shown = row[row >= 0]
-        assert len(set(shown)) == len(shown)  # a track has one mask in a frame
+        assert len(set(shown)) == len(shown)  # a track has at most one mask per frame
         assert (shown < slots).all()
     probs, ids, valid = found.class_probs, found.track_ids, found.valid
     assert ((probs >= 0) & (probs <= 1)).all()
@@ -285,7 +284,7 @@ def _check_predictions(found: Predictions, clip: Clip, window: Window) -> None:
 
 
 def _check_masks(found: Predictions, clip: Clip, boxes_inside: bool) -> None:
-    """Masks cover the canvas with square pixels, or boxes of the content."""
+    """Checks that masks cover the canvas with square cells, or boxes in the content."""
     height, width = found.mask_logits.shape[2:]
     if found.mask_boxes is None:
         assert height * clip.images.shape[2] == width * clip.images.shape[1]

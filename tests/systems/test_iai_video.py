@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from vis_jax.detectors.id_objects import IdObjects
-from vis_jax.systems.iai_video import Rules, name_frame, report, start_video
+from vis_jax.systems.iai_video import IdentityRules, name_frame, report, start_video
 
 SIDE = 40  # pixels of the canvas
 CLASSES = 2
 MOST = 4  # detections of a frame
-PAPER = Rules(12, 11, "paper", "all_frames", 0.05)
+PAPER = IdentityRules(12, 11, "paper", "all_frames", 0.05)
 
 
 def objects_of(rules, ids, most):

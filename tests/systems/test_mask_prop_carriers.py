@@ -8,7 +8,7 @@ import pytest
 from tests.compiled import compiled
 from tests.recipes import recipe
 from vis_jax.systems import mask_prop_carriers
-from vis_jax.systems.mask_prop_carriers import Deform, Flow, Objects
+from vis_jax.systems.mask_prop_carriers import Deform, Flow, LinkObjects
 from vis_jax.systems.mask_prop_model import STRIDE, build_model
 from vis_jax.systems.mask_prop_settings import FlowSettings
 
@@ -35,7 +35,7 @@ def test_flow_carries_masks_to_the_frames_around(chained):
     carrier = Flow(FlowSettings(chained=chained))
     images, masks = scene()
     centre = masks[RADIUS]
-    objects = Objects(
+    objects = LinkObjects(
         np.stack([centre, 0.5 * centre]), np.ones(2, bool), *[np.zeros(2)] * 3
     )
 
@@ -75,7 +75,7 @@ def test_flow_has_the_levels_and_warps_of_the_settings(monkeypatch):
     monkeypatch.setattr(mask_prop_carriers, "flow_between", no_flow)
     carrier = Flow(FlowSettings(levels=2, warps=3))
     grey, masks = np.zeros((3, *CELLS), np.float32), np.ones((1, *CELLS), np.float32)
-    objects = Objects(masks, np.ones(1, bool), *[np.zeros(1)] * 3)
+    objects = LinkObjects(masks, np.ones(1, bool), *[np.zeros(1)] * 3)
     tubes = compiled(functools.partial(carrier.carry, {}))(
         grey[1], grey, np.ones(3, bool), objects
     )
@@ -90,7 +90,7 @@ def test_the_network_carries_masks_from_the_centre_to_every_frame_there_is():
     p3 = rng.normal(size=(frames, *cells, branch.channels)).astype(np.float32)
     masks = rng.random((2, *cells)).astype(np.float32)
     valid, there = np.array([True, True]), np.array([False, True, True])
-    objects = Objects(masks, valid, *[np.zeros(2, np.float32)] * 3)
+    objects = LinkObjects(masks, valid, *[np.zeros(2, np.float32)] * 3)
     shapes = jax.eval_shape(branch.init, jax.random.key(0), p3[0], p3[1], masks, valid)[
         "params"
     ]

@@ -13,9 +13,9 @@ from tests.compiled import compiled
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.settings import read_settings
 from vis_jax.structures import Detections
-from vis_jax.systems.mask_prop_carriers import Objects, objects_of_frame
-from vis_jax.systems.mask_prop_frames import Alone, Around, Maps
-from vis_jax.systems.mask_prop_model import STRIDE, Shown
+from vis_jax.systems.mask_prop_carriers import LinkObjects, objects_of_frame
+from vis_jax.systems.mask_prop_frames import FramesInContext, Maps, SingleFrames
+from vis_jax.systems.mask_prop_model import STRIDE, OutputObjects
 from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.systems.mask_prop_video import start, step
 from vis_jax.systems.system import window_of
@@ -68,7 +68,7 @@ def look(variables, images, size):
     named = (number + 1).astype(jnp.float32)[..., None, None]
     shown = jnp.broadcast_to(named, (*valid.shape, 28, 28))
     boxes = jnp.broadcast_to(jnp.arange(4.0)[None, None], (*valid.shape, 4))
-    return cells[..., 0], Objects(
+    return cells[..., 0], LinkObjects(
         masks.astype(jnp.float32), valid, scores, shown, boxes
     )
 
@@ -135,9 +135,9 @@ class Windows:
 
 def _finder(given, sampled):
     if not sampled:
-        return Alone(look, given.test.chunk)
+        return SingleFrames(look, given.test.chunk)
     delay = given.test.support if given.test.mode == "clip" else 0
-    return Around(Windows(), given.test.support, delay, given.test.chunk)
+    return FramesInContext(Windows(), given.test.support, delay, given.test.chunk)
 
 
 @functools.cache
@@ -317,12 +317,12 @@ def shown_objects():
         labels=np.int32([0, 1, 0]),
         valid=np.ones(3, bool),
         embeds=np.zeros((3, 0), np.float32),
-        looks=np.zeros((3, 0), np.float32),
+        descriptors=np.zeros((3, 0), np.float32),
         mask_logits=np.zeros((3, 28, 28), np.float32),
         mask_boxes=boxes,
     )
     probs = np.float32([[0.9, 0.05, 0.01], [0.3, 0.6, 0.02], [0.5, 0.1, 0.2]])
-    return Shown(found, probs, np.full((3, 28, 28), 0.8, np.float32))
+    return OutputObjects(found, probs, np.full((3, 28, 28), 0.8, np.float32))
 
 
 def as_linked(**test):

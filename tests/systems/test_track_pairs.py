@@ -5,7 +5,7 @@ import numpy as np
 from tests.compiled import compiled
 from vis_jax.detectors.frame_pair import Roles, frames_at
 from vis_jax.structures import Batch
-from vis_jax.systems.track_pairs import Found, pair_loss, regions_of
+from vis_jax.systems.track_pairs import ImageDetections, pair_loss, regions_of
 
 # Two true boxes, and four objects that overlap them by 0.6, 0.9, 1 and 0.4.
 TRUE = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
@@ -15,7 +15,7 @@ SEEN = np.array(
 
 
 def _regions(least, present=(True, True)):
-    found = Found(SEEN, np.array([True, True, False, True]))
+    found = ImageDetections(SEEN, np.array([True, True, False, True]))
     run = compiled(regions_of, static_argnames="least")
     return run(found, TRUE, np.array(present), least=least)
 
@@ -67,7 +67,7 @@ def _clip(present) -> Batch:
 
 
 def _loss(features, boxes, batch, roles):
-    found = Found(boxes, jnp.array([[True, True, False, True]]))
+    found = ImageDetections(boxes, jnp.array([[True, True, False, True]]))
     return pair_loss(_scaled, features, found, batch, roles=roles, least=0.5)
 
 

@@ -25,11 +25,11 @@ def test_padding_of_detections_with_masks_over_the_canvas_has_zeros():
         labels=np.array([[0, 3]], np.int32),
         valid=valid,
         embeds=ones(5),
-        looks=ones(6),
+        descriptors=ones(6),
         mask_logits=ones(2, 3),
     )
     on = compiled(on_canvas, static_argnames="canvas")(found, canvas=(8, 12))
-    for name in ("boxes", "embeds", "looks", "mask_logits"):
+    for name in ("boxes", "embeds", "descriptors", "mask_logits"):
         value = getattr(on, name)
         np.testing.assert_array_equal(value[0, 0], getattr(found, name)[0, 0])
         assert not value[0, 1].any(), name

@@ -15,7 +15,7 @@ from tests.systems.contract import (
     first_batch,
 )
 from tests.systems.traced import check_dtypes, check_weights
-from vis_jax.losses.multibox import MultiboxLosses, Rule
+from vis_jax.losses.multibox import MultiboxLosses, PriorRule
 from vis_jax.systems import yolact
 from vis_jax.systems.yolact import build, build_model, objects_of
 
@@ -119,7 +119,7 @@ def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):
     config = _config(changes)
     aux = check_weights(build(config), config, weights)
     assert set(aux.notes) == {"positives_left_out"}
-    assert rules == [Rule(**rule)]
+    assert rules == [PriorRule(**rule)]
     assert least == [0.8]
 
 

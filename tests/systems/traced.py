@@ -1,4 +1,4 @@
-"""What can be seen of a system without computing: shapes, dtypes, and its weights."""
+"""Checks shapes, dtypes and loss weights of a system by tracing only."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from vis_jax.systems.system import System
 
 
 def step_shapes(system: System, config: RunSettings) -> Predictions:
-    """What the first step says of the first clip of a config, as shapes."""
+    """Returns the shapes of the first step's predictions for a config's first clip."""
     batch = first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
@@ -22,9 +22,9 @@ def step_shapes(system: System, config: RunSettings) -> Predictions:
 
 
 def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) -> None:
-    """Parameters, loss and masks are float32, whatever is computed in.
+    """Checks that parameters, loss and masks are float32 for any compute dtype.
 
-    Traced under strict promotion: a mix of dtypes would be an error.
+    Tracing uses strict promotion, so that mixed dtypes are an error.
     """
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
@@ -35,11 +35,11 @@ def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) ->
 
 
 def check_none(name: str, config: RunSettings) -> None:
-    """The detections of a detector have the shapes of those of none.
+    """Checks that `none` has the shapes of the detector's detections.
 
     Args:
       name: of a system whose masks cover the canvas.
-      config: of it.
+      config: of the system.
     """
     detector, batch = SYSTEMS[name].detector(config), first_batch(config)
     variables = jax.eval_shape(detector.init, jax.random.key(0), batch)
@@ -54,7 +54,7 @@ def check_none(name: str, config: RunSettings) -> None:
     for field, ours in found._asdict().items():
         theirs = getattr(empty, field)
         assert ours.dtype == theirs.dtype, field
-        # Masks have the size of the canvas, which nobody knows before a frame.
+        # Masks have the size of the canvas, which is unknown before the first frame.
         axes = 2 if field == "mask_logits" else None
         assert ours.shape[:axes] == theirs.shape[:axes], field
 
@@ -62,9 +62,9 @@ def check_none(name: str, config: RunSettings) -> None:
 def check_weights(
     system: System, config: RunSettings, weights: dict[str, float]
 ) -> LossAux:
-    """Each term of the loss has its weight, where a test has made all of them 1.
+    """Checks the weight of each loss term, with all unweighted terms patched to 1.
 
-    Compiles in no time, as then nothing depends on the network.
+    Compiles fast, as nothing then depends on the network.
     """
     batch = first_batch(config)
     shapes = jax.eval_shape(system.init, jax.random.key(0), batch)

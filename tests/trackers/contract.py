@@ -1,4 +1,4 @@
-"""What every tracker owes the systems, whatever its rule.
+"""Checks the contract of trackers.
 
 A tracker under test is a function (frames, **how) -> identities of the detections.
 """
@@ -12,17 +12,17 @@ from tests.compiled import compiled
 from tests.trackers.frames import Seen, clip_of, ids_of, pack, random_frames, square
 from vis_jax.trackers.tracker import Tracker
 
-SIZE = 4  # detections of a frame
+SIZE = 4  # detections per frame
 FRAMES = 8
 SLOTS = 6
 
 
 def runner(tracker: Tracker) -> Callable:
-    """A compiled function (frames, seed of the padding) -> identities, lost."""
+    """Returns a compiled function (frames, seed of the padding) -> identities, lost."""
     start, track = compiled(tracker.start), compiled(tracker.track)
 
     def run(frames: list[list[Seen]], seed: int | None = None):
-        missing = FRAMES - len(frames)  # one length, one compilation
+        missing = FRAMES - len(frames)  # fixed length, to compile once
         frames = [*frames, *[[]] * missing]
         detections, clip = pack(frames, SIZE, seed), clip_of(FRAMES)
         state = start(clip, detections)
@@ -34,7 +34,7 @@ def runner(tracker: Tracker) -> Callable:
 
 
 def check_separated_objects(run: Callable) -> None:
-    """Perfect detections of objects far apart: one identity each, through a gap."""
+    """Checks that distant objects keep their identities, even through a gap."""
     codes = np.eye(3) * 4
     frames = [
         [
@@ -54,14 +54,14 @@ def check_separated_objects(run: Callable) -> None:
 
 
 def check_padding(run: Callable) -> None:
-    """What stands in slots without a detection changes nothing."""
+    """Checks that the content of empty slots has no effect."""
     for seed in range(5):
         frames = random_frames(np.random.default_rng(seed), FRAMES, 3)
         assert run(frames) == run(frames, seed)
 
 
 def check_order(run: Callable) -> None:
-    """The order of detections changes the numbers of tracks alone."""
+    """Checks that the order of detections affects only the ids of tracks."""
     compared = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def check_order(run: Callable) -> None:
             for frame, order in zip(frames, orders, strict=True)
         ]
         (ids, lost), (mixed_ids, mixed_lost) = run(frames), run(mixed)
-        if lost or mixed_lost:  # which ones are lost does depend on the order
+        if lost or mixed_lost:  # the order determines which ones are lost
             continue
         compared += 1
         before = [
@@ -86,7 +86,7 @@ def check_order(run: Callable) -> None:
 
 
 def check_frame_by_frame(tracker: Tracker) -> None:
-    """Frames one at a time give what they give all at once; the last one is padding."""
+    """Checks equal results frame by frame and at once; the last frame is padding."""
     frames = random_frames(np.random.default_rng(3), FRAMES, SIZE)
     detections, clip = pack(frames, SIZE), clip_of(FRAMES)
     clip.frame_valid[-1] = False

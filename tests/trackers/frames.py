@@ -1,6 +1,6 @@
 """Detections and clips for the tests of trackers.
 
-Letters: N detections of a frame, E length of an embedding.
+Letters: N detections per frame, E channels of an embedding.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ CLASSES = 3
 
 
 class Seen(NamedTuple):
-    """One detection."""
+    """Detection for a test."""
 
     box: tuple[float, float, float, float]
     label: int = 0
@@ -22,17 +22,17 @@ class Seen(NamedTuple):
 
 
 def square(x: float, y: float = 0.0, side: float = 10.0) -> tuple:
-    """A square box by its upper left corner."""
+    """Returns a square box by its upper left corner."""
     return (x, y, x + side, y + side)
 
 
 def pack(frames: list[list[Seen]], size: int, seed: int | None = None) -> Detections:
-    """Lists of detections as arrays [T, N].
+    """Packs lists of detections into arrays [T, N].
 
     Args:
-      frames: what is found in each.
+      frames: detections of each frame.
       size: N.
-      seed: of random numbers in the padding, which is zeros and the label K else.
+      seed: of noise in the padding; None: zeros, and label K.
     """
     rng = np.random.default_rng(seed)
     lead, width = (len(frames), size), len(Seen((0, 0, 0, 0)).embed)
@@ -53,13 +53,13 @@ def pack(frames: list[list[Seen]], size: int, seed: int | None = None) -> Detect
         labels=labels.astype(np.int32),
         valid=valid,
         embeds=embeds.astype(np.float32),
-        looks=np.zeros((*lead, 0), np.float32),
+        descriptors=np.zeros((*lead, 0), np.float32),
         mask_logits=np.zeros((*lead, 2, 2), np.float32),
     )
 
 
 def clip_of(frames: int) -> Clip:
-    """A clip as long as the detections; nothing else of it matters here."""
+    """Returns a clip with the length of the detections; other fields are unused."""
     return Clip(
         np.zeros((frames, 4, 4, 3), np.uint8),
         np.ones(frames, bool),
@@ -68,9 +68,9 @@ def clip_of(frames: int) -> Clip:
 
 
 def random_frames(rng, frames: int, most: int) -> list[list[Seen]]:
-    """Noisy views of five objects: some frames are empty, labels flicker."""
+    """Draws noisy detections of five objects; some frames are empty, labels flicker."""
     centres = rng.uniform(0, 30, (5, 2))
-    looks = rng.normal(size=(5, 3)) * 2
+    means = rng.normal(size=(5, 3)) * 2
     kinds = rng.integers(0, CLASSES, 5)
     result = []
     for _ in range(frames):
@@ -80,7 +80,7 @@ def random_frames(rng, frames: int, most: int) -> list[list[Seen]]:
             x, y = centres[which] + rng.normal(size=2) * 3
             flicker = rng.random() < 0.2
             label = rng.integers(0, CLASSES) if flicker else kinds[which]
-            embed = tuple(looks[which] + rng.normal(size=3) * 0.5)
+            embed = tuple(means[which] + rng.normal(size=3) * 0.5)
             score = rng.uniform(0.05, 1)
             frame.append(Seen(square(x, y), int(label), score, embed))
         result.append(frame)
@@ -88,7 +88,7 @@ def random_frames(rng, frames: int, most: int) -> list[list[Seen]]:
 
 
 def ids_of(track_ids, frames: list[list[Seen]]) -> list[list[int]]:
-    """The identities of the detections, without those of padding, which must be 0."""
+    """Returns the identities of detections; those of padding must be 0."""
     track_ids = np.asarray(track_ids)
     for row, frame in zip(track_ids, frames, strict=True):
         assert not row[len(frame) :].any()
@@ -98,7 +98,7 @@ def ids_of(track_ids, frames: list[list[Seen]]) -> list[list[int]]:
 
 
 def iou(a, b) -> float:
-    """By the definition, one box with one box."""
+    """Computes the IoU of two boxes by definition."""
     width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
     areas = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]

@@ -35,18 +35,18 @@ WEIGHTS = Weights(1.0, 2.0, 10.0, 2.0)
 
 
 def tracker_of(settings) -> Tracker:
-    """With looks that are the embeddings of the tests, of unit length."""
+    """With unit-length embeddings of the tests as descriptors."""
     tracker = build(settings, SLOTS)
 
-    def looking(found):
+    def described(found):
         length = jnp.linalg.norm(found.embeds, axis=-1, keepdims=True)
-        return found._replace(looks=found.embeds / jnp.maximum(length, 1e-6))
+        return found._replace(descriptors=found.embeds / jnp.maximum(length, 1e-6))
 
     def track(variables, state, clip, found):
-        return tracker.track(variables, state, clip, looking(found))
+        return tracker.track(variables, state, clip, described(found))
 
     return Tracker(
-        lambda clip, found: tracker.start(clip, looking(found)), track, False
+        lambda clip, found: tracker.start(clip, described(found)), track, False
     )
 
 
@@ -79,7 +79,7 @@ def random_pairs(rng, tracks: int, detections: int) -> Pairs:
     """Distances of which about half are below their limits."""
     shape = (tracks, detections)
     return Pairs(
-        look_distances=rng.uniform(0, 0.4, shape).astype(np.float32),
+        descriptor_distances=rng.uniform(0, 0.4, shape).astype(np.float32),
         gate_distances=rng.uniform(0, 15, shape).astype(np.float32),
         iou_distances=rng.uniform(0.4, 1, shape).astype(np.float32),
         same_label=rng.random(shape) < 0.5,
@@ -88,8 +88,8 @@ def random_pairs(rng, tracks: int, detections: int) -> Pairs:
 
 def literal_cascade(pairs, confirmed, tentative, unseen, detections):
     """The authors' loop, on lists: pairs of track and detection."""
-    looks, gates, overlaps = (np.asarray(x, np.float64) for x in pairs[:3])
-    looks = np.where(gates > GATE, 1e5, looks)
+    descriptors, gates, overlaps = (np.asarray(x, np.float64) for x in pairs[:3])
+    descriptors = np.where(gates > GATE, 1e5, descriptors)
 
     def assign(costs, tracks, detections, limit):
         costs = costs[np.ix_(tracks, detections)]
@@ -105,7 +105,7 @@ def literal_cascade(pairs, confirmed, tentative, unseen, detections):
     for age in range(1, 5):
         tracks = [k for k in confirmed if unseen[k] == age]
         left = [d for d in detections if d not in {j for _, j in matches}]
-        matches |= assign(looks, tracks, left, LIMITS.look_distance)
+        matches |= assign(descriptors, tracks, left, LIMITS.look_distance)
     done = {i for i, _ in matches}
     tracks = tentative + [k for k in confirmed if unseen[k] == 1 and k not in done]
     left = [d for d in detections if d not in {j for _, j in matches}]
@@ -119,10 +119,10 @@ def pairs_of(slots, tracks: int) -> set:
 def test_the_cascade_takes_whom_it_saw_last():
     """Both tracks look alike, the one not seen for long even more so."""
     pairs = random_pairs(np.random.default_rng(0), 5, 4)
-    looks, ones = np.ones((2, 5, 4), np.float32)
-    looks[:2, 0] = 0.05, 0.1
+    descriptors, ones = np.ones((2, 5, 4), np.float32)
+    descriptors[:2, 0] = 0.05, 0.1
     pairs = pairs._replace(
-        look_distances=looks, gate_distances=0 * ones, iou_distances=ones
+        descriptor_distances=descriptors, gate_distances=0 * ones, iou_distances=ones
     )
     nobody = np.zeros(5, bool)
     confirmed = np.arange(5) < 2
@@ -166,10 +166,10 @@ def test_the_score_is_the_largest_of_all_assignments(tracks):
         pairs = random_pairs(rng, tracks, 3)
         scores = rng.uniform(0.05, 1, 3).astype(np.float32)
         detected, live = rng.random(3) < 0.8, rng.random(tracks) < 0.8
-        looks, gates, overlaps = (np.asarray(x) for x in pairs[:3])
-        allowed = (overlaps <= 0.7) | ((looks <= 0.2) & (gates <= GATE))
+        descriptors, gates, overlaps = (np.asarray(x) for x in pairs[:3])
+        allowed = (overlaps <= 0.7) | ((descriptors <= 0.2) & (gates <= GATE))
         allowed &= live[:, None] & detected
-        values = np.log(scores) + 2 * (1 - overlaps) + 2 * (1 - looks)
+        values = np.log(scores) + 2 * (1 - overlaps) + 2 * (1 - descriptors)
         values += 10 * np.asarray(pairs.same_label)
         best = max(
             (

@@ -1,8 +1,8 @@
-"""Updates on eight devices under several meshes; prints what they found as JSON.
+"""Runs updates on eight devices with several meshes; prints the results as JSON.
 
     python -m tests.training.mesh_run FOLDER
 
-One process for all of it, as JAX takes a second to start and knows its devices then.
+All meshes share a process, as JAX takes a second to start and fixes its devices then.
 """
 
 import itertools
@@ -40,12 +40,12 @@ MESHES: dict[str, dict] = {
 }
 
 
-# In microbatches of a clip for each device, and with an average.
+# With microbatches of one clip per device, and with an average of parameters.
 PARTS = {"train.accumulate": 2, "train.ema": 0.9}
 
 
 def toy(folder: Path, name: str, mesh: dict, *, clips: int = CLIPS, **changes) -> dict:
-    """A run of the toy system, whose arrays are all divided if they can be."""
+    """Runs the toy system with all arrays sharded where possible."""
     config = toy_config(mesh={**mesh, "least": 1}, **changes)
     recorder = Recorder()
     evaluated: list[dict] = []
@@ -71,7 +71,7 @@ def toy(folder: Path, name: str, mesh: dict, *, clips: int = CLIPS, **changes) -
 
 
 def detector(mesh_settings: MeshSettings) -> dict:
-    """Loss and statistics of batch norm of YOLACT on one batch."""
+    """Returns loss and batch-norm statistics of YOLACT on one batch."""
     changes = {"data.batch_size": CLIPS, "data.loader": "numpy"}
     run = recipe("yolact_shapes", "debug", changes | {"model.backbone.norm": "batch"})
     system, batch = SYSTEMS[run.system].build(run), first_batch(run)
@@ -95,7 +95,7 @@ def detector(mesh_settings: MeshSettings) -> dict:
 
 
 def simulated(mesh: dict) -> dict:
-    """What an update of the toy system takes on one of eight devices."""
+    """Returns the memory of the toy system's update on one of eight devices."""
     config = toy_config(mesh={**mesh, "least": 1}, **{"train.ema": 0.9})
     batch = batch_shapes(B=2 * CLIPS, T=1, M=1, H=SIDE, W=SIDE)
     lowered = lower_update(config, toy_system(features=8), batch)

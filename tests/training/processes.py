@@ -1,4 +1,4 @@
-"""Runs of the toy system in processes of their own."""
+"""Runs the toy system in separate processes."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 150  # of a machine that is busy
+SECONDS = 150  # on a busy machine
 
 
 def start(options: dict) -> subprocess.Popen:
-    """Starts a run with the compiler's flags of this process.
+    """Starts a run with this process's compiler flags.
 
-    Others would mean other rounding, and resumed runs are compared bit by bit.
+    Other flags could change rounding, and resumed runs are compared bit by bit.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.toy_run", json.dumps(options)],
@@ -26,10 +26,10 @@ def start(options: dict) -> subprocess.Popen:
 
 
 def finish(*processes: subprocess.Popen, code: int = 0) -> list[dict]:
-    """What each process printed; fails with its errors if it ended otherwise."""
+    """Returns the output of each process; fails with its errors on other exit codes."""
     try:
         return [_report(process, code) for process in processes]
-    finally:  # one that failed leaves the others waiting for it
+    finally:  # after a failure, the others would wait forever
         for process in processes:
             process.kill()
             process.wait()

@@ -19,7 +19,7 @@ from vis_jax.paths import written_locally
 from vis_jax.training.best import Best
 from vis_jax.training.evaluations import Evaluation
 from vis_jax.training.loop import train
-from vis_jax.training.profile import Window
+from vis_jax.training.profile import ProfileWindow
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "ifr_shapes.py") + ":debug"
 
@@ -48,7 +48,7 @@ def run(workdir, *, writer=None, window=None, **changes):
 
 def test_a_run_in_a_bucket_goes_on(bucket, tmp_path):
     best = {"train.best": "AP"}
-    run("bucket://runs/one", num_steps=2, window=Window(1, 1), **best)
+    run("bucket://runs/one", num_steps=2, window=ProfileWindow(1, 1), **best)
     workdir = bucket / "runs" / "one"
     assert sorted(path.name for path in workdir.iterdir()) == [
         "best", "checkpoints", "config.json", "metrics.jsonl", "profile", "tensorboard",

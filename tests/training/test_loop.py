@@ -17,7 +17,7 @@ from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.evaluations import Evaluation
 from vis_jax.training.loop import train
 from vis_jax.training.monitor import NonFiniteLossError
-from vis_jax.training.profile import Window
+from vis_jax.training.profile import ProfileWindow
 from vis_jax.training.run import open_run
 
 
@@ -337,11 +337,11 @@ def test_a_misspelt_metric_is_named_before_the_first_update(tmp_path):
 
 @pytest.mark.slow
 def test_a_window_of_updates_is_profiled(tmp_path):
-    run(tmp_path, num_steps=4, window=Window(2, 3))
+    run(tmp_path, num_steps=4, window=ProfileWindow(2, 3))
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 0
     # It ends with the run, should that be earlier.
-    run(tmp_path / "short", num_steps=2, window=Window(2, 9))
+    run(tmp_path / "short", num_steps=2, window=ProfileWindow(2, 9))
     assert list((tmp_path / "short" / "profile").rglob("*.xplane.pb"))
 
 

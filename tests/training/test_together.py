@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from vis_jax.training import jax_messages
-from vis_jax.training.together import Judge, lost_after
+from vis_jax.training.together import HeartbeatMonitor, lost_after
 
 FATAL = (
     "F1129 15:44:28.52 325 client.h:80] Terminating process because the JAX distributed"
@@ -15,7 +15,7 @@ FATAL = (
 
 
 def test_a_process_without_a_new_sign_of_life_is_lost():
-    judge = Judge([0, 1], 2, 3.0)
+    judge = HeartbeatMonitor([0, 1], 2, 3.0)
     for second in range(3):
         assert judge.lost({0: f"a {second}", 1: "b 1"}, 1.0) is None
     assert judge.lost({0: "a 3", 1: "b 1"}, 1.0) is None  # just 3 seconds
@@ -25,14 +25,14 @@ def test_a_process_without_a_new_sign_of_life_is_lost():
 
 
 def test_a_process_that_comes_back_in_time_is_not_lost():
-    judge = Judge([0, 1], 2, 3.0)
+    judge = HeartbeatMonitor([0, 1], 2, 3.0)
     for second in range(30):
         signs = {0: f"a {second}", 1: f"b {second // 3}"}
         assert judge.lost(signs, 1.0) is None
 
 
 def test_after_a_failed_operation_a_process_is_lost_sooner():
-    judge = Judge([0, 1], 2, 60.0)
+    judge = HeartbeatMonitor([0, 1], 2, 60.0)
     for second in range(11):
         assert judge.lost({0: f"a {second} failing", 1: "b 1"}, 1.0) is None
     found = judge.lost({0: "a 11 failing", 1: "b 1"}, 1.0)
@@ -42,7 +42,7 @@ def test_after_a_failed_operation_a_process_is_lost_sooner():
 
 
 def test_a_process_that_never_gave_a_sign_is_lost():
-    judge = Judge(range(3), 3, 1.0)
+    judge = HeartbeatMonitor(range(3), 3, 1.0)
     signs = {0: "a 1", 1: "b 1"}
     assert judge.lost(signs, 1.0) is None
     found = judge.lost({0: "a 2", 1: "b 2"}, 1.0)

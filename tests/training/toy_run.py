@@ -1,10 +1,10 @@
-"""One process of a run of the toy system; prints its losses as JSON.
+"""Runs one process of the toy system; prints its losses as JSON.
 
     python -m tests.training.toy_run '{"workdir": "run", "config": {"num_steps": 6}}'
 
-Other fields: `signal` and `signal_at`, sent to itself while it reads that batch;
-`error_at`, the batch that cannot be read; `features` of the system; `process_id`,
-`num_processes` and `port` of a run of several processes; `evaluate`, a folder for an
+Other fields: `signal` and `signal_at`: sends itself a signal while reading that batch;
+`error_at`: fails to read that batch; `features` of the system; `process_id`,
+`num_processes` and `port` of a run with several processes; `evaluate`: folder for an
 evaluation at the end.
 """
 
@@ -38,7 +38,7 @@ from vis_jax.training.writer import Writer
 
 
 class Recorder(Writer):
-    """Keeps what it is told."""
+    """Logger that records its input."""
 
     def __init__(self):
         self.losses, self.evaluations, self.drawn, self.messages = {}, {}, {}, []
@@ -59,14 +59,14 @@ class Recorder(Writer):
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation reads of a config."""
+    """Fields of a config that an evaluation reads."""
 
     data: DataSettings
     test: TestSettings
 
 
 def evaluate(output: str) -> None:
-    """Evaluates the toy system, untrained, in all processes and on all devices."""
+    """Evaluates the untrained toy system in all processes and on all devices."""
     dataset = MovingShapes("val", num_videos=9, height=32, width=48, length=5)
     classes = [(one.category_id, one.name) for one in dataset.categories]
     system, data = toy_system(), DataSettings(name="moving_shapes")
@@ -82,7 +82,7 @@ def evaluate(output: str) -> None:
 
 
 def run(options: dict) -> dict:
-    """Trains with the options of a command line; returns what that prints."""
+    """Trains with the options of the command line; returns the output."""
     processes, index = options.get("num_processes", 1), options.get("process_id", 0)
     if processes > 1:
         values = (f"127.0.0.1:{options['port']}", processes, index)
@@ -123,5 +123,5 @@ def run(options: dict) -> dict:
 if __name__ == "__main__":
     try:
         print(json.dumps(run(json.loads(sys.argv[1]))))
-    except ValueError as error:  # as the command line does
+    except ValueError as error:  # like the command line
         sys.exit(fail(str(error)))

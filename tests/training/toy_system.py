@@ -1,8 +1,8 @@
-"""A system small enough to know by heart: one linear map from mean colour to a number.
+"""Toy system: one linear map from mean colour to a number.
 
-The target of a clip is its height; the parameters are `head/kernel`, `head/bias`,
-`norm/scale` and `norm/bias`; a collection "constants" never changes and "batch_stats"
-counts updates and has those of batch norm; a note has the number of dark clips.
+The target of a clip is its height. Parameters are `head/kernel`, `head/bias`,
+`norm/scale` and `norm/bias`; a collection "constants" never changes; "batch_stats"
+counts updates and has batch-norm statistics; a note has the number of dark clips.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
         return terms["fit"] + terms["size"], LossAux(terms, stats, notes)
 
     def step(variables, state, clip: Clip):
-        """One track with the mean colour of the video; it covers what is light."""
+        """Returns one track with the video's mean colour and its light pixels."""
         head = variables["params"]["head"]
         frames = clip.images.astype(jnp.float32) / 255.0
         colour = frames.mean((0, 1, 2))
@@ -76,7 +76,7 @@ def toy_system(*, features: int = 3, noise: float = 0.01) -> System:
 
 
 def toy_batch(index: int, *, clips: int = CLIPS) -> dict[str, np.ndarray]:
-    """Batch number `index`: one instance that fills each frame."""
+    """Makes batch `index`: one instance that fills each frame."""
     rng = np.random.default_rng(index)
     box = np.array([0, 0, SIDE, SIDE], np.float32)
     return {
@@ -93,14 +93,14 @@ def toy_batch(index: int, *, clips: int = CLIPS) -> dict[str, np.ndarray]:
 
 
 def toy_batches(start: int, *, share: slice = slice(None)) -> Iterator[dict]:
-    """Endless batches from number `start` on; `share` is one process's clips."""
+    """Yields endless batches from `start` on; `share` is one process's clips."""
     while True:
         yield {name: array[share] for name, array in toy_batch(start).items()}
         start += 1
 
 
 def toy_config(**changes) -> RunSettings:
-    """Settings with changes by path, such as `**{"train.keep": 1}`."""
+    """Returns settings with changes by path, such as `**{"train.keep": 1}`."""
     optimizer = dict(
         learning_rate=0.01, clip_norm=0.1, decay_at=(4,),
         rates=(("head/.*", 0.1), (".*", 1.0)),

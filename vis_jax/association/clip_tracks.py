@@ -25,7 +25,7 @@ ScoreMode = Literal["label_sum_over_n", "label_mean", "vector_mean"]
 _EMPTY = 1.0  # cells: two masks with a smaller union are not compared
 
 
-class Rule(NamedTuple):
+class ContinuationRule(NamedTuple):
     """Rule for continuing a track; the paper specifies neither field.
 
     Attributes:
@@ -49,7 +49,7 @@ class ClipTracks(NamedTuple):
     class_scores: Float32[Array, "N K"]
 
 
-class Links(NamedTuple):
+class LinkState(NamedTuple):
     """State of a video after some frame, used to link the next one."""
 
     # Of previous clips, newest first; frame 0 is the next clip's first.
@@ -63,7 +63,7 @@ class Links(NamedTuple):
     lost: Int32[Array, ""]  # objects so far that found no free slot
 
 
-class Named(NamedTuple):
+class TrackAssignment(NamedTuple):
     """Track assignment of a frame's objects."""
 
     slots: Int32[Array, "N"]  # -1 = none
@@ -78,7 +78,7 @@ def no_links(
     classes: int,
     size: tuple[int, int],
     dtype: DTypeLike = jnp.float32,
-) -> Links:
+) -> LinkState:
     """Returns the state before the first frame.
 
     Args:
@@ -90,7 +90,7 @@ def no_links(
       dtype: storage dtype of masks.
     """
     clips = 2 * radius
-    return Links(
+    return LinkState(
         masks=jnp.zeros((clips, objects, clips, *size), dtype),
         slots=jnp.full((clips, objects), -1, jnp.int32),
         track_ids=jnp.zeros((slots,), jnp.int32),
@@ -102,7 +102,7 @@ def no_links(
     )
 
 
-def free_ended(links: Links) -> Links:
+def free_ended(links: LinkState) -> LinkState:
     """Frees tracks that no later object can continue: unseen for 2 T frames.
 
     Separate from `link`, so that a slot can keep one track over several frames.
@@ -117,7 +117,9 @@ def free_ended(links: Links) -> Links:
     )
 
 
-def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
+def link(
+    links: LinkState, found: ClipTracks, rule: ContinuationRule
+) -> tuple[LinkState, TrackAssignment]:
     """Links the objects of the next frame to tracks.
 
     New tracks get free slots in order of score; objects without a slot are counted as
@@ -142,7 +144,7 @@ def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
     ids = links.next_id + jnp.cumsum(new.astype(jnp.int32)) - 1
     labelled = (found.class_scores > 0).astype(jnp.float32)
     masks = jnp.where(_per_mask(found), found.masks, 0.0).astype(links.masks.dtype)
-    after = Links(
+    after = LinkState(
         masks=_advanced(links.masks, masks),
         slots=jnp.concatenate([slots[None], links.slots])[: len(links.slots)],
         track_ids=links.track_ids.at[jnp.where(new, slots, count)].set(
@@ -154,10 +156,10 @@ def link(links: Links, found: ClipTracks, rule: Rule) -> tuple[Links, Named]:
         objects=links.objects.at[place].add(1.0, mode="drop"),
         lost=links.lost + (found.valid & (slots < 0)).sum(dtype=jnp.int32),
     )
-    return after, Named(slots, (slots >= 0) & _first_of_each(slots))
+    return after, TrackAssignment(slots, (slots >= 0) & _first_of_each(slots))
 
 
-def clip_scores(links: Links, found: ClipTracks) -> Float32[Array, "N R N"]:
+def clip_scores(links: LinkState, found: ClipTracks) -> Float32[Array, "N R N"]:
     """Returns Eq. 4: the mean soft IoU over shared frames, of objects n and (r, m).
 
     Deviation: frames where both masks are empty are skipped, as 0 / 0 is undefined.
@@ -179,7 +181,7 @@ def clip_scores(links: Links, found: ClipTracks) -> Float32[Array, "N R N"]:
     return mean.reshape(objects, clips, objects)
 
 
-def track_scores(links: Links, found: ClipTracks) -> Float32[Array, "N S"]:
+def track_scores(links: LinkState, found: ClipTracks) -> Float32[Array, "N S"]:
     """Returns Eq. 5: the mean over a track's objects; -inf for tracks without any."""
     scores = jax.lax.collapse(clip_scores(links, found), 1, 3)
     numbers = jnp.arange(len(links.track_ids), dtype=jnp.int32)
@@ -189,7 +191,7 @@ def track_scores(links: Links, found: ClipTracks) -> Float32[Array, "N S"]:
     return jnp.where(count > 0, total / jnp.maximum(count, 1.0), -jnp.inf)
 
 
-def class_probs(links: Links, mode: ScoreMode) -> Float32[Array, "S K"]:
+def class_probs(links: LinkState, mode: ScoreMode) -> Float32[Array, "S K"]:
     """Returns the class scores of tracks; see `ScoreMode`."""
     number = links.labelled if mode == "label_mean" else links.objects[:, None]
     return links.scores / jnp.maximum(number, 1.0)
@@ -231,7 +233,7 @@ def _unique(scores: Float32[Array, "N S"]) -> Int32[Array, "N"]:
 
 
 def _with_new(
-    links: Links, known: Int32[Array, "N"], valid: Bool[Array, "N"]
+    links: LinkState, known: Int32[Array, "N"], valid: Bool[Array, "N"]
 ) -> tuple[Int32[Array, "N"], Bool[Array, "N"]]:
     """Returns the slot of every object, and which objects start a track."""
     begins = valid & (known < 0)

@@ -68,7 +68,7 @@ class Settings:
             )
 
 
-class Memory(NamedTuple):
+class FrameMemory(NamedTuple):
     """Constant-size memory of a video's frames.
 
     `*B` is the video axis, absent for a single video.
@@ -91,7 +91,7 @@ def empty_memory(
     *,
     slots: int,
     dtype: DTypeLike = jnp.float32,
-) -> Memory:
+) -> FrameMemory:
     """Returns an empty memory.
 
     Args:
@@ -104,7 +104,7 @@ def empty_memory(
     local = jnp.zeros((videos, height, width, settings.dim), dtype)
     stored = jnp.zeros((videos, slots, height, width, settings.dim), dtype)
     zero = jnp.zeros((videos,), jnp.int32)
-    return Memory(stored, stored, zero, local, local, zero, zero)
+    return FrameMemory(stored, stored, zero, local, local, zero, zero)
 
 
 def training_slots(frames: int, interval: int | None) -> int:
@@ -113,14 +113,14 @@ def training_slots(frames: int, interval: int | None) -> int:
 
 
 def write(
-    memory: Memory,
+    memory: FrameMemory,
     keys: Float[Array, "h w C"],
     values: Float[Array, "h w C"],
     *,
     new: Bool[Array, ""],
     real: Bool[Array, ""],
     interval: int | None,
-) -> Memory:
+) -> FrameMemory:
     """Returns the memory of one video after a frame.
 
     The frame replaces the previous one, and enters the global memory if it is the
@@ -145,7 +145,7 @@ def write(
     hit = hit[:, None, None, None]
     # The first frame does not start the interval: at 3, frames 0, 2, 5, 8, .. enter.
     last = jnp.where(enters & (memory.step > 0), step, memory.last)
-    return Memory(
+    return FrameMemory(
         jnp.where(hit, keys[None], memory.global_keys),
         jnp.where(hit, values[None], memory.global_values),
         memory.entered + (enters & real).astype(jnp.int32),
@@ -201,7 +201,7 @@ class MemoryBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B h w C"],
-        memory: Memory,
+        memory: FrameMemory,
         unknown: Float[Array, "C"],
         train: bool,
     ) -> tuple[Float[Array, "B h w C"], Tokens]:
@@ -253,7 +253,7 @@ class MemoryBlock(nn.Module):
         return self.self_attention(placed, placed, flat).reshape(x.shape)
 
     def _global(
-        self, queries: Float[Array, "B h w C"], memory: Memory
+        self, queries: Float[Array, "B h w C"], memory: FrameMemory
     ) -> Float[Array, "B h w C"]:
         """Attends to all tokens of all frames in the global memory."""
         videos, height, width, dim = queries.shape
@@ -273,23 +273,23 @@ class MemoryBlock(nn.Module):
 
 
 def remember(
-    memory: Memory,
+    memory: FrameMemory,
     keys: Float[Array, "B h w C"],
     values: Float[Array, "B h w C"],
     *,
     new: Bool[Array, "B"],
     real: Bool[Array, "B"],
     interval: int | None,
-) -> Memory:
+) -> FrameMemory:
     """Applies `write` to all videos."""
 
     def of_video(
-        memory: Memory,
+        memory: FrameMemory,
         keys: Float[Array, "h w C"],
         values: Float[Array, "h w C"],
         new: Bool[Array, ""],
         real: Bool[Array, ""],
-    ) -> Memory:
+    ) -> FrameMemory:
         return write(memory, keys, values, new=new, real=real, interval=interval)
 
     return jax.vmap(of_video)(memory, keys, values, new, real)
@@ -344,7 +344,7 @@ class HybridAssociation(nn.Module):
         self.id_bank = IDBank(self.id_channels, settings.dim, self.stride, self.dtype)
 
     def __call__(
-        self, features: Float[Array, "B h w D"], memory: Memory, train: bool
+        self, features: Float[Array, "B h w D"], memory: FrameMemory, train: bool
     ) -> tuple[Float[Array, "B h w E"], Tokens]:
         """Returns features [projected, block, class] that replace those of the stage.
 
@@ -364,13 +364,13 @@ class HybridAssociation(nn.Module):
 
     def remember(
         self,
-        memory: Memory,
+        memory: FrameMemory,
         tokens: Tokens,
         ids: UInt8[Array, "B H W"],
         *,
         new: Bool[Array, "B"],
         real: Bool[Array, "B"],
-    ) -> Memory:
+    ) -> FrameMemory:
         """Returns the memories after a frame.
 
         Deviation: in training, the source reruns the block on the first frame for the

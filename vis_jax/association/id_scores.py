@@ -18,7 +18,7 @@ Over = Literal["all_frames", "detected"]
 _BEST_CLASSES = 5
 
 
-class Tally(NamedTuple):
+class IdentityScoreSums(NamedTuple):
     """Scores of identities, summed over the frames so far."""
 
     frames: Float32[Array, ""]
@@ -26,9 +26,9 @@ class Tally(NamedTuple):
     scores: Float32[Array, "S K"]  # sums
 
 
-def empty_tally(slots: int, classes: int) -> Tally:
+def empty_tally(slots: int, classes: int) -> IdentityScoreSums:
     """Returns the state before the first frame."""
-    return Tally(
+    return IdentityScoreSums(
         jnp.float32(0.0),
         jnp.zeros((slots,), jnp.float32),
         jnp.zeros((slots, classes), jnp.float32),
@@ -36,13 +36,13 @@ def empty_tally(slots: int, classes: int) -> Tally:
 
 
 def count(
-    tally: Tally,
+    tally: IdentityScoreSums,
     ids: Int32[Array, "D"],
     shown: Bool[Array, "D"],
     class_scores: Float32[Array, "D K"],
     *,
     real: Bool[Array, ""],
-) -> Tally:
+) -> IdentityScoreSums:
     """Adds a frame.
 
     Args:
@@ -53,14 +53,16 @@ def count(
       real: False for padding.
     """
     slot = jnp.where(shown & real, ids, len(tally.detected))
-    return Tally(
+    return IdentityScoreSums(
         tally.frames + real.astype(jnp.float32),
         tally.detected.at[slot].add(1.0, mode="drop"),
         tally.scores.at[slot].add(class_scores, mode="drop"),
     )
 
 
-def class_probs(tally: Tally, *, over: Over, least: float) -> Float32[Array, "S K"]:
+def class_probs(
+    tally: IdentityScoreSums, *, over: Over, least: float
+) -> Float32[Array, "S K"]:
     """Returns mean scores above `least`; all others are 0."""
     if over == "all_frames":
         mean = tally.scores / jnp.maximum(tally.frames, 1.0)

@@ -102,8 +102,8 @@ def detection_map(
     painted and the pixels of the others are `BLANK`.
 
     Args:
-      visible: see `Visible`.
-      ids, valid: of the painted detections; see `Issued`.
+      visible: see `DisjointMasks`.
+      ids, valid: of the painted detections; see `AssignedIds`.
       background: N, or 1 for a bank without ids, whose ids are all 0. Use `truth_map`
         for such a bank: here all but one detection would be blank.
     """
@@ -121,14 +121,16 @@ def blank_map(height: int, width: int) -> UInt8[Array, "{height} {width}"]:
     return jnp.full((height, width), BLANK, jnp.uint8)
 
 
-class Visible(NamedTuple):
+class DisjointMasks(NamedTuple):
     """Disjoint masks."""
 
     masks: Bool[Array, "D H W"]
     kept: Bool[Array, "D"]  # detections with enough visible pixels
 
 
-def visible_masks(masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]) -> Visible:
+def visible_masks(
+    masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]
+) -> DisjointMasks:
     """Assigns every pixel to its best detection, and drops hidden detections.
 
     A detection with less than a tenth of its area left is dropped, but still occludes
@@ -143,7 +145,7 @@ def visible_masks(masks: Bool[Array, "D H W"], valid: Bool[Array, "D"]) -> Visib
     own = masks & (first[None] == jnp.arange(len(masks))[:, None, None])
     area, left = (x.sum(axis=(1, 2)).astype(jnp.float32) for x in (masks, own))
     kept = (area > 0) & (left / jnp.maximum(area, 1.0) >= _LEAST_VISIBLE)
-    return Visible(own & kept[:, None, None], kept)
+    return DisjointMasks(own & kept[:, None, None], kept)
 
 
 def unique_ids(
@@ -166,7 +168,7 @@ def unique_ids(
     return hungarian(-columns.T, valid)
 
 
-class Issued(NamedTuple):
+class AssignedIds(NamedTuple):
     """Ids assigned in a frame."""
 
     ids: Int32[Array, "D"]  # N for none
@@ -183,7 +185,7 @@ def issue_ids(
     *,
     count: int,
     capacity: Capacity,
-) -> Issued:
+) -> AssignedIds:
     """Returns ids of known objects, and fresh ones for new objects, without repeats.
 
     A column that is not an assigned id means a new object, so in the first frame all
@@ -209,4 +211,4 @@ def issue_ids(
         given, issued = valid, jnp.minimum(issued + found, last)
     ids = jnp.where(new, jnp.minimum(place, last), columns)
     ids = jnp.where(given, ids, count).astype(jnp.int32)
-    return Issued(ids, given, new & given, issued, lost.sum().astype(jnp.int32))
+    return AssignedIds(ids, given, new & given, issued, lost.sum().astype(jnp.int32))

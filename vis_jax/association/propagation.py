@@ -52,7 +52,7 @@ class Settings:
             )
 
 
-class Prepared(NamedTuple):
+class PreparedFeatures(NamedTuple):
     """Features computed once per frame, for all its pairs."""
 
     features: Float[Array, "h w C"]
@@ -128,12 +128,12 @@ class Propagation(nn.Module):
             prepared, self.taps(centre), self.prepare(other), masks, valid
         )
 
-    def prepare(self, features: Float[Array, "h w C"]) -> Prepared:
+    def prepare(self, features: Float[Array, "h w C"]) -> PreparedFeatures:
         """Computes the convolutions shared by all pairs of a frame."""
         features = features.astype(self.dtype)
         batch = features[None]
         attention = self.attention(batch)[0, ..., 0].astype(jnp.float32)
-        return Prepared(
+        return PreparedFeatures(
             features,
             self.conv1(batch)[0],
             self.shortcut(batch)[0],
@@ -160,9 +160,9 @@ class Propagation(nn.Module):
 
     def propagate(
         self,
-        centre: Prepared,
+        centre: PreparedFeatures,
         taps: Float[Array, "h w K c"],
-        other: Prepared,
+        other: PreparedFeatures,
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
@@ -188,7 +188,9 @@ class Propagation(nn.Module):
             shares = jax.nn.softmax(logits, axis=0)
         return jnp.where(valid[:, None, None], shares * other.attention[None], 0.0)
 
-    def offsets(self, centre: Prepared, other: Prepared) -> Float32[Array, "h w K 2"]:
+    def offsets(
+        self, centre: PreparedFeatures, other: PreparedFeatures
+    ) -> Float32[Array, "h w K 2"]:
         """Returns the offset y, x of each tap in cells, by tap, then dilation."""
         first = (centre.first - other.first)[None]
         shortcut = (centre.shortcut - other.shortcut)[None]
@@ -207,7 +209,7 @@ class Propagation(nn.Module):
         self,
         offsets: Float32[Array, "h w K 2"],
         taps: Float[Array, "h w K c"],
-        other: Prepared,
+        other: PreparedFeatures,
         masks: Float32[Array, "N h w"],
     ) -> Float32[Array, "N h w"]:
         """Returns the logits of all instances at all cells, chunk by chunk."""

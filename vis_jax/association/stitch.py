@@ -28,7 +28,7 @@ class Instances(NamedTuple):
     valid: Bool[Array, "I"]
 
 
-class TrackBank(NamedTuple):
+class ClipTrackBank(NamedTuple):
     """Tracks with a mask in the frames of the current clip."""
 
     track_ids: Int32[Array, "A"]  # 0 = free slot
@@ -45,7 +45,7 @@ class TrackBank(NamedTuple):
 
 def empty_bank(
     tracks: int, clips: int, classes: int, frames: int, size: tuple[int, int]
-) -> TrackBank:
+) -> ClipTrackBank:
     """Returns a bank without tracks.
 
     Args:
@@ -55,7 +55,7 @@ def empty_bank(
       frames: clip length.
       size: height and width of masks.
     """
-    return TrackBank(
+    return ClipTrackBank(
         track_ids=jnp.zeros((tracks,), jnp.int32),
         next_id=jnp.ones((), jnp.int32),
         class_sum=jnp.zeros((tracks, classes)),
@@ -77,13 +77,13 @@ def overlapping_clips(length: int, stride: int) -> int:
 
 
 def stitch(
-    bank: TrackBank,
+    bank: ClipTrackBank,
     found: Instances,
     frame_valid: Bool[Array, "T"],
     *,
     shift: Int32[Array, ""],
     link: str,
-) -> TrackBank:
+) -> ClipTrackBank:
     """Adds a clip's instances to the tracks they continue; the others start new tracks.
 
     If there are more new instances than free slots, those with the best scores get
@@ -123,7 +123,7 @@ def stitch(
     )
 
 
-def read_bank(bank: TrackBank) -> Predictions:
+def read_bank(bank: ClipTrackBank) -> Predictions:
     """Returns all tracks, averaged over clips; no mask where no clip has one."""
     valid = bank.track_ids > 0
     covered = bank.covered[:, :, None, None]
@@ -144,7 +144,7 @@ def shift_frames(x: Array, by: Int32[Array, ""], axis: int) -> Array:
     return jax.lax.dynamic_slice_in_dim(longer, by, x.shape[axis], axis)
 
 
-def _advance(bank: TrackBank, shift: Int32[Array, ""]) -> TrackBank:
+def _advance(bank: ClipTrackBank, shift: Int32[Array, ""]) -> ClipTrackBank:
     """Aligns the bank with the next clip's frames; frees tracks that ended before."""
     seen = shift_frames(bank.recent_seen, shift, 2)
     live = seen.any(axis=(0, 2))
@@ -160,7 +160,7 @@ def _advance(bank: TrackBank, shift: Int32[Array, ""]) -> TrackBank:
 
 
 def _match(
-    bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"], link: str
+    bank: ClipTrackBank, found: Instances, frame_valid: Bool[Array, "T"], link: str
 ) -> Int32[Array, "I"]:
     """Returns the slot of the track that each instance continues, A for none."""
     probs = jax.nn.sigmoid(jnp.moveaxis(found.mask_logits, 1, 0))
@@ -178,7 +178,7 @@ def _match(
 
 
 def _eq4_cost(
-    bank: TrackBank, found: Instances, frame_valid: Bool[Array, "T"]
+    bank: ClipTrackBank, found: Instances, frame_valid: Bool[Array, "T"]
 ) -> Float32[Array, "A I"]:
     """Returns the cost of every (track, instance) pair; track means are the targets."""
     covered = jnp.maximum(bank.covered, 1.0)[:, :, None, None]
@@ -193,7 +193,7 @@ def _eq4_cost(
 
 
 def _slots(
-    bank: TrackBank, found: Instances, matched: Int32[Array, "I"]
+    bank: ClipTrackBank, found: Instances, matched: Int32[Array, "I"]
 ) -> tuple[Int32[Array, "I"], Bool[Array, "I"]]:
     """Returns the slot of every instance, A for none, and which start a track."""
     tracks = bank.track_ids.shape[0]

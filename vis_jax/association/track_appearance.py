@@ -30,29 +30,29 @@ class Masks(NamedTuple):
     valid: Bool[Array, "T N"]
 
 
-class Pooled(NamedTuple):
+class PooledFeatures(NamedTuple):
     """Features of one map pooled under masks, before any trained layer.
 
     P is the length of position embeddings, or 0.
     """
 
-    looks: Float32[Array, "T N C"]  # weighted sums
+    appearance: Float32[Array, "T N C"]  # weighted sums
     weights: Float32[Array, "T N"]  # sums of the weights, close to 1
     places: Float32[Array, "T N P"]  # weighted sums of position embeddings
     mean: Float32[Array, "T C"]  # over the map
     mean_place: Float32[Array, "T P"]
 
 
-class Described(NamedTuple):
+class FrameAppearance(NamedTuple):
     """Appearance features of some frames."""
 
-    looks: Float32[Array, "T N A"]
+    appearance: Float32[Array, "T N A"]
     background: Float32[Array, "T A"]  # of the frame as a whole
 
 
 def pool(
     features: dict[str, Float[Array, "T _ _ _"]], masks: Masks, positions: int
-) -> dict[str, Pooled]:
+) -> dict[str, PooledFeatures]:
     """Pools the features that `Appearance` uses.
 
     Projection commutes with averaging, so the maps are pooled first, which is much
@@ -65,7 +65,7 @@ def pool(
     """
     logits = masks.logits + INSIDE_BOX * masks.inside.astype(jnp.float32)
 
-    def one(x: Float[Array, "T h w C"]) -> Pooled:
+    def one(x: Float[Array, "T h w C"]) -> PooledFeatures:
         frames, height, width, channels = x.shape
         place = jnp.zeros((height, width, 0), jnp.float32)
         if positions:
@@ -79,7 +79,7 @@ def pool(
 
         found = jax.vmap(under)(maps, logits, masks.valid)
         mean = maps.mean(axis=(1, 2))
-        return Pooled(
+        return PooledFeatures(
             found[..., :channels],
             found[..., channels],
             found[..., channels + 1 :],
@@ -130,25 +130,25 @@ class Appearance(nn.Module):
         self.residual = Residual(self.narrow, 3)
 
     def __call__(
-        self, pooled: dict[str, Pooled], valid: Bool[Array, "T N"]
-    ) -> Described:
+        self, pooled: dict[str, PooledFeatures], valid: Bool[Array, "T N"]
+    ) -> FrameAppearance:
         """Returns the appearance features of frames.
 
         Args:
           pooled: of each map.
           valid: existing detections; all others get zeros.
         """
-        looks, means = [], []
+        appearance, means = [], []
         for name in STAGES:
             project, part = self.projections[name], pooled[name]
-            own = project(part.looks, part.weights)
+            own = project(part.appearance, part.weights)
             mean = project(part.mean, jnp.ones(part.mean.shape[:1], jnp.float32))
             if part.places.shape[-1]:
                 own, mean = own + part.places, mean + part.mean_place
-            looks.append(own)
+            appearance.append(own)
             means.append(mean)
         background = jnp.concatenate(means, axis=-1)
         if self.describe_background:
             background = self.residual(background)
-        found = self.residual(jnp.concatenate(looks, axis=-1))
-        return Described(jnp.where(valid[..., None], found, 0.0), background)
+        found = self.residual(jnp.concatenate(appearance, axis=-1))
+        return FrameAppearance(jnp.where(valid[..., None], found, 0.0), background)

@@ -107,7 +107,7 @@ def allocate(
 
 
 def description_scores(
-    looks: Float32[Array, "M A"],
+    appearance: Float32[Array, "M A"],
     there: Bool[Array, "M"],
     x: Float32[Array, "N A"],
     valid: Bool[Array, "N"],
@@ -118,12 +118,12 @@ def description_scores(
     products.
 
     Args:
-      looks: appearance of the tracks.
+      appearance: of the tracks.
       there: existing tracks.
       x: appearance of the detections.
       valid: existing detections.
     """
-    products = jnp.where(there[:, None], looks @ x.T, NEVER)
+    products = jnp.where(there[:, None], appearance @ x.T, NEVER)
     logits = jnp.concatenate([products, jnp.zeros_like(products[:1])])
     found = jax.nn.log_softmax(logits, axis=0)
     found = jnp.where(valid[None], found, NEVER)

@@ -25,12 +25,12 @@ from vis_jax.association.track_decisions import (
     description_scores,
 )
 from vis_jax.association.track_models import (
-    Looks,
+    GaussianRule,
     Observation,
-    Rule,
+    TrackAppearance,
     TrackModel,
     as_edges,
-    no_looks,
+    empty_appearance,
 )
 from vis_jax.layers.graph import Form, Graph, GraphNetwork
 from vis_jax.layers.mlp import Mlp, torch_uniform
@@ -72,8 +72,7 @@ class Settings:
     variance: VarianceRule = "released"  # weight of the squared difference in Eq. 4b
     fixed_variance: bool = False  # fixed initial variance, as in the released code
     looks_from_zero: bool = False  # first update from a zero mean: the released code
-    # Tracks out of sight keep their last box; False: the released code.
-    keep_boxes: bool = True
+    keep_boxes: bool = True  # of tracks out of sight; False: the released code
 
     def __post_init__(self) -> None:
         if self.feedback and self.recurrence != "lstm":
@@ -93,14 +92,14 @@ class Settings:
                     )
 
 
-class Frame(NamedTuple):
+class GraphFrame(NamedTuple):
     """Detections of a frame, best first, with their appearance."""
 
     valid: Bool[Array, "*L N"]
     logits: Float32[Array, "*L N C"]
     scores: Float32[Array, "*L N"]
     boxes: Float32[Array, "*L N 4"]  # in canvas pixels
-    looks: Float32[Array, "*L N A"]
+    appearance: Float32[Array, "*L N A"]
     background: Float32[Array, "*L A"]  # appearance of the whole frame
     real: Bool[Array, "*L"]  # False for padding, which changes nothing
 
@@ -115,11 +114,11 @@ class Memory(NamedTuple):
     boxes: Float32[Array, "M 4"]
     empty_hidden: Float32[Array, "D"]  # of the empty track
     empty_cell: Float32[Array, "D"]
-    looks: Looks  # the empty track is the last row
+    appearance: TrackAppearance  # the empty track is the last row
     lost: Int32[Array, ""]  # new objects without a free slot
 
 
-class Linked(NamedTuple):
+class FrameDecisions(NamedTuple):
     """Decisions on a frame; logits are NEVER where there is nothing to decide."""
 
     match_logits: Float32[Array, "*L M N"]
@@ -147,7 +146,7 @@ def empty_memory(settings: Settings, width: int) -> Memory:
         boxes=zeros(rows, 4),
         empty_hidden=zeros(dim),
         empty_cell=zeros(dim),
-        looks=no_looks(rows + 1, width, settings.looks),
+        appearance=empty_appearance(rows + 1, width, settings.looks),
         lost=jnp.int32(0),
     )
 
@@ -253,7 +252,7 @@ class TrackGraph(nn.Module):
         self.classify = nn.Dense(self.classes, kernel_init=init, bias_init=init)
         kind = settings.looks
         if kind not in ("vertex", "none"):
-            rule = Rule(
+            rule = GaussianRule(
                 kind="latest" if settings.decide == "heuristic" else cast(Any, kind),
                 variance=settings.variance,
                 fixed_start=settings.fixed_variance,
@@ -264,12 +263,12 @@ class TrackGraph(nn.Module):
     def __call__(
         self,
         memory: Memory,
-        frame: Frame,
+        frame: GraphFrame,
         *,
         canvas: tuple[int, int],
         thresholds: Thresholds,
         cues: bool,
-    ) -> tuple[Memory, Linked]:
+    ) -> tuple[Memory, FrameDecisions]:
         """Returns the memory after a frame, and the decisions.
 
         Args:
@@ -279,9 +278,9 @@ class TrackGraph(nn.Module):
           thresholds: for the decisions.
           cues: heuristic decisions also use cues beyond appearance, as at test time.
         """
-        if self._models_looks:
-            begun = self.model.begin(memory.looks, frame.background, memory.begun)
-            memory = memory._replace(looks=begun)
+        if self._models_appearance:
+            begun = self.model.begin(memory.appearance, frame.background, memory.begun)
+            memory = memory._replace(appearance=begun)
         pairs = (memory.status != FREE)[:, None] & frame.valid[None]
         said = self.say(self._graph(memory, frame, canvas), pairs, frame.valid)
         if self.settings.decide == "heuristic":
@@ -289,7 +288,7 @@ class TrackGraph(nn.Module):
             said = said._replace(match_logits=match, start_logits=start)
         decision = self._decide(memory, said, thresholds)
         after = self._remember(memory, frame, said, decision)
-        linked = Linked(
+        linked = FrameDecisions(
             said.match_logits,
             said.start_logits,
             pairs,
@@ -303,21 +302,23 @@ class TrackGraph(nn.Module):
         return jax.tree.map(lambda a, b: jnp.where(real, b, a), memory, after), linked
 
     @property
-    def _models_looks(self) -> bool:
+    def _models_appearance(self) -> bool:
         return self.settings.looks not in ("vertex", "none")
 
-    def _graph(self, memory: Memory, frame: Frame, canvas: tuple[int, int]) -> Graph:
+    def _graph(
+        self, memory: Memory, frame: GraphFrame, canvas: tuple[int, int]
+    ) -> Graph:
         """Builds the nodes and edges before the network, sections 3.1 and 3.4."""
         height, width = canvas
         sides = jnp.array([width, height, width, height], jnp.float32)[None]
         parts = [frame.logits, 2.0 * frame.boxes / sides - 1.0]
         if self.settings.looks == "vertex":
-            parts.append(frame.looks)
+            parts.append(frame.appearance)
         nodes = jnp.where(frame.valid[:, None], jnp.concatenate(parts, axis=-1), 0.0)
         edges = [2.0 * box_iou(memory.boxes, frame.boxes) - 1.0]
         empty_edges = []
-        if self._models_looks:
-            likely = as_edges(memory.looks, frame.looks)
+        if self._models_appearance:
+            likely = as_edges(memory.appearance, frame.appearance)
             edges.insert(0, likely[:-1])
             empty_edges.append(likely[-1])
         none = jnp.zeros((len(frame.valid), 0), jnp.float32)
@@ -330,12 +331,12 @@ class TrackGraph(nn.Module):
         )
 
     def _scores(
-        self, memory: Memory, frame: Frame, cues: bool
+        self, memory: Memory, frame: GraphFrame, cues: bool
     ) -> tuple[Float32[Array, "M N"], Float32[Array, "N"]]:
         """Returns the scores of heuristic decisions."""
         there = memory.status != FREE
         match, start = description_scores(
-            memory.looks.mean[:-1], there, frame.looks, frame.valid
+            memory.appearance.mean[:-1], there, frame.appearance, frame.valid
         )
         if cues:
             own = self.classify(memory.hidden)[:, 1:].argmax(axis=1)
@@ -360,7 +361,7 @@ class TrackGraph(nn.Module):
         return decide(memory.status, match, start, thresholds)
 
     def _remember(
-        self, memory: Memory, frame: Frame, said: GraphOutput, decision: Decision
+        self, memory: Memory, frame: GraphFrame, said: GraphOutput, decision: Decision
     ) -> Memory:
         """Updates the tracks after the decisions, section 3.5."""
         active, born = decision.status == ACTIVE, decision.born[:, None]
@@ -374,16 +375,17 @@ class TrackGraph(nn.Module):
         )
         hidden, cell = jnp.where(there, hidden, 0.0), jnp.where(there, cell, 0.0)
         away = memory.boxes if self.settings.keep_boxes else 0.0
-        looks = memory.looks
-        if self._models_looks:
+        appearance = memory.appearance
+        if self._models_appearance:
             own = jnp.ones((1,), bool)
+            x = frame.appearance[decision.chosen]
             seen = Observation(
-                jnp.concatenate([frame.looks[decision.chosen], frame.background[None]]),
+                jnp.concatenate([x, frame.background[None]]),
                 jnp.concatenate([hidden, empty_hidden[None]]),
                 jnp.concatenate([active, own]),
                 jnp.concatenate([decision.born, ~own]),
             )
-            looks = self.model(looks, seen)
+            appearance = self.model(appearance, seen)
         return Memory(
             begun=jnp.bool_(True),
             status=decision.status,
@@ -392,6 +394,6 @@ class TrackGraph(nn.Module):
             boxes=jnp.where(active[:, None], frame.boxes[decision.chosen], away),
             empty_hidden=empty_hidden,
             empty_cell=empty_cell,
-            looks=looks,
+            appearance=appearance,
             lost=memory.lost + decision.lost,
         )

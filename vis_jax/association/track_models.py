@@ -23,7 +23,7 @@ _LEARNED_START, _FIXED_START = -2.25, -7.0
 _SPREAD_START = -7.0
 
 
-class Looks(NamedTuple):
+class TrackAppearance(NamedTuple):
     """One Gaussian per track."""
 
     mean: Float32[Array, "R A"]
@@ -35,13 +35,13 @@ class Looks(NamedTuple):
 class Observation(NamedTuple):
     """Appearance of tracks observed in one frame."""
 
-    looks: Float32[Array, "R A"]
+    appearance: Float32[Array, "R A"]
     embeds: Float32[Array, "R D"]  # of this frame, after the recurrence
     active: Bool[Array, "R"]  # tracks present in the frame
     born: Bool[Array, "R"]  # tracks that start in this frame; they are active
 
 
-class Rule(NamedTuple):
+class GaussianRule(NamedTuple):
     """Rule for initialising and updating the Gaussians.
 
     Attributes:
@@ -61,20 +61,22 @@ class Rule(NamedTuple):
     from_zero: bool
 
 
-def as_edges(looks: Looks, x: Float32[Array, "N A"]) -> Float32[Array, "R N"]:
+def as_edges(
+    appearance: TrackAppearance, x: Float32[Array, "N A"]
+) -> Float32[Array, "R N"]:
     """Returns log-likelihoods of detections, scaled like the other edge features."""
-    likelihood = gaussian.log_likelihood(x, looks.mean, looks.var)
+    likelihood = gaussian.log_likelihood(x, appearance.mean, appearance.var)
     return _EDGE_SHIFT + _EDGE_SCALE * likelihood
 
 
-def no_looks(rows: int, width: int, kind: str) -> Looks:
+def empty_appearance(rows: int, width: int, kind: str) -> TrackAppearance:
     """Returns the state before the first frame."""
 
     def zeros() -> Float32[Array, "R A"]:
         return jnp.zeros((rows, width), jnp.float32)
 
     lstm = tuple((zeros(), zeros()) for _ in range(2)) if kind == "lstm" else ()
-    return Looks(zeros(), jnp.ones_like(zeros()), lstm)
+    return TrackAppearance(zeros(), jnp.ones_like(zeros()), lstm)
 
 
 class TrackModel(nn.Module):
@@ -88,7 +90,7 @@ class TrackModel(nn.Module):
 
     width: int
     dim: int
-    rule: Rule
+    rule: GaussianRule
 
     def setup(self) -> None:
         def rate(kernel_init: Any, bias_init: Any) -> nn.Dense:
@@ -111,42 +113,49 @@ class TrackModel(nn.Module):
         self.starts = [self._start(name) for name in ("start", "empty_start")]
 
     def begin(
-        self, looks: Looks, background: Float32[Array, "A"], begun: Bool[Array, ""]
-    ) -> Looks:
+        self,
+        appearance: TrackAppearance,
+        background: Float32[Array, "A"],
+        begun: Bool[Array, ""],
+    ) -> TrackAppearance:
         """Initialises all variances, and the mean of the empty track.
 
         Has no effect after the first frame.
 
         Args:
-          looks: before the frame.
+          appearance: before the frame.
           background: appearance of the whole frame.
           begun: whether this is not the first frame.
         """
         own, empty = (jax.nn.softplus(start) for start in self.starts)
-        var = jnp.broadcast_to(own[None], looks.var.shape).at[-1].set(empty)
-        mean = looks.mean.at[-1].set(background)
-        first = looks._replace(mean=mean, var=var)
-        return jax.tree.map(lambda a, b: jnp.where(begun, a, b), looks, first)
+        var = jnp.broadcast_to(own[None], appearance.var.shape).at[-1].set(empty)
+        mean = appearance.mean.at[-1].set(background)
+        first = appearance._replace(mean=mean, var=var)
+        return jax.tree.map(lambda a, b: jnp.where(begun, a, b), appearance, first)
 
-    def __call__(self, looks: Looks, seen: Observation) -> Looks:
+    def __call__(
+        self, appearance: TrackAppearance, seen: Observation
+    ) -> TrackAppearance:
         """Returns the Gaussians after a frame."""
         update = self._by_lstm if self.rule.kind == "lstm" else self._by_rates
-        new = update(looks, seen)
+        new = update(appearance, seen)
         active = seen.active[:, None]
-        return jax.tree.map(lambda a, b: jnp.where(active, b, a), looks, new)
+        return jax.tree.map(lambda a, b: jnp.where(active, b, a), appearance, new)
 
-    def _by_rates(self, looks: Looks, seen: Observation) -> Looks:
+    def _by_rates(
+        self, appearance: TrackAppearance, seen: Observation
+    ) -> TrackAppearance:
         # Slots are used once, so those of new tracks still have their initial values.
-        mean, var, born = looks.mean, looks.var, seen.born[:, None]
+        mean, var, born = appearance.mean, appearance.var, seen.born[:, None]
         if self.rule.kind == "latest":
-            return Looks(seen.looks, var)
+            return TrackAppearance(seen.appearance, var)
         kappa = _rate(self.mean_rate, seen.embeds)
         if self.rule.kind == "constant_variance":
-            new_mean, new_var = kappa[:, None] * seen.looks, var
+            new_mean, new_var = kappa[:, None] * seen.appearance, var
             new_mean += (1.0 - kappa[:, None]) * mean
         else:
             new_mean, new_var = gaussian.update(
-                seen.looks,
+                seen.appearance,
                 mean,
                 var,
                 mean_rate=kappa,
@@ -155,20 +164,22 @@ class TrackModel(nn.Module):
                 rule=self.rule.variance,
             )
         if not self.rule.from_zero:
-            new_mean = jnp.where(born, seen.looks, new_mean)
+            new_mean = jnp.where(born, seen.appearance, new_mean)
             new_var = jnp.where(born, var, new_var)
-        return Looks(new_mean, new_var)
+        return TrackAppearance(new_mean, new_var)
 
-    def _by_lstm(self, looks: Looks, seen: Observation) -> Looks:
+    def _by_lstm(
+        self, appearance: TrackAppearance, seen: Observation
+    ) -> TrackAppearance:
         steps = [
-            memory(seen.looks, *state)
-            for memory, state in zip(self.memories, looks.lstm, strict=True)
+            memory(seen.appearance, *state)
+            for memory, state in zip(self.memories, appearance.lstm, strict=True)
         ]
         mean, var = (
             output(hidden)
             for output, (hidden, _) in zip(self.outputs, steps, strict=True)
         )
-        return Looks(mean, jax.nn.softplus(var), tuple(steps))
+        return TrackAppearance(mean, jax.nn.softplus(var), tuple(steps))
 
     def _start(self, name: str) -> Float32[Array, "_"]:
         """Returns the pre-softplus value: learned, or fixed for every channel."""

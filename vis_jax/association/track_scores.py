@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.association.track_decisions import ACTIVE, FREE
-from vis_jax.association.track_graph import Frame, Linked
+from vis_jax.association.track_graph import FrameDecisions, GraphFrame
 from vis_jax.typing import Array, Float32
 
 # Source of a track's class and score: the track itself, its detections' classes
@@ -19,7 +19,7 @@ from vis_jax.typing import Array, Float32
 Scoring = Literal["track", "heuristic", "averaged"]
 
 
-class Tally(NamedTuple):
+class TrackScoreSums(NamedTuple):
     """Scores of tracks, summed over the frames so far."""
 
     frames: Float32[Array, "M"]  # in which a track existed, visible or not
@@ -31,19 +31,21 @@ class Tally(NamedTuple):
     logits: Float32[Array, "M C"]  # sums
 
 
-def empty_tally(tracks: int, classes: int) -> Tally:
+def empty_tally(tracks: int, classes: int) -> TrackScoreSums:
     """Returns the state before the first frame; `classes` is C."""
 
     def zeros(*more: int) -> Array:
         return jnp.zeros((tracks, *more), jnp.float32)
 
-    return Tally(
+    return TrackScoreSums(
         zeros(), zeros(classes - 1), zeros(), zeros(), zeros(classes - 1), zeros(),
         zeros(classes),
     )  # fmt: skip
 
 
-def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
+def count(
+    tally: TrackScoreSums, frames: GraphFrame, linked: FrameDecisions
+) -> TrackScoreSums:
     """Adds T frames.
 
     Args:
@@ -57,7 +59,7 @@ def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
     active = (real & (linked.status == ACTIVE)).astype(jnp.float32)
     logits = jnp.take_along_axis(frames.logits, linked.chosen[..., None], axis=1)
     scores = jnp.take_along_axis(frames.scores, linked.chosen, axis=1)
-    return Tally(
+    return TrackScoreSums(
         tally.frames + there.sum(axis=0),
         tally.track_votes + (_one_hot(probs) * there[..., None]).sum(axis=0),
         tally.track_scores + (probs.max(axis=-1) * there).sum(axis=0),
@@ -68,7 +70,7 @@ def count(tally: Tally, frames: Frame, linked: Linked) -> Tally:
     )
 
 
-class Rule(NamedTuple):
+class TrackScoreRule(NamedTuple):
     """Rule for the class and score of a track.
 
     Attributes:
@@ -84,7 +86,7 @@ class Rule(NamedTuple):
 
 
 def class_probs(
-    tally: Tally, class_logits: Float32[Array, "M C"], rule: Rule
+    tally: TrackScoreSums, class_logits: Float32[Array, "M C"], rule: TrackScoreRule
 ) -> Float32[Array, "M K"]:
     """Returns the score of each track at its class; all other classes get 0.
 

@@ -1,16 +1,16 @@
-"""Compares results of one checkpoint: trackers, parts of the truth, settings of test.
+"""Compares trackers, oracles and test settings on one checkpoint.
 
---vary evaluates any system with several values of a setting of `test`: a row each.
-The tables are for systems that find objects frame by frame and link them then, such as
-MaskTrack R-CNN. The detector sees every video once; its detections stay on disk, so
-that a run that is stopped goes on, and a tracker with other settings costs no detector.
-They are those of the paper of YouTube-VIS, whose numbers stand beside:
+--vary evaluates any system with several values of a `test` setting, a row for each.
+The tables are for systems that detect objects in each frame and then link them, such as
+MaskTrack R-CNN. The detector sees each video once; its detections are cached on disk,
+so an interrupted run resumes, and new tracker settings need no new detections. The
+tables are those of the YouTube-VIS paper, whose numbers are printed alongside:
   1  every tracker: AP, IDF1, HOTA, identity switches
   2  mask_track with its cues (detection score, IoU, category) on and off: 8 rows
-  3  image oracle: true boxes, masks and categories, linked by mask_track;
-     identity oracle: what is detected, with the identities of the truth
-Writes compare.json, and for every row a folder with results.json, truth.json and
-scores.json. Needs videos with annotations; each is read as a whole.
+  3  image oracle: ground-truth boxes, masks and categories, linked by mask_track;
+     identity oracle: detections with ground-truth identities
+Writes compare.json, and a folder for each row with results.json, truth.json and
+scores.json. Needs annotated videos; each is read as a whole.
 
 examples:
   python -m vis_jax.main compare --workdir runs/mask_track_rcnn --tables 1
@@ -75,20 +75,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_multi_string(
         "vary",
         [],
-        "test.FIELD=VALUE,VALUE,..: a row for each value, all else as in the config;"
-        " several times for several settings",
+        "test.FIELD=VALUE,VALUE,..: a row for each value, with all other settings from"
+        " the config; repeat the flag for more settings",
         flag_values=values,
     )
     flags.DEFINE_string(
         "oracle_iou",
         "mask",
-        "identity oracle: IoU of what says that a detection is an object, mask or box",
+        "identity oracle: overlap that matches detections to ground truth: mask or box",
         flag_values=values,
     )
     flags.DEFINE_float(
         "oracle_least",
         0.5,
-        "identity oracle: the least IoU; detections below it are left out",
+        "identity oracle: minimum IoU; detections below it are left out",
         flag_values=values,
     )
 

@@ -1,6 +1,6 @@
-"""Prints the completion of commands, flags and recipes for a shell.
+"""Prints a shell's completion script for commands, flags and recipes.
 
-It is that of the script `vis-jax`, which the installation puts on the path.
+It completes the script `vis-jax`, which the installation puts on the path.
 
 examples:
   eval "$(python -m vis_jax.main completion --shell bash)"  # in ~/.bashrc
@@ -47,7 +47,9 @@ complete -o filenames -F _vis_jax vis-jax
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
-    flags.DEFINE_enum("shell", "bash", SHELLS, "of the script", flag_values=values)
+    flags.DEFINE_enum(
+        "shell", "bash", SHELLS, "shell to complete for", flag_values=values
+    )
 
 
 def run(values: flags.FlagValues) -> None:

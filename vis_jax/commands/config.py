@@ -1,7 +1,7 @@
-"""Prints every field of a config: its value, what it may be, and what it means.
+"""Prints every field of a config with its value, its range and its meaning.
 
-A star marks what differs from the default. Any field can be set on the command line as
---config.SECTION.FIELD=VALUE, here and with the other commands.
+A star marks values that differ from the default. Any field can be set on the command
+line with --config.SECTION.FIELD=VALUE, here and in the other commands.
 
 examples:
   python -m vis_jax.main config --config configs/ifr_r50.py

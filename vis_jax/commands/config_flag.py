@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TEXT = (
     "Python file with get_config(), such as configs/ifr_shapes.py, or the name of a"
-    " recipe, such as ifr_shapes (`configs list`); with :name=value,.. behind it for"
+    " recipe, such as ifr_shapes (`configs list`); a suffix :name=value,.. calls"
     " get_config('name=value,..'); --config.a.b=v sets a field"
 )
 

@@ -1,7 +1,7 @@
-"""Lists the recipes that come with the library, a line each.
+"""Lists the recipes that come with the library, one per line.
 
-A name stands for its file: --config ifr_r50 is --config configs/ifr_r50.py in a clone
-of the repository, and works where the library is installed, too.
+A name stands for its file: --config ifr_r50 means --config configs/ifr_r50.py in a
+clone of the repository, and also works without a clone.
 
 examples:
   python -m vis_jax.main configs list

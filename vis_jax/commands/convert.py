@@ -1,8 +1,9 @@
-"""Turns a file of published weights into a checkpoint.
+"""Converts published weights to a checkpoint.
 
-The checkpoint serves training (--config.init_from) and evaluate (--checkpoint). With
---categories it is a workdir for evaluate and predict. Nothing in the file is executed.
-What the file does not have is random, or comes from --config.init_from, a checkpoint.
+Training starts from the checkpoint with --config.init_from, and evaluate reads it with
+--checkpoint. With --categories the output is a workdir for evaluate and predict. No
+code in the file is executed. Parameters missing from the file are initialised at
+random, or from the checkpoint --config.init_from.
 
 examples:
   python -m vis_jax.main convert --config configs/ifr_r50.py --kind mask2former \\
@@ -33,37 +34,37 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "source": "the weights: .pkl, .pth, .pt, .ckpt, .bin or .safetensors, the"
-        " .index.json of shards, or a folder of Hugging Face",
+        "source": "weights: a .pkl, .pth, .pt, .ckpt, .bin or .safetensors file, the"
+        " .index.json of shards, or a Hugging Face folder",
         "output": "folder for the checkpoint; must not exist",
-        "kind": "whose names the file has: mask2former (also the video models),"
+        "kind": "source of the names in the file: mask2former (also the video models),"
         " huggingface, mask_track_rcnn (also Mask R-CNN of mmdetection 1.x),"
         " mask_rcnn_detectron2, mask_rcnn_torchvision, yolact, condinst, iai, rgnn_vis,"
         " htc, eomt, videomt, videomt_huggingface (also EoMT), pmt (also LVMT), or, for"
         " the backbone alone, resnet, swin or dino (DINOv2, DINOv3); osmn, or vgg16 for"
         " its trunks alone",
-        "categories": "annotation file with the classes of the weights; the output is"
-        " then a workdir; by default those of the config.json beside the weights",
-        "style": "torch or caffe: how the backbone was trained, where the file does not"
-        " tell",
-        "key": "which weights of the file, such as model_ema; else the usual ones",
-        "base": "the DINOv3 of Meta that a file of EoMT holds differences to, by any"
-        " names that --kind dino knows",
-        "prefix": "of the names that count, such as ema_model.; it is taken off",
+        "categories": "annotation file with the classes of the weights, which makes the"
+        " output a workdir; default: the classes of the config.json beside the weights",
+        "style": "torch or caffe: training convention of the backbone, if the file does"
+        " not tell",
+        "key": "entry of the file to read, such as model_ema; default: the usual one",
+        "base": "Meta's DINOv3 weights to which an EoMT file stores differences, with"
+        " any names that --kind dino knows",
+        "prefix": "read only names with this prefix, such as ema_model., and strip it",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_bool(
         "warm_start",
         False,
-        "the decoder of IFR starts from the Mask2Former layers it resembles; the paper"
-        " starts it from random values",
+        "initialise IFR's decoder from the similar Mask2Former layers; the paper"
+        " initialises it at random",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "resize_windows",
         False,
-        "the config may have another Swin window than the file, as the start of a"
+        "allow a Swin window size in the config that differs from the file's, to start"
         " training",
         flag_values=values,
     )

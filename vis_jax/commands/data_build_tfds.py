@@ -1,8 +1,8 @@
-"""Packs a folder in the format of YouTube-VIS or OVIS into few files, for pods.
+"""Packs a folder in YouTube-VIS or OVIS format into a few large files, for pods.
 
-What comes out are tensorflow-datasets in ArrayRecord files, in --output/<split>; with
-data.root=--output they take the place of the folder. Image files go in as they are,
-after a check that each can be decoded.
+Writes tensorflow-datasets as ArrayRecord files to --output/<split>; with data.root set
+to --output they replace the folder. Image files are copied unchanged, after a check
+that each can be decoded.
 
 examples:
   python -m vis_jax.main data build_tfds --source ytvis2019 --split train \\
@@ -22,12 +22,12 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     texts = {
         "source": (None, "folder of the data set"),
         "split": ("train", "split to pack, and its name in --output"),
-        "output": (None, "folder to write to; may have other splits"),
+        "output": (None, "folder to write to; may already have other splits"),
     }
     for name, (default, text) in texts.items():
         flags.DEFINE_string(name, default, text, flag_values=values)
     flags.DEFINE_integer(
-        "shard_mib", 256, "MiB of images in a file, about", flag_values=values
+        "shard_mib", 256, "approximate MiB of images per file", flag_values=values
     )
 
 

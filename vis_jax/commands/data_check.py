@@ -1,9 +1,8 @@
-"""Checks a folder in the format of YouTube-VIS or OVIS and names every defect.
+"""Checks a folder in YouTube-VIS or OVIS format and lists every defect.
 
-Annotations and images are read as training and evaluation would read them. A line is
-printed for each defect, with file, video, annotation and field, and for what is odd
-(warnings), then the counts of each category. Ends with code 0 if there is no defect
-and with code 2 otherwise.
+Annotations and images are read as in training and evaluation. Prints a line for each
+defect, with file, video, annotation and field, a line for each oddity (warnings), and
+then the counts of each category. The exit code is 0 without defects and 2 otherwise.
 
 examples:
   python -m vis_jax.main data check --root ytvis2019 --split train
@@ -26,7 +25,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     del arguments
     texts = {
         "root": (None, "folder of the data set"),
-        "split": ("train", "of no effect if the set has no splits"),
+        "split": ("train", "split to check; ignored if the data set has no splits"),
         "contact_sheet": (None, "PNG to write: frames with their masks, numbered"),
     }
     for name, (default, text) in texts.items():

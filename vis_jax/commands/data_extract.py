@@ -1,9 +1,9 @@
-"""Writes frames of videos as image files, to be labelled in any tool.
+"""Extracts frames of videos as image files, for labelling in any tool.
 
 Frame 120 of cat.mp4 becomes OUTPUT/cat/cat_000120.jpg: a number means the same frame
-whatever --every says, and frames sort as they are shown. A folder appears when it is
-complete. Videos that are there already are not read again: after an interruption the
-same command goes on with the video it was at.
+for any --every, and files sort in display order. A folder appears when it is complete.
+Finished videos are not read again: after an interruption the same command resumes with
+the video it stopped at.
 
 examples:
   python -m vis_jax.main data extract --source phone.mp4 --output frames --every 5
@@ -22,34 +22,34 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
     texts = {
-        "source": "a video file, a folder of videos, or a .txt with a path a line",
-        "output": "folder to write to; gets a folder for each video",
+        "source": "a video file, a folder of videos, or a .txt with a path per line",
+        "output": "folder to write to; each video gets its own subfolder",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_integer(
         "every",
         1,
-        "n: every n-th frame; 30 a second become 6 with 5",
+        "extract every n-th frame; 5 turns 30 frames per second into 6",
         flag_values=values,
     )
     flags.DEFINE_float(
         "start",
         0.0,
-        "seconds of each video to leave out at its start",
+        "seconds to skip at the start of each video",
         flag_values=values,
     )
     flags.DEFINE_float(
         "end",
         None,
-        "seconds of each video to stop at; none: its end",
+        "seconds at which to stop in each video; default: its end",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "format",
         "jpg",
         ("jpg", "png"),
-        "jpg (quality 95) or png (exact, several times as large)",
+        "jpg (quality 95) or png (lossless, several times as large)",
         flag_values=values,
     )
 
@@ -66,10 +66,10 @@ def run(values: flags.FlagValues) -> None:
     from tqdm import tqdm
 
     from data_pipeline.errors import printable
-    from vis_jax.predict.extract import Choice, extract, find
+    from vis_jax.predict.extract import FrameChoice, extract, find
 
     found = find(str(Path(values.source).expanduser()))
-    choice = Choice(values.every, values.start, values.end, values.format)
+    choice = FrameChoice(values.every, values.start, values.end, values.format)
     for name in found.ignored:
         print(printable(f"left out      {Path(name).name}: no video"))
     output, total = Path(values.output).expanduser(), 0

@@ -1,4 +1,4 @@
-"""Writes moving shapes as a folder in the YouTube-VIS format, with exact truth.
+"""Writes moving shapes, with exact ground truth, as a folder in YouTube-VIS format.
 
 examples:
   python -m vis_jax.main data make_shapes --output shapes --num_videos 20
@@ -20,21 +20,21 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     del arguments
     flags.DEFINE_string("output", None, "new folder to write", flag_values=values)
     choices = {
-        "split": ("train", ("train", "val", "test"), "each has videos of its own"),
+        "split": ("train", ("train", "val", "test"), "each split has its own videos"),
         "difficulty": (
             "easy",
             typing.get_args(fields_of(Shapes)["difficulty"].type),
-            "how many shapes, how alike, and how they move (docs/data.md)",
+            "number, similarity and motion of the shapes (docs/data.md)",
         ),
     }
     for name, (default, among, text) in choices.items():
         flags.DEFINE_enum(name, default, among, text, flag_values=values)
     numbers = {
-        "seed": (0, "another seed gives other videos"),
+        "seed": (0, "random seed of the videos"),
         "num_videos": (20, "number of videos"),
         "height": (96, "pixels"),
         "width": (160, "pixels"),
-        "length": (24, "frames of a video"),
+        "length": (24, "frames per video"),
     }
     for name, (number, text) in numbers.items():
         flags.DEFINE_integer(name, number, text, flag_values=values)

@@ -1,4 +1,4 @@
-"""Packs a results.json for an evaluation server, after a check of what it would refuse.
+"""Checks a results.json by an evaluation server's rules, and packs it for upload.
 
 examples:
   python -m vis_jax.main data pack --results results.json --truth valid.json \\

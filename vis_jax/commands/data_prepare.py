@@ -1,15 +1,15 @@
-"""Brings a folder in another layout into the one that the reader takes.
+"""Converts annotations of other tools and data sets to YouTube-VIS format.
 
-Recognised are YouTube-VIS and OVIS in all their arrangements, DAVIS, MOTS (PNGs or
-text), COCO with an entry for each frame (as CVAT and Roboflow export it), labelme, CVAT
-for video, YOLO with polygons, Label Studio, SA-V and what SAM 3 finds; what was
-recognised and why is printed. The source is only read. Images become hard links to it,
-or copies on another disk. The result is OUTPUT/SPLIT, complete or not there; a second
-run finds that nothing is left to do. `data check` of the output then reads all of it,
-as training would. What it ends with is the command that trains.
+It detects the layout and prints the reason: YouTube-VIS and OVIS in all their
+variants, DAVIS, MOTS (PNGs or text), COCO with an entry per frame (as exported by CVAT
+and Roboflow), labelme, CVAT for video, YOLO with polygons, Label Studio, SA-V and
+results of SAM 3. The source is not changed. Images become hard links to it, or copies
+on another disk. The result is OUTPUT/SPLIT, which appears when it is complete; a
+second run has nothing left to do. `data check` of the output then reads all of it, as
+training would. At the end it prints the command that trains on the result.
 
-Labels of single frames, without identities, get them with --link by their overlap from
-frame to frame. Look at the contact sheet: an object keeps its number and colour.
+With --link, labels without identities get them by their overlap from frame to frame.
+Check them on the contact sheet: an object keeps its number and colour.
 
 examples:
   python -m vis_jax.main data prepare --source Downloads/ytvis2019 --output ytvis2019
@@ -41,13 +41,16 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     del arguments
     texts = {
         "source": (None, "folder to read"),
-        "output": (None, "folder to write, outside of the source; one for all splits"),
-        "split": ("train", "looked for in the source, and the name in the output"),
-        "category": ("object", "name of the one category of DAVIS, SA-V and SAM 3"),
+        "output": (
+            None,
+            "folder to write, outside the source; the same for all splits",
+        ),
+        "split": ("train", "split to look for in the source and to write"),
+        "category": ("object", "name of the only category of DAVIS, SA-V and SAM 3"),
         "contact_sheet": (
             None,
-            "PNG to write: frames with their masks, numbered; with --link, if none is"
-            " given, SPLIT_identities.png in the output",
+            "PNG to write: frames with numbered masks; default: none, or with --link"
+            " SPLIT_identities.png in the output",
         ),
     }
     for name, (default, text) in texts.items():
@@ -56,33 +59,32 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "layout",
         None,
         LAYOUT_NAMES,
-        f"take the source for one of {', '.join(LAYOUT_NAMES)}; without it all are"
-        " tried",
+        f"layout of the source, one of {', '.join(LAYOUT_NAMES)}; default: detected",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "copy",
         False,
-        "copy images even where links are possible, so that changes of the source do"
-        " not show",
+        "copy images even where links are possible, so that later changes to the source"
+        " have no effect",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "link",
         False,
-        "give identities to labels without them, by overlap from frame to frame",
+        "assign identities to labels without them, by overlap from frame to frame",
         flag_values=values,
     )
     flags.DEFINE_float(
         "link_iou",
         0.1,
-        "least overlap to link: the mean of the IoU of masks and that of their boxes",
+        "minimum overlap to link: the mean of mask IoU and box IoU",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "link_gap",
         2,
-        "frames for which an object may be away and keep its identity",
+        "frames for which an object may disappear and keep its identity",
         flag_values=values,
     )
 

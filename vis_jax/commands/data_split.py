@@ -1,7 +1,7 @@
-"""Holds out a fixed share of the videos for validation; every category keeps its share.
+"""Holds out some videos for validation, with the same share of every category.
 
-The file has the video ids under `train` and `held_out`. What is printed sets
-`data.held_out`; with it, the split "held_out" has these videos and "train" the others.
+The file lists the video ids under `train` and `held_out`. The printed flag sets
+`data.held_out`; the split "held_out" then has these videos, and "train" the others.
 
 examples:
   python -m vis_jax.main data split --truth ytvis2019/train.json --output split.json \\
@@ -23,9 +23,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer(
         "num_held_out", None, "number of videos to hold out", flag_values=values
     )
-    flags.DEFINE_integer(
-        "seed", 0, "another seed gives another split", flag_values=values
-    )
+    flags.DEFINE_integer("seed", 0, "random seed of the split", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:

@@ -1,7 +1,7 @@
-"""Says what this machine and this installation can do, and what is missing.
+"""Reports what this machine and this installation can do, and what is missing.
 
-Devices are tried with a small computation. A line that begins with ! says what does not
-work; then the exit code is 2.
+Devices are tried with a small computation. A line that begins with ! reports something
+that does not work; the exit code is then 2.
 
 examples:
   python -m vis_jax.main doctor
@@ -43,7 +43,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     del arguments
     flags.DEFINE_string(
-        "workdir", ".", "folder whose disk is looked at", flag_values=values
+        "workdir", ".", "folder whose disk is checked", flag_values=values
     )
 
 

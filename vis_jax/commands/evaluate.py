@@ -1,13 +1,13 @@
 """Predicts every video of a data set and scores the result.
 
-Writes results.json, truth.json and scores.json; stopped, it goes on where it was.
-Every device of the machine works, each on a video of its own.
+Writes results.json, truth.json and scores.json; an interrupted run resumes where it
+stopped. All devices of the machine are used, each for a different video.
 
-On several hosts: start the same command on each of them, as for training
-(docs/training.md); each has its share of the videos, and --output is on a disk that
-all of them see. As a job array, without a network between the tasks: give each one
---shard NUMBER/COUNT (in `sbatch --array=1-16`: $SLURM_ARRAY_TASK_ID/16), and when all
-are done run the command once with --merge. The results are the same in every case.
+On several hosts, start the same command on each of them, as for training
+(docs/training.md); each host gets a share of the videos, and --output must be on a
+disk shared by all. In a job array, without a network between the tasks, give each task
+--shard NUMBER/COUNT (with `sbatch --array=1-16`: $SLURM_ARRAY_TASK_ID/16), and run the
+command once with --merge when all are done. The results are the same in every case.
 
 examples:
   python -m vis_jax.main evaluate --workdir runs/shapes --output runs/shapes/test \\
@@ -53,18 +53,18 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "output": "folder for results.json, truth.json, scores.json;"
         " default: evaluation/<split> in --workdir",
-        "shard": "NUMBER/COUNT, such as 3/16: predict this part of the videos only;"
-        " numbers go from 1 to COUNT; a partial file in --output is left for --merge",
-        "report": "HTML file, complete in itself: masks beside the truth, identity"
-        " switches, curves, what AP is lost to; the worst videos first",
+        "shard": "NUMBER/COUNT, such as 3/16: predict only this part of the videos;"
+        " numbers go from 1 to COUNT; writes a partial file to --output for --merge",
+        "report": "self-contained HTML file: masks beside the ground truth, identity"
+        " switches, curves, AP lost to each type of error; the worst videos first",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_bool(
         "merge",
         False,
-        "score what --shard has left in --output; names the shards that are missing,"
-        " unfinished, or of another config, checkpoint or number of shards",
+        "merge and score the partial files of --shard in --output; names shards that"
+        " are missing, unfinished, or of another config, checkpoint or COUNT",
         flag_values=values,
     )
 

@@ -1,10 +1,10 @@
-"""Writes a trained model for other programs, with a model card.
+"""Exports a trained model for other programs, with a model card.
 
-safetensors: the weights, which vis_jax reads again on any machine; with --layout under
-the names of another library. stablehlo: programs that JAX runs without the code of the
-model. onnx: a step with its state, for ONNX Runtime. Every export ends by running
-itself on a clip beside the run's own model. Beyond the tolerance nothing is left
-behind.
+safetensors: the weights, which vis_jax loads on any machine; with --layout under the
+names of another library. stablehlo: programs that JAX runs without the model's code.
+onnx: a step with its state, for ONNX Runtime. At the end, the export and the original
+model run on the same clip; if they differ by more than the tolerance, nothing is
+written.
 
 examples:
   python -m vis_jax.main export --workdir runs/shapes --output exported \\
@@ -28,7 +28,7 @@ from absl import flags
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.export_format import Format, Written
+from vis_jax.commands.export_format import Format, WrittenExport
 from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
 
@@ -55,32 +55,32 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
         "output": "folder for the export; must not exist",
         "license": "of the weights, for the model card, such as apache-2.0",
-        "source": "what it runs itself on: a video file or a folder of frames; default:"
-        " a clip of moving shapes",
+        "source": "video file or folder of frames to check the export on; default: a"
+        " clip of moving shapes",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_enum(
-        "format", "safetensors", [*FORMATS], "what is written", flag_values=values
+        "format", "safetensors", [*FORMATS], "export format", flag_values=values
     )
     sizes = {
         "height": (96, "pixels of the frames of moving shapes"),
         "width": (160, "pixels of the frames of moving shapes"),
-        "check_frames": (6, "frames that it runs itself on, at most"),
+        "check_frames": (6, "maximum number of frames to check the export on"),
     }
     for name, (number, text) in sizes.items():
         flags.DEFINE_integer(name, number, text, lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
         "ap_videos",
         None,
-        "videos of moving shapes on which the change of AP by --dtype bfloat16 and"
-        f" int8 is measured; 0: it is not; default: {AP_VIDEOS}",
+        "number of videos of moving shapes for measuring the change in AP with --dtype"
+        f" bfloat16 or int8; 0: not measured; default: {AP_VIDEOS}",
         lower_bound=0,
         flag_values=values,
     )
     tolerances = {
-        "score_tolerance": "largest difference of a class probability that is accepted",
-        "pixel_tolerance": "least share of equal mask pixels that is accepted",
+        "score_tolerance": "maximum difference of a class probability",
+        "pixel_tolerance": "minimum fraction of equal mask pixels",
     }
     for name, text in tolerances.items():
         text = f"{text}; default: that of the format (docs/export.md)"
@@ -195,7 +195,7 @@ def check_frames(values: flags.FlagValues) -> Iterator[np.ndarray]:
 
 
 def _describe(
-    model: "SavedModel", folder: Path, written: Written, values: flags.FlagValues
+    model: "SavedModel", folder: Path, written: WrittenExport, values: flags.FlagValues
 ) -> None:
     """Writes the record and the model card."""
     from vis_jax.commands.export_facts import facts_of
@@ -217,7 +217,7 @@ def _describe(
         (folder / CARD).write_text(card)
 
 
-def streams_of(model: "SavedModel", written: Written) -> "tuple[Stream, Stream]":
+def streams_of(model: "SavedModel", written: WrittenExport) -> "tuple[Stream, Stream]":
     """Returns the streams that run the model and the export."""
     from vis_jax.evaluate.infer import make_program, make_stream
     from vis_jax.evaluate.stream import run_program
@@ -241,7 +241,7 @@ def _check_itself(
 
 def _ap_lines(
     model: "SavedModel",
-    written: Written,
+    written: WrittenExport,
     streams: "tuple[Stream, Stream]",
     values: flags.FlagValues,
 ) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ class Reopen(Protocol):
         ...
 
 
-class Written(NamedTuple):
+class WrittenExport(NamedTuple):
     """A written export.
 
     Attributes:
@@ -59,7 +59,7 @@ class Format(Protocol):
 
     def write(
         self, model: "SavedModel", folder: Path, values: flags.FlagValues
-    ) -> Written:
+    ) -> WrittenExport:
         """Writes the files of a model.
 
         Args:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.commands.export_safetensors import TOLERANCES
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ PyTorch reads them with `safetensors.torch.load_file`, for `load_state_dict` of 
 of the same sizes."""
 
 
-def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> Written:
+def write_layout(
+    model: "SavedModel", folder: Path, layout: str, dtype: str
+) -> WrittenExport:
     """Writes model.safetensors under other names, and config.json for Hugging Face.
 
     Args:
@@ -65,7 +67,7 @@ def write_layout(model: "SavedModel", folder: Path, layout: str, dtype: str) -> 
         # Transformers requires the format "pt" for files with PyTorch names.
         write_safetensors(folder / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
     left = [f"{name} left out: no place" for name in modules_of(published.left)]
-    return Written(
+    return WrittenExport(
         reopen=lambda: _reopened(model, folder, layout),
         tolerance=TOLERANCES[dtype],
         usage=USAGE.format(layout=layout),

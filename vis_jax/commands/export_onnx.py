@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.commands.export_stablehlo import clip_shapes
 from vis_jax.export.agreement import Tolerance
 
@@ -41,7 +41,7 @@ def define(values: flags.FlagValues) -> None:
     """Adds no flag: --size and --frames are those of stablehlo."""
 
 
-def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> WrittenExport:
     """Writes a step in ONNX and its initial state for every clip shape."""
     _check_packages(values)
     import jax
@@ -83,7 +83,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         )
         return run_program(program, model.config.test)
 
-    return Written(
+    return WrittenExport(
         reopen=reopen,
         tolerance=_CLOSE,
         usage=USAGE.replace("SHAPE", str(shapes[0])),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.export.agreement import EXACT, Tolerance
 
 if TYPE_CHECKING:
@@ -39,22 +39,22 @@ def define(values: flags.FlagValues) -> None:
         "dtype",
         "float32",
         [*TOLERANCES],
-        "of the parameters in --format safetensors and stablehlo: bfloat16 rounds them,"
-        " and halves their file; int8 rounds kernels (weights only, by qwix), which"
-        " leaves about a quarter",
+        "dtype of the parameters, for --format safetensors and stablehlo: bfloat16"
+        " halves the file; int8 quantises kernels (weights only, with qwix) and leaves"
+        " about a quarter",
         flag_values=values,
     )
 
     flags.DEFINE_string(
         "layout",
         None,
-        "another library's names for --format safetensors, one of the kinds of convert,"
+        "for --format safetensors: use another library's names, a --kind of convert"
         " such as mask_rcnn_torchvision (docs/export.md); default: our own",
         flag_values=values,
     )
 
 
-def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> WrittenExport:
     """Writes model.safetensors, config.json and categories.json.
 
     With --layout, weights get the names of that layout.
@@ -76,7 +76,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         found = read_model(folder, {})
         return make_stream(found.system, found.variables, found.config.test)
 
-    return Written(
+    return WrittenExport(
         reopen=reopen,
         tolerance=TOLERANCES[values.dtype],
         usage=USAGE,

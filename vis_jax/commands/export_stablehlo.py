@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from vis_jax.commands.export_format import Written
+from vis_jax.commands.export_format import WrittenExport
 from vis_jax.commands.export_safetensors import TOLERANCES
 from vis_jax.export.agreement import Tolerance
 
@@ -74,28 +74,27 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "size",
         None,
-        "height x width in pixels of the canvases that programs are made for, as"
-        " 384x640, or several; multiples of 32; default: that of frames in 16:9",
+        "height x width in pixels of one or several canvases to export, such as"
+        " 384x640; multiples of 32; default: the canvas of 16:9 frames",
         flag_values=values,
     )
     flags.DEFINE_list(
         "frames",
         None,
-        "numbers of frames that programs are made for, as 16 or 16,32, where a system"
-        " reads whole videos (test.mode video); default: any number, where a system"
-        " allows it",
+        "clip lengths to export, such as 16 or 16,32, for systems that read whole"
+        " videos (test.mode video); default: any length, if the system allows it",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "batched",
         False,
-        "steps of --format stablehlo take any number of videos at once, with a state"
-        " for each",
+        "for --format stablehlo: steps take any number of videos at once, each with its"
+        " own state",
         flag_values=values,
     )
 
 
-def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Written:
+def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> WrittenExport:
     """Writes the programs, program.json and model.safetensors."""
     from vis_jax.commands.stored_programs import read_stored, shapes_of
     from vis_jax.converters.files import open_safetensors
@@ -121,7 +120,7 @@ def write(model: "SavedModel", folder: Path, values: flags.FlagValues) -> Writte
         batched=values.batched,
     )
     write_manifest(folder, manifest)
-    return Written(
+    return WrittenExport(
         reopen=lambda: read_stored(folder).stream,
         tolerance=_CLOSE if values.dtype == "float32" else TOLERANCES[values.dtype],
         usage=_usage(shapes[0], window, batched=values.batched),

@@ -1,12 +1,12 @@
-"""Finds and tracks the objects of a video: results.json and a video with masks.
+"""Detects and tracks the objects of a video; writes results and a video with masks.
 
 With several videos (a folder of them, a quoted pattern, --source given several times,
-or a .txt file with a path on each line), --output gets a folder for each of them. Every
-device of the machine works, each on a video of its own. Started again, it goes on with
-the videos that lack results. A video that cannot be read does not stop the others; at
-the end such videos are listed, and the exit code is 3. On several hosts: the same
-command on each of them, as for training, or --shard NUMBER/COUNT for the tasks of a job
-array.
+or a .txt file with a path per line), each gets its own folder in --output. All devices
+of the machine are used, each for a different video. Run again, the command resumes with
+the videos that lack results. A video that cannot be read does not stop the others; such
+videos are listed at the end, and the exit code is 3. On several hosts, start the same
+command on each of them, as for training, or give each task of a job array --shard
+NUMBER/COUNT.
 
 examples:
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out

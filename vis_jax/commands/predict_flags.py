@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
     from vis_jax.visualize.colours import Style
 
 
@@ -22,30 +22,30 @@ def _define_input(values: flags.FlagValues) -> None:
     texts = {
         "workdir": "folder of a training run; gives config, classes and checkpoint",
         "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
-        "start": "seconds or hh:mm:ss of the first frame that is read",
-        "end": "seconds or hh:mm:ss; frames from there on are not read",
-        "raw": "width x height of raw frames (rgb24) on standard input, as 640x360",
-        "output": "folder for what --save names; with many videos, it gets a folder for"
-        " each",
-        "shard": "NUMBER/COUNT, such as 3/16: only this part of many videos; numbers go"
-        " from 1 to COUNT",
+        "start": "time of the first frame to read: seconds or hh:mm:ss",
+        "end": "time to stop reading at: seconds or hh:mm:ss",
+        "raw": "width x height of raw frames (rgb24) on standard input, e.g. 640x360",
+        "output": "folder for the files of --save; with many videos, each gets its own"
+        " subfolder",
+        "shard": "NUMBER/COUNT, such as 3/16: predict only this part of many videos;"
+        " numbers go from 1 to COUNT",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_multi_string(
         "source",
         [],
-        "video file, folder of frames, a quoted pattern as 'frames/*.jpg', - for"
+        "video file, folder of frames, a quoted pattern such as 'frames/*.jpg', - for"
         " standard input, camera:0, or http://.., https://.., rtsp://..; a folder of"
-        " videos, or a .txt file that lists them; several times for several videos",
+        " videos, or a .txt file that lists them; repeat the flag for more videos",
         flag_values=values,
     )
-    flags.DEFINE_integer("every", 1, "read one of so many frames", flag_values=values)
+    flags.DEFINE_integer("every", 1, "read every n-th frame", flag_values=values)
     flags.DEFINE_bool(
         "overwrite",
         False,
-        "replace earlier results in --output; of many videos, those of another config,"
-        " checkpoint or video",
+        "replace earlier results in --output; with many videos, only those of another"
+        " config, checkpoint or video",
         flag_values=values,
     )
 
@@ -58,30 +58,30 @@ def _define_choice(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "classes",
         [],
-        "names of classes, separated by commas: objects of others are left out",
+        "names of the classes to keep, separated by commas; all if empty",
         flag_values=values,
     )
     flags.DEFINE_list(
         "tracks",
         [],
-        "ids of tracks, separated by commas: others are left out",
+        "ids of the tracks to keep, separated by commas; all if empty",
         flag_values=values,
     )
     flags.DEFINE_float(
         "score_threshold",
         0.3,
-        "what is below is in no file but results.json",
+        "objects with a lower score appear only in results.json",
         flag_values=values,
     )
     flags.DEFINE_list(
         "save",
         list(DEFAULT),
-        f"what is written, separated by commas: {known}",
+        f"files to write, separated by commas: {known}",
         flag_values=values,
     )
     switches = {
-        "pngs": (False, "as ids in --save"),
-        "video": (True, "--novideo: as --save without mp4"),
+        "pngs": (False, "same as ids in --save"),
+        "video": (True, "--novideo: same as --save without mp4"),
     }
     for name, (default, text) in switches.items():
         flags.DEFINE_bool(name, default, text, flag_values=values)
@@ -94,15 +94,15 @@ def _define_drawing(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "fps",
         None,
-        "of the drawn video, then without sound, and of raw frames, 0.01 .. 1000;"
-        " default: the times of the source",
+        "frames per second of the drawn video, which then has no sound, and of raw"
+        " frames, 0.01 .. 1000; default: the frame times of the source",
         flag_values=values,
     )
     numbers = {
-        "opacity": (STYLE.opacity, "of drawn masks, 0 .. 1"),
+        "opacity": (STYLE.opacity, "opacity of drawn masks, 0 .. 1"),
         "line_width": (
             STYLE.line_width,
-            "pixels, of drawn outlines, boxes and paths; 0: by the size of the frame",
+            "pixels, of drawn outlines, boxes and paths; 0: chosen by frame size",
         ),
     }
     for name, (number, text) in numbers.items():
@@ -110,7 +110,7 @@ def _define_drawing(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "trails",
         0,
-        "draw the path of each track over so many frames",
+        "draw the path of each track over this many frames",
         flag_values=values,
     )
     switches = {
@@ -121,20 +121,20 @@ def _define_drawing(values: flags.FlagValues) -> None:
         flags.DEFINE_bool(name, default, text, flag_values=values)
 
 
-def read_wanted(values: flags.FlagValues) -> "Wanted":
+def read_wanted(values: flags.FlagValues) -> "RequestedOutputs":
     """Returns the requested outputs.
 
     Raises:
       ValueError: an id in --tracks is not a number, or --save has an unknown format.
     """
     from vis_jax.predict.formats import read_formats
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
 
     for text in values.tracks:
         if not re.fullmatch(r"[1-9]\d*", text):
             raise ValueError(f"--tracks: expected ids as 1,4,7, got {text}")
     names = {*values.save, *(["ids"] if values.pngs else [])}
-    return Wanted(
+    return RequestedOutputs(
         values.score_threshold,
         read_formats(sorted(names if values.video else names - {"mp4"})),
         values.fps,

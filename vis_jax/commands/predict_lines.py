@@ -11,9 +11,9 @@ from etils import epath
 from data_pipeline.errors import printable
 
 if TYPE_CHECKING:
-    from vis_jax.predict.loop import Done
+    from vis_jax.predict.loop import PredictionOutcome
     from vis_jax.results.clock import Clock
-    from vis_jax.results.video import Track
+    from vis_jax.results.video import TrackEntry
 
 
 def tell(lines: "list[str]", kind: str = "warning") -> None:
@@ -22,7 +22,9 @@ def tell(lines: "list[str]", kind: str = "warning") -> None:
         print(f"{kind}: {printable(line)}", file=sys.stderr)
 
 
-def report(done: "Done", clock: "Clock", output: str, *, threshold: float) -> None:
+def report(
+    done: "PredictionOutcome", clock: "Clock", output: str, *, threshold: float
+) -> None:
     """Prints what was found and written, and the time taken.
 
     Args:
@@ -56,7 +58,7 @@ def report(done: "Done", clock: "Clock", output: str, *, threshold: float) -> No
     print(f"{'ms a frame':<14}{each:.1f} ({frames} in {rest:.1f} s, once compiled)")
 
 
-def found_line(tracks: "Sequence[Track]", threshold: float) -> str:
+def found_line(tracks: "Sequence[TrackEntry]", threshold: float) -> str:
     """Reports the number of tracks per class that reach the drawing threshold.
 
     Args:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vis_jax.predict.many import OneVideo, Videos
     from vis_jax.predict.part import Part
     from vis_jax.predict.source import Source
-    from vis_jax.predict.writer import Wanted
+    from vis_jax.predict.writer import RequestedOutputs
 
 SOME_FAILED = 3  # exit code
 
@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
     output: Path
     run_id: str  # digest of everything but the video that results depend on
-    wanted: "Wanted"
+    wanted: "RequestedOutputs"
     overwrite: bool
     part: "Part"  # of each video
 
@@ -82,7 +82,7 @@ def _predict(
     from vis_jax.commands.predict_modes import Finders, mode_is_set
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.shares import divide
-    from vis_jax.predict.choice import Choice
+    from vis_jax.predict.choice import ObjectFilter
     from vis_jax.predict.errors import PredictError
     from vis_jax.predict.loop import check_wanted
     from vis_jax.predict.part import read_part
@@ -104,7 +104,7 @@ def _predict(
     config = with_classes(config, len(categories))
     system = parts.build_system(config)
     variables = parts.load_model(system, values.checkpoint or values.workdir)
-    Choice([name for _, name in categories], wanted.classes, wanted.tracks)
+    ObjectFilter([name for _, name in categories], wanted.classes, wanted.tracks)
     told = json.dumps([fingerprint(config, variables), categories, wanted, part])
     run_id = hashlib.sha256(told.encode()).hexdigest()
     job = Job(output, run_id, wanted, values.overwrite, part)

@@ -18,22 +18,23 @@ EVALUATED = ("name", "root", "split", "held_out", "held_out_share", "shapes")
 
 @section
 class EvaluationSettings:
-    """`evals.NAME`: a further evaluation; what it does not set is as in the config."""
+    """`evals.NAME`: a further evaluation; unset fields are as in the config."""
 
-    every: Natural = 0  # updates from one to the next; 0 = at the end only
-    # Other `data`, of what says which videos there are: name, root, split, held_out,
+    every: Natural = 0  # updates between evaluations; 0 = at the end only
+    # Overrides of `data` that select the videos: name, root, split, held_out,
     # held_out_share, shapes.
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    test: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other `test`
+    # Overrides of `test`.
+    test: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @section
 class RunSettings(LoopSettings):
-    """All that any system has; each adds its `model`, `loss` and `compute_dtype`."""
+    """Settings of every system; each adds its `model`, `loss` and `compute_dtype`."""
 
-    system: str  # what is trained
-    data: DataSettings  # what is trained on
-    test: TestSettings = TestSettings()  # what is evaluated, and how
+    system: str  # method to train
+    data: DataSettings  # training data
+    test: TestSettings = TestSettings()  # evaluation
     model: Any  # the network
     # Further evaluations by name: every, data, test; see docs/training.md.
     evals: Mapping[str, EvaluationSettings] = dataclasses.field(default_factory=dict)

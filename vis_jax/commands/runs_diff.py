@@ -1,4 +1,4 @@
-"""Prints the settings in which two runs differ, defaults included.
+"""Prints the settings in which two runs differ, including defaults.
 
 examples:
   python -m vis_jax.main runs diff --workdirs runs/a,runs/b

@@ -1,4 +1,4 @@
-"""Draws the curves of runs, from their metrics.jsonl: a picture and one HTML page.
+"""Draws the metrics of runs (metrics.jsonl) as an image and an HTML page.
 
 The folder of a sweep stands for all its runs. The page needs no network; it has the
 curves as SVG and the last value of every metric.
@@ -63,7 +63,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_list(
         "metrics",
         list(METRICS),
-        "which ones are drawn; * stands for any letters",
+        "metrics to draw; * matches any characters",
         flag_values=values,
     )
 

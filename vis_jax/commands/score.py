@@ -1,7 +1,7 @@
 """Scores a results.json against an annotation file in the YouTube-VIS format.
 
-Equal to the official evaluator. Needs no model, no JAX and no TensorFlow. Two files or
-more are compared, with 95 % intervals over the videos.
+The numbers equal those of the official evaluator. Needs no model, JAX or TensorFlow.
+Two or more files are compared, with 95 % confidence intervals over the videos.
 
 examples:
   python -m vis_jax.main score --truth instances.json --results results.json
@@ -20,21 +20,21 @@ import sys
 from absl import flags
 
 _SWITCHES = {
-    "identities": (True, "IDF1, AssA and identity switches beside AP"),
-    "tracking": (False, "add HOTA, CLEAR and identity scores"),
+    "identities": (True, "print IDF1, AssA and identity switches beside AP"),
+    "tracking": (False, "add HOTA, CLEAR and identity metrics"),
     "per_video": (False, "add a row for every video"),
     "per_category": (False, "add a row for every category"),
-    "occlusion": (False, "add AP by occlusion; the truth needs OVIS's levels"),
-    "errors": (False, "add what AP50 is lost to, by kind of error"),
+    "occlusion": (False, "add AP by occlusion; needs the levels of OVIS in --truth"),
+    "errors": (False, "add the AP50 lost to each type of error"),
     "class_agnostic": (
         None,
-        "add AP with all categories as one (default: where AP50 is below 0.1)",
+        "add AP with all categories merged (default: if AP50 is below 0.1)",
     ),
-    "box_tracking": (False, "tracking scores on boxes around the masks"),
-    "class_aware": (True, "in tracking scores, classes must agree"),
+    "box_tracking": (False, "compute tracking metrics on the masks' bounding boxes"),
+    "class_aware": (True, "match only equal classes in tracking metrics"),
     "official_quirks": (
         True,
-        "score odd files exactly as the official tool does, with warnings;"
+        "score irregular files exactly like the official tool, with warnings;"
         " false: they are errors",
     ),
 }
@@ -44,21 +44,21 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     texts = {
         "truth": "annotation file with tracks",
-        "truth_long": "YouTube-VIS 2022: that of the long videos; --truth has the short"
-        " ones, and the score is the mean of both",
-        "output": "JSON file for the numbers, each in [0, 1]; null = undefined",
-        "report": "HTML file, complete in itself: masks beside the truth, identity"
-        " switches, curves, what AP is lost to; the worst videos first",
+        "truth_long": "for YouTube-VIS 2022: annotation file of the long videos;"
+        " --truth has the short ones, and the score is the mean of both",
+        "output": "JSON file for the metrics, each in [0, 1]; null = undefined",
+        "report": "self-contained HTML file: masks beside the ground truth, identity"
+        " switches, curves, AP lost to each type of error; the worst videos first",
         "frames": "folder that the file_names of --truth are relative to, for the"
-        " pictures of --report",
+        " images of --report",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_multi_string(
         "results",
         None,
-        "results.json, also as a zip or gzip file; several are compared. They may also"
-        " be given without the name of the flag",
+        "results.json, also as a zip or gzip file; several are compared; the name of"
+        " the flag may be omitted",
         flag_values=values,
     )
     for name, (default, text) in _SWITCHES.items():
@@ -66,24 +66,24 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_float(
         "score_threshold",
         0.3,
-        "tracking scores leave out predictions below",
+        "minimum score of predictions for the tracking metrics",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "samples",
         1000,
-        "of the videos, for the intervals of several files",
+        "number of bootstrap samples of the videos, for confidence intervals",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "workers",
         None,
-        "processes for one large file; the numbers do not depend on it (default: one"
-        " for each processor)",
+        "processes for one large file; does not affect the metrics (default: one per"
+        " processor)",
         lower_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_integer("seed", 0, "of the samples", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "random seed of the samples", flag_values=values)
 
 
 def run(values: flags.FlagValues) -> None:

@@ -1,8 +1,8 @@
 """Trains a config with several seeds, one run after another, and compares the scores.
 
-Each run is a folder seed_0, seed_1, .. of --workdir and a process of its own; a run
-that is finished is not trained again, one that was stopped goes on. At the end there is
-a table with mean and standard deviation (that of a sample), and sweep.json.
+Each run has its own process and its own folder seed_0, seed_1, .. in --workdir;
+finished runs are not trained again, and interrupted ones resume. At the end it prints a
+table with mean and sample standard deviation, and writes sweep.json.
 
 examples:
   python -m vis_jax.main sweep --config configs/ifr_shapes.py --workdir runs/sweep
@@ -45,12 +45,12 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     flags.DEFINE_string(
-        "workdir", None, "folder of the sweep; on a disk", flag_values=values
+        "workdir", None, "folder of the sweep, on a disk", flag_values=values
     )
     flags.DEFINE_integer(
         "seeds",
         3,
-        "number of runs; the first has the `seed` of the config, each other one more",
+        "number of runs; seeds count up from the `seed` of the config",
         lower_bound=1,
         flag_values=values,
     )

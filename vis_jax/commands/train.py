@@ -1,4 +1,4 @@
-"""Trains a system and evaluates it at the end; started again, it goes on.
+"""Trains a system and evaluates it at the end; run again, it resumes.
 
 examples:
   python -m vis_jax.main --config configs/ifr_shapes.py --workdir runs/shapes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
     from vis_jax.training.evaluations import Evaluation
-    from vis_jax.training.profile import Window
+    from vis_jax.training.profile import ProfileWindow
 
 COMPILE_SECONDS = 600  # default of --compile_seconds
 
@@ -44,37 +44,37 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_bool(
         "accept_changes",
         False,
-        "go on although settings differ from those of the run in --workdir, so that it"
-        " ends in another state than unbroken; each difference is printed",
+        "resume although settings differ from those of the run in --workdir, so that"
+        " the result differs from an uninterrupted run; prints each difference",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "dry_run",
         False,
-        "print parameters, FLOPs, memory, epochs and the shapes of a batch, and end;"
-        " without --workdir, and without data unless they set the number of classes",
+        "print parameters, FLOPs, memory, epochs and the shapes of a batch, and exit;"
+        " needs no --workdir, and data only if they set the number of classes",
         flag_values=values,
     )
     flags.DEFINE_string(
         "mesh",
         None,
-        "with --dry_run: lengths of a mesh of simulated devices, such as"
-        " data=64,fsdp=8; prints memory, communication and the least time of an update"
-        " on each device",
+        "with --dry_run: axis sizes of a mesh of simulated devices, such as"
+        " data=64,fsdp=8; prints memory, communication and minimum time of an update"
+        " per device",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "compile_seconds",
         None,
-        f"with --mesh: how long it may take, {COMPILE_SECONDS} by default; then, or at"
-        " once with 0, what is known without compiling is printed",
+        f"with --mesh: time limit for compiling, {COMPILE_SECONDS} by default; after"
+        " it, or at once with 0, prints the estimates that need no compilation",
         lower_bound=0,
         flag_values=values,
     )
     flags.DEFINE_list(
         "profile",
         None,
-        "first,last update to profile, such as 10,20; the trace goes to profile/ in"
+        "first,last update to profile, such as 10,20; writes the trace to profile/ in"
         " --workdir, for TensorBoard or Perfetto",
         flag_values=values,
     )
@@ -107,13 +107,13 @@ def run(values: flags.FlagValues) -> None:
     )
 
 
-def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
+def _window(updates: list[str] | None, num_steps: int) -> "ProfileWindow | None":
     """Returns the updates to profile.
 
     Raises:
       ValueError: not two ascending numbers, or the run ends before them.
     """
-    from vis_jax.training.profile import Window
+    from vis_jax.training.profile import ProfileWindow
 
     if updates is None:
         return None
@@ -126,14 +126,14 @@ def _window(updates: list[str] | None, num_steps: int) -> "Window | None":
             f"--profile: expected updates of the run, which has {num_steps}, got"
             f" {numbers[0]},{numbers[1]}"
         )
-    return Window(*numbers)
+    return ProfileWindow(*numbers)
 
 
 def train_config(
     config: "RunSettings",
     workdir: str,
     *,
-    window: "Window | None" = None,
+    window: "ProfileWindow | None" = None,
     accept_changes: bool = False,
 ) -> None:
     """Trains and evaluates a config in a folder.
@@ -161,7 +161,7 @@ def _train(
     config: "RunSettings",
     workdir: str,
     *,
-    window: "Window | None",
+    window: "ProfileWindow | None",
     accept_changes: bool,
 ) -> None:
     """Does the work of `train_config`, in one of the processes of the run."""

@@ -1,7 +1,7 @@
 """Detections of whole videos, computed once and cached on disk for all trackers.
 
-Masks become run lengths at the original size here, so that no tracker's result has to
-enlarge them again. Axes: T frames of a video, without padding, N detections of a frame.
+Masks are encoded as RLE at the original size here, so that they are not upsampled again
+for each tracker. Axes: T frames of a video without padding, N detections per frame.
 """
 
 import os
@@ -26,18 +26,18 @@ RunLengths = list[list[dict | None]]  # [T][N]; None for padding
 
 
 class VideoDetections(NamedTuple):
-    """The detections of a video."""
+    """Detections of a video."""
 
     found: Detections  # [T, N], NumPy
     masks: RunLengths  # at the original size
 
 
 def read_whole(frames: Iterable[np.ndarray], test: TestSettings) -> Piece:
-    """Makes a single clip of a video.
+    """Reads a video as a single clip.
 
     Args:
       frames: uint8 [H, W, 3] in order.
-      test: the sizes that frames are resized to; `frame_buckets`.
+      test: sizes that frames are resized to, and `frame_buckets`.
     """
     window = Window(None, None, buckets=test.frame_buckets)
     (piece,) = read_pieces(frames, window, test, NO_CLOCK)
@@ -54,12 +54,12 @@ class Find(Protocol):
 
 
 def make_find(detector: Detector, variables: dict, chunk: int) -> Find:
-    """Makes the detection function, compiled once per canvas.
+    """Returns the detection function, compiled once per canvas.
 
     Args:
-      detector: what to run.
-      variables: its parameters, best on the device.
-      chunk: frames that the detector sees at once.
+      detector: to run.
+      variables: its parameters, preferably on the device already.
+      chunk: frames per call of the detector.
     """
 
     @jax.jit
@@ -85,7 +85,7 @@ def run_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int) -
     frames, parts = len(arrays[0]), []
     for start in range(0, frames, chunk):
         some = [array[start : start + chunk] for array in arrays]
-        # Always as many, so that one program serves all.
+        # Pad to a fixed number, so that one program serves all chunks.
         missing = chunk - len(some[0])
         padding = [[(0, missing), *[(0, 0)] * (array.ndim - 1)] for array in some]
         out = function(*map(np.pad, some, padding))
@@ -95,7 +95,7 @@ def run_chunks(function: Callable, arrays: tuple[np.ndarray, ...], chunk: int) -
 
 
 def encode(found: Detections, sizes: Sizes) -> RunLengths:
-    """Converts masks of detections [T, N] to run lengths at the original size.
+    """Encodes the masks of detections [T, N] as RLE at the original size.
 
     The mask of an empty box is empty.
     """
@@ -122,16 +122,16 @@ def encode(found: Detections, sizes: Sizes) -> RunLengths:
 def cached(
     path: Path, run_id: str, find: Callable[[], VideoDetections]
 ) -> VideoDetections:
-    """Loads cached detections, or calls `find` and writes its result.
+    """Loads cached detections, or calls `find` and caches its result.
 
     Args:
-      path: of the file; its folder is made.
-      run_id: what the detections depend on; those of another one are replaced.
-      find: called if the file has none.
+      path: of the cache file; its folder is created.
+      run_id: identifies what detections depend on; a cache of another run is replaced.
+      find: called if there is no cache.
 
     Raises:
       ValueError: the file is damaged.
-      OSError: it cannot be written; names it.
+      OSError: the file cannot be written; names it.
     """
     detections = load(path, run_id)
     if detections is None:
@@ -147,7 +147,7 @@ def save(path: Path, run_id: str, detections: VideoDetections) -> None:
     arrays = dict(
         run_id=np.array(run_id),
         size=np.array(sizes[0] if sizes else (0, 0), np.int64),
-        # Bytes of every mask, -1 where there is none.
+        # Size of each mask in bytes, -1 for none.
         lengths=np.array([len(rle["counts"]) if rle else -1 for rle in flat], np.int64),
         counts=np.frombuffer(b"".join(rle["counts"] for rle in flat if rle), np.uint8),
         **{k: v for k, v in detections.found._asdict().items() if v is not None},
@@ -172,14 +172,14 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
     if not path.exists():
         return None
     try:
-        # NumPy leaves a damaged file open if it has opened it itself.
+        # NumPy would leave a damaged file open if it opened it itself.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if str(file["run_id"]) != run_id:
                 return None
             known = {n: file[n] for n in Detections._fields if n in file}
             found = Detections(**known)
             return VideoDetections(found, _masks(file))
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected detections, got a damaged file; delete it to have them"
             " found again"
@@ -187,7 +187,7 @@ def load(path: Path, run_id: str) -> VideoDetections | None:
 
 
 def _masks(file: Mapping[str, np.ndarray]) -> RunLengths:
-    """Reads the run lengths of a file."""
+    """Reads the RLE masks of a file."""
     shape = file["valid"].shape
     size, counts = file["size"].tolist(), file["counts"].tobytes()
     lengths = file["lengths"].reshape(shape)

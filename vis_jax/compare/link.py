@@ -1,7 +1,7 @@
 """Links precomputed detections of a video to tracks.
 
-The result is what evaluating the detector and the tracker as one system gives. Axes: T
-frames, N detections of a frame, S track slots, K classes.
+The result equals that of evaluating the detector and the tracker as one system. Axes:
+T frames, N detections per frame, S track slots, K classes.
 """
 
 from collections.abc import Iterator
@@ -25,37 +25,37 @@ from vis_jax.trackers.tracker import Tracker
 
 
 @runtime_checkable
-class Link(Protocol):
-    """Gives the tracks of a video."""
+class LinkVideo(Protocol):
+    """Links the detections of a video."""
 
     def __call__(self, piece: Piece, detections: VideoDetections) -> VideoResult:
         """Returns the tracks.
 
         Args:
           piece: the whole video.
-          detections: what was found in it.
+          detections: of the video.
         """
         ...
 
 
-class Rules(NamedTuple):
-    """Settings besides the tracker that a result depends on."""
+class LinkRules(NamedTuple):
+    """Settings besides the tracker's that a result depends on."""
 
-    slots: int  # most tracks of a video
+    slots: int  # maximum number of tracks in a video
     classes: int  # K
-    top: int  # most tracks of a result
-    chunk: int  # frames that the detector sees at once
+    top: int  # maximum number of tracks in a result
+    chunk: int  # frames per call of the detector
 
 
 def make_link(
-    tracker: Tracker, detector: Detector, variables: dict, rules: Rules
-) -> Link:
-    """Makes the linking function, compiled per canvas and bucket.
+    tracker: Tracker, detector: Detector, variables: dict, rules: LinkRules
+) -> LinkVideo:
+    """Returns the linking function, compiled once per canvas and bucket.
 
     Args:
-      tracker: links them.
-      detector: has found them; gives features to trackers that read some.
-      variables: of the whole system, best on the device.
+      tracker: to link detections with.
+      detector: that made the detections; computes features for trackers that read them.
+      variables: of the whole system, preferably on the device already.
       rules: of the result.
     """
     linker = make_linker(tracker, slots=rules.slots, classes=rules.classes)
@@ -88,11 +88,11 @@ def make_link(
 
 
 def frames_of(seen: Predictions, masks: RunLengths) -> Iterator[FrameResult]:
-    """Frames whose masks are those of the detections.
+    """Yields frames with the masks of the detections.
 
     Args:
-      seen: which detection is of which track.
-      masks: of every detection with a track.
+      seen: predictions, with the track slot of each detection.
+      masks: of the detections.
     """
     tracks, places = live_tracks(seen)
     slots = np.asarray(seen.slots)

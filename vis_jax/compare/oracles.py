@@ -1,9 +1,9 @@
-"""Oracles: replace part of a system by ground truth to measure the cost of the rest.
+"""Oracles: replace part of a system by ground truth to measure the errors of the rest.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019, Table 3. The image oracle gives
-the tracker perfect detections; the identity oracle gives real detections the identities
-of the truth. Crowds are left out. Axes: T frames, N detections of a frame, M tracks of
-the truth.
+the tracker perfect detections; the identity oracle gives real detections ground-truth
+identities. Crowds are left out. Axes: T frames, N detections per frame, M ground-truth
+tracks.
 """
 
 import functools
@@ -30,22 +30,21 @@ from vis_jax.systems.detect_then_track import (
 )
 from vis_jax.typing import Array, Float32, Int32, UInt8
 
-# Slots for tracks and objects of a frame come in multiples, so that few programs are
-# compiled.
+# Numbers of slots are rounded up to multiples, so that few programs are compiled.
 _MULTIPLE = 10
 KINDS = ("mask", "box")
 
 
 @runtime_checkable
-class Perfect(Protocol):
+class PerfectDetections(Protocol):
     """Returns ground-truth objects as detections."""
 
     def __call__(self, piece: Piece, truth: VideoTruth) -> VideoDetections:
-        """Returns them.
+        """Returns the ground truth as detections.
 
         Args:
           piece: the whole video.
-          truth: of the video.
+          truth: ground truth of the video.
         """
         ...
 
@@ -53,8 +52,8 @@ class Perfect(Protocol):
 class MatchRule(NamedTuple):
     """Rule for matching detections to ground truth; the paper states none."""
 
-    kind: str  # "mask" or "box": IoU of what
-    least: float  # IoU
+    kind: str  # IoU of "mask" or "box"
+    least: float  # minimum IoU
 
 
 def check_rule(rule: MatchRule) -> None:
@@ -69,16 +68,16 @@ def check_rule(rule: MatchRule) -> None:
 
 def make_perfect(
     detector: Detector, variables: dict, *, classes: int, chunk: int
-) -> Perfect:
-    """Makes a function that returns ground truth as detections with score 1.
+) -> PerfectDetections:
+    """Returns a function that returns ground truth as detections with score 1.
 
-    Embeddings come from the network, at the true boxes.
+    The network computes embeddings at the ground-truth boxes.
 
     Args:
-      detector: describes the objects.
-      variables: its parameters, best on the device.
+      detector: computes the embeddings.
+      variables: its parameters, preferably on the device already.
       classes: K.
-      chunk: frames that the network sees at once.
+      chunk: frames per call of the network.
     """
 
     @jax.jit
@@ -106,8 +105,8 @@ def make_perfect(
             labels=np.append(truth.labels, np.int32(classes))[slots],
             valid=valid,
             embeds=np.where(valid[..., None], described.embeds, 0),
-            looks=np.where(valid[..., None], described.looks, 0),
-            # The masks are those of the truth, at the original size.
+            descriptors=np.where(valid[..., None], described.descriptors, 0),
+            # Masks are the ground truth at the original size.
             mask_logits=np.zeros((*valid.shape, *size), np.float32),
         )
         found = Detections(**jax.tree.map(jnp.asarray, arrays))
@@ -138,16 +137,15 @@ def identify(
 ) -> VideoResult:
     """Links detections by ground-truth identity; unmatched ones are dropped.
 
-    A track keeps what the detector says of it: the mean score and the most frequent
-    class.
+    A track has the mean score and the most frequent class of its detections.
 
     Args:
       detections: of the video.
-      truth: of the video.
+      truth: ground truth of the video.
       piece: the whole video.
-      rule: which detection is which object.
+      rule: for matching detections to objects.
       classes: K.
-      top: the most tracks of the result.
+      top: maximum number of tracks in the result.
     """
     ids = identities(detections, truth, piece.sizes, rule=rule)
     slots = _round_up(len(truth.labels))
@@ -168,8 +166,8 @@ def _vote(
 def identities(
     detections: VideoDetections, truth: VideoTruth, sizes: Sizes, *, rule: MatchRule
 ) -> np.ndarray:
-    """Returns the true track of each detection, 1, 2, .., or 0: int32 [T, N]."""
-    from vis_jax.metrics.frame_overlaps import box_iou  # with it comes pycocotools
+    """Returns the ground-truth track id of each detection, or 0: int32 [T, N]."""
+    from vis_jax.metrics.frame_overlaps import box_iou  # needs pycocotools
 
     found = jax.tree.map(np.asarray, detections.found)
     scale = np.tile(np.divide(sizes.original, sizes.content)[::-1], 2)
@@ -194,13 +192,12 @@ def identities(
 def match(overlaps: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
     """Matches each detection of a frame to an object, or -1: int [N].
 
-    In the order of their scores, detections take the object not yet taken that they
-    overlap most.
+    In order of score, each detection takes the free object that it overlaps most.
 
     Args:
       overlaps: IoU [N, M].
       scores: [N].
-      least: IoU.
+      least: minimum IoU.
     """
     found = np.full(len(scores), -1)
     free = np.array(overlaps, np.float64)
@@ -212,7 +209,7 @@ def match(overlaps: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
 
 
 def mask_overlaps(found: list[dict | None], true: list[dict | None]) -> np.ndarray:
-    """Returns the IoU [N, M] of run-length masks."""
+    """Returns the IoU [N, M] of RLE masks."""
     from pycocotools import mask as coco_mask
 
     if not found or not true:

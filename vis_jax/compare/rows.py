@@ -1,4 +1,4 @@
-"""Rows to compare: trackers, one tracker with some of its cues, and oracles."""
+"""Builds the rows to compare: trackers, subsets of a tracker's cues, and oracles."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from data_pipeline.datasets.dataset import Video
-from vis_jax.compare.link import Link, Rules, make_link
+from vis_jax.compare.link import LinkRules, LinkVideo, make_link
 from vis_jax.compare.oracles import MatchRule, identify, make_perfect
 from vis_jax.compare.table import Row, VideoInputs
 from vis_jax.evaluate.infer import make_stream
@@ -28,9 +28,9 @@ from vis_jax.trackers import Build
 from vis_jax.trackers.tracker import Tracker
 
 TRACKERS, CUES, ORACLES, VARIED = "trackers", "cues", "oracles", "varied"
-# As a row is named, and the setting of a tracker that weighs it.
+# Name of each cue in rows: the tracker setting with its weight.
 _CUES = {"det": "detection", "iou": "iou", "cat": "category"}
-_SIDE = 32  # pixels of the canvas that trackers are tried on
+_SIDE = 32  # pixels of the canvas for testing trackers
 
 
 class Parts(NamedTuple):
@@ -41,23 +41,23 @@ class Parts(NamedTuple):
     variables: dict  # of the system, on the device
     test: TestSettings
     classes: int
-    run_id: str  # what the detections depend on
+    run_id: str  # identifies what the detections depend on
 
 
 def tracker_rows(parts: Parts, names: Iterable[str]) -> list[Row]:
-    """Makes a row per tracker, with its settings from `test.trackers`.
+    """Returns a row per tracker, with its settings from `test.trackers`.
 
-    One that cannot be built, or lacks its parameters, has no `predict`.
+    A tracker that cannot be built, or lacks its parameters, has no `predict`.
     """
     return [_row(parts, TRACKERS, name, name, set()) for name in names]
 
 
 def cue_rows(parts: Parts, name: str) -> list[Row]:
-    """Makes a row per subset of the three cues, in Table 2 order; others weigh 0.
+    """Returns a row per subset of the three cues, in Table 2 order; others weigh 0.
 
     Args:
-      parts: what the rows are made of; see `Parts`.
-      name: of the tracker; its weights say how much a cue counts.
+      parts: components of the rows; see `Parts`.
+      name: of the tracker; its settings weigh the cues.
     """
     return [
         _row(parts, CUES, cue_name(kept), name, _CUES.keys() - set(kept))
@@ -66,7 +66,7 @@ def cue_rows(parts: Parts, name: str) -> list[Row]:
 
 
 def cue_choices() -> list[tuple[str, ...]]:
-    """The cues of every row: none first, all last, detection scores change fastest."""
+    """Returns all subsets of cues: none first, all last, detection changes fastest."""
     choices = itertools.product((False, True), repeat=len(_CUES))
     return [
         tuple(cue for cue, on in zip(_CUES, reversed(chosen), strict=True) if on)
@@ -75,17 +75,17 @@ def cue_choices() -> list[tuple[str, ...]]:
 
 
 def cue_name(cues: tuple[str, ...]) -> str:
-    """Name of the row and its folder."""
+    """Returns the name of the row and its folder."""
     return "_".join(("cues", *(cues or ("none",))))
 
 
 def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
-    """Perfect detections with a tracker, and detections with perfect identities.
+    """Returns the rows of the image oracle and of the identity oracle.
 
     Args:
-      parts: what the rows are made of; see `Parts`.
-      name: of the tracker.
-      rule: which detection is which object.
+      parts: components of the rows; see `Parts`.
+      name: of the tracker for the image oracle.
+      rule: for matching detections to objects.
     """
     classes, top = parts.classes, parts.test.top
 
@@ -120,14 +120,14 @@ def oracle_rows(parts: Parts, name: str, rule: MatchRule) -> list[Row]:
 def varied_row(
     name: str, run_id: str, system: System, variables: dict, test: SystemTest
 ) -> Row:
-    """A system as it is evaluated, with settings of its own.
+    """Returns the row of a system with its own settings.
 
     Args:
       name: of the row.
-      run_id: what its result depends on.
+      run_id: identifies what its result depends on.
       system: built with the settings.
       variables: of the system, on the device.
-      test: the settings.
+      test: test settings of the row.
     """
     stream = make_stream(system, variables, test)
 
@@ -139,7 +139,7 @@ def varied_row(
 
 
 def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) -> Row:
-    """A tracker on what is detected, with these cues off."""
+    """Returns the row of a tracker on the detections, with these cues off."""
     why = _problem(parts, name)
     if why:
         return Row(table, row, "", missing=why)
@@ -150,15 +150,15 @@ def _row(parts: Parts, table: str, row: str, name: str, off: Collection[str]) ->
     return Row(table, row, run_id, lambda seen: link(seen.piece, seen.detections))
 
 
-def _link(parts: Parts, name: str, settings: Any) -> Link:
+def _link(parts: Parts, name: str, settings: Any) -> LinkVideo:
     test = parts.test
-    rules = Rules(test.tracks, parts.classes, test.top, test.chunk)
+    rules = LinkRules(test.tracks, parts.classes, test.top, test.chunk)
     tracker = _tracker(parts, name, settings)
     return make_link(tracker, parts.detector, parts.variables, rules)
 
 
 def _problem(parts: Parts, name: str) -> str:
-    """Explains why a tracker does not fit the model; empty if it does."""
+    """Explains why a tracker cannot run on this model; empty if it can."""
     try:
         settings = _settings(parts, name)
     except ValueError as error:
@@ -172,7 +172,7 @@ def _problem(parts: Parts, name: str) -> str:
 
 
 def _settings(parts: Parts, name: str) -> Any:
-    """Settings of a tracker in the config.
+    """Returns the settings of a tracker in the config.
 
     Raises:
       ValueError: there is no such tracker.
@@ -205,7 +205,7 @@ def _try(parts: Parts, tracker: Tracker) -> None:
 
 
 def _digest(parts: Parts, name: str, settings: Any) -> str:
-    """Digest of everything a row depends on."""
+    """Returns a digest of everything that a row depends on."""
     test = parts.test
     what = [parts.run_id, name, to_dict(settings), test.tracks, test.top, test.videos]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

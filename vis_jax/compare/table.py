@@ -1,8 +1,8 @@
-"""Several results on the same videos: each is a row of a table.
+"""Compares several results on the same videos, each a row of a table.
 
-Videos come one at a time: the detector runs once, unless its detections are on disk,
-then every row that has not seen the video. A run that is stopped goes on; rows that are
-finished are not run again, so that another one can be added later.
+Videos are processed one at a time: the detector runs once, unless its detections are
+cached, then every row that lacks the video. An interrupted run resumes; finished rows
+are not run again, so that more rows can be added later.
 """
 
 import json
@@ -28,7 +28,7 @@ COMPARE, CACHE = "compare.json", "detections"
 
 
 class VideoInputs(NamedTuple):
-    """A video with its detections and its truth."""
+    """Video with its detections and its ground truth."""
 
     piece: Piece
     detections: VideoDetections
@@ -37,7 +37,7 @@ class VideoInputs(NamedTuple):
 
 @runtime_checkable
 class Predict(Protocol):
-    """Gives the tracks of a video."""
+    """Predicts the tracks of a video from its detections."""
 
     def __call__(self, seen: VideoInputs) -> VideoResult:
         """Returns the tracks."""
@@ -45,28 +45,28 @@ class Predict(Protocol):
 
 
 @runtime_checkable
-class Run(Protocol):
-    """Gives the tracks of a video, without detections that were found before."""
+class PredictFrames(Protocol):
+    """Predicts the tracks of a video from its frames."""
 
     def __call__(self, frames: Iterator[np.ndarray], video: Video, /) -> VideoResult:
         """Returns the tracks.
 
         Args:
           frames: uint8 [H, W, 3] in order.
-          video: what is known of them.
+          video: its metadata.
         """
         ...
 
 
 class Row(NamedTuple):
-    """A line of a table."""
+    """Row of a table."""
 
     table: str
-    name: str  # of its folder, too
-    run_id: str  # what it depends on
+    name: str  # also of its folder
+    run_id: str  # identifies what the row depends on
     predict: Predict | None = None  # from detections
-    run: Run | None = None  # from frames
-    missing: str = ""  # why there is neither
+    run: PredictFrames | None = None  # from frames
+    missing: str = ""  # reason if there is neither
 
 
 def compare(
@@ -83,18 +83,18 @@ def compare(
 
     Args:
       dataset: annotated videos.
-      rows: their names differ; each has a folder with its `results.json`, `truth.json`
-        and `scores.json`.
-      output: folder of all.
-      find: the detections of a video; None if no row is made from them.
-      test: how videos are read; see `read_whole`.
-      run_id: what the detections depend on.
+      rows: with distinct names; each gets a folder with its `results.json`,
+        `truth.json` and `scores.json`.
+      output: parent folder of the rows' folders.
+      find: detects the objects of a video; None if no row needs detections.
+      test: settings for reading videos; see `read_whole`.
+      run_id: identifies what the detections depend on.
       progress: whether to show a progress bar.
 
     Returns:
-      The content of the file: under `tables`, by table and row, the numbers of
-      `vis_jax.scoring.score` in [0, 1], or under `missing` why there are none. Tables
-      not among the rows stay as they were, if they are of the same detections.
+      The content of the file: under `tables`, by table and row, the metrics of
+      `vis_jax.scoring.score` in [0, 1], or under `missing` the reason for their
+      absence. Tables without rows here are kept if they have the same detections.
 
     Raises:
       OSError: a file cannot be written; names it.
@@ -132,7 +132,7 @@ def _plan(
 ) -> tuple[dict[str, dict], list[tuple[Row, Finished]]]:
     """Returns the tables so far, and the unfinished rows."""
     old = _read_tables(folder / COMPARE, run_id)
-    # A table has the rows asked for now; settings that vary add to those before.
+    # A table has the rows requested now; varied settings add to the earlier rows.
     kept = {row.table: old.get(row.table, {}) if row.run else {} for row in rows}
     tables: dict[str, dict] = old | {name: dict(one) for name, one in kept.items()}
     waiting = []

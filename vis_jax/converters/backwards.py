@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from vis_jax.converters.rules import Rename, Rule, compiled, first_match
+from vis_jax.converters.rules import NameRule, Rename, compiled, first_match
 
 _GROUP = re.compile(r"\\(\d)")
 _SPECIAL = set(".*+?|^$[]{}")
@@ -47,7 +47,7 @@ class Reverse(NamedTuple):
         return "".join(text or "" for text in texts)
 
 
-def reverse_rules(rules: Sequence[Rule]) -> list[Reverse]:
+def reverse_rules(rules: Sequence[NameRule]) -> list[Reverse]:
     """Returns the inverse mappings for a model's paths, in rule order."""
     return [
         found

@@ -10,7 +10,7 @@ import numpy as np
 
 from vis_jax.converters.resnet import CONSTANTS, resnet_rules
 from vis_jax.converters.resnet import TORCHVISION as RESNET
-from vis_jax.converters.rules import Rename, Rule, Shape, Transform
+from vis_jax.converters.rules import NameRule, Rename, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -76,18 +76,20 @@ def _single_back(array: np.ndarray, outputs: int) -> np.ndarray:
 _SCALAR = Transform(_single, _single_back)
 
 
-def _branch_rules(source: str, target: str) -> list[Rule]:
+def _branch_rules(source: str, target: str) -> list[NameRule]:
     where = {"scale": "params", "bias": "params"}
     return [
-        Rule(rf"{source}\.0\.weight", ((f"params/{target}/kernel", kernel),)),
+        NameRule(rf"{source}\.0\.weight", ((f"params/{target}/kernel", kernel),)),
         *[
-            Rule(
+            NameRule(
                 rf"{source}\.1\.{old}",
                 ((f"{where.get(new, 'batch_stats')}/{target}/norm/{new}", same),),
             )
             for old, new in CONSTANTS.items()
         ],
-        Rule(rf"{source}\.1\.num_batches_tracked", dropped="counter of training steps"),
+        NameRule(
+            rf"{source}\.1\.num_batches_tracked", dropped="counter of training steps"
+        ),
     ]
 
 
@@ -102,7 +104,7 @@ RULES = [
         rule
         for old, new in _TOWERS.items()
         for rule in (
-            Rule(
+            NameRule(
                 rf"bbox_head\.{old}_convs\.(\d)\.conv\.weight",
                 ((rf"params/{_HEAD}/{new}_tower/layers_\1/kernel", kernel),),
             ),
@@ -113,14 +115,14 @@ RULES = [
         )
     ],
     *[
-        Rule(
+        NameRule(
             rf"bbox_head\.scales\.{place}\.scale",
             ((f"params/{_HEAD}/scale{place + 3}", _SCALAR),),
         )
         for place in range(5)
     ],
     *[
-        Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", how),), fresh=True)
+        NameRule(rf"{source}\.{old}", ((f"params/{target}/{new}", how),), fresh=True)
         for source, target in _OUTPUTS.items()
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
     ],

@@ -17,7 +17,7 @@ from vis_jax.converters.mask_rcnn import (
     without_background,
 )
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule, Transform
+from vis_jax.converters.rules import NameRule, Rename, Transform
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -54,23 +54,25 @@ NAMES = [
 ]
 
 
-def _split(source: str, target: str, transform: Transform) -> list[Rule]:
+def _split(source: str, target: str, transform: Transform) -> list[NameRule]:
     """Returns rules for a layer whose kernel has its own transform."""
     return [
-        Rule(rf"{source}\.weight", ((f"params/{target}/kernel", transform),)),
-        Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
+        NameRule(rf"{source}\.weight", ((f"params/{target}/kernel", transform),)),
+        NameRule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
     ]
 
 
-def _classes(source: str, target: str, rows: Callable) -> list[Rule]:
+def _classes(source: str, target: str, rows: Callable) -> list[NameRule]:
     """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
     return [
-        Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True)
+        NameRule(
+            rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True
+        )
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
     ]
 
 
-def _heads(prefix: str, logits: Callable, masks: Callable) -> list[Rule]:
+def _heads(prefix: str, logits: Callable, masks: Callable) -> list[NameRule]:
     """Returns rules for the heads of one version.
 
     Args:
@@ -79,7 +81,7 @@ def _heads(prefix: str, logits: Callable, masks: Callable) -> list[Rule]:
     """
     box, mask, branch = (f"{prefix}{name}" for name in (_BOX, _MASK, _BRANCH))
     return [
-        Rule(
+        NameRule(
             rf"{prefix}mask_head\.0\.conv_res\..*",
             dropped="unused: older code made it for the first stage, too",
         ),
@@ -118,7 +120,7 @@ RULES = [
 ]
 
 
-def rules_for(rules: Sequence[Rule], paths: Collection[str]) -> list[Rule]:
+def rules_for(rules: Sequence[NameRule], paths: Collection[str]) -> list[NameRule]:
     """Returns the rules for a model with or without a semantic branch.
 
     Args:
@@ -127,7 +129,7 @@ def rules_for(rules: Sequence[Rule], paths: Collection[str]) -> list[Rule]:
     """
     if any(path.startswith("params/semantic_head/") for path in paths):
         return [*rules]
-    unused = Rule(
+    unused = NameRule(
         rf"(?:{_HEADS})?{_BRANCH}\..*",
         dropped="the config has model.semantic.enabled False",
     )

@@ -4,7 +4,7 @@ Covers both spellings of the Swin backbone: as in files, and in memory with tran
 5 (`encoder.swin.`, `attention.q_proj`, ..).
 """
 
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 
 _PIXEL = r"model\.pixel_level_module\."
 _SWIN = rf"{_PIXEL}encoder\.(?:|swin\.|model\.)"  # files have the first, empty one
@@ -149,4 +149,4 @@ QUERY_DECODER = [
 
 MODEL = [*SWIN, *PIXEL_DECODER, *QUERY_DECODER]
 
-UNUSED = Rule(rf"{_SWIN}layernorm\..*", dropped="not used by the model")
+UNUSED = NameRule(rf"{_SWIN}layernorm\..*", dropped="not used by the model")

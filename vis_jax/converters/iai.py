@@ -7,7 +7,7 @@ that relate frames.
 import numpy as np
 
 from vis_jax.converters import condinst
-from vis_jax.converters.rules import Rule, Shape, Transform
+from vis_jax.converters.rules import NameRule, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -104,18 +104,18 @@ RULES = [
     *[rule for old, new in _LINEAR.items() for rule in linear_rule(old, new)],
     *[rule for old, new in _NORMS.items() for rule in norm_rule(old, new)],
     *[
-        Rule(old, ((f"params/{new}", Transform(_squeezed, back)),))
+        NameRule(old, ((f"params/{new}", Transform(_squeezed, back)),))
         for old, new, back in _TABLES
     ],
-    Rule(
+    NameRule(
         rf"{_LAYER}\.activation\.conv\.weight",
         ((f"params/{_BLOCK}/ffn/conv/kernel", kernel),),
     ),
     # The shape depends on the number of identities.
-    Rule(
+    NameRule(
         r"lstt\.patch_wise_id_bank\.weight",
         (("params/hab/id_bank/kernel", kernel),),
         fresh=True,
     ),
-    Rule(r"lstt\.patch_wise_id_bank\.bias", (("params/hab/id_bank/bias", same),)),
+    NameRule(r"lstt\.patch_wise_id_bank\.bias", (("params/hab/id_bank/bias", same),)),
 ]

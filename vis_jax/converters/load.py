@@ -27,8 +27,8 @@ from vis_jax.converters.files import Source, read_source
 from vis_jax.converters.rules import (
     ConvertReport,
     MisfitError,
+    NameRule,
     Rename,
-    Rule,
     convert,
     known,
     rename,
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
     """Conversion tables of one kind of file."""
 
     renames: Sequence[Rename]
-    rules: Sequence[Rule]
+    rules: Sequence[NameRule]
     new: Sequence[str]
 
 
@@ -282,7 +282,7 @@ def table_of(
 
 def _query_decoder(
     shapes: Mapping[str, tuple], warm_start: bool
-) -> tuple[Sequence[Rule], tuple[str, ...]]:
+) -> tuple[Sequence[NameRule], tuple[str, ...]]:
     """Returns rules and new paths for the decoder among the targets."""
     if not has_frame_decoder(shapes):
         return mask2former.CLIP_DECODER, ()

@@ -5,7 +5,7 @@ Image and video models share names. `CLIP_DECODER` fills our Mask2Former-VIS,
 """
 
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule, Transform
+from vis_jax.converters.rules import NameRule, Rename, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule, swin_rules
 from vis_jax.converters.transforms import first_rows, kernel, rows, same
 
@@ -31,7 +31,7 @@ OLD_NAMES = [
 PIXEL_DECODER = [
     *linear_rule(rf"{_PIXELS}input_proj\.(\d)\.0", r"pixel_decoder/input_proj_\1"),
     *norm_rule(rf"{_PIXELS}input_proj\.(\d)\.1", r"pixel_decoder/input_proj_\1/norm"),
-    Rule(
+    NameRule(
         rf"{_PIXELS}transformer\.level_embed",
         (("params/pixel_decoder/level_embed", same),),
     ),
@@ -54,21 +54,23 @@ HEADS = [
         for rule in linear_rule(rf"{_QUERIES}class_embed", "decoder/heads/class_embed")
     ],
     *[
-        Rule(
+        NameRule(
             rf"{_QUERIES}{table}\.weight",
             ((f"params/decoder/tables/{table}", first_rows),),
         )
         for table in ("query_feat", "query_embed")
     ],
-    Rule(
+    NameRule(
         rf"{_QUERIES}level_embed\.weight",
         (("params/decoder/tables/level_embed", same),),
     ),
-    Rule(r"criterion\.empty_weight", dropped="class weights are settings of the loss"),
+    NameRule(
+        r"criterion\.empty_weight", dropped="class weights are settings of the loss"
+    ),
 ]
 
 
-def attention_rules(source: str, *targets: str) -> list[Rule]:
+def attention_rules(source: str, *targets: str) -> list[NameRule]:
     """Returns rules for PyTorch's attention, with fused q, k and v, to each target."""
 
     def fused(leaf: str, transform: Transform) -> tuple:
@@ -82,14 +84,14 @@ def attention_rules(source: str, *targets: str) -> list[Rule]:
         return tuple((f"params/{target}/out/{leaf}", transform) for target in targets)
 
     return [
-        Rule(rf"{source}\.in_proj_weight", fused("kernel", kernel)),
-        Rule(rf"{source}\.in_proj_bias", fused("bias", same)),
-        Rule(rf"{source}\.out_proj\.weight", out("kernel", kernel)),
-        Rule(rf"{source}\.out_proj\.bias", out("bias", same)),
+        NameRule(rf"{source}\.in_proj_weight", fused("kernel", kernel)),
+        NameRule(rf"{source}\.in_proj_bias", fused("bias", same)),
+        NameRule(rf"{source}\.out_proj\.weight", out("kernel", kernel)),
+        NameRule(rf"{source}\.out_proj\.bias", out("bias", same)),
     ]
 
 
-def _layer_rules(cross: list[str], self_: list[str], ffn: list[str]) -> list[Rule]:
+def _layer_rules(cross: list[str], self_: list[str], ffn: list[str]) -> list[NameRule]:
     """Returns rules for transformer layers to the modules at these paths.
 
     Args:
@@ -107,14 +109,14 @@ def _layer_rules(cross: list[str], self_: list[str], ffn: list[str]) -> list[Rul
     layer = rf"{_QUERIES}transformer_ffn_layers\.(\d+)\."
     for leaf, path, transform in (("weight", "kernel", kernel), ("bias", "bias", same)):
         targets = tuple((f"params/{p.format('')}/\\2/{path}", transform) for p in ffn)
-        rules.append(Rule(rf"{layer}(linear\d)\.{leaf}", targets))
+        rules.append(NameRule(rf"{layer}(linear\d)\.{leaf}", targets))
     return rules + _norm_rules(layer + "norm", [path.format("_norm") for path in ffn])
 
 
-def _norm_rules(source: str, paths: list[str]) -> list[Rule]:
+def _norm_rules(source: str, paths: list[str]) -> list[NameRule]:
     """Returns rules for scale and bias of a norm to several targets."""
     return [
-        Rule(
+        NameRule(
             rf"{source}\.{old}", tuple((f"params/{path}/{new}", same) for path in paths)
         )
         for old, new in (("weight", "scale"), ("bias", "bias"))
@@ -127,7 +129,7 @@ CLIP_DECODER = _layer_rules(
 
 # IFR's recurrence is initialised at random (paper) ..
 FRAME_DECODER = [
-    Rule(
+    NameRule(
         rf"{_QUERIES}transformer_(cross_attention|self_attention|ffn)_layers\..*",
         dropped="IFR has other decoder layers",
     )
@@ -151,7 +153,7 @@ BACKBONE = [
 ]
 
 
-def without_frame_ffn(rules: list[Rule]) -> list[Rule]:
+def without_frame_ffn(rules: list[NameRule]) -> list[NameRule]:
     """Returns the rules for a recurrence without feed-forward (`frame_ffn=False`)."""
     return [
         rule._replace(

@@ -15,7 +15,7 @@ import numpy as np
 
 from vis_jax.converters.resnet import TORCHVISION as RESNET
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule, Shape, Transform
+from vis_jax.converters.rules import NameRule, Rename, Shape, Transform
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -83,10 +83,12 @@ def whole(transform: Transform) -> Transform:
     return transform
 
 
-def _class_rules(source: str, target: str, rows: Callable) -> list[Rule]:
+def _class_rules(source: str, target: str, rows: Callable) -> list[NameRule]:
     """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
     return [
-        Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True)
+        NameRule(
+            rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True
+        )
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
     ]
 
@@ -100,17 +102,17 @@ _SHARED = [
     *linear_rule(rf"{_RPN}conv", "rpn/conv"),
     *linear_rule(rf"{_RPN}objectness_logits", "rpn/objectness"),
     *linear_rule(rf"{_RPN}anchor_deltas", "rpn/deltas"),
-    Rule(
+    NameRule(
         rf"{_ROI}box_head\.fc1\.weight", (("params/box_head/fc1/kernel", roi_kernel),)
     ),
-    Rule(rf"{_ROI}box_head\.fc1\.bias", (("params/box_head/fc1/bias", same),)),
+    NameRule(rf"{_ROI}box_head\.fc1\.bias", (("params/box_head/fc1/bias", same),)),
     *linear_rule(rf"{_ROI}box_head\.fc2", "box_head/fc2"),
     *linear_rule(rf"{_ROI}mask_head\.mask_fcn(\d)", r"mask_head/conv\1"),
-    Rule(
+    NameRule(
         rf"{_ROI}mask_head\.deconv\.weight",
         (("params/mask_head/upsample/kernel", transposed_kernel),),
     ),
-    Rule(
+    NameRule(
         rf"{_ROI}mask_head\.deconv\.bias", (("params/mask_head/upsample/bias", same),)
     ),
 ]
@@ -120,7 +122,7 @@ DETECTRON2 = [
     *_class_rules(rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", whole),
     *_class_rules(rf"{_ROI}box_predictor\.bbox_pred", "box_head/deltas", whole),
     *_class_rules(rf"{_ROI}mask_head\.predictor", "mask_head/mask_logits", whole),
-    Rule(
+    NameRule(
         r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d",
         dropped="settings of the model",
     ),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from vis_jax.converters.mask_rcnn import TORCHVISION, roi_kernel
 from vis_jax.converters.resnet import TORCHVISION as RESNET
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import same
 
@@ -17,10 +17,10 @@ TRACK_HEAD = r"params/track_head/.*"
 
 RULES = [
     *TORCHVISION,
-    Rule(
+    NameRule(
         r"track_head\.fcs\.0\.weight", (("params/track_head/fc1/kernel", roi_kernel),)
     ),
-    Rule(r"track_head\.fcs\.0\.bias", (("params/track_head/fc1/bias", same),)),
+    NameRule(r"track_head\.fcs\.0\.bias", (("params/track_head/fc1/bias", same),)),
     *linear_rule(r"track_head\.fcs\.1", "track_head/fc2"),
 ]
 

@@ -21,7 +21,7 @@ from vis_jax.converters.load import (
 )
 from vis_jax.converters.rules import (
     MisfitError,
-    Rule,
+    NameRule,
     by_pattern,
     compiled,
     first_match,
@@ -43,7 +43,7 @@ class Published(NamedTuple):
 class _Place(NamedTuple):
     """A tensor of the file, and the model paths it consists of."""
 
-    rule: Rule
+    rule: NameRule
     paths: tuple[str, ...]  # one per target of the rule
 
 

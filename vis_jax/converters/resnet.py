@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vis_jax.converters.rules import Rename, Renamed, Rule
+from vis_jax.converters.rules import NameRule, Rename, Renamed
 from vis_jax.converters.transforms import kernel, same
 
 # Batch norm of ImageNet models; nothing else keeps its initial value.
@@ -17,7 +17,7 @@ CONSTANTS = {
 }
 
 
-def resnet_rules(source: str, target: str) -> list[Rule]:
+def resnet_rules(source: str, target: str) -> list[NameRule]:
     """Returns rules for a ResNet in detectron2's layout.
 
     Args:
@@ -29,17 +29,19 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
     for block, path in ((r"stem\.(conv1)", "stem"), (r"(res\d)\.(\d+)\.(\w+)", "")):
         inside = f"{target}stem/\\1" if path else f"{target}\\1_\\2/\\3"
         rules.append(
-            Rule(f"{source}{block}\\.weight", ((f"params/{inside}/kernel", kernel),))
+            NameRule(
+                f"{source}{block}\\.weight", ((f"params/{inside}/kernel", kernel),)
+            )
         )
         rules += [
-            Rule(
+            NameRule(
                 f"{source}{block}\\.norm\\.{old}",
                 ((f"constants/{inside}/norm/{new}", same),),
             )
             for old, new in CONSTANTS.items()
         ]
     rules[:0] = [
-        Rule(
+        NameRule(
             rf"{source}(res\d)\.(\d+)\.(\w+)_offset\.{old}",
             ((f"params/{target}\\1_\\2/\\3/offset/{new}", transform),),
         )
@@ -48,23 +50,25 @@ def resnet_rules(source: str, target: str) -> list[Rule]:
             ("bias", "bias", same),
         )
     ]
-    count = Rule(rf"{source}.*num_batches_tracked", dropped="counter of training steps")
-    bias = Rule(rf"{source}stem\.conv1\.bias", dropped="a bias of zeros")
+    count = NameRule(
+        rf"{source}.*num_batches_tracked", dropped="counter of training steps"
+    )
+    bias = NameRule(rf"{source}stem\.conv1\.bias", dropped="a bias of zeros")
     return [*rules, count, bias]
 
 
-def trained_affine(rules: Sequence[Rule]) -> list[Rule]:
+def trained_affine(rules: Sequence[NameRule]) -> list[NameRule]:
     """Returns the rules for norms with trainable scale and bias."""
     return _moved(rules, r"constants/(.*/norm/(?:scale|bias))", r"params/\1")
 
 
-def running_statistics(rules: Sequence[Rule]) -> list[Rule]:
+def running_statistics(rules: Sequence[NameRule]) -> list[NameRule]:
     """Returns the rules for norms that also update mean and variance."""
     rules = trained_affine(rules)
     return _moved(rules, r"constants/(.*/norm/(?:mean|var))", r"batch_stats/\1")
 
 
-def _moved(rules: Sequence[Rule], pattern: str, place: str) -> list[Rule]:
+def _moved(rules: Sequence[NameRule], pattern: str, place: str) -> list[NameRule]:
     return [
         rule._replace(
             targets=tuple(
@@ -105,7 +109,7 @@ def fold_stem_bias(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
 OFFSETS = r"params/backbone/res\d_\d+/conv2/offset/(kernel|bias)"
 
 # ImageNet files also contain the classifier.
-CLASSIFIER = Rule(
+CLASSIFIER = NameRule(
     r"(fc|linear|fc1000|pred)[._].*|.*_momentum|lr",
     dropped="ImageNet classifier or state of its training",
 )

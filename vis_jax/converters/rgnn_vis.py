@@ -7,7 +7,7 @@ graph's blocks are numbered consecutively: interactions are 0 and 2, residuals 1
 import numpy as np
 
 from vis_jax.converters import resnet, yolact
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -122,7 +122,7 @@ def _pointwise_back(array: np.ndarray, outputs: int) -> np.ndarray:
 RULES = [
     *yolact.RULES,
     *[
-        Rule(
+        NameRule(
             rf"appnet\.feat_nets\.bb_feats_{old}\.0\.{leaf}",
             ((f"params/appearance/projections_{new}/{ours}", how),),
         )
@@ -140,12 +140,12 @@ RULES = [
         for rule in linear_rule(source, target)
     ],
     *[
-        Rule(rf"{source}\.{old}", ((f"params/{target}/{new}", how),), fresh=True)
+        NameRule(rf"{source}\.{old}", ((f"params/{target}/{new}", how),), fresh=True)
         for source, target in _CLASSES.items()
         for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
     ],
-    Rule(rf"{_TRACKS}\.init_var", (("constants/graph/model/start", same),)),
-    Rule(
+    NameRule(rf"{_TRACKS}\.init_var", (("constants/graph/model/start", same),)),
+    NameRule(
         rf"{_TRACKS}\.init_var_background",
         (("constants/graph/model/empty_start", same),),
     ),

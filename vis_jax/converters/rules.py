@@ -25,7 +25,7 @@ class Forward(Protocol):
 
 
 @runtime_checkable
-class Back(Protocol):
+class InverseTransform(Protocol):
     """Converts an array from model layout to file layout."""
 
     def __call__(self, array: np.ndarray, outputs: int, /) -> np.ndarray:
@@ -49,7 +49,7 @@ class Transform(NamedTuple):
     """
 
     forward: Forward
-    back: Back
+    back: InverseTransform
     part: int = 0
     parts: int = 1
 
@@ -57,7 +57,7 @@ class Transform(NamedTuple):
         return self.forward(tensor, shape)
 
 
-class Rule(NamedTuple):
+class NameRule(NamedTuple):
     """Targets of the source tensors whose full name matches a regex.
 
     Attributes:
@@ -123,7 +123,7 @@ class ConvertReport(NamedTuple):
 def convert(
     source: Mapping[str, np.ndarray],
     target_shapes: Mapping[str, Shape],
-    rules: Sequence[Rule],
+    rules: Sequence[NameRule],
     *,
     new: Sequence[str] = (),
 ) -> ConvertReport:
@@ -206,7 +206,7 @@ def rename(source: Mapping[str, np.ndarray], renames: Sequence[Rename]) -> Renam
 
 
 def known(
-    names: Iterable[str], renames: Sequence[Rename], rules: Sequence[Rule]
+    names: Iterable[str], renames: Sequence[Rename], rules: Sequence[NameRule]
 ) -> int:
     """Counts the names that the tables cover."""
     old, table = compiled(renames), compiled(rules)
@@ -218,7 +218,7 @@ def known(
     return count
 
 
-def compiled(rules: Sequence[Rule] | Sequence[Rename]) -> list:
+def compiled(rules: Sequence[NameRule] | Sequence[Rename]) -> list:
     """Returns pairs of compiled regex and rule."""
     return [(re.compile(rule.source), rule) for rule in rules]
 
@@ -254,7 +254,7 @@ def first_match(table: list, name: str) -> tuple:
 
 def _apply(
     match: re.Match[str],
-    rule: Rule,
+    rule: NameRule,
     tensor: Any,
     target_shapes: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, Any], dict[str, str]]:

@@ -97,7 +97,7 @@ class WeightsDict(dict):
         pass
 
 
-class Inert:
+class InertObject:
     """An object that accepts everything and stores nothing."""
 
     def __init__(self, *_: object, **__: object) -> None:

@@ -1,26 +1,26 @@
 """Swin transformer weights of Mask2Former models and Microsoft's ImageNet files."""
 
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.transforms import kernel, position_table, same
 
 
-def norm_rule(source: str, target: str) -> tuple[Rule, Rule]:
+def norm_rule(source: str, target: str) -> tuple[NameRule, NameRule]:
     """Returns rules for scale and bias of a layer or group norm."""
     return (
-        Rule(rf"{source}\.weight", ((f"params/{target}/scale", same),)),
-        Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
+        NameRule(rf"{source}\.weight", ((f"params/{target}/scale", same),)),
+        NameRule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
     )
 
 
-def linear_rule(source: str, target: str) -> tuple[Rule, Rule]:
+def linear_rule(source: str, target: str) -> tuple[NameRule, NameRule]:
     """Returns rules for kernel and bias of a linear layer or convolution."""
     return (
-        Rule(rf"{source}\.weight", ((f"params/{target}/kernel", kernel),)),
-        Rule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
+        NameRule(rf"{source}\.weight", ((f"params/{target}/kernel", kernel),)),
+        NameRule(rf"{source}\.bias", ((f"params/{target}/bias", same),)),
     )
 
 
-def swin_rules(source: str, target: str) -> list[Rule]:
+def swin_rules(source: str, target: str) -> list[NameRule]:
     """Returns rules for a Swin transformer.
 
     Args:
@@ -36,7 +36,7 @@ def swin_rules(source: str, target: str) -> list[Rule]:
         *norm_rule(rf"{block}\.norm(\d)", rf"{path}/norm\3"),
         *linear_rule(rf"{block}\.attn\.(qkv|proj)", rf"{path}/attn/\3"),
         *linear_rule(rf"{block}\.mlp\.(fc\d)", rf"{path}/mlp/\3"),
-        Rule(
+        NameRule(
             rf"{block}\.attn\.relative_position_bias_table",
             ((f"params/{path}/{table}", position_table),),
         ),
@@ -48,7 +48,7 @@ def swin_rules(source: str, target: str) -> list[Rule]:
             rf"{target}downsample_\1/\2",
         ),
         *norm_rule(rf"{source}norm(\d)", rf"{target}norm\1"),
-        Rule(
+        NameRule(
             rf"{block}\.attn\.relative_position_index|{block}\.attn_mask",
             dropped="computed from the window",
         ),
@@ -57,6 +57,6 @@ def swin_rules(source: str, target: str) -> list[Rule]:
 
 # Microsoft's ImageNet files have no prefix and include a final norm and classifier.
 MICROSOFT = [Rename(r"((?:patch_embed|layers|norm\d)\..*)", r"backbone.\1")]
-CLASSIFIER = Rule(r"(norm|head)\..*", dropped="ImageNet classifier")
+CLASSIFIER = NameRule(r"(norm|head)\..*", dropped="ImageNet classifier")
 # The norms of the four outputs exist only in detectors and start as the identity.
 OUTPUT_NORMS = r"params/backbone/norm\d/(scale|bias)"

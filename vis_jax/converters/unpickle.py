@@ -19,7 +19,7 @@ import numpy as np
 
 from vis_jax.converters.stand_ins import (
     STORAGES,
-    Inert,
+    InertObject,
     NumpyArray,
     NumpyDtype,
     Storage,
@@ -40,7 +40,7 @@ MOST_INSTRUCTIONS = 2_000_000
 _SLACK = 1 << 16  # elements or bytes allowed for a file of any size
 _PAIR_BYTES = 16  # approximate size of an OrderedDict entry
 _LONGEST_KEY = 16  # items of a tuple used as a key
-_PLAIN = (str, bytes, int, float, bool, type(None), np.generic, type, Inert)
+_PLAIN = (str, bytes, int, float, bool, type(None), np.generic, type, InertObject)
 
 _TABLE: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): NumpyArray,
@@ -115,7 +115,7 @@ class WeightsUnpickler(pickle._Unpickler):
         """
         found = self._own.get((module, name)) or _TABLE.get((module, name))
         if found is None and is_inert(module, name):
-            found = Inert
+            found = InertObject
         if found is None:
             raise pickle.UnpicklingError(
                 f"{module[:80]}.{name[:80]} is not part of a file of weights; it is not"
@@ -216,7 +216,7 @@ def _build(self) -> None:
     """Sets state on stand-ins only: nothing else may get attributes."""
     state = self.stack.pop()
     made = self.stack[-1]
-    if not isinstance(made, WeightsDict | NumpyDtype | NumpyArray | Inert):
+    if not isinstance(made, WeightsDict | NumpyDtype | NumpyArray | InertObject):
         raise pickle.UnpicklingError(f"{type(made).__name__}: expected no state")
     if isinstance(made, NumpyArray) and isinstance(state[-1], str):
         self.spend(len(state[-1]))  # text from Python 2 is copied
@@ -227,9 +227,9 @@ def _new(self, has_keywords: bool) -> None:
     """Runs `cls.__new__(cls, ..)`, needed only for stand-ins without content."""
     for _ in range(1 + has_keywords):
         self.stack.pop()
-    if self.stack.pop() is not Inert:
+    if self.stack.pop() is not InertObject:
         raise pickle.UnpicklingError("expected an object of a known kind")
-    self.stack.append(Inert())
+    self.stack.append(InertObject())
 
 
 def _byte_array(self) -> None:
@@ -249,7 +249,7 @@ def _appends(self) -> None:
 def _extend(self, values: list) -> None:
     if isinstance(self.stack[-1], list):
         self.stack[-1].extend(values)
-    elif not isinstance(self.stack[-1], Inert):
+    elif not isinstance(self.stack[-1], InertObject):
         raise pickle.UnpicklingError("expected a list")
 
 

@@ -8,7 +8,7 @@ weights need 'torch'.
 import numpy as np
 
 from vis_jax.converters.mask_rcnn import roi_kernel
-from vis_jax.converters.rules import Rule
+from vis_jax.converters.rules import NameRule
 from vis_jax.converters.transforms import kernel, same
 
 _TRUNKS = ("params/osmn/seg", "params/osmn/modulator/trunk")
@@ -16,14 +16,14 @@ _DEPTHS = (2, 2, 3, 3, 3)
 _LEAVES = (("weight", "kernel", kernel), ("bias", "bias", same))
 
 
-def _trunk_rules() -> list[Rule]:
+def _trunk_rules() -> list[NameRule]:
     """Returns rules for `features.N`: convolutions, ReLUs, a pooling per block."""
     rules, number = [], 0
     for block, depth in enumerate(_DEPTHS, 1):
         for index in range(1, depth + 1):
             path = f"conv{block}/conv{block}_{index}"
             rules += [
-                Rule(
+                NameRule(
                     rf"features\.{number}\.{old}",
                     tuple((f"{trunk}/{path}/{new}", how) for trunk in _TRUNKS),
                 )
@@ -38,11 +38,11 @@ _FC = "params/osmn/modulator/fc"
 
 TORCHVISION = [
     *_trunk_rules(),
-    Rule(r"classifier\.0\.weight", ((f"{_FC}6/kernel", roi_kernel),)),
-    Rule(r"classifier\.0\.bias", ((f"{_FC}6/bias", same),)),
-    Rule(r"classifier\.3\.weight", ((f"{_FC}7/kernel", kernel),)),
-    Rule(r"classifier\.3\.bias", ((f"{_FC}7/bias", same),)),
-    Rule(r"classifier\.6\..*", dropped="ImageNet classifier"),
+    NameRule(r"classifier\.0\.weight", ((f"{_FC}6/kernel", roi_kernel),)),
+    NameRule(r"classifier\.0\.bias", ((f"{_FC}6/bias", same),)),
+    NameRule(r"classifier\.3\.weight", ((f"{_FC}7/kernel", kernel),)),
+    NameRule(r"classifier\.3\.bias", ((f"{_FC}7/bias", same),)),
+    NameRule(r"classifier\.6\..*", dropped="ImageNet classifier"),
 ]
 
 # Parts not pretrained on ImageNet, and everything other than OSMN.
@@ -88,9 +88,9 @@ def _tf_fuse_back(array: np.ndarray, outputs: int) -> np.ndarray:
 _TF_KERNEL = same._replace(back=_tf_kernel_back)
 
 AUTHORS = [
-    Rule(r".*/Adam(_1)?|beta\d_power|global_step", dropped="state of the training"),
-    Rule(r"osmn/seg/score-multi\d-up/weights", dropped="fixed bilinear kernels"),
-    Rule(
+    NameRule(r".*/Adam(_1)?|beta\d_power|global_step", dropped="state of the training"),
+    NameRule(r"osmn/seg/score-multi\d-up/weights", dropped="fixed bilinear kernels"),
+    NameRule(
         "osmn/seg/upscore-fuse/weights",
         (
             (
@@ -100,7 +100,7 @@ AUTHORS = [
         ),
     ),
     *[
-        Rule(f"{source}/{old}", ((f"{target}/{new}", how),))
+        NameRule(f"{source}/{old}", ((f"{target}/{new}", how),))
         for source, target in _TF_LAYERS.items()
         for old, new, how in (
             ("weights", "kernel", _TF_KERNEL),
@@ -108,7 +108,7 @@ AUTHORS = [
         )
     ],
     *[
-        Rule(
+        NameRule(
             rf"osmn/modulator_sp/conv(\d)/BatchNorm/{old}",
             ((path.format(r"\1"), same),),
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vis_jax.converters import vit
-from vis_jax.converters.rules import Rename, Rule, Shape, Transform
+from vis_jax.converters.rules import NameRule, Rename, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -47,7 +47,7 @@ def _smooth_back(array: np.ndarray, outputs: int) -> np.ndarray:
 _smooth = kernel._replace(back=_smooth_back)
 
 
-def head_rules(source: str) -> list[Rule]:
+def head_rules(source: str) -> list[NameRule]:
     """Returns rules for queries, heads and propagation.
 
     Args:
@@ -58,12 +58,14 @@ def head_rules(source: str) -> list[Rule]:
     classes = "params/heads/class_head/linear"
     carry = "params/propagation"
     return [
-        Rule(rf"{source}q\.weight", (("params/query", same),)),
+        NameRule(rf"{source}q\.weight", (("params/query", same),)),
         # Other data sets have other classes.
-        Rule(
+        NameRule(
             rf"{source}class_head\.weight", ((f"{classes}/kernel", kernel),), fresh=True
         ),
-        Rule(rf"{source}class_head\.bias", ((f"{classes}/bias", same),), fresh=True),
+        NameRule(
+            rf"{source}class_head\.bias", ((f"{classes}/bias", same),), fresh=True
+        ),
         *[
             rule
             for place in range(3)
@@ -71,32 +73,32 @@ def head_rules(source: str) -> list[Rule]:
                 rf"{source}mask_head\.{2 * place}", f"heads/mask_head/layers_{place}"
             )
         ],
-        Rule(rf"{up}conv1\.weight", ((f"{path}/enlarge_kernel", _enlarged),)),
-        Rule(rf"{up}conv1\.bias", ((f"{path}/enlarge_bias", same),)),
-        Rule(rf"{up}conv2\.weight", ((f"{path}/smooth_kernel", _smooth),)),
+        NameRule(rf"{up}conv1\.weight", ((f"{path}/enlarge_kernel", _enlarged),)),
+        NameRule(rf"{up}conv1\.bias", ((f"{path}/enlarge_bias", same),)),
+        NameRule(rf"{up}conv2\.weight", ((f"{path}/smooth_kernel", _smooth),)),
         *norm_rule(rf"{up}norm", r"heads/upscale_\1/norm"),
         *linear_rule(rf"{source}query_updater", "propagation/updater"),
         *[
             rule
             for theirs, ours in (("ih", "input"), ("hh", "hidden"))
             for rule in (
-                Rule(
+                NameRule(
                     rf"{source}query_gru\.weight_{theirs}",
                     ((f"{carry}/gru/{ours}/kernel", kernel),),
                 ),
-                Rule(
+                NameRule(
                     rf"{source}query_gru\.bias_{theirs}",
                     ((f"{carry}/gru/{ours}/bias", same),),
                 ),
             )
         ],
-        Rule(rf"{source}attn_mask_probs", dropped="a setting of the training"),
-        Rule(r"(?:.*\.)?criterion\..*", dropped="of the loss"),
-        Rule(rf"{source}encoder\.pixel_(?:mean|std)", dropped="of the pixels"),
+        NameRule(rf"{source}attn_mask_probs", dropped="a setting of the training"),
+        NameRule(r"(?:.*\.)?criterion\..*", dropped="of the loss"),
+        NameRule(rf"{source}encoder\.pixel_(?:mean|std)", dropped="of the pixels"),
     ]
 
 
-def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rule]:
+def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[NameRule]:
     """Returns the rules of a kind for one model.
 
     Args:
@@ -111,7 +113,7 @@ def rules_for(kind: str, shapes: Mapping[str, tuple]) -> list[Rule]:
     return [*backbone, *head_rules(prefix)]
 
 
-def decoder_rules(source: str) -> list[Rule]:
+def decoder_rules(source: str) -> list[NameRule]:
     """Returns rules for the blocks of PMT and LVMT, without their heads.
 
     Args:
@@ -122,20 +124,24 @@ def decoder_rules(source: str) -> list[Rule]:
     lateral = rf"{source}decoder\.lateral_projections\.(\d)\."
     block, path = rf"{source}decoder\.blocks\.(\d+)\.", r"decoder/blocks_\1"
     statistics = [
-        Rule(rf"{norm}running_{name}", ((f"batch_stats/{level}/norm/{name}", same),))
+        NameRule(
+            rf"{norm}running_{name}", ((f"batch_stats/{level}/norm/{name}", same),)
+        )
         for name in ("mean", "var")
     ]
     return [
         *norm_rule(norm.removesuffix(r"\."), f"{level}/norm"),
         *statistics,
-        Rule(rf"{norm}num_batches_tracked", dropped="a counter"),
+        NameRule(rf"{norm}num_batches_tracked", dropped="a counter"),
         *linear_rule(rf"{lateral}0", f"{level}/fc1"),
         *linear_rule(rf"{lateral}2", f"{level}/fc2"),
-        Rule(rf"{source}decoder\.scalers\.(\d)", ((f"params/{level}/scale", same),)),
+        NameRule(
+            rf"{source}decoder\.scalers\.(\d)", ((f"params/{level}/scale", same),)
+        ),
         *norm_rule(rf"{block}norm([12])", rf"{path}/norm\2"),
         *vit.dinov3_block_rules(block, path),
         *norm_rule(rf"{source}decoder\.decoder_norm", "decoder/norm"),
-        Rule(rf"{source}encoder\.pixel_(?:mean|std)", dropped="of the pixels"),
+        NameRule(rf"{source}encoder\.pixel_(?:mean|std)", dropped="of the pixels"),
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vis_jax.converters.rules import Rename, Renamed, Rule, Shape, Transform
+from vis_jax.converters.rules import NameRule, Rename, Renamed, Shape, Transform
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, rows, same
 
@@ -99,7 +99,7 @@ def has_table(shapes: Mapping[str, tuple]) -> bool:
 
 def backbone_rules(
     source: str, shapes: Mapping[str, tuple], *, flat: bool = False
-) -> list[Rule]:
+) -> list[NameRule]:
     """Returns rules for the names of timm and of EoMT's authors.
 
     Args:
@@ -112,18 +112,18 @@ def backbone_rules(
     shared = [
         *norm_rule(rf"{block}norm([12])", rf"{path}/norm\2"),
         *norm_rule(rf"{source}norm", "backbone/norm"),
-        Rule(rf"{source}mask_token", dropped="of the pre-training"),
+        NameRule(rf"{source}mask_token", dropped="of the pre-training"),
     ]
     if has_table(shapes):
         return [*_tables(source, flat), *_dinov2(source, block, path), *shared]
     return [*_dinov3(source, block, path), *shared]
 
 
-def _scale(source: str, path: str) -> Rule:
-    return Rule(source, ((f"params/{path}/scale\\2", same),))
+def _scale(source: str, path: str) -> NameRule:
+    return NameRule(source, ((f"params/{path}/scale\\2", same),))
 
 
-def _fused(block: str, path: str, *, key_bias: bool) -> list[Rule]:
+def _fused(block: str, path: str, *, key_bias: bool) -> list[NameRule]:
     """Returns rules for query, key and value fused in one layer."""
     own = [(i, x) for i, x in enumerate(_PARTS) if key_bias or x != "key"]
     kernels = tuple(
@@ -131,25 +131,27 @@ def _fused(block: str, path: str, *, key_bias: bool) -> list[Rule]:
         for i, x in enumerate(_PARTS)
     )
     biases = tuple((f"params/{path}/attn/{x}/bias", rows(i, 3, same)) for i, x in own)
-    return [Rule(rf"{block}weight", kernels), Rule(rf"{block}bias", biases)]
+    return [NameRule(rf"{block}weight", kernels), NameRule(rf"{block}bias", biases)]
 
 
-def _tables(source: str, flat: bool) -> list[Rule]:
+def _tables(source: str, flat: bool) -> list[NameRule]:
     """Returns rules for both forms of the table, published form first."""
     rules = [
-        Rule(rf"{source}pos_embed", ((TABLE, table),)),
-        Rule(rf"{source}pos_table", ((TABLE, flat_table),)),
+        NameRule(rf"{source}pos_embed", ((TABLE, table),)),
+        NameRule(rf"{source}pos_table", ((TABLE, flat_table),)),
     ]
     return rules[::-1] if flat else rules
 
 
-def _dinov2(source: str, block: str, path: str) -> list[Rule]:
+def _dinov2(source: str, block: str, path: str) -> list[NameRule]:
     patch = "params/backbone/patch_embed"
     return [
-        Rule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
-        Rule(rf"{source}reg_token", (("params/backbone/reg_tokens", token),)),
-        Rule(rf"{source}patch_embed\.proj\.weight", ((f"{patch}/kernel", patches),)),
-        Rule(rf"{source}patch_embed\.proj\.bias", ((f"{patch}/bias", same),)),
+        NameRule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
+        NameRule(rf"{source}reg_token", (("params/backbone/reg_tokens", token),)),
+        NameRule(
+            rf"{source}patch_embed\.proj\.weight", ((f"{patch}/kernel", patches),)
+        ),
+        NameRule(rf"{source}patch_embed\.proj\.bias", ((f"{patch}/bias", same),)),
         *_fused(rf"{block}attn\.qkv\.", path, key_bias=True),
         *linear_rule(rf"{block}attn\.proj", f"{path}/attn/out"),
         _scale(rf"{block}ls([12])\.gamma", path),
@@ -157,33 +159,33 @@ def _dinov2(source: str, block: str, path: str) -> list[Rule]:
     ]
 
 
-def _dinov3(source: str, block: str, path: str) -> list[Rule]:
+def _dinov3(source: str, block: str, path: str) -> list[NameRule]:
     embed, patch = rf"{source}patch_embed\.", "params/backbone/patch_embed"
     attention = rf"{block}attention\."
     return [
-        Rule(rf"{embed}cls_token", (("params/backbone/cls_token", token),)),
-        Rule(rf"{embed}register_tokens", (("params/backbone/reg_tokens", token),)),
-        Rule(rf"{embed}mask_token", dropped="of the pre-training"),
-        Rule(rf"{embed}patch_embeddings\.weight", ((f"{patch}/kernel", patches),)),
-        Rule(rf"{embed}patch_embeddings\.bias", ((f"{patch}/bias", same),)),
+        NameRule(rf"{embed}cls_token", (("params/backbone/cls_token", token),)),
+        NameRule(rf"{embed}register_tokens", (("params/backbone/reg_tokens", token),)),
+        NameRule(rf"{embed}mask_token", dropped="of the pre-training"),
+        NameRule(rf"{embed}patch_embeddings\.weight", ((f"{patch}/kernel", patches),)),
+        NameRule(rf"{embed}patch_embeddings\.bias", ((f"{patch}/bias", same),)),
         *dinov3_block_rules(block, path),
         # Some files fuse all three in one layer.
         *_fused(rf"{attention}qkv_proj\.", path, key_bias=False),
         # Meta's own names.
-        Rule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
-        Rule(rf"{source}storage_tokens", (("params/backbone/reg_tokens", token),)),
-        Rule(rf"{embed}proj\.weight", ((f"{patch}/kernel", patches),)),
-        Rule(rf"{embed}proj\.bias", ((f"{patch}/bias", same),)),
+        NameRule(rf"{source}cls_token", (("params/backbone/cls_token", token),)),
+        NameRule(rf"{source}storage_tokens", (("params/backbone/reg_tokens", token),)),
+        NameRule(rf"{embed}proj\.weight", ((f"{patch}/kernel", patches),)),
+        NameRule(rf"{embed}proj\.bias", ((f"{patch}/bias", same),)),
         *_fused(rf"{block}attn\.qkv\.", path, key_bias=False),
-        Rule(rf"{block}attn\.qkv\.bias_mask", dropped="keys have no bias here"),
+        NameRule(rf"{block}attn\.qkv\.bias_mask", dropped="keys have no bias here"),
         *linear_rule(rf"{block}attn\.proj", f"{path}/attn/out"),
         _scale(rf"{block}ls([12])\.gamma", path),
         *linear_rule(rf"{block}mlp\.(fc[12])", rf"{path}/mlp/\2"),
-        Rule(rf"{source}rope_embed\.periods", dropped="computed"),
+        NameRule(rf"{source}rope_embed\.periods", dropped="computed"),
     ]
 
 
-def dinov3_block_rules(block: str, path: str) -> list[Rule]:
+def dinov3_block_rules(block: str, path: str) -> list[NameRule]:
     """Returns rules for a DINOv3 block without its norms.
 
     Args:

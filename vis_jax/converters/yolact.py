@@ -6,7 +6,7 @@ reinitialised where it differs.
 """
 
 from vis_jax.converters.resnet import resnet_rules
-from vis_jax.converters.rules import Rename, Rule
+from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
@@ -64,7 +64,7 @@ RULES = [
         for rule in linear_rule(source, f"detector/{target}")
     ],
     *[
-        Rule(
+        NameRule(
             rf"{source}\.{old}", ((f"params/detector/{target}/{new}", how),), fresh=True
         )
         for source, target in _OUTPUTS.items()

@@ -270,8 +270,8 @@ class Cascade(TwoStage):
     ) -> Appearance:
         """Returns appearance features of regions for the trackers.
 
-        The track head reads the pyramid alone; looks are the last stage's classifier
-        input.
+        The track head reads the pyramid alone; descriptors are the classifier input of
+        the last stage.
         """
         pooled = self.pool(features.levels, boxes, BOX_SIDE)
         embeds = jnp.zeros((*boxes.shape[:2], 0), jnp.float32)
@@ -279,9 +279,9 @@ class Cascade(TwoStage):
             embeds = self.track_head(pooled)
         if features.semantic is not None:
             pooled += self.pool_semantic(features.semantic, boxes, BOX_SIDE)
-        looks = self.box_heads[-1].describe(pooled).astype(jnp.float32)
-        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
-        return Appearance(embeds, looks / jnp.maximum(length, 1e-6))
+        descriptors = self.box_heads[-1].describe(pooled).astype(jnp.float32)
+        length = jnp.linalg.norm(descriptors, axis=-1, keepdims=True)
+        return Appearance(embeds, descriptors / jnp.maximum(length, 1e-6))
 
     def look(
         self, images: Float[Array, "B H W 3"], size: Int32[Array, "2"]

@@ -48,7 +48,7 @@ def id_probs(logits: Float32[Array, "P _"], *, kind: IdLoss) -> Float32[Array, "
     return jax.nn.sigmoid(logits)
 
 
-class Chosen(NamedTuple):
+class ChosenLocations(NamedTuple):
     """Locations of a frame's objects, best rank first."""
 
     places: Int32[Array, "D"]
@@ -64,7 +64,7 @@ def choose_places(
     first: Bool[Array, ""],
     cells: Cells,
     rule: IdRule,
-) -> Chosen:
+) -> ChosenLocations:
     """Selects the locations of one image that become objects.
 
     Args:
@@ -96,7 +96,7 @@ def choose_places(
         iou_threshold=rule.iou_threshold,
         size=rule.size,
     )
-    return Chosen(near[kept.chosen], boxes[kept.chosen], kept.valid)
+    return ChosenLocations(near[kept.chosen], boxes[kept.chosen], kept.valid)
 
 
 def find_objects(

@@ -16,7 +16,7 @@ from vis_jax.detectors.fcos import Places
 from vis_jax.detectors.fcos_targets import TargetRule, dense_targets
 from vis_jax.losses.fcos import DenseTargets, fcos_losses, positives_of
 from vis_jax.losses.mask import squared_dice
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 from vis_jax.ops.sampling import sample_positives
 from vis_jax.typing import Array, Bool, Float32, PRNGKeyArray
 
@@ -40,7 +40,7 @@ def image_losses(
     rng: PRNGKeyArray,
     settings: LossSettings,
     out: CondInstOutput,
-    objects: Objects,
+    objects: ImageObjects,
     *,
     places: Places,
     image_valid: Bool[Array, "B"],
@@ -76,7 +76,7 @@ def image_losses(
 
 
 def targets_of(
-    settings: LossSettings, out: CondInstOutput, objects: Objects, places: Places
+    settings: LossSettings, out: CondInstOutput, objects: ImageObjects, places: Places
 ) -> DenseTargets:
     """Returns the targets of all locations; arguments as in `image_losses`."""
     rule = TargetRule(settings.radius, settings.ranges)
@@ -88,7 +88,7 @@ def targets_of(
 def mask_loss(
     rng: PRNGKeyArray,
     out: CondInstOutput,
-    objects: Objects,
+    objects: ImageObjects,
     *,
     targets: DenseTargets,
     places: Places,
@@ -112,7 +112,10 @@ def mask_loss(
 
     @jax.checkpoint  # The hidden layers of all positives dominate memory.
     def one(
-        key: PRNGKeyArray, out: CondInstOutput, objects: Objects, targets: DenseTargets
+        key: PRNGKeyArray,
+        out: CondInstOutput,
+        objects: ImageObjects,
+        targets: DenseTargets,
     ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
         return _image_mask_loss(key, out, objects, targets, places=places, most=most)
 
@@ -125,7 +128,7 @@ def mask_loss(
 def _image_mask_loss(
     rng: PRNGKeyArray,
     out: CondInstOutput,
-    objects: Objects,
+    objects: ImageObjects,
     targets: DenseTargets,
     *,
     places: Places,

@@ -21,7 +21,7 @@ from vis_jax.ops.rotary import inside_content
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
 
-class Found(NamedTuple):
+class QueryPredictions(NamedTuple):
     """One prediction per query."""
 
     class_logits: Float32[Array, "*lead Q K1"]  # no object last
@@ -127,10 +127,10 @@ class Heads(nn.Module):
         patches: Float[Array, "N P C"],
         grid: tuple[int, int],
         content: Int32[Array, "N 2"] | None = None,
-    ) -> Found:
+    ) -> QueryPredictions:
         """Returns classes and masks; arguments as in `masks` and `pixels`."""
         masks = self.masks(queries, patches, grid, content)
-        return Found(self.classify(queries), masks)
+        return QueryPredictions(self.classify(queries), masks)
 
 
 def attend_inside(

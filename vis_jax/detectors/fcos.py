@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.fcos import FcosOutput
-from vis_jax.ops.nms import Kept, nms_by_label
+from vis_jax.ops.nms import NmsResult, nms_by_label
 from vis_jax.settings import Count, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
 
@@ -194,7 +194,7 @@ def suppress(
     valid: Bool[Array, "C"],
     iou_threshold: float,
     size: int,
-) -> Kept:
+) -> NmsResult:
     """Applies greedy class-agnostic NMS; there may be fewer boxes than `size`.
 
     Args:
@@ -212,4 +212,4 @@ def suppress(
         size=min(size, count),
     )
     missing = max(size - count, 0)
-    return Kept(*(jnp.pad(x, (0, missing)) for x in kept))
+    return NmsResult(*(jnp.pad(x, (0, missing)) for x in kept))

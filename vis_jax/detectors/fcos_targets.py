@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vis_jax.detectors.fcos import STRIDES, Places
 from vis_jax.losses.fcos import DenseTargets
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 from vis_jax.ops.boxes import box_area
 from vis_jax.typing import Array, Bool, Float32
 
@@ -33,7 +33,7 @@ class TargetRule(NamedTuple):
 
 
 def dense_targets(
-    objects: Objects, places: Places, *, rule: TargetRule, classes: int
+    objects: ImageObjects, places: Places, *, rule: TargetRule, classes: int
 ) -> DenseTargets:
     """Returns the object assigned to every location of one image.
 
@@ -75,7 +75,9 @@ def _range_of(
     return low[level], high[level]
 
 
-def _central(objects: Objects, places: Places, radius: float) -> Bool[Array, "P M"]:
+def _central(
+    objects: ImageObjects, places: Places, radius: float
+) -> Bool[Array, "P M"]:
     """Returns which locations are in an object's central region, cut by its box."""
     reach = radius * places.strides.astype(jnp.float32)[:, None, None]
     middle = mask_centroids(objects.masks)[None]

@@ -60,7 +60,7 @@ class Settings:
             )
 
 
-class Rules(NamedTuple):
+class DetectionRules(NamedTuple):
     """Rules that turn head outputs into boxes; see the types."""
 
     anchors: AnchorGrid
@@ -72,7 +72,7 @@ class Rules(NamedTuple):
     detections: DetectRule
 
 
-def build_rules(settings: Settings, detections: DetectRule) -> Rules:
+def build_rules(settings: Settings, detections: DetectRule) -> DetectionRules:
     """Returns the rules of a config.
 
     Args:
@@ -80,7 +80,7 @@ def build_rules(settings: Settings, detections: DetectRule) -> Rules:
       detections: turns regions into objects.
     """
     conventions = CONVENTIONS[settings.conventions]
-    return Rules(
+    return DetectionRules(
         anchors=AnchorGrid(
             sides=tuple(settings.rpn.scale * stride for stride in STRIDES),
             ratios=RATIOS,
@@ -127,7 +127,7 @@ class MaskRCNN(TwoStage):
 
     box_head: nn.Module
     mask_head: nn.Module
-    rules: Rules
+    rules: DetectionRules
 
     def features(self, images: Float[Array, "B H W 3"], train: bool = False) -> Levels:
         """Returns levels 'p2' .. 'p6'; sides of images are multiples of 32 pixels.

@@ -22,7 +22,7 @@ from vis_jax.ops.bilinear import resize
 from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes, from_cxcywh
 from vis_jax.ops.masks import inside_boxes
-from vis_jax.ops.nms import Kept, fast_nms, fast_nms_each_label
+from vis_jax.ops.nms import NmsResult, fast_nms, fast_nms_each_label
 from vis_jax.ops.priors import PriorGrid, yolact_priors
 from vis_jax.settings import Count, Natural, Range, Share, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
@@ -284,7 +284,7 @@ def find(
         boxes = clip_boxes(boxes, size - 1)
     scores = best if rule.across_classes else probs.T
     suppress = fast_nms if rule.across_classes else fast_nms_each_label
-    kept: Kept = suppress(
+    kept: NmsResult = suppress(
         boxes,
         scores,
         valid=seen & (best > rule.score_threshold),

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
-_POLL = 0.1  # seconds between two looks at whether anybody still waits
+_POLL = 0.1  # seconds between checks that a consumer still waits
 
 
 class _End(NamedTuple):
-    """Comes after the last item."""
+    """Marks the end of the items."""
 
-    error: BaseException | None  # what making an item raised
+    error: BaseException | None  # raised while an item was made
 
 
 class Ahead(Generic[T]):
@@ -33,7 +33,7 @@ class Ahead(Generic[T]):
                 self._put(item)
                 if self._left.is_set():
                     return
-        except BaseException as raised:  # of any kind: `take` raises it
+        except BaseException as raised:  # any exception: `take` re-raises it
             error = raised
         self._put(_End(error))
 
@@ -44,13 +44,13 @@ class Ahead(Generic[T]):
                 break
 
     def ready(self) -> bool:
-        """Whether `take` need not wait."""
+        """Returns whether `take` would return at once."""
         return not self._ready.empty()
 
     def take(self) -> T | None:
-        """The next item, None after the last; raises what making it raised.
+        """Returns the next item, or None after the last; re-raises its error.
 
-        After that it is not to be called again.
+        Must not be called again after None or an error.
         """
         item = self._ready.get()
         if not isinstance(item, _End):
@@ -60,8 +60,8 @@ class Ahead(Generic[T]):
         return None
 
     def close(self) -> None:
-        """Ends the reading, without a wait for an item that is being made.
+        """Stops reading, without waiting for an item that is being made.
 
-        That may never come, and the end of the process does not wait for it either.
+        That item may never come; the process does not wait for it at exit either.
         """
         self._left.set()

@@ -24,41 +24,41 @@ class Sizing(Protocol):
 
     @property
     def short_side(self) -> int:
-        """Pixels that the short side is resized to .."""
+        """Pixels of the short side after resizing .."""
         ...
 
     @property
     def long_side(self) -> int:
-        """.. if the long side stays within these."""
+        """.. unless the long side would exceed this many pixels."""
         ...
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Height and width that frames are stretched to instead; () = none."""
+        """Height and width to stretch frames to instead; () = keep the aspect ratio."""
         ...
 
 
-class Place(NamedTuple):
-    """Height and width in pixels of frames as a system sees them."""
+class FramePlacement(NamedTuple):
+    """Height and width of a resized frame and of its canvas, in pixels."""
 
     content: tuple[int, int]
-    canvas: tuple[int, int]  # that the content is at the top left of
+    canvas: tuple[int, int]  # the content is at its top left
 
 
 class Piece(NamedTuple):
-    """A clip, and what of its predictions is final; see `Window`."""
+    """Clip of a video, and the rows of its predictions that are final; see `Window`."""
 
     clip: Clip
     sizes: Sizes
-    first: int  # the frame of the video that row 0 of the masks is
-    rows: int  # how many of the first rows are final
-    at_once: int  # the most frames whose masks leave the device together
+    first: int  # video frame of row 0 of the masks
+    rows: int  # the first rows, which are final
+    at_once: int  # maximum number of frames per mask transfer to the host
 
 
 def bucket(length: int, buckets: tuple[int, ...]) -> int:
-    """Frames to pad a video to: the least bucket that holds it.
+    """Returns the number of frames to pad a video to: the smallest bucket that fits.
 
-    Beyond the largest bucket, the next multiple of it.
+    For longer videos than the largest bucket, the next multiple of that bucket.
     """
     fitting = [size for size in sorted(buckets) if size >= length]
     largest = max(buckets)
@@ -69,15 +69,15 @@ def place_frames(
     original: tuple[int, int],
     sizing: Sizing,
     canvases: Sequence[tuple[int, int]] = (),
-) -> Place:
-    """Places frames on the canvas of a system.
+) -> FramePlacement:
+    """Chooses the canvas of a video, and the size of its frames on it.
 
     Args:
       original: height and width of the frames in pixels.
-      sizing: what they are resized to.
-      canvases: height and width of the canvases that there are programs for: the least
-        that holds a frame is taken; where none does, frames become smaller, and the
-        canvas on which they stay largest is taken. () = any canvas.
+      sizing: the sizes that frames are resized to.
+      canvases: height and width of the only canvases available: the smallest that
+        holds a frame is used; if none does, frames are shrunk to the canvas on which
+        they stay largest. () = any canvas.
     """
     content = (sizing.size[0], sizing.size[1]) if sizing.size else None
     if content is None:
@@ -87,10 +87,10 @@ def place_frames(
     if not canvases:
         multiple = _CANVAS_MULTIPLE
         canvas = (height + -height % multiple, width + -width % multiple)
-        return Place(content, canvas)
+        return FramePlacement(content, canvas)
     holding = [one for one in canvases if one[0] >= height and one[1] >= width]
     if holding:
-        return Place(content, min(holding, key=math.prod))
+        return FramePlacement(content, min(holding, key=math.prod))
 
     def scale(canvas: tuple[int, int]) -> float:
         return min(canvas[0] / height, canvas[1] / width)
@@ -99,16 +99,16 @@ def place_frames(
     smaller = resized_size(
         height, width, min(content), long_side=max(content), canvas=canvas
     )
-    return Place(smaller, canvas)
+    return FramePlacement(smaller, canvas)
 
 
 def blank_clip(window: Window, canvas: tuple[int, int], num_frames: int) -> Clip:
-    """A black clip of the shapes that the clips of a video have; takes no memory.
+    """Returns a black clip with the shapes of a video's clips; takes no memory.
 
     Args:
       window: of the system.
-      canvas: height and width in pixels of frames as the system sees them.
-      num_frames: of the video; only read if that is one clip.
+      canvas: height and width in pixels.
+      num_frames: of the video; only used if the whole video is one clip.
     """
     length = window.length or bucket(num_frames, window.buckets)
     return Clip(
@@ -125,13 +125,13 @@ def read_pieces(
     clock: Clock,
     canvases: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Piece]:
-    """The clips of a video, whose frames are resized as they are read.
+    """Yields the clips of a video, resizing frames as they are read.
 
     Args:
       frames: uint8 [H, W, 3], all of one size.
       window: of the system.
       sizing: the sizes that frames are resized to.
-      clock: measures how long reading and resizing take.
+      clock: times reading and resizing.
       canvases: see `place_frames`.
     """
     frames = iter(frames)
@@ -155,7 +155,7 @@ def read_pieces(
 def _fitted(
     frames: Iterator[np.ndarray], size: tuple[int, int], clock: Clock
 ) -> Iterator[np.ndarray]:
-    """Frames at the size that a system sees them."""
+    """Yields the frames, resized to height and width."""
     while True:
         with clock("reading"):
             frame = next(frames, None)
@@ -171,16 +171,16 @@ def pieces_of(
     original: tuple[int, int],
     canvas: tuple[int, int] | None = None,
 ) -> Iterator[Piece]:
-    """The clips of a video; without frames there are none.
+    """Yields the clips of a video; none if it has no frames.
 
-    How many frames there are need not be known: a clip follows once it is known whether
-    and, if clips overlap, where the next one begins.
+    The number of frames need not be known: a clip is yielded as soon as it is known
+    whether another one follows and, if clips overlap, where that one starts.
 
     Args:
-      images: uint8 [h, w, 3], as a system sees them.
+      images: uint8 [h, w, 3], resized.
       window: of the system.
       original: height and width of the frames in pixels.
-      canvas: height and width to pad images to; None: the least that a system takes.
+      canvas: height and width to pad images to; None: the smallest that fits.
 
     Raises:
       ValueError: the window has more frames between clips than in a clip.
@@ -197,8 +197,8 @@ def pieces_of(
 def _groups(
     frames: Iterator[np.ndarray], window: Window
 ) -> Iterator[tuple[list[np.ndarray], int, int, int | None]]:
-    """Yields frames, start and length of each clip, and how many frames lie between its
-    start and that of the next; None for the last one."""
+    """Yields the frames, start and padded length of each clip, and its stride to the
+    next clip in frames (None for the last one)."""
     if window.length is None or window.stride is None:
         kept = list(frames)
         if kept:
@@ -229,7 +229,7 @@ def _clip(
     last: bool,
     canvas: tuple[int, int] | None,
 ) -> Clip:
-    """Frames on a canvas, padded in time."""
+    """Returns frames as a clip, padded to the canvas and to the clip length."""
     images = np.stack(kept)
     count, size = len(images), images.shape[1:3]
     if canvas is None:

@@ -1,7 +1,7 @@
 """Stores finished videos of an evaluation on disk, so that it can be resumed.
 
-They are lines of `results.partial.jsonl`, or of one such file for each share of the
-videos; `results.json` replaces them at the end, see `vis_jax.evaluate.merge`.
+Each video is a line of `results.partial.jsonl`, or of the partial file of its share;
+`vis_jax.evaluate.merge` turns them into `results.json` at the end.
 """
 
 import fcntl
@@ -19,15 +19,15 @@ from vis_jax.results.video import VideoResult
 
 
 class Finished:
-    """Entries of the finished videos of one evaluation, or of one share of it.
+    """Results of the finished videos of one evaluation, or of one share of it.
 
-    A context manager, which keeps other processes from the file.
+    A context manager that locks the file against other processes.
 
     Args:
-      folder: made if there is none.
-      run_id: what the predictions depend on, such as checkpoint and settings; videos
-        of another one do not count, and are removed.
-      share: which part of the videos.
+      folder: created if missing.
+      run_id: identifies what predictions depend on, such as checkpoint and settings;
+        videos of another run are ignored and removed.
+      share: part of the videos.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Finished:
     ) -> None:
         self.folder, self.share = Path(folder), share
         self._path, self._run_id = self.folder / partial_name(share), run_id
-        # The bytes of the file that the entries of a video are: first, and after last.
+        # Byte range of each video's entries in the file: first, and one past the last.
         self._places: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> "Finished":
-        """Reads what is finished.
+        """Locks the file and reads which videos are finished.
 
         Raises:
-          ValueError: the file is damaged, or another process writes to it; names it.
+          ValueError: the file is damaged, or locked by another process; names it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._path)
@@ -71,7 +71,7 @@ class Finished:
         return video_id in self._places
 
     def add(self, dataset: Dataset, index: int, found: VideoResult) -> None:
-        """Adds what is found in a video of the data set.
+        """Appends the results of a video to the file.
 
         Raises:
           OSError: the file cannot be written; names it.
@@ -93,19 +93,19 @@ class Finished:
         self._places[video_id] = (begin, end)
 
     def entries(self, video_id: int) -> str:
-        """The entries of a finished video as JSON, with commas and without brackets."""
+        """Returns a finished video's entries, comma-separated JSON without brackets."""
         begin, end = self._places[video_id]
         with self._path.open("rb") as file:
             file.seek(begin)
             return file.read(end - begin).decode()
 
     def remove(self) -> None:
-        """Removes the file, once its entries are elsewhere."""
+        """Removes the file, once its entries have been copied."""
         self._path.unlink()
 
 
 def run_of(path: Path) -> str | None:
-    """The run that a partial file is of; None if it has no first line yet.
+    """Returns the run id of a partial file; None if it has no complete first line yet.
 
     Raises:
       ValueError: the line is damaged.
@@ -117,7 +117,9 @@ def run_of(path: Path) -> str | None:
 
 
 def finished_ids(path: Path, run_id: str) -> set[int]:
-    """The videos in a partial file of a run, which another process may be writing.
+    """Returns the ids of the finished videos in a run's partial file.
+
+    Another process may be appending to the file at the time.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.
@@ -127,10 +129,10 @@ def finished_ids(path: Path, run_id: str) -> set[int]:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the file that keeps others from it until it is closed.
+    """Returns a file descriptor that holds a lock on the file until it is closed.
 
     Raises:
-      ValueError: another one has it.
+      ValueError: another process holds the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -141,21 +143,21 @@ def _locked(path: Path) -> int:
             f"{path}: expected no other evaluation at work there; wait for it to end,"
             " or give another --output"
         ) from error
-    except OSError:  # a file system that knows no locks
+    except OSError:  # the file system has no locks
         pass
     return descriptor
 
 
 class _Partial(NamedTuple):
-    """Content of a partial file."""
+    """Finished videos of a partial file."""
 
-    # The bytes that the entries of a video are: first, and after last.
+    # Byte range of each video's entries: first, and one past the last.
     places: dict[int, tuple[int, int]]
-    end: int  # bytes up to the end of the last whole line
+    end: int  # end of the last complete line, in bytes
 
 
 def _read_partial(path: Path, run_id: str) -> _Partial | None:
-    """Positions of the entries of finished videos; None if the file is of another run.
+    """Returns the byte ranges of finished videos; None if the file is of another run.
 
     Raises:
       ValueError: a line other than the last is damaged; names it.
@@ -165,7 +167,7 @@ def _read_partial(path: Path, run_id: str) -> _Partial | None:
     places, end = {}, 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            # A line that was being written when the run stopped has no end: drop it.
+            # Drop a last line without an end: the run stopped while writing it.
             if not line.endswith(b"\n"):
                 break
             record = _parsed(path, number, line)

@@ -1,4 +1,4 @@
-"""Runs a system, as a config describes it, on videos."""
+"""Builds the function that runs a configured system on videos."""
 
 import threading
 from collections.abc import Hashable, Iterator
@@ -15,11 +15,12 @@ from vis_jax.systems.system import System, TestSettings
 
 
 class Turns:
-    """Lets one thread run a program once before the others may.
+    """Makes the first run of each program exclusive to one thread.
 
-    Tracing is then done once for all devices, and where compiled programs are kept
-    (`commands.parts.keep_compilations`) and do not depend on the device, as on GPUs,
-    the others read what the first one has compiled. Elsewhere they compile at once.
+    A program is thus traced once for all devices. With a compilation cache
+    (`commands.parts.keep_compilations`) and programs that do not depend on the device,
+    as on GPUs, the other threads load what the first one compiled; otherwise they
+    compile at the same time.
     """
 
     def __init__(self) -> None:
@@ -28,10 +29,10 @@ class Turns:
 
     @contextmanager
     def turn(self, program: Hashable) -> Iterator[None]:
-        """Waits while another thread is inside for the first time.
+        """Waits while another thread runs the program for the first time.
 
         Args:
-          program: what tells programs apart, such as the shapes of arguments.
+          program: key of the program, such as the shapes of its arguments.
         """
         with self._lock:
             first = program not in self._ran
@@ -45,21 +46,22 @@ class Turns:
 
 
 def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
-    """Makes the function that runs a system on videos.
+    """Returns the function that runs a system on videos.
 
     Args:
       system: what to run.
       variables: its parameters.
-      test: the sizes that frames are resized to; `tta`, short sides to average over.
+      test: sizes that frames are resized to; with `tta`, the short sides to average
+        over.
     """
     return run(make_program(system, variables), test)
 
 
 def make_streams(system: System, variables: dict, test: TestSettings) -> list[Stream]:
-    """As `make_stream`, one for each device of this process.
+    """Like `make_stream`, with one stream for each device of this process.
 
-    Each device has the parameters and its own video, and runs what one device alone
-    would run, so that results do not depend on how many there are.
+    Each device holds all parameters and works on its own video with the same program,
+    so results do not depend on the number of devices.
     """
     turns = Turns()
     return [
@@ -69,7 +71,7 @@ def make_streams(system: System, variables: dict, test: TestSettings) -> list[St
 
 
 def run(program: Program, test: TestSettings) -> Stream:
-    """Makes the function that runs a program on videos; see `make_stream`."""
+    """Returns the function that runs a program on videos; see `make_stream`."""
     return (views.run_program if test.tta else run_program)(program, test)
 
 
@@ -79,12 +81,12 @@ def make_program(
     device: jax.Device | None = None,
     turns: Turns | None = None,
 ) -> Program:
-    """A system with its variables on a device; compiled when it first runs.
+    """Puts a system and its variables on a device; compilation waits for the first run.
 
     Args:
-      system: what to run.
+      system: to run.
       variables: its parameters.
-      device: where it runs; None: the default one.
+      device: to run on; None: the default device.
       turns: shared by the programs of several devices.
     """
     on_device, turns = jax.device_put(variables, device), turns or Turns()
@@ -102,7 +104,7 @@ def make_program(
             compiled.lower(on_device, state, clip).compile()  # found by `step`
 
     def memory(clip: Clip) -> int:
-        # The first step of these shapes finds what is traced here.
+        # The first step with these shapes reuses this trace.
         traced = compiled.trace(on_device, jax.eval_shape(start, clip), clip)
         return peak_bytes(traced.jaxpr)
 

@@ -1,8 +1,8 @@
-"""Evaluation over a data set, and the files it writes.
+"""Evaluates a system on a data set and writes the results.
 
-A run that is stopped goes on where it stopped; see `Finished`. Several processes have a
-share of the videos each, and one of them merges what they found; within a process there
-is a stream for each device.
+An interrupted run resumes where it stopped; see `Finished`. With several processes each
+predicts a share of the videos, and one of them merges the results; within a process
+each device has its own stream.
 """
 
 import os
@@ -37,20 +37,20 @@ def evaluate(
 
     Args:
       dataset: annotated videos.
-      stream: finds the objects of a video; see `make_stream`. Several work at once,
-        each on its own device.
+      stream: tracks the objects of a video; see `make_stream`. Several streams work at
+        once, each on its own device.
       output: folder for `results.json`, `truth.json` and `scores.json`.
-      top: tracks of a result, those with the best scores.
-      run_id: what the predictions depend on, such as checkpoint and settings; only a
-        stopped evaluation with the same one is continued.
+      top: number of tracks to keep per video, best scores first.
+      run_id: identifies what predictions depend on, such as checkpoint and settings;
+        only an interrupted evaluation with the same id is resumed.
       progress: whether to show a progress bar.
 
     Returns:
-      The numbers of `vis_jax.scoring.score`, with tracking, per category and per video.
+      Metrics of `vis_jax.scoring.score`, with tracking, per category and per video.
 
     Raises:
-      OSError: a file cannot be written, as on a full disk; names the file. What is
-        finished by then stays, for a later evaluation to continue.
+      OSError: a file cannot be written, as on a full disk; names the file. Finished
+        videos stay, so that a later evaluation can resume.
     """
     from tqdm import tqdm
 
@@ -75,14 +75,14 @@ def evaluate_share(
     share: Share = WHOLE,
     tell: Callable[[int], None],
 ) -> None:
-    """Predicts the videos of one share, for `merge` to collect.
+    """Predicts the videos of one share; `merge` collects them.
 
     Args:
       dataset, output, top, run_id: as in `evaluate`; the same for all shares.
-      streams: each finds the objects of a video on its own device.
-      share: which part of the videos; see `divide`.
-      tell: is called with the number of videos of the share that are finished, first
-        with that of those found finished.
+      streams: each tracks the objects of a video on its own device.
+      share: part of the videos; see `divide`.
+      tell: called with the number of finished videos of the share, at the start and
+        after each video.
 
     Raises:
       ValueError: another process works on the share, or its file is damaged.
@@ -114,14 +114,14 @@ def _predict(
     index: int,
     left: Left,
 ) -> VideoResult:
-    """The tracks of a video; masks go to a temporary file in the folder."""
+    """Returns the tracks of a video; spools masks to a temporary file in the folder."""
     video = dataset.videos[index]
     frames = leaving(stream, left)(video_frames(dataset, index))
     return collect(frames, top, video.length, (video.height, video.width), folder)
 
 
 def video_frames(dataset: Dataset, index: int) -> Iterator[np.ndarray]:
-    """The frames of a video, a few in memory at a time."""
+    """Yields the frames of a video, with a few in memory at a time."""
     length = dataset.videos[index].length
     for start in range(0, length, _CHUNK):
         ids = np.arange(start, min(start + _CHUNK, length))

@@ -1,4 +1,4 @@
-"""Converts mask logits to masks at the original size, and to run lengths."""
+"""Converts mask logits to masks at the original size, and masks to RLE."""
 
 import functools
 import itertools
@@ -14,12 +14,12 @@ from vis_jax.ops.bilinear import fixed_weights
 from vis_jax.structures import Predictions, Render
 from vis_jax.typing import Array, Bool, Float, Float32, UInt8
 
-# Masks of this many pixels leave the device at once: 64 MiB as bytes.
+# Mask pixels per transfer from the device: 64 MiB.
 _PIXELS_AT_ONCE = 1 << 26
 
 
 class Sizes(NamedTuple):
-    """Height and width in pixels of a frame on its way through a system."""
+    """Height and width of a frame before and after preprocessing, in pixels."""
 
     canvas: tuple[int, int]
     content: tuple[int, int]  # at the top left of the canvas
@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
 class FrameMasks(NamedTuple):
     """Masks of one frame."""
 
-    objects: np.ndarray  # int [N], which of the frame's masks they are
+    objects: np.ndarray  # int [N], column of each mask in the predictions
     masks: np.ndarray  # uint8 [N, W, H]
 
 
@@ -41,10 +41,10 @@ class Matrices(NamedTuple):
 
 
 def matrices(size: tuple[int, int], sizes: Sizes, *, aligned: bool = False) -> Matrices:
-    """From logits of a height and width to the original size.
+    """Returns the matrices that resize logits to the original size.
 
     Args:
-      size: of the logits.
+      size: height and width of the logits.
       sizes: of the frames.
       aligned: see `Render`.
     """
@@ -53,27 +53,27 @@ def matrices(size: tuple[int, int], sizes: Sizes, *, aligned: bool = False) -> M
 
 
 def run_lengths(masks: np.ndarray) -> list[dict]:
-    """Run lengths {"size": [H, W], "counts": bytes} of masks uint8 [N, W, H]."""
+    """Encodes masks uint8 [N, W, H] as RLE {"size": [H, W], "counts": bytes}."""
     from pycocotools import mask as coco_mask
 
-    # The device gives [W, H], which is [H, W] in the order of run lengths.
+    # Masks come as [W, H], which is [H, W] in the column-major order of RLE.
     return [coco_mask.encode(mask.T) for mask in masks]
 
 
 def frame_masks(
     found: Predictions, sizes: Sizes, render: Render, *, rows: range, at_once: int
 ) -> Iterator[FrameMasks]:
-    """Masks of some rows of a clip at the original size, frame by frame.
+    """Yields the masks of consecutive frames of a clip at the original size.
 
-    Those of no track, or of one that is not valid, are left out. What the device has to
-    do for the first ones begins with the call, not with the first frame.
+    Masks without a valid track are left out. The device starts on the first frames at
+    the call, not at the first `next`.
 
     Args:
-      found: what a system says.
+      found: predictions of a system.
       sizes: of the frames.
-      render: how masks that overlap become pixels.
-      rows: of `found.slots`; one after the other.
-      at_once: the most frames that leave the device together.
+      render: rule for overlapping masks.
+      rows: consecutive rows of `found.slots`.
+      at_once: maximum number of frames per transfer from the device.
     """
     if found.mask_boxes is not None:
         masks = _inside_boxes(found, sizes, render, rows)
@@ -98,22 +98,22 @@ def frame_masks(
 
 
 def _shown(found: Predictions, xnp: Any) -> Any:
-    """bool [F, D], which masks are of a valid track."""
+    """Returns bool [F, D]: the mask belongs to a valid track."""
     slots, valid = xnp.asarray(found.slots), xnp.asarray(found.valid)
     return (slots >= 0) & valid[slots]
 
 
 def _wanted(found: Predictions, rows: range) -> np.ndarray:
-    """Which of the D masks are enlarged: int [N]."""
+    """Returns the columns of the D masks to upsample, int [N]."""
     if jax.default_backend() != "cpu":
-        # All, as to ask which ones are shown would be to wait for the model, and the
-        # device would work on the next clip before it enlarges these.
+        # Take all: reading the slots would wait for the model, and the device would
+        # run the next clip before upsampling these masks.
         return np.arange(found.slots.shape[1])
     return np.flatnonzero(_shown(found, np)[rows.start : rows.stop].any(axis=0))
 
 
 def _padded(wanted: np.ndarray, most: int) -> np.ndarray:
-    """As many as a power of two, so that few programs are compiled."""
+    """Pads to a power of two, at most `most`, so that few programs are compiled."""
     count = min(1 << max(len(wanted) - 1, 0).bit_length(), most)
     return np.append(wanted, np.zeros(count - len(wanted), int))
 
@@ -145,7 +145,7 @@ def _inside_boxes(
 
 
 def _ranked(found: FrameMasks, render: Render) -> FrameMasks:
-    """Without what masks before hide of the masks behind them; see `Render`."""
+    """Removes pixels that are hidden by earlier masks; see `Render`."""
     if render.overlap != "rank":
         return found
     free = np.ones(found.masks.shape[1:], np.uint8)
@@ -164,13 +164,13 @@ def _ranked(found: FrameMasks, render: Render) -> FrameMasks:
 def stretched(
     values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Masks uint8 [N, W, H] of values [N, h, w] that cover boxes.
+    """Resizes logits [N, h, w] to their boxes and returns masks uint8 [N, W, H].
 
-    As `ops.masks.stretch_masks`, on the host and only inside the boxes: on a CPU 5 to
-    14 times as fast as whole frames.
+    Like `ops.masks.stretch_masks`, but on the host and only inside the boxes: 5 to 14
+    times as fast on a CPU as whole frames.
 
     Args:
-      values: positive inside.
+      values: logits, positive inside.
       boxes: float32 [N, 4] in pixels of the frame.
       size: height and width of the frame in pixels.
     """
@@ -183,7 +183,7 @@ def stretched(
 
 
 def largest(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As `stretched`, but a pixel belongs to the mask of the largest value alone."""
+    """Like `stretched`, but a pixel belongs only to the mask with the largest logit."""
     best = np.zeros(size[::-1], np.float32)
     owner = np.full(size[::-1], -1)
     for index, (place, enlarged) in enumerate(_enlarged(values, boxes, size)):
@@ -196,7 +196,7 @@ def largest(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.
 def _enlarged(
     values: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
 ) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-    """Columns and rows that each box covers, and its values there [W, H]."""
+    """Yields the columns and rows that each box covers, and its logits there [W, H]."""
     for cells, box in zip(values, boxes.tolist(), strict=True):
         rows = _inside(box[1], box[3], size[0], cells.shape[0])
         columns = _inside(box[0], box[2], size[1], cells.shape[1])
@@ -205,14 +205,14 @@ def _enlarged(
 
 
 class _Inside(NamedTuple):
-    """Pixels of an axis that lie in a box, and what they read."""
+    """Pixels of one axis inside a box, and the interpolation weights they read with."""
 
     pixels: slice
     weights: np.ndarray  # float32 [pixels, cells]
 
 
 def _inside(low: float, high: float, length: int, cells: int) -> _Inside:
-    """Bilinear weights of the cells of a box at the centres of its pixels."""
+    """Returns bilinear weights of a box's cells at the centres of its pixels."""
     first = min(max(math.ceil(low - 0.5), 0), length)
     last = max(min(math.ceil(high - 0.5), length), first)
     at = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
@@ -229,18 +229,18 @@ def masks_of(
     apart: jax.Array | None = None,
     aligned: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Masks uint8 [N, W, H] of some frames of a clip, frame by frame.
+    """Yields the masks uint8 [N, W, H] of consecutive frames of a clip.
 
-    The device works on the first ones from the call on, then one chunk ahead.
+    The device starts on the first frames at the call and then stays one chunk ahead.
 
     Args:
-      views: float32 [T, N, h, w], logits of the same objects, one or several results;
-        of several the mean of the probabilities counts.
-      sizes: of the frames of every view, with the same original.
-      rows: frames wanted, one after the other.
-      at_once: the most frames that leave the device together.
-      apart: bool [T, N], masks that compete for the pixels: each belongs to the mask of
-        the largest logit. None: they may overlap. Only of one view.
+      views: float32 [T, N, h, w], logits of the same objects at one or several
+        resolutions; probabilities of several are averaged.
+      sizes: of the frames of every view, with the same original size.
+      rows: consecutive frames to return.
+      at_once: maximum number of frames per transfer from the device.
+      apart: bool [T, N], masks that compete for pixels: a pixel belongs only to the one
+        with the largest logit. None: masks may overlap. Only with one view.
       aligned: see `Render`.
     """
     to_original = [
@@ -253,7 +253,7 @@ def masks_of(
     chunk = max(1, min(frames, at_once, chunk))
 
     def enlarge(first: int) -> jax.Array:
-        # Every chunk has the same size, so that one program serves all.
+        # All chunks have one size, so that one program serves them all.
         begin = min(first, frames - chunk)
         parts = [jax.lax.dynamic_slice_in_dim(x, begin, chunk) for x in views]
         if apart is not None:
@@ -280,7 +280,7 @@ def upsample(
     rows: Float32[Array | np.ndarray, "H h"],
     columns: Float32[Array | np.ndarray, "W w"],
 ) -> UInt8[Array, "t N W H"]:
-    """Masks of logits; see `resize_matrix`."""
+    """Returns the masks of logits at the original size; see `resize_matrix`."""
     return (_enlarge(logits, rows, columns) > 0).astype(jnp.uint8)
 
 
@@ -291,7 +291,7 @@ def divide(
     rows: Float32[Array | np.ndarray, "H h"],
     columns: Float32[Array | np.ndarray, "W w"],
 ) -> UInt8[Array, "t N W H"]:
-    """As `upsample`, each pixel only for the largest logit among those shown."""
+    """Like `upsample`, but gives each pixel to the largest logit among shown masks."""
     large = _enlarge(logits, rows, columns)
     large = jnp.where(shown[..., None, None], large, -jnp.inf)
     numbers = jnp.arange(large.shape[1], dtype=jnp.int32)[None, :, None, None]
@@ -303,7 +303,7 @@ def divide(
 def blend(
     views: list[Float[Array, "t N _ _"]], to_original: list[Matrices]
 ) -> UInt8[Array, "t N W H"]:
-    """As `upsample`, of several views: where the mean probability is above a half."""
+    """Like `upsample` for several views: the mean probability is above 0.5."""
     probs = [
         jax.nn.sigmoid(_enlarge(logits, *axes))
         for logits, axes in zip(views, to_original, strict=True)
@@ -324,10 +324,11 @@ def _enlarge(
 def resize_matrix(
     length: int, canvas: int, content: int, original: int, *, aligned: bool = False
 ) -> np.ndarray:
-    """One axis of: resize logits to the canvas, crop to the content, resize back.
+    """Returns the matrix that resizes one axis of logits to the original size.
 
-    Both resizes are bilinear with half-pixel centres and clamped edges, and so linear:
-    their product is one small matrix, float32 [original, length].
+    It resizes to the canvas, crops to the content and resizes to the original. Both
+    resizes are bilinear with half-pixel centres and clamped edges, hence linear: their
+    product is one small matrix, float32 [original, length].
 
     Args:
       length: of the logits.
@@ -339,16 +340,16 @@ def resize_matrix(
 
 
 def _bilinear(source: int, target: int) -> np.ndarray:
-    """Weights [target, source] of a bilinear resize without antialiasing."""
+    """Returns weights [target, source] of a bilinear resize without antialiasing."""
     return _read_at((np.arange(target) + 0.5) * source / target - 0.5, source)
 
 
 def _aligned(source: int, target: int) -> np.ndarray:
-    """The same of `ops.bilinear.aligned_upsample`."""
+    """Returns weights [target, source] of `ops.bilinear.aligned_upsample`."""
     factor = target // source
     return _read_at((np.arange(target) - factor // 2) / factor, source)
 
 
 def _read_at(at: np.ndarray, source: int) -> np.ndarray:
-    """Weights [P, source] of linear reading at places [P], clamped at both ends."""
+    """Returns weights [P, source] of linear interpolation at positions [P], clamped."""
     return fixed_weights(np.clip(at, 0, source - 1), source)

@@ -1,4 +1,4 @@
-"""Memory that a program needs for a clip, found from shapes alone."""
+"""Estimates the memory that a program needs for a clip from shapes alone."""
 
 import contextlib
 import math
@@ -23,11 +23,11 @@ IN_PLACE = (
 
 
 def peak_bytes(program: core.ClosedJaxpr) -> int:
-    """Bytes that are alive at once while a traced program runs, arguments included.
+    """Returns the peak of live bytes while a traced program runs, with its arguments.
 
-    Nothing is compiled. Views take no memory, and elementwise operations take that of
-    an argument which is not used again. What else a compiler fuses away is counted, and
-    copies that it makes in another layout are not.
+    Nothing is compiled. Views take no memory, and elementwise operations reuse that of
+    an argument that is not needed again. Other arrays that a compiler would fuse away
+    are counted; copies that it would make in another layout are not.
     """
     jaxpr = program.jaxpr
     inputs = sum(map(_bytes, [*jaxpr.invars, *jaxpr.constvars]))
@@ -35,7 +35,8 @@ def peak_bytes(program: core.ClosedJaxpr) -> int:
 
 
 def machine_bytes() -> int:
-    """The memory of the default device; of a CPU, that of the machine or container."""
+    """Returns the memory in bytes of the default device; for a CPU, of the machine or
+    container."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
@@ -46,7 +47,7 @@ def machine_bytes() -> int:
 
 
 def _peak(jaxpr: core.Jaxpr) -> int:
-    """The most bytes that the operations of a program keep, without its inputs."""
+    """Returns the peak of live bytes of a program's operations, without its inputs."""
     owners = _owners(jaxpr)
     last: dict[core.Var, int] = {}
     for index, equation in enumerate(jaxpr.eqns):
@@ -59,7 +60,7 @@ def _peak(jaxpr: core.Jaxpr) -> int:
         over = [x for x in _read(equation.invars, owners) & made if last[x] == index]
         more, name = sum(map(_bytes, new)), equation.primitive.name
         inside = max(map(_peak, _inner(equation.params)), default=0)
-        # What a called program returns is inside of it; a loop stacks it.
+        # Outputs of a called program are counted inside it; a loop stacks them.
         most = more + inside if name in LOOPS else max(more, inside)
         if _in_place(equation):
             most -= min(more, max(map(_bytes, over), default=0))
@@ -71,7 +72,7 @@ def _peak(jaxpr: core.Jaxpr) -> int:
 
 
 def _owners(jaxpr: core.Jaxpr) -> dict[core.Var, core.Var]:
-    """The arrays that others are views of, by the views."""
+    """Maps each view to the array that owns its memory."""
     owners: dict[core.Var, core.Var] = {}
     for equation in jaxpr.eqns:
         source = equation.invars[0] if equation.invars else None
@@ -81,7 +82,7 @@ def _owners(jaxpr: core.Jaxpr) -> dict[core.Var, core.Var]:
 
 
 def _in_place(equation: core.JaxprEqn) -> bool:
-    """Whether an operation, or all of those it calls, may write over an argument."""
+    """Returns whether an operation, with all it calls, may overwrite an argument."""
     name, called = equation.primitive.name, list(_inner(equation.params))
     if not called or name in LOOPS:
         return name in IN_PLACE
@@ -97,7 +98,7 @@ def _read(arrays: Sequence, owners: dict[core.Var, core.Var]) -> set[core.Var]:
 
 
 def _inner(params: dict) -> Iterator[core.Jaxpr]:
-    """The programs that an operation runs, such as the body of a loop."""
+    """Returns the programs that an operation runs, such as the body of a loop."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, core.ClosedJaxpr):

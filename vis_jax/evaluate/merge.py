@@ -1,4 +1,4 @@
-"""From the partial files of all shares to the results of a data set, and its scores."""
+"""Merges the partial files of all shares into results and scores of a data set."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ RESULTS, TRUTH, SCORES = "results.json", "truth.json", "scores.json"
 def merge(
     dataset: Dataset, folder: str | os.PathLike, *, run_id: str, count: int
 ) -> dict:
-    """Scores a data set of which every share is finished, and removes partial files.
+    """Scores a data set once every share is finished, and removes the partial files.
 
-    Files of the same run with another number of shares count as well.
+    Files of the same run with another number of shares are used as well.
 
     Args:
       dataset: annotated videos.
@@ -34,11 +34,11 @@ def merge(
       count: of shares.
 
     Returns:
-      The numbers of `vis_jax.scoring.score`, with tracking, per category and per video.
+      Metrics of `vis_jax.scoring.score`, with tracking, per category and per video.
 
     Raises:
-      ValueError: shares are missing, unfinished or damaged, or another process writes
-        to one; names them.
+      ValueError: shares are missing, unfinished, damaged, or still being written by
+        another process; names them.
       OSError: a file cannot be written; names it. The partial files stay.
     """
     folder = Path(folder)
@@ -56,23 +56,23 @@ def merge(
 
 
 def others(folder: Path, run_id: str, count: int) -> list[Share]:
-    """Shares of the same run by another number, as of a job that had other hosts."""
+    """Returns the run's shares of another total, as from a job on fewer hosts."""
     found = partial_files(folder).items()
     return [s for s, path in found if s.total != count and run_of(path) == run_id]
 
 
 def finished_by_others(folder: Path, run_id: str, count: int) -> set[int]:
-    """The videos in the files of `others`."""
+    """Returns the videos in the files of `others`."""
     names = [partial_name(share) for share in others(folder, run_id, count)]
     return {id_ for name in names for id_ in finished_ids(folder / name, run_id)}
 
 
 def count_shares(folder: Path, run_id: str) -> int:
-    """The number of shares that a job array has left in a folder.
+    """Returns the number of shares from the partial files in a folder.
 
     Raises:
-      ValueError: there is none, or some are of another run or by another number; names
-        the file.
+      ValueError: there are none, or some are of another run or have another total;
+        names the file.
     """
     found = partial_files(folder)
     if not found:
@@ -90,7 +90,7 @@ def count_shares(folder: Path, run_id: str) -> int:
 
 
 def check_same_count(folder: Path, found: Sequence[Share] | dict, count: int) -> None:
-    """Raises ValueError where a partial file is by another number of shares."""
+    """Raises ValueError if a partial file has another total number of shares."""
     for share in found:
         if share.total != count:
             raise ValueError(
@@ -106,7 +106,7 @@ def _check_complete(
     missing: Sequence[Share],
     count: int,
 ) -> None:
-    """Raises ValueError unless every video is in one of the parts."""
+    """Raises ValueError unless the parts contain every video."""
     videos = dataset.videos
     unfinished = []
     shares = divide([video.length for video in videos], count)
@@ -134,16 +134,16 @@ def score_all(dataset: Dataset, folder: Path, parts: Sequence[Finished]) -> dict
     Args:
       dataset: annotated videos.
       folder: to write to.
-      parts: have every video together.
+      parts: partial files that together contain every video.
 
     Returns:
-      The numbers of `vis_jax.scoring.score`, with tracking, per category and per video.
+      Metrics of `vis_jax.scoring.score`, with tracking, per category and per video.
 
     Raises:
-      OSError: a file cannot be written, as on a full disk; names the file. What is
-        finished stays, for a later evaluation to continue.
+      OSError: a file cannot be written, as on a full disk; names the file. Finished
+        videos stay, so that a later evaluation can resume.
     """
-    # Both need pycocotools, which importing this module must not.
+    # Imported late: both need pycocotools, which this module must import without.
     from data_pipeline.write.annotations import to_ytvis
     from vis_jax.scoring import Options, score
 
@@ -162,7 +162,7 @@ def score_all(dataset: Dataset, folder: Path, parts: Sequence[Finished]) -> dict
 
 
 def _results(dataset: Dataset, parts: Sequence[Finished]) -> Iterator[str]:
-    """The results file of all videos, in their order, one video at a time."""
+    """Yields the text of the results file, one video at a time, in data set order."""
     yield "["
     first = True
     for video in dataset.videos:

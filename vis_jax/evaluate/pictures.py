@@ -1,4 +1,4 @@
-"""Pictures of a clip in training: its truth above what the system finds."""
+"""Pictures of a clip during training: ground truth above the predicted tracks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ SHOWN_FROM = 0.3  # score
 
 
 def make_pictures(system: System, names: Sequence[str]) -> Callable:
-    """A function (variables, batch, step) -> {"clip": uint8 [H, W, 3]}.
+    """Returns a function (variables, batch, step) -> {"clip": uint8 [H, W, 3]}.
 
-    The picture has one column a frame of the first clip: truth above, tracks below.
+    The picture has one column per frame of the first clip, ground truth above tracks.
     """
     step_fn = jax.jit(system.step)
 
@@ -53,7 +53,7 @@ def make_pictures(system: System, names: Sequence[str]) -> Callable:
 
 
 def _drawn(image: np.ndarray, frame: FrameResult, names: Sequence[str]) -> np.ndarray:
-    """A frame with the tracks that score enough."""
+    """Draws the tracks that score at least `SHOWN_FROM` on a frame."""
     shown = frame.scores >= SHOWN_FROM
     return draw_frame(
         image,
@@ -73,7 +73,7 @@ def _row(
     scores: Any,
     names: Sequence[str],
 ) -> list[np.ndarray]:
-    """The frames [T, H, W, 3] with masks [N, T, H, W] drawn on them."""
+    """Draws masks [N, T, H, W] on frames [T, H, W, 3]."""
     return [
         draw_frame(
             image, masks[:, t], track_ids, labels=labels, names=names, scores=scores

@@ -1,7 +1,7 @@
-"""Division of the videos of a data set among processes, and names of partial files.
+"""Divides the videos of a data set among processes, and names partial files.
 
-The division depends on the lengths of the videos and the number of shares alone, so
-processes that never meet agree on it.
+The division depends only on the lengths of the videos and the number of shares, so
+processes agree on it without communicating.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-PARTIAL = "results.partial.jsonl"  # of a data set that is not shared out
+PARTIAL = "results.partial.jsonl"  # for evaluation by a single process
 _PARTIAL_OF_SHARE = re.compile(r"results\.partial-(\d+)-of-(\d+)\.jsonl")
 
 
 class Share(NamedTuple):
-    """One of several parts of a data set; written 3/16."""
+    """One of several parts of a data set, such as 3/16."""
 
     number: int  # 1 .. total
     total: int
@@ -30,10 +30,10 @@ WHOLE = Share(1, 1)
 
 
 def read_share(text: str) -> Share:
-    """The share that "3/16" names.
+    """Parses a share such as "3/16".
 
     Raises:
-      ValueError: it is no such text, or there is no such share.
+      ValueError: the text has another form, or the number exceeds the total.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     share = Share(int(found[1]), int(found[2])) if found else None
@@ -46,20 +46,21 @@ def read_share(text: str) -> Share:
 
 
 def divide(weights: Sequence[int], count: int) -> list[list[int]]:
-    """Shares of about the same weight: each item, heaviest first, goes to the lightest.
+    """Divides items into shares of similar weight.
 
-    Graham, "Bounds on Multiprocessing Timing Anomalies", 1969: the largest share is at
-    most 4/3 of the best possible one.
+    Each item, heaviest first, goes to the lightest share. Graham, "Bounds on
+    Multiprocessing Timing Anomalies", 1969: the largest share is at most 4/3 of the
+    best possible one.
 
     Args:
       weights: of the items, such as frames of videos.
-      count: of shares; some are empty if there are more of them than items.
+      count: number of shares; some are empty if it exceeds the number of items.
 
     Returns:
-      For each share the indices of its items, heaviest first.
+      The indices of each share's items, heaviest first.
     """
     shares: list[list[int]] = [[] for _ in range(count)]
-    # Equal loads go by the number of items, then by the number of the share.
+    # Ties go to the share with fewer items, then to the lower index.
     loads = [(0, 0, number) for number in range(count)]
     for index in sorted(range(len(weights)), key=lambda i: -weights[i]):
         load, items, number = loads[0]
@@ -69,7 +70,7 @@ def divide(weights: Sequence[int], count: int) -> list[list[int]]:
 
 
 def balance(weights: Sequence[int], shares: Sequence[Sequence[int]]) -> float:
-    """The weight of the largest share by that of the mean; 1 is perfect."""
+    """Returns the largest share's weight divided by the mean; 1 is perfect."""
     loads = [sum(weights[index] for index in share) for share in shares]
     return max(loads) * len(loads) / max(sum(loads), 1)
 
@@ -77,7 +78,7 @@ def balance(weights: Sequence[int], shares: Sequence[Sequence[int]]) -> float:
 def summary(
     weights: Sequence[int], shares: Sequence[Sequence[int]], *, unit: str
 ) -> str:
-    """The shares of videos in a line; their weights are in this unit."""
+    """Describes the shares in one line, with their weights in this unit."""
     return (
         f"{len(weights)} in {len(shares)} shares; by {unit} the largest is"
         f" {balance(weights, shares):.3f} of the mean"
@@ -85,7 +86,7 @@ def summary(
 
 
 def partial_name(share: Share) -> str:
-    """The file that has the finished videos of a share."""
+    """Returns the file name for the finished videos of a share."""
     if share.total == 1:
         return PARTIAL
     width = len(str(share.total))
@@ -93,7 +94,8 @@ def partial_name(share: Share) -> str:
 
 
 def partial_files(folder: str | os.PathLike) -> dict[Share, Path]:
-    """The partial files of a folder, in order of total and number; {} if it is not."""
+    """Returns a folder's partial files, ordered by total and number; {} if it does not
+    exist."""
     folder = Path(folder)
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -105,8 +107,8 @@ def partial_files(folder: str | os.PathLike) -> dict[Share, Path]:
 
 
 def number_list(numbers: Iterable[int]) -> str:
-    """Numbers in the form that `sbatch --array` takes: 2,5-7."""
-    # In a run of numbers the difference to the position is the same.
+    """Formats numbers as `sbatch --array` takes them: 2,5-7."""
+    # Consecutive numbers have the same difference to their position.
     pairs = enumerate(sorted(numbers))
     runs = [[n for _, n in run] for _, run in groupby(pairs, lambda p: p[1] - p[0])]
     return ",".join(

@@ -1,4 +1,4 @@
-"""Work on independent items by several workers at once, such as one for each device."""
+"""Spreads independent items over several workers, such as one for each device."""
 
 import contextlib
 import queue
@@ -15,26 +15,26 @@ from vis_jax.results.frame import FrameResult, Stream
 T = TypeVar("T")
 R = TypeVar("R")
 Left = Callable[[], bool]  # True once the results are no longer wanted
-_POLL = 0.1  # seconds between two looks at whether anybody still waits
-_LONGEST_END = 10.0  # seconds that workers have to end their items
+_POLL = 0.1  # seconds between checks that a consumer still waits
+_LONGEST_END = 10.0  # seconds for workers to end their items
 _END = object()  # comes after the last item
 
 
 def spread(
     items: Sequence[T], workers: Sequence[Callable[[T, Left], R]]
 ) -> Iterator[tuple[T, R]]:
-    """Yields items with their results, in the order in which they are done.
+    """Yields items with their results, in order of completion.
 
-    Each item goes to the worker that is free first. One worker works in the thread of
-    the caller, when the next result is asked for; several have a thread each.
+    Each item goes to the first free worker. A single worker runs in the caller's
+    thread, when the next result is requested; several have a thread each.
 
     Args:
-      items: what to work on, in the order of their beginnings.
-      workers: each maps an item to its result. If `left()` is true, it may end with
-        anything.
+      items: to work on, in this order.
+      workers: each maps an item to its result. Once `left()` is true, it may return or
+        raise anything.
 
     Raises:
-      Exception: what a worker raised first; the others end.
+      Exception: the first that a worker raised; the other workers end.
     """
     workers = workers[: max(len(items), 1)]
     if len(workers) == 1:
@@ -58,11 +58,11 @@ def spread(
 
 
 class LeftError(Exception):
-    """Nobody waits for the results of a video any more."""
+    """The results of a video are no longer wanted."""
 
 
 def leaving(stream: Stream, left: Left) -> Stream:
-    """A stream that raises LeftError at the next frame once `left()` is true."""
+    """Wraps a stream to raise LeftError at the next frame once `left()` is true."""
 
     def results(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
@@ -76,7 +76,7 @@ def leaving(stream: Stream, left: Left) -> Stream:
 
 
 class _Shared:
-    """What the threads of workers have in common."""
+    """State shared by the workers' threads."""
 
     def __init__(self, items: Sequence, workers: int) -> None:
         self.left = threading.Event()
@@ -84,7 +84,7 @@ class _Shared:
         self._done: queue.Queue = queue.Queue(workers)
 
     def results(self, at_work: int) -> Iterator[tuple]:
-        """What the workers hand over, until all of them have ended."""
+        """Yields the workers' results until all workers have ended."""
         while at_work:
             done = self._done.get()
             if isinstance(done, BaseException):
@@ -95,7 +95,7 @@ class _Shared:
                 yield done
 
     def work(self, worker: Callable) -> None:
-        """The thread of a worker; hands over None at the end, or an error."""
+        """Runs a worker in its thread; puts None at the end, or an error."""
         try:
             while not self.left.is_set():
                 with self._taking:
@@ -104,7 +104,7 @@ class _Shared:
                     break
                 self._put((item, worker(item, self.left.is_set)))
             self._put(None)
-        except BaseException as error:  # of any kind: the caller raises it
+        except BaseException as error:  # any exception: the caller re-raises it
             self._put(error)
 
     def _put(self, done: tuple | BaseException | None) -> None:

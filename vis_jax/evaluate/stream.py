@@ -1,9 +1,9 @@
-"""From the frames of one video to its objects, frame by frame, at the original size.
+"""Tracks the objects of one video, frame by frame, at the original size.
 
-The system runs once for each canvas and number of frames of a clip. Its masks leave the
-device a few frames at a time and become run lengths at once, so that memory holds one
-clip at model size, and no video of masks at the original size. Models that were
-exported run here, too: nothing of this needs Flax or a config.
+The system is compiled once for each canvas and clip length. Its masks leave the device
+a few frames at a time and are encoded as RLE at once, so that memory holds one clip at
+model size, never a whole video of masks at the original size. Exported models run here,
+too: nothing here needs Flax or a config.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from vis_jax.structures import Clip, Predictions, Render, Window
 
 @runtime_checkable
 class StartClips(Protocol):
-    """The state before the first clip of a video."""
+    """Creates the state before the first clip of a video."""
 
     def __call__(self, clip: Clip, /) -> Any:
         """Returns arrays of fixed size, made from the shapes of the clip alone."""
@@ -33,43 +33,43 @@ class StartClips(Protocol):
 
 @runtime_checkable
 class NextClip(Protocol):
-    """Looks at the next clip of a video."""
+    """Processes the next clip of a video."""
 
     def __call__(self, state: Any, clip: Clip, /) -> tuple[Any, Predictions]:
-        """Returns the state for the next clip, and what is known now.
+        """Returns the state for the next clip, and the predictions so far.
 
-        The state that was passed is not used again: its memory may be.
+        The state passed in must not be used again: its memory may be reused.
         """
         ...
 
 
 @runtime_checkable
 class Compile(Protocol):
-    """Makes a step ready to run."""
+    """Compiles a step."""
 
     def __call__(self, state: Any, clip: Clip, /) -> None:
-        """Compiles it for arguments of these shapes, unless that was done before."""
+        """Compiles it for arguments of these shapes, unless already done."""
         ...
 
 
 @runtime_checkable
 class ClipMemory(Protocol):
-    """Memory that a step needs."""
+    """Estimates the memory of a step."""
 
     def __call__(self, clip: Clip, /) -> int:
-        """Returns bytes of the device, found from the shapes of the clip alone."""
+        """Returns bytes on the device, from the shapes of the clip alone."""
         ...
 
 
 class Program(NamedTuple):
-    """A system with its variables, compiled or about to be, and how it is used.
+    """System bound to its variables, with the conventions for calling it.
 
     Attributes:
       start, step: of the system.
       window, render, limit: see `systems.system.System`.
       canvases: height and width in pixels of the only canvases it runs on; () = any.
-      memory: that a step needs; None: not known.
-      compile: makes a step ready; None: it is compiled before, or as it first runs.
+      memory: estimates the memory of a step; None: unknown.
+      compile: compiles a step; None: already compiled, or compiled by its first run.
     """
 
     start: StartClips
@@ -83,7 +83,7 @@ class Program(NamedTuple):
 
 
 def run_program(program: Program, sizing: Sizing) -> Stream:
-    """What runs a program on videos, whose frames are resized to the sizes."""
+    """Returns the function that runs a program on videos, resizing their frames."""
 
     def stream(
         frames: Iterable[np.ndarray], *, clock: Clock = NO_CLOCK
@@ -99,7 +99,7 @@ def run_program(program: Program, sizing: Sizing) -> Stream:
                 try:
                     piece = ahead.take()
                 except Exception:
-                    yield from waiting  # what was final before does not get lost
+                    yield from waiting  # do not lose frames that are final already
                     raise
                 if piece is None:
                     break
@@ -107,8 +107,8 @@ def run_program(program: Program, sizing: Sizing) -> Stream:
                     state = begin(program, piece.clip, clock)
                 with clock("model"):
                     state, found = program.step(state, piece.clip)
-                # The device goes on while masks become run lengths: those of the clip
-                # before while it works on this one.
+                # Overlap host and device: encode the previous clip's masks while the
+                # device works on this clip.
                 last = waiting
                 waiting = final_frames(found, piece, program.render, clock)
                 yield from last
@@ -120,12 +120,12 @@ def run_program(program: Program, sizing: Sizing) -> Stream:
 
 
 def begin(program: Program, clip: Clip, clock: Clock) -> Any:
-    """The state before the first clip of a video, once the program is compiled.
+    """Compiles the program and returns the state before the first clip.
 
     Args:
       program: to run.
-      clip: the first one, of the shapes of all.
-      clock: measures how long compiling takes.
+      clip: the first one; all clips of the video have its shapes.
+      clock: times compilation.
     """
     with clock("compiling"):
         state = program.start(clip)
@@ -135,13 +135,14 @@ def begin(program: Program, clip: Clip, clock: Clock) -> Any:
 
 
 def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResult]:
-    """The frames, and a warning where objects found no free track.
+    """Yields the frames, and warns if objects found no free track.
 
-    Of a video without an end nobody sees the last one: the first such frame is named.
+    Warns at the first such frame, as an endless video never reaches the total at its
+    end.
 
     Args:
       frames: of a video.
-      limit: the setting that says how many tracks there can be.
+      limit: setting that limits the number of tracks.
     """
     lost = 0
     for frame in frames:
@@ -160,15 +161,15 @@ def noting_lost(frames: Iterator[FrameResult], limit: str) -> Iterator[FrameResu
 def final_frames(
     found: Predictions, piece: Piece, render: Render, clock: Clock
 ) -> Iterator[FrameResult]:
-    """The frames of a clip that are final, in order.
+    """Yields the final frames of a clip, in order.
 
-    The device begins to enlarge their masks with the call, not with the first frame.
+    The device starts upsampling their masks at the call, not at the first `next`.
 
     Args:
-      found: what the system says of the clip.
+      found: predictions of the system for the clip.
       piece: the clip.
-      render: how masks that overlap become pixels.
-      clock: measures the wait for the model, and how long masks take.
+      render: rule for overlapping masks.
+      clock: times the wait for the model, and the masks.
     """
     begin = max(-piece.first, 0)  # rows before the first frame of the video
     rows = range(begin, max(piece.rows, begin))
@@ -192,7 +193,7 @@ def final_frames(
 
 
 def live_tracks(found: Predictions) -> tuple[LiveTracks, np.ndarray]:
-    """The tracks that are valid, and the place of every slot among them, -1 if none."""
+    """Returns the valid tracks, and each slot's index among them, -1 if not valid."""
     valid = np.asarray(found.valid)
     tracks = LiveTracks(
         np.asarray(found.track_ids)[valid],

@@ -1,7 +1,8 @@
-"""Test-time augmentation: a video at several resolutions, averaged.
+"""Test-time augmentation: averages predictions at several resolutions.
 
 You et al., "Consistent Video Instance Segmentation with Inter-Frame Recurrent
-Attention", 2022. One resolution is the pivot; what the others find is matched to it.
+Attention", 2022. One resolution is the pivot; predictions at the others are matched to
+it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,21 +25,21 @@ from vis_jax.structures import Predictions
 from vis_jax.systems.system import TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
 
-_STRIDE = 8  # pixels of the pivot between the points that results are compared at
+_STRIDE = 8  # pixels of the pivot between sampled mask points
 
 
 class View(NamedTuple):
-    """A video at one resolution."""
+    """Predictions for a video at one resolution."""
 
     found: Predictions  # every query of the system, in every frame
     piece: Piece
 
 
 def run_program(program: Program, test: TestSettings) -> Stream:
-    """As `stream.run_program`, with `test.tta`: short sides in pixels.
+    """Like `stream.run_program`, with `test.tta`: short sides in pixels.
 
-    The result at `test.short_side`, one of them, is the pivot. Mask i of every frame is
-    that of query i, over the whole canvas.
+    The resolution `test.short_side`, one of them, is the pivot. Mask i of every frame
+    belongs to query i and covers the whole canvas.
 
     Raises:
       ValueError: the program reads clips, or its masks may not overlap.
@@ -76,7 +77,8 @@ def run_program(program: Program, test: TestSettings) -> Stream:
 def _resized(
     frames: Iterable[np.ndarray], test: TestSettings
 ) -> tuple[list[list[np.ndarray]], tuple[int, int]]:
-    """The frames at every resolution, read once, and their size."""
+    """Reads the frames once and resizes them to each resolution; returns their original
+    size, too."""
     videos: list[list[np.ndarray]] = [[] for _ in test.tta]
     original = (0, 0)
     for frame in frames:
@@ -89,16 +91,16 @@ def _resized(
 def merge(
     views: list[View], *, pivot: int, top: int, clock: Clock = NO_CLOCK
 ) -> Iterator[FrameResult]:
-    """Mean of the views, each matched to the pivot: its frames.
+    """Yields the frames of the mean of the views, each matched to the pivot.
 
-    Class probabilities are averaged first; the masks of the best (query, class) pairs
-    are averaged at the original size.
+    Class probabilities are averaged first; then the masks of the best (query, class)
+    pairs at the original size.
 
     Args:
       views: of one video.
       pivot: index of the view that the others are matched to.
-      top: pairs to keep.
-      clock: measures how long masks take.
+      top: number of pairs to keep.
+      clock: times the masks.
     """
     own = np.arange(len(views[pivot].found.class_probs))
     rows = [own if i == pivot else _rows(views[pivot], v) for i, v in enumerate(views)]
@@ -108,7 +110,7 @@ def merge(
     mean = np.mean(probs, axis=0)
     pairs = best_pairs(mean, top) // mean.shape[1]
     chosen = list(dict.fromkeys(pairs.tolist()))
-    # As many as there are pairs, so that the number of programs stays small.
+    # Always one per pair, so that few programs are compiled.
     padded = np.resize(chosen, len(pairs))
     logits = [
         jnp.asarray(v.found.mask_logits)[:, r[padded]]
@@ -126,7 +128,7 @@ def merge(
 
 
 def _rows(pivot: View, view: View) -> np.ndarray:
-    """The query of a view for every query of the pivot."""
+    """Returns the view's query for each query of the pivot."""
     height, width = pivot.piece.sizes.content
     grid = (-(-height // _STRIDE), -(-width // _STRIDE))
 
@@ -153,7 +155,7 @@ def _match(
     masks: tuple[Array, Matrices],
     frame_valid: Bool[Array, "T"],
 ) -> Int32[Array, "N"]:
-    """`match_to_pivot` on the grid that the matrices lead to."""
+    """Runs `match_to_pivot` on masks resized by the matrices."""
 
     def resize(
         logits: Float32[Array, "T N h w"], axes: Matrices
@@ -174,11 +176,11 @@ def match_to_pivot(
     mask_logits: Float32[Array, "N T h w"],
     frame_valid: Bool[Array, "T"],
 ) -> Int32[Array, "N"]:
-    """For every instance of the pivot, that of the other result; one to one (Eq. 4).
+    """Returns the instance matched to each of the pivot, one to one (Eq. 4).
 
     Args:
       pivot_probs, pivot_logits: classes and masks of the pivot.
-      class_probs, mask_logits: of the other result, on the same grid of pixels.
+      class_probs, mask_logits: of the other resolution, on the same grid of pixels.
       frame_valid: False marks padding.
     """
     count = pivot_probs.shape[0]

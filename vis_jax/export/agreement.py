@@ -28,12 +28,12 @@ class Agreement(NamedTuple):
     """Result of a comparison.
 
     Attributes:
-      frames: that were compared.
-      tracks: that either side has found.
-      scores: the largest difference of a class probability; a track that one side alone
-        has counts with its probabilities there.
-      pixels: of the pixels that lie in a mask on either side, the share that lies in
-        the mask of the same track on both; 1 where there are none.
+      frames: number of frames compared.
+      tracks: number of tracks found by either side.
+      scores: largest difference of a class probability; a track missing on one side has
+        probabilities of 0 there.
+      pixels: intersection over union of the masks, summed over tracks and frames; 1 if
+        there are no mask pixels.
     """
 
     frames: int
@@ -42,18 +42,18 @@ class Agreement(NamedTuple):
     pixels: float
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether the differences are within the tolerance; NaN never is."""
+        """Returns whether the differences are within the tolerance; NaN never is."""
         return self.scores <= tolerance.scores and self.pixels >= tolerance.pixels
 
 
 def compare(found: Iterable[FrameResult], expected: Iterable[FrameResult]) -> Agreement:
-    """Compares two runs on the same frames, track by track.
+    """Compares the results of two runs on the same frames, track by track.
 
     Args:
-      found, expected: every frame in order.
+      found, expected: all frames, in order.
 
     Raises:
-      ValueError: they have different numbers of frames.
+      ValueError: the numbers of frames differ.
     """
     frames, ids, scores, both, either = 0, set(), 0.0, 0, 0
     for one, other in zip(found, expected, strict=True):
@@ -70,7 +70,7 @@ def _larger(a: float, b: float) -> float:
 
 
 def _score_difference(one: FrameResult, other: FrameResult) -> float:
-    """The largest difference of a class probability."""
+    """Returns the largest difference of a class probability in a frame."""
     tracks = [
         dict(zip(frame.tracks.ids.tolist(), frame.tracks.class_probs, strict=True))
         for frame in (one, other)
@@ -85,7 +85,7 @@ def _score_difference(one: FrameResult, other: FrameResult) -> float:
 
 
 def _pixels(one: FrameResult, other: FrameResult) -> tuple[int, int]:
-    """Mask pixels of both, and of either, summed over the tracks."""
+    """Returns intersection and union of the masks in pixels, summed over tracks."""
     masks = [
         dict(zip(frame.ids.tolist(), frame.masks, strict=True))
         for frame in (one, other)

@@ -1,24 +1,24 @@
-"""The model card of an export: README.md, as model hubs show it."""
+"""Writes the model card of an export: README.md, in the format of model hubs."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _METRICS = ("AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
-_MOST_NAMES = 100  # of classes that are listed
+_MOST_NAMES = 100  # classes listed on a card
 
 
 class Facts(NamedTuple):
-    """Facts about a model.
+    """Facts about a model for its card.
 
     Attributes:
-      system: its name.
-      parts: the sizes that its name does not say, such as ("backbone", "resnet 50").
-      parameters: how many numbers are trained.
-      classes: names in the order of the labels.
-      data: what it was trained on, in words.
-      recipe: settings of the training by name.
+      system: name of the system.
+      parts: sizes that the name leaves open, such as ("backbone", "resnet 50").
+      parameters: number of parameters.
+      classes: names in label order.
+      data: description of the training data.
+      recipe: training settings by name.
       step: updates up to this checkpoint; None if unknown.
-      scores: of its evaluations: metrics in [0, 1] by name, by evaluation.
+      scores: metrics in [0, 1] by name, for each evaluation.
     """
 
     system: str
@@ -36,8 +36,8 @@ def card_of(facts: Facts, *, licence: str, usage: str) -> str:
 
     Args:
       facts: of the model.
-      licence: of the weights; "unknown" where nobody has said it.
-      usage: Markdown that says how the files are loaded.
+      licence: of the weights; "unknown" if it was not given.
+      usage: Markdown that explains how to load the files.
     """
     steps = "unknown" if facts.step is None else str(facts.step)
     model = [
@@ -63,7 +63,7 @@ def card_of(facts: Facts, *, licence: str, usage: str) -> str:
 
 
 def _header(licence: str) -> str:
-    """Metadata in YAML; a name in quotes is text, whatever is in it."""
+    """Returns the YAML metadata; names are quoted, so that YAML reads them as text."""
     name = licence.replace("\\", "\\\\").replace('"', '\\"')
     return (
         f'---\nlibrary_name: vis_jax\nlicense: "{name}"\n'
@@ -107,7 +107,7 @@ def _licence(licence: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text on one line that neither ends a cell of a table nor begins markup."""
+    """Escapes text for a table cell: one line, without markup."""
     text = " ".join(text.split())
     for mark in "\\`*_<|[":
         text = text.replace(mark, f"\\{mark}")

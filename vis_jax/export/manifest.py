@@ -1,8 +1,8 @@
-"""`program.json`: what a folder of exported programs holds, and how they are used.
+"""`program.json`: describes the exported programs in a folder and how to run them.
 
-It says what JAX does not keep in a program: names, classes, and what the host does
-with frames before a step and with masks after it. It is read as settings are, field by
-field.
+It stores what JAX does not keep in a program: names, classes, and the host's
+preprocessing of frames and postprocessing of masks. Its fields are read and checked
+like settings.
 """
 
 import json
@@ -18,8 +18,8 @@ from vis_jax.structures import Render, Window
 
 MANIFEST = "program.json"
 START, STEP = "start", "step"  # the kinds of programs
-ANY = "any"  # in the place of a number of frames: the program takes any
-MOST_SIDE = 1 << 14  # pixels of a canvas
+ANY = "any"  # stands for the frames of a program that takes any number
+MOST_SIDE = 1 << 14  # pixels of a canvas side
 MOST_FRAMES = 1 << 14
 _SHAPE = re.compile(r"(any|[1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})")
 
@@ -27,7 +27,7 @@ Dtype = Literal["bool", "int8", "uint8", "int32", "uint32", "bfloat16", "float32
 
 
 class ClipShape(NamedTuple):
-    """Sizes of the clips that a program takes."""
+    """Shape of the clips that a program takes."""
 
     frames: int | None  # None: any number
     height: int  # pixels of the canvas
@@ -40,26 +40,27 @@ class ClipShape(NamedTuple):
 
 @section
 class ArrayForm:
-    """An array that goes into a program or comes out of it."""
+    """Dtype and shape of an input or output array of a program."""
 
     dtype: Dtype
-    shape: tuple[int | str, ...]  # a text where it depends on the number of frames
+    # A string for an axis that depends on the number of frames.
+    shape: tuple[int | str, ...]
 
 
 @section
 class ProgramForm:
     """The programs `start` and `step` for clips of one shape."""
 
-    # SHA-256 of both files, in hexadecimal digits: a damaged program is not read.
+    # SHA-256 of each file in hexadecimal digits; a damaged program is refused.
     start: str
     step: str
-    state: Mapping[str, ArrayForm]  # goes into a step, and comes out of it
+    state: Mapping[str, ArrayForm]  # input and output of a step
     predictions: Mapping[str, ArrayForm]  # fields of `structures.Predictions`
 
 
 @section
 class SizingForm:
-    """`test`: the sizes that frames are resized to."""
+    """Sizes that frames are resized to, from the settings `test`."""
 
     short_side: Count
     long_side: Count
@@ -72,7 +73,7 @@ class SizingForm:
 
 @section
 class WindowForm:
-    """`structures.Window`."""
+    """`structures.Window` as stored in the file."""
 
     length: Count | None
     stride: Count | None
@@ -88,7 +89,7 @@ class WindowForm:
 
 @section
 class RenderForm:
-    """`structures.Render`."""
+    """`structures.Render` as stored in the file."""
 
     overlap: Literal["independent", "argmax", "rank"]
     least_visible: Share
@@ -97,20 +98,20 @@ class RenderForm:
 
 @section
 class Manifest:
-    """All of the file."""
+    """Content of `program.json`."""
 
-    version: Literal[1] = 1  # of the layout of this file
-    jax: str  # version of JAX that made the programs
-    system: str  # its name, for people
-    limit: str  # the setting that says how many tracks there can be
+    version: Literal[1] = 1  # version of this file's layout
+    jax: str  # version of JAX that exported the programs
+    system: str  # name of the system, for information only
+    limit: str  # setting that limits the number of tracks
     categories: tuple[tuple[int, str], ...]  # (category id, name) of labels 0, 1, ..
-    top: Count  # tracks returned of a video
+    top: Count  # tracks returned per video
     sizing: SizingForm
     window: WindowForm
     render: RenderForm
-    programs: Mapping[str, ProgramForm]  # by the shape of a clip, as 5x384x640
-    # A step takes any number of videos at once: state, clip and predictions have a
-    # first axis more than `programs` says.
+    programs: Mapping[str, ProgramForm]  # by clip shape, such as 5x384x640
+    # A step takes any number of videos at once: state, clip and predictions have one
+    # more leading axis than `programs` lists.
     batched: bool = False
 
     def __post_init__(self) -> None:
@@ -129,23 +130,23 @@ class Manifest:
             )
 
     def shapes(self) -> dict[ClipShape, ProgramForm]:
-        """The programs by the shape of a clip."""
+        """Returns the programs by clip shape."""
         return {shape_of(name): form for name, form in self.programs.items()}
 
     def window_of(self) -> Window:
-        """How a video becomes clips."""
+        """Returns the window that splits a video into clips."""
         return Window(**vars(self.window))
 
     def render_of(self) -> Render:
-        """How masks become pixels."""
+        """Returns the rule that turns masks into pixels."""
         return Render(**vars(self.render))
 
 
 def shape_of(name: str) -> ClipShape:
-    """The shape that a name such as 5x384x640 or anyx384x640 is of.
+    """Parses a clip shape such as 5x384x640 or anyx384x640.
 
     Raises:
-      ValueError: it is no such name, or beyond the largest sizes.
+      ValueError: the name has another form, or exceeds the largest sizes.
     """
     found = _SHAPE.fullmatch(name)
     frames = None if not found or found[1] == ANY else int(found[1])
@@ -159,23 +160,23 @@ def shape_of(name: str) -> ClipShape:
 
 
 def canvases_of(shapes: Iterable[ClipShape]) -> tuple[tuple[int, int], ...]:
-    """Height and width in pixels of the canvases of some clips, each once."""
+    """Returns height and width in pixels of the distinct canvases of clip shapes."""
     return tuple(dict.fromkeys((shape.height, shape.width) for shape in shapes))
 
 
 def file_name(kind: str, shape: ClipShape, suffix: str = ".jax_export") -> str:
-    """The file of a program.
+    """Returns the file name of a program.
 
     Args:
       kind: START or STEP.
-      shape: of the clips that it takes.
-      suffix: of the format.
+      shape: of its clips.
+      suffix: of the file format.
     """
     return f"{kind}_{shape}{suffix}"
 
 
 def forms_of(arrays: Mapping[str, Any]) -> dict[str, ArrayForm]:
-    """Shapes as a manifest has them."""
+    """Returns the dtype and shape of each array."""
     return {
         name: ArrayForm(
             dtype=x.dtype.name,
@@ -186,7 +187,7 @@ def forms_of(arrays: Mapping[str, Any]) -> dict[str, ArrayForm]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the file.
+    """Writes `program.json`.
 
     Raises:
       OSError: it cannot be written; names it.
@@ -197,11 +198,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads the file.
+    """Reads `program.json`.
 
     Raises:
-      ValueError: it is missing, damaged or not as `write_manifest` leaves it; names
-        the file and the field.
+      ValueError: the file is missing or damaged, or a field is not as `write_manifest`
+        writes it; names the file and the field.
     """
     path = folder / MANIFEST
     content = read_object(path)

@@ -1,8 +1,8 @@
-"""Writes the step of a system in ONNX, and runs it with ONNX Runtime.
+"""Writes the step of a system as ONNX, and runs it with ONNX Runtime.
 
-Needs the packages of the extra `onnx`. A file has the weights inside. The state goes in
-under names that begin with `state/`, and comes out under `next_state/`; clip and
-predictions have the names of their fields.
+Needs the packages of the extra `onnx`. A file contains the weights. Inputs of the state
+are named `state/..`, its outputs `next_state/..`; clip and predictions have the names
+of their fields.
 """
 
 import traceback
@@ -16,16 +16,16 @@ from jax.extend.core import JaxprEqn
 
 from vis_jax.export.manifest import STEP, ClipShape, file_name
 from vis_jax.export.onnx_forms import plain
-from vis_jax.export.stablehlo import Step
+from vis_jax.export.stablehlo import NamedStep
 from vis_jax.formats.disk import naming
 from vis_jax.structures import Clip, Predictions
 
 STATE, NEXT = "state/", "next_state/"
-ONNX, ARRAYS = ".onnx", ".safetensors"  # of a step, and of the state before it
-_OPSET = 21  # of the default domain; ONNX Runtime reads it from 1.20 on
+ONNX, ARRAYS = ".onnx", ".safetensors"  # suffixes of a step and of its initial state
+_OPSET = 21  # of the default domain; needs ONNX Runtime 1.20 or later
 
 
-def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
+def write_onnx(path: Path, step: NamedStep, variables: Mapping[str, Any]) -> None:
     """Writes a step with its weights.
 
     Args:
@@ -34,8 +34,8 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
       variables: arrays by name.
 
     Raises:
-      ValueError: jax2onnx cannot write it, as an operation without a counterpart in
-        ONNX; names the operation of JAX, and says why.
+      ValueError: jax2onnx cannot write the step, for example an operation without
+        a counterpart in ONNX; names the JAX operation and the reason.
       OSError: the file cannot be written.
     """
     from jax2onnx import to_onnx
@@ -43,8 +43,8 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
     def call(state: dict, clip: dict) -> tuple[dict, dict]:
         return step.call(variables, state, clip)
 
-    # jax2onnx changes functions of JAX while it traces, which scans of Flax do not
-    # bear: it gets what is traced already.
+    # Trace first: jax2onnx patches JAX functions while it traces, which breaks scans
+    # of Flax.
     closed, (after, found) = jax.make_jaxpr(call, return_shape=True)(
         step.state, step.clip
     )
@@ -62,7 +62,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
         _rename(model.graph.output, outputs, model, outputs=True)
     except MemoryError:
         raise
-    except Exception as error:  # jax2onnx raises many kinds
+    except Exception as error:  # jax2onnx raises many types
         raise ValueError(
             f"jax2onnx cannot write {_operation_of(error)}: {type(error).__name__}:"
             f" {_one_line(error)}"
@@ -72,7 +72,7 @@ def write_onnx(path: Path, step: Step, variables: Mapping[str, Any]) -> None:
 
 
 def _operation_of(error: Exception) -> str:
-    """The operation at which jax2onnx stopped, as an error is to name it."""
+    """Describes the operation at which jax2onnx failed, for an error message."""
     name = "it"
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if isinstance(eqn := frame.f_locals.get("eqn"), JaxprEqn):
@@ -85,12 +85,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _keys(prefix: str, arrays: Mapping[str, Any]) -> list[str]:
-    """Names in the order in which JAX flattens a dict."""
+    """Returns prefixed names in the order in which JAX flattens a dict."""
     return [f"{prefix}{name}" for name in sorted(arrays)]
 
 
 def _spell_out_choices(model: Any) -> None:
-    """Writes boolean `Where`, which ONNX Runtime lacks, as and, or, not."""
+    """Replaces boolean `Where`, which ONNX Runtime lacks, by and, or, not."""
     import onnx
 
     types: dict[str, int] = {}
@@ -118,7 +118,7 @@ def _spell_out_choices(model: Any) -> None:
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and those inside its nodes, as of loops."""
+    """Yields a graph and the graphs nested in its nodes, such as loop bodies."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -127,9 +127,9 @@ def _graphs(graph: Any) -> Iterator[Any]:
 
 
 def _rename(values: Any, names: list[str], model: Any, *, outputs: bool) -> None:
-    """Gives inputs or outputs of a graph new names, by nodes that copy them.
+    """Renames inputs or outputs of a graph by adding identity nodes.
 
-    An output that is an input, unchanged, gets a name of its own.
+    An output that is an unchanged input also gets its own name.
     """
     from onnx import helper
 
@@ -146,11 +146,11 @@ def _rename(values: Any, names: list[str], model: Any, *, outputs: bool) -> None
 
 
 class OnnxSystem:
-    """`start` and `step` of a system that was written in ONNX.
+    """`start` and `step` of a system that was exported to ONNX.
 
     Args:
       folder: of the files.
-      states: the state before the first clip by the shape of a clip, arrays by name.
+      states: initial state for each clip shape, arrays by name.
 
     Raises:
       ValueError: ONNX Runtime cannot run a file.
@@ -163,25 +163,25 @@ class OnnxSystem:
 
         self._states, self._sessions = states, {}
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; it warns of each unused constant
+        options.log_severity_level = 3  # errors only; it warns of each unused constant
         for shape in states:
             path = folder / file_name(STEP, shape, ONNX)
             try:
                 self._sessions[shape] = onnxruntime.InferenceSession(path, options)
-            except Exception as error:  # ONNX Runtime has its own kinds
+            except Exception as error:  # ONNX Runtime raises its own types
                 raise _runtime_error(shape, error) from error
 
     def start(self, clip: Clip, /) -> Mapping[str, np.ndarray]:
-        """The state before the first clip, by name."""
+        """Returns the state before the first clip, by name."""
         return self._states[_shape(clip)]
 
     def step(
         self, state: Mapping[str, np.ndarray], clip: Clip, /
     ) -> tuple[dict[str, np.ndarray], Predictions]:
-        """The state for the next clip, and what is known now.
+        """Returns the state for the next clip, and the predictions so far.
 
         Raises:
-          ValueError: ONNX Runtime cannot run an operation; says which.
+          ValueError: ONNX Runtime cannot run an operation; names it.
         """
         session = self._sessions[shape := _shape(clip)]
         feeds = {f"{STATE}{name}": value for name, value in state.items()}
@@ -203,7 +203,7 @@ class OnnxSystem:
 
 
 def _runtime_error(shape: ClipShape, error: Exception) -> ValueError:
-    """One line of what ONNX Runtime says of a file; it names the node itself."""
+    """Returns an error with ONNX Runtime's message, which names the node."""
     return ValueError(
         f"{file_name(STEP, shape, ONNX)}: ONNX Runtime: {_one_line(error)}"
     )

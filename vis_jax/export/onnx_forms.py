@@ -1,8 +1,8 @@
-"""The same computation in forms that jax2onnx can write.
+"""Rewrites a computation with operations that jax2onnx can write.
 
-A traced function is run once more, operation by operation. Functions inside it are
-written out, and so are loops of few steps, in whose bodies jax2onnx loses the types of
-arrays. Some scatters become comparisons, and the larger of two arrays a choice.
+A traced function is evaluated again, operation by operation. Nested functions are
+inlined, and short loops unrolled, because jax2onnx loses the types of arrays in their
+bodies. Some scatters become comparisons, and the maximum of two arrays a `where`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from vis_jax.export.onnx_gather import gather
 from vis_jax.export.onnx_scatter import KINDS, choice, scatter
 
-_FEW = 4  # steps of a loop that is written out
-# Where the function lies that an operation calls.
+_FEW = 4  # maximum number of steps of an unrolled loop
+# Parameter that holds the function called by an operation.
 _CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -27,11 +27,11 @@ _CALLS = {
 
 
 @runtime_checkable
-class Rule(Protocol):
-    """How an operation is run in another form."""
+class RewriteRule(Protocol):
+    """Evaluates an operation in another form."""
 
     def __call__(self, eqn: JaxprEqn, values: Sequence[Any], /) -> Sequence[Any]:
-        """Returns its results.
+        """Returns the results of the operation.
 
         Args:
           eqn: the operation.
@@ -41,7 +41,7 @@ class Rule(Protocol):
 
 
 def plain(closed: ClosedJaxpr) -> Callable[..., list]:
-    """A function that computes what a traced one does.
+    """Returns a function that evaluates a traced one with the operations rewritten.
 
     Args:
       closed: as `jax.make_jaxpr` returns it.
@@ -102,7 +102,7 @@ def _while(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     ends = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     first, second = values[: ends[0]], values[ends[0] : ends[1]]
 
-    # Of several loops at once, each has its own condition: [], or one for each.
+    # The condition of a batched loop has one element per loop, otherwise shape [].
     def conditions(state: Sequence[Any]) -> Any:
         return _run(params["cond_jaxpr"], (*first, *state))[0]
 
@@ -130,14 +130,14 @@ def _cond(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _extreme(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """`max` or `min`; of two arrays as a choice."""
+    """Evaluates `max` or `min`, as a `where` if neither argument is a scalar."""
     a, b = values
     if not (jnp.ndim(a) and jnp.ndim(b)) or a.dtype == jnp.bool_:
         return _same(eqn, values)
     return [choice(a > b if eqn.primitive.name == "max" else a < b, a, b)]
 
 
-_RULES: dict[str, Rule] = {"scan": _scan, "while": _while, "cond": _cond}
+_RULES: dict[str, RewriteRule] = {"scan": _scan, "while": _while, "cond": _cond}
 _RULES["gather"] = gather
 _RULES |= dict.fromkeys(("max", "min"), _extreme)
 _RULES |= dict.fromkeys(KINDS, scatter)

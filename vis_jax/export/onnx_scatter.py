@@ -1,7 +1,7 @@
-"""Scatters that jax2onnx cannot write, as comparisons of indices.
+"""Replaces scatters that jax2onnx cannot write by comparisons of indices.
 
-They touch a few dozen places: slots of tracks, columns of a table, counts of pixels by
-number. Axes: M updates, N places, that is the indexed axes of the operand as one.
+They have a few dozen positions: track slots, table columns, pixel counts of a mask.
+Axes: M updates, N positions, the flattened indexed axes of the operand.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 KINDS = ("scatter", "scatter-add", "scatter-max")
-_MOST = 1 << 24  # comparisons times numbers of an update
+_MOST = 1 << 24  # elements of the operand times elements of the updates
 
 
 def scatter(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """Runs a scatter; see `onnx_forms.Rule`.
+    """Evaluates a scatter; see `onnx_forms.RewriteRule`.
 
-    One whose indexed axes are the first of the operand stays what it is, and so does
-    one whose updates are parts of rows.
+    A scatter is kept if its indexed axes are the leading ones of the operand, or if its
+    updates cover rows only in part.
     """
     numbers = eqn.params["dimension_numbers"]
     batch = [int(i) for i in numbers.operand_batching_dims]
@@ -33,7 +33,7 @@ def scatter(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     window = [int(i) for i in numbers.update_window_dims]
     rows = [i for i in range(updates.ndim) if i not in window]
     index_batch = [int(i) for i in numbers.scatter_indices_batching_dims]
-    # The axes of a batch first, then those of the index, then those of a row.
+    # Order of axes: batch, index, row.
     operand = _first(operand, [*batch, *places])
     indices = _first(indices, index_batch)
     own = [rows[i] for i in index_batch]
@@ -59,10 +59,10 @@ def scatter(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def choice(first: Any, a: Any, b: Any) -> Any:
-    """`a` where it comes first or is NaN, else `b`, in the place of `Max` and `Min`.
+    """Returns `a` where `first` holds or `a` is NaN, else `b`; replaces `Max`, `Min`.
 
-    jax2onnx leaves out a reshape before these and one after them that undoes the first,
-    although the other argument keeps its shape.
+    jax2onnx drops a reshape before these and the inverse one after them, although the
+    other argument keeps its shape.
     """
     return jnp.where(first | (a != a), a, b)
 
@@ -72,9 +72,9 @@ def _first(x: Any, axes: Sequence[int]) -> Any:
 
 
 def _hits(index: Any, sizes: Sequence[int], *, clip: bool) -> Any:
-    """Whether an update [M] is of a place [N]; bool [M, N].
+    """Returns bool [M, N]: update m writes to position n.
 
-    Indices outside of the operand have none, unless they are clipped.
+    Indices outside the operand write nowhere, unless they are clipped.
     """
     limits = jnp.asarray(sizes, index.dtype)[None]
     if clip:
@@ -87,7 +87,7 @@ def _hits(index: Any, sizes: Sequence[int], *, clip: bool) -> Any:
 
 
 def _placed(kind: str, rows: Any, hits: Any, updates: Any) -> Any:
-    """The rows [N, ..] after the updates [M, ..]."""
+    """Returns rows [N, ..] with the updates [M, ..] applied."""
     ones = [1] * (rows.ndim - 1)
     wide, given = hits.reshape(*hits.shape, *ones), updates[:, None]
     if kind == "scatter-add":
@@ -97,7 +97,7 @@ def _placed(kind: str, rows: Any, hits: Any, updates: Any) -> Any:
         least = -jnp.inf if floating else jnp.iinfo(rows.dtype).min
         most = jnp.where(wide, given, least).max(axis=0)
         return choice(most > rows, most, rows)
-    # The last update of a place stays.
+    # The last update of a position wins.
     order = jnp.arange(1, len(updates) + 1, dtype=jnp.int32)
     last = jnp.where(hits, order[:, None], 0).max(axis=0)
     taken = jnp.take(updates, jnp.maximum(last - 1, 0), axis=0, mode="clip")

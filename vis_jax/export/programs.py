@@ -1,8 +1,8 @@
-"""Reads exported programs and checks them; runs with JAX, without Flax or a config.
+"""Reads, checks and runs exported programs with JAX, without Flax or a config.
 
-What a folder says of itself is compared with what its programs say, and nothing is run
-before all of it agrees. A program consists of operations of StableHLO, so it reaches
-neither files nor the host's Python; it can still take memory and time.
+The manifest is compared with the programs, and nothing runs unless all of it agrees. A
+program consists of StableHLO operations only, so it can reach neither files nor the
+host's Python; it can still use up memory and time.
 """
 
 import hashlib
@@ -29,30 +29,30 @@ from vis_jax.export.manifest import (
 )
 from vis_jax.structures import Clip, Predictions
 
-_MOST_BYTES = 256 << 20  # of a program, whose variables are in another file
-_BYTECODE = b"ML\xefR"  # what MLIR's begins with; text would be read as well
-# Says which numbers of frames a program takes; JAX replaces it.
+_MOST_BYTES = 256 << 20  # of a program; its variables are in another file
+_BYTECODE = b"ML\xefR"  # magic number of MLIR bytecode; JAX would also read MLIR text
+# Constrains the number of frames of a program; JAX replaces it.
 _HARMLESS_CALLS = {"shape_assertion"}
-VIDEOS = "videos"  # how many there are, where a step takes several at once
+VIDEOS = "videos"  # symbol for the number of videos of a batched step
 _OPTIONAL = {"mask_boxes", "lost"}  # fields of predictions that may be missing
 
 Forms = Mapping[str, ArrayForm]
 
 
 class ClipPrograms(NamedTuple):
-    """The programs for clips of one shape, checked."""
+    """Checked programs for clips of one shape."""
 
     start: export.Exported
     step: export.Exported
 
 
 class StoredSystem:
-    """`start` and `step` of a system that was exported.
+    """`start` and `step` of an exported system.
 
     Args:
-      programs: by the shape of a clip.
-      variables: arrays by name, of the dtypes that the programs take.
-      batched: whether steps take several videos at once; they get one.
+      programs: by clip shape.
+      variables: arrays by name, with the dtypes that the programs take.
+      batched: steps take several videos at once; they are given one.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class StoredSystem:
         }
 
     def start(self, clip: Clip, /) -> dict[str, jax.Array]:
-        """The state before the first clip, by name.
+        """Returns the state before the first clip, by name.
 
         Raises:
           ValueError: there is no program for clips of this shape.
@@ -84,7 +84,7 @@ class StoredSystem:
     def step(
         self, state: dict[str, jax.Array], clip: Clip, /
     ) -> tuple[dict[str, jax.Array], Predictions]:
-        """The state for the next clip, and what is known now.
+        """Returns the state for the next clip, and the predictions so far.
 
         Raises:
           ValueError: there is no program for clips of this shape.
@@ -108,7 +108,7 @@ class StoredSystem:
 
 
 def _single(call: Callable) -> Callable:
-    """A batched step for one video."""
+    """Wraps a batched step to take one video."""
 
     def step(variables: Any, *arrays: Any) -> Any:
         several = jax.tree.map(lambda x: jnp.asarray(x)[None], arrays)
@@ -123,13 +123,13 @@ def read_programs(
     """Reads and checks all programs of a folder.
 
     Args:
-      folder: as `stablehlo.write_programs` leaves it.
+      folder: as written by `stablehlo.write_programs`.
       manifest: of the folder.
       variables: arrays or shapes by name.
 
     Raises:
-      ValueError: a program is missing or damaged, is not what the manifest says, does
-        not take these variables, or was not made for this kind of device.
+      ValueError: a program is missing or damaged, disagrees with the manifest, does not
+        take these variables, or was not exported for this type of device.
     """
     found = {}
     for shape, form in manifest.shapes().items():
@@ -146,15 +146,15 @@ def read_programs(
 
 
 def read_program(path: Path, digest: str) -> export.Exported:
-    """Reads a program whose bytes are the ones that were written.
+    """Reads a program and checks it.
 
     Args:
       path: of its file.
-      digest: SHA-256 of its bytes, in hexadecimal digits.
+      digest: SHA-256 of the file's bytes, in hexadecimal digits.
 
     Raises:
-      ValueError: it is missing or damaged, has side effects, calls what is no operation
-        of StableHLO, or was not made for one device of this kind.
+      ValueError: the program is missing or damaged, has side effects, calls anything
+        but StableHLO operations, or was not exported for one device of this type.
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a program, got no such file")
@@ -167,7 +167,7 @@ def read_program(path: Path, digest: str) -> export.Exported:
         raise ValueError(f"{path}: damaged: its SHA-256 is not that of program.json")
     try:
         found = export.deserialize(bytearray(content))
-    except Exception as error:  # a strange file can raise anything
+    except Exception as error:  # a malformed file can raise anything
         raise ValueError(
             f"{path}: not a program that this version of JAX ({jax.__version__}) can"
             f" read: {error!s:.200}"
@@ -196,16 +196,16 @@ def read_program(path: Path, digest: str) -> export.Exported:
 
 
 def _custom_calls(program: export.Exported) -> set[str]:
-    """What a program calls of the process it runs in, by name.
+    """Returns the names of a program's calls into the host process.
 
     Such a call may read any memory: Python callbacks take addresses as numbers.
     """
-    # Bytecode of MLIR has the names of its operations as plain text.
+    # MLIR bytecode contains the names of its operations as plain text.
     if b"custom_call" not in program.mlir_module_serialized:
         return set()
     text = program.mlir_module()
     found = re.findall(r"stablehlo\.custom_call @([\w.$]+)\(", text)
-    # Those of other dialects, or written in another form, have no name here.
+    # The pattern misses calls of other dialects or in another notation.
     unnamed = text.count("custom_call") - len(found)
     return {*found} - _HARMLESS_CALLS | ({"unknown names"} if unnamed else set())
 
@@ -219,7 +219,7 @@ def _check_start(path: Path, start: export.Exported, form: ProgramForm) -> None:
 def _forms_of_step(
     path: Path, step: export.Exported, batched: bool
 ) -> tuple[list[Forms], list[Forms]]:
-    """What a step takes and returns, of one video."""
+    """Returns the inputs and outputs of a step for one video."""
     arguments, keywords = jax.tree.unflatten(step.in_tree, step.in_avals)
     if len(arguments) != 3 or keywords:
         raise ValueError(f"{path}: expected 3 arguments, got {len(arguments)}")
@@ -235,13 +235,13 @@ def _forms_of_step(
 
 
 def of_one_video(forms: Forms) -> dict[str, ArrayForm]:
-    """Arrays of a batched step without their first axis.
+    """Removes the leading axis of a batched step's arrays.
 
     Args:
       forms: by name.
 
     Raises:
-      ValueError: that axis of one is not the number of videos.
+      ValueError: the leading axis of an array is not the number of videos.
     """
     for name, form in forms.items():
         if form.shape[:1] != (VIDEOS,):
@@ -262,7 +262,7 @@ def _check_step(
     variables: Mapping[str, Any],
 ) -> None:
     frames: int | str | None = shape.frames
-    if frames is None:  # a text such as 8*chunks, the same in both arrays
+    if frames is None:  # an expression such as 8*chunks, the same in both arrays
         images = taken[2].get("images")
         frames = str(images.shape[0]) if images is not None and images.shape else ""
     canvas = (shape.height, shape.width, 3)
@@ -281,7 +281,7 @@ def _check_step(
 
 
 def _check_predictions(path: Path, found: Forms, classes: int) -> None:
-    """Raises ValueError unless these are fields of `Predictions` that fit together."""
+    """Raises ValueError unless these are fields of `Predictions` with matching axes."""
     fields = set(Predictions._fields)
     if not fields - _OPTIONAL <= set(found) <= fields:
         raise ValueError(
@@ -311,7 +311,7 @@ def _check_predictions(path: Path, found: Forms, classes: int) -> None:
 
 
 def _outputs(path: Path, program: export.Exported, count: int) -> list[Forms]:
-    """What a program returns: one dict of arrays, or several."""
+    """Returns the outputs of a program: one dict of arrays, or several."""
     found = jax.tree.unflatten(program.out_tree, program.out_avals)
     parts = found if isinstance(found, tuple) else (found,)
     if len(parts) != count:
@@ -320,7 +320,7 @@ def _outputs(path: Path, program: export.Exported, count: int) -> list[Forms]:
 
 
 def _named(path: Path, arrays: Any) -> Forms:
-    """The forms of a dict of arrays."""
+    """Returns the dtype and shape of each array of a dict."""
     if not isinstance(arrays, dict) or not jax.tree_util.all_leaves(arrays.values()):
         raise ValueError(f"{path}: expected arrays by name, got {type(arrays)}")
     return forms_of(arrays)

@@ -1,10 +1,10 @@
-"""Writes a system as programs in StableHLO, which JAX runs without the system's code.
+"""Exports a system as StableHLO programs, which JAX runs without the system's code.
 
-Source: `jax.export`. A system becomes two programs for every size of a clip: `start`
-makes the state before the first clip, `step` takes variables, state and clip and
-returns the next state and the predictions. All arrays have names, and the state is
-explicit. Variables are arguments: they lie beside the programs once for all sizes, and
-the compiler does not have to fold tens of millions of constants.
+Source: `jax.export`. A system becomes two programs for each clip shape: `start` creates
+the state before the first clip; `step` takes variables, state and clip and returns the
+next state and the predictions. All arrays are named, and the state is explicit.
+Variables are arguments, stored once beside the programs of all shapes, so that the
+compiler need not fold tens of millions of constants.
 """
 
 import functools
@@ -38,12 +38,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")  # one file serves all of them
 _SYMBOL = "chunks"
 
 
-class Step(NamedTuple):
-    """`System.step` with named arrays in the place of trees.
+class NamedStep(NamedTuple):
+    """`System.step` with named arrays in place of trees.
 
     Attributes:
       call: (variables, state, clip) -> (state, predictions), dicts of arrays by name.
-      variables, state, clip: its arguments as shapes.
+      variables, state, clip: shapes of its arguments.
     """
 
     call: Any
@@ -53,11 +53,11 @@ class Step(NamedTuple):
 
 
 def shapes_like(clip: ClipShape, frames: Any = None) -> Clip:
-    """A clip as shapes.
+    """Returns a clip of shapes without values.
 
     Args:
-      clip: its sizes.
-      frames: a symbol for a number of frames that is not known.
+      clip: shape of the clip.
+      frames: symbol for an unknown number of frames.
     """
     count = clip.frames if frames is None else frames
     fields: list[Any] = [
@@ -70,12 +70,12 @@ def shapes_like(clip: ClipShape, frames: Any = None) -> Clip:
     return Clip(*fields)
 
 
-def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
-    """The step of a system on clips of one shape, with named arrays.
+def named_step(system: System, variables: Mapping, clip: Clip) -> NamedStep:
+    """Returns a system's step for clips of one shape, with named arrays.
 
     Args:
-      system: whose step it is.
-      variables: arrays or shapes; those in fewer bits become float32 inside.
+      system: to take the step of.
+      variables: arrays or shapes; narrower dtypes are cast to float32 inside.
       clip: as shapes.
     """
     state = jax.eval_shape(system.start, clip)
@@ -88,7 +88,7 @@ def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
         return dict(zip(named, leaves, strict=True)), predictions_by_name(found)
 
     flat = cast(dict[str, Any], flatten(variables))
-    return Step(
+    return NamedStep(
         call,
         {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in flat.items()},
         named,
@@ -97,10 +97,10 @@ def named_step(system: System, variables: Mapping, clip: Clip) -> Step:
 
 
 def first_state(system: System, clip: Clip) -> dict[str, jax.Array]:
-    """The state before the first clip, by name.
+    """Returns the state before the first clip, by name.
 
     Args:
-      system: whose state it is.
+      system: to take the state of.
       clip: as shapes.
     """
     zeros = Clip(*(jnp.zeros(x.shape, x.dtype) for x in clip))
@@ -110,13 +110,13 @@ def first_state(system: System, clip: Clip) -> dict[str, jax.Array]:
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree in order, by their paths."""
+    """Returns the leaves of a tree in order, by path."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in paths}
 
 
 def predictions_by_name(found: Predictions) -> dict[str, jax.Array]:
-    """What a system says, without the fields that it leaves out."""
+    """Returns predictions by field name, without fields that are None."""
     fields = found._asdict().items()
     return {name: jnp.asarray(value) for name, value in fields if value is not None}
 
@@ -129,22 +129,23 @@ def export_programs(
     multiple: int,
     batched: bool = False,
 ) -> ClipPrograms:
-    """Lowers a system for clips of one shape, for every platform at once.
+    """Lowers a system for clips of one shape, for all platforms at once.
 
     Args:
-      system: what to lower.
+      system: to lower.
       variables: arrays or shapes by name.
-      shape: of the clips; without a number of frames if the system allows it.
-      multiple: such clips have twice as many frames, or three times, ..
-      batched: a step takes the clips of any number of videos, with a state for each,
-        along a first axis.
+      shape: of the clips; frames may be None if the system allows any number.
+      multiple: with any number of frames, clips have a multiple of this, at least
+        twice.
+      batched: a step takes the clips of any number of videos, each with its state,
+        along a leading axis.
 
     Raises:
-      ValueError: it cannot be lowered; one line that says why.
+      ValueError: the system cannot be lowered; gives the reason on one line.
     """
     scope, frames = export.SymbolicScope(), None
     if shape.frames is None:
-        # From two on: a system takes another way with frames that fit into one chunk.
+        # At least two: systems take another branch if all frames fit into one chunk.
         scope = export.SymbolicScope([f"{_SYMBOL} >= 2"])
         (frames,) = export.symbolic_shape(f"{multiple}*{_SYMBOL}", scope=scope)
     clip = shapes_like(shape, frames)
@@ -163,9 +164,9 @@ def export_programs(
             exported(step.variables, *taken),
         )
     except (
-        TypeError,  # shapes that do not fit, or a number of frames used as a number
-        jax.errors.InconclusiveDimensionOperation,  # or compared with one
-        NotImplementedError,  # JAX: a platform lacks an operation, as TPUs `eig`
+        TypeError,  # shapes do not match, or the number of frames is used as a number
+        jax.errors.InconclusiveDimensionOperation,  # or is compared with one
+        NotImplementedError,  # a platform lacks an operation, as TPUs lack `eig`
     ) as error:
         line = str(error).strip().split("\n")[0]
         raise ValueError(
@@ -175,7 +176,7 @@ def export_programs(
 
 
 def _several(arrays: Mapping[str, Any], videos: Any) -> dict[str, Any]:
-    """The same arrays of any number of videos, as shapes."""
+    """Returns shapes of the arrays with a leading axis of videos."""
     return {
         name: jax.ShapeDtypeStruct((videos, *x.shape), x.dtype)
         for name, x in arrays.items()
@@ -191,15 +192,15 @@ def write_programs(
     multiple: int,
     batched: bool = False,
 ) -> dict[str, ProgramForm]:
-    """Writes the programs of a system for clips of some shapes.
+    """Writes the programs of a system for several clip shapes.
 
     Args:
-      folder: that exists.
+      folder: an existing folder.
       system, variables, multiple, batched: see `export_programs`.
       shapes: of the clips.
 
     Returns:
-      What `Manifest.programs` holds.
+      The value of `Manifest.programs`.
 
     Raises:
       ValueError: see `export_programs`.
@@ -224,7 +225,7 @@ def write_programs(
 
 
 def outputs_of(step: export.Exported) -> tuple[dict, dict]:
-    """State and predictions that a program returns, as `ArrayForm` by name."""
+    """Returns a step's state and predictions as `ArrayForm` by name."""
     state, found = jax.tree.unflatten(step.out_tree, step.out_avals)
     return forms_of(state), forms_of(found)
 
@@ -238,11 +239,11 @@ def manifest_of(
     categories: Sequence[tuple[int, str]],
     batched: bool = False,
 ) -> Manifest:
-    """The manifest of a system's programs.
+    """Returns the manifest of a system's programs.
 
     Args:
-      system: whose programs they are.
-      test: of its settings.
+      system: that was exported.
+      test: its test settings.
       programs: see `write_programs`.
       name: of the system.
       categories: (category id, name) of labels 0, 1, ..

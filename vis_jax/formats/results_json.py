@@ -23,7 +23,7 @@ from vis_jax.formats.tracks import (
     Results,
     ResultTrack,
     TruthFile,
-    Video,
+    TruthVideo,
     mean_nonzero,
 )
 from vis_jax.formats.truth_json import load_truth
@@ -210,7 +210,7 @@ def parse_entries(
 
 
 def _track(
-    entry: object, index: int, videos: dict[Id, Video], checker: Checker
+    entry: object, index: int, videos: dict[Id, TruthVideo], checker: Checker
 ) -> ResultTrack:
     where = f"entry {index}"
     entry = checker.record(entry, where)

@@ -15,7 +15,7 @@ Id = int | float | str
 MAX_PREDICTIONS = (1, 10, 100)  # scored of each video and category
 
 
-class Video(NamedTuple):
+class TruthVideo(NamedTuple):
     """A video of the truth file."""
 
     video_id: Id
@@ -68,7 +68,7 @@ class TruthFile(NamedTuple):
     """A truth file. `tracks` in file order."""
 
     name: str
-    videos: dict[Id, Video]
+    videos: dict[Id, TruthVideo]
     categories: dict[Id, str]
     tracks: list[TruthTrack]  # also those of unknown videos and categories
     tolerated: Counter  # defects let pass, by kind

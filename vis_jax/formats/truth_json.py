@@ -16,7 +16,7 @@ from vis_jax.formats.json_checks import (
 from vis_jax.formats.occlusion import OCCLUSION, occlusion_score
 from vis_jax.formats.rle import RleError
 from vis_jax.formats.rle_check import check_masks
-from vis_jax.formats.tracks import Id, TruthFile, TruthTrack, Video, mean_nonzero
+from vis_jax.formats.tracks import Id, TruthFile, TruthTrack, TruthVideo, mean_nonzero
 from vis_jax.formats.unpack import read_json
 
 
@@ -76,8 +76,8 @@ def parse_truth(
     return TruthFile(name, videos, categories, tracks, checker.tolerated)
 
 
-def _videos(content: dict, checker: Checker) -> dict[Id, Video]:
-    videos: dict[Id, Video] = {}
+def _videos(content: dict, checker: Checker) -> dict[Id, TruthVideo]:
+    videos: dict[Id, TruthVideo] = {}
     for index, entry in enumerate(checker.items(content, "videos", "top level")):
         where = f"videos[{index}]"
         entry = checker.record(entry, where)
@@ -96,7 +96,7 @@ def _videos(content: dict, checker: Checker) -> dict[Id, Video]:
             checker.tolerate(kind, f"{where}: id", "a new id", video_id)
         folder = os.path.dirname(str(names[0])) if names else ""
         name = str(entry.get("name") or folder or video_id)
-        videos[video_id] = Video(video_id, name, *size, length)
+        videos[video_id] = TruthVideo(video_id, name, *size, length)
     _check_order(videos, "videos", checker)
     return videos
 
@@ -143,7 +143,7 @@ def _categories(content: dict, checker: Checker) -> dict[Id, str]:
 
 
 def _track(
-    entry: object, index: int, videos: dict[Id, Video], checker: Checker
+    entry: object, index: int, videos: dict[Id, TruthVideo], checker: Checker
 ) -> TruthTrack:
     entry = checker.record(entry, f"annotations[{index}]")
     track_id = checker.identifier(entry, "id", f"annotations[{index}]")
@@ -221,7 +221,7 @@ def _occlusion(
 
 
 def _segmentations(
-    frames: list, where: str, video: Video, checker: Checker
+    frames: list, where: str, video: TruthVideo, checker: Checker
 ) -> tuple[list[dict | None], np.ndarray]:
     """Returns the compressed masks of a track and their areas, 0 where absent."""
     segmentations: list[dict | None] = []
@@ -251,7 +251,7 @@ def _segmentations(
     return segmentations, areas
 
 
-def _polygons(parts: list, here: str, video: Video, checker: Checker) -> dict:
+def _polygons(parts: list, here: str, video: TruthVideo, checker: Checker) -> dict:
     # Drawing walks along every edge: far-off corners would take all memory.
     far = 2 * max(video.height, video.width)
     expected = "polygons x1 y1 x2 y2 x3 y3 .."
@@ -270,7 +270,7 @@ def _polygons(parts: list, here: str, video: Video, checker: Checker) -> dict:
     return coco_mask.merge(pieces)
 
 
-def _run_lengths(entry: object, here: str, video: Video, checker: Checker) -> dict:
+def _run_lengths(entry: object, here: str, video: TruthVideo, checker: Checker) -> dict:
     entry = checker.record(entry, here)
     size = list(checker.size(checker.field(entry, "size", here), f"{here}: size"))
     if size != [video.height, video.width]:

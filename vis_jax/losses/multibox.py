@@ -28,7 +28,7 @@ _CROP_MARGIN = 1.0
 _LOWEST_LOG = -100.0  # bound on log probabilities, as in PyTorch
 
 
-class Rule(NamedTuple):
+class PriorRule(NamedTuple):
     """Assignment of priors and selection of those to train.
 
     Attributes:
@@ -44,7 +44,7 @@ class Rule(NamedTuple):
     masks: int
 
 
-class Objects(NamedTuple):
+class ImageObjects(NamedTuple):
     """Ground-truth objects of images."""
 
     boxes: Float32[Array, "*lead M 4"]  # pixels
@@ -85,12 +85,12 @@ class MultiboxLosses(NamedTuple):
 def multibox_losses(
     rng: PRNGKeyArray,
     out: YolactOutput,
-    objects: Objects,
+    objects: ImageObjects,
     *,
     image_valid: Bool[Array, "B"],
     priors: Float32[Array, "P 4"],
     coder: BoxCoder,
-    rule: Rule,
+    rule: PriorRule,
 ) -> MultiboxLosses:
     """Returns the losses of a batch of images.
 
@@ -109,7 +109,7 @@ def multibox_losses(
     """
 
     def one(
-        key: PRNGKeyArray, out: YolactOutput, objects: Objects
+        key: PRNGKeyArray, out: YolactOutput, objects: ImageObjects
     ) -> tuple[MultiboxLosses, Int32[Array, ""]]:
         return _image_losses(key, out, objects, priors=priors, coder=coder, rule=rule)
 
@@ -131,11 +131,11 @@ def multibox_losses(
 def _image_losses(
     rng: PRNGKeyArray,
     out: YolactOutput,
-    objects: Objects,
+    objects: ImageObjects,
     *,
     priors: Float32[Array, "P 4"],
     coder: BoxCoder,
-    rule: Rule,
+    rule: PriorRule,
 ) -> tuple[MultiboxLosses, Int32[Array, ""]]:
     """Returns the sums over one image, and the number of its positives."""
     match = match_priors(priors, objects, rule=rule)
@@ -158,7 +158,7 @@ def _image_losses(
 
 
 def match_priors(
-    priors: Float32[Array, "P 4"], objects: Objects, *, rule: Rule
+    priors: Float32[Array, "P 4"], objects: ImageObjects, *, rule: PriorRule
 ) -> PriorMatch:
     """Matches each prior to its best ground-truth box; every box gets a prior.
 
@@ -192,7 +192,7 @@ def match_priors(
 
 
 def _crowd_share(
-    priors: Float32[Array, "P 4"], objects: Objects
+    priors: Float32[Array, "P 4"], objects: ImageObjects
 ) -> Float32[Array, "P"]:
     """Returns the largest share of each prior covered by a single crowd."""
     crowd = objects.valid & objects.crowd
@@ -244,7 +244,7 @@ def mask_loss(
     rng: PRNGKeyArray,
     prototypes: Float32[Array, "h w Q"],
     coefficients: Float32[Array, "P Q"],
-    objects: Objects,
+    objects: ImageObjects,
     *,
     match: PriorMatch,
     most: int,
@@ -292,7 +292,7 @@ def _cut_cross_entropy(
 
 
 def semantic_loss(
-    semantic_logits: Float32[Array, "h w K"], objects: Objects
+    semantic_logits: Float32[Array, "h w K"], objects: ImageObjects
 ) -> Float32[Array, ""]:
     """Returns the logistic loss, summed over classes and averaged over cells.
 

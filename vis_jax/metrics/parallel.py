@@ -31,7 +31,7 @@ _PROGRAM = "import sys; from vis_jax.metrics.parallel import main; main(sys.argv
 _NOTHING, _SOMETHING = np.zeros(0, np.int64), np.ones(1, np.int64)
 
 
-class Job(NamedTuple):
+class ScoringJob(NamedTuple):
     """Work to do on a results file."""
 
     truth: str  # path
@@ -44,7 +44,7 @@ class Job(NamedTuple):
     score_threshold: float
 
 
-class Found(NamedTuple):
+class PartFindings(NamedTuple):
     """Findings for a part of the videos."""
 
     tracks: list[ResultTrack]  # without masks; `areas` only tells whether any exist
@@ -61,7 +61,7 @@ def num_workers() -> int:
     return os.cpu_count() or 1
 
 
-def find(job: Job, truth: TruthFile, workers: int) -> Found | None:
+def find(job: ScoringJob, truth: TruthFile, workers: int) -> PartFindings | None:
     """Runs a job in several processes.
 
     Args:
@@ -104,13 +104,13 @@ def find(job: Job, truth: TruthFile, workers: int) -> Found | None:
     return _joined(found)
 
 
-def _joined(found: list[Found]) -> Found:
+def _joined(found: list[PartFindings]) -> PartFindings:
     measures = {v: one for part in found for v, one in part.measures.items()}
     curves = [part.curve for part in found if part.curve is not None]
     tolerated: Counter = Counter()
     for part in found:
         tolerated.update(part.tolerated)
-    return Found(
+    return PartFindings(
         tracks=[track for part in found for track in part.tracks],
         tolerated=tolerated,
         matches={key: one for part in found for key, one in part.matches.items()},
@@ -119,7 +119,7 @@ def _joined(found: list[Found]) -> Found:
     )
 
 
-def _start(job: Job, part: int, parts: int) -> subprocess.Popen:
+def _start(job: ScoringJob, part: int, parts: int) -> subprocess.Popen:
     words = json.dumps([part, parts, *job])
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
@@ -130,7 +130,7 @@ def _start(job: Job, part: int, parts: int) -> subprocess.Popen:
     )
 
 
-def _result(process: subprocess.Popen) -> Found:
+def _result(process: subprocess.Popen) -> PartFindings:
     output, _ = process.communicate()
     if process.returncode:
         raise ValueError(
@@ -144,8 +144,12 @@ def _result(process: subprocess.Popen) -> Found:
 
 
 def _find_part(
-    job: Job, truth: TruthFile, entries: Sequence[msgspec.Raw], part: int, parts: int
-) -> Found:
+    job: ScoringJob,
+    truth: TruthFile,
+    entries: Sequence[msgspec.Raw],
+    part: int,
+    parts: int,
+) -> PartFindings:
     """Processes one part of the entries, and the videos they belong to."""
     first, stop = _cuts(entries, parts)[part : part + 2]
     checker = Checker(job.results, not job.official_quirks, Counter(), side="results")
@@ -184,8 +188,8 @@ def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
 
 
 def _work(
-    job: Job, truth: TruthFile, tracks: list[ResultTrack], tolerated: Counter
-) -> Found:
+    job: ScoringJob, truth: TruthFile, tracks: list[ResultTrack], tolerated: Counter
+) -> PartFindings:
     """Processes all videos of a ground truth."""
     results = Results(job.results, tracks, tolerated)
     matches = match_videos(
@@ -216,7 +220,9 @@ def _work(
             score_threshold=job.score_threshold,
         )
     light = {key: _light(one) for key, one in matches.items()}
-    return Found([_bare(track) for track in tracks], tolerated, light, measures, curve)
+    return PartFindings(
+        [_bare(track) for track in tracks], tolerated, light, measures, curve
+    )
 
 
 def _light(matches: Matches) -> Matches:
@@ -231,13 +237,13 @@ def _bare(track: ResultTrack) -> ResultTrack:
 def main(words: str) -> None:
     """Runs a worker; writes its findings or error to stdout."""
     part, parts, *fields = json.loads(words)
-    job = Job(*fields)
+    job = ScoringJob(*fields)
     try:
         truth = load_truth(job.truth, official_quirks=job.official_quirks)
         entries = plain_entries(job.results)
         if entries is None:
             raise FormatError(f"{job.results}: expected a file that stays as it is")
-        found: Found | ValueError = _find_part(job, truth, entries, part, parts)
+        found: PartFindings | ValueError = _find_part(job, truth, entries, part, parts)
     except FormatError as error:
         found = FormatError(str(error))
     except ValueError as error:

@@ -10,7 +10,7 @@ from vis_jax.ops.masks import mask_iou
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
-class Kept(NamedTuple):
+class NmsResult(NamedTuple):
     """Kept boxes, best score first; ties in input order."""
 
     chosen: Int32[Array, "S"]  # indices of the input boxes
@@ -25,7 +25,7 @@ def nms_by_label(
     valid: Bool[Array, "N"],
     iou_threshold: float,
     size: int,
-) -> Kept:
+) -> NmsResult:
     """Applies greedy NMS among the boxes of each label.
 
     Args:
@@ -49,7 +49,7 @@ def nms_by_label(
     keep = _keep_in_order(overlap, valid[order])
     # Stable, so that kept boxes stay in score order.
     place = jnp.argsort(~keep, stable=True)[:size]
-    return Kept(order[place].astype(jnp.int32), keep[place])
+    return NmsResult(order[place].astype(jnp.int32), keep[place])
 
 
 def nms_each_label(
@@ -59,7 +59,7 @@ def nms_each_label(
     *,
     iou_threshold: float,
     size: int,
-) -> Kept:
+) -> NmsResult:
     """Applies NMS to K labels with N boxes each, without computing K N x K N IoUs.
 
     Returns:
@@ -86,7 +86,7 @@ def nms_each_label(
     keep = jax.vmap(keep_one)(boxes, scores, valid).ravel()
     order = jnp.argsort(jnp.where(keep, -scores.ravel(), jnp.inf), stable=True)
     order = order[:size].astype(jnp.int32)
-    return Kept(order, keep[order])
+    return NmsResult(order, keep[order])
 
 
 def fast_nms(
@@ -97,7 +97,7 @@ def fast_nms(
     iou_threshold: float,
     candidates: int,
     size: int,
-) -> Kept:
+) -> NmsResult:
     """Suppresses by every better box, including suppressed ones (Fast NMS).
 
     Bolya et al., "YOLACT", ICCV 2019, section 3.3. Removes a few more boxes than greedy
@@ -117,7 +117,7 @@ def fast_nms(
     _check_sizes(size, candidates, candidates, len(scores))
     order, keep = _unbeaten(boxes, scores, valid, iou_threshold, candidates)
     place = jnp.argsort(~keep, stable=True)[:size]
-    return Kept(order[place], keep[place])
+    return NmsResult(order[place], keep[place])
 
 
 def fast_nms_each_label(
@@ -128,7 +128,7 @@ def fast_nms_each_label(
     iou_threshold: float,
     candidates: int,
     size: int,
-) -> Kept:
+) -> NmsResult:
     """Applies `fast_nms` to each of K labels, with boxes that all labels share.
 
     Args:
@@ -154,7 +154,7 @@ def fast_nms_each_label(
     order, keep = order.ravel(), keep.ravel()
     best = jnp.where(keep, -scores.ravel()[order], jnp.inf)
     place = jnp.argsort(best, stable=True)[:size]
-    return Kept(order[place], keep[place])
+    return NmsResult(order[place], keep[place])
 
 
 def _check_sizes(size: int, most: int, candidates: int, count: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from vis_jax.results.frame import FrameResult, LiveTracks
 
 
-class Choice:
+class ObjectFilter:
     """Keeps objects of chosen classes or tracks.
 
     Args:

@@ -19,7 +19,7 @@ from vis_jax.predict.staging import publish, staging
 RECORD = ".extracted.json"  # in the folder of a video: source of its frames
 
 
-class Choice(NamedTuple):
+class FrameChoice(NamedTuple):
     """Which frames to extract, and the image format."""
 
     every: int = 1  # the first frame from `start` on, and every n-th after it
@@ -56,7 +56,7 @@ def find(source: str) -> Videos:
 def extract(
     video: OneVideo,
     output: Path,
-    choice: Choice,
+    choice: FrameChoice,
     tick: Callable[[], object] = lambda: None,
 ) -> Extracted:
     """Writes `output/<video>/<video>_<number>.jpg`, numbered as in the video.
@@ -109,7 +109,7 @@ def _same(found: object, key: str, value: object) -> bool:
 
 
 def _write(
-    source: Source, stem: Path, choice: Choice, tick: Callable[[], object]
+    source: Source, stem: Path, choice: FrameChoice, tick: Callable[[], object]
 ) -> int:
     """Writes the chosen frames as `<stem>_<number>.jpg`; returns their number."""
     count = since_start = 0

@@ -54,25 +54,25 @@ def _coco(path: Path, result: "VideoResult") -> None:
 
 FORMATS = {
     "json": Format(RESULTS, f"YouTube-VIS results with track ids, and {INFO}"),
-    "jsonl": Format(TRACKS, "a line for each frame, as it comes"),
+    "jsonl": Format(TRACKS, "a line per frame, written as it is processed"),
     "csv": Format(
         "tracks.csv",
-        "a row for each object of each frame",
+        "a row per object and frame",
         lambda path, result: _text(path, result.to_csv()),
     ),
     "mot": Format(
         "mot.txt",
-        "boxes as in the MOTChallenge",
+        "boxes in MOTChallenge format",
         lambda path, result: _text(path, result.to_mot()),
     ),
     "mots": Format(
         "mots.txt",
-        "masks without overlaps as in the MOTS challenge",
+        "masks without overlaps in MOTS format",
         lambda path, result: _text(path, result.to_mots()),
     ),
     "coco": Format("coco.json", "COCO annotations with track ids", _coco),
-    "ids": Format(IDS, "a PNG for each frame, one track id per pixel"),
-    "html": Format(PAGE, "frames with masks to scrub, in one page without a network"),
+    "ids": Format(IDS, "a PNG per frame, with one track id per pixel"),
+    "html": Format(PAGE, "self-contained page to scrub through frames with masks"),
     "mp4": Format(VIDEO, "the video with masks and labels"),
 }
 DEFAULT = ("json", "jsonl", "mp4")

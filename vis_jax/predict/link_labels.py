@@ -88,7 +88,7 @@ class LabelLinker:
             labels=jnp.asarray(labels),
             valid=jnp.arange(width) < count,
             embeds=jnp.zeros((width, 0)),
-            looks=jnp.zeros((width, 0)),
+            descriptors=jnp.zeros((width, 0)),
             mask_logits=jnp.zeros((width, 0, 0)),
         )
         bank, tracks = self._link(bank, detections, jnp.asarray(overlaps))

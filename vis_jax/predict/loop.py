@@ -12,17 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.formats.json_checks import write_json
-from vis_jax.predict.choice import Choice
+from vis_jax.predict.choice import ObjectFilter
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
 from vis_jax.predict.staging import publish, staging
-from vis_jax.predict.writer import Wanted, Writer
+from vis_jax.predict.writer import RequestedOutputs, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
 from vis_jax.results.frame import FrameResult, Stream
-from vis_jax.results.video import INFO, RESULTS, Track, VideoResult
+from vis_jax.results.video import INFO, RESULTS, TrackEntry, VideoResult
 
 RUN = "run.json"  # for one of many videos: the inputs its results depend on
 FPS = (Fraction(1, 100), Fraction(1000))  # range for the drawn video
@@ -43,7 +43,7 @@ class Outputs(NamedTuple):
     video: Path | None
 
 
-class Done(NamedTuple):
+class PredictionOutcome(NamedTuple):
     """Outcome of a prediction."""
 
     outputs: Outputs | None  # None: stopped before the first frame
@@ -51,10 +51,10 @@ class Done(NamedTuple):
     first: float  # seconds from the call to the first result
     seconds: float  # from the call to the end
     stopped: Signals | None  # the signal that stopped it
-    tracks: tuple[Track, ...] = ()  # best-scoring entry of every track
+    tracks: tuple[TrackEntry, ...] = ()  # best-scoring entry of every track
 
 
-ALL_DRAWN = Wanted()
+ALL_DRAWN = RequestedOutputs()
 # The last file marks the results as complete.
 _OTHERS = tuple(form.file for form in FORMATS.values() if form.file != RESULTS)
 _FILES = (*_OTHERS, INFO, RESULTS, RUN)
@@ -76,10 +76,10 @@ def predict(
     output: str | Path,
     finder: Finder,
     *,
-    wanted: Wanted = ALL_DRAWN,
+    wanted: RequestedOutputs = ALL_DRAWN,
     overwrite: bool = False,
     clock: Clock = NO_CLOCK,
-) -> Done:
+) -> PredictionOutcome:
     """Predicts a video and writes its tracks into a folder, all or nothing.
 
     `formats.FORMATS` lists the files. Those that grow frame by frame have the scores
@@ -114,7 +114,9 @@ def predict(
     outputs = _outputs(output, wanted) if count else None
     seconds = time.perf_counter() - begin
     best = tuple(found.tracks[i] for i in found.best_entries) if found else ()
-    return Done(outputs, count, (first or begin) - begin, seconds, stop.asked, best)
+    return PredictionOutcome(
+        outputs, count, (first or begin) - begin, seconds, stop.asked, best
+    )
 
 
 def predict_whole(
@@ -123,7 +125,7 @@ def predict_whole(
     finder: Finder,
     record: Mapping[str, str | int],
     *,
-    wanted: Wanted = ALL_DRAWN,
+    wanted: RequestedOutputs = ALL_DRAWN,
     overwrite: bool = False,
 ) -> int:
     """Like `predict`, for one of many videos: writes all of it or nothing.
@@ -154,7 +156,7 @@ class _Job(NamedTuple):
 
     source: Source
     finder: Finder
-    wanted: Wanted
+    wanted: RequestedOutputs
     rate: Fraction  # frames per second of the drawn video
     clock: Clock
 
@@ -166,9 +168,9 @@ def _write_all(
     source, finder, wanted, rate, clock = job
     collector, first = Collector(finder.top, folder), None
     draw = not PICTURED.isdisjoint(wanted.formats)
-    frames = Waiting(source, draw=draw, whole=finder.whole, clock=clock)
+    frames = FrameQueue(source, draw=draw, whole=finder.whole, clock=clock)
     names = [name for _, name in finder.categories]
-    choice = Choice(names, wanted.classes, wanted.tracks)
+    choice = ObjectFilter(names, wanted.classes, wanted.tracks)
     results = _checked(frames, finder.stream(frames, clock=clock), len(names))
     try:
         with Writer(folder, source, names, wanted, rate, clock) as writer:
@@ -206,7 +208,7 @@ def check_live(source: Source, whole: bool) -> None:
         )
 
 
-class Waiting:
+class FrameQueue:
     """Queue of frames that the stream has read and that await their result.
 
     Args:
@@ -272,7 +274,7 @@ def _until(stop: Stop, results: Iterator[FrameResult]) -> Iterator[FrameResult]:
         return
 
 
-def _outputs(output: Path, wanted: Wanted) -> Outputs:
+def _outputs(output: Path, wanted: RequestedOutputs) -> Outputs:
     names = {"json": "results", "jsonl": "tracks", "mp4": "video"}
     found: dict[str, Path | None] = dict.fromkeys(Outputs._fields)
     for name in wanted.formats:
@@ -283,7 +285,7 @@ def _outputs(output: Path, wanted: Wanted) -> Outputs:
 
 
 def _check_arguments(
-    source: Source, output: Path, wanted: Wanted, overwrite: bool
+    source: Source, output: Path, wanted: RequestedOutputs, overwrite: bool
 ) -> Fraction:
     """Validates the arguments; returns the frames per second of the drawn video."""
     check_wanted(wanted)
@@ -294,7 +296,7 @@ def _check_arguments(
     return _drawn_rate(source, wanted)
 
 
-def check_wanted(wanted: Wanted) -> None:
+def check_wanted(wanted: RequestedOutputs) -> None:
     """Raises ValueError for an invalid setting, such as a rate out of range."""
     read_formats(wanted.formats)
     if not 0 <= wanted.score_threshold <= 1:
@@ -307,13 +309,13 @@ def check_wanted(wanted: Wanted) -> None:
         raise ValueError(f"--fps: expected {expected}, got {wanted.fps}")
 
 
-def _drawn_rate(source: Source, wanted: Wanted) -> Fraction:
+def _drawn_rate(source: Source, wanted: RequestedOutputs) -> Fraction:
     if wanted.fps is not None:
         return Fraction(wanted.fps)
     return min(max(source.fps, FPS[0]), FPS[1])
 
 
-def warning_lines(source: Source, wanted: Wanted) -> list[str]:
+def warning_lines(source: Source, wanted: RequestedOutputs) -> list[str]:
     """Returns warnings to show before the model runs, one line each with the file."""
     lines, draws = [], "mp4" in wanted.formats
     if source.pixel_aspect != 1:
@@ -344,7 +346,7 @@ def warning_lines(source: Source, wanted: Wanted) -> list[str]:
 
 
 def _checked(
-    frames: Waiting, results: Iterator[FrameResult], classes: int
+    frames: FrameQueue, results: Iterator[FrameResult], classes: int
 ) -> Iterator[FrameResult]:
     """Yields the results after checking that there is one per frame, with valid tracks.
 

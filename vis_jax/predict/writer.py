@@ -24,7 +24,7 @@ from vis_jax.visualize.draw import draw_frame
 from vis_jax.visualize.trails import Trails
 
 
-class Wanted(NamedTuple):
+class RequestedOutputs(NamedTuple):
     """Outputs requested from `predict`."""
 
     # Objects below it appear in `results.json` only.
@@ -55,7 +55,7 @@ class Writer:
         folder: Path,
         source: Source,
         names: Sequence[str],
-        wanted: Wanted,
+        wanted: RequestedOutputs,
         fps: Fraction,
         clock: Clock,
     ) -> None:

@@ -1,8 +1,8 @@
 """Self-contained HTML pages with inline styles, scripts and content.
 
-Names of videos, classes and files come from strangers. They are only ever JSON in a
-data block, which scripts show as text, and the content security policy lets no script
-run but ours, whose hash it holds.
+Names of videos, classes and files are untrusted. They appear only as JSON in a data
+block, which scripts show as text; the content security policy allows no script but
+ours, by its hash.
 """
 
 import base64
@@ -14,7 +14,7 @@ from importlib import resources
 
 from vis_jax.formats.disk import replacing
 
-# In the order in which they are put together.
+# In the order in which they are concatenated.
 SCRIPTS = ("dom.js", "masks.js", "charts.js", "timeline.js", "viewer.js", "page.js")
 STYLE = "page.css"
 
@@ -40,10 +40,10 @@ form-action 'none'">
 
 
 def render(content: dict) -> str:
-    """The page.
+    """Returns the page as HTML.
 
     Args:
-      content: what `assets/page.js` shows; has a `title`.
+      content: input of `assets/page.js`, with a `title`.
 
     Raises:
       ValueError: a number is not finite.
@@ -66,11 +66,11 @@ def write_page(path: str | os.PathLike, content: dict) -> None:
     """Writes the page atomically.
 
     Args:
-      path: replaced if it exists.
+      path: of the page; an existing file is replaced.
       content: as in `render`.
 
     Raises:
-      OSError: it cannot be written; names the file.
+      OSError: the file cannot be written; names it.
     """
     page = render(content)
     with replacing(path) as file:
@@ -78,9 +78,9 @@ def write_page(path: str | os.PathLike, content: dict) -> None:
 
 
 def safe_json(content: object) -> str:
-    """Encodes JSON so that it cannot close its element or open another."""
+    """Encodes JSON so that it cannot close its HTML element or open another."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":  # only in strings: structure and numbers have none of them
+    for sign in "<>&":  # these occur only inside strings
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
 

@@ -12,11 +12,11 @@ from PIL import Image, ImageOps
 from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.formats.tracks import Id
 from vis_jax.formats.unpack import read_json
-from vis_jax.report.tubes import View
+from vis_jax.report.tubes import ShownFrames
 
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # others start programs
-QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100: the first with which a picture fits
-PICTURE_BYTES = 60_000  # of the text of a picture
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # decoders of others start programs
+QUALITIES = (50, 20, 1)  # of WebP, 0 .. 100; the first that fits is used
+PICTURE_BYTES = 60_000  # of a picture's data URI
 _SHOWN = 100  # characters of a name in an error
 
 
@@ -25,20 +25,20 @@ class Frames(Protocol):
     """Reads frames of videos."""
 
     def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
-        """uint8 [H, W, 3], RGB; None if there is no such frame."""
+        """Returns uint8 [H, W, 3], RGB; None if there is no such frame."""
         ...
 
 
 class FolderFrames:
-    """Frames in a folder, by the `file_names` of a truth file.
+    """Reads frames from a folder by the `file_names` of a ground-truth file.
 
     Args:
-      folder: that the names are relative to.
-      truth_path: the truth file.
+      folder: the names are relative to it.
+      truth_path: the ground-truth file.
 
     Raises:
-      FormatError: the truth file cannot be read.
-      ValueError: the folder has none of the frames.
+      FormatError: the ground-truth file cannot be read.
+      ValueError: the folder contains none of the frames.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FolderFrames:
             )
 
     def __call__(self, video_id: Id, frame: int) -> np.ndarray | None:
-        """As `Frames`, upright; None also for what is no image or too large."""
+        """Like `Frames`, upright; None also for unreadable or too large images."""
         names = self._names.get(video_id, [])
         path = self._path(names[frame]) if frame < len(names) else None
         if path is None:
@@ -77,7 +77,7 @@ class FolderFrames:
     def _path(self, name: object) -> Path | None:
         """Resolves a file name; None if there is no such file inside the folder.
 
-        Links in the folder may lead elsewhere: names are not trusted, the folder is.
+        Symbolic links may lead outside: the folder is trusted, the names are not.
         """
         if not isinstance(name, str) or "\0" in name:
             return None
@@ -85,16 +85,16 @@ class FolderFrames:
         inside = path.startswith(os.path.join(self._folder, ""))
         try:
             return Path(path) if inside and os.path.isfile(path) else None
-        except OSError:  # such as for a name that is too long
+        except OSError:  # such as a name that is too long
             return None
 
 
-def data_uri(pixels: np.ndarray, view: View) -> str:
-    """A frame as text that a page can hold.
+def data_uri(pixels: np.ndarray, view: ShownFrames) -> str:
+    """Encodes a frame as a data URI.
 
     Args:
       pixels: uint8 [H, W, 3], RGB.
-      view: gives the size.
+      view: with the size to show it at.
     """
     image = Image.fromarray(pixels)
     if image.size != (view.width, view.height):

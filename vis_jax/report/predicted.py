@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vis_jax.formats.tracks import Video
+from vis_jax.formats.tracks import TruthVideo
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import data_uri
 from vis_jax.report.tubes import (
     MAX_FRAMES,
-    View,
+    ShownFrames,
     colour_text,
     pack_mask,
     shown_size,
@@ -19,32 +19,32 @@ from vis_jax.report.tubes import (
 from vis_jax.results.frame import FrameResult
 from vis_jax.results.video import VideoResult
 
-FASTEST = 30  # shown frames a second
-MAX_BYTES = 10_000_000  # of pictures and masks
+FASTEST = 30  # maximum frames per second
+MAX_BYTES = 10_000_000  # pictures and masks together
 
 
 class PredictedPage:
-    """Gathers frames and tracks, and writes them as one HTML file.
+    """Collects frames and tracks, and writes them as one HTML file.
 
-    How long the video is need not be known: when there are more than `MAX_FRAMES`
-    frames, or they take more than `MAX_BYTES`, every second one is dropped, also of
-    those that follow.
+    The length of the video need not be known: whenever more than `MAX_FRAMES` frames or
+    `MAX_BYTES` bytes accumulate, every second frame is dropped, and the step of the
+    following ones doubles.
 
     Args:
       name: of the video.
       size: height and width of its frames, in pixels.
       names: of the classes.
-      fps: frames a second.
+      fps: frames per second.
     """
 
     def __init__(
         self, name: str, size: tuple[int, int], names: Sequence[str], fps: float
     ) -> None:
-        self._video = Video(1, name, *size, 0)
+        self._video = TruthVideo(1, name, *size, 0)
         self._names, self._fps = names, fps
         self._step, self._count = 1, 0
         self._pictures: list[str] = []
-        self._frames: list[dict[int, str | int]] = []  # the mask of each track
+        self._frames: list[dict[int, str | int]] = []  # mask of each track
         self._tracks: dict[int, tuple[int, float]] = {}  # label and score
 
     def add(self, pixels: np.ndarray, found: FrameResult) -> None:
@@ -57,7 +57,7 @@ class PredictedPage:
         labels, scores = found.labels.tolist(), found.scores.tolist()
         ids = found.ids.tolist()
         for number, label, score in zip(ids, labels, scores, strict=True):
-            # What is said last is known best, until `settle`.
+            # The latest class and score are the best known, until `settle`.
             self._tracks[number] = (label, score)
         if self._count % self._step == 0:
             view = self._view()
@@ -71,9 +71,9 @@ class PredictedPage:
         self._count += 1
 
     def settle(self, result: VideoResult) -> None:
-        """Gives tracks the class and score that they have after the last frame.
+        """Sets the final classes and scores of tracks.
 
-        Those that are not among the best of the video keep what was said last.
+        Tracks not among the best of the video keep their latest ones.
         """
         for i in result.best_entries.tolist():
             number = int(result.track_ids[i])
@@ -85,7 +85,7 @@ class PredictedPage:
         """Writes the page.
 
         Raises:
-          OSError: it cannot be written; names the file.
+          OSError: the file cannot be written; names it.
         """
         write_page(path, self.content())
 
@@ -118,13 +118,13 @@ class PredictedPage:
         }
 
     def _size(self) -> int:
-        """Returns the bytes of all pictures and masks."""
+        """Returns the size of all pictures and masks, in bytes."""
         masks = sum(len(str(m)) for frame in self._frames for m in frame.values())
         return masks + sum(map(len, self._pictures))
 
-    def _view(self) -> View:
+    def _view(self) -> ShownFrames:
         size = shown_size(self._video.height, self._video.width)
-        return View(*size, self._step, len(self._frames))
+        return ShownFrames(*size, self._step, len(self._frames))
 
     def _track(self, number: int) -> dict:
         label, score = self._tracks[number]

@@ -1,16 +1,16 @@
-"""Prepares a scored video for the report: annotated and predicted tracks."""
+"""Prepares the annotated and predicted tracks of a video for the report."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, Video
+from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, TruthVideo
 from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
 from vis_jax.report.tubes import (
     MAX_FRAMES,
     VIDEO_BYTES,
-    View,
+    ShownFrames,
     colour_text,
     make_view,
     pack_track,
@@ -18,40 +18,40 @@ from vis_jax.report.tubes import (
     view_entry,
 )
 
-IOU_THRESHOLD = 0.5  # from which a mask is on an annotated one
-LEAST = 10  # predictions of a video that are shown whatever their scores
+IOU_THRESHOLD = 0.5  # minimum IoU to match an annotated mask
+LEAST = 10  # predictions of a video shown regardless of their scores
 MOST = 25
 HUGE = 1e9  # stands for infinity
 
 
 class Tubes(NamedTuple):
-    """Tracks of one video, and their outcomes."""
+    """Annotated and predicted tracks of one video, with their matches."""
 
     truths: list[tuple[int, TruthTrack]]  # with their numbers in `indexed_tracks`
-    findings: list[Finding]  # of the predictions
-    missed: set[int]  # numbers of annotated tracks that nothing is about
+    findings: list[Finding]  # one for each prediction
+    missed: set[int]  # numbers of annotated tracks without a prediction
 
 
 class Cover(NamedTuple):
     """Per-frame matches of annotated tracks and predictions."""
 
-    partners: list[list[int | None]]  # [G][T], -1 without one, None where not visible
-    switches: list[list[int]]  # [G], frames in which the prediction is another one
+    partners: list[list[int | None]]  # [G][T], -1 if unmatched, None if not visible
+    switches: list[list[int]]  # [G], frames with an identity switch
 
     @property
     def num_switches(self) -> int:
-        """Of all tracks."""
+        """Number of identity switches of all tracks."""
         return sum(map(len, self.switches))
 
 
 def cover_tracks(
     truths: Sequence[TruthTrack], predictions: Sequence[ResultTrack], threshold: float
 ) -> Cover:
-    """Matches masks frame by frame, by the rules of py-motmetrics.
+    """Matches masks frame by frame with the rules of py-motmetrics.
 
     Args:
-      truths, predictions: G and D tracks of one video, none of them crowd.
-      threshold: predictions of lower scores take no part.
+      truths, predictions: G and D tracks of one video, without crowds.
+      threshold: minimum score of a prediction to be matched.
     """
     overlaps = video_overlaps(
         list(truths), list(predictions), kind="mask", class_aware=True
@@ -72,8 +72,8 @@ def cover_tracks(
 def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Finding]:
     """Selects the predictions to show, best score first.
 
-    Those from the threshold on, and the `LEAST` best whatever their scores; at most
-    `MOST`.
+    These are the predictions that reach the threshold, and the `LEAST` best regardless
+    of it; at most `MOST`.
     """
     ordered = sorted(findings, key=lambda f: -f.track.score)
     return [
@@ -84,9 +84,9 @@ def shown_findings(findings: Sequence[Finding], threshold: float) -> list[Findin
 
 
 def fitting_tracks(
-    video: Video, tubes: Tubes, threshold: float, classes: dict[Id, int]
+    video: TruthVideo, tubes: Tubes, threshold: float, classes: dict[Id, int]
 ) -> dict:
-    """As `tracks_of_video`, of fewer frames if their masks would fill the page."""
+    """Like `tracks_of_video`, with fewer frames if the masks exceed `VIDEO_BYTES`."""
     most = MAX_FRAMES
     while True:
         tracks = tracks_of_video(video, tubes, threshold, classes, most)
@@ -97,10 +97,10 @@ def fitting_tracks(
 
 
 def size_of(tracks: dict) -> int:
-    """Estimates the bytes that the tracks of a video take.
+    """Estimates the bytes taken by the tracks of a video.
 
     Args:
-      tracks: as `tracks_of_video` returns them.
+      tracks: as returned by `tracks_of_video`.
     """
     every = tracks["truths"] + tracks["predictions"]
     return sum(
@@ -109,24 +109,24 @@ def size_of(tracks: dict) -> int:
 
 
 def tracks_of_video(
-    video: Video,
+    video: TruthVideo,
     tubes: Tubes,
     threshold: float,
     classes: dict[Id, int],
     most: int = MAX_FRAMES,
 ) -> dict:
-    """The tracks of a video, ready for JSON, and the view that they are of.
+    """Returns the tracks of a video and their view, as JSON values.
 
     Args:
-      video: its size.
+      video: with its size.
       tubes: the tracks.
-      threshold: score from which a prediction takes part in the time line.
-      classes: the place of each category in the list of the page.
-      most: frames, at most.
+      threshold: minimum score of a prediction in the time line.
+      classes: index of each category in the page's list of classes.
+      most: maximum number of frames.
 
     Returns:
       `height`, `width`, `step`, `frames` of the view; `truths`, `predictions`;
-      `hidden`: number of predictions left out.
+      `hidden`: number of omitted predictions.
     """
     truths = [track for _, track in tubes.truths]
     shown = shown_findings(tubes.findings, threshold)
@@ -171,24 +171,24 @@ def tracks_of_video(
 
 
 def shown_score(score: float) -> float:
-    """A score in few digits; odd files have infinite ones, which JSON has not."""
+    """Rounds a score; clips infinite ones, which files may contain but JSON cannot."""
     return round(min(max(float(score), -HUGE), HUGE), 4)
 
 
-def _at(row: Sequence[int | None], view: View) -> list[int | None]:
-    """The values of a row at the shown frames."""
+def _at(row: Sequence[int | None], view: ShownFrames) -> list[int | None]:
+    """Returns the values of a row at the shown frames."""
     return [row[t] if t < len(row) else None for t in view.frames]
 
 
 def _colours(targets: Sequence[int | None], count: int) -> list[int]:
-    """Numbers of the colours of predictions.
+    """Returns the colour number of each prediction.
 
-    The first prediction about an annotated track has its colour; all others have
-    colours of their own, so that a switch is seen.
+    The first prediction matched to an annotated track shares its colour; all others get
+    their own, so that identity switches are visible.
 
     Args:
-      targets: the track that each prediction is about, best score first.
-      count: of annotated tracks.
+      targets: annotated track matched by each prediction, best score first.
+      count: number of annotated tracks.
     """
     taken: set[int] = set()
     numbers, following = [], count

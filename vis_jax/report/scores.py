@@ -1,4 +1,4 @@
-"""The report of scored results: numbers, curves, errors, and the worst videos first."""
+"""Report of scored results: metrics, curves, errors, and videos, worst first."""
 
 import os
 from collections import Counter, defaultdict
@@ -20,22 +20,22 @@ from vis_jax.metrics.video_ap import Scores, evaluate, indexed_tracks
 from vis_jax.report.page import write_page
 from vis_jax.report.pictures import Frames, data_uri
 from vis_jax.report.score_video import Tubes, fitting_tracks, size_of
-from vis_jax.report.tubes import View
+from vis_jax.report.tubes import ShownFrames
 
-# Of the whole page, in bytes: pictures of frames, tracks of videos. Once they are
-# spent, the videos that follow have no pictures, or a line in the table only.
+# Budgets of the whole page in bytes, for pictures of frames and for tracks. Once spent,
+# the remaining videos have no pictures, or only a row in the table.
 PICTURE_BYTES = 6_000_000
 TRACK_BYTES = 4_000_000
-CLASSES = 60  # with a curve
+CLASSES = 60  # maximum number of classes with a curve
 SHOWN_NUMBERS = ("AP", "AP50", "AP75", "AR10", "HOTA", "AssA", "IDF1", "MOTA", "IDSW")
 
 
 class Settings(NamedTuple):
     """Options of a report."""
 
-    score_threshold: float = 0.3  # of the predictions in time lines and switches
+    score_threshold: float = 0.3  # of predictions in time lines and identity switches
     official_quirks: bool = True  # as in `video_ap.evaluate`
-    frames: Frames | None = None  # None: masks stand on a plain background
+    frames: Frames | None = None  # None: masks are shown on a plain background
     progress: bool = False
 
 
@@ -49,16 +49,16 @@ def write_score_report(
     numbers: Mapping[str, object],
     settings: Settings = PLAIN,
 ) -> None:
-    """Writes one HTML file about results and their truth.
+    """Writes one HTML file that compares results with the ground truth.
 
     Args:
-      path: the file, replaced if it exists.
+      path: of the file; an existing one is replaced.
       truth, results: as read by `results_json`.
-      numbers: of `scoring.score`; those of tracking are shown beside AP.
-      settings: how it is made.
+      numbers: output of `scoring.score`; tracking metrics are shown beside AP.
+      settings: of the report.
 
     Raises:
-      OSError: it cannot be written; names the file.
+      OSError: the file cannot be written; names it.
     """
     write_page(path, score_content(truth, results, numbers, settings))
 
@@ -69,7 +69,7 @@ def score_content(
     numbers: Mapping[str, object],
     settings: Settings,
 ) -> dict:
-    """What the page shows, ready for JSON."""
+    """Returns the content of the page, as JSON values."""
     quirks = settings.official_quirks
     scores = evaluate(truth, results, official_quirks=quirks, per_video=True)
     account = take_account(
@@ -120,7 +120,7 @@ def _category_rows(truth: TruthFile, scores: Scores) -> list[dict]:
 
 
 def _curves(scores: Scores) -> dict:
-    """Precision at 101 points of recall: the means over classes, and each at 0.5."""
+    """Returns precision at 101 recalls: class means, and each class at IoU 0.5."""
     precision = scores.curves.precision[..., 0, -1]  # [T, R, K]
     defined = (precision[0, 0] > -1).nonzero()[0]
     if not len(defined):
@@ -136,7 +136,7 @@ def _curves(scores: Scores) -> dict:
 
 
 def _errors(account: Account) -> list[list]:
-    """Kind, AP50 lost to it, and number of each kind of error."""
+    """Returns the name, the AP50 lost and the count of each type of error."""
     found = summarise_account(account)
     return [
         [kind, _rounded(lost), found["counts"][kind]]
@@ -147,7 +147,7 @@ def _errors(account: Account) -> list[list]:
 def _videos(
     truth: TruthFile, account: Account, scores: Scores, settings: Settings
 ) -> list[dict]:
-    """Makes a row per video, worst first, with tracks and pictures while they fit."""
+    """Returns a row per video, worst first, with tracks and pictures while they fit."""
     tubes = _tubes(truth, account, settings.official_quirks)
     classes = {category: k for k, category in enumerate(scores.category_ids)}
     rows, budget = [], Budget(settings.frames)
@@ -171,17 +171,17 @@ def _videos(
 
 
 def _badness(scores: Scores, account: Account, video_id: Id) -> tuple:
-    """Sorts the lowest AP first, then most errors; last those with nothing to find."""
+    """Sort key: lowest AP first, then most errors; videos without AP come last."""
     value = scores.per_video.get(video_id, {}).get("AP")
     errors = sum(account.videos[video_id].values())
     return value is None, value or 0.0, -errors
 
 
 class Budget:
-    """Bounds the size of the page.
+    """Limits the size of the page.
 
     Args:
-      frames: reads the pictures, if there are any.
+      frames: reads the pictures; None: there are none.
     """
 
     def __init__(self, frames: Frames | None) -> None:
@@ -191,23 +191,25 @@ class Budget:
 
     @property
     def tracks_left(self) -> bool:
-        """Whether one more video may have its tracks in the page."""
+        """Whether the tracks of another video may be added."""
         return self._tracks > 0
 
     def pictures(self, video_id: Id, tracks: dict) -> list[str | int] | None:
-        """Takes a video with its tracks; its pictures, if they fit.
+        """Charges a video's tracks to the budget, and returns its pictures if they fit.
 
         Args:
           video_id: of the video.
-          tracks: as `tracks_of_video` returns them.
+          tracks: as returned by `tracks_of_video`.
 
         Returns:
-          A data URI for each shown frame, 0 for one that cannot be read; or None.
+          A data URI for each shown frame, 0 for unreadable ones; None without pictures.
         """
         self._tracks -= size_of(tracks)
         if self._frames is None or self._pictures <= 0:
             return None
-        view = View(*(tracks[key] for key in ("height", "width", "step", "frames")))
+        view = ShownFrames(
+            *(tracks[key] for key in ("height", "width", "step", "frames"))
+        )
         found: list[str | int] = []
         for t in view.frames:
             pixels = self._frames(video_id, t)
@@ -219,7 +221,7 @@ class Budget:
 def _tubes(
     truth: TruthFile, account: Account, official_quirks: bool
 ) -> dict[Id, Tubes]:
-    """The tracks of each video that count."""
+    """Returns the evaluated tracks of each video."""
     findings: defaultdict[Id, list[Finding]] = defaultdict(list)
     for finding in account.findings:
         findings[finding.track.video_id].append(finding)

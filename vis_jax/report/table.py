@@ -1,6 +1,6 @@
-"""The table of scores that commands print."""
+"""Formats the table of scores that commands print."""
 
-NUM_WORST = 5  # videos in the table
+NUM_WORST = 5  # videos listed
 _LISTED = ("tracks", "predictions", "AP", "AP50", "AP75", "AR1", "AR10", "HOTA", "IDF1")
 # Metrics that py-motmetrics counts differently.
 _MOTMETRICS = (
@@ -63,7 +63,7 @@ def _cell(name: str, value: float | int | str | None) -> str:
 
 
 def _listing(title: str, rows: list[dict]) -> list[str]:
-    """Formats one line per row, with its name first and left-aligned."""
+    """Formats one line per row, starting with its left-aligned name."""
     columns = [key for key in _LISTED if rows and key in rows[0]]
     names = [title, *(row["name"] for row in rows)]
     width = max(map(len, names))

@@ -1,4 +1,4 @@
-"""Encodes tracks for the page: run lengths of the shown frames at display size."""
+"""Encodes tracks for the page: RLE masks of the shown frames at display size."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,53 +6,53 @@ from typing import NamedTuple
 import numpy as np
 
 from vis_jax.formats.rle import run_lengths
-from vis_jax.formats.tracks import Video
+from vis_jax.formats.tracks import TruthVideo
 from vis_jax.visualize.colours import track_colour
 
-SIDE = 640  # pixels of the longer side of a shown frame, at most
-VIDEO_BYTES = 4_000_000  # of the tracks of one video
-MAX_FRAMES = 150  # of a video; of longer ones every second, third, .. is shown
+SIDE = 640  # maximum pixels of a shown frame's longer side
+VIDEO_BYTES = 4_000_000  # maximum for the tracks of one video
+MAX_FRAMES = 150  # of a video; longer ones show every 2nd, 3rd, .. frame
 
-# Characters that JSON or HTML would write longer, for others outside "0" .. "o".
+# Replaces characters that JSON or HTML would escape by others outside "0" .. "o".
 TO_PAGE = str.maketrans("<>\\", "!#$")
 
 
-class View(NamedTuple):
-    """Frames of a video to show, and their size."""
+class ShownFrames(NamedTuple):
+    """Shown frames of a video, and their size."""
 
     height: int  # pixels
     width: int
-    step: int  # every step-th frame, from the first on
+    step: int  # shows every step-th frame, from the first
     num_frames: int  # shown
 
     @property
     def frames(self) -> range:
-        """Their places in the video."""
+        """Indices of the shown frames in the video."""
         return range(0, self.num_frames * self.step, self.step)
 
 
-def make_view(video: Video, length: int, most: int = MAX_FRAMES) -> View:
-    """The frames to show of a video, and their size.
+def make_view(video: TruthVideo, length: int, most: int = MAX_FRAMES) -> ShownFrames:
+    """Chooses the shown frames of a video, and their size.
 
     Args:
-      video: height and width.
-      length: frames; 0 counts as 1.
-      most: frames to show.
+      video: with height and width.
+      length: of the video in frames; 0 counts as 1.
+      most: maximum number of shown frames.
     """
     length = max(1, length)
     height, width = shown_size(video.height, video.width)
     step = max(1, -(-length // most))
-    return View(height, width, step, -(-length // step))
+    return ShownFrames(height, width, step, -(-length // step))
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the picture of a frame: at most `SIDE` pixels a side."""
+    """Returns height and width of a shown frame: at most `SIDE` pixels per side."""
     scale = min(1.0, SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def view_entry(view: View) -> dict:
-    """The fields of a video that say which frames are shown, and how large."""
+def view_entry(view: ShownFrames) -> dict:
+    """Returns the JSON fields with the number, step and size of shown frames."""
     return {
         "height": view.height,
         "width": view.width,
@@ -66,16 +66,16 @@ def colour_text(number: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*track_colour(number))
 
 
-def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
-    """The masks of a track in the shown frames.
+def pack_track(segmentations: Sequence[dict | None], view: ShownFrames) -> dict:
+    """Encodes the masks of a track in the shown frames.
 
     Args:
-      segmentations: run lengths {"size": [H, W], "counts": bytes}, or None, by frame.
-      view: the frames.
+      segmentations: RLE {"size": [H, W], "counts": bytes} or None for each frame.
+      view: the shown frames.
 
     Returns:
-      `start`: the first shown frame with a mask; `masks`: a text for each from there
-      on, 0 without a mask.
+      `start`: index of the first shown frame with a mask; `masks`: a string for each
+      shown frame up to the last mask, 0 for frames without a mask.
     """
     shown = [segmentations[t] for t in view.frames if t < len(segmentations)]
     masks = [pack_mask(rle, view) if rle else 0 for rle in shown]
@@ -85,8 +85,8 @@ def pack_track(segmentations: Sequence[dict | None], view: View) -> dict:
     return {"start": there[0], "masks": masks[there[0] : there[-1] + 1]}
 
 
-def pack_mask(rle: dict, view: View) -> str | int:
-    """The run lengths of a mask at the shown size; 0 if it is empty."""
+def pack_mask(rle: dict, view: ShownFrames) -> str | int:
+    """Returns the RLE of a mask at the shown size as a string; 0 if it is empty."""
     from pycocotools import mask as coco_mask
 
     size = (view.height, view.width)
@@ -104,7 +104,7 @@ def _places(new: int, old: int) -> np.ndarray:
 
 
 def _resized(rle: dict, size: tuple[int, int]) -> dict:
-    """The run lengths of a mask at another size, by its nearest pixels."""
+    """Resizes an RLE mask by nearest-neighbour sampling."""
     from pycocotools import mask as coco_mask
 
     pixels = coco_mask.decode(rle)
@@ -113,9 +113,9 @@ def _resized(rle: dict, size: tuple[int, int]) -> dict:
 
 
 def _sampled(rle: dict, size: tuple[int, int]) -> dict:
-    """As `_resized`, for a size that is not larger, without painting a pixel.
+    """Like `_resized`, for a size that is not larger, without decoding the mask.
 
-    A run ends before the first sampled pixel that lies behind its end.
+    A run ends before the first sampled pixel past its end.
     """
     from pycocotools import mask as coco_mask
 
@@ -126,7 +126,7 @@ def _sampled(rle: dict, size: tuple[int, int]) -> dict:
     before = np.searchsorted(columns, column)
     inside = columns[np.minimum(before, width - 1)] == column
     places = before * height + np.where(inside, np.searchsorted(rows, row), 0)
-    # Where an even number of runs ends, nothing changes.
+    # An even number of runs that end at one pixel changes nothing there.
     changes, times = np.unique(places, return_counts=True)
     changes = changes[(times % 2 == 1) & (changes < height * width)]
     counts = np.diff(changes, prepend=0, append=height * width).tolist()
@@ -134,7 +134,7 @@ def _sampled(rle: dict, size: tuple[int, int]) -> dict:
 
 
 def runs(values: Sequence[int | None]) -> list[list[int]]:
-    """[first, end, value] of each run of equal values; frames with None are in none."""
+    """Returns [first, end, value] of each run of equal values, skipping None."""
     found: list[list[int]] = []
     for t, value in enumerate(values):
         if value is None:

@@ -1,4 +1,4 @@
-"""Measures the time of the parts of a prediction."""
+"""Measures how long each part of a prediction takes."""
 
 import threading
 import time
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Adds up the seconds of named parts; several threads may use it at once.
+    """Sums the seconds spent in named parts; safe to share between threads.
 
-    Parts of several threads overlap, so that their sum may exceed the time passed.
+    Parts in different threads overlap, so the sum may exceed the elapsed time.
 
     Example:
       clock = Clock()
@@ -19,14 +19,14 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.frames_read = 0  # so far, of the video
-        self.frames_done = 0  # so far: all that is wanted of them is written
+        self.frames_read = 0  # of the video, so far
+        self.frames_done = 0  # frames whose outputs are all written, so far
         self._seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside, also if it ends with an error."""
+        """Times a `with` block, also if it raises."""
         begin = time.perf_counter()
         try:
             yield
@@ -34,27 +34,27 @@ class Clock:
             self.add(part, time.perf_counter() - begin)
 
     def add(self, part: str, seconds: float) -> None:
-        """Adds seconds that were measured elsewhere."""
+        """Adds seconds measured elsewhere."""
         with self._lock:
             self._seconds[part] = self._seconds.get(part, 0.0) + seconds
 
     def read_frame(self) -> None:
-        """Counts a frame that was read."""
+        """Counts a frame as read."""
         self.frames_read += 1
 
     def finish_frame(self) -> None:
-        """Counts a frame that is done."""
+        """Counts a frame as done."""
         self.frames_done += 1
 
     @property
     def seconds(self) -> dict[str, float]:
-        """The seconds of each part so far, in the order in which the parts began."""
+        """Seconds spent in each part so far, in order of their first start."""
         with self._lock:
             return dict(self._seconds)
 
 
 class _NoClock(Clock):
-    """Measures nothing."""
+    """Clock that measures nothing."""
 
     def read_frame(self) -> None:
         """Forgets it."""

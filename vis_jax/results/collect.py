@@ -12,7 +12,7 @@ from vis_jax.results.video import VideoResult
 
 
 class _Track(NamedTuple):
-    """One track as far as it is known."""
+    """Track of the frames so far."""
 
     number: int
     class_probs: np.ndarray  # float32 [K]
@@ -20,20 +20,20 @@ class _Track(NamedTuple):
 
 
 class Collector:
-    """The tracks of one video, of which only the best are kept once they end.
+    """Collects the tracks of one video; of ended tracks, it keeps only the best.
 
-    Masks go to a temporary file. Memory holds some kilobytes for each live track and
-    each of the `top` best that ended, whatever the number of frames.
+    Masks go to a temporary file. Memory holds a few kilobytes for each live track and
+    for each of the `top` best ended ones, regardless of the number of frames.
 
     Args:
-      top: the (track, class) pairs with the best probability that become the result; a
-        track may appear with several classes.
-      folder: of the temporary file; None for that of the system.
+      top: number of (track, class) pairs in the result, those with the highest
+        probability; a track may appear with several classes.
+      folder: of the temporary file; None: the system's temporary folder.
     """
 
     def __init__(self, top: int, folder: str | os.PathLike | None = None) -> None:
-        self.lost = 0  # objects so far that found no free slot
-        self.num_frames = 0  # up to the last one added
+        self.lost = 0  # objects that found no free slot, so far
+        self.num_frames = 0  # index of the last added frame, plus 1
         self._top = top
         self._spill = Spill(folder)
         self._live: dict[int, _Track] = {}
@@ -45,7 +45,7 @@ class Collector:
         """Adds the next frame.
 
         Raises:
-          ValueError: frames are not in order, or masks have different sizes.
+          ValueError: frames are out of order, or masks have different sizes.
           OSError: the temporary file cannot be written; names it.
         """
         if frame.frame < self.num_frames:
@@ -69,12 +69,12 @@ class Collector:
             start += len(data)
 
     def _update(self, tracks: LiveTracks) -> None:
-        """Takes the classes as now known; tracks that are missing have ended."""
+        """Updates class probabilities; tracks that are missing have ended."""
         self._tracks, self.lost = tracks, tracks.lost
         numbers = tracks.ids.tolist()
         ended = self._live.keys() - set(numbers)
         self._ended += [self._live.pop(number) for number in sorted(ended)]
-        # A pair among the best belongs to one of as many tracks with the best class.
+        # The `top` best pairs belong to the `top` tracks with the best classes.
         self._ended.sort(key=lambda track: -track.class_probs.max())
         del self._ended[self._top :]
         for number, probs in zip(numbers, tracks.class_probs.copy(), strict=True):
@@ -83,9 +83,10 @@ class Collector:
             self._live[number] = _Track(number, probs, masks)
 
     def result(self, num_frames: int, size: tuple[int, int]) -> VideoResult:
-        """The best pairs, best first, with an empty mask where a track has none.
+        """Returns the best pairs, best first; masks are empty where a track is absent.
 
-        Its masks are read from the temporary file, which lives as long as it does.
+        Masks are read lazily from the temporary file, which lives as long as the
+        result.
 
         Args:
           num_frames: of the video.
@@ -104,7 +105,7 @@ class Collector:
             return VideoResult(none, scores, none, [], height, width, num_frames)
         probs = np.stack([track.class_probs for track in tracks])
         pairs = best_pairs(probs, self._top)
-        # A system that knows a track's class gives nothing to the others.
+        # A system that decides on one class gives the others a probability of 0.
         pairs = pairs[probs.reshape(-1)[pairs] > 0]
         rows = (pairs // probs.shape[1]).tolist()
         empty = _empty_mask(height, width)
@@ -129,7 +130,7 @@ def collect(
     size: tuple[int, int],
     folder: str | os.PathLike | None = None,
 ) -> VideoResult:
-    """The tracks of a video from all its frames.
+    """Collects the tracks of a video from all its frames.
 
     Args:
       frames: in order.
@@ -143,7 +144,7 @@ def collect(
 
 
 def best_pairs(probs: np.ndarray, top: int) -> np.ndarray:
-    """The `top` best (row, class) pairs of [N, K], as indices of the flat array."""
+    """Returns the `top` best (row, class) pairs of [N, K], as flat indices."""
     return np.argsort(-probs.reshape(-1), kind="stable")[:top]
 
 

@@ -24,7 +24,7 @@ def entry_pieces(
 ) -> Iterator[str]:
     """Yields JSON "{..}, {..}", the entries of a results file, in small pieces.
 
-    Enclosed in brackets they equal `json.dumps` of `video_entries`.
+    In brackets, they equal `json.dumps` of `video_entries`.
 
     Args:
       result: the tracks.
@@ -78,7 +78,9 @@ def write_results(
 def write_info(
     path: str | os.PathLike, result: "VideoResult", *, video_id: int
 ) -> None:
-    """Writes what a results file refers to, named as in the YouTube-VIS annotations.
+    """Writes the video and the categories that a results file refers to.
+
+    Fields are named as in the YouTube-VIS annotations.
 
     Raises:
       OSError: it cannot be written, as on a full disk; names the file.
@@ -95,7 +97,7 @@ def write_info(
     content = {
         "videos": [video],
         "categories": [{"id": int(i), "name": name} for i, name in result.categories],
-        # One per entry of the results, in the same order.
+        # One for each entry of the results, in the same order.
         "track_ids": result.track_ids.tolist(),
     }
     write_json(path, content, indent=2)

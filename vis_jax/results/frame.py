@@ -9,57 +9,57 @@ from vis_jax.results.clock import NO_CLOCK, Clock
 
 
 class LiveTracks(NamedTuple):
-    """The tracks of a system after some clip.
+    """Tracks of a system after a clip.
 
-    A track that is missing from later ones has ended, and its id never comes back.
+    A track that is missing after a later clip has ended; its id is never reused.
     """
 
     ids: np.ndarray  # int32 [S], 1, 2, ..
-    class_probs: np.ndarray  # float32 [S, K], as far as the video is known
-    lost: int = 0  # objects so far without a free slot
+    class_probs: np.ndarray  # float32 [S, K], for the video so far
+    lost: int = 0  # objects that found no free slot, so far
 
 
 class FrameResult(NamedTuple):
-    """The objects of one final frame, at its original size."""
+    """Objects of one final frame, at its original size."""
 
     frame: int  # index in the video
     tracks: LiveTracks
-    rows: np.ndarray  # int [n], those of `tracks` with a mask in this frame
-    segmentations: list[dict]  # n run lengths {"size": [H, W], "counts": bytes}
-    # Height and width of the frame, which one without objects does not show otherwise.
+    rows: np.ndarray  # int [n], indices into `tracks` of those with a mask here
+    segmentations: list[dict]  # n RLE masks {"size": [H, W], "counts": bytes}
+    # Height and width of the frame; without objects, no mask tells them.
     size: tuple[int, int] = (0, 0)
 
     @property
     def ids(self) -> np.ndarray:
-        """int32 [n], 1, 2, .."""
+        """Track ids: int32 [n], 1, 2, .."""
         return self.tracks.ids[self.rows]
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [n], the best class of each object so far."""
+        """Best class of each track so far: int32 [n]."""
         return self.tracks.class_probs[self.rows].argmax(axis=1).astype(np.int32)
 
     @property
     def scores(self) -> np.ndarray:
-        """float32 [n], the probability of that class so far."""
+        """Probability of that class so far: float32 [n]."""
         return self.tracks.class_probs[self.rows].max(axis=1)
 
     @property
     def boxes(self) -> np.ndarray:
-        """float32 [n, 4], x1 y1 x2 y2 in pixels, around the masks."""
+        """Bounding boxes of the masks: float32 [n, 4], x1 y1 x2 y2 in pixels."""
         return boxes_of(self.segmentations)
 
     @property
     def masks(self) -> np.ndarray:
-        """bool [n, H, W]."""
+        """Decoded masks: bool [n, H, W]."""
         return masks_of(self.segmentations, self.size)
 
 
 def boxes_of(segmentations: list[dict]) -> np.ndarray:
-    """Boxes around masks.
+    """Returns the bounding boxes of masks.
 
     Args:
-      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
+      segmentations: n RLE masks {"size": [H, W], "counts": bytes or str}.
 
     Returns:
       float32 [n, 4], x1 y1 x2 y2 in pixels; zeros for an empty mask.
@@ -73,11 +73,11 @@ def boxes_of(segmentations: list[dict]) -> np.ndarray:
 
 
 def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
-    """Decodes run lengths to masks.
+    """Decodes RLE masks.
 
     Args:
-      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
-      size: height and width of the result if there are none.
+      segmentations: n RLE masks {"size": [H, W], "counts": bytes or str}.
+      size: height and width of the result if n is 0.
 
     Returns:
       bool [n, H, W].
@@ -86,7 +86,7 @@ def masks_of(segmentations: list[dict], size: tuple[int, int]) -> np.ndarray:
 
     if not segmentations:
         return np.zeros((0, *size), bool)
-    # A view: pycocotools puts the pixels of a mask together, column by column.
+    # pycocotools decodes to [H, W, n] in column-major order, so this is a view.
     return np.moveaxis(coco_mask.decode(segmentations), 2, 0).view(bool)
 
 
@@ -94,10 +94,10 @@ def without_overlap(segmentations: list[dict]) -> list[dict | None]:
     """Removes from each mask the pixels of earlier masks.
 
     Args:
-      segmentations: n run lengths {"size": [H, W], "counts": bytes or str}.
+      segmentations: n RLE masks {"size": [H, W], "counts": bytes or str}.
 
     Returns:
-      n run lengths; None for a mask that becomes empty.
+      n RLE masks; None for a mask that becomes empty.
     """
     from pycocotools import mask as coco_mask
 
@@ -106,7 +106,7 @@ def without_overlap(segmentations: list[dict]) -> list[dict | None]:
     for rle in segmentations:
         own = rle
         if taken is not None:
-            # All pixels of both, less those that were taken.
+            # The union of both, minus the pixels already taken.
             both = coco_mask.decode(coco_mask.merge([taken, rle]))
             own = coco_mask.encode(both - coco_mask.decode(taken))
         taken = rle if taken is None else coco_mask.merge([taken, rle])
@@ -124,9 +124,9 @@ class Stream(Protocol):
         """Yields the result of every frame in order, once it is final.
 
         Args:
-          frames: uint8 [H, W, 3] in order, all of one size. Another thread reads them;
-            only resized copies are kept, of one clip, or of the whole video if the
-            window of the system is that.
-          clock: what it measures: reading, compiling, model, masks.
+          frames: uint8 [H, W, 3] in order, all of one size. They are read in another
+            thread; only resized copies of one clip are kept, or of the whole video if
+            that is the system's window.
+          clock: times the parts reading, compiling, model and masks.
         """
         ...

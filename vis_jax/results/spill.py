@@ -1,4 +1,4 @@
-"""Stores the run-length masks of a video on disk."""
+"""Stores the RLE masks of a video on disk."""
 
 import os
 import tempfile
@@ -10,21 +10,21 @@ from typing import NamedTuple, overload
 
 from vis_jax.formats.disk import naming
 
-# Masks of a track that are found by one entry in memory: 4 KiB on disk.
+# Masks of a track per index block: 4 KiB on disk.
 _BLOCK = 256
 
 
 class Spill:
-    """A temporary file that bytes are appended to.
+    """Append-only temporary file.
 
-    It has no name once it is open, so that nothing is left of it when it is closed or
-    forgotten, or when the process is killed.
+    The file is unlinked right after it is opened, so nothing is left behind when it is
+    closed or garbage-collected, or when the process is killed.
 
     Args:
-      folder: where the space is taken; None for the folder of temporary files.
+      folder: to create it in; None: the system's temporary folder.
 
     Raises:
-      OSError: the file cannot be made; names it.
+      OSError: the file cannot be created; names it.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None) -> None:
@@ -34,13 +34,13 @@ class Spill:
         self._close = weakref.finalize(self, os.close, self._file)
 
     def append(self, data: bytes) -> int:
-        """Writes at the end.
+        """Appends bytes.
 
         Returns:
-          Where it begins, in bytes.
+          Their offset in the file, in bytes.
 
         Raises:
-          OSError: it cannot be written, as on a full disk; names the file.
+          OSError: the file cannot be written, as on a full disk; names it.
         """
         start, file, rest = self.size, self._checked(), memoryview(data)
         with naming(self.path):
@@ -50,10 +50,10 @@ class Spill:
         return start
 
     def read(self, start: int, length: int) -> bytes:
-        """What was written there.
+        """Returns bytes from an offset on.
 
         Raises:
-          OSError: it cannot be read; names the file.
+          OSError: the file cannot be read; names it.
         """
         with naming(self.path):
             return os.pread(self._checked(), length, start)
@@ -69,15 +69,15 @@ class Spill:
 
 
 class _Block(NamedTuple):
-    """Where some masks in a row are."""
+    """Index of consecutive masks of a track."""
 
     frames: array  # increasing
     lengths: array  # bytes
-    starts: array  # the run lengths of each, in bytes from the start of the file
+    starts: array  # offset of each RLE in the file, in bytes
 
     @classmethod
     def of(cls, data: bytes = b"") -> "_Block":
-        """The block with this content."""
+        """Decodes a block from bytes."""
         block = cls(array("I"), array("I"), array("Q"))
         place = 0
         for part in block:
@@ -88,20 +88,20 @@ class _Block(NamedTuple):
 
 
 class TrackIndex:
-    """Index of the run lengths of one track in the file.
+    """Index of one track's RLE masks in the file.
 
-    Memory holds the last block of them, and 12 bytes for each earlier one.
+    Memory holds the last block, and 12 bytes for each earlier one.
     """
 
     def __init__(self, spill: Spill) -> None:
         self._spill = spill
         self._last = _Block.of()
-        self._firsts = array("I")  # frame, of each earlier block
-        self._places = array("Q")  # in the file, of each earlier block
+        self._firsts = array("I")  # first frame of each earlier block
+        self._places = array("Q")  # offset of each earlier block in the file
         self._loaded: tuple[int, _Block] | None = None
 
     def add(self, frame: int, start: int, length: int) -> None:
-        """Adds the mask of a frame after all earlier ones."""
+        """Adds the mask of a later frame."""
         if len(self._last.frames) == _BLOCK:
             self._places.append(self._spill.append(b"".join(self._last)))
             self._firsts.append(self._last.frames[0])
@@ -110,7 +110,7 @@ class TrackIndex:
             part.append(value)
 
     def find(self, frame: int) -> tuple[int, int] | None:
-        """Returns offset and length of a frame's mask, or None."""
+        """Returns offset and length of a frame's mask in bytes, or None."""
         block = self._block(frame)
         place = bisect_left(block.frames, frame)
         if place == len(block.frames) or block.frames[place] != frame:
@@ -130,13 +130,13 @@ class TrackIndex:
 
 
 class TrackMasks(Sequence[dict]):
-    """Run lengths of one track, one per frame of the video, read lazily.
+    """RLE masks of one track, one per frame of the video, read lazily.
 
     Args:
-      spill: what holds them.
-      index: where they are.
+      spill: file with the masks.
+      index: of the masks in the file.
       num_frames: of the video.
-      empty: run lengths of a frame without the track; the others have its size.
+      empty: empty mask for frames without the track; all masks have its size.
     """
 
     def __init__(

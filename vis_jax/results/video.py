@@ -20,12 +20,12 @@ from vis_jax.results.frame import boxes_of, masks_of, without_overlap
 if TYPE_CHECKING:
     from supervision import Detections
 
-VIDEO_ID = 1  # of the only video in the results
+VIDEO_ID = 1  # id of a results file's only video
 _COLUMNS = ("frame", "time", "id", "label", "score", "x1", "y1", "x2", "y2", "area")
 
 
-class Track(NamedTuple):
-    """One entry of a result, without its masks."""
+class TrackEntry(NamedTuple):
+    """One entry of a video's result, without its masks."""
 
     id: int  # 1, 2, ..
     label: str  # name of its class
@@ -34,42 +34,42 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VideoResult:
-    """The tracks of one video: N entries, best score first, over T frames.
+    """Tracks of one video: N entries, best score first, over T frames.
 
-    A track whose class is not certain may have several entries with the same id and
-    masks. The masks of a long video are on disk and read when they are asked for.
+    A track of uncertain class may have several entries with the same id and masks.
+    Masks of a long video stay on disk and are read on access.
     """
 
     labels: np.ndarray  # int32 [N], 0 .. K - 1
     scores: np.ndarray  # float32 [N], in [0, 1]
     track_ids: np.ndarray  # int32 [N], 1, 2, ..
-    # [N][T] run lengths {"size": [H, W], "counts": bytes or str}; None or an empty mask
+    # [N][T] RLE masks {"size": [H, W], "counts": bytes or str}; None or an empty mask
     # where the track is absent.
     segmentations: Sequence[Sequence[dict | None]] = field(repr=False)
     height: int  # pixels
     width: int
     num_frames: int
-    fps: Fraction | None = None  # frames a second; None: not known
+    fps: Fraction | None = None  # frames per second; None: unknown
     categories: tuple[tuple[int, str], ...] = ()  # (category id, name) of the labels
     name: str = "video"
     file_names: tuple[str, ...] = field(default=(), repr=False)  # (): made from `name`
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> list[TrackEntry]:
         """All entries, in the order of `masks(t)` and `boxes(t)`.
 
-        Without categories a label is a number as text.
+        Without categories, labels are numbers as text.
         """
         names = [name for _, name in self.categories]
         columns = (self.track_ids.tolist(), self.labels.tolist(), self.scores.tolist())
         return [
-            Track(number, names[label] if names else str(label), score)
+            TrackEntry(number, names[label] if names else str(label), score)
             for number, label, score in zip(*columns, strict=True)
         ]
 
     @property
     def best_entries(self) -> np.ndarray:
-        """int [n], of every track the entry with the best score, in order."""
+        """Index of the entry with the best score of each track, in order: int [n]."""
         order = np.argsort(-self.scores, kind="stable")
         _, first = np.unique(self.track_ids[order], return_index=True)
         return np.sort(order[first])
@@ -93,9 +93,9 @@ class VideoResult:
         return masks
 
     def boxes(self, t: int) -> np.ndarray:
-        """Boxes around `masks(t)`: float32 [N, 4], x1 y1 x2 y2 in pixels.
+        """Returns the boxes of `masks(t)`: float32 [N, 4], x1 y1 x2 y2 in pixels.
 
-        Those of an empty mask are zeros.
+        The box of an empty mask is zero.
         """
         boxes = np.zeros((len(self.scores), 4), np.float32)
         there, found = self._in_frame(t, range(len(boxes)))
@@ -103,7 +103,7 @@ class VideoResult:
         return boxes
 
     def _in_frame(self, t: int, entries: Sequence[int]) -> tuple[list[int], list[dict]]:
-        """Those of the entries that have a mask in a frame, and their run lengths."""
+        """Returns the entries with an RLE in a frame, and these RLEs."""
         pairs = [(i, self.segmentations[i][t]) for i in entries]
         return (
             [i for i, rle in pairs if rle is not None],
@@ -111,7 +111,7 @@ class VideoResult:
         )
 
     def _shown(self, t: int) -> tuple[np.ndarray, list[dict]]:
-        """The best entries whose mask in a frame is not empty, and its run lengths."""
+        """Returns the best entries with a non-empty mask in a frame, and their RLEs."""
         from pycocotools import mask as coco_mask
 
         entries, found = self._in_frame(t, self.best_entries.tolist())
@@ -123,7 +123,7 @@ class VideoResult:
         """Writes `results.json` and `video.json` into a folder, as `predict` does.
 
         Args:
-          folder: made with its parents if missing; files of these names are replaced.
+          folder: created with its parents if missing; existing files are replaced.
 
         Raises:
           OSError: a file cannot be written, as on a full disk; names the file.
@@ -132,12 +132,12 @@ class VideoResult:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         ids = self._category_ids()
-        # The results come last: where they are, the rest is complete.
+        # Results are written last, so that their presence implies the rest.
         write_info(folder / INFO, self, video_id=VIDEO_ID)
         write_results(folder / RESULTS, self, video_id=VIDEO_ID, category_ids=ids)
 
     def to_ytvis(self, video_id: int = VIDEO_ID) -> list[dict]:
-        """The entries of a YouTube-VIS results file with track ids, ready for JSON.
+        """Returns the entries of a YouTube-VIS results file, with track ids.
 
         Raises:
           ValueError: there are no categories.
@@ -153,10 +153,10 @@ class VideoResult:
         return [entry | {"track_id": number} for entry, number in pairs]
 
     def to_coco(self) -> dict:
-        """Images, annotations and categories in the layout of COCO, ready for JSON.
+        """Returns images, annotations and categories in COCO format, as JSON values.
 
-        Image t + 1 is frame t. There is an annotation for each frame and entry with a
-        mask; beside the fields of COCO it has `score` and `track_id`.
+        Image t + 1 is frame t. Each entry has an annotation in each frame with a mask,
+        with `score` and `track_id` in addition to the fields of COCO.
 
         Raises:
           ValueError: there are no categories.
@@ -205,9 +205,9 @@ class VideoResult:
     def to_mots(self) -> str:
         """Formats the masks of the tracks as a MOTS results file.
 
-        A line has frame, id, category id, height, width and run lengths; frames count
-        from 1. As the format has it, the id is 1000 x category id + track id, and a
-        pixel of several masks belongs to that of the best score.
+        A line has frame, id, category id, height, width and RLE; frames count from 1.
+        As the format requires, the id is 1000 x category id + track id, and a pixel of
+        several masks belongs to the one with the best score.
 
         Raises:
           ValueError: there are no categories.
@@ -230,10 +230,10 @@ class VideoResult:
         return "".join(lines)
 
     def to_csv(self) -> str:
-        """Returns the boxes of the tracks as a table, a row per object and frame.
+        """Formats the boxes of the tracks as CSV, with a row per object and frame.
 
-        Columns: frame from 0, time in seconds (empty without a rate), id, label, score,
-        x1 y1 x2 y2 and area in pixels.
+        Columns: frame from 0, time in seconds (empty if the frame rate is unknown), id,
+        label, score, x1 y1 x2 y2 and area in pixels.
         """
         from pycocotools import mask as coco_mask
 
@@ -253,7 +253,7 @@ class VideoResult:
         return text.getvalue()
 
     def to_supervision(self, t: int) -> "Detections":
-        """The tracks in frame `t` for the package supervision, classes by best score.
+        """Converts frame `t` to `supervision.Detections`, each track's best entry.
 
         Raises:
           ImportError: supervision is not installed.
@@ -278,7 +278,7 @@ class VideoResult:
         )
 
     def frame_names(self) -> list[str]:
-        """A file name for each frame, as in the YouTube-VIS annotations."""
+        """Returns a file name for each frame, as in the YouTube-VIS annotations."""
         names = (f"{self.name}/{t:05d}.jpg" for t in range(self.num_frames))
         return list(self.file_names or names)
 
@@ -289,7 +289,7 @@ class VideoResult:
 
 
 def _annotations(segmentations: list[dict]) -> list[dict]:
-    """Mask, area and box (left, top, width, height) of an annotation of COCO."""
+    """Returns mask, area and box (left, top, width, height) as in COCO annotations."""
     from pycocotools import mask as coco_mask
 
     if not segmentations:

@@ -26,7 +26,7 @@ from vis_jax.systems import detect_then_track
 from vis_jax.systems.cascade_loss import LossSettings, check_settings, pair_losses
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import Dtype, System, weighted
-from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
+from vis_jax.systems.tracked_detector import DetectionShapes, make_detector, make_system
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
@@ -112,11 +112,11 @@ def build_model(settings: Settings) -> Cascade:
 
 def _detector(model: Cascade, settings: Settings) -> Detector:
     """Returns the detector as functions of variables."""
-    shapes = Shapes(
+    shapes = DetectionShapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
         embeds=settings.model.track_head.width,
-        looks=settings.model.box_head.width,
+        descriptors=settings.model.box_head.width,
         mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
     )
     return make_detector(model, shapes, model.style)

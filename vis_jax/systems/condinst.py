@@ -42,9 +42,9 @@ from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Appearance, Detector
 from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.tracked_detector import (
-    Shapes,
+    DetectionShapes,
     check_trained,
-    looks_in,
+    descriptors_in,
     make_detector,
     make_system,
     objects_of,
@@ -172,7 +172,7 @@ class Model(nn.Module):
                 labels=found.labels,
                 valid=found.valid,
                 embeds=embeds,
-                looks=looks_in(found.boxes, levels, finest=FINEST),
+                descriptors=descriptors_in(found.boxes, levels, finest=FINEST),
                 mask_logits=masks,
             ),
             (STRIDES[0] * height, STRIDES[0] * width),
@@ -186,7 +186,7 @@ class Model(nn.Module):
         place = functools.partial(place_of, cells=cells_of(levels), ranges=self.ranges)
         places = jax.vmap(place)(boxes)[..., None]
         embeds = jnp.take_along_axis(self.embed(levels), places, axis=1)
-        return Appearance(embeds, looks_in(boxes, levels, finest=FINEST))
+        return Appearance(embeds, descriptors_in(boxes, levels, finest=FINEST))
 
 
 def build(settings: Settings) -> System:
@@ -297,11 +297,11 @@ def _say(
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """Returns the detector as functions of variables."""
-    shapes = Shapes(
+    shapes = DetectionShapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
         embeds=settings.model.track_head.width,
-        looks=settings.model.fpn.dim,
+        descriptors=settings.model.fpn.dim,
         mask=(1, 1),
         covers=True,
     )

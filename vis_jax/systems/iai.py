@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.frame_memory import Memory
+from vis_jax.association.frame_memory import FrameMemory
 from vis_jax.detectors.condinst import shown_masks
 from vis_jax.detectors.condinst_ids import IdRule, pixel_masks
 from vis_jax.detectors.id_objects import IdObjects
@@ -29,9 +29,9 @@ from vis_jax.systems.iai_model import (
     start_memory,
 )
 from vis_jax.systems.iai_video import (
-    Followed,
-    Rules,
-    Video,
+    IdentityRules,
+    LinkedFrame,
+    VideoIdentities,
     follow_frame,
     report,
     rules_of,
@@ -40,7 +40,7 @@ from vis_jax.systems.iai_video import (
 )
 from vis_jax.systems.system import Dtype, System, window_of
 from vis_jax.systems.tracked_detector import (
-    Shapes,
+    DetectionShapes,
     empty_detections,
     on_canvas,
 )
@@ -74,8 +74,8 @@ class Settings:
 class State(NamedTuple):
     """State of a video after some frame."""
 
-    memory: Memory | None
-    video: Video
+    memory: FrameMemory | None
+    video: VideoIdentities
     linked: Any  # of the tracker `iou`; None for any other link
 
 
@@ -119,7 +119,7 @@ def build_network(settings: Settings) -> Model:
     return build_model(settings.model, rule, jnp.dtype(settings.compute_dtype))
 
 
-def video_rules(settings: Settings) -> Rules:
+def video_rules(settings: Settings) -> IdentityRules:
     """Returns the rules that assign identities to objects."""
     ids = settings.model.ids
     return rules_of(settings.test, ids.count if ids.on else 0)
@@ -129,7 +129,7 @@ def start(model: Model, settings: Settings, clip: Clip) -> State:
     """Returns the state before the first frame of a video."""
     linked = None
     if _by_iou(settings):
-        shapes = Shapes(
+        shapes = DetectionShapes(
             settings.test.objects, settings.model.num_classes, 0, 0, (1, 1), covers=True
         )
         none = empty_detections(shapes, len(clip.images))
@@ -176,7 +176,7 @@ def see_frame(
     features: FrameStages,
     size: Int32[Array, "2"],
     real: Bool[Array, ""],
-) -> tuple[State, Followed]:
+) -> tuple[State, LinkedFrame]:
     """Processes the next frame of a video; padding leaves the state unchanged.
 
     Args:
@@ -229,7 +229,7 @@ def _detections(
             labels=labels.astype(jnp.int32),
             valid=shown,
             embeds=none,
-            looks=none,
+            descriptors=none,
             mask_logits=jax.vmap(shown_masks)(objects.mask_logits),
         ),
         (clip.images.shape[1], clip.images.shape[2]),

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.association.frame_memory import (
+    FrameMemory,
     HybridAssociation,
-    Memory,
     Tokens,
     training_slots,
 )
@@ -23,7 +23,7 @@ from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors import condinst_settings
 from vis_jax.detectors.condinst_losses import image_losses
 from vis_jax.losses.fcos import id_loss
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.iai_model import (
@@ -63,7 +63,7 @@ class Frame(NamedTuple):
     """Images at one time, or at all times with a leading axis T."""
 
     features: Stages | TimedStages  # of the backbone
-    objects: Objects  # [B, M]
+    objects: ImageObjects  # [B, M]
     targets: Int32[Array, "*lead B M"]  # of the ID head
     ids: Int32[Array, "*lead B M"]  # identities to remember
     painted: Bool[Array, "*lead B M"]  # objects that are remembered
@@ -75,7 +75,7 @@ class Frame(NamedTuple):
 class Carry(NamedTuple):
     """State passed from one frame to the next."""
 
-    memory: Memory | None
+    memory: FrameMemory | None
     stats: dict  # of batch norm
 
 
@@ -89,7 +89,7 @@ class FrameLoss(NamedTuple):
 
 
 @runtime_checkable
-class Look(Protocol):
+class FramePass(Protocol):
     """Runs the network on the images at one time and returns the loss."""
 
     def __call__(self, variables: dict, carry: Carry, frame: Frame, /) -> FrameLoss:
@@ -157,7 +157,7 @@ def condinst_loss(
 
 def clip_loss(
     model: nn.Module,
-    look: Look,
+    look: FramePass,
     weights: dict[str, float],
     variables: dict,
     images: Float32[Array, "B T H W 3"],
@@ -208,7 +208,7 @@ def clip_loss(
 
 def _first_memory(
     hab: HybridAssociation | None, images: Float32[Array, "B T H W 3"]
-) -> Memory | None:
+) -> FrameMemory | None:
     """Returns empty memories with room for the frames that the last ones attend to."""
     clips, frames, height, width, _ = images.shape
     slots = 0 if hab is None else training_slots(frames, hab.settings.interval)
@@ -227,11 +227,11 @@ def _mean_over_frames(
 def _remembered(
     model: nn.Module,
     variables: dict,
-    memory: Memory | None,
+    memory: FrameMemory | None,
     tokens: Tokens | None,
     frame: Frame,
     ids: int,
-) -> Memory | None:
+) -> FrameMemory | None:
     """Writes the images at one time into the memories, with their ground truth."""
     if memory is None:
         return None

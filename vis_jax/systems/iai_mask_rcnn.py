@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from vis_jax import backbones
 from vis_jax.association import frame_memory
-from vis_jax.association.frame_memory import HybridAssociation, Memory, Tokens
+from vis_jax.association.frame_memory import FrameMemory, HybridAssociation, Tokens
 from vis_jax.association.identity import blank_map
 from vis_jax.backbones.fpn import FPN
 from vis_jax.detectors import mask_rcnn
@@ -53,7 +53,7 @@ from vis_jax.systems.iai_model import (
     start_memory,
 )
 from vis_jax.systems.iai_video import (
-    Video,
+    VideoIdentities,
     follow_frame,
     report,
     stages_of,
@@ -85,8 +85,8 @@ class Settings:
 class State(NamedTuple):
     """State of a video after some frame."""
 
-    memory: Memory
-    video: Video
+    memory: FrameMemory
+    video: VideoIdentities
 
 
 class Model(MaskRCNN):
@@ -112,7 +112,7 @@ class Model(MaskRCNN):
         return self.backbone(images, train, valid)
 
     def pyramid(
-        self, features: Stages, memory: Memory, train: bool = False
+        self, features: Stages, memory: FrameMemory, train: bool = False
     ) -> tuple[Levels, Tokens | None]:
         """Returns the pyramid, informed by earlier frames, and the tokens to remember.
 
@@ -131,7 +131,7 @@ class Model(MaskRCNN):
     def see(
         self,
         features: Stages,
-        memory: Memory,
+        memory: FrameMemory,
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
     ) -> FrameObjects:
@@ -159,7 +159,10 @@ class Model(MaskRCNN):
         return FrameObjects(objects, tokens)
 
     def look(
-        self, images: Float32[Array, "B H W 3"], size: Int32[Array, "2"], memory: Memory
+        self,
+        images: Float32[Array, "B H W 3"],
+        size: Int32[Array, "2"],
+        memory: FrameMemory,
     ) -> Any:
         """Runs every part that has parameters, for initialisation."""
         seen = self.see(self.stages(images), memory, size, jnp.bool_(True))
@@ -190,7 +193,7 @@ def build(settings: Settings) -> System:
         memory = start_memory(model.hab, 1, canvas, slots=settings.model.hab.slots)
         rules = iai_video.rules_of(settings.test, settings.model.ids)
         return State(
-            cast(Memory, memory), start_video(rules, settings.model.num_classes)
+            cast(FrameMemory, memory), start_video(rules, settings.model.num_classes)
         )
 
     return System(
@@ -271,7 +274,7 @@ def _step(
             real=real,
             pixels=pixels,
         )
-        after = State(cast(Memory, found.memory), found.named.video)
+        after = State(cast(FrameMemory, found.memory), found.named.video)
         return after, (found.named.slots, _shown(found.objects), found.objects.boxes)
 
     features = stages_of(model, variables, clip, chunk=settings.test.chunk)

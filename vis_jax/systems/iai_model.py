@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from vis_jax import backbones
 from vis_jax.association import frame_memory
 from vis_jax.association.frame_memory import (
+    FrameMemory,
     HybridAssociation,
-    Memory,
     Tokens,
     empty_memory,
 )
@@ -114,7 +114,7 @@ class Model(nn.Module):
     def say(
         self,
         features: Stages,
-        memory: Memory | None,
+        memory: FrameMemory | None,
         train: bool = False,
         valid: Bool[Array, "B"] | None = None,
     ) -> NetworkOutput:
@@ -135,7 +135,7 @@ class Model(nn.Module):
     def see(
         self,
         features: Stages,
-        memory: Memory | None,
+        memory: FrameMemory | None,
         size: Int32[Array, "2"],
         first: Bool[Array, ""],
     ) -> FrameObjects:
@@ -154,7 +154,9 @@ class Model(nn.Module):
         )
         return FrameObjects(objects, said.tokens)
 
-    def look(self, images: Float32[Array, "B H W 3"], memory: Memory | None) -> Any:
+    def look(
+        self, images: Float32[Array, "B H W 3"], memory: FrameMemory | None
+    ) -> Any:
         """Runs every part that has parameters, for initialisation."""
         said = self.say(self.stages(images), memory)
         if memory is None:
@@ -170,7 +172,7 @@ class Model(nn.Module):
 def associate(
     hab: HybridAssociation | None,
     features: Stages,
-    memory: Memory | None,
+    memory: FrameMemory | None,
     train: bool,
 ) -> tuple[Stages, Tokens | None]:
     """Returns features with one stage replaced by the association, and its tokens.
@@ -191,13 +193,13 @@ def associate(
 def remember(
     hab: HybridAssociation,
     variables: dict,
-    memory: Memory,
+    memory: FrameMemory,
     tokens: Tokens,
     ids: UInt8[Array, "B H W"],
     *,
     new: Bool[Array, "B"],
     real: Bool[Array, "B"],
-) -> Memory:
+) -> FrameMemory:
     """Returns the memory after a frame; see `HybridAssociation.remember`.
 
     Args:
@@ -207,12 +209,12 @@ def remember(
     """
     own = {"params": variables["params"]["hab"]}
     after = hab.apply(own, memory, tokens, ids, new=new, real=real, method="remember")
-    return cast(Memory, after)
+    return cast(FrameMemory, after)
 
 
 def start_memory(
     hab: HybridAssociation | None, videos: int, canvas: tuple[int, int], *, slots: int
-) -> Memory | None:
+) -> FrameMemory | None:
     """Returns the memory before the first frame; None without association.
 
     Args:

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.association import id_scores
-from vis_jax.association.frame_memory import Memory, Tokens
-from vis_jax.association.id_scores import Over, Tally
+from vis_jax.association.frame_memory import FrameMemory, Tokens
+from vis_jax.association.id_scores import IdentityScoreSums, Over
 from vis_jax.association.identity import (
+    AssignedIds,
     Capacity,
-    Issued,
-    Visible,
+    DisjointMasks,
     detection_map,
     issue_ids,
     truth_map,
@@ -59,7 +59,7 @@ class TestSettings(system.TestSettings):
             raise ValueError(f"tta: expected () for an online system, got {self.tta}")
 
 
-class Rules(NamedTuple):
+class IdentityRules(NamedTuple):
     """Rules for assigning identities to objects and scores to identities.
 
     Attributes:
@@ -80,24 +80,24 @@ class Rules(NamedTuple):
         return self.ids or 1
 
 
-class Video(NamedTuple):
+class VideoIdentities(NamedTuple):
     """Identities of a video up to some frame."""
 
     issued: Int32[Array, ""]  # identities assigned so far
-    tally: Tally
+    tally: IdentityScoreSums
     lost: Int32[Array, ""]  # most objects of one frame that got no identity
 
 
-class Named(NamedTuple):
+class IdentityAssignment(NamedTuple):
     """Identities of the objects of one frame."""
 
-    video: Video  # after the frame
+    video: VideoIdentities  # after the frame
     slots: Int32[Array, "D"]  # of the identity; -1 = not shown
     painted: UInt8[Array, "H W"]  # the id map to remember
     new: Bool[Array, ""]  # whether an object is new
 
 
-def rules_of(test: TestSettings, ids: int) -> Rules:
+def rules_of(test: TestSettings, ids: int) -> IdentityRules:
     """Returns the rules for a config.
 
     Args:
@@ -105,22 +105,22 @@ def rules_of(test: TestSettings, ids: int) -> Rules:
       ids: N; 0 without identities.
     """
     slots = ids - 1 if ids else test.objects
-    return Rules(ids, slots, test.capacity, test.video_score, test.least)
+    return IdentityRules(ids, slots, test.capacity, test.video_score, test.least)
 
 
-def start_video(rules: Rules, classes: int) -> Video:
+def start_video(rules: IdentityRules, classes: int) -> VideoIdentities:
     """Returns the state before the first frame; `classes` is K."""
     zero = jnp.int32(0)
-    return Video(zero, id_scores.empty_tally(rules.slots, classes), zero)
+    return VideoIdentities(zero, id_scores.empty_tally(rules.slots, classes), zero)
 
 
 def name_frame(
-    rules: Rules,
-    video: Video,
+    rules: IdentityRules,
+    video: VideoIdentities,
     objects: IdObjects,
     masks: Bool[Array, "D H W"],
     real: Bool[Array, ""],
-) -> Named:
+) -> IdentityAssignment:
     """Assigns identities to the objects of the next frame.
 
     Args:
@@ -132,7 +132,7 @@ def name_frame(
     """
     visible = visible_masks(masks, objects.valid)
     issued = _issue(rules, objects, visible.kept, video.issued)
-    after = Video(
+    after = VideoIdentities(
         jnp.where(real, issued.issued, video.issued),
         id_scores.count(
             video.tally, issued.ids, issued.valid, objects.class_scores, real=real
@@ -142,15 +142,17 @@ def name_frame(
     # As released: under the rule `code` the last identity is never below `issued`.
     shown = issued.valid & (issued.ids < issued.issued) & real
     slots = jnp.where(shown, issued.ids, -1)
-    return Named(after, slots, _paint(rules, visible, issued), issued.new.any())
+    return IdentityAssignment(
+        after, slots, _paint(rules, visible, issued), issued.new.any()
+    )
 
 
-class Followed(NamedTuple):
+class LinkedFrame(NamedTuple):
     """Objects found in a frame, and the state for the next."""
 
-    memory: Memory | None
+    memory: FrameMemory | None
     objects: IdObjects
-    named: Named
+    named: IdentityAssignment
 
 
 @runtime_checkable
@@ -164,16 +166,16 @@ class Pixels(Protocol):
 
 def follow_frame(
     model: nn.Module,
-    rules: Rules,
+    rules: IdentityRules,
     variables: dict,
-    memory: Memory | None,
-    video: Video,
+    memory: FrameMemory | None,
+    video: VideoIdentities,
     features: FrameStages,
     *,
     size: Int32[Array, "2"],
     real: Bool[Array, ""],
     pixels: Pixels,
-) -> Followed:
+) -> LinkedFrame:
     """Processes the next frame; padding leaves memory and identities unchanged.
 
     Args:
@@ -202,7 +204,7 @@ def follow_frame(
             new=named.new[None],
             real=real[None],
         )
-    return Followed(memory, objects, named)
+    return LinkedFrame(memory, objects, named)
 
 
 def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> Stages:
@@ -223,8 +225,8 @@ def stages_of(model: nn.Module, variables: dict, clip: Clip, *, chunk: int) -> S
 
 
 def report(
-    rules: Rules,
-    video: Video,
+    rules: IdentityRules,
+    video: VideoIdentities,
     slots: Int32[Array, "T D"],
     mask_logits: Float32[Array, "T D h w"],
     mask_boxes: Float32[Array, "T D 4"] | None = None,
@@ -234,7 +236,7 @@ def report(
     Args:
       rules: see the type.
       video: after the frames.
-      slots: identities of the detections of each frame; see `Named`.
+      slots: identities of the detections of each frame; see `IdentityAssignment`.
       mask_logits, mask_boxes: see `Predictions`.
     """
     numbers = jnp.arange(rules.slots, dtype=jnp.int32)
@@ -255,21 +257,23 @@ def report(
 
 
 def _issue(
-    rules: Rules,
+    rules: IdentityRules,
     objects: IdObjects,
     kept: Bool[Array, "D"],
     issued: Int32[Array, ""],
-) -> Issued:
+) -> AssignedIds:
     """Assigns identities to the detections of a frame; ranks if there are none."""
     if not rules.ids:
         ids = jnp.arange(len(kept), dtype=jnp.int32)
         none = jnp.zeros_like(kept)
-        return Issued(ids, kept, none, jnp.int32(len(kept)), jnp.int32(0))
+        return AssignedIds(ids, kept, none, jnp.int32(len(kept)), jnp.int32(0))
     columns = unique_ids(objects.id_scores, kept)
     return issue_ids(columns, kept, issued, count=rules.ids, capacity=rules.capacity)
 
 
-def _paint(rules: Rules, visible: Visible, issued: Issued) -> UInt8[Array, "H W"]:
+def _paint(
+    rules: IdentityRules, visible: DisjointMasks, issued: AssignedIds
+) -> UInt8[Array, "H W"]:
     """Draws the id map to remember for a frame."""
     if rules.ids:
         return detection_map(

@@ -18,8 +18,8 @@ from vis_jax import backbones
 from vis_jax.association.frame_queries import FrameDecoder
 from vis_jax.association.frame_queries import Settings as FrameDecoderSettings
 from vis_jax.association.stitch import (
+    ClipTrackBank,
     Instances,
-    TrackBank,
     empty_bank,
     overlapping_clips,
     read_bank,
@@ -226,7 +226,7 @@ class ClipState(NamedTuple):
 
     start: Int32[Array, ""]  # of the previous clip
     features: ClipFeatures  # of its frames, batch axis 1
-    bank: TrackBank
+    bank: ClipTrackBank
 
 
 def _clip_by_clip(model: Model, settings: Settings) -> tuple[Start, Step]:

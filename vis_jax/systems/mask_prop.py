@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from vis_jax.structures import Appearance, Batch, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
-from vis_jax.systems.mask_prop_carriers import Carrier, Deform, Flow
+from vis_jax.systems.mask_prop_carriers import Deform, Flow, MaskPropagator
 from vis_jax.systems.mask_prop_frames import (
-    Alone,
-    Around,
-    Finder,
+    FrameFinder,
+    FramesInContext,
     Network,
+    SingleFrames,
     make_look,
 )
 from vis_jax.systems.mask_prop_loss import make_loss
@@ -33,7 +33,7 @@ from vis_jax.systems.mask_prop_model import (
 )
 from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.systems.system import System, window_of
-from vis_jax.systems.tracked_detector import Shapes, empty_detections
+from vis_jax.systems.tracked_detector import DetectionShapes, empty_detections
 from vis_jax.trackers import TRACKERS
 
 # Tracker that links objects when no masks are propagated.
@@ -59,7 +59,7 @@ def build(settings: Settings) -> System:
             chunk=test.chunk,
         )
         return System(detector.init, loss, start, step, window_of(test))
-    carrier: Carrier = Deform(model)
+    carrier: MaskPropagator = Deform(model)
     if test.propagation == "flow":
         carrier = Flow(test.flow)
     delay = 0 if test.mode == "video" else test.radius
@@ -73,13 +73,15 @@ def build(settings: Settings) -> System:
     )
 
 
-def _finder(model: Model, carrier: Carrier, settings: Settings) -> Finder:
+def _finder(model: Model, carrier: MaskPropagator, settings: Settings) -> FrameFinder:
     """Builds the finder of objects whose masks are propagated."""
     test = settings.test
     if settings.model.temporal == "none":
-        return Alone(make_look(model, carrier, test), test.chunk)
+        return SingleFrames(make_look(model, carrier, test), test.chunk)
     delay = 0 if test.mode == "video" else test.support
-    return Around(Network(model, carrier, test), test.support, delay, test.chunk)
+    return FramesInContext(
+        Network(model, carrier, test), test.support, delay, test.chunk
+    )
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
@@ -97,11 +99,11 @@ def _detector(model: Model, settings: Settings) -> Detector:
         found = model.apply(variables, features.features, boxes, method="describe")
         return cast(Appearance, found)
 
-    shapes = Shapes(
+    shapes = DetectionShapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
         embeds=settings.model.track_head.width,
-        looks=settings.model.box_head.width,
+        descriptors=settings.model.box_head.width,
         mask=mask_cells(settings),
         covers=True,
     )

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.propagation import Prepared
+from vis_jax.association.propagation import PreparedFeatures
 from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
 from vis_jax.ops.masks import paste_on_level
 from vis_jax.ops.nms import group_duplicates
-from vis_jax.systems.mask_prop_model import STRIDE, Model, Shown
+from vis_jax.systems.mask_prop_model import STRIDE, Model, OutputObjects
 from vis_jax.systems.mask_prop_settings import FlowSettings, TestSettings
 from vis_jax.typing import Array, Bool, Float32, UInt8
 
 
-class Objects(NamedTuple):
+class LinkObjects(NamedTuple):
     """Objects of frames in the form used for linking, best first."""
 
     masks: Float32[Array, "*lead N h w"]  # probabilities on 'p3'
@@ -29,19 +29,19 @@ class Objects(NamedTuple):
 
 
 def objects_of_frames(
-    found: Shown, cells: tuple[int, int], test: TestSettings
-) -> Objects:
+    found: OutputObjects, cells: tuple[int, int], test: TestSettings
+) -> LinkObjects:
     """Applies `objects_of_frame` to each frame."""
 
-    def one(found: Shown) -> Objects:
+    def one(found: OutputObjects) -> LinkObjects:
         return objects_of_frame(found, cells, test)
 
     return jax.vmap(one)(found)
 
 
 def objects_of_frame(
-    found: Shown, cells: tuple[int, int], test: TestSettings
-) -> Objects:
+    found: OutputObjects, cells: tuple[int, int], test: TestSettings
+) -> LinkObjects:
     """Prepares the objects of a frame for linking.
 
     Args:
@@ -67,7 +67,7 @@ def objects_of_frame(
         )
     if test.binarize:
         masks = inside.astype(jnp.float32)
-    return Objects(
+    return LinkObjects(
         masks=jnp.where(valid[:, None, None], masks, 0.0),
         valid=valid,
         class_scores=jnp.where(valid[:, None], class_scores, 0.0),
@@ -77,7 +77,7 @@ def objects_of_frame(
 
 
 @runtime_checkable
-class Carrier(Protocol):
+class MaskPropagator(Protocol):
     """A way to propagate the masks of a frame to the frames around it."""
 
     def views(
@@ -110,7 +110,7 @@ class Carrier(Protocol):
         centre: Any,
         others: Any,
         frame_valid: Bool[Array, "L"],
-        objects: Objects,
+        objects: LinkObjects,
         /,
     ) -> Float32[Array, "N L h w"]:
         """Returns the masks of the objects in all frames of a clip.
@@ -132,41 +132,41 @@ class Deform(NamedTuple):
 
     def views(
         self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
-    ) -> Prepared:
-        """See `Carrier`."""
+    ) -> PreparedFeatures:
+        """See `MaskPropagator`."""
         del images
 
-        def prepare(p3: Array) -> Prepared:
+        def prepare(p3: Array) -> PreparedFeatures:
             found = self.model.apply(variables, p3, method="prepare")
-            return cast(Prepared, found)
+            return cast(PreparedFeatures, found)
 
         return jax.vmap(prepare)(p3)
 
-    def no_views(self, frames: int, cells: tuple[int, int], /) -> Prepared:
-        """See `Carrier`."""
+    def no_views(self, frames: int, cells: tuple[int, int], /) -> PreparedFeatures:
+        """See `MaskPropagator`."""
         branch = self.model.propagation
         lead, dim = (frames, *cells), branch.settings.dim
 
         def zeros(channels: int) -> Array:
             return jnp.zeros((*lead, channels), branch.dtype)
 
-        return Prepared(
+        return PreparedFeatures(
             zeros(branch.channels), zeros(dim), zeros(dim), jnp.zeros(lead, jnp.float32)
         )
 
     def carry(
         self,
         variables: dict,
-        centre: Prepared,
-        others: Prepared,
+        centre: PreparedFeatures,
+        others: PreparedFeatures,
         frame_valid: Bool[Array, "L"],
-        objects: Objects,
+        objects: LinkObjects,
         /,
     ) -> Float32[Array, "N L h w"]:
-        """See `Carrier`."""
+        """See `MaskPropagator`."""
         taps = self.model.apply(variables, centre.features, method="taps")
 
-        def to_frame(frame: tuple[Prepared, Array]) -> Float32[Array, "N h w"]:
+        def to_frame(frame: tuple[PreparedFeatures, Array]) -> Float32[Array, "N h w"]:
             other, there = frame
 
             def carry() -> Float32[Array, "N h w"]:
@@ -194,7 +194,7 @@ class Flow(NamedTuple):
     def views(
         self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
     ) -> Float32[Array, "T h w"]:
-        """See `Carrier`; returns the brightness of each cell."""
+        """See `MaskPropagator`; returns the brightness of each cell."""
         del variables, p3
         pixels = images.astype(jnp.float32)
         return jax.vmap(lambda image: grey_at_stride(image, stride=STRIDE))(pixels)
@@ -202,7 +202,7 @@ class Flow(NamedTuple):
     def no_views(
         self, frames: int, cells: tuple[int, int], /
     ) -> Float32[Array, "T h w"]:
-        """See `Carrier`."""
+        """See `MaskPropagator`."""
         return jnp.zeros((frames, *cells), jnp.float32)
 
     def carry(
@@ -211,10 +211,10 @@ class Flow(NamedTuple):
         centre: Float32[Array, "h w"],
         others: Float32[Array, "L h w"],
         frame_valid: Bool[Array, "L"],
-        objects: Objects,
+        objects: LinkObjects,
         /,
     ) -> Float32[Array, "N L h w"]:
-        """See `Carrier`."""
+        """See `MaskPropagator`."""
         del variables
         if self.settings.chained:
             flows = self._chained(others)

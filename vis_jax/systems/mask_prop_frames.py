@@ -16,7 +16,11 @@ from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.two_stage import STRIDES, Levels
 from vis_jax.ops.chunks import map_chunks
 from vis_jax.structures import Clip
-from vis_jax.systems.mask_prop_carriers import Carrier, Objects, objects_of_frames
+from vis_jax.systems.mask_prop_carriers import (
+    LinkObjects,
+    MaskPropagator,
+    objects_of_frames,
+)
 from vis_jax.systems.mask_prop_model import (
     SAMPLED,
     FrameFeatures,
@@ -31,19 +35,19 @@ from vis_jax.systems.mask_prop_settings import TestSettings
 from vis_jax.typing import Array, Bool, Int32, UInt8
 
 
-class Arrived(NamedTuple):
+class ProcessedFrames(NamedTuple):
     """Frames that have been processed.
 
     Frames after the first S are valid only at the end of a video.
     """
 
     views: Any  # as `Carrier.views` returns
-    objects: Objects
+    objects: LinkObjects
     real: Bool[Array, "F"]  # frames that exist in the video
 
 
 @runtime_checkable
-class Finder(Protocol):
+class FrameFinder(Protocol):
     """Detects the objects in the frames of a video.
 
     For a clip it processes frames from `delay` before its first on; the last `delay`
@@ -59,7 +63,9 @@ class Finder(Protocol):
         """Returns the state before the first frame; see `System`."""
         ...
 
-    def find(self, variables: dict, kept: Any, clip: Clip, /) -> tuple[Any, Arrived]:
+    def find(
+        self, variables: dict, kept: Any, clip: Clip, /
+    ) -> tuple[Any, ProcessedFrames]:
         """Returns the state after the clip, and the frames processed.
 
         Args:
@@ -71,7 +77,7 @@ class Finder(Protocol):
 
 
 @runtime_checkable
-class Look(Protocol):
+class DetectFrames(Protocol):
     """Detects the objects of each frame on its own."""
 
     def __call__(
@@ -80,7 +86,7 @@ class Look(Protocol):
         images: UInt8[Array, "T H W 3"],
         size: Int32[Array, "2"],
         /,
-    ) -> tuple[Any, Objects]:
+    ) -> tuple[Any, LinkObjects]:
         """Returns `Carrier.views` of the frames, and their objects.
 
         Args:
@@ -98,36 +104,38 @@ class Maps(NamedTuple):
     coarse: Levels  # enriched by those of other frames
 
 
-class Alone(NamedTuple):
+class SingleFrames(NamedTuple):
     """Processes each frame on its own."""
 
-    look: Look
+    look: DetectFrames
     chunk: int  # frames at once
 
     @property
     def delay(self) -> int:
-        """See `Finder`."""
+        """See `FrameFinder`."""
         return 0
 
     def start(self, clip: Clip, /) -> tuple[()]:
-        """See `Finder`."""
+        """See `FrameFinder`."""
         del clip
         return ()
 
     def find(
         self, variables: dict, kept: tuple[()], clip: Clip, /
-    ) -> tuple[tuple[()], Arrived]:
-        """See `Finder`."""
+    ) -> tuple[tuple[()], ProcessedFrames]:
+        """See `FrameFinder`."""
         size = jnp.asarray(clip.size)
 
-        def look(images: UInt8[Array, "T H W 3"]) -> tuple[Any, Objects]:
+        def look(images: UInt8[Array, "T H W 3"]) -> tuple[Any, LinkObjects]:
             return self.look(variables, images, size)
 
         views, objects = map_chunks(look, jnp.asarray(clip.images), self.chunk)
-        return kept, Arrived(views, objects, jnp.asarray(clip.frame_valid))
+        return kept, ProcessedFrames(views, objects, jnp.asarray(clip.frame_valid))
 
 
-def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
+def make_look(
+    model: Model, carrier: MaskPropagator, test: TestSettings
+) -> DetectFrames:
     """Builds the detector of single frames.
 
     Args:
@@ -138,7 +146,7 @@ def make_look(model: Model, carrier: Carrier, test: TestSettings) -> Look:
 
     def look(
         variables: dict, images: UInt8[Array, "T H W 3"], size: Int32[Array, "2"]
-    ) -> tuple[Any, Objects]:
+    ) -> tuple[Any, LinkObjects]:
         seen = see(model, variables, images, size)
         return _views_and_objects(model, carrier, test, variables, images, seen, size)
 
@@ -193,7 +201,7 @@ class Stages(Protocol):
         maps: Maps,
         size: Int32[Array, "2"],
         /,
-    ) -> tuple[Any, Objects]:
+    ) -> tuple[Any, LinkObjects]:
         """Returns `Carrier.views` of frames, and their objects.
 
         Args:
@@ -205,7 +213,7 @@ class Stages(Protocol):
         ...
 
 
-class Kept(NamedTuple):
+class FrameBuffer(NamedTuple):
     """Buffer of the last frames of a video."""
 
     images: UInt8[Array, "E H W 3"]  # not processed yet
@@ -215,7 +223,7 @@ class Kept(NamedTuple):
     real: Bool[Array, "F"]  # which of the latter exist in the video
 
 
-class Around(NamedTuple):
+class FramesInContext(NamedTuple):
     """Processes each frame with K buffered frames on either side.
 
     Attributes:
@@ -230,20 +238,22 @@ class Around(NamedTuple):
     delay: int
     chunk: int
 
-    def start(self, clip: Clip, /) -> Kept:
-        """See `Finder`."""
+    def start(self, clip: Clip, /) -> FrameBuffer:
+        """See `FrameFinder`."""
         height, width = clip.images.shape[1:3]
         waiting = self.stages.no_laterals(self.delay, (height, width))
         before = self.stages.no_laterals(2 * self.delay, (height, width))
-        return Kept(
+        return FrameBuffer(
             jnp.zeros((self.delay, height, width, 3), jnp.uint8),
             waiting.fine,
             before.coarse,
             jnp.zeros(2 * self.delay, bool),
         )
 
-    def find(self, variables: dict, kept: Kept, clip: Clip, /) -> tuple[Kept, Arrived]:
-        """See `Finder`."""
+    def find(
+        self, variables: dict, kept: FrameBuffer, clip: Clip, /
+    ) -> tuple[FrameBuffer, ProcessedFrames]:
+        """See `FrameFinder`."""
         size, count = jnp.asarray(clip.size), len(clip.frame_valid)
         images = jnp.asarray(clip.images)
 
@@ -251,7 +261,7 @@ class Around(NamedTuple):
             return self.stages.laterals(variables, images, size)
 
         maps = map_chunks(read, images, self.chunk)
-        new = Kept(images, maps.fine, maps.coarse, jnp.asarray(clip.frame_valid))
+        new = FrameBuffer(images, maps.fine, maps.coarse, jnp.asarray(clip.frame_valid))
         frames = jax.tree.map(lambda *x: jnp.concatenate(x), kept, new)
         rows = jnp.arange(count + self.delay, dtype=jnp.int32)
 
@@ -265,11 +275,11 @@ class Around(NamedTuple):
             )
             return self.stages.sample(variables, here, there)
 
-        def look(part: _Part) -> tuple[Any, Objects]:
+        def look(part: _Part) -> tuple[Any, LinkObjects]:
             maps = Maps(part.fine, jax.lax.map(enrich, part.rows))
             return self.stages.look(variables, part.images, maps, size)
 
-        def look_if_wanted(part: _Part) -> tuple[Any, Objects]:
+        def look_if_wanted(part: _Part) -> tuple[Any, LinkObjects]:
             none = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, part)
             )
@@ -281,7 +291,7 @@ class Around(NamedTuple):
         run = look_if_wanted if self.delay else look
         views, objects = map_chunks(run, parts, self.chunk)
         after = jax.tree.map(lambda x: x[count:], frames)
-        return after, Arrived(views, objects, real)
+        return after, ProcessedFrames(views, objects, real)
 
 
 class _Part(NamedTuple):
@@ -315,7 +325,7 @@ class Network(NamedTuple):
     """The MaskProp network as `Stages`."""
 
     model: Model
-    carrier: Carrier
+    carrier: MaskPropagator
     test: TestSettings
 
     def laterals(
@@ -357,7 +367,7 @@ class Network(NamedTuple):
         maps: Maps,
         size: Int32[Array, "2"],
         /,
-    ) -> tuple[Any, Objects]:
+    ) -> tuple[Any, LinkObjects]:
         """See `Stages`."""
         seen = see_laterals(
             self.model, variables, images, maps.fine + maps.coarse, size
@@ -367,13 +377,13 @@ class Network(NamedTuple):
 
 def _views_and_objects(
     model: Model,
-    carrier: Carrier,
+    carrier: MaskPropagator,
     test: TestSettings,
     variables: dict,
     images: UInt8[Array, "T H W 3"],
     seen: FrameFeatures,
     size: Int32[Array, "2"],
-) -> tuple[Any, Objects]:
+) -> tuple[Any, LinkObjects]:
     p3 = p3_of(seen.features.levels)
     found = find(model, variables, seen, size, refined=test.refine)
     cells = (p3.shape[1], p3.shape[2])

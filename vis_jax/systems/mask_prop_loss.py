@@ -79,7 +79,7 @@ def make_loss(model: Model, settings: Settings) -> Loss:
     return loss
 
 
-class Carried(NamedTuple):
+class KeyMasks(NamedTuple):
     """Masks of the objects of the key frames, to be propagated."""
 
     boxes: Float32[Array, "B M 4"]  # ground truth, jittered like detected boxes
@@ -138,7 +138,7 @@ def carried_masks(
     pair: Pair,
     features: CascadeFeatures,
     sizes: Int32[Array, "B 2"],
-) -> Carried:
+) -> KeyMasks:
     """Returns the masks to propagate from the key frames; see `extra_terms`."""
     box_rng, kind_rng = jax.random.split(rng)
     keys = jax.random.split(box_rng, len(sizes))
@@ -153,7 +153,7 @@ def carried_masks(
     truth = on_level(pair.masks)
     given = jax.random.bernoulli(kind_rng, settings.true_masks, boxes.shape[:2])
     masks = jnp.where(given[..., None, None], truth, jax.vmap(paste)(probs, boxes))
-    return Carried(boxes, cast(Array, probs), masks, truth)
+    return KeyMasks(boxes, cast(Array, probs), masks, truth)
 
 
 def on_level(masks: Bool[Array, "B M H W"]) -> Float32[Array, "B M h w"]:
@@ -166,7 +166,7 @@ def on_level(masks: Bool[Array, "B M H W"]) -> Float32[Array, "B M h w"]:
 def propagation_loss(
     apply: Apply,
     settings: LossSettings,
-    carried: Carried,
+    carried: KeyMasks,
     pair: Pair,
     key: Float[Array, "B h w C"],
     other: Float[Array, "B h w C"],
@@ -205,7 +205,7 @@ def propagation_loss(
 def refinement_loss(
     rng: PRNGKeyArray,
     apply: Apply,
-    carried: Carried,
+    carried: KeyMasks,
     pair: Pair,
     *,
     sizes: Int32[Array, "B 2"],

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.association.propagation import Prepared, Propagation
+from vis_jax.association.propagation import PreparedFeatures, Propagation
 from vis_jax.association.track_head import TrackHead
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.box_head import DetectRule
@@ -101,7 +101,7 @@ class Model(Cascade, kw_only=True):
         found = sample(self, laterals[here:], support[here:], jnp.ones(lead, bool))
         return laterals[:here] + found
 
-    def prepare(self, p3: Float[Array, "h w C"]) -> Prepared:
+    def prepare(self, p3: Float[Array, "h w C"]) -> PreparedFeatures:
         """See `Propagation`."""
         return self.propagation.prepare(p3)
 
@@ -111,9 +111,9 @@ class Model(Cascade, kw_only=True):
 
     def propagate(
         self,
-        centre: Prepared,
+        centre: PreparedFeatures,
         taps: Float[Array, "h w P c"],
-        other: Prepared,
+        other: PreparedFeatures,
         masks: Float32[Array, "N h w"],
         valid: Bool[Array, "N"],
     ) -> Float32[Array, "N h w"]:
@@ -216,7 +216,7 @@ def see_laterals(
     return FrameFeatures(pixels, cast(CascadeFeatures, features))
 
 
-class Shown(NamedTuple):
+class OutputObjects(NamedTuple):
     """Objects of frames, with the masks to output."""
 
     detections: Detections  # `mask_boxes` gives the region of each mask
@@ -232,7 +232,7 @@ def find(
     size: Int32[Array, "2"],
     *,
     refined: bool,
-) -> Shown:
+) -> OutputObjects:
     """Detects the objects of frames.
 
     Args:
@@ -264,4 +264,4 @@ def find(
         shown = detections._replace(
             mask_logits=jnp.where(real, masks.probs - 0.5, 0.0), mask_boxes=masks.boxes
         )
-    return Shown(shown, class_probs, probs)
+    return OutputObjects(shown, class_probs, probs)

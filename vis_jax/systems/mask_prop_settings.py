@@ -107,7 +107,7 @@ class TestSettings(system.TestSettings):
     # detector's.
     centre: Literal["propagated", "frame_mask"] = "propagated"
     threshold: _Open = 0.3  # for the score of Eq. 5; not in the paper
-    # The objects of a frame get different tracks; see `clip_tracks.Rule`.
+    # The objects of a frame get different tracks; see `clip_tracks.ContinuationRule`.
     unique: bool = True
     scoring: ScoreMode = "label_sum_over_n"  # score of a track for each class
     least: Share = 0.01  # class scores of a track up to this become 0

@@ -16,16 +16,16 @@ import jax.numpy as jnp
 
 from vis_jax.association.clip_tracks import (
     ClipTracks,
-    Links,
-    Rule,
+    ContinuationRule,
+    LinkState,
     class_probs,
     free_ended,
     link,
     no_links,
 )
 from vis_jax.structures import Clip, Predictions
-from vis_jax.systems.mask_prop_carriers import Carrier, Objects
-from vis_jax.systems.mask_prop_frames import Finder
+from vis_jax.systems.mask_prop_carriers import LinkObjects, MaskPropagator
+from vis_jax.systems.mask_prop_frames import FrameFinder
 from vis_jax.systems.mask_prop_model import STRIDE, mask_cells
 from vis_jax.systems.mask_prop_settings import Settings, TestSettings
 from vis_jax.typing import Array, Bool, Float32, Int32
@@ -37,12 +37,16 @@ class State(NamedTuple):
     kept: Any  # state of the finder
     views: Any  # `Carrier.views` of the last D + T frames
     real: Bool[Array, "E"]  # which of these D + T frames exist in the video
-    waiting: Objects  # objects of the last D frames
-    links: Links
+    waiting: LinkObjects  # objects of the last D frames
+    links: LinkState
 
 
 def start(
-    finder: Finder, carrier: Carrier, settings: Settings, delay: int, clip: Clip
+    finder: FrameFinder,
+    carrier: MaskPropagator,
+    settings: Settings,
+    delay: int,
+    clip: Clip,
 ) -> State:
     """Returns the state before the first frame of a video.
 
@@ -60,7 +64,7 @@ def start(
     def zeros(*shape: int) -> Array:
         return jnp.zeros((*lead, *shape), jnp.float32)
 
-    waiting = Objects(
+    waiting = LinkObjects(
         masks=zeros(*cells),
         valid=jnp.zeros(lead, bool),
         class_scores=zeros(classes),
@@ -84,8 +88,8 @@ def start(
 
 
 def step(
-    finder: Finder,
-    carrier: Carrier,
+    finder: FrameFinder,
+    carrier: MaskPropagator,
     test: TestSettings,
     variables: dict,
     state: State,
@@ -132,21 +136,21 @@ class _Frames(NamedTuple):
 
     views: Any  # as `Carrier.views` returns, of V frames
     real: Bool[Array, "V"]  # which of these exist in the video
-    objects: Objects  # of F frames
+    objects: LinkObjects  # of F frames
 
 
 def _link_row(
-    carrier: Carrier,
+    carrier: MaskPropagator,
     test: TestSettings,
     variables: dict,
     frames: _Frames,
-    links: Links,
+    links: LinkState,
     now: tuple[Int32[Array, ""], Bool[Array, ""]],
-) -> tuple[Links, Int32[Array, "N"]]:
+) -> tuple[LinkState, Int32[Array, "N"]]:
     """Links the objects of one frame; `now` is its index, and whether to link it."""
     row, ready = now
 
-    def link_centre(links: Links) -> tuple[Links, Int32[Array, "N"]]:
+    def link_centre(links: LinkState) -> tuple[LinkState, Int32[Array, "N"]]:
         there = jax.tree.map(lambda x: x[row], frames.objects)
         centre = jax.tree.map(lambda x: x[row + test.radius], frames.views)
         around, real = (
@@ -156,31 +160,31 @@ def _link_row(
         tubes = carrier.carry(variables, centre, around, real, there)
         return _link_objects(links, tubes, real, there, test)
 
-    def skip(links: Links) -> tuple[Links, Int32[Array, "N"]]:
+    def skip(links: LinkState) -> tuple[LinkState, Int32[Array, "N"]]:
         return links, jnp.full((test.objects,), -1, jnp.int32)
 
     return jax.lax.cond(ready, link_centre, skip, links)
 
 
 def _link_objects(
-    links: Links,
+    links: LinkState,
     tubes: Float32[Array, "N L h w"],
     frame_valid: Bool[Array, "L"],
-    objects: Objects,
+    objects: LinkObjects,
     test: TestSettings,
-) -> tuple[Links, Int32[Array, "N"]]:
+) -> tuple[LinkState, Int32[Array, "N"]]:
     """Returns the track of each of a frame's objects, -1 for none."""
     if test.centre == "frame_mask":
         tubes = tubes.at[:, test.radius].set(objects.masks)
     found = ClipTracks(tubes, objects.valid, frame_valid, objects.class_scores)
-    links, named = link(links, found, Rule(test.threshold, test.unique))
+    links, named = link(links, found, ContinuationRule(test.threshold, test.unique))
     return links, jnp.where(named.shown, named.slots, -1)
 
 
 def _report(
-    links: Links,
+    links: LinkState,
     slots: Int32[Array, "F N"],
-    objects: Objects,
+    objects: LinkObjects,
     test: TestSettings,
 ) -> Predictions:
     """Returns all tracks that may continue, and the masks of some frames."""

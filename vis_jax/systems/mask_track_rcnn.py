@@ -51,7 +51,7 @@ from vis_jax.systems.detect_then_track import (
 )
 from vis_jax.systems.system import Dtype, System, check_classes, weighted
 from vis_jax.systems.track_pairs import region_track_loss
-from vis_jax.systems.tracked_detector import Shapes, make_detector, make_system
+from vis_jax.systems.tracked_detector import DetectionShapes, make_detector, make_system
 from vis_jax.typing import Array, Float, Float32
 
 
@@ -102,9 +102,9 @@ class Model(MaskRCNN):
     def describe(self, features: Levels, boxes: Float32[Array, "B R 4"]) -> Appearance:
         """Returns appearance features of regions for the trackers."""
         pooled = self.pool(features, boxes, BOX_SIDE)
-        looks = self.box_head.describe(pooled).astype(jnp.float32)
-        length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
-        return Appearance(self.embed(pooled), looks / jnp.maximum(length, 1e-6))
+        descriptors = self.box_head.describe(pooled).astype(jnp.float32)
+        length = jnp.linalg.norm(descriptors, axis=-1, keepdims=True)
+        return Appearance(self.embed(pooled), descriptors / jnp.maximum(length, 1e-6))
 
     def look(self, images: Any, size: Any) -> Detections:
         """Detects the objects of images, starting from pixels."""
@@ -291,11 +291,11 @@ def _head_losses(
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """Returns the detector as functions of variables."""
-    shapes = Shapes(
+    shapes = DetectionShapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
         embeds=settings.model.track_head.width,
-        looks=settings.model.box_head.width,
+        descriptors=settings.model.box_head.width,
         mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
     )
     return make_detector(model, shapes, model.style)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.association.track_decisions import thresholds
-from vis_jax.association.track_graph import Frame, Linked, empty_memory
+from vis_jax.association.track_graph import FrameDecisions, GraphFrame, empty_memory
 from vis_jax.association.track_truth import (
     Identities,
     class_targets,
@@ -36,7 +36,13 @@ from vis_jax.losses.track_graph import (
 )
 from vis_jax.settings import Count, Natural, Range, Weight, section
 from vis_jax.structures import Batch, LossAux
-from vis_jax.systems.rgnn_model import Model, Sight, call, frames_of, link_frames
+from vis_jax.systems.rgnn_model import (
+    FrozenDetections,
+    Model,
+    call,
+    frames_of,
+    link_frames,
+)
 from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 _Open = Annotated[float, Range(above=0, below=1)]
@@ -109,7 +115,9 @@ def loss(
     return sum(terms.values(), start=jnp.float32(0.0)), LossAux(terms, {}, notes)
 
 
-def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight:
+def see(
+    model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray
+) -> FrozenDetections:
     """Runs the detector on the clips, [B L ..].
 
     Frames are processed one at a time, for all clips at once: this bounds memory and
@@ -119,7 +127,7 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
 
     def one(
         frame: tuple[UInt8[Array, "B H W 3"], PRNGKeyArray],
-    ) -> Sight:
+    ) -> FrozenDetections:
         images, key = frame
         images = jax.vmap(pixels)(images[:, None], batch.sizes)[:, 0]
         found = model.apply(
@@ -130,7 +138,7 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
             method="see",
             rngs={"dropout": key},
         )
-        return cast(Sight, found)
+        return cast(FrozenDetections, found)
 
     images = jnp.swapaxes(batch.images, 0, 1)
     found = jax.lax.map(one, (images, jax.random.split(rng, len(images))))
@@ -138,7 +146,11 @@ def see(model: Model, variables: dict, batch: Batch, rng: PRNGKeyArray) -> Sight
 
 
 def clip_sums(
-    model: Model, settings: LossSettings, variables: dict, sight: Sight, clip: Batch
+    model: Model,
+    settings: LossSettings,
+    variables: dict,
+    sight: FrozenDetections,
+    clip: Batch,
 ) -> Sums:
     """Computes all terms of one clip, whose arrays have no axis B."""
     described = call(model, variables, "describe", sight.pooled, sight.valid)
@@ -175,8 +187,8 @@ def clip_sums(
 
 def _decision_sums(
     model: Model,
-    linked: Linked,
-    frames: Frame,
+    linked: FrameDecisions,
+    frames: GraphFrame,
     tracks: Identities,
     objects: Int32[Array, "L N"],
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
@@ -207,7 +219,7 @@ def _segmentation_sum(
     model: Model,
     settings: LossSettings,
     variables: dict,
-    found: tuple[Sight, Linked, Identities],
+    found: tuple[FrozenDetections, FrameDecisions, Identities],
     clip: Batch,
 ) -> Float32[Array, ""]:
     """Returns the segmentation loss, summed over the frames of a clip."""

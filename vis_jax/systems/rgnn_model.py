@@ -16,13 +16,18 @@ from vis_jax.association import track_graph, track_masks
 from vis_jax.association.track_appearance import (
     INSIDE_BOX,
     Appearance,
-    Described,
+    FrameAppearance,
     Masks,
-    Pooled,
+    PooledFeatures,
     pool,
 )
 from vis_jax.association.track_decisions import ACTIVE, Thresholds
-from vis_jax.association.track_graph import Frame, Linked, Memory, TrackGraph
+from vis_jax.association.track_graph import (
+    FrameDecisions,
+    GraphFrame,
+    Memory,
+    TrackGraph,
+)
 from vis_jax.association.track_masks import MaskReweighting, detection_masks
 from vis_jax.detectors import yolact
 from vis_jax.detectors.yolact import (
@@ -65,7 +70,7 @@ class ModelSettings(yolact.Settings):
     masks: track_masks.Settings = track_masks.Settings()
 
 
-class Sight(NamedTuple):
+class FrozenDetections(NamedTuple):
     """Output of the detector for frames; no gradient flows into it."""
 
     valid: Bool[Array, "T N"]
@@ -74,7 +79,7 @@ class Sight(NamedTuple):
     boxes: Float32[Array, "T N 4"]  # in canvas pixels
     mask_logits: Float32[Array, "T N h w"]  # over the canvas
     inside: Bool[Array, "T N h w"]  # cells within the box
-    pooled: dict[str, Pooled]
+    pooled: dict[str, PooledFeatures]
 
 
 class Model(nn.Module):
@@ -104,7 +109,7 @@ class Model(nn.Module):
         images: Float32[Array, "T H W 3"],
         sizes: Int32[Array, "T 2"],
         train: bool = False,
-    ) -> Sight:
+    ) -> FrozenDetections:
         """Runs the detector on frames.
 
         Args:
@@ -129,7 +134,7 @@ class Model(nn.Module):
         inside = jax.vmap(lambda x: between_corners(x, cells, canvas))(found.boxes)
         inside &= found.valid[..., None, None]
         pooled = pool(features, Masks(masks, inside, found.valid), self.positions)
-        sight = Sight(
+        sight = FrozenDetections(
             found.valid,
             gather(out.class_logits),
             found.scores,
@@ -141,19 +146,19 @@ class Model(nn.Module):
         return jax.lax.stop_gradient(sight)
 
     def describe(
-        self, pooled: dict[str, Pooled], valid: Bool[Array, "T N"]
-    ) -> Described:
+        self, pooled: dict[str, PooledFeatures], valid: Bool[Array, "T N"]
+    ) -> FrameAppearance:
         """Returns appearance features of detections and of frames."""
         return self.appearance(pooled, valid)
 
     def link(
         self,
         memory: Memory,
-        frame: Frame,
+        frame: GraphFrame,
         canvas: tuple[int, int],
         thresholds: Thresholds,
         cues: bool,
-    ) -> tuple[Memory, Linked]:
+    ) -> tuple[Memory, FrameDecisions]:
         """See `TrackGraph`."""
         return self.graph(
             memory, frame, canvas=canvas, thresholds=thresholds, cues=cues
@@ -167,7 +172,7 @@ class Model(nn.Module):
         self,
         mask_logits: Float32[Array, "N h w"],
         inside: Bool[Array, "N h w"],
-        linked: Linked,
+        linked: FrameDecisions,
     ) -> Float32[Array, "M h w"]:
         """Returns mask logits of the tracks of one frame.
 
@@ -201,14 +206,16 @@ def call(model: Model, variables: dict, method: str, *arguments: Any) -> Any:
     return model.apply(variables, *arguments, method=method)
 
 
-def frames_of(sight: Sight, described: Described, real: Bool[Array, "T"]) -> Frame:
+def frames_of(
+    sight: FrozenDetections, described: FrameAppearance, real: Bool[Array, "T"]
+) -> GraphFrame:
     """Builds the input of the association; padded frames have no detections."""
-    return Frame(
+    return GraphFrame(
         valid=sight.valid & real[:, None],
         logits=sight.logits,
         scores=sight.scores,
         boxes=sight.boxes,
-        looks=described.looks,
+        appearance=described.appearance,
         background=described.background,
         real=real,
     )
@@ -218,13 +225,13 @@ def link_frames(
     model: Model,
     variables: dict,
     memory: Memory,
-    frames: Frame,
+    frames: GraphFrame,
     *,
     canvas: tuple[int, int],
     thresholds: Thresholds,
     cues: bool,
     bptt: int = 0,
-) -> tuple[Memory, Linked]:
+) -> tuple[Memory, FrameDecisions]:
     """Runs the association over T frames in order.
 
     Args:
@@ -235,7 +242,9 @@ def link_frames(
     index = jnp.arange(frames.real.shape[0])
     cut = index % bptt == 0 if bptt else jnp.zeros_like(index, bool)
 
-    def step(memory: Memory, now: tuple[Frame, Array]) -> tuple[Memory, Linked]:
+    def step(
+        memory: Memory, now: tuple[GraphFrame, Array]
+    ) -> tuple[Memory, FrameDecisions]:
         frame, cut = now
         if bptt:
             fixed = jax.lax.stop_gradient(memory)

@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from vis_jax.association import track_scores
 from vis_jax.association.track_decisions import ACTIVE, FREE, thresholds
 from vis_jax.association.track_graph import Memory, empty_memory
-from vis_jax.association.track_scores import Scoring, Tally, class_probs, empty_tally
+from vis_jax.association.track_scores import (
+    Scoring,
+    TrackScoreSums,
+    class_probs,
+    empty_tally,
+)
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.yolact import FindRule
 from vis_jax.ops.chunks import map_chunks
@@ -24,9 +29,9 @@ from vis_jax.structures import Batch, Clip, Predictions, Render
 from vis_jax.systems import system
 from vis_jax.systems.rgnn_loss import LossSettings, loss
 from vis_jax.systems.rgnn_model import (
+    FrozenDetections,
     Model,
     ModelSettings,
-    Sight,
     build_model,
     call,
     frames_of,
@@ -77,7 +82,7 @@ class State(NamedTuple):
     """State of a video after some frame."""
 
     memory: Memory
-    tally: Tally
+    tally: TrackScoreSums
 
 
 def build(settings: Settings) -> System:
@@ -139,7 +144,7 @@ def _step(
     size = jnp.asarray(clip.size)
     images, real = jnp.asarray(clip.images), jnp.asarray(clip.frame_valid)
 
-    def see(images: UInt8[Array, "T H W 3"]) -> Sight:
+    def see(images: UInt8[Array, "T H W 3"]) -> FrozenDetections:
         pixels = normalize(images, size, style=model.style)
         sizes = jnp.broadcast_to(size[None], (len(images), 2))
         return call(model, variables, "see", pixels, sizes)
@@ -162,7 +167,7 @@ def _step(
 
     masks = jax.lax.map(draw, (sight.mask_logits, sight.inside, linked))
     tally = track_scores.count(state.tally, frames, linked)
-    rule = track_scores.Rule(
+    rule = track_scores.TrackScoreRule(
         test.scoring, test.video_class == "majority", test.video_score == "mean"
     )
     last = call(model, variables, "classify", memory.hidden)

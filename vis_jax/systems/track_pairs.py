@@ -37,7 +37,7 @@ class Embed(Protocol):
         ...
 
 
-class Found(NamedTuple):
+class ImageDetections(NamedTuple):
     """Objects that a detector found in images."""
 
     boxes: Float32[Array, "*lead N 4"]  # in canvas pixels
@@ -53,7 +53,7 @@ class Regions(NamedTuple):
 
 
 def regions_of(
-    found: Found,
+    found: ImageDetections,
     boxes: Float32[Array, "M 4"],
     present: Bool[Array, "M"],
     *,
@@ -79,7 +79,7 @@ def regions_of(
 def pair_loss(
     embed: Embed,
     features: Any,
-    found: Found,
+    found: ImageDetections,
     batch: Batch,
     *,
     roles: Roles,
@@ -100,7 +100,7 @@ def pair_loss(
     present &= batch.frame_valid[:, None]
     there = present[rows, :, roles.reference]
 
-    def one(found: Found, boxes: Array, present: Array) -> Regions:
+    def one(found: ImageDetections, boxes: Array, present: Array) -> Regions:
         return regions_of(found, boxes, present, least=least)
 
     regions = jax.vmap(one)(

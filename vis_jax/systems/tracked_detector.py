@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
-from vis_jax.losses.multibox import Objects
+from vis_jax.losses.multibox import ImageObjects
 from vis_jax.ops.roi_align import ALIGNED, pyramid_roi_align, roi_levels
 from vis_jax.structures import Batch, Detections
 from vis_jax.systems.detect_then_track import (
@@ -31,18 +31,18 @@ from vis_jax.typing import Array, Float, Float32
 _FINEST_SIDE, _POOL_SAMPLES, _MEAN_SIDE = 112.0, 2, 3
 
 
-class Shapes(NamedTuple):
+class DetectionShapes(NamedTuple):
     """Sizes of the arrays in a network's detections."""
 
     objects: int  # per frame
     classes: int
     embeds: int  # 0 without a track head
-    looks: int
+    descriptors: int
     mask: tuple[int, int]  # height and width in cells
     covers: bool = False  # whether masks cover regions other than the boxes
 
 
-def make_detector(model: nn.Module, shapes: Shapes, style: str) -> Detector:
+def make_detector(model: nn.Module, shapes: DetectionShapes, style: str) -> Detector:
     """Wraps a network as a detector.
 
     Args:
@@ -73,7 +73,7 @@ def make_detector(model: nn.Module, shapes: Shapes, style: str) -> Detector:
     return Detector(init, features, detect, describe, empty)
 
 
-def empty_detections(shapes: Shapes, frames: int) -> Detections:
+def empty_detections(shapes: DetectionShapes, frames: int) -> Detections:
     """Returns detections of some frames that are all padding."""
     lead = (frames, shapes.objects)
 
@@ -86,7 +86,7 @@ def empty_detections(shapes: Shapes, frames: int) -> Detections:
         labels=jnp.full(lead, shapes.classes, jnp.int32),
         valid=jnp.zeros(lead, bool),
         embeds=zeros(shapes.embeds),
-        looks=zeros(shapes.looks),
+        descriptors=zeros(shapes.descriptors),
         mask_logits=zeros(*shapes.mask),
         mask_boxes=zeros(4) if shapes.covers else None,
     )
@@ -172,7 +172,7 @@ def pool_in(
     return jax.vmap(one)(levels, boxes)
 
 
-def looks_in(
+def descriptors_in(
     boxes: Float32[Array, "T N 4"],
     levels: tuple[Float[Array, "T _ _ D"], ...],
     *,
@@ -180,12 +180,12 @@ def looks_in(
 ) -> Float32[Array, "T N D"]:
     """Returns the unit-length mean of the features in boxes; see `pool_in`."""
     pooled = pool_in(boxes, levels, finest=finest, side=_MEAN_SIDE)
-    looks = pooled.astype(jnp.float32).mean(axis=(2, 3))
-    length = jnp.linalg.norm(looks, axis=-1, keepdims=True)
-    return looks / jnp.maximum(length, 1e-6)
+    descriptors = pooled.astype(jnp.float32).mean(axis=(2, 3))
+    length = jnp.linalg.norm(descriptors, axis=-1, keepdims=True)
+    return descriptors / jnp.maximum(length, 1e-6)
 
 
-def objects_of(batch: Batch) -> Objects:
+def objects_of(batch: Batch) -> ImageObjects:
     """Returns the ground truth of every frame, [I, M]; the data have no crowds."""
 
     def frames(x: Array) -> Array:
@@ -195,7 +195,7 @@ def objects_of(batch: Batch) -> Objects:
     present &= batch.frame_valid[:, None]
     labels = jnp.broadcast_to(batch.labels[..., None], present.shape)
     valid = frames(present)
-    return Objects(
+    return ImageObjects(
         boxes=frames(batch.boxes),
         labels=frames(labels),
         masks=frames(batch.masks),
@@ -221,7 +221,7 @@ def on_canvas(found: Detections, canvas: tuple[int, int]) -> Detections:
     return found._replace(
         boxes=real(found.boxes),
         embeds=real(found.embeds),
-        looks=real(found.looks),
+        descriptors=real(found.descriptors),
         mask_logits=real(found.mask_logits),
         mask_boxes=real(whole),
     )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
-from vis_jax.detectors.eomt import Found
+from vis_jax.detectors.eomt import QueryPredictions
 from vis_jax.losses.clip_queries import (
     ClipTruth,
     Draws,
@@ -140,7 +140,7 @@ def chunk_predictions(
     part: Part,
     entered: Float32[Array, "B Q C"],
     settings: Settings,
-) -> tuple[Found, Float32[Array, "B Q C"], dict]:
+) -> tuple[QueryPredictions, Float32[Array, "B Q C"], dict]:
     """Returns all predictions of frames in order, [A T B Q ..].
 
     Args:
@@ -171,7 +171,7 @@ def chunk_predictions(
     body = jax.checkpoint(frame) if settings.model.remat else frame
     inputs = (tokens, part.truth.frame_valid.T, part.limited)
     entered, found = jax.lax.scan(body, entered, inputs)
-    return Found(*(x.swapaxes(0, 1) for x in found)), entered, stats
+    return QueryPredictions(*(x.swapaxes(0, 1) for x in found)), entered, stats
 
 
 def look_and_carry(
@@ -185,7 +185,7 @@ def look_and_carry(
     limited: Bool[Array, "N L Q"] | None = None,
     content: Content = None,
     scale: Scale = None,
-) -> tuple[Looked, Found, Float32[Array, "N Q C"]]:
+) -> tuple[Looked, QueryPredictions, Float32[Array, "N Q C"]]:
     """Runs one frame of N videos: features, final prediction and next queries."""
     looked = call(
         model, variables, Model.look,
@@ -194,7 +194,7 @@ def look_and_carry(
     logits = call(model, variables, Model.classify, looked)
     masks = call(model, variables, Model.masks, looked, grid, content)
     after = call(model, variables, Model.carry, looked, entered)
-    return looked, Found(logits, masks), after
+    return looked, QueryPredictions(logits, masks), after
 
 
 def limited_share(
@@ -241,7 +241,7 @@ def draw_scale(key: PRNGKeyArray, most: float) -> Scale:
 
 
 def loss_terms(
-    found: Found,
+    found: QueryPredictions,
     truth: ClipTruth,
     key: PRNGKeyArray,
     weights: LossSettings,

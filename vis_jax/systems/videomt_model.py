@@ -16,8 +16,8 @@ from vis_jax.association.query_propagation import Propagation
 from vis_jax.backbones import vit
 from vis_jax.backbones.vit import ViT, rotary_of
 from vis_jax.detectors.eomt import (
-    Found,
     Heads,
+    QueryPredictions,
     attend_content,
     attend_inside,
     doublings,
@@ -41,7 +41,7 @@ class Looked(NamedTuple):
 
     queries: Float32[Array, "N Q C"]  # before the final norm
     patches: Float32[Array, "N P C"]  # before the final norm
-    early: tuple[Found, ...]  # predictions before some of the blocks
+    early: tuple[QueryPredictions, ...]  # predictions before some of the blocks
 
 
 class Model(nn.Module):
@@ -193,13 +193,13 @@ class Model(nn.Module):
         found = self.norm(looked.queries) if self.norm_queries else looked.queries
         return self.propagation(found, entered, self.query)
 
-    def __call__(self, images: Float[Array, "N H W 3"]) -> Found:
+    def __call__(self, images: Float[Array, "N H W 3"]) -> QueryPredictions:
         """Returns the final predictions of single images; reaches every parameter."""
         grid = self.backbone.grid(*images.shape[1:3])
         queries = self.first(len(images))
         looked = self.look(queries, self.encode(images), grid)
         self.carry(looked, queries)
-        return Found(self.classify(looked), self.masks(looked, grid))
+        return QueryPredictions(self.classify(looked), self.masks(looked, grid))
 
     @property
     def _front(self) -> int:
@@ -216,13 +216,15 @@ class Model(nn.Module):
     def _norms_early(self) -> bool:
         return self.early_norm or self.norm_queries
 
-    def _early(self, x: Float32[Array, "N A C"], grid: Grid, content: Content) -> Found:
+    def _early(
+        self, x: Float32[Array, "N A C"], grid: Grid, content: Content
+    ) -> QueryPredictions:
         x = self.norm(x) if self._norms_early else x
         return self._predict(x, grid, content)
 
     def _predict(
         self, x: Float32[Array, "N A C"], grid: Grid, content: Content
-    ) -> Found:
+    ) -> QueryPredictions:
         return self.heads(*self._split(x), grid, content)
 
     def _split(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -33,7 +33,7 @@ from vis_jax.detectors.yolact import (
     find,
     priors_of,
 )
-from vis_jax.losses.multibox import Rule, YolactOutput, multibox_losses
+from vis_jax.losses.multibox import PriorRule, YolactOutput, multibox_losses
 from vis_jax.ops.boxes import clip_boxes
 from vis_jax.settings import Count, Fraction, OneOf, Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
@@ -43,11 +43,11 @@ from vis_jax.systems.detect_then_track import (
     Detector,
 )
 from vis_jax.systems.system import Dtype, System, check_classes
-from vis_jax.systems.track_pairs import Found, pair_loss
+from vis_jax.systems.track_pairs import ImageDetections, pair_loss
 from vis_jax.systems.tracked_detector import (
-    Shapes,
+    DetectionShapes,
     check_trained,
-    looks_in,
+    descriptors_in,
     make_detector,
     make_system,
     objects_of,
@@ -199,7 +199,7 @@ class Model(nn.Module):
                 labels=found.labels,
                 valid=found.valid,
                 embeds=appearance.embeds,
-                looks=appearance.looks,
+                descriptors=appearance.descriptors,
                 mask_logits=masks,
             ),
             canvas,
@@ -210,8 +210,8 @@ class Model(nn.Module):
 
         Each box reads the level for its size, as in Mask R-CNN.
         """
-        looks = looks_in(boxes, levels, finest=FINEST)
-        return Appearance(self.embed(levels, boxes), looks)
+        descriptors = descriptors_in(boxes, levels, finest=FINEST)
+        return Appearance(self.embed(levels, boxes), descriptors)
 
 
 def build(settings: Settings) -> System:
@@ -339,7 +339,7 @@ def _frame_terms(
         image_valid=batch.frame_valid.reshape(-1),
         priors=said.priors,
         coder=CODER,
-        rule=Rule(
+        rule=PriorRule(
             settings.positive, settings.negative, settings.negatives, settings.masks
         ),
     )
@@ -357,23 +357,23 @@ def _find(
     out: YolactOutput,
     priors: Float32[Array, "P 4"],
     sizes: Int32[Array, "B 2"],
-) -> Found:
+) -> ImageDetections:
     """Detects the objects of one frame per clip, as at test time."""
 
-    def one(out: YolactOutput, size: Int32[Array, "2"]) -> Found:
+    def one(out: YolactOutput, size: Int32[Array, "2"]) -> ImageDetections:
         found = find(out, priors, size, rule=model.rule)
-        return Found(clip_boxes(found.boxes, size), found.valid)
+        return ImageDetections(clip_boxes(found.boxes, size), found.valid)
 
     return jax.vmap(one)(out, sizes)
 
 
 def _detector(model: Model, settings: Settings) -> Detector:
     """Returns the detector as functions of variables."""
-    shapes = Shapes(
+    shapes = DetectionShapes(
         objects=settings.test.objects,
         classes=settings.model.num_classes,
         embeds=settings.model.track_head.width,
-        looks=settings.model.fpn.dim,
+        descriptors=settings.model.fpn.dim,
         mask=(1, 1),
         covers=True,
     )

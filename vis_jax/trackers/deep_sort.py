@@ -71,7 +71,8 @@ class State(NamedTuple):
     hits: Int32[Array, "S"]  # detections of the track
     unseen: Int32[Array, "S"]  # frames since its last detection
     labels: Int32[Array, "S"]  # of its first detection
-    looks: Float32[Array, "S B F"]  # of its last detections: number n at n modulo B
+    # Of its last detections: number n at n modulo B.
+    descriptors: Float32[Array, "S B F"]
     lost: Int32[Array, ""]  # detections without a free slot
 
 
@@ -85,7 +86,7 @@ def build(settings: Settings, slots: int) -> Tracker:
 
     def start(clip: Clip, detections: Detections) -> State:
         del clip
-        return empty_state(slots, settings.budget, detections.looks.shape[-1])
+        return empty_state(slots, settings.budget, detections.descriptors.shape[-1])
 
     def track(
         variables: dict,
@@ -122,7 +123,7 @@ def empty_state(slots: int, budget: int, features: int) -> State:
         hits=zeros,
         unseen=zeros,
         labels=zeros,
-        looks=jnp.zeros((slots, budget, features)),
+        descriptors=jnp.zeros((slots, budget, features)),
         lost=jnp.zeros((), jnp.int32),
     )
 
@@ -196,18 +197,18 @@ def compare(state: State, detections: Detections) -> Pairs:
     """Computes the cues for each pair of a slot and a detection of one frame."""
     cosines = jnp.einsum(
         "sbf,df->sbd",
-        state.looks,
-        detections.looks,
+        state.descriptors,
+        detections.descriptors,
         precision=jax.lax.Precision.HIGHEST,  # accelerators round by default
     )
-    kept = jnp.arange(state.looks.shape[1])[None] < state.hits[:, None]
+    kept = jnp.arange(state.descriptors.shape[1])[None] < state.hits[:, None]
     cosines = jnp.max(jnp.where(kept[..., None], cosines, -jnp.inf), axis=1)
     boxes = kalman.from_uvah(state.filters.mean[:, :4])
     gates = jax.vmap(kalman.gating_distance, (0, None))(
         jax.vmap(kalman.project)(state.filters), kalman.to_uvah(detections.boxes)
     )
     return Pairs(
-        look_distances=1 - cosines,
+        descriptor_distances=1 - cosines,
         gate_distances=gates,
         iou_distances=1 - box_iou(boxes, detections.boxes),
         same_label=state.labels[:, None] == detections.labels[None],
@@ -221,7 +222,7 @@ def _write(
     new: Bool[Array, "D"],
 ) -> State:
     """Adds detections to their tracks; writes to slot S are dropped."""
-    slots, budget, _ = state.looks.shape
+    slots, budget, _ = state.descriptors.shape
     places = jnp.minimum(written, slots - 1)
     boxes = kalman.to_uvah(detections.boxes)
     before = jax.tree.map(lambda x: x[places], state.filters)
@@ -235,8 +236,8 @@ def _write(
         hits=state.hits.at[written].add(1, mode="drop"),
         unseen=state.unseen.at[written].set(0, mode="drop"),
         labels=state.labels.at[born].set(detections.labels, mode="drop"),
-        looks=state.looks.at[written, state.hits[places] % budget].set(
-            detections.looks, mode="drop"
+        descriptors=state.descriptors.at[written, state.hits[places] % budget].set(
+            detections.descriptors, mode="drop"
         ),
     )
 

@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 class Pairs(NamedTuple):
     """Cues for each pair of a track and a detection."""
 
-    look_distances: Float32[Array, "S D"]  # 1 - cosine, to the most similar one
+    descriptor_distances: Float32[Array, "S D"]  # 1 - cosine, to the most similar one
     gate_distances: Float32[Array, "S D"]  # `kalman.gating_distance`
     iou_distances: Float32[Array, "S D"]  # 1 - IoU with the predicted box
     same_label: Bool[Array, "S D"]
@@ -74,7 +74,7 @@ def match_by_cascade(
     ) -> Int32[Array, "D"]:
         allowed = alike & (confirmed & (unseen == age))[:, None] & detected[None]
         return _match_rest(
-            matched, pairs.look_distances, allowed, limit=limits.look_distance
+            matched, pairs.descriptor_distances, allowed, limit=limits.look_distance
         )
 
     oldest = jnp.minimum(jnp.max(jnp.where(confirmed, unseen, 0)), max_age)
@@ -145,7 +145,7 @@ def match_by_score(
         iou=weights.iou,
         category=weights.category,
     ).T
-    values += weights.look * (1 - pairs.look_distances)
+    values += weights.look * (1 - pairs.descriptor_distances)
     # A forbidden pair costs more than all allowed ones can differ, but not much more,
     # so that float32 can still resolve the scores. Logarithms are above -14.
     spread = 14 * weights.detection + weights.iou + weights.category + 2 * weights.look
@@ -157,7 +157,7 @@ def match_by_score(
 def _alike(pairs: Pairs, limits: Limits) -> Bool[Array, "S D"]:
     """Returns pairs with similar appearance and the box where it is expected."""
     near = pairs.gate_distances <= GATE
-    return near & (pairs.look_distances <= limits.look_distance)
+    return near & (pairs.descriptor_distances <= limits.look_distance)
 
 
 def _assign(

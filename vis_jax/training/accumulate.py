@@ -11,7 +11,7 @@ from vis_jax.systems.system import Loss
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
 
-class Found(NamedTuple):
+class LossAndGradients(NamedTuple):
     """Loss and gradients of one batch."""
 
     loss: Float32[Array, ""]
@@ -37,7 +37,7 @@ def check_microbatches(count: int, clips: int, *, devices: int) -> None:
 
 def loss_and_gradients(
     loss: Loss, variables: dict, batch: Batch, rng: PRNGKeyArray
-) -> Found:
+) -> LossAndGradients:
     """Computes loss and gradients of a batch; only "params" has gradients."""
 
     def loss_of(params: dict) -> tuple:
@@ -46,7 +46,7 @@ def loss_and_gradients(
     (value, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(
         variables["params"]
     )
-    return Found(value, aux, gradients)
+    return LossAndGradients(value, aux, gradients)
 
 
 def accumulated(
@@ -58,7 +58,7 @@ def accumulated(
     count: int,
     place_batch: Callable[[Batch], Batch],
     place_gradients: Callable[[dict], dict],
-) -> Found:
+) -> LossAndGradients:
     """Averages loss, terms and gradients over sequential microbatches.
 
     A loss normalised by the number of objects or positives uses the number in the
@@ -97,7 +97,7 @@ def accumulated(
     end, values = jax.lax.scan(add, begin, (jnp.arange(count), parts))
     (sums, stats), (losses, terms, notes) = end, values
     mean = jax.tree.map(jnp.mean, (losses, terms))
-    return Found(
+    return LossAndGradients(
         loss=mean[0],
         aux=LossAux(mean[1], stats, jax.tree.map(jnp.sum, notes)),
         gradients=jax.tree.map(lambda leaf: leaf / count, sums),

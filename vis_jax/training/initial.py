@@ -17,7 +17,7 @@ from vis_jax.training.checkpoint import Checkpoints, load_variables
 from vis_jax.training.run_config import RunSettings
 from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
 from vis_jax.training.state import TrainState, start_average
-from vis_jax.training.step import Rules, make_update
+from vis_jax.training.step import UpdateRules, make_update
 from vis_jax.training.tree_check import MismatchError, check_same_tree
 
 LONGEST_HINT = 3  # patterns
@@ -68,7 +68,7 @@ def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> 
     like = _placed(jax.eval_shape(new, variables), mesh, config.mesh)
     update = make_update(
         system, optimizer, state=like, mesh=mesh, sharded=config.mesh,
-        rules=Rules(config.train.accumulate, config.train.ema),
+        rules=UpdateRules(config.train.accumulate, config.train.ema),
     )  # fmt: skip
     return Plan(init, new, like, update)
 

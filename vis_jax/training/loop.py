@@ -33,7 +33,7 @@ def train(
     evaluations: Sequence[Evaluation] = (),
     draw: Draw | None = None,
     writer: Writer | None = None,
-    window: profile.Window | None = None,
+    window: profile.ProfileWindow | None = None,
     accept_changes: bool = False,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from scratch.

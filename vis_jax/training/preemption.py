@@ -28,7 +28,7 @@ class StopNow(BaseException):
     """A signal arrived where the run can exit at once."""
 
 
-class Notice:
+class StopRequest:
     """Records a request to stop the run.
 
     Attributes:
@@ -89,13 +89,13 @@ class Notice:
 
 
 @contextmanager
-def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
+def notice(checkpoints: Checkpoints) -> Iterator[StopRequest]:
     """Installs the signal handlers for the duration of the context.
 
     With several processes, JAX handles SIGTERM and lets them agree on a step. Outside
     the main thread handlers cannot be installed, so SIGTERM ends the process.
     """
-    found = Notice(checkpoints)
+    found = StopRequest(checkpoints)
     if not _in_main_thread():
         yield found
         return
@@ -110,7 +110,7 @@ def notice(checkpoints: Checkpoints) -> Iterator[Notice]:
             signal.signal(number, handler)
 
 
-def no_more_steps(notice: Notice) -> None:
+def no_more_steps(notice: StopRequest) -> None:
     """Prepares several processes for the last evaluation: no step is to be agreed on.
 
     The first process evaluates and exits cleanly. The others wait inside JAX, where no

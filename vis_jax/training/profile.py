@@ -12,7 +12,7 @@ from vis_jax.training.state import TrainState
 FOLDER = "profile"
 
 
-class Window(NamedTuple):
+class ProfileWindow(NamedTuple):
     """Range of updates to profile, inclusive; the first of a run is 1."""
 
     first: int
@@ -21,7 +21,7 @@ class Window(NamedTuple):
 
 @contextmanager
 def profiled(
-    window: Window | None, folder: str
+    window: ProfileWindow | None, folder: str
 ) -> Iterator[Callable[[int, TrainState], None]]:
     """Writes a trace of the window for TensorBoard or Perfetto.
 

@@ -16,7 +16,7 @@ from vis_jax.training.initial import prepare
 from vis_jax.training.lock import only_run
 from vis_jax.training.monitor import Monitor
 from vis_jax.training.phases import phase
-from vis_jax.training.preemption import Notice, StopNow, how_to_go_on, notice
+from vis_jax.training.preemption import StopNow, StopRequest, how_to_go_on, notice
 from vis_jax.training.run_config import RunSettings, write_config
 from vis_jax.training.sharding import make_mesh, to_global
 from vis_jax.training.state import TrainState
@@ -38,7 +38,7 @@ class Run(NamedTuple):
     batches: Iterator[tuple[HostBatch, Batch]]  # this process's share, global batch
     checkpoints: Checkpoints
     monitor: Monitor
-    notice: Notice
+    notice: StopRequest
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _begin(
 
 
 @contextmanager
-def _leaving(told: Notice, writer: Writer, again: str) -> Iterator[None]:
+def _leaving(told: StopRequest, writer: Writer, again: str) -> Iterator[None]:
     """Exits at once on a signal, as there is nothing to save yet.
 
     Args:

@@ -9,7 +9,11 @@ from jax.sharding import Mesh
 
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
-from vis_jax.training.accumulate import Found, accumulated, loss_and_gradients
+from vis_jax.training.accumulate import (
+    LossAndGradients,
+    accumulated,
+    loss_and_gradients,
+)
 from vis_jax.training.optimizer import Optimizer
 from vis_jax.training.sharding import (
     NOT_DIVIDED,
@@ -32,14 +36,14 @@ class StepMetrics(NamedTuple):
     learning_rate: Float32[Array, ""]
 
 
-class Rules(NamedTuple):
+class UpdateRules(NamedTuple):
     """Settings of an update besides its optimiser."""
 
     accumulate: int = 1  # number of microbatches
     ema: float = 0.0  # decay of the moving average
 
 
-AT_ONCE = Rules()
+AT_ONCE = UpdateRules()
 
 
 class Layout(NamedTuple):
@@ -56,7 +60,7 @@ def make_update(
     state: TrainState,
     mesh: Mesh,
     sharded: MeshSettings = NOT_DIVIDED,
-    rules: Rules = AT_ONCE,
+    rules: UpdateRules = AT_ONCE,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """Returns the jitted update, which donates its input state.
 
@@ -90,7 +94,7 @@ def update_once(
     *,
     system: System,
     optimizer: Optimizer,
-    rules: Rules = AT_ONCE,
+    rules: UpdateRules = AT_ONCE,
     layout: Layout | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Computes loss and gradients and updates the state; only "params" has gradients.
@@ -131,9 +135,9 @@ def _gradients(
     rng: PRNGKeyArray,
     system: System,
     optimizer: Optimizer,
-    rules: Rules,
+    rules: UpdateRules,
     layout: Layout | None,
-) -> Found:
+) -> LossAndGradients:
     """Computes gradients; gathers parameters once and reduce-scatters gradients."""
     variables = state.variables
 

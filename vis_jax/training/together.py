@@ -63,7 +63,7 @@ def watch_others() -> None:
         thread.start()
 
 
-class Judge:
+class HeartbeatMonitor:
     """Finds processes without heartbeats.
 
     Args:
@@ -160,7 +160,7 @@ def _watch(client: Any, answered: threading.Event) -> None:
     index, host, number = jax.process_index(), socket.gethostname(), 0
     count = jax.process_count()
     # The coordinator is C++ and answers even if its Python process is frozen.
-    judge = Judge(range(count) if index == 0 else [0], count, lost_after())
+    judge = HeartbeatMonitor(range(count) if index == 0 else [0], count, lost_after())
     while jax.distributed.is_initialized():
         time.sleep(POLL)
         number += 1

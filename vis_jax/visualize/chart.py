@@ -1,4 +1,4 @@
-"""Line charts of curves over steps, drawn identically as SVG and as an image.
+"""Line charts over training steps, drawn identically as SVG and as an image.
 
 Coordinates are in pixels from the top left corner.
 """
@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito, "Color Universal Design", 2008: told apart by people with any vision.
+# Okabe and Ito, "Color Universal Design", 2008: a palette safe for the colour-blind.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-WIDTH, HEIGHT = 460, 280  # of a panel
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 34  # margins around its axes
+WIDTH, HEIGHT = 460, 280  # pixels of a panel
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 34  # margins around the axes
 _GREY, _INK = "#d9d9d9", "#333333"
-_FONT = 12  # height of letters
-_MARKED = 30  # points up to which each has a dot
+_FONT = 12  # pixels
+_MARKED = 30  # maximum number of points drawn with dots
 _FINER = 3  # supersampling factor of images, for smooth lines
 
 
 class Curve(NamedTuple):
-    """Values of one run; None where there is none, and the line is broken."""
+    """Values of one run; None breaks the line."""
 
     label: str
     steps: Sequence[float]
@@ -36,7 +36,7 @@ class Panel(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Straight lines from point to point."""
+    """Polyline."""
 
     points: tuple[tuple[float, float], ...]
     colour: str
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """A disc."""
+    """Filled circle."""
 
     x: float
     y: float
@@ -53,19 +53,19 @@ class Dot(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Words whose middle line is at y."""
+    """Text, vertically centred at y."""
 
     x: float
     y: float
     text: str
-    anchor: str  # start, middle or end, which is at x
+    anchor: str  # point of the text at x: start, middle or end
 
 
 Shape = Line | Dot | Text
 
 
 class Chart(NamedTuple):
-    """A chart, drawn on white."""
+    """Chart on a white background."""
 
     width: int
     height: int
@@ -73,11 +73,11 @@ class Chart(NamedTuple):
 
 
 def draw_panels(panels: Sequence[Panel], *, columns: int = 2) -> Chart:
-    """Panels in rows, below a legend of all curves.
+    """Arranges panels in rows, below a legend of all curves.
 
     Args:
       panels: one for each metric.
-      columns: panels of a row.
+      columns: panels per row.
     """
     labels = list(dict.fromkeys(one.label for panel in panels for one in panel.curves))
     colours = {
@@ -99,7 +99,7 @@ def draw_panels(panels: Sequence[Panel], *, columns: int = 2) -> Chart:
 
 
 def _panel(panel: Panel, x: int, y: int, colours: dict[str, str]) -> Iterator[Shape]:
-    """Title, grid with numbers, and curves of a panel whose corner is at x, y."""
+    """Draws title, grid, tick labels and curves of a panel with its corner at x, y."""
     points = [
         (step, value)
         for curve in panel.curves
@@ -112,7 +112,7 @@ def _panel(panel: Panel, x: int, y: int, colours: dict[str, str]) -> Iterator[Sh
         return
     across = _Axis(*_ends([step for step, _ in points]), x + _LEFT, x + WIDTH - _RIGHT)
     up = _Axis(*_ends([value for _, value in points]), y + HEIGHT - _BOTTOM, y + _TOP)
-    for tick in across.ticks(least=1.0):  # there is no half of a step
+    for tick in across.ticks(least=1.0):  # steps are integers
         place = across.place(tick)
         yield Line(((place, up.start), (place, up.end)), _GREY, 1)
         yield Text(place, up.start + 14, f"{tick:g}", "middle")
@@ -129,7 +129,7 @@ def _panel(panel: Panel, x: int, y: int, colours: dict[str, str]) -> Iterator[Sh
 
 
 class _Axis(NamedTuple):
-    """Numbers from `low` to `high`, drawn from `start` to `end`."""
+    """Axis from `low` to `high`, drawn from pixel `start` to `end`."""
 
     low: float
     high: float
@@ -141,7 +141,7 @@ class _Axis(NamedTuple):
         return self.start + share * (self.end - self.start)
 
     def ticks(self, *, least: float = 0.0) -> list[float]:
-        """Round numbers between the ends, five or so, at least so far apart."""
+        """Returns about five round numbers on the axis, at least `least` apart."""
         step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
         step *= next(one for one in (5, 2, 1) if 4 * one * step <= self.high - self.low)
         step = max(step, least)
@@ -151,14 +151,14 @@ class _Axis(NamedTuple):
 
 
 def _ends(numbers: Sequence[float]) -> tuple[float, float]:
-    """Least and greatest number, with some room around them."""
+    """Returns minimum and maximum with some margin."""
     low, high = min(numbers), max(numbers)
     room = 0.04 * (high - low) or 0.5 * abs(high) or 0.5
     return low - room, high + room
 
 
 def _parts(curve: Curve) -> Iterator[list[tuple[float, float]]]:
-    """The points of a curve between its gaps."""
+    """Splits the points of a curve at its gaps."""
     part: list[tuple[float, float]] = []
     for step, value in zip(curve.steps, curve.values, strict=True):
         if value is not None:
@@ -171,7 +171,7 @@ def _parts(curve: Curve) -> Iterator[list[tuple[float, float]]]:
 
 
 def to_svg(chart: Chart) -> str:
-    """The chart as an SVG element, for a page or a file of its own."""
+    """Renders the chart as an SVG element, for a page or its own file."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {chart.width}'
         f' {chart.height}" width="{chart.width}" height="{chart.height}"'
@@ -199,7 +199,7 @@ def to_svg(chart: Chart) -> str:
 
 
 def to_image(chart: Chart) -> Image.Image:
-    """The chart as a picture, RGB."""
+    """Renders the chart as an RGB image."""
     size = chart.width * _FINER, chart.height * _FINER
     image = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT * _FINER)

@@ -1,19 +1,19 @@
-"""Drawing style: a colour per track, the same in every frame and run."""
+"""Drawing style and track colours, the same in every frame and run."""
 
 import colorsys
 from typing import NamedTuple
 
 import numpy as np
 
-# Successive hues a golden section of the circle apart spread evenly for any number of
-# tracks (Knuth, The Art of Computer Programming, vol. 3, 6.4). Hues do come close 5, 8
-# or 13 tracks later, and there the three tones differ. First hue and tones come from a
-# search: the least distance in OKLab is 0.17, 0.13, 0.08 among 6, 12, 20 tracks.
+# Hues a golden section of the circle apart spread evenly for any number of tracks
+# (Knuth, The Art of Computer Programming, vol. 3, 6.4). Tracks 5, 8 or 13 apart have
+# close hues, but different tones. The first hue and the tones come from a search: the
+# minimum distance in OKLab is 0.17, 0.13, 0.08 among 6, 12, 20 tracks.
 GOLDEN = 0.6180339887498949
 FIRST_HUE = 0.25
 TONES = ((0.7, 0.7), (0.9, 0.9), (0.5, 1.0))  # saturation, value
 
-# Of an outline: so far from the hue of its track, a part of the circle, and pale.
+# Outlines: hue distance from the track's colour (fraction of the circle), saturation.
 LINE_HUE, LINE_SATURATION = 1 / 3, 0.55
 
 
@@ -21,7 +21,7 @@ def track_colour(track_id: int) -> tuple[int, int, int]:
     """Returns the colour of a track.
 
     Args:
-      track_id: 1, 2, ..; 0 is the background and black.
+      track_id: 1, 2, ..; 0 is the background: black.
 
     Returns:
       Red, green and blue in 0 .. 255.
@@ -67,13 +67,13 @@ def text_colour(background: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 class Style(NamedTuple):
-    """How objects are drawn."""
+    """Drawing style of objects."""
 
     opacity: float = 0.45  # of the fill, 0 .. 1
-    line_width: float = 0.0  # pixels, of outlines and boxes; 0 = by the size of a frame
+    line_width: float = 0.0  # pixels, of outlines and boxes; 0 = chosen by frame size
     labels: bool = True
     boxes: bool = False
-    trails: int = 0  # frames whose path is drawn; 0 = none
+    trails: int = 0  # length in frames of the path drawn; 0 = none
 
 
 STYLE = Style()

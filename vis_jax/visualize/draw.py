@@ -43,18 +43,18 @@ def draw_frame(
     Args:
       frame: uint8 [H, W, 3], RGB.
       masks: bool [N, H, W].
-      track_ids: N numbers, 1, 2, ..
+      track_ids: N ids, 1, 2, ..
       labels: N classes, 0 .. K - 1.
       names: of the K classes.
-      scores: N numbers in [0, 1].
-      style: how they are drawn.
-      trails: by track id, x and y of where its objects were, the last one at last.
+      scores: N scores in [0, 1].
+      style: drawing style.
+      trails: x and y of an object's past positions, oldest first, by track id.
 
     Returns:
       uint8 [H, W, 3], a new array.
 
     Raises:
-      ValueError: shapes or lengths that do not fit.
+      ValueError: shapes or lengths do not match.
     """
     _check(frame, masks, track_ids=track_ids, labels=labels, scores=scores)
     order = np.argsort(np.asarray(scores, np.float32), kind="stable").tolist()
@@ -81,18 +81,18 @@ def draw_frame(
 def contact_sheet(
     frames: Sequence[np.ndarray], columns: int, *, gap: int = 4
 ) -> np.ndarray:
-    """Tiles frames in rows of `columns`, from left to right, into one image.
+    """Tiles frames into one image, in rows of `columns` from left to right.
 
     Args:
       frames: uint8 [H, W, 3] each, all of one size.
-      columns: frames in a row.
+      columns: frames per row.
       gap: pixels between frames.
 
     Returns:
       uint8 [rows * (H + gap) - gap, columns * (W + gap) - gap, 3].
 
     Raises:
-      ValueError: no frames, unequal sizes, or fewer than one column.
+      ValueError: there are no frames, sizes differ, or `columns` is less than 1.
     """
     shapes = sorted({np.shape(frame) for frame in frames})
     if len(shapes) != 1 or columns < 1:
@@ -128,7 +128,7 @@ def _check(
 
 
 def _bounding_box(mask: np.ndarray) -> Rectangle | None:
-    """x1 y1 x2 y2 of the pixels, the right and lower end excluded; None if empty."""
+    """Returns x1 y1 x2 y2 of the pixels, x2 and y2 exclusive; None if empty."""
     rows = np.flatnonzero(mask.any(1))
     if rows.size == 0:
         return None
@@ -138,7 +138,7 @@ def _bounding_box(mask: np.ndarray) -> Rectangle | None:
 
 
 def _anchor(mask: np.ndarray, box: Rectangle) -> tuple[int, int]:
-    """Returns the top of the mask in its median column, which is stable over time."""
+    """Returns the top pixel of the mask's median column, which is stable over time."""
     inside = mask[box[1] : box[3], box[0] : box[2]]
     below = np.cumsum(np.count_nonzero(inside, axis=0))
     column = int(np.searchsorted(below, (below[-1] + 1) // 2))
@@ -164,7 +164,7 @@ def _paint(
     place, whole = (x1, y1, x2, y2), Image.fromarray(inside * np.uint8(255))
     fill = whole.point([0] * 255 + [round(255 * opacity)])
     image.paste(track_colour(number), place, fill)
-    # Across a straight edge the mean over a square rises evenly: a value is a distance.
+    # Across a straight edge the mean over a square is linear: it encodes the distance.
     radius = math.ceil(width / 2 + 0.5)
     soft = whole.filter(ImageFilter.BoxBlur(radius))
     image.paste(line_colour(number), place, soft.point(_outline(width, radius)))
@@ -172,7 +172,7 @@ def _paint(
 
 @functools.lru_cache(16)
 def _outline(width: float, radius: int) -> list[int]:
-    """Opacity of an outline for each mean 0 .. 255 over a square of this radius."""
+    """Returns the outline's opacity for each mean 0 .. 255 over a square window."""
     steps = np.arange(256) / 255
     distance = np.abs(steps - 0.5) * (2 * radius + 1)
     return (
@@ -186,7 +186,7 @@ def _draw_box(image: Image.Image, box: Rectangle, colour: Colour, width: int) ->
 
 
 def _draw_path(image: Image.Image, path: Path, colour: Colour, width: float) -> None:
-    """Draws a line along the points, fainter the older it is."""
+    """Draws a line along the points that fades with age."""
     if len(path) < 2:
         return
     points = np.array(path)
@@ -210,11 +210,11 @@ def _write_labels(
     image: Image.Image,
     objects: Sequence[tuple[str, int, Rectangle, tuple[int, int]]],
 ) -> None:
-    """Draws each label on a patch in its colour; the first ones get the best places.
+    """Draws each label on a patch in its colour; earlier ones get better positions.
 
     Args:
-      image: to write on.
-      objects: text, track id, box and anchor of each.
+      image: to draw on.
+      objects: text, track id, box and anchor of each object.
     """
     W, H = image.size
     size = max(10, round(min(H, W) / 36))
@@ -232,9 +232,9 @@ def _write_labels(
         image.paste(patch, (place.x1, place.y1))
 
 
-@functools.lru_cache(512)  # most labels are those of the frame before
+@functools.lru_cache(512)  # most labels repeat those of the previous frame
 def _patch(text: str, colour: Colour, size: int) -> Image.Image:
-    """A label: text on its colour."""
+    """Renders a label: text on a coloured patch."""
     font = ImageFont.load_default(size)
     width = round(font.getlength(text)) + 2 * LABEL_MARGIN
     height = math.ceil(font.getbbox("g")[3]) + 2 * LABEL_MARGIN
@@ -247,7 +247,7 @@ def _patch(text: str, colour: Colour, size: int) -> Image.Image:
 def _lead(
     draw: ImageDraw.ImageDraw, place: Rectangle, box: Rectangle, colour: Colour
 ) -> None:
-    """Draws a line between a label and an object that it is away from."""
+    """Draws a line between a label and its object if they do not touch."""
     ends = []
     for one, other in ((place, box), (box, place)):
         x = min(max((other.x1 + other.x2) // 2, one.x1), one.x2 - 1)

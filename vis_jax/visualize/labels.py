@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 GAP = 2  # pixels between an object and its label
-STEPS = 4  # places above and below, one behind the other
-# What a place costs: the share of other labels, and of the boxes of objects, that it
-# covers, the distance to its box and to its anchor in label heights, its rank.
+STEPS = 4  # stacked positions above and below an object
+# Weights of a position's cost: covered share of other labels and of object boxes,
+# distance to its box and to its anchor in label heights, and its rank.
 LABEL, HIDDEN, AWAY, FAR, LATER = 100.0, 4.0, 0.3, 0.03, 0.02
 
 
 class Rectangle(NamedTuple):
-    """x1 y1 x2 y2 in pixels; the right and lower end are not part of it."""
+    """Rectangle in pixels; x2 and y2 are exclusive."""
 
     x1: int
     y1: int
@@ -22,20 +22,20 @@ class Rectangle(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """An object that has a label."""
+    """Object with a label."""
 
     box: Rectangle  # of the object
-    anchor: tuple[int, int]  # x and y of the pixel that the label belongs to
+    anchor: tuple[int, int]  # x and y of the pixel to label
     size: tuple[int, int]  # height and width of the label in pixels
 
 
 def place_labels(
     objects: Sequence[Labelled], frame_size: tuple[int, int]
 ) -> list[Rectangle]:
-    """A place for each label, in the frame as far as it fits there.
+    """Returns a position for each label, inside the frame if it fits.
 
     Args:
-      objects: the first ones get the best places.
+      objects: earlier ones get better positions.
       frame_size: height and width in pixels.
     """
     boxes = np.array([one.box for one in objects], np.float32).reshape(-1, 4)
@@ -56,7 +56,7 @@ def place_labels(
 
 
 def _places(one: Labelled, frame_size: tuple[int, int]) -> np.ndarray:
-    """Returns candidate places of a label: float32 [n, 4], preferred ones first."""
+    """Returns candidate positions of a label: float32 [n, 4], preferred ones first."""
     (x1, y1, x2, y2), (x, y), (height, width) = one
     middle, centre = x - width // 2, (x1 + x2 - width) // 2
     side, step = (y1 + y2 - height) // 2, height + 1
@@ -76,7 +76,7 @@ def _places(one: Labelled, frame_size: tuple[int, int]) -> np.ndarray:
 
 
 def _shares(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns the fraction of each box covered by each place: [n, m]."""
+    """Returns the fraction of each box covered by each position: [n, m]."""
     low = np.maximum(places[:, None, :2], boxes[None, :, :2])
     high = np.minimum(places[:, None, 2:], boxes[None, :, 2:])
     covered = np.maximum(high - low, 0).prod(axis=2)

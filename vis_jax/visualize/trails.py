@@ -1,4 +1,4 @@
-"""Trails of tracks over the last frames."""
+"""Keeps the recent paths of tracks, to draw as trails."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ class Trails:
     def after(
         self, track_ids: Sequence[int] | np.ndarray, masks: np.ndarray
     ) -> dict[int, list[tuple[float, float]]]:
-        """The paths up to the next frame, x and y by track id, oldest first.
+        """Adds a frame; returns the paths up to it, x and y by track id, oldest first.
 
         Args:
-          track_ids: N numbers, 1, 2, ..
+          track_ids: N ids, 1, 2, ..
           masks: bool [N, H, W]; the path goes through their centres of mass.
         """
         if not self._length:

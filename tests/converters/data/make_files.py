@@ -2,8 +2,8 @@
 
 Run:   python tests/converters/data/make_files.py
 
-Every file holds the same tensors: `a`, a transposed view; `b`, a part of the storage of
-`c`, in bfloat16; `n`, a counter without axes; `p`, a parameter in float16.
+All files contain the same tensors: `a`, a transposed view; `b`, part of the storage of
+`c`, in bfloat16; `n`, a scalar counter; `p`, a parameter in float16.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    """Tensors with known values."""
+    """Returns tensors with known values."""
     c = torch.arange(8, dtype=torch.bfloat16)
     return {
         "a": torch.arange(6, dtype=torch.float32).reshape(2, 3).T,
@@ -30,7 +30,7 @@ def tensors() -> dict[str, torch.Tensor]:
 def main() -> None:
     """Writes all files."""
     state = OrderedDict(tensors())
-    state._metadata = OrderedDict(version=1)  # as every module's state has it
+    state._metadata = OrderedDict(version=1)  # as in every module's state
     wrapped = {"model": state, "epoch": 3}
     torch.save(wrapped, FOLDER / "zip.pth")
     legacy = {f"module.{name}": x for name, x in state.items()}

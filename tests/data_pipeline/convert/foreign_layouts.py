@@ -1,4 +1,4 @@
-"""Moving shapes written out as others lay out their data; two small videos."""
+"""Writes two small videos of moving shapes in the layouts of other data sets."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ NAMES = [category.name for category in SHAPES.categories]
 
 
 def true_tracks(index: int) -> list[tuple[str, list[np.ndarray]]]:
-    """Category and masks [T] of [H, W] of each object of a video."""
+    """Returns category and masks [T] of [H, W] of each object in a video."""
     drawn = SHAPES.render(index, range(LENGTH))
     return [
         (NAMES[label], list(masks))
@@ -29,7 +29,7 @@ def true_tracks(index: int) -> list[tuple[str, list[np.ndarray]]]:
 
 
 def write_frames(folder: Path, index: int, name: str = "{:05d}.jpg") -> list[Path]:
-    """The frames of a video; `name` is filled with the number of each."""
+    """Writes the frames of a video; `name` is formatted with the frame number."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name.format(t) for t in range(LENGTH)]
     for t, file in enumerate(files):
@@ -38,7 +38,7 @@ def write_frames(folder: Path, index: int, name: str = "{:05d}.jpg") -> list[Pat
 
 
 def rectangles(mask: np.ndarray) -> list[list[float]]:
-    """Polygons whose union is just this mask: one for each run of a row."""
+    """Returns polygons whose union equals the mask: one for each run of a row."""
     found = []
     for y, row in enumerate(mask):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]]).astype(int)))
@@ -53,7 +53,7 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 
 def as_ytvis(root: Path, arrangement: str) -> None:
-    """YouTube-VIS in one of three arrangements."""
+    """Writes YouTube-VIS in one of three arrangements."""
     images = {"2021": "train/JPEGImages", "inside": "JPEGImages", "ovis": "train"}
     file = {
         "2021": "train/instances.json",
@@ -67,7 +67,7 @@ def as_ytvis(root: Path, arrangement: str) -> None:
 
 
 def as_davis(root: Path) -> None:
-    """Palette PNGs whose colours say nothing."""
+    """Writes palette PNGs with arbitrary colours."""
     palette = np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes()
     for index, video in enumerate(SHAPES.videos):
         write_frames(root / "JPEGImages/480p" / video.name, index)
@@ -86,7 +86,7 @@ def as_davis(root: Path) -> None:
 
 
 def mots_id(number: int) -> int:
-    """Cars and pedestrians take turns."""
+    """Returns a MOTS id; cars and pedestrians alternate."""
     return 1000 * (1 + number % 2) + number
 
 
@@ -119,7 +119,7 @@ def as_mots_texts(root: Path) -> None:
 
 
 def as_coco(root: Path) -> None:
-    """Polygons in one video and run lengths in the other, frames in disorder."""
+    """Writes polygons in one video, RLE in the other, frames out of order."""
     images, annotations = [], []
     for index, video in enumerate(SHAPES.videos):
         files = write_frames(root / "images" / video.name, index)
@@ -147,7 +147,7 @@ def as_coco(root: Path) -> None:
 
 
 def as_labelme(root: Path) -> None:
-    """Rows of rectangles of one group; the second video has masks within boxes."""
+    """Writes groups of rectangles; the second video has masks within boxes."""
     for index, video in enumerate(SHAPES.videos):
         for t, file in enumerate(write_frames(root / video.name, index, "f{}.png")):
             shapes = []
@@ -185,14 +185,14 @@ def _labelme_mask(mask: np.ndarray) -> list[dict]:
 
 
 def _inner(mask: np.ndarray) -> tuple[int, int, np.ndarray]:
-    """Top, left and the part of a mask within its box."""
+    """Returns top, left and the part of a mask within its box."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = int(rows[0]), int(columns[0])
     return top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1]
 
 
 def as_cvat(root: Path) -> None:
-    """Masks as run lengths along the rows of a box; outside where absent."""
+    """Writes masks as row-major run lengths in a box; "outside" if absent."""
     for index, video in enumerate(SHAPES.videos):
         write_frames(root / video.name / "images", index, "frame_{:06d}.PNG")
         lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>"]

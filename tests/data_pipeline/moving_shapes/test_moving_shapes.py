@@ -132,9 +132,9 @@ def test_masks_lie_on_the_drawn_shape():
         scene = scene._replace(
             background=np.zeros_like(scene.background),
             grain=np.zeros_like(scene.grain),
-            looks=tuple(
-                look._replace(surface=np.full_like(look.surface, 200.0))
-                for look in scene.looks
+            styles=tuple(
+                style._replace(surface=np.full_like(style.surface, 200.0))
+                for style in scene.styles
             ),
         )
         dataset._last = (dataset.videos[index].video_id, scene)
@@ -166,8 +166,8 @@ def test_there_are_look_alikes_and_they_cross(difficulty):
     twins, hidden = 0, []
     for index in range(4):
         scene = dataset.scene(index)
-        surfaces = {id(look.surface) for look in scene.looks}
-        twins += len(scene.looks) - len(surfaces)
+        surfaces = {id(style.surface) for style in scene.styles}
+        twins += len(scene.styles) - len(surfaces)
         occlusion = dataset.render(index, range(20)).occlusion
         hidden.append(np.nanmax(occlusion))
     assert twins >= 4

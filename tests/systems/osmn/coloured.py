@@ -1,6 +1,6 @@
-"""Frames of coloured squares, their detections, and a network that knows colours.
+"""Frames of coloured squares, their detections, and a network that segments by colour.
 
-Letters: N detections of a frame.
+Letters: N detections per frame.
 """
 
 import jax
@@ -28,9 +28,9 @@ def _modulate(variables, guides):
 
 
 def _segment(variables, shared, gamma, heat):
-    """Pixels of the colour, not too far from where the object was.
+    """Segments pixels of the colour near the object's previous position.
 
-    Without a guide (gamma 0) it sees the object everywhere.
+    Without a guide (gamma 0), it segments them everywhere.
     """
     del variables
     distance = jnp.abs(shared[0][None] - gamma[:, None, None]).max(axis=-1)
@@ -49,7 +49,7 @@ NETWORK = Network(
 
 
 def clip_of(frames: list[list[Square]], padding: int = 0) -> Clip:
-    """The squares on black, and `padding` frames of noise behind them."""
+    """Draws squares on black, followed by `padding` frames of noise."""
     rng = np.random.default_rng(0)
     images = np.zeros((len(frames), HEIGHT, WIDTH, 3), np.uint8)
     for image, squares in zip(images, frames, strict=True):
@@ -66,7 +66,7 @@ def clip_of(frames: list[list[Square]], padding: int = 0) -> Clip:
 def detections_of(
     frames: list[list[Square]], size: int, *, seed: int | None = None, padding: int = 0
 ) -> Detections:
-    """Exact detections; see `pack`. The label is the place of the brightest channel."""
+    """Makes exact detections; see `pack`. The label is the brightest channel."""
     seen = [
         [
             Seen((x, y, x + SIDE, y + SIDE), int(np.argmax(colour)))
@@ -83,7 +83,7 @@ def detections_of(
 
 
 def one_by_one(track, state, clip: Clip, detections: Detections):
-    """The state at the end, and what is tracked in each frame."""
+    """Runs a tracker frame by frame; returns the final state and all tracks."""
     out = []
     for t in range(len(clip.frame_valid)):
         frame = clip._replace(

@@ -6,8 +6,8 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.systems.osmn.guides import (
-    Place,
-    View,
+    CropView,
+    ObjectExtent,
     mask_box,
     pad_box,
     place_of,
@@ -55,16 +55,16 @@ def test_boxes_around_masks():
 
 
 def test_the_spatial_guide_is_a_bell():
-    place = Place(np.array([2.0, 1.0]), np.array([5.0, 10.0]))
+    place = ObjectExtent(np.array([2.0, 1.0]), np.array([5.0, 10.0]))
     guide = compiled(functools.partial(spatial_guide, size=(3, 8)))
     expected = np.exp(-(5**2 / 5**2 + 1 / 10**2) / 2)
     np.testing.assert_allclose(guide(place)[2, 7], expected, rtol=1e-6)
     assert guide(place)[1, 2] == 1
-    assert not guide(Place(place.centre, np.zeros(2))).any()
+    assert not guide(ObjectExtent(place.centre, np.zeros(2))).any()
 
 
 def _view(box, angle=0.0, flip=False):
-    return View(np.asarray(box, np.float32), np.float32(angle), np.asarray(flip))
+    return CropView(np.asarray(box, np.float32), np.float32(angle), np.asarray(flip))
 
 
 @pytest.fixture

@@ -9,11 +9,17 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.structures import Batch
-from vis_jax.systems.osmn.loss import Rule, balanced_bce, choose, examples, osmn_loss
+from vis_jax.systems.osmn.loss import (
+    OsmnTrainRule,
+    balanced_bce,
+    choose,
+    examples,
+    osmn_loss,
+)
 from vis_jax.systems.osmn.network import OSMN
 
 TOY = OSMN(widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1), hidden=8, side_width=4)
-RULE = Rule(objects=3, guide_side=32, train_norm=True)
+RULE = OsmnTrainRule(objects=3, guide_side=32, train_norm=True)
 SIZE = 32
 
 

@@ -15,14 +15,14 @@ _NORMAL = 1.4826  # standard deviation of a normal / its median absolute deviati
 _LEAST_SIGMA = 5.0  # pixels
 
 
-class Place(NamedTuple):
+class ObjectExtent(NamedTuple):
     """Robust position and extent of an object, in pixel indices."""
 
     centre: Float32[Array, "*lead 2"]  # x, y
     sigma: Float32[Array, "*lead 2"]  # 0 if the mask was empty
 
 
-class View(NamedTuple):
+class CropView(NamedTuple):
     """Box, rotation and flip for the crop of an object."""
 
     box: Float32[Array, "4"]  # in pixels; its content fills the crop
@@ -42,7 +42,7 @@ def mask_box(mask: Bool[Array, "H W"]) -> Float32[Array, "4"]:
     return jnp.stack([x1, y1, x2, y2]).astype(jnp.float32)
 
 
-def place_of(mask: Bool[Array, "H W"]) -> Place:
+def place_of(mask: Bool[Array, "H W"]) -> ObjectExtent:
     """Returns medians of the pixels' x and y, and deviations from median distances.
 
     The median of an even number is the mean of the middle two, as in NumPy. Medians are
@@ -51,10 +51,12 @@ def place_of(mask: Bool[Array, "H W"]) -> Place:
     axes = [_centre_and_deviation(mask.sum(axis=axis)) for axis in (0, 1)]
     centre = jnp.stack([axis[0] for axis in axes])
     sigma = jnp.maximum(_NORMAL * jnp.stack([axis[1] for axis in axes]), _LEAST_SIGMA)
-    return Place(centre, jnp.where(mask.any(), sigma, 0.0))
+    return ObjectExtent(centre, jnp.where(mask.any(), sigma, 0.0))
 
 
-def spatial_guide(place: Place, *, size: tuple[int, int]) -> Float32[Array, "_ _"]:
+def spatial_guide(
+    place: ObjectExtent, *, size: tuple[int, int]
+) -> Float32[Array, "_ _"]:
     """exp(-((x - cx)^2 / sx^2 + (y - cy)^2 / sy^2) / 2); 0 if the mask was empty.
 
     Args:
@@ -74,7 +76,7 @@ def pad_box(box: Float32[Array, "4"], share: float) -> Float32[Array, "4"]:
 def visual_guide(
     image: Float32[Array, "H W 3"],
     mask: Bool[Array, "H W"],
-    view: View,
+    view: CropView,
     *,
     side: int,
 ) -> Float32[Array, "_ _ 3"]:
@@ -105,7 +107,7 @@ def visual_guide(
     return jnp.where(shown[:, None], values, 0.0).reshape(side, side, 3)
 
 
-def _view_points(view: View, side: int) -> Float32[Array, "P 2"]:
+def _view_points(view: CropView, side: int) -> Float32[Array, "P 2"]:
     """Returns the sampling point of each pixel of the crop, in [0, 1] of the box."""
     line = (jnp.arange(side, dtype=jnp.float32) + 0.5) / side - 0.5
     x, y = (v.ravel() for v in jnp.meshgrid(line, line))

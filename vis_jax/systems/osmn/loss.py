@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from vis_jax.backbones.normalize import normalize
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.osmn.guides import (
-    Place,
-    View,
+    CropView,
+    ObjectExtent,
     place_of,
     spatial_guide,
     visual_guide,
@@ -33,7 +33,7 @@ _CENTRE_SHIFT = 0.2  # of sigma
 _SIGMA_FACTORS = (1 / 1.4, 1.4)
 
 
-class Rule(NamedTuple):
+class OsmnTrainRule(NamedTuple):
     """Training rules of the network.
 
     Attributes:
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
     train_norm: bool
 
 
-class Choice(NamedTuple):
+class SampledObjects(NamedTuple):
     """Objects and frames sampled from one clip."""
 
     target: Int32[Array, ""]  # the frame to segment
@@ -67,11 +67,16 @@ class Examples(NamedTuple):
     heat: Float32[Array, "O H W"]
     masks: Bool[Array, "O H W"]  # ground truth
     valid: Bool[Array, "O"]
-    left_out: Int32[Array, ""]  # see `Choice`
+    left_out: Int32[Array, ""]  # see `SampledObjects`
 
 
 def osmn_loss(
-    model: nn.Module, variables: dict, batch: Batch, rng: PRNGKeyArray, *, rule: Rule
+    model: nn.Module,
+    variables: dict,
+    batch: Batch,
+    rng: PRNGKeyArray,
+    *,
+    rule: OsmnTrainRule,
 ) -> tuple[Float32[Array, ""], LossAux]:
     """Returns the balanced logistic loss summed over the pixels of all sampled objects.
 
@@ -116,7 +121,9 @@ def osmn_loss(
     return value, LossAux({"osmn": value}, stats, {"objects_left_out": left_out})
 
 
-def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examples:
+def examples(
+    clip: Batch, rng: PRNGKeyArray, *, rule: OsmnTrainRule, style: str
+) -> Examples:
     """Samples from one clip, a `Batch` without its first axis, and makes the guides."""
     choose_key, look_key, place_key = jax.random.split(rng, 3)
     choice = choose(clip, choose_key, objects=rule.objects)
@@ -146,7 +153,7 @@ def examples(clip: Batch, rng: PRNGKeyArray, *, rule: Rule, style: str) -> Examp
     )
 
 
-def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> Choice:
+def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> SampledObjects:
     """Samples a frame to segment, objects in it and in the previous one, and guides.
 
     All are drawn uniformly. Deviation: the objects of a clip share the frame, so that
@@ -165,7 +172,7 @@ def choose(clip: Batch, rng: PRNGKeyArray, *, objects: int) -> Choice:
     order = jnp.where(usable, jax.random.uniform(object_key, (count,)), 2.0)
     chosen = jnp.argsort(order)[:objects].astype(jnp.int32)
     keys = jax.random.split(guide_key, chosen.shape[0])
-    return Choice(
+    return SampledObjects(
         target=target,
         before=jnp.maximum(target - 1, 0),
         objects=chosen,
@@ -192,25 +199,25 @@ def _draw(key: PRNGKeyArray, allowed: Bool[Array, "L"]) -> Int32[Array, ""]:
     return jnp.argmax(jnp.where(allowed, scores, -1.0)).astype(jnp.int32)
 
 
-def _perturb_view(box: Float32[Array, "4"], key: PRNGKeyArray) -> View:
+def _perturb_view(box: Float32[Array, "4"], key: PRNGKeyArray) -> CropView:
     shift_key, angle_key, flip_key = jax.random.split(key, 3)
     shift = jax.random.uniform(shift_key, (4,), minval=-1.0, maxval=1.0)
     angle = jax.random.uniform(angle_key, minval=-1.0, maxval=1.0)
     extent = jnp.tile(box[2:] - box[:2], 2)
-    return View(
+    return CropView(
         box + _SIDE_SHIFT * shift * extent,
         angle * jnp.deg2rad(_LARGEST_ANGLE),
         jax.random.bernoulli(flip_key),
     )
 
 
-def _perturb_place(place: Place, key: PRNGKeyArray) -> Place:
+def _perturb_place(place: ObjectExtent, key: PRNGKeyArray) -> ObjectExtent:
     centre_key, sigma_key = jax.random.split(key)
     low, high = _SIGMA_FACTORS
     shift = jax.random.uniform(centre_key, (2,), minval=-1.0, maxval=1.0)
     factor = jax.random.uniform(sigma_key, (2,), minval=low, maxval=high)
     centre = place.centre + _CENTRE_SHIFT * shift * place.sigma
-    return Place(centre, factor * place.sigma)
+    return ObjectExtent(centre, factor * place.sigma)
 
 
 def _content(size: Int32[Array, "2"], canvas: tuple[int, ...]) -> Bool[Array, "H W"]:

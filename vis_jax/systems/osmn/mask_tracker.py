@@ -19,7 +19,7 @@ from vis_jax.settings import Count, Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import place_of
 from vis_jax.systems.osmn.one_shot import (
-    Frame,
+    CurrentFrame,
     Network,
     Runner,
     State,
@@ -45,7 +45,7 @@ class Settings:
     chunk: Count = 4  # tracks and detections processed by the network at once
 
 
-class Winners(NamedTuple):
+class PixelTracks(NamedTuple):
     """Track of each pixel: the one with the largest logit above 0."""
 
     logits: Float32[Array, "H W"]  # of the winner; 0 without one
@@ -84,7 +84,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
 def _step(
     runner: Runner,
     state: State,
-    frame: Frame,
+    frame: CurrentFrame,
     found: Detections,
     *,
     settings: Settings,
@@ -122,23 +122,25 @@ def _step(
     return state, jnp.where(shown.valid, ids, 0), shown
 
 
-def _propagate(runner: Runner, state: State, frame: Frame) -> Bool[Array, "M H W"]:
+def _propagate(
+    runner: Runner, state: State, frame: CurrentFrame
+) -> Bool[Array, "M H W"]:
     """Returns disjoint masks of all tracks."""
     used = in_use(state.bank)
     slots = used.shape[0]
 
-    def compete(best: Winners, start: Array, logits: Array) -> Winners:
+    def compete(best: PixelTracks, start: Array, logits: Array) -> PixelTracks:
         places = jnp.arange(logits.shape[0], dtype=jnp.int32) + start
         logits = jnp.where(used[places][:, None, None], logits, -jnp.inf)
         top = logits.max(axis=0)
         wins = top > best.logits
         place = places[logits.argmax(axis=0)]
-        return Winners(
+        return PixelTracks(
             jnp.where(wins, top, best.logits), jnp.where(wins, place, best.slots)
         )
 
     size = frame.inside.shape
-    none = Winners(jnp.zeros(size), jnp.full(size, slots, jnp.int32))
+    none = PixelTracks(jnp.zeros(size), jnp.full(size, slots, jnp.int32))
     winners = over_tracks(compete, none, runner=runner, state=state, frame=frame)
     numbers = jnp.arange(slots, dtype=jnp.int32)
     return winners.slots[None] == numbers[:, None, None]
@@ -166,7 +168,7 @@ def _shown(
         labels=jnp.where(spoken, found.labels[best], bank.labels),
         valid=valid,
         embeds=jnp.zeros((slots, found.embeds.shape[-1])),
-        looks=jnp.zeros((slots, found.looks.shape[-1])),
+        descriptors=jnp.zeros((slots, found.descriptors.shape[-1])),
         mask_logits=share - 0.5,  # linear: boundaries do not move
     )
 

@@ -1,6 +1,6 @@
 """Track memory for a one-shot segmentation network: appearance and position.
 
-Only the `Place` of a mask enters the network, so only that is stored. Tracks are
+Only the `ObjectExtent` of a mask enters the network, so only that is stored. Tracks are
 processed in chunks; empty slots are skipped. Letters: M slots, C of them at once, N
 detections, G modulated channels, S side of a visual guide.
 """
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from vis_jax.ops.masks import stretch_masks
 from vis_jax.structures import Clip, Detections
 from vis_jax.systems.osmn.guides import (
-    Place,
-    View,
+    CropView,
+    ObjectExtent,
     mask_box,
     pad_box,
     spatial_guide,
@@ -44,11 +44,11 @@ class Network(NamedTuple):
     channels: int  # G
 
 
-class Memory(NamedTuple):
+class TrackMemory(NamedTuple):
     """Memory of every track, in the form the network needs."""
 
     gamma: Float32[Array, "M G"]
-    places: Place  # [M], of the last mask that was not empty
+    places: ObjectExtent  # [M], of the last mask that was not empty
     guide_scores: Float32[Array, "M"]  # score of the detection that gamma comes from
 
 
@@ -56,10 +56,10 @@ class State(NamedTuple):
     """State of a video after some frame."""
 
     bank: TrackBank
-    memory: Memory
+    memory: TrackMemory
 
 
-class Frame(NamedTuple):
+class CurrentFrame(NamedTuple):
     """The frame being processed."""
 
     image: Float32[Array, "H W 3"]  # normalised
@@ -78,9 +78,9 @@ class Runner(NamedTuple):
 
 def start(network: Network, slots: int) -> State:
     """Returns a state without tracks."""
-    places = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
+    places = ObjectExtent(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     gamma = jnp.zeros((slots, network.channels))
-    return State(empty_bank(slots, 0), Memory(gamma, places, jnp.zeros((slots,))))
+    return State(empty_bank(slots, 0), TrackMemory(gamma, places, jnp.zeros((slots,))))
 
 
 def scan_images(
@@ -100,7 +100,7 @@ def scan_images(
         image, valid, found = x
         image = runner.network.prepare(image[None], size)
         shared = runner.network.features(runner.variables, image)
-        frame = Frame(image[0], rows[:, None] & columns[None], shared, valid)
+        frame = CurrentFrame(image[0], rows[:, None] & columns[None], shared, valid)
         state, track_ids, shown = step(runner, state, frame, found)
         return state, (track_ids, shown)
 
@@ -108,7 +108,7 @@ def scan_images(
     return state, Tracked(track_ids, state.bank.lost, shown)
 
 
-def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
+def detection_masks(found: Detections, frame: CurrentFrame) -> Bool[Array, "N H W"]:
     """Returns the masks of a frame's detections as pixels; none in padding."""
     height, width = frame.inside.shape
     logits = stretch_masks(
@@ -118,7 +118,7 @@ def detection_masks(found: Detections, frame: Frame) -> Bool[Array, "N H W"]:
 
 
 def over_tracks(
-    function: Callable, out: Any, *, runner: Runner, state: State, frame: Frame
+    function: Callable, out: Any, *, runner: Runner, state: State, frame: CurrentFrame
 ) -> Any:
     """Folds `function(out, start, logits [C, H, W]) -> out` over the tracks so far.
 
@@ -152,22 +152,22 @@ def rows_from(start: Int32[Array, ""], tree: Any, count: int) -> Any:
 
 
 def remember(
-    memory: Memory,
+    memory: TrackMemory,
     masks: Bool[Array, "N H W"],
     *,
     runner: Runner,
-    frame: Frame,
+    frame: CurrentFrame,
     slots: Int32[Array, "N"],
     scores: Float32[Array, "N"],
     wanted: Bool[Array, "N"],
-) -> Memory:
+) -> TrackMemory:
     """Updates the appearance of tracks from detections of this frame.
 
     Args:
       memory: before the update.
       masks: of the detections.
       runner: see `Runner`.
-      frame: the current frame; see `Frame`.
+      frame: the current frame; see `CurrentFrame`.
       slots: track slots of the detections.
       scores: of the detections.
       wanted: detections to store; their slots differ.
@@ -178,7 +178,7 @@ def remember(
 
     def picture(mask: Bool[Array, "H W"]) -> Float32[Array, "S S 3"]:
         box = pad_box(mask_box(mask), _PADDING)
-        view = View(box, jnp.zeros(()), jnp.zeros((), bool))
+        view = CropView(box, jnp.zeros(()), jnp.zeros((), bool))
         return visual_guide(frame.image, mask, view, side=side)
 
     def once(
@@ -198,7 +198,7 @@ def remember(
     return memory._replace(gamma=gamma, guide_scores=kept)
 
 
-def renew(old: Place, new: Place) -> Place:
+def renew(old: ObjectExtent, new: ObjectExtent) -> ObjectExtent:
     """Returns the new places, or the old ones where a mask was empty."""
     known = new.sigma > 0
     return jax.tree.map(lambda a, b: jnp.where(known, b, a), old, new)

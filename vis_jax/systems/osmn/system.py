@@ -21,7 +21,7 @@ from vis_jax.structures import Batch
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.osmn import mask_tracker, tracker
-from vis_jax.systems.osmn.loss import Rule, osmn_loss
+from vis_jax.systems.osmn.loss import OsmnTrainRule, osmn_loss
 from vis_jax.systems.osmn.mask_tracker import Settings as MasksSettings
 from vis_jax.systems.osmn.network import OSMN
 from vis_jax.systems.osmn.network import Settings as OsmnSettings
@@ -92,7 +92,7 @@ def build(settings: Settings, detector: Detector) -> System:
     """
     model = build_model(settings)
     side = settings.model.osmn.guide_side
-    rule = Rule(settings.loss.objects, side, settings.loss.train_norm)
+    rule = OsmnTrainRule(settings.loss.objects, side, settings.loss.train_norm)
 
     def init(rng, batch: Batch):
         detector_rng, rng = jax.random.split(rng)

@@ -17,9 +17,9 @@ from vis_jax.ops.boxes import box_iou
 from vis_jax.ops.masks import mask_iou
 from vis_jax.settings import Count, section
 from vis_jax.structures import Clip, Detections
-from vis_jax.systems.osmn.guides import Place, mask_box, place_of
+from vis_jax.systems.osmn.guides import ObjectExtent, mask_box, place_of
 from vis_jax.systems.osmn.one_shot import (
-    Frame,
+    CurrentFrame,
     Network,
     Runner,
     State,
@@ -53,7 +53,7 @@ class Settings(iou.Settings):
 class Propagated(NamedTuple):
     """Predicted position of each track in a frame, and overlap with detections."""
 
-    places: Place  # [M]; zero sigma if the mask is empty or there is no track
+    places: ObjectExtent  # [M]; zero sigma if the mask is empty or there is no track
     overlaps: Float32[Array, "M N"]  # with the detections
 
 
@@ -91,7 +91,7 @@ def build(settings: Settings, slots: int, network: Network) -> Tracker:
 def _step(
     runner: Runner,
     state: State,
-    frame: Frame,
+    frame: CurrentFrame,
     found: Detections,
     *,
     settings: Settings,
@@ -132,7 +132,7 @@ def _step(
 def _propagate(
     runner: Runner,
     state: State,
-    frame: Frame,
+    frame: CurrentFrame,
     *,
     boxes: Float32[Array, "N 4"],
     masks: Bool[Array, "N H W"],
@@ -155,6 +155,6 @@ def _propagate(
         )
 
     slots = state.memory.gamma.shape[0]
-    nowhere = Place(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
+    nowhere = ObjectExtent(jnp.zeros((slots, 2)), jnp.zeros((slots, 2)))
     out = Propagated(nowhere, jnp.zeros((slots, boxes.shape[0])))
     return over_tracks(measure, out, runner=runner, state=state, frame=frame)
