@@ -18,7 +18,7 @@ from vis_jax.metrics.category_check import (
     explain_pairs,
 )
 from vis_jax.metrics.error_breakdown import error_breakdown
-from vis_jax.metrics.parallel import PartFindings, ScoringJob, find, num_workers
+from vis_jax.metrics.parallel import PartFindings, ScoringJob, Workers, num_workers
 from vis_jax.metrics.tracking import (
     identity_report,
     identity_scores,
@@ -94,16 +94,17 @@ def score(
     check_folder("output", output_path)
     check_folder("--report", report_path)
     quirks = options.official_quirks
-    truth = load_truth(truth_path, official_quirks=quirks)
     write_page = None
-    if report_path is not None:
-        folder = (truth_path, frames) if frames is not None else None
-        write_page = _page_writer(report_path, folder, options, progress)
-    found = None
     # These three need the masks of all tracks at once.
-    if not (options.errors or options.class_agnostic or write_page):
-        job = _job(truth_path, results_path, options)
-        found = find(job, truth, num_workers() if workers is None else workers)
+    if options.errors or options.class_agnostic or report_path is not None:
+        workers = 1
+    job = _job(truth_path, results_path, options)
+    with Workers(job, num_workers() if workers is None else workers) as several:
+        truth = load_truth(truth_path, official_quirks=quirks)
+        if report_path is not None:
+            folder = (truth_path, frames) if frames is not None else None
+            write_page = _page_writer(report_path, folder, options, progress)
+        found = several.find(truth)
     if found is None:
         results = load_results(results_path, truth, official_quirks=quirks)
     else:

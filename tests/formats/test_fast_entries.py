@@ -7,6 +7,7 @@ import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
 from vis_jax.formats import fast_entries
+from vis_jax.formats.fast_entries import open_list
 from vis_jax.formats.json_checks import FormatError
 from vis_jax.formats.results_json import load_results
 from vis_jax.formats.truth_json import parse_truth
@@ -18,10 +19,10 @@ TRUTH = parse_truth(truth_file([track(1, MASKS)], lengths=(4, 4)))
 def both(path, truth, monkeypatch):
     """What is read by msgspec, and by json alone; tracks or the error."""
     found = []
-    for name in ("plain_entries", None):
+    for name in ("msgspec", "json"):
         with monkeypatch.context() as patch:
-            if name is None:
-                patch.setattr(fast_entries, "plain_entries", lambda _: None)
+            if name == "json":
+                patch.setattr(fast_entries, "open_list", lambda _: None)
             try:
                 results = load_results(path, truth)
             except FormatError as error:
@@ -32,19 +33,25 @@ def both(path, truth, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("chunk", [1, 1 << 21])
-def test_random_files_read_alike(chunk, tmp_path, monkeypatch):
-    monkeypatch.setattr(fast_entries, "_CHUNK", chunk)
-    path, sound = tmp_path / "results.json", 0
+def sound(path, truth):
+    """Whether msgspec reads every entry."""
+    listed = open_list(path)
+    text = listed and listed.piece(listed.start, listed.stop)
+    return bool(text) and fast_entries._sound(text, 0, truth) is not None
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 21])
+def test_random_files_read_alike(piece, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast_entries, "_PIECE", piece)
+    path, count = tmp_path / "results.json", 0
     for seed in range(30):
         content, entries = random_files(seed, odd=seed % 2 == 1)
         truth = parse_truth(content)
         path.write_text(json.dumps(entries, indent=seed % 3 or None))
         fast, slow = both(path, truth, monkeypatch)
         assert fast == slow, seed
-        raws = fast_entries.plain_entries(path)
-        sound += fast_entries._sound(raws, 0, truth) is not None
-    assert sound > 10
+        count += sound(path, truth)
+    assert count > 10
 
 
 def escaped(text):
@@ -76,8 +83,10 @@ ODD = {
 def test_an_odd_entry_is_left_to_json(name, tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     path.write_text(f"[{ENTRY},\n{ODD[name]} , {ENTRY}]", encoding="utf-8")
-    fast, slow = both(path, TRUTH, monkeypatch)
-    assert fast == slow
+    for piece in (1, 1 << 21):
+        monkeypatch.setattr(fast_entries, "_PIECE", piece)
+        fast, slow = both(path, TRUTH, monkeypatch)
+        assert fast == slow
     assert ODD[name] != ENTRY
 
 
@@ -99,12 +108,45 @@ def test_backslashes_in_run_lengths_are_single(tmp_path, monkeypatch):
     path.write_text(json.dumps([entry]))
     fast, slow = both(path, truth, monkeypatch)
     assert fast == slow and fast[0][0][5] == [16]
-    raws = fast_entries.plain_entries(path)
-    assert fast_entries._sound(raws, 0, truth) is not None
+    assert sound(path, truth)
 
 
-@pytest.mark.parametrize("text", ["", " ", "{}", "[", "3", "[1,]", "[" * 100_000])
-def test_other_files_are_left_to_json(text, tmp_path):
+NESTED = f'{ENTRY[:-1]}, "more": [{ENTRY}, {ENTRY}]}}'
+QUOTED = f'{ENTRY[:-1]}, "more": {json.dumps(f"{ENTRY}, {ENTRY}")}}}'
+BRACKETS = ENTRY.replace("}]", "}], [", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "{}", "[", "3", "[]", "[1,]", "[" * 100_000, f"[{ENTRY},]"),
+        *(f"[{ENTRY},,{ENTRY}]", f"[{ENTRY}, {ENTRY}]]", f"[{ENTRY} {ENTRY}]"),
+        *(f"[{NESTED}, {NESTED}]", f"[{QUOTED}, {QUOTED}]", f"[{ENTRY}],[{ENTRY}]"),
+        *(
+            f"[{BRACKETS}, {ENTRY}]",
+            f"[{ENTRY}], {ENTRY}]",
+            f'{{"results": [{ENTRY}]}}',
+        ),
+    ],
+)
+def test_pieces_are_cut_between_entries_alone(text, tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     path.write_text(text)
-    assert fast_entries.plain_entries(path) is None
+    monkeypatch.setattr(fast_entries, "_PIECE", 1)
+    fast, slow = both(path, TRUTH, monkeypatch)
+    assert fast == slow
+
+
+def test_parts_end_where_the_video_changes(tmp_path):
+    path = tmp_path / "results.json"
+    videos = [3, 3, 1, 1, 1, 2]
+    entries = [prediction(0.5, MASKS, video=video) for video in videos]
+    for indent in (None, 2):
+        path.write_text(json.dumps(entries, indent=indent))
+        listed, text = open_list(path), path.read_text()
+        changes = [
+            text.count('"video_id"', 0, listed.cut_between_videos(at))
+            for at in range(listed.stop)
+        ]
+        assert sorted(set(changes)) == [2, 5, 6]
+        assert changes == sorted(changes)

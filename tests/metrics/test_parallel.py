@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.metrics.scenes import prediction, random_files, rows, track, truth_file
-from vis_jax.formats.fast_entries import plain_entries
 from vis_jax.formats.json_checks import FormatError
 from vis_jax.metrics import parallel
 from vis_jax.scoring import Options, score
@@ -20,10 +19,9 @@ def inside(monkeypatch):
     monkeypatch.setattr(parallel, "MIN_BYTES", 1)
 
     class Ended:
-        def __init__(self, job, part, parts):
+        def __init__(self, job, part):
             truth = parallel.load_truth(job.truth, official_quirks=job.official_quirks)
-            entries = plain_entries(job.results)
-            self.found = parallel._find_part(job, truth, entries, part, parts)
+            self.found = parallel._find_part(job, truth, part)
 
         stdout = None
         kill = wait = lambda self: None
@@ -42,9 +40,9 @@ def write(folder, truth, results):
 def test_the_report_does_not_depend_on_the_number_of_processes(
     inside, tmp_path, monkeypatch
 ):
-    calls, find = [], parallel.find
+    calls, find = [], parallel.Workers.find
     monkeypatch.setattr(
-        "vis_jax.scoring.find", lambda *args: calls.append(find(*args)) or calls[-1]
+        parallel.Workers, "find", lambda *args: calls.append(find(*args)) or calls[-1]
     )
     for seed in range(16):
         truth, entries = random_files(seed, odd=seed % 2 == 1)

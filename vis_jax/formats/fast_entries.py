@@ -1,4 +1,4 @@
-"""Fast decoding of well-formed results files with msgspec.
+"""Fast decoding of well-formed results files with msgspec, piece by piece.
 
 msgspec is stricter than Python's `json` and has its own error messages, so entries that
 it or these checks reject are read again by `results_json`, which accepts them or
@@ -8,7 +8,8 @@ reports the defect.
 import json
 import mmap
 import os
-from collections.abc import Sequence
+import re
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,14 +18,17 @@ from vis_jax.formats.json_checks import Checker, reading
 from vis_jax.formats.results_json import check_category, parse_entries, with_areas
 from vis_jax.formats.tracks import ResultTrack, TruthFile
 
-_CHUNK = 1 << 19  # bytes of entries handled at once
-_BLOCK = 1 << 20
+_PIECE = 1 << 19  # bytes of entries handled at once
 _ENORMOUS = 1e18  # scores from here on are no finite numbers to `results_json`
+
+_SPACE = b" \t\n\r"
+# A list, and the first entry up to its first colon.
+_OPENING = re.compile(rb'[ \t\n\r]*\[[ \t\n\r]*(\{[ \t\n\r]*"[^"\\]{1,99}"[ \t\n\r]*:)')
 
 
 class _Mask(msgspec.Struct, gc=False):
     size: tuple[int, int]
-    counts: msgspec.Raw
+    counts: str
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -34,15 +38,67 @@ class _Entry(msgspec.Struct, gc=False):
     segmentations: list[_Mask | None]
 
 
-_DECODER = msgspec.json.Decoder(_Entry)
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+class _Head(msgspec.Struct):
+    video_id: int
 
 
-def plain_entries(path: str | os.PathLike) -> list[msgspec.Raw] | None:
-    """Splits a file that is one ASCII JSON list into its raw entries.
+_DECODER = msgspec.json.Decoder(list[_Entry])
+_HEAD = msgspec.json.Decoder(_Head)
 
-    Returns:
-      None for every other file, including one that is not JSON.
+
+class PlainList(NamedTuple):
+    """The text of a JSON list, decoded in pieces.
+
+    A piece runs from one comma to another. With brackets in the place of both it has to
+    be a list of at least one entry: this shows that the commas are those between
+    entries, as text cut at any other place is not JSON. So places to cut may be guessed
+    from how the first entry begins.
+    """
+
+    content: mmap.mmap
+    mark: bytes  # the first entry up to its first colon
+    start: int  # indices of the brackets of the list
+    stop: int
+
+    def cut(self, at: int) -> int:
+        """Returns the first comma from index `at` on that is before an entry.
+
+        Without one, the end of the list.
+        """
+        place = self.content.find(self.mark, at, self.stop)
+        while place >= 0:
+            comma = place - 1
+            while self.content[comma] in _SPACE:
+                comma -= 1
+            if comma >= at and self.content[comma] == ord(","):
+                return comma
+            place = self.content.find(self.mark, place + 1, self.stop)
+        return self.stop
+
+    def cut_between_videos(self, at: int) -> int:
+        """Like `cut`, but between entries of different videos."""
+        comma = self.cut(at)
+        place = self.content.rfind(self.mark, self.start, comma)
+        try:
+            before = _HEAD.decode(self.content[place:comma]).video_id
+            while comma < self.stop:
+                after = self.cut(comma + 1)
+                video_id = _HEAD.decode(self.content[comma + 1 : after]).video_id
+                if video_id != before:
+                    return comma
+                comma = after
+        except msgspec.MsgspecError:  # an irregular entry
+            pass
+        return self.stop
+
+    def piece(self, start: int, stop: int) -> bytes | None:
+        """Returns the list from one cut to another; None if it is not ASCII."""
+        text = b"[" + self.content[start + 1 : stop] + b"]"
+        return text if text.isascii() else None
+
+
+def open_list(path: str | os.PathLike) -> PlainList | None:
+    """Opens a file; None if it is surely not a list of objects.
 
     Raises:
       FormatError: the file is not readable.
@@ -51,109 +107,80 @@ def plain_entries(path: str | os.PathLike) -> list[msgspec.Raw] | None:
         if not os.fstat(file.fileno()).st_size:
             return None
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    characters = np.frombuffer(content, np.uint8)
-    for start in range(0, len(characters), _BLOCK):
-        if characters[start : start + _BLOCK].max() > 127:
-            return None
-    try:
-        return _LIST.decode(content)
-    except (msgspec.MsgspecError, RecursionError):
+    opening, stop = _OPENING.match(content), content.rfind(b"]")
+    if opening is None or content[stop + 1 :].strip(_SPACE):
         return None
+    return PlainList(content, opening.group(1), opening.group().index(b"["), stop)
 
 
-def load_tracks(
-    entries: Sequence[msgspec.Raw],
-    truth: TruthFile,
-    checker: Checker,
-    *,
-    start: int = 0,
-) -> list[ResultTrack]:
-    """Decodes and checks the tracks of entries.
+def load_plain(
+    listed: PlainList, truth: TruthFile, checker: Checker, start: int, stop: int
+) -> list[ResultTrack] | None:
+    """Decodes and checks the tracks of a file, or of a part of it.
 
     Args:
-      entries: entries from `plain_entries`, or some of them.
+      listed: text of the file.
       truth: the videos and categories.
       checker: checker of the file.
-      start: index of the first entry in the file.
+      start, stop: the part, between two cuts; entries are numbered from its start.
+
+    Returns:
+      None if this is not a part of a list, or not in ASCII.
 
     Raises:
       FormatError: as in `results_json.load_results`.
     """
     tracks: list[ResultTrack] = []
-    for part in _chunks(entries):
-        place, raws = start + part.start, entries[part]
-        found = _sound(raws, place, truth)
+    while start < stop:
+        end = min(listed.cut(start + _PIECE), stop)
+        piece = listed.piece(start, end)
+        if piece is None:
+            return None
+        found = _sound(piece, len(tracks), truth)
         if found is None:
-            with reading(checker.file):
-                contents = [json.loads(bytes(raw)) for raw in raws]
-            tracks += parse_entries(contents, truth, checker, start=place)
+            try:
+                contents = json.loads(piece)
+            except (ValueError, RecursionError):
+                return None
+            if not contents:
+                return None
+            tracks += parse_entries(contents, truth, checker, start=len(tracks))
         else:
             for track in found:
                 check_category(track, truth.categories, checker)
             tracks += with_areas(found, checker)
+        start = end
     return tracks
 
 
-def _chunks(entries: Sequence[msgspec.Raw]) -> list[slice]:
-    """Consecutive entries of some MB."""
-    sizes = np.array([len(memoryview(raw)) for raw in entries], np.int64)
-    chunk = np.cumsum(sizes) // _CHUNK
-    edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(entries)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b]
-
-
-def _sound(
-    raws: Sequence[msgspec.Raw], start: int, truth: TruthFile
-) -> list[ResultTrack] | None:
-    """Decodes tracks, without areas; None if any entry is irregular."""
+def _sound(piece: bytes, start: int, truth: TruthFile) -> list[ResultTrack] | None:
+    """Decodes tracks, without areas; None if there is none or any is irregular."""
     try:
-        entries = [_DECODER.decode(raw) for raw in raws]
-    except msgspec.MsgspecError:
-        return None
-    masks = [mask for entry in entries for mask in entry.segmentations if mask]
-    strings = _strings([mask.counts for mask in masks])
-    if strings is None:
-        return None
-    waiting = iter(strings)
-    tracks = []
-    for position, entry in enumerate(entries, start):
-        video = truth.videos.get(entry.video_id)
-        frames = entry.segmentations
-        if video is None or len(frames) != video.length:
-            return None
-        if not -_ENORMOUS < entry.score < _ENORMOUS:
-            return None
-        size, shared = (video.height, video.width), [video.height, video.width]
-        if not all(mask is None or mask.size == size for mask in frames):
-            return None
-        segmentations: list[dict | None] = [
-            None if mask is None else {"size": shared, "counts": next(waiting)}
-            for mask in frames
+        entries = _DECODER.decode(piece)
+        tracks = [
+            _track(entry, position, truth)
+            for position, entry in enumerate(entries, start)
         ]
-        areas = np.zeros(len(frames), np.int64)
-        ids = (entry.video_id, entry.category_id)
-        tracks.append(
-            ResultTrack(position, *ids, entry.score, segmentations, areas, 0.0)
-        )
-    return tracks
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        return None
+    sound = [track for track in tracks if track is not None]
+    return sound if sound and len(sound) == len(tracks) else None
 
 
-def _strings(raws: list[msgspec.Raw]) -> list[bytes] | None:
-    """Decodes ASCII JSON strings.
-
-    Returns:
-      None if one is not a string, or has escapes other than an escaped backslash.
-    """
-    strings = []
-    for raw in raws:
-        string = bytes(raw)
-        if string[0] != ord('"'):
-            return None
-        string = string[1:-1]
-        if b"\\" in string:
-            single = string.replace(b"\\\\", b"\\")
-            if single.count(b"\\") != len(string) - len(single):
-                return None
-            string = single
-        strings.append(string)
-    return strings
+def _track(entry: _Entry, position: int, truth: TruthFile) -> ResultTrack | None:
+    """Checks an entry against its video; None if it is irregular."""
+    video, frames = truth.videos.get(entry.video_id), entry.segmentations
+    if video is None or len(frames) != video.length:
+        return None
+    if not -_ENORMOUS < entry.score < _ENORMOUS:
+        return None
+    if {mask.size for mask in frames if mask} - {(video.height, video.width)}:
+        return None
+    size = [video.height, video.width]  # shared, to save memory
+    segmentations: list[dict | None] = [
+        None if mask is None else {"size": size, "counts": mask.counts.encode("ascii")}
+        for mask in frames
+    ]
+    areas = np.zeros(len(frames), np.int64)
+    ids = (entry.video_id, entry.category_id)
+    return ResultTrack(position, *ids, entry.score, segmentations, areas, 0.0)

@@ -24,7 +24,7 @@ from vis_jax.formats.tracks import (
     ResultTrack,
     TruthFile,
     TruthVideo,
-    mean_nonzero,
+    means_nonzero,
 )
 from vis_jax.formats.truth_json import load_truth
 
@@ -51,15 +51,18 @@ def load_results(
     """
     checker = Checker(str(path), not official_quirks, Counter(), side="results")
     # Imported here, as it builds on this module.
-    from vis_jax.formats.fast_entries import load_tracks, plain_entries
+    from vis_jax.formats.fast_entries import load_plain, open_list
 
+    tracks = None
     with paused_collection():
-        entries = plain_entries(path)
-        if entries is None:
-            listed = read_list_or_field(path, "results")
-            tracks = parse_entries(listed, truth, checker)
-        else:
-            tracks = load_tracks(entries, truth, checker)
+        listed = open_list(path)
+        if listed is not None:
+            span = listed.start, listed.stop
+            tracks = load_plain(listed, truth, checker, *span)
+        if tracks is None:
+            checker.tolerated.clear()
+            items = read_list_or_field(path, "results")
+            tracks = parse_entries(items, truth, checker)
     return Results(checker.file, tracks, checker.tolerated)
 
 
@@ -316,22 +319,26 @@ def _run_lengths(
 def with_areas(tracks: list[ResultTrack], checker: Checker) -> list[ResultTrack]:
     """Fills in the areas of tracks after checking their masks."""
     frames = [rle for track in tracks for rle in track.segmentations]
+    masks = [rle for rle in frames if rle is not None]
     areas = np.zeros(len(frames), np.int64)
     present = np.array([rle is not None for rle in frames], bool)
     try:
-        areas[present], mended = check_masks([rle for rle in frames if rle is not None])
+        areas[present], mended = check_masks(masks)
     except RleError as error:
         i, t = _place(tracks, int(np.flatnonzero(present)[error.index]))
         where = f"entry {tracks[i].position}: segmentations[{t}]: counts"
         raise FormatError(f"{checker.file}: {where}: {error}") from error
     if mended:
         checker.tolerated["results: masks with empty runs"] += mended
-    filled, start = [], 0
-    for track in tracks:
-        own = areas[start : start + len(track.areas)].copy()
-        filled.append(track._replace(areas=own, mean_area=mean_nonzero(own)))
-        start += len(own)
-    return filled
+    lengths = np.array([len(track.segmentations) for track in tracks], np.int64)
+    stops = np.cumsum(lengths)
+    means = means_nonzero(areas, stops).tolist()
+    return [
+        track._replace(areas=areas[stop - length : stop], mean_area=mean)
+        for track, stop, length, mean in zip(
+            tracks, stops.tolist(), lengths.tolist(), means, strict=True
+        )
+    ]
 
 
 def _place(tracks: list[ResultTrack], index: int) -> tuple[int, int]:

@@ -65,13 +65,13 @@ def runs_from_strings(strings: Sequence[bytes], pixels: int) -> Runs:
     if bad.any():
         index = _owner(offsets, bad)
         raise RleError(index, "characters '0' to 'o'", repr(strings[index][:40]))
-    final = raw < 80
-    cut = (sizes > 0) & ~np.append(final, True)[offsets[1:] - 1]
+    going_on = going_on_after(text)
+    cut = (sizes > 0) & np.isin(offsets[1:] - 1, going_on)
     if cut.any():
         got = "one that stops inside a count"
         raise RleError(int(cut.argmax()), "a whole string", got)
-    values, too_long = signed_numbers(text)
-    lengths = np.diff(np.searchsorted(np.flatnonzero(final), offsets))
+    values, too_long = signed_numbers(text, going_on)
+    lengths = sizes - np.diff(np.searchsorted(going_on, offsets))
     if too_long.size:
         splits = np.cumsum(lengths)
         index = int(np.searchsorted(splits, too_long[0], side="right"))
@@ -87,41 +87,38 @@ def run_lengths(string: bytes) -> np.ndarray:
     Args:
       string: compressed counts.
     """
-    values, _ = signed_numbers(string)
+    values, _ = signed_numbers(string, going_on_after(string))
     return _undo_differences(values, np.array([len(values)]))
 
 
-def signed_numbers(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+def going_on_after(text: bytes) -> np.ndarray:
+    """Returns the indices of the characters that do not end their number: int64."""
+    return np.flatnonzero(np.frombuffer(text, np.uint8) >= 80)
+
+
+def signed_numbers(text: bytes, going_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Reads the signed numbers of checked strings in a row.
 
     Args:
       text: characters "0" to "o", the last of which ends a number.
+      going_on: output of `going_on_after`.
 
     Returns:
-      int32, modulo 2**32, and int64, the indices of those of more than MAX_CHARACTERS.
+      int32, modulo 2**32, and int64, the indices of those of more than MAX_CHARACTERS,
+      an index for each character too many.
     """
-    # Nearly all numbers have one character; the others take their further bits from
-    # the characters before.
     values = np.frombuffer(text.translate(_SMALL, _GOING_ON), np.int8).astype(np.int32)
-    raw = np.frombuffer(text, np.uint8)
-    final = raw < 80
-    going_on = np.flatnonzero(~final)
-    before = np.flatnonzero(final[going_on + 1])
-    place = going_on[before]
-    index = place - before
-    long = values[index]
-    long = (long << 5) | ((raw[place] - np.uint8(48)) & 31)
-    values[index] = long
-    for _ in range(MAX_CHARACTERS - 2):
-        place -= 1
-        more = (place >= 0) & ~final[place]
-        index, place = index[more], place[more]
+    # Nearly all numbers have one character. The others take the five bits of a
+    # character in each round, from the last to the first: of equal indices in an
+    # assignment the last one counts.
+    index = going_on - np.arange(len(going_on))
+    bits = np.frombuffer(text, np.uint8)[going_on] & 31 ^ 16
+    for _ in range(MAX_CHARACTERS - 1):
         if not len(index):
             break
-        values[index] = (values[index] << 5) | ((raw[place] - np.uint8(48)) & 31)
-    else:
-        place -= 1
-        index = index[(place >= 0) & ~final[place]]
+        values[index] = (values[index] << 5) | bits
+        same = np.flatnonzero(index[1:] == index[:-1])
+        index, bits = index[same], bits[same]
     return values, index
 
 

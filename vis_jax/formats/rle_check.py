@@ -2,13 +2,21 @@
 
 import numpy as np
 
-from vis_jax.formats.rle import MAX_CHARACTERS, RleError, run_lengths, signed_numbers
+from vis_jax.formats.rle import (
+    MAX_CHARACTERS,
+    RleError,
+    going_on_after,
+    run_lengths,
+    signed_numbers,
+)
 
 # Characters per chunk: some MB of arrays, and few calls.
-CHUNK = 1 << 17
+CHUNK = 1 << 19
 
-_LOWER = np.int64((1 << 32) - 1)
+# Two numbers side by side in an integer of 64 bits, the first in the lower half.
+_NUMBER, _PAIR = np.dtype("<i4"), np.dtype("<i8")
 _SIGNS = np.int64(-(1 << 63) | 1 << 31)
+_BIAS = 1 << 30  # more than any number is below 0
 
 
 def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
@@ -31,7 +39,10 @@ def check_masks(masks: list[dict]) -> tuple[np.ndarray, int]:
     """
     strings = [mask["counts"] for mask in masks]
     sides = [mask["size"] for mask in masks]
-    pixels = np.array([height * width for height, width in sides], np.int64)
+    if sides and sides.count(sides[0]) == len(sides):  # mostly, and faster
+        pixels = np.full(len(sides), sides[0][0] * sides[0][1], np.int64)
+    else:
+        pixels = np.array([height * width for height, width in sides], np.int64)
     areas = np.zeros(len(strings), np.int64)
     sizes = np.fromiter(map(len, strings), np.int64, len(strings))
     chunk = np.cumsum(sizes) // CHUNK
@@ -65,17 +76,27 @@ def _areas(
 
     if not sizes.all():
         raise error(int(sizes.argmin()), "an empty string")
-    raw = np.frombuffer(b"".join(strings), np.uint8)
-    stops = np.cumsum(sizes)
-    bad = (raw - np.uint8(48)) > 63
-    going_on = raw >= 80
-    bad[stops - 1] |= going_on[stops - 1]  # the last number goes on
-    if bad.any():
+    # Each number is one half of a pair. Most masks have an odd number of them.
+    text = b"0".join([*strings, b""])
+    stops = np.cumsum(sizes + 1)
+    raw = np.frombuffer(text, np.uint8)
+    cut = raw[stops - 2] >= 80  # the last number goes on
+    if raw.min() < 48 or raw.max() > 111 or cut.any():
+        bad = (raw < 48) | (raw > 111)
+        bad[stops - 2] |= cut
         index = int(np.searchsorted(stops, np.flatnonzero(bad)[0], side="right"))
         raise error(index, "a string cut off or with foreign characters")
-    more = np.searchsorted(np.flatnonzero(going_on), stops)
-    numbers = sizes - np.diff(more, prepend=0)
-    areas, sound, interrupted = _sums(strings, numbers, pixels)
+    going_on = going_on_after(text)
+    numbers = sizes - np.diff(np.searchsorted(going_on, stops), prepend=0)
+    odd = (numbers & 1).astype(bool)
+    if not odd.all():
+        fill = [b"0" if o else b"" for o in odd.tolist()]
+        text = b"".join([a + b for a, b in zip(strings, fill, strict=True)])
+        going_on = going_on_after(text)
+    pairs, too_long = _pairs(text, going_on)
+    last = np.cumsum((numbers + 1) >> 1) - 1
+    areas, sound, interrupted = _sums(pairs, last, odd, pixels)
+    sound[np.searchsorted(last, too_long >> 1)] = False
     if not sound.all():
         index = int(sound.argmin())
         raise error(index, _defect(strings[index]))
@@ -84,69 +105,78 @@ def _areas(
 
 def _defect(string: bytes) -> str:
     """Describes the defect of a mask's runs."""
-    _, too_long = signed_numbers(string)
+    _, too_long = signed_numbers(string, going_on_after(string))
     if too_long.size:
         return f"a number of more than {MAX_CHARACTERS} characters"
     return f"runs that add up to {run_lengths(string).sum()}, or a negative one"
 
 
+def _pairs(text: bytes, going_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of `signed_numbers`, an even number of them: first + (second << 32)."""
+    values, too_long = signed_numbers(text, going_on)
+    values = values.astype(_NUMBER, copy=False)
+    values += _BIAS  # so that nothing is borrowed from the upper half
+    pairs = values.view(_PAIR)
+    pairs -= (_BIAS << 32) + _BIAS
+    return pairs, too_long
+
+
 def _sums(
-    strings: list[bytes], numbers: np.ndarray, pixels: np.ndarray
+    pairs: np.ndarray, last: np.ndarray, odd: np.ndarray, pixels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns foreground pixels, validity, and presence of empty inner runs.
 
     The two runs of a pair are the halves of one 64-bit integer, which halves the number
-    of additions. A carry from the lower to the upper half leaves bit 31 set: a number
-    has at most 30 bits, so no sum passes from below 0 to 2**32, or from 2**31 to 2**32,
-    in one step.
+    of additions. Below 0, the lower half has bit 31 set: a number has at most 30 bits,
+    so no sum passes from below 0 to 2**32, or from 2**31 to 2**32, in one step.
 
     Args:
-      strings: checked characters.
-      numbers: int64[n], how many numbers each holds; odd ones are filled up with 0.
+      pairs: int64[p], numbers of n masks; overwritten.
+      last: int64[n], indices of the last pairs of the masks.
+      odd: bool[n], masks whose last number was added to fill the pair.
       pixels: int64[n], what the runs have to add up to.
 
     Returns:
       int64[n], bool[n], bool[n].
     """
-    odd = (numbers & 1).astype(bool)
-    fill = [b"0" if o else b"" for o in odd.tolist()]
-    text = b"".join([part for pair in zip(strings, fill, strict=True) for part in pair])
-    counts = (numbers + 1) >> 1
-    last = np.cumsum(counts) - 1
-    first = last - counts + 1
-    pairs, too_long = _pairs(text)
-    opening = pairs[first] + (1 << 31) >> 32  # rounded: the lower half may be negative
-    pairs[first] -= opening << 32
+    first = np.concatenate([[0], last[:-1] + 1])
+    opening = pairs[first] << 32 >> 32  # the third run is no difference to the first
+    pairs[first] -= opening
     # A cumulative sum restarted at every mask.
     sums = np.add.reduceat(pairs, first)
     pairs[first[1:]] -= sums[:-1]
     np.cumsum(pairs, out=pairs)
-    negative = (np.bitwise_or.reduceat(pairs, first) & _SIGNS) != 0
-    foreground = pairs & _LOWER
-    pairs >>= 32  # background
-    foreground[last[odd]] = 0
-    areas = np.add.reduceat(foreground, first)
-    totals = np.add.reduceat(pairs, first) + areas + opening
-    wrong = (totals != pixels) | negative | (opening < 0)
-    wrong[np.searchsorted(first, too_long >> 1, side="right") - 1] = True
-    interrupted = np.zeros(len(strings), bool)
-    full = len(pairs) - np.count_nonzero(pairs) == len(strings)
-    if not full or len(pairs) - np.count_nonzero(foreground) != odd.sum():
-        empty = pairs == 0
-        empty[first] = False  # a mask may begin with foreground
-        without = foreground == 0
-        without[last[odd]] = False
-        interrupted = np.logical_or.reduceat(empty | without, first)
+    wrong = opening < 0
+    if np.bitwise_or.reduce(pairs) & _SIGNS:
+        wrong |= (np.bitwise_or.reduceat(pairs, first) & _SIGNS) != 0
+    pairs[last[odd]] &= (1 << 32) - 1  # what was filled up became the run before
+    interrupted = np.zeros(len(last), bool)
+    # Without empty runs, 0 are only the places of `opening` and what was filled up.
+    zeros = 2 * len(pairs) - np.count_nonzero(pairs.view(_NUMBER))
+    if zeros != len(last) + odd.sum():
+        interrupted = _interrupted(pairs, first, last[odd])
+    sums = np.add.reduceat(pairs, first)
+    pairs >>= 32  # foreground
+    areas = np.add.reduceat(pairs, first)
+    totals = sums - (areas << 32) + areas + opening
+    wrong |= totals != pixels
     return areas, ~wrong, interrupted
 
 
-def _pairs(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of `signed_numbers`, an even number of them: (first << 32) + second."""
-    values, too_long = signed_numbers(text)
-    pairs = values[0::2].astype(np.int64)
-    pairs <<= 32
-    pairs += values[1::2]
-    return pairs, too_long
+def _interrupted(
+    pairs: np.ndarray, first: np.ndarray, filled: np.ndarray
+) -> np.ndarray:
+    """Tells which masks have empty runs between others: bool[n].
+
+    Args:
+      pairs: int64, the runs of all masks, without the first of each.
+      first: indices of the first pairs of the masks.
+      filled: indices of the pairs whose second number was added.
+    """
+    empty = pairs.view(_NUMBER).reshape(-1, 2) == 0
+    empty[first, 0] = False  # a mask may begin with foreground
+    empty[filled, 1] = False
+    return np.logical_or.reduceat(empty.any(1), first)
 
 
 def _joined(string: bytes, size: list[int]) -> bytes:

@@ -86,3 +86,16 @@ def mean_nonzero(areas: np.ndarray) -> float:
     """Mean over the frames with an area; 0 if there are none."""
     present = areas[areas != 0]
     return float(present.mean()) if len(present) else 0.0
+
+
+def means_nonzero(areas: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """`mean_nonzero` of several tracks: float64[n].
+
+    Args:
+      areas: int64, of all frames of the tracks, one track after the other.
+      stops: int64[n], where each track ends.
+    """
+    # Sums of pixels are exact, so that the order of additions has no effect.
+    totals = [np.concatenate([[0], np.cumsum(x)])[stops] for x in (areas, areas != 0)]
+    sums, counts = (np.diff(total, prepend=0) for total in totals)
+    return sums / np.maximum(counts, 1)

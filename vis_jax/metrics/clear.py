@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from vis_jax.metrics.assignment import assign
 from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 _EPS = np.finfo("float").eps
@@ -90,7 +90,7 @@ def clear(overlaps: VideoOverlaps, *, iou_threshold: float) -> Clear:
         present[rows] += 1
         value = _KEPT * (columns == before[rows][:, None]) + iou
         value[iou < iou_threshold - _EPS] = 0
-        g, d = linear_sum_assignment(-value)
+        g, d = assign(value)
         true = value[g, d] > _EPS
         g, d = g[true], d[true]
         TP += len(g)
@@ -150,6 +150,6 @@ def identity(overlaps: VideoOverlaps, *, iou_threshold: float) -> Identity:
     Maximising IDTP minimises IDFP + IDFN.
     """
     shared, frames = shared_frames(overlaps, iou_threshold=iou_threshold)
-    IDTP = int(shared[linear_sum_assignment(shared, maximize=True)].sum())
+    IDTP = int(shared[assign(shared)].sum())
     masks = sum(map(len, overlaps.truth_ids))
     return Identity(IDTP, masks - IDTP, int(frames.sum()) - IDTP)

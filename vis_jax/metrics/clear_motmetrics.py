@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from vis_jax.metrics.assignment import assign
 from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 
@@ -146,7 +146,7 @@ def _pairs(
     # Maximises the number of pairs, then IoU.
     value = np.where(admissible, iou, -1e6)
     value[list(pairs)] = value[:, list(pairs.values())] = -1e6
-    for g, d in zip(*linear_sum_assignment(value, maximize=True), strict=True):
+    for g, d in zip(*assign(value), strict=True):
         if value[g, d] >= 0:
             pairs[int(g)] = int(d)
     return pairs

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from vis_jax.metrics.assignment import assign
 from vis_jax.metrics.frame_overlaps import VideoOverlaps
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)
@@ -59,7 +59,7 @@ def hota(overlaps: VideoOverlaps) -> Hota:
     matches = np.zeros((len(ALPHAS), *alignment.shape))
     TP, FN, FP, loc = np.zeros((4, len(ALPHAS)))
     for rows, columns, iou in zip(*overlaps[:3], strict=True):
-        pairs = linear_sum_assignment(-(alignment[np.ix_(rows, columns)] * iou))
+        pairs = assign(alignment[np.ix_(rows, columns)] * iou)
         value = iou[pairs]
         true = value >= ALPHAS[:, None] - _EPS  # [A, n]
         number = true.sum(1)

@@ -12,13 +12,13 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from itertools import pairwise
+from types import TracebackType
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from vis_jax.formats.fast_entries import load_tracks, plain_entries
+from vis_jax.formats.fast_entries import load_plain, open_list
 from vis_jax.formats.json_checks import Checker, FormatError
 from vis_jax.formats.results_json import load_truth, paused_collection
 from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
@@ -61,47 +61,81 @@ def num_workers() -> int:
     return os.cpu_count() or 1
 
 
-def find(job: ScoringJob, truth: TruthFile, workers: int) -> PartFindings | None:
-    """Runs a job in several processes.
+class Workers:
+    """Processes that do a job together with this one; ended at the end of a `with`.
+
+    They begin at once, so that the caller reads the ground truth at the same time.
 
     Args:
       job: the work.
-      truth: ground truth of the job, already read.
-      workers: maximum number of processes, including this one.
-
-    Returns:
-      None if one process should do it: the file is small, packed or irregular, or the
-      entries of a video are not contiguous.
-
-    Raises:
-      FormatError: as in `results_json.load_results`.
-      ValueError: as in `video_ap.evaluate`, or a process ended early.
+      count: maximum number of processes, including this one.
     """
-    size = os.path.getsize(job.results) if os.path.isfile(job.results) else 0
-    parts = min(workers, size // MIN_BYTES)
-    # With official quirks a track may replace one of another video with the same id.
-    if parts < 2 or truth.tolerated["truth: duplicate id"]:
-        return None
-    others = [_start(job, part, parts) for part in range(1, parts)]
-    try:
-        entries = plain_entries(job.results)
-        if entries is None:
-            return None
-        found = [_find_part(job, truth, entries, 0, parts)]
-        found += [_result(process) for process in others]
-    finally:
-        for process in others:
+
+    def __init__(self, job: ScoringJob, count: int) -> None:
+        self._job = job
+        self._parts = _parts(job.results, count)
+        self._others = [_start(job, part) for part in self._parts[1:]]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self._others:
             process.kill()
             process.wait()
             if process.stdout:
                 process.stdout.close()
-    videos = [{track.video_id for track in one.tracks} for one in found]
-    seen = set().union(*videos)
-    if len(seen) < sum(map(len, videos)):
-        return None
-    rest = {v: video for v, video in truth.videos.items() if v not in seen}
-    found.append(_work(job, truth._replace(videos=rest), [], Counter()))
-    return _joined(found)
+
+    def find(self, truth: TruthFile) -> PartFindings | None:
+        """Does the job.
+
+        Args:
+          truth: ground truth of the job.
+
+        Returns:
+          None if one process should do it: the file is small, packed, irregular or
+          malformed, or the entries of a video are not contiguous.
+
+        Raises:
+          ValueError: a process ended early.
+        """
+        # With official quirks a track may replace one of another video with the same
+        # id.
+        if not self._others or truth.tolerated["truth: duplicate id"]:
+            return None
+        own = _find_part(self._job, truth, self._parts[0])
+        found = [own, *map(_result, self._others)]
+        parts = [one for one in found if one is not None]
+        videos = [{track.video_id for track in one.tracks} for one in parts]
+        seen = set().union(*videos)
+        if len(parts) < len(found) or len(seen) < sum(map(len, videos)):
+            return None
+        rest = {v: video for v, video in truth.videos.items() if v not in seen}
+        last = _work(self._job, truth._replace(videos=rest), [], Counter())
+        return _joined([*parts, last])
+
+
+def _parts(path: str, count: int) -> list[tuple[int, int]]:
+    """Returns start and stop of parts of about equal size; none for a small file."""
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    count = min(count, size // MIN_BYTES)
+    try:
+        listed = open_list(path) if count > 1 else None
+    except FormatError:  # reported when it is read
+        listed = None
+    if listed is None:
+        return []
+    length = listed.stop - listed.start
+    cuts = [
+        listed.cut_between_videos(listed.start + length * part // count)
+        for part in range(1, count)
+    ]
+    return list(pairwise(sorted({listed.start, *cuts, listed.stop})))
 
 
 def _joined(found: list[PartFindings]) -> PartFindings:
@@ -119,8 +153,8 @@ def _joined(found: list[PartFindings]) -> PartFindings:
     )
 
 
-def _start(job: ScoringJob, part: int, parts: int) -> subprocess.Popen:
-    words = json.dumps([part, parts, *job])
+def _start(job: ScoringJob, part: tuple[int, int]) -> subprocess.Popen:
+    words = json.dumps([*part, *job])
     path = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, words],
@@ -130,61 +164,40 @@ def _start(job: ScoringJob, part: int, parts: int) -> subprocess.Popen:
     )
 
 
-def _result(process: subprocess.Popen) -> PartFindings:
+def _result(process: subprocess.Popen) -> PartFindings | None:
     output, _ = process.communicate()
     if process.returncode:
         raise ValueError(
             "workers: expected each to end with code 0, got"
             f" {process.returncode}; --workers 1 does without"
         )
-    found = pickle.loads(output)
-    if isinstance(found, ValueError):
-        raise found
-    return found
+    return pickle.loads(output)
 
 
 def _find_part(
-    job: ScoringJob,
-    truth: TruthFile,
-    entries: Sequence[msgspec.Raw],
-    part: int,
-    parts: int,
-) -> PartFindings:
-    """Processes one part of the entries, and the videos they belong to."""
-    first, stop = _cuts(entries, parts)[part : part + 2]
+    job: ScoringJob, truth: TruthFile, part: tuple[int, int]
+) -> PartFindings | None:
+    """Processes one part of the entries, and the videos they belong to.
+
+    Returns:
+      None if one process should read the whole file, which also tells the place of a
+      defect.
+    """
     checker = Checker(job.results, not job.official_quirks, Counter(), side="results")
-    with paused_collection():
-        tracks = load_tracks(entries[first:stop], truth, checker, start=first)
-    seen = {track.video_id for track in tracks}
-    own = truth._replace(videos={v: truth.videos[v] for v in truth.videos if v in seen})
-    return _work(job, own, tracks, checker.tolerated)
-
-
-def _cuts(entries: Sequence[msgspec.Raw], parts: int) -> list[int]:
-    """Returns the boundaries of parts of about equal size in bytes."""
-    ends = np.cumsum([len(memoryview(raw)) for raw in entries])
-    cuts = [0]
-    for part in range(1, parts):
-        place = int(np.searchsorted(ends, ends[-1] * part // parts)) if entries else 0
-        place = max(place, cuts[-1])
-        while 0 < place < len(entries) and _same_video(*entries[place - 1 : place + 1]):
-            place += 1
-        cuts.append(place)
-    return [*cuts, len(entries)]
-
-
-class _Head(msgspec.Struct):
-    video_id: int
-
-
-_HEAD = msgspec.json.Decoder(_Head)
-
-
-def _same_video(a: msgspec.Raw, b: msgspec.Raw) -> bool:
     try:
-        return _HEAD.decode(a).video_id == _HEAD.decode(b).video_id
-    except msgspec.MsgspecError:  # an irregular id; `find` detects split videos
-        return False
+        listed = open_list(job.results)
+        if listed is None:
+            return None
+        with paused_collection():
+            tracks = load_plain(listed, truth, checker, *part)
+        if tracks is None:
+            return None
+        seen = {track.video_id for track in tracks}
+        videos = {v: truth.videos[v] for v in truth.videos if v in seen}
+        own = truth._replace(videos=videos)
+        return _work(job, own, tracks, checker.tolerated)
+    except ValueError:
+        return None
 
 
 def _work(
@@ -219,14 +232,12 @@ def _work(
             class_aware=job.class_aware,
             score_threshold=job.score_threshold,
         )
-    light = {key: _light(one) for key, one in matches.items()}
-    return PartFindings(
-        [_bare(track) for track in tracks], tolerated, light, measures, curve
-    )
-
-
-def _light(matches: Matches) -> Matches:
-    return matches._replace(predictions=[_bare(one) for one in matches.predictions])
+    bare = {track.position: _bare(track) for track in tracks}
+    light = {
+        key: one._replace(predictions=[bare[x.position] for x in one.predictions])
+        for key, one in matches.items()
+    }
+    return PartFindings(list(bare.values()), tolerated, light, measures, curve)
 
 
 def _bare(track: ResultTrack) -> ResultTrack:
@@ -235,17 +246,12 @@ def _bare(track: ResultTrack) -> ResultTrack:
 
 
 def main(words: str) -> None:
-    """Runs a worker; writes its findings or error to stdout."""
-    part, parts, *fields = json.loads(words)
+    """Runs a worker; writes its findings to stdout."""
+    start, stop, *fields = json.loads(words)
     job = ScoringJob(*fields)
     try:
         truth = load_truth(job.truth, official_quirks=job.official_quirks)
-        entries = plain_entries(job.results)
-        if entries is None:
-            raise FormatError(f"{job.results}: expected a file that stays as it is")
-        found: PartFindings | ValueError = _find_part(job, truth, entries, part, parts)
-    except FormatError as error:
-        found = FormatError(str(error))
-    except ValueError as error:
-        found = ValueError(str(error))
+    except FormatError:  # which the first process reports
+        return
+    found = _find_part(job, truth, (start, stop))
     sys.stdout.buffer.write(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from vis_jax.formats.tracks import Id, Results, ResultTrack, TruthFile
 from vis_jax.metrics import clear_motmetrics, hota
+from vis_jax.metrics.assignment import assign
 from vis_jax.metrics.clear import (
     Clear,
     Identity,
@@ -283,7 +283,7 @@ def _identity_counts(overlaps: VideoOverlaps) -> np.ndarray:
     for s, threshold in enumerate(SWEEP):
         kept = overlaps.scores >= threshold
         part = shared[:, kept]
-        idtp = part[linear_sum_assignment(part, maximize=True)].sum()
+        idtp = part[assign(part)].sum()
         counts[s] = idtp, sum(map(len, overlaps.truth_ids)), boxes[kept].sum()
     return counts
 

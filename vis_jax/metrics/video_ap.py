@@ -147,13 +147,47 @@ def match_videos(
         raise ValueError(f"{truth.name}: occlusion: expected a list for every track")
     groups_d = _group(results.tracks, truth)
     groups_g = _group(truths, truth)
-    keys = sorted(groups_d.keys() | groups_g.keys())
-    return {
-        key: match(
+    found = _without_truths(
+        {key: group for key, group in groups_d.items() if key not in groups_g}, ranges
+    )
+    for key in tqdm(sorted(groups_g), "AP", delay=5, disable=not progress):
+        found[key] = match(
             groups_d[key], groups_g[key], ranges, official_quirks=official_quirks
         )
-        for key in tqdm(keys, "AP", delay=5, disable=not progress)
+    return found
+
+
+def _without_truths(
+    groups: dict[tuple[Id, Id], list[ResultTrack]], ranges: tuple[Range, ...]
+) -> dict[tuple[Id, Id], Matches]:
+    """`match` of predictions in videos without a track of their category.
+
+    Most groups are such, so all are done at once.
+    """
+    best = {key: best_first(group) for key, group in groups.items()}
+    stops = np.cumsum([len(group) for group in best.values()], dtype=np.int64)
+    outside = _outside([x for group in best.values() for x in group], ranges)
+    shape = (len(ranges), len(IOU_THRESHOLDS), outside.shape[-1])
+    matched, ignored, partner = (
+        np.split(array, stops[:-1], axis=2)
+        for array in (
+            np.zeros(shape, bool),
+            np.broadcast_to(outside, shape),
+            np.full(shape, -1),
+        )
+    )
+    none = np.zeros(len(ranges), np.int64)
+    return {
+        key: Matches(group, matched[i], ignored[i], partner[i], none)
+        for i, (key, group) in enumerate(best.items())
     }
+
+
+def _outside(tracks: list[ResultTrack], ranges: tuple[Range, ...]) -> np.ndarray:
+    """Returns the predictions out of range: bool[A, 1, D]."""
+    low, high = np.array([r.area for r in ranges]).T[..., None]
+    area = np.array([track.mean_area for track in tracks])
+    return ((area < low) | (area > high))[:, None, :]
 
 
 def indexed_tracks(truth: TruthFile, official_quirks: bool) -> list[TruthTrack]:
@@ -171,8 +205,7 @@ def best_first(predictions: list[ResultTrack]) -> list[ResultTrack]:
 
     Equal scores keep the order of the file.
     """
-    order = np.argsort([-x.score for x in predictions], kind="stable")
-    return [predictions[i] for i in order[: MAX_PREDICTIONS[-1]]]
+    return sorted(predictions, key=lambda x: -x.score)[: MAX_PREDICTIONS[-1]]
 
 
 def match(
@@ -194,9 +227,7 @@ def match(
     """
     best = best_first(predictions)
     shape = (len(ranges), len(IOU_THRESHOLDS), len(best))
-    low, high = np.array([r.area for r in ranges]).T[..., None]
-    area = np.array([x.mean_area for x in best])
-    outside = ((area < low) | (area > high))[:, None, :]
+    outside = _outside(best, ranges)
     out = _out_of_range(truths, ranges)
     if not best or not truths:
         ignored = outside.repeat(shape[1], axis=1)
