@@ -7,7 +7,7 @@ and with code 2 otherwise.
 
 examples:
   python -m vis_jax.main data check --root ytvis2019 --split train
-  python -m vis_jax.main data check --root shapes --contact_sheet shapes.png \\
+  python -m vis_jax.main data check --root made --contact_sheet made.png \\
       --sheet_videos 12
 """
 
