@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the lowest layer to the highest; those of one layer do not import each other.
 LAYERS = (
-    {"structures", "typing", "params", "settings", "paths"},
+    {"structures", "typing", "params", "settings", "paths", "checkpoints"},
     {"ops"},
     {"layers", "losses"},
     {"backbones"},

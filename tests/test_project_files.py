@@ -1,6 +1,7 @@
 """What the files around the code say of it: workflows, reference, citation, site."""
 
 import configparser
+import importlib
 import re
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_the_oldest_jax_and_the_pythons_of_the_tests_are_those_of_the_package():
     pythons = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
     assert matrix["python"] == pythons
     assert config["options"]["python_requires"] == f">={pythons[0]}"
+    assert {"--resolution lowest-direct"} == {
+        one["options"] for one in matrix["include"] if one.get("python") == pythons[0]
+    }
+
+
+def test_every_requirement_has_the_lower_bound_that_is_tested():
+    """Without one, `--resolution lowest-direct` takes the first release ever made."""
+    config = setup()
+    lines = config["options"]["install_requires"].splitlines()
+    lines += config["options.extras_require"]["dev"].splitlines()
+    assert not [
+        line for line in lines if line and not re.match(r"[\w-]+>=[\d.]+", line)
+    ]
 
 
 def test_what_scoring_needs_is_part_of_what_all_needs():
@@ -59,6 +73,19 @@ def test_the_reference_has_every_public_name_and_command():
     assert public == set(vis_jax.__all__) - {"__version__"}
     commands = dict(re.findall(r"^\| `([\w ]+)` \| (.*) \|$", text, re.M))
     assert commands == COMMANDS
+
+
+def test_what_the_reference_names_exists_and_is_explained():
+    text = (ROOT / "docs/reference.md").read_text()
+    entries = re.findall(r"^::: ([\w.]+)(?:\n +options:\n((?: +.*\n)+))?", text, re.M)
+    assert len(entries) == text.count("\n::: ")
+    for name, options in entries:
+        module, _, last = name.rpartition(".")
+        found = getattr(importlib.import_module(module), last)
+        assert found.__doc__, name
+        for member in re.findall(r"\w+", "".join(re.findall(r"\[(.*)\]", options))):
+            if member not in getattr(found, "__annotations__", {}):  # fields have none
+                assert getattr(found, member).__doc__, f"{name}.{member}"
 
 
 def test_the_citation_has_the_version():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from vis_jax.checkpoints import find_weights
 from vis_jax.commands import parts
 from vis_jax.commands.stored_programs import StoredModel, read_stored
 from vis_jax.paths import check_folder
@@ -37,7 +38,8 @@ def load(
     Args:
       path: folder of a training run, whose newest checkpoint is read; of one
         checkpoint; of the output of `convert` or `export`; or in model-hub layout, with
-        config.json, categories.json and model.safetensors.
+        config.json, categories.json and model.safetensors. Or the name of weights that
+        come with vis_jax, such as "shapes"; a folder of that name is "./shapes".
       settings: overrides by path, such as {"test.tracker": "iou"}.
       config: for a checkpoint without one: a Python file, such as "configs/ifr_r50.py",
         another config.json, or fields by name.
@@ -50,6 +52,7 @@ def load(
         out of range. The message is one line with the expected and the actual value.
     """
     check_folder("path", path)
+    path = find_weights(path)
     fields = {**(settings or {}), **{f"test.{name}": x for name, x in test.items()}}
     kind = kind_of(path)
     if kind == "published":

@@ -207,7 +207,7 @@ def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--output", "x"), "--workdir: expected a path, got none"),
+        (("--output", "x"), "--checkpoint: expected a checkpoint, weights by name"),
         (("--workdir", "RUN"), "--output: expected a path, got none"),
         (("--workdir", "RUN", "--output", "RUN"), "which exists"),
         (("--workdir", "RUN", "--output", "x", "--format", "zip"), "--format=zip"),

@@ -133,7 +133,7 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
         ("train.best=quick/AP", "train.best: expected METRIC, of the evaluation on"),
         ("train.accumulate=3", "train.accumulate: expected a divisor of "),
         ("mesh.fsdp=1000", "mesh.fsdp: expected "),
-        ("init_from=nowhere", "nowhere: no checkpoint; expected a workdir"),
+        ("init_from=nowhere", "nowhere: expected the folder of a model, or the name"),
     ],
 )
 def test_settings_are_checked_before_the_data_is_opened(tmp_path, setting, expected):

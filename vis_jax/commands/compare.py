@@ -58,8 +58,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config and checkpoint",
-        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
+        "workdir": "folder of a training run; gives config and checkpoint; without it,"
+        " --checkpoint gives the config",
+        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
+        " default: the newest of --workdir",
         "output": "folder for compare.json and the rows;"
         " default: compare/<split> in --workdir",
     }
@@ -105,9 +107,7 @@ def run(values: flags.FlagValues) -> None:
     varied = variants(config, values.vary)
     if tables:
         _builder(config)  # rejects unsupported systems before anything is read
-    checkpoint = values.checkpoint or values.workdir
-    if not checkpoint:
-        raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
+    checkpoint = parts.checkpoint_of(values)
     output = _output(values, config)
     parts.keep_compilations(values.workdir)
     dataset = open_split(config)

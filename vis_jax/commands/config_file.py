@@ -15,7 +15,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vis_jax.commands.config_names import find_recipe
+from vis_jax.paths import absolute
 from vis_jax.settings import CONFIG_FILE
+
+_UP = 2  # levels from the folder of a step to that of its run
 
 
 def read_recipe(text: str) -> dict:
@@ -64,6 +67,15 @@ def read_saved(path: epath.PathLike) -> dict:
 def saved_in(folder: epath.PathLike) -> epath.Path:
     """Returns the path of a run's config."""
     return epath.Path(folder) / CONFIG_FILE
+
+
+def find_around(folder: epath.PathLike, name: str) -> epath.Path | None:
+    """Returns the path of a file in a model's folder or the run around it, if any."""
+    inner = absolute(folder)
+    for place in (inner, *[*inner.parents][:_UP]):
+        if (place / name).is_file():
+            return place / name
+    return None
 
 
 def set_field(recipe: dict, path: str, value: Any) -> None:

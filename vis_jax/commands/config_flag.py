@@ -15,7 +15,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from vis_jax.checkpoints import find_weights
 from vis_jax.commands.config_file import (
+    find_around,
     naming_place,
     read_recipe,
     read_saved,
@@ -35,7 +37,9 @@ _TEXT = (
 
 
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
-    """Adds --config: a Python file, or by default the config of --workdir.
+    """Adds --config: a Python file, or by default the config of the model.
+
+    That is the one in --workdir or, without --workdir, around --checkpoint.
 
     The config is read here and completed with defaults, so that a flag can set each of
     its fields; the words of `arguments` that name it are removed.
@@ -77,12 +81,13 @@ def read_config(values: flags.FlagValues) -> "RunSettings":
 
         return read_run(values.config.to_dict())
     expected = "expected a file such as configs/ifr_shapes.py"
-    if not values.workdir:
+    flag = "workdir" if values.workdir or "checkpoint" not in values else "checkpoint"
+    folder = values[flag].value
+    if not folder:
         raise ValueError(f"--config: {expected}, got none")
-    there = "no such file" if epath.Path(values.workdir).is_dir() else "no such folder"
+    there = "no such file" if epath.Path(folder).is_dir() else "no such folder"
     raise ValueError(
-        f"--config: {expected}, or a --workdir with {CONFIG_FILE};"
-        f" got {values.workdir}: {there}"
+        f"--config: {expected}, or a --{flag} with {CONFIG_FILE}; got {folder}: {there}"
     )
 
 
@@ -172,10 +177,13 @@ def _as_fields(value: Any) -> Any:
 
 
 def _saved(arguments: list[str]) -> epath.Path | None:
-    """Returns the config of the run in --workdir, if any."""
+    """Returns the config in --workdir or, without it, around --checkpoint, if any."""
     workdir = _argument(arguments, "workdir")
-    path = saved_in(workdir or "")
-    return path if workdir and path.is_file() else None
+    if workdir:
+        path = saved_in(workdir)
+        return path if path.is_file() else None
+    checkpoint = _argument(arguments, "checkpoint")
+    return find_around(find_weights(checkpoint), CONFIG_FILE) if checkpoint else None
 
 
 def _take(arguments: list[str], name: str) -> str | None:

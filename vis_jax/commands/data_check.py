@@ -6,7 +6,7 @@ then the counts of each category. The exit code is 0 without defects and 2 other
 
 examples:
   python -m vis_jax.main data check --root ytvis2019 --split train
-  python -m vis_jax.main data check --root shapes --contact_sheet shapes.png \\
+  python -m vis_jax.main data check --root made --contact_sheet made.png \\
       --sheet_videos 12
 """
 

@@ -1,7 +1,7 @@
 """Writes moving shapes, with exact ground truth, as a folder in YouTube-VIS format.
 
 examples:
-  python -m vis_jax.main data make_shapes --output shapes --num_videos 20
+  python -m vis_jax.main data make_shapes --output made --num_videos 20
   python -m vis_jax.main data make_shapes --output hard --split val \\
       --difficulty hard --height 360 --width 640 --length 36
 """

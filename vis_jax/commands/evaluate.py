@@ -49,8 +49,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config and checkpoint",
-        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
+        "workdir": "folder of a training run; gives config and checkpoint; without it,"
+        " --checkpoint gives the config",
+        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
+        " default: the newest of --workdir",
         "output": "folder for results.json, truth.json, scores.json;"
         " default: evaluation/<split> in --workdir",
         "shard": "NUMBER/COUNT, such as 3/16: predict only this part of the videos;"
@@ -75,9 +77,7 @@ def run(values: flags.FlagValues) -> None:
     from vis_jax.evaluate.shares import read_share
 
     config = read_config(values)
-    checkpoint = values.checkpoint or values.workdir
-    if not checkpoint:
-        raise ValueError("--checkpoint: expected a checkpoint or --workdir, got none")
+    checkpoint = parts.checkpoint_of(values)
     if not (values.output or values.workdir):
         raise ValueError("--output: expected a folder for the results, got none")
     if values.merge and values.shard:

@@ -51,8 +51,10 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command and of every format."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config, classes and checkpoint",
-        "checkpoint": "folder of a checkpoint; default: the newest of --workdir",
+        "workdir": "folder of a training run; gives config, classes and checkpoint;"
+        " without it, --checkpoint gives them",
+        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
+        " default: the newest of --workdir",
         "output": "folder for the export; must not exist",
         "license": "of the weights, for the model card, such as apache-2.0",
         "source": "video file or folder of frames to check the export on; default: a"
@@ -98,9 +100,10 @@ def run(values: flags.FlagValues) -> None:
     from vis_jax.predict.staging import publish, staging
 
     config = read_config(values)
-    categories = parts.read_categories(values.workdir)
+    checkpoint = parts.checkpoint_of(values)
+    categories = parts.read_classes(values.workdir, checkpoint)
     parts.keep_user_compilations()
-    model = make_model(config, categories, values.checkpoint or values.workdir)
+    model = make_model(config, categories, checkpoint)
     frames = list(check_frames(values))
     with staging(output) as folder:
         written = _format(values.format).write(model, folder, values)
@@ -129,9 +132,9 @@ def _format(name: str) -> Format:
 
 def _check(values: flags.FlagValues) -> Path:
     """Returns the output folder; raises ValueError if a required flag is missing."""
-    for name in ("workdir", "output"):
-        if not getattr(values, name):
-            raise ValueError(f"--{name}: expected a path, got none")
+    parts.checkpoint_of(values)
+    if not values.output:
+        raise ValueError("--output: expected a path, got none")
     output = Path(values.output)
     _check_new(output)
     if values.layout and values.format != "safetensors":
@@ -211,7 +214,8 @@ def _describe(
     }
     with naming(folder / RECORD):
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    facts = facts_of(model, values.workdir, values.checkpoint or values.workdir)
+    checkpoint = parts.checkpoint_of(values)
+    facts = facts_of(model, values.workdir or checkpoint, checkpoint)
     card = card_of(facts, licence=values.license or "unknown", usage=written.usage)
     with naming(folder / CARD):
         (folder / CARD).write_text(card)

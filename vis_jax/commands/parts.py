@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from data_pipeline.errors import is_name
+from vis_jax.checkpoints import find_weights, shipped
 
 if TYPE_CHECKING:
+    from absl import flags
+
     from data_pipeline.datasets.dataset import Category
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
@@ -108,6 +111,40 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
         expected = "a list of id and name, on one line"
         raise ValueError(f"{path}: expected {expected}, got {rows!r:.99}")
     return found
+
+
+def checkpoint_of(values: "flags.FlagValues") -> str:
+    """Returns the path of the model in --checkpoint or, without it, in --workdir.
+
+    Raises:
+      ValueError: neither is given, or --checkpoint is no path and no name.
+    """
+    if values.checkpoint:
+        return find_weights(values.checkpoint)
+    if not values.workdir:
+        raise ValueError(
+            "--checkpoint: expected a checkpoint, weights by name"
+            f" ({', '.join(shipped())}) or --workdir, got none"
+        )
+    return find_weights(epath.Path(values.workdir))
+
+
+def read_classes(workdir: str | None, checkpoint: str) -> list[tuple[int, str]]:
+    """Reads the (category id, name) of labels 0, 1, .. of a model.
+
+    Args:
+      workdir: folder of a run; None: they are around the checkpoint.
+      checkpoint: path from `checkpoint_of`.
+
+    Raises:
+      ValueError: see `read_categories`.
+    """
+    from vis_jax.commands.config_file import find_around
+
+    if workdir:
+        return read_categories(workdir)
+    found = find_around(checkpoint, CATEGORIES_FILE)
+    return read_categories(checkpoint if found is None else found.parent)
 
 
 def annotated_categories(path: str) -> "tuple[Category, ...]":

@@ -9,6 +9,7 @@ command on each of them, as for training, or give each task of a job array --sha
 NUMBER/COUNT.
 
 examples:
+  python -m vis_jax.main predict --checkpoint shapes --source video.mp4 --output out
   python -m vis_jax.main predict --workdir runs/shapes --source video.mp4 --output out
   python -m vis_jax.main predict --workdir runs/shapes --source 'frames/*.jpg' \\
       --output out --score_threshold=0.5 --pngs
@@ -50,7 +51,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Runs the prediction."""
     begin = time.perf_counter()
-    for name in ("workdir", "source", "output"):
+    parts.checkpoint_of(values)
+    for name in ("source", "output"):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected a path, got none")
     from vis_jax.predict.many import find_videos
@@ -103,7 +105,8 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     from vis_jax.predict.progress import Progress
 
     config = read_config(values)
-    categories = parts.read_categories(values.workdir)
+    checkpoint = parts.checkpoint_of(values)
+    categories = parts.read_classes(values.workdir, checkpoint)
     source = _open(values)
     wanted = read_wanted(values)
     tell(loop.warning_lines(source, wanted))
@@ -115,7 +118,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     system = parts.build_system(config)
     whole = system.window.length is None
     loop.check_live(source, whole)
-    variables = parts.load_model(system, values.checkpoint or values.workdir)
+    variables = parts.load_model(system, checkpoint)
     program = infer.make_program(system, variables)
     memory = predict_modes.memory_line(program, source, config.test)
     print(f"{'memory':<14}{memory}", flush=True)

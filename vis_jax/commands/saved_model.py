@@ -13,19 +13,17 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_file import (
+    find_around,
     naming_place,
     read_recipe,
     read_saved,
     set_field,
 )
-from vis_jax.paths import absolute
 from vis_jax.settings import CONFIG_FILE
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
-
-_UP = 2  # levels from the folder of a step to that of its run
 
 
 class SavedModel(NamedTuple):
@@ -179,10 +177,9 @@ def write_description(folder: str | os.PathLike, model: SavedModel) -> None:
 
 def _around(folder: epath.Path, name: str, argument: str, example: str) -> epath.Path:
     """Finds a file by name in a folder or its parents."""
-    inner = absolute(folder)
-    for place in (inner, *[*inner.parents][:_UP]):
-        if (place / name).is_file():
-            return place / name
+    path = find_around(folder, name)
+    if path is not None:
+        return path
     raise ValueError(
         f"{os.fspath(folder)}: expected {name} in it or in the run around it, got none;"
         f" give {argument}=, such as {example}"

@@ -18,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from vis_jax.checkpoints import find_weights
 from vis_jax.paths import absolute
 from vis_jax.training.damage import (
     describe_damage,
@@ -227,12 +228,14 @@ def load_variables(
     Args:
       path: a run's workdir or its folder of checkpoints (the newest one is read), or
         the folder of one step, or the output of `save_variables`, `write_weights` or
-        `export`.
+        `export`, or a name for `find_weights`.
       check: called with the header of a weights file before its values are read.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
+      ValueError: see `find_weights`.
     """
+    path = find_weights(path)
     if check_there(path) == "safetensors":
         return read_weights(path, check)
     quieten_orbax()
@@ -253,7 +256,9 @@ def check_there(path: str | os.PathLike) -> str:
 
     Raises:
       CheckpointError: there is no checkpoint.
+      ValueError: see `find_weights`.
     """
+    path = find_weights(path)
     kind = kind_of(path)
     if kind == "checkpoint":
         _find(absolute(path))
@@ -267,7 +272,9 @@ def step_of(path: str | os.PathLike) -> int | None:
 
     Raises:
       CheckpointError: there is no checkpoint.
+      ValueError: see `find_weights`.
     """
+    path = find_weights(path)
     if kind_of(path) != "checkpoint":
         return None
     name = _find(absolute(path)).name
