@@ -78,6 +78,7 @@ class Window(NamedTuple):
     stride: int | None
     delay: int = 0  # frames by which masks lag behind their image
     buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
+    multiple: int = 32  # pixels; frames are padded to multiples of this
 
 
 class Render(NamedTuple):

@@ -120,13 +120,23 @@ def test_settings_that_do_not_fit_are_errors(changes, message):
         _config(changes)
 
 
-def test_patches_that_frames_are_not_made_of_are_an_error():
-    with pytest.raises(ValueError, match=r"model.backbone.patch: .* of 32, .*got 14"):
-        build(_config({"model.backbone.patch": 14}))
+def test_a_canvas_that_patches_do_not_fill_is_an_error():
+    with pytest.raises(ValueError, match=r"data.canvas: .* of 28 pixels, .*\(64, 96\)"):
+        _shapes({"model.backbone.patch": 14})
 
 
-def _shapes(changes=None):
-    config = _config(changes)
+def test_patches_of_14_pixels_have_masks_at_stride_7():
+    recipes = (("videomt", "debug,patch=14"), ("lvmt", "debug,patch=14"))
+    for name, arg in recipes:
+        _, _, found = _shapes(name=name, arg=arg)
+        assert found.mask_logits.shape == (2, 6, 56 // 7, 84 // 7)
+    assert build(_config(name=name, arg=arg)).window.multiple == 28
+    assert recipe("videomt", "patch=14").data.canvas == (784, 784)
+    assert recipe("eomt", "patch=14").model.backbone.table == 37
+
+
+def _shapes(changes=None, **kind):
+    config = _config(changes, **kind)
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     loss, aux = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from vis_jax.structures import Batch, Clip, LossAux
 from vis_jax.systems.system import System, window_of
 from vis_jax.systems.videomt_loss import clip_loss
-from vis_jax.systems.videomt_model import ALIGNED, build_model
+from vis_jax.systems.videomt_model import alignment, build_model
 from vis_jax.systems.videomt_settings import Settings
 from vis_jax.systems.videomt_video import State, empty_state, step
 
@@ -28,14 +28,8 @@ def build(settings: Settings) -> System:
     """Builds the system.
 
     Raises:
-      ValueError: the number of classes is unknown, or patches do not fit frames.
+      ValueError: the number of classes is unknown.
     """
-    if ALIGNED % settings.model.backbone.patch:
-        raise ValueError(
-            f"model.backbone.patch: expected a divisor of {ALIGNED}, as frames are"
-            f" padded to multiples of it, got {settings.model.backbone.patch} (weights"
-            " of other patches are resized as they are converted)"
-        )
     model = build_model(settings)
 
     def init(rng, batch: Batch):
@@ -53,5 +47,6 @@ def build(settings: Settings) -> System:
     def look(variables, state: State, clip: Clip):
         return step(model, settings, variables, state, clip)
 
-    window = window_of(settings.test)
+    multiple = alignment(settings.model.backbone.patch)
+    window = window_of(settings.test)._replace(multiple=multiple)
     return System(init, loss, start, look, window, limit="model.queries")

@@ -28,6 +28,7 @@ from vis_jax.systems.videomt_model import (
     Looked,
     Model,
     Scale,
+    alignment,
     call,
     content_of,
 )
@@ -65,8 +66,9 @@ def clip_loss(
     backward pass processes one chunk at a time, so memory holds only one chunk.
 
     Raises:
-      ValueError: chunks do not fill a clip.
+      ValueError: chunks do not fill a clip, or patches the canvas.
     """
+    _check_canvas(settings, batch.images.shape[2:4])
     frames, weights = batch.images.shape[1], settings.loss
     length = weights.chunk or frames
     if frames % length:
@@ -103,6 +105,17 @@ def clip_loss(
     numbers = jnp.arange(frames // length)
     left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
     return {name: x.mean() for name, x in terms.items()}, left.batch_stats
+
+
+def _check_canvas(settings: Settings, canvas: tuple[int, ...]) -> None:
+    """Raises ValueError unless the canvas has the sides of a padded frame."""
+    patch = settings.model.backbone.patch
+    multiple = alignment(patch)
+    if any(side % multiple for side in canvas):
+        raise ValueError(
+            f"data.canvas: expected multiples of {multiple} pixels, with"
+            f" model.backbone.patch {patch}, got {tuple(canvas)}"
+        )
 
 
 def _begin(model: Model, settings: Settings, variables: dict, batch: Batch) -> Carried:

@@ -33,7 +33,7 @@ Grid = tuple[int, int]  # patches of a frame by rows and columns
 Content = Int32[Array, "N 2"] | None
 Scale = Float32[Array, ""] | None  # of rotary positions in training; None = 1
 
-ALIGNED = 32  # pixels: frames are padded to multiples of this
+_ALIGNED = 32  # pixels, about: frames are padded to multiples of this
 
 
 class Looked(NamedTuple):
@@ -268,6 +268,17 @@ def call(model: Model, variables: dict, method: Callable, *args: Any) -> Any:
     return model.apply(variables, *args, method=method)
 
 
+def alignment(patch: int) -> int:
+    """Returns the pixels to whose multiples frames are padded.
+
+    32 as by the authors, or the next smaller multiple of the patch: 28 for 14.
+
+    Args:
+      patch: side of a patch in pixels.
+    """
+    return patch * max(1, _ALIGNED // patch)
+
+
 def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Content:
     """Returns the patches that each of N frames sees (rows, columns); None = all.
 
@@ -278,5 +289,7 @@ def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Co
     """
     if settings.model.sees == "canvas":
         return None
-    seen = -(-sizes // ALIGNED) * (ALIGNED // settings.model.backbone.patch)
+    patch = settings.model.backbone.patch
+    aligned = alignment(patch)
+    seen = -(-sizes // aligned) * (aligned // patch)
     return jnp.minimum(seen, jnp.array(grid, jnp.int32)[None])
