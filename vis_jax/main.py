@@ -36,6 +36,7 @@ COMMANDS = {
     "data check": "name every defect of a folder in the YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into few files, for pods",
     "data split": "hold out a fixed share of the videos for validation",
+    "data cache_features": "store what a frozen encoder makes of the training videos",
     "data pack": "check a results.json and pack it for an evaluation server",
 }
 

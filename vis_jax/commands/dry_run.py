@@ -36,6 +36,7 @@ def dry_run(
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.clips import place_frames
     from vis_jax.training.dry_run import batch_shapes, estimate
+    from vis_jax.training.features import with_features
 
     dataset = _dataset(config)
     if dataset is not None:
@@ -50,14 +51,17 @@ def dry_run(
         T=clips.frames, M=clips.instances, H=clips.canvas[0], W=clips.canvas[1]
     )
     place = place_frames(_FRAME_16_9, config.test, multiple=system.window.multiple)
-    found = estimate(
-        config, system, batch_shapes(B=share, **sizes), canvas=place.canvas
-    )
+    batch = batch_shapes(B=share, **sizes)
+    if clips.features:
+        batch = with_features(batch, parts.frozen_encoder(system), system)
+    found = estimate(config, system, batch, canvas=place.canvas)
     _print_model(found, place.canvas)
     _print_memory(found.memory, share, devices)
     _print_steps(config, dataset)
-    for name, field in batch_shapes(B=clips.batch_size, **sizes)._asdict().items():
-        print(f"batch         {name:<15} {field.dtype!s:<8} {list(field.shape)}")
+    for name, field in batch._asdict().items():
+        if field is not None:
+            shape = [clips.batch_size, *field.shape[1:]]
+            print(f"batch         {name:<15} {field.dtype!s:<8} {shape}")
 
 
 def _dataset(config: "RunSettings") -> "Dataset | None":
