@@ -204,12 +204,17 @@ def shrink(config: ConfigDict) -> ConfigDict:
         ),
         train=dict(log_every=1, checkpoint_every=2, image_every=0),
     )  # fmt: skip
+    patch = config.model.backbone.get("patch", 16)
     if config.model.backbone.name == "swin":
         config.model.backbone.window = 4
     if "track_head" in config.model:  # of a detector that can do without
         config.model.track_head.width = 32
     for changes in (small, SMALL[config.system]):
         set_fields(config, changes)
+    if patch == 14:  # whose frames have sides in multiples of 28 pixels
+        config.data.update(short_side=(56,), canvas=(56, 84))
+        config.data.shapes.update(height=56, width=84)
+        config.model.backbone.patch = patch
     return config
 
 

@@ -8,10 +8,11 @@ Run:   python -m vis_jax.main --config configs/eomt.py:size=small \\
 Smoke: the same with --config configs/eomt.py:debug (any CPU, about a minute)
 
 `size` is large, base or small; `form` is dinov2 or dinov3, from whose weights `convert
---kind dino` makes the start of a run; `dataset` is coco, or one of videos, of which
-each clip is one frame. How long the authors train on frames is not published: 20,000
-updates of 8 are a guess. In training queries see the patches of their own mask alone;
-fewer and fewer do, and none in the end.
+--kind dino` makes the start of a run; `patch` is 16 or 14, that of DINOv2, whose
+weights then stay as they are, with masks at stride 7, not 4; `dataset` is coco, or one
+of videos, of which each clip is one frame. How long the authors train on frames is not
+published: 20,000 updates of 8 are a guess. In training queries see the patches of their
+own mask alone; fewer and fewer do, and none in the end.
 Paper: 45.2 AP on COCO val2017 (large, 640 x 640), 45.9 with DINOv3.
 """
 
@@ -20,6 +21,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 BLOCKS = {"large": 24, "base": 12, "small": 12}
+# Side of the position table by that of a patch: of 640 pixels, or DINOv2's own, 518.
+_TABLES = {16: 40, 14: 37}
 _EPOCH = 7_391  # updates of 16 images over COCO
 
 
@@ -27,6 +30,7 @@ def model(options: ConfigDict) -> ConfigDict:
     """`model` of a size and a form."""
     common.check_choice("size", options.size, BLOCKS)
     common.check_choice("form", options.form, ("dinov2", "dinov3"))
+    common.check_choice("patch", str(options.patch), ("16", "14"))
     return ConfigDict(
         dict(
             num_classes=common.num_classes(options.dataset),
@@ -34,12 +38,26 @@ def model(options: ConfigDict) -> ConfigDict:
                 name="vit",
                 variant=options.size,
                 form=options.form,
+                patch=options.patch,
+                table=_TABLES[options.patch],
                 remat=True,
                 rescale=2.0 if options.form == "dinov3" else 1.0,
             ),
             decoder=dict(blocks=4 if options.size == "large" else 3),
         )
     )
+
+
+def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
+    """The least square canvas with room for a side in pixels.
+
+    Args:
+      side: of the frames.
+      options: with `patch`.
+    """
+    multiple = 28 if options.patch == 14 else 32
+    least = -(-side // multiple) * multiple
+    return least, least
 
 
 def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict:
@@ -84,8 +102,9 @@ def full_size(options: ConfigDict) -> ConfigDict:
         masked = dict(start=(1,), end=(3,))
     config.data = common.clips(options, frame_range=0, short_side=(640,))
     config.data.update(
-        canvas=(640, 640), zoom=(0.1, 2.0), batch_size=16 if coco else 8, instances=60
-    )
+        canvas=canvas(640, options), zoom=(0.1, 2.0), instances=60,
+        batch_size=16 if coco else 8,
+    )  # fmt: skip
     config.model.update(propagation="none", masked_attention=masked)
     config.loss = dict(matching="frame", aux_norm=True, aux_last=True)
     config.test = dict(
@@ -105,5 +124,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     return config
 
 
-recipe = common.recipes(full_size, size="large", form="dinov2", dataset="coco")
+recipe = common.recipes(
+    full_size, size="large", form="dinov2", patch=16, dataset="coco"
+)
 get_config = recipe()

@@ -9,8 +9,8 @@ Smoke: the same with --config configs/lvmt.py:debug (any CPU, about a minute)
 
 `propagation` is gru (LVMT, trained on clips of 15 frames in chunks of 5) or fusion
 (PMT, clips of 5 frames); `size` is large, base or small; `form` is dinov2 or dinov3;
-`dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
-moving_shapes.
+`patch` is 16 or 14, as in configs/eomt.py; `dataset` is ytvis2019, ytvis2021,
+ytvis2022, ovis, folder (classes from its file) or moving_shapes.
 Paper, large, on YouTube-VIS 2019, 2021 and OVIS: LVMT 70.1, 66.4 and 55.6 AP with
 DINOv2, 69.6, 65.7 and 56.7 with DINOv3; PMT 68.8 and 63.8 with DINOv2, 69.2, 64.3 and
 52.0 with DINOv3.
@@ -55,6 +55,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
 
 
 recipe = common.recipes(
-    full_size, size="large", form="dinov2", dataset="ytvis2019", propagation="gru"
-)
+    full_size, size="large", form="dinov2", patch=16, dataset="ytvis2019",
+    propagation="gru",
+)  # fmt: skip
 get_config = recipe()

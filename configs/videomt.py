@@ -8,11 +8,12 @@ Run:   python -m vis_jax.main --config configs/videomt.py:size=small \\
            --config.init_from=weights/segmenter
 Smoke: the same with --config configs/videomt.py:debug (any CPU, about a minute)
 
-`size` is large, base or small; `form` is dinov2 or dinov3; `dataset` is ytvis2019,
-ytvis2021, ytvis2022, ovis, folder (classes from its file) or moving_shapes; `frames` of
-a clip. Half of the authors' clips are stills of COCO set in motion, for which the
-command names a folder. They start from an image model of the same data, which
-configs/eomt.py trains; docs/videomt.md has the stages.
+`size` is large, base or small; `form` is dinov2 or dinov3; `patch` is 16 or 14, as in
+configs/eomt.py; `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes
+from its file) or moving_shapes; `frames` of a clip. Half of the authors' clips are
+stills of COCO set in motion, for which the command names a folder. They start from an
+image model of the same data, which configs/eomt.py trains; docs/videomt.md has the
+stages.
 Paper, on YouTube-VIS 2019, 2021 and OVIS: large 68.6, 63.1 and 52.5 AP; base 58.2 and
 small 52.8 on 2019.
 """
@@ -35,8 +36,8 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.num_steps = long
     config.data = common.clips(options, frame_range=2, short_side=_SIDES)
     config.data.update(
-        long_side=768, canvas=(768, 768), crop=(384, 600), crop_share=0.5,
-        crop_at=(400, 500, 600), batch_size=8,
+        long_side=768, canvas=eomt.canvas(768, options), crop=(384, 600),
+        crop_share=0.5, crop_at=(400, 500, 600), batch_size=8,
         sampling=dict(kind="run"), stills=dict(share=0.0),
     )  # fmt: skip
     config.model = eomt.model(options)
@@ -50,6 +51,6 @@ def full_size(options: ConfigDict) -> ConfigDict:
 
 
 recipe = common.recipes(
-    full_size, size="large", form="dinov2", dataset="ytvis2019", frames=5
+    full_size, size="large", form="dinov2", patch=16, dataset="ytvis2019", frames=5
 )
 get_config = recipe()

@@ -1,7 +1,8 @@
 """Makes batches of training clips with tf.data: plan, read, augment, pad, batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import tensorflow as tf
@@ -61,11 +62,39 @@ def train_batches(
         host_count=host_count,
     )
     plans(start_step)  # reports wrong arguments here, not in the graph
+    count = clips.batch_size // host_count
+    return _batches(dataset, clips, plans, start_step, count)
+
+
+def planned_clips(
+    dataset: Dataset, clips: Settings, plans: Sequence[ClipPlan]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the clip of each plan as `train_batches` makes it, in a batch of its own.
+
+    Args:
+      dataset, clips: see `train_batches`.
+      plans: of the clips.
+    """
+
+    def from_clip(first: int) -> Iterator[list[ClipPlan]]:
+        return iter([[plan] for plan in plans[first:]])
+
+    return islice(_batches(dataset, clips, from_clip, 0, 1), len(plans))
+
+
+def _batches(
+    dataset: Dataset,
+    clips: Settings,
+    plans: Callable[[int], Iterator[list[ClipPlan]]],
+    start_step: int,
+    count: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches of `count` clips from a step on."""
     _leave_accelerators()
     with tf.device("CPU"):
         sources = _sources(dataset, clips.frames)
     data = _clips(sources, clips, lambda: plans(start_step))
-    data = data.batch(clips.batch_size // host_count, drop_remainder=True)
+    data = data.batch(count, drop_remainder=True)
     batches = data.prefetch(_BATCHES_AHEAD).as_numpy_iterator()
     return _with_clear_errors(batches, sources, plans, start_step)
 

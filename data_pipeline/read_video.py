@@ -1,4 +1,4 @@
-"""Resizes and pads frames for evaluation and prediction, in NumPy and Pillow."""
+"""Resizes frames for evaluation and prediction, in NumPy and Pillow."""
 
 import numpy as np
 from PIL import Image
@@ -24,16 +24,3 @@ def fit_frame(
         return frame
     image = Image.fromarray(frame)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def pad_frames(frames: np.ndarray, *, multiple: int = 32) -> np.ndarray:
-    """Pads frames uint8 [T, h, w, 3] with zeros at the bottom and right.
-
-    Args:
-      frames: frames of one video.
-      multiple: sides of the canvas are the smallest possible multiples of it.
-    """
-    height, width = frames.shape[1:3]
-    return np.pad(
-        frames, [(0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)]
-    )

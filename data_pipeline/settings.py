@@ -144,6 +144,9 @@ class Settings:
     flip_per: Literal["clip", "frame"] = "clip"  # .. of a whole clip, or of each frame
     colour: Share = 0.0  # maximum relative change of brightness, contrast, saturation
     batch_size: Count = 16  # clips per update, over all devices
+    # Folder of `data cache_features`: a frozen encoder's features of the frames, read
+    # in place of computing them; "" = none.
+    features: str = ""
 
     def __post_init__(self) -> None:
         if self.name == "moving_shapes" and self.root:
@@ -159,6 +162,8 @@ class Settings:
             self._check_zoom(self.zoom)
         if self.joint.root:
             self._check_joint()
+        if self.features:
+            self._check_views()
         most = 2 * self.frame_range + 1
         if self.sampling.kind == "near" and self.frames > most:
             raise ValueError(
@@ -171,6 +176,25 @@ class Settings:
             raise ValueError(f"zoom: expected (least, most), got {zoom}")
         if self.crop is not None:
             raise ValueError(f"crop: expected None with zoom, got {self.crop}")
+
+    def _check_views(self) -> None:
+        """Stored features are of whole frames in a few sizes, mirrored or not."""
+        wanted: dict[str, tuple[object, object]] = {
+            "loader": (self.loader, "tf"),
+            "crop_share": (self.crop_share if self.crop else 0.0, 0.0),
+            "zoom": (self.zoom, None),
+            "colour": (self.colour, 0.0),
+            "stills.share": (self.stills.share, 0.0),
+            "joint.root": (self.joint.root, ""),
+        }
+        for name, (value, expected) in wanted.items():
+            if value != expected:
+                raise ValueError(
+                    f"{name}: expected {expected!r} with features of data.features,"
+                    f" which are of whole frames as they are, got {value!r}"
+                )
+        if self.name == "coco":
+            raise ValueError("features: expected none with name 'coco'")
 
     def _check_joint(self) -> None:
         if self.name in ("moving_shapes", "coco"):

@@ -104,6 +104,7 @@ assert not heavy, heavy
         (["predict", "--workdir=there"], "--source: expected a path, got none"),
         (["data", "make_shapes"], "--output: expected a new folder, got none"),
         (["data", "check"], "--root: expected a folder, got none"),
+        (["data", "cache_features"], "--output: expected a folder, got none"),
         (["data", "split", "--truth=a", "--output=b"], "--num_held_out: expected"),
         (["data", "pack", "--truth=a"], "--results: expected a file, got none"),
     ],

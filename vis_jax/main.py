@@ -36,6 +36,7 @@ COMMANDS = {
     "data check": "list every defect of a folder in YouTube-VIS format",
     "data build_tfds": "pack a YouTube-VIS folder into a few large files, for pods",
     "data split": "hold out some videos for validation",
+    "data cache_features": "store a frozen encoder's features of the training videos",
     "data pack": "check a results.json and pack it for an evaluation server",
 }
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
+from vis_jax.typing import Array, Bool, Float16, Float32, Int32, UInt8
 
 
 class Batch(NamedTuple):
@@ -23,6 +23,9 @@ class Batch(NamedTuple):
     labels: Int32[Array, "B M"]  # 0 .. K - 1
     track_ids: Int32[Array, "B M"]  # 1, 2, .. within the video; 0 = padding
     instance_valid: Bool[Array, "B M"]
+    # Tokens of L levels of a frozen encoder, in place of what it makes of the images;
+    # see `data.features`. None: it sees the images.
+    features: Float16[Array, "B T L S C"] | None = None
 
 
 class Clip(NamedTuple):
@@ -78,6 +81,7 @@ class Window(NamedTuple):
     stride: int | None
     delay: int = 0  # frames by which masks lag behind their image
     buckets: tuple[int, ...] = ()  # lengths that whole videos are padded to
+    multiple: int = 32  # pixels; frames are padded to multiples of this
 
 
 class Render(NamedTuple):

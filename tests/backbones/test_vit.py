@@ -5,6 +5,7 @@ import pytest
 
 from tests.compiled import compiled
 from vis_jax.backbones.vit import Settings, ViT, build
+from vis_jax.converters.vit import antialiased_cubic
 from vis_jax.layers.upscale import Upscale
 from vis_jax.ops.rotary import resize_table, rotary_positions, rotate_patches
 from vis_jax.settings import read_settings
@@ -73,6 +74,22 @@ def test_a_table_of_positions_keeps_its_own_grid_and_planes():
     small = resized(plane, (8, 8))
     # Away from the border, means of neighbours: .., 6.5, 8.5, ..
     np.testing.assert_allclose(small[3:5, 3:5, 0], [[6.5] * 2, [8.5] * 2], rtol=1e-5)
+
+
+def test_dinov2s_own_table_is_resized_as_by_its_authors():
+    """37 x 37 to the 4 x 6 patches of 56 x 84 pixels, alone or with padding around."""
+    table = np.random.default_rng(0).normal(size=(37, 37, 2)).astype(np.float32)
+
+    @compiled
+    def both(table, content):
+        return resize_table(table, (4, 6)), resize_table(table, (6, 8), content)
+
+    found, padded = both(table, np.int32([4, 6]))
+    by_rows, by_columns = antialiased_cubic(37, 4), antialiased_cubic(37, 6)
+    expected = np.einsum("yi,xj,ijc->yxc", by_rows, by_columns, table)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(padded[:4, :6], expected, atol=1e-5)
+    assert not padded[4:].any() and not padded[:, 6:].any()
 
 
 def test_upscaling_is_what_its_loops_say():

@@ -79,6 +79,7 @@ def test_a_count_is_exact_and_short():
 
 def test_batch_shapes_follow_the_contract():
     batch = batch_shapes(B=2, T=3, M=4, H=5, W=6)._asdict()
+    assert batch.pop("features") is None  # only of a frozen encoder
     assert list(batch) == list(BATCH)
     assert batch["masks"].shape == (2, 4, 3, 5, 6)
     assert batch["boxes"].shape == (2, 4, 3, 4)

@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipeline.datasets.ytvis import YouTubeVis
-from data_pipeline.read_video import fit_frame, pad_frames
+from data_pipeline.read_video import fit_frame
 
 
 def test_resizing_is_pillows():
@@ -15,23 +15,12 @@ def test_resizing_is_pillows():
     assert fit_frame(frame, 30, 1333, (45, 80)) is frame
 
 
-def test_padding_is_zero_and_at_the_bottom_right():
-    frames = np.full((1, 30, 53, 3), 7, np.uint8)
-    padded = pad_frames(frames, multiple=32)
-    assert padded.shape == (1, 32, 64, 3)
-    assert padded.sum() == frames.sum()
-    np.testing.assert_array_equal(padded[:, :30, :53], frames)
-    assert pad_frames(frames, multiple=4).shape == (1, 32, 56, 3)
-
-
-def test_a_clip_is_read_resized_and_padded(write, annotations):
+def test_a_clip_is_read_and_resized(write, annotations):
     dataset = YouTubeVis(write(annotations, images="JPEGImages"), "train")
     frames = dataset.read_frames(0, np.array([0, 5]))
     images = np.stack([fit_frame(frame, 96, 200) for frame in frames])
     assert images.shape == (2, 96, 128, 3)
-    assert pad_frames(images).shape == (2, 96, 128, 3)
     assert images[0, 20, 20, 0] > 240  # the red box, twice as large
     (frame,) = dataset.read_frames(0, np.array([4]))
     images = fit_frame(frame, 96, 64)[None]
     assert images.shape == (1, 48, 64, 3)
-    assert pad_frames(images).shape == (1, 64, 64, 3)

@@ -115,7 +115,7 @@ def test_frames_are_resized_as_they_are_read_and_nobody_counts_them():
     ],
 )
 def test_frames_are_placed_on_a_canvas_there_is(original, canvases, expected):
-    place = place_frames(original, TestSettings(short_side=90), canvases)
+    place = place_frames(original, TestSettings(short_side=90), canvases, multiple=32)
     assert place == expected
 
 
@@ -125,3 +125,11 @@ def test_frames_are_padded_to_their_canvas():
     assert piece.clip.images.shape[1:] == (32, 64, 3)
     assert piece.sizes.canvas == (32, 64)
     assert tuple(piece.clip.size) == piece.sizes.content == (5, 6)
+    assert not piece.clip.images[0, 5:].any()
+    assert not piece.clip.images[0, :, 6:].any()
+    np.testing.assert_array_equal(piece.clip.images[0, :5, :6], _images(1)[0])
+    patches = window_of(test)._replace(multiple=28)
+    (piece,) = read_pieces(_images(1), patches, test, NO_CLOCK)
+    assert piece.clip.images.shape[1:] == (28, 28, 3)
+    (piece,) = pieces_of(_images(1), patches, (5, 6))
+    assert piece.sizes.canvas == (28, 28)

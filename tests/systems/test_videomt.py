@@ -120,13 +120,23 @@ def test_settings_that_do_not_fit_are_errors(changes, message):
         _config(changes)
 
 
-def test_patches_that_frames_are_not_made_of_are_an_error():
-    with pytest.raises(ValueError, match=r"model.backbone.patch: .* of 32, .*got 14"):
-        build(_config({"model.backbone.patch": 14}))
+def test_a_canvas_that_patches_do_not_fill_is_an_error():
+    with pytest.raises(ValueError, match=r"data.canvas: .* of 28 pixels, .*\(64, 96\)"):
+        _shapes({"model.backbone.patch": 14})
 
 
-def _shapes(changes=None):
-    config = _config(changes)
+def test_patches_of_14_pixels_have_masks_at_stride_7():
+    recipes = (("videomt", "debug,patch=14"), ("lvmt", "debug,patch=14"))
+    for name, arg in recipes:
+        _, _, found = _shapes(name=name, arg=arg)
+        assert found.mask_logits.shape == (2, 6, 56 // 7, 84 // 7)
+    assert build(_config(name=name, arg=arg)).window.multiple == 28
+    assert recipe("videomt", "patch=14").data.canvas == (784, 784)
+    assert recipe("eomt", "patch=14").model.backbone.table == 37
+
+
+def _shapes(changes=None, **kind):
+    config = _config(changes, **kind)
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     loss, aux = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
@@ -202,20 +212,19 @@ def test_the_scale_of_positions_reaches_the_encoder_and_the_query_blocks():
 
 @pytest.mark.slow
 def test_the_scale_of_positions_is_drawn_in_training_alone():
-    loss = [_loss_and_scores(rescale) for rescale in (1.0, 2.0)]
-    assert loss[0][0] != loss[1][0]
-    np.testing.assert_array_equal(loss[0][1], loss[1][1])
-
-
-def _loss_and_scores(rescale):
-    changes = {"model.backbone.form": "dinov3", "model.backbone.rescale": rescale}
-    config = _config(changes)
-    system, batch = build(config), first_batch(config)
-    variables = compiled(system.init)(_key(), batch)
+    form, rescale = "model.backbone.form", "model.backbone.rescale"
+    configs = [_config({form: "dinov3", rescale: most}) for most in (1.0, 2.0)]
+    systems, batch = [build(config) for config in configs], _batch()
+    variables = compiled(lambda *x: dict(systems[0].init(*x)))(_key(), batch)
+    losses = [compiled(one.loss)(variables, batch, _key())[0] for one in systems]
+    assert losses[0] != losses[1]
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    step = compiled(lambda *x: system.step(*x)[1])
-    found = step(variables, system.start(clip), clip)
-    return compiled(system.loss)(variables, batch, _key())[0], found.class_probs
+    # The same program has the same results.
+    steps = [
+        _text(jax.make_jaxpr(one.step)(variables, one.start(clip), clip))
+        for one in systems
+    ]
+    assert steps[0] == steps[1]
 
 
 @functools.cache
@@ -232,8 +241,11 @@ def _traced(changes) -> str:
     """The loss of a config as JAX traces it."""
     system = build(_config(dict(changes)))
     shapes = jax.eval_shape(lambda *x: dict(system.init(*x)), _key(), _batch())
-    text = str(jax.make_jaxpr(system.loss)(shapes, _batch(), _key()))
-    return re.sub("0x[0-9a-f]+", "", text)  # where functions are in memory
+    return _text(jax.make_jaxpr(system.loss)(shapes, _batch(), _key()))
+
+
+def _text(program) -> str:
+    return re.sub("0x[0-9a-f]+", "", str(program))  # where functions are in memory
 
 
 def _key():

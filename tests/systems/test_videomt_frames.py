@@ -15,7 +15,12 @@ from vis_jax.losses.clip_queries import truth_of
 from vis_jax.params import flatten
 from vis_jax.structures import Clip
 from vis_jax.systems.videomt import build, build_model
-from vis_jax.systems.videomt_loss import Part, chunk_predictions, look_and_carry
+from vis_jax.systems.videomt_loss import (
+    Part,
+    chunk_predictions,
+    look_and_carry,
+    loss_terms,
+)
 from vis_jax.systems.videomt_model import Model, call, content_of
 from vis_jax.systems.videomt_settings import VideoTestSettings
 from vis_jax.systems.videomt_video import (
@@ -216,22 +221,68 @@ def test_sure_masks_have_a_better_score():
 
 @pytest.mark.slow
 def test_chunks_share_the_loss_and_pass_no_gradient():
-    """In chunks of one frame nothing is learned of what goes on to the next one."""
-    settings, variables, batch, _ = made()
-    batch = batch._replace(
-        images=batch.images[:, :2], frame_valid=batch.frame_valid[:, :2],
-        masks=batch.masks[:, :, :2], boxes=batch.boxes[:, :, :2],
-        present=batch.present[:, :, :2],
-    )  # fmt: skip
-    changes = {"loss.chunk": 1, "loss.aux_last": False}
-    system = build(changed(settings, changes))
-    gradient = compiled(jax.grad(lambda *x: system.loss(*x)[0]))
-    found = flatten(gradient(variables, batch, jax.random.key(3)))
+    """In chunks of one frame nothing is learned of what goes on to the next one.
+
+    Loss and gradient are those of one backward pass for each chunk, from the queries
+    and matches that the one before left.
+    """
+    settings, variables, batch, run = made()
+    whole, batch = batch, _frames(batch, slice(3))
+    settings = changed(settings, {"loss.chunk": 1, "loss.aux_last": False})
+    system, key = build(settings), jax.random.key(3)
+    gradient = compiled(jax.value_and_grad(lambda *x: system.loss(*x)[0]))
+    loss, found = gradient(variables, batch, key)
+    found = flatten(found)
     for path, x in found.items():
         assert np.any(x != 0) == ("/updater/" not in path), path
+    one = compiled(jax.value_and_grad(_one_chunk(settings), has_aux=True))
+    entered = np.zeros((1, *variables["params"]["query"].shape), np.float32)
+    matched = np.full((1, *batch.labels.shape), -1, np.int32)
+    total, summed = 0.0, {path: np.zeros_like(x) for path, x in found.items()}
+    for t in range(3):
+        frame = _frames(batch, slice(t, t + 1))
+        part, chunk = one(variables, frame, key, np.int32(t), entered, matched)
+        total, (entered, matched) = total + part[0] / 3, part[1]
+        summed = {path: summed[path] + x / 3 for path, x in flatten(chunk).items()}
+    assert loss == pytest.approx(total, rel=1e-4)
+    for path, x in summed.items():
+        close = 1e-4 * np.abs(x).max() + 1e-6
+        np.testing.assert_allclose(found[path], x, rtol=1e-3, atol=close)
+    left = run(variables, whole.images, np.arange(4)[None] < 3)[2]
+    np.testing.assert_allclose(entered, left, atol=1e-4)
     with pytest.raises(ValueError, match=r"loss.chunk: expected a divisor of .* 2"):
         wrong = build(changed(settings, {"loss.chunk": 3}))
         jax.eval_shape(wrong.loss, variables, batch, jax.random.key(0))
+
+
+def _frames(batch, which):
+    """Some frames of a batch."""
+    by_object = ("masks", "boxes", "present")
+    return batch._replace(
+        images=batch.images[:, which],
+        frame_valid=batch.frame_valid[:, which],
+        **{name: getattr(batch, name)[:, :, which] for name in by_object},
+    )
+
+
+def _one_chunk(settings):
+    """Loss of a chunk of frames; queries and matches after it."""
+    model = build_model(settings)
+
+    def loss(variables, batch, key, number, entered, matched):
+        batch = jax.tree.map(jnp.asarray, batch)
+        learned = variables["params"]["query"][None]  # enter the first chunk
+        entered = jnp.where(number == 0, learned, entered)
+        part = Part(batch.images, batch.sizes, truth_of(batch), None)
+        found, entered, _ = chunk_predictions(model, variables, part, entered, settings)
+        points = jax.random.fold_in(jax.random.split(key)[0], number)
+        seen = jnp.ones((1, 2), jnp.float32)  # the content fills the canvas
+        terms, matched = loss_terms(
+            found, part.truth, points, settings.loss, matched, seen
+        )
+        return sum(terms.values()), (entered, matched)
+
+    return loss
 
 
 @pytest.mark.slow
@@ -257,14 +308,17 @@ def test_a_whole_video_has_the_masks_of_its_best_tracks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["dinov2", "dinov3"])
-def test_a_larger_canvas_changes_nothing(form):
-    """32 x 64 pixels of 64 x 96 are seen as the 32 x 64 alone."""
-    changes = {"model.backbone.form": form, "model.num_classes": 2}
+@pytest.mark.parametrize(("form", "patch"), [("dinov2", 14), ("dinov3", 16)])
+def test_a_larger_canvas_changes_nothing(form, patch):
+    """2 x 4 patches of 4 x 6 are seen as the 2 x 4 alone."""
+    changes = {"model.backbone.form": form, "model.backbone.patch": patch}
+    changes["model.num_classes"] = 2
     settings = recipe("videomt_shapes", "debug", LEAST | changes)
     model = build_model(settings)
-    small, large = np.random.default_rng(0).normal(size=(2, 1, 64, 96, 3))
-    large[:, :32, :64] = small[:, :32, :64]
+    pixels = np.random.default_rng(0).normal(size=(2, 1, 4 * patch, 6 * patch, 3))
+    small, large = pixels.astype(np.float32)
+    small = small[:, : 2 * patch, : 4 * patch]
+    large[:, : 2 * patch, : 4 * patch] = small
 
     def run(variables, images, grid, sizes):
         content = content_of(settings, sizes, grid)
@@ -277,14 +331,15 @@ def test_a_larger_canvas_changes_nothing(form):
     @compiled
     def both(key, small, large, sizes):
         variables = model.init(key, small)
-        alone = run(variables, small[:, :32, :64], (2, 4), sizes)
+        alone = run(variables, small, (2, 4), sizes)
         return alone, run(variables, large, (4, 6), sizes)
 
-    images = small.astype(np.float32), large.astype(np.float32)
-    sizes = np.array([[30, 61]], np.int32)
-    (alone, after), (found, later) = both(jax.random.key(0), *images, sizes)
+    sizes = np.array([[2 * patch - 2, 4 * patch - 3]], np.int32)
+    (alone, after), (found, later) = both(jax.random.key(0), small, large, sizes)
     np.testing.assert_allclose(found.class_logits, alone.class_logits, atol=1e-4)
-    masks = found.mask_logits[..., :8, :16]
+    height, width = alone.mask_logits.shape[2:]
+    assert (height, width) == ((4, 8) if patch == 14 else (8, 16))
+    masks = found.mask_logits[..., :height, :width]
     np.testing.assert_allclose(masks, alone.mask_logits, atol=1e-3)
     np.testing.assert_allclose(later, after, atol=1e-4)
 

@@ -63,6 +63,22 @@ def test_more_steps_compile_nothing_more(tmp_path):
     assert len(names) == 3, names
 
 
+def test_variables_are_checked_before_the_first_update(tmp_path):
+    recorder, seen = Recorder(), []
+
+    def check(variables):
+        seen.append(sorted(variables))
+        raise ValueError("other weights")
+
+    with pytest.raises(ValueError, match="^other weights$"):
+        train(
+            toy_config(), toy_system(), toy_batches, str(tmp_path), writer=recorder,
+            check=check,
+        )  # fmt: skip
+    assert seen == [["batch_stats", "constants", "params"]]
+    assert not recorder.losses
+
+
 def test_an_update_waits_for_no_copy_between_host_and_device(tmp_path):
     """State and batch are on the devices before it; it leaves its metrics there."""
     config = toy_config()

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from etils import epath
 
 from vis_jax.commands import parts
@@ -35,7 +34,9 @@ def dry_run(
 
     from data_pipeline.clip_sampling import local_batch_size
     from vis_jax.commands.run_settings import with_classes
+    from vis_jax.evaluate.clips import place_frames
     from vis_jax.training.dry_run import batch_shapes, estimate
+    from vis_jax.training.features import with_features
 
     dataset = _dataset(config)
     if dataset is not None:
@@ -49,13 +50,18 @@ def dry_run(
     sizes = dict(
         T=clips.frames, M=clips.instances, H=clips.canvas[0], W=clips.canvas[1]
     )
-    canvas = _test_canvas(config)
-    found = estimate(config, system, batch_shapes(B=share, **sizes), canvas=canvas)
-    _print_model(found, canvas)
+    place = place_frames(_FRAME_16_9, config.test, multiple=system.window.multiple)
+    batch = batch_shapes(B=share, **sizes)
+    if clips.features:
+        batch = with_features(batch, parts.frozen_encoder(system), system)
+    found = estimate(config, system, batch, canvas=place.canvas)
+    _print_model(found, place.canvas)
     _print_memory(found.memory, share, devices)
     _print_steps(config, dataset)
-    for name, field in batch_shapes(B=clips.batch_size, **sizes)._asdict().items():
-        print(f"batch         {name:<15} {field.dtype!s:<8} {list(field.shape)}")
+    for name, field in batch._asdict().items():
+        if field is not None:
+            shape = [clips.batch_size, *field.shape[1:]]
+            print(f"batch         {name:<15} {field.dtype!s:<8} {shape}")
 
 
 def _dataset(config: "RunSettings") -> "Dataset | None":
@@ -67,16 +73,6 @@ def _dataset(config: "RunSettings") -> "Dataset | None":
     if config.data.joint.root:
         return make_training_set(config.data)
     return make_dataset(config.data, "train")
-
-
-def _test_canvas(config: "RunSettings") -> tuple[int, int]:
-    """Returns height and width in pixels of the canvas of a 16:9 video."""
-    from data_pipeline.read_video import fit_frame, pad_frames
-
-    frame, test = np.zeros((*_FRAME_16_9, 3), np.uint8), config.test
-    frame = fit_frame(frame, test.short_side, test.long_side, test.size)
-    height, width = pad_frames(frame[None]).shape[1:3]
-    return height, width
 
 
 def _print_model(found: "Estimate", canvas: tuple[int, int]) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # The compiler may change the summation order; docs/export.md has measurements.
 _CLOSE = Tolerance(scores=1e-3, pixels=0.999)
-_MULTIPLE = 32  # pixels; divides the sides of a canvas
 _FRAME = (720, 1280)  # video size in pixels for the default canvas
 
 USAGE = """```python
@@ -75,7 +74,8 @@ def define(values: flags.FlagValues) -> None:
         "size",
         None,
         "height x width in pixels of one or several canvases to export, such as"
-        " 384x640; multiples of 32; default: the canvas of 16:9 frames",
+        " 384x640; multiples of 32, or of 28 for patches of 14 pixels; default: the"
+        " canvas of 16:9 frames",
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -165,7 +165,7 @@ def clip_shapes(
             f"--format {values.format}: expected test.tta (), as a program is of one"
             f" size, got {config.test.tta}; set --config.test.tta=()"
         )
-    canvases = [*dict.fromkeys(_canvases(config.test, values.size))]
+    canvases = [*dict.fromkeys(_canvases(config.test, values.size, window))]
     lengths: list[int | None] = [window.length]
     if window.length is not None and values.frames is not None:
         raise ValueError(
@@ -181,22 +181,24 @@ def clip_shapes(
     return [ClipShape(n, *size) for size in canvases for n in lengths], window
 
 
-def _canvases(test: "TestSettings", sizes: list[str] | None) -> list[tuple[int, int]]:
+def _canvases(
+    test: "TestSettings", sizes: list[str] | None, window: "Window"
+) -> list[tuple[int, int]]:
     """Returns height and width in pixels of each canvas."""
     if sizes is None:
         from vis_jax.evaluate.clips import place_frames
 
-        return [place_frames(_FRAME, test).canvas]
+        return [place_frames(_FRAME, test, multiple=window.multiple).canvas]
     from vis_jax.export.manifest import MOST_SIDE
 
     found = []
     for text in sizes:
         match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
         sides = (int(match[1]), int(match[2])) if match else (1, 1)
-        if any(side % _MULTIPLE or side > MOST_SIDE for side in sides):
+        if any(side % window.multiple or side > MOST_SIDE for side in sides):
             raise ValueError(
-                f"--size: expected height x width in multiples of {_MULTIPLE} up to"
-                f" {MOST_SIDE}, as 384x640, got {text}"
+                f"--size: expected height x width in multiples of {window.multiple} up"
+                f" to {MOST_SIDE}, as 384x640, got {text}"
             )
         found.append(sides)
     return found

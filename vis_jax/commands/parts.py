@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from data_pipeline.datasets.dataset import Category
     from vis_jax.commands.run_settings import RunSettings
-    from vis_jax.systems.system import System
+    from vis_jax.systems.system import Encoder, System
 
 CATEGORIES_FILE, CACHE_FOLDER = "categories.json", "compilation_cache"
 
@@ -29,6 +29,20 @@ def build_system(run: "RunSettings") -> "System":
     from vis_jax.systems import SYSTEMS
 
     return SYSTEMS[run.system].build(run)
+
+
+def frozen_encoder(system: "System") -> "Encoder":
+    """Returns the encoder whose features can be stored.
+
+    Raises:
+      ValueError: the system has none.
+    """
+    if system.encoder is None:
+        raise ValueError(
+            "data.features: expected none, as this system has no frozen encoder; PMT"
+            " and LVMT have one (system videomt with model.decoder.kind 'own')"
+        )
+    return system.encoder
 
 
 def load_model(system: "System", checkpoint: str) -> dict:

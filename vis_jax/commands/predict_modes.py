@@ -123,8 +123,8 @@ def memory_line(program: "Program", source: "Source", test: "TestSettings") -> s
     window, count = program.window, source.likely_frames
     if program.memory is None or (window.length is None and count is None):
         return "not known before the video is read"
-    canvas = place_frames((source.height, source.width), test).canvas
-    clip = blank_clip(window, canvas, count or 1)
+    place = place_frames((source.height, source.width), test, multiple=window.multiple)
+    clip = blank_clip(window, place.canvas, count or 1)
     frames = clip.images.shape[0]
     needed, there = program.memory(clip), machine_bytes()
     each = f"{_size(needed / frames)} a frame"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.systems.system import System
     from vis_jax.training.evaluations import Evaluation
+    from vis_jax.training.features import Features
     from vis_jax.training.profile import ProfileWindow
 
 COMPILE_SECONDS = 600  # default of --compile_seconds
@@ -189,13 +190,18 @@ def _train(
     if first:
         print(data_line(dataset, time.monotonic() - start), flush=True)
     system = parts.build_system(config)
+    features = stored_features(config, system, dataset)
     if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
         parts.write_categories(workdir, dataset.categories)
 
     def make_batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
         if jax.process_index() == 0:  # not before: the workdir may be another run's
             parts.write_categories(workdir, dataset.categories)
-        return batches(dataset, config, start_step)
+        return batches(dataset, config, start_step, features)
+
+    def check(variables: dict) -> None:
+        if features is not None:
+            features.check_encoder(variables["params"], config.optimizer)
 
     train(
         config,
@@ -206,7 +212,29 @@ def _train(
         draw=make_pictures(system, [one.name for one in dataset.categories]),
         window=window,
         accept_changes=accept_changes,
+        check=check,
     )
+
+
+def stored_features(
+    config: "RunSettings", system: "System", dataset: "Dataset"
+) -> "Features | None":
+    """Opens `data.features`; None if there are none.
+
+    Raises:
+      ValueError: they are incomplete, or of other settings, videos or systems.
+    """
+    from vis_jax.paths import on_disk
+    from vis_jax.training.features import Features
+
+    folder = config.data.features
+    if not folder:
+        return None
+    encoder, path = parts.frozen_encoder(system), on_disk("data.features", folder)
+    found = Features(path, encoder, config.data, dataset.videos)
+    found.check_settings()
+    found.check_complete()
+    return found
 
 
 def check_settings(config: "RunSettings", workdir: str) -> None:
@@ -279,21 +307,36 @@ def evaluations_of(
 
 
 def batches(
-    dataset: "Dataset", config: "RunSettings", start_step: int
+    dataset: "Dataset",
+    config: "RunSettings",
+    start_step: int,
+    features: "Features | None" = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this process's share of every batch from a step on."""
+    """Yields this process's share of every batch from a step on.
+
+    Args:
+      dataset: to train on.
+      config: of the run.
+      start_step: the first step.
+      features: those of the frames that batches have besides.
+    """
     import jax
+
+    from data_pipeline.clip_sampling import plan_batches
 
     loaders = {"tf": "data_pipeline.pipeline", "numpy": "data_pipeline.numpy_pipeline"}
     pipeline = importlib.import_module(loaders[config.data.loader])
-    return pipeline.train_batches(
-        dataset,
-        config.data,
+    share = dict(
         seed=config.seed,
         start_step=start_step,
         host_index=jax.process_index(),
         host_count=jax.process_count(),
     )
+    found: Iterator[dict[str, np.ndarray]]
+    found = pipeline.train_batches(dataset, config.data, **share)
+    if features is None:
+        return found
+    return features.joined(found, plan_batches(dataset, config.data, **share))
 
 
 def evaluate_at(

@@ -10,12 +10,10 @@ import numpy as np
 from absl import logging
 
 from data_pipeline.clip_sampling import resized_size
-from data_pipeline.read_video import fit_frame, pad_frames
+from data_pipeline.read_video import fit_frame
 from vis_jax.evaluate.masks import Sizes
 from vis_jax.results.clock import Clock
 from vis_jax.structures import Clip, Window
-
-_CANVAS_MULTIPLE = 32  # the coarsest stride of a backbone
 
 
 @runtime_checkable
@@ -69,6 +67,8 @@ def place_frames(
     original: tuple[int, int],
     sizing: Sizing,
     canvases: Sequence[tuple[int, int]] = (),
+    *,
+    multiple: int,
 ) -> FramePlacement:
     """Chooses the canvas of a video, and the size of its frames on it.
 
@@ -78,6 +78,7 @@ def place_frames(
       canvases: height and width of the only canvases available: the smallest that
         holds a frame is used; if none does, frames are shrunk to the canvas on which
         they stay largest. () = any canvas.
+      multiple: of the sides of any other canvas, in pixels; see `Window`.
     """
     content = (sizing.size[0], sizing.size[1]) if sizing.size else None
     if content is None:
@@ -85,9 +86,7 @@ def place_frames(
         content = resized_size(*original, sides[0], long_side=sides[1], canvas=None)
     height, width = content
     if not canvases:
-        multiple = _CANVAS_MULTIPLE
-        canvas = (height + -height % multiple, width + -width % multiple)
-        return FramePlacement(content, canvas)
+        return FramePlacement(content, _canvas(content, multiple))
     holding = [one for one in canvases if one[0] >= height and one[1] >= width]
     if holding:
         return FramePlacement(content, min(holding, key=math.prod))
@@ -100,6 +99,11 @@ def place_frames(
         height, width, min(content), long_side=max(content), canvas=canvas
     )
     return FramePlacement(smaller, canvas)
+
+
+def _canvas(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Returns height and width of the least canvas that holds frames of a size."""
+    return size[0] + -size[0] % multiple, size[1] + -size[1] % multiple
 
 
 def blank_clip(window: Window, canvas: tuple[int, int], num_frames: int) -> Clip:
@@ -140,8 +144,10 @@ def read_pieces(
     if first is None:
         return
     original = first.shape[:2]
-    place = place_frames(original, sizing, canvases)
-    if canvases and place.content != place_frames(original, sizing).content:
+    multiple = window.multiple
+    place = place_frames(original, sizing, canvases, multiple=multiple)
+    free = place_frames(original, sizing, multiple=multiple)
+    if place.content != free.content:
         logging.warning(
             "frames of %d x %d (height x width) are shrunk to %d x %d, as no larger"
             " program was exported",
@@ -186,6 +192,7 @@ def pieces_of(
       ValueError: the window has more frames between clips than in a clip.
     """
     for kept, start, length, more in _groups(iter(images), window):
+        canvas = canvas or _canvas(kept[0].shape[:2], window.multiple)
         clip = _clip(kept, length, start, more is None, canvas)
         height, width = clip.images.shape[1:3]
         sizes = Sizes((height, width), kept[0].shape[:2], original)
@@ -227,14 +234,12 @@ def _clip(
     length: int,
     start: int,
     last: bool,
-    canvas: tuple[int, int] | None,
+    canvas: tuple[int, int],
 ) -> Clip:
     """Returns frames as a clip, padded to the canvas and to the clip length."""
     images = np.stack(kept)
     count, size = len(images), images.shape[1:3]
-    if canvas is None:
-        images = pad_frames(images, multiple=_CANVAS_MULTIPLE)
-    height, width = np.subtract(canvas or images.shape[1:3], images.shape[1:3])
+    height, width = np.subtract(canvas, size)
     images = np.pad(images, ((0, length - count), (0, height), (0, width), (0, 0)))
     return Clip(
         images,

@@ -79,6 +79,7 @@ class WindowForm:
     stride: Count | None
     delay: Natural
     buckets: tuple[Count, ...]
+    multiple: Count = 32
 
     def __post_init__(self) -> None:
         if (self.length is None) != (self.stride is None):

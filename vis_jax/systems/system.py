@@ -1,12 +1,14 @@
 """The interface between a method and the rest of the library."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 
 from vis_jax.settings import Count, Natural, section
 from vis_jax.structures import Batch, Clip, LossAux, Predictions, Render, Window
-from vis_jax.typing import Array, Float32, PRNGKeyArray
+from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -69,6 +71,39 @@ def check_classes(num_classes: int) -> None:
         raise ValueError(f"model.num_classes: expected at least 1, got {num_classes}")
 
 
+@runtime_checkable
+class Encode(Protocol):
+    """Computes what a frozen encoder makes of frames."""
+
+    def __call__(
+        self,
+        variables: dict,
+        images: UInt8[Array, "N H W 3"],
+        sizes: Int32[Array, "N 2"],
+        /,
+    ) -> Float32[Array, "N L S C"]:
+        """Returns tokens of L levels, each frame by itself.
+
+        Args:
+          variables: as `init` returns them.
+          images: frames on the canvas of the training.
+          sizes: height and width of their content, at the top left.
+        """
+        ...
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder, whose features can be stored; see `Batch.features`."""
+
+    encode: Encode
+    part: str  # of the parameters, that it consists of
+    # Settings that features depend on, by path.
+    settings: Mapping[str, Any]
+    # (height, width of the content, of the canvas) -> bool [S], tokens of the content;
+    # the values of others do not matter.
+    inside: Callable[[tuple[int, int], tuple[int, int]], np.ndarray]
+
+
 class System(NamedTuple):
     """Four pure functions, with the conventions for calling them.
 
@@ -85,6 +120,7 @@ class System(NamedTuple):
     # Setting that limits the number of tracks; named in the warning when no slot is
     # free.
     limit: str = "test.tracks"
+    encoder: Encoder | None = None  # None: no part is an encoder that can be frozen
 
 
 def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:

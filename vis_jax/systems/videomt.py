@@ -12,13 +12,23 @@ of their own (`model.decoder.kind` "own"); LVMT's queries pass through a gated u
 its long clips are trained in chunks (`loss.chunk`).
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vis_jax.backbones.normalize import normalize
+from vis_jax.settings import to_dict
 from vis_jax.structures import Batch, Clip, LossAux
-from vis_jax.systems.system import System, window_of
+from vis_jax.systems.system import Encoder, System, window_of
 from vis_jax.systems.videomt_loss import clip_loss
-from vis_jax.systems.videomt_model import ALIGNED, build_model
-from vis_jax.systems.videomt_settings import Settings
+from vis_jax.systems.videomt_model import (
+    Model,
+    alignment,
+    build_model,
+    call,
+    content_of,
+)
+from vis_jax.systems.videomt_settings import OwnBlocks, Settings
 from vis_jax.systems.videomt_video import State, empty_state, step
 
 __all__ = ["Settings", "build", "build_model"]
@@ -28,14 +38,8 @@ def build(settings: Settings) -> System:
     """Builds the system.
 
     Raises:
-      ValueError: the number of classes is unknown, or patches do not fit frames.
+      ValueError: the number of classes is unknown.
     """
-    if ALIGNED % settings.model.backbone.patch:
-        raise ValueError(
-            f"model.backbone.patch: expected a divisor of {ALIGNED}, as frames are"
-            f" padded to multiples of it, got {settings.model.backbone.patch} (weights"
-            " of other patches are resized as they are converted)"
-        )
     model = build_model(settings)
 
     def init(rng, batch: Batch):
@@ -53,5 +57,39 @@ def build(settings: Settings) -> System:
     def look(variables, state: State, clip: Clip):
         return step(model, settings, variables, state, clip)
 
-    window = window_of(settings.test)
-    return System(init, loss, start, look, window, limit="model.queries")
+    multiple = alignment(settings.model.backbone.patch)
+    window = window_of(settings.test)._replace(multiple=multiple)
+    return System(
+        init, loss, start, look, window, limit="model.queries",
+        encoder=_encoder(model, settings),
+    )  # fmt: skip
+
+
+def _encoder(model: Model, settings: Settings) -> Encoder | None:
+    """Makes the encoder of PMT and LVMT; None if queries run through the backbone."""
+    given = settings.model
+    if not isinstance(given.decoder, OwnBlocks):
+        return None
+
+    def encode(variables, images, sizes):
+        content = content_of(settings, sizes, model.backbone.grid(*images.shape[1:3]))
+        pixels = jax.vmap(lambda x, size: normalize(x[None], size, style="torch")[0])
+        pixels = pixels(images, sizes)
+        return call(model, variables, Model.encode_levels, pixels, content)
+
+    def inside(size: tuple[int, int], canvas: tuple[int, int]) -> np.ndarray:
+        grid = model.backbone.grid(*canvas)
+        found = np.ones(grid, bool)
+        if given.sees == "content":
+            aligned, patch = alignment(given.backbone.patch), given.backbone.patch
+            rows, columns = (-(-side // aligned) * aligned // patch for side in size)
+            found[rows:] = found[:, columns:] = False
+        return np.append(np.ones(model.backbone.prefix, bool), found)
+
+    backbone = to_dict(given.backbone)
+    for name in ("remat", "rescale"):  # without effect on features
+        del backbone[name]
+    known = {f"model.backbone.{name}": value for name, value in backbone.items()}
+    known["model.decoder.levels"] = given.decoder.levels
+    known |= {"model.sees": given.sees, "compute_dtype": settings.compute_dtype}
+    return Encoder(encode, "backbone", known, inside)

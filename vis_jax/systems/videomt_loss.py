@@ -28,11 +28,12 @@ from vis_jax.systems.videomt_model import (
     Looked,
     Model,
     Scale,
+    alignment,
     call,
     content_of,
 )
 from vis_jax.systems.videomt_settings import LossSettings, MaskedAttention, Settings
-from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8
+from vis_jax.typing import Array, Bool, Float16, Float32, Int32, PRNGKeyArray, UInt8
 
 _POWER = 0.9  # exponent of the decay of masked attention
 _SCALE = 2  # `fold_in` data for the draw of the rotary scale
@@ -46,6 +47,7 @@ class Part(NamedTuple):
     truth: ClipTruth
     limited: Bool[Array, "T B L Q"] | None  # queries with masked attention; None = none
     scale: Scale = None  # of rotary positions
+    features: Float16[Array, "B T L S C"] | None = None  # see `Batch`
 
 
 class Carried(NamedTuple):
@@ -65,8 +67,9 @@ def clip_loss(
     backward pass processes one chunk at a time, so memory holds only one chunk.
 
     Raises:
-      ValueError: chunks do not fill a clip.
+      ValueError: chunks do not fill a clip, or patches the canvas.
     """
+    _check_canvas(settings, batch.images.shape[2:4])
     frames, weights = batch.images.shape[1], settings.loss
     length = weights.chunk or frames
     if frames % length:
@@ -80,6 +83,7 @@ def clip_loss(
         truth_of(batch),
         _draw_limits(settings, variables, batch, limits),
         draw_scale(jax.random.fold_in(rng, _SCALE), settings.model.backbone.rescale),
+        batch.features,
     )
     begin = _begin(model, settings, variables, batch)
 
@@ -103,6 +107,17 @@ def clip_loss(
     numbers = jnp.arange(frames // length)
     left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
     return {name: x.mean() for name, x in terms.items()}, left.batch_stats
+
+
+def _check_canvas(settings: Settings, canvas: tuple[int, ...]) -> None:
+    """Raises ValueError unless the canvas has the sides of a padded frame."""
+    patch = settings.model.backbone.patch
+    multiple = alignment(patch)
+    if any(side % multiple for side in canvas):
+        raise ValueError(
+            f"data.canvas: expected multiples of {multiple} pixels, with"
+            f" model.backbone.patch {patch}, got {tuple(canvas)}"
+        )
 
 
 def _begin(model: Model, settings: Settings, variables: dict, batch: Batch) -> Carried:
@@ -131,6 +146,7 @@ def _cut(part: Part, start: Array, length: int) -> Part:
         ),
         None if part.limited is None else cut(part.limited, 0),
         part.scale,
+        None if part.features is None else cut(part.features, 1),
     )
 
 
@@ -155,7 +171,8 @@ def chunk_predictions(
     """
     grid = model.backbone.grid(*part.images.shape[2:4])
     content = content_of(settings, part.sizes, grid)
-    tokens, stats = _encode(model, variables, part, content)
+    seen = _encode if part.features is None else _fuse_stored
+    tokens, stats = seen(model, variables, part, content)
     early = range(model.query_blocks - (not settings.loss.aux_last))
 
     def frame(entered, inputs):
@@ -305,19 +322,47 @@ def _encode(
     model: Model, variables: dict, part: Part, content: Content
 ) -> tuple[Float32[Array, "T B S C"], dict]:
     """Returns the tokens of all frames, and updated batch norm statistics."""
-    count, frames = part.images.shape[:2]
     pixels = jax.vmap(lambda x, size: normalize(x, size, style="torch"))
-    flat = pixels(part.images, part.sizes).swapaxes(0, 1)
-    flat = flat.reshape(frames * count, *flat.shape[2:])
-    valid = part.truth.frame_valid.T.reshape(-1)
-    if content is not None:
-        content = jnp.tile(content, (frames, 1))
+    flat = _by_frame(pixels(part.images, part.sizes))
+    valid, content = _of_frames(part, content)
     tokens, updates = model.apply(
         variables, flat, True, valid, content, part.scale,
         method=Model.encode, mutable=["batch_stats"],
     )  # fmt: skip
-    tokens = tokens.reshape(frames, count, *tokens.shape[1:])
-    return tokens, dict(updates.get("batch_stats", {}))
+    return _by_clip(tokens, part), dict(updates.get("batch_stats", {}))
+
+
+def _fuse_stored(
+    model: Model, variables: dict, part: Part, content: Content
+) -> tuple[Float32[Array, "T B S C"], dict]:
+    """Same as `_encode`, of stored features of the backbone in place of images."""
+    levels = _by_frame(jnp.asarray(part.features, jnp.float32))
+    grid = model.backbone.grid(*part.images.shape[2:4])
+    valid, content = _of_frames(part, content)
+    tokens, updates = model.apply(
+        variables, levels, grid, True, valid, content,
+        method=Model.fuse, mutable=["batch_stats"],
+    )  # fmt: skip
+    return _by_clip(tokens, part), dict(updates.get("batch_stats", {}))
+
+
+def _by_frame(x: Array) -> Array:
+    """[B, T, ..] to [T B, ..]."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def _by_clip(x: Array, part: Part) -> Array:
+    """[T B, ..] to [T, B, ..]."""
+    return x.reshape(part.images.shape[1], -1, *x.shape[1:])
+
+
+def _of_frames(
+    part: Part, content: Content
+) -> tuple[Bool[Array, "M"], Int32[Array, "M 2"] | None]:
+    """Returns which of all frames are real, and their content."""
+    if content is not None:
+        content = jnp.tile(content, (part.images.shape[1], 1))
+    return part.truth.frame_valid.T.reshape(-1), content
 
 
 def _draw_limits(

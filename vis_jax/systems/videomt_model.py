@@ -33,7 +33,7 @@ Grid = tuple[int, int]  # patches of a frame by rows and columns
 Content = Int32[Array, "N 2"] | None
 Scale = Float32[Array, ""] | None  # of rotary positions in training; None = 1
 
-ALIGNED = 32  # pixels: frames are padded to multiples of this
+_ALIGNED = 32  # pixels, about: frames are padded to multiples of this
 
 
 class Looked(NamedTuple):
@@ -98,25 +98,75 @@ class Model(nn.Module):
           content: patches that are not padding (rows, columns); None = all.
           scale: of rotary positions.
         """
+        if self.decoder is None:
+            blocks = (range(self.first_block),)
+            return self._run_backbone(images, blocks, content, scale)[0]
+        grid = self.backbone.grid(*images.shape[1:3])
+        levels = self.encode_levels(images, content, scale)
+        return self.fuse(levels, grid, train, valid, content)
+
+    def encode_levels(
+        self,
+        images: Float[Array, "N H W 3"],
+        content: Content = None,
+        scale: Scale = None,
+    ) -> Float32[Array, "N L S C"]:
+        """Returns the tokens that a decoder of its own sums: all of the backbone.
+
+        Args:
+          images, content, scale: see `encode`.
+        """
+        begins = (0, *(level + 1 for level in self.levels[:-1]))
+        blocks = tuple(
+            range(begin, level + 1)
+            for begin, level in zip(begins, self.levels, strict=True)
+        )
+        found = self._run_backbone(images, blocks, content, scale)
+        return jnp.stack([self.backbone.norm(tokens) for tokens in found], axis=1)
+
+    def fuse(
+        self,
+        levels: Float32[Array, "N L S C"],
+        grid: Grid,
+        train: bool = False,
+        valid: Bool[Array, "N"] | None = None,
+        content: Content = None,
+    ) -> Float32[Array, "N S C"]:
+        """Returns each frame's tokens for the query blocks of a decoder of its own.
+
+        Args:
+          levels: from `encode_levels`.
+          grid: patches of the frames.
+          train, valid, content: see `encode`.
+        """
+        if self.decoder is None:
+            raise ValueError("model.decoder.kind: expected 'own', got 'backbone'")
+        counted = jnp.ones((len(levels), levels.shape[2]), bool)
+        if valid is not None:
+            counted &= valid[:, None]
+        if content is not None:
+            counted &= attend_content(content, grid, self.backbone.prefix)[:, 0]
+        parts = [levels[:, index] for index in range(len(self.levels))]
+        return self.decoder.fuse(parts, train, counted)
+
+    def _run_backbone(
+        self,
+        images: Float[Array, "N H W 3"],
+        parts: Sequence[range],
+        content: Content,
+        scale: Scale,
+    ) -> list[Float32[Array, "N S C"]]:
+        """Returns the tokens after each of some parts of the blocks, in order."""
         backbone = self.backbone
         grid = backbone.grid(*images.shape[1:3])
         rotary, attend = backbone.rotary(grid, content, scale), None
         if content is not None:
             attend = attend_content(content, grid, backbone.prefix)
-        tokens = backbone.embed(images, content)
-        if self.decoder is None:
-            return backbone.run(tokens, range(self.first_block), rotary, attend)
-        begin, levels = 0, []
-        for level in self.levels:
-            tokens = backbone.run(tokens, range(begin, level + 1), rotary, attend)
-            levels.append(backbone.norm(tokens))
-            begin = level + 1
-        counted = jnp.ones(tokens.shape[:2], bool)
-        if valid is not None:
-            counted &= valid[:, None]
-        if attend is not None:
-            counted &= attend[:, 0]
-        return self.decoder.fuse(levels, train, counted)
+        tokens, found = backbone.embed(images, content), []
+        for blocks in parts:
+            tokens = backbone.run(tokens, blocks, rotary, attend)
+            found.append(tokens)
+        return found
 
     def first(self, count: int) -> Float32[Array, "N Q C"]:
         """Returns the queries that enter the first frame of `count` videos."""
@@ -270,6 +320,17 @@ def call(model: Model, variables: dict, method: Callable, *args: Any) -> Any:
     return model.apply(variables, *args, method=method)
 
 
+def alignment(patch: int) -> int:
+    """Returns the pixels to whose multiples frames are padded.
+
+    32 as by the authors, or the next smaller multiple of the patch: 28 for 14.
+
+    Args:
+      patch: side of a patch in pixels.
+    """
+    return patch * max(1, _ALIGNED // patch)
+
+
 def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Content:
     """Returns the patches that each of N frames sees (rows, columns); None = all.
 
@@ -280,5 +341,7 @@ def content_of(settings: Settings, sizes: Int32[Array, "N 2"], grid: Grid) -> Co
     """
     if settings.model.sees == "canvas":
         return None
-    seen = -(-sizes // ALIGNED) * (ALIGNED // settings.model.backbone.patch)
+    patch = settings.model.backbone.patch
+    aligned = alignment(patch)
+    seen = -(-sizes // aligned) * (aligned // patch)
     return jnp.minimum(seen, jnp.array(grid, jnp.int32)[None])

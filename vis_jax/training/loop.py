@@ -35,6 +35,7 @@ def train(
     writer: Writer | None = None,
     window: profile.ProfileWindow | None = None,
     accept_changes: bool = False,
+    check: Callable[[dict], None] | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from scratch.
 
@@ -53,6 +54,7 @@ def train(
       window: updates to profile.
       accept_changes: resume although decisive settings have changed; see
         `vis_jax.training.changes`.
+      check: called with the variables before the first update; may raise ValueError.
 
     Raises:
       ValueError: `workdir` has another model, batches run out, the loss is not finite
@@ -66,7 +68,7 @@ def train(
     best = Best(workdir, config.train.best, metrics)
     opened = open_run(
         config, system, make_batches, workdir=workdir, writer=writer,
-        accept_changes=accept_changes,
+        accept_changes=accept_changes, check=check,
     )  # fmt: skip
     trace = profile.profiled(window, os.path.join(workdir, profile.FOLDER))
     with opened as run, trace as before_update:

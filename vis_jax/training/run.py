@@ -50,6 +50,7 @@ def open_run(
     workdir: str,
     writer: Writer,
     accept_changes: bool = False,
+    check: Callable[[dict], None] | None = None,
 ) -> Iterator[Run]:
     """Opens a run from its newest checkpoint; on exit waits for the last write.
 
@@ -79,6 +80,8 @@ def open_run(
                 config, system, make_batches, start=start, checkpoints=checkpoints,
                 mesh=mesh, writer=writer,
             )  # fmt: skip
+        if check is not None:
+            check(found.state.variables)
         write_config(config, workdir)
         clips = len(found.first["images"]) * jax.process_count()
         monitor = Monitor(clips_per_step=clips)
