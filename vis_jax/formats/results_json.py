@@ -26,7 +26,7 @@ from vis_jax.formats.tracks import (
     TruthVideo,
     means_nonzero,
 )
-from vis_jax.formats.truth_json import load_truth
+from vis_jax.formats.truth_json import is_size, load_truth
 
 __all__ = ["FormatError", "find_defects", "load_results", "load_truth"]
 __all__ += ["parse_results", "video_entries", "write_results"]
@@ -279,19 +279,12 @@ def _to_bytes(
         # Fast path for the usual form, as there are many masks.
         if type(rle) is dict:
             size, counts = rle.get("size"), rle.get("counts")
-            if _is(size, video_size) and type(counts) is str and counts.isascii():
+            if is_size(size, video_size) and type(counts) is str and counts.isascii():
                 frames[t] = {"size": video_size, "counts": counts.encode()}
                 continue
         frames[t] = _run_lengths(
             rle, f"{where}: segmentations[{t}]", video_size, checker
         )
-
-
-def _is(size: object, video_size: list[int]) -> bool:
-    """Whether a size equals the video size as a list of ints; 10.0 and true do not."""
-    if type(size) is not list or size != video_size:
-        return False
-    return type(size[0]) is type(size[1]) is int
 
 
 def _run_lengths(
@@ -300,7 +293,7 @@ def _run_lengths(
     """Returns the mask with counts as bytes; shares `video_size` to save memory."""
     rle = checker.record(rle, where)
     size = checker.field(rle, "size", where)
-    if _is(size, video_size):
+    if is_size(size, video_size):
         size = video_size
     else:
         size = list(checker.size(size, f"{where}: size"))

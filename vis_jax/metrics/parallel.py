@@ -190,12 +190,12 @@ def _find_part(
             return None
         with paused_collection():
             tracks = load_plain(listed, truth, checker, *part)
-        if tracks is None:
-            return None
-        seen = {track.video_id for track in tracks}
-        videos = {v: truth.videos[v] for v in truth.videos if v in seen}
-        own = truth._replace(videos=videos)
-        return _work(job, own, tracks, checker.tolerated)
+            if tracks is None:
+                return None
+            seen = {track.video_id for track in tracks}
+            videos = {v: truth.videos[v] for v in truth.videos if v in seen}
+            own = truth._replace(videos=videos)
+            return _work(job, own, tracks, checker.tolerated)
     except ValueError:
         return None
 
@@ -246,7 +246,7 @@ def _bare(track: ResultTrack) -> ResultTrack:
 
 
 def main(words: str) -> None:
-    """Runs a worker; writes its findings to stdout."""
+    """Runs a worker; writes its findings to stdout, and ends the process."""
     start, stop, *fields = json.loads(words)
     job = ScoringJob(*fields)
     try:
@@ -255,3 +255,5 @@ def main(words: str) -> None:
         return
     found = _find_part(job, truth, (start, stop))
     sys.stdout.buffer.write(pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
+    sys.stdout.flush()
+    os._exit(0)  # without freeing every mask while the first process waits
