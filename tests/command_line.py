@@ -2,7 +2,10 @@
 
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from types import ModuleType
 from typing import NamedTuple
+
+from absl import flags
 
 from vis_jax.main import main
 
@@ -30,3 +33,11 @@ def error_of(*words: object) -> str:
     assert outcome.err.startswith("error: "), outcome.err
     assert outcome.err.count("\n") == 1, outcome.err
     return outcome.err.strip().removeprefix("error: ")
+
+
+def check_words(command: ModuleType, words: list[str]) -> None:
+    """Reads the flags of a command, and does not run it."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    command.define(values, words)
+    assert values(["vis_jax", *words])[1:] == []

@@ -13,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 import vis_jax
-from tests.command_line import call
+from tests.command_line import call, check_words
 from tests.commands.folder import write_folder
 from tests.commands.official import official_weights, write_pickle
 from tests.recipes import recipe
 from tests.saved_runs import write_run
 from tests.test_links import BLOCK
-from vis_jax import api, tracking
+from vis_jax import api, checkpoints, tracking
 from vis_jax.commands import compare, parts, sweep, train
 from vis_jax.params import flatten
 from vis_jax.predict.sinks import VideoSink
@@ -64,6 +63,8 @@ def prepared(tmp_path_factory):
             sink.write(frame)
     shutil.copytree(video, folder / "camera")
     write_run(folder / "runs/mask_track", "mask_track_rcnn_shapes")
+    # In place of the weights that come along, so that nothing larger is compiled.
+    vis_jax.load(folder / "runs/mask_track").save_hub(folder / "along/shapes")
     (folder / "runs/mask_track/metrics.jsonl").write_text(
         '{"step": 1, "time": 0.0, "train/loss": 2.5}\n'
     )
@@ -90,6 +91,7 @@ def page(prepared, tmp_path, monkeypatch):
         own = OWN if settings else {}
         trained(TRAINED, workdir, own | {"num_steps": 1, "test.videos": 1})
 
+    monkeypatch.setattr(checkpoints, "_FOLDER", folder / "along")
     monkeypatch.setattr(tracking, "open_source", open_source)
     monkeypatch.setattr(api, "train", train_small)
     return folder
@@ -181,11 +183,3 @@ def write_weights(path):
     variables = flatten(parts.shapes_of(system))
     shapes = {name: leaf.shape for name, leaf in variables.items()}
     write_pickle(path, official_weights(shapes, classes=81))
-
-
-def check_words(command, words):
-    """Reads the flags of a command, and does not run it."""
-    values = flags.FlagValues()
-    values.set_gnu_getopt(True)
-    command.define(values, words)
-    assert values(["vis_jax", *words])[1:] == []

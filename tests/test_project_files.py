@@ -3,12 +3,16 @@
 import configparser
 import importlib
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 import vis_jax
-from vis_jax.main import COMMANDS
+from tests.command_line import check_words
+from vis_jax.main import COMMANDS, split_command
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -35,6 +39,30 @@ def test_workflows_and_pages_call_targets_that_exist():
     lines += (ROOT / "CONTRIBUTING.md").read_text().replace("`", "\n").splitlines()
     called = set(re.findall(r"^make ([a-z-]+)", "\n".join(lines), re.M))
     assert {"lint", "docs", "demo", "notebooks", "test"} <= called <= targets()
+
+
+def lines_of_demo(*words):
+    """What `make demo` would run."""
+    command = ["make", "--dry-run", "demo", "SOURCE=clip.mp4", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("words", [(), ("SCRATCH=1",)])
+def test_the_demo_runs_commands_that_exist_and_the_nightly_reads_its_scores(words):
+    lines = lines_of_demo(*words)
+    ours = [line.partition(" -m vis_jax.main ")[2] for line in lines]
+    commands = [split_command(shlex.split(line)) for line in ours if line]
+    names = [name for name, _ in commands]
+    predicted = ["predict"] * (2 if words else 3)
+    assert sorted(names) == sorted(["data make_shapes", "train", "score", *predicted])
+    for name, rest in commands:
+        module = "vis_jax.commands." + name.replace(" ", "_")
+        check_words(importlib.import_module(module), rest)
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text()
+    assert " ".join(["make demo", *words]) in re.findall(r"- run: (.*)", nightly)
+    (scores,) = set(re.findall(r"\S+/scores\.json", "\n".join(lines)))
+    assert f'"{scores}":' in nightly
 
 
 def test_the_oldest_jax_and_the_pythons_of_the_tests_are_those_of_the_package():
