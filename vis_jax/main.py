@@ -166,7 +166,7 @@ def members(word: str) -> list[str]:
 
 def listing(names: list[str]) -> str:
     """Lists the commands, one per line."""
-    return "\n".join(f"  {name:<18}{COMMANDS[name]}" for name in names)
+    return "\n".join(f"  {name:<20}{COMMANDS[name]}" for name in names)
 
 
 def flag_help(values: flags.FlagValues) -> str:

@@ -7,6 +7,9 @@ examples:
       --config.data.root=/data/ytvis2019 --config.init_from=weights/dinov2 \\
       --config.data.short_side='(448,)' --config.data.crop_share=0 \\
       --output features
+  python -m vis_jax.main data cache_features --output features_b \\
+      --config configs/lvmt.py:dataset=moving_shapes,form=dinov3 \\
+      --config.init_from=weights/dinov3 --config.data.crop_share=0 --config.data.flip=0
 """
 
 import shutil
