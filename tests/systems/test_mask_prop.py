@@ -80,7 +80,7 @@ def clip_by_clip_as(whole, system, variables, images):
 def test_clip_by_clip_it_says_the_same():
     variables, clip, whole = seen()
     system = system_of({"test.mode": "clip"})
-    assert system.window == (3, 3, RADIUS, ())
+    assert system.window == (3, 3, RADIUS, (), 32)
     clip_by_clip_as(whole, system, variables, clip.images)
 
 
