@@ -20,7 +20,7 @@ TRAIN := --config configs/ifr_shapes.py
 ABOUT := a small IFR learns from random weights to find and track generated shapes
 else
 RUNS ?= runs/demo
-STEPS := 300
+STEPS := 200
 # The layer that names the classes begins anew, as with objects of one's own.
 TRAIN := --config configs/mask_track_rcnn_shapes.py:difficulty=easy,steps=$(STEPS) \
 	--config.init_from=shapes --config.init_fresh="('box_head/class_logits/.*',)" \
