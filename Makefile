@@ -1,4 +1,4 @@
-# make demo        predict moving shapes with the weights that come along, train on, score
+# make demo        predict with the weights that come along, train on, score (5 minutes)
 # make test        all tests
 # make test-fast   those that take seconds
 # make lint        ruff and mypy
