@@ -168,14 +168,8 @@ def _without_truths(
     stops = np.cumsum([len(group) for group in best.values()], dtype=np.int64)
     outside = _outside([x for group in best.values() for x in group], ranges)
     shape = (len(ranges), len(IOU_THRESHOLDS), outside.shape[-1])
-    matched, ignored, partner = (
-        np.split(array, stops[:-1], axis=2)
-        for array in (
-            np.zeros(shape, bool),
-            np.broadcast_to(outside, shape),
-            np.full(shape, -1),
-        )
-    )
+    arrays = np.zeros(shape, bool), np.broadcast_to(outside, shape), np.full(shape, -1)
+    matched, ignored, partner = (np.split(x, stops[:-1], axis=2) for x in arrays)
     none = np.zeros(len(ranges), np.int64)
     return {
         key: Matches(group, matched[i], ignored[i], partner[i], none)
