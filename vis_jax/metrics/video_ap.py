@@ -160,10 +160,7 @@ def match_videos(
 def _without_truths(
     groups: dict[tuple[Id, Id], list[ResultTrack]], ranges: tuple[Range, ...]
 ) -> dict[tuple[Id, Id], Matches]:
-    """`match` of predictions in videos without a track of their category.
-
-    Most groups are such, so all are done at once.
-    """
+    """Matches at once all predictions in videos without a track of their category."""
     best = {key: best_first(group) for key, group in groups.items()}
     stops = np.cumsum([len(group) for group in best.values()], dtype=np.int64)
     outside = _outside([x for group in best.values() for x in group], ranges)
