@@ -21,6 +21,8 @@ import numpy as np
 from data_pipeline.clip_sampling import ClipPlan, HasExtent, resized_size
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.settings import Settings as DataSettings
+from vis_jax.formats.disk import naming
+from vis_jax.formats.json_checks import write_json
 from vis_jax.params import flatten, match_rules
 from vis_jax.settings import to_dict
 from vis_jax.structures import Batch
@@ -197,9 +199,7 @@ class Features:
             **description(self._encoder, self._data, self._videos),
             "weights": weights_digest(params, self._encoder),
         }
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(part, path)
+        write_json(path, content, indent=1)
 
     def missing(self) -> list[tuple[int, View]]:
         """Returns the videos and views without a file, in order."""
@@ -227,19 +227,24 @@ class Features:
 
         Raises:
           ValueError: a number is beyond float16.
+          OSError: it cannot be written, e.g. the disk is full; names the file.
         """
         path = self._path(index, view)
         path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        array = np.lib.format.open_memmap(part, "w+", dtype=_DTYPE, shape=shape)
-        yield array
-        if not all(np.isfinite(frame).all() for frame in array):
-            raise ValueError(
-                f"{self._videos[index].name}: expected features within float16, up to"
-                f" {np.finfo(_DTYPE).max:g}, got larger ones"
-            )
-        array.flush()
-        os.replace(part, path)
+        part = path.with_suffix(".part")  # also replaces that of a killed command
+        try:
+            with naming(path):
+                array = np.lib.format.open_memmap(part, "w+", dtype=_DTYPE, shape=shape)
+            yield array
+            if not all(np.isfinite(frame).all() for frame in array):
+                raise ValueError(
+                    f"{self._videos[index].name}: expected features within float16, up"
+                    f" to {np.finfo(_DTYPE).max:g}, got larger ones"
+                )
+            array.flush()
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def joined(
         self, batches: Iterator[dict[str, np.ndarray]], plans: Iterator[list[ClipPlan]]
