@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import types
@@ -195,6 +196,29 @@ assert [main(each) for each in words] == [0, 0, 0, 2]
 def test_an_interrupted_command_says_so(monkeypatch):
     replace_score(monkeypatch, KeyboardInterrupt())
     assert call("score") == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("sys.exit(143)", 143), ("sys.exit(130)", 130), ("return 0", -signal.SIGSEGV)],
+)
+def test_a_crash_after_a_signal_does_not_hide_its_code(ending, code):
+    """The crash is that of an interrupted compilation: after the exit handlers."""
+    text = f"""
+import atexit, os, signal, sys
+import vis_jax.main as program
+class Crash:
+    def __del__(self, crash=os.kill, words=(os.getpid(), signal.SIGSEGV)):
+        crash(*words)
+kept = Crash()
+def main(words):
+    atexit.register(os.write, 1, b"closed")
+    {ending}
+program.main = main
+program.console()
+"""
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout) == (code, b"closed")
 
 
 def test_tensorflow_is_quiet_unless_the_user_wants_it(monkeypatch):

@@ -4,6 +4,7 @@ The default command is train. User errors print one line on stderr and exit with
 2; set VIS_JAX_TRACEBACK=1 for a traceback.
 """
 
+import atexit
 import importlib
 import os
 import sys
@@ -72,6 +73,9 @@ WIDTH = 80  # columns of the help
 # user has set these variables.
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
+# Exit codes after Ctrl-C and after a scheduler's signal.
+SIGNALLED = (130, 143)
+
 
 def main(argv: list[str]) -> int:
     """Runs a command; returns the exit code."""
@@ -94,8 +98,27 @@ def main(argv: list[str]) -> int:
 
 
 def console() -> None:
-    """Entry point of the script `vis-jax`; exits with the exit code."""
-    sys.exit(main(sys.argv[1:]))
+    """Entry point of the script `vis-jax`; exits with the exit code.
+
+    After a signal the process ends with the signal's code once all exit handlers have
+    run: when a compilation was interrupted, freeing what is left can crash in XLA, and
+    a scheduler would read the code of the crash.
+    """
+    stopped: list[int] = []
+    atexit.register(_end_at_once, stopped)  # before all others: runs last
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SystemExit as error:
+        if error.code in SIGNALLED:
+            stopped.append(error.code)
+        raise
+
+
+def _end_at_once(codes: list[int]) -> None:
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
 
 
 def quieten() -> None:
