@@ -1,5 +1,7 @@
 """What every setting of IAI changes, by shapes and rules alone where these tell."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -22,45 +24,63 @@ def _config(changes=None, name="iai_condinst_r50"):
     return recipe(name, "debug", changes)
 
 
-def _shapes(changes=None):
-    """Variables, and what a step gives."""
+def _variables(changes=None):
+    config = _config(changes)
+    return jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
+
+
+def _terms(changes):
+    """The terms of the loss."""
+    config = _config(changes)
+    loss, aux = jax.eval_shape(
+        build(config).loss, _variables(changes), first_batch(config), jax.random.key(0)
+    )
+    assert loss.shape == ()
+    return set(aux.terms)
+
+
+def _step(changes=None):
+    """The state after a step, and what it finds."""
     config = _config(changes)
     system, batch = build(config), first_batch(config)
-    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    loss, aux = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
-    assert loss.shape == ()
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    state, found = jax.eval_shape(system.step, variables, system.start(clip), clip)
-    return flatten(dict(variables)), aux, state, found
+    return jax.eval_shape(system.step, _variables(changes), system.start(clip), clip)
 
 
 def _parameters(changes=None):
     return {
-        path.removeprefix("params/"): x.shape
-        for path, x in _shapes(changes)[0].items()
-        if path.startswith("params/")
+        path: x.shape
+        for path, x in flatten(dict(_variables(changes)["params"])).items()
     }
+
+
+@functools.cache
+def _all_parameters():
+    return _parameters()
 
 
 def test_without_identities_there_is_no_head_for_them_and_a_bank_of_two():
     parameters = _parameters({"model.ids.on": False})
     assert not any("id_tower" in path or "id_logits" in path for path in parameters)
     assert parameters["hab/id_bank/kernel"] == (17, 17, 2, 16)
-    _, aux, _, found = _shapes({"model.ids.on": False})
-    assert set(aux.terms) == {"box_class", "box", "centre", "mask"}
+    terms = _terms({"model.ids.on": False})
+    assert terms == {"box_class", "box", "centre", "mask"}
+    _, found = _step({"model.ids.on": False})
     assert found.valid.shape == (4,)  # the objects of a frame
 
 
 def test_without_identities_a_tracker_may_link_objects():
-    _, _, state, found = _shapes({"model.ids.on": False, "test.link": "iou"})
+    state, found = _step({"model.ids.on": False, "test.link": "iou"})
     assert found.valid.shape == (8,)
     assert state.linked is not None
 
 
 def test_without_association_there_are_no_memories():
-    variables, _, state, _ = _shapes({"model.association": False})
-    assert not any("hab" in path for path in variables)
-    assert any("id_logits" in path for path in variables)
+    parameters = _parameters({"model.association": False})
+    assert not any("hab" in path for path in parameters)
+    assert any("id_logits" in path for path in parameters)
+    assert "id" in _terms({"model.association": False})
+    state, _ = _step({"model.association": False})
     assert state.memory is None
 
 
@@ -73,14 +93,14 @@ def test_without_association_there_are_no_memories():
     ],
 )
 def test_parts_of_the_association_that_are_off_are_gone(changes, gone, lateral):
-    parameters, whole = _parameters(changes), _parameters()
+    parameters, whole = _parameters(changes), _all_parameters()
     assert not any(gone in path for path in parameters)
     assert set(parameters) == {path for path in whole if gone not in path}
     assert parameters["detector/fpn/lateral4/kernel"] == (1, 1, lateral, 16)
 
 
 def test_the_id_head_and_the_stage_have_the_shapes_asked_for():
-    whole = _parameters()
+    whole = _all_parameters()
     assert whole["detector/head/id_logits/kernel"] == (3, 3, 16, 6)
     assert whole["hab/id_bank/kernel"] == (17, 17, 7, 16)
     changes = {"model.ids.convs": 3, "model.ids.loss": "softmax", "model.ids.count": 9}
@@ -94,9 +114,9 @@ def test_the_id_head_and_the_stage_have_the_shapes_asked_for():
 
 
 def test_memories_are_as_long_as_asked_for():
-    state = _shapes({"model.hab.slots": 5})[2]
+    state, _ = _step({"model.hab.slots": 5})
     assert state.memory.global_keys.shape[1] == 5
-    assert _shapes()[2].memory.global_keys.shape[1] == 3
+    assert _step()[0].memory.global_keys.shape[1] == 3
 
 
 def test_rules_of_the_test_reach_the_network():
