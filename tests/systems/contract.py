@@ -27,6 +27,7 @@ class Checked(NamedTuple):
     batch: Batch
     clip: Clip
     predictions: Predictions
+    step: Callable  # `system.step`, compiled once for each length of a clip
     # Compiled (params, batch) -> ((loss, LossAux), gradient), with a fixed random key.
     loss_and_gradient: Callable
 
@@ -34,12 +35,11 @@ class Checked(NamedTuple):
 def check_frame_by_frame(checked: Checked) -> None:
     """Checks that an online system predicts the same frame by frame and all at once."""
     clip, whole = checked.clip, checked.predictions
-    step = jax.jit(checked.system.step)
     state = found = None
     for t in range(len(clip.images)):
         one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
         state = checked.system.start(one) if state is None else state
-        state, found = step(checked.variables, state, one)
+        state, found = checked.step(checked.variables, state, one)
         np.testing.assert_array_equal(found.slots[0], whole.slots[t])
         if whole.mask_boxes is None:
             near = functools.partial(np.testing.assert_allclose, atol=1e-3)
@@ -122,7 +122,8 @@ def check_system(
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
     clip, predictions = _check_step(system, variables, batch, boxes_inside)
-    return Checked(system, variables, batch, clip, predictions, loss_and_gradient)
+    step = jax.jit(system.step)
+    return Checked(system, variables, batch, clip, predictions, step, loss_and_gradient)
 
 
 def _check_file(variables: dict) -> None:

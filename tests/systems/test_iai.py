@@ -14,6 +14,7 @@ from tests.systems.contract import (
 )
 from tests.systems.traced import check_dtypes
 from vis_jax.params import flatten
+from vis_jax.structures import Clip
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.iai import build
 from vis_jax.training.dry_run import batch_shapes
@@ -90,14 +91,14 @@ def test_the_mean_is_over_frames_that_are_there():
 @pytest.mark.slow
 def test_frames_of_padding_leave_the_state_as_it_is():
     checked = _checked()
-    clip, system = checked.clip, checked.system
-    step = jax.jit(system.step)
-    state, _ = step(checked.variables, system.start(clip), clip)
+    images, frame_valid, *rest = checked.clip
+    clip = Clip(images[:1], frame_valid[:1], *rest)
+    state, before = checked.step(checked.variables, checked.system.start(clip), clip)
     none = clip._replace(frame_valid=np.zeros_like(clip.frame_valid))
-    after, found = jax.device_get(step(checked.variables, state, none))
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), after)
+    after, found = checked.step(checked.variables, state, none)
+    jax.tree.map(np.testing.assert_array_equal, *jax.device_get((state, after)))
     assert (found.slots == -1).all()
-    np.testing.assert_array_equal(found.class_probs, checked.predictions.class_probs)
+    np.testing.assert_array_equal(found.class_probs, before.class_probs)
 
 
 # Of the paths of parameters.
