@@ -11,7 +11,7 @@ Smoke: the same with --config configs/cascade.py:debug (any CPU)
 of its last three stages are deformable. `dataset` and `frames` as for configs/ifr.py.
 With `track` pairs of frames also train the head of MaskTrack R-CNN, which links the
 detections then: "MaskTrack R-CNN*" of the MaskProp paper, at its schedule. With
-`dataset=coco` it is HTC on images, 20 epochs of 16. OpenImages, as a folder in the
+`dataset=coco` it is HTC on images, 20 epochs of 16. OpenImages, converted to the
 layout of COCO, joins as stills: see docs/data.md. cascade_r50.py is short for r50.
 
 Deviation: the batch is a fourth of the paper's 64 pairs, and the rate, too.

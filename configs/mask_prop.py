@@ -9,12 +9,14 @@ Smoke: the same with --config configs/mask_prop.py:debug (any CPU)
 and from whose run or converted weights it starts: what carries and refines masks is
 new. To go on from a run of MaskProp: --config.init_fresh "()".
 
-With `track` the head of MaskTrack R-CNN trains beside, so that one model serves the
-rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head. With
+With `track` the head of MaskTrack R-CNN is trained as well, so that one model serves
+the rows of Table 3, which differ in `test.propagation`: deform, flow, iou, track_head.
+Start from a run or conversion of configs/cascade.py with `track`, or add
+"track_head/.*" to --config.init_fresh. With
 `stsn` the features of a frame are enriched by those of other frames before objects are
 found (`model.temporal`), as in the backbone of the paper's best rows; trackers, `iou`
 and `track_head`, are refused with it.
-OpenImages, as a folder in the layout of COCO, joins as stills (docs/data.md). The files
+OpenImages, converted to the layout of COCO, joins as stills (docs/data.md). The files
 mask_prop_r50.py, mask_prop_r101.py and mask_prop_x101.py are short for these.
 
 Rows of the paper, each on one trained model, but for Table 4:

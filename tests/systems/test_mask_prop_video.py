@@ -13,7 +13,11 @@ from tests.compiled import compiled
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.settings import read_settings
 from vis_jax.structures import Detections
-from vis_jax.systems.mask_prop_carriers import LinkObjects, objects_of_frame
+from vis_jax.systems.mask_prop_carriers import (
+    LinkObjects,
+    distinct_detections,
+    objects_of_frame,
+)
 from vis_jax.systems.mask_prop_frames import FramesInContext, Maps, SingleFrames
 from vis_jax.systems.mask_prop_model import STRIDE, OutputObjects
 from vis_jax.systems.mask_prop_settings import Settings
@@ -329,6 +333,25 @@ def as_linked(**test):
     given = settings(**test).test
     return compiled(lambda shown: objects_of_frame(shown, CELLS, given))(
         shown_objects()
+    )
+
+
+def test_trackers_see_every_object_once():
+    frames = jax.tree.map(lambda x: x[None], shown_objects())
+
+    def seen_by_trackers(**test):
+        given = settings(**test).test
+        return compiled(lambda shown: distinct_detections(shown, CELLS, given))(frames)
+
+    one = seen_by_trackers()
+    assert one.valid.tolist() == [[True, True, False]]
+    np.testing.assert_array_equal(one.scores, np.float32([[0.9, 0.5, 0]]))
+    assert one.labels.tolist() == [[0, 0, 3]]
+    np.testing.assert_array_equal(one.boxes[0, 1], frames.detections.boxes[0, 2])
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        seen_by_trackers(duplicates=0.0),
+        frames.detections,
     )
 
 

@@ -29,7 +29,11 @@ FREE = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "moves"),
-    [("yolact_shapes", {}, True), ("rgnn_vis_shapes", FREE, False)],
+    [
+        ("yolact_shapes", {}, True),
+        ("rgnn_vis_shapes", FREE, False),
+        ("mask_prop_shapes", {}, True),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(name, changes, moves, tmp_path):
     """Also of the statistics; those of a detector that is not trained never move."""

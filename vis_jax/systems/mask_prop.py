@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from vis_jax.structures import Appearance, Batch, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
-from vis_jax.systems.mask_prop_carriers import Deform, Flow, MaskPropagator
+from vis_jax.systems.mask_prop_carriers import (
+    Deform,
+    Flow,
+    MaskPropagator,
+    distinct_detections,
+)
 from vis_jax.systems.mask_prop_frames import (
     FrameFinder,
     FramesInContext,
@@ -29,6 +34,7 @@ from vis_jax.systems.mask_prop_model import (
     build_model,
     find,
     mask_cells,
+    p3_of,
     see,
 )
 from vis_jax.systems.mask_prop_settings import Settings
@@ -92,8 +98,10 @@ def _detector(model: Model, settings: Settings) -> Detector:
         return model.init(rng, images, batch.sizes[0], method="look")
 
     def detect(variables, features, size) -> Detections:
-        refined = settings.test.refine
-        return find(model, variables, features, size, refined=refined).detections
+        test = settings.test
+        found = find(model, variables, features, size, refined=test.refine)
+        p3 = p3_of(features.features.levels)
+        return distinct_detections(found, (p3.shape[1], p3.shape[2]), test)
 
     def describe(variables, features, boxes) -> Appearance:
         found = model.apply(variables, features.features, boxes, method="describe")

@@ -13,9 +13,10 @@ from vis_jax.association.propagation import PreparedFeatures
 from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
 from vis_jax.ops.masks import paste_on_level
 from vis_jax.ops.nms import group_duplicates
+from vis_jax.structures import Detections
 from vis_jax.systems.mask_prop_model import STRIDE, Model, OutputObjects
 from vis_jax.systems.mask_prop_settings import FlowSettings, TestSettings
-from vis_jax.typing import Array, Bool, Float32, UInt8
+from vis_jax.typing import Array, Bool, Float32, Int32, UInt8
 
 
 class LinkObjects(NamedTuple):
@@ -50,14 +51,9 @@ def objects_of_frame(
       cells: height and width of 'p3'.
       test: settings of the config.
     """
-    detections = found.detections
-    valid, scores = detections.valid, detections.scores
-    masks = paste_on_level(found.probs, detections.boxes, size=cells, stride=STRIDE)
-    inside = masks > 0.5
-    owner = jnp.arange(len(valid), dtype=jnp.int32)
-    if test.duplicates:
-        owner = group_duplicates(inside, scores, valid, iou_threshold=test.duplicates)
-        valid &= owner == jnp.arange(len(valid), dtype=jnp.int32)
+    detections, scores = found.detections, found.detections.scores
+    masks, owner = _masks_and_owners(found, cells, test)
+    valid = detections.valid & (owner == jnp.arange(len(owner), dtype=jnp.int32))
     class_scores = found.class_probs
     if test.scoring != "vector_mean":
         # Padding has the label K, which JAX drops as out of bounds.
@@ -66,7 +62,7 @@ def objects_of_frame(
             scores, mode="drop"
         )
     if test.binarize:
-        masks = inside.astype(jnp.float32)
+        masks = (masks > 0.5).astype(jnp.float32)
     return LinkObjects(
         masks=jnp.where(valid[:, None, None], masks, 0.0),
         valid=valid,
@@ -74,6 +70,57 @@ def objects_of_frame(
         mask_logits=detections.mask_logits,
         mask_boxes=jnp.asarray(detections.covered),
     )
+
+
+def distinct_detections(
+    found: OutputObjects, cells: tuple[int, int], test: TestSettings
+) -> Detections:
+    """Drops the duplicates of an object, so that trackers see what propagation links.
+
+    Args:
+      found: detections of frames.
+      cells: height and width of 'p3'.
+      test: settings of the config.
+
+    Returns:
+      The best detection of each object, best first.
+    """
+
+    def one(found: OutputObjects) -> Detections:
+        _, owner = _masks_and_owners(found, cells, test)
+        numbers = jnp.arange(len(owner), dtype=jnp.int32)
+        keep = found.detections.valid & (owner == numbers)
+        order = jnp.argsort(~keep, stable=True)
+        kept = jax.tree.map(lambda x: x[order], found.detections._replace(valid=keep))
+        blank = jax.tree.map(jnp.zeros_like, kept)
+        blank = blank._replace(
+            labels=jnp.full_like(kept.labels, found.class_probs.shape[-1])
+        )
+        real = kept.valid
+        return jax.tree.map(
+            lambda x, none: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, none),
+            kept,
+            blank,
+        )
+
+    return jax.vmap(one)(found)
+
+
+def _masks_and_owners(
+    found: OutputObjects, cells: tuple[int, int], test: TestSettings
+) -> tuple[Float32[Array, "N h w"], Int32[Array, "N"]]:
+    """Returns a frame's masks on 'p3', and the best duplicate of each detection."""
+    detections = found.detections
+    masks = paste_on_level(found.probs, detections.boxes, size=cells, stride=STRIDE)
+    if not test.duplicates:
+        return masks, jnp.arange(len(masks), dtype=jnp.int32)
+    owner = group_duplicates(
+        masks > 0.5,
+        detections.scores,
+        detections.valid,
+        iou_threshold=test.duplicates,
+    )
+    return masks, owner
 
 
 @runtime_checkable
