@@ -25,7 +25,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 VARIANTS = {"r50": "50", "r101": "101"}
-_EPOCH = 11_190  # clips: five of each of the 2,238 videos of YouTube-VIS 2019
+# Training videos; those of YouTube-VIS 2022 are those of 2021.
+_VIDEOS = {"ytvis2019": 2_238, "ytvis2021": 2_985, "ytvis2022": 2_985, "ovis": 607}
 FROZEN = ("backbone/(stem|res2_).*", 0.0)
 
 
@@ -37,7 +38,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config = ConfigDict(dict(system="condinst", compute_dtype="bfloat16"))
     config.data = common.clips(options, frame_range=10, short_side=(360,))
     config.data.update(long_side=640, batch_size=16)
-    epoch = _EPOCH // config.data.batch_size
+    epoch = updates_per_epoch(options.dataset, config.data.batch_size)
     config.num_steps = 12 * epoch
     config.model = dict(
         num_classes=common.num_classes(options.dataset),
@@ -60,6 +61,14 @@ def full_size(options: ConfigDict) -> ConfigDict:
     if options.track:
         common.add_track_head(config, width=256)
     return config
+
+
+def updates_per_epoch(dataset: str, batch_size: int) -> int:
+    """Updates of an epoch of IAI: five clips of each training video.
+
+    A data set of unknown size counts like YouTube-VIS 2019.
+    """
+    return 5 * _VIDEOS.get(dataset, _VIDEOS["ytvis2019"]) // batch_size
 
 
 def _on_coco(config: ConfigDict) -> None:

@@ -17,8 +17,8 @@ Rows of the paper's tables, each on top of this:
   8  model.ids.convs: 1, 2, 3 for its 2, 3 and 4 convolutions
 
 Deviation: portrait videos are made to fit the landscape canvas of training.
-Deviation: `ms` draws the short side; the authors draw a long side, too, and on OVIS
-for every frame by itself.
+Deviation: `ms` draws the short side alone, in steps of 8 pixels; the authors draw any
+length and a long side, too, and on OVIS for every frame by itself.
 """
 
 from ml_collections import ConfigDict
@@ -31,15 +31,13 @@ FRESH = {
     "condinst": ("hab/.*", "detector/head/id_.*"),
     "iai": ("hab/id_bank/kernel", "detector/head/(id|class)_logits/.*"),
 }
-# Training videos; an epoch has five clips of each.
-_VIDEOS = {"ytvis2019": 2_238, "ytvis2021": 2_985, "ovis": 607}
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
     """The config at its published size."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     common.check_choice("start", options.start, FRESH)
-    wide = options.dataset in ("ytvis2021", "ovis")
+    wide = options.dataset in ("ytvis2021", "ytvis2022", "ovis")
     config = ConfigDict(dict(system="iai", compute_dtype="bfloat16"))
     short_side = tuple(range(360, 481, 8)) if options.ms else (360,)
     config.data = common.clips(options, frame_range=10, short_side=short_side)
@@ -49,7 +47,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
         sampling=dict(kind="steps"), flip_per="frame",
         instances=32 if options.dataset == "ovis" else 20,
     )  # fmt: skip
-    epoch = 5 * _VIDEOS.get(options.dataset, 2_238) // config.data.batch_size
+    epoch = condinst.updates_per_epoch(options.dataset, config.data.batch_size)
     config.num_steps = 12 * epoch
     config.model = dict(
         num_classes=common.num_classes(options.dataset),

@@ -269,6 +269,47 @@ def test_mask_track_rcnn_freezes_the_stem_and_the_first_stage():
 
 
 @pytest.mark.slow
+def test_iai_trains_what_is_named_after_the_backbone_slower():
+    run, params = recipe("iai_condinst_r50", None), _shapes("iai_condinst_r50")
+    assert run.optimizer.weight_decay == 1e-4
+    rates, decays = (
+        flatten(match_rules(params, rules))
+        for rules in (run.optimizer.rates, run.optimizer.decays)
+    )
+    slow = {
+        path
+        for path in rates
+        if path.startswith(("backbone/", "hab/backbone_projector/"))
+    }
+    assert {path for path in decays if decays[path] != 1.0} == slow
+    assert {decays[path] for path in slow} == {0.9}
+    frozen = {path for path, rate in rates.items() if rate == 0.0}
+    blocks = {tuple(path.split("/")[:2]) for path in frozen}
+    first = ("stem", "res2_0", "res2_1", "res2_2")
+    assert blocks == {("backbone", block) for block in first}
+    assert {rates[path] for path in slow - frozen} == {0.1}
+    assert {rates[path] for path in rates.keys() - slow} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "videos", "ids"),
+    [("ytvis2019", 2_238, 20), ("ytvis2021", 2_985, 25),
+     ("ytvis2022", 2_985, 25), ("ovis", 607, 25)],
+)  # fmt: skip
+def test_the_schedule_of_iai_has_12_epochs_of_five_clips_a_video(dataset, videos, ids):
+    run = recipe("iai_condinst_r50", f"dataset={dataset}")
+    assert run.model.ids.count == ids
+    epoch = 5 * videos // 16
+    optimizer = optimizers.build(run.optimizer, num_steps=run.num_steps, params={})
+    at = (0, 500, 8 * epoch - 1, 8 * epoch, 11 * epoch - 1, 11 * epoch)
+    found = [float(optimizer.learning_rate(np.int32(update))) for update in at]
+    np.testing.assert_allclose(found, [1e-7, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6], rtol=1e-5)
+    for other in (recipe("condinst_r50", f"dataset={dataset}"), run):
+        assert other.num_steps == 12 * epoch
+        assert other.optimizer.decay_at == run.optimizer.decay_at
+
+
+@pytest.mark.slow
 def test_videomt_learns_slower_from_block_to_block_towards_the_image():
     rates = recipe("videomt", None).optimizer.rates
     for path, rate in flatten(match_rules(_shapes("videomt"), rates)).items():

@@ -99,8 +99,17 @@ def _literal(params, clip, **form):
     return np.array(found), video
 
 
-@pytest.mark.parametrize("part", [{}, {"use_local": False}, {"use_global": False}])
-def test_frames_of_a_video_equal_the_slow_form(part):
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [
+        ({}, 3),
+        ({"use_local": False}, 3),
+        ({"use_global": False}, 3),
+        ({"on_new": False}, 2),  # of the frames 0, 2 and 3, which has a new object
+        ({"interval": 2}, 3),  # 0, 1 and 3
+    ],
+)
+def test_frames_of_a_video_equal_the_slow_form(part, count):
     module = _block(**part)
     params, clip = _weights(module), _clip(5)
     found, memories = watch(module, params, clip)
@@ -110,9 +119,8 @@ def test_frames_of_a_video_equal_the_slow_form(part):
     last = jax.tree.map(lambda x: x[-1, 0], memories)
     np.testing.assert_allclose(last.local_keys, video.before.keys, atol=2e-5)
     np.testing.assert_allclose(last.local_values, video.before.values, atol=2e-5)
+    assert last.entered == len(video.everything) == count
     if module.settings.use_global:
-        count = len(video.everything)
-        assert last.entered == count == 3
         stored = np.array([frame.values for frame in video.everything])
         np.testing.assert_allclose(last.global_values[:count], stored, atol=2e-5)
 

@@ -12,7 +12,8 @@ LOG2 = math.log(2)
 
 
 @pytest.mark.parametrize(
-    ("beta", "expected"), [(1.0, 0.125 + 1.5), (0.25, 0.375 + 1.875)]
+    ("beta", "expected"),
+    [(1.0, 0.125 + 1.5), (0.25, 0.375 + 1.875), (0.0, 0.5 + 2.0)],
 )
 def test_smooth_l1_is_quadratic_up_to_beta(beta, expected):
     values, targets = np.array([[0.5, -2.0, 0.0, 1.0], [0, 0, 0, 1]])

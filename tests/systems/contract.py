@@ -14,7 +14,7 @@ from data_pipeline.schema import check_batch
 from vis_jax.commands.run_settings import RunSettings
 from vis_jax.params import flatten, unflatten
 from vis_jax.structures import Batch, Clip, Predictions, Window
-from vis_jax.systems.system import System
+from vis_jax.systems.system import RETRAIN, System
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.weights_file import write_weights
 
@@ -116,7 +116,8 @@ def check_system(
       boxes_inside: mask boxes lie inside the content; otherwise they only overlap it.
     """
     system, batch = build(config), first_batch(config)
-    assert functools.reduce(getattr, system.limit.split("."), config) > 0
+    limit = system.limit.removesuffix(RETRAIN)
+    assert functools.reduce(getattr, limit.split("."), config) > 0
     variables = _check_init(system, batch)
     _check_file(variables)
     loss_and_gradient = _loss_and_gradient(system, variables)

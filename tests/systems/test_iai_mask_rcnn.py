@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,9 +12,11 @@ from tests.systems.contract import (
     check_frame_by_frame,
     check_learns,
     check_system,
+    first_batch,
 )
 from tests.systems.traced import check_dtypes
 from vis_jax.detectors.mask_rcnn_ids import IdRegionRule
+from vis_jax.losses import rcnn
 from vis_jax.params import flatten
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.iai_mask_rcnn import build, build_model
@@ -101,6 +104,22 @@ def test_the_loss_of_identities_is_the_mean_over_real_regions():
     wanted = -own[valid].mean()
     np.testing.assert_allclose(compiled(id_loss)(logits, ids, valid), wanted, rtol=1e-5)
     assert compiled(id_loss)(logits, ids, np.zeros_like(valid)) == 0
+
+
+@pytest.mark.slow
+def test_boxes_of_anchors_and_of_regions_have_the_l1_loss(monkeypatch):
+    betas = []
+
+    def spy(values, targets, beta):
+        betas.append((values.shape[1], beta))
+        return jnp.zeros(values.shape[:-1])
+
+    monkeypatch.setattr(rcnn, "smooth_l1", spy)
+    config = _config({"model.rpn.sampled": 12, "model.regions.sampled": 8})
+    system, batch = build(config), first_batch(config)
+    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+    jax.eval_shape(system.loss, shapes, batch, jax.random.key(0))
+    assert set(betas) == {(12, 0.0), (8, 0.0)}
 
 
 def test_a_data_set_without_classes_is_an_error():

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.recipes import recipe
@@ -18,6 +19,7 @@ from vis_jax.params import flatten
 from vis_jax.structures import Clip
 from vis_jax.systems import iai_loss
 from vis_jax.systems.iai import build, build_network, video_rules
+from vis_jax.training.dry_run import batch_shapes
 
 
 def _config(changes=None, name="iai_condinst_r50"):
@@ -148,6 +150,25 @@ def test_rules_of_identities_arrive():
     }  # fmt: skip
     assert video_rules(_config(changes)) == (9, 8, "code", "detected", 0.2)
     assert video_rules(_config({"model.ids.on": False}))[:2] == (0, 4)
+
+
+def test_the_warning_of_lost_objects_names_what_to_raise():
+    assert build(_config()).limit == "model.ids.count and train again"
+    assert build(_config({"model.ids.on": False})).limit == "test.tracks"
+
+
+@pytest.mark.slow
+def test_the_work_of_a_frame_of_the_published_size():
+    """60.2 GMACs at 384 x 640."""
+    system = build(recipe("iai_condinst_r50", None, {"compute_dtype": "float32"}))
+    batch = batch_shapes(B=1, T=1, M=1, H=384, W=640)
+    shapes = (batch.images, batch.frame_valid, batch.sizes)
+    clip = Clip(*(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in shapes))
+    variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    state = jax.eval_shape(system.start, clip)
+    lowered = jax.jit(system.step).lower(variables, state, clip)
+    flops = lowered.cost_analysis()["flops"]
+    np.testing.assert_allclose(flops, 0.1204e12, rtol=0.05)
 
 
 def test_each_weight_is_that_of_its_term_and_each_rule_arrives(monkeypatch):

@@ -117,6 +117,16 @@ def test_without_identities_the_rank_is_the_id_and_the_map_has_no_names():
     assert seen.lost == 0
 
 
+def test_ranks_leave_out_hidden_detections():
+    rules = PAPER._replace(ids=0, slots=MOST)
+    objects, masks = objects_of(rules, [0, 0, 0], MOST)
+    masks[1] = masks[0]
+    video = start_video(rules, CLASSES)
+    named = namer(rules)(video, objects, masks, np.bool_(True))
+    assert named.slots.tolist() == [0, -1, 1, -1]
+    assert told(rules, jax.device_get(named)).valid.tolist() == [1, 1, 0, 0]
+
+
 def test_scores_are_the_means_over_the_frames():
     _, named = follow([[NEW, NEW], [0]])
     for over, expected in (("all_frames", [0.5, 0.25]), ("detected", [0.5, 0.5])):

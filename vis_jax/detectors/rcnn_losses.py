@@ -40,6 +40,7 @@ def rpn_losses(
     sizes: Int32[Array, "B 2"],
     coder: BoxCoder,
     rule: MatchRule,
+    beta: float = _BETA,
 ) -> RCNNLosses:
     """Returns the losses of the region proposal network on anchors inside the images.
 
@@ -51,6 +52,7 @@ def rpn_losses(
       sizes: height and width of each image's content in pixels.
       coder: of the deltas.
       rule: matching and sampling of anchors.
+      beta: of the smooth L1 loss; 0 is the L1 loss.
 
     Raises:
       ValueError: the rule samples more anchors than there are.
@@ -77,7 +79,7 @@ def rpn_losses(
         targets.deltas,
         positive=targets.positive,
         valid=targets.valid,
-        beta=_BETA,
+        beta=beta,
     )
 
 

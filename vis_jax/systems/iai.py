@@ -38,7 +38,7 @@ from vis_jax.systems.iai_video import (
     stages_of,
     start_video,
 )
-from vis_jax.systems.system import Dtype, System, window_of
+from vis_jax.systems.system import RETRAIN, Dtype, System, window_of
 from vis_jax.systems.tracked_detector import (
     DetectionShapes,
     empty_detections,
@@ -54,8 +54,9 @@ class TestSettings(iai_video.TestSettings):
 
     # Most locations per level that enter NMS.
     candidates: Count = 200
-    # Linking without identities. rank: the k-th best detection of each frame is
-    # identity k; iou: by box overlap, with up to `tracks` identities.
+    # Linking without identities. rank: the k-th best detection of each frame, without
+    # those hidden by others, is identity k; iou: by box overlap, with up to `tracks`
+    # identities.
     link: Literal["rank", "iou"] = "rank"
     tracks: Count = 360
     iou: iou_tracker.Settings = iou_tracker.Settings()
@@ -101,7 +102,7 @@ def build(settings: Settings) -> System:
         window_of(settings.test),
         # Each pixel belongs to the best mask that contains it.
         Render("rank", aligned=True),
-        "model.ids.count" if ids.on else "test.tracks",
+        f"model.ids.count{RETRAIN}" if ids.on else "test.tracks",
     )
 
 

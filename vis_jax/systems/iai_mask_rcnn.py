@@ -59,7 +59,7 @@ from vis_jax.systems.iai_video import (
     stages_of,
     start_video,
 )
-from vis_jax.systems.system import Dtype, System, check_classes, window_of
+from vis_jax.systems.system import RETRAIN, Dtype, System, check_classes, window_of
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
@@ -203,7 +203,7 @@ def build(settings: Settings) -> System:
         functools.partial(_step, model, settings),
         window_of(settings.test),
         Render("rank"),
-        "model.ids",
+        f"model.ids{RETRAIN}",
     )
 
 

@@ -24,6 +24,8 @@ from vis_jax.settings import Weight, section
 from vis_jax.systems.iai_loss import Carry, Frame, FrameLoss
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
+_BETA = 0.0  # L1 loss of boxes, of anchors and of regions, as in mmdetection 2
+
 
 @section
 class LossSettings:
@@ -67,6 +69,7 @@ def look(
         sizes=sizes,
         coder=model.rules.proposal_coder,
         rule=rules.anchors,
+        beta=_BETA,
     )
     of_regions, left_out = _region_terms(
         model, rules, variables, levels, frame, proposals, roi_key
@@ -105,7 +108,7 @@ def _region_terms(
         regions.deltas,
         labels=regions.labels,
         valid=regions.valid,
-        beta=1.0,
+        beta=_BETA,
     )
     wanted = jnp.take_along_axis(frame.targets, regions.truth, axis=1)
     wanted = jnp.where(regions.positive, wanted, model.box_head.ids)

@@ -63,7 +63,7 @@ class IdentityRules(NamedTuple):
     """Rules for assigning identities to objects and scores to identities.
 
     Attributes:
-      ids: N; 0 without identities: the k-th detection of a frame is identity k.
+      ids: N; 0 without identities: the k-th kept detection of a frame is identity k.
       slots: S; N - 1 with identities, of which `code` never outputs the last.
       capacity, over, least: see `TestSettings`.
     """
@@ -262,9 +262,9 @@ def _issue(
     kept: Bool[Array, "D"],
     issued: Int32[Array, ""],
 ) -> AssignedIds:
-    """Assigns identities to the detections of a frame; ranks if there are none."""
+    """Assigns identities to the kept detections of a frame; ranks if there are none."""
     if not rules.ids:
-        ids = jnp.arange(len(kept), dtype=jnp.int32)
+        ids = jnp.cumsum(kept, dtype=jnp.int32) - 1
         none = jnp.zeros_like(kept)
         return AssignedIds(ids, kept, none, jnp.int32(len(kept)), jnp.int32(0))
     columns = unique_ids(objects.id_scores, kept)

@@ -11,6 +11,7 @@ from vis_jax.structures import Batch, Clip, LossAux, Predictions, Render, Window
 from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 Dtype = Literal["float32", "bfloat16"]
+RETRAIN = " and train again"  # after a setting that a trained run cannot change
 
 
 @runtime_checkable
@@ -117,8 +118,8 @@ class System(NamedTuple):
     step: Step
     window: Window
     render: Render = Render()
-    # Setting that limits the number of tracks; named in the warning when no slot is
-    # free.
+    # Setting that limits the number of tracks, with RETRAIN if parameters depend on it;
+    # the warning when no slot is free says to raise it.
     limit: str = "test.tracks"
     encoder: Encoder | None = None  # None: no part is an encoder that can be frozen
 
