@@ -10,9 +10,10 @@ Smoke: the same with --config configs/eomt.py:debug (any CPU, about a minute)
 `size` is large, base or small; `form` is dinov2 or dinov3, from whose weights `convert
 --kind dino` makes the start of a run; `patch` is 16 or 14, that of DINOv2, whose
 weights then stay as they are, with masks at stride 7, not 4; `dataset` is coco, or one
-of videos, of which each clip is one frame. How long the authors train on frames is not
-published: 20,000 updates of 8 are a guess. In training queries see the patches of their
-own mask alone; fewer and fewer do, and none in the end.
+of videos, of which each clip is one frame; `data.stills` adds images of COCO to them,
+as docs/videomt.md shows. How long the authors train on frames is not published: 20,000
+updates of 8 are a guess. In training queries see the patches of their own mask alone;
+fewer and fewer do, and none in the end.
 Paper: 45.2 AP on COCO val2017 (large, 640 x 640), 45.9 with DINOv3.
 """
 
@@ -24,6 +25,23 @@ BLOCKS = {"large": 24, "base": 12, "small": 12}
 # Side of the position table by that of a patch: of 640 pixels, or DINOv2's own, 518.
 _TABLES = {16: 40, 14: 37}
 _EPOCH = 7_391  # updates of 16 images over COCO
+# Categories of COCO that train others of a video data set; "" drops one. Those of the
+# same name match without.
+_YTVIS = (
+    ("car", "sedan"), ("motorcycle", "motorbike"), ("bicycle", "motorbike"),
+    ("skis", "snowboard"), ("frisbee", "flying_disc"), ("mouse", ""),
+)  # fmt: skip
+_STILLS = {
+    "ytvis2019": _YTVIS,
+    "ytvis2021": _YTVIS,
+    "ytvis2022": _YTVIS,
+    "ovis": (
+        ("car", "Vehical"),
+        ("bus", "Vehical"),
+        ("truck", "Vehical"),
+        ("bird", ""),
+    ),
+}
 
 
 def model(options: ConfigDict) -> ConfigDict:
@@ -46,6 +64,18 @@ def model(options: ConfigDict) -> ConfigDict:
             decoder=dict(blocks=4 if options.size == "large" else 3),
         )
     )
+
+
+def stills(options: ConfigDict) -> ConfigDict:
+    """`data.stills` without a share, and the categories that the authors take.
+
+    Args:
+      options: with `dataset`.
+    """
+    found = ConfigDict(dict(share=0.0))
+    if options.dataset in _STILLS:
+        found.names = _STILLS[options.dataset]
+    return found
 
 
 def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
@@ -103,7 +133,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.data = common.clips(options, frame_range=0, short_side=(640,))
     config.data.update(
         canvas=canvas(640, options), zoom=(0.1, 2.0), instances=60,
-        batch_size=16 if coco else 8,
+        batch_size=16 if coco else 8, stills=stills(options),
     )  # fmt: skip
     config.model.update(propagation="none", masked_attention=masked)
     config.loss = dict(matching="frame", aux_norm=True, aux_last=True)

@@ -38,7 +38,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
     config.data.update(
         long_side=768, canvas=eomt.canvas(768, options), crop=(384, 600),
         crop_share=0.5, crop_at=(400, 500, 600), batch_size=8,
-        sampling=dict(kind="run"), stills=dict(share=0.0),
+        sampling=dict(kind="run"), stills=eomt.stills(options),
     )  # fmt: skip
     config.model = eomt.model(options)
     config.model.propagation = "fusion"

@@ -327,6 +327,25 @@ def test_a_layer_for_all_three_has_no_bias_of_keys_in_dinov3():
             np.testing.assert_array_equal(x, found[path], err_msg=path)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_bias_of_keys_in_dinov3_is_refused_unless_it_is_masked(own):
+    tensors = numbered(backbone_shapes("dinov3"))
+    attention = "blocks.1.attention."
+    fused = "blocks.1.attn.qkv" if own else f"{attention}qkv_proj"
+    parts = [tensors.pop(f"{attention}{x}_proj.weight") for x in "qkv"]
+    tensors[f"{fused}.weight"] = np.concatenate(parts)
+    q, v = (tensors.pop(f"{attention}{x}_proj.bias") for x in "qv")
+    tensors[f"{fused}.bias"] = np.concatenate([q, 0 * q + 0.5, v])
+    with pytest.raises(MisfitError, match=rf"'{fused}.bias': expected 0 in .* to 0.5"):
+        _converted(tensors, "dino", form="dinov3")
+    if own:
+        mask = np.concatenate([0 * q + 1, 0 * q, 0 * v + 1])
+        tensors[f"{fused}.bias_mask"] = mask
+        found, _ = _converted(tensors, "dino", form="dinov3")
+        bias = found["params/backbone/blocks_1/attn/value/bias"]
+        np.testing.assert_array_equal(bias.reshape(-1), v)
+
+
 def test_a_file_of_the_other_form_does_not_fit():
     with pytest.raises(MisfitError):
         _converted(numbered(backbone_shapes("dinov3")), "dino", form="dinov2")

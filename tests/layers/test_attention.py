@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from vis_jax.layers.attention import MultiHeadAttention
+from vis_jax.layers.attention import KeysValues, MultiHeadAttention, weighted_values
 
 DIM, HEADS = 8, 2
 
@@ -91,3 +91,13 @@ def test_computes_in_bfloat16():
     )
     assert out.dtype == jnp.bfloat16
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_the_softmax_has_logits_that_are_not_rounded():
+    """257 and 256 are one number in bfloat16, but not as logits of two keys."""
+    query = jnp.asarray([[[16, 1]]], jnp.bfloat16)
+    keys = jnp.asarray([[[16, 1]], [[16, 0]]], jnp.bfloat16)
+    values = jnp.asarray([[[1, 0]], [[0, 1]]], jnp.bfloat16)
+    attend = compiled(lambda q, k, v: weighted_values(q, KeysValues(k, v), None))
+    found = np.float32(attend(query, keys, values))[0, 0]
+    np.testing.assert_allclose(found, [0.731, 0.269], atol=0.005)

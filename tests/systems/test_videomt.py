@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import compiled
-from tests.recipes import recipe
+from tests.recipes import changed, recipe
 from tests.systems.contract import (
     check_frame_by_frame,
     check_learns,
@@ -48,6 +48,7 @@ def test_the_training_of_images_has_masked_attention_until_it_ends():
     system, batch = build(config), first_batch(config)
     variables = compiled(system.init)(jax.random.key(0), batch)
     loss = compiled(system.loss)
+    never = changed(config, {"model.masked_attention": dict(start=(), end=())})
 
     def at(step):
         progress = {"progress": {"step": np.int32(step)}}
@@ -57,6 +58,8 @@ def test_the_training_of_images_has_masked_attention_until_it_ends():
     assert np.isfinite(begun)
     assert begun != ended
     assert at(7) == ended
+    plain = compiled(build(never).loss)(variables, batch, jax.random.key(1))[0]
+    np.testing.assert_allclose(ended, plain, rtol=1e-5)
 
 
 def test_fewer_and_fewer_queries_are_limited():

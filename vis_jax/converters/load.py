@@ -207,6 +207,8 @@ def convert_tensors(
     renamed, folded = resnet.fold_stem_bias(rename(tensors, renames))
     if kind == "dino":
         renamed, folded = vit.fold_class_position(renamed)
+    if kind == "dino" or kind in videomt.KINDS:
+        vit.check_key_bias(renamed.tensors, shapes)
     report = convert(renamed.tensors, shapes, rules, new=new)
     report = report._replace(
         notes=(*notes, *folded, *resized(report.used, renamed.tensors, shapes)),

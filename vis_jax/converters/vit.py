@@ -5,16 +5,28 @@ DINOv3's. Files of either use the names of the authors, of timm or of Hugging Fa
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from vis_jax.converters.rules import NameRule, Rename, Renamed, Shape, Transform
+from vis_jax.converters.rules import (
+    MisfitError,
+    NameRule,
+    Rename,
+    Renamed,
+    Shape,
+    Transform,
+)
 from vis_jax.converters.swin import linear_rule, norm_rule
 from vis_jax.converters.transforms import kernel, rows, same
 
 TABLE = "params/backbone/positions"
 _PARTS = ("query", "key", "value")
+# Biases of query, key and value fused in one layer, by both names of DINOv3 files.
+_FUSED_BIAS = re.compile(
+    r"(?:.*\.)?blocks\.\d+\.(?:attention\.qkv_proj|attn\.qkv)\.bias"
+)
 
 
 def _token(tensor: np.ndarray, shape: Shape) -> np.ndarray:
@@ -291,3 +303,33 @@ def fold_class_position(renamed: Renamed) -> tuple[Renamed, tuple[str, ...]]:
             note = "the position of the class token is added to the token"
             return Renamed(tensors, renamed.origins), (note,)
     return renamed, ()
+
+
+def check_key_bias(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple]
+) -> None:
+    """Checks that no key of a DINOv3 file has a bias, as the model's have none.
+
+    Where query, key and value share a layer, the key's third of the bias must be 0, or
+    masked by Meta's `bias_mask`.
+
+    Args:
+      tensors: of the file, by the authors' names.
+      shapes: of the model's variables.
+
+    Raises:
+      MisfitError: names the tensor.
+    """
+    if has_table(shapes):
+        return
+    for name, bias in tensors.items():
+        if not _FUSED_BIAS.fullmatch(name):
+            continue
+        mask = tensors.get(f"{name}_mask", np.ones_like(bias))
+        third = len(bias) // 3
+        most = np.abs((bias * mask)[third : 2 * third]).max(initial=0.0)
+        if most != 0:
+            raise MisfitError(
+                f"source {name!r}: expected 0 in the second third, as keys have no bias"
+                f" here, got up to {most:.3g}"
+            )

@@ -104,9 +104,7 @@ class Heads(nn.Module):
         for index, layer in enumerate(self.upscale):
             inside = None
             if content is not None:
-                size = (grid[0] * 2**index, grid[1] * 2**index)
-                part = functools.partial(inside_content, size=size)
-                inside = jax.vmap(part)(content * 2**index)
+                inside = _inside(content, grid, 2**index)
             x = layer(x, inside)
         return x.astype(self.dtype)
 
@@ -117,9 +115,16 @@ class Heads(nn.Module):
         grid: tuple[int, int],
         content: Int32[Array, "N 2"] | None = None,
     ) -> Float32[Array, "N Q H W"]:
-        """Returns mask logits; queries and patches must have passed the final norm."""
+        """Returns mask logits, 0 in padding as outside the canvas.
+
+        Queries and patches must have passed the final norm.
+        """
         pixels = self.pixels(patches, grid, content)
-        return mask_logits(self.mask_head(queries), pixels)
+        masks = mask_logits(self.mask_head(queries), pixels)
+        if content is None:
+            return masks
+        inside = _inside(content, grid, 2**self.doublings)
+        return jnp.where(inside[:, None], masks, 0.0)
 
     def __call__(
         self,
@@ -131,6 +136,14 @@ class Heads(nn.Module):
         """Returns classes and masks; arguments as in `masks` and `pixels`."""
         masks = self.masks(queries, patches, grid, content)
         return QueryPredictions(self.classify(queries), masks)
+
+
+def _inside(
+    content: Int32[Array, "N 2"], grid: tuple[int, int], factor: int
+) -> Bool[Array, "N h w"]:
+    """Returns where a map `factor` times as fine as the patches has content."""
+    size = (grid[0] * factor, grid[1] * factor)
+    return jax.vmap(functools.partial(inside_content, size=size))(content * factor)
 
 
 def attend_inside(
@@ -169,6 +182,5 @@ def attend_content(
       grid: all patches.
       front: number of tokens before the patches.
     """
-    part = functools.partial(inside_content, size=grid)
-    inside = jax.vmap(part)(content).reshape(len(content), 1, -1)
+    inside = _inside(content, grid, 1).reshape(len(content), 1, -1)
     return jnp.pad(inside, ((0, 0), (0, 0), (front, 0)), constant_values=True)

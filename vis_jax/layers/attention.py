@@ -46,8 +46,12 @@ def weighted_values(
       attend: True where a query may attend to a key; A is Q, or 1 for a mask shared by
         all queries; None = everywhere.
     """
-    logits = jnp.einsum("...qhd,...khd->...hqk", queries, memory.keys)
-    logits = logits.astype(jnp.float32)
+    logits = jnp.einsum(
+        "...qhd,...khd->...hqk",
+        queries,
+        memory.keys,
+        preferred_element_type=jnp.float32,
+    )
     if attend is not None:
         logits = jnp.where(attend[..., None, :, :], logits, _BLOCKED)
     weights = jax.nn.softmax(logits, axis=-1).astype(memory.values.dtype)

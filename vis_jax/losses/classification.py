@@ -40,10 +40,11 @@ def weighted_cross_entropy(
       logits: the last class is no object.
       labels: 0 .. K, K = no object.
       no_object_weight: weight of entries with label K; others have 1.
-      counted: entries that are not padding; None = all.
+      counted: entries that are not padding; None = all. The loss is 0 without any.
     """
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     weights = jnp.where(labels == logits.shape[-1] - 1, no_object_weight, 1.0)
     if counted is not None:
         weights = jnp.where(counted, weights, 0.0)
-    return (losses * weights).sum() / weights.sum()
+    total = weights.sum()
+    return (losses * weights).sum() / jnp.where(total > 0, total, 1.0)

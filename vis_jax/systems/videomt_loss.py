@@ -63,7 +63,8 @@ def clip_loss(
 ) -> tuple[dict[str, Float32[Array, ""]], dict]:
     """Returns the weighted terms of a batch, and updated batch norm statistics.
 
-    Clips are cut into chunks of `loss.chunk` frames, each with its own loss. The
+    Clips are cut into chunks of `loss.chunk` frames, each with its own loss. The terms
+    are means over the chunks that any clip reaches; the others are all padding. The
     backward pass processes one chunk at a time, so memory holds only one chunk.
 
     Raises:
@@ -106,7 +107,9 @@ def clip_loss(
         return terms, left.batch_stats
     numbers = jnp.arange(frames // length)
     left, terms = jax.lax.scan(jax.checkpoint(chunk), begin, numbers)
-    return {name: x.mean() for name, x in terms.items()}, left.batch_stats
+    real = jnp.asarray(batch.frame_valid).any(axis=0).reshape(-1, length).any(axis=1)
+    share = real.astype(jnp.float32) / jnp.maximum(real.sum(), 1).astype(jnp.float32)
+    return {name: (x * share).sum() for name, x in terms.items()}, left.batch_stats
 
 
 def _check_canvas(settings: Settings, canvas: tuple[int, ...]) -> None:

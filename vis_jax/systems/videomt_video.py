@@ -92,7 +92,7 @@ def step(
     probs = track_probs(state, test)
     rows = _best(probs.max(axis=-1), count)
     masks = jax.lax.map(lambda looked: masks_of(looked, rows), found)
-    probs = _by_quality(probs, rows, masks, clip) if test.quality else probs
+    probs = _by_quality(probs, rows, masks, clip, test.top) if test.quality else probs
     slots = jnp.broadcast_to(rows[None], masks.shape[:2])
     return state, _predictions(probs, slots, masks)
 
@@ -102,14 +102,26 @@ def _by_quality(
     rows: Int32[Array, "D"],
     masks: Float32[Array, "T D h w"],
     clip: Clip,
+    pairs: int,
 ) -> Float32[Array, "Q K"]:
-    """Same as `probs_by_quality`, ignoring the padding of a clip."""
+    """Same as `probs_by_quality`, of the best pairs, ignoring the padding of a clip."""
     height, width = masks.shape[2:]
     cells, canvas = jnp.array([height, width]), jnp.array(clip.images.shape[1:3])
     content = -(-jnp.asarray(clip.size) * cells // canvas)
     inside = jnp.asarray(clip.frame_valid)[:, None, None]
     inside &= inside_content(content, (height, width))[None]
-    return probs_by_quality(probs, rows, masks, inside)
+    return probs_by_quality(best_pairs(probs, pairs), rows, masks, inside)
+
+
+def best_pairs(probs: Float32[Array, "Q K"], count: int) -> Float32[Array, "Q K"]:
+    """Returns the `count` highest probabilities, and 0 for other queries and classes.
+
+    The EoMT authors choose pairs of a query and a class by this before they weight them
+    by `probs_by_quality`.
+    """
+    flat = probs.reshape(-1)
+    values, places = jax.lax.top_k(flat, min(count, flat.size))
+    return jnp.zeros_like(flat).at[places].set(values).reshape(probs.shape)
 
 
 def probs_by_quality(
