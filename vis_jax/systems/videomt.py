@@ -19,7 +19,7 @@ import numpy as np
 from vis_jax.backbones.normalize import normalize
 from vis_jax.settings import to_dict
 from vis_jax.structures import Batch, Clip, LossAux
-from vis_jax.systems.system import Encoder, System, window_of
+from vis_jax.systems.system import RETRAIN, Encoder, System, window_of
 from vis_jax.systems.videomt_loss import clip_loss
 from vis_jax.systems.videomt_model import (
     Model,
@@ -60,7 +60,7 @@ def build(settings: Settings) -> System:
     multiple = alignment(settings.model.backbone.patch)
     window = window_of(settings.test)._replace(multiple=multiple)
     return System(
-        init, loss, start, look, window, limit="model.queries",
+        init, loss, start, look, window, limit=f"model.queries{RETRAIN}",
         encoder=_encoder(model, settings),
     )  # fmt: skip
 
