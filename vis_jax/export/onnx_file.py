@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
@@ -40,8 +41,10 @@ def write_onnx(path: Path, step: NamedStep, variables: Mapping[str, Any]) -> Non
     """
     from jax2onnx import to_onnx
 
+    constants = jax.tree.map(jnp.asarray, dict(variables))
+
     def call(state: dict, clip: dict) -> tuple[dict, dict]:
-        return step.call(variables, state, clip)
+        return step.call(constants, state, clip)
 
     # Trace first: jax2onnx patches JAX functions while it traces, which breaks scans
     # of Flax.
