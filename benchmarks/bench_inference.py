@@ -11,7 +11,6 @@ frames of each of `--videos` videos, already on the device, at the same size and
 random weights; the peer sees them as a batch of images. Mask2Former returns classes and
 masks at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take
 turns, so that both see the same load; the ratio is the median of the rounds' ratios.
-The memory is that of our compiled program: parameters, inputs, outputs, temporaries.
 The peer needs torch, and transformers and scipy or torchvision.
 """
 
@@ -64,7 +63,6 @@ class Forward(NamedTuple):
 
     call: Callable[[], None]
     detections: int  # maximum per frame
-    memory: int  # bytes
 
 
 def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
@@ -98,10 +96,7 @@ def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
         if PEERS[name.rpartition("_")[0]] == "mask_rcnn":
             enlarge(found, size, system.render)
 
-    needs = compiled.memory_analysis()
-    memory = needs.argument_size_in_bytes + needs.temp_size_in_bytes
-    memory += needs.output_size_in_bytes
-    return Forward(call, getattr(run.test, "objects", 0), memory)
+    return Forward(call, getattr(run.test, "objects", 0))
 
 
 def enlarge(found: Predictions, size: tuple[int, int], render: Render) -> None:
@@ -129,9 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     print_machine(jax.devices()[0].device_kind)
     print(f"{args.frames} frames of {args.size[0]} x {args.size[1]}, {args.dtype}")
-    print(
-        "system           backbone  videos    MB  frames/s  peer  ratio  (least - most)"
-    )
+    print("system           backbone  videos  frames/s  peer  ratio  (least - most)")
     for backbone, system, videos in itertools.product(
         args.backbones, args.systems, args.videos
     ):
@@ -148,8 +141,7 @@ def main() -> None:
             batch=count,
             instances=0,
         )
-        name = f"{system:<16} {backbone:<8} {videos:7} {forward.memory / 1e6:6.0f}"
-        print_row(name, row, count)
+        print_row(f"{system:<16} {backbone:<8} {videos:7}", row, count)
 
 
 def print_row(name: str, row: Timing, count: int) -> None:

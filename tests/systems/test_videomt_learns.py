@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from data_pipeline.pad import pad_clip
 from tests.compiled import compiled
 from tests.recipes import recipe
 from vis_jax.losses.clip_queries import truth_of
@@ -27,38 +28,33 @@ def _clip():
 
     Frames 0 and 2 have the same pixels.
     """
-    images = np.full((1, 4, 32, 32, 3), 60, np.uint8)
-    masks = np.zeros((1, 3, 4, 32, 32), bool)
+    images = np.full((4, 32, 32, 3), 60, np.uint8)
+    masks = np.zeros((3, 4, 32, 32), bool)
     left, middle, right = slice(0, 12), slice(8, 20), slice(20, 32)
     low, high = slice(16, 28), slice(4, 16)
     first, second = (left, middle, right, right), (right, None, left, left)
     for t in range(4):
-        masks[0, 0, t, low, first[t]] = True
+        masks[0, t, low, first[t]] = True
         if second[t] is not None:
-            masks[0, 1, t, low, second[t]] = True
-    masks[0, 2, 3, high, middle] = True
-    images[masks[:, :2].any(1)] = 220, 60, 40
-    images[masks[:, 2]] = 40, 80, 220
-    np.testing.assert_array_equal(images[0, 0], images[0, 2])
-    present = masks.any((-1, -2))
-    boxes = np.zeros((1, 3, 4, 4), np.float32)
-    for place in np.argwhere(present):
-        rows, columns = np.nonzero(masks[tuple(place)])
-        ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        boxes[tuple(place)] = ends
-    return Batch(
-        images, np.ones((1, 4), bool), np.full((1, 2), 32, np.int32), masks, boxes,
-        present, np.int32([[0, 0, 1]]), np.int32([[1, 2, 3]]), np.ones((1, 3), bool),
+            masks[1, t, low, second[t]] = True
+    masks[2, 3, high, middle] = True
+    images[masks[:2].any(0)] = 220, 60, 40
+    images[masks[2]] = 40, 80, 220
+    np.testing.assert_array_equal(images[0], images[2])
+    clip = pad_clip(
+        images, masks, labels=np.array([0, 0, 1]), track_ids=np.array([1, 2, 3]),
+        frames=4, canvas=(32, 32), instances=3,
     )  # fmt: skip
+    return Batch(**{name: array[None] for name, array in clip.items()})
 
 
-def _trained(propagation, batch, updates=_UPDATES):
+def _trained(propagation, batch):
     """Mask logits of every frame and query after training, [T, Q, h, w]."""
     settings = recipe(
         "videomt_shapes", "debug", _LEAST | {"model.propagation": propagation}
     )
     system, model = build(settings), build_model(settings)
-    optimizer = optax.adam(optax.cosine_decay_schedule(4e-3, updates))
+    optimizer = optax.adam(optax.cosine_decay_schedule(4e-3, _UPDATES))
 
     def train(key, batch):
         variables = dict(system.init(key, batch))
@@ -70,7 +66,7 @@ def _trained(propagation, batch, updates=_UPDATES):
             return (optax.apply_updates(variables, change), state), None
 
         begin = (variables, optimizer.init(variables))
-        (variables, _), _ = jax.lax.scan(update, begin, jax.random.split(key, updates))
+        (variables, _), _ = jax.lax.scan(update, begin, jax.random.split(key, _UPDATES))
         part = Part(batch.images, batch.sizes, truth_of(batch), None)
         first = call(model, variables, Model.first, 1)
         found, _, _ = chunk_predictions(model, variables, part, first, settings)

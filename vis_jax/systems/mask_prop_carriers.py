@@ -91,17 +91,14 @@ def distinct_detections(
         numbers = jnp.arange(len(owner), dtype=jnp.int32)
         keep = found.detections.valid & (owner == numbers)
         order = jnp.argsort(~keep, stable=True)
-        kept = jax.tree.map(lambda x: x[order], found.detections._replace(valid=keep))
-        blank = jax.tree.map(jnp.zeros_like, kept)
-        blank = blank._replace(
-            labels=jnp.full_like(kept.labels, found.class_probs.shape[-1])
-        )
-        real = kept.valid
-        return jax.tree.map(
-            lambda x, none: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, none),
-            kept,
-            blank,
-        )
+
+        def moved(x: Array) -> Array:
+            real = keep.reshape(-1, *[1] * (x.ndim - 1))
+            return jnp.where(real, x, jnp.zeros_like(x))[order]
+
+        kept = jax.tree.map(moved, found.detections._replace(valid=keep))
+        classes = found.class_probs.shape[-1]
+        return kept._replace(labels=jnp.where(kept.valid, kept.labels, classes))
 
     return jax.vmap(one)(found)
 
