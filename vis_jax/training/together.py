@@ -33,6 +33,7 @@ LAST_WORDS = 3.0  # seconds the coordinator stays up so that all learn of an err
 LONGEST_END = 5.0  # seconds to close files, which may wait for the other processes
 
 _operation_failed = threading.Event()  # in this process
+_watching: list[threading.Thread] = []
 
 
 def lost_after(environ: Mapping[str, str] = os.environ) -> float:
@@ -61,6 +62,21 @@ def watch_others() -> None:
         threads.append(guard)
     for thread in threads:
         thread.start()
+    _watching.extend(threads)
+
+
+def end_watch_at_exit() -> None:
+    """Makes the watch end with this process, after JAX has left the others.
+
+    Call it before `jax.distributed.initialize`, as exit handlers run in reverse order.
+    The process would abort if the interpreter ended during a call of JAX's client.
+    """
+    atexit.register(_join_watch)
+
+
+def _join_watch() -> None:
+    for thread in _watching:
+        thread.join(LONGEST_END)
 
 
 class HeartbeatMonitor:
