@@ -4,9 +4,12 @@ Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHO
      python -m benchmarks.bench_inference --systems mask_track_rcnn --videos 1 4
      python -m benchmarks.bench_inference --systems yolact rgnn_vis --size 480 864
      python -m benchmarks.bench_inference --systems mask_prop --frames 36 --size 384 640
+     python -m benchmarks.bench_inference --systems videomt --backbones vits \\
+         --frames 5 --size 640 640
 
-The peer is Mask2Former of Hugging Face transformers; for systems that detect boxes it
-is Mask R-CNN of torchvision with the same number of detections. Both read `--frames`
+The peer is Mask2Former of Hugging Face transformers, or VidEoMT of the same library,
+which takes square images only; for systems that detect boxes it is Mask R-CNN of
+torchvision with the same number of detections. Both read `--frames`
 frames of each of `--videos` videos, already on the device, at the same size and with
 random weights; the peer sees them as a batch of images. Mask2Former returns classes and
 masks at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take
@@ -43,7 +46,9 @@ PEERS = {
     "iai_mask_rcnn": "mask_rcnn",
     "cascade": "mask_rcnn",
     "mask_prop": "mask_rcnn",
+    "videomt": "videomt",
 }
+VITS = {"vits": "small", "vitb": "base", "vitl": "large"}
 # Scores of random weights are low: these settings give the maximum numbers of
 # detections and tracks, in ours and in the peer.
 SURE_OF_NOTHING = {
@@ -65,17 +70,28 @@ class Forward(NamedTuple):
     detections: int  # maximum per frame
 
 
-def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
-    """Compiles one forward pass of a config's system for several videos."""
-    config = importlib.import_module(f"configs.{name}").get_config().to_dict()
+def read_recipe(system: str, backbone: str) -> dict:
+    """Returns the config of a system with a backbone."""
+    if backbone in VITS:
+        module, options = f"configs.{system}", f"size={VITS[backbone]}"
+    else:
+        module, options = f"configs.{system}_{backbone}", None
+    return importlib.import_module(module).get_config(options).to_dict()
+
+
+def make_forward(
+    system: str, backbone: str, args: argparse.Namespace, videos: int
+) -> Forward:
+    """Compiles one forward pass of a system for several videos."""
+    network, config = PEERS[system], read_recipe(system, backbone)
     config["compute_dtype"], config["test"]["chunk"] = args.dtype, args.frames
     config["test"].update(SURE_OF_NOTHING.get(config["system"], {}))
     run = read_run(config)
-    system = parts.build_system(run)
+    built = parts.build_system(run)
     size = (args.size[0], args.size[1])
     shapes = batch_shapes(B=1, T=args.frames, H=size[0], W=size[1], M=1)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    variables = jax.jit(system.init)(jax.random.key(0), batch)
+    variables = jax.jit(built.init)(jax.random.key(0), batch)
     shape = (videos, args.frames, *size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape)
     clips = Clip(
@@ -86,15 +102,15 @@ def make_forward(name: str, args: argparse.Namespace, videos: int) -> Forward:
         last=jnp.zeros((videos,), bool),
     )
     one = jax.tree.map(lambda x: x[0], clips)
-    states = jax.tree.map(lambda x: jnp.stack([x] * videos), system.start(one))
+    states = jax.tree.map(lambda x: jnp.stack([x] * videos), built.start(one))
     inputs = jax.device_put((variables, states, clips))
-    step = jax.vmap(system.step, in_axes=(None, 0, 0))
+    step = jax.vmap(built.step, in_axes=(None, 0, 0))
     compiled = jax.jit(step).lower(*inputs).compile()
 
     def call() -> None:
         _, found = jax.block_until_ready(compiled(*inputs))
-        if PEERS[name.rpartition("_")[0]] == "mask_rcnn":
-            enlarge(found, size, system.render)
+        if network == "mask_rcnn":
+            enlarge(found, size, built.render)
 
     return Forward(call, getattr(run.test, "objects", 0))
 
@@ -114,7 +130,10 @@ def enlarge(found: Predictions, size: tuple[int, int], render: Render) -> None:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbones", nargs="+", default=["r50", "swint"])
+    parser.add_argument(
+        "--backbones", nargs="+", default=["r50", "swint"],
+        choices=["r50", "swint", *VITS],
+    )  # fmt: skip
     parser.add_argument(
         "--systems", nargs="+", default=["mask2former_vis", "ifr"], choices=PEERS
     )
@@ -129,7 +148,7 @@ def main() -> None:
         args.backbones, args.systems, args.videos
     ):
         count = videos * args.frames
-        forward = make_forward(f"{system}_{backbone}", args, videos)
+        forward = make_forward(system, backbone, args, videos)
         row = compare(
             forward.call,
             args,
@@ -139,6 +158,7 @@ def main() -> None:
             queries=100,
             detections=forward.detections,
             batch=count,
+            videos=videos,
             instances=0,
         )
         print_row(f"{system:<16} {backbone:<8} {videos:7}", row, count)

@@ -1,5 +1,5 @@
-"""The peers of the speed benchmarks, in PyTorch: Mask2Former of Hugging Face
-transformers, and Mask R-CNN of torchvision.
+"""The peers of the speed benchmarks, in PyTorch: Mask2Former and VidEoMT of Hugging
+Face transformers, and Mask R-CNN of torchvision.
 
 The peer runs in its own process, so that the libraries share neither threads nor
 memory, and waits while ours is timed. The process may use another Python environment:
@@ -115,10 +115,11 @@ def make_call(settings: dict) -> Callable[[], None]:
     """Returns a call: a forward pass, a training step, or a deformable attention.
 
     Args:
-      settings: what (forward, train or deform_attn), network (mask2former or
-        mask_rcnn, forward only), backbone (r50 or swint), queries, detections (of an
-        image, mask_rcnn only), size (height and width in pixels), batch (images),
-        instances (of an image, when training), dtype, threads, compile.
+      settings: what (forward, train or deform_attn), network (mask2former, and forward
+        only mask_rcnn and videomt), backbone (r50 or swint; vits, vitb or vitl of
+        videomt), queries, detections (of an image, mask_rcnn only), size (height and
+        width in pixels), batch (images), videos (that these are frames of, videomt
+        only), instances (of an image, when training), dtype, threads, compile.
     """
     import torch
 
@@ -129,6 +130,8 @@ def make_call(settings: dict) -> Callable[[], None]:
         return _deform_attn(settings, device)
     if settings["network"] == "mask_rcnn":
         return _mask_rcnn(settings, device)
+    if settings["network"] == "videomt":
+        return _videomt(settings, device)
     return _network(settings, device)
 
 
@@ -145,6 +148,35 @@ def _mask_rcnn(settings: dict, device: str) -> Callable[[], None]:
         box_score_thresh=0.0, box_detections_per_img=settings["detections"],
     ).to(device).eval()  # fmt: skip
     images = list(torch.rand(settings["batch"], 3, *settings["size"], device=device))
+    return _forward(model, images, settings, device)
+
+
+def _videomt(settings: dict, device: str) -> Callable[[], None]:
+    """Returns VidEoMT with the published sizes of a plain ViT with DINOv2's form."""
+    import torch
+    from transformers import VideomtConfig, VideomtForUniversalSegmentation
+
+    if settings["size"][0] != settings["size"][1]:
+        raise SystemExit("--size: VidEoMT of transformers takes square images only")
+    dim, depth, heads, blocks = _VITS[settings["backbone"]]
+    config = VideomtConfig(
+        hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads,
+        num_blocks=blocks, num_labels=40, image_size=settings["size"][0],
+    )  # fmt: skip
+    model = VideomtForUniversalSegmentation(config).to(device).eval()
+    frames = settings["batch"] // settings["videos"]
+    clip = (settings["videos"], frames, 3, *settings["size"])
+    return _forward(model, torch.rand(clip, device=device), settings, device)
+
+
+# Channels, blocks, attention heads, and the last blocks, which queries enter.
+_VITS = {"vits": (384, 12, 6, 3), "vitb": (768, 12, 12, 3), "vitl": (1024, 24, 16, 4)}
+
+
+def _forward(model, images, settings: dict, device: str) -> Callable[[], None]:
+    """Returns a forward pass over the images."""
+    import torch
+
     dtype = getattr(torch, settings["dtype"])
     cast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
     run = torch.compile(model) if settings["compile"] else model

@@ -35,9 +35,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         # As many patches on the longer side as the table of positions has.
         backbone=dict(
             name="vit", variant="thin", form=options.form, dim=128, depth=6, heads=4,
-            patch=8, registers=1, table=20,
+            patch=16, registers=1, table=10,
         ),
         queries=24, decoder=dict(blocks=2), propagation=options.propagation,
+        remat=False,
     )  # fmt: skip
     config.loss = dict(
         points=256, aux_norm=True, aux_last=True,
