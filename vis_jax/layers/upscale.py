@@ -1,11 +1,11 @@
 """Learned upsampling of a token map."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.mlp import torch_uniform
 from vis_jax.layers.norm import LayerNorm
+from vis_jax.ops.depthwise import depthwise
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
 
 _EPSILON = 1e-6  # of the norm
@@ -49,23 +49,3 @@ class Upscale(nn.Module):
         smooth = self.param("smooth_kernel", torch_uniform(9), shape, jnp.float32)
         y = depthwise(y, smooth.astype(self.dtype))
         return LayerNorm(jnp.float32, _EPSILON, name="norm")(y)
-
-
-def depthwise(
-    x: Float[Array, "N h w C"], kernel: Float[Array, "k k 1 C"]
-) -> Float[Array, "N h w C"]:
-    """Convolves every channel on its own; zero outside the map.
-
-    A sum of shifted maps: devices fuse it, and grouped convolutions are slow on CPUs.
-    """
-    side = kernel.shape[0]
-    height, width = x.shape[1:3]
-    border = (side // 2, side // 2)
-    padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-    total = jnp.zeros_like(x)
-    for row in range(side):
-        for column in range(side):
-            part = jax.lax.slice_in_dim(padded, row, row + height, axis=1)
-            part = jax.lax.slice_in_dim(part, column, column + width, axis=2)
-            total += part * kernel[row, column].reshape(1, 1, 1, -1)
-    return total
