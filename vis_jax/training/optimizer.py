@@ -182,10 +182,7 @@ def _sgd(
 
 def check_schedule(config: Settings, num_steps: int) -> None:
     """Raises ValueError unless the schedule fits a run of `num_steps` updates."""
-    try:
-        _schedule(config, num_steps)
-    except ValueError as error:  # begins with the field
-        raise ValueError(f"optimizer.{error}") from None
+    _schedule(config, num_steps)
     for regex, waits, warmup in config.late:
         if waits + warmup >= num_steps:
             raise ValueError(
@@ -197,9 +194,12 @@ def check_schedule(config: Settings, num_steps: int) -> None:
 def _schedule(config: Settings, num_steps: int) -> schedules.Schedule:
     rate = config.learning_rate
     warmup = schedules.Warmup(config.warmup_steps, config.warmup_factor)
-    if config.schedule == "step":
-        return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
-    return _FALLING[config.schedule](rate, num_steps=num_steps, warmup=warmup)
+    try:
+        if config.schedule == "step":
+            return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
+        return _FALLING[config.schedule](rate, num_steps=num_steps, warmup=warmup)
+    except ValueError as error:  # begins with the field
+        raise ValueError(f"optimizer.{error}") from None
 
 
 _FALLING = {"cosine": schedules.cosine, "poly": schedules.poly}
