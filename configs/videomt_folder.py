@@ -6,7 +6,7 @@ Run:   python -m vis_jax.main --config configs/videomt_folder.py \\
            --workdir runs/folder --config.data.root=/data/videos \\
            --config.data.held_out='("dog","boat")'
 Smoke: python -m vis_jax.main --config configs/videomt_folder.py:debug \\
-           --workdir runs/debug (any CPU, about a minute, on moving shapes)
+           --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 The folder has JPEGImages/ and instances.json in the YouTube-VIS format; classes come
 from the file. For a few dozen videos, such as one's own, and a CPU.

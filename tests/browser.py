@@ -21,6 +21,7 @@ FLAGS = (
     *("--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--hide-scrollbars"),
 )
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # programs, by system
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # key of an element reference
 KEYS = {"right": "\ue014", "left": "\ue012", "end": "\ue010", "space": " "}
 
@@ -135,9 +136,10 @@ class Browser:
 @contextmanager
 def browser(folder: Path):
     """Opens a browser with an empty profile in a folder; skips if none is installed."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    driver = shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver")
+        pytest.skip(f"needs one of {NAMES}, and chromedriver")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

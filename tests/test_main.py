@@ -114,6 +114,20 @@ def test_a_wrong_command_line_is_one_line(words, expected):
     assert expected in error_of(*words)
 
 
+def test_home_is_found_in_the_paths_of_every_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    message = error_of("score", "--truth=~/none.json", "--results", "~/a.json")
+    assert message.startswith(f"{tmp_path}/none.json: ")
+
+
+def test_several_paths_follow_the_flag_of_a_source(tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    words = ("--checkpoint=shapes", "--output", tmp_path / "out")
+    message = error_of("predict", *words, "--source", "a.mp4", empty)
+    assert message.startswith(f"{empty}: ")
+
+
 def replace_score(monkeypatch, error):
     def run(values):
         raise error

@@ -13,7 +13,7 @@ from absl import flags
 
 from data_pipeline.errors import printable
 from vis_jax import __version__
-from vis_jax.commands.path_flags import check_paths
+from vis_jax.commands.path_flags import at_home, check_paths
 
 # Each is a module of vis_jax.commands, named with underscores for spaces.
 COMMANDS = {
@@ -42,7 +42,7 @@ COMMANDS = {
 }
 
 # Commands with positional arguments, and the list flag that collects them.
-WITH_WORDS = {"score": "results"}
+WITH_WORDS = {"predict": "source", "score": "results"}
 
 USAGE = """vis_jax: video instance segmentation in JAX
 
@@ -141,6 +141,7 @@ def run(argv: list[str]) -> int:
         return 0
     name, arguments = split_command(argv)
     command = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
+    arguments = [at_home(word) for word in arguments]
     if not wants_help:
         check_paths(name, arguments)
     values = flags.FlagValues()

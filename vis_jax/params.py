@@ -1,7 +1,7 @@
 """Parameter trees by path, and regex rules that must cover every parameter."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Tree = Mapping  # nested: name -> Tree or leaf
 
@@ -37,6 +37,17 @@ def unflatten(flat: Mapping[str, object]) -> dict:
             raise ValueError(f"path {path!r} is given twice or starts another path")
         node[name] = leaf
     return tree
+
+
+def check_regexes(field: str, patterns: Iterable[str]) -> None:
+    """Raises ValueError, which begins with `field`, unless all patterns are regexes."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"{field}: expected regexes, got {pattern!r}: {error}"
+            ) from error
 
 
 def match_rules(tree: Tree, rules: Rules) -> dict:

@@ -106,7 +106,10 @@ def test_one_bad_video_does_not_stop_the_others(devices, folder, tmp_path, capsy
     assert sorted(devices.asked) == [0, 1, 2, 4]
     assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
     out, err = capsys.readouterr()
-    assert out.splitlines()[1:] == ["videos        4 of 5", f"output        {output}"]
+    lines = out.splitlines()[1:]
+    found = [f"found         v{n}: 1 of 1 tracks reach 0.3: 1 cat" for n in range(5)]
+    assert sorted(lines[:4]) == [*found[:3], found[4]]
+    assert lines[4:] == ["videos        4 of 5", f"output        {output}"]
     bad = folder / "v3" / "1.png"
     assert err == f"failed: {bad}: expected the size of the first frame, 8 x 10 " + (
         "(height x width), got 8 x 11 (height x width)\n"
@@ -119,7 +122,10 @@ def test_one_bad_video_does_not_stop_the_others(devices, folder, tmp_path, capsy
     devices.asked.clear()
     run(folder, output, "--novideo")
     assert devices.asked == [3]
-    assert capsys.readouterr().out.splitlines()[1] == "videos        5 of 5"
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        found[3],
+        "videos        5 of 5",
+    ]
     devices.asked.clear()
     run(folder, output, "--novideo")
     assert devices.asked == []

@@ -134,11 +134,21 @@ def test_settings_that_cannot_be_are_named(whole, tmp_path):
         ("train.accumulate=3", "train.accumulate: expected a divisor of "),
         ("mesh.fsdp=1000", "mesh.fsdp: expected "),
         ("init_from=nowhere", "nowhere: expected the folder of a model, or the name"),
+        ("init_fresh=('(',)", "init_fresh: expected regexes, got '('"),
+        ("optimizer.rates=(('(',1.0),)", "optimizer.rates: expected regexes, got '('"),
+        ("optimizer.warmup_steps=4", "optimizer.warmup_steps: expected less than num"),
+        ("data.canvas=(64,97)", "data.canvas: expected multiples of 32 pixels, got "),
     ],
 )
 def test_settings_are_checked_before_the_data_is_opened(tmp_path, setting, expected):
     message = train_error(tmp_path / "none", tmp_path / "run", f"--config.{setting}")
     assert expected in message
+
+
+def test_a_system_is_built_before_the_data_is_opened(tmp_path):
+    words = ("--config", "configs/yolact_shapes.py:debug", *config_words("none"))
+    words = (*words, "--workdir", tmp_path / "run", "--config.test.objects=100000")
+    assert error_of("train", *words).startswith("test.objects: expected at most ")
 
 
 def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, monkeypatch):

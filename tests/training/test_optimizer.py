@@ -226,6 +226,26 @@ def test_what_starts_late_has_a_schedule_of_its_own():
     np.testing.assert_allclose([x for x, _ in made], [0, 0, 1, 1], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decay_at": (5, 3)}, "optimizer.decay_at: expected ascending steps, got"),
+        (
+            {"decay_at": (), "schedule": "poly", "warmup_steps": 6},
+            "optimizer.warmup_steps: expected less than num_steps = 6, got 6",
+        ),
+        (
+            {"decay_at": (), "schedule": "poly", "late": (("head/.*", 4, 2),)},
+            "optimizer.late: expected warm-ups that end before num_steps = 6, got ('he",
+        ),
+    ],
+)
+def test_a_schedule_that_does_not_fit_the_run_is_named(changes, message):
+    config = toy_config(**{f"optimizer.{key}": x for key, x in changes.items()})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        optimizers.check_schedule(config.optimizer, config.num_steps)
+
+
 def test_a_parameter_without_a_rule_is_an_error():
     with pytest.raises(ValueError, match="norm/scale"):
         build(tree(0), **{"optimizer.rates": (("head/.*", 0.1),)})

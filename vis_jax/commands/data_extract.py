@@ -68,11 +68,11 @@ def run(values: flags.FlagValues) -> None:
     from data_pipeline.errors import printable
     from vis_jax.predict.extract import FrameChoice, extract, find
 
-    found = find(str(Path(values.source).expanduser()))
+    found = find(values.source)
     choice = FrameChoice(values.every, values.start, values.end, values.format)
     for name in found.ignored:
         print(printable(f"left out      {Path(name).name}: no video"))
-    output, total = Path(values.output).expanduser(), 0
+    output, total = Path(values.output), 0
     for video in found.videos:
         with tqdm(
             desc=video.name,

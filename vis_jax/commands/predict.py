@@ -1,7 +1,7 @@
 """Detects and tracks the objects of a video; writes results and a video with masks.
 
-With several videos (a folder of them, a quoted pattern, --source given several times,
-or a .txt file with a path per line), each gets its own folder in --output. All devices
+With several videos (a folder of them, a pattern, several paths, or a .txt file with a
+path per line), each gets its own folder in --output. All devices
 of the machine are used, each for a different video. Run again, the command resumes with
 the videos that lack results. A video that cannot be read does not stop the others; such
 videos are listed at the end, and the exit code is 3. On several hosts, start the same
@@ -20,6 +20,7 @@ examples:
   python -m vis_jax.main predict --workdir runs/shapes --source videos/ --output out
   python -m vis_jax.main predict --workdir runs/shapes --source videos.txt \\
       --output out --shard 3/16
+  python -m vis_jax.main predict --checkpoint shapes --output out --source videos/*.mp4
 """
 
 import os
@@ -32,7 +33,6 @@ from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
-from vis_jax.commands.path_flags import at_home
 from vis_jax.commands.predict_flags import define_flags, raw_size, read_wanted
 from vis_jax.commands.predict_lines import report, tell
 from vis_jax.paths import is_remote, written_locally
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
-    arguments[:] = map(at_home, arguments)
     define_config(values, arguments)
     define_flags(values)
 

@@ -39,7 +39,7 @@ def _define_input(values: flags.FlagValues) -> None:
         [],
         "video file, folder of frames, a quoted pattern such as 'frames/*.jpg', - for"
         " standard input, camera:0, or http://.., https://.., rtsp://..; a folder of"
-        " videos, or a .txt file that lists them; repeat the flag for more videos",
+        " videos, or a .txt file that lists them; more paths may follow",
         flag_values=values,
     )
     flags.DEFINE_integer("every", 1, "read every n-th frame", flag_values=values)

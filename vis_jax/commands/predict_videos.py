@@ -15,7 +15,7 @@ from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
 from vis_jax.commands.predict_flags import read_wanted
-from vis_jax.commands.predict_lines import tell
+from vis_jax.commands.predict_lines import found_line, tell
 from vis_jax.paths import is_remote
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _try(
     video: "OneVideo",
     left: "Left",
 ) -> str | None:
-    """Predicts a video; returns its error, if any.
+    """Predicts a video and prints what was found; returns its error, if any.
 
     Raises:
       OSError: the output cannot be written, which would affect every video.
@@ -185,7 +185,7 @@ def _try(
         tell(warning_lines(source, job.wanted))
         finder, note = find(source)
         tell([note] if note else [], "note")
-        predict_whole(
+        tracks = predict_whole(
             source,
             job.output / video.name,
             finder._replace(stream=leaving(finder.stream, left)),
@@ -194,6 +194,8 @@ def _try(
             overwrite=job.overwrite,
         )
         tell(source.warnings)
+        line = f"{video.name}: {found_line(tracks, job.wanted.score_threshold)}"
+        print(printable(f"{'found':<14}{line}"), flush=True)
     except MemoryError:
         return f"{video.path}: not enough memory"
     except OSError as error:

@@ -189,7 +189,7 @@ def _train(
     evaluations = evaluations_of(config, dataset.categories, workdir)
     if first:
         print(data_line(dataset, time.monotonic() - start), flush=True)
-    system = parts.build_system(config)
+    system = _build_system(config)
     features = stored_features(config, system, dataset)
     if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
         parts.write_categories(workdir, dataset.categories)
@@ -241,17 +241,22 @@ def check_settings(config: "RunSettings", workdir: str) -> None:
     """Checks settings for these devices, before data are opened.
 
     Raises:
-      ValueError: a logger, metric, mesh, batch size, number of microbatches or
-        checkpoint is invalid.
+      ValueError: a logger, schedule, regex, metric, mesh, batch size, number of
+        microbatches, checkpoint or canvas is invalid, or settings of the system are
+        inconsistent.
     """
+    from vis_jax.params import check_regexes
     from vis_jax.scoring import METRICS
     from vis_jax.training.accumulate import check_microbatches
     from vis_jax.training.best import check_metric
     from vis_jax.training.checkpoint import FOLDER, check_there
     from vis_jax.training.loggers import check_loggers
+    from vis_jax.training.optimizer import check_schedule
     from vis_jax.training.sharding import make_mesh
 
     check_loggers(config.train.loggers)
+    check_schedule(config.optimizer, config.num_steps)
+    check_regexes("init_fresh", config.init_fresh)
     check_metric(config.train.best, dict.fromkeys(["", *config.evals], METRICS))
     devices, clips = make_mesh(config.mesh).size, config.data.batch_size
     if clips % devices:
@@ -263,6 +268,24 @@ def check_settings(config: "RunSettings", workdir: str) -> None:
     started = (epath.Path(workdir) / FOLDER).exists()  # resumes without `init_from`
     if config.init_from and not started:
         check_there(config.init_from)
+    if config.model.num_classes:  # otherwise the data sets it
+        _build_system(config)
+
+
+def _build_system(config: "RunSettings") -> "System":
+    """Builds the system.
+
+    Raises:
+      ValueError: its settings are inconsistent, or it cannot train on the canvas.
+    """
+    system = parts.build_system(config)
+    multiple = system.window.multiple
+    if any(side % multiple for side in config.data.canvas):
+        raise ValueError(
+            f"data.canvas: expected multiples of {multiple} pixels, got"
+            f" {config.data.canvas}"
+        )
+    return system
 
 
 def data_line(dataset: "Dataset", seconds: float) -> str:

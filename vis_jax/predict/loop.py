@@ -127,7 +127,7 @@ def predict_whole(
     *,
     wanted: RequestedOutputs = ALL_DRAWN,
     overwrite: bool = False,
-) -> int:
+) -> tuple[TrackEntry, ...]:
     """Like `predict`, for one of many videos: writes all of it or nothing.
 
     Args:
@@ -135,7 +135,7 @@ def predict_whole(
       record: inputs of the results, written to `run.json`, the last file to appear.
 
     Returns:
-      The number of frames.
+      The best-scoring entry of every track.
 
     Raises:
       PredictError, ValueError, OSError: as in `predict`; or the source is live.
@@ -148,7 +148,7 @@ def predict_whole(
         found, _ = _write_all(job, folder, Stop())
         write_json(folder / RUN, dict(record), indent=1)
         publish(folder, output, _FILES)
-    return found.num_frames if found else 0
+    return tuple(found.shown(0.0).tracks) if found else ()
 
 
 class _Job(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import optax
 
-from vis_jax.params import flatten, match_rules
+from vis_jax.params import check_regexes, flatten, match_rules
 from vis_jax.settings import Natural, Range, Weight, section
 from vis_jax.training import schedules
 
@@ -48,6 +48,8 @@ class _Common:
             raise ValueError(
                 f"late: expected () with optimizer.schedule 'step', got {self.late}"
             )
+        for name in ("rates", "decays", "late"):
+            check_regexes(name, [pattern for pattern, *_ in getattr(self, name)])
         if any(min(waits, warmup) < 0 for _, waits, warmup in self.late):
             raise ValueError(f"late: expected updates from 0, got {self.late}")
         if self.warmup_factor and not self.warmup_steps:
@@ -178,12 +180,26 @@ def _sgd(
     return decay, optax.trace(config.momentum)
 
 
+def check_schedule(config: Settings, num_steps: int) -> None:
+    """Raises ValueError unless the schedule fits a run of `num_steps` updates."""
+    _schedule(config, num_steps)
+    for regex, waits, warmup in config.late:
+        if waits + warmup >= num_steps:
+            raise ValueError(
+                "optimizer.late: expected warm-ups that end before num_steps ="
+                f" {num_steps}, got {(regex, waits, warmup)}"
+            )
+
+
 def _schedule(config: Settings, num_steps: int) -> schedules.Schedule:
     rate = config.learning_rate
     warmup = schedules.Warmup(config.warmup_steps, config.warmup_factor)
-    if config.schedule == "step":
-        return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
-    return _FALLING[config.schedule](rate, num_steps=num_steps, warmup=warmup)
+    try:
+        if config.schedule == "step":
+            return schedules.step(rate, decay_at=config.decay_at, warmup=warmup)
+        return _FALLING[config.schedule](rate, num_steps=num_steps, warmup=warmup)
+    except ValueError as error:  # begins with the field
+        raise ValueError(f"optimizer.{error}") from None
 
 
 _FALLING = {"cosine": schedules.cosine, "poly": schedules.poly}

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vis_jax.params import check_regexes
 from vis_jax.settings import Count, Natural, Range, section
 from vis_jax.structures import Batch
 
@@ -43,13 +44,7 @@ class MeshSettings:
     def __post_init__(self) -> None:
         if self.data == 0:
             raise ValueError("data: expected -1 or at least 1, got 0")
-        for pattern, _ in self.rules:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"rules: expected regexes, got {pattern!r}: {error}"
-                ) from error
+        check_regexes("rules", [pattern for pattern, _ in self.rules])
 
 
 NOT_DIVIDED = MeshSettings()  # the state is replicated on every device
