@@ -105,7 +105,7 @@ def _evaluate(
 
     from vis_jax.commands.processes import check_alone
     from vis_jax.commands.saved_model import make_model
-    from vis_jax.evaluate.partial_folder import PartialFolder
+    from vis_jax.evaluate.partial_folder import partial_folder
 
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
     output = values.output or folder
@@ -114,7 +114,7 @@ def _evaluate(
         check_alone("--shard, --merge")
     if values.report:  # which reads the results again
         on_disk("--output", output)
-    with PartialFolder(output) as partial:
+    with partial_folder(output) as partial:
         if share is not None:
             check_array(partial.path, share)
         elif several and not partial.remote:

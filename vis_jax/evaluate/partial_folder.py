@@ -7,10 +7,9 @@ copies of the partial files, and copies that of its share back now and then.
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from etils import epath
 
@@ -22,38 +21,20 @@ _EVERY = 60.0  # seconds between two copies of a growing file
 
 
 class PartialFolder:
-    """The local folder of the partial files of an output folder.
+    """The local folder of the partial files of an output folder; see `partial_folder`.
 
     On a disk it is the output folder itself, and `fetch`, `keep` and `publish` do
-    nothing. A context manager, which begins with `fetch`.
+    nothing.
 
     Args:
-      output: folder of the evaluation, on a disk or in a bucket.
+      output: folder of the evaluation.
+      path: the local folder.
+      remote: whether `output` is in a bucket.
     """
 
-    def __init__(self, output: str | os.PathLike) -> None:
-        self.remote = is_remote(output)
-        self.output = epath.Path(output)
-        self.path = Path(output)
-        self._stack, self._kept = ExitStack(), 0.0
-
-    def __enter__(self) -> "PartialFolder":
-        if self.remote:
-            name = self._stack.enter_context(tempfile.TemporaryDirectory())
-            self.path = Path(name)
-            self.fetch()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-        if self.remote and isinstance(error, ValueError):  # names the bucket's files
-            text = str(error).replace(str(self.path), str(self.output))
-            raise ValueError(text) from error
+    def __init__(self, output: epath.Path, path: Path, *, remote: bool) -> None:
+        self.output, self.path, self.remote = output, path, remote
+        self._kept = 0.0
 
     def fetch(self) -> None:
         """Copies the partial files of all shares from the bucket."""
@@ -92,3 +73,23 @@ class PartialFolder:
             share = share_of(file.name)
             if share and share not in left:
                 file.unlink()
+
+
+@contextmanager
+def partial_folder(output: str | os.PathLike) -> Iterator[PartialFolder]:
+    """Opens the partial files of an output folder, on a disk or in a bucket.
+
+    Raises:
+      ValueError: as the enclosed work does, with the names of files in the bucket.
+    """
+    if not is_remote(output):
+        yield PartialFolder(epath.Path(output), Path(output), remote=False)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = PartialFolder(epath.Path(output), Path(name), remote=True)
+        folder.fetch()
+        try:
+            yield folder
+        except ValueError as error:
+            text = str(error).replace(name, str(folder.output))
+            raise ValueError(text) from error
