@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -29,6 +30,7 @@ from vis_jax.commands.evaluate import (
 )
 from vis_jax.commands.processes import all_texts
 from vis_jax.commands.saved_model import SavedModel
+from vis_jax.evaluate.partial_folder import partial_folder
 from vis_jax.main import fail
 from vis_jax.systems.system import TestSettings
 from vis_jax.training.distributed import FIELDS, initialise_distributed
@@ -75,8 +77,9 @@ def evaluate(output: str) -> None:
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
         if jax.process_count() > 1:
-            check_seen_by_all(epath.Path(output))
-            evaluate_together(model, dataset, epath.Path(output))
+            check_seen_by_all(Path(output))
+            with partial_folder(output) as partial:
+                evaluate_together(model, dataset, partial)
         else:
             evaluate_split(config, system, variables, dataset, epath.Path(output))
 

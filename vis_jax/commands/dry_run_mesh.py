@@ -126,6 +126,7 @@ def _print_memory(report: Report) -> None:
     for name, size in report.lowered["stored"].items():
         print(f"{name:<13} {short_number(size):>6}B on each device")
     if report.compiled is None:
+        print("activations   unknown: that needs the compiled program")
         return
     arguments, working = report.compiled["arguments"], report.compiled["working"]
     print(

@@ -5,9 +5,10 @@ stopped. All devices of the machine are used, each for a different video.
 
 On several hosts, start the same command on each of them, as for training
 (docs/training.md); each host gets a share of the videos, and --output must be on a
-disk shared by all. In a job array, without a network between the tasks, give each task
---shard NUMBER/COUNT (with `sbatch --array=1-16`: $SLURM_ARRAY_TASK_ID/16), and run the
-command once with --merge when all are done. The results are the same in every case.
+disk shared by all, or in a bucket. In a job array, without a network between the tasks,
+give each task --shard NUMBER/COUNT (with `sbatch --array=1-16`:
+$SLURM_ARRAY_TASK_ID/16), and run the command once with --merge when all are done. The
+results are the same in every case.
 
 examples:
   python -m vis_jax.main evaluate --workdir runs/shapes --output runs/shapes/test \\
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from data_pipeline.datasets.first_videos import FirstVideos
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.commands.saved_model import SavedModel
+    from vis_jax.evaluate.partial_folder import PartialFolder
     from vis_jax.evaluate.shares import Share
     from vis_jax.systems.system import System
 
@@ -103,38 +105,37 @@ def _evaluate(
 
     from vis_jax.commands.processes import check_alone
     from vis_jax.commands.saved_model import make_model
+    from vis_jax.evaluate.partial_folder import partial_folder
 
     folder = epath.Path(values.workdir or "") / "evaluation" / config.test.split
-    output = epath.Path(values.output) if values.output else folder
+    output = values.output or folder
     several = jax.process_count() > 1
     if share is not None or values.merge:
         check_alone("--shard, --merge")
-    # Partial files are locked and appended to, which buckets do not support; a report
-    # reads the results again.
-    local = several or share or values.merge or values.report
-    disk = on_disk("--output", output) if local else None
-    if disk is not None and share is not None:
-        check_array(disk, share)
-    elif disk is not None and several:
-        check_seen_by_all(disk)
-    parts.keep_compilations(values.workdir)
-    dataset = open_split(config)
-    classes = [(one.category_id, one.name) for one in dataset.categories]
-    model = make_model(config, classes, checkpoint)
-    if disk is None:
-        evaluate_split(model.config, model.system, model.variables, dataset, output)
-    elif several:
-        evaluate_together(model, dataset, disk, page=values.report)
-    elif share is not None:
-        run_id = fingerprint(model.config, model.variables)
-        evaluate_shard(model, dataset, disk, run_id=run_id, share=share)
-    elif values.merge:
-        merge_shards(model, dataset, disk, page=values.report)
-    else:
-        numbers = evaluate_split(
-            model.config, model.system, model.variables, dataset, output
-        )
-        write_report(values.report, disk, dataset, numbers)
+    if values.report:  # which reads the results again
+        on_disk("--output", output)
+    with partial_folder(output) as partial:
+        if share is not None:
+            check_array(partial.path, share)
+        elif several and not partial.remote:
+            check_seen_by_all(partial.path)
+        parts.keep_compilations(values.workdir)
+        dataset = open_split(config)
+        classes = [(one.category_id, one.name) for one in dataset.categories]
+        model = make_model(config, classes, checkpoint)
+        if several:
+            evaluate_together(model, dataset, partial, page=values.report)
+        elif share is not None:
+            run_id = fingerprint(model.config, model.variables)
+            evaluate_shard(model, dataset, partial, run_id=run_id, share=share)
+        elif values.merge:
+            merge_shards(model, dataset, partial, page=values.report)
+        else:
+            numbers = evaluate_split(
+                model.config, model.system, model.variables, dataset, output
+            )
+            if values.report:
+                write_report(values.report, partial.path, dataset, numbers)
 
 
 def open_split(config: "RunSettings") -> "FirstVideos":
@@ -154,7 +155,7 @@ def evaluate_split(
     system: "System",
     variables: dict,
     dataset: "FirstVideos",
-    output: epath.Path,
+    output: epath.PathLike,
 ) -> dict:
     """Scores a system on a data set, and prints the table.
 
@@ -202,20 +203,21 @@ def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
     return f"tested on     {videos} of {split}"
 
 
-def print_report(report: dict, output: epath.Path | Path, heading: str) -> None:
+def print_report(report: dict, output: epath.PathLike, heading: str) -> None:
     """Prints a heading, the table of an evaluation, and the location of its files."""
     from vis_jax.evaluate.merge import RESULTS, SCORES
     from vis_jax.report.table import format_table
 
     print(heading)
     print(format_table({k: v for k, v in report.items() if k != "videos"}))
+    output = epath.Path(output)
     print(f"results       {output / RESULTS}\nscores        {output / SCORES}")
 
 
 def evaluate_together(
     model: "SavedModel",
     dataset: "FirstVideos",
-    output: Path,
+    partial: "PartialFolder",
     *,
     page: str | None = None,
 ) -> None:
@@ -224,26 +226,23 @@ def evaluate_together(
     Args:
       model: the same in all processes.
       dataset: data set from `open_split`.
-      output: folder on a disk shared by all processes.
+      partial: of an output folder that all processes share.
       page: file for the report, if requested.
     """
     import jax
 
     from vis_jax.commands.processes import meet, own_share
-    from vis_jax.evaluate.merge import merge
     from vis_jax.training.devices import device_line
 
     first, share = jax.process_index() == 0, own_share()
     if first:
         print(device_line(), flush=True)
     run_id = fingerprint(model.config, model.variables)
-    evaluate_shard(model, dataset, output, run_id=run_id, share=share)
+    evaluate_shard(model, dataset, partial, run_id=run_id, share=share)
     meet("predicted")
     if first:
-        numbers = merge(dataset, output, run_id=run_id, count=share.total)
-        print_report(numbers, output, tested_on(model.config, dataset))
-        if page is not None:
-            write_report(page, output, dataset, numbers)
+        partial.fetch()
+        _merge(model, dataset, partial, run_id=run_id, count=share.total, page=page)
     meet("scored")  # JAX does not wait long when a process exits
 
 
@@ -258,7 +257,7 @@ def check_array(output: Path, share: "Share") -> None:
 def evaluate_shard(
     model: "SavedModel",
     dataset: "FirstVideos",
-    output: Path,
+    partial: "PartialFolder",
     *,
     run_id: str,
     share: "Share",
@@ -278,42 +277,65 @@ def evaluate_shard(
     several = jax.process_count() > 1
     total = len(lengths) if several else len(shares[share.number - 1])
     with Progress("evaluate", total) as progress:
-        evaluate_share(
-            dataset,
-            make_streams(model.system, model.variables, model.config.test),
-            output,
-            top=model.config.test.top,
-            run_id=run_id,
-            share=share,
-            tell=progress.tell,
-        )
+        try:
+            evaluate_share(
+                dataset,
+                make_streams(model.system, model.variables, model.config.test),
+                partial.path,
+                top=model.config.test.top,
+                run_id=run_id,
+                share=share,
+                tell=partial.keeping(share, progress.tell),
+            )
+        finally:
+            partial.keep(share)
         progress.wait()
     if not several:
-        print(f"partial       {output / partial_name(share)}")
+        print(f"partial       {partial.output / partial_name(share)}")
 
 
 def merge_shards(
-    model: "SavedModel", dataset: "FirstVideos", output: Path, *, page: str | None
+    model: "SavedModel",
+    dataset: "FirstVideos",
+    partial: "PartialFolder",
+    *,
+    page: str | None,
 ) -> None:
     """Merges and scores the partial files of a job array.
 
     Args:
       model: the same as in the job array.
       dataset: data set from `open_split`.
-      output: folder of the partial files.
+      partial: of the output folder.
       page: file for the report, if requested.
 
     Raises:
       ValueError: a shard is missing, unfinished, or from another evaluation; names it.
     """
-    from vis_jax.evaluate.merge import count_shares, merge
+    from vis_jax.evaluate.merge import count_shares
 
     run_id = fingerprint(model.config, model.variables)
-    count = count_shares(output, run_id)
-    numbers = merge(dataset, output, run_id=run_id, count=count)
-    print_report(numbers, output, tested_on(model.config, dataset))
+    count = count_shares(partial.path, run_id)
+    _merge(model, dataset, partial, run_id=run_id, count=count, page=page)
+
+
+def _merge(
+    model: "SavedModel",
+    dataset: "FirstVideos",
+    partial: "PartialFolder",
+    *,
+    run_id: str,
+    count: int,
+    page: str | None,
+) -> None:
+    """Merges and scores the partial files, and prints the table."""
+    from vis_jax.evaluate.merge import merge
+
+    numbers = merge(dataset, partial.path, run_id=run_id, count=count)
+    partial.publish()
+    print_report(numbers, partial.output, tested_on(model.config, dataset))
     if page is not None:
-        write_report(page, output, dataset, numbers)
+        write_report(page, partial.path, dataset, numbers)
 
 
 def check_seen_by_all(output: Path) -> None:

@@ -93,16 +93,19 @@ def partial_name(share: Share) -> str:
     return f"results.partial-{share.number:0{width}}-of-{share.total}.jsonl"
 
 
+def share_of(name: str) -> Share | None:
+    """Returns the share whose partial file has this name; None if it is none."""
+    match = _PARTIAL_OF_SHARE.fullmatch(name)
+    share = Share(int(match[1]), int(match[2])) if match else WHOLE
+    return share if name == partial_name(share) else None
+
+
 def partial_files(folder: str | os.PathLike) -> dict[Share, Path]:
     """Returns a folder's partial files, ordered by total and number; {} if it does not
     exist."""
     folder = Path(folder)
-    found = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = _PARTIAL_OF_SHARE.fullmatch(path.name)
-        share = Share(int(match[1]), int(match[2])) if match else WHOLE
-        if path.name == partial_name(share):
-            found[share] = path
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = {share: path for path in paths if (share := share_of(path.name))}
     return dict(sorted(found.items(), key=lambda pair: pair[0][::-1]))
 
 

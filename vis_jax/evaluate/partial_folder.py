@@ -1,0 +1,95 @@
+"""Keeps the partial files of an evaluation whose output may be in a bucket.
+
+A bucket has neither locks nor files that grow. A process therefore works on local
+copies of the partial files, and copies that of its share back now and then.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etils import epath
+
+from vis_jax.evaluate.merge import RESULTS, SCORES, TRUTH
+from vis_jax.evaluate.shares import Share, partial_files, partial_name, share_of
+from vis_jax.paths import is_remote
+
+_EVERY = 60.0  # seconds between two copies of a growing file
+
+
+class PartialFolder:
+    """The local folder of the partial files of an output folder; see `partial_folder`.
+
+    On a disk it is the output folder itself, and `fetch`, `keep` and `publish` do
+    nothing.
+
+    Args:
+      output: folder of the evaluation.
+      path: the local folder.
+      remote: whether `output` is in a bucket.
+    """
+
+    def __init__(self, output: epath.Path, path: Path, *, remote: bool) -> None:
+        self.output, self.path, self.remote = output, path, remote
+        self._kept = 0.0
+
+    def fetch(self) -> None:
+        """Copies the partial files of all shares from the bucket."""
+        if not self.remote or not self.output.exists():
+            return
+        for file in self.output.iterdir():
+            if share_of(file.name):
+                file.copy(self.path / file.name, overwrite=True)
+
+    def keep(self, share: Share) -> None:
+        """Copies the partial file of a share to the bucket."""
+        file = self.path / partial_name(share)
+        if self.remote and file.exists():
+            self.output.mkdir(parents=True, exist_ok=True)
+            epath.Path(file).copy(self.output / file.name, overwrite=True)
+            self._kept = time.monotonic()
+
+    def keeping(self, share: Share, tell: Callable[[int], None]) -> Callable:
+        """Wraps `tell` of `evaluate_share` to copy the file once a minute."""
+
+        def tell_and_keep(count: int) -> None:
+            tell(count)
+            if time.monotonic() - self._kept > _EVERY:
+                self.keep(share)
+
+        return tell_and_keep
+
+    def publish(self) -> None:
+        """Copies the merged files to the bucket, and removes merged partial files."""
+        if not self.remote:
+            return
+        for name in (RESULTS, TRUTH, SCORES):
+            epath.Path(self.path / name).copy(self.output / name, overwrite=True)
+        left = partial_files(self.path)  # of other evaluations
+        for file in self.output.iterdir():
+            share = share_of(file.name)
+            if share and share not in left:
+                file.unlink()
+
+
+@contextmanager
+def partial_folder(output: str | os.PathLike) -> Iterator[PartialFolder]:
+    """Opens the partial files of an output folder, on a disk or in a bucket.
+
+    Raises:
+      ValueError: as the enclosed work does, with the names of files in the bucket.
+    """
+    if not is_remote(output):
+        yield PartialFolder(epath.Path(output), Path(output), remote=False)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = PartialFolder(epath.Path(output), Path(name), remote=True)
+        folder.fetch()
+        try:
+            yield folder
+        except ValueError as error:
+            text = str(error).replace(name, str(folder.output))
+            raise ValueError(text) from error
