@@ -4,12 +4,11 @@ Letters: N images, C channels, k side of the kernel.
 """
 
 import itertools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
-from vis_jax.typing import Array, Float
+from vis_jax.typing import Array, Float, Float32, Int32
 
 Inputs = tuple[Float[Array, "N h w C"], Float[Array, "k k 1 C"]]
 
@@ -28,23 +27,18 @@ def depthwise(
       x: maps.
       kernel: of odd side.
     """
-    total = jnp.zeros_like(x)
-    for (row, column), part in _shifted(x, kernel.shape[0]):
+    side, (height, width) = kernel.shape[0], x.shape[1:3]
+    padded, total = _pad(x, side), jnp.zeros_like(x)
+    for row, column in itertools.product(range(side), repeat=2):
+        part = jax.lax.slice_in_dim(padded, row, row + height, axis=1)
+        part = jax.lax.slice_in_dim(part, column, column + width, axis=2)
         total += part * kernel[row, column].reshape(1, 1, 1, -1)
     return total
 
 
-def _shifted(
-    x: Float[Array, "N h w C"], side: int
-) -> Iterator[tuple[tuple[int, int], Float[Array, "N h w C"]]]:
-    """Yields each place of a kernel, and the maps shifted as it reads them."""
-    height, width = x.shape[1:3]
+def _pad(x: Float[Array, "N h w C"], side: int) -> Float[Array, "N H W C"]:
     border = (side // 2, side // 2)
-    padded = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-    for row, column in itertools.product(range(side), repeat=2):
-        part = jax.lax.slice_in_dim(padded, row, row + height, axis=1)
-        part = jax.lax.slice_in_dim(part, column, column + width, axis=2)
-        yield (row, column), part
+    return jnp.pad(x, ((0, 0), border, border, (0, 0)))
 
 
 def _forward(
@@ -55,13 +49,19 @@ def _forward(
 
 def _backward(inputs: Inputs, cotangent: Float[Array, "N h w C"]) -> Inputs:
     x, kernel = inputs
-    of_kernel = [
-        jnp.einsum("nhwc,nhwc->c", part, cotangent, preferred_element_type=jnp.float32)
-        for _, part in _shifted(x, kernel.shape[0])
-    ]
+    side = kernel.shape[0]
+    padded = _pad(x, side)
+
+    # A loop, so that XLA for CPUs reads the shifted maps in place.
+    def of_place(place: Int32[Array, ""]) -> Float32[Array, "C"]:
+        start = (0, place // side, place % side, 0)
+        part = jax.lax.dynamic_slice(padded, start, cotangent.shape)
+        return (part * cotangent).sum((0, 1, 2), dtype=jnp.float32)
+
+    of_kernel = jax.lax.map(of_place, jnp.arange(side**2))
     return (
         depthwise(cotangent, jnp.flip(kernel, (0, 1))),
-        jnp.stack(of_kernel).reshape(kernel.shape).astype(kernel.dtype),
+        of_kernel.reshape(kernel.shape).astype(kernel.dtype),
     )
 
 
