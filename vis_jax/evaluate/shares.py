@@ -94,8 +94,9 @@ def partial_name(share: Share) -> str:
 
 
 def partial_files(folder: str | os.PathLike) -> dict[Share, Path]:
-    """Returns a folder's partial files, ordered by total and number; {} if it does not
-    exist."""
+    """Returns a folder's partial files, ordered by total and number.
+
+    {} if the folder does not exist."""
     folder = Path(folder)
     found = {}
     for path in folder.iterdir() if folder.is_dir() else ():
