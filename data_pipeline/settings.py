@@ -190,8 +190,8 @@ class Settings:
         for name, (value, expected) in wanted.items():
             if value != expected:
                 raise ValueError(
-                    f"{name}: expected {expected!r} with data.features, which has"
-                    f" features of whole, unchanged frames, got {value!r}"
+                    f"{name}: expected {expected!r} with features of data.features,"
+                    f" which are of whole, unchanged frames, got {value!r}"
                 )
         if self.name == "coco":
             raise ValueError("features: expected none with name 'coco'")
