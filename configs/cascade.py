@@ -9,19 +9,21 @@ Smoke: the same with --config configs/cascade.py:debug (any CPU)
 
 `backbone` is r50, r101 or x101 (ResNeXt-101 64x4d); with `deform` the 3x3 convolutions
 of its last three stages are deformable. `dataset` and `frames` as for configs/ifr.py.
-With `track` pairs of frames also train the head of MaskTrack R-CNN, which links the
-detections then: "MaskTrack R-CNN*" of the MaskProp paper, at its schedule. With
-`dataset=coco` it is HTC on images, 20 epochs of 16. OpenImages, converted to the
-layout of COCO, joins as stills: see docs/data.md. cascade_r50.py is short for r50.
+With `track` the head of MaskTrack R-CNN is also trained, on pairs of frames, and links
+the detections: this is "MaskTrack R-CNN*" of the MaskProp paper, with its schedule.
+`dataset=coco` trains HTC on images, for 20 epochs with a batch of 16. OpenImages can be
+added as stills if it is converted to the layout of COCO: see docs/data.md.
+cascade_r50.py is the variant r50.
 
-Deviation: the batch is a fourth of the paper's 64 pairs, and the rate, too.
-Deviation: the paper's epoch takes every frame once as the key frame; here clips are
-drawn, as many as the paper has.
-Deviation: semantic labels are drawn from the objects, with all else as background; HTC
-has those of COCO-stuff, and twice the weight.
-Deviation: the heads train on the best 1,000 proposals, as at test time; on 2,000 in
-mmdetection.
-Deviation: portrait videos and images are made to fit the landscape canvas of training.
+Deviation: the batch is a quarter of the paper's 64 pairs, and so is the learning rate.
+Deviation: an epoch of the paper uses every frame once as the key frame; here clips are
+drawn at random, as many as in the paper.
+Deviation: semantic labels are rasterised from the objects, with everything else as
+background; HTC uses those of COCO-stuff, and twice the weight.
+Deviation: the heads are trained on the best 1,000 proposals, as at test time;
+mmdetection uses 2,000.
+Deviation: portrait videos and images are scaled down to fit the landscape canvas of
+training.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +36,7 @@ _GAP = 25  # frames between those of a pair, at most
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size; `frames` is 0 for 1, or 2 with `track`."""
+    """Returns the published config; `frames` is 0 for 1, or 2 with `track`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     options.frames = options.frames or (2 if options.track else 1)
     config = ConfigDict(dict(system="cascade", compute_dtype="bfloat16"))

@@ -6,8 +6,8 @@ Run:   python -m vis_jax.main --config configs/cascade_r50.py:track \\
 Smoke: the same with --config configs/cascade_r50.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, coco, folder (classes from its file)
-or moving_shapes. `--config.test.tracker=..` links the detections by iou, deep_sort or
-seq, with `track` by mask_track, too.
+or moving_shapes. `--config.test.tracker=..` selects the tracker: iou, deep_sort, seq
+or, with `track`, mask_track.
 
 Deviations: see configs/cascade.py.
 """

@@ -6,9 +6,9 @@ Run:   python -m vis_jax.main --config configs/cascade_shapes.py \\
            --workdir runs/cascade_shapes
 Smoke: the same with --config configs/cascade_shapes.py:debug (any CPU)
 
-`difficulty` is easy, medium, hard or crowd. With `track` pairs of frames train a track
-head as well. `--config.test.tracker` of `evaluate` is iou, deep_sort or seq, with a
-head mask_track, too; `compare` runs them all on the same detections.
+`difficulty` is easy, medium, hard or crowd. With `track` a track head is also trained,
+on pairs of frames. `--config.test.tracker` of `evaluate` is iou, deep_sort, seq or,
+with a head, mask_track; `compare` runs them all on the same detections.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, difficulty="hard", steps=3_000, track=False, debug=False
     )

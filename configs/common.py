@@ -1,4 +1,4 @@
-"""What several configs share: string arguments, data sets, the smallest sizes.
+"""Helpers for recipes: string arguments, data sets, smallest sizes.
 
 A config states what differs from the defaults of the library; `python -m vis_jax.main
 config --config FILE` prints all fields with their meaning and range.
@@ -57,7 +57,7 @@ def _parse_value(name: str, text: str, default: Value) -> Value:
 def recipes(
     full_size: Callable[[ConfigDict], ConfigDict], **defaults: Value
 ) -> Callable[..., GetConfig]:
-    """A function that makes the `get_config` of each recipe of a method.
+    """Returns the function that makes the `get_config` of each recipe of a method.
 
     What it is called with are other defaults of the string argument; `debug` is an
     argument of all recipes.
@@ -69,7 +69,7 @@ def recipes(
 
     def recipe(**given: Value) -> GetConfig:
         def get_config(arg: str | None = None) -> ConfigDict:
-            """The config; `arg` is what follows the colon of --config."""
+            """Returns the config; `arg` is the text after the colon in --config."""
             options = parse_arg(arg, **{**defaults, "debug": False, **given})
             config = full_size(options)
             return shrink(config) if options.debug else config
@@ -112,7 +112,7 @@ def num_classes(dataset: str) -> int:
 
 
 def valid_split(dataset: str) -> str:
-    """The name that a data set has for the videos to evaluate on."""
+    """Returns the name of a data set's validation split."""
     names = {"moving_shapes": "val", "coco": "val2017", "folder": "held_out"}
     return names.get(dataset, "valid")
 
@@ -129,7 +129,7 @@ NO_DECAY_ON_NORMS_AND_TABLES = (
 
 # Annotated frames of the training videos, an estimate that was not counted: videos
 # times mean frames of each, for OVIS 12.77 s with five frames a second. Schedules in
-# epochs are computed from them; --dry_run tells the epochs over the videos at hand.
+# epochs are computed from them; --dry_run prints the epochs of the actual videos.
 TRAIN_FRAMES = {
     "ytvis2019": 61_800,  # 2,238 x 27.6
     "ytvis2021": 90_100,  # 2,985 x 30.2
@@ -144,7 +144,7 @@ TRAIN_FRAMES = {
 def clips(
     arg: ConfigDict, *, frame_range: int, short_side: tuple[int, ...]
 ) -> ConfigDict:
-    """Clip settings for training on a data set of videos with large frames.
+    """Returns the clip settings for training on videos with large frames.
 
     Args:
       arg: `dataset` and `frames` of the config's string argument.
@@ -172,11 +172,11 @@ def clips(
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """The same system at the least size that still trains, on moving shapes.
+    """Shrinks a config to the smallest size that still trains, on moving shapes.
 
     Every part of the model stays, thin and shallow; a run takes about a minute on any
-    CPU. It replaces what the config says of data, sizes and steps, nothing else. What
-    reads a folder of the user's own goes on to do so.
+    CPU. Only data, sizes and steps are replaced; a config that reads the user's own
+    folder still does.
     """
     own = config.data.name == "folder"
     shapes = dict(name="moving_shapes", root="", split="train", held_out=())
@@ -219,7 +219,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
 
 
 def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
-    """What small detectors that a tracker links have in common, on moving shapes.
+    """Returns the settings common to small detectors on moving shapes.
 
     Args:
       system: its name.
@@ -250,7 +250,7 @@ def small_detector(system: str, options: ConfigDict, **data: Any) -> ConfigDict:
     return config
 
 
-# Rates of a detector that stays as it is.
+# Rates of a frozen detector.
 FROZEN_DETECTOR = (("(backbone|detector)/.*", 0.0), (".*", 1.0))
 
 # `data` of small track heads: any two frames of a video.

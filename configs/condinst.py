@@ -8,16 +8,17 @@ Run:   python -m vis_jax.main --config configs/condinst.py:backbone=r101 \\
 Smoke: the same with --config configs/condinst.py:debug (any CPU)
 
 `backbone` is r50 or r101; `dataset` and `frames` as for configs/ifr.py. The schedule is
-that of IAI, whose clips have five frames; here each frame is an image by itself. With
+that of IAI, whose clips have five frames; here frames are independent images. With
 `dataset=coco` it is that of CondInst on COCO, 90,000 updates of 16 images. With `track`
-a track head alone is trained, for mask_track, on a trained CondInst, which stays as it
-is: --config.init_from=runs/condinst. The files condinst_r50.py and condinst_r101.py are
-short for these.
+only a track head for mask_track is trained, on top of a frozen CondInst:
+--config.init_from=runs/condinst. The files condinst_r50.py and condinst_r101.py are
+these variants.
 
-Deviation: the paper's Table 6 quotes a track head that it does not describe.
+Deviation: the paper's Table 6 has a track head that the paper does not describe.
 
-Deviation: portrait videos and images are made to fit the landscape canvas of training.
-Deviation: on COCO the authors suppress boxes within each class.
+Deviation: portrait videos and images are scaled down to fit the landscape canvas of
+training.
+Deviation: on COCO, the authors apply NMS within each class.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,7 @@ FROZEN = ("backbone/(stem|res2_).*", 0.0)
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size; `frames` 0: 5, 1 on COCO, 2 with `track`."""
+    """Returns the published config; `frames` 0: 5, 1 on COCO, 2 with `track`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     alone = 1 if options.dataset == "coco" else 5
     options.frames = options.frames or (2 if options.track else alone)

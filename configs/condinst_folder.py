@@ -8,8 +8,8 @@ Smoke: python -m vis_jax.main --config configs/condinst_folder.py:debug \\
            --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 With `--config.init_from` it starts from a run of configs/condinst_shapes.py; the layers
-that name classes are new then, as the classes are others. With `track` the track head
-alone is trained, for mask_track, from a run of this recipe without it.
+that depend on the classes are then new, as the classes differ. With `track` only the
+track head for mask_track is trained, starting from a run of this recipe without it.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from configs import common, condinst_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, steps=2_000, track=False, debug=False)
     config = condinst_shapes.get_config(f"steps={options.steps},track={options.track}")
     common.put_on_folder(config, **common.LINKED_ON_FOLDER)

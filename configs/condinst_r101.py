@@ -6,8 +6,7 @@ Run:   python -m vis_jax.main --config configs/condinst_r101.py \\
 Smoke: the same with --config configs/condinst_r101.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, coco, folder (classes from its file)
-or moving_shapes. `--config.test.tracker=..` links the detections by iou, deep_sort or
-seq.
+or moving_shapes. `--config.test.tracker=..` selects the tracker: iou, deep_sort or seq.
 
 Deviations: see configs/condinst.py.
 """

@@ -7,8 +7,8 @@ Run:   python -m vis_jax.main --config configs/condinst_shapes.py \\
 Smoke: the same with --config configs/condinst_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. `--config.test.tracker` of `evaluate` is
-iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` a
-track head alone is trained, for mask_track, on a trained CondInst:
+iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` only
+a track head for mask_track is trained, on top of a trained CondInst:
 --config.init_from=runs/condinst_shapes.
 """
 
@@ -18,7 +18,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, difficulty="easy", steps=3_000, track=False, debug=False
     )
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         head=dict(convs=2),
         masks=dict(dim=32, convs=2),
     )
-    # Objects are 13 to 40 pixels long: the two finest levels stand for them.
+    # Objects of 13 to 40 pixels belong to the two finest levels.
     config.loss = dict(ranges=(24.0, 48.0, 96.0, 192.0), positives=64)
     if options.track:
         common.add_track_head(config, width=128)

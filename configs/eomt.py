@@ -7,13 +7,13 @@ Run:   python -m vis_jax.main --config configs/eomt.py:size=small \\
            --config.init_from=weights/dinov2
 Smoke: the same with --config configs/eomt.py:debug (any CPU, about a minute)
 
-`size` is large, base or small; `form` is dinov2 or dinov3, from whose weights `convert
---kind dino` makes the start of a run; `patch` is 16 or 14, that of DINOv2, whose
-weights then stay as they are, with masks at stride 7, not 4; `dataset` is coco, or one
-of videos, of which each clip is one frame; `data.stills` adds images of COCO to them,
-as docs/videomt.md shows. How long the authors train on frames is not published: 20,000
-updates of 8 are a guess. In training queries see the patches of their own mask alone;
-fewer and fewer do, and none in the end.
+`size` is large, base or small; `form` is dinov2 or dinov3: `convert --kind dino`
+converts such weights to start from; `patch` is 16 or 14; 14 is that of DINOv2, whose
+weights are then used without resizing, with masks at stride 7 instead of 4; `dataset`
+is coco, or a video data set with clips of one frame, to which `data.stills` adds images
+of COCO (docs/videomt.md). The authors do not publish how long they train on frames:
+20,000 updates of 8 are a guess. In training, queries only attend to the patches of
+their own mask; the fraction of such queries decreases to none.
 Paper: 45.2 AP on COCO val2017 (large, 640 x 640), 45.9 with DINOv3.
 """
 
@@ -25,8 +25,8 @@ BLOCKS = {"large": 24, "base": 12, "small": 12}
 # Side of the position table by that of a patch: of 640 pixels, or DINOv2's own, 518.
 _TABLES = {16: 40, 14: 37}
 _EPOCH = 7_391  # updates of 16 images over COCO
-# Categories of COCO that train others of a video data set; "" drops one. Those of the
-# same name match without.
+# Categories of COCO that train other categories of a video data set; "" drops one.
+# Equal names match by themselves.
 _YTVIS = (
     ("car", "sedan"), ("motorcycle", "motorbike"), ("bicycle", "motorbike"),
     ("skis", "snowboard"), ("frisbee", "flying_disc"), ("mouse", ""),
@@ -79,7 +79,7 @@ def stills(options: ConfigDict) -> ConfigDict:
 
 
 def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
-    """The least square canvas with room for a side in pixels.
+    """Returns the smallest square canvas that holds a side in pixels.
 
     Args:
       side: of the frames.
@@ -91,7 +91,7 @@ def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
 
 
 def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict:
-    """AdamW whose rate falls from block to block towards the image.
+    """Returns AdamW with rates that decrease from block to block towards the image.
 
     Args:
       options: with `size`.
@@ -116,14 +116,14 @@ def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     config = ConfigDict(dict(system="videomt", compute_dtype="bfloat16"))
     config.model = model(options)
     blocks, dinov3 = config.model.decoder.blocks, options.form == "dinov3"
     coco, options.frames = options.dataset == "coco", 1
     epochs = 12 if options.size == "large" else 24
     config.num_steps = epochs * _EPOCH if coco else 20_000
-    # The blocks lose their masks one after the other, the first one first.
+    # Masked attention ends block by block, in the first block first.
     span = config.num_steps // 6 if coco else config.num_steps * 4 // (5 * blocks)
     first, step = (span, 3 * span / (blocks - 1)) if coco else (0, span)
     starts = [int(first + i * step) for i in range(blocks)]

@@ -1,4 +1,4 @@
-"""IFR of published size, fine-tuned on a folder of videos, whose classes it takes.
+"""IFR of published size, fine-tuned on a folder of videos and its classes.
 
 Results: docs/results.md#real-videos.
 
@@ -8,10 +8,10 @@ Smoke: python -m vis_jax.main --config configs/finetune_folder.py:debug \\
            --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 `init_from` is any checkpoint of IFR with this backbone: COCO weights from `convert`
-(docs/checkpoints.md), or a run on YouTube-VIS. The layer that names the classes is new.
-The arguments of configs/ifr.py and `steps`, of four clips. A fifth of the videos is
-held out and evaluated on; see configs/ifr_folder.py. The schedule is a guess for a few
-dozen videos, not measured.
+(docs/checkpoints.md), or a run on YouTube-VIS. The layer that depends on the classes is
+new. Arguments: those of configs/ifr.py, and `steps`, with four clips each. A fifth of
+the videos is held out and evaluated; see configs/ifr_folder.py. The schedule is a guess
+for a few dozen videos, not measured.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from configs import common, ifr
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     config = ifr.full_size(options)
     config.num_steps = options.steps
     config.init_from = "weights/coco_r50"

@@ -6,9 +6,9 @@ Run:   python -m vis_jax.main --config configs/iai_condinst.py:backbone=r101,ms 
 Smoke: the same with --config configs/iai_condinst.py:debug (any CPU)
 
 `backbone` is r50 or r101; `dataset` as for configs/ifr.py; `ms` trains at several
-sizes. It starts from a CondInst, or, with `start=iai`, from an IAI of another data set,
-as the paper's second row on OVIS does. The files iai_condinst_r50.py and
-iai_condinst_r101.py are short for these.
+sizes. Training starts from a CondInst or, with `start=iai`, from an IAI trained on
+another data set, like the paper's second row on OVIS. The files iai_condinst_r50.py and
+iai_condinst_r101.py are these variants.
 
 Rows of the paper's tables, each on top of this:
   4  model.ids.on=False, model.association=False, or both
@@ -16,9 +16,9 @@ Rows of the paper's tables, each on top of this:
   7  model.ids.loss: focal, or bce and softmax for what it calls CE
   8  model.ids.convs: 1, 2, 3 for its 2, 3 and 4 convolutions
 
-Deviation: portrait videos are made to fit the landscape canvas of training.
-Deviation: `ms` draws the short side alone, in steps of 8 pixels; the authors draw any
-length and a long side, too, and on OVIS for every frame by itself.
+Deviation: portrait videos are scaled down to fit the landscape canvas of training.
+Deviation: `ms` draws only the short side, in steps of 8 pixels; the authors draw any
+length and also a long side, and on OVIS independently for every frame.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from configs import common, condinst
 
 VARIANTS = condinst.VARIANTS
-# What the start does not have, or has for other classes and numbers of identities.
+# Parts that the initial weights lack or have for other classes and identities.
 FRESH = {
     "condinst": ("hab/.*", "detector/head/id_.*"),
     "iai": ("hab/id_bank/kernel", "detector/head/(id|class)_logits/.*"),
@@ -34,7 +34,7 @@ FRESH = {
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     common.check_choice("start", options.start, FRESH)
     wide = options.dataset in ("ytvis2021", "ytvis2022", "ovis")
@@ -61,8 +61,8 @@ def full_size(options: ConfigDict) -> ConfigDict:
     if options.dataset == "ytvis2019" and options.backbone == "r101":
         config.test.update(candidates=1_000, score=0.05)
     config.init_fresh = FRESH[options.start]
-    # As released, the projector of the block trains with the backbone, whose name it
-    # has.
+    # As in the released code, where the projector of the block is named and trained
+    # like the backbone.
     slow = "(backbone|hab/backbone_projector)/.*"
     config.optimizer = dict(
         learning_rate=1e-4, weight_decay=1e-4, warmup_steps=500, warmup_factor=0.001,

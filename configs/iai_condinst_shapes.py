@@ -7,10 +7,10 @@ Run:   python -m vis_jax.main --config configs/iai_condinst_shapes.py \\
 Smoke: the same with --config configs/iai_condinst_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. The association is on the stage of stride
-16, as there are 15 tokens at stride 32.
+16, since there are only 15 tokens at stride 32.
 
-With `--config.init_from` it starts from a run of configs/condinst_shapes.py: what makes
-and reads identities is new.
+With `--config.init_from` it starts from a run of configs/condinst_shapes.py; the ID
+head and the association are new.
 """
 
 from ml_collections import ConfigDict
@@ -19,19 +19,19 @@ from configs import common, condinst_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, difficulty="crowd", steps=2_500, debug=False)
     config = condinst_shapes.get_config(f"difficulty={options.difficulty}")
     config.system, config.num_steps = "iai", options.steps
     config.data.update(frames=5, batch_size=4, sampling=dict(kind="steps"))
     config.model.update(
-        # More than twice the objects of a video: in the first part of training, objects
-        # that are known are taken for new ones, and each uses up an identity.
+        # More than twice the objects of a video: early in training, known objects are
+        # mistaken for new ones, and each mistake uses up an identity.
         ids=dict(count=24),
-        # Of 64 channels, the tokens take all.
+        # All of the 64 channels.
         hab=dict(stage="res4", dim=64, mlp_dim=128, use_cls_projector=False),
     )
-    # Level 4 reads the association.
+    # Level 4 is computed from the stage of the association.
     config.init_fresh = (
         "hab/.*", "detector/head/id_.*", "detector/fpn/lateral4/.*"
     )  # fmt: skip

@@ -7,10 +7,10 @@ Run:   python -m vis_jax.main --config configs/iai_mask_rcnn_r50.py \\
            --config.init_from=weights/coco_mask_rcnn_r50
 Smoke: the same with --config configs/iai_mask_rcnn_r50.py:debug (any CPU)
 
-`dataset` and `ms`: see configs/iai_condinst.py, whose deviations it has. No code of it
-was released: the settings of Mask R-CNN are those of mmdetection.
+`dataset` and `ms`: see configs/iai_condinst.py, whose deviations it has. Its code was
+not released: the settings of Mask R-CNN are those of mmdetection.
 
-Deviation: training looks at 1,000 proposals, as the test does, not at 2,000.
+Deviation: training uses 1,000 proposals, as at test time, instead of 2,000.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ FRESH = ("hab/.*", "box_head/id_logits/.*")  # what a Mask R-CNN does not have
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     options.backbone, options.start = "r50", "condinst"
     config = iai_condinst.full_size(options)
     config.system = "iai_mask_rcnn"

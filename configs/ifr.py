@@ -8,9 +8,9 @@ Smoke: the same with --config configs/ifr.py:debug (any CPU, about a minute)
 
 `backbone` is r50, r101, swint, swins, swinb or swinl; `decoder` is ifr, or m2f_vis for
 the baseline; `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from
-its file) or moving_shapes; `frames` of a clip; `queries`, of which COCO weights with
-more give their first. The files ifr_*.py and mask2former_vis_*.py name the published
-models, with the papers' numbers.
+its file) or moving_shapes; `frames` is the number of frames per clip; `queries` is
+their number: of COCO weights with more, the first ones are used. The files ifr_*.py and
+mask2former_vis_*.py are the published models, with the papers' numbers.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ BACKBONES = {
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     long = options.dataset != "ytvis2019"  # 2021 trains longer; OVIS as 2021
     common.check_choice("backbone", options.backbone, BACKBONES)
     common.check_choice("decoder", options.decoder, ("ifr", "m2f_vis"))

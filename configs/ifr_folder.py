@@ -6,10 +6,10 @@ Smoke: python -m vis_jax.main --config configs/ifr_folder.py:debug --workdir run
        --config.data.root=/data/videos (any CPU, about a minute)
 
 The folder has JPEGImages/ and instances.json in the YouTube-VIS format, as `data
-prepare` writes it; classes come from the file. For a few dozen videos, such as one's
-own, and a CPU. A fifth of the videos is held out and evaluated on: other ones with
---config.data.held_out='("dog","boat")'; of a single video none, which then needs
---config.test.split=train.
+prepare` writes it; classes come from the file. It is meant for a few dozen videos and a
+CPU. A fifth of the videos is held out and evaluated;
+--config.data.held_out='("dog","boat")' selects others. A single video cannot be held
+out and needs --config.test.split=train.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from configs import common, ifr_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, steps=5_000, debug=False)
     config = ifr_shapes.get_config(f"large,steps={options.steps}")
     common.put_on_folder(config, chunk=8, frame_buckets=(32, 64))

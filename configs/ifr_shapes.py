@@ -5,7 +5,7 @@ Long:  the same with --config configs/ifr_shapes.py:large,steps=15000
 Smoke: the same with --config configs/ifr_shapes.py:debug (any CPU, about a minute)
 
 `decoder=m2f_vis` trains the baseline; `difficulty` is easy, medium, hard or crowd;
-`large` has videos of 96 x 160 pixels instead of 64 x 96, and 20,000 instead of 1,000.
+`large` has 20,000 videos of 96 x 160 pixels instead of 1,000 of 64 x 96.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, decoder="ifr", difficulty="easy", steps=1_500, large=False, debug=False
     )
@@ -37,7 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             kind=options.decoder, dim=64, layers=3, heads=4, queries=16, mlp_dim=128
         ),
     )
-    # The queries of the baseline belong to no frame.
+    # The baseline has no frame queries.
     cross = 0.3 if options.decoder == "ifr" else 0.0
     config.loss = dict(kind="focal", points=128, cross_frame=cross)
     config.test = dict(

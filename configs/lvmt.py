@@ -28,7 +28,7 @@ LEVELS: dict[str, tuple[int, ...]] = {
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     common.check_choice("propagation", options.propagation, ("gru", "fusion"))
     common.check_choice("size", options.size, LEVELS)
     gated = options.propagation == "gru"

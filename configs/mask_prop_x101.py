@@ -6,9 +6,9 @@ Run:   python -m vis_jax.main --config configs/mask_prop_x101.py \\
 Smoke: the same with --config configs/mask_prop_x101.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
-moving_shapes; `track` adds a track head. With `stsn` it is the paper's best model: its
-features are enriched by those of other frames. Without deformable convolutions:
-`deform=False`.
+moving_shapes; `track` adds a track head. `stsn` is the paper's best model, whose
+features are enriched by those of other frames. `deform=False` has no deformable
+convolutions.
 
 Deviations: see configs/mask_prop.py.
 """

@@ -10,10 +10,10 @@ Smoke: the same with --config configs/mask_track_rcnn.py:debug (any CPU)
 `backbone` is r50 or r101; `dataset` and `frames` as for configs/ifr.py. The files
 mask_track_rcnn_r50.py and mask_track_rcnn_r101.py have the papers' numbers.
 
-Deviation: a clip is a random pair of frames of the next video; the authors' epoch takes
-every frame once as the key frame. The schedule has as many pairs as theirs.
-Deviation: portrait videos are made to fit the landscape canvas of training; the authors
-turn the canvas instead.
+Deviation: a clip is a random pair of frames of the next video; the authors use every
+frame of an epoch once as the key frame. The schedule has as many pairs as theirs.
+Deviation: portrait videos are scaled down to fit the landscape canvas of training; the
+authors rotate the canvas instead.
 """
 
 from ml_collections import ConfigDict
@@ -24,12 +24,12 @@ VARIANTS = {"r50": "50", "r101": "101"}
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size, for `backbone`, `dataset` and `frames`."""
+    """Returns the published config, for `backbone`, `dataset` and `frames`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     classes = common.num_classes(options.dataset)
     ovis = options.dataset == "ovis"  # crowded; as the authors of OVIS train it
     config = ConfigDict(dict(system="mask_track_rcnn", compute_dtype="bfloat16"))
-    # The reference is any other frame; in the longer videos of OVIS one nearby.
+    # The reference is any other frame, or a nearby one in the longer videos of OVIS.
     config.data = common.clips(
         options, frame_range=5 if ovis else 1_000, short_side=(360,)
     )

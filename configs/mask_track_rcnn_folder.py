@@ -8,7 +8,7 @@ Smoke: python -m vis_jax.main --config configs/mask_track_rcnn_folder.py:debug \
            --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 With `--config.init_from` it starts from a run of configs/mask_track_rcnn_shapes.py; the
-layers that name classes are new then, as the classes are others.
+layers that depend on the classes are then new, as the classes differ.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from configs import common, mask_track_rcnn_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, steps=2_000, debug=False)
     config = mask_track_rcnn_shapes.get_config(f"steps={options.steps}")
     common.put_on_folder(config, **common.LINKED_ON_FOLDER)

@@ -6,10 +6,10 @@ Run:   python -m vis_jax.main --config configs/mask_track_rcnn_r101.py \\
 Smoke: the same with --config configs/mask_track_rcnn_r101.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes from its file) or
-moving_shapes. `--config.test.tracker=..` links the same detections by a baseline of the
-paper: iou, deep_sort or seq.
+moving_shapes. `--config.test.tracker=..` selects a baseline of the paper as the
+tracker: iou, deep_sort or seq.
 Paper: 31.9 AP on YouTube-VIS 2019, as later papers quote it.
-Memory: about 0.9 GB and 1.3 GB for each pair on a device, an estimate of --dry_run.
+Memory: about 0.9 GB plus 1.3 GB per pair on a device, estimated by --dry_run.
 """
 
 from configs import mask_track_rcnn

@@ -16,7 +16,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, difficulty="hard", steps=3_000, debug=False)
     # Any two frames of a video.
     config = common.small_detector(

@@ -1,4 +1,4 @@
-"""OSMN, small, on a folder of videos, beside a trained detector.
+"""OSMN, small, on a folder of videos, on top of a trained detector.
 
 Results: docs/results.md#trackers.
 
@@ -17,10 +17,10 @@ from configs import common, mask_track_rcnn_folder, osmn_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, steps=1_200, debug=False)
     config = osmn_shapes.get_config(f"steps={options.steps}")
-    # The detector is that of the other config, or its weights would not fit.
+    # The same detector as in the other config, whose weights it loads.
     folder = mask_track_rcnn_folder.get_config()
     config.data.update(folder.data)
     config.data.update(frames=3, frame_range=2, batch_size=4)

@@ -1,4 +1,4 @@
-"""OSMN beside MaskTrack R-CNN's detector, at the published size.
+"""OSMN on top of MaskTrack R-CNN's detector, at the published size.
 
 Results: docs/results.md#published-recipes.
 
@@ -8,19 +8,19 @@ Run:   python -m vis_jax.main --config configs/osmn_r50.py --workdir runs/osmn \
        python -m vis_jax.main compare --workdir runs/osmn
 Smoke: python -m vis_jax.main --config configs/osmn_r50.py:debug --workdir runs/debug
 
-`init_from` is a run of configs/mask_track_rcnn_r50.py; its detector stays as it is. To
-start the trunks from ImageNet, as published, convert first and train from the result:
+`init_from` is a run of configs/mask_track_rcnn_r50.py; its detector is frozen. To start
+the trunks from ImageNet, as published, convert first and train from the result:
        python -m vis_jax.main convert --config configs/osmn_r50.py --kind vgg16 \\
            --source vgg16-397923af.pth --output weights/osmn \\
            --config.init_from runs/mask_track_rcnn_r50
        .. --config.init_from weights/osmn --config.init_fresh "()"
-`dataset` as there. Schedule: that of the authors for YouTube-VOS; what the paper of
-YouTube-VIS trained it on is not known.
-Deviation: the place of an object is that in the frame of the clip before, at most five
-frames earlier (on average 2.4), and its look is from one of the three frames of the
-clip; the authors take the frame before and any frame of the video.
+`dataset` as for that recipe. The schedule is the authors' for YouTube-VOS; that of the
+YouTube-VIS paper is not known.
+Deviation: the position of an object comes from the previous frame of the clip, at most
+five frames earlier (on average 2.4), and its appearance from one of the three frames of
+the clip; the authors use the previous frame and any frame of the video.
 Deviation: no weight decay; the authors have an L2 loss of 2e-4 on kernels.
-Paper: 27.5 AP on YouTube-VIS 2019 validation, as what links detections.
+Paper: 27.5 AP on YouTube-VIS 2019 validation, as the tracker.
 """
 
 from ml_collections import ConfigDict
@@ -29,9 +29,9 @@ from configs import common, mask_track_rcnn
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, dataset="ytvis2019", debug=False)
-    # The detector is that of the other config, or its weights would not fit.
+    # The same detector as in the other config, whose weights it loads.
     detector = ConfigDict(dict(backbone="r50", dataset=options.dataset, frames=3))
     config = mask_track_rcnn.full_size(detector)
     config.system = "osmn"

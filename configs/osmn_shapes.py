@@ -1,4 +1,4 @@
-"""OSMN, small, on moving shapes, beside a trained detector.
+"""OSMN, small, on moving shapes, on top of a trained detector.
 
 Results: docs/results.md#trackers.
 
@@ -7,7 +7,7 @@ Run:   python -m vis_jax.main --config configs/osmn_shapes.py --workdir runs/osm
        python -m vis_jax.main compare --workdir runs/osmn
 Smoke: python -m vis_jax.main --config configs/osmn_shapes.py:debug --workdir runs/debug
 
-`init_from` is a run of configs/mask_track_rcnn_shapes.py; its detector stays as it is.
+`init_from` is a run of configs/mask_track_rcnn_shapes.py; its detector is frozen.
 """
 
 from ml_collections import ConfigDict
@@ -16,14 +16,14 @@ from configs import common, mask_track_rcnn_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, difficulty="hard", steps=1_200, debug=False)
-    # The detector is that of the other config, or its weights would not fit.
+    # The same detector as in the other config, whose weights it loads.
     config = mask_track_rcnn_shapes.get_config(f"difficulty={options.difficulty}")
     config.system = "osmn"
     config.num_steps = options.steps
     config.init_fresh = ("osmn/.*",)
-    # Three of five frames in a row: most follow each other in the video.
+    # Three of five consecutive frames, most of which are adjacent.
     config.data.update(frames=3, frame_range=2, batch_size=4)
     config.model.osmn = dict(
         widths=(16, 16, 32, 32, 32), depths=(1, 1, 2, 2, 2), hidden=64, side_width=8,

@@ -6,15 +6,15 @@ Run:   python -m vis_jax.main --config configs/rgnn_vis.py:backbone=r101,plus \\
 Smoke: the same with --config configs/rgnn_vis.py:debug (any CPU)
 
 It starts from a YOLACT that configs/yolact.py has trained with the same `backbone` and
-`dataset`, and leaves it as it is. `plus` is RGNNVIS++: norms, positions and clips of 20
-frames. `dataset` as for configs/ifr.py, and `joint`: YouTube-VIS 2019 and OVIS, the
+`dataset`, and keeps it frozen. `plus` is RGNNVIS++: norms, positions and clips of 20
+frames. `dataset` as for configs/ifr.py, or `joint`: YouTube-VIS 2019 and OVIS, the
 latter at --config.data.joint.root. Where the paper and its released code differ,
-`preset` is the one or the other, or `chosen`: the paper where it is clear, else the
-code. The files rgnn_vis_r50.py and rgnn_vis_r101.py are short
-for these.
+`preset` is paper, released or `chosen`: the paper where it is clear, else the code. The
+files rgnn_vis_r50.py and rgnn_vis_r101.py are these variants.
 
-Deviation: videos of fewer frames than a clip are padded, and of any size.
-Deviation: no batch is skipped for having no object.
+Deviation: videos with fewer frames than a clip are padded, and videos may have any
+size.
+Deviation: batches without objects are not skipped.
 """
 
 from ml_collections import ConfigDict
@@ -27,10 +27,10 @@ _JOINT = ("ytvis2019", 42)  # the first of two sets, and the categories of both
 _VIDEOS = 1_867  # of YouTube-VIS 2019 that the paper trains on
 _OVIS_VIDEOS = 607
 
-# Settings by preset, beside the defaults of the library.
+# Settings by preset that differ from the defaults of the library.
 _PAPER = dict(
     model=dict(graph=dict(variance="paper")),
-    # The least IoU of the paper is 0.5 itself: the next number below.
+    # In the paper an IoU of 0.5 is a match: the next smaller number.
     loss=dict(iou=0.49999997, match_threshold=0.3133, start_threshold=0.13),
     test=dict(match=0.31, start=0.31, video_class="majority"),
 )
@@ -52,7 +52,7 @@ _RELEASED = dict(
 )  # fmt: skip
 PRESETS = {"chosen": {}, "paper": _PAPER, "released": _RELEASED}
 
-# Only the association is trained, and a YOLACT has none.
+# Only the association is trained, which a YOLACT lacks.
 FROZEN = common.FROZEN_DETECTOR
 NEW = ("(appearance|graph|masks)/.*",)
 PLUS = dict(
@@ -61,7 +61,7 @@ PLUS = dict(
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size; `frames` is 0 for 10, or 20 with `plus`."""
+    """Returns the published config; `frames` is 0 for 10, or 20 with `plus`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     common.check_choice("preset", options.preset, PRESETS)
     joint = options.dataset == "joint"
@@ -71,7 +71,7 @@ def full_size(options: ConfigDict) -> ConfigDict:
         classes = common.num_classes(options.dataset)
     options.frames = options.frames or (20 if options.plus else 10)
     config = ConfigDict(dict(system="rgnn_vis", compute_dtype="bfloat16"))
-    # Frames of 720 x 1280 at 0.475 to 1 of their size, of which a window is seen.
+    # A window of 720 x 1280 frames, scaled by 0.475 to 1.
     config.data = common.clips(options, frame_range=20, short_side=(720,))
     config.data.update(
         canvas=_CANVAS, zoom=(0.475, 1.0), batch_size=4, sampling=dict(kind="run"),
@@ -99,10 +99,10 @@ def full_size(options: ConfigDict) -> ConfigDict:
 
 
 def _steps(options: ConfigDict) -> int:
-    """Updates: 150 epochs, or 300 of OVIS."""
+    """Returns the updates of 150 epochs, or of 300 epochs of OVIS."""
     if options.dataset == "ovis":
         return 300 * (_OVIS_VIDEOS // 4)
-    # The paper says 633 updates an epoch, which is more than all videos once.
+    # The paper has 633 updates per epoch, more than one pass over the videos.
     return 150 * (633 if options.preset == "paper" else _VIDEOS // 4)
 
 

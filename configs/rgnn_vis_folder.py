@@ -9,7 +9,7 @@ Smoke: python -m vis_jax.main --config configs/rgnn_vis_folder.py:debug \\
            --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 It starts from a YOLACT that configs/yolact_folder.py has trained on the same folder,
-and leaves it as it is. `plus` is RGNNVIS++; `preset` as for configs/rgnn_vis.py.
+and keeps it frozen. `plus` is RGNNVIS++; `preset` as for configs/rgnn_vis.py.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from configs import common, rgnn_vis_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, steps=1_000, plus=False, preset="chosen", debug=False
     )

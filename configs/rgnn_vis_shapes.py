@@ -6,7 +6,7 @@ Run:   python -m vis_jax.main --config configs/yolact_shapes.py:difficulty=crowd
            --workdir runs/rgnn_vis --config.init_from=runs/yolact_crowd
 Smoke: the same with --config configs/rgnn_vis_shapes.py:debug (any CPU)
 
-It starts from a YOLACT, which it leaves as it is. `difficulty` is easy, medium, hard or
+It starts from a YOLACT, which stays frozen. `difficulty` is easy, medium, hard or
 crowd; `plus` is RGNNVIS++; `preset` as for configs/rgnn_vis.py.
 """
 
@@ -16,7 +16,7 @@ from configs import common, rgnn_vis, yolact_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, difficulty="crowd", steps=1_000, plus=False, preset="chosen", debug=False
     )

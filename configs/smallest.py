@@ -1,4 +1,4 @@
-"""The least sizes of the parts of a model that still train, by system."""
+"""Smallest sizes of the parts of a model that still train, by system."""
 
 from collections.abc import Mapping
 

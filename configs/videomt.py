@@ -10,10 +10,10 @@ Smoke: the same with --config configs/videomt.py:debug (any CPU, about a minute)
 
 `size` is large, base or small; `form` is dinov2 or dinov3; `patch` is 16 or 14, as in
 configs/eomt.py; `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, folder (classes
-from its file) or moving_shapes; `frames` of a clip. Half of the authors' clips are
-stills of COCO set in motion, for which the command names a folder. They start from an
-image model of the same data, which configs/eomt.py trains; docs/videomt.md has the
-stages.
+from its file) or moving_shapes; `frames` is the number of frames per clip. Half of the
+authors' clips are pseudo-clips of COCO images, for which the command names a folder.
+Training starts from an image model of the same data, trained with configs/eomt.py;
+docs/videomt.md describes the stages.
 Paper, on YouTube-VIS 2019, 2021 and OVIS: large 68.6, 63.1 and 52.5 AP; base 58.2 and
 small 52.8 on 2019.
 """
@@ -27,7 +27,7 @@ _SIDES = (320, 352, 392, 416, 448, 480, 512, 544, 576, 608, 640)
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size."""
+    """Returns the published config."""
     short = options.dataset == "ytvis2019" and options.form == "dinov2"
     ovis, long = options.dataset == "ovis", 160_000
     config = ConfigDict(dict(system="videomt", compute_dtype="bfloat16"))

@@ -9,7 +9,7 @@ Smoke: python -m vis_jax.main --config configs/videomt_folder.py:debug \\
            --workdir runs/debug --config.data.root=/data/videos (any CPU)
 
 The folder has JPEGImages/ and instances.json in the YouTube-VIS format; classes come
-from the file. For a few dozen videos, such as one's own, and a CPU.
+from the file. It is meant for a few dozen videos and a CPU.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from configs import common, videomt_shapes
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(arg, propagation="fusion", steps=5_000, debug=False)
     config = videomt_shapes.get_config(
         f"propagation={options.propagation},steps={options.steps}"

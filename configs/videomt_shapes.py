@@ -5,8 +5,8 @@ Results: docs/results.md#moving-shapes.
 Run:   python -m vis_jax.main --config configs/videomt_shapes.py --workdir runs/shapes
 Smoke: the same with --config configs/videomt_shapes.py:debug (any CPU, about a minute)
 
-`difficulty` is easy, medium, hard or crowd; `propagation` is fusion, gru or none, with
-which each frame begins anew; `form` of the transformer is dinov2 or dinov3.
+`difficulty` is easy, medium, hard or crowd; `propagation` is fusion, gru, or none, with
+which frames are independent; `form` of the transformer is dinov2 or dinov3.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, difficulty="easy", propagation="fusion", form="dinov2", steps=5_000,
         debug=False,

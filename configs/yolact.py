@@ -1,4 +1,4 @@
-"""YOLACT with a ResNet on videos: the first stage of RGNNVIS, its detector.
+"""YOLACT with a ResNet on videos: the detector of RGNNVIS.
 
 Results: docs/results.md#published-recipes.
 
@@ -8,15 +8,16 @@ Run:   python -m vis_jax.main --config configs/yolact.py:backbone=r101 \\
 Smoke: the same with --config configs/yolact.py:debug (any CPU)
 
 `backbone` is r50 or r101; `dataset` as for configs/ifr.py. With `dataset=coco` the
-priors, the image size and the suppression are those of YOLACT on COCO, for its released
-weights. With `track` the track head of MaskTrack R-CNN learns from pairs of frames on a
-trained YOLACT, which stays as it is: --config.init_from=runs/yolact; then `mask_track`
-links the detections. The files yolact_r50.py and yolact_r101.py are short for these.
+priors, the image size and NMS are those of YOLACT on COCO, as for its released weights.
+With `track` the track head of MaskTrack R-CNN is trained on pairs of frames, on top of
+a frozen YOLACT (--config.init_from=runs/yolact), and `mask_track` links the detections.
+The files yolact_r50.py and yolact_r101.py are these variants.
 
 Deviation: the paper adds OpenImages to the videos, and divides the rate by 5.
-Deviation: in the paper (table 9), the rule of MaskTrack R-CNN compares descriptions of
-the association network of RGNNVIS, a setting there (`model.graph.decide`); here it has
-its own head. What trains it is not said: updates as for RGNNVIS, of pairs.
+Deviation: in the paper (table 9), the rule of MaskTrack R-CNN compares appearance
+features of RGNNVIS's association network, which is a setting of that system
+(`model.graph.decide`); here it has its own head. The paper does not describe its
+training: it has as many updates as RGNNVIS, on pairs.
 Deviation: YOLACT stretches the images of COCO to 550 x 550, in training, too.
 """
 
@@ -30,12 +31,12 @@ _EPOCH = 7_468  # frames: four of each of the 1,867 videos that the paper trains
 
 
 def full_size(options: ConfigDict) -> ConfigDict:
-    """The config at its published size; `frames` is 0 for 1, or 2 with `track`."""
+    """Returns the published config; `frames` is 0 for 1, or 2 with `track`."""
     common.check_choice("backbone", options.backbone, VARIANTS)
     options.frames = options.frames or (2 if options.track else 1)
     classes = common.num_classes(options.dataset)
     config = ConfigDict(dict(system="yolact", compute_dtype="bfloat16"))
-    # Frames of 720 x 1280 at 0.475 to 1 of their size, of which a window is seen.
+    # A window of 720 x 1280 frames, scaled by 0.475 to 1.
     config.data = common.clips(options, frame_range=20, short_side=(720,))
     config.data.update(canvas=_CANVAS, zoom=(0.475, 1.0), batch_size=8)
     epoch = _EPOCH // config.data.batch_size

@@ -6,8 +6,8 @@ Run:   python -m vis_jax.main --config configs/yolact_r50.py \\
 Smoke: the same with --config configs/yolact_r50.py:debug (any CPU)
 
 `dataset` is ytvis2019, ytvis2021, ytvis2022, ovis, coco, folder (classes from its file)
-or moving_shapes. `--config.test.tracker=..` links the detections by iou, deep_sort or
-seq; with `track` a head is trained for mask_track, from
+or moving_shapes. `--config.test.tracker=..` selects the tracker: iou, deep_sort or seq;
+with `track` a track head for mask_track is trained, starting from
 --config.init_from=runs/yolact_r50.
 
 Deviations: see configs/yolact.py.

@@ -7,8 +7,8 @@ Run:   python -m vis_jax.main --config configs/yolact_shapes.py \\
 Smoke: the same with --config configs/yolact_shapes.py:debug (any CPU)
 
 `difficulty` is easy, medium, hard or crowd. `--config.test.tracker` of `evaluate` is
-iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` the
-track head alone is trained, for mask_track, on a trained YOLACT:
+iou, deep_sort or seq; `compare` runs them all on the same detections. With `track` only
+the track head for mask_track is trained, on top of a trained YOLACT:
 --config.init_from=runs/yolact_shapes.
 """
 
@@ -18,7 +18,7 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The config; `arg` is what follows the colon of --config."""
+    """Returns the config; `arg` is the text after the colon in --config."""
     options = common.parse_arg(
         arg, difficulty="easy", steps=3_000, track=False, debug=False
     )

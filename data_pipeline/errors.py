@@ -44,6 +44,7 @@ class DataError(ValueError):
 
 
 Report = Callable[[DataError], None]  # receives each defect
+Fail = Callable[..., DataError]  # makes the error from `field`, `expected` and `got`
 
 
 def stop(error: DataError) -> None:
@@ -69,8 +70,10 @@ def printable(text: str) -> str:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether a value can name a category: text without control characters or newlines,
-    which pictures, tables and terminals cannot show."""
+    """Whether a value can name a category: one line of text without control characters.
+
+    Images, tables and terminals cannot show these.
+    """
     if not isinstance(value, str) or not value:
         return False
     return not any(category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in value)

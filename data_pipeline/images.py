@@ -7,14 +7,13 @@ only those of `FORMATS` are allowed.
 import os
 import stat
 import warnings
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, Fail
 from vis_jax.formats.rle import MAX_PIXELS
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # MPO is opened as JPEG
@@ -32,8 +31,6 @@ _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Its warnings about damaged metadata name no file, and interrupt the output of a run.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-Fail = Callable[..., DataError]
 
 
 def open_image(file: Path | BytesIO, fail: Fail) -> Image.Image:

@@ -8,6 +8,7 @@ canvas.
 import numpy as np
 
 from data_pipeline.clip_source import Tensor
+from data_pipeline.mask_boxes import mask_boxes, mask_boxes_graph
 
 
 def pad_clip(
@@ -38,7 +39,7 @@ def pad_clip(
     largest = np.argsort(-areas, kind="stable")[:instances]
     keep = np.sort(largest[areas[largest] > 0])
     masks = masks[keep]
-    boxes, present = _boxes(masks)
+    boxes, present = mask_boxes(masks)
     count, height, width = images.shape[:3]
     after, bottom, right = frames - count, canvas[0] - height, canvas[1] - width
     empty = instances - len(keep)
@@ -53,21 +54,6 @@ def pad_clip(
         "track_ids": np.pad(track_ids[keep].astype(np.int32), (0, empty)),
         "instance_valid": np.arange(instances) < len(keep),
     }
-
-
-def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tight boxes [N, T, 4] of masks [N, T, h, w], and which are non-empty."""
-    bounds = []
-    for along in (masks.any(-2), masks.any(-1)):  # columns, rows
-        size = along.shape[-1]
-        place = np.arange(size, dtype=np.int32)
-        low = np.where(along, place, size).min(-1)
-        high = np.where(along, place + 1, 0).max(-1)
-        bounds.append((low, high))
-    (x1, x2), (y1, y2) = bounds
-    present = x2 > x1
-    boxes = np.stack([x1, y1, x2, y2], -1) * present[..., None]
-    return boxes.astype(np.float32), present
 
 
 def pad_clip_graph(
@@ -87,7 +73,7 @@ def pad_clip_graph(
     largest = tf.argsort(-areas, stable=True)[:instances]
     keep = tf.sort(tf.boolean_mask(largest, tf.gather(areas, largest) > 0))
     masks = tf.gather(masks, keep)
-    boxes, present = _boxes_graph(masks)
+    boxes, present = mask_boxes_graph(masks)
     count, size = tf.shape(images)[0], tf.shape(images)[1:3]
     after = frames - count
     bottom, right = canvas[0] - size[0], canvas[1] - size[1]
@@ -109,21 +95,3 @@ def pad_clip_graph(
         "track_ids": fill(tf.gather(track_ids, keep), [slots], instances),
         "instance_valid": tf.range(instances) < tf.size(keep),
     }
-
-
-def _boxes_graph(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """`_boxes` for tensors."""
-    import tensorflow as tf
-
-    bounds = []
-    for axis in (-2, -1):
-        along = tf.reduce_any(masks, axis)
-        size = tf.shape(along)[-1]
-        place = tf.range(size)
-        low = tf.reduce_min(tf.where(along, place, size), -1)
-        high = tf.reduce_max(tf.where(along, place + 1, 0), -1)
-        bounds.append((low, high))
-    (x1, x2), (y1, y2) = bounds
-    present = x2 > x1
-    boxes = tf.where(present[..., None], tf.stack([x1, y1, x2, y2], -1), 0)
-    return tf.cast(boxes, tf.float32), present

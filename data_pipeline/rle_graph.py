@@ -56,7 +56,7 @@ def decode_masks(
         lambda: tf.gather(drawn, column_of, axis=1),
     )
     drawn = tf.transpose(drawn, [0, 2, 1])
-    # A last, empty mask stands for all that are not there.
+    # An empty mask at the end represents all absent masks.
     drawn = tf.pad(drawn, [[0, 1], [0, 0], [0, 0]])
     place = tf.tensor_scatter_nd_update(
         tf.fill([tf.size(flat)], tf.size(slots)),

@@ -151,7 +151,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.name == "moving_shapes" and self.root:
             raise ValueError(
-                "root: expected none, as name is moving_shapes, which are drawn; got"
+                "root: expected none with name 'moving_shapes', got"
                 f" {self.root!r} (name=folder reads it)"
             )
         if not self.short_side:
@@ -191,7 +191,7 @@ class Settings:
             if value != expected:
                 raise ValueError(
                     f"{name}: expected {expected!r} with features of data.features,"
-                    f" which are of whole frames as they are, got {value!r}"
+                    f" which are of whole, unchanged frames, got {value!r}"
                 )
         if self.name == "coco":
             raise ValueError("features: expected none with name 'coco'")

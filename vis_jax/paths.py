@@ -26,6 +26,19 @@ def absolute(path: str | os.PathLike) -> epath.Path:
     return epath.Path(path) if is_remote(path) else epath.Path(path).resolve()
 
 
+def write_atomically(path: epath.Path, text: str) -> None:
+    """Writes a text file on a disk or in a bucket; its folder is created.
+
+    Args:
+      path: replaced, if it exists, once the new file is complete.
+      text: content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def check_folder(name: str, path: str | os.PathLike) -> None:
     """Raises ValueError if the folder cannot be read or written.
 

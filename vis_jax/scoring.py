@@ -44,12 +44,12 @@ class Options(NamedTuple):
     per_category: bool = False  # a list `categories`
     occlusion: bool = False  # AP and AR by occlusion (OVIS)
     errors: bool = False  # AP50 lost to each kind of error
-    # AP without categories; None: where AP50 is below 0.1.
+    # Add AP without categories; None: only if AP50 is below 0.1.
     class_agnostic: bool | None = None
-    # Odd files are scored exactly as the official tool does, with `warnings`;
-    # otherwise they are errors.
+    # Score irregular files exactly like the official tool, with `warnings`; otherwise
+    # they are errors.
     official_quirks: bool = True
-    # Of the tracking metrics:
+    # Options of the tracking metrics:
     score_threshold: float = 0.3  # predictions below are left out
     box_tracking: bool = False  # on boxes around the masks
     class_aware: bool = True  # tracks of different categories do not match

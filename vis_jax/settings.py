@@ -82,6 +82,7 @@ Natural = Annotated[int, Range(least=0)]
 Share = Annotated[float, Range(least=0, most=1)]
 Weight = Annotated[float, Range(least=0)]
 Fraction = Annotated[float, Range(above=0, most=1)]
+OpenFraction = Annotated[float, Range(above=0, below=1)]
 
 
 class Field(NamedTuple):

@@ -23,8 +23,8 @@ class Batch(NamedTuple):
     labels: Int32[Array, "B M"]  # 0 .. K - 1
     track_ids: Int32[Array, "B M"]  # 1, 2, .. within the video; 0 = padding
     instance_valid: Bool[Array, "B M"]
-    # Tokens of L levels of a frozen encoder, in place of what it makes of the images;
-    # see `data.features`. None: it sees the images.
+    # Stored tokens of L levels of a frozen encoder, see `data.features`. None: they are
+    # computed from the images.
     features: Float16[Array, "B T L S C"] | None = None
 
 

@@ -6,14 +6,12 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Video
 from data_pipeline.datasets.ytvis_json import Track, is_box, is_number
-from data_pipeline.errors import DataError, Report
+from data_pipeline.errors import Fail, Report
 from vis_jax.formats.rle import Runs, areas_of_runs, boxes_of_runs, take_runs
 
 # Tools differ in whether the last pixel is included and in polygon rasterisation.
 _BOX_SLACK = 1.0  # pixels, each side
 _AREA_SLACK = 0.01  # share of the pixels, beside one pixel
-
-Fail = Callable[..., DataError]
 
 
 def check_numbers(

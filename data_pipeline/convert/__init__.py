@@ -1,4 +1,4 @@
-"""Brings foreign layouts of a folder into the YouTube-VIS format."""
+"""Converts other folder layouts to YouTube-VIS format."""
 
 # In the order tried. Apart from `prepare.LAYOUTS`, which imports all readers, so that
 # the help of a command imports no library.

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from data_pipeline.datasets.dataset import Category
-from data_pipeline.datasets.ytvis_json import MAX_FRAMES, stays_inside
+from data_pipeline.datasets.ytvis_json import MAX_FRAMES, is_number, stays_inside
 from data_pipeline.datasets.ytvis_masks import read_mask
-from data_pipeline.errors import DataError, shorten
+from data_pipeline.errors import DataError, Fail, shorten
 from vis_jax.formats.rle import areas_of_runs, compress_mask, plain_mask
 
 
@@ -47,8 +47,10 @@ class Linker(Protocol):
     """Assigns identities to the labels of a video."""
 
     def __call__(self, labels: Sequence[ForeignLabel], /) -> list[int]:
-        """Returns an identity per label. Labels of one object share it; an object has
-        one category and at most one label per frame."""
+        """Returns an identity per label.
+
+        Labels of one object share it; an object has one category and at most one label
+        per frame."""
         ...
 
 
@@ -160,7 +162,7 @@ def _linked(
 def join_tracks(
     labels: Iterable[tuple[object, ForeignLabel]],
     video: ForeignVideo,
-    fail: Callable[..., DataError],
+    fail: Fail,
 ) -> list[ForeignTrack]:
     """Joins labels with identities to tracks, in order of their first labels.
 
@@ -213,6 +215,11 @@ def track_fields(
     }
 
 
+def is_point(value: object) -> TypeGuard[list[float]]:
+    """Whether a value of a JSON file is a list of two finite numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
 def encode(mask: np.ndarray) -> dict | None:
     """Encodes a mask [H, W] as run lengths; None if it is empty."""
     if not mask.any():
@@ -220,9 +227,7 @@ def encode(mask: np.ndarray) -> dict | None:
     return plain_mask(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
 
 
-def convert(
-    segmentation: object, size: tuple[int, int], fail: Callable[..., DataError]
-) -> dict | None:
+def convert(segmentation: object, size: tuple[int, int], fail: Fail) -> dict | None:
     """Checks polygons or run lengths and converts them to compressed run lengths.
 
     Args:

@@ -1,6 +1,5 @@
 """Converts COCO with an entry per frame and identities in the annotations."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from data_pipeline.convert.json_layout import annotation_files, image_folder, sh
 from data_pipeline.convert.source_folder import SourceFolder
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
 from data_pipeline.datasets.dataset import Category
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, Fail
 from data_pipeline.file_names import natural_order
 
 LOOKED_FOR = (
@@ -31,7 +30,6 @@ _FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
 _IDENTITY = ("instance_id", "track_id")  # of an annotation
 # CVAT has it in attributes.
 _IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
-Fail = Callable[..., DataError]
 
 
 class _Row(NamedTuple):
@@ -155,8 +153,9 @@ def _rows(
 def _used(
     categories: tuple[Category, ...], content: dict, rows: list[list[_Row]]
 ) -> tuple[tuple[Category, ...], tuple[str, ...]]:
-    """Drops the category that Roboflow adds for the project: it is the supercategory of
-    the others and has no annotations."""
+    """Drops the category that Roboflow adds for the project.
+
+    It is the supercategory of the others and has no annotations."""
     listed = content["categories"]
     above = {_hashable(entry.get("supercategory")) for entry in listed}
     own = {entry["id"]: entry.get("supercategory") for entry in listed}
@@ -297,7 +296,7 @@ def _is_outside(entry: dict, fail: Fail) -> bool:
     inner = attributes if isinstance(attributes, dict) else {}
     turn = inner.get("rotation", 0)
     if turn not in (0, None):
-        expected = "0: which way the mask is to be turned is not known"
+        expected = "0, as the direction of the rotation is unknown"
         raise fail(field="attributes.rotation", expected=expected, got=turn)
     outside = inner.get("outside", False)
     if outside not in (True, False, None):

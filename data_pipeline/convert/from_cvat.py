@@ -1,7 +1,6 @@
 """Converts CVAT for video 1.1: one XML file of tracks per video."""
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from data_pipeline.convert.source_folder import (
     frame_number,
     image_size,
 )
-from data_pipeline.errors import DataError, is_name
+from data_pipeline.errors import DataError, Fail, is_name
 from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folders"
@@ -35,7 +34,6 @@ _MAX_XML = 2**31  # bytes; it is read element by element
 _MAX_NUMBERS = 2**24  # characters of a list of numbers
 _SHAPES = ("polygon", "box", "mask")
 _NO_SHAPES = ("polyline", "points", "skeleton", "ellipse", "cuboid")
-Fail = Callable[..., DataError]
 
 
 class _Truth(NamedTuple):
@@ -132,8 +130,9 @@ def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -
 
 
 def _frames(meta: Element, found: list[int], fail: Fail) -> range:
-    """Returns the frame numbers by the header, completed from the images; at least
-    one."""
+    """Returns the frame numbers of the header, completed from the images.
+
+    There is at least one."""
     names = ("size", "start_frame", "stop_frame")
     count, first, stop = (_stated(meta, name, fail) for name in names)
     step = _step(meta, fail)

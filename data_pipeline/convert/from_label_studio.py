@@ -1,7 +1,7 @@
 """Converts Label Studio: a JSON file of image tasks with brushes and polygons."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -15,6 +15,7 @@ from data_pipeline.convert.foreign import (
     ForeignVideo,
     convert,
     encode,
+    is_point,
 )
 from data_pipeline.convert.frame_names import group_frames
 from data_pipeline.convert.json_layout import show
@@ -25,8 +26,8 @@ from data_pipeline.convert.source_folder import (
     image_size,
     walk_images,
 )
-from data_pipeline.datasets.ytvis_json import is_number, read_any_json
-from data_pipeline.errors import DataError, is_name
+from data_pipeline.datasets.ytvis_json import read_any_json
+from data_pipeline.errors import DataError, Fail, is_name
 from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = "a JSON file with a list of tasks that have 'annotations' (Label Studio)"
@@ -43,7 +44,6 @@ _OTHERS = (
     "datetime",
     "taxonomy",
 )
-Fail = Callable[..., DataError]
 
 
 def find(source: SourceFolder) -> DetectedLayout | None:
@@ -148,8 +148,9 @@ def _image(data: object, images: dict[str, list[Path]], fail: Fail) -> Path:
 def _labels(
     result: list, fail: Fail, frame: int, video: ForeignVideo
 ) -> list[ForeignLabel]:
-    """Reads the regions of an image, whose shape and label may be two entries with the
-    same id."""
+    """Reads the regions of an image.
+
+    Shape and label of a region may be two entries with the same id."""
     regions: dict[object, dict] = {}
     for k, entry in enumerate(result):
         if not isinstance(entry, dict) or not isinstance(
@@ -205,17 +206,13 @@ def _mask(value: dict, size: tuple[int, int], fail: Fail) -> dict | None:
             raise fail(field="format", expected="rle", got=value["format"])
         return encode(decode_brush(value["rle"], size, partial(fail, field="rle")))
     points = value.get("points", "nothing")
-    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+    if not isinstance(points, list) or not all(is_point(point) for point in points):
         raise fail(field="points", expected="a list of [x, y] in percent", got=points)
     if value.get("closed", True) is not True:
         raise fail(field="closed", expected="true", got=value["closed"])
     scale = np.array(size[::-1]) / 100
     polygon = (np.array(points, float).reshape(-1, 2) * scale).ravel().tolist()
     return convert([polygon], size, fail)
-
-
-def _is_point(point: object) -> bool:
-    return isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
 
 
 def decode_brush(codes: object, size: tuple[int, int], fail: Fail) -> np.ndarray:

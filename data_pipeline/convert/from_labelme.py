@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from data_pipeline.convert.foreign import (
     ForeignVideo,
     convert,
     encode,
+    is_point,
     union,
 )
 from data_pipeline.convert.json_layout import show
@@ -25,14 +25,12 @@ from data_pipeline.convert.source_folder import (
     SourceFolder,
     image_size,
 )
-from data_pipeline.datasets.ytvis_json import is_number
-from data_pipeline.errors import DataError, is_name
+from data_pipeline.errors import DataError, Fail, is_name
 from data_pipeline.file_names import IMAGE_SUFFIXES
 from data_pipeline.images import open_image, turned, upright_size
 
 LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"
 _MAX_JSON = 2**27  # bytes; labelme may put the image into it
-Fail = Callable[..., DataError]
 
 
 class _Objects(NamedTuple):
@@ -173,7 +171,7 @@ def _at(fail: Fail, k: int, *, field: str, expected: str, got: object) -> DataEr
 def _mask(shape: dict, size: tuple[int, int], fail: Fail) -> dict | None:
     kind = shape.get("shape_type", "polygon")
     points = shape.get("points", "nothing")
-    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+    if not isinstance(points, list) or not all(is_point(point) for point in points):
         raise fail(field="points", expected="a list of [x, y]", got=points)
     if kind == "mask" and len(points) != 2:
         raise fail(field="points", expected="two corners", got=f"{len(points)} points")
@@ -199,10 +197,6 @@ def _corners(points: list, fail: Fail) -> tuple[float, float, float, float]:
         expected = "two corners, or the four of a box with level sides"
         raise fail(field="points", expected=expected, got=points)
     return x1, y1, x2, y2
-
-
-def _is_point(point: object) -> bool:
-    return isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
 
 
 def _drawn(

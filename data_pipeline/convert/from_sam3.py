@@ -8,7 +8,6 @@ given by `--category`.
 
 import zipfile
 import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from data_pipeline.convert.source_folder import (
     SourceFolder,
     image_size,
 )
-from data_pipeline.errors import DataError
+from data_pipeline.errors import DataError, Fail
 from data_pipeline.file_names import IMAGE_SUFFIXES
 
 IDS, MASKS = "out_obj_ids", "out_binary_masks"
@@ -113,7 +112,7 @@ def _array(
     file: Path,
     name: str,
     shape: tuple[int | None, ...],
-    fail: Callable,
+    fail: Fail,
 ) -> np.ndarray:
     """Reads an array of a file, checking its header before allocating memory.
 

@@ -5,7 +5,6 @@ the mask of object n in annotated frame i, every fourth of the video. Objects ha
 class. Frames are image files.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from data_pipeline.convert.source_folder import (
     frame_number,
     image_size,
 )
-from data_pipeline.errors import DataError, shorten
+from data_pipeline.errors import DataError, Fail, shorten
 from data_pipeline.file_names import IMAGE_SUFFIXES
 
 LOOKED_FOR = (
@@ -166,8 +165,6 @@ def _tracks(
     return tracks
 
 
-def _at(
-    fail: Callable, place: str, *, field: str, expected: str, got: object
-) -> DataError:
+def _at(fail: Fail, place: str, *, field: str, expected: str, got: object) -> DataError:
     inner = field.removeprefix("segmentation")
     return fail(field=f"{place}{inner}", expected=expected, got=got)

@@ -5,7 +5,7 @@ output (`save_txt`) appends an identity.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
@@ -30,14 +30,13 @@ from data_pipeline.convert.source_folder import (
     walk_images,
 )
 from data_pipeline.datasets.dataset import Category
-from data_pipeline.errors import DataError, is_name
+from data_pipeline.errors import DataError, Fail, is_name
 
 LOOKED_FOR = "data.yaml with 'names' and '{split}', polygons in labels/ beside images/"
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _MAX_YAML = 2**20  # bytes
 _MAX_LABELS = 2**26  # bytes, of an image
 _BEYOND = 0.01  # tolerance for points outside the frame, as a fraction of the side
-Fail = Callable[..., DataError]
 
 
 def find(source: SourceFolder) -> DetectedLayout | None:
@@ -84,7 +83,7 @@ def _categories(file: Path, content: dict) -> tuple[Category, ...]:
     names = content["names"]
     named = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(named, dict) or list(named) != list(range(len(named))):
-        expected = "a list, or numbers from 0 on with a name each"
+        expected = "a list of names, or names by number from 0 on"
         raise fail(field="names", expected=expected, got=names)
     found = list(named.values())
     for k, name in named.items():
@@ -125,8 +124,11 @@ def _images(source: SourceFolder, file: Path, content: dict) -> tuple[Path, list
 
 
 def _places(source: SourceFolder, content: dict, given: object) -> Iterator[Path]:
-    """Yields candidates for a path of data.yaml. Its `path` is often from another
-    machine, and Roboflow writes `../train/images` for a folder beside data.yaml."""
+    """Yields candidates for a path of data.yaml.
+
+    Its `path` is often from another machine, and Roboflow writes `../train/images` for
+    a folder beside data.yaml.
+    """
     if not isinstance(given, str) or "\0" in given:
         return
     base = content.get("path")
@@ -241,8 +243,10 @@ def _at(fail: Fail, line: int, *, field: str, expected: str, got: object) -> Dat
 
 
 def _label_file(source: SourceFolder, image: Path) -> Path:
-    """Returns the text file of an image, with the last `images` in its path within the
-    source replaced by `labels`."""
+    """Returns the text file of an image.
+
+    In its path within the source, the last `images` becomes `labels`.
+    """
     parts = list(image.relative_to(source.root).with_suffix(".txt").parts)
     places = [k for k, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -275,7 +279,7 @@ def _split(
         expected = "three points or more"
         raise fail(field="", expected=expected, got=f"{len(values)} numbers")
     if not (np.abs(values - 0.5) <= 0.5 + _BEYOND).all():  # NaN, too
-        expected = "x and y in shares of width and height, 0 to 1"
+        expected = "x and y as fractions of width and height, 0 to 1"
         raise fail(field="", expected=expected, got=line)
     name = categories[int(words[0])].name
     return name, values.clip(0, 1).reshape(-1, 2), identity

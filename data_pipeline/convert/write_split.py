@@ -15,6 +15,7 @@ from data_pipeline.datasets.ytvis_json import parse_annotations
 from data_pipeline.errors import DataError
 from data_pipeline.file_names import IMAGE_SUFFIXES
 from data_pipeline.images import JPEG_QUALITY, is_plain, read_rgb, upright_size
+from vis_jax.formats.disk import replaced_folder
 
 
 def write_split(
@@ -44,16 +45,11 @@ def write_split(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         _check_same(folder, text, prepared.images)
         return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
+    with replaced_folder(folder) as temporary:
         (temporary / "JPEGImages").mkdir(parents=True)
         for image in tqdm(prepared.images, "images", disable=not progress):
             _place(image, temporary / "JPEGImages" / image.name, copy)
         (temporary / "instances.json").write_text(text, encoding="utf-8")
-        os.replace(temporary, folder)  # also replaces an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -91,7 +87,7 @@ def _place(image: Image, target: Path, copy: bool) -> None:
 
 def _encode(found: Pillow.Image, source: Path, target: Path) -> None:
     if source.suffix.lower() not in IMAGE_SUFFIXES:
-        expected = f"an image with one of the endings {', '.join(IMAGE_SUFFIXES)}"
+        expected = f"an image with one of the suffixes {', '.join(IMAGE_SUFFIXES)}"
         raise DataError(source, expected=expected, got=found.format)
     pixels = Pillow.fromarray(read_rgb(found, partial(DataError, source)))
     if target.suffix.lower() == ".png":

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from data_pipeline.datasets.tracked import TrackedVideos
 from data_pipeline.datasets.ytvis import read_frame
 from data_pipeline.datasets.ytvis_json import Track, read_json
 from data_pipeline.datasets.ytvis_masks import MaskTable
-from data_pipeline.errors import DataError, stop
+from data_pipeline.errors import DataError, Fail, stop
 from data_pipeline.images import check_inside
 from vis_jax.formats.rle import Runs
 
@@ -168,7 +168,7 @@ def _read(
     return videos, tracks, masks.runs(), dropped
 
 
-def _segmentation(entry: dict, place: int, fail: Callable) -> object:
+def _segmentation(entry: dict, place: int, fail: Fail) -> object:
     """Returns the mask of an object, which is required."""
     if entry.get("segmentation"):
         return entry["segmentation"]
@@ -182,7 +182,7 @@ def _tracks(
     image: dict,
     labels: dict,
     masks: MaskTable,
-    fail: Callable,
+    fail: Fail,
 ) -> tuple[Track, ...]:
     """Returns the non-empty objects of an image."""
 

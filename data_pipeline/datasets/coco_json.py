@@ -1,16 +1,13 @@
 """Reads COCO files: images, categories, lists of objects."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.datasets.ytvis_json import stays_inside
-from data_pipeline.errors import DataError, is_name
+from data_pipeline.errors import DataError, Fail, is_name
 from data_pipeline.images import MAX_SIDE
 from vis_jax.formats.rle import MAX_PIXELS
-
-Fail = Callable[..., DataError]
 
 
 def read_categories(file: Path, content: dict) -> tuple[Category, ...]:

@@ -51,7 +51,7 @@ class Dataset(Protocol):
     """A set of annotated videos for training, evaluation and prediction.
 
     Any object with these members is a data set; see docs/data.md,
-    "A data set of your own". `index` is an index into `videos`; frames count from 0.
+    "Your own data set class". `index` is an index into `videos`; frames count from 0.
     """
 
     categories: tuple[Category, ...]  # indexed by label

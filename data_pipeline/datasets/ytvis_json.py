@@ -5,7 +5,6 @@ per frame in `segmentations`, null where the object is not visible.
 """
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,14 +13,12 @@ import numpy as np
 
 from data_pipeline.datasets.dataset import Category, Video
 from data_pipeline.datasets.ytvis_masks import MaskTable
-from data_pipeline.errors import DataError, Report, attempt, is_name, stop
+from data_pipeline.errors import DataError, Fail, Report, attempt, is_name, stop
 from data_pipeline.images import MAX_SIDE
 from vis_jax.formats.occlusion import OCCLUSION
 from vis_jax.formats.rle import MAX_PIXELS, Runs
 
 MAX_FRAMES = 100_000
-
-Fail = Callable[..., DataError]
 
 
 class Track(NamedTuple):

@@ -8,7 +8,7 @@ from math import isfinite
 
 import numpy as np
 
-from data_pipeline.errors import DataError, Report, attempt
+from data_pipeline.errors import DataError, Fail, Report, attempt
 from vis_jax.formats.rle import (
     RleError,
     Runs,
@@ -25,8 +25,6 @@ MAX_COUNTS = 2**22  # characters, or run lengths in a list
 MAX_NUMBERS = 2**18  # coordinates of all polygons
 MAX_OUTLINE = 2**22  # pixels
 _MOST_IN_COUNT = 7  # characters
-
-Fail = Callable[..., DataError]
 
 
 class MaskTable:

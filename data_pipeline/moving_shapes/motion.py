@@ -98,7 +98,7 @@ DIFFICULTIES = {
         defocus=1.5,
     ),
 }
-# Looks of easy shapes, motion of hard ones: colour tells categories apart, overlap
+# Styles of easy shapes, motion of hard ones: colour tells categories apart, overlap
 # alone does not link the shapes.
 DIFFICULTIES["crowd"] = DIFFICULTIES["easy"]._replace(
     instances=(4, 7),

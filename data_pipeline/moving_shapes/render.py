@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.mask_boxes import mask_boxes
 from data_pipeline.moving_shapes.scene import SURFACE_SPAN, Scene, ShapeStyle
 from data_pipeline.moving_shapes.silhouettes import SILHOUETTES
 
@@ -51,7 +52,7 @@ def render_scene(scene: Scene, frame_ids: np.ndarray) -> Rendered:
         # 0 / 0 for an instance outside the frame.
         with np.errstate(invalid="ignore"):
             occlusion[:, t] = 1.0 - masks[:, t].sum((1, 2)) / silhouette
-    boxes, present = _boxes(masks)
+    boxes, present = mask_boxes(masks)
     labels = np.array([style.label for style in scene.styles], np.int32)
     track_ids = np.arange(1, M + 1, dtype=np.int32)
     return Rendered(images, masks, boxes, present, labels, track_ids, occlusion)
@@ -184,14 +185,3 @@ def _soften(frame: np.ndarray, strength: float, step: int) -> np.ndarray:
     edge = np.pad(frame, ((0, 0), (0, 0), (step, step)), "edge")
     both = edge[..., :width] + edge[..., -width:]
     return frame * (1 - 2 * share) + share * both
-
-
-def _boxes(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tight boxes [.., 4] of masks [.., H, W], and which are non-empty."""
-    columns, rows = np.any(masks, axis=-2), np.any(masks, axis=-1)
-    present = np.any(rows, axis=-1)
-    x1, y1 = columns.argmax(-1), rows.argmax(-1)
-    x2 = masks.shape[-1] - columns[..., ::-1].argmax(-1)
-    y2 = masks.shape[-2] - rows[..., ::-1].argmax(-1)
-    boxes = np.stack([x1, y1, x2, y2], -1).astype(np.float32)
-    return boxes * present[..., None], present

@@ -1,8 +1,6 @@
 """Writes a data set as a folder in the YouTube-VIS format: frames and annotations."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from tqdm import tqdm
 from data_pipeline.datasets.dataset import Dataset
 from data_pipeline.images import JPEG_QUALITY
 from data_pipeline.write.annotations import to_ytvis
+from vis_jax.formats.disk import replaced_folder
 
 
 def write_dataset(
@@ -31,13 +30,8 @@ def write_dataset(
     """
     output = Path(output)
     _check_free(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with replaced_folder(output) as temporary:
         _write(temporary, dataset, progress)
-        os.replace(temporary, output)  # also replaces an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_free(output: Path) -> None:

@@ -5,8 +5,6 @@ record each with the unchanged bytes of the image file, and videos with their tr
 masks. Reading a clip then costs only the bytes of its frames.
 """
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from data_pipeline.datasets.ytvis import YouTubeVis, read_frame
 from data_pipeline.datasets.ytvis_layout import TFDS_VERSION
 from data_pipeline.errors import DataError
+from vis_jax.formats.disk import replaced_folder
 from vis_jax.formats.rle import compress_mask
 
 SHARD_BYTES = 2**28  # minimum bytes of images per file, except the last
@@ -191,15 +190,11 @@ def build(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"output: expected no files in {folder}, got some")
     videos = YouTubeVis(source, split, part="all")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{split}.{os.getpid()}.tmp")
     try:
-        built = _write(videos, split, str(temporary), shard_bytes, progress)
-        os.replace(temporary, folder)
+        with replaced_folder(folder) as temporary:
+            built = _write(videos, split, str(temporary), shard_bytes, progress)
     except RuntimeError as error:  # raised by ArrayRecord for a full disk
         raise OSError(f"{folder}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return built
 
 

@@ -253,7 +253,9 @@ def test_masks_of_its_own_and_what_a_tracker_says_of_them_agree(dataset, seen):
 
     tracker = Tracker(lambda clip, detections: (), track)
     run = make_link(tracker, detector_of(dataset, 0), {}, LinkRules(2, CLASSES, 5, 4))
-    with pytest.raises(ValueError, match="expected masks of its own if draws, False"):
+    with pytest.raises(
+        ValueError, match="masks of its own if and only if draws, which is F"
+    ):
         run(seen.piece, seen.detections)
 
 

@@ -107,7 +107,11 @@ def test_settings_say_which_regions_become_objects():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("test.objects", 129, "expected at most 128, what suppression looks at, got"),
+        (
+            "test.objects",
+            129,
+            "expected at most 128, the number of NMS candidates",
+        ),
         ("model.num_classes", 0, "expected at least 1, got 0"),
         ("model.semantic.classes", 183, r"expected 0 or 9, .* got 183"),
         ("model.stages.weight", (1.0,), "expected 2 numbers"),

@@ -141,7 +141,7 @@ def test_settings_reach_the_network():
         ({"model.num_classes": 0}, "model.num_classes: expected at least 1, got 0"),
         (
             {"test.objects": 201},
-            "test.objects: expected at most 200, what is left of 200 candidates, got",
+            "test.objects: expected at most 200, as NMS has 200 candidates, got",
         ),
         (
             {"test.objects": 1_601, "test.across_classes": False},

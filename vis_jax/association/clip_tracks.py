@@ -52,7 +52,7 @@ class ClipTracks(NamedTuple):
 class LinkState(NamedTuple):
     """State of a video after some frame, used to link the next one."""
 
-    # Of previous clips, newest first; frame 0 is the next clip's first.
+    # Masks of previous clips, newest first; frame 0 is the next clip's first frame.
     masks: Float[Array, "R N F h w"]
     slots: Int32[Array, "R N"]  # tracks of their objects; -1 = none
     track_ids: Int32[Array, "S"]  # 1, 2, ..; 0 = free slot

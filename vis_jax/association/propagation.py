@@ -32,7 +32,7 @@ class Settings:
     """`model.propagation`: propagation of masks between frames."""
 
     dim: Count = 128  # channels of the residual block that predicts offsets
-    # Of the deformable convolutions, in cells; each has its own offsets.
+    # Dilations of the deformable convolutions in cells; each has its own offsets.
     dilations: tuple[Annotated[int, Range(least=1)], ...] = (3, 6, 12)
     # Layers after the sum of warped and present features. "linear" reads the paper
     # literally: the present features then cancel in the softmax, and the work shrinks

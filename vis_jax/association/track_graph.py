@@ -82,8 +82,8 @@ class Settings:
             )
         if self.decide == "heuristic":
             for name, only, why in (
-                ("recurrence", "none", "states are what the graph says"),
-                ("looks", "gaussian", "a description is the last one"),
+                ("recurrence", "none", "tracks have no recurrent state"),
+                ("looks", "gaussian", "tracks keep their last appearance"),
             ):
                 if getattr(self, name) != only:
                     raise ValueError(

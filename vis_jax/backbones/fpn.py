@@ -17,6 +17,8 @@ from vis_jax.typing import Array, DTypeLike, Float
 
 _LAST = 5  # last backbone stage
 
+Levels = tuple[Float[Array, "B _ _ D"], ...]
+
 # detectron2's c2_xavier_fill, PyTorch's kaiming_uniform_(a=1): +-sqrt(3 / fan_in).
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
@@ -34,6 +36,11 @@ class Settings:
     # between two of these (CondInst).
     extra: Literal["pool", "conv", "relu_conv"] = "pool"
     relu_outputs: bool = False  # ReLU after 'p5' and finer levels, as in YOLACT
+
+
+def levels_of(pyramid: dict[str, Float[Array, "B _ _ D"]]) -> Levels:
+    """Returns the output of `FPN` as a tuple, finest level first."""
+    return tuple(pyramid[name] for name in sorted(pyramid))
 
 
 class FPN(nn.Module):

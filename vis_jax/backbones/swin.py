@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vis_jax.layers.mlp import DropPath
+from vis_jax.layers.mlp import VIT_INIT, DropPath, GeluMlp
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.windows import merge, pad_map, partition, relative_index, shift_attend
 from vis_jax.settings import Count, OneOf, Share, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float
 
-_INIT = nn.initializers.truncated_normal(0.02)
 _STAGES = 4
 _BLOCKED = -100.0  # added to logits across the seam of a rolled map, as in the source
 
@@ -98,7 +97,7 @@ class WindowAttention(nn.Module):
         dim = x.shape[-1]
         table = self.param(
             "relative_position_bias_table",
-            _INIT,
+            VIT_INIT,
             ((2 * self.window - 1) ** 2, self.heads),
             jnp.float32,
         )
@@ -106,7 +105,7 @@ class WindowAttention(nn.Module):
         qkv = nn.DenseGeneral(
             (3, self.heads, dim // self.heads),
             dtype=self.dtype,
-            kernel_init=_INIT,
+            kernel_init=VIT_INIT,
             name="qkv",
         )(x)
         q, k, v = jnp.moveaxis(qkv, -3, 0)
@@ -119,20 +118,7 @@ class WindowAttention(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         y = jnp.einsum("nwhqk,nwkhd->nwqhd", weights, v)
         y = y.reshape(*x.shape[:3], dim)
-        return nn.Dense(dim, dtype=self.dtype, kernel_init=_INIT, name="proj")(y)
-
-
-class Mlp(nn.Module):
-    """fc2(gelu(fc1(x))) with a hidden width of four times the input; exact GELU."""
-
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-        dim = x.shape[-1]
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_INIT)
-        x = dense(4 * dim, name="fc1")(x)
-        return dense(dim, name="fc2")(nn.gelu(x, approximate=False))
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=VIT_INIT, name="proj")(y)
 
 
 class Block(nn.Module):
@@ -151,7 +137,8 @@ class Block(nn.Module):
         drop = DropPath(self.drop_path)
         y = self._attend(LayerNorm(dtype=self.dtype, name="norm1")(x))
         x = x + drop(y, train)
-        y = Mlp(self.dtype, name="mlp")(LayerNorm(dtype=self.dtype, name="norm2")(x))
+        y = LayerNorm(dtype=self.dtype, name="norm2")(x)
+        y = GeluMlp(4 * x.shape[-1], self.dtype, name="mlp")(y)
         return x + drop(y, train)
 
     def _attend(self, x: jax.Array) -> jax.Array:
@@ -193,7 +180,7 @@ class PatchMerging(nn.Module):
             2 * dim,
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=_INIT,
+            kernel_init=VIT_INIT,
             name="reduction",
         )(x)
 

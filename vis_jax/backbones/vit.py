@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vis_jax.layers.mlp import VIT_INIT
 from vis_jax.layers.norm import LayerNorm
-from vis_jax.layers.vit_block import INIT, Block
+from vis_jax.layers.vit_block import Block
 from vis_jax.ops.rotary import Rotary, resize_table, rotary_positions
 from vis_jax.settings import Count, Natural, OneOf, Range, section
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32, Int32
@@ -101,7 +102,7 @@ class ViT(nn.Module):
     def setup(self) -> None:
         sizes = self.sizes
         self.patch_embed = nn.DenseGeneral(
-            sizes.dim, axis=(-3, -2, -1), dtype=self.dtype, kernel_init=INIT
+            sizes.dim, axis=(-3, -2, -1), dtype=self.dtype, kernel_init=VIT_INIT
         )
         normal = nn.initializers.normal(0.02)
         self.cls_token = self.param("cls_token", normal, (1, sizes.dim))
@@ -110,7 +111,7 @@ class ViT(nn.Module):
             self.reg_tokens = self.param("reg_tokens", normal, shape)
         if self.form == "dinov2":
             table = (self.table, self.table, sizes.dim)
-            self.positions = self.param("positions", INIT, table)
+            self.positions = self.param("positions", VIT_INIT, table)
         kind = nn.remat(Block) if self.remat else Block
         self.blocks = [
             kind(

@@ -58,10 +58,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config and checkpoint; without it,"
-        " --checkpoint gives the config",
-        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
-        " default: the newest of --workdir",
+        **parts.MODEL_FLAGS,
         "output": "folder for compare.json and the rows;"
         " default: compare/<split> in --workdir",
     }
@@ -237,8 +234,8 @@ def _builder(config: "RunSettings") -> "BuildDetector":
     if builder is None:
         known = sorted(name for name, one in SYSTEMS.items() if one.detector)
         raise ValueError(
-            f"system: expected one of {known}, which find objects frame by frame and"
-            f" link them then, got {config.system!r}"
+            f"system: expected one of {known}, which detect objects frame by frame and"
+            f" then link them, got {config.system!r}"
         )
     return builder
 

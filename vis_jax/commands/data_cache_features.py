@@ -38,13 +38,13 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string(
         "output",
         None,
-        "folder for the features; an interrupted command goes on there",
+        "folder for the features; an interrupted command resumes there",
         flag_values=values,
     )
 
 
 def run(values: flags.FlagValues) -> None:
-    """Writes what is missing in the folder."""
+    """Writes the features that the folder lacks."""
     if not values.output:
         raise ValueError("--output: expected a folder, got none")
     config = read_config(values)

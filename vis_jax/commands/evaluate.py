@@ -51,10 +51,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config and checkpoint; without it,"
-        " --checkpoint gives the config",
-        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
-        " default: the newest of --workdir",
+        **parts.MODEL_FLAGS,
         "output": "folder for results.json, truth.json, scores.json;"
         " default: evaluation/<split> in --workdir",
         "shard": "NUMBER/COUNT, such as 3/16: predict only this part of the videos;"

@@ -51,10 +51,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """Adds the flags of this command and of every format."""
     define_config(values, arguments)
     texts = {
-        "workdir": "folder of a training run; gives config, classes and checkpoint;"
-        " without it, --checkpoint gives them",
-        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
-        " default: the newest of --workdir",
+        **parts.MODEL_FLAGS,
         "output": "folder for the export; must not exist",
         "license": "of the weights, for the model card, such as apache-2.0",
         "source": "video file or folder of frames to check the export on; default: a"

@@ -9,6 +9,7 @@ from etils import epath
 
 from data_pipeline.errors import is_name
 from vis_jax.checkpoints import find_weights, shipped
+from vis_jax.paths import write_atomically
 
 if TYPE_CHECKING:
     from absl import flags
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from vis_jax.systems.system import Encoder, System
 
 CATEGORIES_FILE, CACHE_FOLDER = "categories.json", "compilation_cache"
+# Flags of the commands that run a trained model.
+MODEL_FLAGS = {
+    "workdir": "folder of a training run, which has config, classes and checkpoint;"
+    " without it, they come from --checkpoint",
+    "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
+    " default: the newest of --workdir",
+}
 
 
 def build_system(run: "RunSettings") -> "System":
@@ -95,16 +103,12 @@ def write_categories(workdir: epath.PathLike, categories: Sequence) -> None:
     Raises:
       ValueError: the folder belongs to a run with other classes.
     """
-    folder = epath.Path(workdir)
-    path = folder / CATEGORIES_FILE
+    path = epath.Path(workdir) / CATEGORIES_FILE
     if path.exists():
         check_categories(path, read_categories(workdir), categories)
         return
     rows = [{"id": one.category_id, "name": one.name} for one in categories]
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{CATEGORIES_FILE}.tmp"
-    temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 
 def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from vis_jax.commands import parts
+
 if TYPE_CHECKING:
     from vis_jax.predict.writer import RequestedOutputs
     from vis_jax.visualize.colours import Style
@@ -20,10 +22,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def _define_input(values: flags.FlagValues) -> None:
     """Adds flags for the model, the videos and the output."""
     texts = {
-        "workdir": "folder of a training run; gives config, classes and checkpoint;"
-        " without it, --checkpoint gives them",
-        "checkpoint": "folder of a checkpoint, or weights by name, such as shapes;"
-        " default: the newest of --workdir",
+        **parts.MODEL_FLAGS,
         "start": "time of the first frame to read: seconds or hh:mm:ss",
         "end": "time to stop reading at: seconds or hh:mm:ss",
         "raw": "width x height of raw frames (rgb24) on standard input, e.g. 640x360",

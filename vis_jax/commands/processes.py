@@ -31,8 +31,8 @@ def check_alone(name: str) -> None:
 
     if jax.process_count() > 1:
         raise ValueError(
-            f"{name}: expected a process on its own, got one of"
-            f" {jax.process_count()}, which share the videos by themselves"
+            f"{name}: expected a single JAX process, got one of"
+            f" {jax.process_count()}, which already divide the videos among them"
         )
 
 

@@ -144,8 +144,7 @@ def chosen(runs: Sequence[Metrics], patterns: Sequence[str]) -> list[str]:
     )
     if not found:
         raise ValueError(
-            f"--metrics: expected some of {', '.join(known)}; got"
-            f" {','.join(patterns)}, which none of them is"
+            f"--metrics: expected some of {', '.join(known)}, got {','.join(patterns)}"
         )
     return list(found)
 

@@ -1,6 +1,5 @@
 """Draws a contact sheet of a data set: a row of frames with masks per video."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 from data_pipeline.checks.folder import Checked
 from data_pipeline.datasets.ytvis import read_frame
 from data_pipeline.errors import DataError
+from vis_jax.formats.disk import replaced
 from vis_jax.formats.rle import decode_mask
 from vis_jax.visualize.draw import SHEET_COLOUR, contact_sheet, draw_frame
 
@@ -53,13 +53,9 @@ def write_sheet(file: Path, checked: Checked, num_videos: int) -> int:
     ]
     if not cells:
         return 0
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(file) as temporary:
         sheet = Image.fromarray(contact_sheet(cells, COLUMNS))
         sheet.save(temporary, format="PNG")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(videos)
 
 

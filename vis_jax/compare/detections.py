@@ -4,7 +4,6 @@ Masks are encoded as RLE at the original size here, so that they are not upsampl
 for each tracker. Axes: T frames of a video without padding, N detections per frame.
 """
 
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from vis_jax.evaluate.clips import Piece, read_pieces
 from vis_jax.evaluate.masks import Sizes, frame_masks, run_lengths
-from vis_jax.formats.disk import naming
+from vis_jax.formats.disk import naming, replaced
 from vis_jax.results.clock import NO_CLOCK
 from vis_jax.structures import Detections, Predictions, Render, Window
 from vis_jax.systems.detect_then_track import Detector
@@ -152,15 +151,10 @@ def save(path: Path, run_id: str, detections: VideoDetections) -> None:
         counts=np.frombuffer(b"".join(rle["counts"] for rle in flat if rle), np.uint8),
         **{k: v for k, v in detections.found._asdict().items() if v is not None},
     )
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load(path: Path, run_id: str) -> VideoDetections | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from vis_jax.converters import mask_track_rcnn
 from vis_jax.converters.mask_rcnn import (
     background_last,
+    class_rules,
     roi_kernel,
     transposed_kernel,
     whole,
@@ -19,7 +20,7 @@ from vis_jax.converters.mask_rcnn import (
 from vis_jax.converters.resnet import resnet_rules
 from vis_jax.converters.rules import NameRule, Rename, Transform
 from vis_jax.converters.swin import linear_rule
-from vis_jax.converters.transforms import kernel, same
+from vis_jax.converters.transforms import same
 
 # Parts that a plain Hybrid Task Cascade lacks: MaskProp's mask propagation and
 # refinement.
@@ -62,16 +63,6 @@ def _split(source: str, target: str, transform: Transform) -> list[NameRule]:
     ]
 
 
-def _classes(source: str, target: str, rows: Callable) -> list[NameRule]:
-    """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
-    return [
-        NameRule(
-            rf"{source}\.{old}", ((f"params/{target}/{new}", rows(how)),), fresh=True
-        )
-        for old, new, how in (("weight", "kernel", kernel), ("bias", "bias", same))
-    ]
-
-
 def _heads(prefix: str, logits: Callable, masks: Callable) -> list[NameRule]:
     """Returns rules for the heads of one version.
 
@@ -88,14 +79,14 @@ def _heads(prefix: str, logits: Callable, masks: Callable) -> list[NameRule]:
         *_split(rf"{box}\.shared_fcs\.0", r"box_heads_\1/fc1", roi_kernel),
         *linear_rule(rf"{box}\.shared_fcs\.1", r"box_heads_\1/fc2"),
         *linear_rule(rf"{box}\.fc_reg", r"box_heads_\1/deltas"),
-        *_classes(rf"{box}\.fc_cls", r"box_heads_\1/class_logits", logits),
+        *class_rules(rf"{box}\.fc_cls", r"box_heads_\1/class_logits", logits),
         *linear_rule(rf"{mask}\.(conv\d)", r"mask_heads_\1/\2"),
         *linear_rule(rf"{mask}\.conv_res\.conv", r"mask_heads_\1/flow"),
         *_split(rf"{mask}\.upsample", r"mask_heads_\1/upsample", transposed_kernel),
-        *_classes(rf"{mask}\.conv_logits", r"mask_heads_\1/mask_logits", masks),
+        *class_rules(rf"{mask}\.conv_logits", r"mask_heads_\1/mask_logits", masks),
         *linear_rule(rf"{branch}\.((?:conv|lateral)\d)", r"semantic_head/\1"),
         *linear_rule(rf"{branch}\.conv_embedding\.conv", "semantic_head/embedding"),
-        *_classes(rf"{branch}\.conv_logits", "semantic_head/class_logits", whole),
+        *class_rules(rf"{branch}\.conv_logits", "semantic_head/class_logits", whole),
     ]
 
 

@@ -83,7 +83,7 @@ def whole(transform: Transform) -> Transform:
     return transform
 
 
-def _class_rules(source: str, target: str, rows: Callable) -> list[NameRule]:
+def class_rules(source: str, target: str, rows: Callable) -> list[NameRule]:
     """Returns rules for a layer whose rows are classes; `rows` wraps a transform."""
     return [
         NameRule(
@@ -119,9 +119,9 @@ _SHARED = [
 
 DETECTRON2 = [
     *_SHARED,
-    *_class_rules(rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", whole),
-    *_class_rules(rf"{_ROI}box_predictor\.bbox_pred", "box_head/deltas", whole),
-    *_class_rules(rf"{_ROI}mask_head\.predictor", "mask_head/mask_logits", whole),
+    *class_rules(rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", whole),
+    *class_rules(rf"{_ROI}box_predictor\.bbox_pred", "box_head/deltas", whole),
+    *class_rules(rf"{_ROI}mask_head\.predictor", "mask_head/mask_logits", whole),
     NameRule(
         r"pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d",
         dropped="settings of the model",
@@ -132,15 +132,15 @@ _BOX_ROWS = 4
 
 TORCHVISION = [
     *_SHARED,
-    *_class_rules(
+    *class_rules(
         rf"{_ROI}box_predictor\.cls_score", "box_head/class_logits", background_last
     ),
-    *_class_rules(
+    *class_rules(
         rf"{_ROI}box_predictor\.bbox_pred",
         "box_head/deltas",
         lambda transform: without_background(_BOX_ROWS, transform),
     ),
-    *_class_rules(
+    *class_rules(
         rf"{_ROI}mask_head\.predictor",
         "mask_head/mask_logits",
         lambda transform: without_background(1, transform),

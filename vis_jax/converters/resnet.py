@@ -114,12 +114,12 @@ CLASSIFIER = NameRule(
     dropped="ImageNet classifier or state of its training",
 )
 
-_NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+NORM_FIELDS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 
 # Maps torchvision's names to detectron2's.
 TORCHVISION = [
     Rename(r"conv1\.(weight|bias)", r"backbone.stem.conv1.\1"),
-    Rename(rf"bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
+    Rename(rf"bn1\.{NORM_FIELDS}", r"backbone.stem.conv1.norm.\1"),
     *[
         rename
         for stage in range(1, 5)
@@ -134,7 +134,7 @@ TORCHVISION = [
                 rf"backbone.res{stage + 1}.\1.conv2_offset.\2",
             ),
             Rename(
-                rf"layer{stage}\.(\d+)\.bn(\d)\.{_NORMS}",
+                rf"layer{stage}\.(\d+)\.bn(\d)\.{NORM_FIELDS}",
                 rf"backbone.res{stage + 1}.\1.conv\2.norm.\3",
             ),
             Rename(
@@ -142,14 +142,14 @@ TORCHVISION = [
                 rf"backbone.res{stage + 1}.\1.shortcut.weight",
             ),
             Rename(
-                rf"layer{stage}\.(\d+)\.downsample\.1\.{_NORMS}",
+                rf"layer{stage}\.(\d+)\.downsample\.1\.{NORM_FIELDS}",
                 rf"backbone.res{stage + 1}.\1.shortcut.norm.\2",
             ),
         )
     ],
 ]
 
-_CAFFE_NORMS = {
+_CAFFENORM_FIELDS = {
     "(?:s|gamma)": "weight",
     "(?:b|beta)": "bias",
     "(?:rm|running_mean)": "running_mean",
@@ -165,7 +165,7 @@ CAFFE2 = [
         Rename(
             f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}", alias=True
         )
-        for old, new in _CAFFE_NORMS.items()
+        for old, new in _CAFFENORM_FIELDS.items()
     ],
     *[
         Rename(
@@ -182,7 +182,7 @@ CAFFE2 = [
             alias=True,
         )
         for branch, conv in _CAFFE_BRANCHES.items()
-        for old, new in _CAFFE_NORMS.items()
+        for old, new in _CAFFENORM_FIELDS.items()
     ],
 ]
 

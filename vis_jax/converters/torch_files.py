@@ -80,7 +80,7 @@ def read_legacy(file: BoundedFile) -> tuple[Any, dict[str, np.ndarray]]:
         raise ValueError("expected a list of the names of storages")
     for key in keys:
         if key not in unpickler.storages:
-            raise ValueError(f"storage {key[:80]!r}: no tensor has it")
+            raise ValueError(f"storage {key[:80]!r}: no tensor uses it")
         storage = unpickler.storages[key]
         count = int(np.frombuffer(file.read(8), "<i8")[0])
         if count != storage.numel:

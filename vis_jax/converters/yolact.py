@@ -5,27 +5,26 @@ class, as here. Layers whose shapes depend on the number of classes or aspect ra
 reinitialised where it differs.
 """
 
-from vis_jax.converters.resnet import resnet_rules
+from vis_jax.converters.resnet import NORM_FIELDS, resnet_rules
 from vis_jax.converters.rules import NameRule, Rename
 from vis_jax.converters.swin import linear_rule
 from vis_jax.converters.transforms import kernel, same
 
-_NORMS = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
-
 # Maps backbone names to detectron2's.
 NAMES = [
     Rename(r"backbone\.conv1\.weight", "backbone.stem.conv1.weight"),
-    Rename(rf"backbone\.bn1\.{_NORMS}", r"backbone.stem.conv1.norm.\1"),
+    Rename(rf"backbone\.bn1\.{NORM_FIELDS}", r"backbone.stem.conv1.norm.\1"),
     *[
         rename
         for stage in range(4)
         for old, new in [(rf"backbone\.layers\.{stage}\.", f"backbone.res{stage + 2}.")]
         for rename in (
             Rename(rf"{old}(\d+)\.conv(\d)\.weight", rf"{new}\1.conv\2.weight"),
-            Rename(rf"{old}(\d+)\.bn(\d)\.{_NORMS}", rf"{new}\1.conv\2.norm.\3"),
+            Rename(rf"{old}(\d+)\.bn(\d)\.{NORM_FIELDS}", rf"{new}\1.conv\2.norm.\3"),
             Rename(rf"{old}(\d+)\.downsample\.0\.weight", rf"{new}\1.shortcut.weight"),
             Rename(
-                rf"{old}(\d+)\.downsample\.1\.{_NORMS}", rf"{new}\1.shortcut.norm.\2"
+                rf"{old}(\d+)\.downsample\.1\.{NORM_FIELDS}",
+                rf"{new}\1.shortcut.norm.\2",
             ),
         )
     ],

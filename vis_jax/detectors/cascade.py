@@ -37,6 +37,7 @@ from vis_jax.detectors.two_stage import (
 )
 from vis_jax.ops.box_coder import decode
 from vis_jax.ops.boxes import clip_boxes
+from vis_jax.ops.padding import zero_padding
 from vis_jax.ops.roi_align import dense_roi_align
 from vis_jax.structures import Appearance, Detections
 from vis_jax.typing import Array, Bool, Float, Float32, Int32
@@ -307,13 +308,8 @@ class Cascade(TwoStage):
         appearance = self.describe(features, found.boxes)
         # Minus 0.5, so that upsampling acts on probabilities and zero is the threshold.
         masks = self.mask_probs(features, found.boxes, found.labels) - 0.5
-
-        def real(x: Array) -> Array:
-            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
-            return jnp.where(valid, x, jnp.zeros_like(x))
-
-        detections = Detections(*found, *map(real, (*appearance, masks)))
-        return FoundObjects(detections, class_probs)
+        parts = (zero_padding(x, found.valid) for x in (*appearance, masks))
+        return FoundObjects(Detections(*found, *parts), class_probs)
 
     def pool_semantic(
         self,

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vis_jax.backbones.fpn import FPN
+from vis_jax.backbones.fpn import FPN, levels_of
 from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.detectors import fcos
 from vis_jax.detectors.fcos import (
@@ -152,8 +152,7 @@ class CondInst(nn.Module):
         Args:
           features: 'res3', 'res4' and 'res5'.
         """
-        found = self.fpn(features)
-        return tuple(found[name] for name in sorted(found))
+        return levels_of(self.fpn(features))
 
     def __call__(
         self,

@@ -5,10 +5,10 @@ segmentation", ECCV 2022, and its released code. Letters: P locations, K classes
 identities, the last one for new objects, D objects per frame.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from vis_jax.detectors.condinst import MASK_STRIDE, CondInstOutput, mask_logits
 from vis_jax.detectors.fcos import Cells, Places, boxes_at, candidates, suppress
@@ -16,6 +16,7 @@ from vis_jax.detectors.id_objects import IdObjects, Rank, mix
 from vis_jax.losses.fcos import FcosOutput, IdLoss
 from vis_jax.ops.bilinear import aligned_upsample
 from vis_jax.ops.boxes import clip_boxes
+from vis_jax.ops.padding import zero_padding
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 
@@ -120,11 +121,7 @@ def find_objects(
     found = choose_places(dense, places, size, first=first, cells=cells, rule=rule)
     chosen = found.places
     at = Places(*(x[chosen] for x in places))
-
-    def real(x: Array) -> Array:
-        valid = found.valid.reshape(-1, *[1] * (x.ndim - 1))
-        return jnp.where(valid, x, jnp.zeros_like(x))
-
+    real = functools.partial(zero_padding, valid=found.valid)
     centres = jax.nn.sigmoid(dense.centre_logits[chosen])
     return IdObjects(
         real(found.boxes),

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vis_jax.backbones.fpn import Levels
 from vis_jax.layers.conv import Conv
 from vis_jax.losses.fcos import FcosOutput
 from vis_jax.ops.nms import NmsResult, nms_by_label
@@ -23,7 +24,6 @@ STRIDES = tuple(2**level for level in range(FINEST, COARSEST + 1))
 _PRIOR = 0.01  # initial probability of every class
 _NORMAL = nn.initializers.normal(0.01)
 
-Levels = tuple[Float[Array, "B _ _ D"], ...]
 Cells = tuple[tuple[int, int], ...]  # height and width of every level
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 
-from vis_jax.backbones.fpn import FPN
+from vis_jax.backbones.fpn import FPN, Levels, levels_of
 from vis_jax.detectors.rpn import ProposalRule, Proposals, RPNOutput, propose
 from vis_jax.ops.anchors import AnchorGrid, make_anchors
 from vis_jax.ops.box_coder import BoxCoder
@@ -27,8 +27,6 @@ RATIOS = (0.5, 1.0, 2.0)  # of the anchor sides
 _ROI_STRIDES = STRIDES[:-1]
 _FINEST = 56.0  # pixels; regions of up to twice this side read the finest level
 BOX_SIDE, MASK_SIDE = 7, 14  # cells per axis of RoI features
-
-Levels = tuple[Float[Array, "B _ _ D"], ...]
 
 
 @runtime_checkable
@@ -77,8 +75,7 @@ class TwoStage(nn.Module):
 
     def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
         """Returns levels 'p2' .. 'p6' from backbone features."""
-        levels = self.fpn(features)
-        return tuple(levels[name] for name in sorted(levels))
+        return levels_of(self.fpn(features))
 
     def propose(
         self, features: Levels, sizes: Int32[Array, "B 2"]

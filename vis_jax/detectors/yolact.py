@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 from vis_jax import backbones
 from vis_jax.backbones import resnet
-from vis_jax.backbones.fpn import FPN
+from vis_jax.backbones.fpn import FPN, Levels, levels_of
 from vis_jax.backbones.fpn import Settings as FpnSettings
 from vis_jax.layers.conv import Conv
-from vis_jax.losses.multibox import YolactOutput
+from vis_jax.losses.multibox import CROP_MARGIN, YolactOutput
 from vis_jax.ops.bilinear import resize
 from vis_jax.ops.box_coder import ROI, UPPER, BoxCoder, decode
 from vis_jax.ops.boxes import at_least, clip_boxes, from_cxcywh
@@ -31,9 +31,7 @@ FINEST, COARSEST = 3, 7  # levels of the pyramid
 STRIDE = 2**FINEST
 # Deviation: the source does not bound the side ratio, which may overflow.
 CODER = BoxCoder(ROI, UPPER)
-_CROP_MARGIN = 1.0  # prototype cells around its box that a mask may cover
 
-Levels = tuple[Float[Array, "B _ _ D"], ...]
 _Length = Annotated[float, Range(above=0)]
 _Lengths = Annotated[tuple[float, ...], Range(above=0)]
 
@@ -210,8 +208,7 @@ class Yolact(nn.Module):
 
     def levels(self, features: dict[str, Float[Array, "B _ _ _"]]) -> Levels:
         """Returns the pyramid, 'p3' .. 'p7', of 'res3', 'res4' and 'res5'."""
-        found = self.fpn(features)
-        return tuple(found[name] for name in sorted(found))
+        return levels_of(self.fpn(features))
 
     def __call__(self, levels: Levels) -> YolactOutput:
         """Returns the output for all priors, and the prototypes."""
@@ -328,7 +325,7 @@ def cropped_masks(
       canvas: height and width in pixels.
     """
     cells = (mask_logits.shape[1], mask_logits.shape[2])
-    inside = inside_boxes(boxes, cells, canvas, margin=_CROP_MARGIN)
+    inside = inside_boxes(boxes, cells, canvas, margin=CROP_MARGIN)
     return jnp.where(inside, jax.nn.sigmoid(mask_logits), 0.0) - 0.5
 
 

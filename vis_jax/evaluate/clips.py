@@ -204,8 +204,10 @@ def pieces_of(
 def _groups(
     frames: Iterator[np.ndarray], window: Window
 ) -> Iterator[tuple[list[np.ndarray], int, int, int | None]]:
-    """Yields the frames, start and padded length of each clip, and its stride to the
-    next clip in frames (None for the last one)."""
+    """Yields the frames, start, padded length and stride of each clip.
+
+    The stride is the number of frames to the next clip; None for the last one.
+    """
     if window.length is None or window.stride is None:
         kept = list(frames)
         if kept:

@@ -140,7 +140,7 @@ def _locked(path: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ValueError(
-            f"{path}: expected no other evaluation at work there; wait for it to end,"
+            f"{path}: expected no other evaluation running there; wait for its end,"
             " or give another --output"
         ) from error
     except OSError:  # the file system has no locks
@@ -175,7 +175,11 @@ def _read_partial(path: Path, run_id: str) -> _Partial | None:
                 _check(path, number, record)
                 head = f"[{record[0]}, [".encode()
                 if not (line.startswith(head) and line.endswith(b"]]\n")):
-                    raise ValueError(_damaged(path, number, "expected other spaces"))
+                    raise ValueError(
+                        _damaged(
+                            path, number, "expected the spacing that evaluate writes"
+                        )
+                    )
                 places[record[0]] = (end + len(head), end + len(line) - len(b"]]\n"))
             end += len(line)
     return _Partial(places, end)

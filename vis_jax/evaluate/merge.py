@@ -95,7 +95,7 @@ def check_same_count(folder: Path, found: Sequence[Share] | dict, count: int) ->
         if share.total != count:
             raise ValueError(
                 f"{folder / partial_name(share)}: expected a share by {count}, as the"
-                f" others are, got one by {share.total}; delete what is not wanted"
+                f" others are, got one by {share.total}; delete the wrong files"
             )
 
 

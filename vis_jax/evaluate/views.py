@@ -77,8 +77,9 @@ def run_program(program: Program, test: TestSettings) -> Stream:
 def _resized(
     frames: Iterable[np.ndarray], test: TestSettings
 ) -> tuple[list[list[np.ndarray]], tuple[int, int]]:
-    """Reads the frames once and resizes them to each resolution; returns their original
-    size, too."""
+    """Reads the frames once and resizes them to each resolution.
+
+    Also returns their original size."""
     videos: list[list[np.ndarray]] = [[] for _ in test.tta]
     original = (0, 0)
     for frame in frames:

@@ -1,8 +1,10 @@
-"""Makes write errors name the file that could not be written."""
+"""Writes files and folders atomically; errors name what could not be written."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 
@@ -54,12 +56,45 @@ def replacing(path: os.PathLike | str) -> Iterator[TextIO]:
     Raises:
       OSError: it cannot be written, e.g. the disk is full; names the file.
     """
+    with replaced(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
+def replaced(path: os.PathLike | str) -> Iterator[str]:
+    """Yields the path of a temporary file beside `path`, which it replaces at the end.
+
+    After an error the temporary file is removed, and `path` stays as it was.
+
+    Args:
+      path: replaced if it exists.
+
+    Raises:
+      OSError: it cannot be written, e.g. the disk is full; names `path`.
+    """
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     try:
         with naming(path):
-            with open(temporary, "w", encoding="utf-8") as file:
-                yield file
+            yield temporary
             os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Like `replaced`, for a folder that does not exist or is empty.
+
+    The caller makes the temporary folder; parents of `folder` are made here.
+
+    Args:
+      folder: local folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, folder)  # also replaces an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

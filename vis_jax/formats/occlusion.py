@@ -2,11 +2,11 @@
 
 import math
 
-# Hidden share for each word, and the worse half of the frames: the OVIS evaluator.
+# Occluded fraction of each level, as in the OVIS evaluator.
 OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
-# OVIS gives no limits in numbers. Its evaluator weighs the last two words with 0.25 and
-# 0.75, the middle of the halves; below 1 / 20 nobody would call it hidden.
-SLIGHT, SEVERE = 0.05, 0.5  # least hidden share
+# OVIS states no limits. Its evaluator weights the last two levels by 0.25 and 0.75, the
+# centres of the two halves of [0, 1]; less than 1 / 20 is hardly visible.
+SLIGHT, SEVERE = 0.05, 0.5  # minimum occluded fraction
 
 
 def occlusion_word(share: float) -> str | None:

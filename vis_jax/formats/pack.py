@@ -6,6 +6,7 @@ import zipfile
 from collections import Counter
 from typing import NamedTuple
 
+from vis_jax.formats.disk import replaced
 from vis_jax.formats.json_checks import FormatError
 from vis_jax.formats.results_json import find_defects, load_results
 from vis_jax.formats.tracks import MAX_PREDICTIONS, Id
@@ -58,18 +59,13 @@ def pack(
 def _write_archive(
     results_path: str | os.PathLike, archive_path: str | os.PathLike
 ) -> None:
-    temporary = f"{os.fspath(archive_path)}.{os.getpid()}.tmp"
     # A fixed date makes archives reproducible.
     entry = zipfile.ZipInfo(NAME, date_time=(1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
-    try:
-        with (
-            zipfile.ZipFile(temporary, "w") as archive,
-            open_unpacked(results_path) as source,
-            archive.open(entry, "w", force_zip64=True) as target,
-        ):
-            shutil.copyfileobj(source, target)
-        os.replace(temporary, archive_path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with (
+        open_unpacked(results_path) as source,
+        replaced(archive_path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open(entry, "w", force_zip64=True) as target,
+    ):
+        shutil.copyfileobj(source, target)

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Of a frame; 8192 x 4320 fit. Writing run lengths, pycocotools reserves six characters
-# for each and none for the end: three runs of 2**24 pixels would reach beyond.
+# Maximum pixels of a frame; 8192 x 4320 fit. When pycocotools writes run lengths, it
+# reserves six characters per run and none for the end, which three runs of 2**24 pixels
+# would exceed.
 MAX_PIXELS = 3 * 2**24 - 1
-# A difference of two runs below 2**29 pixels has no more; pycocotools misreads longer
-# numbers, as their bits leave a 32-bit integer.
+# Maximum characters of a number: enough for differences of runs below 2**29 pixels.
+# pycocotools misreads longer numbers, which overflow a 32-bit integer.
 MAX_CHARACTERS = 6
 
 _GOING_ON = bytes(range(80, 112))  # characters with the continuation bit

@@ -149,9 +149,9 @@ def _sums(
     wrong = opening < 0
     if np.bitwise_or.reduce(pairs) & _SIGNS:
         wrong |= (np.bitwise_or.reduceat(pairs, first) & _SIGNS) != 0
-    pairs[last[odd]] &= (1 << 32) - 1  # what was filled up became the run before
+    pairs[last[odd]] &= (1 << 32) - 1  # padding became a copy of the run before
     interrupted = np.zeros(len(last), bool)
-    # Without empty runs, 0 are only the places of `opening` and what was filled up.
+    # Without empty runs, only the places of `opening` and the padding are 0.
     zeros = 2 * len(pairs) - np.count_nonzero(pairs.view(_NUMBER))
     if zeros != len(last) + odd.sum():
         interrupted = _interrupted(pairs, first, last[odd])

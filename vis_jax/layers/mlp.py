@@ -1,5 +1,6 @@
 """Feed-forward layers and stochastic depth."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -7,6 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.typing import Array, DTypeLike, Float, PRNGKeyArray
+
+# Initialisation of kernels in vision transformers.
+VIT_INIT = nn.initializers.truncated_normal(0.02)
 
 
 def torch_uniform(fan_in: int) -> Callable[..., Array]:
@@ -47,6 +51,23 @@ class Mlp(nn.Module):
             x = linear(x, features, f"layers_{index}", self.dtype)
             x = x if last else nn.relu(x)
         return x
+
+
+class GeluMlp(nn.Module):
+    """MLP of a vision transformer: fc2(gelu(fc1(x))) with the exact GELU.
+
+    Attributes:
+      hidden: channels between the two layers.
+    """
+
+    hidden: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=VIT_INIT)
+        y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False)
+        return dense(x.shape[-1], name="fc2")(y)
 
 
 class FeedForward(nn.Module):

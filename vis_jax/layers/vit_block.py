@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.attention import KeysValues, weighted_values
+from vis_jax.layers.mlp import VIT_INIT, GeluMlp
 from vis_jax.layers.norm import LayerNorm
 from vis_jax.ops.rotary import Rotary, rotate_patches
 from vis_jax.typing import Array, Bool, DTypeLike, Float, Float32
-
-INIT = nn.initializers.truncated_normal(0.02)
 
 
 class SelfAttention(nn.Module):
@@ -47,7 +46,7 @@ class SelfAttention(nn.Module):
             shared by all; None = everywhere.
         """
         dim = x.shape[-1]
-        dense = functools.partial(nn.Dense, dim, dtype=self.dtype, kernel_init=INIT)
+        dense = functools.partial(nn.Dense, dim, dtype=self.dtype, kernel_init=VIT_INIT)
 
         def project(name: str, bias: bool = True) -> jax.Array:
             y = dense(use_bias=bias, name=name)(x)
@@ -59,23 +58,6 @@ class SelfAttention(nn.Module):
         q = q * (dim // self.heads) ** -0.5
         y = weighted_values(q, KeysValues(k, v), attend)
         return dense(name="out")(y.reshape(x.shape))
-
-
-class Mlp(nn.Module):
-    """fc2(gelu(fc1(x))) with the exact GELU.
-
-    Attributes:
-      hidden: hidden channels.
-    """
-
-    hidden: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*lead C"]) -> Float[Array, "*lead C"]:
-        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=INIT)
-        y = nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False)
-        return dense(x.shape[-1], name="fc2")(y)
 
 
 class Block(nn.Module):
@@ -105,7 +87,7 @@ class Block(nn.Module):
     ) -> Float32[Array, "N S C"]:
         """Returns the tokens after this block; arguments as in `SelfAttention`."""
         attention = SelfAttention(self.heads, self.key_bias, self.dtype, name="attn")
-        mlp = Mlp(self.mlp_dim, self.dtype, name="mlp")
+        mlp = GeluMlp(self.mlp_dim, self.dtype, name="mlp")
         x = x + self._scaled(1, attention(self._norm(1, x), rotary, attend))
         return x + self._scaled(2, mlp(self._norm(2, x)))
 

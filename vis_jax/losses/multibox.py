@@ -22,9 +22,10 @@ from vis_jax.ops.sampling import sample_positives
 from vis_jax.typing import Array, Bool, Float32, Int32, PRNGKeyArray
 
 # From the released code: share of a prior that a crowd must cover to make it ignored,
-# and cells around a ground-truth box in which its mask is trained.
+# and prototype cells around a box that its mask may cover, in training those around the
+# ground-truth box.
 _CROWD_SHARE = 0.7
-_CROP_MARGIN = 1.0
+CROP_MARGIN = 1.0
 _LOWEST_LOG = -100.0  # bound on log probabilities, as in PyTorch
 
 
@@ -268,7 +269,7 @@ def mask_loss(
     subset = sample_positives(rng, match.positive, most=most)
     truth = match.truth[subset.chosen]
     logits = jnp.einsum("hwq,nq->nhw", prototypes, coefficients[subset.chosen])
-    inside = inside_boxes(objects.boxes, cells, canvas, margin=_CROP_MARGIN)[truth]
+    inside = inside_boxes(objects.boxes, cells, canvas, margin=CROP_MARGIN)[truth]
     wanted = reduced_masks(objects.masks, cells)[truth]
     losses = _cut_cross_entropy(logits, wanted, inside).sum(axis=(1, 2))
     area = box_area(objects.boxes)[truth] * (cells[0] * cells[1])

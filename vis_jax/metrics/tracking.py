@@ -25,7 +25,7 @@ from vis_jax.metrics.clear import (
 )
 from vis_jax.metrics.frame_overlaps import VideoOverlaps, video_overlaps
 
-IOU_THRESHOLD = 0.5  # for CLEAR and identity
+IOU_THRESHOLD = 0.5  # least IoU of a match; for CLEAR and identity
 SWEEP = np.round(np.arange(0.0, 1.0, 0.05), 2)  # score thresholds
 
 
@@ -93,7 +93,7 @@ def measure_videos(
     sweep: bool,
     progress: bool,
 ) -> tuple[dict[Id, Measures], np.ndarray | None]:
-    """What `tracking_scores` is worked out from.
+    """Computes the measures of each video that `tracking_scores` pools.
 
     Args:
       truth, results, kind, class_aware, score_threshold, sweep, progress: as in

@@ -7,6 +7,7 @@ from vis_jax.formats.tracks import Id, ResultTrack, Track, TruthTrack, TruthVide
 from vis_jax.metrics.clear_motmetrics import match_frames
 from vis_jax.metrics.error_breakdown import Finding
 from vis_jax.metrics.frame_overlaps import video_overlaps
+from vis_jax.metrics.tracking import IOU_THRESHOLD
 from vis_jax.report.tubes import (
     MAX_FRAMES,
     VIDEO_BYTES,
@@ -18,7 +19,6 @@ from vis_jax.report.tubes import (
     view_entry,
 )
 
-IOU_THRESHOLD = 0.5  # minimum IoU to match an annotated mask
 LEAST = 10  # predictions of a video shown regardless of their scores
 MOST = 25
 HUGE = 1e9  # stands for infinity

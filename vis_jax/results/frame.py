@@ -26,7 +26,7 @@ class FrameResult(NamedTuple):
     tracks: LiveTracks
     rows: np.ndarray  # int [n], indices into `tracks` of those with a mask here
     segmentations: list[dict]  # n RLE masks {"size": [H, W], "counts": bytes}
-    # Height and width of the frame; without objects, no mask tells them.
+    # Height and width of the frame; needed if there is no mask to read them from.
     size: tuple[int, int] = (0, 0)
 
     @property

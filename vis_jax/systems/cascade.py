@@ -19,14 +19,13 @@ from vis_jax.detectors.box_head import DetectRule
 from vis_jax.detectors.cascade import Cascade, cascade_parts
 from vis_jax.detectors.cascade_losses import train_rules
 from vis_jax.detectors.frame_pair import draw_pair
-from vis_jax.detectors.two_stage import MASK_SIDE
 from vis_jax.settings import OneOf, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems import detect_then_track
 from vis_jax.systems.cascade_loss import LossSettings, check_settings, pair_losses
 from vis_jax.systems.detect_then_track import Detector
 from vis_jax.systems.system import Dtype, System, weighted
-from vis_jax.systems.tracked_detector import DetectionShapes, make_detector, make_system
+from vis_jax.systems.tracked_detector import make_system, region_detector
 from vis_jax.trackers import TRACKERS
 from vis_jax.typing import Array, Float32, PRNGKeyArray
 
@@ -81,13 +80,13 @@ def build(settings: Settings) -> System:
         ).aux
         return weighted(aux, settings.loss)
 
-    detector = _detector(model, settings)
+    detector = region_detector(model, settings)
     return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
 def build_detector(settings: Settings) -> Detector:
     """Builds the detector without a tracker."""
-    return _detector(build_model(settings), settings)
+    return region_detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Cascade:
@@ -108,15 +107,3 @@ def build_model(settings: Settings) -> Cascade:
             TrackHead(width, dtype) if width else None,
         )
     )
-
-
-def _detector(model: Cascade, settings: Settings) -> Detector:
-    """Returns the detector as functions of variables."""
-    shapes = DetectionShapes(
-        objects=settings.test.objects,
-        classes=settings.model.num_classes,
-        embeds=settings.model.track_head.width,
-        descriptors=settings.model.box_head.width,
-        mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
-    )
-    return make_detector(model, shapes, model.style)

@@ -44,7 +44,7 @@ def check_settings(
     most = min(model.rpn.proposals * classes, cascade_settings.CANDIDATES)
     if objects > most:
         raise ValueError(
-            f"test.objects: expected at most {most}, what suppression looks at, got"
+            f"test.objects: expected at most {most}, the number of NMS candidates, got"
             f" {objects}"
         )
     trained = semantic.enabled and loss.semantic > 0

@@ -42,10 +42,9 @@ from vis_jax.systems import detect_then_track
 from vis_jax.systems.detect_then_track import Appearance, Detector
 from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.tracked_detector import (
-    DetectionShapes,
     check_trained,
+    dense_detector,
     descriptors_in,
-    make_detector,
     make_system,
     objects_of,
     on_canvas,
@@ -196,14 +195,14 @@ def build(settings: Settings) -> System:
       ValueError: settings are inconsistent.
     """
     model = build_model(settings)
-    detector = _detector(model, settings)
+    detector = dense_detector(model, settings)
     loss = functools.partial(pair_and_frame_loss, model, settings.loss)
     return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
 def build_detector(settings: Settings) -> Detector:
     """Builds the detector without a tracker."""
-    return _detector(build_model(settings), settings)
+    return dense_detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
@@ -293,16 +292,3 @@ def _say(
         mutable=["batch_stats"],
     )
     return cast(NetworkOutput, said), dict(updates.get("batch_stats", {}))
-
-
-def _detector(model: Model, settings: Settings) -> Detector:
-    """Returns the detector as functions of variables."""
-    shapes = DetectionShapes(
-        objects=settings.test.objects,
-        classes=settings.model.num_classes,
-        embeds=settings.model.track_head.width,
-        descriptors=settings.model.fpn.dim,
-        mask=(1, 1),
-        covers=True,
-    )
-    return make_detector(model, shapes, model.style)

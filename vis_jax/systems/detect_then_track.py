@@ -189,8 +189,8 @@ def make_linker(tracker: Tracker, *, slots: int, classes: int) -> Linker:
         inner, tracked = tracker.track(variables, state.tracker, clip, found, features)
         if (tracked.shown is not None) != tracker.draws:
             raise ValueError(
-                f"tracker: expected masks of its own if draws, {tracker.draws}, else"
-                " none"
+                "tracker: expected masks of its own if and only if draws, which is"
+                f" {tracker.draws}"
             )
         shown = found if tracked.shown is None else tracked.shown
         votes = add_votes(state.votes, tracked.track_ids, shown)
@@ -289,7 +289,7 @@ def make_tracker(test: TestSettings, trackers: Mapping[str, Build]) -> Tracker:
     tracker = trackers[test.tracker](values, test.tracks)
     if test.mode == "clip" and tracker.offline:
         raise ValueError(
-            f"test.mode: expected 'video' with test.tracker {test.tracker!r}, which has"
-            " to see all frames, got 'clip'"
+            f"test.mode: expected 'video' with test.tracker {test.tracker!r}, which"
+            " needs all frames, got 'clip'"
         )
     return tracker

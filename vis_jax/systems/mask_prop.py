@@ -10,9 +10,7 @@ output for a track in a frame is the one detected there, refined.
 import functools
 from typing import cast
 
-import jax.numpy as jnp
-
-from vis_jax.structures import Appearance, Batch, Detections
+from vis_jax.structures import Appearance, Detections
 from vis_jax.systems import mask_prop_video
 from vis_jax.systems.detect_then_track import Detector, start_and_step
 from vis_jax.systems.mask_prop_carriers import (
@@ -39,7 +37,11 @@ from vis_jax.systems.mask_prop_model import (
 )
 from vis_jax.systems.mask_prop_settings import Settings
 from vis_jax.systems.system import System, window_of
-from vis_jax.systems.tracked_detector import DetectionShapes, empty_detections
+from vis_jax.systems.tracked_detector import (
+    DetectionShapes,
+    empty_detections,
+    make_init,
+)
 from vis_jax.trackers import TRACKERS
 
 # Tracker that links objects when no masks are propagated.
@@ -93,10 +95,6 @@ def _finder(model: Model, carrier: MaskPropagator, settings: Settings) -> FrameF
 def _detector(model: Model, settings: Settings) -> Detector:
     """Builds the per-frame detector, for use with a tracker."""
 
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[0], method="look")
-
     def detect(variables, features, size) -> Detections:
         test = settings.test
         found = find(model, variables, features, size, refined=test.refine)
@@ -117,4 +115,4 @@ def _detector(model: Model, settings: Settings) -> Detector:
     )
     features = functools.partial(see, model)
     empty = functools.partial(empty_detections, shapes)
-    return Detector(init, features, detect, describe, empty)
+    return Detector(make_init(model), features, detect, describe, empty)

@@ -13,6 +13,7 @@ from vis_jax.association.propagation import PreparedFeatures
 from vis_jax.ops.flow import compose, flow_between, grey_at_stride, warp
 from vis_jax.ops.masks import paste_on_level
 from vis_jax.ops.nms import group_duplicates
+from vis_jax.ops.padding import zero_padding
 from vis_jax.structures import Detections
 from vis_jax.systems.mask_prop_model import STRIDE, Model, OutputObjects
 from vis_jax.systems.mask_prop_settings import FlowSettings, TestSettings
@@ -75,7 +76,7 @@ def objects_of_frame(
 def distinct_detections(
     found: OutputObjects, cells: tuple[int, int], test: TestSettings
 ) -> Detections:
-    """Drops the duplicates of an object, so that trackers see what propagation links.
+    """Drops duplicate detections, so that trackers link the same ones as propagation.
 
     Args:
       found: detections of frames.
@@ -93,8 +94,7 @@ def distinct_detections(
         order = jnp.argsort(~keep, stable=True)
 
         def moved(x: Array) -> Array:
-            real = keep.reshape(-1, *[1] * (x.ndim - 1))
-            return jnp.where(real, x, jnp.zeros_like(x))[order]
+            return zero_padding(x, keep)[order]
 
         kept = jax.tree.map(moved, found.detections._replace(valid=keep))
         classes = found.class_probs.shape[-1]
@@ -127,7 +127,7 @@ class MaskPropagator(Protocol):
     def views(
         self, variables: dict, images: UInt8[Array, "T H W 3"], p3: Array, /
     ) -> Any:
-        """Computes what propagation needs of each frame.
+        """Computes the features of each frame that propagation needs.
 
         Args:
           variables: of the whole system.

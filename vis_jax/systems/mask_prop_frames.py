@@ -216,11 +216,11 @@ class Stages(Protocol):
 class FrameBuffer(NamedTuple):
     """Buffer of the last frames of a video."""
 
-    images: UInt8[Array, "E H W 3"]  # not processed yet
-    fine: Levels  # of these frames
-    # Of these frames and of as many before them, which support them.
+    images: UInt8[Array, "E H W 3"]  # frames not processed yet
+    fine: Levels  # fine maps of these frames
+    # Coarse maps of these frames and of the frames before them that support them.
     coarse: Levels
-    real: Bool[Array, "F"]  # which of the latter exist in the video
+    real: Bool[Array, "F"]  # which frames of `coarse` exist in the video
 
 
 class FramesInContext(NamedTuple):

@@ -25,7 +25,6 @@ from vis_jax.detectors.frame_pair import Pair, draw_pair
 from vis_jax.detectors.mask_head import MaskHead, of_label
 from vis_jax.detectors.mask_rcnn import (
     BOX_SIDE,
-    MASK_SIDE,
     RATIOS,
     Levels,
     MaskRCNN,
@@ -42,6 +41,7 @@ from vis_jax.detectors.rcnn_losses import (
 from vis_jax.detectors.rcnn_targets import RegionTargets
 from vis_jax.detectors.rpn import RPN
 from vis_jax.losses.rcnn import region_losses
+from vis_jax.ops.padding import zero_padding
 from vis_jax.settings import Weight, section
 from vis_jax.structures import Batch, Detections, LossAux
 from vis_jax.systems.detect_then_track import (
@@ -51,7 +51,7 @@ from vis_jax.systems.detect_then_track import (
 )
 from vis_jax.systems.system import Dtype, System, check_classes, weighted
 from vis_jax.systems.track_pairs import region_track_loss
-from vis_jax.systems.tracked_detector import DetectionShapes, make_detector, make_system
+from vis_jax.systems.tracked_detector import make_system, region_detector
 from vis_jax.typing import Array, Float, Float32
 
 
@@ -118,14 +118,10 @@ class Model(MaskRCNN):
         # Embeddings come from the final boxes, not from the proposals.
         appearance = self.describe(features, found.boxes)
         logits = jax.vmap(of_label)(self.masks(features, found.boxes), found.labels)
-
-        def real(x: Array) -> Array:
-            valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
-            return jnp.where(valid, x, jnp.zeros_like(x))
-
         # Upsampled as probabilities, as in the source; subtracting 0.5 centres them.
         masks = jax.nn.sigmoid(logits) - 0.5
-        return Detections(*found, *map(real, (*appearance, masks)))
+        parts = (zero_padding(x, found.valid) for x in (*appearance, masks))
+        return Detections(*found, *parts)
 
 
 def build(settings: Settings) -> System:
@@ -143,13 +139,13 @@ def build(settings: Settings) -> System:
         aux = _losses(model, rules, least, variables, pair, batch.sizes, rng)
         return weighted(aux, settings.loss)
 
-    detector = _detector(model, settings)
+    detector = region_detector(model, settings)
     return make_system(detector, loss, settings.test, settings.model.num_classes)
 
 
 def build_detector(settings: Settings) -> Detector:
     """Builds the detector without a tracker."""
-    return _detector(build_model(settings), settings)
+    return region_detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
@@ -287,15 +283,3 @@ def _head_losses(
             least=least,
         ),
     }
-
-
-def _detector(model: Model, settings: Settings) -> Detector:
-    """Returns the detector as functions of variables."""
-    shapes = DetectionShapes(
-        objects=settings.test.objects,
-        classes=settings.model.num_classes,
-        embeds=settings.model.track_head.width,
-        descriptors=settings.model.box_head.width,
-        mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
-    )
-    return make_detector(model, shapes, model.style)

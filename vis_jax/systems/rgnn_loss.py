@@ -34,7 +34,7 @@ from vis_jax.losses.track_graph import (
     segmentation_loss,
     start_loss,
 )
-from vis_jax.settings import Count, Natural, Range, Weight, section
+from vis_jax.settings import Count, Natural, OpenFraction, Range, Weight, section
 from vis_jax.structures import Batch, LossAux
 from vis_jax.systems.rgnn_model import (
     FrozenDetections,
@@ -45,7 +45,6 @@ from vis_jax.systems.rgnn_model import (
 )
 from vis_jax.typing import Array, Float32, Int32, PRNGKeyArray, UInt8
 
-_Open = Annotated[float, Range(above=0, below=1)]
 _Iou = Annotated[float, Range(least=0, below=1)]
 
 
@@ -59,8 +58,8 @@ class LossSettings:
     segmentation: Weight = 1.0  # mask of tracks
     # Decision thresholds in training, as probabilities like those in `test`. With the
     # test thresholds no track would get a detection at first.
-    match_threshold: _Open = 0.1192
-    start_threshold: _Open = 0.1269
+    match_threshold: OpenFraction = 0.1192
+    start_threshold: OpenFraction = 0.1269
     iou: _Iou = 0.5  # above which a detection is matched to an object
     # The five switches of the released code. Duplicate tracks of an object have its
     # class, or else background.

@@ -7,7 +7,7 @@ drive tracks in training, too.
 """
 
 import functools
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ from vis_jax.association.track_scores import (
 from vis_jax.backbones.normalize import normalize
 from vis_jax.detectors.yolact import FindRule
 from vis_jax.ops.chunks import map_chunks
-from vis_jax.settings import Count, Range, Share, section
-from vis_jax.structures import Batch, Clip, Predictions, Render
+from vis_jax.settings import Count, OpenFraction, Share, section
+from vis_jax.structures import Clip, Predictions, Render
 from vis_jax.systems import system
 from vis_jax.systems.rgnn_loss import LossSettings, loss
 from vis_jax.systems.rgnn_model import (
@@ -38,10 +38,10 @@ from vis_jax.systems.rgnn_model import (
     link_frames,
 )
 from vis_jax.systems.system import Dtype, System, check_classes, window_of
+from vis_jax.systems.tracked_detector import make_init
 from vis_jax.typing import Array, UInt8
 
 _CANDIDATES = 200  # priors that take part in NMS
-_Open = Annotated[float, Range(above=0, below=1)]
 
 
 @section
@@ -52,8 +52,8 @@ class TestSettings(system.TestSettings):
     score: Share = 0.03  # minimum score of a detection
     nms: Share = 0.7  # IoU above which the better of two boxes suppresses
     objects: Count = 16  # most detections per frame, also in training
-    match: _Open = 0.3133  # probability above which a track matches a detection
-    start: _Open = 0.3133  # probability above which a detection starts a track
+    match: OpenFraction = 0.3133  # probability above which a track matches a detection
+    start: OpenFraction = 0.3133  # probability above which a detection starts a track
     # Source of a track's class and score. track: the track itself; heuristic: majority
     # class of its detections and their mean score; averaged: their mean logits.
     scoring: Scoring = "track"
@@ -104,10 +104,6 @@ def build(settings: Settings) -> System:
     model = build_model(model_settings, rule, jnp.dtype(settings.compute_dtype))
     tracks, classes = model_settings.graph.tracks, model_settings.num_classes + 1
 
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[0], method="look")
-
     def start(clip: Clip) -> State:
         del clip
         return State(
@@ -116,7 +112,7 @@ def build(settings: Settings) -> System:
         )
 
     return System(
-        init,
+        make_init(model),
         functools.partial(loss, model, settings.loss),
         start,
         functools.partial(_step, model, settings),
@@ -131,8 +127,8 @@ def _check(model: ModelSettings, test: TestSettings) -> None:
     check_classes(model.num_classes)
     if test.objects > _CANDIDATES:
         raise ValueError(
-            f"test.objects: expected at most {_CANDIDATES}, the candidates of the"
-            f" suppression, got {test.objects}"
+            f"test.objects: expected at most {_CANDIDATES}, the number of NMS"
+            f" candidates, got {test.objects}"
         )
 
 

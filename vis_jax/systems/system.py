@@ -74,7 +74,7 @@ def check_classes(num_classes: int) -> None:
 
 @runtime_checkable
 class Encode(Protocol):
-    """Computes what a frozen encoder makes of frames."""
+    """Computes the features of frames by a frozen encoder."""
 
     def __call__(
         self,
@@ -83,7 +83,7 @@ class Encode(Protocol):
         sizes: Int32[Array, "N 2"],
         /,
     ) -> Float32[Array, "N L S C"]:
-        """Returns tokens of L levels, each frame by itself.
+        """Returns tokens of L levels; frames are independent.
 
         Args:
           variables: as `init` returns them.
@@ -118,10 +118,10 @@ class System(NamedTuple):
     step: Step
     window: Window
     render: Render = Render()
-    # Setting that limits the number of tracks, with RETRAIN if parameters depend on it;
-    # the warning when no slot is free says to raise it.
+    # Setting that limits the number of tracks, with RETRAIN if parameters depend on it,
+    # for the warning about objects without a free slot.
     limit: str = "test.tracks"
-    encoder: Encoder | None = None  # None: no part is an encoder that can be frozen
+    encoder: Encoder | None = None  # None: no part can be frozen as an encoder
 
 
 def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:

@@ -5,14 +5,16 @@ Letters: B clips, T frames, I = B T images, M ground-truth objects, N objects pe
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vis_jax.backbones.normalize import normalize
+from vis_jax.detectors.two_stage import MASK_SIDE
 from vis_jax.losses.multibox import ImageObjects
+from vis_jax.ops.padding import zero_padding
 from vis_jax.ops.roi_align import ALIGNED, pyramid_roi_align, roi_levels
 from vis_jax.structures import Batch, Detections
 from vis_jax.systems.detect_then_track import (
@@ -53,10 +55,6 @@ def make_detector(model: nn.Module, shapes: DetectionShapes, style: str) -> Dete
       style: pixel normalisation, see `normalize`.
     """
 
-    def init(rng, batch: Batch):
-        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
-        return model.init(rng, images, batch.sizes[0], method="look")
-
     def features(variables, images, size):
         pixels = normalize(images, size, style=style)
         return model.apply(variables, pixels, method="features")
@@ -70,7 +68,55 @@ def make_detector(model: nn.Module, shapes: DetectionShapes, style: str) -> Dete
         return cast(Appearance, found)
 
     empty = functools.partial(empty_detections, shapes)
-    return Detector(init, features, detect, describe, empty)
+    return Detector(make_init(model), features, detect, describe, empty)
+
+
+def make_init(model: nn.Module) -> Init:
+    """Returns the `init` of a network whose method `look` runs all its parts.
+
+    Args:
+      model: see `make_detector`.
+    """
+
+    def init(rng, batch: Batch):
+        images = jnp.zeros((1, *batch.images.shape[2:]), jnp.float32)
+        return model.init(rng, images, batch.sizes[0], method="look")
+
+    return init
+
+
+def region_detector(model: Any, settings: Any) -> Detector:
+    """Wraps a network with box and mask heads as a detector.
+
+    Args:
+      model: see `make_detector`; also has the attribute `style`.
+      settings: of the system.
+    """
+    shapes = DetectionShapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=settings.model.track_head.width,
+        descriptors=settings.model.box_head.width,
+        mask=(2 * MASK_SIDE, 2 * MASK_SIDE),
+    )
+    return make_detector(model, shapes, model.style)
+
+
+def dense_detector(model: Any, settings: Any) -> Detector:
+    """Wraps a network that predicts masks over the whole frame as a detector.
+
+    Args:
+      model, settings: see `region_detector`.
+    """
+    shapes = DetectionShapes(
+        objects=settings.test.objects,
+        classes=settings.model.num_classes,
+        embeds=settings.model.track_head.width,
+        descriptors=settings.model.fpn.dim,
+        mask=(1, 1),
+        covers=True,
+    )
+    return make_detector(model, shapes, model.style)
 
 
 def empty_detections(shapes: DetectionShapes, frames: int) -> Detections:
@@ -213,15 +259,12 @@ def on_canvas(found: Detections, canvas: tuple[int, int]) -> Detections:
     """
     whole = jnp.array([0, 0, *canvas[::-1]], jnp.float32)
     whole = jnp.broadcast_to(whole.reshape(1, 1, 4), found.boxes.shape)
-
-    def real(x: Array) -> Array:
-        valid = found.valid.reshape(*found.valid.shape, *[1] * (x.ndim - 2))
-        return jnp.where(valid, x, jnp.zeros_like(x))
-
-    return found._replace(
-        boxes=real(found.boxes),
-        embeds=real(found.embeds),
-        descriptors=real(found.descriptors),
-        mask_logits=real(found.mask_logits),
-        mask_boxes=real(whole),
-    )
+    fields = {
+        "boxes": found.boxes,
+        "embeds": found.embeds,
+        "descriptors": found.descriptors,
+        "mask_logits": found.mask_logits,
+        "mask_boxes": whole,
+    }
+    real = {name: zero_padding(x, found.valid) for name, x in fields.items()}
+    return found._replace(**real)

@@ -45,10 +45,9 @@ from vis_jax.systems.detect_then_track import (
 from vis_jax.systems.system import Dtype, System, check_classes
 from vis_jax.systems.track_pairs import ImageDetections, pair_loss
 from vis_jax.systems.tracked_detector import (
-    DetectionShapes,
     check_trained,
+    dense_detector,
     descriptors_in,
-    make_detector,
     make_system,
     objects_of,
     on_canvas,
@@ -221,7 +220,7 @@ def build(settings: Settings) -> System:
       ValueError: settings are inconsistent.
     """
     model = build_model(settings)
-    detector = _detector(model, settings)
+    detector = dense_detector(model, settings)
     loss = functools.partial(
         pair_and_frame_loss, model, settings.loss, settings.model.track_head.positive
     )
@@ -230,7 +229,7 @@ def build(settings: Settings) -> System:
 
 def build_detector(settings: Settings) -> Detector:
     """Builds the detector without a tracker."""
-    return _detector(build_model(settings), settings)
+    return dense_detector(build_model(settings), settings)
 
 
 def build_model(settings: Settings) -> Model:
@@ -262,7 +261,7 @@ def _check(settings: Settings) -> None:
     most = _CANDIDATES * (1 if test.across_classes else classes)
     if test.objects > most:
         raise ValueError(
-            f"test.objects: expected at most {most}, what is left of {_CANDIDATES}"
+            f"test.objects: expected at most {most}, as NMS has {_CANDIDATES}"
             f" candidates{'' if test.across_classes else ' of each class'}, got"
             f" {test.objects}"
         )
@@ -365,16 +364,3 @@ def _find(
         return ImageDetections(clip_boxes(found.boxes, size), found.valid)
 
     return jax.vmap(one)(out, sizes)
-
-
-def _detector(model: Model, settings: Settings) -> Detector:
-    """Returns the detector as functions of variables."""
-    shapes = DetectionShapes(
-        objects=settings.test.objects,
-        classes=settings.model.num_classes,
-        embeds=settings.model.track_head.width,
-        descriptors=settings.model.fpn.dim,
-        mask=(1, 1),
-        covers=True,
-    )
-    return make_detector(model, shapes, model.style)

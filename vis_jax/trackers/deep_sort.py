@@ -32,11 +32,12 @@ FREE, TENTATIVE, CONFIRMED, DELETED = range(4)
 class Settings(Cues):
     """`test.trackers.deep_sort`; the defaults are for videos of a few seconds.
 
-    Yang et al. combine overlap and appearance, but do not say how: what their text
-    leaves open follows their main method, where tracks never end.
+    Yang et al. combine overlap and appearance without further details. Where their text
+    is silent, this follows their main method, in which tracks never end.
     """
 
-    # cascade, as published, or score, one sum of all cues; see deep_sort_matching.py.
+    # cascade: as published; score: a weighted sum of all cues; see
+    # deep_sort_matching.py.
     matching: Literal["cascade", "score"] = "score"
     look: Weight = 2.0  # weight of the cosine of appearances, for matching "score"
     min_score: Share = 0.0  # detections below it are ignored
@@ -71,7 +72,7 @@ class State(NamedTuple):
     hits: Int32[Array, "S"]  # detections of the track
     unseen: Int32[Array, "S"]  # frames since its last detection
     labels: Int32[Array, "S"]  # of its first detection
-    # Of its last detections: number n at n modulo B.
+    # Descriptors of its last B detections; detection n is at index n modulo B.
     descriptors: Float32[Array, "S B F"]
     lost: Int32[Array, ""]  # detections without a free slot
 

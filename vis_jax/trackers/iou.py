@@ -9,7 +9,7 @@ provided that their boxes overlap enough; otherwise it starts a track. If severa
 one track, the one with the largest v keeps it.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -18,13 +18,14 @@ from vis_jax.settings import Fraction, section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (
     TrackBank,
+    bank_tracker,
     cue_scores,
     empty_bank,
     in_use,
     resolve,
     write_bank,
 )
-from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
+from vis_jax.trackers.tracker import Cues, Tracker
 from vis_jax.typing import Array, Float32, Int32
 
 
@@ -58,18 +59,7 @@ def build(settings: Settings, slots: int) -> Tracker:
     def step(bank: TrackBank, found: Detections) -> tuple[TrackBank, Array]:
         return link(bank, found, box_iou(found.boxes, bank.boxes), settings)
 
-    def track(
-        variables: dict,
-        bank: TrackBank,
-        clip: Clip,
-        detections: Detections,
-        features: Any = None,
-    ) -> tuple[TrackBank, Tracked]:
-        del variables, features
-        bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
-        return bank, Tracked(track_ids, bank.lost)
-
-    return Tracker(start, track)
+    return bank_tracker(start, step)
 
 
 def link(

@@ -14,7 +14,7 @@ corners; here it is in canvas pixels. IoU is scale-invariant, so the only differ
 the extra pixel per side.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from vis_jax.settings import section
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.track_bank import (
     TrackBank,
+    bank_tracker,
     cue_scores,
     empty_bank,
     in_use,
@@ -32,7 +33,7 @@ from vis_jax.trackers.track_bank import (
     resolve,
     write_bank,
 )
-from vis_jax.trackers.tracker import Cues, Tracked, Tracker, scan_frames
+from vis_jax.trackers.tracker import Cues, Tracker
 from vis_jax.typing import Array, Float32
 
 
@@ -113,15 +114,4 @@ def build(settings: Settings, slots: int) -> Tracker:
             refresh_labels=settings.refresh_labels,
         )
 
-    def track(
-        variables: dict,
-        bank: TrackBank,
-        clip: Clip,
-        detections: Detections,
-        features: Any = None,
-    ) -> tuple[TrackBank, Tracked]:
-        del variables, features  # detections already have embeddings
-        bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
-        return bank, Tracked(track_ids, bank.lost)
-
-    return Tracker(start, track)
+    return bank_tracker(start, step)

@@ -5,11 +5,18 @@ last detection after any time, as in MaskTrack R-CNN. Letters: N detections per 
 slots, E embedding channels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from vis_jax.structures import Detections
+from vis_jax.structures import Clip, Detections
+from vis_jax.trackers.tracker import (
+    Begin,
+    FrameStep,
+    Tracked,
+    Tracker,
+    scan_frames,
+)
 from vis_jax.typing import Array, Bool, Float32, Int32
 
 _LEAST_SCORE = 1e-6  # keeps log scores finite
@@ -39,6 +46,28 @@ def empty_bank(slots: int, width: int) -> TrackBank:
         tracks=jnp.zeros((), jnp.int32),
         lost=jnp.zeros((), jnp.int32),
     )
+
+
+def bank_tracker(start: Begin, step: FrameStep) -> Tracker:
+    """Builds a tracker that works frame by frame on a bank.
+
+    Args:
+      start: returns the empty bank.
+      step: links the detections of a frame; the state is the bank.
+    """
+
+    def track(
+        variables: dict,
+        bank: TrackBank,
+        clip: Clip,
+        detections: Detections,
+        features: Any = None,
+    ) -> tuple[TrackBank, Tracked]:
+        del variables, features
+        bank, track_ids = scan_frames(step, bank, detections, clip.frame_valid)
+        return bank, Tracked(track_ids, bank.lost)
+
+    return Tracker(start, track)
 
 
 def in_use(bank: TrackBank) -> Bool[Array, "M"]:

@@ -58,7 +58,7 @@ def check_changes(
     except (ValueError, RecursionError) as error:
         text = f"{path}: cannot be compared with the settings: {error}"
         if not accept:
-            raise ValueError(f"{text}; --accept_changes goes on without") from error
+            raise ValueError(f"{text}; --accept_changes skips this check") from error
         say(text)
         return
     changed = [one.name for one in found]

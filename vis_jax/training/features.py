@@ -74,7 +74,7 @@ def weights_digest(params: Mapping[str, Any], encoder: Encoder) -> str:
 def description(
     encoder: Encoder, data: DataSettings, videos: Sequence[Video]
 ) -> dict[str, Any]:
-    """Returns what features depend on beside the weights, in the form of JSON."""
+    """Returns everything that features depend on except the weights, as JSON values."""
     names = [(one.name, one.length, one.height, one.width) for one in videos]
     given: dict[str, Any] = {
         **encoder.settings,
@@ -183,10 +183,10 @@ class Features:
                 )
 
     def begin(self, params: Mapping[str, Any]) -> None:
-        """Writes what features are made with, or checks it if there are some already.
+        """Records weights, settings and videos, or compares them with the record.
 
         Raises:
-          ValueError: those there are of other weights, settings or videos.
+          ValueError: the folder has features of other weights, settings or videos.
         """
         path = self._folder / FILE
         if path.exists():

@@ -13,14 +13,13 @@ from etils import epath
 
 from vis_jax.paths import copy_folder, is_remote
 from vis_jax.training.logger import Logger
-from vis_jax.training.metrics_file import MetricsFile
+from vis_jax.training.metrics_file import COPY_EVERY, MetricsFile
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 FOLDER = "tensorboard"
 RUN_ID = "run_id"  # in the workdir: id of the run for services
-COPY_EVERY = 60.0  # seconds between copies of events to a bucket
 SERVICES = ("wandb", "trackio")
 
 

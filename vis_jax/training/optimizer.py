@@ -18,24 +18,24 @@ Multipliers = Annotated[tuple[tuple[str, float], ...], Range(least=0)]
 
 @section
 class _Common:
-    """Settings of all kinds."""
+    """Settings common to all kinds of optimisers."""
 
-    learning_rate: Weight = 1e-4  # after the warm-up, where the multiplier is 1
-    weight_decay: Weight = 0.05  # where the multiplier is 1
-    # Largest norm of all gradients together; None = they are not clipped.
+    # Rate after the warm-up, for parameters with multiplier 1.
+    learning_rate: Weight = 1e-4
+    weight_decay: Weight = 0.05  # for parameters with multiplier 1
+    # Maximum global norm of the gradients; None = no clipping.
     clip_norm: Annotated[float, Range(above=0)] | None = None
-    warmup_steps: Natural = 0  # updates until the rate is reached
-    # Share of the rate at update 0, from which it rises; 0 = one step's share. Of use
-    # with warmup_steps only.
+    warmup_steps: Natural = 0  # number of updates of the linear warm-up
+    # Fraction of the rate at update 0; 0 = 1 / warmup_steps. Only with warmup_steps.
     warmup_factor: Annotated[float, Range(least=0, below=1)] = 0.0
-    # step: divided by 10 at each of decay_at; cosine and poly: down to 0 at num_steps,
-    # poly as (1 - progress)^0.9.
+    # step: the rate is divided by 10 at each update of decay_at; cosine and poly: it
+    # decays to 0 at num_steps, poly as (1 - progress)^0.9.
     schedule: Literal["step", "cosine", "poly"] = "step"
-    decay_at: tuple[Natural, ...] = ()  # updates, ascending; of schedule step only
-    rates: Multipliers = ((".*", 1.0),)  # of the learning rate; 0 = frozen
-    decays: Multipliers = ((".*", 1.0),)  # of the weight decay
-    # Parameters that start later: regex, updates without a change, updates of their own
-    # warm-up, after which the schedule takes the rest of the run. Not with step.
+    decay_at: tuple[Natural, ...] = ()  # updates, ascending; only for step
+    rates: Multipliers = ((".*", 1.0),)  # learning-rate multipliers; 0 = frozen
+    decays: Multipliers = ((".*", 1.0),)  # weight-decay multipliers
+    # Parameters whose training starts later: (regex, updates before the start, updates
+    # of their warm-up); the schedule covers the rest of the run. Not with step.
     late: tuple[tuple[str, int, int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -54,14 +54,14 @@ class _Common:
             raise ValueError(f"late: expected updates from 0, got {self.late}")
         if self.warmup_factor and not self.warmup_steps:
             raise ValueError(
-                "warmup_factor: expected 0.0 with optimizer.warmup_steps 0, which is no"
-                f" warm-up, got {self.warmup_factor}"
+                "warmup_factor: expected 0.0 with optimizer.warmup_steps 0, got"
+                f" {self.warmup_factor}"
             )
 
 
 @section
 class _Moments(_Common):
-    """Settings of both kinds of Adam."""
+    """Settings common to Adam and AdamW."""
 
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)  # decay of both moments
     eps: Weight = 1e-8  # added to the root of the second moment
@@ -69,7 +69,7 @@ class _Moments(_Common):
 
 @section
 class AdamW(_Moments):
-    """`optimizer`: AdamW, whose weight decay leaves the moments alone."""
+    """`optimizer`: AdamW, whose weight decay does not affect the moments."""
 
     kind: Literal["adamw"] = "adamw"  # or adam, sgd, with fields of their own
 
@@ -79,7 +79,7 @@ class Adam(_Moments):
     """`optimizer`: Adam, as in PyTorch."""
 
     kind: Literal["adam"] = "adam"  # or adamw, sgd, with fields of their own
-    # Times the parameter, added to its gradient; where the multiplier is 1.
+    # Factor of the parameter that is added to its gradient, with multiplier 1.
     weight_decay: Weight = 0.0
 
 
@@ -88,7 +88,7 @@ class SGD(_Common):
     """`optimizer`: gradient descent with momentum, as in PyTorch."""
 
     kind: Literal["sgd"] = "sgd"  # or adamw, adam, with fields of their own
-    momentum: Momentum = 0.9  # share of the last update that is kept
+    momentum: Momentum = 0.9  # fraction of the previous update that is kept
 
 
 Settings = AdamW | Adam | SGD

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import jax
 from etils import epath
 
+from vis_jax.paths import write_atomically
 from vis_jax.settings import CONFIG_FILE, Count, Natural, Range, section, to_dict
 from vis_jax.training.optimizer import AdamW, Settings
 from vis_jax.training.sharding import MeshSettings
@@ -13,38 +14,39 @@ from vis_jax.training.sharding import MeshSettings
 
 @section
 class TrainSettings:
-    """`train`: how an update is made, and what happens when; numbers are updates."""
+    """`train`: microbatches, averaging, logging, checkpoints and evaluation."""
 
-    # Microbatches that a batch is computed in, one after the other; divides the clips
-    # of each device. A loss that divides by a number of objects divides by that of a
-    # microbatch.
+    # Number of microbatches of a batch, computed one after the other; must divide the
+    # clips of each device. Losses that are divided by the number of objects use that of
+    # the microbatch.
     accumulate: Count = 1
-    # Share that a moving average of the weights keeps of itself in an update, such as
-    # 0.9998; the average is what is evaluated and loaded. 0 = none is kept.
+    # Decay per update of the exponential moving average of the weights, such as 0.9998.
+    # Evaluation and loading use the average. 0 = no average.
     ema: Annotated[float, Range(least=0, below=1)] = 0.0
 
-    log_every: Count = 20  # a line of progress
-    checkpoint_every: Count = 500  # the state, from which a run goes on
-    keep: Count = 3  # checkpoints, the newest
-    image_every: Natural = 1_000  # pictures for TensorBoard; 0 = never
-    eval_every: Natural = 0  # evaluation on `test`; 0 = at the end only
-    # Metric of an evaluation whose best checkpoint is kept in best/, the higher the
-    # better: AP for that on `test`, NAME/AP for evals.NAME; "" = none is kept.
+    log_every: Count = 20  # updates between lines of progress
+    checkpoint_every: Count = 500  # updates between checkpoints, for resuming
+    keep: Count = 3  # number of checkpoints to keep, the newest ones
+    image_every: Natural = 1_000  # updates between images for the loggers; 0 = never
+    # Updates between evaluations on `test`; 0 = at the end only.
+    eval_every: Natural = 0
+    # The checkpoint with the highest value of this metric is kept in best/: AP, for
+    # example, of the evaluation on `test`, NAME/AP of evals.NAME; "" = none is kept.
     best: str = ""
-    # Where numbers and pictures go besides metrics.jsonl; wandb and trackio are
-    # packages to install.
+    # Loggers of metrics and images besides metrics.jsonl; wandb and trackio must be
+    # installed.
     loggers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
-    project: str = "vis_jax"  # of wandb and trackio
+    project: str = "vis_jax"  # name of the project in wandb and trackio
 
 
 @section
 class RunSettings:
-    """All that the loop reads of a config."""
+    """The part of a config that the training loop reads."""
 
-    seed: Natural = 0  # of parameters, clips and noise
-    num_steps: Count  # updates of the run
+    seed: Natural = 0  # random seed of parameters, clips and noise
+    num_steps: Count  # number of updates of the run
     init_from: str = ""  # checkpoint to start from; "" = random parameters
-    # Regexes over paths of parameters that are not taken from `init_from`.
+    # Regexes for the paths of parameters that are not loaded from `init_from`.
     init_fresh: tuple[str, ...] = ()
     optimizer: Settings = AdamW()
     train: TrainSettings = TrainSettings()
@@ -55,8 +57,5 @@ def write_config(config: Any, workdir: str) -> None:
     """Writes settings as `workdir/config.json`, atomically, in process 0."""
     if jax.process_index() > 0:
         return
-    folder = epath.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    temporary.replace(folder / CONFIG_FILE)
+    text = json.dumps(to_dict(config), indent=2) + "\n"
+    write_atomically(epath.Path(workdir) / CONFIG_FILE, text)

@@ -27,15 +27,16 @@ AXES = ("data", "fsdp")
 class MeshSettings:
     """`mesh`: how the devices of all processes share the batch and the state."""
 
-    # Groups of devices that each keep a whole state; -1 = all devices over fsdp.
+    # Number of groups of devices, each with a full copy of the state; -1 = number of
+    # devices / fsdp.
     data: Annotated[int, Range(least=-1)] = -1
-    # Devices of a group, among which parameters, gradients, averages and the state of
-    # the optimiser are divided; 1 = each device keeps everything.
+    # Devices per group, over which parameters, gradients, averages and the optimiser
+    # state are sharded; 1 = every device has all of them.
     fsdp: Count = 1
-    # Numbers in the smallest array that is divided; smaller ones are on every device.
+    # Minimum size of a sharded array, in numbers; smaller ones are replicated.
     least: Natural = 16_384
-    # (regex over whole paths of parameters, axis that is divided or None for an array
-    # on every device); the first match wins over `least` and over the longest axis.
+    # (regex for the full path of a parameter, axis to shard; None = replicated). The
+    # first match overrides `least` and the default, the longest axis.
     rules: tuple[tuple[str, int | None], ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,8 +66,8 @@ def mesh_shape(settings: MeshSettings, devices: int) -> tuple[int, int]:
         )
     if data not in (-1, devices // fsdp):
         raise ValueError(
-            f"mesh.data: expected -1 or {devices // fsdp}, which times mesh.fsdp"
-            f" {fsdp} is the number of devices, {devices}, got {data}"
+            f"mesh.data: expected -1 or {devices // fsdp}, as mesh.data x mesh.fsdp"
+            f" ({fsdp}) is the number of devices, {devices}, got {data}"
         )
     return devices // fsdp, fsdp
 

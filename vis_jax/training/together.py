@@ -23,8 +23,8 @@ from orbax.checkpoint import multihost
 FAILED = "vis_jax/failed"  # folder of one key: failed process, cause, exit code
 ALIVE = "vis_jax/alive"  # folder with a key per process: its host and a counter
 LOST_AFTER = 60  # seconds; VIS_JAX_LOST_AFTER in the environment
-# The same after a collective operation has failed, as it does when a process ends: the
-# run cannot continue, and the lost process has to be identified.
+# Shorter limit once a collective operation has failed, as it does when a process ends:
+# the run cannot continue, and only the lost process has to be identified.
 LOST_AFTER_FAILURE = 10.0
 FAILING = " failing"  # suffix of the heartbeats of a process with a failed operation
 LOST = 75  # exit code: another process was lost; "try again" in sysexits.h
@@ -132,12 +132,12 @@ def telling_others() -> Iterator[None]:
         if jax.process_count() > 1:
             if _may_be_of_another(error):
                 _operation_failed.set()
-                # If another one is lost, `_watch` ends this one meanwhile.
+                # Meanwhile `_watch` ends this process if another one is lost.
                 time.sleep(min(lost_after(), LOST_AFTER_FAILURE) + 10 * POLL)
             code = 2 if isinstance(error, ValueError | OSError) else 1
             cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
             tell_others(cause, code)
-            # JAX would wait for the others at its end, and so may what is closed.
+            # At exit JAX would wait for the other processes, and so may closing files.
             atexit.register(_exit, code)
             ending = threading.Timer(LONGEST_END, _end, args=(error, code))
             ending.daemon = True
