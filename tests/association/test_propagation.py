@@ -1,5 +1,6 @@
 import functools
 import math
+from typing import NamedTuple
 
 import flax
 import jax
@@ -15,9 +16,48 @@ from vis_jax.ops.deform_conv import deform_conv
 SIZE, CHANNELS, DIM = (6, 7), 5, 4
 
 
+class Seen(NamedTuple):
+    """All that a pair of frames gives, from one program."""
+
+    masks: np.ndarray
+    attention: np.ndarray  # of the other frame
+    offsets: np.ndarray
+    still: np.ndarray  # offsets from the centre frame to itself
+    taps: np.ndarray
+
+
 @functools.cache
-def _run(model, method="__call__"):
-    return compiled(functools.partial(model.apply, method=method))
+def _see(model):
+    """Compiled (variables, centre, other, masks, valid, field) -> `Seen`.
+
+    `field` is added to the features of the other frame once its offsets are known.
+    """
+
+    def see(module, centre, other, masks, valid, field):
+        first, second = module.prepare(centre), module.prepare(other)
+        changed = second._replace(features=second.features + field)
+        taps = module.taps(centre)
+        return Seen(
+            module.propagate(first, taps, changed, masks, valid),
+            second.attention,
+            module.offsets(first, second),
+            module.offsets(first, first),
+            taps,
+        )
+
+    run = compiled(functools.partial(model.apply, method=see))
+
+    def call(variables, centre, other, masks, valid, field=None):
+        field = np.zeros_like(other) if field is None else field
+        return run(variables, centre, other, masks, valid, field)
+
+    return call
+
+
+@functools.cache
+def _run(model):
+    """Compiled (variables, centre, other, masks, valid) -> masks."""
+    return compiled(model.apply)
 
 
 def _model(**settings):
@@ -208,20 +248,18 @@ def test_a_fresh_branch_leaves_masks_where_they_are():
     centre, other, masks, valid = _inputs()
     features = np.maximum(masks[..., None] * centre + other, 0)
     powers = np.exp(features @ params["mask_kernel"][:, 0])
-    attention = _run(model, "prepare")(variables, other).attention
-    ours = _run(model)(variables, centre, other, masks, valid)
-    np.testing.assert_allclose(ours, attention * powers / powers.sum(0), atol=1e-5)
+    ours = _see(model)(variables, centre, other, masks, valid)
+    expected = ours.attention * powers / powers.sum(0)
+    np.testing.assert_allclose(ours.masks, expected, atol=1e-5)
 
 
 def test_equal_frames_have_no_offsets_at_first():
     """Property 6: also once the kernels of offsets are no longer zero."""
     model = _model()
     variables = _changed(model, offsets_1=1.0, offsets_2=1.0)
-    centre, other, *_ = _inputs()
-    one, two = (_run(model, "prepare")(variables, x) for x in (centre, other))
-    offsets = _run(model, "offsets")
-    assert (offsets(variables, one, one) == 0).all()
-    assert np.abs(offsets(variables, one, two)).max() > 0.1
+    found = _see(model)(variables, *_inputs())
+    assert (found.still == 0).all()
+    assert np.abs(found.offsets).max() > 0.1
 
 
 def test_masks_follow_features_by_the_offsets():
@@ -265,33 +303,37 @@ def test_the_order_of_instances_and_padding_do_not_matter():
     model = _model()
     variables = {"params": _random_params(model)}
     centre, other, masks, valid = _inputs()
-    run = _run(model)
-    ours = run(variables, centre, other, masks, valid)
-    attention = _run(model, "prepare")(variables, other).attention
+    ours, attention, *_ = _see(model)(variables, centre, other, masks, valid)
+
+    def run(masks, valid):
+        return _see(model)(variables, centre, other, masks, valid).masks
+
     np.testing.assert_allclose(ours.sum(0), attention, atol=1e-6)
-    turned = run(variables, centre, other, masks[::-1].copy(), valid)
+    turned = run(masks[::-1].copy(), valid)
     np.testing.assert_allclose(turned[::-1], ours, atol=1e-6)
     padding = np.concatenate([masks, 1 - masks])
-    padded = run(variables, centre, other, padding, np.arange(6) < 3)
+    padded = run(padding, np.arange(6) < 3)
     np.testing.assert_allclose(padded[:3], ours, atol=1e-6)
     assert (padded[3:] == 0).all()
-    single = run(variables, centre, other, masks, np.array([False, True, False]))
+    single = run(masks, np.array([False, True, False]))
     np.testing.assert_allclose(single[1], attention, atol=1e-6)
-    nobody = run(variables, centre, other, masks, np.zeros(3, bool))
+    nobody = run(masks, np.zeros(3, bool))
     assert (nobody == 0).all()
 
 
 def test_with_a_null_slot_a_single_instance_does_not_have_it_all():
     model = _model(null_slot=True)
     variables = _changed(model, null_logit=2.0)
-    centre, other, masks, _ = _inputs()
-    attention = _run(model, "prepare")(variables, other).attention
+    *inputs, _ = _inputs()
     alone = np.array([False, True, False])
-    run = _run(model)
-    first = run(variables, centre, other, masks, alone)[1] / attention
+
+    def share(variables):
+        found = _see(model)(variables, *inputs, alone)
+        return found.masks[1] / found.attention
+
+    first = share(variables)
     assert (first > 0.01).all() and (first < 0.5).all()
-    second = run(_changed(model, null_logit=-2.0), centre, other, masks, alone)[1]
-    assert (second / attention > first).all()
+    assert (share(_changed(model, null_logit=-2.0)) > first).all()
 
 
 @pytest.mark.parametrize("fuse", ["linear", "relu", "norm_relu"])
@@ -299,15 +341,11 @@ def test_present_features_cancel_unless_something_not_linear_follows(fuse):
     """Property 8: why the paper's equations need a ReLU."""
     model = _model(fuse=fuse)
     variables = {"params": _random_params(model)}
-    centre, other, masks, valid = _inputs()
-    first, second = (_run(model, "prepare")(variables, x) for x in (centre, other))
-    taps = _run(model, "taps")(variables, centre)
+    inputs = _inputs()
+    field = np.random.default_rng(3).normal(size=inputs[1].shape).astype(np.float32)
+    one, *_, taps = _see(model)(variables, *inputs)
     assert taps.shape == (*SIZE, 18, 1 if fuse == "linear" else CHANNELS)
-    field = np.random.default_rng(3).normal(size=second.features.shape)
-    changed = second._replace(features=second.features + field.astype(np.float32))
-    run = _run(model, "propagate")
-    one = run(variables, first, taps, second, masks, valid)
-    two = run(variables, first, taps, changed, masks, valid)
+    two = _see(model)(variables, *inputs, field).masks
     difference = np.abs(one - two).max()
     assert difference < 1e-5 if fuse == "linear" else difference > 1e-3
 
@@ -317,8 +355,7 @@ def test_without_masks_all_instances_share_alike():
     model = _model()
     variables = {"params": _random_params(model)}
     centre, other, masks, valid = _inputs()
-    attention = _run(model, "prepare")(variables, other).attention
-    ours = _run(model)(variables, centre, other, 0 * masks, valid)
+    ours, attention, *_ = _see(model)(variables, centre, other, 0 * masks, valid)
     expected = np.broadcast_to(attention / 3, ours.shape)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
@@ -348,8 +385,11 @@ def test_half_precision_stays_near():
     inputs = _inputs()
     ours = _run(half)(variables, *inputs)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, _run(model)(variables, *inputs), atol=0.1)
-    assert isinstance(_run(half, "prepare")(variables, inputs[0]), PreparedFeatures)
+    expected = _see(model)(variables, *inputs).masks
+    np.testing.assert_allclose(ours, expected, atol=0.1)
+    prepare = functools.partial(half.apply, method="prepare")
+    prepared = jax.eval_shape(prepare, variables, inputs[0])
+    assert isinstance(prepared, PreparedFeatures)
 
 
 @pytest.mark.parametrize("dilations", [(), (3, 3)])
@@ -374,7 +414,7 @@ def test_callers_map_over_frames():
     model = _model()
     variables = {"params": _random_params(model)}
     centre, other, masks, valid = _inputs()
-    one = _run(model)(variables, centre, other, masks, valid)
+    one = _see(model)(variables, centre, other, masks, valid).masks
     over = jax.vmap(model.apply, (None, None, 0, None, None))
     both = compiled(over)(variables, centre, np.stack([centre, other]), masks, valid)
     np.testing.assert_allclose(both[1], one, atol=1e-6)

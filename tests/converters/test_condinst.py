@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ def blank(ids=True):
     }
 
 
+@functools.cache
 def shapes_of(classes=CLASSES, ids=IDS, norm="frozen_stats"):
     """Of a CondInst, or with identities of the image model of IAI."""
     sizes = dict(num_classes=classes, backbone=resnet.Settings(norm=norm))

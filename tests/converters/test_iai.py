@@ -25,9 +25,14 @@ def shapes(**model):
     return shapes_of(read_settings(iai.Settings, {"model": model}, base=settings))
 
 
+@functools.cache
+def stored_shapes():
+    return shapes()
+
+
 @pytest.fixture(scope="module")
 def report():
-    return convert_tensors(tensors(), shapes(), "iai")[1]
+    return convert_tensors(tensors(), stored_shapes(), "iai")[1]
 
 
 def test_every_tensor_is_used_once_and_every_parameter_filled(report):
@@ -72,7 +77,7 @@ def test_a_condinst_leaves_the_association_and_the_id_head_new():
         if name.startswith(("backbone.", "neck.", "bbox_head."))
         and not name.startswith(("bbox_head.id_", "bbox_head.conv_id"))
     }
-    found = convert_tensors(image_model, shapes(), "condinst")[1]
+    found = convert_tensors(image_model, stored_shapes(), "condinst")[1]
     assert found.new
     starts = ("params/hab/", "params/detector/head/id_")
     assert all(path.startswith(starts) for path in found.new)

@@ -25,7 +25,6 @@ from vis_jax.ops.masks import paste_masks
 from vis_jax.ops.roi_align import Adaptive
 
 _STRIDE = 4  # pixels of a cell of the finest map
-_HEADS = ("box_heads_", "mask_heads_", "semantic_head")
 
 _paste = compiled(paste_masks, static_argnames="size")
 
@@ -69,17 +68,19 @@ def model_of(case: Case) -> Cascade:
 
 def converted(case: Case, model: Cascade) -> dict:
     """The heads' weights, by the public converter."""
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    size = jax.ShapeDtypeStruct((2,), jnp.int32)
-    rules = model.rules
-    rules = rules._replace(
-        proposals=rules.proposals._replace(size=1),
-        detections=rules.detections._replace(size=1),
-    )
-    init = functools.partial(model.clone(rules=rules).init, method="look")
-    shapes = jax.eval_shape(init, jax.random.key(0), images, size)
-    heads = {k: x for k, x in shapes["params"].items() if k.startswith(_HEADS)}
-    variables, report = convert_tensors(case.weights(), {"params": heads}, "htc")
+
+    def heads(self, levels, boxes):
+        logits, semantic = self.semantic_head(levels)
+        features = CascadeFeatures(levels, semantic, logits)
+        for stage in range(len(self.box_heads)):
+            self.classify(stage, features, boxes)
+        return self.all_masks(features, boxes)
+
+    levels = tuple(nhwc(case.arrays[f"fpn/{i}"]) for i in range(5))
+    boxes = np.zeros((1, 1, 4), np.float32)
+    init = functools.partial(model.init, method=heads)
+    shapes = dict(jax.eval_shape(init, jax.random.key(0), levels, boxes))
+    variables, report = convert_tensors(case.weights(), shapes, "htc")
     if report.new or report.dropped:
         raise ValueError(f"expected every parameter to be filled, got {report.new}")
     return variables

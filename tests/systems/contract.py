@@ -33,13 +33,21 @@ class Checked(NamedTuple):
 
 
 def check_frame_by_frame(checked: Checked) -> None:
-    """Checks that an online system predicts the same frame by frame and all at once."""
+    """Checks that an online system predicts the same frame by frame and all at once.
+
+    And that padding frames do not change the predictions of the first frame.
+    """
     clip, whole = checked.clip, checked.predictions
     state = found = None
     for t in range(len(clip.images)):
         one = Clip(clip.images[t : t + 1], clip.frame_valid[t : t + 1], clip.size)
-        state = checked.system.start(one) if state is None else state
-        state, found = checked.step(checked.variables, state, one)
+        state = jax.jit(checked.system.start)(one) if state is None else state
+        state, found = jax.device_get(checked.step(checked.variables, state, one))
+        if t == 0:
+            real = np.arange(len(clip.images)) == 0
+            images = np.where(real[:, None, None, None], clip.images, 255 - clip.images)
+            padded = clip._replace(images=images, frame_valid=clip.frame_valid & real)
+            _check_padded(found, _first_step(checked, padded), sum(~real))
         np.testing.assert_array_equal(found.slots[0], whole.slots[t])
         if whole.mask_boxes is None:
             near = functools.partial(np.testing.assert_allclose, atol=1e-3)
@@ -48,6 +56,41 @@ def check_frame_by_frame(checked: Checked) -> None:
             near = functools.partial(np.testing.assert_allclose, atol=1e-2)
             near(found.mask_boxes[0], whole.mask_boxes[t])
     np.testing.assert_allclose(found.class_probs, whole.class_probs, atol=1e-5)
+
+
+def check_padding(checked: Checked) -> None:
+    """Checks that a padding frame does not change the predictions of a clip.
+
+    For systems that do not run frame by frame; see `check_frame_by_frame`.
+    """
+    clip = checked.clip
+    padded = clip._replace(
+        images=np.concatenate([clip.images, 255 - clip.images[:1]]),
+        frame_valid=np.append(clip.frame_valid, False),
+    )
+    _check_padded(checked.predictions, _first_step(checked, padded), 1)
+
+
+def _first_step(checked: Checked, clip: Clip) -> Predictions:
+    state = jax.jit(checked.system.start)(clip)
+    return jax.device_get(checked.step(checked.variables, state, clip))[1]
+
+
+def _check_padded(found: Predictions, other: Predictions, padding: int) -> None:
+    """Checks that a clip has the same predictions before frames of padding."""
+    rows = len(found.slots)
+    assert len(other.slots) == rows + padding
+    np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
+    np.testing.assert_array_equal(found.slots, other.slots[:rows])
+    shown = found.slots >= 0
+    pairs = [(found.mask_logits, other.mask_logits)]
+    if found.mask_boxes is not None:
+        assert (other.slots[rows:] == -1).all()
+        pairs.append((found.mask_boxes, other.mask_boxes))
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(
+            ours[shown], theirs[:rows][shown], atol=1e-2, rtol=1e-3
+        )
 
 
 def check_learns(checked: Checked, *, updates: int, rate: float, mean_of: int) -> None:
@@ -109,6 +152,9 @@ def check_system(
 ) -> Checked:
     """Checks all four functions of a system on the data of a small config.
 
+    Whether padding frames change predictions is left to `check_frame_by_frame`, for
+    online systems, and `check_padding`.
+
     Args:
       build: makes the system of a config.
       config: small enough to compile in seconds, with at least two instance slots.
@@ -122,8 +168,8 @@ def check_system(
     _check_file(variables)
     loss_and_gradient = _loss_and_gradient(system, variables)
     _check_loss(loss_and_gradient, variables, batch, no_gradient)
-    clip, predictions = _check_step(system, variables, batch, boxes_inside)
     step = jax.jit(system.step)
+    clip, predictions = _check_step(system, step, variables, batch, boxes_inside)
     return Checked(system, variables, batch, clip, predictions, step, loss_and_gradient)
 
 
@@ -227,41 +273,18 @@ def with_junk(batch: Batch) -> Batch:
 
 
 def _check_step(
-    system, variables, batch, boxes_inside: bool
+    system, step, variables, batch, boxes_inside: bool
 ) -> tuple[Clip, Predictions]:
-    """Checks predictions, and that padding frames do not change them."""
+    """Checks the predictions of a clip."""
     clip = Clip(batch.images[1], batch.frame_valid[1], batch.sizes[1])
-
-    @jax.jit
-    def first(variables, clip):
-        return system.step(variables, system.start(clip), clip)
-
-    state, found = jax.device_get(first(variables, clip))
+    state = jax.jit(system.start)(clip)
+    state, found = jax.device_get(step(variables, state, clip))
     _check_predictions(found, clip, system.window)
     _check_masks(found, clip, boxes_inside)
     same_state = jax.tree.map(
         lambda a, b: a.shape == b.shape, state, jax.eval_shape(system.start, clip)
     )
     assert all(jax.tree.leaves(same_state))
-    padded = Clip(
-        np.concatenate([clip.images, 255 - clip.images[:1]]),
-        np.append(clip.frame_valid, False),
-        clip.size,
-    )
-    _, other = jax.device_get(first(variables, padded))
-    rows = len(found.slots)
-    assert len(other.slots) == rows + 1
-    np.testing.assert_allclose(found.class_probs, other.class_probs, atol=1e-4)
-    np.testing.assert_array_equal(found.slots, other.slots[:rows])
-    shown = found.slots >= 0
-    pairs = [(found.mask_logits, other.mask_logits)]
-    if found.mask_boxes is not None:
-        assert (other.slots[rows:] == -1).all()
-        pairs.append((found.mask_boxes, other.mask_boxes))
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(
-            ours[shown], theirs[:rows][shown], atol=1e-2, rtol=1e-3
-        )
     return clip, found
 
 

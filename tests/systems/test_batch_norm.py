@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from tests.recipes import recipe
-from tests.systems.contract import check_system, first_batch
+from tests.systems.contract import check_padding, check_system, first_batch
 from vis_jax.params import flatten
 from vis_jax.systems import SYSTEMS, ifr
 from vis_jax.training import optimizer as optimizers
@@ -43,6 +43,7 @@ def test_trains_and_evaluates_by_what_training_has_kept():
     """Padded frames change nothing: the contract has that."""
     config = recipe("ifr_shapes", "debug", {**NORM, "model.mask_decoder.layers": 1})
     checked = check_system(ifr.build, config)
+    check_padding(checked)
     group = recipe("ifr_shapes", "debug", {"model.mask_decoder.layers": 1})
     assert group.model.backbone.norm == "group"
     assert "batch_stats" not in jax.eval_shape(

@@ -1,6 +1,7 @@
 """What every setting of IAI changes, by shapes and rules alone where these tell."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ from vis_jax.detectors.condinst_losses import MaskLoss
 from vis_jax.detectors.fcos_targets import TargetRule
 from vis_jax.losses.fcos import FcosLosses
 from vis_jax.params import flatten
-from vis_jax.structures import Clip
+from vis_jax.structures import Batch, Clip
 from vis_jax.systems import iai_loss
 from vis_jax.systems.iai import build, build_network, video_rules
+from vis_jax.systems.system import System
 from vis_jax.training.dry_run import batch_shapes
 
 
@@ -26,63 +28,67 @@ def _config(changes=None, name="iai_condinst_r50"):
     return recipe(name, "debug", changes)
 
 
-def _variables(changes=None):
-    config = _config(changes)
-    return jax.eval_shape(build(config).init, jax.random.key(0), first_batch(config))
+class Traced(NamedTuple):
+    """Shapes of a system: of its variables, a batch, and what it computes from it."""
+
+    system: System
+    variables: dict
+    batch: Batch
+
+    def parameters(self):
+        params = flatten(dict(self.variables["params"]))
+        return {path: x.shape for path, x in params.items()}
+
+    def terms(self):
+        """The terms of the loss."""
+        loss, aux = jax.eval_shape(
+            self.system.loss, self.variables, self.batch, jax.random.key(0)
+        )
+        assert loss.shape == ()
+        return set(aux.terms)
+
+    def step(self):
+        """The state after a step, and what it finds."""
+        system, batch = self.system, self.batch
+        clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+        state = jax.eval_shape(system.start, clip)
+        return jax.eval_shape(system.step, self.variables, state, clip)
 
 
-def _terms(changes):
-    """The terms of the loss."""
-    config = _config(changes)
-    loss, aux = jax.eval_shape(
-        build(config).loss, _variables(changes), first_batch(config), jax.random.key(0)
-    )
-    assert loss.shape == ()
-    return set(aux.terms)
-
-
-def _step(changes=None):
-    """The state after a step, and what it finds."""
+def _traced(changes=None):
     config = _config(changes)
     system, batch = build(config), first_batch(config)
-    clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    return jax.eval_shape(system.step, _variables(changes), system.start(clip), clip)
-
-
-def _parameters(changes=None):
-    return {
-        path: x.shape
-        for path, x in flatten(dict(_variables(changes)["params"])).items()
-    }
+    return Traced(system, jax.eval_shape(system.init, jax.random.key(0), batch), batch)
 
 
 @functools.cache
-def _all_parameters():
-    return _parameters()
+def _whole():
+    return _traced()
 
 
 def test_without_identities_there_is_no_head_for_them_and_a_bank_of_two():
-    parameters = _parameters({"model.ids.on": False})
+    traced = _traced({"model.ids.on": False})
+    parameters = traced.parameters()
     assert not any("id_tower" in path or "id_logits" in path for path in parameters)
     assert parameters["hab/id_bank/kernel"] == (17, 17, 2, 16)
-    terms = _terms({"model.ids.on": False})
-    assert terms == {"box_class", "box", "centre", "mask"}
-    _, found = _step({"model.ids.on": False})
+    assert traced.terms() == {"box_class", "box", "centre", "mask"}
+    _, found = traced.step()
     assert found.valid.shape == (4,)  # the objects of a frame
 
 
 def test_without_identities_a_tracker_may_link_objects():
-    state, found = _step({"model.ids.on": False, "test.link": "iou"})
+    state, found = _traced({"model.ids.on": False, "test.link": "iou"}).step()
     assert found.valid.shape == (8,)
     assert state.linked is not None
 
 
 def test_without_association_there_are_no_memories():
-    parameters = _parameters({"model.association": False})
+    traced = _traced({"model.association": False})
+    parameters = traced.parameters()
     assert not any("hab" in path for path in parameters)
     assert any("id_logits" in path for path in parameters)
-    assert "id" in _terms({"model.association": False})
-    state, _ = _step({"model.association": False})
+    assert "id" in traced.terms()
+    state, _ = traced.step()
     assert state.memory is None
 
 
@@ -95,30 +101,33 @@ def test_without_association_there_are_no_memories():
     ],
 )
 def test_parts_of_the_association_that_are_off_are_gone(changes, gone, lateral):
-    parameters, whole = _parameters(changes), _all_parameters()
+    parameters, whole = _traced(changes).parameters(), _whole().parameters()
     assert not any(gone in path for path in parameters)
     assert set(parameters) == {path for path in whole if gone not in path}
     assert parameters["detector/fpn/lateral4/kernel"] == (1, 1, lateral, 16)
 
 
 def test_the_id_head_and_the_stage_have_the_shapes_asked_for():
-    whole = _all_parameters()
+    whole = _whole().parameters()
     assert whole["detector/head/id_logits/kernel"] == (3, 3, 16, 6)
     assert whole["hab/id_bank/kernel"] == (17, 17, 7, 16)
     changes = {"model.ids.convs": 3, "model.ids.loss": "softmax", "model.ids.count": 9}
-    parameters = _parameters(changes)
+    parameters = _traced(changes).parameters()
     assert sum("head/id_tower/layers" in path for path in parameters) == 9
     assert parameters["detector/head/id_logits/kernel"] == (3, 3, 16, 10)
     assert parameters["hab/id_bank/kernel"] == (17, 17, 10, 16)
-    coarse = _parameters({"model.hab.stage": "res5"})
+    coarse = _traced({"model.hab.stage": "res5"}).parameters()
     assert coarse["hab/id_bank/kernel"] == (33, 33, 7, 16)
     assert coarse["hab/encoder_projector/kernel"] == (1, 1, 128, 16)
 
 
 def test_memories_are_as_long_as_asked_for():
-    state, _ = _step({"model.hab.slots": 5})
-    assert state.memory.global_keys.shape[1] == 5
-    assert _step()[0].memory.global_keys.shape[1] == 3
+    for slots in (5, 3):
+        system = build(_config({"model.hab.slots": slots}))
+        batch = _whole().batch
+        clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
+        state = jax.eval_shape(system.start, clip)
+        assert state.memory.global_keys.shape[1] == slots
 
 
 def test_rules_of_the_test_reach_the_network():
@@ -214,10 +223,9 @@ def test_identities_are_ranks_unless_they_are_drawn(monkeypatch, permute):
         return named(track_ids, present, count=count, key=key)
 
     monkeypatch.setattr(iai_loss, "sequence_ids", spy)
-    config = _config({"loss.permute": permute})
-    system, batch = build(config), first_batch(config)
-    shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-    jax.eval_shape(system.loss, shapes, batch, jax.random.key(0))
+    loss = build(_config({"loss.permute": permute})).loss
+    whole = _whole()
+    jax.eval_shape(loss, whole.variables, whole.batch, jax.random.key(0))
     assert [key is not None for key in keys] == [permute]
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.recipes import changed, recipe
-from tests.systems.contract import check_system, first_batch
+from tests.systems.contract import check_padding, check_system, first_batch
 from vis_jax.structures import Clip
 from vis_jax.systems.ifr import build, build_model
 
@@ -23,7 +23,9 @@ def test_keeps_the_contract_of_systems(decoder):
     # The clips of the contract have two frames, and three with padding: so features
     # made a few frames at a time are held against those made at once.
     config = _config(decoder, {"test.chunk": 2})
-    found = check_system(build, config).predictions
+    checked = check_system(build, config)
+    check_padding(checked)
+    found = checked.predictions
     assert found.valid.shape == (config.model.mask_decoder.queries,)
     assert found.valid.all()
 

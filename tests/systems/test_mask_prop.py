@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.compiled import compiled
 from tests.recipes import recipe
-from tests.systems.contract import check_learns, check_system
+from tests.systems.contract import check_learns, check_statistics, check_system
 from tests.systems.traced import check_dtypes
 from vis_jax.evaluate.clips import pieces_of
 from vis_jax.params import flatten
@@ -19,8 +20,12 @@ FRAMES, RADIUS, SUPPORT = 7, 2, 1
 
 
 def config(changes=None):
-    """All that the network finds is an object, and all parts train."""
+    """All that the network finds is an object, and all parts train.
+
+    There is batch norm in the backbone.
+    """
     free = {
+        "model.backbone.norm": "batch",
         "test.score": 0.0, "test.radius": RADIUS, "test.threshold": 0.05,
         "test.tracks": 24, "test.clip_length": 3, "data.frames": FRAMES,
         "data.shapes.length": FRAMES, "model.track_head.width": 8,
@@ -32,14 +37,38 @@ def system_of(changes=None):
     return build(config(changes))
 
 
+SAMPLED = {"model.temporal": "stsn", "test.support": SUPPORT}
+SAMPLING = ("temporal_0", "temporal_1")
+
+
 @functools.cache
 def checked():
+    """With temporal sampling: with a closed gate, it is the system without."""
     # Patches that are refined have more of an object's surroundings.
-    return check_system(build, config(), boxes_inside=False)
+    return check_system(build, config(SAMPLED), boxes_inside=False)
 
 
-def seen():
-    return checked().variables, checked().clip, checked().predictions
+def variables_of(gate=None):
+    """All but those of temporal sampling, or all with a gate that far open."""
+    params = dict(checked().variables["params"])
+    parts = {name: dict(params.pop(name)) for name in SAMPLING}
+    if gate is not None:
+        for part in parts.values():
+            part["gate"] = np.float32(gate)
+        params |= parts
+    return checked().variables | {"params": params}
+
+
+@functools.cache
+def plain():
+    """What the system without temporal sampling says of the clip."""
+    system = system_of()
+
+    @compiled
+    def step(variables, clip):
+        return system.step(variables, system.start(clip), clip)[1]
+
+    return step(variables_of(), checked().clip)
 
 
 def test_contract():
@@ -55,15 +84,21 @@ def test_updates_bring_the_loss_down():
     check_learns(checked(), updates=8, rate=0.05, mean_of=3)
 
 
+def test_statistics_of_the_batch_are_handed_on_without_padded_frames():
+    check_statistics(checked(), {"backbone"})
+
+
 def test_bfloat16_computes_without_hidden_promotion():
     check_dtypes(build, config({"compute_dtype": "bfloat16"}))
 
 
-def clip_by_clip_as(whole, system, variables, images):
-    """Checks that clips of a video give what the whole video gave."""
-    run, state, row = jax.jit(system.step), None, 0
+def clip_by_clip_as(whole, system, variables):
+    """Checks that clips of a video, the last one padded, give what all of it gave."""
+    images = checked().clip.images
+    start, run = compiled(system.start), compiled(system.step)
+    state, row = None, 0
     for piece in pieces_of(list(images), system.window, images.shape[1:3]):
-        state = system.start(piece.clip) if state is None else state
+        state = start(piece.clip) if state is None else state
         state, found = run(variables, state, piece.clip)
         part = slice(max(-piece.first, 0), piece.rows)
         now = slice(row, row + part.stop - part.start)
@@ -78,63 +113,38 @@ def clip_by_clip_as(whole, system, variables, images):
 
 
 def test_clip_by_clip_it_says_the_same():
-    variables, clip, whole = seen()
     system = system_of({"test.mode": "clip"})
     assert system.window == (3, 3, RADIUS, (), 32)
-    clip_by_clip_as(whole, system, variables, clip.images)
+    clip_by_clip_as(plain(), system, variables_of())
 
 
-SAMPLED = {"model.temporal": "stsn", "test.support": SUPPORT}
-
-
-@functools.cache
-def sampled():
-    """With temporal sampling: fresh variables, those of an open gate, the step."""
-    variables, clip, _ = seen()
-    system, init = system_of(SAMPLED), jax.jit(system_of(SAMPLED).init)
-    drawn = jax.device_get(init(jax.random.key(0), checked().batch))["params"]
-    names = ("temporal_0", "temporal_1")
-    fresh = {name: drawn.pop(name) for name in names}
-    # All else is named as without.
-    shapes = jax.tree.map(np.shape, drawn)
-    assert shapes == jax.tree.map(np.shape, variables["params"])
-    rng = np.random.default_rng(0)
-    opened = jax.tree.map(
-        lambda x: (x + 0.1 * rng.normal(size=x.shape)).astype(np.float32), fresh
-    )
-    for name in names:
-        opened[name]["gate"] = np.float32(0.7)
-    run = jax.jit(system.step)
-
-    def step(images, frame_valid=clip.frame_valid, temporal=opened):
-        params = variables["params"] | temporal
-        return jax.device_get(
-            run(
-                {"params": params},
-                system.start(clip),
-                clip._replace(images=images, frame_valid=frame_valid),
-            )
-        )[1]
-
-    return fresh, opened, step
+def sampled(gate=0.7, **changes):
+    """What the system with temporal sampling says of the clip, or of a changed one."""
+    start = jax.jit(checked().system.start)(checked().clip)
+    variables = variables_of(gate)
+    clip = checked().clip._replace(**changes)
+    return jax.device_get(checked().step(variables, start, clip))[1]
 
 
 def test_a_closed_gate_leaves_everything_as_it_was():
-    _, clip, whole = seen()
-    fresh, _, step = sampled()
-    found = step(clip.images, temporal=fresh)
-    np.testing.assert_array_equal(found.slots, whole.slots)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), found, whole)
+    found = sampled(gate=0)
+    np.testing.assert_array_equal(found.slots, plain().slots)
+    near = functools.partial(np.testing.assert_allclose, atol=1e-4)
+    jax.tree.map(near, found, plain())
+
+
+def test_without_temporal_sampling_all_else_has_the_same_names():
+    init, batch = system_of().init, checked().batch
+    shapes = dict(jax.eval_shape(init, jax.random.key(0), batch))
+    assert jax.tree.map(np.shape, shapes) == jax.tree.map(np.shape, variables_of())
 
 
 def test_an_open_gate_reads_the_frames_around_and_no_others():
-    _, clip, whole = seen()
-    _, _, step = sampled()
-    first = step(clip.images)
-    assert np.abs(first.mask_boxes - whole.mask_boxes).max() > 0.1
+    clip, first = checked().clip, sampled()
+    assert np.abs(first.mask_boxes - plain().mask_boxes).max() > 0.1
     images = clip.images.copy()
     images[0] = 255 - images[0]
-    other = step(images)
+    other = sampled(images=images)
     far = slice(SUPPORT + 1, None)
     np.testing.assert_array_equal(first.mask_boxes[far], other.mask_boxes[far])
     np.testing.assert_array_equal(first.mask_logits[far], other.mask_logits[far])
@@ -142,28 +152,27 @@ def test_an_open_gate_reads_the_frames_around_and_no_others():
     assert (changed[: SUPPORT + 1] > 0).all()
     # Nor those behind the end of a video.
     real = np.arange(FRAMES) < 4
-    first = step(clip.images, real)
+    first = sampled(frame_valid=real)
     images = clip.images.copy()
     images[4:] = 255 - images[4:]
-    other = step(images, real)
+    other = sampled(images=images, frame_valid=real)
     for name in ("mask_boxes", "mask_logits", "slots"):
         ours, theirs = (getattr(x, name)[:4] for x in (first, other))
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(first.class_probs, other.class_probs)
+    assert (first.slots[4:] == -1).all()
 
 
 def test_clip_by_clip_it_reads_the_same_frames_around():
-    variables, clip, _ = seen()
-    _, opened, step = sampled()
     by_clip = SAMPLED | {"test.mode": "clip"}
     system = system_of(by_clip)
     assert system.window.delay == RADIUS + SUPPORT
-    variables = {"params": variables["params"] | opened}
-    clip_by_clip_as(step(clip.images), system, variables, clip.images)
+    variables = variables_of(gate=0.7)
+    clip_by_clip_as(sampled(), system, variables)
     # In bfloat16 all that is kept of features has it.
     system = system_of(by_clip | {"compute_dtype": "bfloat16"})
-    state = jax.eval_shape(system.start, clip)
-    after, _ = jax.eval_shape(system.step, variables, state, clip)
+    state = jax.eval_shape(system.start, checked().clip)
+    after, _ = jax.eval_shape(system.step, variables, state, checked().clip)
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (state, after)]
     assert kinds[0] == kinds[1]
     kept = {x.dtype for x in (*after.kept.fine, *after.kept.coarse)}
@@ -172,32 +181,32 @@ def test_clip_by_clip_it_reads_the_same_frames_around():
 
 def test_in_training_the_frames_of_a_pair_read_each_other():
     """The loss with a closed gate is that without; it has a gradient in all parts."""
-    params, batch = checked().variables["params"], checked().batch
-    fresh, opened, _ = sampled()
-    loss = system_of(SAMPLED).loss
-
-    def value(temporal, params, batch):
-        return loss({"params": params | temporal}, batch, jax.random.key(1))[0]
-
-    run = jax.jit(jax.value_and_grad(value))
-    (plain, _), _ = checked().loss_and_gradient(params, batch)
-    closed, gradient = run(fresh, params, batch)
+    batch, run = checked().batch, checked().loss_and_gradient
+    plain_loss, aux = compiled(system_of().loss)(
+        variables_of(), batch, jax.random.key(1)
+    )
+    (closed, terms), gradient = run(variables_of(gate=0)["params"], batch)
     assert np.isfinite(closed)
-    np.testing.assert_allclose(closed, plain, rtol=1e-5)
-    assert all(part["gate"] != 0 for part in gradient.values())
-    changed, gradient = run(opened, params, batch)
-    assert abs(changed - closed) > 1e-4
+    np.testing.assert_allclose(closed, plain_loss, rtol=1e-5)
+    assert terms.terms.keys() == aux.terms.keys()
+    assert all(gradient[name]["gate"] != 0 for name in SAMPLING)
     for path, x in flatten(gradient).items():
+        if not path.startswith(SAMPLING):
+            assert np.isfinite(x).all() and np.any(x != 0), path
+    (changed, _), gradient = run(variables_of(gate=0.7)["params"], batch)
+    assert abs(changed - closed) > 1e-4
+    for path, x in flatten({name: gradient[name] for name in SAMPLING}).items():
         assert np.isfinite(x).all() and np.any(x != 0), path
 
 
 @pytest.mark.parametrize(("propagation", "embeds"), [("iou", 0), ("track_head", 8)])
 def test_trackers_link_the_same_objects(propagation, embeds):
     """By shapes alone: detector and trackers have tests of their own."""
-    variables, clip, whole = seen()
+    variables = variables_of()
+    clip, whole = checked().clip, checked().predictions
     system = system_of({"test.propagation": propagation, "test.mode": "clip"})
     assert system.window.delay == 0
-    state = system.start(clip)
+    state = jax.eval_shape(system.start, clip)
     assert state.tracker.embeds.shape == (24, embeds)
     after, found = jax.eval_shape(system.step, variables, state, clip)
     assert jax.tree.structure(after) == jax.tree.structure(state)
@@ -207,9 +216,10 @@ def test_trackers_link_the_same_objects(propagation, embeds):
 
 def test_optical_flow_carries_masks_of_the_same_objects():
     """By shapes alone, as above."""
-    variables, clip, whole = seen()
+    variables = variables_of()
+    clip, whole = checked().clip, checked().predictions
     system = system_of({"test.propagation": "flow"})
-    state = system.start(clip)
+    state = jax.eval_shape(system.start, clip)
     assert state.views.shape == (RADIUS, 8, 12)  # brightness
     after, found = jax.eval_shape(system.step, variables, state, clip)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, state)
@@ -218,7 +228,7 @@ def test_optical_flow_carries_masks_of_the_same_objects():
 
 def test_without_refinement_masks_are_those_of_the_cascade():
     """And in bfloat16 all that is kept of frames has it."""
-    variables, clip, _ = seen()
+    variables, clip = variables_of(), checked().clip
     system = system_of({"compute_dtype": "bfloat16", "test.refine": False})
     state = jax.eval_shape(system.start, clip)
     after, found = jax.eval_shape(system.step, variables, state, clip)

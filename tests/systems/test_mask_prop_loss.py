@@ -1,6 +1,7 @@
 """The terms that MaskProp adds, against loops over objects, frames and cells."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,13 +69,14 @@ def _case():
     other = rng.normal(size=levels[1].shape).astype(np.float32)
     valid = np.ones(1, bool)
     one = np.zeros((1, *levels[1].shape[1:3]), np.float32)
-    keys = jax.random.split(jax.random.key(0))
-    found = jax.device_get(
-        (
-            jax.jit(BRANCH.init)(keys[0], levels[1][0], other[0], one, valid),
-            jax.jit(NET.init)(keys[1], np.zeros((16, 16, 4), np.float32)),
-        )
-    )
+
+    @compiled
+    def init(key, *inputs):
+        patch = jnp.zeros((16, 16, 4), jnp.float32)
+        return BRANCH.init(key, *inputs), NET.init(key, patch)
+
+    key = jax.random.key(0, impl="unsafe_rbg")  # which compiles fastest
+    found = init(key, levels[1][0], other[0], one, valid)
     # Not as they begin, where offsets and what is refined are zero.
     noisy = jax.tree.map(
         lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), found
@@ -102,8 +104,7 @@ def _apply(variables):
 
 
 def _terms(variables, features, other, pair, *, settings):
-    """The propagation loss, and all terms."""
-    found = extra_terms(
+    return extra_terms(
         jax.random.key(1),
         _apply(variables),
         settings,
@@ -113,48 +114,76 @@ def _terms(variables, features, other, pair, *, settings):
         sizes=jnp.array([CANVAS] * 2, jnp.int32),
         refinement=PATCH,
     )
-    return found["propagation"], found
 
 
-def _run(transform=lambda function: function, **changes):
-    variables, pair, features, other = _case()
+# Unlike the defaults.
+OTHERS = {"own_frame": False, "epsilon": 0.25, "normalisation": "sum"}
+
+
+class Found(NamedTuple):
+    """What the tests compare, from one program, as most of it is shared."""
+
+    loss: np.ndarray  # of the propagation
+    other_loss: np.ndarray  # with `OTHERS`
+    gradients: tuple  # by variables and by the features of both frames
+    of_heads: dict  # the gradient of the mask heads by `mask_gradient`
+    refinement: dict  # by the most objects
+    carried: dict  # by the share of true masks
+
+
+@functools.cache
+def _found() -> Found:
+    variables, *inputs = _case()
     variables = variables | {"heads": np.float32(0.3)}
-    function = functools.partial(_terms, settings=LossSettings(**changes))
-    return compiled(transform(function))(variables, features, other, pair)
 
+    @compiled
+    def run(variables, pair, features, other):
+        def loss(variables, features, other, **changes):
+            return _terms(
+                variables, features, other, pair, settings=LossSettings(**changes)
+            )["propagation"]
 
-@functools.cache
-def _gradients(**changes):
-    """Of the propagation loss, by variables and by the features of both frames."""
-    return _run(
-        functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True), **changes
-    )[0]
+        def of_heads(heads):
+            changed = variables | {"heads": heads}
+            return loss(changed, features, other, mask_gradient=True)
 
+        def refinement(most):
+            settings = LossSettings(refined=most)
+            terms = _terms(variables, features, other, pair, settings=settings)
+            return terms["refinement"]
 
-@functools.cache
-def _carried(**changes):
-    variables, pair, features, _ = _case()
+        def carried(share):
+            return carried_masks(
+                jax.random.split(jax.random.key(1))[0],
+                _apply(variables),
+                LossSettings(true_masks=share),
+                pair,
+                features,
+                jnp.array([CANVAS] * 2, jnp.int32),
+            )
 
-    def run(variables, features, pair):
-        return carried_masks(
-            jax.random.split(jax.random.key(1))[0],
-            _apply(variables | {"heads": np.float32(0.3)}),
-            LossSettings(**changes),
-            pair,
-            features,
-            jnp.array([CANVAS] * 2, jnp.int32),
+        by_all = jax.value_and_grad(loss, argnums=(0, 1, 2))
+        value, gradients = by_all(variables, features, other)
+        heads = {True: jax.grad(of_heads)(variables["heads"])}
+        return Found(
+            value,
+            loss(variables, features, other, **OTHERS),
+            gradients,
+            heads | {False: gradients[0]["heads"]},
+            {most: refinement(most) for most in (1, 3)},
+            {share: carried(share) for share in (0.0, 0.5, 1.0)},
         )
 
-    return compiled(run)(variables, features, pair)
+    return run(variables, *inputs)
 
 
 _branch = compiled(BRANCH.apply)
 
 
-def _literal(own_frame=True, epsilon=1.0, normalisation="mean", **changes):
+def _literal(own_frame=True, epsilon=1.0, normalisation="mean"):
     """Eq. 2 and 3 in loops."""
     variables, pair, features, other = _case()
-    carried = _carried(**changes)
+    carried = _found().carried[LossSettings().true_masks]
     total = 0.0
     for clip in range(2):
         valid = pair.truth.valid[clip]
@@ -184,21 +213,17 @@ def test_masks_on_the_level_are_the_shares_of_cells():
     )
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"own_frame": False, "epsilon": 0.25, "normalisation": "sum"}],
-)
-def test_the_propagation_loss_is_eq_2_of_both_frames(changes):
-    found, _ = _run(**changes)
-    np.testing.assert_allclose(found, _literal(**changes), rtol=1e-4)
+def test_the_propagation_loss_is_eq_2_of_both_frames():
+    np.testing.assert_allclose(_found().loss, _literal(), rtol=1e-4)
+    np.testing.assert_allclose(_found().other_loss, _literal(**OTHERS), rtol=1e-4)
 
 
 def test_masks_are_the_true_ones_or_those_of_the_heads_on_moved_boxes():
     _, pair, _, _ = _case()
-    true, found = _carried(true_masks=1.0), _carried(true_masks=0.0)
+    true, found = _found().carried[1.0], _found().carried[0.0]
     np.testing.assert_array_equal(true.masks, true.truth)
     assert np.abs(found.masks - found.truth)[0].max() > 0.1
-    mixed = _carried(true_masks=0.5).masks
+    mixed = _found().carried[0.5].masks
     which = [
         [np.array_equal(mixed[0, n], x.masks[0, n]) for x in (true, found)]
         for n in range(OBJECTS)
@@ -210,12 +235,12 @@ def test_masks_are_the_true_ones_or_those_of_the_heads_on_moved_boxes():
 
 
 def test_mask_heads_learn_by_what_is_carried_only_if_asked():
-    assert _gradients()[0]["heads"] == 0
-    assert _gradients(mask_gradient=True)[0]["heads"] != 0
+    assert _found().of_heads[False] == 0
+    assert _found().of_heads[True] != 0
 
 
 def test_gradients_reach_the_branch_and_the_features_of_both_frames():
-    variables, features, other = _gradients()
+    variables, features, other = _found().gradients
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(variables["branch"]))
     # The second pair has no objects.
     for level in (features.levels[1], other):
@@ -225,7 +250,7 @@ def test_gradients_reach_the_branch_and_the_features_of_both_frames():
 
 def test_some_objects_train_the_refinement():
     """Here all three of the first pair, or one of them; the second pair has none."""
-    all_of_them, one = (_run(refined=count)[1]["refinement"] for count in (3, 1))
+    all_of_them, one = (_found().refinement[count] for count in (3, 1))
     assert 0 < all_of_them < 0.5 and 0 < one < 0.5
     assert one != pytest.approx(all_of_them, rel=1e-3)
 

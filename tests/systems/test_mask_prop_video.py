@@ -31,7 +31,7 @@ VALUE = 0.9  # of masks that are carried
 
 def settings(**test):
     fields = dict(radius=2, refine=False, objects=MOST, tracks=32, chunk=2)
-    fields |= dict(frame_buckets=(4, 9, 14))
+    fields |= dict(frame_buckets=(14,))  # one program for videos of all lengths
     return read_settings(
         Settings,
         dict(model=dict(num_classes=MOST), test=fields | test),
@@ -145,9 +145,12 @@ def _finder(given, sampled):
 
 
 @functools.cache
-def _step(given, carrier, sampled):
+def _start_and_step(given, carrier, sampled, delay):
     finder = _finder(given, sampled)
-    return compiled(functools.partial(step, finder, carrier, given.test))
+    return (
+        compiled(functools.partial(start, finder, carrier, given, delay)),
+        compiled(functools.partial(step, finder, carrier, given.test)),
+    )
 
 
 class Told(NamedTuple):
@@ -164,12 +167,11 @@ def told(scene, carrier=PERFECT, sampled=False, **test):
     finder = _finder(given, sampled)
     delay = given.test.radius if given.test.mode == "clip" else 0
     window = window_of(given.test)._replace(delay=delay + finder.delay)
+    first, run = _start_and_step(given, carrier, sampled, delay)
     state, frames, scores = None, [], {}
     for piece in pieces_of(scene.images, window, scene.images.shape[1:3]):
-        if state is None:
-            state = start(finder, carrier, given, delay, piece.clip)
-            state = jax.device_get(state)
-        state, found = _step(given, carrier, sampled)({}, state, piece.clip)
+        state = first(piece.clip) if state is None else state
+        state, found = run({}, state, piece.clip)
         scores |= dict(zip(found.track_ids.tolist(), found.class_probs, strict=True))
         for row in range(max(-piece.first, 0), piece.rows):
             slots = found.slots[row]

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.systems.contract import first_batch
 from vis_jax.commands.run_settings import RunSettings
-from vis_jax.structures import Clip, LossAux, Predictions
+from vis_jax.structures import Batch, Clip, LossAux, Predictions
 from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import System
 
@@ -17,8 +17,13 @@ def step_shapes(system: System, config: RunSettings) -> Predictions:
     """Returns the shapes of the first step's predictions for a config's first clip."""
     batch = first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
+    return _step_shapes(system, variables, batch)
+
+
+def _step_shapes(system: System, variables: dict, batch: Batch) -> Predictions:
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
-    return jax.eval_shape(system.step, variables, system.start(clip), clip)[1]
+    state = jax.eval_shape(system.start, clip)
+    return jax.eval_shape(system.step, variables, state, clip)[1]
 
 
 def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) -> None:
@@ -31,7 +36,8 @@ def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) ->
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
     assert loss.dtype == jnp.float32
-    assert step_shapes(system, config).mask_logits.dtype == jnp.float32
+    found = _step_shapes(system, variables, batch)
+    assert found.mask_logits.dtype == jnp.float32
 
 
 def check_none(name: str, config: RunSettings) -> None:

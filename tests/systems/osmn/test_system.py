@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from tests.recipes import changed, recipe
-from tests.systems.contract import check_system, first_batch
+from tests.systems.contract import check_padding, check_system, first_batch
 from vis_jax.params import flatten
 from vis_jax.settings import to_dict
 from vis_jax.systems import SYSTEMS
@@ -20,8 +20,9 @@ def test_keeps_the_contract_of_systems():
     shapes = jax.eval_shape(osmn.build(config).init, jax.random.key(0), batch)
     detector = [p for p in flatten(shapes["params"]) if not p.startswith("osmn/")]
     assert detector
-    found = check_system(osmn.build, config, no_gradient=detector).predictions
-    assert found.valid.any()
+    checked = check_system(osmn.build, config, no_gradient=detector)
+    check_padding(checked)
+    assert checked.predictions.valid.any()
 
 
 def test_all_trackers_and_both_of_the_network_can_link():
