@@ -32,6 +32,7 @@ FREE = {
     [
         ("yolact_shapes", {}, True),
         ("rgnn_vis_shapes", FREE, False),
+        ("mask_prop_shapes", {}, True),
     ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(name, changes, moves, tmp_path):
