@@ -122,6 +122,8 @@ class System(NamedTuple):
     # the warning when no slot is free says to raise it.
     limit: str = "test.tracks"
     encoder: Encoder | None = None  # None: no part is an encoder that can be frozen
+    # `loss.chunk`, a divisor of the frames of a training clip; 0: they are not cut.
+    chunk: int = 0
 
 
 def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:
