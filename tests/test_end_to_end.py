@@ -270,7 +270,8 @@ def test_a_finished_run_is_not_trained_again(workdir, tmp_path, bucket):
     assert "loss" not in outcome.err
     assert scores.read_bytes() == before  # it is only evaluated
     message = error_of("--workdir", again, "--config.num_steps=3")
-    assert message == f"num_steps: 3, but {again} is at step 4"
+    expected = f"at least 4, the updates that the run in {again} has done, got 3"
+    assert message == f"num_steps: expected {expected}"
 
 
 def test_predict_on_a_video_and_on_a_folder(workdir, tmp_path, bucket):

@@ -50,13 +50,14 @@ def check_regexes(field: str, patterns: Iterable[str]) -> None:
             ) from error
 
 
-def match_rules(tree: Tree, rules: Rules) -> dict:
+def match_rules(tree: Tree, rules: Rules, *, field: str = "rules") -> dict:
     """Returns a tree like `tree` with each leaf's value from its first matching rule.
 
     Args:
       tree: nested dict of parameters.
       rules: pairs (regex, value); a regex must match a full path, such as
         'backbone/res2_0/conv1/kernel'.
+      field: setting that has the rules, for the error.
 
     Raises:
       ValueError: a parameter matches no rule.
@@ -73,7 +74,7 @@ def match_rules(tree: Tree, rules: Rules) -> dict:
     if missed:
         patterns = [pattern for pattern, _ in rules]
         raise ValueError(
-            f"{len(missed)} parameters match no rule, such as {missed[:5]};"
-            f" rules: {patterns}"
+            f"{field}: expected a rule for each parameter, but {len(missed)} parameters"
+            f" match none, such as {missed[:5]}; got {patterns}"
         )
     return unflatten(values)

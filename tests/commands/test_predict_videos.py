@@ -23,6 +23,7 @@ from vis_jax.commands import (
 from vis_jax.evaluate import infer
 from vis_jax.predict import loop, sources
 from vis_jax.results.frame import FrameResult, LiveTracks
+from vis_jax.structures import Window
 from vis_jax.systems.system import TestSettings
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
@@ -34,9 +35,6 @@ class Devices:
     def __init__(self):
         self.asked, self.stops = [], False
         self._lock = threading.Lock()
-
-    def streams(self):
-        return [self.stream, self.stream]
 
     def stream(self, frames, **unused):
         tracks = LiveTracks(np.ones(1, np.int32), np.full((1, 1), 0.5, np.float32))
@@ -62,7 +60,10 @@ def devices(monkeypatch):
     monkeypatch.setattr(parts, "load_model", lambda system, checkpoint: {})
     monkeypatch.setattr(run_settings, "with_classes", lambda config, number: config)
     monkeypatch.setattr(evaluate, "fingerprint", lambda config, variables: "one")
-    monkeypatch.setattr(infer, "make_streams", lambda *unused: found.streams())
+    window = Window(None, None, buckets=(8,))
+    program = SimpleNamespace(window=window, memory=lambda clip: clip.images.size)
+    monkeypatch.setattr(infer, "make_programs", lambda *unused: [program, program])
+    monkeypatch.setattr(infer, "run", lambda program, test: found.stream)
     return found
 
 
@@ -108,8 +109,10 @@ def test_one_bad_video_does_not_stop_the_others(devices, folder, tmp_path, capsy
     out, err = capsys.readouterr()
     lines = out.splitlines()[1:]
     found = [f"found         v{n}: 1 of 1 tracks reach 0.3: 1 cat" for n in range(5)]
-    assert sorted(lines[:4]) == [*found[:3], found[4]]
-    assert lines[4:] == ["videos        4 of 5", f"output        {output}"]
+    assert sorted(lines[:8])[:4] == [*found[:3], found[4]]
+    for number, line in zip((0, 1, 2, 4), sorted(lines[:8])[4:], strict=True):
+        assert line.startswith(f"memory        v{number}: about 4.4 MB for 8 frames")
+    assert lines[8:] == ["videos        4 of 5", f"output        {output}"]
     bad = folder / "v3" / "1.png"
     assert err == f"failed: {bad}: expected the size of the first frame, 8 x 10 " + (
         "(height x width), got 8 x 11 (height x width)\n"
@@ -122,7 +125,7 @@ def test_one_bad_video_does_not_stop_the_others(devices, folder, tmp_path, capsy
     devices.asked.clear()
     run(folder, output, "--novideo")
     assert devices.asked == [3]
-    assert capsys.readouterr().out.splitlines()[1:3] == [
+    assert capsys.readouterr().out.splitlines()[2:4] == [
         found[3],
         "videos        5 of 5",
     ]

@@ -1,5 +1,6 @@
 """What ends a training before it starts; tests/test_end_to_end.py trains."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -13,8 +14,11 @@ import pytest
 from tests.command_line import call, error_of
 from tests.commands.folder import CONFIG, config_words, cut, edit, write_folder
 from tests.recipes import recipe
+from tests.training.toy_system import toy_system
+from vis_jax.commands import parts
 from vis_jax.commands.evaluate import open_split
 from vis_jax.commands.train import evaluations_of
+from vis_jax.settings import CONFIG_FILE, to_dict
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,10 +149,46 @@ def test_settings_are_checked_before_the_data_is_opened(tmp_path, setting, expec
     assert expected in message
 
 
-def test_a_system_is_built_before_the_data_is_opened(tmp_path):
-    words = ("--config", "configs/yolact_shapes.py:debug", *config_words("none"))
-    words = (*words, "--workdir", tmp_path / "run", "--config.test.objects=100000")
-    assert error_of("train", *words).startswith("test.objects: expected at most ")
+@pytest.mark.parametrize(
+    ("system", "setting", "expected"),
+    [
+        ("yolact", "test.objects=100000", "test.objects: expected at most "),
+        ("videomt", "loss.chunk=3", "loss.chunk: expected a divisor of data.frames, 2"),
+    ],
+)
+def test_a_system_is_built_before_the_data_is_opened(
+    tmp_path, system, setting, expected
+):
+    words = ("--config", f"configs/{system}_shapes.py:debug", *config_words("none"))
+    words = (*words, "--workdir", tmp_path / "run", f"--config.{setting}")
+    assert error_of("train", *words).startswith(expected)
+
+
+@pytest.mark.parametrize("field", ["rates", "decays"])
+def test_rules_are_held_against_the_parameters_before_the_data_is_opened(
+    tmp_path, monkeypatch, field
+):
+    monkeypatch.setattr(parts, "build_system", lambda config: toy_system())
+    words = (f"--config.optimizer.{field}=(('head/.*',1.0),)",)
+    message = train_error(tmp_path / "none", tmp_path / "run", *words)
+    assert message.startswith(f"optimizer.{field}: expected a rule for each parameter")
+    assert "2 parameters match none, such as ['norm/bias', 'norm/scale']" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--config.num_steps=3",), "num_steps: expected at least 4, the updates that"),
+        ((), "the run in this workdir has other settings: data.name: "),
+        (("--accept_changes",), "none: expected a folder, got no such folder"),
+    ],
+)
+def test_a_run_is_resumed_before_the_data_is_opened(tmp_path, words, expected):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "4").mkdir(parents=True)
+    config = to_dict(recipe("ifr_shapes", "debug", {}))
+    (run / CONFIG_FILE).write_text(json.dumps(config))
+    assert expected in train_error(tmp_path / "none", run, *words)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ def test_without_a_terminal_each_phase_has_a_line_once(capsys, monkeypatch):
         _two_frames(shown)
         with shown("compiling"):  # such as of another size
             pass
+        shown.add("writing", 2.0)
+        shown.add("drawing", 1.04)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "reading       1 frame before the model begins"
     assert lines[1].startswith("compiling     0.")
@@ -29,8 +31,10 @@ def test_without_a_terminal_each_phase_has_a_line_once(capsys, monkeypatch):
     assert lines[3:] == [
         "frames        1 of 1,200 done",
         "frames        2 of 1,200 done",
+        "drawing       1.0 s",
+        "writing       2.0 s",
     ]
-    assert set(shown.seconds) == {"reading", "compiling", "model"}
+    assert set(shown.seconds) == {"reading", "compiling", "model", "drawing", "writing"}
     assert shown.seconds["compiling"] >= 0.03
 
 

@@ -201,7 +201,7 @@ def test_another_model_in_the_workdir_is_an_error(unbroken):
 
 def test_fewer_steps_than_are_done_is_an_error(unbroken):
     workdir, *_ = unbroken
-    with pytest.raises(ValueError, match="num_steps: 4, but .* is at step 6"):
+    with pytest.raises(ValueError, match="num_steps: expected at least 6, .* got 4"):
         run(workdir, num_steps=4)
 
 

@@ -7,6 +7,7 @@ from etils import epath
 from vis_jax.commands import parts
 from vis_jax.commands.dry_run_mesh import dry_run_mesh, read_mesh
 from vis_jax.commands.numbers import short_number
+from vis_jax.commands.train_checks import training_system
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.dataset import Dataset
@@ -44,7 +45,7 @@ def dry_run(
     if mesh is not None:
         dry_run_mesh(read_mesh(config, mesh), seconds=seconds)
         return
-    system = parts.build_system(config)
+    system = training_system(config)
     clips, devices = config.data, jax.device_count()
     share = local_batch_size(clips.batch_size, host_index=0, host_count=devices)
     sizes = dict(

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
 
@@ -58,6 +58,14 @@ def for_source(
     return clips, f"{source.path}: {why}: {how}; --{MODE}=video takes it whole"
 
 
+class Choice(NamedTuple):
+    """How a video is predicted."""
+
+    finder: "Finder"
+    note: str | None  # to print; see `for_source`
+    memory: str  # see `memory_line`
+
+
 class Finders:
     """Finders on every device, for whole-video and clip-by-clip inference.
 
@@ -79,29 +87,38 @@ class Finders:
         self._config, self._variables = config, variables
         self._categories, self._fixed = categories, fixed
         self._lock = threading.Lock()
-        self._made: dict[str, list[Finder]] = {}
+        self._made: dict[str, list[tuple[Program, Finder]]] = {}
 
     def __len__(self) -> int:
         """Number of devices."""
         return len(self._of(self._config))
 
-    def find(self, device: int, source: "Source") -> "tuple[Finder, str | None]":
-        """Returns the finder for a video, and a note to print; see `for_source`."""
-        config, note = for_source(self._config, source, fixed=self._fixed)
-        return self._of(config)[device], note
+    def find(self, device: int, source: "Source") -> Choice:
+        """Chooses the finder for a video.
 
-    def _of(self, config: "RunSettings") -> "list[Finder]":
-        """Returns one finder per device, cached."""
-        from vis_jax.evaluate.infer import make_streams
+        Raises:
+          ValueError: the video needs far more memory than this machine has.
+        """
+        config, note = for_source(self._config, source, fixed=self._fixed)
+        program, finder = self._of(config)[device]
+        return Choice(finder, note, memory_line(program, source, config.test))
+
+    def _of(self, config: "RunSettings") -> "list[tuple[Program, Finder]]":
+        """Returns one program and its finder per device, cached."""
+        from vis_jax.evaluate import infer
         from vis_jax.predict.loop import Finder
 
         with self._lock:
             if config.test.mode not in self._made:
                 system, test = parts.build_system(config), config.test
                 whole = system.window.length is None
+                programs = infer.make_programs(system, self._variables)
                 self._made[test.mode] = [
-                    Finder(stream, self._categories, test.top, whole)
-                    for stream in make_streams(system, self._variables, test)
+                    (
+                        one,
+                        Finder(infer.run(one, test), self._categories, test.top, whole),
+                    )
+                    for one in programs
                 ]
             return self._made[config.test.mode]
 

@@ -19,11 +19,10 @@ from vis_jax.commands.predict_lines import found_line, tell
 from vis_jax.paths import is_remote
 
 if TYPE_CHECKING:
-    from vis_jax.commands.predict_modes import Finders
+    from vis_jax.commands.predict_modes import Choice, Finders
     from vis_jax.commands.run_settings import RunSettings
     from vis_jax.evaluate.shares import Share
     from vis_jax.evaluate.spread import Left
-    from vis_jax.predict.loop import Finder
     from vis_jax.predict.many import OneVideo, Videos
     from vis_jax.predict.part import Part
     from vis_jax.predict.source import Source
@@ -165,7 +164,7 @@ def _predict_share(
 
 def _try(
     job: Job,
-    find: "Callable[[Source], tuple[Finder, str | None]]",
+    find: "Callable[[Source], Choice]",
     video: "OneVideo",
     left: "Left",
 ) -> str | None:
@@ -183,8 +182,9 @@ def _try(
     try:
         source = open_source(video.path, part=job.part)
         tell(warning_lines(source, job.wanted))
-        finder, note = find(source)
+        finder, note, memory = find(source)
         tell([note] if note else [], "note")
+        _print("memory", f"{video.name}: {memory}")
         tracks = predict_whole(
             source,
             job.output / video.name,
@@ -195,7 +195,7 @@ def _try(
         )
         tell(source.warnings)
         line = f"{video.name}: {found_line(tracks, job.wanted.score_threshold)}"
-        print(printable(f"{'found':<14}{line}"), flush=True)
+        _print("found", line)
     except MemoryError:
         return f"{video.path}: not enough memory"
     except OSError as error:
@@ -206,6 +206,10 @@ def _try(
         text = " ".join(str(error).split())
         return text if video.path in text else f"{video.path}: {text}"
     return None
+
+
+def _print(kind: str, text: str) -> None:
+    print(printable(f"{kind:<14}{text}"), flush=True)
 
 
 def _is_of(video: "OneVideo", error: OSError) -> bool:

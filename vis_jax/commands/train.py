@@ -20,6 +20,7 @@ from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.dry_run import dry_run
 from vis_jax.commands.evaluate import evaluate_split, open_split
+from vis_jax.commands.train_checks import check_settings, training_system
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.dataset import Dataset
@@ -168,7 +169,7 @@ def _train(
     """Does the work of `train_config`, in one of the processes of the run."""
     import jax
 
-    check_settings(config, workdir)
+    check_settings(config, workdir, accept_changes=accept_changes)
     from data_pipeline.datasets.by_name import make_training_set
     from data_pipeline.datasets.joint import JointClips
     from data_pipeline.datasets.joint_videos import JointVideos
@@ -189,7 +190,7 @@ def _train(
     evaluations = evaluations_of(config, dataset.categories, workdir)
     if first:
         print(data_line(dataset, time.monotonic() - start), flush=True)
-    system = _build_system(config)
+    system = training_system(config)
     features = stored_features(config, system, dataset)
     if (epath.Path(workdir) / parts.CATEGORIES_FILE).exists():  # then it is checked
         parts.write_categories(workdir, dataset.categories)
@@ -235,57 +236,6 @@ def stored_features(
     found.check_settings()
     found.check_complete()
     return found
-
-
-def check_settings(config: "RunSettings", workdir: str) -> None:
-    """Checks settings for these devices, before data are opened.
-
-    Raises:
-      ValueError: a logger, schedule, regex, metric, mesh, batch size, number of
-        microbatches, checkpoint or canvas is invalid, or settings of the system are
-        inconsistent.
-    """
-    from vis_jax.params import check_regexes
-    from vis_jax.scoring import METRICS
-    from vis_jax.training.accumulate import check_microbatches
-    from vis_jax.training.best import check_metric
-    from vis_jax.training.checkpoint import FOLDER, check_there
-    from vis_jax.training.loggers import check_loggers
-    from vis_jax.training.optimizer import check_schedule
-    from vis_jax.training.sharding import make_mesh
-
-    check_loggers(config.train.loggers)
-    check_schedule(config.optimizer, config.num_steps)
-    check_regexes("init_fresh", config.init_fresh)
-    check_metric(config.train.best, dict.fromkeys(["", *config.evals], METRICS))
-    devices, clips = make_mesh(config.mesh).size, config.data.batch_size
-    if clips % devices:
-        raise ValueError(
-            f"data.batch_size: expected a multiple of {devices}, the devices of this"
-            f" run, got {clips}"
-        )
-    check_microbatches(config.train.accumulate, clips, devices=devices)
-    started = (epath.Path(workdir) / FOLDER).exists()  # resumes without `init_from`
-    if config.init_from and not started:
-        check_there(config.init_from)
-    if config.model.num_classes:  # otherwise the data sets it
-        _build_system(config)
-
-
-def _build_system(config: "RunSettings") -> "System":
-    """Builds the system.
-
-    Raises:
-      ValueError: its settings are inconsistent, or it cannot train on the canvas.
-    """
-    system = parts.build_system(config)
-    multiple = system.window.multiple
-    if any(side % multiple for side in config.data.canvas):
-        raise ValueError(
-            f"data.canvas: expected multiples of {multiple} pixels, got"
-            f" {config.data.canvas}"
-        )
-    return system
 
 
 def data_line(dataset: "Dataset", seconds: float) -> str:

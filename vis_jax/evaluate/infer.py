@@ -58,21 +58,25 @@ def make_stream(system: System, variables: dict, test: TestSettings) -> Stream:
 
 
 def make_streams(system: System, variables: dict, test: TestSettings) -> list[Stream]:
-    """Like `make_stream`, with one stream for each device of this process.
+    """Like `make_stream`, with the programs of `make_programs`."""
+    return [run(program, test) for program in make_programs(system, variables)]
+
+
+def run(program: Program, test: TestSettings) -> Stream:
+    """Returns the function that runs a program on videos; see `make_stream`."""
+    return (views.run_program if test.tta else run_program)(program, test)
+
+
+def make_programs(system: System, variables: dict) -> list[Program]:
+    """Like `make_program`, with one program for each device of this process.
 
     Each device holds all parameters and works on its own video with the same program,
     so results do not depend on the number of devices.
     """
     turns = Turns()
     return [
-        run(make_program(system, variables, device, turns), test)
-        for device in jax.local_devices()
+        make_program(system, variables, device, turns) for device in jax.local_devices()
     ]
-
-
-def run(program: Program, test: TestSettings) -> Stream:
-    """Returns the function that runs a program on videos; see `make_stream`."""
-    return (views.run_program if test.tta else run_program)(program, test)
 
 
 def make_program(

@@ -10,6 +10,7 @@ from vis_jax.results.clock import Clock
 
 TICK = 0.5  # seconds between updates of the phase in the bar
 BAR = "{desc:<16}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} frames"
+OUTPUT = ("drawing", "writing")  # phases that last until the last frame
 LINE_EVERY = 30.0  # seconds between lines with the number of finished frames
 
 
@@ -45,11 +46,15 @@ class Progress(Clock):
             self._ticker.start()
         return self
 
-    def __exit__(self, *unused: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._end.set()
         if self._terminal:
             self._ticker.join()
             self._bar.close()
+        seconds = self.seconds
+        for part in OUTPUT:
+            if error[0] is None and part in seconds:
+                self._tell(part, f"{seconds[part]:.1f} s")
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:

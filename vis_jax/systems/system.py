@@ -122,6 +122,8 @@ class System(NamedTuple):
     # for the warning about objects without a free slot.
     limit: str = "test.tracks"
     encoder: Encoder | None = None  # None: no part can be frozen as an encoder
+    # `loss.chunk`, a divisor of the frames of a training clip; 0: they are not cut.
+    chunk: int = 0
 
 
 def weighted(aux: LossAux, weights: Any) -> tuple[Float32[Array, ""], LossAux]:

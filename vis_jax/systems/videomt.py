@@ -61,7 +61,7 @@ def build(settings: Settings) -> System:
     window = window_of(settings.test)._replace(multiple=multiple)
     return System(
         init, loss, start, look, window, limit=f"model.queries{RETRAIN}",
-        encoder=_encoder(model, settings),
+        encoder=_encoder(model, settings), chunk=settings.loss.chunk,
     )  # fmt: skip
 
 

@@ -63,20 +63,17 @@ def clip_loss(
 ) -> tuple[dict[str, Float32[Array, ""]], dict]:
     """Returns the weighted terms of a batch, and updated batch norm statistics.
 
-    Clips are cut into chunks of `loss.chunk` frames, each with its own loss. The terms
-    are means over the chunks that any clip reaches; the others are all padding. The
-    backward pass processes one chunk at a time, so memory holds only one chunk.
+    Clips are cut into chunks of `loss.chunk` frames, a divisor of theirs, each with its
+    own loss. The terms are means over the chunks that any clip reaches; the others are
+    all padding. The backward pass processes one chunk at a time, so memory holds only
+    one chunk.
 
     Raises:
-      ValueError: chunks do not fill a clip, or patches the canvas.
+      ValueError: patches do not fill the canvas.
     """
     _check_canvas(settings, batch.images.shape[2:4])
     frames, weights = batch.images.shape[1], settings.loss
     length = weights.chunk or frames
-    if frames % length:
-        raise ValueError(
-            f"loss.chunk: expected a divisor of data.frames, {frames}, got {length}"
-        )
     points, limits = jax.random.split(rng)
     whole = Part(
         batch.images,

@@ -281,6 +281,12 @@ def step_of(path: str | os.PathLike) -> int | None:
     return int(name) if name.isdecimal() else None
 
 
+def newest_step(workdir: str) -> int:
+    """Returns the step of the newest checkpoint of a run; 0 if there is none."""
+    folder = absolute(workdir) / FOLDER
+    return max(ocp.utils.checkpoint_steps(folder), default=0) if folder.exists() else 0
+
+
 def save_variables(path: str | os.PathLike, variables: dict[str, dict]) -> None:
     """Writes variables for `load_variables` and `config.init_from`.
 

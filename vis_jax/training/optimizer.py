@@ -116,8 +116,8 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
     Raises:
       ValueError: no rule matches a parameter, or the schedule does not fit the run.
     """
-    rates = match_rules(params, config.rates)
-    decay = _add_weight_decay(config.weight_decay, match_rules(params, config.decays))
+    rates, decays = _multipliers(params, config)
+    decay = _add_weight_decay(config.weight_decay, decays)
     schedule = _schedule(config, num_steps)
     clip = config.clip_norm
     return Optimizer(
@@ -131,6 +131,14 @@ def build(config: Settings, *, num_steps: int, params: dict) -> Optimizer:
         ),
         schedule,
         lambda params: jax.tree.map(_stop_if_zero, params, rates),
+    )
+
+
+def _multipliers(params: dict, config: Settings) -> tuple[dict, dict]:
+    """Returns the multipliers of the learning rate and of the decay, like `params`."""
+    return (
+        match_rules(params, config.rates, field="optimizer.rates"),
+        match_rules(params, config.decays, field="optimizer.decays"),
     )
 
 
@@ -272,8 +280,8 @@ def parameter_table(params: dict[str, Any], settings: Settings) -> str:
       params: arrays or their shapes.
       settings: optimiser settings, with the multipliers.
     """
-    rates: Any = flatten(match_rules(params, settings.rates))
-    decays: Any = flatten(match_rules(params, settings.decays))
+    multipliers: list[Any] = [flatten(x) for x in _multipliers(params, settings)]
+    rates, decays = multipliers
     leaves: Any = flatten(params)
     counts: dict[tuple[str, float, float], int] = {}
     for path, leaf in leaves.items():

@@ -68,12 +68,9 @@ def open_run(
         told = stack.enter_context(notice(checkpoints))
         stack.enter_context(telling_others())  # exits first
         start = checkpoints.latest_step() or 0
-        if start > config.num_steps:
-            raise ValueError(
-                f"num_steps: {config.num_steps}, but {workdir} is at step {start}"
-            )
-        if start:
-            check_changes(config, workdir, accept=accept_changes, say=writer.message)
+        check_resumed(
+            config, workdir, start=start, accept=accept_changes, say=writer.message
+        )
         again = how_to_go_on(workdir) if start else "start again to go on"
         with _leaving(told, writer, again):
             found = _begin(
@@ -88,6 +85,31 @@ def open_run(
         batches = placed(found.first, found.rest, mesh)
         start, state, update = int(found.state.step), found.state, found.update
         yield Run(workdir, start, state, update, batches, checkpoints, monitor, told)
+
+
+def check_resumed(
+    config: RunSettings,
+    workdir: str,
+    *,
+    start: int,
+    accept: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Raises ValueError unless a run can go on with these settings.
+
+    Args:
+      config: of the resumed run.
+      workdir: its folder.
+      start: updates done; 0 = it does not resume.
+      accept, say: see `check_changes`.
+    """
+    if start > config.num_steps:
+        raise ValueError(
+            f"num_steps: expected at least {start}, the updates that the run in"
+            f" {workdir} has done, got {config.num_steps}"
+        )
+    if start:
+        check_changes(config, workdir, accept=accept, say=say)
 
 
 class _Begun(NamedTuple):

@@ -1,0 +1,106 @@
+"""Checks of the settings of a training, before data are opened."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from etils import epath
+
+from vis_jax.commands import parts
+
+if TYPE_CHECKING:
+    from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.systems.system import System
+
+
+def check_settings(
+    config: "RunSettings", workdir: str, *, accept_changes: bool = False
+) -> None:
+    """Checks settings for these devices and this workdir, before data are opened.
+
+    Raises:
+      ValueError: a logger, schedule, regex, metric, mesh, batch size, number of
+        microbatches, checkpoint, canvas or chunk is invalid; settings of the system are
+        inconsistent; rules leave out a parameter; or the run in the workdir cannot go
+        on with them, see `vis_jax.training.run.check_resumed`.
+    """
+    from vis_jax.params import check_regexes
+    from vis_jax.scoring import METRICS
+    from vis_jax.training.accumulate import check_microbatches
+    from vis_jax.training.best import check_metric
+    from vis_jax.training.checkpoint import check_there, newest_step
+    from vis_jax.training.loggers import check_loggers
+    from vis_jax.training.optimizer import check_schedule
+    from vis_jax.training.sharding import make_mesh
+
+    check_loggers(config.train.loggers)
+    check_schedule(config.optimizer, config.num_steps)
+    check_regexes("init_fresh", config.init_fresh)
+    check_metric(config.train.best, dict.fromkeys(["", *config.evals], METRICS))
+    devices, clips = make_mesh(config.mesh).size, config.data.batch_size
+    if clips % devices:
+        raise ValueError(
+            f"data.batch_size: expected a multiple of {devices}, the devices of this"
+            f" run, got {clips}"
+        )
+    check_microbatches(config.train.accumulate, clips, devices=devices)
+    start = newest_step(workdir)
+    if start:
+        _check_resumed(config, workdir, start, accept=accept_changes)
+    elif config.init_from:  # not read on resuming
+        check_there(config.init_from)
+    if config.model.num_classes:  # otherwise the data sets it
+        _check_rules(config, training_system(config))
+
+
+def training_system(config: "RunSettings") -> "System":
+    """Builds the system for training.
+
+    Raises:
+      ValueError: its settings are inconsistent, or it cannot train on these clips.
+    """
+    system = parts.build_system(config)
+    multiple, frames = system.window.multiple, config.data.frames
+    if any(side % multiple for side in config.data.canvas):
+        raise ValueError(
+            f"data.canvas: expected multiples of {multiple} pixels, got"
+            f" {config.data.canvas}"
+        )
+    if system.chunk and frames % system.chunk:
+        raise ValueError(
+            f"loss.chunk: expected a divisor of data.frames, {frames}, got"
+            f" {system.chunk}"
+        )
+    return system
+
+
+def _check_resumed(
+    config: "RunSettings", workdir: str, start: int, *, accept: bool
+) -> None:
+    """Checks the settings of a resumed run; changes are told later, when it begins."""
+    from vis_jax.training.run import check_resumed
+
+    named = (epath.Path(workdir) / parts.CATEGORIES_FILE).exists()
+    if named and not config.model.num_classes:  # the data, not yet opened, sets it
+        count = len(parts.read_categories(workdir))
+        model = dataclasses.replace(config.model, num_classes=count)
+        config = dataclasses.replace(config, model=model)
+    check_resumed(config, workdir, start=start, accept=accept, say=lambda line: None)
+
+
+def _check_rules(config: "RunSettings", system: "System") -> None:
+    """Checks that the rules of the optimiser and the mesh fit the parameters.
+
+    The model is traced for it, which takes seconds: only where a rule may not fit.
+    """
+    from vis_jax.training.dry_run import batch_shapes
+    from vis_jax.training.initial import make_plan
+    from vis_jax.training.sharding import make_mesh
+
+    multipliers = (config.optimizer.rates, config.optimizer.decays)
+    complete = all(".*" in dict(rules) for rules in multipliers)
+    if complete and not config.mesh.rules:
+        return
+    clips, (height, width) = config.data, config.data.canvas
+    sizes = dict(B=clips.batch_size, T=clips.frames, M=clips.instances)
+    batch = batch_shapes(**sizes, H=height, W=width)
+    make_plan(config, system, batch, make_mesh(config.mesh))
