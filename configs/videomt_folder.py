@@ -1,6 +1,6 @@
 """VidEoMT, small, from scratch on a folder of videos.
 
-Results: docs/results.md#real-videos.
+Results: docs/results.md#videomt.
 
 Run:   python -m vis_jax.main --config configs/videomt_folder.py \\
            --workdir runs/folder --config.data.root=/data/videos \\

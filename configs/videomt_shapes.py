@@ -1,6 +1,6 @@
 """VidEoMT, small, from scratch on moving shapes.
 
-Results: docs/results.md#moving-shapes.
+Results: docs/results.md#videomt.
 
 Run:   python -m vis_jax.main --config configs/videomt_shapes.py --workdir runs/shapes
 Smoke: the same with --config configs/videomt_shapes.py:debug (any CPU, about a minute)
