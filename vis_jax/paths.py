@@ -2,7 +2,7 @@
 
 All are `etils.epath.Path`, which Orbax, TensorStore and JAX's compilation cache accept.
 Writers that need a local file, such as those of video and JSON, write to a local folder
-that is copied when it is complete.
+that is copied when it is complete; readers of exports read a local copy.
 """
 
 import os
@@ -107,3 +107,35 @@ def written_locally(folder: epath.PathLike, *, last: str = "") -> Iterator[Path]
         yield local
         if local.exists():
             copy_folder(local, folder, last=last)
+
+
+@contextmanager
+def read_locally(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields a local folder with the files of `folder`, for readers that map them.
+
+    On a disk that is `folder` itself, for a bucket a temporary copy of it.
+
+    Raises:
+      ValueError: as the enclosed work does, with the names of files in the bucket.
+    """
+    if not is_remote(folder):
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as name, naming_bucket(name, folder):
+        copy_folder(folder, name)
+        yield Path(name)
+
+
+@contextmanager
+def naming_bucket(local: str, folder: str | os.PathLike) -> Iterator[None]:
+    """Makes a ValueError name files of the bucket instead of their local copies.
+
+    Args:
+      local: the folder of the copies.
+      folder: in the bucket.
+    """
+    try:
+        yield
+    except ValueError as error:
+        error.args = (str(error).replace(local, os.fspath(folder)), *error.args[1:])
+        raise

@@ -14,6 +14,7 @@ from vis_jax.commands import parts, processes, saved_model
 from vis_jax.commands.evaluate import check_seen_by_all, fingerprint
 from vis_jax.commands.saved_model import SavedModel
 from vis_jax.evaluate import infer
+from vis_jax.evaluate.shares import PARTIAL
 from vis_jax.training.run_config import write_config
 
 VIDEOS = ("--config.data.shapes.num_videos=4", "--config.test.videos=4")
@@ -69,8 +70,20 @@ def test_shards_in_a_bucket_merge_to_the_files_of_one_process(
     assert left(folder) == left(tmp_path / "whole") == FILES
     for name in FILES:
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    message = error_of(*words, "--report", tmp_path / "page.html")
-    assert message == "--output: expected a path on a disk, got bucket://out"
+
+
+def test_one_process_goes_on_in_a_bucket_and_reports(words, tmp_path, monkeypatch):
+    words, folder = (*words, "--output", "bucket://out"), tmp_path / "bucket" / "out"
+    monkeypatch.setattr(infer, "make_streams", lambda *_: [Stopping()])
+    assert call(*words).code == 130
+    assert left(folder) == [PARTIAL]
+    model, page = Model(), tmp_path / "page.html"
+    monkeypatch.setattr(infer, "make_streams", lambda *_: [model])
+    outcome = call(*words, "--report", page)
+    assert outcome.code == 0, outcome
+    assert model.asked == 3
+    assert left(folder) == FILES
+    assert page.read_text().startswith("<!doctype html>")
 
 
 class Stopping(Model):

@@ -13,6 +13,7 @@ from absl import flags
 import vis_jax
 from tests.command_line import call, error_of
 from tests.saved_runs import NAMES, write_run
+from tests.stand_in_bucket import Bucket
 from vis_jax.commands import export, export_safetensors, saved_model
 from vis_jax.converters import safetensors_file
 from vis_jax.converters.files import read_weights
@@ -181,7 +182,20 @@ def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path, monkeypatch)
     assert expected in message
     assert not list(tmp_path.iterdir())
     both = ("--score_tolerance=0.3", "--pixel_tolerance=0.4")
-    assert call("export", *words, *both).code == 0
+    monkeypatch.setattr(Bucket, "folder", tmp_path, raising=False)
+    words = (*words, "--output", "bucket://deeper/out", *both)
+    outcome = call("export", *words)
+    assert outcome.code == 0, outcome
+    folder = tmp_path / "deeper" / "out"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "categories.json", "config.json", "export.json"),
+        "model.safetensors",
+    ]
+    assert error_of("export", *words).endswith(f"got {folder}, which exists")
+    same(load_variables("bucket://deeper/out"), load_variables(run))
+    (folder / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"^bucket://deeper/out/model\.safetensors: "):
+        load_variables("bucket://deeper/out")
 
 
 def test_an_output_that_came_meanwhile_stays(run, tmp_path, monkeypatch):

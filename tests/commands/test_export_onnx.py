@@ -89,11 +89,10 @@ def test_published_names_are_not_loaded(tmp_path):
         vis_jax.load(tmp_path)
 
 
-def test_an_export_in_a_bucket_is_not_loaded(tmp_path, monkeypatch):
+def test_what_an_export_in_a_bucket_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Bucket, "folder", tmp_path, raising=False)
     (tmp_path / "export.json").write_text('{"format": "stablehlo", "version": 1}')
-    expected = "export: expected a path on a disk, got bucket://"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match="^bucket:///program.json: "):
         vis_jax.load("bucket://")
 
 

@@ -16,6 +16,7 @@ from data_pipeline.moving_shapes.dataset import MovingShapes
 from tests.command_line import call, error_of
 from tests.recipes import recipe
 from tests.saved_runs import NAMES, write_run
+from tests.stand_in_bucket import Bucket
 from vis_jax.commands import export_stablehlo, stored_programs
 from vis_jax.commands.export_stablehlo import clip_shapes
 from vis_jax.converters.files import read_weights
@@ -86,8 +87,9 @@ def test_the_example_of_the_model_card_runs(exported, monkeypatch):
     assert found["predictions"]["class_probs"].shape[1] == len(NAMES)
 
 
-def test_programs_are_loaded_and_run_like_a_model(run, exported, frames):
-    stored, model = vis_jax.load(exported[0]), vis_jax.load(run)
+def test_programs_are_loaded_and_run_like_a_model(run, exported, frames, monkeypatch):
+    monkeypatch.setattr(Bucket, "folder", exported[0].parent, raising=False)
+    stored, model = vis_jax.load("bucket://programs"), vis_jax.load(run)
     assert stored.names == model.names == list(NAMES)
     assert repr(stored) == "ProgramModel(system='mask_track_rcnn', 8 classes)"
     found = compare(stored.stream(frames), model.stream(frames))

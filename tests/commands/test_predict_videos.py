@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from tests.stand_in_bucket import Bucket
 from vis_jax.commands import (
     evaluate,
     parts,
@@ -246,6 +247,25 @@ def test_an_output_that_cannot_be_written_stops_the_others(
         run(folder, tmp_path / "out", "--novideo")
 
 
+def test_a_bucket_gets_complete_folders(devices, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Bucket, "folder", tmp_path, raising=False)
+    run(folder, "bucket://out", "--novideo", code=3)
+    output = tmp_path / "out"
+    assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
+    # Left by a copy that broke off, and of another run.
+    (output / "v1" / "run.json").unlink()
+    (output / "v2" / "run.json").write_text("{}")
+    devices.asked.clear()
+    capsys.readouterr()
+    run(folder, "bucket://out", "--novideo", code=3)
+    assert sorted(devices.asked) == [1]
+    assert "bucket://out/v2: not empty; pass overwrite" in capsys.readouterr().err
+    assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
+    run(folder, "bucket://out", "--novideo", "--overwrite", code=3)
+    assert sorted(devices.asked) == [1, 2]
+    assert json.loads((output / "v2/run.json").read_text())["source"] == "v2"
+
+
 def test_several_processes_refuse_one_video(devices, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("VIS_JAX_DISTRIBUTED", "auto")
     monkeypatch.setattr(processes, "together", nullcontext)
@@ -275,8 +295,6 @@ def test_what_is_wrong_for_all_videos_stops_at_once(
     with pytest.raises(ValueError, match=expected):
         run(folder, tmp_path / "out", *words)
     assert not devices.asked
-    with pytest.raises(ValueError, match="--output: expected a folder on a disk, as"):
-        run(folder, "gs://bucket/out")
     expected = "--shard: expected a folder of videos or a .txt file that lists them"
     with pytest.raises(ValueError, match=expected):
         run(folder / "v0", tmp_path / "out", "--shard=1/2")

@@ -1,15 +1,18 @@
 """Published weights compute in other libraries what they compute here (extra peer)."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.converters import test_vgg as vgg
 from tests.golden import mask2former, mask_rcnn
 from tests.golden.cases import load, nchw, nhwc
 from tests.recipes import recipe
+from vis_jax.backbones.resnet import ResNet
 from vis_jax.commands.convert import fields_of_model
 from vis_jax.converters.publish import publish
 from vis_jax.converters.safetensors_file import write_safetensors
@@ -17,6 +20,7 @@ from vis_jax.converters.sizes import check_config, config_of
 from vis_jax.detectors.two_stage import BOX_SIDE, MASK_SIDE
 from vis_jax.params import flatten, unflatten
 from vis_jax.systems.ifr import build_model
+from vis_jax.systems.osmn.network import OSMN
 
 pytestmark = pytest.mark.slow
 
@@ -106,18 +110,67 @@ def test_torchvisions_mask_rcnn_computes_the_same():
     near(nhwc(pixels.numpy())[..., 1:], mask)
 
 
-def test_torchvisions_resnet_takes_the_backbone():
-    pytest.importorskip("torch")
+def test_torchvisions_resnet_computes_the_same():
+    torch = pytest.importorskip("torch")
     models = pytest.importorskip("torchvision.models")
     case = load("maskrcnn_r50_fpn_torchvision")
     model = mask_rcnn.model_of_case(case, np.array([[64, 64]]))
-    published = publish(drawn(mask_rcnn.shapes_of(model)), "resnet")
-    missing, unknown = models.resnet50().load_state_dict(
-        tensors_of(published), strict=False
+    variables = drawn(mask_rcnn.shapes_of(model))
+    theirs = models.resnet50().eval()
+    missing, unknown = theirs.load_state_dict(
+        tensors_of(publish(variables, "resnet")), strict=False
     )
     # PyTorch starts its counters of batches at 0.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     assert (missing, unknown) == (["fc.weight", "fc.bias"], [])
+    images = np.random.default_rng(1).normal(size=(1, 64, 96, 3)).astype(np.float32)
+    own = {name: tree["backbone"] for name, tree in variables.items()}
+    features = jax.jit(ResNet("50").apply)(own, images)
+    with torch.no_grad():
+        x = theirs.conv1(torch.from_numpy(nchw(images)))
+        x = theirs.maxpool(theirs.relu(theirs.bn1(x)))
+        for stage in range(1, 5):
+            x = getattr(theirs, f"layer{stage}")(x)
+            near(nhwc(x.numpy()), features[f"res{stage + 1}"])
+
+
+def test_torchvisions_vgg_computes_the_same():
+    torch = pytest.importorskip("torch")
+    models = pytest.importorskip("torchvision.models")
+    # Of few channels: half of each layer is lost to the ReLU.
+    inner = jax.tree.map(lambda x: 2 * x, drawn(vgg._shapes()))
+    # Both trunks are that of torchvision.
+    modulator = inner["params"]["osmn"]["modulator"]
+    inner["params"]["osmn"]["seg"] |= modulator["trunk"]
+    hidden = vgg.HIDDEN
+    with torch.device("meta"):  # allocates nothing
+        theirs = models.VGG(torchvisions_layers(models), init_weights=False).eval()
+        theirs.avgpool = torch.nn.Identity()
+        theirs.classifier[0] = torch.nn.Linear(vgg.WIDTHS[-1] * vgg.SIDE**2, hidden)
+        theirs.classifier[3] = torch.nn.Linear(hidden, hidden)
+        theirs.classifier[6] = torch.nn.Identity()
+    tensors = tensors_of(publish(inner, "vgg16"))
+    theirs.load_state_dict(tensors, strict=True, assign=True)
+    side = 32 * vgg.SIDE
+    images = np.random.default_rng(1).normal(size=(2, side, side, 3))
+    images = images.astype(np.float32)
+    own = {name: tree["osmn"] for name, tree in inner.items()}
+    head = modulator["fc8"]
+    model = OSMN(widths=vgg.WIDTHS, hidden=hidden)
+    factors = jax.jit(partial(model.apply, method="modulate"))(own, images)
+    shared = jax.jit(partial(model.apply, method="features"))(own, images)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(nchw(images))).numpy()
+        early = theirs.features[:10](torch.from_numpy(nchw(images))).numpy()
+    assert np.ptp(found, axis=0).max() > 0.1  # the image matters
+    near(found @ head["kernel"] + head["bias"], factors)
+    near(nhwc(early), shared.pooled)
+
+
+def torchvisions_layers(models):
+    """The layers of VGG-16 in a few channels."""
+    sizes = [[w] * depth for w, depth in zip(vgg.WIDTHS, (2, 2, 3, 3, 3), strict=True)]
+    return models.vgg.make_layers([x for block in sizes for x in (*block, "M")])
 
 
 def test_transformers_mask2former_computes_the_same(tmp_path):

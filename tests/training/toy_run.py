@@ -18,7 +18,6 @@ from unittest.mock import patch
 
 import jax
 import numpy as np
-from etils import epath
 
 from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.settings import Settings as DataSettings
@@ -76,12 +75,14 @@ def evaluate(output: str) -> None:
     variables = jax.device_get(system.init(jax.random.key(0), None))
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
-        if jax.process_count() > 1:
+        several = jax.process_count() > 1
+        if several:
             check_seen_by_all(Path(output))
-            with partial_folder(output) as partial:
+        with partial_folder(output) as partial:
+            if several:
                 evaluate_together(model, dataset, partial)
-        else:
-            evaluate_split(config, system, variables, dataset, epath.Path(output))
+            else:
+                evaluate_split(config, system, variables, dataset, partial)
 
 
 def run(options: dict) -> dict:

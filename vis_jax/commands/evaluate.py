@@ -35,7 +35,6 @@ from etils import epath
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.evaluate_report import check_report, write_report
-from vis_jax.paths import on_disk, written_locally
 from vis_jax.settings import to_dict
 
 if TYPE_CHECKING:
@@ -109,8 +108,6 @@ def _evaluate(
     several = jax.process_count() > 1
     if share is not None or values.merge:
         check_alone("--shard, --merge")
-    if values.report:  # which reads the results again
-        on_disk("--output", output)
     with partial_folder(output) as partial:
         if share is not None:
             check_array(partial.path, share)
@@ -128,11 +125,14 @@ def _evaluate(
         elif values.merge:
             merge_shards(model, dataset, partial, page=values.report)
         else:
-            numbers = evaluate_split(
-                model.config, model.system, model.variables, dataset, output
+            evaluate_split(
+                model.config,
+                model.system,
+                model.variables,
+                dataset,
+                partial,
+                page=values.report,
             )
-            if values.report:
-                write_report(values.report, partial.path, dataset, numbers)
 
 
 def open_split(config: "RunSettings") -> "FirstVideos":
@@ -152,7 +152,9 @@ def evaluate_split(
     system: "System",
     variables: dict,
     dataset: "FirstVideos",
-    output: epath.PathLike,
+    partial: "PartialFolder",
+    *,
+    page: str | None = None,
 ) -> dict:
     """Scores a system on a data set, and prints the table.
 
@@ -161,23 +163,41 @@ def evaluate_split(
       system: system from `parts.build_system`.
       variables: NumPy arrays.
       dataset: data set from `open_split`.
-      output: output folder.
+      partial: of the output folder.
+      page: file for the report, if requested.
     """
     from vis_jax.evaluate.infer import make_streams
     from vis_jax.evaluate.loop import evaluate
-    from vis_jax.evaluate.merge import SCORES
+    from vis_jax.evaluate.shares import WHOLE
 
-    with written_locally(output, last=SCORES) as folder:
-        report = evaluate(
+    try:
+        numbers = evaluate(
             dataset,
             make_streams(system, variables, config.test),
-            folder,
+            partial.path,
             top=config.test.top,
             run_id=fingerprint(config, variables),
             progress=sys.stderr.isatty(),
+            tell=partial.keeping(WHOLE, lambda count: None),
         )
-    print_report(report, output, tested_on(config, dataset))
-    return report
+    finally:
+        partial.keep(WHOLE)
+    _publish(numbers, config, dataset, partial, page)
+    return numbers
+
+
+def _publish(
+    numbers: dict,
+    config: "RunSettings",
+    dataset: "FirstVideos",
+    partial: "PartialFolder",
+    page: str | None,
+) -> None:
+    """Copies the results to a bucket, prints the table, and writes the report."""
+    partial.publish()
+    print_report(numbers, partial.output, tested_on(config, dataset))
+    if page is not None:
+        write_report(page, partial.path, dataset, numbers)
 
 
 def tested_on(config: "RunSettings", dataset: "FirstVideos") -> str:
@@ -329,10 +349,7 @@ def _merge(
     from vis_jax.evaluate.merge import merge
 
     numbers = merge(dataset, partial.path, run_id=run_id, count=count)
-    partial.publish()
-    print_report(numbers, partial.output, tested_on(model.config, dataset))
-    if page is not None:
-        write_report(page, partial.path, dataset, numbers)
+    _publish(numbers, model.config, dataset, partial, page)
 
 
 def check_seen_by_all(output: Path) -> None:

@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.export_format import Format, WrittenExport
 from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
+from vis_jax.paths import written_locally
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
@@ -95,6 +97,7 @@ def run(values: flags.FlagValues) -> None:
     output = _check(values)
     from vis_jax.commands.saved_model import make_model
     from vis_jax.predict.staging import publish, staging
+    from vis_jax.training.model_folder import RECORD
 
     config = read_config(values)
     checkpoint = parts.checkpoint_of(values)
@@ -102,7 +105,8 @@ def run(values: flags.FlagValues) -> None:
     parts.keep_user_compilations()
     model = make_model(config, categories, checkpoint)
     frames = list(check_frames(values))
-    with staging(output) as folder:
+    place = written_locally(values.output, last=RECORD)
+    with place as local, staging(local) as folder:
         written = _format(values.format).write(model, folder, values)
         _describe(model, folder, written, values)
         streams = streams_of(model, written)
@@ -119,7 +123,7 @@ def run(values: flags.FlagValues) -> None:
         lines += _ap_lines(model, written, streams, values)
         files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
         _check_new(output)  # may have been created meanwhile
-        publish(folder, output, [])
+        publish(folder, local, [])
     _report(output, files, lines, agreement)
 
 
@@ -127,12 +131,12 @@ def _format(name: str) -> Format:
     return cast(Format, importlib.import_module(FORMATS[name]))
 
 
-def _check(values: flags.FlagValues) -> Path:
+def _check(values: flags.FlagValues) -> epath.Path:
     """Returns the output folder; raises ValueError if a required flag is missing."""
     parts.checkpoint_of(values)
     if not values.output:
         raise ValueError("--output: expected a path, got none")
-    output = Path(values.output)
+    output = epath.Path(values.output)
     _check_new(output)
     if values.layout and values.format != "safetensors":
         raise ValueError(
@@ -170,7 +174,7 @@ def _check_int8(values: flags.FlagValues) -> None:
         )
 
 
-def _check_new(output: Path) -> None:
+def _check_new(output: epath.Path) -> None:
     if output.exists():
         raise ValueError(f"--output: expected a new folder, got {output}, which exists")
 
@@ -275,7 +279,7 @@ def _tolerance(values: flags.FlagValues, default: Tolerance) -> Tolerance:
 
 
 def _report(
-    output: Path,
+    output: epath.Path,
     files: dict[str, int],
     lines: list[tuple[str, str]],
     found: Agreement,

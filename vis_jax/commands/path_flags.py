@@ -14,7 +14,7 @@ REMOTE = {
     "predict": ("workdir", "checkpoint", "output"),
     "config": ("workdir", "config.init_from", *DATA),
     "convert": ("output",),
-    "export": ("workdir", "checkpoint"),
+    "export": ("workdir", "checkpoint", "output"),
 }
 OTHERS = {"predict": ("source",)}  # checked where they are read
 

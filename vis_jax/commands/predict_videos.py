@@ -4,19 +4,21 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags
+from etils import epath
 
 from data_pipeline.errors import printable
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
 from vis_jax.commands.predict_flags import read_wanted
 from vis_jax.commands.predict_lines import found_line, tell
-from vis_jax.paths import is_remote
+from vis_jax.paths import is_remote, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.commands.predict_modes import Choice, Finders
@@ -34,7 +36,7 @@ SOME_FAILED = 3  # exit code
 class Job(NamedTuple):
     """Settings shared by all videos."""
 
-    output: Path
+    output: str  # on a disk or in a bucket
     run_id: str  # digest of everything but the video that results depend on
     wanted: "RequestedOutputs"
     overwrite: bool
@@ -92,10 +94,7 @@ def _predict(
         read_part(values.start, values.end, values.every),
     )
     check_wanted(wanted)
-    if is_remote(values.output):
-        expected = "a folder on a disk, as there are many videos"
-        raise ValueError(f"--output: expected {expected}, got {values.output}")
-    output = Path(values.output)
+    output = epath.Path(values.output)
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
     checkpoint = parts.checkpoint_of(values)
@@ -107,7 +106,7 @@ def _predict(
     ObjectFilter([name for _, name in categories], wanted.classes, wanted.tracks)
     told = json.dumps([fingerprint(config, variables), categories, wanted, part])
     run_id = hashlib.sha256(told.encode()).hexdigest()
-    job = Job(output, run_id, wanted, values.overwrite, part)
+    job = Job(values.output, run_id, wanted, values.overwrite, part)
     shares = divide([video.size for video in videos], share.total)
     if jax.process_index() == 0:
         print(device_line())
@@ -137,9 +136,10 @@ def _predict_share(
         sizes = [video.size for video in videos]
         print(f"videos        {summary(sizes, shares, unit='bytes')}", flush=True)
     # Videos are staged in it, so that a later run finds remains of a killed one.
-    job.output.mkdir(parents=True, exist_ok=True)
+    output = epath.Path(job.output)
+    output.mkdir(parents=True, exist_ok=True)
     files = [FORMATS[name].file for name in job.wanted.formats]
-    waiting = [one for one in own if not one.finished(job.output, job.run_id, files)]
+    waiting = [one for one in own if not one.finished(output, job.run_id, files)]
     count = len(own) - len(waiting)
     failed = []
     with Progress("predict", len(videos) if several else len(own)) as progress:
@@ -156,7 +156,7 @@ def _predict_share(
     if jax.process_index() == 0:
         total = len(videos) if several else len(own)
         print(f"videos        {total - len(failed)} of {total}")
-        print(f"output        {job.output}")
+        print(f"output        {output}")
         for text in failed:
             print(f"failed: {printable(text)}", file=sys.stderr)
     return bool(failed)
@@ -185,14 +185,15 @@ def _try(
         finder, note, memory = find(source)
         tell([note] if note else [], "note")
         _print("memory", f"{video.name}: {memory}")
-        tracks = predict_whole(
-            source,
-            job.output / video.name,
-            finder._replace(stream=leaving(finder.stream, left)),
-            video.record(job.run_id),
-            wanted=job.wanted,
-            overwrite=job.overwrite,
-        )
+        with _folder_of(video, job) as folder:
+            tracks = predict_whole(
+                source,
+                folder,
+                finder._replace(stream=leaving(finder.stream, left)),
+                video.record(job.run_id),
+                wanted=job.wanted,
+                overwrite=job.overwrite,
+            )
         tell(source.warnings)
         line = f"{video.name}: {found_line(tracks, job.wanted.score_threshold)}"
         _print("found", line)
@@ -210,6 +211,29 @@ def _try(
 
 def _print(kind: str, text: str) -> None:
     print(printable(f"{kind:<14}{text}"), flush=True)
+
+
+@contextmanager
+def _folder_of(video: "OneVideo", job: Job) -> Iterator[Path]:
+    """Yields a local folder whose files end up in the output folder of a video.
+
+    In a bucket `run.json` comes last; a folder without it was left incomplete, and is
+    written again.
+
+    Raises:
+      PredictError: a bucket already has results, which are not to be overwritten.
+    """
+    from vis_jax.predict.errors import PredictError
+    from vis_jax.predict.loop import RUN
+
+    target = os.path.join(job.output, video.name)
+    record = epath.Path(target) / RUN
+    if is_remote(target) and record.exists() and not job.overwrite:
+        raise PredictError(f"{target}: not empty; pass overwrite to replace results")
+    with written_locally(target, last=RUN) as folder:
+        yield folder
+        if is_remote(target):
+            record.unlink(missing_ok=True)
 
 
 def _is_of(video: "OneVideo", error: OSError) -> bool:

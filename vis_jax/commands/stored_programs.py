@@ -18,6 +18,7 @@ from vis_jax.converters.safetensors_file import Entry
 from vis_jax.evaluate.stream import Program, run_program
 from vis_jax.export.manifest import canvases_of, read_manifest
 from vis_jax.export.programs import StoredSystem, read_programs
+from vis_jax.paths import read_locally
 from vis_jax.results.frame import Stream
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
@@ -41,12 +42,16 @@ class StoredModel(NamedTuple):
 
 
 def read_stored(path: str | os.PathLike) -> StoredModel:
-    """Reads the output of `export --format stablehlo`.
+    """Reads the output of `export --format stablehlo`, on a disk or in a bucket.
 
     Raises:
       ValueError: a file is missing or damaged, or does not fit the others; names it.
     """
-    folder = Path(path)
+    with read_locally(path) as folder:
+        return _read(folder)
+
+
+def _read(folder: Path) -> StoredModel:
     manifest = read_manifest(folder)
     with open_safetensors(folder / WEIGHTS_FILE) as entries:
         programs = read_programs(folder, manifest, shapes_of(entries))

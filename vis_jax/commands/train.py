@@ -327,14 +327,16 @@ def evaluate_at(
     """
     import jax
 
+    from vis_jax.evaluate.partial_folder import partial_folder
     from vis_jax.training.distributed import wait_for_all
 
     numbers = {}
     if jax.process_index() == 0:
         output = folder / f"step_{step}"
-        report = evaluate_split(
-            config, system, jax.device_get(variables), dataset, output
-        )
+        with partial_folder(output) as partial:
+            report = evaluate_split(
+                config, system, jax.device_get(variables), dataset, partial
+            )
         kinds = (int, float)
         numbers = {key: float(v) for key, v in report.items() if isinstance(v, kinds)}
     wait_for_all(f"evaluated at step {step} in {folder}")

@@ -32,6 +32,7 @@ def evaluate(
     top: int,
     run_id: str,
     progress: bool = True,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> dict:
     """Predicts every video of a data set and scores the result.
 
@@ -44,6 +45,7 @@ def evaluate(
       run_id: identifies what predictions depend on, such as checkpoint and settings;
         only an interrupted evaluation with the same id is resumed.
       progress: whether to show a progress bar.
+      tell: called with the number of finished videos, at the start and after each.
 
     Returns:
       Metrics of `vis_jax.scoring.score`, with tracking, per category and per video.
@@ -60,6 +62,7 @@ def evaluate(
 
         def show(count: int) -> None:
             bar.update(count - bar.n)
+            tell(count)
 
         evaluate_share(dataset, streams, output, top=top, run_id=run_id, tell=show)
     return merge(dataset, output, run_id=run_id, count=1)

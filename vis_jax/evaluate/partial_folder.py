@@ -15,7 +15,7 @@ from etils import epath
 
 from vis_jax.evaluate.merge import RESULTS, SCORES, TRUTH
 from vis_jax.evaluate.shares import Share, partial_files, partial_name, share_of
-from vis_jax.paths import is_remote
+from vis_jax.paths import is_remote, naming_bucket
 
 _EVERY = 60.0  # seconds between two copies of a growing file
 
@@ -85,11 +85,8 @@ def partial_folder(output: str | os.PathLike) -> Iterator[PartialFolder]:
     if not is_remote(output):
         yield PartialFolder(epath.Path(output), Path(output), remote=False)
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = PartialFolder(epath.Path(output), Path(name), remote=True)
+    place = epath.Path(output)
+    with tempfile.TemporaryDirectory() as name, naming_bucket(name, place):
+        folder = PartialFolder(place, Path(name), remote=True)
         folder.fetch()
-        try:
-            yield folder
-        except ValueError as error:
-            text = str(error).replace(name, str(folder.output))
-            raise ValueError(text) from error
+        yield folder

@@ -8,6 +8,8 @@ from os.path import isdir, isfile  # unlike Path's, never raise PermissionError
 from pathlib import Path
 from typing import NamedTuple
 
+from etils import epath
+
 from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
@@ -35,10 +37,12 @@ class OneVideo(NamedTuple):
         return {"run_id": run_id, "source": self.name, "bytes": self.size}
 
     def finished(
-        self, output: Path, run_id: str, files: Sequence[str] = (RESULTS,)
+        self, output: epath.PathLike, run_id: str, files: Sequence[str] = (RESULTS,)
     ) -> bool:
         """Whether its output files exist, from the same run and the same video."""
-        folder = output / self.name
+        folder = epath.Path(output) / self.name
+        if not (folder / RUN).exists():
+            return False
         try:
             found = json.loads((folder / RUN).read_text())
         except (OSError, ValueError):

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from etils import epath
 
-from vis_jax.paths import on_disk
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # describes an export
@@ -24,12 +23,10 @@ def kind_of(folder: str | os.PathLike) -> Kind:
     """Returns the kind of a folder; checkpoint if nothing identifies it.
 
     Raises:
-      ValueError: its record is damaged, or an export is in a bucket; names it.
+      ValueError: its record is damaged; names it.
     """
     record = read_record(folder)
     there = (epath.Path(folder) / WEIGHTS_FILE).exists()
-    if record or there:
-        on_disk("export", folder)
     if record.get("layout"):
         return "published"
     known: dict[object, Kind] = {

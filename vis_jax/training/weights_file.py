@@ -11,6 +11,7 @@ from vis_jax.converters.narrow import Dtype, narrowed, wide_shapes, widened
 from vis_jax.converters.safetensors_file import write_safetensors
 from vis_jax.formats.disk import naming
 from vis_jax.params import flatten, unflatten
+from vis_jax.paths import read_locally
 from vis_jax.training.tree_check import Check
 
 WEIGHTS_FILE = "model.safetensors"
@@ -29,13 +30,17 @@ def read_weights(
     """Reads variables into host memory.
 
     Args:
-      folder: as written by `write_weights`.
+      folder: as written by `write_weights`, on a disk or in a bucket.
       check: called with the header before values are read.
 
     Raises:
       ValueError: the file is damaged; names it.
     """
-    path = Path(folder) / WEIGHTS_FILE
+    with read_locally(folder) as local:
+        return _read(local / WEIGHTS_FILE, check)
+
+
+def _read(path: Path, check: Check | None) -> dict[str, dict]:
     with open_safetensors(path) as entries:
         try:
             shapes = wide_shapes(entries)
