@@ -2,8 +2,11 @@
 
 The batch is sharded over all devices. Between updates, the state is sharded along the
 axis "fsdp" (Zhao et al., "PyTorch FSDP", VLDB 2023; Rajbhandari et al., "ZeRO", SC
-2020, stage 3) and replicated along "data". Parameters are gathered where they are used
-(`vis_jax.training.gather`). For sharded gradients, XLA on CPUs shows all-reduces.
+2020, stage 3) and replicated along "data".
+
+Unlike stage 3, an update gathers all parameters at once rather than layer by layer, so
+each device holds a full copy of them during an update. For sharded gradients, XLA on
+CPUs shows all-reduces.
 """
 
 import re

@@ -8,18 +8,18 @@ import optax
 from jax.sharding import Mesh
 
 from vis_jax.structures import Batch
-from vis_jax.systems.system import Loss, System
+from vis_jax.systems.system import System
 from vis_jax.training.accumulate import (
     LossAndGradients,
     accumulated,
     loss_and_gradients,
 )
-from vis_jax.training.gather import gathering
 from vis_jax.training.optimizer import Optimizer
 from vis_jax.training.sharding import (
     NOT_DIVIDED,
     MeshSettings,
     batch_sharding,
+    everywhere,
     param_sharding,
 )
 from vis_jax.training.state import TrainState, move_average
@@ -138,7 +138,7 @@ def _gradients(
     rules: UpdateRules,
     layout: Layout | None,
 ) -> LossAndGradients:
-    """Computes gradients; gathers parameters and reduce-scatters gradients."""
+    """Computes gradients; gathers parameters once and reduce-scatters gradients."""
     variables = state.variables
 
     def loss(variables: dict, batch: Batch, rng: PRNGKeyArray) -> tuple:
@@ -158,13 +158,12 @@ def _gradients(
         kept = layout.kept.variables["params"]
         return jax.lax.with_sharding_constraint(gradients, kept)
 
-    one: Loss = loss
-    if layout is not None and layout.mesh.shape["fsdp"] > 1:
-        one = gathering(loss, layout.mesh, variables["params"])
+    if layout is not None:  # GSPMD on its own might shard activations as well
+        variables = everywhere(variables, layout.mesh)
     if rules.accumulate == 1:
-        found = loss_and_gradients(one, variables, batch, rng)
+        found = loss_and_gradients(loss, variables, batch, rng)
         return found._replace(gradients=place_gradients(found.gradients))
     return accumulated(
-        one, variables, batch, rng, count=rules.accumulate, place_batch=place_batch,
+        loss, variables, batch, rng, count=rules.accumulate, place_batch=place_batch,
         place_gradients=place_gradients,
     )  # fmt: skip
