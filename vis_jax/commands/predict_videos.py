@@ -224,7 +224,7 @@ def _folder_of(video: "OneVideo", job: Job) -> Iterator[Path]:
       PredictError: a bucket already has results, which are not to be overwritten.
     """
     from vis_jax.predict.errors import PredictError
-    from vis_jax.predict.loop import RUN
+    from vis_jax.predict.loop import FILES, RUN
 
     target = os.path.join(job.output, video.name)
     record = epath.Path(target) / RUN
@@ -233,7 +233,15 @@ def _folder_of(video: "OneVideo", job: Job) -> Iterator[Path]:
     with written_locally(target, last=RUN) as folder:
         yield folder
         if is_remote(target):
-            record.unlink(missing_ok=True)
+            for name in (RUN, *FILES):  # of an earlier run
+                _remove(epath.Path(target) / name)
+
+
+def _remove(path: epath.Path) -> None:
+    if path.is_dir():
+        path.rmtree()
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_of(video: "OneVideo", error: OSError) -> bool:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vis_jax.commands import parts
-
 if TYPE_CHECKING:
     from vis_jax.training.hlo import Collective
 
@@ -33,6 +31,7 @@ def main() -> int:
 
 def _simulate(config: dict, *, compiles: bool) -> None:
     from vis_jax.commands.run_settings import read_run
+    from vis_jax.commands.train_checks import training_system
     from vis_jax.training.dry_run import batch_shapes
     from vis_jax.training.simulate import compile_update, lower_update
 
@@ -42,7 +41,7 @@ def _simulate(config: dict, *, compiles: bool) -> None:
     shapes = batch_shapes(
         B=clips.batch_size, T=clips.frames, M=clips.instances, H=height, W=width
     )
-    lowered = lower_update(run, parts.build_system(run), shapes)
+    lowered = lower_update(run, training_system(run), shapes)
     stored = sum(lowered.stored.values())
     _write(
         {

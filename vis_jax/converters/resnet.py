@@ -149,7 +149,7 @@ TORCHVISION = [
     ],
 ]
 
-_CAFFENORM_FIELDS = {
+_CAFFE_NORM_FIELDS = {
     "(?:s|gamma)": "weight",
     "(?:b|beta)": "bias",
     "(?:rm|running_mean)": "running_mean",
@@ -165,7 +165,7 @@ CAFFE2 = [
         Rename(
             f"(?:res_)?conv1_bn_{old}", f"backbone.stem.conv1.norm.{new}", alias=True
         )
-        for old, new in _CAFFENORM_FIELDS.items()
+        for old, new in _CAFFE_NORM_FIELDS.items()
     ],
     *[
         Rename(
@@ -182,7 +182,7 @@ CAFFE2 = [
             alias=True,
         )
         for branch, conv in _CAFFE_BRANCHES.items()
-        for old, new in _CAFFENORM_FIELDS.items()
+        for old, new in _CAFFE_NORM_FIELDS.items()
     ],
 ]
 

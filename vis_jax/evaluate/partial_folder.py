@@ -35,14 +35,16 @@ class PartialFolder:
     def __init__(self, output: epath.Path, path: Path, *, remote: bool) -> None:
         self.output, self.path, self.remote = output, path, remote
         self._kept = 0.0
+        self._known: set[Share] = set()  # whose files were copied in either direction
 
     def fetch(self) -> None:
         """Copies the partial files of all shares from the bucket."""
         if not self.remote or not self.output.exists():
             return
         for file in self.output.iterdir():
-            if share_of(file.name):
+            if share := share_of(file.name):
                 file.copy(self.path / file.name, overwrite=True)
+                self._known.add(share)
 
     def keep(self, share: Share) -> None:
         """Copies the partial file of a share to the bucket."""
@@ -51,6 +53,7 @@ class PartialFolder:
             self.output.mkdir(parents=True, exist_ok=True)
             epath.Path(file).copy(self.output / file.name, overwrite=True)
             self._kept = time.monotonic()
+            self._known.add(share)
 
     def keeping(self, share: Share, tell: Callable[[int], None]) -> Callable:
         """Wraps `tell` of `evaluate_share` to copy the file once a minute."""
@@ -68,11 +71,10 @@ class PartialFolder:
             return
         for name in (RESULTS, TRUTH, SCORES):
             epath.Path(self.path / name).copy(self.output / name, overwrite=True)
-        left = partial_files(self.path)  # of other evaluations
-        for file in self.output.iterdir():
-            share = share_of(file.name)
-            if share and share not in left:
-                file.unlink()
+        # Not those that another evaluation has written meanwhile.
+        merged = self._known.difference(partial_files(self.path))
+        for share in merged:
+            (self.output / partial_name(share)).unlink(missing_ok=True)
 
 
 @contextmanager

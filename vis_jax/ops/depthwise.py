@@ -53,12 +53,13 @@ def _backward(inputs: Inputs, cotangent: Float[Array, "N h w C"]) -> Inputs:
     padded = _pad(x, side)
 
     # A loop, so that XLA for CPUs reads the shifted maps in place.
-    def of_place(place: Int32[Array, ""]) -> Float32[Array, "C"]:
+    def of_place(place: Int32[Array, ""]) -> Float32[Array, "N C"]:
         start = (0, place // side, place % side, 0)
         part = jax.lax.dynamic_slice(padded, start, cotangent.shape)
-        return (part * cotangent).sum((0, 1, 2), dtype=jnp.float32)
+        return (part * cotangent).sum((1, 2), dtype=jnp.float32)
 
-    of_kernel = jax.lax.map(of_place, jnp.arange(side**2))
+    # The sum over images, which devices may share, is outside the loop.
+    of_kernel = jax.lax.map(of_place, jnp.arange(side**2)).sum(axis=1)
     return (
         depthwise(cotangent, jnp.flip(kernel, (0, 1))),
         of_kernel.reshape(kernel.shape).astype(kernel.dtype),

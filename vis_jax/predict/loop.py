@@ -57,7 +57,7 @@ class PredictionOutcome(NamedTuple):
 ALL_DRAWN = RequestedOutputs()
 # The last file marks the results as complete.
 _OTHERS = tuple(form.file for form in FORMATS.values() if form.file != RESULTS)
-_FILES = (*_OTHERS, INFO, RESULTS, RUN)
+FILES = (*_OTHERS, INFO, RESULTS, RUN)
 
 
 class Finder(NamedTuple):
@@ -110,7 +110,7 @@ def predict(
         count = found.num_frames if found else 0
         if count:
             with clock("writing"):
-                publish(folder, output, _FILES)
+                publish(folder, output, FILES)
     outputs = _outputs(output, wanted) if count else None
     seconds = time.perf_counter() - begin
     best = tuple(found.tracks[i] for i in found.best_entries) if found else ()
@@ -147,7 +147,7 @@ def predict_whole(
     with staging(output) as folder:
         found, _ = _write_all(job, folder, Stop())
         write_json(folder / RUN, dict(record), indent=1)
-        publish(folder, output, _FILES)
+        publish(folder, output, FILES)
     return tuple(found.shown(0.0).tracks) if found else ()
 
 

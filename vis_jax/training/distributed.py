@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from vis_jax.training import jax_messages
 from vis_jax.training.devices import slurm_device_ids
-from vis_jax.training.together import end_watch_at_exit, lost_after, watch_others
+from vis_jax.training.together import leave_at_exit, lost_after, watch_others
 
 FIELDS = {
     "coordinator": "VIS_JAX_COORDINATOR",
@@ -44,7 +44,7 @@ def initialise_distributed() -> bool:
         # JAX sends heartbeats at half this interval and may miss a process after that.
         heartbeat = 2 * int(lost_after()) + JAX_LATER
         jax_messages.shorten()
-        end_watch_at_exit()
+        leave_at_exit()
         jax.distributed.initialize(**address, heartbeat_timeout_seconds=heartbeat)
     watch_others()
     return jax.process_count() > 1

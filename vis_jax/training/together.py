@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+from jax.extend.backend import clear_backends
 from orbax.checkpoint import multihost
 
 FAILED = "vis_jax/failed"  # folder of one key: failed process, cause, exit code
@@ -65,16 +66,23 @@ def watch_others() -> None:
     _watching.extend(threads)
 
 
-def end_watch_at_exit() -> None:
-    """Makes the watch end with this process, after JAX has left the others.
+def leave_at_exit() -> None:
+    """Leaves the other processes in order when this one ends.
 
-    Call it before `jax.distributed.initialize`, as exit handlers run in reverse order.
-    The process would abort if the interpreter ended during a call of JAX's client.
+    Call it before `jax.distributed.initialize`: exit handlers run in reverse order, and
+    those of what needs JAX are registered later.
     """
-    atexit.register(_join_watch)
+    atexit.register(_leave)
 
 
-def _join_watch() -> None:
+def _leave() -> None:
+    """Waits for the others as JAX's own exit handler does, and then for the watch.
+
+    The watch goes on until JAX has left, as the others may take long; the process would
+    abort if the interpreter ended during a call of JAX's client.
+    """
+    clear_backends()
+    jax.distributed.shutdown()
     for thread in _watching:
         thread.join(LONGEST_END)
 
