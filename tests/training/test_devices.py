@@ -22,6 +22,12 @@ def with_evaluation(folder):
     return {"workdir": str(folder / "run"), "evaluate": str(folder / "evaluation")}
 
 
+def evaluated_in_a_bucket(folder):
+    """The same, with the evaluation in a bucket."""
+    place = {"evaluate": "bucket://evaluation", "bucket": str(folder)}
+    return with_evaluation(folder) | place
+
+
 def one_process(options):
     """What a process of its own would print."""
     return json.loads(json.dumps(toy_run.run(SYSTEM | options)))
@@ -61,7 +67,7 @@ def assert_same_run(report, expected):
 def two_devices(tmp_path_factory):
     """The folder and the reports of a run in two processes with half a state each."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, two_processes(*[HALVES | with_evaluation(folder)] * 2)
+    return folder, two_processes(*[HALVES | evaluated_in_a_bucket(folder)] * 2)
 
 
 def test_two_processes_compute_what_one_does(two_devices, tmp_path):
@@ -83,7 +89,7 @@ def test_two_processes_of_which_one_was_killed_go_on_to_the_same_bits(
     two_devices, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("VIS_JAX_LOST_AFTER", "10")
-    options = HALVES | {"workdir": str(tmp_path)}
+    options = HALVES | with_evaluation(tmp_path)
     killed = options | {"signal": signal.SIGKILL, "signal_at": 5}
     survivor, lost = start_two(options, killed)
     try:
@@ -104,6 +110,7 @@ def test_two_processes_of_which_one_was_killed_go_on_to_the_same_bits(
         assert report["kernel"] == expected["kernel"]
         assert report["losses"]
         assert report["losses"].items() < expected["losses"].items()
+    assert evaluated(tmp_path) == evaluated(two_devices[0])  # on a disk, in a bucket
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):

@@ -5,7 +5,7 @@
 Other fields: `signal` and `signal_at`: sends itself a signal while reading that batch;
 `error_at`: fails to read that batch; `features` of the system; `process_id`,
 `num_processes` and `port` of a run with several processes; `evaluate`: folder for an
-evaluation at the end.
+evaluation at the end; `bucket`: folder of the addresses `bucket://`.
 """
 
 import json
@@ -21,6 +21,7 @@ import numpy as np
 
 from data_pipeline.moving_shapes.dataset import MovingShapes
 from data_pipeline.settings import Settings as DataSettings
+from tests.stand_in_bucket import Bucket
 from tests.training.toy_system import CLIPS, toy_batches, toy_config, toy_system
 from vis_jax.commands.evaluate import (
     check_seen_by_all,
@@ -31,6 +32,7 @@ from vis_jax.commands.processes import all_texts
 from vis_jax.commands.saved_model import SavedModel
 from vis_jax.evaluate.partial_folder import partial_folder
 from vis_jax.main import fail
+from vis_jax.paths import is_remote
 from vis_jax.systems.system import TestSettings
 from vis_jax.training.distributed import FIELDS, initialise_distributed
 from vis_jax.training.loop import train
@@ -76,7 +78,7 @@ def evaluate(output: str) -> None:
     model = SavedModel(config, tuple(classes), system, variables)
     with patch("vis_jax.commands.evaluate.fingerprint", lambda *unused: "toy"):
         several = jax.process_count() > 1
-        if several:
+        if several and not is_remote(output):
             check_seen_by_all(Path(output))
         with partial_folder(output) as partial:
             if several:
@@ -116,6 +118,8 @@ def run(options: dict) -> dict:
     except SystemExit as leaving:
         print(json.dumps({"losses": recorder.losses, "messages": recorder.messages}))
         raise leaving
+    if "bucket" in options:
+        Bucket.folder = Path(options["bucket"])
     if "evaluate" in options:
         evaluate(options["evaluate"])
     report = {"losses": recorder.losses, "kernel": kernel.tolist()}
