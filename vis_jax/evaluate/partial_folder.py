@@ -5,6 +5,7 @@ copies of the partial files, and copies that of its share back now and then.
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from etils import epath
 
+from data_pipeline.errors import printable
 from vis_jax.evaluate.merge import RESULTS, SCORES, TRUTH
 from vis_jax.evaluate.shares import Share, partial_files, partial_name, share_of
 from vis_jax.paths import is_remote, naming_bucket
@@ -55,13 +57,24 @@ class PartialFolder:
             self._kept = time.monotonic()
             self._known.add(share)
 
-    def keeping(self, share: Share, tell: Callable[[int], None]) -> Callable:
-        """Wraps `tell` of `evaluate_share` to copy the file once a minute."""
+    def keeping(
+        self, share: Share, tell: Callable[[int], None]
+    ) -> Callable[[int], None]:
+        """Wraps `tell` of `evaluate_share` to copy the file once a minute.
+
+        A copy that fails is a warning, as the next one may succeed.
+        """
 
         def tell_and_keep(count: int) -> None:
             tell(count)
-            if time.monotonic() - self._kept > _EVERY:
+            if time.monotonic() - self._kept <= _EVERY:
+                return
+            try:
                 self.keep(share)
+            except Exception as error:  # of any file system
+                self._kept = time.monotonic()
+                text = f"{self.output}: results up to here are not there yet: {error}"
+                print(printable(f"warning: {text}"), file=sys.stderr)
 
         return tell_and_keep
 
