@@ -9,11 +9,12 @@ Run: python -m benchmarks.bench_inference [--backbones r50] [--peer_python PYTHO
 
 The peer is Mask2Former of Hugging Face transformers, or VidEoMT of the same library,
 which takes square images only; for systems that detect boxes it is Mask R-CNN of
-torchvision with the same number of detections. Both read `--frames`
-frames of each of `--videos` videos, already on the device, at the same size and with
-random weights; the peer sees them as a batch of images. Mask2Former returns classes and
-masks at a quarter of the size, Mask R-CNN masks at the size of the frame. The two take
-turns, so that both see the same load; the ratio is the median of the rounds' ratios.
+torchvision with the same number of detections. Both read `--frames` frames of each of
+`--videos` videos, already on the device, at the same size and with random weights; the
+peer sees them as a batch of images, or of clips. The transformers return classes and
+masks of all queries at a quarter of the size, Mask R-CNN masks at the size of the
+frame. The two take turns, so that both see the same load; the ratio is the median of
+the rounds' ratios.
 The peer needs torch, and transformers and scipy or torchvision.
 """
 

@@ -1,12 +1,11 @@
 """Detects and tracks the objects of a video; writes results and a video with masks.
 
 With several videos (a folder of them, a pattern, several paths, or a .txt file with a
-path per line), each gets its own folder in --output. All devices
-of the machine are used, each for a different video. Run again, the command resumes with
-the videos that lack results. A video that cannot be read does not stop the others; such
-videos are listed at the end, and the exit code is 3. On several hosts, start the same
-command on each of them, as for training, or give each task of a job array --shard
-NUMBER/COUNT.
+path per line), each gets its own folder in --output. All devices of the machine are
+used, each for a different video. Run again, the command resumes with the videos that
+lack results. A video that cannot be read does not stop the others; such videos are
+listed at the end, and the exit code is 3. On several hosts, start the same command on
+each of them, as for training, or give each task of a job array --shard NUMBER/COUNT.
 
 examples:
   python -m vis_jax.main predict --checkpoint shapes --source video.mp4 --output out
