@@ -184,8 +184,8 @@ class WeightsUnpickler(pickle._Unpickler):
             storage, storages = read_legacy(BoundedFile(io.BytesIO(content)))
         except Exception as error:
             raise pickle.UnpicklingError(
-                "the argument of torch.storage._load_from_bytes is not allowed in a"
-                f" file of weights: {error!s:.200}"
+                "the argument of torch.storage._load_from_bytes is not part of a file"
+                f" of weights: {error!s:.200}"
             ) from error
         if not isinstance(storage, Storage):
             raise pickle.UnpicklingError("expected a storage, got another object")
