@@ -107,7 +107,10 @@ DEFECTS = {
     "class": (line(2, 8), "line 1: expected the number of a class, 0 to 1, got 2"),
     "zeros": ("0" * 9 + line(5, 8), "the number of a class, 0 to 1, got 0000000005"),
     "pixels": ("0 1 1 9 1 9 9", "line 1: expected x and y as fractions"),
-    "not finite": ("0 0.1 0.1 nan 0.1 0.5 0.5", "line 1: expected x and y as fractions"),
+    "not finite": (
+        "0 0.1 0.1 nan 0.1 0.5 0.5",
+        "line 1: expected x and y as fractions",
+    ),
     "words": ("0 0.1 0.1 x 0.1 0.5 0.5", "line 1: expected numbers"),
     "confidence": (line(0, 8, end=" 0.9"), "no more than an identity, got 0.9"),
     "two points": ("0 0.1 0.1 0.5 0.5 1", "three points or more, got 4 numbers"),
