@@ -143,7 +143,7 @@ def run(argv: list[str]) -> int:
     command = importlib.import_module("vis_jax.commands." + name.replace(" ", "_"))
     arguments = [at_home(word) for word in arguments]
     if not wants_help:
-        check_paths(name, arguments)
+        check_paths(name, arguments, rest=WITH_WORDS.get(name, ""))
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     command.define(values, [] if wants_help else arguments)

@@ -110,10 +110,14 @@ def written_locally(folder: epath.PathLike, *, last: str = "") -> Iterator[Path]
 
 
 @contextmanager
-def read_locally(folder: str | os.PathLike) -> Iterator[Path]:
+def read_locally(folder: str | os.PathLike, *, file: str = "") -> Iterator[Path]:
     """Yields a local folder with the files of `folder`, for readers that map them.
 
     On a disk that is `folder` itself, for a bucket a temporary copy of it.
+
+    Args:
+      folder: on a disk or in a bucket.
+      file: the only file that is read; "" = all.
 
     Raises:
       ValueError: as the enclosed work does, with the names of files in the bucket.
@@ -122,7 +126,11 @@ def read_locally(folder: str | os.PathLike) -> Iterator[Path]:
         yield Path(folder)
         return
     with tempfile.TemporaryDirectory() as name, naming_bucket(name, folder):
-        copy_folder(folder, name)
+        one = epath.Path(folder) / file
+        if not file:
+            copy_folder(folder, name)
+        elif one.exists():
+            one.copy(Path(name) / file)
         yield Path(name)
 
 

@@ -50,7 +50,8 @@ class Linker(Protocol):
         """Returns an identity per label.
 
         Labels of one object share it; an object has one category and at most one label
-        per frame."""
+        per frame.
+        """
         ...
 
 

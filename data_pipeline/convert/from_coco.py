@@ -155,7 +155,8 @@ def _used(
 ) -> tuple[tuple[Category, ...], tuple[str, ...]]:
     """Drops the category that Roboflow adds for the project.
 
-    It is the supercategory of the others and has no annotations."""
+    It is the supercategory of the others and has no annotations.
+    """
     listed = content["categories"]
     above = {_hashable(entry.get("supercategory")) for entry in listed}
     own = {entry["id"]: entry.get("supercategory") for entry in listed}

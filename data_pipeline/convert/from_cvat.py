@@ -132,7 +132,8 @@ def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -
 def _frames(meta: Element, found: list[int], fail: Fail) -> range:
     """Returns the frame numbers of the header, completed from the images.
 
-    There is at least one."""
+    There is at least one.
+    """
     names = ("size", "start_frame", "stop_frame")
     count, first, stop = (_stated(meta, name, fail) for name in names)
     step = _step(meta, fail)

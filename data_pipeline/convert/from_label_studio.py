@@ -150,7 +150,8 @@ def _labels(
 ) -> list[ForeignLabel]:
     """Reads the regions of an image.
 
-    Shape and label of a region may be two entries with the same id."""
+    Shape and label of a region may be two entries with the same id.
+    """
     regions: dict[object, dict] = {}
     for k, entry in enumerate(result):
         if not isinstance(entry, dict) or not isinstance(

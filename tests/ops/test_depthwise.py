@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,11 +15,14 @@ def grouped(x, kernel):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("side", [3, 5])
-def test_values_and_gradients_are_those_of_a_grouped_convolution(side):
+@pytest.mark.parametrize(
+    ("side", "dtype", "atol"),
+    [(3, jnp.float32, 1e-5), (5, jnp.float32, 1e-5), (3, jnp.bfloat16, 0.2)],
+)
+def test_values_and_gradients_are_those_of_a_grouped_convolution(side, dtype, atol):
     rng = np.random.default_rng(side)
-    x, g = rng.normal(size=(2, 2, 6, 4, 3)).astype(np.float32)
-    kernel = rng.normal(size=(side, side, 1, 3)).astype(np.float32)
+    x, g = rng.normal(size=(2, 2, 6, 4, 3)).astype(dtype)
+    kernel = rng.normal(size=(side, side, 1, 3)).astype(dtype)
 
     @compiled
     def run(x, kernel, g):
@@ -30,4 +34,7 @@ def test_values_and_gradients_are_those_of_a_grouped_convolution(side):
 
     found, expected = run(x, kernel, g)
     for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert ours.dtype == dtype
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float32), np.asarray(theirs, np.float32), atol=atol
+        )

@@ -19,18 +19,19 @@ REMOTE = {
 OTHERS = {"predict": ("source",)}  # checked where they are read
 
 
-def check_paths(command: str, arguments: Sequence[str]) -> None:
+def check_paths(command: str, arguments: Sequence[str], *, rest: str = "") -> None:
     """Checks every flag whose value is an address.
 
     Args:
       command: name of the command.
       arguments: its arguments.
+      rest: flag that collects the words that belong to no flag.
 
     Raises:
       ValueError: the flag needs a local path, or the scheme of the address is not
         supported; names the flag.
     """
-    for name, value in _flags(arguments):
+    for name, value in _flags(arguments, rest):
         if "://" not in value or name in OTHERS.get(command, ()):
             continue
         if name in REMOTE.get(command, ()):
@@ -50,14 +51,16 @@ def at_home(word: str) -> str:
     return f"{name}{sign}{os.path.expanduser(value)}"
 
 
-def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _flags(arguments: Sequence[str], rest: str) -> Iterator[tuple[str, str]]:
     """Yields names and values of `--name=value` and `--name value`."""
-    before = ""
+    before = rest
     for word in arguments:
         name, sign, value = word.partition("=")
         if name.startswith("-"):
             before = name.lstrip("-")
             if sign:
                 yield before, value
+                before = rest
         elif before:
             yield before, word
+            before = rest

@@ -37,7 +37,8 @@ def peak_bytes(program: core.ClosedJaxpr) -> int:
 def machine_bytes() -> int:
     """Returns the memory of the default device in bytes.
 
-    For a CPU, that is the memory of the machine or container."""
+    For a CPU, that is the memory of the machine or container.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])

@@ -103,7 +103,8 @@ def share_of(name: str) -> Share | None:
 def partial_files(folder: str | os.PathLike) -> dict[Share, Path]:
     """Returns a folder's partial files, ordered by total and number.
 
-    {} if the folder does not exist."""
+    {} if the folder does not exist.
+    """
     folder = Path(folder)
     paths = folder.iterdir() if folder.is_dir() else ()
     found = {share: path for path in paths if (share := share_of(path.name))}

@@ -79,7 +79,8 @@ def _resized(
 ) -> tuple[list[list[np.ndarray]], tuple[int, int]]:
     """Reads the frames once and resizes them to each resolution.
 
-    Also returns their original size."""
+    Also returns their original size.
+    """
     videos: list[list[np.ndarray]] = [[] for _ in test.tta]
     original = (0, 0)
     for frame in frames:

@@ -36,7 +36,7 @@ def read_weights(
     Raises:
       ValueError: the file is damaged; names it.
     """
-    with read_locally(folder) as local:
+    with read_locally(folder, file=WEIGHTS_FILE) as local:
         return _read(local / WEIGHTS_FILE, check)
 
 
