@@ -221,6 +221,13 @@ def is_point(value: object) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
+def plain_identity(value: int | str) -> str:
+    """Returns an identity as text; 7, "7" and "07" are equal."""
+    text = str(value)
+    number = text.isascii() and text.isdecimal()
+    return (text.lstrip("0") or "0") if number else text
+
+
 def encode(mask: np.ndarray) -> dict | None:
     """Encodes a mask [H, W] as run lengths; None if it is empty."""
     if not mask.any():
