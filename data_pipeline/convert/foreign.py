@@ -104,7 +104,7 @@ def describe(
     Raises:
       DataError: a defect of the files, or labels without identities and no `link`.
     """
-    videos, images, tracks, linked = [], [], [], 0
+    videos, images, tracks, linked, unseen = [], [], [], 0, 0
     bar = tqdm(foreign.videos, "annotations", disable=not progress)
     for number, video in enumerate(bar, start=1):
         names = _frame_names(video)
@@ -118,6 +118,8 @@ def describe(
         for track in found:
             if any(mask is not None for mask in track.masks):
                 tracks.append((number, video, track))
+            else:
+                unseen += 1
     categories = foreign.categories
     if categories is None:
         names = sorted({track.category for _, _, track in tracks})
@@ -137,7 +139,10 @@ def describe(
             for k, (number, video, track) in enumerate(tracks, start=1)
         ],
     }
-    return PreparedSplit(content, tuple(images), foreign.left_out(), linked)
+    left_out = foreign.left_out()
+    if unseen:
+        left_out += (f"{unseen} objects without a pixel in any frame",)
+    return PreparedSplit(content, tuple(images), left_out, linked)
 
 
 def _linked(
