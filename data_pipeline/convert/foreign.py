@@ -124,8 +124,21 @@ def describe(
     if categories is None:
         names = sorted({track.category for _, _, track in tracks})
         categories = tuple(Category(k, name) for k, name in enumerate(names, start=1))
+    left_out = foreign.left_out()
+    if unseen:
+        left_out += (f"{unseen} objects without a pixel in any frame",)
+    content = _content(videos, categories, tracks)
+    return PreparedSplit(content, tuple(images), left_out, linked)
+
+
+def _content(
+    videos: list[dict],
+    categories: tuple[Category, ...],
+    tracks: list[tuple[int, ForeignVideo, ForeignTrack]],
+) -> dict:
+    """Makes the annotation file; a track comes with its video and the video's id."""
     ids = {category.name: category.category_id for category in categories}
-    content = {
+    return {
         "info": {"description": "YouTube-VIS format"},
         "licenses": [],
         "videos": videos,
@@ -139,10 +152,6 @@ def describe(
             for k, (number, video, track) in enumerate(tracks, start=1)
         ],
     }
-    left_out = foreign.left_out()
-    if unseen:
-        left_out += (f"{unseen} objects without a pixel in any frame",)
-    return PreparedSplit(content, tuple(images), left_out, linked)
 
 
 def _linked(

@@ -206,3 +206,21 @@ def test_a_link_to_the_folder_itself(tmp_path):
     (tmp_path / "in/again").symlink_to(tmp_path / "in")
     with pytest.raises(DataError, match="again: expected no link to a folder that"):
         prepare(tmp_path / "in", tmp_path / "out", "train")
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    """A label file of YOLO without an image, and a track of CVAT that is never seen."""
+    write_frames(tmp_path / "in/train/images", ["0.jpg"])
+    (tmp_path / "in/train/labels").mkdir()
+    for name in ("0.txt", "7.txt", "classes.txt"):
+        text = "0 0.1 0.1 0.5 0.1 0.5 0.5 3\n"
+        (tmp_path / "in/train/labels" / name).write_text(text)
+    (tmp_path / "in/data.yaml").write_text("train: train/images\nnames: [a]\n")
+    outcome = prepare(tmp_path / "in", tmp_path / "out", "train")
+    expected = ("1 label files without an image of the split",)
+    assert outcome.prepared.left_out == expected
+
+    hidden = xml_track(xml_box(1, 1, 'outside="1"'))
+    write_xml(tmp_path / "b", xml_track(FIRST) + hidden)
+    outcome = prepare(tmp_path / "b/in", tmp_path / "c", "train")
+    assert outcome.prepared.left_out == ("1 objects without a pixel in any frame",)
