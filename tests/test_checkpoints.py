@@ -1,6 +1,7 @@
 """Weights that come with the package: found by name, packed, and any good."""
 
 import configparser
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -144,3 +145,13 @@ def test_classes_that_are_damaged_are_named(tmp_path, rows):
 def test_classes_that_are_given_have_a_name_each(names):
     with pytest.raises(ValueError, match="^categories: expected names on one line, ea"):
         vis_jax.load("shapes", categories=names)
+
+
+@pytest.mark.parametrize("name", ["config.json", "categories.json", "export.json"])
+def test_a_pipe_in_the_folder_of_a_model_is_refused(tmp_path, name):
+    for path in shipped()["shapes"].iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: expected a regular file, got some"):
+        vis_jax.load(tmp_path)
