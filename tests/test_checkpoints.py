@@ -1,6 +1,7 @@
 """Weights that come with the package: found by name, packed, and any good."""
 
 import configparser
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -117,3 +118,40 @@ def test_every_object_has_one_track_of_its_class(model):
     assert same.sum(0).tolist() == same.sum(1).tolist() == [1] * len(drawn.labels)
     names = [model.names[label] for label in drawn.labels]
     assert [video.tracks[sure[n]].label for n in same.argmax(1)] == names
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        '[{"id":1e999,"name":"a"}]',
+        '[{"id":true,"name":"a"}]',
+        '[{"id":1,"name":"a"},{"id":1,"name":"b"}]',
+        '[{"id":1,"name":2}]',
+        "null",
+    ],
+)
+def test_classes_that_are_damaged_are_named(tmp_path, rows):
+    folder = shipped()["shapes"]
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / "categories.json").write_text(rows)
+    with pytest.raises(
+        ValueError, match=r"categories\.json: expected a list of id, eac"
+    ):
+        vis_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], ["a"] * 8, ["a\nb"]])
+def test_classes_that_are_given_have_a_name_each(names):
+    with pytest.raises(ValueError, match="^categories: expected names on one line, ea"):
+        vis_jax.load("shapes", categories=names)
+
+
+@pytest.mark.parametrize("name", ["config.json", "categories.json", "export.json"])
+def test_a_pipe_in_the_folder_of_a_model_is_refused(tmp_path, name):
+    for path in shipped()["shapes"].iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: expected a regular file, got some"):
+        vis_jax.load(tmp_path)

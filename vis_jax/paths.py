@@ -147,3 +147,12 @@ def naming_bucket(local: str, folder: str | os.PathLike) -> Iterator[None]:
     except ValueError as error:
         error.args = (str(error).replace(local, os.fspath(folder)), *error.args[1:])
         raise
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises ValueError if a path exists on a disk and is no regular file.
+
+    A pipe or a device would be waited for, or never end.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: expected a regular file, got something else")

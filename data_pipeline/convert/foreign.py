@@ -104,7 +104,7 @@ def describe(
     Raises:
       DataError: a defect of the files, or labels without identities and no `link`.
     """
-    videos, images, tracks, linked = [], [], [], 0
+    videos, images, tracks, linked, unseen = [], [], [], 0, 0
     bar = tqdm(foreign.videos, "annotations", disable=not progress)
     for number, video in enumerate(bar, start=1):
         names = _frame_names(video)
@@ -118,12 +118,27 @@ def describe(
         for track in found:
             if any(mask is not None for mask in track.masks):
                 tracks.append((number, video, track))
+            else:
+                unseen += 1
     categories = foreign.categories
     if categories is None:
         names = sorted({track.category for _, _, track in tracks})
         categories = tuple(Category(k, name) for k, name in enumerate(names, start=1))
+    left_out = foreign.left_out()
+    if unseen:
+        left_out += (f"{unseen} objects without a pixel in any frame",)
+    content = _content(videos, categories, tracks)
+    return PreparedSplit(content, tuple(images), left_out, linked)
+
+
+def _content(
+    videos: list[dict],
+    categories: tuple[Category, ...],
+    tracks: list[tuple[int, ForeignVideo, ForeignTrack]],
+) -> dict:
+    """Makes the annotation file; a track comes with its video and the video's id."""
     ids = {category.name: category.category_id for category in categories}
-    content = {
+    return {
         "info": {"description": "YouTube-VIS format"},
         "licenses": [],
         "videos": videos,
@@ -137,7 +152,6 @@ def describe(
             for k, (number, video, track) in enumerate(tracks, start=1)
         ],
     }
-    return PreparedSplit(content, tuple(images), foreign.left_out(), linked)
 
 
 def _linked(
@@ -219,6 +233,13 @@ def track_fields(
 def is_point(value: object) -> TypeGuard[list[float]]:
     """Whether a value of a JSON file is a list of two finite numbers."""
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+def plain_identity(value: int | str) -> str:
+    """Returns an identity as text; 7, "7" and "07" are equal."""
+    text = str(value)
+    number = text.isascii() and text.isdecimal()
+    return (text.lstrip("0") or "0") if number else text
 
 
 def encode(mask: np.ndarray) -> dict | None:

@@ -1,9 +1,10 @@
 """Converts COCO with an entry per frame and identities in the annotations."""
 
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipeline.convert.coco_videos import group_images, hashable
 from data_pipeline.convert.foreign import (
     DetectedLayout,
     Foreign,
@@ -11,22 +12,19 @@ from data_pipeline.convert.foreign import (
     ForeignTrack,
     ForeignVideo,
     convert,
+    plain_identity,
 )
-from data_pipeline.convert.frame_names import read_name
 from data_pipeline.convert.json_layout import annotation_files, image_folder, show
 from data_pipeline.convert.source_folder import SourceFolder
 from data_pipeline.datasets.coco_json import objects, read_categories, read_images
 from data_pipeline.datasets.dataset import Category
 from data_pipeline.errors import DataError, Fail
-from data_pipeline.file_names import natural_order
 
 LOOKED_FOR = (
     "a JSON file with a list 'images' ({split}/_annotations.coco.json,"
     " annotations/instances_{split}.json, annotations/instances_default.json ..), whose"
     " annotations have instance_id or track_id, or with --link"
 )
-_VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
-_FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
 _IDENTITY = ("instance_id", "track_id")  # of an annotation
 # CVAT has it in attributes.
 _IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
@@ -37,6 +35,7 @@ class _Row(NamedTuple):
 
     entry: dict
     frame: int
+    crowd: bool
     stated: dict[str, str]
     fail: Fail
 
@@ -68,7 +67,7 @@ def _read(
     folder: Path,
 ) -> Foreign:
     fail = partial(DataError, file)
-    videos, places = _videos(source, _group(images, content, fail), folder, fail)
+    videos, places = _videos(source, group_images(images, content, fail), folder, fail)
     rows = _rows(content, videos, places, fail)
     stated = [any(row.stated for row in of_video) for of_video in rows]
     owned = [
@@ -138,7 +137,7 @@ def _rows(
     rows: list[list[_Row]] = [[] for _ in videos]
     for k, entry in enumerate(objects(content, "annotations", fail)):
         here = partial(fail, annotation=entry.get("id", f"[{k}]"))
-        where = places.get(_hashable(entry.get("image_id")))
+        where = places.get(hashable(entry.get("image_id")))
         if where is None:
             expected, got = "the id of an image", entry.get("image_id", "nothing")
             raise here(field="image_id", expected=expected, got=got)
@@ -146,8 +145,18 @@ def _rows(
         here = partial(here, video=videos[index].name)
         if _is_outside(entry, here):
             continue
-        rows[index].append(_Row(entry, frame, _identities(entry, here), here))
+        crowd, stated = _is_crowd(entry, here), _identities(entry, here)
+        rows[index].append(_Row(entry, frame, crowd, stated, here))
     return rows
+
+
+def _is_crowd(entry: dict, fail: Fail) -> bool:
+    """Whether an annotation is a crowd, or a region to ignore, which is used alike."""
+    values = {key: entry.get(key) for key in ("iscrowd", "ignore")}
+    for field, value in values.items():
+        if value not in (0, 1, None):
+            raise fail(field=field, expected="0 or 1", got=value)
+    return any(values.values())
 
 
 def _used(
@@ -158,9 +167,9 @@ def _used(
     It is the supercategory of the others and has no annotations.
     """
     listed = content["categories"]
-    above = {_hashable(entry.get("supercategory")) for entry in listed}
+    above = {hashable(entry.get("supercategory")) for entry in listed}
     own = {entry["id"]: entry.get("supercategory") for entry in listed}
-    used = {_hashable(row.entry.get("category_id")) for some in rows for row in some}
+    used = {hashable(row.entry.get("category_id")) for some in rows for row in some}
     project = [
         c
         for c in categories
@@ -170,104 +179,6 @@ def _used(
     ]
     kept = tuple(c for c in categories if c not in project)
     return kept, tuple(f"category {c.name!r}, which names the project" for c in project)
-
-
-def _group(images: dict[int, dict], content: dict, fail: Fail) -> dict[str, list[dict]]:
-    """Groups images by video name, in order."""
-    listed = content.get("videos")
-    titles = {
-        entry["id"]: entry["name"]
-        for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict)
-        and isinstance(entry.get("id"), int | str)
-        and isinstance(entry.get("name"), str)
-    }
-    groups: dict[str, list[dict]] = {}
-    for entry in images.values():
-        path = PurePosixPath(entry["file_name"])
-        given = next((entry[key] for key in _VIDEO if key in entry), None)
-        name = titles.get(_hashable(given), given)
-        if name is None and not path.parent.name:
-            name = read_name(_uploaded_name(entry)).video
-        name = path.parent.as_posix() if name is None else str(name)
-        groups.setdefault(name, []).append(entry)
-    for name, entries in groups.items():
-        _check_versions(entries, partial(fail, video=name))
-    return {
-        name: _in_order(groups[name], partial(fail, video=name))
-        for name in sorted(groups, key=_by_name)
-    }
-
-
-def _uploaded_name(entry: dict) -> str:
-    """Returns the name of an image before Roboflow renamed it, as in newer exports."""
-    extra = entry.get("extra")
-    name = extra.get("name") if isinstance(extra, dict) else None
-    return name if isinstance(name, str) and name else entry["file_name"]
-
-
-def _check_versions(entries: list[dict], fail: Fail) -> None:
-    """Raises DataError if Roboflow has augmented a frame into several images."""
-    seen: dict[str, int] = {}
-    for entry in entries:
-        if ".rf." not in entry["file_name"]:
-            continue
-        stem = read_name(_uploaded_name(entry)).stem
-        first = seen.setdefault(stem, entry["id"])
-        if first != entry["id"]:
-            expected = (
-                "one image of each frame, as Roboflow exports without augmentation"
-            )
-            got = f"two of {stem}, the other is image {first}"
-            raise fail(field=f"image {entry['id']}", expected=expected, got=got)
-
-
-def _by_name(name: str) -> tuple:
-    return natural_order(Path(name))
-
-
-def _in_order(entries: list[dict], fail: Fail) -> list[dict]:
-    """Sorts the images of a video by frame number, or else by file name."""
-    orders = {
-        key: _by_number(entries, key, fail)
-        for key in _FRAME
-        if any(entry.get(key) is not None for entry in entries)
-    }
-    if not orders:
-        return sorted(entries, key=lambda entry: _by_name(_uploaded_name(entry)))
-    first, *others = orders.values()
-    for other in others:
-        for one, two in zip(first, other, strict=True):
-            if one is not two:
-                expected, got = "the same order", f"images {one['id']} and {two['id']}"
-                raise fail(field=" and ".join(orders), expected=expected, got=got)
-    return first
-
-
-def _by_number(entries: list[dict], key: str, fail: Fail) -> list[dict]:
-    numbered: dict[int, dict] = {}
-    for entry in entries:
-        here = partial(fail, field=f"image {entry['id']}, {key}")
-        value = entry.get(key)
-        if value is None:
-            expected = "the number of the frame, as other images of the video have"
-            raise here(expected=expected, got="nothing")
-        number = _frame_number(value)
-        if number is None:
-            raise here(expected="a whole number", got=value)
-        if number in numbered:
-            expected = "a number used once in the video"
-            got = f"{number}, as image {numbered[number]['id']} has"
-            raise here(expected=expected, got=got)
-        numbered[number] = entry
-    return [numbered[number] for number in sorted(numbered)]
-
-
-def _frame_number(value: object) -> int | None:
-    """Returns an integer, possibly given as text; otherwise None."""
-    if isinstance(value, str) and len(value) <= 18:
-        return int(value) if value.isascii() and value.isdecimal() else None
-    return value if type(value) is int else None
 
 
 def _identities(entry: dict, fail: Fail) -> dict[str, str]:
@@ -281,9 +192,7 @@ def _identities(entry: dict, fail: Fail) -> dict[str, str]:
             continue
         if type(value) not in (int, str) or value == "":
             raise fail(field=field, expected="a whole number or a name", got=value)
-        text = str(value)
-        number = text.isascii() and text.isdecimal()
-        stated[field] = (text.lstrip("0") or "0") if number else text
+        stated[field] = plain_identity(value)
     return stated
 
 
@@ -295,10 +204,13 @@ def _is_outside(entry: dict, fail: Fail) -> bool:
     """
     attributes = entry.get("attributes")
     inner = attributes if isinstance(attributes, dict) else {}
-    turn = inner.get("rotation", 0)
-    if turn not in (0, None):
-        expected = "0, as the direction of the rotation is unknown"
-        raise fail(field="attributes.rotation", expected=expected, got=turn)
+    for field, turn in (
+        ("rotation", entry.get("rotation")),
+        ("attributes.rotation", inner.get("rotation")),
+    ):
+        if turn not in (0, None):
+            expected = "0, as the direction of the rotation is unknown"
+            raise fail(field=field, expected=expected, got=turn)
     outside = inner.get("outside", False)
     if outside not in (True, False, None):
         raise fail(field="attributes.outside", expected="true or false", got=outside)
@@ -355,16 +267,20 @@ def _track(
 ) -> ForeignTrack:
     """Makes a track from the annotations of one identity."""
     masks: list[dict | None] = [None] * len(video.files)
-    first: Any = frames[min(frames)].entry.get("category_id")
-    crowd = False
+    begin = frames[min(frames)]
+    first: Any = begin.entry.get("category_id")
     for frame, row in frames.items():
         category = _category(row, names)
         if category != first:
             expected = f"{first}, as in the first frame of this identity"
             raise row.fail(field="category_id", expected=expected, got=category)
+        if row.crowd != begin.crowd:
+            expected = f"{int(begin.crowd)}, as in the first frame of this identity"
+            raise row.fail(
+                field="iscrowd or ignore", expected=expected, got=int(row.crowd)
+            )
         masks[frame] = _mask(row, video)
-        crowd |= row.entry.get("iscrowd", 0) == 1
-    return ForeignTrack(names[first], crowd, masks)
+    return ForeignTrack(names[first], begin.crowd, masks)
 
 
 def _label(
@@ -372,13 +288,12 @@ def _label(
 ) -> ForeignLabel | None:
     """Makes a label from an annotation without identity; None if it is empty."""
     name, mask = names[_category(row, names)], _mask(row, video)
-    crowd = row.entry.get("iscrowd", 0) == 1
-    return None if mask is None else ForeignLabel(name, crowd, row.frame, mask)
+    return None if mask is None else ForeignLabel(name, row.crowd, row.frame, mask)
 
 
 def _category(row: _Row, names: dict[int, str]) -> Any:
     category = row.entry.get("category_id", "nothing")
-    if _hashable(category) not in names:
+    if hashable(category) not in names:
         expected = "the id of a category"
         raise row.fail(field="category_id", expected=expected, got=category)
     return category
@@ -391,7 +306,3 @@ def _mask(row: _Row, video: ForeignVideo) -> dict | None:
         expected = "polygons or run lengths"
         raise row.fail(field="segmentation", expected=expected, got=got)
     return convert(segmentation, video.size, row.fail)
-
-
-def _hashable(value: object) -> object:
-    return value if isinstance(value, int | str) else None

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
@@ -33,7 +34,6 @@ LOOKED_FOR = "annotations.xml (CVAT for video 1.1) beside images/, also in folde
 _MAX_XML = 2**31  # bytes; it is read element by element
 _MAX_NUMBERS = 2**24  # characters of a list of numbers
 _SHAPES = ("polygon", "box", "mask")
-_NO_SHAPES = ("polyline", "points", "skeleton", "ellipse", "cuboid")
 
 
 class _Truth(NamedTuple):
@@ -79,7 +79,8 @@ def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
 
 def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
     """Reads the objects of an XML file, freeing elements as it goes."""
-    tracks: list[tuple[str, ForeignTrack]] = []
+    tracks: list[tuple[int, ForeignTrack]] = []
+    tasks: set[str | None] = set()
     fail = partial(DataError, truth.file, video=video.name)
     depth = 0
     try:
@@ -97,18 +98,25 @@ def _tracks(truth: _Truth, video: ForeignVideo) -> list[ForeignTrack]:
                     if element.tag == "meta":
                         _check_meta(element, truth, video, fail)
                     if element.tag == "track":
-                        group = element.get("group_id", "0")
+                        tasks.add(element.get("task_id"))
+                        if len(tasks) > 1:
+                            expected = "tracks of one task: export each task alone"
+                            got = f"{len(tasks)} tasks"
+                            raise fail(field="task_id", expected=expected, got=got)
+                        group = _group(element, fail)
                         tracks.append((group, _track(element, truth, video, fail)))
                     element.clear()
-    except (ParseError, DefusedXmlException) as error:
+    except DataError:
+        raise
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise fail(expected="XML without a DTD", got=_reason(error)) from error
     return _join_groups(tracks, fail)
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ParseError):
-        return str(error)
-    return f"{type(error).__name__}, a document type or entities"
+    if isinstance(error, DefusedXmlException):
+        return f"{type(error).__name__}, a document type or entities"
+    return str(error)  # damaged, or in an encoding that the parser does not know
 
 
 def _check_meta(meta: Element, truth: _Truth, video: ForeignVideo, fail: Fail) -> None:
@@ -171,13 +179,19 @@ def _stated(meta: Element, name: str, fail: Fail) -> int | None:
     return int(text) if text else None
 
 
+def _group(track: Element, fail: Fail) -> int:
+    """Returns the group of a track; 0 means no group."""
+    here = partial(fail, annotation=track.get("id", "without id"))
+    return 0 if track.get("group_id") is None else _whole(track, "group_id", here)
+
+
 def _join_groups(
-    tracks: list[tuple[str, ForeignTrack]], fail: Fail
+    tracks: list[tuple[int, ForeignTrack]], fail: Fail
 ) -> list[ForeignTrack]:
-    """Merges tracks of the same group into one object; group 0 means no group."""
-    joined: dict[object, ForeignTrack] = {}
+    """Merges tracks of the same group into one object."""
+    joined: dict[tuple[int, int], ForeignTrack] = {}
     for k, (group, track) in enumerate(tracks):
-        key = k if group == "0" else group
+        key = (group, 0) if group else (0, k)
         other = joined.setdefault(key, track)
         if other is track:
             continue
@@ -200,14 +214,17 @@ def _track(
         raise fail(field="label", expected="a name on one line", got=label or "nothing")
     masks: list[dict | None] = [None] * len(video.files)
     seen: set[int] = set()
-    for shape in element:
-        if shape.tag in _NO_SHAPES:
+    shapes = [child for child in element if child.tag != "attribute"]
+    for shape in shapes:
+        if shape.tag not in _SHAPES:
             expected = f"one of {', '.join(_SHAPES)}"
             raise fail(field="shape", expected=expected, got=shape.tag)
-        if shape.tag not in _SHAPES:
-            continue
         number = _whole(shape, "frame", fail)
-        if shape.get("outside") == "1":  # the track ends, or pauses
+        outside = shape.get("outside", "0")
+        if outside not in ("0", "1"):
+            place = f"frame {number}, outside"
+            raise fail(field=place, expected="0 or 1", got=outside)
+        if outside == "1":  # the track ends, or pauses
             continue
         if number not in truth.places:
             low, high = min(truth.places), max(truth.places)
@@ -218,7 +235,25 @@ def _track(
             raise here(field="shape", expected="one in a frame", got="another")
         seen.add(number)
         masks[truth.places[number]] = _mask(shape, video.size, here)
+    _check_gaps(shapes, truth, fail)
     return ForeignTrack(label, False, masks)
+
+
+def _check_gaps(shapes: list[Element], truth: _Truth, fail: Fail) -> None:
+    """Checks that no frame is left out between two keyframes of a visible object.
+
+    There CVAT interpolates, and its exports have a shape for each of these frames.
+    """
+    in_order = sorted(shapes, key=lambda shape: int(shape.get("frame", "0")))
+    for shape, after in pairwise(in_order):
+        if shape.get("outside") == "1" or after.get("outside") == "1":
+            continue
+        if not shape.get("keyframe") == after.get("keyframe") == "1":
+            continue
+        first, last = (int(one.get("frame", "0")) for one in (shape, after))
+        if truth.places[last] - truth.places[first] > 1:
+            expected = f'a shape in each frame from {first} to {last}, or outside="1"'
+            raise fail(field="keyframe", expected=expected, got="none in between")
 
 
 def _at(fail: Fail, frame: int, *, field: str, expected: str, got: object) -> DataError:
@@ -226,7 +261,7 @@ def _at(fail: Fail, frame: int, *, field: str, expected: str, got: object) -> Da
 
 
 def _mask(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
-    turn = _numbers(shape.get("rotation", "0"), "rotation", fail)[0]
+    turn = _number(shape.get("rotation", "0"), "rotation", fail)
     if shape.tag != "box" and turn % 360:
         raise fail(field="rotation", expected="0, unless of a box", got=turn)
     if shape.tag == "polygon":
@@ -234,7 +269,7 @@ def _mask(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
         return convert([_numbers(text.replace(";", ","), "points", fail)], size, fail)
     if shape.tag == "box":
         names = ("xtl", "ytl", "xbr", "ybr")
-        x1, y1, x2, y2 = (_numbers(shape.get(n, ""), n, fail)[0] for n in names)
+        x1, y1, x2, y2 = (_number(shape.get(n, ""), n, fail) for n in names)
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
         return convert([_turned(corners, turn).ravel().tolist()], size, fail)
     return _drawn(shape, size, fail)
@@ -257,15 +292,23 @@ def _drawn(shape: Element, size: tuple[int, int], fail: Fail) -> dict | None:
         expected = f"a box in the frame of height, width {size}"
         got = (left, top, width, height)
         raise fail(field=", ".join(names), expected=expected, got=got)
-    counts = [int(v) for v in _numbers(shape.get("rle", ""), "rle", fail)]
-    if min(counts) < 0 or sum(counts) != width * height:
+    runs = _numbers(shape.get("rle", ""), "rle", fail)
+    counts = [int(run) for run in runs]
+    if min(counts) < 0 or counts != runs or sum(counts) != width * height:
         expected = f"run lengths that add up to width x height = {width * height}"
-        raise fail(field="rle", expected=expected, got=sum(counts))
+        raise fail(field="rle", expected=expected, got=sum(runs))
     values = np.arange(len(counts)) % 2 == 1
     whole = np.zeros(size, bool)
     box = np.repeat(values, counts).reshape(height, width)
     whole[top : top + height, left : left + width] = box
     return encode(whole)
+
+
+def _number(text: str, name: str, fail: Fail) -> float:
+    first, *others = _numbers(text, name, fail)
+    if others:
+        raise fail(field=name, expected="one number", got=text)
+    return first
 
 
 def _numbers(text: str, name: str, fail: Fail) -> list[float]:

@@ -80,11 +80,12 @@ def _listed(source: SourceFolder, names: list[str]) -> tuple[list[str], str]:
         known = ", ".join(sorted({file.stem for file in lists}))
         expected = f"one of those that ImageSets/ lists: {known}"
         raise DataError(source.root, field="split", expected=expected, got=source.split)
-    words = source.inside(chosen[-1]).read_text("utf-8", "replace").splitlines()
+    words = source.inside(chosen[-1]).read_text("utf-8-sig", "replace").splitlines()
     wanted = [line.strip() for line in words if line.strip()]
     if any("/" in line for line in wanted):  # of DAVIS 2016: /JPEGImages/480p/bear/..
         parts = (line.split()[0].split("/") for line in wanted)
-        wanted = list(dict.fromkeys(p[-2] for p in parts if len(p) > 1))
+        wanted = [p[-2] for p in parts if len(p) > 1]
+    wanted = list(dict.fromkeys(wanted))
     for name in wanted:
         if name not in names:
             expected = "the names of videos that have annotations"

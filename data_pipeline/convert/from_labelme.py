@@ -18,6 +18,7 @@ from data_pipeline.convert.foreign import (
     convert,
     encode,
     is_point,
+    plain_identity,
     union,
 )
 from data_pipeline.convert.json_layout import show
@@ -26,10 +27,11 @@ from data_pipeline.convert.source_folder import (
     image_size,
 )
 from data_pipeline.errors import DataError, Fail, is_name
-from data_pipeline.file_names import IMAGE_SUFFIXES
+from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
 from data_pipeline.images import open_image, turned, upright_size
 
 LOOKED_FOR = "folders of JSON files with a list 'shapes' (labelme), one for each image"
+_IDENTITY = ("group_id", "track_id")
 _MAX_JSON = 2**27  # bytes; labelme may put the image into it
 
 
@@ -64,8 +66,9 @@ def _is_labelme(source: SourceFolder, folder: Path) -> bool:
 def _read(source: SourceFolder, folders: list[Path]) -> Foreign:
     videos, files, left_out = [], [], 0
     for folder in folders:
-        jsons = source.files(folder, ".json")
-        images = [_image(source, file) for file in jsons]
+        pairs = [(_image(source, f), f) for f in source.files(folder, ".json")]
+        pairs.sort(key=lambda pair: natural_order(pair[0]))
+        images, jsons = (list(part) for part in zip(*pairs, strict=True))
         inside = folder != source.root
         name = show(source, folder) if inside else source.root.resolve().name
         videos.append(ForeignVideo(name, tuple(images), image_size(images[0])))
@@ -151,17 +154,31 @@ def _shapes(content: dict, size: tuple[int, int], fail: Fail) -> dict:
     for k, shape in enumerate(shapes):
         if not isinstance(shape, dict):
             raise fail(field=f"shapes[{k}]", expected="an object", got=shape)
-        label, group = shape.get("label", "nothing"), shape.get("group_id")
+        label, group = shape.get("label", "nothing"), _identity(shape, k, fail)
         if not is_name(label):
             expected = "a name on one line"
             raise fail(field=f"shapes[{k}].label", expected=expected, got=label)
-        if group is not None and type(group) not in (int, str):
-            expected = "the number of the object, or null"
-            raise fail(field=f"shapes[{k}].group_id", expected=expected, got=group)
         mask = _mask(shape, size, partial(_at, fail, k))
         if mask is not None:
             parts.setdefault((label, group), []).append(mask)
     return parts
+
+
+def _identity(shape: dict, k: int, fail: Fail) -> str | None:
+    """Returns the identity of a shape; tools for videos may call it track_id."""
+    found: str | None = None
+    for key in _IDENTITY:
+        value = shape.get(key)
+        if value is None:
+            continue
+        here = partial(fail, field=f"shapes[{k}].{key}", got=value)
+        if type(value) not in (int, str) or value == "":
+            raise here(expected="the number of the object, or null")
+        text = plain_identity(value)
+        if found not in (None, text):
+            raise here(expected=f"{found}, as in group_id")
+        found = text
+    return found
 
 
 def _at(fail: Fail, k: int, *, field: str, expected: str, got: object) -> DataError:

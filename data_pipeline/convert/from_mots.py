@@ -153,7 +153,7 @@ def _read_text(
             if len(words) != 6 or not all(_is_number(word) for word in words[:5]):
                 expected = "frame, id, class, height, width and run lengths"
                 raise DataError(file, field=where, expected=expected, got=line.strip())
-            frame, number, _, height, width = map(int, words[:5])
+            frame, number, kind, height, width = map(int, words[:5])
 
             def fail(
                 field: str, expected: str, got: object, where: str = where
@@ -161,6 +161,8 @@ def _read_text(
                 field = f"{where}, {field}"
                 return DataError(file, field=field, expected=expected, got=got)
 
+            if kind != number // 1000:
+                raise fail("class", f"{number // 1000}, as of id {number}", kind)
             runs = {"size": [height, width], "counts": words[5]}
             mask = convert(runs, video.size, fail)
             here = _frame(file, frame, places, where)

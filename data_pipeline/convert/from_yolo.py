@@ -144,7 +144,9 @@ def _listed(source: SourceFolder, file: Path) -> list[Path]:
     """Reads a list of images, with paths relative to it or to the source."""
     check_size(source.inside(file), _MAX_LABELS)
     images = []
-    for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(
+        file.read_text("utf-8-sig", "replace").splitlines(), 1
+    ):
         name = line.strip().removeprefix("./")
         if not name:
             continue
@@ -175,6 +177,8 @@ def _read(
     categories: tuple[Category, ...],
 ) -> Foreign:
     groups = group_frames(images, root)
+    alone = _labels_without_image(source, images)
+    notes = (f"{alone} label files without an image of the split",) if alone else ()
     videos = [
         ForeignVideo(name, tuple(files), image_size(files[0]))
         for name, files in groups.items()
@@ -198,6 +202,7 @@ def _read(
         tuple(videos),
         tracks,
         categories,
+        lambda: notes,
         labels=labels,
         identity="the last number of a line",
     )
@@ -252,6 +257,18 @@ def _label_file(source: SourceFolder, image: Path) -> Path:
     if places:
         parts[places[-1]] = "labels"
     return source.root.joinpath(*parts)
+
+
+def _labels_without_image(source: SourceFolder, images: list[Path]) -> int:
+    """Counts the text files beside those of the images."""
+    files = {_label_file(source, image) for image in images}
+    found = {
+        text
+        for folder in {file.parent for file in files}
+        for text in source.files(folder, ".txt")
+        if text.name != "classes.txt"  # names, of some tools
+    }
+    return len(found - files)
 
 
 def _split(

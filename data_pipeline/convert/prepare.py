@@ -153,5 +153,8 @@ def prepare(
             "link: expected labels without identities, got those that the"
             f" {found.layout} folder states"
         )
+    for key, missing in (("videos", "video"), ("categories", "labelled object")):
+        if not prepared.content[key]:
+            raise DataError(source.root, expected=f"at least one {missing}", got="none")
     written = write_split(target / split, prepared, copy=copy, progress=progress)
     return Outcome(found, prepared, written)

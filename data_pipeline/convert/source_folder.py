@@ -95,7 +95,10 @@ class SourceFolder:
                 expected = f"at most {MAX_ENTRIES} files in a folder"
                 raise DataError(folder, expected=expected, got="more")
             if not path.name.startswith("."):
-                self.inside(path)
+                real = self.inside(path)
+                if path.is_symlink() and folder.resolve().is_relative_to(real):
+                    expected = "no link to a folder that contains it"
+                    raise DataError(path, expected=expected, got=f"one to {real}")
                 found.append(folder / path.name)
         return sorted(found, key=natural_order)
 
@@ -155,9 +158,11 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
       size: expected height and width.
 
     Raises:
-      DataError: the PNG has another size, is in colour, or is truncated.
+      DataError: not a PNG, or one that has another size, is in colour, or is truncated.
     """
     with opened(path) as image:
+        if image.format != "PNG":  # JPEG would blur the ids
+            raise DataError(path, expected="a PNG, as its name says", got=image.format)
         if upright_size(image) != size:
             expected = f"(height, width) = {size}, as the frame"
             raise DataError(path, expected=expected, got=upright_size(image))

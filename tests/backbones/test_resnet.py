@@ -200,13 +200,12 @@ def test_batch_norm_trains_by_the_batch_and_evaluates_by_what_it_keeps():
     np.testing.assert_allclose(alone["res5"], after["res5"][:1], rtol=1e-4, atol=1e-5)
 
 
-def test_max_pool_is_the_maximum_of_three_by_three():
-    x = np.random.default_rng(0).random((1, 4, 6, 2)).astype(np.float32)
-    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    ours = np.asarray(_max_pool(jnp.asarray(x)))
-    for row, column in np.ndindex(2, 3):
-        patch = wide[0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
-        np.testing.assert_array_equal(ours[0, row, column], patch.max(axis=(0, 1)))
+@pytest.mark.parametrize("size", [(4, 6), (7, 9), (8, 9), (1, 1)])
+def test_max_pool_is_that_of_xla(size):
+    x = np.random.default_rng(0).random((2, *size, 3), np.float32)
+    window, pad = (1, 3, 3, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    expected = jax.lax.reduce_window(x, -np.inf, jax.lax.max, window, (1, 2, 2, 1), pad)
+    np.testing.assert_array_equal(_max_pool(jnp.asarray(x)), expected)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +223,11 @@ def test_an_unknown_choice_is_an_error(field, expected):
         read_settings(Settings, field, "model.backbone")
 
 
-def test_a_canvas_that_is_no_multiple_of_32_is_an_error():
-    images = jax.ShapeDtypeStruct((1, 64, 90, 3), jnp.float32)
-    with pytest.raises(ValueError, match="got 64 x 90"):
-        jax.eval_shape(ResNet("thin").init, jax.random.key(0), images)
+@pytest.mark.parametrize("size", [(550, 550), (101, 75), (1, 33)])
+def test_stages_of_any_size_round_up_as_in_pytorch(size):
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    model = ResNet("thin")
+    features, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    for stage in range(2, 6):
+        sides = tuple(-(-side // 2**stage) for side in size)
+        assert features[f"res{stage}"].shape[1:3] == sides

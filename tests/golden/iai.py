@@ -98,7 +98,7 @@ def compare(case: Case) -> Results:
         steps.append(jax.device_get(step(variables, state, features)))
         state = steps[-1].state
         results |= _frame(steps[-1], t, settings.model.ids.count)
-        if t < 2:
+        if f"dynamic_mask/{t}/input" in case.arrays:
             results |= _masks(steps[-1], f"dynamic_mask/{t}")
     return results | _video(case, settings, steps)
 

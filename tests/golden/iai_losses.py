@@ -5,12 +5,13 @@ is dropped.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.golden.cases import Case, Results, nhwc
+from tests.golden.cases import Case, CaseError, Results, nhwc
 from tests.golden.gradients import official_gradients
 from tests.golden.iai import converted, model_of, settings_of_case, shapes_of
 from vis_jax.structures import Batch
@@ -25,10 +26,10 @@ _NAMES = {
 def batch_of_case(case: Case) -> tuple[np.ndarray, Batch]:
     """Normalised images [B, T, ..] and their truth; the case goes frame by frame."""
     images = nhwc(case.arrays["train/image"])
-    count = sum(name.endswith("/ids") for name in case.arrays)
-    clips = len(images) // (count // 2)
+    count, clips = len(images), _clips(case)
     frames, (height, width) = count // clips, images.shape[1:3]
-    most = 1 + max(case.arrays[f"train/{i}/ids"].max() for i in range(count))
+    ids = np.concatenate([case.arrays[f"train/{i}/ids"] for i in range(count)])
+    most = 1 + ids.max(initial=0)
     masks = np.zeros((clips, most, frames, height, width), bool)
     boxes = np.zeros((clips, most, frames, 4), np.float32)
     present = np.zeros((clips, most, frames), bool)
@@ -57,6 +58,14 @@ def batch_of_case(case: Case) -> tuple[np.ndarray, Batch]:
         track_ids=np.where(valid, np.arange(1, most + 1), 0).astype(np.int32),
         instance_valid=valid,
     )
+
+
+def _clips(case: Case) -> int:
+    """The number of clips, which only the notes state: '5 frames x batch 2'."""
+    found = re.search(r"frames x batch (\d+)", " ".join(case.manifest["notes"]))
+    if found is None:
+        raise CaseError(f"{case.path}: notes: expected 'N frames x batch N', got none")
+    return int(found[1])
 
 
 def compare(case: Case) -> Results:

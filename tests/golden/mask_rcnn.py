@@ -112,9 +112,12 @@ def converted(case: Case, model: MaskRCNN, kind: str) -> dict:
     return variables
 
 
-def given_regions(case: Case, images: int) -> np.ndarray:
-    """The stored regions of every image, [B, R, 4]."""
-    return np.stack([case.arrays[f"given_rois/boxes/{i}"] for i in range(images)])
+def given_regions(case: Case, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """The stored regions [B, R, 4] of every image, and which are no padding [B, R]."""
+    boxes = [case.arrays[f"given_rois/boxes/{i}"] for i in range(images)]
+    most = max(map(len, boxes))
+    padded = [np.pad(x, ((0, most - len(x)), (0, 0))) for x in boxes]
+    return np.stack(padded), np.arange(most) < np.array([[len(x)] for x in boxes])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -144,6 +147,14 @@ def run(model: MaskRCNN, variables, images, sizes, given):
     return model.apply(variables, method=everything)
 
 
+def run_given(model: MaskRCNN, variables, images, sizes, regions) -> dict:
+    """As `run`; what is said of given regions has them one after the other."""
+    given, valid = regions
+    out = jax.device_get(run(model, variables, images, sizes, given))
+    of_given = ("pooled", "described", "given", "given_masks")
+    return out | {x: jax.tree.map(lambda y: y[valid], out[x]) for x in of_given}
+
+
 def shared_results(out: dict, levels: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Arrays that both cases store under the same names.
 
@@ -152,8 +163,8 @@ def shared_results(out: dict, levels: tuple[str, ...]) -> dict[str, np.ndarray]:
       levels: names of the levels of the pyramid.
     """
     results = {
-        "given_rois/box_pooled": nchw(_rows(out["pooled"])),
-        "given_rois/box_features": _rows(out["described"]),
+        "given_rois/box_pooled": nchw(out["pooled"]),
+        "given_rois/box_features": out["described"],
     }
     start = 0
     for level, (name, x) in enumerate(zip(levels, out["features"], strict=True)):
@@ -215,11 +226,11 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     model = model_of_case(case, sizes)
     variables = converted(case, model, "mask_rcnn_torchvision")
     given = given_regions(case, len(images))
-    out = jax.device_get(run(model, variables, images, sizes, given))
+    out = run_given(model, variables, images, sizes, given)
     results = shared_results(out, ("0", "1", "2", "3", "pool")) | {
         "transformed/tensors": nchw(images),
         "rpn/anchors": out["anchors"],
-        "given_rois/class_logits": _class_logits(_rows(out["given"].class_logits)),
+        "given_rois/class_logits": _class_logits(out["given"].class_logits),
     }
     for i, image in enumerate(images_of(case)):
         original = image.shape[:2]
@@ -241,12 +252,6 @@ def compare(case: Case) -> dict[str, np.ndarray]:
 def _class_logits(logits: np.ndarray) -> np.ndarray:
     """The background first."""
     return np.roll(logits, 1, axis=-1)
-
-
-def _rows(values) -> np.ndarray:
-    """The regions of all images, one after the other."""
-    values = np.asarray(values)
-    return values.reshape(-1, *values.shape[2:])
 
 
 def _of_proposals(case: Case, out: dict) -> dict[str, np.ndarray]:
@@ -275,9 +280,9 @@ def _with_background(case: Case, name: str, deltas: np.ndarray) -> np.ndarray:
 
 def _without_background(case: Case, out: dict) -> dict[str, np.ndarray]:
     """Boxes and masks of the given regions."""
-    masks = nchw(_rows(out["given_masks"]))
+    masks = nchw(out["given_masks"])
     stored = case.arrays["given_rois/mask_logits"][:, :1]
-    deltas = _rows(out["given"].deltas)
+    deltas = out["given"].deltas
     return {
         "given_rois/box_regression": _with_background(case, "given_rois", deltas),
         "given_rois/mask_logits": np.concatenate([stored, masks], axis=1),

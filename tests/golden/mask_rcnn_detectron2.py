@@ -1,6 +1,5 @@
 """Our Mask R-CNN on the stored case of detectron2."""
 
-import jax
 import numpy as np
 
 from tests.compiled import compiled
@@ -12,7 +11,7 @@ from tests.golden.mask_rcnn import (
     images_of,
     model_of,
     rules_of,
-    run,
+    run_given,
     shared_results,
     valid_rows,
 )
@@ -69,14 +68,13 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     model = model_of_case(case, images.shape[1:3])
     variables = converted(case, model, KIND)
     given = given_regions(case, len(images))
-    out = jax.device_get(run(model, variables, images, sizes, given))
-    rows = given.shape[0] * given.shape[1]
-    masks = out["given_masks"].reshape(rows, *out["given_masks"].shape[2:])
+    out = run_given(model, variables, images, sizes, given)
+    deltas = out["given"].deltas
     levels = tuple(f"p{level}" for level in range(2, 7))
     results = shared_results(out, levels) | {
-        "given_rois/class_logits": out["given"].class_logits.reshape(rows, -1),
-        "given_rois/box_regression": out["given"].deltas.reshape(rows, -1),
-        "given_rois/mask_logits": nchw(masks),
+        "given_rois/class_logits": out["given"].class_logits,
+        "given_rois/box_regression": deltas.reshape(len(deltas), -1),
+        "given_rois/mask_logits": nchw(out["given_masks"]),
     }
     for i in range(len(images)):
         found, proposals = (valid_rows(out[name], i) for name in ("found", "proposals"))

@@ -42,7 +42,6 @@ _GRAPH = track_graph.Settings(
     keep_boxes=False,
 )
 _CANDIDATES = 200
-_MAGNIFIED = 8  # the stored images are that much smaller than the network's
 _BACKGROUND, _NEW = 3, 4  # status of the authors' additional rows
 # The released code never reads the background logit of its settings.
 _BACKGROUND_LOGIT = 10.0
@@ -71,9 +70,10 @@ def model_of_case(case: Case) -> Model:
 
 
 def images_of_case(case: Case):
-    """The input of the network."""
+    """The input of the network, whose pixels are stored once for a square of them."""
     small = nhwc(case.arrays["small_images"])
-    return small.repeat(_MAGNIFIED, axis=1).repeat(_MAGNIFIED, axis=2)
+    side = canvas_of_case(case)[0] // small.shape[1]
+    return small.repeat(side, axis=1).repeat(side, axis=2)
 
 
 def shapes_of(model: Model) -> dict:

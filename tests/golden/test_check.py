@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 
-from tests.golden import check
+from tests.golden import check, iai_losses, mask_rcnn, track_head
 from tests.golden.cases import FOLDER, Case, CaseError, load
 
 CASE = "deepsort"
@@ -119,3 +120,45 @@ def test_equal_places_of_nan_are_equal():
 def test_a_case_error_is_raised_for_a_folder(tmp_path):
     with pytest.raises(CaseError, match=str(tmp_path)):
         Case(tmp_path)
+
+
+def with_notes(name: str, *notes: str) -> Case:
+    case = Case(FOLDER / f"{name}.json")
+    case.manifest["notes"] = list(notes)
+    return case
+
+
+def test_pairs_of_frames_come_from_the_notes():
+    case = with_notes("masktrack_track_head", "x0 = 2, x1 = 0 1 5 and r0 = 1 2, r1 = 3")
+    pairs = track_head.pairs_of_case(case)
+    assert pairs == ([[2], [0, 1, 5]], [[1, 2], [3]])
+    split = pairs.split(np.arange(1, 5))
+    np.testing.assert_array_equal(split, [[1, 0, 0], [2, 3, 4]])
+
+
+def test_the_number_of_clips_comes_from_the_notes():
+    case = with_notes("iai_condinst_r50", "eval mode, 5 frames x batch 3.")
+    shape, count = (15, 3, 8, 8), 15
+    case.arrays = {"train/image": np.zeros(shape, np.float32)}
+    for i in range(count):
+        there = int(i > 0)  # no object in the first frame
+        case.arrays |= {
+            f"train/{i}/masks": np.ones((there, 8, 8), np.uint8),
+            f"train/{i}/boxes": np.ones((there, 4), np.float32),
+            f"train/{i}/labels": np.ones(there, np.int64),
+            f"train/{i}/ids": np.zeros(there, np.int64),
+        }
+    images, batch = iai_losses.batch_of_case(case)
+    assert images.shape == (3, 5, 8, 8, 3)
+    assert batch.present[:, 0, 0].tolist() == [False, True, True]
+    case.manifest["notes"] = []
+    with pytest.raises(CaseError, match="notes: expected 'N frames x batch N', got"):
+        iai_losses.batch_of_case(case)
+
+
+def test_images_may_have_other_numbers_of_given_regions():
+    arrays = {f"given_rois/boxes/{i}": np.ones((n, 4)) for i, n in enumerate((2, 3))}
+    case = types.SimpleNamespace(arrays=arrays)
+    boxes, valid = mask_rcnn.given_regions(case, 2)
+    assert boxes.shape == (2, 3, 4)
+    assert valid.tolist() == [[True, True, False], [True, True, True]]

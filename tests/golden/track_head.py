@@ -4,6 +4,7 @@ The authors' memory holds features, ours embeddings of them: the comparison keep
 features on the side. Letters: N detections of a frame, at most; M slots.
 """
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,19 @@ from vis_jax.ops.assignment import match_logits
 from vis_jax.structures import Clip, Detections
 from vis_jax.trackers.mask_track import Settings, build, match_scores
 
-SIZE = 4  # objects of a frame that is trained on, at most
 
-# Objects of the key and of the reference frame of both pairs, by the case's notes.
-PAIRS = {"x0": (0, 1, 2, 5), "r0": (1, 0, 6), "x1": (3, 1, 4), "r1": (4, 3)}
+class Pairs(NamedTuple):
+    """Objects of P pairs of frames that are trained on, by the case's notes."""
+
+    keys: list[list[int]]  # [P], of the key frame
+    references: list[list[int]]  # [P], of the reference frame
+
+    def split(self, flat: np.ndarray) -> np.ndarray:
+        """Values of all objects of key frames as [P, N], padded with 0."""
+        size = max(map(len, self.keys))
+        ends = np.cumsum([len(objects) for objects in self.keys])
+        parts = np.split(flat, ends[:-1])
+        return np.stack([np.pad(part, (0, size - len(part))) for part in parts])
 
 
 class Beside(NamedTuple):
@@ -38,7 +48,7 @@ def compare(case: Case) -> dict[str, np.ndarray]:
     """All stored arrays as we compute them."""
     head, variables = converted(case)
     results = training_results(case, head, variables)
-    for sequence in ("0", "1"):
+    for sequence in sorted({x.split("/")[1] for x in case.arrays if x[:4] == "ids/"}):
         results |= association_results(case, head, variables, sequence)
     return results
 
@@ -184,12 +194,24 @@ def official_ids(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     return official
 
 
+def pairs_of_case(case: Case) -> Pairs:
+    """The pairs of frames, which only the notes state: 'x0 = 0 1 2 5, .., r0 = 1 0'."""
+    notes = " ".join(case.manifest["notes"])
+    found = re.findall(r"\b([xr])(\d+) = (\d+(?: \d+)*)", notes)
+    sides: dict[str, list[list[int]]] = {"x": [], "r": []}
+    for side, _, objects in sorted(found, key=lambda one: int(one[1])):
+        sides[side].append([int(number) for number in objects.split()])
+    return Pairs(sides["x"], sides["r"])
+
+
 def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
     """Logits, loss, its gradients and the share of positives that are right."""
-    keys = jnp.asarray(training_features(case, "x", SIZE))
-    references = jnp.asarray(training_features(case, "r", SIZE - 1))
-    there = np.arange(SIZE - 1)[None] < [[len(PAIRS["r0"])], [len(PAIRS["r1"])]]
-    targets = split_pairs(case.arrays["train/ids"]).astype(np.int32)
+    pairs = pairs_of_case(case)
+    keys = jnp.asarray(training_features(case, "x", pairs.keys))
+    references = jnp.asarray(training_features(case, "r", pairs.references))
+    counts = np.array([len(objects) for objects in pairs.references])
+    there = np.arange(references.shape[1])[None] < counts[:, None]
+    targets = pairs.split(case.arrays["train/ids"]).astype(np.int32)
 
     def loss(variables, positive):
         embeds, memory = (head.apply(variables, x) for x in (keys, references))
@@ -199,7 +221,7 @@ def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
     both = compiled(jax.value_and_grad(loss, has_aux=True))
     results = {}
     for name in ("train", "train_single"):
-        positive = split_pairs(case.arrays[f"{name}/weights"]) > 0
+        positive = pairs.split(case.arrays[f"{name}/weights"]) > 0
         # The authors' code takes an image with one positive for one without any.
         positive &= positive.sum(axis=1, keepdims=True) != 1
         (value, logits), _ = both(variables, positive)
@@ -207,30 +229,24 @@ def training_results(case: Case, head, variables) -> dict[str, np.ndarray]:
         results[f"{name}/loss_match"] = np.asarray(value)[None]
         results[f"{name}/match_acc"] = 100 * right[positive].mean(keepdims=True)
     # The gradients were stored with all regions positive.
-    everything = split_pairs(np.ones(7)) > 0
+    everything = pairs.split(np.ones(len(case.arrays["train/ids"]))) > 0
     _, gradient = both(variables, everything)
     for layer, official in (("fc1", 0), ("fc2", 1)):
         key = f"train/grad/track_head.fcs.{official}.bias"
         results[key] = np.asarray(gradient["params"][layer]["bias"])
-    for image in range(2):
-        rows, columns = len(PAIRS[f"x{image}"]), 1 + len(PAIRS[f"r{image}"])
-        scores = np.asarray(logits)[image, :rows, :columns]
+    for image, objects in enumerate(pairs.keys):
+        scores = np.asarray(logits)[image, : len(objects), : 1 + counts[image]]
         results[f"train/match_score/{image}"] = scores
     return results
 
 
-def training_features(case: Case, side: str, size: int) -> np.ndarray:
-    """Features of both images [2, size, 7, 7, 256], as the notes of the case say."""
+def training_features(case: Case, side: str, objects: list[list[int]]) -> np.ndarray:
+    """Features of all images [P, N, 7, 7, 256], as the notes of the case say."""
     seed = case.manifest["seed"]
     shape = features_shape(case)
-    features = np.zeros((2, size, *shape), np.float32)
-    for image in range(2):
-        for i, which in enumerate(PAIRS[f"{side}{image}"]):
+    features = np.zeros((len(objects), max(map(len, objects)), *shape), np.float32)
+    for image, numbers in enumerate(objects):
+        for i, which in enumerate(numbers):
             noise = uniform(f"tn/{side}{image}/{i}", shape, seed)
             features[image, i] = uniform(f"proto/{which}", shape, seed) + 0.4 * noise
     return nhwc(features)
-
-
-def split_pairs(flat: np.ndarray) -> np.ndarray:
-    """[4 + 3] to [2, 4]; the last entry is padding."""
-    return np.pad(flat, (0, 1)).reshape(2, SIZE)

@@ -1,6 +1,7 @@
 """Our YOLACT on the stored case of the released code."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -31,7 +32,6 @@ from vis_jax.ops.bilinear import resize
 from vis_jax.ops.boxes import clip_boxes
 
 # What the settings of the manifest name as a whole: `yolact_resnet50_config`.
-CLASSES = 80
 _SIDES, _RATIOS, _DIVISOR = (24.0, 48.0, 96.0, 192.0, 384.0), (1.0, 0.5, 2.0), 550.0
 _DETECT = FindRule(0.05, 0.5, candidates=200, size=100, across_classes=False)
 _TRAIN = PriorRule(positive=0.5, negative=0.4, negatives=3, masks=100)
@@ -59,7 +59,10 @@ def model_of_case(case: Case) -> tuple[Network, PriorSettings]:
     priors = PriorSettings(
         sides=_SIDES, ratios=_RATIOS, divisor=_DIVISOR, square=True, image=tuple(image)
     )
-    settings = Settings(num_classes=CLASSES, priors=priors)
+    shapes = {x["name"]: x["shape"] for x in case.manifest["parameters"]["model"]}
+    outputs = shapes["prediction_layers.0.conf_layer.bias"][0]
+    # Theirs has the background.
+    settings = Settings(num_classes=outputs // len(_RATIOS) - 1, priors=priors)
     detector = build_modules(settings, jnp.float32)
     return Network(ResNet("50", norm="batch"), detector), priors
 
@@ -80,7 +83,10 @@ def converted(case: Case, network: Network) -> dict:
 
 
 def objects_of_case(case: Case, *, crowd: bool) -> ImageObjects:
-    """The true objects of the images, padded; the last one may be a crowd."""
+    """The true objects of the images, padded.
+
+    With `crowd` the last one of an image is a crowd, which only the notes state.
+    """
     count = len(case.arrays["image"])
     height, width = case.arrays["image"].shape[2:]
     targets = [case.arrays[f"targets/{i}"] for i in range(count)]
@@ -94,7 +100,9 @@ def objects_of_case(case: Case, *, crowd: bool) -> ImageObjects:
         masks[i, : len(target)] = case.arrays[f"target_masks/{i}"] > 0
     valid = np.arange(most) < np.array([len(x) for x in targets])[:, None]
     is_crowd = np.zeros_like(valid)
-    is_crowd[-1, len(targets[-1]) - 1] = crowd
+    stated = re.search(r"Image (\d+) carries one crowd", str(case.manifest["notes"]))
+    place = int(stated[1]) if stated else count - 1
+    is_crowd[place, len(targets[place]) - 1] = crowd
     return ImageObjects(boxes, labels, masks, valid, is_crowd)
 
 

@@ -152,3 +152,16 @@ def test_weights_that_are_damaged_are_an_error_that_names_the_file(workdir, how)
         load_variables(workdir)
     start = f"{workdir}/checkpoints/4: cannot be read: variables/_METADATA: "
     assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize("items", [("variables",), ("variables", "optimizer", "*")])
+def test_a_step_that_lacks_whole_items(workdir, items):
+    """As where a copy of the folder was interrupted."""
+    for item in items:
+        for path in (workdir / "checkpoints/4").glob(item):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match="4: cannot be read: variables: not fou"):
+        load_variables(workdir)
+    state, said = restore(workdir)
+    assert_is_step(state, 2)
+    assert said[0].startswith(f"{workdir}/checkpoints/4: cannot be read: ")

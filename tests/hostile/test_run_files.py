@@ -12,7 +12,7 @@ from tests.training.toy_run import Recorder
 from tests.training.toy_system import toy_batches, toy_config, toy_system
 from vis_jax.evaluate.finished import Finished
 from vis_jax.evaluate.shares import PARTIAL
-from vis_jax.params import flatten
+from vis_jax.params import flatten, unflatten
 from vis_jax.training.checkpoint import save_variables
 from vis_jax.training.initial import load_initial
 from vis_jax.training.lock import LOCK, only_run
@@ -151,9 +151,21 @@ def test_weights_of_another_shape_suggest_patterns_that_fit(tmp_path):
         load_initial(str(tmp_path / "w"), own, fresh=())
     hint = "init_fresh=('head/.*', 'norm/.*')"
     assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
     fresh = ("head/.*", "norm/.*")
     loaded = flatten(load_initial(str(tmp_path / "w"), own, fresh=fresh))
     assert loaded.keys() == flatten(own).keys()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    own = variables_of(2)
+    path = next(path for path in flatten(own) if path.startswith("params/"))
+    bad = {name: np.array(x) for name, x in flatten(own).items()}
+    bad[path].flat[-1] = value
+    save_variables(str(tmp_path / "w"), unflatten(bad))
+    with pytest.raises(ValueError, match=f"^init_from .*{path}: expected finite"):
+        load_initial(str(tmp_path / "w"), own, fresh=())
 
 
 def test_no_more_than_a_few_patterns_are_suggested(tmp_path):

@@ -7,11 +7,13 @@ makes of each odd one what the official tool goes on with.
 import copy
 import json
 import math
+import os
 import random
 
 import numpy as np
 import pytest
 
+from tests.command_line import error_of
 from tests.metrics import reference_ap
 from tests.metrics.scenes import prediction, rows, track, truth_file
 from vis_jax.formats.json_checks import FormatError
@@ -312,3 +314,16 @@ def test_without_tracks_nothing_is_defined(tmp_path):
     assert written["FP"] == 14
     table = format_table(report)
     assert "100.0" not in table and "best IDF1" not in table
+
+
+@pytest.mark.parametrize("flag", ["truth", "results"])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path, flag):
+    paths = {name: tmp_path / f"{name}.json" for name in ("truth", "results")}
+    paths["truth"].write_text(json.dumps(TRUTH))
+    paths["results"].write_text(json.dumps(RESULTS))
+    paths[flag].unlink()
+    os.mkfifo(paths[flag])
+    words = [f"--{name}={path}" for name, path in paths.items()]
+    assert error_of("score", *words) == (
+        f"{paths[flag]}: expected a regular file, got a pipe or a device"
+    )

@@ -250,6 +250,13 @@ def entry(shape, start, end, dtype="F32"):
     [
         ({f"w{i}": entry([64], 0, 256) for i in range(3)}, "shares its numbers"),
         ({"w": entry([1 << 40], 0, 256)}, "256 bytes for F32"),
+        ({"w": entry([32], 0, 128)}, "expected 128 bytes of tensors, got 256"),
+        ({"w": entry([32], 128, 256)}, "w: expected to start at byte 0, got 128"),
+        (
+            {"v": entry([32], 0, 128), "w": entry([32], 0, 128)},
+            "w: expected to start at byte 128, got 0",
+        ),
+        (b'{"w": {}, "w": {}}', "header: expected each name once"),
         ({"w": entry([-1], 0, 256)}, "w: shape: expected whole numbers from 0"),
         ({"w": entry([1] * 100, 0, 4)}, "w: shape"),
         ({"w": entry([64.0], 0, 256)}, "w: shape"),

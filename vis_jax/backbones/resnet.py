@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vis_jax.layers.conv import Conv
@@ -181,10 +180,9 @@ class ResNet(nn.Module):
         """Returns features by name.
 
         Args:
-          images: normalised; height and width are multiples of 32 pixels.
+          images: normalised, of any size; stages round up, as in PyTorch.
           train, valid: see `BatchNorm`; ignored by other norms.
         """
-        check_canvas(images)
         variant = VARIANTS[self.variant]
         kind = {"basic": Basic, "bottleneck": Bottleneck}[variant.block]
         kind = nn.remat(kind, static_argnums=2) if self.remat else kind
@@ -212,7 +210,7 @@ class ResNet(nn.Module):
 
 
 def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
-    """Applies 3 x 3 max pooling of stride 2 to a non-negative map of even size.
+    """Applies 3 x 3 max pooling of stride 2 to a non-negative map.
 
     Uses three shifted slices per axis: the gradient of a windowed reduction takes six
     times as long on CPUs. Zero padding never wins, as nothing is negative.
@@ -223,13 +221,3 @@ def _max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
     x = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
     columns = [x[:, :, start : start + width : 2] for start in range(3)]
     return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
-
-
-def check_canvas(images: jax.Array) -> None:
-    """Raises ValueError unless height and width are multiples of 32."""
-    height, width = images.shape[1:3]
-    if height % 32 or width % 32:
-        raise ValueError(
-            f"canvas: expected height and width in multiples of 32 pixels,"
-            f" got {height} x {width}"
-        )

@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vis_jax.commands.config_names import find_recipe
-from vis_jax.paths import absolute
+from vis_jax.paths import absolute, check_regular
 from vis_jax.settings import CONFIG_FILE
 
 _UP = 2  # levels from the folder of a step to that of its run
@@ -109,6 +109,7 @@ def read_json(path: epath.PathLike) -> Any:
     Raises:
       ValueError: it is missing or damaged; names it.
     """
+    check_regular(path)
     try:
         return json.loads(epath.Path(path).read_text())
     except FileNotFoundError as error:

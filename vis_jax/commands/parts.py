@@ -57,18 +57,19 @@ def load_model(system: "System", checkpoint: str) -> dict:
     """Loads the variables of a checkpoint and checks them against the system.
 
     Raises:
-      ValueError: there is no checkpoint, or it is from another model.
+      ValueError: there is no checkpoint, or it is from another model, or not finite.
     """
     from vis_jax.training.checkpoint import load_variables
-    from vis_jax.training.tree_check import check_same_tree
+    from vis_jax.training.tree_check import check_finite, check_same_tree
 
-    shapes = shapes_of(system)
+    shapes, name = shapes_of(system), f"checkpoint {checkpoint}"
 
     def check(found: dict) -> None:
-        check_same_tree(found, shapes, name=f"checkpoint {checkpoint}")
+        check_same_tree(found, shapes, name=name)
 
     variables = load_variables(checkpoint, check)
     check(variables)
+    check_finite(variables, name=name)
     return variables
 
 
@@ -122,11 +123,12 @@ def read_categories(workdir: epath.PathLike) -> list[tuple[int, str]]:
     path = epath.Path(workdir) / CATEGORIES_FILE
     rows = read_json(path)
     try:
-        found = [(int(row["id"]), str(row["name"])) for row in rows]
-    except (KeyError, TypeError, ValueError):
+        found = [(row["id"], row["name"]) for row in rows]
+    except (KeyError, TypeError):
         found = []
-    if not found or not all(is_name(name) for _, name in found):
-        expected = "a list of id and name, on one line"
+    fits = all(type(number) is int and is_name(name) for number, name in found)
+    if not found or not fits or len({number for number, _ in found}) < len(found):
+        expected = "a list of id, each once, and name, on one line"
         raise ValueError(f"{path}: expected {expected}, got {rows!r:.99}")
     return found
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from etils import epath
 
+from data_pipeline.errors import is_name
 from vis_jax.commands import parts
 from vis_jax.commands.config_file import (
     find_around,
@@ -193,7 +194,11 @@ def _given_classes(
     if isinstance(categories, str | os.PathLike):
         found = parts.annotated_categories(os.fspath(categories))
         return tuple((one.category_id, one.name) for one in found)
-    return tuple(enumerate(categories, start=1))
+    names = tuple(categories)
+    if not names or not all(map(is_name, names)) or len(set(names)) < len(names):
+        expected = "names on one line, each once"
+        raise ValueError(f"categories: expected {expected}, got {names!r:.99}")
+    return tuple(enumerate(names, start=1))
 
 
 def _copied(fields: Mapping) -> dict:

@@ -62,11 +62,12 @@ def read_entries(file: BinaryIO) -> dict[str, Entry]:
     length = int(np.frombuffer(content[:8], "<u8")[0]) if size >= 0 else 0
     if not 0 < length <= min(size, _LONGEST_HEADER):
         raise ValueError(f"header: expected at most {size} bytes, got {length}")
-    header = json.loads(bytes(content[8 : 8 + length]))
+    header = json.loads(bytes(content[8 : 8 + length]), object_pairs_hook=_unique)
     if not isinstance(header, dict):
         raise ValueError("header: expected entries by name")
     header.pop("__metadata__", None)
     data, spent = content[8 + length :], 0
+    places: list[tuple[int, int, str]] = []
     entries = {}
     for name, entry in header.items():
         dtype, shape, start, end = _entry(name, entry)
@@ -79,8 +80,34 @@ def read_entries(file: BinaryIO) -> dict[str, Entry]:
         spent += end - start
         if spent > data.size:
             raise ValueError(f"{name}: shares its numbers with another tensor")
+        places.append((start, end, name))
         entries[name] = Entry(dtype, shape, data[start:end])
+    if entries:
+        _check_contiguous(sorted(places), data.size)
     return entries
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("header: expected each name once")
+    return found
+
+
+def _check_contiguous(places: list[tuple[int, int, str]], size: int) -> None:
+    """Checks that the tensors follow each other without gaps, as the format demands.
+
+    Args:
+      places: start, end and name, sorted.
+      size: bytes of the tensor data.
+    """
+    before = 0
+    for start, end, name in places:
+        if start != before:
+            raise ValueError(f"{name}: expected to start at byte {before}, got {start}")
+        before = end
+    if before != size:
+        raise ValueError(f"expected {before} bytes of tensors, got {size}")
 
 
 def _entry(name: str, entry: object) -> tuple[np.dtype | str, tuple, int, int]:

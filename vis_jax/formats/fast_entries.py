@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from vis_jax.formats.json_checks import Checker, reading
+from vis_jax.formats.json_checks import Checker, open_regular, reading
 from vis_jax.formats.results_json import check_category, parse_entries, with_areas
 from vis_jax.formats.tracks import ResultTrack, TruthFile
 
@@ -103,7 +103,7 @@ def open_list(path: str | os.PathLike) -> PlainList | None:
     Raises:
       FormatError: the file is not readable.
     """
-    with reading(path), open(path, "rb") as file:
+    with reading(path), open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             return None
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

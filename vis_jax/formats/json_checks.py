@@ -1,10 +1,12 @@
 """Validation of untrusted JSON, with a one-line message per defect."""
 
 import contextlib
+import io
 import json
 import math
 import os
 import reprlib
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn, TypeGuard, cast
@@ -153,6 +155,19 @@ def is_finite(value: object) -> TypeGuard[float]:
     if is_integer(value):
         return abs(value) < 10**18
     return isinstance(value, float | np.floating) and math.isfinite(value)
+
+
+def open_regular(path: str | os.PathLike) -> io.BufferedReader:
+    """Opens a file for reading bytes.
+
+    Raises:
+      FormatError: it is a pipe or a device, which may be endless.
+      OSError: it cannot be opened.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FormatError(f"{path}: expected a regular file, got a pipe or a device")
+    return open(path, "rb")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from vis_jax.formats.json_checks import FormatError, reading, show
+from vis_jax.formats.json_checks import FormatError, open_regular, reading, show
 
 MAX_BYTES = 8 << 30  # of unpacked JSON: ten times the largest result of a benchmark
 MAX_RATIO = 100  # unpacked bytes of one packed byte; results have about 3
@@ -50,11 +50,11 @@ def open_unpacked(path: str | os.PathLike) -> Iterator[io.BufferedReader]:
     """Opens a JSON file, plain, gzipped or alone in a zip.
 
     Raises:
-      FormatError: an archive is damaged or encrypted, holds no or several JSON files or
-        one outside its folder, or unpacks to too much.
+      FormatError: a pipe or a device; or an archive is damaged or encrypted, holds no
+        or several JSON files or one outside its folder, or unpacks to too much.
       OSError: the file cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(4)
         file.seek(0)
         if start.startswith(_GZIP):

@@ -240,6 +240,8 @@ def load_variables(
         return read_weights(path, check)
     quieten_orbax()
     folder = _find(absolute(path))
+    if not (folder / "variables").exists():
+        raise CheckpointError(f"{folder}: cannot be read: variables: not found")
     with (
         _reading(folder),
         ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer,

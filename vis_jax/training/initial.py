@@ -18,7 +18,7 @@ from vis_jax.training.run_config import RunSettings
 from vis_jax.training.sharding import MeshSettings, Tree, param_sharding
 from vis_jax.training.state import TrainState, start_average
 from vis_jax.training.step import UpdateRules, make_update
-from vis_jax.training.tree_check import MismatchError, check_same_tree
+from vis_jax.training.tree_check import MismatchError, check_finite, check_same_tree
 
 LONGEST_HINT = 3  # patterns
 
@@ -116,6 +116,7 @@ def load_initial(
 
     Raises:
       MismatchError: if a variable not in `fresh` is missing, unknown or misshapen.
+      ValueError: if one of them is not finite.
     """
     patterns = [re.compile(pattern) for pattern in fresh]
 
@@ -135,11 +136,12 @@ def load_initial(
         except MismatchError as error:
             patterns_to_fit = (*fresh, *_patterns(error.paths))
             hint = f"init_fresh={patterns_to_fit} leaves these parameters out of it"
-            raise MismatchError(f"{error}\n  {hint}", error.paths) from None
+            raise MismatchError(f"{error}; {hint}", error.paths) from None
 
     found = load_variables(path, check)
     check(found)
     loaded = kept(flatten(found))
+    check_finite(loaded, name=f"init_from {path}")
     for name, array in loaded.items():
         flat[name] = jax.make_array_from_callback(
             array.shape, flat[name].sharding, array.__getitem__

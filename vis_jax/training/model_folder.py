@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from etils import epath
 
+from vis_jax.paths import check_regular
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # describes an export
@@ -65,6 +66,7 @@ def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
     path = epath.Path(folder) / RECORD
     if not path.exists():
         return {}
+    check_regular(path)
     if path.stat().length > _MOST_BYTES:
         raise ValueError(f"{path}: expected at most {_MOST_BYTES} bytes")
     try:

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from vis_jax.params import flatten
 
 SHOWN = 5  # paths per kind of difference
@@ -57,8 +59,23 @@ def check_same_tree(found: dict, expected: dict, *, name: str) -> None:
     lines = [_line(kind, paths) for kind, paths in differences.items() if paths]
     if lines:
         paths = (*differences["missing"], *differences["unknown"], *misshapen)
-        text = f"{name} does not fit the model\n" + "\n".join(lines)
+        text = f"{name} does not fit the model: {'; '.join(lines)}"
         raise MismatchError(text, paths)
+
+
+def check_finite(variables: dict, *, name: str) -> None:
+    """Checks that all numbers are finite, as a run stops before it saves others.
+
+    Args:
+      variables: collections of arrays.
+      name: name of the source, for the message.
+
+    Raises:
+      ValueError: names the first variable that has NaN or an infinity.
+    """
+    for path, array in flatten(variables).items():
+        if not np.isfinite(np.asarray(array)).all():
+            raise ValueError(f"{name}: {path}: expected finite numbers, got NaN or inf")
 
 
 def _form(leaf: Any) -> str:
@@ -68,4 +85,4 @@ def _form(leaf: Any) -> str:
 
 def _line(kind: str, paths: list[str]) -> str:
     more = ", .." if len(paths) > SHOWN else ""
-    return f"  {len(paths)} {kind}: {', '.join(paths[:SHOWN])}{more}"
+    return f"{len(paths)} {kind}: {', '.join(paths[:SHOWN])}{more}"
