@@ -4,15 +4,15 @@
 #   launch/kubernetes.sh NAME IMAGE HOSTS COMMAND FLAG...
 #   launch/kubernetes.sh ifr eu.gcr.io/mine/vis_jax 4 train --config configs/ifr_swinl.py \
 #       --workdir gs://bucket/runs/ifr
-#   VOLUME=shared launch/kubernetes.sh score eu.gcr.io/mine/vis_jax 4 evaluate \
-#       --workdir gs://bucket/runs/ifr --output /data/out
+#   launch/kubernetes.sh score eu.gcr.io/mine/vis_jax 4 evaluate \
+#       --workdir gs://bucket/runs/ifr --output gs://bucket/scores
 #   launch/kubernetes.sh pack eu.gcr.io/mine/vis_jax 1 data build_tfds FLAG...
 #
 # IMAGE must have vis_jax installed and this repository as its working directory.
 # Environment variables: DEVICES, number per host (8); RESOURCE, their type
 # (nvidia.com/gpu, or google.com/tpu); VOLUME, a claim to mount at /data of every pod
-# (ReadWriteMany), where --output of evaluate must be. PRINT=1 only prints the manifest,
-# to add what else it needs, such as the node selector of a TPU.
+# (ReadWriteMany). Folders must be there or in a bucket. PRINT=1 only prints the
+# manifest, to add what else it needs, such as the node selector of a TPU.
 #
 # A preempted pod gets SIGTERM: all pods save and exit, and the JobSet restarts them, as
 # after a fault, and they resume. User errors (code 2) end it, and so do videos that

@@ -11,11 +11,10 @@
 #       --workdir DIR --output OUT
 #   sbatch --dependency afterok:JOB launch/slurm.sh evaluate --merge --workdir DIR --output OUT
 #
-# Folders must be on a disk shared by all nodes, or in a bucket; --output of several
-# processes on a disk. Slurm sends SIGTERM three minutes before the time limit; training
-# then saves and exits with code 143, and this script requeues the job, which resumes
-# from there. The same happens if the signal arrives before the work has begun, or only
-# at the run itself. `scancel` ends the job.
+# Folders must be on a disk shared by all nodes, or in a bucket. Slurm sends SIGTERM three
+# minutes before the time limit; training then saves and exits with code 143, and this
+# script requeues the job, which resumes from there. The same happens if the signal
+# arrives before the work has begun, or only at the run itself. `scancel` ends the job.
 #SBATCH --job-name=vis_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --time=24:00:00

@@ -5,15 +5,14 @@
 #   launch/tpu.sh my-v5e-32 us-west4-a train --config configs/ifr_swinl.py \
 #       --workdir gs://bucket/runs/ifr
 #   launch/tpu.sh my-v5e-32 us-west4-a evaluate --workdir gs://bucket/runs/ifr \
-#       --output /mnt/shared/out
+#       --output gs://bucket/scores
 #   launch/tpu.sh my-v5e-32 us-west4-a data build_tfds FLAG...
 #
 # TPU is the name of a TPU VM with this repository in ~/vis_jax, installed in
 # ~/vis_jax/.venv or for python3. Folders must be reachable from all hosts: a bucket
-# (gs://..) or a shared disk; --output of evaluate must be on a shared disk. Commands
-# such as data run on the first host only. Each host works in the background, even if
-# this script or its connection ends, and writes to ~/vis_jax/run.log, which is shown
-# meanwhile.
+# (gs://..) or a shared disk. Commands such as data run on the first host only. Each host
+# works in the background, even if this script or its connection ends, and writes to
+# ~/vis_jax/run.log, which is shown meanwhile.
 # To stop: `kill -TERM $(cat ~/vis_jax/run.pid)` on one host; all save and exit, as they
 # do when the TPU is preempted (spot, queued resources). Run again with the same
 # arguments, train and evaluate resume.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from configs import common, ifr
 from data_pipeline.datasets.by_name import make_dataset
@@ -25,6 +26,7 @@ from vis_jax.systems import SYSTEMS
 from vis_jax.systems.ifr import Model, build_model
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.dry_run import batch_shapes
+from vis_jax.training.sharding import AXES, MeshSettings, param_sharding
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(
@@ -332,9 +334,21 @@ def test_videomt_learns_slower_from_block_to_block_towards_the_image():
 
 
 @pytest.mark.parametrize("name", _slow_but(QUICK, NAMES))
-def test_the_optimiser_has_a_rule_for_every_parameter(name):
-    run = recipe(name, None)
-    optimizers.build(run.optimizer, num_steps=run.num_steps, params=_shapes(name))
+def test_optimiser_and_mesh_have_a_rule_for_every_parameter(name):
+    run, params = recipe(name, None), _shapes(name)
+    optimizers.build(run.optimizer, num_steps=run.num_steps, params=params)
+    _check_divided(params)
+
+
+def _check_divided(params: dict) -> None:
+    """Checks that fsdp=8 divides the longest possible axis of every large array."""
+    settings, mesh = MeshSettings(fsdp=8), AbstractMesh((1, 8), AXES)
+    found = flatten(param_sharding({"params": params}, mesh, settings)["params"])
+    large = {k: x for k, x in flatten(params).items() if x.size >= settings.least}
+    for path, leaf in large.items():
+        shard = found[path].shard_shape(leaf.shape)
+        divided = [n for n, part in zip(leaf.shape, shard, strict=True) if n != part]
+        assert divided == [max(n for n in leaf.shape if n % 8 == 0)], path
 
 
 @pytest.mark.parametrize("name", NAMES)

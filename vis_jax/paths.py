@@ -7,13 +7,14 @@ that is copied when it is complete; readers of exports read a local copy.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from etils import epath
 
 SCHEMES = "gs://, s3:// or az://"
+INCOMPLETE = "INCOMPLETE"  # file in a folder of a bucket that is still being copied
 
 
 def is_remote(path: str | os.PathLike) -> bool:
@@ -88,16 +89,25 @@ def copy_folder(
             path.copy(target / path.name, overwrite=True)
 
 
+def is_incomplete(folder: str | os.PathLike) -> bool:
+    """Whether `written_locally` has left this folder of a bucket incomplete."""
+    return is_remote(folder) and (epath.Path(folder) / INCOMPLETE).exists()
+
+
 @contextmanager
-def written_locally(folder: epath.PathLike, *, last: str = "") -> Iterator[Path]:
+def written_locally(
+    folder: epath.PathLike, *, replaced: Iterable[str] | None = ()
+) -> Iterator[Path]:
     """Yields a local folder whose files end up in `folder`.
 
     On a disk that is `folder` itself. For a bucket it is a temporary folder, copied
-    unless an error is raised; files in a bucket are written atomically.
+    unless an error is raised; files in a bucket are written atomically. Until all are
+    copied, `folder` has a file INCOMPLETE, so that the work can be repeated after a
+    copy that broke off.
 
     Args:
       folder: on a disk or in a bucket.
-      last: see `copy_folder`.
+      replaced: names of files and folders to remove from a bucket; None = all.
     """
     if not is_remote(folder):
         yield Path(folder)
@@ -106,7 +116,22 @@ def written_locally(folder: epath.PathLike, *, last: str = "") -> Iterator[Path]
         local = Path(name) / "folder"
         yield local
         if local.exists():
-            copy_folder(local, folder, last=last)
+            _publish(local, epath.Path(folder), replaced)
+
+
+def _publish(local: Path, target: epath.Path, replaced: Iterable[str] | None) -> None:
+    marker = target / INCOMPLETE
+    write_atomically(marker, "This folder is being copied, or its copy broke off.\n")
+    if replaced is None:
+        replaced = {path.name for path in target.iterdir()} - {INCOMPLETE}
+    for name in replaced:
+        old = target / name
+        if old.is_dir():
+            old.rmtree()
+        else:
+            old.unlink(missing_ok=True)
+    copy_folder(local, target)
+    marker.unlink(missing_ok=True)  # another process may write to the same folder
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from tests.command_line import call, error_of
 from tests.compiled import compiled
 from tests.recipes import changed, recipe
 from vis_jax.commands.train import batches, stored_features
+from vis_jax.commands.train_checks import training_shapes
 from vis_jax.structures import Batch
 from vis_jax.systems.videomt import build
-from vis_jax.training.dry_run import batch_shapes
-from vis_jax.training.features import with_features
 
 # Content of 64 x 96 does not fill the canvas, nor do four frames fill two clips.
 _LEAST = {
@@ -91,8 +90,8 @@ def test_stored_features_train_as_the_images_of_the_same_view_do(stored):
             assert not given[:, :, ~inside].any()
         if len(flips) == 2:
             break
-    shapes = batch_shapes(B=2, T=3, M=4, H=64, W=128)
-    like = with_features(shapes, system.encoder, system).features
+    run = changed(config, {"data.features": str(stored[0])})
+    like = training_shapes(run, system, clips=2).features
     assert (like.shape, like.dtype) == (batch.features.shape, batch.features.dtype)
     loss = compiled(lambda *x: system.loss(*x, jax.random.key(1))[0])
     by_features = loss(variables, batch)

@@ -16,8 +16,10 @@ from vis_jax.commands.dry_run import _count
 from vis_jax.settings import read_settings
 from vis_jax.structures import LossAux, Window
 from vis_jax.systems.system import System
-from vis_jax.training.dry_run import batch_shapes, estimate
+from vis_jax.training import dry_run as training_dry_run
+from vis_jax.training.dry_run import Estimate, batch_shapes, estimate
 from vis_jax.training.run_config import RunSettings
+from vis_jax.training.simulate import lower_update
 
 CONFIG = "configs/ifr_r50.py:debug"
 
@@ -107,14 +109,18 @@ def test_prints_what_a_config_would_take():
     assert "batch         masks           bool     [2, 4, 2, 64, 96]" in lines
 
 
-@pytest.mark.slow
-def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(tmp_path):
+def test_without_data_the_epochs_are_unknown_and_the_classes_must_be_given(
+    tmp_path, monkeypatch
+):
+    found = Estimate({"head": 35}, constants=0, flops=None, memory={"batch": 1})
+    monkeypatch.setattr(training_dry_run, "estimate", lambda *_, **sizes: found)
     data = (f"--config.data.root={tmp_path / 'absent'}", "--config.data.name=folder")
     words = (f"--config={CONFIG}", "--dry_run", *data)
     error = error_of(*words, "--config.model.num_classes=0")
     assert "model.num_classes: expected at least 1" in error
     outcome = call(*words)
     assert f"epochs unknown: no folder {tmp_path / 'absent'}" in outcome.out
+    assert "FLOPs         unknown for a frame" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -143,8 +149,9 @@ def test_an_update_on_simulated_devices_is_lowered():
     )
     assert lines[1] == "compiled      no: --compile_seconds is 0"
     assert re.fullmatch(r"parameters +\d+ kB on each device", lines[2])
-    for name in ("activations", "sent       "):
-        assert f"{name}   unknown: that needs the compiled program" in lines
+    kept = r"activations +[\d.]+ [kM]B, an estimate: all that autodiff stores, .*"
+    assert re.fullmatch(kept, lines[5]), lines[5]
+    assert "sent          unknown: that needs the compiled program" in lines
     chips = [line.split() for line in lines[-5:]]
     assert [row[0] for row in chips] == ["H100", "H200", "v5e", "v5p", "v6e"]
     assert {row[1] for row in chips} == {"yes"}
@@ -171,7 +178,22 @@ def test_a_mesh_that_cannot_be_is_named(text, message):
     assert alone in error_of("train", *words, "--dry_run")
 
 
-LOWERED = {"stored": {"parameters": 4000}, "flops": 1e12, "chips": {}}
+@pytest.mark.parametrize(("count", "fits"), [(0.5, "yes"), (2, "no")])
+def test_a_program_that_is_not_compiled_fits_by_the_estimate(count, fits, capsys):
+    chips = {"v5e": [1.0, 1.0, 0.0]}
+    lowered = {"stored": {"batch": 1e9}, "working": count * 10e9, "chips": chips}
+    dry_run_mesh._print_chips(dry_run_mesh.Report(lowered, None, "why"), share=1)
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["v5e", fits]
+
+
+def test_the_estimate_without_compiling_by_hand():
+    """A clip of the product system, whose state is on one device."""
+    batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
+    found = lower_update(RunSettings(num_steps=1), product_system(), batch)
+    assert found.working == 4 * (8 + 4) + 4 * 32  # residuals and gradients
+
+
+LOWERED = {"stored": {"parameters": 4000}, "working": 9, "flops": 1e12, "chips": {}}
 COMPILED = {"arguments": 5, "working": 6, "sent": {}, "chips": {}}
 
 

@@ -20,6 +20,7 @@ from vis_jax.converters.files import read_weights
 from vis_jax.converters.load import convert_file
 from vis_jax.export.agreement import Agreement
 from vis_jax.params import flatten, unflatten
+from vis_jax.paths import INCOMPLETE
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.initial import load_initial
 from vis_jax.training.tree_check import MismatchError
@@ -184,14 +185,18 @@ def test_beyond_the_tolerance_nothing_is_left_behind(run, tmp_path, monkeypatch)
     both = ("--score_tolerance=0.3", "--pixel_tolerance=0.4")
     monkeypatch.setattr(Bucket, "folder", tmp_path, raising=False)
     words = (*words, "--output", "bucket://deeper/out", *both)
+    folder = tmp_path / "deeper" / "out"
+    folder.mkdir(parents=True)
+    for name in (INCOMPLETE, "step_1x64x96.jax_export"):  # of a copy that broke off
+        (folder / name).touch()
     outcome = call("export", *words)
     assert outcome.code == 0, outcome
-    folder = tmp_path / "deeper" / "out"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "categories.json", "config.json", "export.json"),
         "model.safetensors",
     ]
-    assert error_of("export", *words).endswith(f"got {folder}, which exists")
+    message = error_of("export", *words)
+    assert message.endswith("got bucket://deeper/out, which exists")
     same(load_variables("bucket://deeper/out"), load_variables(run))
     (folder / "model.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"^bucket://deeper/out/model\.safetensors: "):

@@ -22,6 +22,7 @@ from vis_jax.commands import (
     run_settings,
 )
 from vis_jax.evaluate import infer
+from vis_jax.paths import INCOMPLETE
 from vis_jax.predict import loop, sources
 from vis_jax.results.frame import FrameResult, LiveTracks
 from vis_jax.structures import Window
@@ -252,18 +253,22 @@ def test_a_bucket_gets_complete_folders(devices, folder, tmp_path, monkeypatch, 
     run(folder, "bucket://out", "--novideo", code=3)
     output = tmp_path / "out"
     assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
-    # Left by a copy that broke off, and of another run.
-    (output / "v1" / "run.json").unlink()
+    # Left by a copy that broke off, of another run, and of a single video.
+    (output / "v1" / INCOMPLETE).touch()
     (output / "v2" / "run.json").write_text("{}")
+    (output / "v4" / "run.json").unlink()
     devices.asked.clear()
     capsys.readouterr()
     run(folder, "bucket://out", "--novideo", code=3)
     assert sorted(devices.asked) == [1]
-    assert "bucket://out/v2: not empty; pass overwrite" in capsys.readouterr().err
-    assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
+    errors = capsys.readouterr().err
+    for name in ("v2", "v4"):
+        assert f"bucket://out/{name}: not empty; pass overwrite" in errors
+    assert left(output)["v1"] == FILES
     run(folder, "bucket://out", "--novideo", "--overwrite", code=3)
-    assert sorted(devices.asked) == [1, 2]
+    assert sorted(devices.asked) == [1, 2, 4]
     assert json.loads((output / "v2/run.json").read_text())["source"] == "v2"
+    assert left(output) == {f"v{number}": FILES for number in (0, 1, 2, 4)}
 
 
 def test_several_processes_refuse_one_video(devices, folder, tmp_path, monkeypatch):

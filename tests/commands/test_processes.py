@@ -1,11 +1,14 @@
 """Progress of several processes, with a stand-in for JAX's coordinator."""
 
+import os
+import signal
+
 import jax
 import pytest
 from orbax.checkpoint import multihost
 
 from vis_jax.commands import processes
-from vis_jax.commands.processes import Progress
+from vis_jax.commands.processes import Progress, together
 
 
 class Client:
@@ -48,3 +51,16 @@ def test_the_first_process_shows_the_progress_of_all(start, capsys):
     first.tell(3)
     assert capsys.readouterr().err == "evaluate      9/9 videos\n"
     first.wait()  # returns, as all are finished
+
+
+def test_sigterm_lets_a_single_process_store_what_is_finished(capsys):
+    before, stored = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit) as caught, together():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            stored.append(True)
+    assert caught.value.code == 143
+    assert stored
+    assert capsys.readouterr().err == "SIGTERM: start again to go on\n"
+    assert signal.getsignal(signal.SIGTERM) == before

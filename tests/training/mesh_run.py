@@ -108,6 +108,7 @@ def simulated(mesh: dict) -> dict:
         "flops": lowered.flops,
         "arguments": found.arguments,
         "working": found.working,
+        "estimated": lowered.working,
         "sent": sent,
     }
 

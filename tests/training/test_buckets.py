@@ -15,8 +15,11 @@ from tests.recipes import recipe
 from tests.stand_in_bucket import Bucket
 from tests.training.toy_run import Recorder
 from tests.training.toy_system import toy_batches, toy_config, toy_system
+from vis_jax import paths
 from vis_jax.paths import written_locally
+from vis_jax.predict.staging import check_bucket
 from vis_jax.training.best import Best
+from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.evaluations import Evaluation
 from vis_jax.training.loop import train
 from vis_jax.training.profile import ProfileWindow
@@ -85,6 +88,7 @@ def test_the_best_checkpoint_is_published_again_after_a_kill(bucket):
 
 def test_results_in_a_bucket_are_not_replaced_unasked(bucket):
     (bucket / "found").mkdir(parents=True)
+    (bucket / "found" / "results.json").touch()
     words = ("predict", "--workdir", "bucket://run", "--source", "clip.mp4")
     message = error_of(*words, "--output", "bucket://found")
     assert message == "bucket://found: not empty; pass overwrite to replace results"
@@ -178,9 +182,44 @@ def test_what_is_written_locally_reaches_a_bucket_only_if_it_is_complete(bucket)
         (folder / "half").write_text("x")
         raise RuntimeError
     assert not (bucket / "a").exists()
-    with written_locally("bucket://a", last="b") as folder:
+    with written_locally("bucket://a") as folder:
         (folder / "c").mkdir(parents=True)
         for name in ("b", "c/d"):
             (folder / name).write_text(name)
     assert (bucket / "a" / "b").read_text() == "b"
     assert (bucket / "a" / "c" / "d").read_text() == "c/d"
+    assert names_in(bucket / "a") == ["b", "c"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_copy_to_a_bucket_that_breaks_off_can_be_repeated(bucket, monkeypatch):
+    """Other files of the folder stay, unless all are to be replaced."""
+    (bucket / "a").mkdir(parents=True)
+    for name in ("old", "mine"):
+        (bucket / "a" / name).touch()
+
+    def write(**replaced):
+        with written_locally("bucket://a", **replaced) as folder:
+            folder.mkdir()
+            (folder / "new").touch()
+
+    def full(source, target):
+        raise OSError(28, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(paths, "copy_folder", full)
+        write(replaced=["old"])
+    assert names_in(bucket / "a") == [paths.INCOMPLETE, "mine"]
+    assert paths.is_incomplete("bucket://a")
+    check_bucket("bucket://a", overwrite=False)
+    with pytest.raises(ValueError, match=r"^bucket://a: expected a complete folder"):
+        load_variables("bucket://a")
+    write(replaced=["old", "new"])
+    assert names_in(bucket / "a") == ["mine", "new"]
+    with pytest.raises(ValueError, match="not empty"):
+        check_bucket("bucket://a", overwrite=False)
+    write(replaced=None)
+    assert names_in(bucket / "a") == ["new"]

@@ -28,7 +28,7 @@ from vis_jax.commands.evaluate import (
     evaluate_split,
     evaluate_together,
 )
-from vis_jax.commands.processes import all_texts
+from vis_jax.commands.processes import all_texts, own_share
 from vis_jax.commands.saved_model import SavedModel
 from vis_jax.evaluate.partial_folder import partial_folder
 from vis_jax.main import fail
@@ -80,7 +80,7 @@ def evaluate(output: str) -> None:
         several = jax.process_count() > 1
         if several and not is_remote(output):
             check_seen_by_all(Path(output))
-        with partial_folder(output) as partial:
+        with partial_folder(output, own_share()) as partial:
             if several:
                 evaluate_together(model, dataset, partial)
             else:

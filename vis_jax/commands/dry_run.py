@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from vis_jax.commands import parts
 from vis_jax.commands.dry_run_mesh import dry_run_mesh, read_mesh
 from vis_jax.commands.numbers import short_number
-from vis_jax.commands.train_checks import training_system
+from vis_jax.commands.train_checks import training_shapes, training_system
 
 if TYPE_CHECKING:
     from data_pipeline.datasets.dataset import Dataset
@@ -36,8 +35,7 @@ def dry_run(
     from data_pipeline.clip_sampling import local_batch_size
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate.clips import place_frames
-    from vis_jax.training.dry_run import batch_shapes, estimate
-    from vis_jax.training.features import with_features
+    from vis_jax.training.dry_run import estimate
 
     dataset = _dataset(config)
     if dataset is not None:
@@ -48,13 +46,8 @@ def dry_run(
     system = training_system(config)
     clips, devices = config.data, jax.device_count()
     share = local_batch_size(clips.batch_size, host_index=0, host_count=devices)
-    sizes = dict(
-        T=clips.frames, M=clips.instances, H=clips.canvas[0], W=clips.canvas[1]
-    )
     place = place_frames(_FRAME_16_9, config.test, multiple=system.window.multiple)
-    batch = batch_shapes(B=share, **sizes)
-    if clips.features:
-        batch = with_features(batch, parts.frozen_encoder(system), system)
+    batch = training_shapes(config, system, clips=share)
     found = estimate(config, system, batch, canvas=place.canvas)
     _print_model(found, place.canvas)
     _print_memory(found.memory, share, devices)

@@ -126,7 +126,12 @@ def _print_memory(report: Report) -> None:
     for name, size in report.lowered["stored"].items():
         print(f"{name:<13} {short_number(size):>6}B on each device")
     if report.compiled is None:
-        print("activations   unknown: that needs the compiled program")
+        size = short_number(report.lowered["working"])
+        print(
+            f"activations   {size:>6}B, an estimate: all that autodiff stores, gathered"
+            " parameters,\n              gradients; XLA may recompute some of it, and"
+            " needs working space"
+        )
         return
     arguments, working = report.compiled["arguments"], report.compiled["working"]
     print(
@@ -149,9 +154,9 @@ def _print_chips(report: Report, share: int) -> None:
     from vis_jax.training.chips import CHIPS, Roofline
 
     found = report.compiled or report.lowered
-    stored = sum(report.lowered["stored"].values())
+    needed = sum(report.lowered["stored"].values()) + report.lowered["working"]
     if report.compiled is not None:
-        stored = report.compiled["arguments"] + report.compiled["working"]
+        needed = report.compiled["arguments"] + report.compiled["working"]
     print(
         "\nleast time of an update in ms, at the peak of each chip; see docs/scaling.md"
         "\nchip   fits  compute  memory  exchange     step"
@@ -159,7 +164,7 @@ def _print_chips(report: Report, share: int) -> None:
     )
     for name, values in found["chips"].items():
         line = Roofline(*values)
-        fits = "yes" if stored <= CHIPS[name].memory else "no"
+        fits = "yes" if needed <= CHIPS[name].memory else "no"
         compute, memory, exchange = (1000 * one for one in line)
         sent = f"{exchange:8.2f}" if report.compiled is not None else f"{'?':>8}"
         print(

@@ -99,7 +99,7 @@ def _evaluate(
     """Runs the evaluation with validated flags."""
     import jax
 
-    from vis_jax.commands.processes import check_alone
+    from vis_jax.commands.processes import check_alone, own_share
     from vis_jax.commands.saved_model import make_model
     from vis_jax.evaluate.partial_folder import partial_folder
 
@@ -108,7 +108,8 @@ def _evaluate(
     several = jax.process_count() > 1
     if share is not None or values.merge:
         check_alone("--shard, --merge")
-    with partial_folder(output) as partial:
+    own = None if values.merge else share or own_share()
+    with partial_folder(output, own) as partial:
         if share is not None:
             check_array(partial.path, share)
         elif several and not partial.remote:

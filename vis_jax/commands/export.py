@@ -32,7 +32,7 @@ from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.export_format import Format, WrittenExport
 from vis_jax.commands.numbers import short_number
 from vis_jax.export.agreement import Agreement, Tolerance, compare
-from vis_jax.paths import written_locally
+from vis_jax.paths import is_incomplete, written_locally
 
 if TYPE_CHECKING:
     from vis_jax.commands.saved_model import SavedModel
@@ -94,10 +94,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: flags.FlagValues) -> None:
     """Runs the export."""
-    output = _check(values)
+    _check(values)
     from vis_jax.commands.saved_model import make_model
     from vis_jax.predict.staging import publish, staging
-    from vis_jax.training.model_folder import RECORD
 
     config = read_config(values)
     checkpoint = parts.checkpoint_of(values)
@@ -105,7 +104,7 @@ def run(values: flags.FlagValues) -> None:
     parts.keep_user_compilations()
     model = make_model(config, categories, checkpoint)
     frames = list(check_frames(values))
-    place = written_locally(values.output, last=RECORD)
+    place = written_locally(values.output, replaced=None)
     with place as local, staging(local) as folder:
         written = _format(values.format).write(model, folder, values)
         _describe(model, folder, written, values)
@@ -122,22 +121,21 @@ def run(values: flags.FlagValues) -> None:
         lines = [("note", line) for line in written.lines]
         lines += _ap_lines(model, written, streams, values)
         files = {p.name: p.stat().st_size for p in sorted(folder.iterdir())}
-        _check_new(output)  # may have been created meanwhile
+        _check_new(values.output)  # may have been created meanwhile
         publish(folder, local, [])
-    _report(output, files, lines, agreement)
+    _report(values.output, files, lines, agreement)
 
 
 def _format(name: str) -> Format:
     return cast(Format, importlib.import_module(FORMATS[name]))
 
 
-def _check(values: flags.FlagValues) -> epath.Path:
-    """Returns the output folder; raises ValueError if a required flag is missing."""
+def _check(values: flags.FlagValues) -> None:
+    """Raises ValueError if flags are missing, or do not fit each other."""
     parts.checkpoint_of(values)
     if not values.output:
         raise ValueError("--output: expected a path, got none")
-    output = epath.Path(values.output)
-    _check_new(output)
+    _check_new(values.output)
     if values.layout and values.format != "safetensors":
         raise ValueError(
             f"--layout: expected --format safetensors beside it, got {values.format}"
@@ -158,7 +156,6 @@ def _check(values: flags.FlagValues) -> epath.Path:
     licence = values.license or ""
     if "\n" in licence or len(licence) > 99:
         raise ValueError(f"--license: expected a name on one line, got {licence!r:.99}")
-    return output
 
 
 def _check_int8(values: flags.FlagValues) -> None:
@@ -174,8 +171,9 @@ def _check_int8(values: flags.FlagValues) -> None:
         )
 
 
-def _check_new(output: epath.Path) -> None:
-    if output.exists():
+def _check_new(output: str) -> None:
+    """Raises ValueError if the output exists, unless its copy to a bucket broke off."""
+    if epath.Path(output).exists() and not is_incomplete(output):
         raise ValueError(f"--output: expected a new folder, got {output}, which exists")
 
 
@@ -279,7 +277,7 @@ def _tolerance(values: flags.FlagValues, default: Tolerance) -> Tolerance:
 
 
 def _report(
-    output: epath.Path,
+    output: str,
     files: dict[str, int],
     lines: list[tuple[str, str]],
     found: Agreement,

@@ -28,13 +28,12 @@ import time
 from typing import TYPE_CHECKING
 
 from absl import flags
-from etils import epath
 
 from vis_jax.commands import parts
 from vis_jax.commands.config_flag import define_config, read_config
 from vis_jax.commands.predict_flags import define_flags, raw_size, read_wanted
 from vis_jax.commands.predict_lines import report, tell
-from vis_jax.paths import is_remote, written_locally
+from vis_jax.paths import written_locally
 
 if TYPE_CHECKING:
     from vis_jax.predict.source import Source
@@ -95,6 +94,8 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
       values: the flags.
       begin: start time of the command, from `time.perf_counter`.
     """
+    from vis_jax.predict.staging import check_bucket
+
     check_bucket(values.output, overwrite=values.overwrite)
     from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
@@ -123,7 +124,8 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     stream = infer.run(program, config.test)
     clock = Progress(source.likely_frames, terminal=sys.stderr.isatty())
     clock.add("start", time.perf_counter() - begin)
-    with written_locally(values.output, last=loop.RESULTS) as folder, clock:
+    place = written_locally(values.output, replaced=loop.FILES)
+    with place as folder, clock:
         done = loop.predict(
             source,
             folder,
@@ -154,12 +156,3 @@ def _open(values: flags.FlagValues) -> "Source":
         fps=values.fps if raw else None,
         part=read_part(values.start, values.end, values.every),
     )
-
-
-def check_bucket(output: str, *, overwrite: bool) -> None:
-    """Raises ValueError if an output in a bucket already exists.
-
-    A folder on a disk is checked by `vis_jax.predict.loop.predict`.
-    """
-    if is_remote(output) and not overwrite and epath.Path(output).exists():
-        raise ValueError(f"{output}: not empty; pass overwrite to replace results")

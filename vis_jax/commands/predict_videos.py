@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from vis_jax.commands import parts
 from vis_jax.commands.config_flag import read_config
 from vis_jax.commands.predict_flags import read_wanted
 from vis_jax.commands.predict_lines import found_line, tell
-from vis_jax.paths import is_remote, written_locally
+from vis_jax.paths import written_locally
 
 if TYPE_CHECKING:
     from vis_jax.commands.predict_modes import Choice, Finders
@@ -139,7 +138,7 @@ def _predict_share(
     output = epath.Path(job.output)
     output.mkdir(parents=True, exist_ok=True)
     files = [FORMATS[name].file for name in job.wanted.formats]
-    waiting = [one for one in own if not one.finished(output, job.run_id, files)]
+    waiting = [one for one in own if not one.finished(job.output, job.run_id, files)]
     count = len(own) - len(waiting)
     failed = []
     with Progress("predict", len(videos) if several else len(own)) as progress:
@@ -176,8 +175,9 @@ def _try(
     import jax
 
     from vis_jax.evaluate.spread import leaving
-    from vis_jax.predict.loop import predict_whole, warning_lines
+    from vis_jax.predict.loop import FILES, predict_whole, warning_lines
     from vis_jax.predict.sources import open_source
+    from vis_jax.predict.staging import check_bucket
 
     try:
         source = open_source(video.path, part=job.part)
@@ -185,7 +185,9 @@ def _try(
         finder, note, memory = find(source)
         tell([note] if note else [], "note")
         _print("memory", f"{video.name}: {memory}")
-        with _folder_of(video, job) as folder:
+        target = os.path.join(job.output, video.name)
+        check_bucket(target, overwrite=job.overwrite)
+        with written_locally(target, replaced=FILES) as folder:
             tracks = predict_whole(
                 source,
                 folder,
@@ -211,37 +213,6 @@ def _try(
 
 def _print(kind: str, text: str) -> None:
     print(printable(f"{kind:<14}{text}"), flush=True)
-
-
-@contextmanager
-def _folder_of(video: "OneVideo", job: Job) -> Iterator[Path]:
-    """Yields a local folder whose files end up in the output folder of a video.
-
-    In a bucket `run.json` comes last; a folder without it was left incomplete, and is
-    written again.
-
-    Raises:
-      PredictError: a bucket already has results, which are not to be overwritten.
-    """
-    from vis_jax.predict.errors import PredictError
-    from vis_jax.predict.loop import FILES, RUN
-
-    target = os.path.join(job.output, video.name)
-    record = epath.Path(target) / RUN
-    if is_remote(target) and record.exists() and not job.overwrite:
-        raise PredictError(f"{target}: not empty; pass overwrite to replace results")
-    with written_locally(target, last=RUN) as folder:
-        yield folder
-        if is_remote(target):
-            for name in (RUN, *FILES):  # of an earlier run
-                _remove(epath.Path(target) / name)
-
-
-def _remove(path: epath.Path) -> None:
-    if path.is_dir():
-        path.rmtree()
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _is_of(video: "OneVideo", error: OSError) -> bool:

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,27 +39,33 @@ def check_alone(name: str) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Joins the other processes; an error or signal in one of them ends all.
+    """Joins the other processes, if any; an error or signal in one of them ends all.
+
+    SIGTERM is an exception inside, so that what is finished can be stored.
 
     Raises:
       ValueError: see `initialise_distributed`.
+      SystemExit: SIGTERM arrived, with code 143.
     """
     from vis_jax.training.distributed import initialise_distributed
     from vis_jax.training.together import leave_others, telling_others
 
-    if not initialise_distributed():
-        yield
-        return
-    # JAX handles SIGTERM for training, to agree on a step to save. Here all finished
-    # work is already on disk.
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    several = initialise_distributed()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
     try:
         with telling_others():
             yield
     except _TermError:
-        leave_others("SIGTERM: start again to go on", 128 + signal.SIGTERM)
+        text, code = "SIGTERM: start again to go on", 128 + signal.SIGTERM
+        if several:
+            leave_others(text, code)
+        print(text, file=sys.stderr)
+        raise SystemExit(code) from None
     except KeyboardInterrupt:
-        leave_others("Ctrl-C: start again to go on", 128 + signal.SIGINT)
+        if several:
+            leave_others("Ctrl-C: start again to go on", 128 + signal.SIGINT)
+        raise
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

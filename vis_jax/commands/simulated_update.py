@@ -31,21 +31,18 @@ def main() -> int:
 
 def _simulate(config: dict, *, compiles: bool) -> None:
     from vis_jax.commands.run_settings import read_run
-    from vis_jax.commands.train_checks import training_system
-    from vis_jax.training.dry_run import batch_shapes
+    from vis_jax.commands.train_checks import training_shapes, training_system
     from vis_jax.training.simulate import compile_update, lower_update
 
     run = read_run(config)
-    clips = run.data
-    height, width = clips.canvas
-    shapes = batch_shapes(
-        B=clips.batch_size, T=clips.frames, M=clips.instances, H=height, W=width
-    )
-    lowered = lower_update(run, training_system(run), shapes)
+    system = training_system(run)
+    shapes = training_shapes(run, system, clips=run.data.batch_size)
+    lowered = lower_update(run, system, shapes)
     stored = sum(lowered.stored.values())
     _write(
         {
             "stored": lowered.stored,
+            "working": lowered.working,
             "flops": lowered.flops,
             "chips": _chips(lowered.flops, 2 * stored, ()),
         }

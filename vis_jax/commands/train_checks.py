@@ -9,6 +9,7 @@ from vis_jax.commands import parts
 
 if TYPE_CHECKING:
     from vis_jax.commands.run_settings import RunSettings
+    from vis_jax.structures import Batch
     from vis_jax.systems.system import System
 
 
@@ -71,6 +72,25 @@ def training_system(config: "RunSettings") -> "System":
             f" {system.chunk}"
         )
     return system
+
+
+def training_shapes(config: "RunSettings", system: "System", *, clips: int) -> "Batch":
+    """Returns the shapes of a batch, with stored features if the run reads them.
+
+    Args:
+      config: config of the run.
+      system: its system.
+      clips: number of clips.
+    """
+    from vis_jax.training.dry_run import batch_shapes
+    from vis_jax.training.features import with_features
+
+    data = config.data
+    height, width = data.canvas
+    batch = batch_shapes(B=clips, T=data.frames, M=data.instances, H=height, W=width)
+    if data.features:
+        return with_features(batch, parts.frozen_encoder(system), system)
+    return batch
 
 
 def _check_resumed(

@@ -39,14 +39,21 @@ class PartialFolder:
         self._kept = 0.0
         self._known: set[Share] = set()  # whose files were copied in either direction
 
-    def fetch(self) -> None:
-        """Copies the partial files of all shares from the bucket."""
+    def fetch(self, own: Share | None = None) -> None:
+        """Copies partial files from the bucket.
+
+        Args:
+          own: all that is needed to predict this share are its file, and those of jobs
+            with another number of shares; None = all files, to merge them.
+        """
         if not self.remote or not self.output.exists():
             return
         for file in self.output.iterdir():
-            if share := share_of(file.name):
-                file.copy(self.path / file.name, overwrite=True)
-                self._known.add(share)
+            share = share_of(file.name)
+            if share is None or (own and share != own and share.total == own.total):
+                continue
+            file.copy(self.path / file.name, overwrite=True)
+            self._known.add(share)
 
     def keep(self, share: Share) -> None:
         """Copies the partial file of a share to the bucket."""
@@ -91,8 +98,14 @@ class PartialFolder:
 
 
 @contextmanager
-def partial_folder(output: str | os.PathLike) -> Iterator[PartialFolder]:
+def partial_folder(
+    output: str | os.PathLike, share: Share | None = None
+) -> Iterator[PartialFolder]:
     """Opens the partial files of an output folder, on a disk or in a bucket.
+
+    Args:
+      output: folder of the evaluation.
+      share: of this process, if it predicts one; see `PartialFolder.fetch`.
 
     Raises:
       ValueError: as the enclosed work does, with the names of files in the bucket.
@@ -103,5 +116,5 @@ def partial_folder(output: str | os.PathLike) -> Iterator[PartialFolder]:
     place = epath.Path(output)
     with tempfile.TemporaryDirectory() as name, naming_bucket(name, place):
         folder = PartialFolder(place, Path(name), remote=True)
-        folder.fetch()
+        folder.fetch(share)
         yield folder

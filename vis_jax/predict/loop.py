@@ -17,7 +17,7 @@ from vis_jax.predict.errors import PredictError
 from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
-from vis_jax.predict.staging import publish, staging
+from vis_jax.predict.staging import NOT_EMPTY, publish, staging
 from vis_jax.predict.writer import RequestedOutputs, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
@@ -292,7 +292,7 @@ def _check_arguments(
     if output.exists() and not output.is_dir():
         raise PredictError(f"{output}: expected a folder, found a file")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
+        raise PredictError(f"{output}: {NOT_EMPTY}")
     return _drawn_rate(source, wanted)
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from os.path import isdir, isfile  # unlike Path's, never raise PermissionError
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from etils import epath
 
 from data_pipeline.file_names import IMAGE_SUFFIXES, natural_order
+from vis_jax.paths import is_incomplete
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
 from vis_jax.predict.loop import RUN
@@ -40,8 +42,9 @@ class OneVideo(NamedTuple):
         self, output: epath.PathLike, run_id: str, files: Sequence[str] = (RESULTS,)
     ) -> bool:
         """Whether its output files exist, from the same run and the same video."""
-        folder = epath.Path(output) / self.name
-        if not (folder / RUN).exists():
+        address = os.path.join(output, self.name)
+        folder = epath.Path(address)
+        if not (folder / RUN).exists() or is_incomplete(address):
             return False
         try:
             found = json.loads((folder / RUN).read_text())

@@ -10,6 +10,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from etils import epath
+
+from vis_jax.paths import is_incomplete, is_remote
+from vis_jax.predict.errors import PredictError
+
+NOT_EMPTY = "not empty; pass overwrite to replace results"
+
+
+def check_bucket(output: str, *, overwrite: bool) -> None:
+    """Raises PredictError if an output in a bucket already has files.
+
+    Those of a copy that broke off do not count. `vis_jax.predict.loop` checks a folder
+    on a disk.
+    """
+    if overwrite or not is_remote(output) or is_incomplete(output):
+        return
+    path = epath.Path(output)
+    if any(path.iterdir()) if path.is_dir() else path.exists():
+        raise PredictError(f"{output}: {NOT_EMPTY}")
+
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:

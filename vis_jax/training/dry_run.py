@@ -55,8 +55,6 @@ def estimate(
         config.optimizer, num_steps=config.num_steps, params=params
     )
     state = jax.eval_shape(optimizer.transform.init, params)
-    part = _microbatch(batch, config.train.accumulate)
-    saved = jax.eval_shape(_saved(system), params, variables, part, key)
     average = jax.eval_shape(start_average, variables) if config.train.ema else {}
     return Estimate(
         parameters={name: _count(part) for name, part in params.items()},
@@ -68,8 +66,31 @@ def estimate(
             "optimiser": _bytes(state),
             **({"average": _bytes(average)} if average else {}),
             "batch": _bytes(batch),
-            "kept for the backward pass": _bytes(saved),
+            "kept for the backward pass": residual_bytes(
+                system, variables, batch, accumulate=config.train.accumulate
+            ),
         },
+    )
+
+
+def residual_bytes(
+    system: System, variables: dict, batch: Batch, *, accumulate: int
+) -> int:
+    """Returns the bytes that autodiff stores between forward and backward pass.
+
+    Args:
+      system: system to train.
+      variables: shapes of its variables.
+      batch: shapes of the clips of one device.
+      accumulate: number of microbatches.
+
+    Raises:
+      ValueError: `accumulate` does not divide the clips.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    part = _microbatch(batch, accumulate)
+    return _bytes(
+        jax.eval_shape(_saved(system), variables["params"], variables, part, key)
     )
 
 

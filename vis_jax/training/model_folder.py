@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from vis_jax.paths import check_regular
+from vis_jax.paths import check_regular, is_incomplete
 from vis_jax.training.weights_file import WEIGHTS_FILE
 
 RECORD = "export.json"  # describes an export
@@ -61,8 +61,14 @@ def read_record(folder: str | os.PathLike) -> Mapping[str, Any]:
     """Reads `export.json`; empty if there is none.
 
     Raises:
-      ValueError: it is damaged, or of another version; names it.
+      ValueError: it is damaged, or of another version, or the folder is incomplete;
+        names it.
     """
+    if is_incomplete(folder):
+        raise ValueError(
+            f"{os.fspath(folder)}: expected a complete folder, got one whose copy to"
+            " the bucket goes on or broke off; run the command that writes it again"
+        )
     path = epath.Path(folder) / RECORD
     if not path.exists():
         return {}

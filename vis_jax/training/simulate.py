@@ -7,6 +7,7 @@ import jax
 
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
+from vis_jax.training.dry_run import residual_bytes
 from vis_jax.training.flops import product_flops
 from vis_jax.training.hlo import Collective, collectives
 from vis_jax.training.initial import Plan, make_plan
@@ -18,6 +19,7 @@ class Lowered(NamedTuple):
     """A lowered update; bytes and FLOPs per device."""
 
     stored: dict[str, int]  # bytes between updates, by use
+    working: int  # estimate of the bytes that live only during an update
     flops: float  # of products, assuming equal shares
     program: Any  # lowered by JAX
 
@@ -49,7 +51,8 @@ def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
     plan = make_plan(config, system, batch, mesh)
     traced = plan.update.trace(plan.like, batch)  # type: ignore[attr-defined]
     flops = product_flops(traced.jaxpr) / mesh.size
-    return Lowered(_stored(plan, batch), flops, traced.lower())
+    working = _working(config, system, plan, shapes, mesh.size)
+    return Lowered(_stored(plan, batch), working, flops, traced.lower())
 
 
 def compile_update(lowered: Lowered) -> Compiled:
@@ -76,6 +79,36 @@ def _stored(plan: Plan, batch: Batch) -> dict[str, int]:
         "batch": batch,
     }
     return {name: _bytes(part) for name, part in parts.items() if part is not None}
+
+
+def _working(
+    config: RunSettings, system: System, plan: Plan, shapes: Batch, devices: int
+) -> int:
+    """Estimates the bytes that live only during an update.
+
+    What autodiff stores for the clips of a device, gathered variables, and gradients.
+    """
+    variables = plan.like.variables
+    share = jax.tree.map(
+        lambda x: _unplaced((x.shape[0] // devices, *x.shape[1:]), x), shapes
+    )
+    residuals = residual_bytes(
+        system,
+        jax.tree.map(lambda x: _unplaced(x.shape, x), variables),
+        share,
+        accumulate=config.train.accumulate,
+    )
+    gathered = sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(variables)
+        if leaf.sharding.shard_shape(leaf.shape) != leaf.shape
+    )
+    return residuals + gathered + _bytes(variables["params"])
+
+
+def _unplaced(shape: tuple[int, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns a shape without a sharding, with the dtype of a leaf."""
+    return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
 
 def _bytes(tree: Any) -> int:
