@@ -25,6 +25,7 @@ examples:
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -95,11 +96,12 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
       values: the flags.
       begin: start time of the command, from `time.perf_counter`.
     """
-    check_bucket(values.output, overwrite=values.overwrite)
+    _check_output(values.output, overwrite=values.overwrite)
     from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate import infer
     from vis_jax.predict import loop
+    from vis_jax.predict.choice import ObjectFilter
     from vis_jax.predict.progress import Progress
 
     config = read_config(values)
@@ -107,6 +109,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     categories = parts.read_classes(values.workdir, checkpoint)
     source = _open(values)
     wanted = read_wanted(values)
+    ObjectFilter([name for _, name in categories], wanted.classes, wanted.tracks)
     tell(loop.warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))
@@ -156,10 +159,16 @@ def _open(values: flags.FlagValues) -> "Source":
     )
 
 
-def check_bucket(output: str, *, overwrite: bool) -> None:
-    """Raises ValueError if an output in a bucket already exists.
+def _check_output(output: str, *, overwrite: bool) -> None:
+    """Checks the folder of the results before a model is loaded.
 
-    A folder on a disk is checked by `vis_jax.predict.loop.predict`.
+    Raises:
+      ValueError: it is not empty, or not a folder.
+      OSError: nothing can be written there.
     """
-    if is_remote(output) and not overwrite and epath.Path(output).exists():
+    from vis_jax.predict.staging import check_output
+
+    if not is_remote(output):
+        check_output(Path(output), overwrite=overwrite)
+    elif not overwrite and epath.Path(output).exists():
         raise ValueError(f"{output}: not empty; pass overwrite to replace results")

@@ -10,6 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vis_jax.predict.errors import PredictError
+
+
+def check_output(output: Path, *, overwrite: bool = False) -> None:
+    """Checks that a folder can be written.
+
+    Raises:
+      PredictError: it is a file, or has content that is not to be replaced.
+      OSError: nothing can be written there; names it.
+    """
+    if output.exists() and not output.is_dir():
+        raise PredictError(f"{output}: expected a folder, found a file")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
+    with staging(output):
+        pass
+
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
@@ -22,7 +39,11 @@ def staging(output: Path) -> Iterator[Path]:
         ancestor = ancestor.parent
     _remove_abandoned(output.name, ancestor)
     prefix = f".{output.name}.partial-{socket.gethostname()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(output)) from error
+    with made as temporary:
         folder = Path(temporary) / "output"
         folder.mkdir()  # with the user's permissions, unlike the temporary folder
         try:
