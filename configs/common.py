@@ -118,11 +118,10 @@ def valid_split(dataset: str) -> str:
 
 
 # Weight decay of Mask2Former: none on norms, on the tables of the mask decoder and on
-# Swin's table of relative positions. The pixel decoder's level vectors do decay.
+# Swin's table of relative positions. The pixel decoder's level vectors do decay. It is
+# one rule, as each must match something, and only some models have these tables.
 NO_DECAY_ON_NORMS_AND_TABLES = (
-    (".*norm.*", 0.0),
-    ("decoder/tables/.*", 0.0),
-    (".*relative_position_bias_table", 0.0),
+    (".*norm.*|decoder/tables/.*|.*relative_position_bias_table", 0.0),
     (".*", 1.0),
 )
 

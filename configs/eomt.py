@@ -20,6 +20,7 @@ Paper: 45.2 AP on COCO val2017 (large, 640 x 640), 45.9 with DINOv3.
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.smallest import SMALL
 
 BLOCKS = {"large": 24, "base": 12, "small": 12}
 # Side of the position table by that of a patch: of 640 pixels, or DINOv2's own, 518.
@@ -94,11 +95,12 @@ def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict
     """Returns AdamW with rates that decrease from block to block towards the image.
 
     Args:
-      options: with `size`.
+      options: with `size`, and `debug` for the smallest model.
       decay: rate of a block as a share of that of the next one.
       full: last blocks that have the whole rate.
     """
-    depth = BLOCKS[options.size]
+    smallest = SMALL["videomt"]["model"]["backbone"]["depth"]
+    depth = smallest if options.debug else BLOCKS[options.size]
     rates = [
         (
             f"backbone/blocks_{i}/.*",

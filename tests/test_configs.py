@@ -26,6 +26,7 @@ from vis_jax.systems import SYSTEMS
 from vis_jax.systems.ifr import Model, build_model
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.dry_run import batch_shapes
+from vis_jax.training.initial import check_rules
 from vis_jax.training.sharding import AXES, MeshSettings, param_sharding
 
 ROOT = Path(__file__).parents[1]
@@ -201,19 +202,24 @@ def _filled(shapes: dict) -> dict:
 
 
 @functools.cache
-def _debug_loss(text: str) -> dict[str, float]:
-    """Terms of the loss of settings, given as JSON so that equal ones run once."""
+def _debug_loss(text: str) -> tuple[dict[str, float], dict]:
+    """Terms of the loss, and shapes of the variables, of settings.
+
+    They are given as JSON so that equal ones run once.
+    """
     run = read_run(json.loads(text))
     system, batch = SYSTEMS[run.system].build(run), first_batch(run)
     shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
     loss, aux = jax.jit(system.loss)(_filled(shapes), batch, jax.random.key(1))
-    return {"loss": float(loss)} | {k: float(v) for k, v in aux.terms.items()}
+    terms = {"loss": float(loss)} | {k: float(v) for k, v in aux.terms.items()}
+    return terms, shapes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_debug_takes_a_finite_loss(name):
-    config = to_dict(recipe(name))
+    run = recipe(name)
+    config = to_dict(run)
     # What the loss does not depend on, so that equal systems compile once.
     for unused in ("optimizer", "train", "init_from", "init_fresh"):
         config.pop(unused)
@@ -223,7 +229,8 @@ def test_debug_takes_a_finite_loss(name):
         config["model"]["num_classes"] = common.NUM_CLASSES["moving_shapes"]
         config["test"]["split"] = "val"
     config["test"].update(chunk=1, top=1)
-    terms = _debug_loss(json.dumps(config, sort_keys=True))
+    terms, variables = _debug_loss(json.dumps(config, sort_keys=True))
+    check_rules(run, variables)
     total = terms["loss"]
     assert np.isfinite(list(terms.values())).all(), terms
     assert total > 0
@@ -334,9 +341,10 @@ def test_videomt_learns_slower_from_block_to_block_towards_the_image():
 
 
 @pytest.mark.parametrize("name", _slow_but(QUICK, NAMES))
-def test_optimiser_and_mesh_have_a_rule_for_every_parameter(name):
+def test_every_parameter_has_a_rule_and_every_rule_a_parameter(name):
     run, params = recipe(name, None), _shapes(name)
     optimizers.build(run.optimizer, num_steps=run.num_steps, params=params)
+    check_rules(run, {"params": params})
     _check_divided(params)
 
 

@@ -42,7 +42,10 @@ COMMANDS = {
 }
 
 # Commands with positional arguments, and the list flag that collects them.
-WITH_WORDS = {"predict": "source", "score": "results"}
+WITH_WORDS = {
+    **{"predict": "source", "score": "results"},
+    **{"runs diff": "workdirs", "runs plot": "workdirs"},
+}
 
 USAGE = """vis_jax: video instance segmentation in JAX
 

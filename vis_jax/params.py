@@ -1,7 +1,8 @@
 """Parameter trees by path, and regex rules that must cover every parameter."""
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 Tree = Mapping  # nested: name -> Tree or leaf
 
@@ -48,6 +49,36 @@ def check_regexes(field: str, patterns: Iterable[str]) -> None:
             raise ValueError(
                 f"{field}: expected regexes, got {pattern!r}: {error}"
             ) from error
+
+
+def check_matches(field: str, patterns: Iterable[str], paths: Collection[str]) -> None:
+    """Checks that each regex matches at least one whole path.
+
+    Args:
+      field: setting that has the regexes, for the error.
+      patterns: regexes, such as 'backbone/.*'.
+      paths: of parameters, names joined by '/'.
+
+    Raises:
+      ValueError: a regex matches no path.
+    """
+    for pattern in patterns:
+        if not any(map(re.compile(pattern).fullmatch, paths)):
+            raise ValueError(
+                f"{field}: expected regexes that match whole paths of parameters, got"
+                f" {pattern!r}, which matches none; {_nearest(pattern, paths)}"
+            )
+
+
+def _nearest(pattern: str, paths: Collection[str]) -> str:
+    """Returns a hint: the path, or all paths of a module, most similar to a regex."""
+    parts = [path.split("/") for path in paths]
+    modules = {"/".join(p[:depth]) + "/.*" for p in parts for depth in range(1, len(p))}
+    near = difflib.get_close_matches(pattern, sorted({*modules, *paths}), n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    first = sorted({"/".join(p[:1]) + "/.*" * (len(p) > 1) for p in parts})
+    return f"at the top there are {first}"
 
 
 def match_rules(tree: Tree, rules: Rules, *, field: str = "rules") -> dict:

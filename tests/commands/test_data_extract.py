@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.command_line import call, error_of
+from vis_jax.commands.predict_videos import SOME_FAILED
+from vis_jax.main import main
 from vis_jax.predict import extract as module
 from vis_jax.predict.sinks import VideoSink
 
@@ -30,6 +32,19 @@ def videos(tmp_path):
     return folder
 
 
+@pytest.fixture
+def failures(capsys):
+    """Runs a command that fails for some videos; returns a line for each."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        assert caught.value.code == SOME_FAILED
+        return capsys.readouterr().err.splitlines()
+
+    return run
+
+
 def test_every_nth_frame_of_a_folder_of_videos(videos, tmp_path):
     words = ("data", "extract", "--source", videos, "--output", tmp_path / "out")
     outcome = call(*words, "--every=5", "--start=0.16", "--format=png")
@@ -49,7 +64,7 @@ def test_every_nth_frame_of_a_folder_of_videos(videos, tmp_path):
 
 
 def test_a_second_run_goes_on_where_the_first_was_stopped(
-    videos, tmp_path, monkeypatch
+    videos, tmp_path, monkeypatch, failures
 ):
     words = ("data", "extract", "--source", videos, "--output", tmp_path / "out")
     save = module._save
@@ -67,8 +82,19 @@ def test_a_second_run_goes_on_where_the_first_was_stopped(
     assert "cat: 12 frames (there already, not read again)" in outcome.out
     assert "dog: 5 frames\n" in outcome.out
     assert len(list((tmp_path / "out/dog").glob("*.jpg"))) == 5
-    message = error_of(*words, "--every=2")
-    assert message.endswith("frames of the same video, got other every")
+    lines = failures(*words, "--every=2")
+    assert [line.startswith("failed: ") for line in lines] == [True, True]
+    assert lines[0].endswith("frames of the same video, got other every")
+
+
+def test_a_video_that_cannot_be_read_does_not_stop_the_others(
+    videos, tmp_path, failures
+):
+    (videos / "cat.mp4").write_bytes(b"no video")
+    words = ("data", "extract", "--source", videos, "--output", tmp_path / "out")
+    (line,) = failures(*words)
+    assert line.startswith(f"failed: {videos}/cat.mp4: not a readable video")
+    assert len(list((tmp_path / "out/dog").glob("*.jpg"))) == 5
 
 
 def test_what_is_refused(videos, tmp_path):
@@ -76,9 +102,9 @@ def test_what_is_refused(videos, tmp_path):
     cat = ("data", "extract", "--source", videos / "cat.mp4", *out)
     assert "--source: expected a video" in error_of("data", "extract", *out)
     assert "--every: expected 1 or more, got 0" in error_of(*cat, "--every=0")
-    assert "--start: expected 0 or more" in error_of(*cat, "--start=nan")
-    assert "--end: expected more than --start" in error_of(*cat, "--end=0")
-    assert "expected frames between 9.0 s and its end" in error_of(*cat, "--start=9")
+    assert "--start: expected seconds or hh:mm:ss" in error_of(*cat, "--start=nan")
+    assert "--end: expected a time after --start" in error_of(*cat, "--end=0")
+    assert "has no frame at 69 s or later" in error_of(*cat, "--start=1:09")
     assert "live source" in error_of("data", "extract", "--source=-", *out)
     (tmp_path / "out/cat").mkdir(parents=True)
     (tmp_path / "out/cat/000000.jpg").write_text("mine")

@@ -147,7 +147,8 @@ def test_labelme_without_groups(tmp_path):
     words = ("--source", tmp_path / "in", "--output", tmp_path / "out")
     message = error_of("data", "prepare", *words)
     assert "as group_id, or --link, which gives it by overlap, got 8 labels" in message
-    assert call("data", "prepare", *words, "--link").code == 0
+    outcome = call("data", "prepare", *words, "--link")
+    assert outcome.code == 0 and "short  " not in outcome.out
     found = tracks_of(YouTubeVis(tmp_path / "out", "train"), 0)
     left = {
         (name, *(int(np.flatnonzero(mask.any(0))[0]) for mask in masks))
@@ -158,6 +159,11 @@ def test_labelme_without_groups(tmp_path):
         ("car", 40, 39, 38, 37),
         ("dog", 0, 9, 18, 27),  # no overlap: the label alone is the identity
     }
+    words = (*words[:-1], tmp_path / "strict", "--link", "--link_iou=0.95")
+    assert (
+        "short         8 of 9 tracks have a single"
+        in call("data", "prepare", *words).out
+    )
 
 
 def test_attributes_of_cvat(tmp_path):

@@ -138,7 +138,8 @@ def test_settings_that_differ_are_listed(tmp_path):
     assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == [
         "optimizer.clip_norm"
     ]
-    outcome = call("runs", "diff", "--workdirs", both, "--section", "model")
+    words = both.split(",")
+    outcome = call("runs", "diff", *words, "--section", "model")
     assert outcome.out == "all settings of model are equal\n"
     # A config.json of another version is compared as it is.
     path = tmp_path / "b" / "config.json"

@@ -176,6 +176,25 @@ def test_rules_are_held_against_the_parameters_before_the_data_is_opened(
 
 
 @pytest.mark.parametrize(
+    ("field", "rules"),
+    [
+        ("optimizer.rates", "(('heads/.*',0.1),('.*',1.0))"),
+        ("optimizer.decays", "(('heads/.*',0.1),('.*',1.0))"),
+        ("optimizer.late", "(('heads/.*',1,1),)"),
+        ("mesh.rules", "(('heads/.*',None),)"),
+    ],
+)
+def test_a_rule_that_matches_nothing_is_told_before_the_data_is_opened(
+    tmp_path, monkeypatch, field, rules
+):
+    monkeypatch.setattr(parts, "build_system", lambda config: toy_system())
+    words = (f"--config.{field}={rules}",)
+    message = train_error(tmp_path / "none", tmp_path / "run", *words)
+    assert message.startswith(f"{field}: expected regexes that match whole paths")
+    assert "'heads/.*', which matches none; did you mean 'head/.*'?" in message
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (("--config.num_steps=3",), "num_steps: expected at least 4, the updates that"),

@@ -43,6 +43,21 @@ def test_a_song_is_refused_before_a_model_is_made(monkeypatch, tmp_path):
         _run(monkeypatch, tmp_path / "song.m4a", tmp_path / "out")
 
 
+def test_the_output_and_classes_are_checked_before_a_model_is_made(
+    monkeypatch, tmp_path
+):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(PredictError, match=r"full: not empty"):
+        _run(monkeypatch, tmp_path / "0.png", tmp_path / "full")
+    with pytest.raises(OSError, match=r"'/proc/out'$"):  # where no folder can be made
+        _run(monkeypatch, tmp_path / "0.png", "/proc/out")
+    with pytest.raises(ValueError, match="did you mean cat"):
+        _run(monkeypatch, tmp_path / "0.png", tmp_path / "out", "--classes=cats")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "full"]
+
+
 @pytest.mark.parametrize(
     ("more", "lines"), [((), 1), (("--fps=6",), 0), (("--novideo",), 0)]
 )

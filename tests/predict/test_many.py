@@ -31,12 +31,20 @@ def test_a_folder_of_videos_has_files_and_folders_of_images(tmp_path):
     assert found.ignored == (f"{tmp_path}/empty", f"{tmp_path}/notes.md")
 
 
-@pytest.mark.parametrize("files", [("0.jpg", "a.mp4"), ("0.gif", "a.mp4"), ("a.txt",)])
+@pytest.mark.parametrize("files", [("0.jpg", "b.txt"), ("0.gif", "1.gif"), ("a.txt",)])
 def test_what_is_one_video_or_none_stays_so(tmp_path, files):
     fill(tmp_path, *files)
     assert find_videos([str(tmp_path)]) is None
     for name in ("a.mp4", "none", "none.txt", "-", "camera:0"):
         assert find_videos([str(tmp_path / name) if "a" not in name else name]) is None
+
+
+@pytest.mark.parametrize("image", ["0.jpg", "0.heic", "0.gif"])
+def test_a_folder_with_images_beside_videos_is_an_error(tmp_path, image):
+    fill(tmp_path, image, "a.mp4")
+    message = rf"or videos, got both {image} and a\.mp4; .* '{tmp_path}/\*\.mp4'"
+    with pytest.raises(PredictError, match=message):
+        find_videos([str(tmp_path)])
 
 
 def test_several_sources_are_many_videos(tmp_path, monkeypatch):

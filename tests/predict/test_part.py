@@ -89,6 +89,9 @@ def test_a_part_behind_the_end_is_named(tmp_path):
     path = _video(tmp_path / "v.mp4", np.arange(5) / 10)
     with pytest.raises(PredictError, match=r"v\.mp4: has no frame at 9 s or later"):
         open_source(path, part=Part(start=9))
+    before = "has no frame from 0 s to before 0.0005 s"
+    with pytest.raises(PredictError, match=before):
+        open_source(path, part=Part(end=0.0005))
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
     with pytest.raises(PredictError, match="has no frame at 9 s or later"):
         open_source(tmp_path / "0.png", part=Part(start=9))

@@ -1,3 +1,4 @@
+import re
 import struct
 from fractions import Fraction
 
@@ -147,18 +148,26 @@ def test_a_glob_of_several_videos(tmp_path):
         open_source(str(tmp_path / "*.mp4"))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a video at all" * 100])
-def test_a_file_that_is_no_video(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(b"", "the file is empty"), (b"not a video at all" * 100, "Invalid data found")],
+)
+def test_a_file_that_is_no_video(tmp_path, content, cause):
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
-    with pytest.raises(PredictError, match=r"clip\.mp4: not a readable video"):
+    message = rf"^{re.escape(str(path))}: not a readable video: {cause}"
+    with pytest.raises(PredictError, match=message):
         open_source(path)
 
 
 def test_a_truncated_video(tmp_path):
     path = _write_video(tmp_path / "clip.mp4")
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-400])  # without the index at the end
-    with pytest.raises(PredictError, match=r"clip\.mp4: not a readable video"):
+    message = (
+        f"not a readable video: truncated: expected {size} bytes, got {size - 400}"
+    )
+    with pytest.raises(PredictError, match=message):
         open_source(path)
 
 

@@ -17,7 +17,7 @@ from tests.training.toy_run import Recorder
 from tests.training.toy_system import toy_batches, toy_config, toy_system
 from vis_jax import paths
 from vis_jax.paths import written_locally
-from vis_jax.predict.staging import check_bucket
+from vis_jax.predict.staging import check_output
 from vis_jax.training.best import Best
 from vis_jax.training.checkpoint import load_variables
 from vis_jax.training.evaluations import Evaluation
@@ -214,12 +214,12 @@ def test_a_copy_to_a_bucket_that_breaks_off_can_be_repeated(bucket, monkeypatch)
         write(replaced=["old"])
     assert names_in(bucket / "a") == [paths.INCOMPLETE, "mine"]
     assert paths.is_incomplete("bucket://a")
-    check_bucket("bucket://a", overwrite=False)
+    check_output("bucket://a", overwrite=False)
     with pytest.raises(ValueError, match=r"^bucket://a: expected a complete folder"):
         load_variables("bucket://a")
     write(replaced=["old", "new"])
     assert names_in(bucket / "a") == ["mine", "new"]
     with pytest.raises(ValueError, match="not empty"):
-        check_bucket("bucket://a", overwrite=False)
+        check_output("bucket://a", overwrite=False)
     write(replaced=None)
     assert names_in(bucket / "a") == ["new"]

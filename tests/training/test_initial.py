@@ -40,6 +40,18 @@ def test_fresh_parameters_keep_their_random_value(variables, other, tmp_path):
     np.testing.assert_array_equal(loaded["params"]["head"]["bias"], np.full(2, 5.0))
 
 
+def test_a_regex_of_fresh_parameters_must_match_something(variables, other, tmp_path):
+    """Of the system, or of the weights, which may have more."""
+    other = other | {"params": other["params"] | {"tail": {"bias": np.zeros(1)}}}
+    save_variables(str(tmp_path / "w"), other)
+    loaded = load_initial(str(tmp_path / "w"), variables, fresh=("tail/.*",))
+    assert loaded["params"].keys() == {"head", "norm"}
+    for typo, hint in (("norms/.*", "norm/.*"), ("tails/bias", "tail/bias")):
+        with pytest.raises(ValueError, match="^init_fresh: expected regexes") as caught:
+            load_initial(str(tmp_path / "w"), variables, fresh=("tail/.*", typo))
+        assert f"did you mean {hint!r}?" in str(caught.value)
+
+
 def test_what_is_not_fresh_must_fit(variables, other, tmp_path):
     other = other | {"params": {"head": other["params"]["head"]}}
     other["params"]["tail"] = {"bias": np.zeros(1, np.float32)}

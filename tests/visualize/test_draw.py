@@ -67,6 +67,22 @@ def test_opacity_and_the_width_of_lines_can_be_set():
         assert width - 1 <= share.sum() <= width + 1
 
 
+def test_ground_truth_has_labels_without_scores():
+    frame, masks = (
+        np.zeros((120, 200, 3), np.uint8),
+        np.stack([_square(50, 50, 40)] * 2),
+    )
+    more = dict(labels=[0, 0], names=["dog"])
+    plain, truth, found = (
+        draw_frame(frame, masks, [1, 2], **more, scores=scores, style=style)
+        for scores, style in ((None, PLAIN), (None, Style()), ([0.4, 0.9], Style()))
+    )
+    lengths = [(image != plain).any(2).sum() for image in (truth, found)]
+    assert 0 < lengths[0] < 0.8 * lengths[1]
+    # The last is on top, as is the one with the higher score.
+    np.testing.assert_array_equal(truth[60:90, 60:80], found[60:90, 60:80])
+
+
 def test_boxes_are_drawn_when_asked_for():
     mask = _square(40, 50, 60)
     mask[40:60, 50:70] = False

@@ -3,19 +3,28 @@
 Frame 120 of cat.mp4 becomes OUTPUT/cat/cat_000120.jpg: a number means the same frame
 for any --every, and files sort in display order. A folder appears when it is complete.
 Finished videos are not read again: after an interruption the same command resumes with
-the video it stopped at.
+the video it stopped at. Of several videos, one that cannot be extracted does not stop
+the others; such videos are listed at the end, and the exit code is 3.
 
 examples:
   python -m vis_jax.main data extract --source phone.mp4 --output frames --every 5
   python -m vis_jax.main data extract --source videos/ --output frames --every 10
   python -m vis_jax.main data extract --source phone.mp4 --output frames \\
-      --start 12.5 --end 20 --format png
+      --start 1:12.5 --end 1:20 --format png
 """
 
-import math
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
+
+from vis_jax.commands.predict_videos import SOME_FAILED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vis_jax.predict.extract import Extracted, FrameChoice
+    from vis_jax.predict.many import OneVideo
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -24,6 +33,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     texts = {
         "source": "a video file, a folder of videos, or a .txt with a path per line",
         "output": "folder to write to; each video gets its own subfolder",
+        "start": "time in each video of the first frame: seconds or hh:mm:ss",
+        "end": "time in each video to stop at: seconds or hh:mm:ss; default: its end",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, None, text, flag_values=values)
@@ -31,18 +42,6 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
         "every",
         1,
         "extract every n-th frame; 5 turns 30 frames per second into 6",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "start",
-        0.0,
-        "seconds to skip at the start of each video",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "end",
-        None,
-        "seconds at which to stop in each video; default: its end",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -57,48 +56,62 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: flags.FlagValues) -> None:
     """Writes the frames and prints their number per video.
 
+    Exits with SOME_FAILED if some of several videos fail.
+
     Raises:
-      ValueError: a flag is wrong, or a video cannot be read.
+      ValueError: a flag is wrong, or the only video cannot be read.
     """
-    _check_flags(values)
-    from pathlib import Path
-
-    from tqdm import tqdm
-
-    from data_pipeline.errors import printable
-    from vis_jax.predict.extract import FrameChoice, extract, find
-
-    found = find(values.source)
-    choice = FrameChoice(values.every, values.start, values.end, values.format)
-    for name in found.ignored:
-        print(printable(f"left out      {Path(name).name}: no video"))
-    output, total = Path(values.output), 0
-    for video in found.videos:
-        with tqdm(
-            desc=video.name,
-            unit=" frames",
-            disable=not sys.stderr.isatty(),
-            leave=False,
-        ) as bar:
-            outcome = extract(video, output, choice, bar.update)
-        total += outcome.frames
-        done = "" if outcome.written else " (there already, not read again)"
-        print(printable(f"video         {video.name}: {outcome.frames} frames{done}"))
-        for line in outcome.warnings:
-            print(printable(f"warning: {line}"))
-    print(f"frames        {total} of {len(found.videos)} videos in {values.output}")
-
-
-def _check_flags(values: flags.FlagValues) -> None:
     for name, what in (
         ("source", "a video or a folder of videos"),
         ("output", "a folder"),
     ):
         if not getattr(values, name):
             raise ValueError(f"--{name}: expected {what}, got none")
-    if values.every < 1:
-        raise ValueError(f"--every: expected 1 or more, got {values.every}")
-    if not (math.isfinite(values.start) and values.start >= 0):
-        raise ValueError(f"--start: expected 0 or more seconds, got {values.start}")
-    if values.end is not None and not values.end > values.start:
-        raise ValueError(f"--end: expected more than --start, got {values.end}")
+    from pathlib import Path
+
+    from data_pipeline.errors import printable
+    from vis_jax.predict.errors import PredictError
+    from vis_jax.predict.extract import FrameChoice, find
+    from vis_jax.predict.part import read_part
+
+    part = read_part(values.start, values.end, values.every)
+    choice = FrameChoice(part.every, part.start, part.end, values.format)
+    found = find(values.source)
+    for name in found.ignored:
+        print(printable(f"left out      {Path(name).name}: no video"))
+    failed, total = [], 0
+    for video in found.videos:
+        try:
+            total += _extract(video, Path(values.output), choice).frames
+        except PredictError as error:
+            if len(found.videos) == 1:
+                raise
+            failed.append(str(error))
+    videos = len(found.videos) - len(failed)
+    print(f"frames        {total} of {videos} videos in {values.output}")
+    for text in failed:
+        print(f"failed: {printable(text)}", file=sys.stderr)
+    if failed:
+        sys.exit(SOME_FAILED)
+
+
+def _extract(video: "OneVideo", output: "Path", choice: "FrameChoice") -> "Extracted":
+    """Extracts one video and prints what was written.
+
+    Raises:
+      PredictError: see `vis_jax.predict.extract.extract`.
+    """
+    from tqdm import tqdm
+
+    from data_pipeline.errors import printable
+    from vis_jax.predict.extract import extract
+
+    with tqdm(
+        desc=video.name, unit=" frames", disable=not sys.stderr.isatty(), leave=False
+    ) as bar:
+        outcome = extract(video, output, choice, bar.update)
+    done = "" if outcome.written else " (there already, not read again)"
+    print(printable(f"video         {video.name}: {outcome.frames} frames{done}"))
+    for line in outcome.warnings:
+        print(printable(f"warning: {line}"))
+    return outcome

@@ -124,6 +124,7 @@ def run(values: flags.FlagValues) -> None:
     print(f"tracks        {len(content.get('annotations', ()))}")
     if outcome.prepared.linked:
         print(f"linked        {outcome.prepared.linked} labels by overlap")
+        _tell_short(content["annotations"])
     print(f"categories    {', '.join(c['name'] for c in content['categories'])}")
     for line in outcome.prepared.left_out:
         print(f"left out      {line}")
@@ -132,6 +133,17 @@ def run(values: flags.FlagValues) -> None:
     if sheet is not None:
         _write_sheet(values, sheet)
     print(f"train         {train_command(Path(values.output), values.split)}")
+
+
+def _tell_short(tracks: list[dict]) -> None:
+    """Says how many tracks linking left with a single frame, if there are any."""
+    frames = [sum(mask is not None for mask in one["segmentations"]) for one in tracks]
+    if short := frames.count(1):
+        print(
+            f"short         {short} of {len(tracks)} tracks have a single frame: an"
+            " object is not linked if it moves\n              too far between labelled"
+            " frames; label more of them, or lower --link_iou"
+        )
 
 
 def _linker(values: flags.FlagValues) -> "LabelLinker | None":

@@ -94,13 +94,14 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
       values: the flags.
       begin: start time of the command, from `time.perf_counter`.
     """
-    from vis_jax.predict.staging import check_bucket
+    from vis_jax.predict.staging import check_output
 
-    check_bucket(values.output, overwrite=values.overwrite)
+    check_output(values.output, overwrite=values.overwrite)
     from vis_jax.commands import predict_modes
     from vis_jax.commands.run_settings import with_classes
     from vis_jax.evaluate import infer
     from vis_jax.predict import loop
+    from vis_jax.predict.choice import ObjectFilter
     from vis_jax.predict.progress import Progress
 
     config = read_config(values)
@@ -108,6 +109,7 @@ def predict_video(values: flags.FlagValues, begin: float) -> None:
     categories = parts.read_classes(values.workdir, checkpoint)
     source = _open(values)
     wanted = read_wanted(values)
+    ObjectFilter([name for _, name in categories], wanted.classes, wanted.tracks)
     tell(loop.warning_lines(source, wanted))
     parts.keep_user_compilations()
     config = with_classes(config, len(categories))

@@ -177,7 +177,7 @@ def _try(
     from vis_jax.evaluate.spread import leaving
     from vis_jax.predict.loop import FILES, predict_whole, warning_lines
     from vis_jax.predict.sources import open_source
-    from vis_jax.predict.staging import check_bucket
+    from vis_jax.predict.staging import check_output
 
     try:
         source = open_source(video.path, part=job.part)
@@ -186,7 +186,7 @@ def _try(
         tell([note] if note else [], "note")
         _print("memory", f"{video.name}: {memory}")
         target = os.path.join(job.output, video.name)
-        check_bucket(target, overwrite=job.overwrite)
+        check_output(target, overwrite=job.overwrite)
         with written_locally(target, replaced=FILES) as folder:
             tracks = predict_whole(
                 source,

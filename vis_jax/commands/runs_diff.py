@@ -1,7 +1,7 @@
 """Prints the settings in which two runs differ, including defaults.
 
 examples:
-  python -m vis_jax.main runs diff --workdirs runs/a,runs/b
+  python -m vis_jax.main runs diff runs/a runs/b
   python -m vis_jax.main runs diff --workdirs runs/a,runs/b --section optimizer
 """
 

@@ -5,7 +5,7 @@ curves as SVG and the last value of every metric.
 
 examples:
   python -m vis_jax.main runs plot --workdirs runs/shapes --output runs/curves
-  python -m vis_jax.main runs plot --workdirs runs/a,runs/b --output curves \\
+  python -m vis_jax.main runs plot runs/a runs/b --output curves \\
       --metrics 'train/loss,eval/*'
 """
 

@@ -21,8 +21,8 @@ def check_settings(
     Raises:
       ValueError: a logger, schedule, regex, metric, mesh, batch size, number of
         microbatches, checkpoint, canvas or chunk is invalid; settings of the system are
-        inconsistent; rules leave out a parameter; or the run in the workdir cannot go
-        on with them, see `vis_jax.training.run.check_resumed`.
+        inconsistent; rules leave out a parameter or match none; or the run in the
+        workdir cannot go on with them, see `vis_jax.training.run.check_resumed`.
     """
     from vis_jax.params import check_regexes
     from vis_jax.scoring import METRICS
@@ -50,7 +50,7 @@ def check_settings(
     elif config.init_from:  # not read on resuming
         check_there(config.init_from)
     if config.model.num_classes:  # otherwise the data sets it
-        _check_rules(config, training_system(config))
+        _check_rules(config, training_system(config), new=not start)
 
 
 def training_system(config: "RunSettings") -> "System":
@@ -107,20 +107,24 @@ def _check_resumed(
     check_resumed(config, workdir, start=start, accept=accept, say=lambda line: None)
 
 
-def _check_rules(config: "RunSettings", system: "System") -> None:
+def _check_rules(config: "RunSettings", system: "System", *, new: bool) -> None:
     """Checks that the rules of the optimiser and the mesh fit the parameters.
 
-    The model is traced for it, which takes seconds: only where a rule may not fit.
+    The model is traced for it, which takes seconds: only where a rule may not fit, and
+    not for moving shapes, which open at once, so that the run soon checks them itself.
     """
     from vis_jax.training.dry_run import batch_shapes
-    from vis_jax.training.initial import make_plan
+    from vis_jax.training.initial import check_rules, make_plan
     from vis_jax.training.sharding import make_mesh
 
-    multipliers = (config.optimizer.rates, config.optimizer.decays)
-    complete = all(".*" in dict(rules) for rules in multipliers)
-    if complete and not config.mesh.rules:
+    multipliers = (*config.optimizer.rates, *config.optimizer.decays)
+    fit = all(pattern == ".*" for pattern, _ in multipliers)
+    fit = fit and not (config.optimizer.late or config.mesh.rules)
+    if fit or config.data.name == "moving_shapes":
         return
     clips, (height, width) = config.data, config.data.canvas
     sizes = dict(B=clips.batch_size, T=clips.frames, M=clips.instances)
     batch = batch_shapes(**sizes, H=height, W=width)
-    make_plan(config, system, batch, make_mesh(config.mesh))
+    plan = make_plan(config, system, batch, make_mesh(config.mesh))
+    if new:
+        check_rules(config, plan.like.variables)

@@ -111,5 +111,5 @@ def _draw(checked: Checked, index: int, frame: int, image: np.ndarray) -> np.nda
         [k + 1 for k in seen],
         labels=[tracks[k].label for k in seen],
         names=[category.name for category in content.categories],
-        scores=np.ones(len(seen)),
+        scores=None,
     )

@@ -13,6 +13,7 @@ from data_pipeline.images import JPEG_QUALITY
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.live import LIVE, STDIN
 from vis_jax.predict.many import OneVideo, Videos, find_videos
+from vis_jax.predict.part import Part
 from vis_jax.predict.sources import Source, open_source
 from vis_jax.predict.staging import publish, staging
 
@@ -129,8 +130,7 @@ def _write(
         since_start += 1
     if not count:
         raise PredictError(
-            f"{source.path}: expected frames between {choice.start} s and"
-            f" {choice.end or 'its end'}, got none"
+            f"{source.path}: has no frame {Part(choice.start, choice.end).when()}"
         )
     return count
 

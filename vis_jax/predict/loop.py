@@ -17,7 +17,7 @@ from vis_jax.predict.errors import PredictError
 from vis_jax.predict.formats import FORMATS, PICTURED, read_formats, write_finished
 from vis_jax.predict.interrupt import Stop, StoppedError, stoppable
 from vis_jax.predict.source import Source
-from vis_jax.predict.staging import NOT_EMPTY, publish, staging
+from vis_jax.predict.staging import check_output, publish, staging
 from vis_jax.predict.writer import RequestedOutputs, Writer
 from vis_jax.results.clock import NO_CLOCK, Clock
 from vis_jax.results.collect import Collector
@@ -289,10 +289,7 @@ def _check_arguments(
 ) -> Fraction:
     """Validates the arguments; returns the frames per second of the drawn video."""
     check_wanted(wanted)
-    if output.exists() and not output.is_dir():
-        raise PredictError(f"{output}: expected a folder, found a file")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise PredictError(f"{output}: {NOT_EMPTY}")
+    check_output(output, overwrite=overwrite)
     return _drawn_rate(source, wanted)
 
 

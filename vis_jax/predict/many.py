@@ -70,8 +70,8 @@ def find_videos(sources: Sequence[str]) -> Videos | None:
     pattern may match several video files. In paths ~ is the user's home.
 
     Raises:
-      PredictError: a list is empty or cannot be read, or two videos would share an
-        output folder; names them.
+      PredictError: a folder has both images and videos, a list is empty or cannot be
+        read, or two videos would share an output folder; names them.
     """
     found = [_paths(source) for source in sources]
     if len(found) == 1 and found[0] is None:
@@ -110,7 +110,17 @@ def _paths(source: str) -> tuple[list[Path], list[str]] | None:
 def _in_folder(folder: Path) -> tuple[list[Path], list[str]] | None:
     entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
     entries.sort(key=natural_order)
-    if any(_has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES)) for p in entries):
+    images = [
+        p for p in entries if _has_suffix(p, (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES))
+    ]
+    videos = [p for p in entries if _has_suffix(p, VIDEO_SUFFIXES)]
+    if images and videos:
+        raise PredictError(
+            f"{folder}: expected frames of one video, or videos, got both"
+            f" {images[0].name} and {videos[0].name}; choose by a pattern, such as"
+            f" '{folder}/*{videos[0].suffix}'"
+        )
+    if images:
         return None
     is_video = {p: _is_video(p) for p in entries}
     found = [p for p in entries if is_video[p]]

@@ -21,6 +21,12 @@ class Part(NamedTuple):
         """Returns the frame rate of the part of a video with rate `fps`."""
         return fps / self.every
 
+    def when(self) -> str:
+        """Describes the times, for errors: "at 9 s or later"."""
+        if self.end is None:
+            return f"at {self.start:g} s or later"
+        return f"from {self.start:g} s to before {self.end:g} s"
+
     def frames_of(self, frames: int | None, fps: Fraction) -> int | None:
         """Returns the number of frames read, assuming a constant frame rate."""
         if frames is None or self == WHOLE_VIDEO:
@@ -58,7 +64,9 @@ def read_part(start: str | None, end: str | None, every: int) -> Part:
     begin = 0.0 if start is None else _seconds("--start", start)
     until = None if end is None else _seconds("--end", end)
     if until is not None and until <= begin:
-        raise ValueError(f"--end: expected a time after --start, {start}, got {end}")
+        raise ValueError(
+            f"--end: expected a time after --start, {start or 0}, got {end}"
+        )
     if every < 1:
         raise ValueError(f"--every: expected 1 or more, got {every}")
     return Part(begin, until, every)

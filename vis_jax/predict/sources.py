@@ -220,7 +220,7 @@ def _images(name: str, paths: list[Path], part: Part) -> Source:
     timed = ((float(i / FOLDER_FPS), path) for i, path in enumerate(paths))
     folder, paths = paths[0].parent, [path for _, path in part.chosen(timed)]
     if not paths:
-        raise PredictError(f"{folder}: has no frame at {part.start:g} s or later")
+        raise PredictError(f"{folder}: has no frame {part.when()}")
     rate = part.rate(FOLDER_FPS)
     height, width = _image_size(paths[0])
     check_bounds(str(paths[0]), height, width)

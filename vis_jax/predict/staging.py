@@ -15,20 +15,27 @@ from etils import epath
 from vis_jax.paths import is_incomplete, is_remote
 from vis_jax.predict.errors import PredictError
 
-NOT_EMPTY = "not empty; pass overwrite to replace results"
 
+def check_output(output: epath.PathLike, *, overwrite: bool = False) -> None:
+    """Checks that results can be written to a folder on a disk or in a bucket.
 
-def check_bucket(output: str, *, overwrite: bool) -> None:
-    """Raises PredictError if an output in a bucket already has files.
+    Files of a copy to a bucket that broke off may be replaced.
 
-    Those of a copy that broke off do not count. `vis_jax.predict.loop` checks a folder
-    on a disk.
+    Raises:
+      PredictError: it is a file, or has content that is not to be replaced.
+      OSError: nothing can be written there; names it.
     """
-    if overwrite or not is_remote(output) or is_incomplete(output):
+    remote = is_remote(output)
+    if remote and (overwrite or is_incomplete(output)):
         return
     path = epath.Path(output)
-    if any(path.iterdir()) if path.is_dir() else path.exists():
-        raise PredictError(f"{output}: {NOT_EMPTY}")
+    if path.exists() and not path.is_dir():
+        raise PredictError(f"{output}: expected a folder, found a file")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise PredictError(f"{output}: not empty; pass overwrite to replace results")
+    if not remote:
+        with staging(Path(output)):
+            pass
 
 
 @contextmanager
@@ -42,7 +49,11 @@ def staging(output: Path) -> Iterator[Path]:
         ancestor = ancestor.parent
     _remove_abandoned(output.name, ancestor)
     prefix = f".{output.name}.partial-{socket.gethostname()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor) as temporary:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=ancestor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(output)) from error
+    with made as temporary:
         folder = Path(temporary) / "output"
         folder.mkdir()  # with the user's permissions, unlike the temporary folder
         try:

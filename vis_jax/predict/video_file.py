@@ -16,7 +16,7 @@ import numpy as np
 from data_pipeline.images import MAX_SIDE
 from vis_jax.formats.rle import MAX_PIXELS
 from vis_jax.predict import hdr
-from vis_jax.predict.complete import check_complete
+from vis_jax.predict.complete import check_complete, declared_size
 from vis_jax.predict.errors import PredictError
 from vis_jax.predict.orientation import orientation, upright_size
 from vis_jax.predict.part import WHOLE_VIDEO, Part
@@ -144,8 +144,8 @@ class VideoReader:
         first = next(self._frames, None)
         if first is None:
             what = "no frame could be decoded"
-            if part.start and self._decoded:
-                what = f"has no frame at {part.start:g} s or later"
+            if self._decoded:
+                what = f"has no frame {part.when()}"
             raise PredictError(f"{source.name}: {what}")
         # Presentation time in the file, in seconds; None: it has no times.
         self.begin = first.time
@@ -219,9 +219,10 @@ class VideoReader:
                     self.transfer = transfer if transfer in hdr.NAMES else None
                     yield frame
         except (av.FFmpegError, OSError) as error:
+            after = f" (after {self._decoded} frames)" if self._decoded else ""
+            cause = _cause(source, error)
             raise PredictError(
-                f"{source.name}: not a readable video (after {self._decoded} frames):"
-                f" {error}"
+                f"{source.name}: not a readable video{after}: {cause}"
             ) from error
 
     def _timed(
@@ -249,8 +250,22 @@ class VideoReader:
                 if frame.time is not None:
                     begin = frame.time if begin is None else begin
                     seconds = float(frame.time - begin)
-                yield seconds, frame
                 self._decoded += 1
+                yield seconds, frame
+
+
+def _cause(source: Input, error: Exception) -> str:
+    """Returns why an input cannot be read, in a user's words where possible."""
+    import av
+
+    content = isinstance(error, av.InvalidDataError | av.EOFError)
+    if content and source.path is not None:
+        size = source.path.stat().st_size
+        if not size:
+            return "the file is empty"
+        if (end := declared_size(source.path)) > size:
+            return f"truncated: expected {end} bytes, got {size}"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def check_same_size(

@@ -11,6 +11,7 @@ from vis_jax.structures import Batch, Clip
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
 from vis_jax.training.accumulate import check_microbatches
+from vis_jax.training.initial import check_rules
 from vis_jax.training.run_config import RunSettings
 from vis_jax.training.state import start_average
 
@@ -47,6 +48,9 @@ def estimate(
       system: system of `config`.
       batch: shapes of the clips of one device.
       canvas: height and width in pixels of a frame at test time.
+
+    Raises:
+      ValueError: see `vis_jax.training.initial.check_rules`.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = dict(jax.eval_shape(system.init, key, batch))
@@ -54,6 +58,7 @@ def estimate(
     optimizer = optimizers.build(
         config.optimizer, num_steps=config.num_steps, params=params
     )
+    check_rules(config, variables)
     state = jax.eval_shape(optimizer.transform.init, params)
     average = jax.eval_shape(start_average, variables) if config.train.ema else {}
     return Estimate(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from vis_jax.params import flatten, unflatten
+from vis_jax.params import check_matches, flatten, unflatten
 from vis_jax.structures import Batch
 from vis_jax.systems.system import System
 from vis_jax.training import optimizer as optimizers
@@ -73,6 +73,29 @@ def make_plan(config: RunSettings, system: System, batch: Batch, mesh: Mesh) -> 
     return Plan(init, new, like, update)
 
 
+def check_rules(config: RunSettings, variables: dict[str, dict]) -> None:
+    """Checks that each rule by path matches a parameter; for new runs.
+
+    Args:
+      config: with the rules of the optimiser and the mesh. `load_initial` checks
+        `init_fresh`, which may also match what only the other weights have.
+      variables: of the system, or their shapes.
+
+    Raises:
+      ValueError: a rule matches nothing.
+    """
+    optimizer = config.optimizer
+    params = flatten(variables["params"])
+    for field, rules in (
+        ("rates", optimizer.rates),
+        ("decays", optimizer.decays),
+        ("late", optimizer.late),
+    ):
+        check_matches(f"optimizer.{field}", [rule for rule, *_ in rules], params)
+    paths = [path.removeprefix("params/") for path in flatten(variables)]
+    check_matches("mesh.rules", [rule for rule, _ in config.mesh.rules], paths)
+
+
 def prepare(
     config: RunSettings,
     system: System,
@@ -89,12 +112,13 @@ def prepare(
 
     Raises:
       ValueError: if the checkpoint or the weights do not fit the model; see
-        `make_plan`.
+        `make_plan` and, for a new run, `check_rules`.
     """
     init, new, like, update = make_plan(config, system, batch, mesh)
     restored = checkpoints.restore_newest(like, say=say)
     if restored is not None:
         return restored, update
+    check_rules(config, like.variables)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     variables = jax.jit(init, out_shardings=shardings.variables)(batch)
     if config.init_from:
@@ -115,6 +139,7 @@ def load_initial(
         checkpoint.
 
     Raises:
+      ValueError: a regex matches neither a variable nor one of the checkpoint.
       MismatchError: if a variable not in `fresh` is missing, unknown or misshapen.
       ValueError: if one of them is not finite.
     """
@@ -130,6 +155,8 @@ def load_initial(
     flat: dict = flatten(variables)
 
     def check(found: dict) -> None:
+        either = {**flat, **flatten(found)}
+        check_matches("init_fresh", fresh, [x.partition("/")[2] for x in either])
         try:
             name = f"init_from {path}"
             check_same_tree(kept(flatten(found)), kept(flat), name=name)

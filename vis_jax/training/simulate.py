@@ -10,7 +10,7 @@ from vis_jax.systems.system import System
 from vis_jax.training.dry_run import residual_bytes
 from vis_jax.training.flops import product_flops
 from vis_jax.training.hlo import Collective, collectives
-from vis_jax.training.initial import Plan, make_plan
+from vis_jax.training.initial import Plan, check_rules, make_plan
 from vis_jax.training.run_config import RunSettings
 from vis_jax.training.sharding import batch_sharding, make_mesh
 
@@ -41,7 +41,7 @@ def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
       shapes: shapes of the global batch.
 
     Raises:
-      ValueError: see `make_mesh` and `make_plan`.
+      ValueError: see `make_mesh`, `make_plan` and `check_rules`.
     """
     mesh = make_mesh(config.mesh)
     place = batch_sharding(mesh)
@@ -49,6 +49,7 @@ def lower_update(config: RunSettings, system: System, shapes: Batch) -> Lowered:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
     )
     plan = make_plan(config, system, batch, mesh)
+    check_rules(config, plan.like.variables)
     traced = plan.update.trace(plan.like, batch)  # type: ignore[attr-defined]
     flops = product_flops(traced.jaxpr) / mesh.size
     working = _working(config, system, plan, shapes, mesh.size)

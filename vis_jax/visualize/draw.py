@@ -32,13 +32,14 @@ def draw_frame(
     *,
     labels: Sequence[int] | np.ndarray,
     names: Sequence[str],
-    scores: Sequence[float] | np.ndarray,
+    scores: Sequence[float] | np.ndarray | None,
     style: Style = STYLE,
     trails: Mapping[int, Path] = {},  # noqa: B006 - never changed
 ) -> np.ndarray:
     """Draws masks in their track's colour, with outlines and labels "3 dog 0.92".
 
-    Where masks overlap, the one with the higher score is on top.
+    Where masks overlap, the one with the higher score is on top, or the last without
+    scores.
 
     Args:
       frame: uint8 [H, W, 3], RGB.
@@ -46,7 +47,7 @@ def draw_frame(
       track_ids: N ids, 1, 2, ..
       labels: N classes, 0 .. K - 1.
       names: of the K classes.
-      scores: N scores in [0, 1].
+      scores: N scores in [0, 1]; None: ground truth, with labels "3 dog".
       style: drawing style.
       trails: x and y of an object's past positions, oldest first, by track id.
 
@@ -56,8 +57,9 @@ def draw_frame(
     Raises:
       ValueError: shapes or lengths do not match.
     """
-    _check(frame, masks, track_ids=track_ids, labels=labels, scores=scores)
-    order = np.argsort(np.asarray(scores, np.float32), kind="stable").tolist()
+    ranks = np.arange(len(masks)) if scores is None else scores
+    _check(frame, masks, track_ids=track_ids, labels=labels, scores=ranks)
+    order = np.argsort(np.asarray(ranks, np.float32), kind="stable").tolist()
     boxes = [_bounding_box(mask) for mask in masks]
     image = Image.fromarray(frame)
     width = style.line_width or max(1.5, min(image.size) / 240)
@@ -69,7 +71,9 @@ def draw_frame(
         _paint(image, masks[i], box, number, style.opacity, width)
         if style.boxes:
             _draw_box(image, box, line_colour(number), round(width))
-        text = f"{number} {names[labels[i]]} {scores[i]:.2f}"
+        text = f"{number} {names[labels[i]]}"
+        if scores is not None:
+            text = f"{text} {scores[i]:.2f}"
         objects.append((text, number, box, _anchor(masks[i], box)))
     for number, path in trails.items():
         _draw_path(image, path, line_colour(number), width)
