@@ -8,6 +8,14 @@ from data_pipeline.settings import Settings as DataSettings
 from vis_jax.commands.run_settings import RunSettings, read_run
 from vis_jax.settings import read_settings, to_dict
 
+# MaskProp with a single stage and no optional branch: half the work to compile it.
+ONE_STAGE = {
+    "model.stages": dict(iou=(0.5,), centre_std=(0.1,), side_std=(0.2,), weight=(1.0,)),
+    "model.semantic.enabled": False,
+    "model.track_head.width": 0,
+    "model.propagation.dilations": (1,),
+}
+
 
 def recipe(
     name: str, arg: str | None = "debug", changes: Mapping[str, Any] | None = None

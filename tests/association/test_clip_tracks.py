@@ -3,11 +3,13 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.association import literal_clip_tracks as literal
 from tests.association.literal_clip_tracks import Clips
+from tests.compiled import compiled
 from vis_jax.association.clip_tracks import (
     ClipTracks,
     ContinuationRule,
@@ -27,29 +29,38 @@ SOFT = ContinuationRule(0.3, unique=True)
 
 
 @functools.cache
-def _video(radius, rule, slots=SLOTS):
-    """A compiled video: links all frames, one after the other."""
+def _step(unique):
+    """Compiled: links a frame; one program for all thresholds and lengths."""
 
-    def step(links, frame):
+    @compiled
+    def step(links, frame, threshold):
         before = free_ended(links)
         scores = clip_scores(before, frame), track_scores(before, frame)
+        rule = SOFT._replace(threshold=threshold, unique=unique)
         links, named = link(before, frame, rule)
-        ids = jax.numpy.where(named.slots >= 0, links.track_ids[named.slots], 0)
+        ids = jnp.where(named.slots >= 0, links.track_ids[named.slots], 0)
         return links, (ids, named, scores)
 
-    @jax.jit
-    def run(frames):
-        links = no_links(radius, MOST, slots, classes=CLASSES, size=(1, CELLS))
-        return jax.lax.scan(step, links, frames)
+    return step
 
-    return run
+
+@functools.cache
+def _no_links(radius, slots):
+    sizes = dict(classes=CLASSES, size=(1, CELLS))
+    return compiled(functools.partial(no_links, radius, MOST, slots, **sizes))()
+
+
+_class_probs = compiled(class_probs, static_argnums=1)
 
 
 def run(clips, rule=SOFT, slots=SLOTS):
     """The state after the video, and what was said of every frame."""
-    frames = _frames(clips)
-    radius = literal.radius_of(clips)
-    return jax.device_get(_video(radius, rule, slots)(frames))
+    links, said = _no_links(literal.radius_of(clips), slots), []
+    for frame in zip(*_frames(clips), strict=True):
+        threshold = np.float32(rule.threshold)
+        links, found = _step(rule.unique)(links, ClipTracks(*frame), threshold)
+        said.append(found)
+    return links, jax.tree.map(lambda *x: np.stack(x), *said)
 
 
 def _frames(clips):
@@ -264,7 +275,7 @@ def test_scores_of_a_track(mode, expected):  # case 19
     clips = perfect(["A"] * 3, two_objects)
     clips.scores[:, 0] = [[0.9, 0, 0], [0.7, 0, 0], [0, 0.6, 0]]
     links, _ = run(clips)
-    found = jax.device_get(class_probs(links, mode))
+    found = _class_probs(links, mode)
     np.testing.assert_allclose(found[0], expected, rtol=1e-6)
     assert not found[1:].any()
 
@@ -280,7 +291,7 @@ def test_scores_are_those_of_the_loop_over_detections(mode):
     found = dict(
         zip(
             links.track_ids[live].tolist(),
-            jax.device_get(class_probs(links, mode))[live],
+            _class_probs(links, mode)[live],
             strict=True,
         )
     )

@@ -36,11 +36,12 @@ def test_two_squares_that_change_places_are_learned():
 
     def clip(params):
         """Masks over both frames."""
-        found = [
-            model.apply({"params": params}, features[0], frame, masks[:, 0], valid)
-            for frame in features
-        ]
-        return jnp.stack(found, axis=1)
+
+        def to_frame(frame):
+            given = (features[0], frame, masks[:, 0], valid)
+            return model.apply({"params": params}, *given)
+
+        return jax.vmap(to_frame, out_axes=1)(features)
 
     def loss(params):
         return soft_iou_loss(

@@ -90,7 +90,7 @@ def compare(case: Case) -> Results:
     clip = Clip(
         np.zeros((1, *video.shape[1:]), np.uint8), np.ones(1, bool), np.zeros(2)
     )
-    state = iai.start(model, settings, clip)
+    state = jax.jit(functools.partial(iai.start, model, settings))(clip)
     step = jax.jit(functools.partial(_step, case, model, settings))
     steps = []
     for t in range(len(video)):
@@ -193,11 +193,16 @@ def _head(step: Step, t: int) -> Results:
     return results | {f"infer/{t}/head/5": nchw(step.out.features)}
 
 
+@functools.cache
+def _places(cells: Cells) -> Places:
+    return jax.device_get(jax.jit(functools.partial(places_of, cells))())
+
+
 def _masks(step: Step, prefix: str) -> Results:
     """What the dynamic convolutions read, their weights, and their output."""
     out = jax.tree.map(lambda x: x[0], step.out)
     index = step.places.places[step.places.valid]
-    places = jax.device_get(places_of(_cells(step.levels)))
+    places = _places(_cells(step.levels))
     at = Places(*(x[index] for x in places))
     logits = jax.jit(mask_logits)(out.dense.filters[index], out.features, at)
     height, width, channels = out.features.shape
@@ -236,8 +241,8 @@ def _video(case: Case, settings: iai.Settings, steps: list[Step]) -> Results:
     logits = found.objects.mask_logits.astype(np.float64)
     masks = (1 / (1 + np.exp(-logits)) - 0.5).astype(np.float32)
     rules, last = iai.video_rules(settings), steps[-1].state.video
-    given = jax.tree.map(jnp.asarray, (last, found.named.slots, masks))
-    seen = jax.device_get(report(rules, *given))
+    tell = jax.jit(functools.partial(report, rules))
+    seen = jax.device_get(tell(last, found.named.slots, masks))
     frames = frame_masks(
         seen,
         sizes,

@@ -139,18 +139,13 @@ def _found() -> Found:
     @compiled
     def run(variables, pair, features, other):
         def loss(variables, features, other, **changes):
-            return _terms(
-                variables, features, other, pair, settings=LossSettings(**changes)
-            )["propagation"]
+            settings = LossSettings(**changes)
+            terms = _terms(variables, features, other, pair, settings=settings)
+            return terms["propagation"], terms["refinement"]
 
         def of_heads(heads):
-            changed = variables | {"heads": heads}
-            return loss(changed, features, other, mask_gradient=True)
-
-        def refinement(most):
-            settings = LossSettings(refined=most)
-            terms = _terms(variables, features, other, pair, settings=settings)
-            return terms["refinement"]
+            changes = OTHERS | {"mask_gradient": True, "refined": 1}
+            return loss(variables | {"heads": heads}, features, other, **changes)
 
         def carried(share):
             return carried_masks(
@@ -162,15 +157,18 @@ def _found() -> Found:
                 jnp.array([CANVAS] * 2, jnp.int32),
             )
 
-        by_all = jax.value_and_grad(loss, argnums=(0, 1, 2))
-        value, gradients = by_all(variables, features, other)
-        heads = {True: jax.grad(of_heads)(variables["heads"])}
+        by_all = jax.value_and_grad(
+            functools.partial(loss, refined=OBJECTS), argnums=(0, 1, 2), has_aux=True
+        )
+        (value, of_all), gradients = by_all(variables, features, other)
+        by_heads = jax.value_and_grad(of_heads, has_aux=True)
+        (changed, of_one), gradient = by_heads(variables["heads"])
         return Found(
             value,
-            loss(variables, features, other, **OTHERS),
+            changed,
             gradients,
-            heads | {False: gradients[0]["heads"]},
-            {most: refinement(most) for most in (1, 3)},
+            {True: gradient, False: gradients[0]["heads"]},
+            {1: of_one, OBJECTS: of_all},
             {share: carried(share) for share in (0.0, 0.5, 1.0)},
         )
 
@@ -250,7 +248,7 @@ def test_gradients_reach_the_branch_and_the_features_of_both_frames():
 
 def test_some_objects_train_the_refinement():
     """Here all three of the first pair, or one of them; the second pair has none."""
-    all_of_them, one = (_found().refinement[count] for count in (3, 1))
+    all_of_them, one = (_found().refinement[count] for count in (OBJECTS, 1))
     assert 0 < all_of_them < 0.5 and 0 < one < 0.5
     assert one != pytest.approx(all_of_them, rel=1e-3)
 

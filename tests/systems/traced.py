@@ -1,6 +1,7 @@
 """Checks shapes, dtypes and loss weights of a system by tracing only."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +14,45 @@ from vis_jax.systems import SYSTEMS
 from vis_jax.systems.system import System
 
 
+class TracedStep(NamedTuple):
+    """Shapes around the first step."""
+
+    before: Any  # the state
+    after: Any
+    found: Predictions
+
+
 def step_shapes(system: System, config: RunSettings) -> Predictions:
     """Returns the shapes of the first step's predictions for a config's first clip."""
     batch = first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
-    return _step_shapes(system, variables, batch)
+    return _traced_step(system, variables, batch).found
 
 
-def _step_shapes(system: System, variables: dict, batch: Batch) -> Predictions:
+def _traced_step(system: System, variables: dict, batch: Batch) -> TracedStep:
     clip = Clip(batch.images[0], batch.frame_valid[0], batch.sizes[0])
     state = jax.eval_shape(system.start, clip)
-    return jax.eval_shape(system.step, variables, state, clip)[1]
+    return TracedStep(state, *jax.eval_shape(system.step, variables, state, clip))
 
 
-def check_dtypes(build: Callable[[RunSettings], System], config: RunSettings) -> None:
+def check_dtypes(
+    build: Callable[[RunSettings], System], config: RunSettings
+) -> tuple[Any, Any]:
     """Checks that parameters, loss and masks are float32 for any compute dtype.
 
     Tracing uses strict promotion, so that mixed dtypes are an error.
+
+    Returns:
+      The shapes of the state before and after a step.
     """
     system, batch = build(config), first_batch(config)
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     loss, _ = jax.eval_shape(system.loss, variables, batch, jax.random.key(0))
     assert loss.dtype == jnp.float32
-    found = _step_shapes(system, variables, batch)
+    before, after, found = _traced_step(system, variables, batch)
     assert found.mask_logits.dtype == jnp.float32
+    return before, after
 
 
 def check_none(name: str, config: RunSettings) -> None:

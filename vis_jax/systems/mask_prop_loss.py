@@ -190,9 +190,13 @@ def propagation_loss(
         centre, taps = apply("prepare", key), apply("taps", key)
         frames = [centre] if settings.own_frame else []
         frames.append(apply("prepare", other))
-        found = [apply("propagate", centre, taps, x, masks, valid) for x in frames]
+        # A loop: the program has the branch once, whatever the number of frames.
+        found = jax.lax.map(
+            lambda frame: apply("propagate", centre, taps, frame, masks, valid),
+            jax.tree.map(lambda *x: jnp.stack(x), *frames),
+        )
         return soft_iou_loss(
-            jnp.stack(found, axis=1),
+            jnp.moveaxis(found, 0, 1),
             truth,
             jnp.broadcast_to(valid[:, None], truth.shape[:2]),
             epsilon=settings.epsilon,
