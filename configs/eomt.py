@@ -45,7 +45,7 @@ _STILLS = {
 
 
 def model(options: ConfigDict) -> ConfigDict:
-    """`model` of a size and a form."""
+    """Returns the section `model` for a size and a form."""
     common.check_choice("size", options.size, BLOCKS)
     common.check_choice("form", options.form, ("dinov2", "dinov3"))
     common.check_choice("patch", str(options.patch), ("16", "14"))
@@ -67,10 +67,10 @@ def model(options: ConfigDict) -> ConfigDict:
 
 
 def stills(options: ConfigDict) -> ConfigDict:
-    """`data.stills` without a share, and the categories that the authors take.
+    """Returns `data.stills` with a share of 0 and the authors' category pairs.
 
     Args:
-      options: with `dataset`.
+      options: has `dataset`.
     """
     found = ConfigDict(dict(share=0.0))
     if options.dataset in _STILLS:
@@ -82,8 +82,8 @@ def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
     """Returns the smallest square canvas that holds a side in pixels.
 
     Args:
-      side: of the frames.
-      options: with `patch`.
+      side: length in pixels.
+      options: has `patch`.
     """
     multiple = 28 if options.patch == 14 else 32
     least = -(-side // multiple) * multiple
@@ -91,12 +91,12 @@ def canvas(side: int, options: ConfigDict) -> tuple[int, int]:
 
 
 def optimizer(options: ConfigDict, *, decay: float, full: int = 0) -> ConfigDict:
-    """Returns AdamW with rates that decrease from block to block towards the image.
+    """Returns AdamW with layer-wise learning-rate decay.
 
     Args:
-      options: with `size`.
-      decay: rate of a block as a share of that of the next one.
-      full: last blocks that have the whole rate.
+      options: has `size`.
+      decay: learning rate of a block divided by that of the next block.
+      full: number of last blocks with the full rate.
     """
     depth = BLOCKS[options.size]
     rates = [
