@@ -17,7 +17,7 @@ SCHEMES = "gs://, s3:// or az://"
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether the path is in a bucket rather than on a local disk."""
+    """Returns whether the path is in a bucket rather than on a local disk."""
     return "://" in os.fspath(path)
 
 

@@ -25,9 +25,9 @@ LOOKED_FOR = (
     " annotations/instances_{split}.json, annotations/instances_default.json ..), whose"
     " annotations have instance_id or track_id, or with --link"
 )
-_VIDEO = ("video_id", "video_name", "video")  # of an image; else its folder
-_FRAME = ("frame_id", "frame_index")  # of an image; else the order of the names
-_IDENTITY = ("instance_id", "track_id")  # of an annotation
+_VIDEO = ("video_id", "video_name", "video")  # fields of an image; else its folder
+_FRAME = ("frame_id", "frame_index")  # fields of an image; else the order of the names
+_IDENTITY = ("instance_id", "track_id")  # fields of an annotation
 # CVAT has it in attributes.
 _IDENTITIES = (*_IDENTITY, *(f"attributes.{key}" for key in _IDENTITY))
 
@@ -288,7 +288,7 @@ def _identities(entry: dict, fail: Fail) -> dict[str, str]:
 
 
 def _is_outside(entry: dict, fail: Fail) -> bool:
-    """Whether CVAT's attributes mark the object as outside this frame.
+    """Returns whether CVAT's attributes mark the object as outside this frame.
 
     Raises:
       DataError: the attributes rotate the shape.

@@ -1,4 +1,4 @@
-"""What a training would take, without one."""
+"""Resources of a training, without training."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from vis_jax.settings import read_settings
 from vis_jax.structures import LossAux, Window
 from vis_jax.systems.system import System
 from vis_jax.training.dry_run import batch_shapes, estimate
-from vis_jax.training.run_config import RunSettings
+from vis_jax.training.run_config import LoopSettings
 
 CONFIG = "configs/ifr_r50.py:debug"
 
@@ -46,7 +46,7 @@ def product_system():
 
 
 def test_counts_by_hand():
-    config = RunSettings(num_steps=1)
+    config = LoopSettings(num_steps=1)
     batch = batch_shapes(B=1, T=1, M=1, H=2, W=4)
     found = estimate(config, product_system(), batch, canvas=(2, 4))
     assert found.parameters == {"head": 32}
@@ -65,7 +65,7 @@ def test_counts_by_hand():
 
 def test_microbatches_and_averages_count():
     settings = {"num_steps": 1, "train": {"accumulate": 4, "ema": 0.9}}
-    config = read_settings(RunSettings, settings)
+    config = read_settings(LoopSettings, settings)
     batch = batch_shapes(B=4, T=1, M=1, H=2, W=4)
     memory = estimate(config, product_system(), batch, canvas=(2, 4)).memory
     assert memory["average"] == 4 * 32

@@ -5,7 +5,7 @@ import pytest
 from orbax.checkpoint import multihost
 
 from vis_jax.commands import processes
-from vis_jax.commands.processes import Progress
+from vis_jax.commands.processes import SharedProgress
 
 
 class Client:
@@ -33,7 +33,7 @@ def start(monkeypatch):
 
     def progress(index, name="evaluate"):
         monkeypatch.setattr(jax, "process_index", lambda: index)
-        return Progress(name, 9)
+        return SharedProgress(name, 9)
 
     return progress
 

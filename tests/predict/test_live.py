@@ -220,7 +220,7 @@ def test_frames_that_a_camera_drops_are_counted(monkeypatch):
     source.stop()
     expected = "room for 4 more, the first after number 7: they may have been dropped"
     (line,) = source.warnings
-    assert line.startswith("camera:0: the times of its frames") and expected in line
+    assert line.startswith("camera:0: frame times") and expected in line
 
 
 def test_times_that_waver_are_no_gap(monkeypatch):
