@@ -195,7 +195,7 @@ def test_without_objects_check_warns_and_training_does_not_start(folder, tmp_pat
     edit(folder, lambda content: content.update(annotations=[]))
     outcome = call("data", "check", "--root", folder)
     assert outcome.code == 0
-    assert "annotations: expected objects, without which there is" in outcome.out
+    assert "annotations: expected objects, as training and scoring need" in outcome.out
     words = (f"--config.data.root={folder}", "--config.data.name=folder")
     message = error_of(
         "train", "--config=configs/ifr_shapes.py:debug", *words,
